@@ -1,0 +1,235 @@
+"""Run folders (recipe, journal, adapter, checkpoints, log): made, found, summed up."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from workbench.errors import WorkbenchError
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.recipe_text import read, to_yaml
+from workbench.runs.journal import Event, read_events
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk. Its id is the folder's name."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        """A standard PEFT folder: ``adapter_config.json``, ``adapter_model.safetensors``, tokenizer and template."""
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """All that libraries printed while the run had the engine."""
+        return self.path / "engine.log"
+
+    def recipe(self) -> Recipe:
+        """The recipe the run was started with.
+
+        Raises:
+            WorkbenchError: it is missing or was changed into something unusable.
+        """
+        return read(self.recipe_file)
+
+
+def create_run(home: Home, recipe: Recipe) -> RunFolder:
+    """Make the folder ``<output.name>-<NN>`` with the recipe in it; two engines never get the same one.
+
+    Raises:
+        WorkbenchError: the folder cannot be made.
+    """
+    parent = Path(recipe.output.dir).expanduser().absolute() if recipe.output.dir else home.runs
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = re.compile(re.escape(recipe.output.name) + r"-(\d+)")
+        # Ids are of the whole home: a run elsewhere gets none that the home has already.
+        home.runs.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for folder in (parent, home.runs) for entry in folder.iterdir()}
+        numbers = [int(match[1]) for name in names if (match := taken.fullmatch(name))]
+        number = max(numbers, default=0) + 1
+        while True:
+            path = parent / f"{recipe.output.name}-{number:02d}"
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+        run = RunFolder(path)
+        run.recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
+        if not parent.samefile(home.runs):
+            _remember(home, run)
+    except OSError as error:
+        raise WorkbenchError(
+            f"Cannot make a run folder in {parent}: {error.strerror or error}.",
+            "Free some disk space, or set output.dir to a folder you may write to.",
+            kind="disk",
+        ) from None
+    return run
+
+
+def _remember(home: Home, run: RunFolder) -> None:
+    """A run outside the home is linked into it, so that history and ids find it."""
+    (home.runs / run.id).symlink_to(run.path, target_is_directory=True)
+
+
+def all_runs(home: Home) -> list[RunFolder]:
+    """Every run of this home, newest first."""
+    if not home.runs.is_dir():
+        return []
+    found = [RunFolder(entry) for entry in home.runs.iterdir() if (entry / "recipe.yaml").is_file()]
+    return sorted(found, key=lambda run: run.recipe_file.stat().st_mtime, reverse=True)
+
+
+def find_run(home: Home, name: str) -> RunFolder:
+    """The run with this id, unique prefix of an id, or folder.
+
+    Raises:
+        WorkbenchError: there is none, or the prefix fits several.
+    """
+    folder = Path(name).expanduser()
+    if os.sep in name and (folder / "recipe.yaml").is_file():
+        return RunFolder(folder.absolute())
+    runs = all_runs(home)
+    if exact := [run for run in runs if run.id == name]:
+        return exact[0]
+    fitting = [run for run in runs if name and run.id.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        some = ", ".join(run.id for run in fitting[:6])
+        raise WorkbenchError(f"{name} fits {len(fitting)} runs: {some}.", "Write more of the id.", kind="run_ambiguous")
+    if (folder / "recipe.yaml").is_file():
+        return RunFolder(folder.absolute())
+    raise WorkbenchError(
+        f"There is no run {name} in {home.runs}.", "`loraworkbench runs` lists them.", kind="run_not_found"
+    )
+
+
+RunState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
+
+
+@dataclass
+class RunSummary:
+    """What the journal says of a run so far. :meth:`add` takes further events, so that a live view need not reread.
+
+    Attributes:
+        predicted_peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method`` and the ``length`` they are for.
+        measured_peak: ``allocated``, ``reserved``, ``resting`` and ``nvml`` in bytes; None without a GPU.
+    """
+
+    id: str
+    state: RunState = "new"
+    model: str = ""
+    started: float | None = None
+    ended: float | None = None
+    step: int = 0
+    max_steps: int = 0
+    phase: str = ""
+    loss: float | None = None
+    perplexity: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+    peak_vram: int = 0
+    eta_seconds: float | None = None
+    tokens_per_second: float | None = None
+    reason: str = ""
+    cure: str = ""
+    predicted_peak: dict[str, Any] | None = None
+    measured_peak: dict[str, Any] | None = None
+    writer: tuple[int, float] | None = None
+
+    def add(self, event: Event) -> None:
+        """Take one event of the journal into account."""
+        match event["event"]:
+            case "run_started":
+                self.state = "running"
+                self.model = event.get("model", "")
+                self.started = self.started or event["time"]
+                self.ended = None
+                self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
+            case "phase":
+                self.phase = event.get("phase", "")
+                self.max_steps = event.get("max_steps", self.max_steps)
+                self.predicted_peak = event.get("predicted", self.predicted_peak)
+            case "step":
+                self.step = event["step"]
+                self.max_steps = event.get("max_steps", self.max_steps)
+                self.loss = event.get("loss")
+                self.tokens = event.get("tokens", self.tokens)
+                self.eta_seconds = event.get("eta_seconds")
+                self.tokens_per_second = event.get("tokens_per_second")
+                self.peak_vram = max(self.peak_vram, (event.get("vram") or {}).get("peak") or 0)
+            case "eval":
+                # Before the first step the adapter changes nothing: that figure is the base's own.
+                self.perplexity["tuned" if event.get("step") else "base"] = event.get("perplexity")
+            case "error":
+                self.reason, self.cure = event.get("message", ""), event.get("cure", "")
+            case "run_ended":
+                self.ended = event["time"]
+                self.measured_peak = event.get("measured")
+                self.peak_vram = max(self.peak_vram, (self.measured_peak or {}).get("allocated") or 0)
+                reason = event.get("reason", "finished")
+                self.state = {"finished": "finished", "error": "failed"}.get(reason, "stopped")  # type: ignore[assignment]
+                self.reason = self.reason if reason == "error" else reason
+
+    @property
+    def predicted_allocated(self) -> int | None:
+        """Bytes that PyTorch was to have handed out at the peak."""
+        return (self.predicted_peak or {}).get("allocated_bytes")
+
+    @property
+    def peak_error(self) -> float | None:
+        """(predicted − measured) / measured of the allocated peak; None unless the run has both figures."""
+        predicted, measured = self.predicted_allocated, (self.measured_peak or {}).get("allocated")
+        return predicted / measured - 1 if predicted and measured else None
+
+    def settle(self) -> None:
+        """A run whose writer is gone without an end was interrupted."""
+        if self.state == "running" and not _is_alive(self.writer):
+            self.state = "interrupted"
+            self.reason = "the process that trained it is gone"
+
+
+def summarise(run: RunFolder, events: Iterable[Event] | None = None) -> RunSummary:
+    """The state of a run, from its journal alone."""
+    summary = RunSummary(run.id)
+    for event in read_events(run.journal) if events is None else events:
+        summary.add(event)
+    summary.settle()
+    return summary
+
+
+def _is_alive(writer: tuple[int, float] | None) -> bool:
+    """Whether the very process lives: a process id is used again after a while, its start time is not."""
+    if not writer or not writer[0]:
+        return False
+    try:
+        process = psutil.Process(writer[0])
+        # A zombie is dead; only its parent, perhaps this very terminal, has not asked for its exit code.
+        return abs(process.create_time() - writer[1]) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
