@@ -1,0 +1,159 @@
+"""The peak of a training step by formula: shown while no followed step is at hand, and marked ≈.
+
+The step has three moments that can be the highest: the loss, when all checkpoints (or all activations) are alive; the
+backward of a layer, first of the last one and last of the first one, when all gradients exist; and the optimizer's
+update. Each is a sum of named terms. Bytes a token, e = bytes of an activation:
+
+- a checkpointed layer keeps its input: e·hidden;
+- an open layer keeps two float32 copies for its norms, what attention and activation functions need, and the input of
+  every A.
+"""
+
+from dataclasses import dataclass
+
+from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.footprint import Footprint
+from workbench.estimate.layer_shape import Block, ModelShape
+from workbench.estimate.optimizer import optimizer_bytes
+from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Moment, Peak
+from workbench.estimate.safetensors_size import BYTES_OF
+from workbench.estimate.step import Step
+
+# TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
+LOSS_TILE_TOKENS = 4096
+LOSS_TILE_WIDTH = 32768
+# Attention without a fused kernel: bytes a score, from followed steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
+_KEPT_A_SCORE, _PASSING_A_SCORE = 4, 10
+# What the caching allocator holds beside what it has given out, as a share; 2–20 % in published runs.
+_FRAGMENTS = 0.06
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Bytes of one open layer: kept until its backward, and passing while that runs."""
+
+    kept: int
+    passing: int
+
+
+def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step: Step) -> Peak:
+    """The predicted peak of ``step`` on one device.
+
+    Args:
+        base: footprint of the base in the step's storage.
+        plan: adapter in the step's types.
+    """
+    width = _activation_bytes(step)
+    layers = [(_open_layer(shape, blocks.blocks, plan, step, base), blocks.count) for blocks in shape.layers]
+    largest = max((layer for layer, _ in layers), key=lambda layer: layer.kept + layer.passing, default=_Layer(0, 0))
+    stream = width * step.tokens * shape.hidden
+    if step.checkpointing == "none":
+        saved = sum(layer.kept * count for layer, count in layers)
+        open_at_last = open_at_first = 0
+    else:
+        saved = stream * shape.depth
+        open_at_last = open_at_first = largest.kept
+    loss, kept_logits = _loss(shape, step, width)
+    ids = 3 * 8 * step.tokens
+    static = {
+        "weights": base.footprint_bytes,
+        "quantisation_constants": base.constant_bytes,
+        "adapters": plan.added_bytes,
+        "optimizer": optimizer_bytes(step.optimizer, plan),
+        "workspace": CUBLAS_WORKSPACE + ids,
+    }
+    final_norm = 4 * step.tokens * shape.hidden
+    moments: dict[Moment, dict[str, int]] = {
+        "loss": {"saved_activations": saved, "loss": loss, "recomputation": final_norm},
+        "first backward layer": {
+            "saved_activations": saved,
+            "recomputation": open_at_last + largest.passing,
+            "loss": kept_logits,
+        },
+        "last backward layer": {
+            "saved_activations": stream if step.checkpointing != "none" else largest.kept,
+            "recomputation": open_at_first + largest.passing,
+            "gradients": plan.trained_bytes,
+            "loss": kept_logits,
+        },
+        "optimizer": {"gradients": plan.trained_bytes},
+    }
+    if step.accumulates:
+        for terms_then in moments.values():
+            terms_then["gradients"] = plan.trained_bytes
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    terms = {name: static.get(name, 0) + moments[moment].get(name, 0) for name in TERMS}
+    allocated = sum(terms.values())
+    terms["cuda_context"] = CUDA_CONTEXT_BYTES
+    return Peak(allocated, int(allocated * (1 + _FRAGMENTS)), terms, moment, "closed-form")
+
+
+def _activation_bytes(step: Step) -> int:
+    """Bytes of a number in the residual stream: k-bit preparation makes the embeddings, and so the stream, float32."""
+    return BYTES_OF["float32" if step.storage.dtype == "float32" else step.compute]
+
+
+def _open_layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
+    width = _activation_bytes(step)
+    ranks = {module.path: module.r for module in plan.modules}
+    # An A in a wider type than its input gets a copy of its own.
+    copies = BYTES_OF[step.dtypes.adapter] if BYTES_OF[step.dtypes.adapter] > width else 0
+    kept = 2 * 4 * shape.hidden + 8
+    widest = 0
+    for block in blocks:
+        kept += block.per_token * _kept_a_token(block, ranks, width, copies, step)
+        inner = block.back[1] if block.back else 0
+        widest = max(widest, block.per_token * (3 if block.is_gated else 2) * width * inner)
+    if shape.heads:
+        kept += 4 * shape.heads
+    gradients = (10 if copies else width) * shape.hidden
+    passing = max(
+        step.tokens * (widest + gradients),
+        step.tokens * (widest // 3 + 2 * width * shape.hidden) + _unpacked(base, step),
+    )
+    scores = shape.heads * step.batch * step.length**2 if shape.holds_scores else 0
+    merged = sum(width * _merged_weights(block, ranks) for block in blocks)
+    return _Layer(kept * step.tokens + merged + _KEPT_A_SCORE * scores, passing + _PASSING_A_SCORE * scores)
+
+
+def _kept_a_token(block: Block, ranks: dict[str, int], width: int, copies: int, step: Step) -> int:
+    kept = sum(width * out for _, _, out in block.inward)
+    back = f"{block.path}.{block.back[0]}" if block.back else ""
+    if block.back:
+        kept += width * block.back[1]
+        if block.is_gated and back in ranks:
+            kept += width * block.back[1]
+    targets = [(name, into) for name, into, _ in block.inward if f"{block.path}.{name}" in ranks]
+    if step.dropout > 0:
+        kept += sum((BYTES_OF[step.dtypes.adapter] + 1) * into for _, into in targets)
+        kept += (BYTES_OF[step.dtypes.adapter] + 1) * block.back[1] if block.back and back in ranks else 0
+    elif copies:
+        kept += sum(copies * into for _, into in targets)
+        kept += copies * block.back[1] if block.back and back in ranks else 0
+    elif targets:
+        kept += width * targets[0][1]
+    names = [f"{block.path}.{name}" for name, _, _ in block.inward] + [back]
+    return kept + sum(BYTES_OF[step.dtypes.adapter] * ranks.get(name, 0) for name in names)
+
+
+def _merged_weights(block: Block, ranks: dict[str, int]) -> int:
+    """Elements of the expert weights that PEFT adds its B·A to as a whole, and keeps for the backward."""
+    stacks = [*block.inward, block.back] if block.back else block.inward
+    return sum(block.experts * into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
+
+
+def _unpacked(base: Footprint, step: Step) -> int:
+    """bitsandbytes unpacks a whole weight into the compute type before it multiplies by it."""
+    if not step.storage.is_4bit:
+        return 0
+    constants = 8 * base.largest_weight // 64 if step.storage.double_quant else 0
+    return BYTES_OF[step.compute] * base.largest_weight + constants
+
+
+def _loss(shape: ModelShape, step: Step, width: int) -> tuple[int, int]:
+    """Bytes while the loss is computed, and of the logits that stay alive through the backward."""
+    if step.variant == "plain":
+        logits = width * step.tokens * shape.vocabulary
+        return 12 * step.tokens * shape.vocabulary + logits, logits
+    tile = min(step.tokens, LOSS_TILE_TOKENS) * LOSS_TILE_WIDTH * BYTES_OF[step.compute]
+    return tile + (2 * width + 4) * step.tokens * shape.hidden + 12 * 4 * step.tokens, 0

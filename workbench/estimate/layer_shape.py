@@ -1,0 +1,117 @@
+"""Widths of what flows through a transformer layer, read off a module tree: enough for a closed form of its memory."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from workbench.models.skeleton import Module, Skeleton
+
+# Softcapped scores, ALiBi, or one key head that is broadcast: no fused kernel computes these in transformers 5.
+_WITHOUT_FLASH = {"bloom", "falcon", "gemma2", "mpt"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Linear layers of one parent: some that lead in, one that leads back to the residual stream.
+
+    Attributes:
+        path: of the parent, ``*`` for an index.
+        inward: (name, in, out) of the layers that read the residual stream.
+        back: (name, in, out) of the one that writes to it, if there is one.
+        per_token: times a token passes through (experts per token).
+        experts: weights stacked in one parameter; 0 for plain layers.
+    """
+
+    path: str
+    inward: tuple[tuple[str, int, int], ...]
+    back: tuple[str, int, int] | None
+    per_token: int = 1
+    experts: int = 0
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether two inward halves are multiplied (SwiGLU, GeGLU): the way back is half as wide as the way in."""
+        return self.back is not None and sum(out for _, _, out in self.inward) == 2 * self.back[1]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One kind of layer and how many there are."""
+
+    blocks: tuple[Block, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Widths of a model.
+
+    Attributes:
+        heads: 0 for a model without attention.
+        holds_scores: whether attention scores are held in full, length × length a head.
+        layers: its kinds of layer.
+    """
+
+    hidden: int
+    vocabulary: int
+    heads: int
+    holds_scores: bool
+    layers: tuple[LayerShape, ...]
+
+    @property
+    def depth(self) -> int:
+        return sum(layer.count for layer in self.layers)
+
+
+@lru_cache(maxsize=64)
+def model_shape(skeleton: Skeleton) -> ModelShape:
+    """The widths of a model; the list of modules with the most parameters is taken for its layers."""
+    facts = skeleton.root.facts
+    path, stack = max(_lists("", skeleton.root), key=lambda found: found[1].parameters)
+    hidden = int(facts.get("hidden_size") or 0)
+    per_token = int(facts.get("experts_per_token") or 1)
+    layers = tuple(
+        LayerShape(tuple(_blocks(f"{path}.*", child, hidden, per_token)), child.count)
+        for child in stack.children
+        if child.indices
+    )
+    return ModelShape(
+        hidden=hidden,
+        vocabulary=int(facts.get("vocab_size") or 0),
+        heads=int(facts.get("heads") or 0),
+        holds_scores=skeleton.model_type in _WITHOUT_FLASH,
+        layers=layers,
+    )
+
+
+def _lists(path: str, module: Module) -> list[tuple[str, Module]]:
+    found = [(path, module)] if any(child.indices for child in module.children) else []
+    for child in module.children:
+        if not child.indices:
+            found += _lists(f"{path}.{child.name}" if path else child.name, child)
+    return found
+
+
+def _blocks(path: str, module: Module, hidden: int, per_token: int) -> list[Block]:
+    linear = [(child.name, *_extent(child)) for child in module.children if child.kind in ("linear", "conv1d")]
+    blocks = []
+    if linear:
+        back = next((layer for layer in reversed(linear) if layer[2] == hidden), None)
+        blocks.append(Block(path, tuple(layer for layer in linear if layer is not back), back))
+    stacks = [tensor for tensor in module.tensors if len(tensor.shape) == 3 and not tensor.is_buffer]
+    if module.kind == "other" and stacks:
+        transposed = bool(module.facts.get("is_transposed"))
+        widths = [(t.name, t.shape[1], t.shape[2]) if transposed else (t.name, t.shape[2], t.shape[1]) for t in stacks]
+        back = next((stack for stack in reversed(widths) if stack[2] == hidden), None)
+        blocks.append(
+            Block(path, tuple(stack for stack in widths if stack is not back), back, per_token, stacks[0].shape[0])
+        )
+    for child in module.children:
+        if child.kind == "other":
+            part = "*" if child.indices else child.name
+            blocks += _blocks(f"{path}.{part}", child, hidden, per_token)
+    return blocks
+
+
+def _extent(module: Module) -> tuple[int, int]:
+    rows, columns = next(tensor.shape for tensor in module.tensors if tensor.name == "weight")
+    return (rows, columns) if module.kind == "conv1d" else (columns, rows)

@@ -1,0 +1,42 @@
+"""Bytes of optimizer state on the device."""
+
+from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.safetensors_size import BYTES_OF
+
+SMALLEST_8_BIT = 4096
+"""bitsandbytes keeps 32-bit state for tensors of fewer elements."""
+SMALLEST_PAGED = 100_000
+"""bitsandbytes keeps state of smaller tensors on the device even when it pages."""
+
+
+def optimizer_bytes(name: str, plan: AdapterPlan) -> int:
+    """State of one optimizer for the trained tensors of an adapter.
+
+    ``adamw_torch*`` hold two moments in the type of the parameter; the 8-bit ones two bytes and two float32 scales for
+    256 elements; ``paged_*`` keep large states in host memory; Adafactor holds one row and one column; SGD nothing.
+    """
+    if name == "sgd":
+        return 0
+    if name in ("adamw_torch_fused", "adamw_torch"):
+        return 2 * plan.trained_bytes
+    total = 0
+    counted = 0
+    for module in plan.modules:
+        for shape in (module.a_shape, module.b_shape):
+            size = 1
+            for extent in shape:
+                size *= extent
+            counted += size * module.count
+            total += module.count * _state_of(name, size, shape)
+    rest = plan.trainable_parameters - counted
+    return total + (_state_of(name, rest, (rest,)) if rest else 0)
+
+
+def _state_of(name: str, size: int, shape: tuple[int, ...]) -> int:
+    if name == "adafactor":
+        return 4 * (sum(shape[-2:]) if len(shape) > 1 else size)
+    if name.startswith("paged_") and size >= SMALLEST_PAGED:
+        return 0
+    if name.endswith("8bit") and size >= SMALLEST_8_BIT:
+        return 2 * size + 2 * BYTES_OF["float32"] * -(-size // 256)
+    return 2 * BYTES_OF["float32"] * size

@@ -1,0 +1,59 @@
+"""The highest point of device memory in a training step, with a name for every byte."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+CUDA_CONTEXT_BYTES = 500 * 2**20
+"""What the CUDA driver, its kernels and cuBLAS take outside PyTorch's allocator; 300–600 MiB on cards since 2018."""
+
+CUBLAS_WORKSPACE = 8_519_680
+"""What torch takes for cuBLAS once a matrix was multiplied: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
+
+TERMS = (
+    "weights",
+    "quantisation_constants",
+    "adapters",
+    "gradients",
+    "optimizer",
+    "saved_activations",
+    "recomputation",
+    "loss",
+    "workspace",
+)
+"""What allocated memory is made of, in the order it is shown; ``cuda_context`` comes on top and is no part of it."""
+
+Method = Literal["trace", "closed-form"]
+Moment = Literal["forward", "loss", "first backward layer", "last backward layer", "backward", "optimizer"]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The predicted peak.
+
+    Attributes:
+        allocated_bytes: as ``torch.cuda.max_memory_allocated`` counts.
+        reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts: with what the allocator holds back.
+        terms: bytes by name; all but ``cuda_context`` add up to ``allocated_bytes``.
+        moment: which part of the step is the highest.
+        method: ``trace`` (a followed step, good to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    terms: Mapping[str, int]
+    moment: Moment
+    method: Method
+
+    @property
+    def device_bytes(self) -> int:
+        """What a device must have free: reserved memory and the CUDA context."""
+        return self.reserved_bytes + self.terms["cuda_context"]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "terms": dict(self.terms),
+            "method": self.method,
+        }

@@ -1,0 +1,46 @@
+"""The modules of the unfolded model, one by one, under their full names: what PEFT's name rules are applied to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from workbench.models.skeleton import Module, ModuleKind, Skeleton, Tensor
+
+
+@dataclass(frozen=True)
+class Site:
+    """One module of the unfolded model. ``path`` has ``*`` where ``name`` has the index of a folded list."""
+
+    name: str
+    path: str
+    module: Module
+
+    @property
+    def kind(self) -> ModuleKind:
+        return self.module.kind
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that hang directly on the module."""
+        return tuple(tensor for tensor in self.module.tensors if not tensor.is_buffer)
+
+    def parameter(self, name: str) -> Tensor | None:
+        return next((tensor for tensor in self.module.tensors if tensor.name == name and not tensor.is_buffer), None)
+
+
+@lru_cache(maxsize=64)
+def sites(skeleton: Skeleton) -> tuple[Site, ...]:
+    """Every module below the root, in the order of ``named_modules``."""
+    return tuple(_unfold("", "", skeleton.root))[1:]
+
+
+def _unfold(name: str, path: str, module: Module) -> Iterator[Site]:
+    yield Site(name, path, module)
+    members = {index: child for child in module.children for index in child.indices}
+    for index in sorted(members):
+        yield from _unfold(f"{name}.{index}", f"{path}.*", members[index])
+    for child in module.children:
+        if not child.indices:
+            yield from _unfold(
+                f"{name}.{child.name}" if name else child.name, f"{path}.{child.name}" if path else child.name, child
+            )

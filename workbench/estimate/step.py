@@ -1,0 +1,96 @@
+"""The training step that is priced: a recipe with everything that a machine decides decided.
+
+Two variants: ``workbench`` is the step that our engine runs; ``plain`` the one of common notebooks (k-bit preparation,
+float32 adapters, full logits), for comparison and for published figures.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.estimate.adapter import AdapterDtypes
+from workbench.estimate.footprint import Storage
+from workbench.recipe import Recipe
+
+Variant = Literal["workbench", "plain"]
+Checkpointing = Literal["none", "reentrant", "non-reentrant"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the training device computes in hardware."""
+
+    kind: Literal["cuda", "cpu"] = "cuda"
+    bfloat16: bool = True
+
+    @property
+    def compute_dtype(self) -> str:
+        """What ``compute_dtype: auto`` means here."""
+        if self.bfloat16:
+            return "bfloat16"
+        return "float16" if self.kind == "cuda" else "float32"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One micro-batch through the model, and the optimizer's update.
+
+    Attributes:
+        loaded: the base as transformers loads it.
+        storage: the base while it trains; k-bit preparation widens what is not quantised.
+        dtypes: of the adapter.
+        compute: type of the matrix products.
+        length: tokens a record.
+        dropout: of the adapter's inputs.
+        accumulates: gradients of earlier micro-batches are there when the next one starts.
+    """
+
+    variant: Variant
+    loaded: Storage
+    storage: Storage
+    dtypes: AdapterDtypes
+    compute: str
+    checkpointing: Checkpointing
+    optimizer: str
+    batch: int
+    length: int
+    dropout: float
+    accumulates: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+
+def plan_step(recipe: Recipe, device: Device | None = None, variant: Variant = "workbench") -> Step:
+    """The step that ``recipe`` asks for on ``device`` (a GPU with bfloat16 unless told otherwise)."""
+    asked = recipe.quantization.compute_dtype
+    compute = (device or Device()).compute_dtype if asked == "auto" else asked
+    method = recipe.quantization.method
+    loaded = Storage(method, recipe.quantization.double_quant and method in ("nf4", "fp4"), compute)
+    is_quantised = loaded.method != "none"
+    checkpointing: Checkpointing = "none"
+    if recipe.training.gradient_checkpointing:
+        # Non-reentrant checkpointing keeps activations of int8 layers alive that it was to free.
+        checkpointing = "reentrant" if loaded.method == "int8" and variant == "workbench" else "non-reentrant"
+    if variant == "plain":
+        # prepare_model_for_kbit_training turns every 16-bit parameter that is left into float32.
+        storage = Storage(loaded.method, loaded.double_quant, "float32") if is_quantised else loaded
+        dtypes = AdapterDtypes(adapter="float32", saved_whole=storage.dtype, base=storage.dtype)
+    else:
+        # float16 gradients need a loss scaler, and the scaler full-precision weights.
+        trained = "bfloat16" if compute == "bfloat16" else "float32"
+        storage = loaded
+        dtypes = AdapterDtypes(adapter=trained, saved_whole=trained, base=compute)
+    return Step(
+        variant=variant,
+        loaded=loaded,
+        storage=storage,
+        dtypes=dtypes,
+        compute=compute,
+        checkpointing=checkpointing,
+        optimizer=recipe.training.optim,
+        batch=recipe.training.per_device_train_batch_size,
+        length=recipe.data.max_length,
+        dropout=recipe.adapter.lora_dropout,
+        accumulates=recipe.training.gradient_accumulation_steps > 1,
+    )

@@ -1,0 +1,83 @@
+"""Following every storage on a device type through whatever runs under a dispatch mode. Imports torch."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Workspace = Callable[[Any, tuple[Any, ...], dict[str, Any]], int]
+"""Bytes that an operator's kernel takes for itself while it runs."""
+
+WORKSPACE = "workspace"
+
+
+class Follower(TorchDispatchMode):
+    """Writes down births and deaths of storages.
+
+    ``events`` holds (storage number, bytes, label) for a birth and (storage number, 0, label) for a death. The label
+    is ``self.label`` at birth; set it to say which part of the step runs. Storages named in :meth:`ignore` are not
+    followed: what lies there before the step begins is priced exactly elsewhere.
+    """
+
+    def __init__(self, device_type: str, workspace: Workspace | None = None) -> None:
+        super().__init__()
+        self.label = ""
+        self.events: list[tuple[int, int, str]] = []
+        self._device_type = device_type
+        self._workspace = workspace
+        self._known: dict[int, Any] = {}
+        self._count = 0
+
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.device.type == self._device_type:
+                storage = tensor.untyped_storage()
+                self._known[storage._cdata] = storage
+
+    def number_of(self, tensor: torch.Tensor) -> int | None:
+        """The number of a followed tensor's storage; None for one that is not followed."""
+        entry = self._known.get(tensor.untyped_storage()._cdata)
+        return entry[1] if isinstance(entry, tuple) else None
+
+    def passing(self, size: int, label: str) -> None:
+        """A block that is taken and given back at once."""
+        self._count += 1
+        self.events.append((self._count, size, label))
+        self.events.append((self._count, 0, label))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        size = self._workspace(func, args, kwargs) if self._workspace else 0
+        out = func(*args, **kwargs)
+        if size:
+            # The kernel's own block is alive together with what it returns.
+            self._count += 1
+            number = self._count
+            self.events.append((number, size, WORKSPACE))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._birth(leaf)
+        if size:
+            self.events.append((number, 0, WORKSPACE))
+        return out
+
+    def _birth(self, tensor: torch.Tensor) -> None:
+        if tensor.device.type != self._device_type:
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        size = storage.nbytes()
+        if key in self._known or size == 0:
+            return
+        self._count += 1
+        number, label = self._count, self.label
+        self.events.append((number, size, label))
+
+        def death(_: Any) -> None:
+            del self._known[key]
+            self.events.append((number, 0, label))
+
+        self._known[key] = (weakref.ref(storage, death), number)

@@ -1,0 +1,52 @@
+"""The loss as TRL 1.16 computes it, without data: log-probabilities in tiles, never all logits. Imports torch.
+
+``trl.kernels.chunked_logprob.ChunkedLogProbFunction`` allocates what :class:`TiledLoss` allocates, but needs data.
+Every position is taken for supervised, which is the most it can be, and the one position that shifting drops is not
+dropped, so that sizes stay products of batch and length.
+"""
+
+from typing import Any
+
+import torch
+
+LOSS = "loss"
+TILE = "loss tile"
+"""Label of the one block whose size does not grow in proportion: see ``Timeline``."""
+
+
+class TiledLoss(torch.autograd.Function):
+    """(batch, length, hidden) states to a mean loss."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: Any, follower: Any) -> torch.Tensor:
+        follower.label = LOSS
+        # `hidden[mask]` with the indices of all supervised positions
+        picked = hidden.new_empty((*hidden.shape[:-1], 2), dtype=torch.long)
+        rows = hidden.new_empty(hidden.shape)
+        numbers = [hidden.new_empty(hidden.shape[:-1], dtype=torch.float32) for _ in range(7)]
+        follower.tile()
+        results = [torch.empty_like(numbers[0]) for _ in range(4)]
+        ctx.save_for_backward(rows, weight, results[0], results[1], picked)
+        ctx.follower = follower
+        ctx.needs_weight = weight.requires_grad
+        ctx.bias = bias
+        loss = results[2].sum()
+        follower.label = "backward"
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        follower = ctx.follower
+        follower.label = LOSS
+        rows, weight = ctx.saved_tensors[:2]
+        of_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+        of_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_weight else None
+        follower.tile()
+        narrow = of_rows.to(rows.dtype)
+        of_weight = None if of_weight is None else of_weight.to(weight.dtype)
+        del of_rows
+        # backward of `hidden[mask]`: the rows go back to their places in zeros
+        placed = torch.zeros_like(narrow)
+        del narrow
+        follower.label = "backward"
+        return placed, of_weight, None, None

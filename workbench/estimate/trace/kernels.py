@@ -1,0 +1,116 @@
+"""What CUDA kernels do that the meta device does not show: attention, dropout, the blocks they take for themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+ATTENTION = "followed"
+"""Name in transformers' registry, which takes any name with "flash" in it for a package to import."""
+
+
+def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Bytes that the CUDA kernel of an operator allocates besides its results.
+
+    - ``bitsandbytes::gemm_4bit`` (bitsandbytes 0.50, ``backends/cuda/ops.py``): above 512 rows it unpacks the whole
+      weight into the compute type; with double quantisation also the blocks' largest values, once as float32 and once
+      with the offset added.
+    - flash attention's backward (``mha_bwd``): dq in float32, the row sums, and key and value gradients of every query
+      head where heads share them.
+    - memory-efficient attention's backward: row sums, and dq in float32 for 16-bit inputs.
+    """
+    name = func._schema.name
+    if name == "bitsandbytes::gemm_4bit":
+        rows = args[0].numel() // args[0].shape[-1]
+        if rows <= 512:
+            return 0
+        weight = args[2][0] * args[2][1]
+        has_nested = (len(args) > 7 and args[7] is not None) or kwargs.get("absmax_8bit") is not None
+        return weight * args[0].element_size() + (8 * (weight // args[4]) if has_nested else 0)
+    if name == "aten::_scaled_dot_product_flash_attention_backward":
+        query, key = args[1], args[2]
+        batch, heads, length, width = query.shape
+        shared = 2 * batch * heads * key.shape[2] * width * query.element_size() if key.shape[1] != heads else 0
+        return 4 * batch * heads * length * width + 4 * batch * heads * length + shared
+    if name == "aten::_scaled_dot_product_efficient_attention_backward":
+        batch, heads, length, width = args[1].shape
+        widened = 4 * batch * heads * length * width if args[1].element_size() < 4 else 0
+        return 4 * batch * heads * length + widened
+    return 0
+
+
+def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, **_: Any) -> Any:
+    """transformers' ``sdpa`` for a batch without padding, which needs no mask."""
+    out = _scaled_dot_product(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _scaled_dot_product(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """``scaled_dot_product_attention`` with the kernel that torch chooses on CUDA.
+
+    Flash attention for 16-bit inputs without a mask, heads shared inside it; else memory-efficient attention; else
+    the plain formula: where float32 heads are shared, no other kernel can.
+    """
+    ops = torch.ops.aten
+    if query.element_size() < 4 and attn_mask is None:
+        return ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+    if query.shape[1] == key.shape[1]:
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:2], -1, -1)
+        efficient = ops._scaled_dot_product_efficient_attention
+        return efficient(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+    return _PLAIN(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+
+_PLAIN = torch.nn.functional.scaled_dot_product_attention
+
+
+def register_attention() -> None:
+    """Make it known to transformers, which builds no masks for attention it does not know, as for ``sdpa`` here."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attention)
+
+
+@contextmanager
+def cuda_like() -> Iterator[None]:
+    """Within, tensors without data are treated as a CUDA device treats those of a batch without padding.
+
+    Dropout keeps a mask of one byte an element, attention takes CUDA's kernels, masks are built as for real tokens, and
+    autocast does not stumble over the device type.
+    """
+    from torch.nn import functional
+    from transformers import masking_utils
+
+    def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:  # noqa: A002
+        return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return plain_autocast("cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    plain_autocast = torch.autocast
+    replacements: list[tuple[Any, str, Any]] = [
+        (functional, "dropout", dropout),
+        (functional, "scaled_dot_product_attention", _scaled_dot_product),
+        (torch, "autocast", autocast),
+        (masking_utils, "is_tracing", lambda *_: False),
+        (masking_utils, "find_packed_sequence_indices", lambda *_: None),
+    ]
+    kept = [(place, name, getattr(place, name)) for place, name, _ in replacements]
+    for place, name, replacement in replacements:
+        setattr(place, name, replacement)
+    try:
+        yield
+    finally:
+        for place, name, original in kept:
+            setattr(place, name, original)

@@ -1,0 +1,138 @@
+"""The quantised base with its adapter, as the engine puts them together, without data. Imports torch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
+from workbench.estimate.step import Step
+from workbench.estimate.trace.kernels import ATTENTION, register_attention
+from workbench.models.build import meta_model
+from workbench.models.skeleton import Skeleton
+from workbench.recipe import Recipe
+
+
+def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> Any:
+    """A PEFT model on the meta device, in training shape, with ``rank`` in place of the recipe's r."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    model = meta_model(skeleton.config)
+    if model.config._attn_implementation == "sdpa":
+        register_attention()
+        model.set_attn_implementation(ATTENTION)
+    model.config.use_cache = False
+    model = model.to(getattr(torch, step.loaded.dtype))
+    if step.loaded.method != "none":
+        model = _quantise(model, step)
+    if step.variant == "plain" and step.loaded.method != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    knobs = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
+    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **knobs), low_cpu_mem_usage=True)
+    for name, parameter in peft.named_parameters():
+        if parameter.requires_grad and "lora_magnitude_vector" not in name:
+            parameter.data = parameter.data.to(getattr(torch, step.dtypes.adapter))
+    if step.checkpointing != "none":
+        reentrant = step.checkpointing == "reentrant"
+        peft.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        peft.enable_input_require_grads()
+    return peft.train()
+
+
+def resting_tensors(model: Any) -> Iterator[torch.Tensor]:
+    """Every tensor that lies on the device before the step begins."""
+    for parameter in model.parameters():
+        yield parameter
+        state = getattr(parameter, "quant_state", None)
+        for part in (state, getattr(state, "state2", None)):
+            for name in ("absmax", "code", "offset"):
+                tensor = getattr(part, name, None)
+                if tensor is not None:
+                    yield tensor
+        for name in ("SCB", "CB"):
+            tensor = getattr(parameter, name, None)
+            if isinstance(tensor, torch.Tensor):
+                yield tensor
+    yield from model.buffers()
+
+
+def _quantise(model: Any, step: Step) -> Any:
+    """bitsandbytes layers with weights of the right size and nothing in them.
+
+    Their constructors quantise on arrival at a device; on meta nothing arrives, so the finished state is put in place.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    storage = step.loaded
+    if storage.method == "int8":
+        # Without the search for outliers, whose number depends on the data; they are a few columns.
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=storage.method,
+            bnb_4bit_use_double_quant=storage.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, step.compute),
+        )
+    biases = {name: module.bias for name, module in model.named_modules() if hasattr(module, "bias")}
+    skipped = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
+    model = replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=config)
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            module.weight = _weight_of_4_bits(module, storage, getattr(torch, step.compute))
+            module.quant_state = module.weight.quant_state
+        elif isinstance(module, Linear8bitLt):
+            module._parameters["weight"] = _weight_of_8_bits(module)
+        else:
+            continue
+        if biases.get(name) is not None:
+            module.bias = biases[name]
+    flag = "is_loaded_in_8bit" if storage.method == "int8" else "is_loaded_in_4bit"
+    setattr(model, flag, True)
+    model.quantization_method = "bitsandbytes"
+    return model
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _weight_of_4_bits(module: Any, storage: Storage, compute: torch.dtype) -> nn.Parameter:
+    from bitsandbytes.functional import QuantState
+
+    shape = torch.Size((module.out_features, module.in_features))
+    blocks = -(-shape.numel() // BLOCK)
+    options: dict[str, Any] = {"shape": shape, "blocksize": BLOCK, "quant_type": storage.method, "dtype": compute}
+    code = _empty((16,), torch.float32)
+    if storage.double_quant:
+        nested = QuantState(
+            absmax=_empty((-(-blocks // NESTED_BLOCK),), torch.float32),
+            code=_empty((256,), torch.float32),
+            blocksize=NESTED_BLOCK,
+            dtype=torch.float32,
+        )
+        offset = _empty((), torch.float32)
+        state = QuantState(absmax=_empty((blocks,), torch.uint8), code=code, offset=offset, state2=nested, **options)
+    else:
+        state = QuantState(absmax=_empty((blocks,), torch.float32), code=code, **options)
+    weight = nn.Parameter(_empty(((shape.numel() + 1) // 2, 1), torch.uint8), requires_grad=False)
+    for name, value in {
+        "quant_state": state,
+        "compress_statistics": storage.double_quant,
+        "quant_type": storage.method,
+        "bnb_quantized": True,
+    }.items():
+        setattr(weight, name, value)
+    return weight
+
+
+def _weight_of_8_bits(module: Any) -> nn.Parameter:
+    weight: Any = nn.Parameter(_empty((module.out_features, module.in_features), torch.int8), requires_grad=False)
+    weight.CB = weight.data
+    weight.SCB = _empty((module.out_features,), torch.float32)
+    weight.has_fp16_weights = False
+    return weight

@@ -1,0 +1,49 @@
+"""A peak from a timeline: what rests on the device, to the byte, and the highest moment on top of it."""
+
+import math
+
+from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.footprint import Footprint, rounded
+from workbench.estimate.optimizer import optimizer_bytes
+from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Peak
+from workbench.estimate.safetensors_size import BYTES_OF
+from workbench.estimate.step import Step
+from workbench.estimate.trace.timeline import Timeline
+
+
+def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step, rank: int) -> Peak:
+    """The predicted peak of a followed step.
+
+    Args:
+        base: footprint of the base in the step's storage.
+        plan: adapter in the step's types.
+        rank: the recipe's r.
+    """
+    point, terms = timeline.highest(step.batch, step.length, rank)
+    adapters, pieces = _adapter_blocks(plan)
+    resting = {
+        "weights": base.allocated_bytes - base.constant_bytes,
+        "quantisation_constants": base.constant_bytes,
+        "adapters": adapters,
+        # A fused optimizer keeps its count of steps on the device, one number a tensor.
+        "optimizer": optimizer_bytes(step.optimizer, plan) + (rounded(4) * pieces if "fused" in step.optimizer else 0),
+        "workspace": CUBLAS_WORKSPACE,
+    }
+    named = {name: resting.get(name, 0) + terms.get(name, 0) for name in TERMS}
+    allocated = sum(named.values())
+    named["cuda_context"] = CUDA_CONTEXT_BYTES
+    reserved = int(allocated * timeline.overhead_at(step.tokens))
+    return Peak(allocated, max(reserved, allocated), named, point.moment, "trace")
+
+
+def _adapter_blocks(plan: AdapterPlan) -> tuple[int, int]:
+    """Bytes of what the adapter adds, with each A and B rounded as the allocator rounds; and how many tensors."""
+    width = BYTES_OF[plan.dtype]
+    exact = total = pieces = 0
+    for module in plan.modules:
+        for shape in (module.a_shape, module.b_shape):
+            size = math.prod(shape) * width
+            exact += size * module.count
+            total += rounded(size) * module.count
+            pieces += module.count
+    return total + plan.added_bytes - exact, pieces

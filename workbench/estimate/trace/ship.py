@@ -1,0 +1,68 @@
+"""Make the timelines that come with the package: ``python -m workbench.estimate.trace.ship``. Takes some 20 minutes."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter import plan_adapter
+from workbench.estimate.step import plan_step
+from workbench.estimate.trace.run import follow_step
+from workbench.estimate.trace.store import SHIPPED, can_follow, key_of
+from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.models.skeleton import Skeleton
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+
+# The structures that a form visits first.
+_STRUCTURES: tuple[dict[str, Any], ...] = (
+    {"quantization.method": "nf4"},
+    {"quantization.method": "nf4", "adapter.target_modules": ["q_proj", "v_proj"]},
+    {"quantization.method": "none"},
+    {"quantization.method": "int8"},
+    {"quantization.method": "nf4", "training.gradient_checkpointing": False},
+)
+
+
+def shipped_recipes(skeleton: Skeleton) -> Iterator[Recipe]:
+    """The recipes that are followed for a model; without dropout where its experts allow none."""
+    for changes in _STRUCTURES:
+        for dropout in (0.05, 0.0):
+            recipe = edit(Recipe(), changes | {"adapter.lora_dropout": dropout})
+            try:
+                plan_adapter(skeleton, recipe.adapter)
+            except WorkbenchError:  # no such layers, or no dropout on experts
+                continue
+            if can_follow(skeleton, plan_step(recipe)):
+                yield recipe
+            break
+
+
+def main() -> None:
+    """Adds what is missing, the first structure of every model before the second of any."""
+    timelines: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
+    models = {entry.tree: catalog_skeleton(entry.id) for entry in catalog()}
+    wanted = [
+        (place, skeleton.root.facts.get("layers", 0), tree, skeleton, recipe)
+        for tree, skeleton in models.items()
+        if skeleton
+        for place, recipe in enumerate(shipped_recipes(skeleton))
+    ]
+    for _, _, tree, skeleton, recipe in sorted(wanted, key=lambda item: item[:3]):
+        step = plan_step(recipe)
+        key = key_of(skeleton, recipe, step)
+        if key in timelines:
+            continue
+        try:
+            timelines[key] = follow_step(skeleton, recipe, step).as_json()
+        except Exception as error:  # see run.main
+            print(f"{tree}: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
+        lines = (f'"{name}":{json.dumps(timelines[name], separators=(",", ":"))}' for name in sorted(timelines))
+        SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        print(tree, recipe.quantization.method, recipe.adapter.target_modules, len(timelines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

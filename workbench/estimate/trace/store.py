@@ -1,0 +1,206 @@
+"""Timelines on disk: those of the catalog come with the package, others are made once and kept.
+
+A timeline holds for an architecture, the parts of a recipe that change what is computed, and the versions of the
+libraries that compute it; micro-batch, record length and rank stay open.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.footprint import Footprint, Storage, measure_base
+from workbench.estimate.peak import Peak
+from workbench.estimate.settings import LoraSettings
+from workbench.estimate.step import Device, Step, Variant, plan_step
+from workbench.estimate.trace.predict import peak_from
+from workbench.estimate.trace.timeline import FORMAT, Timeline
+from workbench.models.catalog import FOLDER
+from workbench.models.skeleton import Skeleton
+from workbench.models.skeleton_json import skeleton_to_json
+from workbench.recipe import Recipe
+
+SHIPPED = FOLDER / "traces.json"
+_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl")
+_SECONDS = 300
+
+
+class TraceStore:
+    """Looks timelines up, and makes them.
+
+    Args:
+        folder: where new timelines are kept; None for one that knows only what comes with the package.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._known: dict[str, Timeline | None] = {}
+
+    def __call__(self, skeleton: Skeleton, recipe: Recipe, step: Step, plan: AdapterPlan) -> Peak | None:
+        """The peak from a timeline; None if there is none (yet)."""
+        timeline = self.find(skeleton, recipe, step)
+        if timeline is None:
+            return None
+        return peak_from(timeline, _base(skeleton, step.storage), plan, step, recipe.adapter.r)
+
+    def find(self, skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline | None:
+        key = key_of(skeleton, recipe, step)
+        if key not in self._known:
+            found = self._read(key)
+            if found is None and key not in _shipped():
+                return None  # it may be made meanwhile, by another process too
+            self._known[key] = _timeline(found if found is not None else _shipped()[key])
+        return self._known[key]
+
+    def follow(
+        self, skeleton: Skeleton, recipe: Recipe, device: Device | None = None, variant: Variant = "workbench"
+    ) -> Timeline:
+        """Follow a step in a helper process (some 10 s, half of it the import of torch) and keep the timeline.
+
+        Raises:
+            WorkbenchError: this architecture cannot be followed; its peak stays a closed form.
+        """
+        step = plan_step(recipe, device, variant)
+        if not can_follow(skeleton, step):
+            raise WorkbenchError(
+                f"A step of {skeleton.architecture} in {step.compute} cannot be followed.",
+                "The closed form stands in for it.",
+                kind="trace_unsupported",
+            )
+        request = {
+            "skeleton": skeleton_to_json(skeleton),
+            "recipe": recipe.as_dict(),
+            "device": asdict(device or Device()),
+            "variant": variant,
+        }
+        answer = _run_helper(request)
+        if "error" in answer:
+            raise WorkbenchError(
+                f"A step of {skeleton.architecture} cannot be followed without data: {answer['error']}.",
+                "The closed form stands in for it.",
+                kind="trace_unsupported",
+            )
+        timeline = Timeline.from_json(answer)
+        key = key_of(skeleton, recipe, step)
+        self._known[key] = timeline
+        self._write(key, answer)
+        return timeline
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        if self._folder is None:
+            return None
+        try:
+            data = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not made yet, or cut off while written: it is made again
+            return None
+        return data if isinstance(data, dict) else None
+
+    def _write(self, key: str, answer: dict[str, Any]) -> None:
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = self._folder / f"{key}.{os.getpid()}.partial"
+        partial.write_text(json.dumps(answer), encoding="utf-8")
+        partial.replace(self._folder / f"{key}.json")
+
+
+def can_follow(skeleton: Skeleton, step: Step) -> bool:
+    """Whether to try at all.
+
+    float16 runs under autocast, which tensors without data do not show. Models without attention go through a record
+    token by token where their own kernels are missing, and without data they are.
+    """
+    return step.compute != "float16" and bool(skeleton.root.facts.get("heads"))
+
+
+def key_of(skeleton: Skeleton, recipe: Recipe, step: Step) -> str:
+    """Names all that a timeline depends on."""
+    return _key(skeleton, replace(LoraSettings.of(recipe.adapter), r=0), replace(step, batch=0, length=0))
+
+
+@lru_cache(maxsize=512)
+def _key(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
+    targets = adapter.target_modules
+    parts = {
+        "format": FORMAT,
+        "versions": _versions(),
+        "tree": _tree_digest(skeleton),
+        "variant": step.variant,
+        "storage": asdict(step.loaded),
+        "compute": step.compute,
+        "checkpointing": step.checkpointing,
+        "accumulates": step.accumulates,
+        "unfused": step.optimizer == "adamw_torch",
+        "dropout": step.dropout > 0,
+        "targets": targets if isinstance(targets, str) else sorted(targets),
+        "bias": adapter.bias,
+        "dora": adapter.use_dora,
+        "saved": adapter.modules_to_save,
+        "layers": adapter.layers_to_transform,
+        "ranks": adapter.rank_pattern,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=64)
+def _tree_digest(skeleton: Skeleton) -> str:
+    tree = skeleton_to_json(skeleton)
+    return hashlib.sha256(json.dumps([tree["root"], tree["config"]], sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Major and minor versions of the libraries that a step runs through."""
+    return {name: ".".join(metadata.version(name).split(".")[:2]) for name in _LIBRARIES}
+
+
+@cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    try:
+        data = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    assert isinstance(data, dict)
+    return data
+
+
+def _timeline(data: dict[str, Any]) -> Timeline | None:
+    try:
+        return Timeline.from_json(data)
+    except (ValueError, KeyError, TypeError):  # kept by another version
+        return None
+
+
+def _run_helper(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench.estimate.trace.run"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_SECONDS,
+            # The helper computes nothing: it must not take a context on a GPU that may be training.
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )
+        answer = json.loads(done.stdout)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        raise WorkbenchError(
+            f"The helper that follows a step ended early: {type(error).__name__}.",
+            "The closed form stands in for it; `loraworkbench doctor` tells whether torch can be imported.",
+            kind="trace_failed",
+        ) from error
+    return answer if isinstance(answer, dict) else {"error": "no answer"}
+
+
+@lru_cache(maxsize=256)
+def _base(skeleton: Skeleton, storage: Storage) -> Footprint:
+    return measure_base(skeleton, storage)

@@ -1,0 +1,95 @@
+"""What following a step leaves: the few moments that can be its highest, as polynomials in batch, length and rank."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.estimate.peak import Moment
+from workbench.estimate.trace.monomial import Powers
+
+FORMAT = 1
+# TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
+TILE_TOKENS = 4096
+TILE_WIDTH = 32768
+
+
+@dataclass(frozen=True)
+class Point:
+    """One moment: by name of the term, coefficients of monomials.
+
+    ``tile_bytes``: of an element of the loss tile, the one block that stops growing: it has min(tokens, 4096) × 32768
+    elements.
+    """
+
+    moment: Moment
+    terms: Mapping[str, Mapping[Powers, int]]
+    tile_bytes: int = 0
+
+    def at(self, batch: int, length: int, rank: int) -> dict[str, int]:
+        """Bytes by term, without what rests on the device."""
+        out = {
+            name: sum(c * batch**i * length**j * rank**k for (i, j, k), c in polynomial.items())
+            for name, polynomial in self.terms.items()
+        }
+        if self.tile_bytes:
+            tile = min(batch * length, TILE_TOKENS) * TILE_WIDTH * self.tile_bytes
+            out["loss"] = out.get("loss", 0) + tile
+        return out
+
+    def as_json(self) -> dict[str, Any]:
+        terms = {
+            name: [[c, *powers] for powers, c in polynomial.items()] for name, polynomial in self.terms.items()
+        }  # fmt: skip
+        return {"moment": self.moment, "terms": terms, "tile": self.tile_bytes}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Point":
+        terms = {name: {(i, j, k): c for c, i, j, k in listed} for name, listed in data["terms"].items()}
+        return cls(data["moment"], terms, data["tile"])
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The highest moments of a step, and how much more than it gives out the allocator holds.
+
+    ``overhead`` lists (tokens, reserved ÷ allocated) in the order of tokens, from replays of the whole sequence of
+    allocations.
+    """
+
+    points: tuple[Point, ...]
+    overhead: tuple[tuple[int, float], ...]
+
+    def highest(self, batch: int, length: int, rank: int) -> tuple[Point, dict[str, int]]:
+        """The highest moment for these values, and its bytes by term."""
+        at = [(point, point.at(batch, length, rank)) for point in self.points]
+        return max(at, key=lambda pair: sum(pair[1].values()))
+
+    def overhead_at(self, tokens: int) -> float:
+        """Reserved ÷ allocated, between the replayed numbers of tokens on a logarithmic scale."""
+        before = self.overhead[0]
+        for after in self.overhead:
+            if tokens <= after[0]:
+                if after[0] == before[0]:
+                    return after[1]
+                share = math.log(tokens / before[0]) / math.log(after[0] / before[0])
+                return before[1] + (after[1] - before[1]) * max(0.0, share)
+            before = after
+        return before[1]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "points": [point.as_json() for point in self.points],
+            "overhead": [list(pair) for pair in self.overhead],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Timeline":
+        """Raises:
+        ValueError: written by another version.
+        """
+        if data.get("format") != FORMAT:
+            raise ValueError(f"timeline in format {data.get('format')!r}, expected {FORMAT}")
+        points = tuple(Point.from_json(point) for point in data["points"])
+        return cls(points, tuple((int(tokens), float(ratio)) for tokens, ratio in data["overhead"]))
