@@ -1,0 +1,69 @@
+"""A tokenizer small enough to tokenise by hand."""
+
+import pytest
+
+# One word, one id; white space separates words and is no token.
+VOCABULARY = {
+    "<unk>": 0,
+    "<s>": 1,
+    "</s>": 2,
+    "[S]": 3,
+    "[Q]": 4,
+    "[A]": 5,
+    "be": 6,
+    "kind": 7,
+    "add": 8,
+    "two": 9,
+    "three": 10,
+    "and": 11,
+    "five": 12,
+    "why": 13,
+    "because": 14,
+    "the": 15,
+    "sea": 16,
+    "is": 17,
+    "blue": 18,
+    "###": 19,
+    "Instruction": 20,
+    "Response": 21,
+    ":": 22,
+    "User": 23,
+    "Assistant": 24,
+}
+
+# Every turn has its mark; a reply ends with </s> and a line feed that is no part of it.
+CHAT_TEMPLATE = (
+    "<s>{% for message in messages %}"
+    "{% if message.role == 'system' %}[S] {{ message.content }}\n"
+    "{% elif message.role == 'user' %}[Q] {{ message.content }}\n"
+    "{% else %}[A] {{ message.content }}</s>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}[A]{% endif %}"
+)
+
+
+def make_word_tokenizer(chat_template: str | None = CHAT_TEMPLATE, begin: bool = False):  # type: ignore[no-untyped-def]
+    """A tokenizer of :data:`VOCABULARY`. With ``begin`` it puts ``<s>`` before a text, as Llama's does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(":", "isolated")]
+    )
+    if begin:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    fast.chat_template = chat_template
+    return fast
+
+
+@pytest.fixture(scope="session")
+def words():  # type: ignore[no-untyped-def]
+    """The tokenizer with its own chat template."""
+    return make_word_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def bare_words():  # type: ignore[no-untyped-def]
+    """The tokenizer of a base model: no chat template, and a begin of sequence before each text."""
+    return make_word_tokenizer(chat_template=None, begin=True)

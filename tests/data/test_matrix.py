@@ -1,0 +1,217 @@
+"""Every source × every format gives the token ids and labels that were written out here by hand."""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.data.encode import encode_dataset
+from workbench.data.formats import detect
+from workbench.data.hub import hub_rows
+from workbench.data.sources import Records, Source, load_records
+from workbench.data.templates import Template
+from workbench.recipe import DataSection
+
+_ = -100
+
+# <s> [S] be kind [Q] add two and three [A] five </s>
+SYSTEM_IDS = [1, 3, 6, 7, 4, 8, 9, 11, 10, 5, 12, 2]
+SYSTEM_LABELS = [_, _, _, _, _, _, _, _, _, _, 12, 2]
+# <s> [Q] add two and three [A] five </s>
+SINGLE_IDS = [1, 4, 8, 9, 11, 10, 5, 12, 2]
+SINGLE_LABELS = [_, _, _, _, _, _, _, 12, 2]
+# <s> [Q] add two and three [A] five </s> [Q] why [A] because the sea is blue </s>
+MULTI_IDS = [1, 4, 8, 9, 11, 10, 5, 12, 2, 4, 13, 5, 14, 15, 16, 17, 18, 2]
+MULTI_LABELS = [_, _, _, _, _, _, _, 12, 2, _, _, _, 14, 15, 16, 17, 18, 2]
+# the sea is blue </s>
+TEXT_IDS = [15, 16, 17, 18, 2]
+
+TURNS = [
+    ("user", "add two and three"),
+    ("assistant", "five"),
+    ("user", "why"),
+    ("assistant", "because the sea is blue"),
+]
+SHAREGPT = {"user": "human", "assistant": "gpt"}
+
+FORMATS: dict[str, tuple[dict[str, Any], str, list[int], list[int]]] = {
+    "instruction": (
+        {"instruction": "add two and three", "response": "five", "system": "be kind"},
+        "instruction",
+        SYSTEM_IDS,
+        SYSTEM_LABELS,
+    ),
+    "instruction with input": (
+        {"instruction": "add", "input": "two and three", "output": "five"},
+        "instruction",
+        SINGLE_IDS,
+        SINGLE_LABELS,
+    ),
+    "prompt": ({"prompt": "add two and three", "completion": "five"}, "prompt", SINGLE_IDS, SINGLE_LABELS),
+    "question": ({"question": "add two and three", "answer": "five"}, "question", SINGLE_IDS, SINGLE_LABELS),
+    "messages": (
+        {"messages": [{"role": role, "content": text} for role, text in TURNS]},
+        "messages",
+        MULTI_IDS,
+        MULTI_LABELS,
+    ),
+    "sharegpt": (
+        {"conversations": [{"from": SHAREGPT[role], "value": text} for role, text in TURNS]},
+        "sharegpt",
+        MULTI_IDS,
+        MULTI_LABELS,
+    ),
+    "text": ({"text": "the sea is blue"}, "text", TEXT_IDS, TEXT_IDS),
+}
+
+
+def _jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _gz(path: Path, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _zst(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    with pa.output_stream(str(path), compression="zstd") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+
+
+def _json_in_object(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps({"version": 1, "data": rows}), encoding="utf-8")
+
+
+def _table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def _arrow(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+SOURCES: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+    "set.jsonl": _jsonl,
+    "set.jsonl.gz": _gz,
+    "set.jsonl.zst": _zst,
+    "set.json": _json,
+    "wrapped.json": _json_in_object,
+    "set.csv": _table,
+    "set.tsv": _table,
+    "set.parquet": _parquet,
+    "set.arrow": _arrow,
+}
+
+
+def _ids_and_labels(records: Records, tokenizer: Any, data: DataSection) -> list[tuple[list[int], list[int]]]:
+    encoded = encode_dataset(records, Template.for_model(tokenizer), data)
+    return [(row["input_ids"], row["labels"]) for row in encoded.train]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_ids_and_labels(name: str, form: str, words: Any, tmp_path: Path) -> None:
+    record, kind, ids, labels = FORMATS[form]
+    if name.endswith((".csv", ".tsv")) and kind in ("messages", "sharegpt"):
+        pytest.skip("a table's cell holds no list of turns")
+    path = tmp_path / name
+    SOURCES[name](path, [record, record, record])
+    data = DataSection(source=str(path), eval_fraction=0.0)
+    records = load_records(data)
+    assert records.format == kind
+    assert _ids_and_labels(records, words, data) == [(ids, labels)] * 3
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_ids_and_labels_through_datasets(form: str, words: Any, tmp_path: Path) -> None:
+    """The way of a hub set: ``datasets`` loads a folder in the same calls."""
+    record, kind, ids, labels = FORMATS[form]
+    _jsonl(tmp_path / "train.jsonl", [record, record, record])
+    _jsonl(tmp_path / "test.jsonl", [record])
+    rows, held_out = hub_rows(str(tmp_path), None, "train[:2]", streaming=False)
+    assert held_out is not None
+    records = Records((Source("hub", rows, detect(list(record), record), 1.0, held_out),), 0.1, True)
+    assert records.format == kind
+    encoded = encode_dataset(records, Template.for_model(words), DataSection())
+    assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, labels)] * 2
+    assert [(row["input_ids"], row["labels"]) for row in encoded.eval] == [(ids, labels)]
+
+
+def test_a_folder_of_documents(words: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the sea\r\nis blue", encoding="utf-8")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "b.md").write_text("\ufeffbe kind", encoding="utf-8")
+    data = DataSection(source=str(tmp_path), eval_fraction=0.0)
+    assert _ids_and_labels(load_records(data), words, data) == [
+        ([15, 16, 17, 18, 2], [15, 16, 17, 18, 2]),
+        ([6, 7, 2], [6, 7, 2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "ids", "labels"),
+    [
+        (18, MULTI_IDS, MULTI_LABELS),
+        (17, MULTI_IDS[:17], MULTI_LABELS[:17]),
+        (8, [1, 4, 8, 9, 11, 10, 5, 12], [_, _, _, _, _, _, _, 12]),
+    ],
+)
+def test_cut(max_length: int, ids: list[int], labels: list[int], words: Any, tmp_path: Path) -> None:
+    _jsonl(tmp_path / "set.jsonl", [FORMATS["messages"][0]])
+    data = DataSection(source=str(tmp_path / "set.jsonl"), eval_fraction=0.0, max_length=max_length)
+    encoded = encode_dataset(load_records(data), Template.for_model(words), data)
+    assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, labels)]
+    assert encoded.facts.cut == 18 - max_length
+    assert encoded.facts.truncated == (max_length < 18)
+
+
+def test_every_token_is_trained_without_completion_only(words: Any, tmp_path: Path) -> None:
+    _jsonl(tmp_path / "set.jsonl", [FORMATS["prompt"][0]])
+    data = DataSection(source=str(tmp_path / "set.jsonl"), eval_fraction=0.0, completion_only=False)
+    assert _ids_and_labels(load_records(data), words, data) == [(SINGLE_IDS, SINGLE_IDS)]
+
+
+def test_the_recipes_system_prompt_is_for_records_without_one(words: Any, tmp_path: Path) -> None:
+    own = {"prompt": "add two and three", "completion": "five", "system": "be blue"}
+    none = {"prompt": "add two and three", "completion": "five", "system": ""}
+    _jsonl(tmp_path / "set.jsonl", [own, none])
+    data = DataSection(source=str(tmp_path / "set.jsonl"), eval_fraction=0.0, system="be kind")
+    assert [ids for ids, _labels in _ids_and_labels(load_records(data), words, data)] == [
+        [1, 3, 6, 18, 4, 8, 9, 11, 10, 5, 12, 2],
+        SYSTEM_IDS,
+    ]
+
+
+def test_named_template_on_a_base_model(bare_words: Any, tmp_path: Path) -> None:
+    # <s> ### Instruction : add two and three ### Response : five </s>
+    ids = [1, 19, 20, 22, 8, 9, 11, 10, 19, 21, 22, 12, 2]
+    _jsonl(tmp_path / "set.jsonl", [FORMATS["prompt"][0]])
+    data = DataSection(source=str(tmp_path / "set.jsonl"), eval_fraction=0.0)
+    encoded = encode_dataset(load_records(data), Template.for_model(bare_words), data)
+    assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, [_] * 11 + [12, 2])]
+    assert "no chat template" in encoded.notices[0]

@@ -1,0 +1,224 @@
+"""Training and chat give the model the same tokens, for every template and both kinds of tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from workbench.data.formats import BadRecord, Conversation
+from workbench.data.named_templates import NAMED
+from workbench.data.templates import Template
+from workbench.errors import WorkbenchError
+from workbench.models.sources import find_local
+from workbench.paths import Home
+from workbench.recipe import ModelSection
+
+TALK: Conversation = [
+    {"role": "user", "content": "add two and three"},
+    {"role": "assistant", "content": "five"},
+    {"role": "user", "content": "why"},
+    {"role": "assistant", "content": "because the sea is blue"},
+]
+# Qwen 3 and others drop the reasoning of earlier turns once another question follows.
+REWRITING = (
+    "{% for m in messages %}{% if m.role == 'user' %}[Q] {{ m.content }} {% else %}"
+    "[A] {% if loop.last %}{{ 'be kind ' }}{% endif %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[A] {% endif %}"
+)
+# Gemma's refuses a system prompt, as this does.
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'user' %}[Q] {{ m.content }} {% else %}[A] {{ m.content }}</s> {% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}[A] {% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_home: Home) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(find_local(smollm2_home, ModelSection()).folder)
+
+
+def assert_chat_is_training(template: Template, talk: Conversation) -> None:
+    """Before each trained reply, training has the very tokens that chat gives the model at that point."""
+    encoded = template.encode_conversation(talk)
+    assert len(encoded.input_ids) == len(encoded.trained)
+    replies = [number for number, turn in enumerate(talk) if turn["role"] == "assistant"]
+    for number in replies[-1:] if encoded.rewritten else replies:
+        prompt = template.encode_prompt(talk[:number])
+        assert encoded.input_ids[: len(prompt)] == prompt
+        assert not encoded.trained[len(prompt) - 1]
+        assert encoded.trained[len(prompt)]
+    if encoded.rewritten:
+        assert not any(encoded.trained[: len(prompt)])
+
+
+@pytest.mark.parametrize("name", ["auto", *NAMED])
+@pytest.mark.parametrize("system", [None, "be kind"])
+def test_chat_is_training(name: str, system: str | None, words: Any, bare_words: Any) -> None:
+    for tokenizer in (words, bare_words):
+        assert_chat_is_training(Template.for_model(tokenizer, name, system), TALK)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["auto", *NAMED])
+def test_chat_is_training_on_the_real_tokenizer(name: str, smollm2: Any) -> None:
+    assert_chat_is_training(Template.for_model(smollm2, name), TALK)
+    assert_chat_is_training(Template.for_model(smollm2, name, "Answer as a sailor."), TALK[:2])
+
+
+@pytest.mark.real
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["auto", *NAMED]),
+    st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0),
+)
+def test_chat_is_training_whatever_is_said(smollm2: Any, name: str, texts: list[str]) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() or "." for text in texts]
+    talk = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+    if all(turn["content"].strip() for turn in talk):
+        assert_chat_is_training(Template.for_model(smollm2, name), talk)
+
+
+@pytest.mark.real
+def test_smollm2s_own_system_prompt_is_in_training_and_chat(smollm2: Any) -> None:
+    template = Template.for_model(smollm2)
+    encoded = template.encode_conversation(TALK[:2])
+    own = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    assert smollm2.decode(template.encode_prompt(TALK[:1])) == (
+        own + "<|im_start|>user\nadd two and three<|im_end|>\n<|im_start|>assistant\n"
+    )
+    reply = [token for token, trained in zip(encoded.input_ids, encoded.trained, strict=True) if trained]
+    assert smollm2.decode(reply) == "five<|im_end|>"
+    # Nothing is lost against tokenising the whole text at once, as other programs do.
+    assert encoded.input_ids == smollm2(template.render(TALK[:2]), add_special_tokens=False)["input_ids"]
+    assert template.end_token_ids == (smollm2.convert_tokens_to_ids("<|im_end|>"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("instruction-response", "### Instruction:\nwhy\n\n### Response:\nbecause</s>"),
+        ("user-assistant", "### User: why\n### Assistant: because</s>"),
+        (
+            "alpaca",
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+            "\n\n### Instruction:\nwhy\n\n### Response:\nbecause</s>",
+        ),
+        ("chatml", "<|im_start|>user\nwhy<|im_end|>\n<|im_start|>assistant\nbecause<|im_end|></s>\n"),
+        ("plain", "why\nbecause</s>"),
+    ],
+)
+def test_named_templates(name: str, text: str, words: Any, bare_words: Any) -> None:
+    talk = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "because"}]
+    assert Template.for_model(words, name).render(talk) == text
+    assert Template.for_model(bare_words, name).render(talk) == "<s>" + text
+
+
+def test_alpaca_sets_an_input_apart(words: Any) -> None:
+    question = {"role": "user", "content": "add\n\ntwo and three", "instruction": "add", "input": "two and three"}
+    text = Template.for_model(words, "alpaca").render([question], add_generation_prompt=True)
+    assert "provides further context" in text
+    assert text.endswith("### Instruction:\nadd\n\n### Input:\ntwo and three\n\n### Response:\n")
+
+
+def test_a_template_that_rewrites_earlier_turns_trains_the_last_reply_only(words: Any) -> None:
+    template = Template.for_model(words, REWRITING)
+    encoded = template.encode_conversation(TALK)
+    assert encoded.rewritten
+    # [Q] add two and three [A] five </s> [Q] why [A] be kind because the sea is blue </s>
+    assert encoded.input_ids == [4, 8, 9, 11, 10, 5, 12, 2, 4, 13, 5, 6, 7, 14, 15, 16, 17, 18, 2]
+    assert encoded.trained == [False] * 11 + [True] * 8
+    assert_chat_is_training(template, TALK)
+
+
+def test_a_template_without_a_place_for_a_system_prompt(words: Any) -> None:
+    template = Template.for_model(words, NO_SYSTEM, system="be kind")
+    assert template.encode_prompt(TALK[:1]) == [4, 6, 7, 8, 9, 11, 10, 5]
+    assert "no place for a system prompt" in template.notices[0]
+    assert_chat_is_training(template, TALK)
+
+
+def test_a_template_that_refuses_a_conversation_says_why(words: Any) -> None:
+    strict = "{% if messages[0].role != 'user' %}{{ raise_exception('The user comes first') }}{% endif %}" + REWRITING
+    template = Template.for_model(words, strict)
+    with pytest.raises(BadRecord, match="The user comes first"):
+        template.pieces(TALK[1:])
+    with pytest.raises(WorkbenchError, match="The user comes first"):
+        template.encode_prompt(TALK[1:3])
+
+
+@pytest.mark.parametrize(
+    ("jinja", "words_of_it"),
+    [
+        ("{{ messages", "unexpected"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0].content }}", "unsafe"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "cannot render a question|does not write the reply"),
+        ("no-such-template", "no template"),
+        ("missing.jinja", "Cannot read"),
+    ],
+)
+def test_a_template_that_cannot_be_used(jinja: str, words_of_it: str, words: Any) -> None:
+    with pytest.raises(WorkbenchError, match=words_of_it) as caught:
+        Template.for_model(words, jinja)
+    assert "chatml" in caught.value.cure or "readable" in caught.value.cure
+
+
+def test_a_template_without_an_end_is_told(words: Any) -> None:
+    template = Template.for_model(words, "{% for m in messages %}{{ m.content }} {% endfor %}")
+    assert "where to stop" in template.notices[0]
+    assert template.end_token_ids == ()
+
+
+@pytest.mark.parametrize("name", ["auto", *NAMED, NO_SYSTEM])
+def test_saved_with_the_adapter(name: str, words: Any, bare_words: Any, tmp_path: Path) -> None:
+    for tokenizer in (words, bare_words):
+        template = Template.for_model(tokenizer, name, system="be kind")
+        template.save(tmp_path)
+        loaded = Template.load(tmp_path, tokenizer)
+        assert loaded == template
+        assert loaded.encode_prompt(TALK[:3]) == template.encode_prompt(TALK[:3])
+
+
+def test_other_programs_read_the_same_template(words: Any, tmp_path: Path) -> None:
+    template = Template.for_model(words, "alpaca", system="be kind")
+    template.save(tmp_path)
+    jinja = (tmp_path / "chat_template.jinja").read_text(encoding="utf-8")
+    theirs = words.apply_chat_template(TALK[:1], chat_template=jinja, tokenize=False, add_generation_prompt=True)
+    assert theirs == template.render(TALK[:1], add_generation_prompt=True)
+
+
+def test_an_adapter_of_another_program(words: Any, bare_words: Any, tmp_path: Path) -> None:
+    assert Template.load(tmp_path, words) == Template.for_model(words)
+    (tmp_path / "chat_template.jinja").write_text(NO_SYSTEM, encoding="utf-8")
+    assert Template.load(tmp_path, bare_words).source == NO_SYSTEM
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": 1, "source": "x", "system": null}', '{"name": "plain"}'])
+def test_a_damaged_template_file(text: str, words: Any, tmp_path: Path) -> None:
+    (tmp_path / "template.json").write_text(text, encoding="utf-8")
+    with pytest.raises(WorkbenchError, match="cannot be read"):
+        Template.load(tmp_path, words)
+
+
+def test_a_tokenizer_that_puts_a_space_before_a_text() -> None:
+    """SentencePiece's way: a text's first word gets a space. A later piece of a text must not get one."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<unk>": 0, "</s>": 1, "▁": 2, "a": 3, "b": 4, ":": 5, "\n": 6, "▁a": 7}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("▁", "a")], unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    spaced = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    template = Template.for_model(
+        spaced,
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% else %}:{% endif %}{% endfor %}",
+    )
+    encoded = template.encode_conversation([{"role": "user", "content": "b"}, {"role": "assistant", "content": "a"}])
+    # ▁ b : a </s>, and not ▁a in place of a
+    assert encoded.input_ids == [2, 4, 5, 3, 1]
+    assert encoded.trained == [False, False, False, True, True]

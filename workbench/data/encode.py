@@ -1,0 +1,280 @@
+"""Records as the token ids and labels that training is given: what is counted, shown and trained on is the same."""
+
+import re
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from workbench.data.chunking import chunks
+from workbench.data.facts import Collector, DataFacts, Example, refuse_if_nothing_is_trained
+from workbench.data.formats import BadRecord
+from workbench.data.sources import Item, Records
+from workbench.data.templates import Encoded, Piece, Template
+from workbench.engine.protocol import Progress
+from workbench.errors import WorkbenchError
+from workbench.recipe import DataSection
+
+# Labels of tokens that are not trained; PyTorch's cross entropy leaves them out.
+IGNORED = -100
+_BATCH = 256
+_ROWS_A_WRITE = 1000
+_KEPT_IN_MEMORY = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record as it is fed: cut at ``max_length``. ``length`` is before the cut.
+
+    ``problem``: why it was skipped; then there are no tokens. A sample whose ``trained`` is all False lost its reply.
+    """
+
+    index: int
+    where: str
+    input_ids: list[int]
+    trained: list[bool]
+    length: int
+    held_out: bool = False
+    apart: bool = False
+    rewritten: bool = False
+    control_tokens: bool = False
+    problem: str = ""
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(self.trained)
+
+    @property
+    def digest(self) -> int:
+        """Equal for equal tokens, within one process."""
+        return hash(array("I", self.input_ids).tobytes())
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids of trained tokens, :data:`IGNORED` elsewhere."""
+        return [token if use else IGNORED for token, use in zip(self.input_ids, self.trained, strict=True)]
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """What the trainer is given: data sets with the columns ``input_ids`` and ``labels``, already cut.
+
+    ``template`` is the one used, with the recipe's system prompt in it.
+    """
+
+    train: Any
+    eval: Any
+    facts: DataFacts
+    template: Template
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The facts as plain data without examples, for the journal."""
+        facts = self.facts.as_json()
+        del facts["examples"], facts["histogram"], facts["notices"]
+        return facts
+
+    @property
+    def notices(self) -> list[str]:
+        return list(self.facts.notices)
+
+
+def encode_dataset(
+    records: Records,
+    template: Template,
+    data: DataSection,
+    report: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = bool,
+) -> EncodedData:
+    """Tokenise all records once, into memory-mapped files where they are many.
+
+    Raises:
+        WorkbenchError: no token is left to train on; a record is malformed and the recipe says to stop there; or
+            ``kind="cancelled"``.
+    """
+    template = template.with_system(data.system)
+    collector = Collector(records, template, data)
+    train, held_out = _TokenFile(records), _TokenFile(records)
+    try:
+        for sample in encode_samples(records, template, data, report=report, cancelled=cancelled):
+            collector.add(sample)
+            if sample.trained_tokens:
+                (held_out if sample.held_out else train).add(sample)
+        facts = collector.facts()
+        refuse_if_nothing_is_trained(facts)
+    except BaseException:
+        train.discard()
+        held_out.discard()
+        raise
+    return EncodedData(train.dataset(), held_out.dataset(), facts, template)
+
+
+def encode_samples(
+    records: Records,
+    template: Template,
+    data: DataSection,
+    *,
+    report: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = bool,
+    start: int = 0,
+    limit: int | None = None,
+) -> Iterator[Sample]:
+    """Every record in order, tokenised some hundred at a time; a document makes as many samples as it has chunks.
+
+    Args:
+        start: records to pass over. limit: records to look at after them.
+    """
+    control = _control_tokens(template)
+    stop = None if limit is None else start + limit
+    items = enumerate(islice(records.items(), start, stop), start=start)
+    while batch := list(islice(items, _BATCH)):
+        if cancelled():
+            raise WorkbenchError("Tokenising was cancelled.", kind="cancelled")
+        yield from _encode_batch(batch, records, template, data, control)
+        if report is not None:
+            report(
+                Progress(
+                    phase="tokenising", fraction=min(batch[-1][1].fraction, 1.0), detail=f"{batch[-1][0] + 1:,} records"
+                )
+            )
+
+
+def _encode_batch(
+    batch: list[tuple[int, Item]],
+    records: Records,
+    template: Template,
+    data: DataSection,
+    control: re.Pattern[str],
+) -> Iterator[Sample]:
+    prepared = [_pieces(item, template, records.documents) for _, item in batch]
+    encoded = iter(template.encode_pieces([pieces for pieces, _, _ in prepared if pieces]))
+    for (index, item), (pieces, rewritten, problem) in zip(batch, prepared, strict=True):
+        if not pieces:
+            yield Sample(index, item.where, [], [], 0, item.held_out, item.apart, problem=problem)
+            continue
+        whole = next(encoded)
+        holds_control = isinstance(item.content, list) and any(control.search(turn["content"]) for turn in item.content)
+        for part in _parts(whole, pieces, template, data, records.documents):
+            yield replace(
+                part,
+                index=index,
+                where=item.where,
+                held_out=item.held_out,
+                apart=item.apart,
+                rewritten=rewritten,
+                control_tokens=holds_control,
+            )
+
+
+def _pieces(item: Item, template: Template, documents: bool) -> tuple[list[Piece], bool, str]:
+    """An item's text in pieces, whether its template rewrites earlier turns, and why it is skipped if it is."""
+    if item.content is None:
+        return [], False, item.problem
+    if isinstance(item.content, str):
+        return (template.document_pieces if documents else template.text_pieces)(item.content), False, ""
+    try:
+        return *template.pieces(item.content), ""
+    except BadRecord as error:
+        return [], False, str(error)
+
+
+def _parts(
+    whole: Encoded, pieces: list[Piece], template: Template, data: DataSection, documents: bool
+) -> Iterator[Sample]:
+    """What is fed of one text: cut off at ``max_length``, or a document in chunks of it."""
+    if not documents:
+        trained = whole.trained if data.completion_only else [True] * len(whole.input_ids)
+        end = data.max_length
+        yield Sample(0, "", whole.input_ids[:end], trained[:end], len(whole.input_ids))
+        return
+    for chunk in chunks(whole.input_ids, whole.piece_ends, data.max_length):
+        ids = whole.input_ids[chunk.start : chunk.end]
+        trained = [False] * chunk.overlap + [True] * (len(ids) - chunk.overlap)
+        yield Sample(0, "", ids, trained, len(ids))
+
+
+def _control_tokens(template: Template) -> re.Pattern[str]:
+    """Matches the tokenizer's special tokens spelt out."""
+    special = sorted(template.tokenizer.all_special_tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+
+def example_of(sample: Sample, template: Template) -> Example:
+    """A sample as text: its tokens decoded, special ones visible, with spans of trained and masked characters."""
+    spans: list[tuple[int, int, bool]] = []
+    text = ""
+    start = 0
+    ids, trained = sample.input_ids, sample.trained
+    for end in range(1, len(ids) + 1):
+        if end < len(ids) and trained[end] == trained[start]:
+            continue
+        # Decoded from the very beginning, as some tokenizers drop the space before a text's first word.
+        upto = template.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if not upto.startswith(text):
+            run = template.tokenizer.decode(
+                ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+            upto = text + run
+        spans.append((len(text), len(upto), trained[start]))
+        text, start = upto, end
+    return Example(sample.index, sample.where, text, tuple(spans), len(ids), sample.length - len(ids), sample.held_out)
+
+
+class _TokenFile:
+    """Tokens on their way to an Arrow file, so that memory does not grow with the data set."""
+
+    def __init__(self, records: Records) -> None:
+        home = records.home
+        place = home.cache / "data" if home else None
+        if place:
+            place.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=place))
+        self._path = self._folder / "tokens.arrow"
+        self._ids, self._labels, self._ends = array("i"), array("i"), array("q", [0])
+        self._writer: Any = None
+
+    def add(self, sample: Sample) -> None:
+        self._ids.extend(sample.input_ids)
+        self._labels.extend(sample.labels)
+        self._ends.append(len(self._ids))
+        if len(self._ends) > _ROWS_A_WRITE:
+            self._flush()
+
+    def dataset(self) -> Any:
+        """The ``datasets.Dataset``: in memory where it is small, else mapped from the file while it is in use."""
+        import datasets
+        import pyarrow as pa
+
+        self._flush()
+        self._writer.close()
+        if self._path.stat().st_size <= _KEPT_IN_MEMORY:
+            dataset = datasets.Dataset.from_buffer(pa.py_buffer(self._path.read_bytes()))
+            self.discard()
+            return dataset
+        dataset = datasets.Dataset.from_file(str(self._path))
+        weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
+        return dataset
+
+    def discard(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _flush(self) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        def column(values: "array[int]") -> Any:
+            # Copied: an array that lends its memory cannot be emptied below.
+            return pa.ListArray.from_arrays(
+                pa.array(np.array(self._ends, np.int32)), pa.array(np.array(values, np.int32))
+            )
+
+        batch = pa.record_batch([column(self._ids), column(self._labels)], names=["input_ids", "labels"])
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
+        self._writer.write_batch(batch)
+        del self._ids[:], self._labels[:], self._ends[1:]

@@ -1,0 +1,105 @@
+"""Rows of a Hugging Face data set, through ``datasets``: downloaded once and memory-mapped, or streamed."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from workbench.data.readers import Row
+from workbench.errors import WorkbenchError
+
+_SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+_HELD_OUT_NAMES = ("validation", "dev", "eval", "test")
+
+
+def hub_rows(
+    name: str, config: str | None, split: str, streaming: bool
+) -> tuple[Callable[[], Iterator[Row]], Callable[[], Iterator[Row]] | None]:
+    """How to read a split, and the data set's own held-out split if it has one besides.
+
+    Args:
+        name: ``owner/name`` on the hub; ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are respected.
+        split: with a slice if wanted: ``train[:2000]``, ``train[:10%]``.
+        streaming: read over the network as needed, and store nothing.
+
+    Raises:
+        WorkbenchError: there is no such data set, configuration or split, or it cannot be reached.
+    """
+    import datasets
+
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        splits = datasets.get_dataset_split_names(name, config)
+        base = split.partition("[")[0]
+        if base not in splits:
+            raise WorkbenchError(
+                f"The data set {name} has no split {base!r}.", f"It has {', '.join(splits)}.", kind="data_split"
+            )
+        held_out = next((other for other in _HELD_OUT_NAMES if other in splits and other != base), None)
+        rows = _reader(name, _load(name, config, split, streaming))
+        return rows, _reader(name, _load(name, config, held_out, streaming)) if held_out else None
+    except (WorkbenchError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the library raises what its many file readers and its HTTP client raise
+        raise _refusal(name, error) from error
+
+
+def _load(name: str, config: str | None, split: str, streaming: bool) -> Any:
+    import datasets
+
+    if not streaming:
+        return datasets.load_dataset(name, config, split=split)
+    match = _SLICE.fullmatch(split)
+    if match is None and "[" in split:
+        raise WorkbenchError(f"The slice {split!r} cannot be streamed.", "Write it as train[:2000].", kind="data_split")
+    stream = datasets.load_dataset(name, config, split=match["name"] if match else split, streaming=True)
+    if match:
+        start = int(match["start"] or 0)
+        stream = stream.skip(start)
+        if match["stop"]:
+            stream = stream.take(max(int(match["stop"]) - start, 0))
+    return stream
+
+
+def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:
+    total = getattr(dataset, "num_rows", 0) or 0
+
+    def rows() -> Iterator[Row]:
+        for number, record in enumerate(dataset, start=1):
+            yield Row(record, f"{name}, record {number}", number / total if total else 0.0)
+
+    return rows
+
+
+def _refusal(name: str, error: Exception) -> WorkbenchError:
+    """The library's error in our words: it has no common class for what goes wrong."""
+    kind = type(error).__name__
+    text = " ".join(str(error).split())
+    if "Gated" in kind or "gated" in text:
+        return WorkbenchError(
+            f"The data set {name} is gated.",
+            f"Accept its terms on huggingface.co/datasets/{name} and set HF_TOKEN.",
+            kind="data_gated",
+        )
+    if kind in ("OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout", "LocalEntryNotFoundError"):
+        return WorkbenchError(
+            f"The data set {name} is not in the cache, and the hub cannot be reached.",
+            "Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file.",
+            kind="hub_unreachable",
+        )
+    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
+        return WorkbenchError(
+            f"There is no data set {name} on the hub, or it is private.",
+            "Check its name; set HF_TOKEN for a private one.",
+            kind="data_missing",
+        )
+    if "scripts are no longer supported" in text:
+        return WorkbenchError(
+            f"The data set {name} needs a script of its own, which is not run here.",
+            "Use a version in parquet or JSON, or convert it.",
+            kind="data_source",
+        )
+    return WorkbenchError(
+        f"The data set {name} cannot be loaded: {text[:300] or kind}.",
+        "Check its name, configuration (owner/name:config) and split.",
+        kind="data_source",
+    )
