@@ -1,0 +1,153 @@
+"""The checks, run for real; and what they say of machines that differ from this one."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench import doctor
+from workbench.doctor import Check, checks
+from workbench.errors import WorkbenchError
+from workbench.gpu import GpuSampler
+from workbench.paths import Home
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+        patch.setenv("HF_TOKEN", "hf_verysecretvalue")
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        return {check.name: check for check in checks(Home(tmp_path_factory.mktemp("home") / "new"))}
+
+
+def test_every_check_answers(found: dict[str, Check]) -> None:
+    names = {"Python", "Home", "Disk", "Memory", "Terminal", "NVIDIA driver", "torch", "CUDA", "bitsandbytes"}
+    assert names | {"Libraries", "Hub token", "Hub"} <= set(found)
+    for check in found.values():
+        assert check.found
+        assert (check.ok == "ok") or (check.consequence and check.cure), check
+
+
+def test_what_they_find_here(found: dict[str, Check]) -> None:
+    import torch
+
+    assert found["Python"].ok == "ok"
+    assert sys.executable in found["Python"].found
+    assert found["torch"].ok == "ok"
+    assert torch.__version__ in found["torch"].found
+    assert found["bitsandbytes"].ok == "ok"
+    assert "nf4 and int8 work on" in found["bitsandbytes"].found
+    assert found["Hub"].ok == "warning"
+    assert "127.0.0.1:9" in found["Hub"].found
+
+
+def test_the_token_is_named_and_not_shown(found: dict[str, Check]) -> None:
+    assert found["Hub token"] == Check("Hub token", "ok", "present in HF_TOKEN")
+    assert not any("verysecret" in str(check) for check in found.values())
+
+
+def test_looking_makes_no_home(tmp_path: Path) -> None:
+    assert doctor._home(Home(tmp_path / "a" / "b")).ok == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_written() -> None:
+    check = doctor._home(Home(Path("/proc/nothing")))
+    assert check.ok == "problem"
+    assert "--home" in check.cure
+
+
+def _crash() -> None:
+    os.abort()
+
+
+def test_a_library_that_crashes_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe's process really dies of a signal; the check says so."""
+    monkeypatch.setattr(doctor, "__name__", __name__)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    answer = doctor._probe("_crash")
+    assert isinstance(answer, WorkbenchError)
+    assert answer.kind == "crashed"
+    assert "SIGABRT" in answer.message
+    check = doctor._bitsandbytes(answer)
+    assert check.ok == "problem"
+    assert check.cure
+
+
+def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.1)
+    answer = doctor._probe("_probe_torch")
+    assert isinstance(answer, WorkbenchError)
+    assert "no answer" in answer.message
+
+
+def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) -> dict[str, object]:
+    devices = [{"name": "NVIDIA T4", "capability": list(capability)}] if capability else []
+    return {"version": "2.13", "threads": 2, "cuda": cuda, "devices": devices, "reason": "too old", "cure": "Update."}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capability", "has_gpu", "level", "word"),
+    [
+        ("12.8", (9, 0), True, "ok", "sm_90"),
+        ("12.8", (7, 5), True, "warning", "sm_75"),
+        ("12.8", None, True, "problem", "too old"),
+        ("12.8", None, False, "warning", "unusable"),
+        (None, None, True, "problem", "though there is a GPU"),
+        (None, None, False, "warning", "CPU build"),
+    ],
+)
+def test_cuda_on_other_machines(
+    cuda: str | None, capability: tuple[int, int] | None, has_gpu: bool, level: str, word: str
+) -> None:
+    check = doctor._cuda(_torch_probe(cuda, capability), has_gpu=has_gpu)
+    assert check.ok == level
+    assert word in check.found
+    assert (check.ok == "ok") or (check.consequence and check.cure)
+
+
+def test_wrong_numbers_of_bitsandbytes_are_a_problem() -> None:
+    check = doctor._bitsandbytes({"version": "0.50", "device": "cuda", "error": 0.8})
+    assert check.ok == "problem"
+    assert "wrong numbers" in check.found
+
+
+@pytest.mark.parametrize(("free", "level"), [(5e8, "problem"), (5e9, "warning"), (5e10, "ok")])
+def test_room_on_the_disk(free: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
+    assert doctor._disk("Disk", tmp_path / "not" / "yet", "Runs need room.", "--home").ok == level
+
+
+@pytest.mark.parametrize(
+    ("term", "encoding", "size", "level"),
+    [
+        ("xterm-256color", "utf-8", (120, 40), "ok"),
+        ("xterm", "ISO-8859-1", (120, 40), "warning"),
+        ("dumb", "utf-8", (120, 40), "problem"),
+        ("xterm", "UTF-8", (60, 20), "warning"),
+    ],
+)
+def test_terminals(
+    term: str, encoding: str, size: tuple[int, int], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", str(size[0]))
+    monkeypatch.setenv("LINES", str(size[1]))
+    stream = type("Stream", (), {"isatty": lambda self: True, "encoding": encoding})()
+    monkeypatch.setattr(doctor.sys, "stdout", stream)
+    assert doctor._terminal().ok == level
+
+
+def test_a_driver_without_a_gpu_says_why() -> None:
+    class NoLibrary:
+        NVMLError = RuntimeError
+
+        def nvmlInit(self) -> None:  # noqa: N802
+            raise RuntimeError("Driver/library version mismatch")
+
+    check = doctor._driver(GpuSampler(NoLibrary()))
+    assert check.ok == "warning"
+    assert "version mismatch" in check.found

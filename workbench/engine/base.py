@@ -1,0 +1,271 @@
+"""The one base model in memory: loaded once, adapters attached to it and taken off again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.engine.cpu_packing import CpuPacking
+from workbench.engine.libraries import import_libraries
+from workbench.engine.precision import Precision, choose_precision
+from workbench.engine.protocol import Progress
+from workbench.errors import WorkbenchError
+from workbench.models.sources import LocalModel, fetch_model
+from workbench.paths import Home
+from workbench.recipe import AdapterSection, ModelSection, QuantizationSection
+
+Report = Callable[[Progress], None]
+Cancelled = Callable[[], bool]
+
+# PEFT saves the adapter of this name at the top of a folder, where every other tool looks for it.
+TRAINED = "default"
+
+
+@dataclass
+class LoadedBase:
+    """A frozen base model, quantised as the recipe asks, with its tokenizer.
+
+    ``model`` is the plain transformers model; ``peft`` wraps it while any adapter is attached. ``adapters`` maps the
+    folder of an attached adapter to its name inside PEFT. ``footprint`` is the base's size in bytes, as transformers
+    counts it.
+    """
+
+    section: ModelSection
+    quantization: QuantizationSection
+    precision: Precision
+    local: LocalModel
+    model: Any
+    tokenizer: Any
+    footprint: int
+    peft: Any = None
+    adapters: dict[Path, str] = field(default_factory=dict)
+    is_altered: bool = False
+    packing: CpuPacking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.packing = CpuPacking(self.model)
+
+    @property
+    def active(self) -> Any:
+        """What to call: the PEFT model while an adapter is attached, else the plain one."""
+        return self.peft if self.peft is not None else self.model
+
+    @property
+    def device(self) -> Any:
+        return next(self.model.parameters()).device
+
+    def serves(self, section: ModelSection, quantization: QuantizationSection) -> bool:
+        """Whether this is the base that a recipe asks for."""
+        return not self.is_altered and (self.section, self.quantization) == (section, quantization)
+
+    @property
+    def may_be_trained(self) -> bool:
+        """Whether the weights are still bit for bit those that were loaded."""
+        return not self.is_altered and not self.packing.happened and not self._is_partly_replaced
+
+    @property
+    def _is_partly_replaced(self) -> bool:
+        """Whether an attached adapter brought whole modules: PEFT leaves its copies behind when it is taken off."""
+        return self.peft is not None and any(config.modules_to_save for config in self.peft.peft_config.values())
+
+    def attach_new(self, adapter: AdapterSection) -> Any:
+        """Put a fresh adapter on, after taking all others off. Returns the PEFT model, in training shape.
+
+        Raises:
+            WorkbenchError: PEFT refuses the adapter for this model.
+        """
+        from peft import get_peft_model
+
+        from workbench.engine.translate import lora_config
+
+        self.detach_all()
+        try:
+            self.peft = get_peft_model(self.model, lora_config(adapter), adapter_name=TRAINED)
+        except (ValueError, TypeError) as error:
+            self.peft = None
+            # It may have come as far as some of the layers.
+            self.is_altered = True
+            raise WorkbenchError(
+                f"PEFT refuses this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
+            ) from error
+        # Such adapters change the base itself, so it cannot be used again afterwards.
+        self.is_altered |= adapter.bias != "none" or adapter.init_lora_weights in ("pissa", "olora")
+        self.peft.peft_config[TRAINED].base_model_name_or_path = self.reference
+        self.cast_adapter()
+        return self.peft
+
+    def cast_adapter(self) -> None:
+        """Bring the trained weights into the type that :class:`Precision` names."""
+        import torch
+
+        dtype = getattr(torch, self.precision.adapter)
+        for name, parameter in self.peft.named_parameters():
+            # DoRA's magnitudes move by less than bfloat16 can show.
+            if parameter.requires_grad and "lora_magnitude_vector" not in name:
+                parameter.data = parameter.data.to(dtype)
+
+    @contextmanager
+    def fused_head(self) -> Iterator[None]:
+        """Within, the model takes ``fused_lm_head=True`` and returns log-probabilities without ever holding all logits.
+
+        TRL's trainer puts the same head on; it is an attribute of this one model object and is taken off again here.
+        """
+        from trl.trainer.utils import add_fused_lm_head
+
+        before = self.model.__dict__.get("forward")
+        add_fused_lm_head(self.model, outputs=("log_probs", "is_top1"))
+        try:
+            yield
+        finally:
+            if before is None:
+                del self.model.__dict__["forward"]
+            else:
+                self.model.forward = before
+
+    def prepare_for_chat(self) -> None:
+        """Undo what a trainer leaves on a model: its fused head, checkpointing, input gradients, training mode."""
+        for model in {id(m): m for m in (self.model, self.active)}.values():
+            model.__dict__.pop("forward", None)
+        if self.model.is_activation_checkpointing:
+            self.model.gradient_checkpointing_disable()
+        if getattr(self.model, "_require_grads_hooks", None):
+            self.model.disable_input_require_grads()
+        self.active.eval()
+
+    def keep_trained(self, folder: Path) -> None:
+        """The adapter that was just trained is now the one saved in ``folder``: chat with it without a reload."""
+        from peft.tuners.tuners_utils import cast_adapter_dtype
+
+        # As PEFT does when it loads an adapter: a reply now is the reply after a restart, and anybody else's.
+        cast_adapter_dtype(self.model, adapter_name=TRAINED, autocast_adapter_dtype=True)
+        self.adapters[folder] = TRAINED
+
+    def use(self, folder: Path) -> None:
+        """Make the adapter of a folder the active one; it is read from disk the first time.
+
+        Raises:
+            WorkbenchError: there is no adapter, or it belongs to another base.
+        """
+        from peft import PeftModel
+
+        name = self.adapters.get(folder)
+        if name is None:
+            check_adapter(folder)
+            name = f"adapter{len(self.adapters)}"
+            try:
+                if self.peft is None:
+                    self.peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+                else:
+                    self.peft.load_adapter(folder, adapter_name=name)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise WorkbenchError(
+                    f"The adapter in {folder} does not fit {self.section.source}: {str(error).splitlines()[0]}",
+                    "Chat with it on the base it was trained on.",
+                    kind="adapter_of_another_base",
+                ) from error
+            self.adapters[folder] = name
+        self.peft.set_adapter(name)
+        self.active.eval()
+
+    @contextmanager
+    def adapter_switched(self, *, on: bool) -> Iterator[None]:
+        """Within, the active adapter works or is bypassed; the base's weights are the same ones either way."""
+        if on or self.peft is None:
+            yield
+        else:
+            with self.peft.disable_adapter():
+                yield
+
+    @property
+    def active_adapter(self) -> str | None:
+        """Folder of the adapter that is active, or None."""
+        peft, adapters = self.peft, dict(self.adapters)  # another thread may ask while one is attached
+        if peft is None:
+            return None
+        return next((str(folder) for folder, name in adapters.items() if name == peft.active_adapter), None)
+
+    def detach_all(self) -> None:
+        """Take every adapter off; the base is as it was loaded."""
+        if self.peft is not None:
+            self.is_altered |= self._is_partly_replaced
+            self.model = self.peft.unload()
+            self.peft = None
+            self.adapters.clear()
+
+    @property
+    def reference(self) -> str:
+        """What an adapter writes down as its base: the hub id where the weights are the hub's own, else the folder."""
+        return self.local.source if self.local.origin == "hub" else str(self.local.folder)
+
+
+def load_base(
+    home: Home, section: ModelSection, quantization: QuantizationSection, report: Report, cancelled: Cancelled
+) -> LoadedBase:
+    """Fetch, load and quantise a base model.
+
+    Raises:
+        WorkbenchError: the model cannot be had, or transformers cannot load it.
+    """
+    local = fetch_model(home, section, report, cancelled)
+    report(Progress(phase="loading", detail="importing libraries"))
+    import_libraries()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from workbench.engine.translate import quantization_config
+
+    precision = choose_precision(quantization)
+    report(Progress(phase="loading", detail=f"{section.source} as {describe(quantization)}"))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=section.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            local.folder,
+            dtype=getattr(torch, precision.compute),
+            quantization_config=quantization_config(quantization, precision),
+            device_map={"": 0} if torch.cuda.is_available() else None,
+            trust_remote_code=section.trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        from workbench.diagnose import diagnose
+
+        raise diagnose(error) from error
+    model.requires_grad_(False)
+    model.eval()
+    return LoadedBase(section, quantization, precision, local, model, tokenizer, model.get_memory_footprint())
+
+
+def describe(quantization: QuantizationSection) -> str:
+    """``nf4 + double quant``, ``int8``, ``16-bit``."""
+    if quantization.method == "none":
+        return "16-bit"
+    double = quantization.double_quant and quantization.method in ("nf4", "fp4")
+    return quantization.method + (" + double quant" if double else "")
+
+
+def check_adapter(folder: Path) -> dict[str, Any]:
+    """The configuration of a PEFT folder with safetensors in it.
+
+    Raises:
+        WorkbenchError: it is none.
+    """
+    import json
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkbenchError(
+            f"There is no adapter in {folder}.",
+            "Name a run that ended with an adapter, or a folder with adapter_config.json.",
+            kind="no_adapter",
+        ) from None
+    except ValueError as error:
+        raise WorkbenchError(
+            f"{folder / 'adapter_config.json'} is damaged: {error}.", "Save the adapter again."
+        ) from None
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise WorkbenchError(
+            f"{folder} holds no adapter_model.safetensors.", "Save the adapter as safetensors; pickles are not loaded."
+        )
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,285 @@
+"""What the engine is doing: at most one thing at a time, in one background thread, on one model in memory."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from workbench import __version__
+from workbench.diagnose import diagnose
+from workbench.engine.base import LoadedBase, check_adapter, load_base
+from workbench.engine.libraries import import_libraries
+from workbench.engine.output import OutputFile
+from workbench.engine.protocol import (
+    DeviceFacts,
+    EngineState,
+    EngineStatus,
+    LoadedModel,
+    Progress,
+    ReplyPiece,
+    ReplyRequest,
+)
+from workbench.engine.training import TrainingThread
+from workbench.errors import WorkbenchError
+from workbench.paths import Home
+from workbench.recipe import ModelSection, QuantizationSection, Recipe
+from workbench.runs.folder import RunFolder, create_run, find_run
+
+Emit = Callable[[Progress | ReplyPiece], None]
+
+
+@dataclass
+class _Work:
+    """What the background thread is at."""
+
+    state: EngineState
+    progress: Progress | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    training: TrainingThread | None = None
+
+
+class Engine:
+    """The state behind the API. Methods are called from the API's thread and return at once.
+
+    Args:
+        output: where file descriptors 1 and 2 go; a run borrows it for its own log.
+    """
+
+    def __init__(self, home: Home, output: OutputFile | None = None) -> None:
+        self.home = home
+        self._output = output
+        self._lock = threading.Lock()
+        self._work: _Work | None = None
+        self._base: LoadedBase | None = None
+        self._started = time.time()
+        self.last_used = time.monotonic()
+        self._device: DeviceFacts | None = None
+        self._is_ending = False
+
+    def status(self) -> EngineStatus:
+        """The present state. Never waits for the model."""
+        work = self._work
+        training = work.training if work else None
+        base = training.base if training else self._base
+        allocated, reserved = 0, 0
+        if self._device is not None:
+            from workbench.engine.hardware import allocated_and_reserved
+
+            allocated, reserved = allocated_and_reserved()
+        return EngineStatus(
+            pid=os.getpid(),
+            version=__version__,
+            started=self._started,
+            state=work.state if work else "idle",
+            run=training.run_folder.id if training else None,
+            run_folder=str(training.run_folder.path) if training else None,
+            stopping=training.stop.is_set() if training else False,
+            progress=training.progress if training else work.progress if work else None,
+            model=_loaded(base),
+            device=self._device,
+            allocated=allocated,
+            reserved=reserved,
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        return self._work is not None
+
+    def warm_up(self) -> None:
+        """Import the heavy libraries, so that the first run or reply need not wait for them. Slow: for a thread."""
+        import_libraries()
+        self._look_at_device()
+
+    def _look_at_device(self) -> None:
+        """Remember the device; asking for it opens the GPU, which takes seconds that the API's thread does not have."""
+        from workbench.engine.hardware import device_facts
+
+        self._device = self._device or device_facts()
+
+    def train(self, recipe: Recipe) -> RunFolder:
+        """Make a run folder and start training in the background.
+
+        Raises:
+            WorkbenchError: the engine is busy, or the folder cannot be made.
+        """
+        work = self._claim("training")
+        try:
+            run = create_run(self.home, recipe)
+            work.training = TrainingThread(self.home, run, recipe, self._base, finished=self._training_ended)
+            self._base = None
+            if self._output:
+                self._output.switch(run.log)
+            work.training.start()
+        except BaseException:
+            self._release()
+            raise
+        return run
+
+    def _training_ended(self, training: TrainingThread) -> None:
+        from workbench.engine.hardware import free_cached_memory
+
+        self._base = training.base
+        if self._output:
+            self._output.restore()
+        self._release()
+        # A trainer is held together by cycles: without this, optimizer and gradients would still lie there.
+        free_cached_memory()
+
+    def stop(self, *, save: bool) -> None:
+        """End the live run within one micro-step.
+
+        Raises:
+            WorkbenchError: there is none.
+        """
+        work = self._work
+        if work is None or work.training is None:
+            raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
+        work.training.stop.ask(save=save)
+
+    def cancel(self) -> None:
+        """End the reply in progress, if there is one."""
+        if self._work is not None:
+            self._work.cancelled.set()
+
+    def end(self) -> None:
+        """Take no more work, and stop and save the live run."""
+        with self._lock:
+            self._is_ending = True
+            training = self._work.training if self._work else None
+        if training is not None:
+            training.stop.ask(save=True)
+
+    def reply(
+        self, request: ReplyRequest, emit: Emit, finished: Callable[[WorkbenchError | None], None]
+    ) -> Callable[[], None]:
+        """Answer in the background: pieces go to ``emit``, then ``finished`` is called once.
+
+        Returns:
+            Ends this reply, and never the next one.
+
+        Raises:
+            WorkbenchError: the engine is busy.
+        """
+        work = self._claim("replying")
+
+        def answer() -> None:
+            error: WorkbenchError | None = None
+            try:
+                self._reply(work, request, emit)
+            except Exception as problem:
+                error = diagnose(problem)
+            finally:
+                self._release()
+                finished(error)
+
+        threading.Thread(target=answer, name="engine work", daemon=True).start()
+        return work.cancelled.set
+
+    def _reply(self, work: _Work, request: ReplyRequest, emit: Emit) -> None:
+        from workbench.data.templates import Template
+        from workbench.engine.generation import generate_reply
+
+        def report(progress: Progress) -> None:
+            work.progress = progress
+            emit(progress)
+
+        target = self._resolve(request.target)
+        report(Progress(phase="loading", detail="importing libraries"))
+        import_libraries()
+        base = self._base_for(target, report, work.cancelled.is_set)
+        work.state, work.progress = "replying", None
+        if target.adapter is None:
+            template = Template.for_model(base.tokenizer, target.template)
+        else:
+            base.use(target.adapter)
+            template = Template.load(target.adapter, base.tokenizer)
+        with base.adapter_switched(on=request.adapter and target.adapter is not None):
+            generate_reply(base, template, request.messages, request.sampling, emit, work.cancelled)
+
+    def _base_for(
+        self, target: "_Target", report: Callable[[Progress], None], cancelled: Callable[[], bool]
+    ) -> LoadedBase:
+        if self._base is not None and self._base.serves(target.model, target.quantization):
+            return self._base
+        self._drop_base()
+        if self._work is not None:
+            self._work.state = "loading"
+        self._base = load_base(self.home, target.model, target.quantization, report, cancelled)
+        self._look_at_device()
+        return self._base
+
+    def _resolve(self, name: str) -> "_Target":
+        """A run, an adapter folder, or a base model's source, as what has to be in memory."""
+        folder = Path(name).expanduser()
+        if (folder / "adapter_config.json").is_file():
+            run = RunFolder(folder.absolute().parent)
+            if run.recipe_file.is_file():
+                return replace(_of_run(run), adapter=folder.absolute())
+            source = check_adapter(folder).get("base_model_name_or_path")
+            return _Target(ModelSection(source=str(source)), QuantizationSection(), folder.absolute())
+        try:
+            return _of_run(find_run(self.home, name))
+        except WorkbenchError as error:
+            # An id of the hub has a slash, a model's folder or file exists; anything else was meant as a run.
+            if error.kind != "run_not_found" or not ("/" in name or folder.exists()):
+                raise
+            return _Target(ModelSection(source=name), QuantizationSection(), None)
+
+    def unload(self) -> None:
+        """Give the model's memory back.
+
+        Raises:
+            WorkbenchError: the engine is busy.
+        """
+        self._claim("loading")
+        try:
+            self._drop_base()
+        finally:
+            self._release()
+
+    def _drop_base(self) -> None:
+        self._base = None
+        from workbench.engine.hardware import free_cached_memory
+
+        free_cached_memory()
+
+    def _claim(self, state: EngineState) -> _Work:
+        with self._lock:
+            if self._is_ending:
+                raise WorkbenchError("The engine is ending.", "Try again in a moment.", kind="engine_gone")
+            if self._work is not None:
+                doing = {"training": "training a run", "replying": "writing a reply", "loading": "loading a model"}
+                raise WorkbenchError(
+                    f"The engine is busy {doing.get(self._work.state, 'working')}.",
+                    "Wait for it to end, or stop it first.",
+                    kind="busy",
+                )
+            self._work = _Work(state)
+            return self._work
+
+    def _release(self) -> None:
+        self._work = None
+        self.last_used = time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Target:
+    model: ModelSection
+    quantization: QuantizationSection
+    adapter: Path | None
+    template: str = "auto"
+
+
+def _of_run(run: RunFolder) -> _Target:
+    recipe = run.recipe()
+    return _Target(recipe.model, recipe.quantization, run.adapter, recipe.data.template)
+
+
+def _loaded(base: LoadedBase | None) -> LoadedModel | None:
+    if base is None:
+        return None
+    return LoadedModel(
+        source=base.section.source, method=base.quantization.method, adapter=base.active_adapter, bytes=base.footprint
+    )

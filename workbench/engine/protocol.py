@@ -1,0 +1,141 @@
+"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+
+========================  =====================================================================================
+``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
+``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
+``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
+``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
+``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
+``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
+``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
+``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
+                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
+                          model, only its tokenizer; answered whatever else the engine is busy with
+``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
+``POST /unload``          → ``{}``; gives the model's memory back
+``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
+========================  =====================================================================================
+
+A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
+``error`` with the same data.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Exit code of an engine that finds another one at work on its home.
+ALREADY_RUNNING = 3
+
+EngineState = Literal["idle", "loading", "training", "replying"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class DeviceFacts(_Wire):
+    """The device the engine computes on. Bytes are bytes."""
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    total_bytes: int
+
+
+class LoadedModel(_Wire):
+    """What lies in the engine's memory."""
+
+    source: str
+    method: str
+    adapter: str | None = None
+    bytes: int = 0
+
+
+class Progress(_Wire):
+    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
+
+    phase: str
+    fraction: float | None = None
+    detail: str = ""
+
+
+class EngineStatus(_Wire):
+    """The engine at one moment. ``run`` is the id of the live run; ``allocated`` and ``reserved`` are PyTorch's."""
+
+    pid: int
+    version: str
+    started: float
+    state: EngineState = "idle"
+    run: str | None = None
+    run_folder: str | None = None
+    stopping: bool = False
+    progress: Progress | None = None
+    model: LoadedModel | None = None
+    device: DeviceFacts | None = None
+    allocated: int = 0
+    reserved: int = 0
+
+
+class TrainRequest(_Wire):
+    recipe: dict[str, Any]
+
+
+class FactsRequest(_Wire):
+    """What to count: the model, data and training sections of a recipe.
+
+    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
+    of records to give as examples.
+    """
+
+    recipe: dict[str, Any]
+    fetch: bool = False
+    show: int = Field(default=3, ge=0, le=1000)
+
+
+class ExamplesRequest(_Wire):
+    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
+
+    recipe: dict[str, Any]
+    start: int = Field(default=0, ge=0)
+    count: int = Field(default=1, ge=1, le=1000)
+    search: str = ""
+
+
+class Message(_Wire):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(_Wire):
+    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy)."""
+
+    temperature: float = Field(default=0.7, ge=0, le=5)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=256, ge=1, le=32768)
+    seed: int | None = None
+
+
+class ReplyRequest(_Wire):
+    """A conversation to continue.
+
+    ``target`` is a run (id, prefix or folder), an adapter folder, or the source of a base model. With ``adapter`` off
+    the base answers, from the same weights in memory.
+    """
+
+    target: str
+    messages: list[Message]
+    adapter: bool = True
+    sampling: Sampling = Field(default_factory=Sampling)
+
+
+class ReplyPiece(_Wire):
+    """A piece of the reply, or with ``done`` its end: the figures and why it ended."""
+
+    text: str = ""
+    done: bool = False
+    reason: Literal["", "end", "length", "cancelled"] = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    first_token_seconds: float = 0.0
+    tokens_per_second: float = 0.0
