@@ -1,0 +1,258 @@
+"""The command line as a person calls it: facts, a whole run, and mistakes that end in a sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.models.hub_server import Hub, serve
+from workbench.engine.process import engine_pid
+from workbench.paths import Home
+from workbench.recipe_text import edit, to_yaml
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """One home, and so one engine, for all tests of this file."""
+    home = Home(tmp_path_factory.mktemp("cli") / "home")
+    yield home
+    call(home, "engine", "stop", "--force")
+
+
+@pytest.fixture
+def recipe_file(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml(recipe), encoding="utf-8")
+    return path
+
+
+def start(home, *arguments, **environment):
+    command = [sys.executable, "-m", "workbench.cli", "--home", str(home.root), *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "160", **environment},
+        start_new_session=True,
+    )
+
+
+def call(home, *arguments, **environment):
+    process = start(home, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def facts(home, *arguments):
+    done = call(home, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_a_sentence(done, *words):
+    """A user's mistake: exit code 1, something to read, no traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_without_a_terminal_the_app_says_so(home):
+    done = call(home)
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
+
+
+def test_help_and_version():
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench.cli", option], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert "loraworkbench" in done.stdout
+
+
+def test_models_and_presets_are_listed(home):
+    assert facts(home, "models")[0]["source"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "demo" in [preset["name"] for preset in facts(home, "presets")]
+    (demo,) = facts(home, "presets", "demo")
+    assert demo["data"]["source"] == "first-mate"
+
+
+def test_inspect_needs_only_a_configuration(home, tiny_llama, tmp_path):
+    shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
+    (tree,) = facts(home, "inspect", tmp_path)
+    assert tree["architecture"] == "LlamaForCausalLM"
+    shown = call(home, "inspect", tmp_path).stdout
+    assert "q_proj" in shown
+    assert "×2" in shown
+
+
+def test_estimate_prints_figures_that_are_known(home):
+    (known,) = facts(
+        home, "estimate", "meta-llama/Llama-2-7b-hf", "--set", "adapter.r=8", "--set",
+        "adapter.target_modules=[q_proj, v_proj]", "--vram", "24GB",
+    )  # fmt: skip
+    assert known["adapter"]["trainable_parameters"] == 4_194_304
+    assert known["adapter"]["total_parameters"] == 6_742_609_920
+    assert known["fits"] is True
+    assert "adapter file" in call(home, "estimate", "gpt2").stdout
+
+
+def test_the_peak_of_a_model_outside_the_catalog_is_that_of_a_followed_step(home, tiny_llama, tmp_path):
+    shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
+    (rough,) = facts(home, "estimate", tmp_path, "--no-follow")
+    assert rough["peak"]["method"] == "closed-form"
+    first = call(home, "estimate", tmp_path, "--json")
+    assert "Following one training step of LlamaForCausalLM" in first.stderr
+    assert json.loads(first.stdout)["peak"]["method"] == "trace"
+    again = call(home, "estimate", tmp_path, "--json")
+    assert again.stdout == first.stdout
+    assert "Following" not in again.stderr
+
+
+def test_a_step_that_cannot_be_followed_leaves_the_formula(home, tiny_llama, tmp_path):
+    shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
+    done = call(home, "estimate", tmp_path, "--set", "quantization.compute_dtype=float16", "--json")
+    assert done.returncode == 0
+    assert "cannot be followed" in done.stderr
+    assert json.loads(done.stdout)["peak"]["method"] == "closed-form"
+
+
+def test_a_run_by_command_is_told_as_its_journal(home, recipe_file):
+    events = facts(home, "train", recipe_file)
+    assert events[0]["event"] == "run_started"
+    end = events[-1]
+    assert (end["event"], end["reason"]) == ("run_ended", "finished")
+    assert Path(end["adapter"], "adapter_model.safetensors").is_file()
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    latest = facts(home, "runs")[0]
+    assert (latest["id"], latest["state"], latest["step"]) == (end["run"], "finished", 8)
+    reply = call(home, "chat", end["run"], "--prompt", "Question 3?", "--temperature", "0", "--max-tokens", "8")
+    assert reply.returncode == 0, reply.stderr
+    assert reply.stdout.strip()
+    (status,) = facts(home, "engine", "status")
+    assert status["model"]["adapter"] == end["adapter"]
+
+
+def test_a_person_sees_a_bar_and_where_the_adapter_is(home, recipe_file):
+    done = call(home, "train", recipe_file, "--set", "training.max_steps=2")
+    assert done.returncode == 0
+    assert "finished after 2 steps" in done.stdout
+    assert "loraworkbench chat" in done.stdout
+
+
+def test_an_interrupt_stops_and_saves(home, recipe_file):
+    process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
+    seen = ""
+    while '"step"' not in seen:
+        seen = process.stdout.readline()
+        assert seen, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    end = json.loads(out.splitlines()[-1])
+    assert (end["event"], end["reason"]) == ("run_ended", "stopped")
+    assert Path(end["adapter"], "adapter_model.safetensors").is_file()
+    assert "Traceback" not in err
+
+
+def test_an_engine_that_is_killed_is_explained(home, recipe_file):
+    process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
+    seen = ""
+    while '"step"' not in seen:
+        seen = process.stdout.readline()
+        assert seen, process.stderr.read()
+    os.kill(engine_pid(home), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "The engine ended in the middle of run tiny-" in err
+    assert "Traceback" not in err
+    assert facts(home, "runs")[0]["state"] == "interrupted"
+
+
+def test_five_mistakes_in_a_recipe_give_five_messages(home, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("adapter: {r: 0, lora_alhpa: 3}\ntraining: {learning_rate: fast, max_stepz: 1}\nmodle: {}\n")
+    done = call(home, "train", path)
+    assert_a_sentence(
+        done, "5 mistakes", "adapter.r", "adapter.lora_alpha", "training.learning_rate", "training.max_steps"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["model.source=/nowhere/model"], ["no model at /nowhere/model"]),
+        (["data.source=/nowhere/data.jsonl"], ["/nowhere/data.jsonl"]),
+        (["adapter.target_modules=[nope]"], ["nope"]),
+        (["output.dir=/proc/nowhere"], ["Cannot make a run folder"]),
+        (["adapter.r"], ["has no value"]),
+    ],
+)
+def test_what_cannot_be_trained_is_a_sentence(home, recipe_file, changes, words):
+    done = call(home, "train", recipe_file, *[part for change in changes for part in ("--set", change)])
+    assert_a_sentence(done, *words)
+
+
+def test_unreadable_records_are_named_with_their_line(home, recipe_file, tmp_path):
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"instruction": "a", "response": "b"}\n{"instruction": \n')
+    assert_a_sentence(call(home, "train", recipe_file, "--set", f"data.source={path}"), "broken.jsonl", "line 2")
+
+
+def test_a_gated_model_without_a_token_is_a_sentence(tmp_path, recipe, tiny_llama):
+    served = Hub()
+    served.repos["someone/gated"] = tiny_llama
+    served.gated.add("someone/gated")
+    own = Home(tmp_path / "home")
+    path = tmp_path / "gated.yaml"
+    path.write_text(to_yaml(edit(recipe, {"model.source": "someone/gated"})))
+    with serve(served) as address:
+        quiet = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+        done = call(own, "train", path, **quiet)
+        call(own, "engine", "stop")
+    assert_a_sentence(done, "someone/gated", "licence")
+
+
+def test_a_full_disk_is_a_sentence(recipe, tmp_path):
+    """A run folder on a file system of 2 MB."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    own = Home(tmp_path / "home")
+    try:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(to_yaml(edit(recipe, {"output.dir": str(small)})))
+        assert_a_sentence(call(own, "train", path), "are free on the disk")
+    finally:
+        call(own, "engine", "stop")
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def test_presets_and_runs_that_do_not_exist_are_named(home):
+    assert_a_sentence(call(home, "train", "no-such-preset"), "no-such-preset", "demo")
+    assert_a_sentence(call(home, "chat", "nobody", "--prompt", "x"), "nobody")
+
+
+def test_an_engine_with_a_live_run_is_not_stopped_by_accident(home, recipe_file):
+    process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
+    while '"step"' not in process.stdout.readline():
+        assert process.poll() is None
+    assert_a_sentence(call(home, "engine", "stop"), "is live", "--force")
+    assert call(home, "engine", "stop", "--force").returncode == 0
+    out, _ = process.communicate(timeout=120)
+    assert json.loads(out.splitlines()[-1])["reason"] == "stopped"
+    deadline = time.monotonic() + 20
+    while engine_pid(home):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,115 @@
+"""Every shipped preset is priced offline and runs, its model swapped for a tiny one of the same architecture and its
+data for a few records of the same format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.engine.training import TrainingThread
+from workbench.estimate import estimate
+from workbench.models.catalog import catalog_entry, catalog_skeleton
+from workbench.paths import Home
+from workbench.presets import load_preset, preset_names
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+from workbench.runs.folder import create_run, summarise
+from workbench.runs.journal import read_events
+
+# Records in the columns of each preset's own data set.
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "first-mate": [{"instruction": f"How many is {n}?", "response": f"Aye, {n} it is, matey."} for n in range(8)],
+    "ed-donner/items_prompts_lite": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
+    "ed-donner/items_prompts_full": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
+    "tatsu-lab/alpaca": [
+        {"instruction": "Add one.", "input": str(n), "output": str(n + 1), "text": "unused"} for n in range(8)
+    ],
+    "Abirate/english_quotes": [
+        {"quote": f"“The sea is wide, {n}.”", "author": "A Sailor", "tags": ["sea"]} for n in range(8)
+    ],
+}
+# What the sources state, where they state it right.
+TRAINABLE = {
+    "tinyllama-notebook": 2_252_800,
+    "llama32-lite": 18_350_080,
+    "llama32-full": 389_021_696,
+    "llama32-instruct": 4_587_520,
+    "lesson-lora": 4_194_304,
+    "lesson-qlora": 4_194_304,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_mistral(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Mistral with the tiny Llama's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-mistral"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    MistralForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_priced_offline(name: str) -> None:
+    recipe = load_preset(name)
+    skeleton = catalog_skeleton(recipe.model.source)
+    assert skeleton is not None
+    priced = estimate(skeleton, recipe)
+    assert priced.adapter.trainable_parameters == TRAINABLE.get(name, priced.adapter.trainable_parameters) > 0
+    assert priced.peak.as_json()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_runs(name: str, tiny_llama: Path, tiny_mistral: Path, tmp_path: Path) -> None:
+    recipe = load_preset(name)
+    entry = catalog_entry(recipe.model.source)
+    assert entry is not None
+    model = {"LlamaForCausalLM": tiny_llama, "MistralForCausalLM": tiny_mistral}[entry.architecture]
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(json.dumps(r) + "\n" for r in RECORDS[recipe.data.source]), encoding="utf-8")
+    small = edit(
+        recipe,
+        {
+            "model.source": str(model),
+            "data.source": str(records),
+            "data.max_length": min(recipe.data.max_length, 256),
+            "training.max_steps": 2,
+            "training.gradient_accumulation_steps": 1,
+        },
+    )
+    run, adapter = _train(small, Home(tmp_path / "home"))
+    assert (adapter / "adapter_model.safetensors").is_file()
+    counts = next(e["counts"] for e in read_events(run) if e["event"] == "phase" and "counts" in e)
+    assert counts["train_records"] + counts["eval_records"] == 8
+    assert counts["skipped"] == 0
+    assert counts["template"] == ("model" if recipe.data.template == "auto" else recipe.data.template)
+
+
+def _train(recipe: Recipe, home: Home) -> tuple[Path, Path]:
+    """Run a recipe to its end. Returns its journal and its adapter's folder."""
+    run = create_run(home, recipe)
+    thread = TrainingThread(home, run, recipe)
+    thread.start()
+    thread.join(timeout=300)
+    assert not thread.is_alive()
+    assert thread.error is None
+    assert summarise(run).state == "finished"
+    return run.journal, run.adapter

@@ -1,0 +1,94 @@
+"""The command tree and its options; each command imports what it needs when it is called."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench import __version__
+from workbench.commands import (
+    calibration,
+    chat,
+    data,
+    demo,
+    doctor,
+    engine,
+    estimate,
+    inspect,
+    models,
+    presets,
+    runs,
+    train,
+)
+from workbench.commands.common import fail
+from workbench.errors import WorkbenchError
+from workbench.paths import ENVIRONMENT_VARIABLE, Home
+
+app = typer.Typer(
+    name="loraworkbench",
+    help="Fine-tune a language model with LoRA or QLoRA from one terminal. Without a command the app opens.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"loraworkbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home", envvar=ENVIRONMENT_VARIABLE, help="Folder for all state: runs, caches, socket, settings."
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.obj = Home.find(home)
+    os.environ[ENVIRONMENT_VARIABLE] = str(context.obj.root)
+    if context.invoked_subcommand is None:
+        from workbench.cli import _open_app
+
+        _open_app(context.obj)
+
+
+app.command()(demo.demo)
+app.command()(models.models)
+app.command()(inspect.inspect)
+app.command()(estimate.estimate)
+app.command()(data.data)
+app.command()(presets.presets)
+app.command()(train.train)
+app.command()(chat.chat)
+app.command()(runs.runs)
+app.command()(calibration.calibration)
+app.command()(doctor.doctor)
+app.add_typer(engine.app, name="engine")
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command; a user's mistake ends in a sentence and exit code 1, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 lacks many a character of a reply
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(arguments, prog_name="loraworkbench")
+    except (WorkbenchError, PermissionError) as error:
+        from workbench.diagnose import diagnose
+
+        try:
+            fail(diagnose(error))
+        except typer.Exit:
+            raise SystemExit(1) from None

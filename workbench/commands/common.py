@@ -1,0 +1,107 @@
+"""What every command shares: the home, the console, recipes from files and presets, errors as sentences."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from workbench.errors import WorkbenchError
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit, parse_assignment, read
+
+# Legal JSON, and yet some terminals take these for the start of a control sequence.
+_C1_ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)})
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: adapter.r=64.")
+]
+
+
+def home_of(context: typer.Context) -> Home:
+    """The home that ``--home`` or the environment names."""
+    home = context.obj
+    assert isinstance(home, Home)
+    return home
+
+
+def fail(error: WorkbenchError) -> NoReturn:
+    """Say what is wrong and what to do, and exit with 1."""
+    mark = "✗ " if _is_utf8(errors.encoding) else "error: "
+    errors.print(Text(mark, style="bold red"), Text(printable(error.message)), sep="")
+    if error.cure:
+        errors.print(Text(printable(error.cure)))
+    raise typer.Exit(1)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line, at once."""
+    line = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout.encoding))
+    sys.stdout.write(line.translate(_C1_ESCAPED) + "\n")
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Text from outside, without the control characters that could steer a terminal; line ends and tabs stay."""
+    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "�" for c in text)
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command's coroutine; an interrupt ends it without a traceback."""
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
+    """A recipe from a YAML file or a preset, with ``--set`` applied.
+
+    Raises:
+        WorkbenchError: there is none of that name, or it has mistakes.
+    """
+    from workbench.presets import load_preset, preset_names
+
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        recipe = read(Path(name))
+    elif name in preset_names(home):
+        recipe = load_preset(name, home)
+    else:
+        raise WorkbenchError(
+            f"There is no recipe file and no preset {name}.",
+            f"Presets: {', '.join(preset_names(home))}.",
+            kind="no_recipe",
+        )
+    return edit(recipe, dict(parse_assignment(text) for text in assignments or []))
+
+
+def figure(value: object, digits: int = 2) -> str:
+    """A number out of a journal, which has a word for those that JSON lacks (``inf``, ``nan``)."""
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else printable(str(value))
+
+
+def amount(count: int | float) -> str:
+    """``1.24 GB``: bytes in powers of ten, as file sizes are told."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.{1 if count >= 10 * factor else 2}f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def gibibytes(count: int | float) -> str:
+    """``1.24 GiB``: bytes in powers of two, as memory is told."""
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    return (encoding or "").lower().replace("-", "") == "utf8"

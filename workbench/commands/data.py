@@ -1,0 +1,115 @@
+"""``loraworkbench data``: what a data set holds and how it will be fed, before a run."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable
+from workbench.data.facts import DataFacts, Example
+from workbench.data.survey import survey
+from workbench.engine.protocol import Progress
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit, parse_assignment
+
+_BAR = 30
+_HISTOGRAM_LINES = 12
+
+
+def data(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A bundled set, a file, a folder, or a Hugging Face data set.")],
+    model: Annotated[
+        str | None, typer.Option(help="Whose tokenizer and template count; without it the demo model's.")
+    ] = None,
+    assignments: SetOption = None,
+    show: Annotated[int, typer.Option(min=0, help="Records to show as they are fed.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Count records and tokens, trained and masked, and show the first records as they will be fed."""
+    changes = {"data.source": source, **({"model.source": model} if model else {})}
+    recipe = edit(Recipe(), {**changes, **dict(parse_assignment(text) for text in assignments or [])})
+    home = home_of(context)
+    with errors.status("reading") as status:
+        for facts in survey(
+            home, recipe, show=show, report=lambda progress: status.update(Text(printable(_phase(progress))))
+        ):
+            found = facts
+    if as_json:
+        print_json(found.as_json())
+    else:
+        _show(found, recipe)
+
+
+def _phase(progress: Progress) -> str:
+    share = f" {progress.fraction:.0%}" if progress.fraction is not None else ""
+    return f"{progress.phase}{share}  {progress.detail}"
+
+
+def _show(facts: DataFacts, recipe: Recipe) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in _rows(facts, recipe):
+        table.add_row(Text(name, style="dim"), Text(printable(value)))
+    console.print(table)
+    _show_lengths(facts)
+    for notice in (facts.lost_replies, *facts.notices):
+        if notice:
+            console.print(Text.assemble(("! ", "yellow"), printable(notice)))
+    for example in facts.examples:
+        console.print(_example(example))
+
+
+def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
+    training, packing = recipe.training, recipe.data.packing
+    share = facts.trained / max(facts.total, 1)
+    waste = f"padding {facts.padding_waste:.1%} of a batch of {training.per_device_train_batch_size}"
+    return [
+        ("records", f"{facts.records:,}"),
+        ("", f"{facts.train_records:,} to train on, {facts.eval_records:,} held out, {facts.skipped:,} skipped"),
+        ("format", f"{facts.format}: {facts.reason}"),
+        ("template", f"{facts.template}, {facts.padding}"),
+        ("tokens", f"{facts.total:,}: {facts.trained:,} trained ({share:.0%}), {facts.masked:,} masked"),
+        ("cut", f"{facts.truncated:,} records at {facts.max_length} tokens, {facts.cut:,} tokens lost"),
+        (
+            "length",
+            f"half up to {facts.lengths.p50:,}, 90 % up to {facts.lengths.p90:,}, 99 % up to {facts.lengths.p99:,}, "
+            f"longest {facts.lengths.max:,}",
+        ),
+        ("packing", f"{waste}; packed {facts.packed_sequences:,} sequences with {facts.packed_waste:.1%}"),
+        ("repeated", f"{facts.duplicates:,} duplicates, {facts.overlap:,} held out and trained on too"),
+        ("near-empty", f"{facts.near_empty:,}"),
+        ("steps", f"{facts.steps_per_epoch(training, packing):,} an epoch, {facts.steps(training, packing):,} in all"),
+    ]
+
+
+def _show_lengths(facts: DataFacts) -> None:
+    """Tokens a record as bars; what lies beyond the cut in another colour and with another character."""
+    bins = facts.lengths.histogram
+    together = -(-len(bins) // _HISTOGRAM_LINES) or 1
+    lines = [bins[at : at + together] for at in range(0, len(bins), together)]
+    most = max((sum(count for _, _, count in line) for line in lines), default=0)
+    ascii_only = (console.encoding or "").lower().replace("-", "") != "utf8"
+    for line in lines:
+        start, end, count = line[0][0], line[-1][1] - 1, sum(count for _, _, count in line)
+        beyond = start >= facts.max_length
+        mark = ("=" if beyond else "#") if ascii_only else ("▒" if beyond else "█")
+        bar = mark * max(round(count / most * _BAR), count > 0)
+        console.print(
+            Text.assemble(
+                (f"{start:>7,}-{end:<7,} ", "dim"), (bar.ljust(_BAR), "yellow" if beyond else "cyan"), f" {count:,}"
+            )
+        )
+
+
+def _example(example: Example) -> Text:
+    """A record with its trained tokens coloured and, for eyes and terminals without colour, underlined."""
+    head = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
+    head += f", {example.cut:,} cut" if example.cut else ""
+    head += ", held out" if example.held_out else ""
+    text = Text(printable(head) + "\n", style="bold")
+    for start, end, trained in example.spans:
+        text.append(printable(example.text[start:end]), style="not bold green underline" if trained else "not bold dim")
+    return text

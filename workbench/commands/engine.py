@@ -1,0 +1,87 @@
+"""``loraworkbench engine status|stop|restart``."""
+
+from typing import Annotated
+
+import typer
+
+from workbench.commands.common import JsonOption, console, gibibytes, home_of, print_json, printable, run_async
+from workbench.engine.process import engine_pid, ensure_engine, find_engine, last_lines, stop_engine
+from workbench.engine.protocol import EngineStatus
+from workbench.errors import WorkbenchError
+from workbench.paths import Home
+
+app = typer.Typer(help="The process that holds the GPU.", no_args_is_help=True)
+ForceOption = Annotated[bool, typer.Option("--force", help="Even while a run is live: it is stopped and saved first.")]
+
+
+@app.command()
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
+    """What the engine is doing, and what it holds."""
+    home = home_of(context)
+
+    async def work() -> None:
+        found = await find_engine(home)
+        if found is None and (pid := engine_pid(home)):
+            raise WorkbenchError(
+                f"The engine (process {pid}) does not answer.\n{last_lines(home.engine_log)}",
+                "`loraworkbench engine restart` ends it and starts another.",
+            )
+        if as_json:
+            print_json({"running": found is not None, **(found.model_dump() if found else {})})
+        elif found:
+            _show(found)
+        else:
+            console.print("No engine is running. It starts with the first run or reply.")
+
+    run_async(work())
+
+
+@app.command()
+def stop(context: typer.Context, force: ForceOption = False) -> None:
+    """End the engine and give all its memory back."""
+    home = home_of(context)
+
+    async def work() -> None:
+        await _refuse_while_live(home, force)
+        console.print("The engine has ended." if await stop_engine(home) else "No engine was running.")
+
+    run_async(work())
+
+
+@app.command()
+def restart(context: typer.Context, force: ForceOption = False) -> None:
+    """End the engine and start a fresh one: the one sure way to get all VRAM back."""
+    home = home_of(context)
+
+    async def work() -> None:
+        await _refuse_while_live(home, force)
+        await stop_engine(home)
+        console.print(f"A fresh engine is running (process {(await ensure_engine(home)).pid}).")
+
+    run_async(work())
+
+
+async def _refuse_while_live(home: Home, force: bool) -> None:
+    found = await find_engine(home)
+    if found and found.run and not force:
+        raise WorkbenchError(
+            f"Run {found.run} is live.", "Add --force to stop and save it first, or wait for its end.", kind="busy"
+        )
+
+
+def _show(found: EngineStatus) -> None:
+    console.print(
+        f"engine   process {found.pid}, {found.state}{', run ' + found.run if found.run else ''}", markup=False
+    )
+    if found.progress:
+        console.print(f"progress {printable(found.progress.phase)} {printable(found.progress.detail)}", markup=False)
+    if found.model:
+        console.print(
+            f"model    {printable(found.model.source)} as {found.model.method}, {gibibytes(found.model.bytes)}",
+            markup=False,
+        )
+    if found.device:
+        device = found.device
+        console.print(f"device   {printable(device.name)}, {gibibytes(device.total_bytes)}", markup=False)
+        if device.kind == "cuda":
+            console.print(f"VRAM     {gibibytes(found.allocated)} allocated, {gibibytes(found.reserved)} reserved")

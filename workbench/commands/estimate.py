@@ -1,0 +1,141 @@
+"""``loraworkbench estimate``: what a recipe costs, before anything is downloaded or loaded."""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from workbench.commands.common import (
+    JsonOption,
+    SetOption,
+    amount,
+    console,
+    errors,
+    gibibytes,
+    home_of,
+    print_json,
+    printable,
+    recipe_from,
+)
+from workbench.errors import WorkbenchError
+from workbench.estimate import Device, Estimate, TraceStore
+from workbench.estimate import estimate as price
+from workbench.gpu import GpuSampler, computes_bfloat16
+from workbench.models.trees import known_skeleton, skeleton_of
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit, parse_assignment
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class StepVariant(StrEnum):
+    """Which training step is priced."""
+
+    workbench = "workbench"
+    plain = "plain"
+
+
+def estimate(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A Hugging Face id, a folder (config.json is enough), or a GGUF file.")],
+    recipe: Annotated[str | None, typer.Option(help="A recipe file or preset; without it the defaults.")] = None,
+    assignments: SetOption = None,
+    vram: Annotated[
+        str | None, typer.Option(help="Free memory to fit into, such as 24GB or 22.5GiB; without it this GPU's.")
+    ] = None,
+    variant: Annotated[
+        StepVariant, typer.Option(help="plain prices the step of common notebooks instead of ours.")
+    ] = StepVariant.workbench,
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            help="Follow one training step (some 10 s, once) where there is only a formula for its peak; without this "
+            "for models outside the catalog."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count parameters and bytes (exact) and predict the training peak. Needs no GPU and no weights."""
+    home = home_of(context)
+    chosen = _recipe(home, model, recipe, assignments or [])
+    gpu = next(iter(GpuSampler().sample()), None)
+    free = parse_bytes(vram) if vram else gpu.free_bytes if gpu else None
+    # Without a GPU the price is that of one with bfloat16 units, not of this machine's processor.
+    device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
+    skeleton = skeleton_of(home, chosen.model)
+    traces = TraceStore(home.cache / "traces")
+
+    def priced() -> Estimate:
+        return price(skeleton, chosen, free_bytes=free, device=device, variant=variant.value, traced=traces)
+
+    result = priced()
+    wanted = known_skeleton(chosen.model) is None if follow is None else follow
+    if wanted and result.peak.method != "trace" and _followed(traces, result, chosen, device):
+        result = priced()
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _show(result, free)
+
+
+def _followed(traces: TraceStore, result: Estimate, recipe: Recipe, device: Device) -> bool:
+    """Have a step followed, and say so; whether it could be."""
+    errors.print(
+        Text(f"Following one training step of {printable(result.skeleton.architecture)}, which is done once …", "dim")
+    )
+    try:
+        traces.follow(result.skeleton, recipe, device, result.step.variant)
+    except WorkbenchError as error:
+        errors.print(Text(printable(f"{error.message} {error.cure}"), "dim"))
+        return False
+    return True
+
+
+def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) -> Recipe:
+    base = recipe_from(home, name, None) if name else Recipe()
+    return edit(base, {"model.source": model, **dict(parse_assignment(text) for text in assignments)})
+
+
+def parse_bytes(text: str) -> int:
+    """``24GB`` → 24·10⁹, ``22.5 GiB`` → 22.5·2³⁰.
+
+    Raises:
+        WorkbenchError: it is no amount of memory.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text, re.IGNORECASE)
+    unit = match[2].lower() if match else ""
+    unit += "b" if unit and not unit.endswith("b") else ""
+    if match is None or unit not in _UNITS:
+        raise WorkbenchError(f"{text!r} is no amount of memory.", "Write it as 24GB (10⁹) or 24GiB (2³⁰).")
+    return int(float(match[1]) * _UNITS[unit])
+
+
+def _show(result: Estimate, free: int | None) -> None:
+    adapter, base, peak = result.adapter, result.base, result.peak
+    table = Table(box=None, show_header=False, pad_edge=False)
+    trained = f"{adapter.trainable_parameters:,} of {adapter.total_parameters:,}"
+    reserved = gibibytes(peak.reserved_bytes)
+    rows = [
+        ("model", f"{result.model}  {result.skeleton.architecture}"),
+        ("parameters", f"{result.skeleton.parameters:,}"),
+        ("trainable", f"{trained} · {adapter.trainable_percent:.4f} %"),
+        ("adapter file", f"{amount(adapter.file_bytes)} ({adapter.dtype})"),
+        ("base", f"{amount(base.footprint_bytes)} by get_memory_footprint(), {amount(base.true_bytes)} in memory"),
+        ("training peak", f"≈ {gibibytes(peak.allocated_bytes)} allocated, {reserved} reserved ({peak.method})"),
+        *(("", f"{gibibytes(size):>11}  {name.replace('_', ' ')}") for name, size in peak.terms.items() if size),
+    ]
+    if free is not None and result.fit is not None:
+        rows.append(("fit", f"{result.fit} into {gibibytes(free)}"))
+    if result.rule_of_thumb:
+        rows.append(("elsewhere", result.rule_of_thumb.label))
+    for name, value in rows:
+        table.add_row(Text(name, style="dim"), Text(printable(value)))
+    console.print(table)
+    if base.not_quantised:
+        console.print(Text(f"Not quantised although asked for: {printable(', '.join(base.not_quantised))}."))
+    for suggestion in result.suggestions:
+        console.print(Text(f"· {suggestion.label}: {gibibytes(suggestion.peak_bytes)}, costs {suggestion.cost}"))

@@ -1,0 +1,55 @@
+"""``loraworkbench inspect``: the module tree of a model, from its configuration."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from workbench.commands.common import JsonOption, console, home_of, print_json, printable
+from workbench.models.skeleton import Module, Skeleton
+from workbench.models.skeleton_json import skeleton_to_json
+from workbench.models.trees import skeleton_of
+from workbench.recipe import ModelSection
+
+_ELBOW, _TEE, _BAR, _SPACE = "└─ ", "├─ ", "│  ", "   "
+
+
+def inspect(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A Hugging Face id, a folder (config.json is enough), or a GGUF file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the module tree with classes, shapes and parameters; repeated layers are folded."""
+    skeleton = skeleton_of(home_of(context), ModelSection(source=model))
+    if as_json:
+        print_json({**skeleton_to_json(skeleton), "parameters": skeleton.parameters})
+        return
+    console.print(Text(f"{printable(skeleton.architecture)}  {skeleton.parameters:,} parameters", style="bold"))
+    for line in _lines(skeleton.root, "", skeleton):
+        console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def _lines(module: Module, indent: str, skeleton: Skeleton) -> Iterator[Text]:
+    for index, child in enumerate(module.children):
+        last = index == len(module.children) - 1
+        yield Text(indent + (_ELBOW if last else _TEE)) + _describe(child, skeleton)
+        yield from _lines(child, indent + (_SPACE if last else _BAR), skeleton)
+
+
+def _describe(module: Module, skeleton: Skeleton) -> Text:
+    times = f" ×{module.count}" if module.count > 1 else ""
+    shapes = ", ".join(
+        f"{tensor.name} {'×'.join(map(str, tensor.shape))}{' tied' if tensor.tied_to else ''}"
+        for tensor in module.tensors
+        if not tensor.is_buffer
+    )
+    total = module.parameters * module.count
+    share = f"{total:,} · {100 * total / max(skeleton.parameters, 1):.2f} %" if total else ""
+    return Text.assemble(
+        (printable(module.label) + times, "bold"),
+        "  ",
+        (printable(module.class_name), "cyan"),
+        f"  {printable(shapes)}" if shapes else "",
+        (f"  {share}", "dim"),
+    )
