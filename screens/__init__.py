@@ -1,0 +1,1 @@
+"""What is seen in the terminal. Textual only: the libraries that compute stay in the engine's process."""

@@ -1,0 +1,261 @@
+"""Adapter: the form over the recipe, with what each setting costs beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Label, Static
+
+from screens.costs import Outlook, costs_of, device_of, outlook_of
+from screens.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.knobs import form
+from screens.session import Budget
+from screens.step_follower import StepFollower
+from screens.widgets.cost_panel import CostPanel
+from screens.widgets.figures import gib
+from screens.widgets.knob_row import KnobRow
+from screens.widgets.pane import Pane, beside
+from screens.widgets.plain import plain
+from workbench.recipe_text import allowed_values
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.timer import Timer
+    from textual.widget import Widget
+
+    from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
+
+
+OUTLOOK_SECONDS = 0.15
+"""Quiet after a keystroke before other settings are priced."""
+
+
+class StepFollowed(Message, bubble=False):
+    """A step was followed, or could not be: the peak may be another one."""
+
+
+class Form(VerticalScroll, can_focus=False):
+    """The groups of knobs; up and down go from one to the next."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Knob above", show=False, id="form.up"),
+        Binding("down,j", "move(1)", "Knob below", show=False, id="form.down"),
+        Binding("home", "end(0)", "First knob", show=False, id="form.first"),
+        Binding("end", "end(-1)", "Last knob", show=False, id="form.last"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        for number, group in enumerate(form()):
+            yield Label(group.title, classes="group" if number else "group first")
+            for spec in group.knobs:
+                yield KnobRow(spec, id=spec.label.strip("× ").replace(" ", "-").replace("_", "-"))
+
+    def action_move(self, by: int) -> None:
+        rows = list(self.query(KnobRow))
+        here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1 if by > 0 else len(rows))
+        rows[min(max(here + by, 0), len(rows) - 1)].focus()
+
+    def action_end(self, index: int) -> None:
+        list(self.query(KnobRow))[index].focus()
+
+
+class AdapterPane(Pane):
+    """The knobs, the cost, and the help of the knob in hand."""
+
+    NAME = "Adapter"
+    GUIDE = (
+        "Every knob of the adapter and of the memory that training takes. The arrows change the knob in hand, Enter "
+        "types a value, and the cost beside it follows at once; there is nothing to apply. The line at the bottom "
+        "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit."
+    )
+    DEFAULT_CSS = beside(__file__)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
+        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
+        Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
+                tooltip="What the knob in hand means and what it allows"),
+    ]  # fmt: skip
+
+    def __init__(self, **arguments: str) -> None:
+        super().__init__(**arguments)
+        self._panel = CostPanel()
+        self._outlook: Outlook | None = None
+        self._outlook_timer: Timer | None = None
+        self._budget: Budget | None = None
+        self._follower: StepFollower | None = None
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="adapter-body"):
+            with Vertical(id="adapter-form") as box:
+                box.border_title = "Adapter"
+                yield Form()
+            with VerticalScroll(id="adapter-cost", can_focus=False) as costs:
+                costs.border_title = "What it costs"
+                yield self._panel
+        yield Static(id="adapter-help")
+
+    def first_focus(self) -> Widget:
+        return self.query(KnobRow).first()
+
+    # -- the session ----------------------------------------------------------------------------------------------
+
+    def on_shown(self) -> None:
+        self._show()
+
+    def on_hidden(self) -> None:
+        if self._outlook_timer is not None:
+            self._outlook_timer.stop()
+
+    def on_recipe_changed(self, _: RecipeChanged) -> None:
+        self._show(moved=True)
+
+    def on_skeleton_changed(self, _: SkeletonChanged) -> None:
+        self._show()
+
+    def on_sample_taken(self, _: SampleTaken) -> None:
+        """Free memory trembles all the time; only what would be seen is painted."""
+        if self._budget is None or _differs(self._budget, self.session.budget):
+            self._show_costs(moved=False)
+
+    def _show(self, *, moved: bool = False) -> None:
+        recipe, skeleton = self.session.recipe, self.session.skeleton
+        for row in self.query(KnobRow):
+            row.show(recipe, skeleton)
+        self._show_costs(moved=moved)
+
+    def _show_costs(self, *, moved: bool) -> None:
+        self._budget = self.session.budget
+        costs = costs_of(self.session)
+        self._panel.show(costs, moved=moved)
+        if self._outlook_timer is not None:
+            self._outlook_timer.stop()
+        if costs.plan is not None:
+            self._outlook_timer = self.set_timer(OUTLOOK_SECONDS, self._look_ahead)
+        else:
+            self._outlook_is(None)
+
+    def _look_ahead(self) -> None:
+        self.run_worker(self._find_outlook(), exclusive=True, group="outlook")
+
+    async def _find_outlook(self) -> None:
+        session = self.session
+        if session.skeleton is not None:
+            free, traces = session.budget.free_bytes, session.traces
+            device = device_of(session)
+            self._outlook_is(
+                await asyncio.to_thread(outlook_of, session.skeleton, session.recipe, device, free, traces)
+            )
+            if self._panel.is_rough:
+                self._follow_step()
+
+    def _follow_step(self) -> None:
+        """Replace a formula's peak by that of a followed step, unless a run needs the processor more."""
+        session = self.session
+        if session.skeleton is None or session.is_live or not self.workbench.follow_steps:
+            return
+        if self._follower is None:
+            self._follower = StepFollower(session.traces, lambda: self.post_message(StepFollowed()))
+        if self._follower.want(session.skeleton, session.recipe, device_of(session)):
+            self._panel.say_following(True)
+
+    def on_step_followed(self) -> None:
+        self._panel.say_following(False)
+        if self.is_shown:
+            self._show_costs(moved=False)
+
+    def _outlook_is(self, outlook: Outlook | None) -> None:
+        could = self.check_action("fit", ())
+        self._outlook = outlook
+        self._panel.look_ahead(outlook)
+        if self.check_action("fit", ()) != could:
+            self.refresh_bindings()
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "fit":
+            return True if self._outlook is not None and self._outlook.suggestions else None
+        return super().check_action(action, parameters)
+
+    def action_fit(self) -> None:
+        """Take the cheapest change that makes it fit."""
+        if self._outlook is not None and self._outlook.suggestions:
+            self.workbench.set_recipe(self._outlook.suggestions[0].changes)
+
+    def action_memory(self) -> None:
+        """Ask for an amount of memory to judge against."""
+        typed = self.session.typed_budget
+        text = "Judge against this much memory, such as 24 GB or 22.5 GiB. Empty for what is free on this machine."
+        self.app.push_screen(LineDialog("Memory", text, gib(typed) if typed else "", "24 GB"), self._memory_typed)
+
+    def _memory_typed(self, text: str | None) -> None:
+        if text is None:
+            return
+        try:
+            self.session.typed_budget = parse_memory(text)
+        except ValueError:
+            words = f"{plain(text)} is no amount of memory. Write it as 24 GB or 22.5 GiB."
+            self.notify(words, severity="error", markup=False)
+            return
+        self._show_costs(moved=False)
+
+    # -- the knobs ------------------------------------------------------------------------------------------------
+
+    @on(KnobRow.Turned)
+    def _turned(self, event: KnobRow.Turned) -> None:
+        problems = self.workbench.set_recipe(event.changes)
+        if problems:
+            event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
+
+    def action_explain(self) -> None:
+        """All that is known of the knob in hand."""
+        row = next((row for row in self.query(KnobRow) if row.has_focus_within), None)
+        if row is not None:
+            self.app.push_screen(ChoiceDialog(row.spec.knob.path, _explanation(row), (Choice("b", "Back", "back"),)))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, KnobRow)), None)
+        if row is not None:
+            self.query_one("#adapter-help", Static).update(_help(row))
+
+
+def parse_memory(text: str) -> int | None:
+    """``24 GB`` → 24·10⁹, ``22.5 GiB`` → 22.5·2³⁰, ``24`` → GB; None for nothing.
+
+    Raises:
+        ValueError: it is no amount.
+    """
+    cleaned = text.strip().replace(",", ".").casefold()
+    if not cleaned:
+        return None
+    number = cleaned.rstrip("gib").strip()
+    size = float(number) * (2**30 if cleaned.endswith("ib") else 10**9)
+    if not 0 < size < 2**60:
+        raise ValueError(text)
+    return int(size)
+
+
+def _differs(one: Budget, other: Budget) -> bool:
+    """Whether the free memory moved by a hundredth of the whole, or is another memory."""
+    if one.label != other.label or one.free_bytes is None or other.free_bytes is None:
+        return one != other
+    return abs(one.free_bytes - other.free_bytes) > 0.01 * (other.total_bytes or other.free_bytes)
+
+
+def _help(row: KnobRow) -> Content:
+    knob = row.spec.knob
+    text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
+    return Content.assemble((f"{knob.path}  ", "bold $accent"), (plain(text), ""))
+
+
+def _explanation(row: KnobRow) -> str:
+    knob = row.spec.knob
+    parts = [knob.help, f"Turned up: {knob.up}." if knob.up else "", f"Allowed: {allowed_values(knob.path)}."]
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,393 @@
+"""The app: seven tabs over one recipe, one engine and at most one live run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import ContentSwitcher, Footer
+
+from screens.engine_link import HomeEngine
+from screens.messages import JournalGrew, RecipeChanged, SampleTaken, SkeletonChanged, StatusChanged
+from screens.session import Engine, Session
+from screens.theme import THEMES
+from screens.watch import Watch
+from screens.widgets.glyphs import unicode_terminal
+from screens.widgets.header import HeaderBar
+from screens.widgets.pane import Pane
+from screens.widgets.run_bar import RunBar
+from screens.widgets.tab_strip import TabStrip
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+    from textual.message import Message
+
+    from workbench.models.skeleton import Skeleton
+    from workbench.paths import Home
+    from workbench.recipe import ModelSection
+    from workbench.recipe_text import Problem
+
+SAVE_SECONDS = 2.0
+LEAVE_SECONDS = 3.0
+
+
+class Tab(NamedTuple):
+    """A tab and where its content is found once it is wanted."""
+
+    id: str
+    label: str
+    module: str
+    pane: str
+
+
+TABS = (
+    Tab("models", "Models", "screens.models", "ModelsPane"),
+    Tab("architecture", "Architecture", "screens.architecture", "ArchitecturePane"),
+    Tab("adapter", "Adapter", "screens.adapter", "AdapterPane"),
+    Tab("data", "Data", "screens.data", "DataPane"),
+    Tab("train", "Train", "screens.train", "TrainPane"),
+    Tab("chat", "Chat", "screens.chat", "ChatPane"),
+    Tab("runs", "Runs", "screens.runs", "RunsPane"),
+)
+
+
+def _catalog_tree(source: str) -> Skeleton | None:
+    from workbench.models.catalog import catalog_skeleton
+
+    return catalog_skeleton(source)
+
+
+def _price_once(tree: Skeleton, session: Session) -> None:
+    """The first price of a model imports the estimator and reads followed steps; later ones are there at once."""
+    from screens.costs import device_of, peak_of
+
+    peak_of(tree, session.recipe, device_of(session), session.traces)
+
+
+def _palette() -> type[Provider]:
+    from screens.commands import WorkbenchCommands
+
+    return WorkbenchCommands
+
+
+class WorkbenchApp(App[None]):
+    """One terminal on one home.
+
+    Args:
+        home: where all state lives.
+        engine: what trains and replies; by default the engine process of ``home``, started when first needed.
+    """
+
+    TITLE = "loraworkbench"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    COMMANDS: ClassVar[set[Callable[[], type[Provider]]]] = {_palette}  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(f"{number}", f"show_tab('{tab.id}')", tab.label, show=False, id=f"tab.{tab.id}")
+            for number, tab in enumerate(TABS, 1)
+        ),
+        *(
+            Binding(f"alt+{number}", f"show_tab('{tab.id}')", tab.label, show=False, priority=True)
+            for number, tab in enumerate(TABS, 1)
+        ),
+        Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
+        Binding("f1", "help", "Help", id="app.help", tooltip="What can be done here"),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
+    ]
+
+    def __init__(self, home: Home, engine: Engine | None = None) -> None:
+        super().__init__()
+        self.session = Session(home, engine if engine is not None else HomeEngine(home))
+        self.tabs = TABS
+        self.sample_hardware = True
+        self.follow_steps = True
+        self._loaded = False
+        self._switching = asyncio.Lock()
+        self._front: Pane | None = None
+        self._starting_engine = False
+        self._wanted_tab: str | None = None
+        self._header = HeaderBar()
+        self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
+        self._panes = ContentSwitcher(id="panes")
+        self._run_bar = RunBar()
+        self.set_class(not unicode_terminal(), "-ascii")
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = THEMES[0].name
+
+    def compose(self) -> ComposeResult:
+        yield self._header
+        yield self._tab_strip
+        yield self._panes
+        yield self._run_bar
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self._begin)
+
+    # -- start and end ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """The first frame is out; now read the recipe and open a tab."""
+        self.run_worker(self._load(), name="load")
+
+    async def _load(self) -> None:
+        await asyncio.to_thread(self.session.load)
+        self._loaded = True
+        if (theme := self.session.settings.get("theme")) in self.available_themes:
+            self.theme = theme
+        self._header.show_recipe(self.session.recipe)
+        self.run_worker(self._find_skeleton(), name="skeleton", exclusive=True, group="skeleton")
+        watch = Watch(self.session, self._seen)
+        self.run_worker(watch.engine(), name="engine status")
+        self.run_worker(watch.journal(), name="journal")
+        if self.sample_hardware:
+            self.run_worker(watch.hardware(), name="hardware")
+        await self.action_show_tab(self._wanted_tab or self._first_tab())
+        self.run_worker(self._warm_up(), name="warm up")
+
+    async def _warm_up(self) -> None:
+        """Import the other tabs and their estimator off the event loop, so that no key has to wait for it."""
+        for name in (*(tab.module for tab in TABS), "workbench.estimate"):
+            await asyncio.to_thread(import_module, name)
+
+    def _first_tab(self) -> str:
+        """The tab of the last time; Models as long as no model was chosen."""
+        last = self.session.settings.get("tab")
+        known = next((tab.id for tab in TABS if tab.id == last), "models")
+        return known if self.session.model_chosen else "models"
+
+    async def action_quit(self) -> None:
+        """End the terminal. A live run goes on, unless it is asked to stop; an engine with nothing to do ends too."""
+        if self.session.is_live:
+            from screens.dialogs import quit_dialog
+
+            self.push_screen(quit_dialog(str(self.session.status.run)), self._quit_answered)
+        else:
+            if self.session.status is not None and self.session.status.state == "idle":
+                # It holds the model's memory and, on a GPU, a context; the next terminal starts another one.
+                with suppress(WorkbenchError, TimeoutError):
+                    await asyncio.wait_for(self.session.engine.shutdown(), LEAVE_SECONDS)
+            await self._leave()
+
+    async def _quit_answered(self, answer: str | None) -> None:
+        from screens.dialogs import LEAVE, STOP
+
+        if answer == STOP:
+            await self._guarded(self.session.engine.stop(save=True))
+        if answer in (LEAVE, STOP):
+            await self._leave()
+
+    async def _leave(self) -> None:
+        if self._loaded:
+            await self._save()
+        await self.session.engine.close()
+        self.exit()
+
+    # -- tabs ---------------------------------------------------------------------------------------------------
+
+    @property
+    def pane_in_front(self) -> Pane | None:
+        """The pane that is shown; None until the first one is there, and again while the app closes."""
+        return self._front if self._panes.is_attached else None
+
+    async def action_show_tab(self, name: str) -> None:
+        """Bring a tab to the front; its content is imported and mounted the first time."""
+        if not self._loaded:
+            self._wanted_tab = name
+            return
+        # Keys come through the focused widget as well as through the app: a second one must not mount a pane twice.
+        async with self._switching:
+            await self._bring_to_front(name)
+
+    async def _bring_to_front(self, name: str) -> None:
+        before = self.pane_in_front
+        if before is not None and before.id == name:
+            before.first_focus().focus()
+            return
+        tab = next(tab for tab in TABS if tab.id == name)
+        if not self._panes.query_children(f"#{name}"):
+            pane_class = getattr(await asyncio.to_thread(import_module, tab.module), tab.pane)
+            await self._panes.add_content(pane_class(id=name))
+        if before is not None:
+            before.is_shown = False
+            before.on_hidden()
+        self._panes.current = name
+        self._tab_strip.active = name
+        self.session.settings["tab"] = name
+        pane = self._front = self._panes.get_child_by_id(name, Pane)
+        pane.is_shown = True
+        pane.on_shown()
+        pane.first_focus().focus()
+
+    def action_leave(self) -> None:
+        """Out of a text field: the pane itself gets the focus, and the digits are tabs again."""
+        if self.pane_in_front is not None:
+            self.pane_in_front.focus()
+
+    def action_help(self) -> None:
+        """What can be done here."""
+        from screens.help import HelpScreen, keys_here
+
+        active = [entry for entry in self.screen.active_bindings.values() if entry.node not in (self, self.screen)]
+        self.push_screen(HelpScreen(self.pane_in_front, keys_here(active, self.get_key_display)))
+
+    # -- the recipe ---------------------------------------------------------------------------------------------
+
+    def set_recipe(self, changes: Mapping[str, Any]) -> list[Problem]:
+        """Change the recipe at dotted keys and tell everybody.
+
+        Returns:
+            The mistakes; where there are any, nothing has changed, and the caller shows them at the field.
+        """
+        from workbench.recipe_text import RecipeError
+
+        before = self.session.recipe
+        try:
+            self.session.edit(changes)
+        except RecipeError as error:
+            return error.problems
+        recipe = self.session.recipe
+        self._header.show_recipe(recipe)
+        self._tell(RecipeChanged(recipe))
+        if recipe.model != before.model:
+            self.run_worker(self._find_skeleton(), name="skeleton", exclusive=True, group="skeleton")
+        self._save_soon()
+        return []
+
+    def take_preset(self, name: str) -> None:
+        """Put a preset in the place of the recipe in hand."""
+        from workbench.presets import load_preset
+
+        try:
+            preset = load_preset(name, self.session.home)
+        except WorkbenchError as error:
+            self.show_error(error)
+            return
+        self.set_recipe(preset.as_dict())
+        self.notify(f"The recipe is {name} now.", markup=False, timeout=3)
+
+    async def _find_skeleton(self) -> None:
+        """Look the model's tree up in the catalog, else ask the engine, which builds it from the configuration."""
+        self._skeleton_is(None)
+        model = self.session.recipe.model
+        try:
+            skeleton = await self._skeleton_of(model)
+        except WorkbenchError as error:
+            self.session.skeleton_error = error
+            self._tell(SkeletonChanged(None))
+            return
+        if model == self.session.recipe.model:
+            self._skeleton_is(skeleton)
+
+    async def _skeleton_of(self, model: ModelSection) -> Skeleton:
+        tree = await asyncio.to_thread(_catalog_tree, model.source)
+        if tree is None:
+            await self.start_engine()
+            tree = await self.session.engine.tree(model)
+        await asyncio.to_thread(_price_once, tree, self.session)
+        return tree
+
+    def _skeleton_is(self, skeleton: Skeleton | None) -> None:
+        self.session.skeleton = skeleton
+        self.session.skeleton_error = None
+        self._tell(SkeletonChanged(skeleton))
+
+    def _save_soon(self) -> None:
+        """Keep the recipe even if the line drops; not on every keystroke."""
+        self.run_worker(self._save(SAVE_SECONDS), name="save", group="save", exclusive=True)
+
+    async def _save(self, delay: float = 0) -> None:
+        await asyncio.sleep(delay)
+        try:
+            await asyncio.to_thread(self.session.save)
+        except OSError as error:
+            self.notify(
+                f"The settings could not be kept: {error.strerror}. Free some space in {self.session.home.root}.",
+                severity="warning",
+                markup=False,
+            )
+
+    # -- the engine ---------------------------------------------------------------------------------------------
+
+    async def start_engine(self) -> None:
+        """Start the engine if none runs, with its state in the header meanwhile.
+
+        Raises:
+            WorkbenchError: it does not come up.
+        """
+        self._starting_engine = True
+        self._header.show_engine(self.session.status, starting=True)
+        try:
+            await self.session.engine.ensure()
+        finally:
+            self._starting_engine = False
+            self._header.show_engine(self.session.status)
+
+    async def unload_engine(self) -> None:
+        """Give the model's memory back."""
+        self.attempt(self.session.engine.unload())
+
+    def attempt(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something that may fail in a way the user can mend; the failure is shown and the app lives on."""
+        self.run_worker(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, object]) -> None:
+        try:
+            await work
+        except WorkbenchError as error:
+            self.show_error(error)
+
+    def show_error(self, error: WorkbenchError) -> None:
+        """What went wrong and what to do about it, to be read and copied."""
+        from screens.dialogs import ErrorDialog
+
+        self.push_screen(ErrorDialog(error))
+
+    # -- what the watch has seen ----------------------------------------------------------------------------------
+
+    def _seen(self, message: Message) -> None:
+        """Something changed outside: show it in the frame, and hand it to the pane in front."""
+        session = self.session
+        match message:
+            case StatusChanged():
+                self._header.show_engine(session.status, starting=self._starting_engine)
+                self._show_run()
+            case JournalGrew():
+                self._show_run()
+            case SampleTaken():
+                self._header.show_memory(session.gpus, session.host)
+        self._tell(message)
+
+    def _show_run(self) -> None:
+        status, summary = self.session.status, self.session.summary
+        if status is None or status.run is None or summary is None:
+            self._run_bar.remove_class("-live")
+        else:
+            self._run_bar.add_class("-live")
+            self._run_bar.show(summary, status.progress)
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _tell(self, message: Message) -> None:
+        """Post to the pane in front; a hidden one reads the session when it is shown."""
+        if self.pane_in_front is not None:
+            self.pane_in_front.post_message(message)
+
+    def toggle_theme(self) -> None:
+        """Swap the light and the dark look, and keep it."""
+        self.theme = THEMES[1].name if self.theme == THEMES[0].name else THEMES[0].name
+        self.session.settings["theme"] = self.theme
+        self._save_soon()
+
+
+def run_app(home: Home) -> None:
+    """Show the workbench of ``home`` in this terminal until the user quits."""
+    WorkbenchApp(home).run()

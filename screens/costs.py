@@ -1,0 +1,193 @@
+"""What the recipe in hand costs, as the figures that the Adapter tab shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from screens.fit import Fit, judge
+from screens.session import Budget
+from screens.widgets.figures import gib
+from workbench.errors import WorkbenchError
+from workbench.estimate import Device, estimate, largest_fit
+from workbench.estimate.rules_of_thumb import rule_of_thumb
+from workbench.recipe_text import edit
+
+if TYPE_CHECKING:
+    from screens.session import Session
+    from workbench.estimate import Tracer
+    from workbench.estimate.adapter import AdapterPlan
+    from workbench.estimate.fit import Suggestion
+    from workbench.estimate.footprint import Footprint
+    from workbench.estimate.peak import Peak
+    from workbench.models.skeleton import Skeleton
+    from workbench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Figures of one recipe on one model. Sizes are bytes.
+
+    Attributes:
+        absence: why there are no figures, in words; empty where there are.
+        refusal: why PEFT would refuse the settings; then there is no plan.
+        terms: of the peak, with what the allocator holds in reserve and what the driver takes.
+        is_rough: the peak is a formula's (≈) and not that of a followed step.
+        figures: what change marks are made from.
+    """
+
+    budget: Budget
+    absence: str = ""
+    refusal: WorkbenchError | None = None
+    plan: AdapterPlan | None = None
+    base_bytes: int | None = None
+    base_words: str = ""
+    peak_bytes: int = 0
+    terms: Mapping[str, int] = field(default_factory=dict)
+    moment: str = ""
+    is_rough: bool = False
+    fit: Fit | None = None
+    memory_word: str = "VRAM"
+    warnings: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cure:
+    """A change that makes a recipe fit."""
+
+    sentence: str
+    changes: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What other settings would cost.
+
+    Attributes:
+        by_method: peak bytes of the same settings on a 16-bit, int8 and nf4 base, where they are not refused.
+        largest: the most that fits along batch, length and rank, the others as they are.
+        suggestions: single changes that make it fit, cheapest first; empty where it fits.
+    """
+
+    by_method: Mapping[str, int]
+    largest: Mapping[str, int]
+    suggestions: tuple[Cure, ...]
+    rule_of_thumb: str = ""
+
+
+def costs_of(session: Session) -> Costs:
+    """What the session's recipe costs on its model, against its budget of memory."""
+    budget, skeleton, recipe = session.budget, session.skeleton, session.recipe
+    if skeleton is None:
+        error = session.skeleton_error
+        return Costs(budget, absence=str(error) if error else f"Reading the configuration of {recipe.model.source} …")
+    device = device_of(session)
+    try:
+        priced = estimate(skeleton, recipe, device=device, traced=session.traces)
+    except WorkbenchError as error:
+        return Costs(budget, refusal=error)
+    plan, base, peak = priced.adapter, priced.base, _on(device, priced.peak)
+    fit = None if budget.free_bytes is None else judge(peak, budget.free_bytes)
+    terms = dict(peak.terms)
+    terms["reserved"] = max(0, peak.reserved_bytes - peak.allocated_bytes)
+    return Costs(
+        budget=budget,
+        plan=plan,
+        base_bytes=base.true_bytes,
+        base_words=_storage_words(recipe),
+        peak_bytes=peak.device_bytes,
+        terms=terms,
+        moment=peak.moment,
+        is_rough=peak.method == "closed-form",
+        fit=fit,
+        memory_word="VRAM" if device.kind == "cuda" else "memory",
+        warnings=_warnings(base),
+        figures={
+            "trainable": plan.trainable_parameters,
+            "file": plan.file_bytes,
+            "base": base.true_bytes,
+            "peak": peak.device_bytes,
+        },
+    )
+
+
+def outlook_of(
+    skeleton: Skeleton, recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
+) -> Outlook:
+    """What other settings would cost; some hundred predictions, so it belongs into a thread."""
+    rule = rule_of_thumb(skeleton)
+    peaks = {label: peak_of(skeleton, recipe, device, traced, changes) for label, changes in _METHODS.items()}
+    by_method = {label: peak.device_bytes for label, peak in peaks.items() if peak is not None}
+    words = rule.label if rule else ""
+    if free_bytes is None:
+        return Outlook(by_method, {}, (), words)
+    largest = largest_fit(skeleton, recipe, free_bytes, device=device, traced=traced)
+    sizes = {"batch": largest.batch, "length": largest.length, "r": largest.r}
+    cures = estimate(skeleton, recipe, free_bytes=free_bytes, device=device, traced=traced).suggestions
+    return Outlook(
+        by_method=by_method,
+        largest={name: value for name, value in sizes.items() if value is not None},
+        suggestions=tuple(_cure(suggestion) for suggestion in cures),
+        rule_of_thumb=words,
+    )
+
+
+def device_of(session: Session) -> Device:
+    """The device that the engine would use, as far as the terminal can see it."""
+    from workbench.gpu import computes_bfloat16
+
+    gpu = next(iter(session.gpus), None)
+    kind: Literal["cuda", "cpu"] = "cuda" if gpu is not None or session.host is None else "cpu"
+    return Device(kind, bfloat16=(kind == "cuda" and gpu is None) or computes_bfloat16(gpu))
+
+
+_METHODS = {
+    "LoRA-16": {"quantization.method": "none"},
+    "int8": {"quantization.method": "int8"},
+    "QLoRA": {"quantization.method": "nf4"},
+}
+
+
+def peak_of(
+    skeleton: Skeleton,
+    recipe: Recipe,
+    device: Device,
+    traced: Tracer | None = None,
+    changes: Mapping[str, object] | None = None,
+) -> Peak | None:
+    """The predicted peak of a recipe, changed or not; None where the settings are refused for this model."""
+    try:
+        return _on(device, estimate(skeleton, edit(recipe, changes or {}), device=device, traced=traced).peak)
+    except WorkbenchError:
+        return None
+
+
+def _on(device: Device, peak: Peak) -> Peak:
+    """A processor has neither a driver's context nor an allocator that holds memory back."""
+    if device.kind == "cuda":
+        return peak
+    return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})
+
+
+def _cure(suggestion: Suggestion) -> Cure:
+    label = suggestion.label[:1].upper() + suggestion.label[1:]
+    return Cure(
+        f"{label} makes it fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.", suggestion.changes
+    )
+
+
+def _storage_words(recipe: Recipe) -> str:
+    quantization = recipe.quantization
+    if quantization.method == "none":
+        return "not quantised"
+    double = quantization.double_quant and quantization.method in ("nf4", "fp4")
+    return f"{quantization.method}, double" if double else quantization.method
+
+
+def _warnings(base: Footprint) -> tuple[str, ...]:
+    if not base.not_quantised:
+        return ()
+    names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))
+    return (f"{gib(base.not_quantised_bytes)} stay in 16 bits: {names} cannot be quantised.",)

@@ -1,0 +1,170 @@
+"""Questions and answers over a screen: choose one of a few, type a line, read an error to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from textual import events, on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalGroup, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from screens.widgets.plain import plain, plain_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from workbench.errors import WorkbenchError
+
+Answer = TypeVar("Answer")
+
+_STYLES = """
+Dialog { align: center middle; background: $background 60%; }
+Dialog > VerticalGroup {
+    width: 72; max-width: 94%; max-height: 90%;
+    border: round $border; background: $surface; padding: 1 2;
+    border-title-style: bold; border-title-color: $foreground;
+}
+Dialog VerticalScroll { height: auto; max-height: 14; margin-bottom: 1; }
+Dialog Horizontal { height: auto; align-horizontal: right; }
+Dialog Button { margin-left: 1; min-width: 8; }
+Dialog .problem { color: $error; height: auto; }
+"""
+
+
+class Dialog(ModalScreen[Answer | None], Generic[Answer]):
+    """A box in the middle of the screen; ``escape`` closes it with no answer."""
+
+    DEFAULT_CSS = _STYLES
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "Back", id="dialog.close", tooltip="Close without an answer"),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer: a letter that gives it at once, its words, and the value that comes back."""
+
+    key: str
+    label: str
+    value: str
+
+
+class ChoiceDialog(Dialog[str]):
+    """A question with a few answers; the first one has the focus."""
+
+    def __init__(self, title: str, text: str, choices: Sequence[Choice]) -> None:
+        super().__init__()
+        self._title = plain(title)
+        self._text = text
+        self._choices = tuple(choices)
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = plain_content(self._title).markup
+            with VerticalScroll(can_focus=False):
+                yield Static(plain_content(self._text, lines=True))
+            with Horizontal():
+                for index, choice in enumerate(self._choices):
+                    label = plain_content(f"{choice.label} ({choice.key})")
+                    yield Button(
+                        label, id=f"choice-{index}", compact=True, variant="primary" if index == 0 else "default"
+                    )
+
+    def on_mount(self) -> None:
+        self.query(Button).first().focus()
+
+    def on_key(self, event: events.Key) -> None:
+        for choice in self._choices:
+            if event.character and event.character.lower() == choice.key:
+                event.stop()
+                self.dismiss(choice.value)
+
+    @on(Button.Pressed)
+    def _chosen(self, event: Button.Pressed) -> None:
+        self.dismiss(self._choices[int(str(event.button.id).removeprefix("choice-"))].value)
+
+
+class LineDialog(Dialog[str]):
+    """One line of text: a path, an expression, an amount of memory."""
+
+    def __init__(self, title: str, text: str, value: str = "", placeholder: str = "") -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._value = value
+        self._placeholder = placeholder
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = plain_content(self._title).markup
+            yield Static(plain_content(self._text, lines=True))
+            yield Input(self._value, placeholder=self._placeholder, compact=True)
+
+    @on(Input.Submitted)
+    def _typed(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
+class ErrorDialog(Dialog[None]):
+    """What went wrong, to its end, and what to do. ``c`` copies it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "close", "Back", id="error.close"),
+        Binding("c", "copy", "Copy", id="error.copy", tooltip="Copy the text to the clipboard of this terminal"),
+    ]
+
+    def __init__(self, error: WorkbenchError) -> None:
+        super().__init__()
+        self._error = error
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "That did not work"
+            with VerticalScroll():
+                yield Static(plain_content(self._error.message, lines=True))
+                if self._error.cure:
+                    yield Static(plain_content(f"\n{self._error.cure}", "bold", lines=True))
+            with Horizontal():
+                yield Button("Copy (c)", id="copy", compact=True)
+                yield Button("Back (Esc)", id="close", compact=True, variant="primary")
+
+    def on_mount(self) -> None:
+        self.query_one("#close", Button).focus()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(plain(self._error, lines=True))
+        self.notify("Copied.", timeout=2)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+    @on(Button.Pressed, "#close")
+    def _close(self) -> None:
+        self.action_close()
+
+
+LEAVE, STOP, STAY = "leave", "stop", "stay"
+
+
+def quit_dialog(run: str) -> ChoiceDialog:
+    """Quitting while a run is live: nothing is lost unless asked for."""
+    return ChoiceDialog(
+        f"{run} is still training",
+        "It goes on without this terminal: start loraworkbench again to watch it.",
+        (
+            Choice("l", "Leave it running", LEAVE),
+            Choice("s", "Stop and save", STOP),
+            Choice("y", "Stay", STAY),
+        ),
+    )

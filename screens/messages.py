@@ -1,0 +1,74 @@
+"""What the app tells the screens. A flood of them keeps only the newest, except of journal events, which all count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from workbench.engine.protocol import EngineStatus
+    from workbench.gpu import GpuSample, HostSample
+    from workbench.models.skeleton import Skeleton
+    from workbench.recipe import Recipe
+    from workbench.runs.journal import Event
+
+
+class _Newest(Message, bubble=False):
+    """Replaces one of its kind that still waits."""
+
+    def can_replace(self, message: Message) -> bool:
+        return type(message) is type(self)
+
+
+class RecipeChanged(_Newest):
+    """The recipe in hand is another one."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+
+class SkeletonChanged(_Newest):
+    """The module tree of the recipe's model arrived (or went: None while another one is on its way)."""
+
+    def __init__(self, skeleton: Skeleton | None) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+
+
+class StatusChanged(_Newest):
+    """The engine is in another state than a second ago; None where none answers."""
+
+    def __init__(self, status: EngineStatus | None) -> None:
+        super().__init__()
+        self.status = status
+
+
+class SampleTaken(_Newest):
+    """The hardware was read, as it is each second. ``gpus`` is empty on a machine without one."""
+
+    def __init__(self, gpus: tuple[GpuSample, ...], host: HostSample | None) -> None:
+        super().__init__()
+        self.gpus = gpus
+        self.host = host
+
+
+class JournalGrew(Message, bubble=False):
+    """New events of the live run, in order. ``run`` is its id.
+
+    A screen that is shown later reads the journal itself and leaves out events whose ``seq`` it has.
+    """
+
+    def __init__(self, run: str, events: list[Event]) -> None:
+        super().__init__()
+        self.run = run
+        self.events = events
+
+
+class RunSelected(_Newest):
+    """A run was picked in the history; ``run`` is its id."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run

@@ -1,0 +1,165 @@
+"""What all screens share: the recipe in hand, the engine, and the last that was heard of it. No widgets in here."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+    from workbench.data.facts import DataFacts, Example
+    from workbench.engine.protocol import EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.errors import WorkbenchError
+    from workbench.estimate import TraceStore
+    from workbench.gpu import GpuSample, HostSample
+    from workbench.models.skeleton import Skeleton
+    from workbench.paths import Home
+    from workbench.recipe import ModelSection, Recipe
+    from workbench.runs.folder import RunSummary
+
+
+class Engine(Protocol):
+    """The engine as screens see it: :class:`workbench.engine.client.EngineClient`, and a way to start it.
+
+    Every method but ``ensure`` raises :class:`~workbench.errors.WorkbenchError` of kind ``engine_gone`` where no
+    engine runs.
+    """
+
+    async def ensure(self) -> None:
+        """Start the engine's process if none runs, and wait until it answers."""
+
+    async def status(self) -> EngineStatus: ...
+
+    async def train(self, recipe: Recipe) -> str: ...
+
+    async def stop(self, *, save: bool = True) -> None: ...
+
+    def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]: ...
+
+    async def cancel(self) -> None: ...
+
+    def fetch(self, model: ModelSection) -> AsyncIterator[Progress]: ...
+
+    async def tree(self, model: ModelSection) -> Skeleton: ...
+
+    def facts(self, recipe: Recipe, *, fetch: bool = False, show: int = 3) -> AsyncGenerator[Progress | DataFacts]: ...
+
+    async def examples(self, recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]: ...
+
+    async def unload(self) -> None: ...
+
+    async def shutdown(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The memory that a run may take, in bytes; None where it is not known yet."""
+
+    label: str
+    free_bytes: int | None
+    total_bytes: int | None
+
+
+class Session:
+    """The state of one terminal. The app writes it, screens read it.
+
+    ``recipe`` is there once :meth:`load` has run, which is before the first screen is mounted.
+    """
+
+    def __init__(self, home: Home, engine: Engine) -> None:
+        self.home = home
+        self.engine = engine
+        self.recipe: Recipe
+        self.skeleton: Skeleton | None = None
+        self.skeleton_error: WorkbenchError | None = None
+        self.status: EngineStatus | None = None
+        self.summary: RunSummary | None = None
+        self.gpus: tuple[GpuSample, ...] = ()
+        self.host: HostSample | None = None
+        self.settings: dict[str, Any] = {}
+        self.typed_budget: int | None = None
+        self.counted: tuple[object, DataFacts] | None = None
+
+    def load(self) -> None:
+        """Read what the last terminal left. Imports pydantic, so it runs after the first frame."""
+        from workbench.recipe import Recipe
+        from workbench.recipe_text import RecipeError, parse
+
+        self.settings = _read_settings(self.home)
+        try:
+            self.recipe = parse(self.settings.get("recipe") or {})
+        except RecipeError:  # of an older version: start anew rather than not at all
+            self.settings.pop("recipe")
+            self.recipe = Recipe()
+
+    @cached_property
+    def traces(self) -> TraceStore:
+        """Followed training steps: those that come with the package, and those that were made here."""
+        from workbench.estimate import TraceStore
+
+        return TraceStore(self.home.cache / "traces")
+
+    def facts_of(self, recipe: Recipe) -> DataFacts | None:
+        """The newest facts of a recipe's data, if they were counted for just this."""
+        return self.counted[1] if self.counted and self.counted[0] == counted_for(recipe) else None
+
+    def edit(self, changes: Mapping[str, Any]) -> None:
+        """Change the recipe at dotted keys.
+
+        Raises:
+            RecipeError: with every mistake in it; the recipe stays as it was.
+        """
+        from workbench.recipe_text import edit
+
+        self.recipe = edit(self.recipe, changes)
+        self.settings["recipe"] = self.recipe.as_dict()
+
+    @property
+    def budget(self) -> Budget:
+        """The memory that a run may take: what was typed, else what is free on the GPU, else on the host."""
+        if self.typed_budget is not None:
+            return Budget("your limit", self.typed_budget, self.typed_budget)
+        # What the engine itself holds is given back before a run, or is the very base that it needs.
+        own = self.status.reserved if self.status is not None else 0
+        if gpu := next((gpu for gpu in self.gpus if gpu.free_bytes is not None and gpu.total_bytes), None):
+            return Budget("VRAM", min((gpu.free_bytes or 0) + own, gpu.total_bytes or 0), gpu.total_bytes)
+        if self.host is not None and not self.gpus:
+            return Budget("host memory, no GPU", self.host.available_bytes + own, self.host.total_bytes)
+        return Budget("memory", None, None)
+
+    @property
+    def model_chosen(self) -> bool:
+        """Whether somebody has picked a model or changed anything, now or before."""
+        return "recipe" in self.settings
+
+    @property
+    def is_live(self) -> bool:
+        """A run is going on."""
+        return self.status is not None and self.status.run is not None
+
+    def save(self) -> None:
+        """Keep recipe, tab and theme for the next terminal; another process sees the old file or the new one."""
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        new = self.home.settings.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps(self.settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        new.replace(self.home.settings)
+
+
+def counted_for(recipe: Recipe) -> object:
+    """What the facts of a data set depend on."""
+    return recipe.model, recipe.data, recipe.training.per_device_train_batch_size
+
+
+def _read_settings(home: Home) -> dict[str, Any]:
+    """The settings; none where the file is missing or not what was written."""
+    try:
+        data = json.loads(home.settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

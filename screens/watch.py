@@ -1,0 +1,96 @@
+"""What goes on outside the terminal (the engine, the live run, the hardware): read, kept in the session, passed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from screens.messages import JournalGrew, SampleTaken, StatusChanged
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from textual.message import Message
+
+    from screens.session import Session
+    from workbench.engine.protocol import EngineStatus
+    from workbench.gpu import HardwareSampler
+    from workbench.runs.folder import RunSummary
+    from workbench.runs.journal import JournalReader
+
+STATUS_SECONDS = 1.0
+JOURNAL_SECONDS = 0.5
+SAMPLE_SECONDS = 1.0
+
+
+class Watch:
+    """Keeps the session up to date. Each of its three coroutines runs until it is cancelled.
+
+    Args:
+        session: where the newest is kept.
+        tell: takes each change, after it was kept.
+    """
+
+    def __init__(self, session: Session, tell: Callable[[Message], None]) -> None:
+        self._session = session
+        self._tell = tell
+        self._run: str | None = None
+        self._journal: JournalReader | None = None
+
+    async def engine(self) -> None:
+        """Ask for the engine's state each second; only what differs is passed on."""
+        while True:
+            try:
+                status = await self._session.engine.status()
+            except WorkbenchError:
+                status = None
+            if status != self._session.status:
+                self._session.status = status
+                if status is not None and status.run is not None and status.run != self._run:
+                    self._journal, self._session.summary = await asyncio.to_thread(_open, self._session, status)
+                self._run = status.run if status is not None else None
+                self._tell(StatusChanged(status))
+            await asyncio.sleep(STATUS_SECONDS)
+
+    async def journal(self) -> None:
+        """Read what the live run has added; once more after its end, so that its last events are not missed."""
+        while True:
+            reader, summary = self._journal, self._session.summary
+            if reader is not None and summary is not None:
+                is_over = self._run is None
+                events = await asyncio.to_thread(reader.read)
+                if reader is self._journal:
+                    for event in events:
+                        summary.add(event)
+                    if events:
+                        self._tell(JournalGrew(summary.id, events))
+                    if is_over:
+                        self._journal = None
+            await asyncio.sleep(JOURNAL_SECONDS)
+
+    async def hardware(self) -> None:
+        """Read GPUs and host each second."""
+        sampler = await asyncio.to_thread(_make_sampler)
+        while True:
+            engine = self._session.status.pid if self._session.status is not None else None
+            gpus, host = await asyncio.to_thread(sampler.sample, engine)
+            self._session.gpus, self._session.host = tuple(gpus), host
+            self._tell(SampleTaken(self._session.gpus, host))
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+
+def _open(session: Session, status: EngineStatus) -> tuple[JournalReader, RunSummary]:
+    """The journal of the live run, from its start, and the summary that it is added up in."""
+    from workbench.runs.folder import RunSummary
+    from workbench.runs.journal import JournalReader
+
+    run = str(status.run)
+    folder = Path(status.run_folder) if status.run_folder else session.home.runs / run
+    return JournalReader(folder / "journal.jsonl"), RunSummary(run)
+
+
+def _make_sampler() -> HardwareSampler:
+    from workbench.gpu import HardwareSampler
+
+    return HardwareSampler()

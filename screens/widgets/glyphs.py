@@ -1,0 +1,69 @@
+"""Characters that bars and marks are drawn with, and their ASCII forms for terminals that are not UTF-8."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """One set of characters; every one is one cell wide."""
+
+    full: str
+    empty: str
+    left: str
+    right: str
+    dot: str
+    ring: str
+    half: str
+    on: str
+    off: str
+    checked: str
+    unchecked: str
+    up: str
+    down: str
+    opened: str
+    closed: str
+    pointer: str
+    separator: str
+    limit: str
+    terms: tuple[str, ...]
+    eighths: bool
+
+
+UNICODE = Glyphs(
+    full="█", empty="─", left="▕", right="▏", dot="●", ring="○", half="◐", on="●", off="○", checked="☑", unchecked="☐",
+    up="▲", down="▼", opened="▾", closed="▸", pointer="❯", separator="·", limit="┃",
+    terms=("█", "▓", "▒"), eighths=True,
+)  # fmt: skip
+ASCII = Glyphs(
+    full="#", empty="-", left="[", right="]", dot="*", ring="o", half="~", on="*", off=".", checked="x", unchecked="_",
+    up="^", down="v", opened="-", closed="+", pointer=">", separator="-", limit="|",
+    terms=("#", "=", "+"), eighths=False,
+)  # fmt: skip
+
+
+def speaks_unicode(environ: Mapping[str, str]) -> bool:
+    """Whether the locale that the terminal was started with is a UTF-8 one."""
+    chosen = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "")
+    return "utf" in chosen.lower()
+
+
+def unicode_terminal() -> bool:
+    """Whether this process's terminal shows more than ASCII."""
+    return speaks_unicode(os.environ)
+
+
+GLYPHS = UNICODE if unicode_terminal() else ASCII
+ENTER = "⏎" if unicode_terminal() else "Enter"
+"""How the footer writes the key of the primary action."""
+
+
+def bar(fraction: float, width: int, glyphs: Glyphs = GLYPHS) -> str:
+    """A bar of ``width`` cells, filled from the left to an eighth of a cell; blanks where it is empty."""
+    filled = min(max(fraction, 0.0), 1.0) * width
+    whole = int(filled)
+    rest = _EIGHTHS[int((filled - whole) * 8)] if glyphs.eighths else ""
+    return (glyphs.full * whole + rest.strip()).ljust(width, " " if glyphs.eighths else glyphs.empty)[:width]

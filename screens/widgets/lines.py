@@ -1,0 +1,87 @@
+"""A block of text lines of which only those that differ are made and painted anew: for figures that move with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from textual.content import Content, Span
+from textual.geometry import Region, Size
+from textual.strip import Strip
+from textual.visual import Visual
+from textual.widget import Widget
+
+# Textual compares contents by their text alone; a line in another colour is another line here.
+_Key = tuple[str, tuple[Span, ...]]
+
+
+class Lines(Widget):
+    """Lines of content, wrapped to the width. A subclass calls :meth:`set_lines` with all of them each time."""
+
+    auto_links = False
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self._lines: Sequence[Content] = ()
+        self._wrapped: dict[_Key, list[Strip]] = {}
+        self._painted: list[Strip] = []
+
+    def set_lines(self, lines: Sequence[Content]) -> None:
+        """Show these lines. The widget is laid out anew, which is dear, only where they have no room."""
+        self._lines = lines
+        if not self.size.width:
+            self.refresh(layout=True)
+            return
+        before = self._painted
+        self._paint()
+        blank = Strip.blank(self.size.width)
+        regions = [
+            Region(0, y, self.size.width, 1)
+            for y, (old, new) in enumerate(zip_longest(before, self._painted, fillvalue=blank))
+            if old is not new
+        ]
+        if len(self._painted) > self.size.height:
+            self.refresh(layout=True)
+        elif regions:
+            self.refresh(*regions)
+
+    @property
+    def text(self) -> str:
+        """What stands there, without styles."""
+        return "\n".join(line.plain for line in self._lines)
+
+    def _paint(self) -> None:
+        width, style = self.size.width, self.visual_style
+        known = self._wrapped
+        self._wrapped = {}
+        self._painted = []
+        for line in self._lines:
+            key = (line.plain, tuple(line.spans))
+            strips = known.get(key)
+            if strips is None:
+                strips = Visual.to_strips(self, line, width, None, style, apply_selection=False) or [Strip.blank(width)]
+            self._wrapped[key] = strips
+            self._painted += strips
+
+    # -- what Textual asks for ------------------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        if not self._painted and self._lines:
+            self._paint()
+        if y < len(self._painted):
+            return self._painted[y]
+        return Strip.blank(self.size.width, self.visual_style.rich_style)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return sum(line.get_height(self.styles, width) for line in self._lines)
+
+    def notify_style_update(self) -> None:
+        self._forget()
+        super().notify_style_update()
+
+    def _on_resize(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._wrapped = {}
+        self._painted = []

@@ -1,0 +1,153 @@
+"""The loss of one run or of several over their steps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.style import Style
+from textual.strip import Strip
+
+from screens.widgets.glyphs import GLYPHS, Glyphs
+from screens.widgets.plain import plain
+from screens.widgets.plot import BRAILLE, CLOUD, LEVELS, Frame, Row, draw
+from screens.widgets.quiet import UNSTYLED, Piece, Quiet, strip_of
+from screens.widgets.scale import nice_ticks, short_number, steps_shown
+from screens.widgets.series import Series
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the chart. With ``marked`` each point is marked and the line is only hinted at."""
+
+    label: str
+    series: Series
+    marked: bool = False
+
+
+class LossChart(Quiet):
+    """Curves on common axes, in braille, with a legend; plain ASCII where the terminal is not UTF-8.
+
+    Several points that share a column are drawn as their mean, with a faint cloud from the least to the greatest.
+    """
+
+    # A fast run changes a third of the lines at each look: more often costs the wire and tells the eye nothing.
+    REDRAWS_A_SECOND = 1
+    COMPONENT_CLASSES = {  # noqa: RUF012
+        "loss-chart--axis",
+        "loss-chart--cloud",
+        *(f"loss-chart--curve-{index}" for index in range(6)),
+    }
+    DEFAULT_CSS = """
+    LossChart { height: 1fr; min-height: 5; }
+    LossChart > .loss-chart--axis { color: $text-muted; }
+    LossChart > .loss-chart--cloud { color: $text-accent 30%; }
+    LossChart > .loss-chart--curve-0 { color: $text-accent; }
+    LossChart > .loss-chart--curve-1 { color: $text-success; text-style: bold; }
+    LossChart > .loss-chart--curve-2 { color: $text-warning; }
+    LossChart > .loss-chart--curve-3 { color: $text-error; }
+    LossChart > .loss-chart--curve-4 { color: $text-primary; }
+    LossChart > .loss-chart--curve-5 { color: $text-secondary; }
+    """
+
+    def __init__(self, *, glyphs: Glyphs = GLYPHS, **names: str | None) -> None:
+        super().__init__(**names)
+        self._ascii = not glyphs.eighths
+        self._curves: Sequence[Curve] = ()
+        self._end = 0.0
+        self._nothing = ""
+
+    def show(self, curves: Iterable[Curve], *, end: float = 0, nothing: str = "") -> None:
+        """Draw these curves from now on. Their series may grow: call :meth:`changed` then.
+
+        Args:
+            curves: those without a point are left out of chart and legend.
+            end: the last step there will be; 0 while it is not known.
+            nothing: what to say while no curve has a point.
+        """
+        self._curves = tuple(curves)
+        self._end = end
+        self._nothing = nothing
+        self.changed()
+
+    def paint(self, width: int, height: int) -> Sequence[Strip]:
+        curves = [curve for curve in self._curves if curve.series]
+        if not curves:
+            lines = [Strip.blank(width)] * (height // 2)
+            return [*lines, strip_of([(plain(self._nothing).center(width), self._style("axis"))])]
+        lows, highs = zip(*(curve.series.mean_range for curve in curves), strict=True)
+        ticks = nice_ticks(min(lows), max(highs), max(3, (height - 2) // 3))
+        labels = {tick: short_number(tick) for tick in ticks}
+        margin = max(map(len, labels.values())) + 1
+        last = max(curve.series.last[0] for curve in curves if curve.series.last)
+        frame = Frame(
+            0, steps_shown(last, self._end), ticks[0], ticks[-1], max(4, width - margin - 1), max(1, height - 2)
+        )
+        drawn = draw(
+            [(curve.series, self._mark if curve.marked else "") for curve in curves],
+            frame,
+            LEVELS if self._ascii else BRAILLE,
+        )
+        return [self._legend(curves, width), *self._body(drawn, frame, labels, margin), self._steps(frame, margin)]
+
+    @property
+    def _mark(self) -> str:
+        return "o" if self._ascii else "◆"
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"loss-chart--{name}")
+
+    def _curve_style(self, index: int) -> Style:
+        return self._style(f"curve-{index % 6}")
+
+    def _legend(self, curves: Sequence[Curve], width: int) -> Strip:
+        pieces: list[Piece] = []
+        for index, curve in enumerate(curves):
+            sign = self._mark if curve.marked else ("-" if self._ascii else "━")
+            stride = f" (means of {curve.series.stride})" if curve.series.stride > 1 else ""
+            value = f" {curve.series.last[1]:.4g}" if curve.series.last else ""
+            pieces += [
+                (f"{sign} ", self._curve_style(index)),
+                (f"{plain(curve.label)}{value}{stride}", self._style("axis")),
+                ("   ", UNSTYLED),
+            ]
+        room = width - sum(cell_len(text) for text, _ in pieces[:-1])
+        return strip_of([(" " * max(0, room), UNSTYLED), *pieces[:-1]])
+
+    def _body(self, drawn: list[Row], frame: Frame, labels: dict[float, str], margin: int) -> list[Strip]:
+        marks = {frame.row(tick): label for tick, label in labels.items()}
+        bar, cross = ("|", "+") if self._ascii else ("│", "┤")
+        axis = self._style("axis")
+        styles = {owner: self._owner_style(owner) for owner in {owner for row in drawn for _, owner in row.values()}}
+        return [
+            strip_of(
+                [(marks.get(y, "").rjust(margin - 1) + " " + (cross if y in marks else bar), axis), *_run(row, styles)]
+            )
+            for y, row in enumerate(drawn)
+        ]
+
+    def _owner_style(self, owner: int) -> Style:
+        return self._style("cloud") if owner >= CLOUD else self._curve_style(owner)
+
+    def _steps(self, frame: Frame, margin: int) -> Strip:
+        text = [" "] * (margin + 1 + frame.width)
+        for tick in nice_ticks(frame.x_low, frame.x_high, max(2, frame.width // 14)):
+            label = short_number(tick)
+            at = margin + 1 + frame.column(tick)
+            start = max(margin + 1, min(at - len(label) // 2, len(text) - len(label)))
+            if tick <= frame.x_high and not "".join(text[max(0, start - 2) : start + len(label) + 1]).strip():
+                text[start : start + len(label)] = label
+        return strip_of([("".join(text), self._style("axis"))])
+
+
+def _run(row: Row, styles: dict[int, Style]) -> list[Piece]:
+    """The cells of a row, neighbours of one owner as one piece: styles, not characters, are what costs bytes."""
+    pieces: list[Piece] = []
+    text, style, held, after = "", UNSTYLED, -1, 0
+    for x in sorted(row):
+        character, owner = row[x]
+        if owner != held or x != after:
+            pieces += [(text, style), (" " * (x - after), UNSTYLED)]
+            text, style, held = "", styles[owner], owner
+        text += character
+        after = x + 1
+    return [*pieces, (text, style)]

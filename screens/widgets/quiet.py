@@ -1,0 +1,154 @@
+"""The base of all widgets that change while nobody types: only the lines that differ go over the wire."""
+
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from time import monotonic
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.content import Content
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Static
+
+from screens.widgets.pane import Pane
+from screens.widgets.plain import plain_content
+
+Piece = tuple[str, Style]
+UNSTYLED = Style()
+
+
+class Quiet(Widget):
+    """A widget painted line by line.
+
+    A subclass implements :meth:`paint` from its own data and calls :meth:`changed` when that data has changed. However
+    often that is called, the widget repaints at most :attr:`REDRAWS_A_SECOND` times a second, not at all while it
+    cannot be seen, and then sends only the lines that differ, up to the last column that does.
+    """
+
+    REDRAWS_A_SECOND: ClassVar[float] = 4
+
+    def __init__(self, **names: str | None) -> None:
+        super().__init__(**names)
+        self._lines: Sequence[Strip] | None = None
+        self._paced = Pace(self, self._repaint, self.REDRAWS_A_SECOND)
+
+    def paint(self, width: int, height: int) -> Sequence[Strip]:
+        """The content at this size, from the top; missing lines are blank, surplus ones are not shown."""
+        raise NotImplementedError
+
+    def changed(self) -> None:
+        """What is shown no longer holds."""
+        self._paced.ask()
+
+    def render_line(self, y: int) -> Strip:
+        if self._lines is None:
+            self._lines = self._painted()
+        width, base = self.size.width, self.rich_style
+        if y >= len(self._lines):
+            return Strip.blank(width, base)
+        # Neighbours of one style become one: a change of style costs more bytes than most of our words.
+        return self._lines[y].apply_style(base).adjust_cell_length(width, base).simplify()
+
+    def notify_style_update(self) -> None:
+        self._lines = None
+        super().notify_style_update()
+
+    def _on_resize(self) -> None:
+        self._lines = None
+        self.refresh()
+
+    def _on_show(self) -> None:
+        self._repaint()
+
+    def _painted(self) -> Sequence[Strip]:
+        width, height = self.size
+        return self.paint(width, height)[:height] if width and height else ()
+
+    def _repaint(self) -> None:
+        if not self.is_attached or not self.size:
+            return
+        before, self._lines = self._lines, self._painted()
+        if before is None:
+            self.refresh()
+        elif regions := [
+            Region(0, y, _last_difference(old, new), 1)
+            for y, (old, new) in enumerate(zip_longest(before, self._lines, fillvalue=Strip.blank(0)))
+            if old != new
+        ]:
+            self.refresh(*regions)
+
+
+class Words(Static):
+    """Text that is laid out and painted anew only when it differs."""
+
+    def __init__(self, **names: str | None) -> None:
+        super().__init__(markup=False, **names)
+        self._words = Content("")
+
+    def show(self, words: Content) -> None:
+        """Show this from now on."""
+        if not words.is_same(self._words):
+            self._words = words
+            self.update(words)
+
+
+def entitle(widget: Widget, title: str) -> None:
+    """Set the title in a widget's border; Textual repaints the whole widget for it, so only where it differs."""
+    content = plain_content(title)
+    if widget.border_title != content.markup:
+        widget.border_title = content  # type: ignore[assignment]
+
+
+class QuietPane(Pane):
+    """A pane whose footer is made anew, at the cost of a layout of the screen, only when other keys can be used."""
+
+    _offered: tuple[bool | None, ...] = ()
+
+    def refresh_bindings(self) -> None:
+        offered = tuple(self.check_action(binding.action.partition("(")[0], ()) for _, binding in self._bindings)
+        if offered != self._offered:
+            self._offered = offered
+            super().refresh_bindings()
+
+
+class Pace:
+    """Calls ``act`` soon after it was asked to, and at most so many times a second."""
+
+    def __init__(self, owner: Widget, act: Callable[[], None], times_a_second: float) -> None:
+        self._owner = owner
+        self._act = act
+        self._between = 1 / times_a_second
+        self._last = 0.0
+        self._timer: Timer | None = None
+
+    def ask(self) -> None:
+        if self._timer is None and self._owner.is_attached:
+            wait = max(0.001, self._last + self._between - monotonic())
+            self._timer = self._owner.set_timer(wait, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._last = monotonic()
+        self._act()
+
+
+def strip_of(pieces: Sequence[Piece]) -> Strip:
+    """One line from pieces of text, each with its style."""
+    return Strip([Segment(text, style) for text, style in pieces if text])
+
+
+def _last_difference(old: Strip, new: Strip) -> int:
+    """The column after the last one in which two lines differ."""
+    length = max(old.cell_length, new.cell_length)
+    a, b = (_cells(line) for line in (old, new))
+    if len(a) != len(b) or len(a) != length:  # wide characters: columns are not characters
+        return length
+    return next((x for x in range(length, 0, -1) if a[x - 1] != b[x - 1]), 0)
+
+
+def _cells(line: Strip) -> list[tuple[str, Style | None]]:
+    return [(character, style) for text, style, _ in line for character in text]

@@ -1,0 +1,88 @@
+"""One record of a data set: as the tokens that are fed, or turn by turn before the template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from screens.widgets.plain import plain
+from workbench.data.facts import Example
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from workbench.data.sources import Item
+
+# Beyond this a record is a document; its beginning says what it is.
+_CHARACTERS_SHOWN = 20_000
+
+TRAINED = "underline $success"
+"""How trained tokens look; the line under them serves eyes and terminals without colour."""
+MASKED = "$foreground 65%"
+
+_LOOKS = {"user": "bold $accent", "assistant": "bold $secondary", "system": "bold $warning"}
+
+
+class RecordView(VerticalScroll):
+    """The turns of a conversation, or a text; or why the record cannot be trained on."""
+
+    DEFAULT_CSS = """
+    RecordView { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
+    RecordView Static { height: auto; }
+    """
+
+    _record: Item | Example | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(markup=False)
+
+    def show(self, record: Item | Example) -> None:
+        """Show this record from its beginning: as it is fed, or before the template."""
+        if record != self._record:
+            self._say(_fed(record) if isinstance(record, Example) else _content(record))
+            self._record = record
+
+    def say(self, text: str, cure: str = "") -> None:
+        """Say this instead of a record."""
+        self._say(Content.assemble((plain(text, lines=True), ""), (f"\n\n{plain(cure, lines=True)}", "bold")))
+
+    def _say(self, content: Content) -> None:
+        self._record = None
+        self.query_one(Static).update(content)
+        self.scroll_home(animate=False)
+
+
+def _fed(example: Example) -> Content:
+    """The text of its tokens, trained ones underlined and in a colour of their own."""
+    spans = [span for span in example.spans if span[0] < _CHARACTERS_SHOWN]
+    pieces = [
+        (plain(example.text[start : min(end, _CHARACTERS_SHOWN)], lines=True), TRAINED if trained else MASKED)
+        for start, end, trained in spans
+    ]
+    cut = f"\n… {example.cut:,} tokens are cut off" if example.cut else ""
+    return Content.assemble(*pieces, (_more(example.text), ""), (cut, "bold $warning"))
+
+
+def _content(item: Item) -> Content:
+    if item.content is None:
+        return Content.assemble(("This record cannot be trained on.\n\n", "bold $error"), (plain(item.problem), ""))
+    if isinstance(item.content, str):
+        return Content(_shortened(item.content))
+    turns = []
+    for message in item.content:
+        role = message["role"]
+        turns.append(
+            Content.assemble((f"{plain(role)}\n", _LOOKS.get(role, "bold")), (_shortened(message["content"]), ""))
+        )
+    return Content("\n\n").join(turns)
+
+
+def _shortened(text: str) -> str:
+    return plain(text[:_CHARACTERS_SHOWN], lines=True) + _more(text)
+
+
+def _more(text: str) -> str:
+    return f"\n… {len(text) - _CHARACTERS_SHOWN:,} more characters" if len(text) > _CHARACTERS_SHOWN else ""

@@ -1,0 +1,59 @@
+"""The line above the footer while a run is live: ``run pirate-03 ▕██████▏ step 212/600 · loss 0.412 ↓ · …``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from screens.widgets.figures import clock, short
+from screens.widgets.glyphs import GLYPHS, bar
+from screens.widgets.plain import plain
+
+if TYPE_CHECKING:
+    from workbench.engine.protocol import Progress
+    from workbench.runs.folder import RunSummary
+
+_BAR_WIDTH, _NARROW_BAR_WIDTH = 16, 8
+
+
+class RunBar(Widget):
+    """How far the live run has come. A click opens the Train tab."""
+
+    text: reactive[Content] = reactive(Content(""))
+
+    def show(self, summary: RunSummary, progress: Progress | None) -> None:
+        """Take the figures from the journal, and from the engine while it has none yet.
+
+        Args:
+            summary: of the live run.
+            progress: what the engine is busy with.
+        """
+        separator = f" {GLYPHS.separator} "
+        fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
+        if summary.step:
+            facts = [f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"]
+            if summary.loss is not None:
+                facts.append(f"loss {summary.loss:.3f}")
+            if summary.tokens_per_second:
+                facts.append(f"{short(summary.tokens_per_second)} tok/s")
+            facts.append(f"ETA {clock(summary.eta_seconds)}")
+        else:
+            facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
+        width = _BAR_WIDTH if self.app.size.width >= 100 else _NARROW_BAR_WIDTH
+        self.text = Content.assemble(
+            ("run ", "$muted"),
+            (plain(summary.id), "bold"),
+            (f" {GLYPHS.left}", "$muted"),
+            (bar(fraction or 0.0, width), "$accent on $panel"),
+            (f"{GLYPHS.right} ", "$muted"),
+            (plain(separator.join(facts)), ""),
+        )
+
+    def render(self) -> Content:
+        return self.text
+
+    async def on_click(self) -> None:
+        await self.run_action("app.show_tab('train')")

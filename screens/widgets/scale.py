@@ -1,0 +1,46 @@
+"""Axes: where they end, and which round numbers stand on them."""
+
+import math
+from itertools import chain
+
+
+def nice_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers 1, 2, 2.5 or 5 × 10ⁿ apart that reach from ``low`` or below to ``high`` or above.
+
+    There are at most ``most`` of them, or three. The range they span changes only when the data leave it, so that a
+    chart seldom moves as a whole.
+    """
+    if high <= low:
+        pad = abs(low) / 2 or 1.0
+        low, high = low - pad, high + pad
+    rough = (high - low) / max(1, most - 1)
+    decade = 10.0 ** math.floor(math.log10(rough))
+    for step in chain.from_iterable((f * d for f in (1, 2, 2.5, 5)) for d in (decade, decade * 10, decade * 100)):
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if last - first + 1 <= max(3, most):
+            return [index * step for index in range(first, last + 1)]
+    raise AssertionError("a step a hundred times the range always fits")
+
+
+def steps_shown(last: float, end: float) -> float:
+    """How far the axis of steps reaches while a run is under way: the next of 10, 20, 50, 100, … that holds ``last``,
+    but never past the known ``end`` (0: not known). It jumps seldom, and the curve fills a good part of it."""
+    if end and last >= end:
+        return last
+    decade = 10.0 ** max(1, math.floor(math.log10(max(last, 1.0))))
+    reach = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= last)
+    return min(reach, end) if end else reach
+
+
+def short_number(value: float) -> str:
+    """At most six characters or so: ``0.25``, ``12.5``, ``1.2k``, ``3M``, ``2e-4``."""
+    size = abs(value)
+    if size < 1e-12:
+        return "0"
+    if size < 1e-3:
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= factor * 0.99995:
+            return f"{value / factor:.3g}{suffix}"
+    return f"{value:.3g}"

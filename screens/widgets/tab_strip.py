@@ -1,0 +1,36 @@
+"""The seven tabs on one line, with the digit that opens each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.style import Style
+from textual.widget import Widget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class TabStrip(Widget):
+    """One line that stands still; Textual's ``Tabs`` take two and slide, and 24 lines are few and SSH is slow."""
+
+    auto_links = False
+    active: reactive[str] = reactive("")
+
+    def __init__(self, names: Sequence[tuple[str, str]], **arguments: str) -> None:
+        """Args:
+        names: (id, label) of each tab in order.
+        """
+        super().__init__(**arguments)
+        self._names = tuple(names)
+
+    def render(self) -> Content:
+        return Content("").join(
+            Content.assemble(
+                (f" {number} ", "bold $accent on $panel" if name == self.active else "$muted"),
+                (f"{label} ", "bold $foreground on $panel" if name == self.active else ""),
+            ).stylize(Style.from_meta({"@click": f"app.show_tab('{name}')"}))
+            for number, (name, label) in enumerate(self._names, 1)
+        )

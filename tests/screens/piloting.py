@@ -1,0 +1,92 @@
+"""The app under a test's hand: opened on an empty home with a scripted engine, and waited for by conditions."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from screens.app import WorkbenchApp
+from screens.widgets.pane import Pane
+from tests.screens.scripted import ScriptedEngine
+from workbench.paths import Home
+
+WIDE = (120, 40)
+NARROW = (80, 24)
+
+
+@dataclass
+class Opened:
+    """A running app and what drives it."""
+
+    app: WorkbenchApp
+    pilot: Pilot[None]
+    engine: ScriptedEngine
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something holds; at most some seconds.
+
+        Raises:
+            AssertionError: it never does.
+        """
+        for _ in range(400):
+            if condition():
+                return
+            await self.pilot.pause(0.025)
+        raise AssertionError(f"never happened: {what}")
+
+    async def at_rest(self, seconds: float = 2.0) -> None:
+        """Wait until nothing has changed on the screen for some seconds: no mark of a change, no figure on its way.
+
+        Raises:
+            AssertionError: it never comes to rest.
+        """
+        words, unchanged = "", 0.0
+        for _ in range(200):
+            before, words = words, self.words
+            unchanged = unchanged + 0.1 if words == before else 0.0
+            if unchanged >= seconds:
+                return
+            await self.pilot.pause(0.1)
+        raise AssertionError("the screen never came to rest")
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def tab(self, name: str) -> Pane:
+        """Open a tab as its command does, and wait for it."""
+        await self.app.action_show_tab(name)
+        await self.until(lambda: self.app.pane_in_front is not None and self.app.pane_in_front.id == name, name)
+        await self.pilot.pause()
+        assert self.app.pane_in_front is not None
+        return self.app.pane_in_front
+
+    @property
+    def words(self) -> str:
+        """All that stands on the screen, line by line."""
+        return "\n".join("".join(segment.text for segment in strip) for strip in self._strips())
+
+    def _strips(self) -> list[list[object]]:
+        width, height = self.app.size
+        compositor = self.app.screen._compositor
+        return [list(strip) for strip in compositor.render_strips()][:height] if width else []
+
+
+@asynccontextmanager
+async def opened(
+    root: Path, *, size: tuple[int, int] = WIDE, engine: ScriptedEngine | None = None
+) -> AsyncIterator[Opened]:
+    """The app with its first tab in front, blind to the hardware of the machine that tests."""
+    home = Home(root)
+    scripted = engine or ScriptedEngine(home)
+    app = WorkbenchApp(home, scripted)
+    app.sample_hardware = False
+    app.follow_steps = False
+    async with app.run_test(size=size) as pilot:
+        opened = Opened(app, pilot, scripted)
+        await opened.until(lambda: app.pane_in_front is not None, "the first tab")
+        await opened.until(lambda: app.session.status is not None or not scripted.running, "the engine's state")
+        await pilot.pause()
+        yield opened

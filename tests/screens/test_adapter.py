@@ -1,0 +1,238 @@
+"""Adapter: the form and its costs."""
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input, Static
+
+from screens.adapter import parse_memory
+from screens.costs import costs_of, device_of, outlook_of
+from screens.widgets.cost_panel import CHANGE_SECONDS, CostPanel
+from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
+from screens.widgets.knob_row import KnobRow
+from screens.widgets.stacked_bar import legend, stacked_bar
+from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from workbench.estimate.step import Device
+from workbench.gpu import GpuSample, HostSample
+from workbench.models.catalog import catalog_skeleton
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+
+GIB = 2**30
+
+
+def gpu(gib: int) -> GpuSample:
+    return GpuSample(0, "NVIDIA GeForce RTX 4090", gib * GIB, 0, gib * GIB)
+
+
+def costs(screen: Opened) -> str:
+    return screen.app.query_one(CostPanel).text
+
+
+async def shown(screen: Opened, gib: int = 24) -> None:
+    screen.app.session.gpus = (gpu(gib),)
+    await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
+    await screen.tab("adapter")
+
+
+def row(screen: Opened, name: str) -> KnobRow:
+    return screen.app.query_one(f"#{name}", KnobRow)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_an_arrow_turns_the_rank_and_the_figures_move_and_say_how(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(tmp_path, size=size) as screen:
+        await shown(screen)
+        assert "4,884,480" in costs(screen)
+        assert "3.50 %" in costs(screen)
+        await screen.press("right")
+        assert screen.app.session.recipe.adapter.r == 32
+        assert "9,768,960" in costs(screen)
+        assert "▲ ×2" in costs(screen)
+        await screen.pilot.pause(CHANGE_SECONDS + 0.2)
+        assert "▲" not in costs(screen)
+        await screen.press("left", "left")
+        assert "2,442,240" in costs(screen)
+        assert "▼" in costs(screen)
+
+
+async def test_shift_and_an_arrow_move_by_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.press("shift+right")
+        assert screen.app.session.recipe.adapter.r == 17
+        assert screen.app.session.recipe.adapter.lora_alpha == 34
+
+
+async def test_enter_opens_the_field_and_each_key_counts(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.press("enter", "4")
+        assert screen.app.session.recipe.adapter.r == 4
+        await screen.press("8")
+        assert screen.app.session.recipe.adapter.r == 48
+        await screen.press("enter")
+        assert not row(screen, "rank-r").is_editing
+        assert row(screen, "rank-r").has_focus
+        await screen.press("2")
+        await screen.until(lambda: screen.app.pane_in_front.id == "architecture", "digits are tabs again")  # type: ignore[union-attr]
+
+
+async def test_a_mistake_stands_at_the_field_and_what_was_typed_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.press("enter", *"0")
+        rank = row(screen, "rank-r")
+        assert rank.problem == "given is 0; allowed is a whole number from 1 to 8192."
+        assert rank.query_one(Input).value == "0"
+        assert screen.app.session.recipe.adapter.r == 16
+        await screen.press("enter")
+        assert rank.is_editing
+        await screen.press("backspace", "8")
+        assert (rank.problem, screen.app.session.recipe.adapter.r) == ("", 8)
+        await screen.press("escape")
+        assert not rank.is_editing
+
+
+async def test_a_choice_that_excludes_another_is_refused_at_its_row(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        variant = row(screen, "variant")
+        variant.focus()
+        await screen.press("right", "right", "right")
+        assert "needs them unquantised" in variant.problem
+        assert screen.app.session.recipe.adapter.use_dora
+        await screen.press("left")
+        assert variant.problem == ""
+        assert screen.app.session.recipe.adapter.use_rslora
+
+
+async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.press("down", "down")
+        assert "adapter.lora_dropout" in str(screen.app.query_one("#adapter-help", Static).content)
+        await screen.press("end")
+        assert row(screen, "seed").has_focus
+        await screen.press("home")
+        assert row(screen, "rank-r").has_focus
+
+
+async def test_the_mouse_sets_a_value(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        line = row(screen, "base").render().plain
+        await screen.pilot.click("#base", offset=(line.index("int8") + 1, 0))
+        await screen.pilot.pause()
+        assert screen.app.session.recipe.quantization.method == "int8"
+        assert row(screen, "base").has_focus
+
+
+async def test_a_misfit_names_its_cure_and_one_key_takes_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        screen.app.set_recipe(
+            {
+                "model.source": "Qwen/Qwen2.5-7B-Instruct",
+                "data.max_length": 4096,
+                "training.per_device_train_batch_size": 16,
+            }
+        )
+        await screen.until(lambda: "F does so." in costs(screen), "the cure")
+        assert "does not fit: 24.0 GiB free" in costs(screen)
+        before = screen.app.session.recipe.training.effective_batch
+        await screen.press("F")
+        await screen.until(lambda: "fits: 24.0 GiB free" in costs(screen), "the fit")
+        recipe = screen.app.session.recipe
+        assert recipe.training.per_device_train_batch_size < 16
+        assert recipe.training.effective_batch == before
+
+
+async def test_other_ways_and_the_largest_that_fits_come_a_moment_later(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.until(lambda: "largest that fits" in costs(screen), "the outlook")
+        assert "as LoRA-16" in costs(screen)
+        assert "QLoRA" in costs(screen)
+
+
+async def test_memory_can_be_typed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        await screen.press("m", *"1 GB", "enter")
+        await screen.until(lambda: "0.93 GiB free (your limit)" in costs(screen), "the limit")
+        await screen.press("m", *["backspace"] * 10, "enter")
+        await screen.until(lambda: "24.0 GiB free (VRAM)" in costs(screen), "the GPU again")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24 GB", 24 * 10**9),
+        ("24", 24 * 10**9),
+        ("22.5 GiB", int(22.5 * GIB)),
+        ("22,5gib", int(22.5 * GIB)),
+        ("", None),
+    ],
+)
+def test_amounts_of_memory(text: str, size: int | None) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["lots", "-3 GB", "nan", "1e30", "0"])
+def test_what_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_memory(text)
+
+
+async def test_a_machine_without_a_gpu_shows_host_memory_and_says_so(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.app.session.host = HostSample(1.0, 16 * GIB, 4 * GIB, 12 * GIB)
+        await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
+        await screen.tab("adapter")
+        assert "memory peak" in costs(screen)
+        assert "12.0 GiB free (host memory, no GPU)" in costs(screen)
+        assert device_of(screen.app.session).kind == "cpu"
+        assert "CUDA" not in costs(screen)
+
+
+async def test_the_terms_add_up_to_the_peak(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        screen.app.set_recipe({"adapter.r": 8})
+        told = costs_of(screen.app.session)
+        assert sum(told.terms.values()) == told.peak_bytes
+        assert told.plan is not None
+        assert told.figures["trainable"] == told.plan.trainable_parameters
+
+
+def test_a_suggestion_really_fits() -> None:
+    skeleton = catalog_skeleton("Qwen/Qwen2.5-7B-Instruct")
+    assert skeleton is not None
+    recipe = edit(Recipe(), {"data.max_length": 4096, "training.per_device_train_batch_size": 16})
+    outlook = outlook_of(skeleton, recipe, Device("cuda"), 24 * GIB)
+    assert outlook.suggestions
+    for cure in outlook.suggestions:
+        again = outlook_of(skeleton, edit(recipe, cure.changes), Device("cuda"), 24 * GIB)
+        assert again.suggestions == ()
+        assert cure.sentence.endswith(".")
+
+
+def test_a_stacked_bar_has_its_width_and_a_mark_where_memory_ends() -> None:
+    sizes = {"weights": 6 * GIB, "loss": 2 * GIB}
+    roomy = stacked_bar(sizes, 16 * GIB, 18)
+    assert roomy.plain == "▕" + "█" * 6 + "▓" * 2 + "─" * 8 + "▏"
+    tight = stacked_bar(sizes, 4 * GIB, 18)
+    assert tight.cell_length == 18
+    assert tight.plain.index(UNICODE.limit) == 9
+    words = " ".join(line.plain for line in legend(sizes, 40))
+    assert words == "█ weights 6.00   ▓ loss 2.00"
+
+
+def test_bars_are_ascii_where_the_locale_is() -> None:
+    assert bar(0.5, 8, ASCII) == "####----"
+    assert bar(0.55, 8, UNICODE) == "████▍   "
+    assert bar(7.0, 4, UNICODE) == "████"
+    locales = {"C.UTF-8": True, "de_DE.utf8": True, "C": False, "en_US.ISO-8859-1": False}
+    assert {name: speaks_unicode({"LANG": name}) for name in locales} == locales
+    assert not speaks_unicode({"LC_ALL": "C", "LANG": "en_US.UTF-8"})

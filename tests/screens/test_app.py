@@ -1,0 +1,314 @@
+"""The shell: tabs, the recipe, the run that is live, and leaving."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from textual.message import Message
+from textual.widgets import Button, Input
+
+from screens.dialogs import ChoiceDialog, ErrorDialog
+from screens.help import HelpScreen
+from screens.messages import StatusChanged
+from screens.session import Session
+from screens.widgets.header import HeaderBar, short_gpu
+from screens.widgets.knob_row import KnobRow
+from screens.widgets.run_bar import RunBar
+from tests.screens.piloting import NARROW, WIDE, opened
+from tests.screens.scripted import ScriptedEngine
+from workbench.errors import WorkbenchError
+from workbench.gpu import GpuSample, HostSample
+from workbench.paths import Home
+from workbench.recipe import Recipe
+
+GIB = 2**30
+
+
+def in_front(app: object) -> str | None:
+    pane = app.pane_in_front  # type: ignore[attr-defined]
+    return pane.id if pane is not None else None
+
+
+async def test_a_fresh_home_opens_on_models_and_says_what_to_press(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        assert in_front(screen.app) == "models"
+        assert "Press Enter, then 5, then Enter to fine-tune it on this machine." in screen.words
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_digits_switch_tabs_and_the_header_keeps_the_recipe(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(tmp_path, size=size) as screen:
+        for key, name in (("2", "architecture"), ("3", "adapter"), ("1", "models")):
+            await screen.press(key)
+            await screen.until(lambda name=name: in_front(screen.app) == name, name)
+        assert "SmolLM2-135M-Instruct" in screen.words.splitlines()[0]
+
+
+async def test_only_the_shown_pane_is_told_and_a_shown_one_catches_up(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        adapter = await screen.tab("adapter")
+        await screen.tab("models")
+        assert not adapter.is_shown
+        screen.app.set_recipe({"adapter.r": 64})
+        await screen.pilot.pause()
+        rank = adapter.query(KnobRow).first()
+        assert "64" not in rank.render().plain.split()[2:3]
+        await screen.tab("adapter")
+        assert rank.render().plain.split()[:4] == ["❯", "rank", "r", "64"]
+
+
+async def test_in_a_text_field_digits_are_text_until_escape(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await screen.press("slash", "3", "b")
+        field = screen.app.query_one(Input)
+        assert (in_front(screen.app), field.value) == ("models", "3b")
+        await screen.press("alt+3")
+        await screen.until(lambda: in_front(screen.app) == "adapter", "alt and a digit")
+        await screen.press("1")
+        await screen.until(lambda: in_front(screen.app) == "models", "back")
+        field.focus()
+        await screen.press("escape", "2")
+        await screen.until(lambda: in_front(screen.app) == "architecture", "escape and a digit")
+
+
+async def test_a_mistake_changes_nothing_and_is_handed_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        before = screen.app.session.recipe
+        problems = screen.app.set_recipe({"adapter.r": 0, "adapter.lora_dropout": 2.0})
+        assert [problem.path for problem in problems] == ["adapter.r", "adapter.lora_dropout"]
+        assert screen.app.session.recipe is before
+
+
+async def test_recipe_tab_and_theme_are_there_again_in_the_next_terminal(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.app.set_recipe({"adapter.r": 128})
+        await screen.tab("architecture")
+        screen.app.toggle_theme()
+        await screen.app.action_quit()
+    async with opened(tmp_path) as screen:
+        assert screen.app.session.recipe.adapter.r == 128
+        assert screen.app.session.recipe.adapter.alpha_is_linked
+        assert in_front(screen.app) == "architecture"
+        assert screen.app.theme == "workbench-light"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"recipe": {"adapter": {"r": "many"}}}', '{"recipe": []}', "\x00"])
+def test_damaged_settings_start_anew(tmp_path: Path, text: str) -> None:
+    home = Home(tmp_path)
+    home.settings.write_text(text)
+    session = Session(home, ScriptedEngine(home))
+    session.load()
+    assert session.recipe == Recipe()
+
+
+async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.state = "training"
+        run = screen.engine.begin(Recipe(), max_steps=200)
+        screen.engine.step(50, 1.25)
+        bar = screen.app.query_one(RunBar)
+        await screen.until(lambda: "step 50/200" in bar.text.plain, "the step in the run bar")
+        assert bar.has_class("-live")
+        assert f"run {run.id}" in bar.text.plain
+        assert "loss 1.250" in bar.text.plain
+        assert "ETA 01:15" in bar.text.plain
+
+        await screen.press("ctrl+q")
+        assert isinstance(screen.app.screen, ChoiceDialog)
+        await screen.press("y")
+        assert not isinstance(screen.app.screen, ChoiceDialog)
+        assert screen.app.is_running
+
+        screen.engine.finish()
+        await screen.until(lambda: not bar.has_class("-live"), "the run bar goes with the run")
+
+
+@pytest.mark.parametrize(("key", "asked"), [("l", []), ("s", ["stop"])])
+async def test_the_answer_on_quitting_decides_over_the_run(tmp_path: Path, key: str, asked: list[str]) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.state = "training"
+        screen.engine.begin(Recipe())
+        await screen.until(lambda: screen.app.session.is_live, "the run is known")
+        await screen.press("ctrl+q", key)
+        await screen.until(lambda: screen.engine.closed, "the connection is closed")
+        assert [word for word in screen.engine.asked if word in ("stop", "discard", "shutdown")] == asked
+
+
+async def test_an_idle_engine_ends_with_the_terminal_and_a_busy_one_does_not(tmp_path: Path) -> None:
+    async with opened(tmp_path / "idle") as screen:
+        await screen.press("ctrl+q")
+        await screen.until(lambda: screen.engine.closed, "the connection is closed")
+        assert "shutdown" in screen.engine.asked
+    async with opened(tmp_path / "busy") as screen:
+        screen.engine.state = "replying"
+        await screen.until(lambda: screen.app.session.status.state == "replying", "the reply")  # type: ignore[union-attr]
+        await screen.press("ctrl+q")
+        await screen.until(lambda: screen.engine.closed, "the connection is closed")
+        assert "shutdown" not in screen.engine.asked
+
+
+async def test_an_engine_that_goes_away_leaves_the_app_alive(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.running = False
+        await screen.until(lambda: screen.app.session.status is None, "the engine is missed")
+        assert "off" in screen.words.splitlines()[0]
+        screen.app.attempt(screen.engine.unload())
+        await screen.press("2")
+        await screen.until(lambda: in_front(screen.app) == "architecture", "the app still works")
+
+
+async def test_an_error_is_shown_with_its_cure_and_cannot_style_the_screen(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.app.show_error(WorkbenchError("[red]No model[/] \x1b[2J here.", "Press [b]1[/b]."))
+        await screen.pilot.pause()
+        assert isinstance(screen.app.screen, ErrorDialog)
+        assert "[red]No model[/] ␛[2J here." in screen.words
+        assert "Press [b]1[/b]." in screen.words
+        await screen.press("escape")
+        assert not isinstance(screen.app.screen, ErrorDialog)
+
+
+async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await screen.press("f1")
+        assert isinstance(screen.app.screen, HelpScreen)
+        words = " ".join(screen.words.split())
+        for part in ("Help: Models", "Take this model into the recipe", "Quit. A run that is live"):
+            assert part in words
+        await screen.press("escape")
+        assert not isinstance(screen.app.screen, HelpScreen)
+
+
+async def test_the_palette_offers_the_keys_of_the_tab_in_front(tmp_path: Path) -> None:
+    from screens.commands import WorkbenchCommands
+
+    async with opened(tmp_path) as screen:
+        names = [command.name for command in WorkbenchCommands(screen.app.screen)._commands()]
+        assert "Models: Use this model" in names
+        assert "Go to Chat" in names
+        await screen.tab("architecture")
+        names = [command.name for command in WorkbenchCommands(screen.app.screen)._commands()]
+        assert "Architecture: All linear" in names
+        assert "Models: Use this model" not in names
+
+
+async def test_a_preset_is_taken_by_name_in_the_palette(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await screen.press("ctrl+p", *"tinyllama-notebook")
+        await screen.until(lambda: "Recipe: tinyllama-notebook" in screen.words, "the command")
+        await screen.press("enter")
+        await screen.until(
+            lambda: screen.app.session.recipe.model.source == "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "the preset"
+        )
+        assert screen.app.session.recipe.adapter.target_modules == ["q_proj", "v_proj"]
+
+
+async def test_dialog_buttons_answer_to_the_mouse(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.state = "training"
+        screen.engine.begin(Recipe())
+        await screen.until(lambda: screen.app.session.is_live, "the run is known")
+        await screen.press("ctrl+q")
+        stay = list(screen.app.screen.query(Button))[2]
+        await screen.pilot.click(stay)
+        await screen.pilot.pause()
+        assert not isinstance(screen.app.screen, ChoiceDialog)
+
+
+async def test_the_meter_names_the_fullest_gpu_or_says_that_there_is_none(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        header = screen.app.query_one(HeaderBar)
+        host = HostSample(5.0, 64 * GIB, 16 * GIB, 48 * GIB)
+        header.show_memory([], host)
+        await screen.pilot.pause()
+        first = screen.words.splitlines()[0]
+        assert "no GPU · host" in first
+        assert "16/64 GiB" in first
+        gpus = [
+            GpuSample(0, "NVIDIA H100 80GB HBM3", 80 * GIB, 3 * GIB, 77 * GIB),
+            GpuSample(1, "NVIDIA H100 80GB HBM3", 80 * GIB, 70 * GIB, 10 * GIB),
+        ]
+        header.show_memory(gpus, host)
+        await screen.pilot.pause()
+        first = screen.words.splitlines()[0]
+        assert "1 H100" in first
+        assert "70/80 GiB" in first
+
+
+async def test_a_figure_that_trembles_is_not_painted_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        header = screen.app.query_one(HeaderBar)
+        header.show_memory([], HostSample(5.0, 64 * GIB, int(15.51 * GIB), 48 * GIB))
+        before = header.query_one("#memory").text  # type: ignore[attr-defined]
+        header.show_memory([], HostSample(9.0, 64 * GIB, int(15.49 * GIB), 48 * GIB))
+        assert header.query_one("#memory").text is before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB"),
+        ("", "GPU"),
+    ],
+)
+def test_names_of_gpus_are_short(name: str, shown: str) -> None:
+    assert short_gpu(name) == shown
+
+
+async def test_a_status_of_the_same_content_is_not_told_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        told: list[Message] = []
+        screen.app._tell = told.append  # type: ignore[method-assign]
+        asked = 0
+
+        async def status(answer=screen.engine.status):  # type: ignore[no-untyped-def]
+            nonlocal asked
+            asked += 1
+            return await answer()
+
+        screen.engine.status = status  # type: ignore[method-assign]
+        await screen.until(lambda: asked >= 2, "two polls")
+        assert not [message for message in told if isinstance(message, StatusChanged)]
+
+
+_IMPORTS = """
+import asyncio, json, sys
+from pathlib import Path
+before = set(sys.modules)
+from tests.screens.piloting import opened
+at_start = [name for name in HEAVY if name in sys.modules]
+async def main():
+    async with opened(Path(sys.argv[1])) as screen:
+        for tab in ("architecture", "adapter", "models"):
+            await screen.tab(tab)
+        print(json.dumps([name for name in HEAVY if name in sys.modules]))
+asyncio.run(main())
+"""
+
+
+def test_no_heavy_library_is_imported_in_the_terminal(tmp_path: Path) -> None:
+    heavy = [
+        "torch",
+        "transformers",
+        "peft",
+        "trl",
+        "bitsandbytes",
+        "datasets",
+        "accelerate",
+        "numpy",
+        "huggingface_hub",
+    ]
+    code = f"HEAVY = {heavy!r}\n{_IMPORTS}"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_the_shell_imports_neither_pydantic_nor_http_before_its_first_frame() -> None:
+    code = "import sys, screens.app; print([n for n in ('pydantic', 'httpx', 'yaml', 'psutil') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

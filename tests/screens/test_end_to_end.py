@@ -1,0 +1,107 @@
+"""The real app against the real engine on a tiny Llama: chosen, priced, trained, talked to, left."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from screens.app import WorkbenchApp
+from screens.widgets.cost_panel import CostPanel
+from workbench.engine.process import engine_pid, stop_engine
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.runs.folder import all_runs, summarise
+from workbench.runs.journal import read_events
+
+
+async def until(pilot, condition, what, seconds=120.0):
+    """Wait for a condition while the app goes on; a bounded time."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+            await pilot.pause()
+    assert condition(), what
+
+
+def words(app) -> str:
+    """All that stands on the screen."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe, size: tuple[int, int]) -> None:
+    home = Home(tmp_path / "home")
+    app = WorkbenchApp(home)
+    try:
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: app.pane_in_front is not None, "the first tab")
+            # 1: choose the model, by typing where it is.
+            await pilot.press("slash", *_keys(recipe.model.source), "enter")
+            await until(
+                pilot, lambda: app.session.recipe.model.source == recipe.model.source, "the model in the recipe"
+            )
+            await until(pilot, lambda: app.session.skeleton is not None, "its module tree")
+            assert app.session.skeleton.architecture == "LlamaForCausalLM"
+            # 3: change r by keys and see the numbers change.
+            await pilot.press("escape", "3")
+            await until(pilot, lambda: app.pane_in_front.id == "adapter" and "trainable" in words(app), "the costs")
+            before = _trainable(app)
+            await pilot.press("right")
+            await until(pilot, lambda: app.session.recipe.adapter.r == 32, "r")
+            await until(pilot, lambda: _trainable(app) == 2 * before, "twice the parameters")
+            # The rest of the recipe is the test's own: a few quick steps.
+            problems = app.set_recipe(
+                {
+                    "data.source": recipe.data.source,
+                    "data.max_length": 64,
+                    "training.max_steps": 30,
+                    "training.gradient_accumulation_steps": 1,
+                    "training.learning_rate": 0.01,
+                    "training.gradient_checkpointing": False,
+                    "adapter.lora_dropout": 0.0,
+                    "adapter.lora_alpha": 32,
+                    "output.name": "tiny",
+                }
+            )
+            assert problems == []
+            # 5: train and see the loss fall.
+            await pilot.press("5")
+            await until(pilot, lambda: app.pane_in_front.id == "train", "Train")
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.is_live, "a live run")
+            await until(pilot, lambda: not app.session.is_live, "its end")
+            (run,) = all_runs(home)
+            losses = [event["loss"] for event in read_events(run.journal) if event["event"] == "step"]
+            assert summarise(run).state == "finished"
+            assert len(losses) == 30
+            assert losses[-1] < losses[0] / 4
+            await until(pilot, lambda: "30 steps" in words(app) or "finished" in words(app), "its end on the screen")
+            # 6: chat with the result.
+            await pilot.press("6")
+            await until(pilot, lambda: app.pane_in_front.id == "chat", "Chat")
+            await pilot.press("enter", *_keys("Question 3?"), "enter")
+            await until(pilot, lambda: "tok/s" in words(app), "the end of the reply")
+            assert "Question 3?" in words(app)
+            # 7: it is in the history.
+            await pilot.press("escape", "7")
+            await until(pilot, lambda: app.pane_in_front.id == "runs" and run.id in words(app), "the history")
+            await pilot.press("ctrl+q")
+            await until(pilot, lambda: not app.is_running, "the end of the app")
+        assert engine_pid(home) is not None
+    finally:
+        await stop_engine(home)
+
+
+def _keys(text: str) -> list[str]:
+    """A text as key presses."""
+    names = {"/": "slash", ".": "full_stop", "-": "minus", "_": "underscore", " ": "space", "?": "question_mark"}
+    return [names.get(character, character) for character in text]
+
+
+def _trainable(app: WorkbenchApp) -> int:
+    """The figure on the screen."""
+    shown = app.query_one(CostPanel)
+    text = "\n".join("".join(segment.text for segment in shown.render_line(y)) for y in range(shown.size.height))
+    return int(re.search(r"trainable\s+([\d,]+)", text)[1].replace(",", ""))

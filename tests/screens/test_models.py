@@ -1,0 +1,200 @@
+"""Models: the list, the search, taking one into the recipe, bringing one onto the machine."""
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import Static
+
+from screens.fit import fits_of, judge
+from screens.model_rows import all_rows, matching, typed_row
+from screens.models import ModelsPane, ModelTable, SearchField
+from tests.screens.piloting import NARROW, Opened, opened
+from tests.screens.scripted import ScriptedEngine
+from workbench.errors import WorkbenchError
+from workbench.estimate.peak import Peak
+from workbench.estimate.step import Device
+from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.paths import Home
+from workbench.recipe import DEFAULT_MODEL, Recipe
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def _empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+
+
+def names(screen: Opened) -> list[str]:
+    table = screen.app.query_one(ModelTable)
+    return [str(table.get_cell_at((row, 1))) for row in range(table.row_count)]  # type: ignore[arg-type]
+
+
+async def listed(screen: Opened) -> None:
+    await screen.until(lambda: screen.app.query_one(ModelTable).row_count, "the list")
+
+
+def facts(screen: Opened) -> str:
+    return str(screen.app.query_one("#models-facts", Static).content)
+
+
+def test_the_demonstration_model_is_first_and_the_catalog_follows(tmp_path: Path) -> None:
+    rows = all_rows(Home(tmp_path))
+    assert rows[0].source == DEFAULT_MODEL
+    assert {row.source for row in rows} >= {entry.id for entry in catalog()}
+
+
+def test_search_takes_all_words_of_name_family_or_licence(tmp_path: Path) -> None:
+    rows = all_rows(Home(tmp_path))
+    found = [row.source for row in matching(rows, "QWEN apache 0.5")]
+    assert found == ["Qwen/Qwen2.5-0.5B-Instruct"]
+    assert matching(rows, "no such thing") == []
+
+
+def test_what_is_typed_can_be_a_hub_id_a_folder_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model.gguf").touch()
+    found = [typed_row(text) for text in ("somebody/something", f"{tmp_path}/model", f"{tmp_path}/model.gguf", "llama")]
+    assert [(row.source, row.place) if row else None for row in found] == [
+        ("somebody/something", "hub"),
+        (f"{tmp_path}/model", "folder"),
+        (f"{tmp_path}/model.gguf", "file"),
+        None,
+    ]
+    missing = typed_row(f"{tmp_path}/nowhere")
+    assert missing is not None
+    assert "There is no model at" in missing.lack
+
+
+def test_a_folder_in_the_hub_cache_is_here(tmp_path: Path, tiny_llama: Path) -> None:
+    store = tmp_path / "hub" / "hub" / "models--some--tiny"
+    (store / "refs").mkdir(parents=True)
+    (store / "refs" / "main").write_text("abc")
+    (store / "snapshots").mkdir()
+    (store / "snapshots" / "abc").symlink_to(tiny_llama)
+    row = next(row for row in all_rows(Home(tmp_path)) if row.source == "some/tiny")
+    assert (row.place, row.architecture, row.lack) == ("here", "LlamaForCausalLM", "")
+    assert row.parameters
+    assert row.size_on_disk > 2 * row.parameters
+
+
+@pytest.mark.parametrize(("gib", "word"), [(10, "fits"), (23.5, "tight"), (25, "no")])
+def test_a_fit_is_a_word_a_colour_and_a_sentence(gib: float, word: str) -> None:
+    size = int(gib * GIB)
+    fit = judge(Peak(size, size, {"cuda_context": 0}, "loss", "trace"), 24 * GIB)
+    assert fit.word == word
+    assert f"{gib:.1f} GiB" in fit.sentence
+    assert "24.0" in fit.sentence
+
+
+def test_models_are_judged_by_the_recipe_in_hand() -> None:
+    sources = [DEFAULT_MODEL, "meta-llama/Meta-Llama-3-70B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "not/known"]
+    fits = fits_of(sources, Recipe(), Device("cuda"), 16 * GIB)
+    assert {source: fit.word for source, fit in fits.items()} == {
+        DEFAULT_MODEL: "fits",
+        "meta-llama/Meta-Llama-3-70B": "no",
+        "mistralai/Mixtral-8x7B-Instruct-v0.1": "no",
+    }
+    assert "do not suit this model" in fits["mistralai/Mixtral-8x7B-Instruct-v0.1"].sentence
+
+
+async def test_enter_takes_the_model_and_the_header_follows(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press("down", "enter")
+        assert screen.app.session.recipe.model.source == "HuggingFaceTB/SmolLM2-360M-Instruct"
+        await screen.until(lambda: "SmolLM2-360M-Instruct · nf4" in screen.words.splitlines()[0], "the header")
+        assert "SmolLM2-360M-Instruct is in use." in screen.words
+        await screen.until(lambda: screen.app.session.skeleton is not None, "its module tree")
+
+
+async def test_a_folder_in_use_stands_in_the_list(tmp_path: Path, tiny_llama: Path) -> None:
+    skeleton = catalog_skeleton("openai-community/gpt2")
+    engine = ScriptedEngine(Home(tmp_path), skeleton=skeleton)
+    async with opened(tmp_path, engine=engine) as screen:
+        await listed(screen)
+        screen.app.query_one(SearchField).value = str(tiny_llama)
+        await screen.press("slash", "enter")
+        assert screen.app.session.recipe.model.source == str(tiny_llama)
+        await screen.until(lambda: screen.app.session.skeleton is skeleton, "the engine's tree of it")
+        screen.app.query_one(SearchField).value = ""
+        await screen.until(lambda: len(names(screen)) > 2, "the whole list")
+        assert names(screen)[1].endswith(tiny_llama.name)
+
+
+async def test_letters_search_and_enter_takes_the_first_hit(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press(*"mistral-7b")
+        assert screen.app.query_one(SearchField).value == "mistral-7b"
+        assert all("mistral-7b" in name.casefold() for name in names(screen))
+        assert names(screen)[0] == "mistralai/Mistral-7B-Instruct-v0.3"
+        await screen.press("enter")
+        assert screen.app.session.recipe.model.source == "mistralai/Mistral-7B-Instruct-v0.3"
+        assert screen.app.query_one(ModelTable).has_focus
+
+
+async def test_arrows_walk_the_list_while_the_search_is_typed_in(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press(*"qwen3", "down", "down")
+        assert screen.app.query_one(SearchField).has_focus
+        assert facts(screen).startswith("Qwen3-8B")
+
+
+async def test_nothing_found_says_what_else_can_be_typed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press(*"zzz")
+        assert "owner/name takes any model of the hub" in " ".join(facts(screen).split())
+        await screen.press("enter")
+        assert screen.app.session.recipe.model.source == DEFAULT_MODEL
+
+
+async def test_a_path_with_nothing_there_is_refused_in_words(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        screen.app.query_one(SearchField).value = str(tmp_path / "nowhere")
+        await screen.pilot.pause()
+        await screen.press("slash", "enter")
+        assert "There is no model at" in screen.words
+        await screen.press("escape")
+        assert screen.app.session.recipe.model.source == DEFAULT_MODEL
+
+
+async def test_a_download_shows_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press("space")
+        await screen.until(lambda: f"fetch {DEFAULT_MODEL}" in screen.engine.asked, "the download")
+        screen.engine.load("downloading", 0.25, "66 of 269 MB")
+        await screen.until(lambda: "25 %" in facts(screen), "the progress")
+        assert "downloading 66 of 269 MB" in facts(screen)
+        await screen.press("space")
+        await screen.until(lambda: "cancel" in screen.engine.asked, "the request to stop")
+        screen.engine.break_off(WorkbenchError("Stopped.", kind="cancelled"))
+        await screen.until(lambda: "downloading" not in facts(screen), "the end")
+        assert isinstance(screen.app.pane_in_front, ModelsPane)
+
+
+async def test_a_download_that_fails_says_why_and_leaves_the_app_alive(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press("space")
+        await screen.until(lambda: f"fetch {DEFAULT_MODEL}" in screen.engine.asked, "the download")
+        screen.engine.break_off(WorkbenchError("The disk is full.", "Free 300 MB.", kind="disk_full"))
+        await screen.until(lambda: "The disk is full." in screen.words, "the reason")
+        assert "Free 300 MB." in screen.words
+        await screen.press("escape", "2")
+        await screen.until(lambda: screen.app.pane_in_front.id == "architecture", "the next tab")  # type: ignore[union-attr]
+
+
+async def test_the_mouse_takes_a_model_too(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
+        await listed(screen)
+        await screen.pilot.click(ModelTable, offset=(10, 3))
+        await screen.pilot.click(ModelTable, offset=(10, 3))
+        await screen.pilot.pause()
+        assert screen.app.session.recipe.model.source == "HuggingFaceTB/SmolLM2-1.7B-Instruct"

@@ -1,0 +1,83 @@
+"""A run told by its journal: from the start, piece by piece, and with a hole in what was heard."""
+
+from pathlib import Path
+
+from screens.story import Story
+from tests.screens.scripted import ScriptedEngine
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.runs.journal import JournalReader, JournalWriter
+
+
+def lived(root: Path) -> ScriptedEngine:
+    engine = ScriptedEngine(Home(root))
+    engine.begin(Recipe(), max_steps=10)
+    engine.phase("loading", 0.5, "half of it")
+    engine.phase("preparing", base="nf4", trainable_parameters=4_884_480)
+    engine.phase("training", 0.0, max_steps=10)
+    engine.evaluate(0, 3.0, 20.1)
+    return engine
+
+
+async def test_it_is_read_from_the_journal_alone(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    for step in range(1, 11):
+        engine.step(step, 3.0 - step / 5)
+    engine.write("checkpoint", step=10, path="checkpoint-10")
+    engine.write("warning", message="2 records are left out")
+    engine.evaluate(10, 1.0, 2.7)
+    engine.finish(step=10)
+    assert engine.run is not None
+    story = Story(engine.run)
+    await story.catch_up()
+    assert story.train.points() == [(step, 3.0 - step / 5) for step in range(1, 11)]
+    assert story.eval.points() == [(0, 3.0), (10, 1.0)]
+    assert (story.summary.state, story.summary.step, story.checkpoint) == ("finished", 10, 10)
+    assert story.summary.perplexity == {"base": 20.1, "tuned": 2.7}
+    assert (story.facts["base"], story.facts["trainable_parameters"]) == ("nf4", 4_884_480)
+    assert story.notices == ["2 records are left out"]
+    assert story.is_over
+
+
+async def test_what_was_heard_twice_counts_once_and_a_hole_is_read(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    assert engine.run is not None
+    story = Story(engine.run)
+    await story.catch_up()
+    heard = JournalReader(engine.run.journal)
+    heard.read()
+    engine.step(1, 2.0)
+    first = heard.read()
+    await story.add(first)
+    await story.add(first)
+    assert story.train.points() == [(1, 2.0)]
+    engine.step(2, 1.9)
+    heard.read()  # nobody tells the story of step 2
+    engine.step(3, 1.8)
+    await story.add(heard.read())
+    assert story.train.points() == [(1, 2.0), (2, 1.9), (3, 1.8)]
+
+
+async def test_a_loss_that_is_no_number_is_kept_as_the_newest_figure_and_not_drawn(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    engine.step(1, 2.0)
+    engine.step(2, float("nan"))
+    assert engine.run is not None
+    story = Story(engine.run)
+    await story.catch_up()
+    assert story.train.points() == [(1, 2.0)]
+    assert story.step["loss"] == "nan"
+
+
+def test_a_journal_is_read_in_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        for number in range(100):
+            journal.write("note", number=number, long="x" * (5000 if number == 50 else 10))
+    reader = JournalReader(path)
+    blocks = []
+    while events := reader.read(1000):
+        blocks.append(events)
+    assert [event["number"] for block in blocks for event in block] == list(range(100))
+    assert len(blocks) > 5
+    assert reader.read(1000) == []
