@@ -1,0 +1,92 @@
+"""What watching a run costs: the longest pause of the app's event loop, and the bytes it sends to the terminal.
+
+The real app runs in a pseudo-terminal of 120×40 on its Train screen while the real engine trains the demo's model as
+fast as the machine can. Then the run is stopped and the same figures are taken of a screen at rest.
+
+    python bench/watch.py [--seconds 40] [--home DIR] [--json FILE]
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from terminal import Terminal
+
+from workbench.engine.client import EngineClient
+from workbench.engine.process import ensure_engine, stop_engine
+from workbench.paths import Home
+from workbench.presets import load_preset
+from workbench.recipe_text import edit
+from workbench.runs.folder import find_run, summarise
+
+REST_SECONDS = 10
+
+
+async def measure(home: Home, seconds: float) -> dict[str, float]:
+    await ensure_engine(home)
+    client = EngineClient(home)
+    recipe = edit(load_preset("demo", home), {"training.max_steps": 10_000})
+    async for progress in client.fetch(recipe.model):
+        print(progress.phase, progress.fraction, progress.detail)
+    run = find_run(home, await client.train(recipe))
+    while summarise(run).step < 2:
+        await asyncio.sleep(0.2)
+    beats = home.root / "beats.json"
+    app = [sys.executable, str(Path(__file__).with_name("watched_app.py")), str(home.root), str(beats)]
+    with Terminal(app) as terminal:
+        terminal.wait_for("loraworkbench", seconds=20)
+        await asyncio.to_thread(terminal.read, 3)
+        terminal.send("5")
+        await asyncio.to_thread(terminal.read, 4)
+        _reset(beats)
+        before, step = terminal.bytes_written, summarise(run).step
+        await asyncio.to_thread(terminal.read, seconds)
+        watching = terminal.bytes_written - before
+        steps = summarise(run).step - step
+        pauses = json.loads(beats.read_text())
+        await client.stop(save=False)
+        while (await client.status()).state != "idle":
+            await asyncio.sleep(0.2)
+        await asyncio.to_thread(terminal.read, 6)
+        before = terminal.bytes_written
+        await asyncio.to_thread(terminal.read, REST_SECONDS)
+        resting = terminal.bytes_written - before
+    await client.close()
+    await stop_engine(home)
+    return {
+        "longest_pause_ms": pauses["longest"] * 1000,
+        "p99_pause_ms": pauses["p99"] * 1000,
+        "bytes_per_second_watching": watching / seconds,
+        "bytes_per_second_at_rest": resting / REST_SECONDS,
+        "steps_watched": steps,
+        "seconds": seconds,
+    }
+
+
+def _reset(beats: Path) -> None:
+    """The app starts its measurement anew when the file is gone, and writes it each second."""
+    beats.unlink(missing_ok=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--home", type=Path, help="a home that already holds the model")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = asyncio.run(measure(Home((options.home or Path(folder)).absolute()), options.seconds))
+    print(f"longest pause of the event loop  {result['longest_pause_ms']:7.1f} ms    (goal: at most 50)")
+    print(f"99th percentile                  {result['p99_pause_ms']:7.1f} ms")
+    print(f"to the terminal while watching   {result['bytes_per_second_watching']:7.0f} B/s   (goal: at most 4000)")
+    print(f"to the terminal at rest          {result['bytes_per_second_at_rest']:7.0f} B/s   (goal: under 100)")
+    print(f"steps trained meanwhile          {result['steps_watched']:7.0f}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
