@@ -58,8 +58,8 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     """Runs in a process of its own, so that the peak is that of reading alone."""
     from transformers import AutoTokenizer
 
-    from workbench.data.facts import data_facts
     from workbench.data.sources import load_records
+    from workbench.data.statistics import data_facts
     from workbench.data.templates import Template
     from workbench.recipe import DataSection
 

@@ -9,9 +9,11 @@ import pytest
 
 from workbench.data.chunking import chunks
 from workbench.data.encode import encode_dataset
-from workbench.data.facts import DataFacts, data_facts, find_examples
+from workbench.data.examples import find_examples
+from workbench.data.facts import DataFacts
 from workbench.data.packing import packed_sequences, padding_waste
 from workbench.data.sources import Records, _HeldOut, load_records
+from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
@@ -254,9 +256,9 @@ def test_chunks_hold_every_token_as_new_once(total: int, ends: list[int], limit:
 def test_a_large_set_is_mapped_from_disk_and_its_file_removed(
     tmp_path: Path, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.data import encode
+    from workbench.data import token_file
 
-    monkeypatch.setattr(encode, "_KEPT_IN_MEMORY", 0)
+    monkeypatch.setattr(token_file, "_KEPT_IN_MEMORY", 0)
     write(tmp_path / "many.jsonl", [("why", "because")] * 2500)
     data = DataSection(source=str(tmp_path / "many.jsonl"), eval_fraction=0.1)
     home = Home(tmp_path / "home")

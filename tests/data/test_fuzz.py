@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from workbench.data.facts import data_facts
 from workbench.data.sources import load_records
+from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
 from workbench.errors import WorkbenchError
 from workbench.recipe import DataSection

@@ -9,7 +9,7 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pandas", "trl
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, workbench.presets, workbench.data.formats, workbench.data.sources, workbench.data.templates, "
-        "workbench.data.facts, workbench.data.encode\n"
+        "workbench.data.facts, workbench.data.encode, workbench.data.statistics\n"
         "from workbench.data.sources import load_records\n"
         "from workbench.recipe import DataSection\n"
         "assert load_records(DataSection()).format == 'instruction'\n"

@@ -1,63 +1,24 @@
 """Records as the token ids and labels that training is given: what is counted, shown and trained on is the same."""
 
 import re
-import shutil
-import tempfile
-import weakref
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from workbench.data.chunking import chunks
-from workbench.data.facts import Collector, DataFacts, Example, refuse_if_nothing_is_trained
+from workbench.data.collector import Collector
+from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
 from workbench.data.formats import BadRecord
+from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records
 from workbench.data.templates import Encoded, Piece, Template
+from workbench.data.token_file import TokenFile
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.recipe import DataSection
 
-# Labels of tokens that are not trained; PyTorch's cross entropy leaves them out.
-IGNORED = -100
 _BATCH = 256
-_ROWS_A_WRITE = 1000
-_KEPT_IN_MEMORY = 64_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One record as it is fed: cut at ``max_length``. ``length`` is before the cut.
-
-    ``problem``: why it was skipped; then there are no tokens. A sample whose ``trained`` is all False lost its reply.
-    """
-
-    index: int
-    where: str
-    input_ids: list[int]
-    trained: list[bool]
-    length: int
-    held_out: bool = False
-    apart: bool = False
-    rewritten: bool = False
-    control_tokens: bool = False
-    problem: str = ""
-
-    @property
-    def trained_tokens(self) -> int:
-        return sum(self.trained)
-
-    @property
-    def digest(self) -> int:
-        """Equal for equal tokens, within one process."""
-        return hash(array("I", self.input_ids).tobytes())
-
-    @property
-    def labels(self) -> list[int]:
-        """The ids of trained tokens, :data:`IGNORED` elsewhere."""
-        return [token if use else IGNORED for token, use in zip(self.input_ids, self.trained, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +60,7 @@ def encode_dataset(
     """
     template = template.with_system(data.system)
     collector = Collector(records, template, data)
-    train, held_out = _TokenFile(records), _TokenFile(records)
+    train, held_out = TokenFile(records), TokenFile(records)
     try:
         for sample in encode_samples(records, template, data, report=report, cancelled=cancelled):
             collector.add(sample)
@@ -202,79 +163,3 @@ def _control_tokens(template: Template) -> re.Pattern[str]:
     """Matches the tokenizer's special tokens spelt out."""
     special = sorted(template.tokenizer.all_special_tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, special)) or r"(?!)")
-
-
-def example_of(sample: Sample, template: Template) -> Example:
-    """A sample as text: its tokens decoded, special ones visible, with spans of trained and masked characters."""
-    spans: list[tuple[int, int, bool]] = []
-    text = ""
-    start = 0
-    ids, trained = sample.input_ids, sample.trained
-    for end in range(1, len(ids) + 1):
-        if end < len(ids) and trained[end] == trained[start]:
-            continue
-        # Decoded from the very beginning, as some tokenizers drop the space before a text's first word.
-        upto = template.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if not upto.startswith(text):
-            run = template.tokenizer.decode(
-                ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-            upto = text + run
-        spans.append((len(text), len(upto), trained[start]))
-        text, start = upto, end
-    return Example(sample.index, sample.where, text, tuple(spans), len(ids), sample.length - len(ids), sample.held_out)
-
-
-class _TokenFile:
-    """Tokens on their way to an Arrow file, so that memory does not grow with the data set."""
-
-    def __init__(self, records: Records) -> None:
-        home = records.home
-        place = home.cache / "data" if home else None
-        if place:
-            place.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=place))
-        self._path = self._folder / "tokens.arrow"
-        self._ids, self._labels, self._ends = array("i"), array("i"), array("q", [0])
-        self._writer: Any = None
-
-    def add(self, sample: Sample) -> None:
-        self._ids.extend(sample.input_ids)
-        self._labels.extend(sample.labels)
-        self._ends.append(len(self._ids))
-        if len(self._ends) > _ROWS_A_WRITE:
-            self._flush()
-
-    def dataset(self) -> Any:
-        """The ``datasets.Dataset``: in memory where it is small, else mapped from the file while it is in use."""
-        import datasets
-        import pyarrow as pa
-
-        self._flush()
-        self._writer.close()
-        if self._path.stat().st_size <= _KEPT_IN_MEMORY:
-            dataset = datasets.Dataset.from_buffer(pa.py_buffer(self._path.read_bytes()))
-            self.discard()
-            return dataset
-        dataset = datasets.Dataset.from_file(str(self._path))
-        weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
-        return dataset
-
-    def discard(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _flush(self) -> None:
-        import numpy as np
-        import pyarrow as pa
-
-        def column(values: "array[int]") -> Any:
-            # Copied: an array that lends its memory cannot be emptied below.
-            return pa.ListArray.from_arrays(
-                pa.array(np.array(self._ends, np.int32)), pa.array(np.array(values, np.int32))
-            )
-
-        batch = pa.record_batch([column(self._ids), column(self._labels)], names=["input_ids", "labels"])
-        if self._writer is None:
-            self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
-        self._writer.write_batch(batch)
-        del self._ids[:], self._labels[:], self._ends[1:]

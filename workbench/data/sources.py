@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from workbench.data.documents import is_document, read_document
 from workbench.data.formats import BadRecord, Conversation, RecordFormat, convert, detect
 from workbench.data.hub import hub_rows
-from workbench.data.readers import Row, can_read, is_document, known_suffixes, read_document, read_rows, shown
+from workbench.data.readers import can_read, known_suffixes, read_rows
+from workbench.data.rows import Row, shown
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import DataSection

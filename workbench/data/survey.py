@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workbench.data.facts import DataFacts, Example, data_facts, find_examples
+from workbench.data.examples import find_examples
+from workbench.data.facts import DataFacts, Example
 from workbench.data.sources import Records, load_records, parts_elsewhere
+from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
 from workbench.diagnose import diagnose
 from workbench.engine.protocol import Progress

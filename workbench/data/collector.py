@@ -1,0 +1,167 @@
+"""Counts a data set while it is tokenised, whatever is done with the tokens."""
+
+from array import array
+from collections import Counter
+from heapq import heappush, heappushpop
+from typing import Any
+
+from workbench.data.facts import DataFacts, Example, Lengths, records_text
+from workbench.data.sample import Sample
+from workbench.data.sources import Records
+from workbench.data.templates import Template
+from workbench.recipe import DataSection
+
+LONGEST_LISTED = 10
+HISTOGRAM_BINS = 32
+
+
+class Collector:
+    """Counts samples as they pass. Keeps 12 bytes a record: its length and a hash."""
+
+    def __init__(self, records: Records, template: Template, data: DataSection, batch_size: int = 4) -> None:
+        self._records, self._template, self._data, self._batch_size = records, template, data, batch_size
+        self._lengths = array("I")
+        self._train_lengths = array("I")
+        self._train_hashes = array("q")
+        self._eval_hashes = array("q")
+        self._reasons: Counter[str] = Counter()
+        self._longest: list[tuple[int, int, str]] = []
+        self._examples: list[Example] = []
+        self._counts: Counter[str] = Counter()
+
+    def add(self, sample: Sample, example: Example | None = None) -> None:
+        """Count one sample; ``example`` is kept to be shown."""
+        counts = self._counts
+        if sample.problem:
+            counts["skipped"] += 1
+            self._reasons[_reason(sample.problem)] += 1
+            return
+        counts["rewritten"] += sample.rewritten
+        counts["control"] += sample.control_tokens
+        if example is not None:
+            self._examples.append(example)
+        if not sample.apart:
+            self._add_lengths(sample)
+        if not sample.trained_tokens:
+            counts["lost_reply"] += 1
+            return
+        length = len(sample.input_ids)
+        (self._eval_hashes if sample.held_out else self._train_hashes).append(sample.digest)
+        if not sample.held_out:
+            self._train_lengths.append(length)
+        if not sample.apart:
+            counts["records"] += 1
+            counts["total"] += length
+            counts["trained"] += sample.trained_tokens
+            counts["near_empty"] += sample.trained_tokens <= 2
+
+    def _add_lengths(self, sample: Sample) -> None:
+        kept = len(sample.input_ids) if sample.trained_tokens else 0
+        self._lengths.append(sample.length)
+        self._counts["cut"] += sample.length - kept
+        self._counts["truncated"] += len(sample.input_ids) < sample.length
+        entry = (sample.length, -sample.index, sample.where)
+        (heappush if len(self._longest) < LONGEST_LISTED else heappushpop)(self._longest, entry)
+
+    def facts(self, exact: bool = True) -> DataFacts:
+        """What was counted up to now."""
+        from workbench.data.packing import packed_sequences, padding_waste
+
+        counts, data = self._counts, self._data
+        sequences = packed_sequences(self._train_lengths, data.max_length)
+        duplicates, overlap = _repeats(self._train_hashes, self._eval_hashes)
+        return DataFacts(
+            format=self._records.format,
+            reason=self._records.reason,
+            template=self._template.name,
+            max_length=data.max_length,
+            records=counts["records"],
+            train_records=len(self._train_hashes),
+            eval_records=len(self._eval_hashes),
+            skipped=counts["skipped"],
+            skipped_reasons=dict(self._reasons.most_common(20)),
+            lost_reply=counts["lost_reply"],
+            total=counts["total"],
+            trained=counts["trained"],
+            cut=counts["cut"],
+            truncated=counts["truncated"],
+            lengths=_lengths(self._lengths),
+            packed_sequences=sequences,
+            padding_waste=padding_waste(self._train_lengths, self._batch_size),
+            packed_waste=1 - sum(self._train_lengths) / (sequences * data.max_length) if sequences else 0.0,
+            duplicates=duplicates,
+            overlap=overlap,
+            near_empty=counts["near_empty"],
+            longest=tuple((-index, where, length) for length, index, where in sorted(self._longest, reverse=True)),
+            examples=tuple(self._examples),
+            notices=tuple(self._notices(duplicates, overlap)),
+            padding=_padding(self._template.tokenizer),
+            exact=exact,
+        )
+
+    def _notices(self, duplicates: int, overlap: int) -> list[str]:
+        counts, data = self._counts, self._data
+        found = list(self._template.notices)
+        if counts["skipped"]:
+            reasons = "; ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(3))
+            found.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")
+        if counts["lost_reply"]:
+            lost = records_text(counts["lost_reply"])
+            found.append(f"Dropped, as max_length {data.max_length} left nothing of the reply: {lost}.")
+        if shortened := counts["truncated"] - counts["lost_reply"]:
+            found.append(
+                f"Cut at {data.max_length} tokens, and with it the end of the reply: {records_text(shortened)}."
+            )
+        if overlap:
+            found.append(f"Held out for evaluation, yet also trained on: {records_text(overlap)}.")
+        if duplicates:
+            found.append(f"Equal to an earlier one: {records_text(duplicates)}.")
+        if counts["rewritten"]:
+            found.append(
+                "Only the last reply is trained, as the template rewrites earlier turns: "
+                f"{records_text(counts['rewritten'])}."
+            )
+        if counts["control"]:
+            found.append(
+                f"With control tokens in their text, which the model takes as such: {records_text(counts['control'])}."
+            )
+        if data.completion_only and self._records.format == "text" and not self._records.documents:
+            found.append("Plain text has no reply: every token is trained.")
+        return found
+
+
+def _padding(tokenizer: Any) -> str:
+    """The collator masks padding by its place, not by its id, so an end of sequence stays trained."""
+    if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
+        return f"padded with {tokenizer.pad_token}, masked"
+    return f"padded with the end of sequence {tokenizer.eos_token}, masked by place: a reply's own end is trained"
+
+
+def _reason(problem: str) -> str:
+    """A reason without its place, so that like ones are counted together."""
+    start, colon, rest = problem.partition(": ")
+    return rest if colon and start.startswith("column ") and start[7:].isdigit() else problem[:120]
+
+
+def _lengths(lengths: "array[int]") -> Lengths:
+    import numpy as np
+
+    if not lengths:
+        return Lengths()
+    values = np.asarray(lengths)
+    p50, p90, p99 = (int(value) for value in np.percentile(values, (50, 90, 99), method="higher"))
+    top = int(values.max()) + 1
+    edges = np.unique(np.linspace(0, top, min(HISTOGRAM_BINS, top) + 1).astype(int))
+    counts, _ = np.histogram(values, bins=edges)
+    bins = tuple(
+        (int(start), int(end), int(count)) for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    )
+    return Lengths(p50, p90, p99, top - 1, bins)
+
+
+def _repeats(train: "array[int]", held_out: "array[int]") -> tuple[int, int]:
+    import numpy as np
+
+    distinct = np.unique(np.asarray(train, dtype=np.int64))
+    overlap = int(np.isin(np.asarray(held_out, dtype=np.int64), distinct).sum()) if len(held_out) else 0
+    return len(train) - len(distinct), overlap

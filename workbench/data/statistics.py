@@ -1,0 +1,46 @@
+"""The figures of a data set without keeping its tokens."""
+
+from collections.abc import Callable
+from itertools import islice
+
+from workbench.data.collector import Collector
+from workbench.data.encode import encode_samples
+from workbench.data.examples import example_of
+from workbench.data.facts import DataFacts
+from workbench.data.sources import Records
+from workbench.data.templates import Template
+from workbench.engine.protocol import Progress
+from workbench.recipe import DataSection
+
+
+def data_facts(
+    records: Records,
+    template: Template,
+    data: DataSection,
+    *,
+    batch_size: int = 4,
+    show: int = 3,
+    limit: int | None = None,
+    report: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = bool,
+) -> DataFacts:
+    """The facts of a data set, without keeping its tokens.
+
+    Args:
+        show: records to keep as examples.
+        limit: count only so many records: a first answer at once (``exact`` is False when there were more).
+        report: called with the progress about every 256 records.
+
+    Raises:
+        WorkbenchError: a record is malformed and the recipe says to stop there; or ``kind="cancelled"``.
+    """
+    template = template.with_system(data.system)
+    collector = Collector(records, template, data, batch_size)
+    samples = encode_samples(records, template, data, report=report, cancelled=cancelled, limit=limit)
+    shown = 0
+    for sample in samples:
+        example = example_of(sample, template) if shown < show and not sample.problem else None
+        shown += example is not None
+        collector.add(sample, example)
+    exact = limit is None or next(islice(records.items(), limit, None), None) is None
+    return collector.facts(exact)
