@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.conftest import make_word_tokenizer
 from workbench.data.formats import BadRecord, Conversation
 from workbench.data.named_templates import NAMED
 from workbench.data.templates import Template
+from workbench.data.tokenise import token_ids
 from workbench.errors import WorkbenchError
 from workbench.models.sources import find_local
 from workbench.paths import Home
@@ -222,3 +224,29 @@ def test_a_tokenizer_that_puts_a_space_before_a_text() -> None:
     # ▁ b : a </s>, and not ▁a in place of a
     assert encoded.input_ids == [2, 4, 5, 3, 1]
     assert encoded.trained == [False, False, False, True, True]
+
+
+@pytest.mark.real
+def test_ids_are_those_of_the_tokenizers_own_call(smollm2: Any, bare_words: Any) -> None:
+    texts = ["", "\n", "why <|im_end|> and  two", "é ☃ 日本 𝕏", "</s> ### Response:", " leading", "a" * 3000]
+    for tokenizer in (smollm2, bare_words):
+        assert token_ids(tokenizer, texts) == tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def test_what_another_call_left_set_on_a_tokenizer_cuts_nothing(words: Any) -> None:
+    words(["why " * 20], truncation=True, max_length=4, padding="max_length")
+    assert words.backend_tokenizer.truncation
+    assert token_ids(words, ["why " * 20, "why"]) == [[13] * 20, [13]]
+
+
+def test_a_tokenizer_with_a_way_of_its_own_keeps_it() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    class Shouting(PreTrainedTokenizerFast):
+        def _encode_plus(self, text: Any, *args: Any, **options: Any) -> Any:
+            return super()._encode_plus([one.lower() for one in text], *args, **options)
+
+    tokenizer = make_word_tokenizer()
+    own = Shouting(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
+    assert token_ids(own, ["WHY"]) == [[13]]
+    assert token_ids(tokenizer, ["WHY"]) == [[0]]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -120,16 +120,8 @@ def _encode_batch(
             continue
         whole = next(encoded)
         holds_control = isinstance(item.content, list) and any(control.search(turn["content"]) for turn in item.content)
-        for part in _parts(whole, pieces, template, data, records.documents):
-            yield replace(
-                part,
-                index=index,
-                where=item.where,
-                held_out=item.held_out,
-                apart=item.apart,
-                rewritten=rewritten,
-                control_tokens=holds_control,
-            )
+        for ids, trained, length in _parts(whole, data, records.documents):
+            yield Sample(index, item.where, ids, trained, length, item.held_out, item.apart, rewritten, holds_control)
 
 
 def _pieces(item: Item, template: Template, documents: bool) -> tuple[list[Piece], bool, str]:
@@ -144,19 +136,20 @@ def _pieces(item: Item, template: Template, documents: bool) -> tuple[list[Piece
         return [], False, str(error)
 
 
-def _parts(
-    whole: Encoded, pieces: list[Piece], template: Template, data: DataSection, documents: bool
-) -> Iterator[Sample]:
-    """What is fed of one text: cut off at ``max_length``, or a document in chunks of it."""
+def _parts(whole: Encoded, data: DataSection, documents: bool) -> Iterator[tuple[list[int], list[bool], int]]:
+    """What is fed of one text, cut off at ``max_length``, or a document in chunks of it.
+
+    Ids, which of them are trained, and their number before the cut.
+    """
     if not documents:
         trained = whole.trained if data.completion_only else [True] * len(whole.input_ids)
         end = data.max_length
-        yield Sample(0, "", whole.input_ids[:end], trained[:end], len(whole.input_ids))
+        yield whole.input_ids[:end], trained[:end], len(whole.input_ids)
         return
     for chunk in chunks(whole.input_ids, whole.piece_ends, data.max_length):
         ids = whole.input_ids[chunk.start : chunk.end]
         trained = [False] * chunk.overlap + [True] * (len(ids) - chunk.overlap)
-        yield Sample(0, "", ids, trained, len(ids))
+        yield ids, trained, len(ids)
 
 
 def _control_tokens(template: Template) -> re.Pattern[str]:

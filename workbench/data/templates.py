@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from workbench.data.formats import BadRecord, Conversation, Message
 from workbench.data.named_templates import NAMED
+from workbench.data.tokenise import token_ids
 from workbench.errors import WorkbenchError
 
 FILE = "template.json"
@@ -258,12 +259,7 @@ class Template:
         return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._tokenise([text])[0]
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        result: list[list[int]] = self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        return result
+        return token_ids(self.tokenizer, texts)
 
     def _prepared(self, messages: Sequence[Message]) -> Conversation:
         """The conversation with its system prompt in place, inside the first user turn where the template has none."""
