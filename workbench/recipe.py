@@ -259,6 +259,19 @@ class TrainingSection(Section):
         ge=1,
         le=10_000,
     )
+    early_stopping_patience: int = knob(
+        0, "Evaluations in a row without a better held-out loss after which the run ends; 0 never ends it early.",
+        unit="evaluations", steps=(0, 2, 3, 5), ge=0, le=10_000,
+    )  # fmt: skip
+    early_stopping_min_delta: float = knob(
+        0.0, "A held-out loss is better when it is lower than the best by more than this.", ge=0, le=100
+    )
+    keep: Literal["last", "best"] = knob(
+        "last", "Which adapter the run leaves: the last one, or that of the best evaluation (needs eval_steps)."
+    )
+    non_finite: Literal["stop", "skip"] = knob(
+        "stop", "A step whose loss or gradient is no finite number: stop before it changes the adapter, or leave it out."
+    )
     seed: int = knob(42, "Start of all randomness: order of records, dropout, A's first values.", ge=0, le=2**32 - 1)
 
     @property

@@ -178,7 +178,7 @@ def test_stopping_saves_what_was_learned(home, recipe):
     thread = TrainingThread(home, run, edit(recipe, {"training.max_steps": 100000}))
     thread.start()
     _wait_for_step(run, 3)
-    thread.stop.ask(save=True)
+    thread.controls.stop(save=True)
     thread.join(timeout=60)
     summary = summarise(run)
     assert summary.state == "stopped"
@@ -192,7 +192,7 @@ def test_stopping_may_discard(home, recipe):
     thread = TrainingThread(home, run, recipe)
     thread.start()
     _wait_for_step(run, 1)
-    thread.stop.ask(save=False)
+    thread.controls.stop(save=False)
     thread.join(timeout=60)
     assert summarise(run).state == "stopped"
     assert not run.adapter.exists()

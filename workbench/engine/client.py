@@ -10,7 +10,14 @@ from typing import Any
 import httpx
 
 from workbench.data.facts import DataFacts, Example
-from workbench.engine.protocol import EngineStatus, Progress, ReplyPiece, ReplyRequest
+from workbench.engine.protocol import (
+    ControlAction,
+    ControlRequest,
+    EngineStatus,
+    Progress,
+    ReplyPiece,
+    ReplyRequest,
+)
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_from_json
@@ -45,6 +52,16 @@ class EngineClient:
     async def train(self, recipe: Recipe) -> str:
         """Start a run; returns its id. Paths in the recipe are this process's, and are sent as absolute ones."""
         return str((await self._call("POST", "/train", {"recipe": anchored(recipe).as_dict()}))["run"])
+
+    async def resume(self, run: str) -> tuple[str, int]:
+        """Let an interrupted or stopped run go on; returns its id and the number of its journal's last event so far."""
+        answer = await self._call("POST", "/resume", {"run": _here(run) if "/" in run else run})
+        return str(answer["run"]), int(answer["seq"])
+
+    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
+        """Do something with the live run between two of its steps; its journal tells when it was done."""
+        request = ControlRequest(action=action, value=value, release=release)
+        await self._call("POST", "/control", request.model_dump())
 
     async def stop(self, *, save: bool = True) -> None:
         """End the live run within one micro-step, with or without its adapter saved."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from workbench import __version__
 from workbench.diagnose import diagnose
 from workbench.engine.base import LoadedBase, check_adapter, load_base
+from workbench.engine.control import Command
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
@@ -25,7 +26,8 @@ from workbench.engine.training import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import ModelSection, QuantizationSection, Recipe
-from workbench.runs.folder import RunFolder, create_run, find_run
+from workbench.runs.folder import RunFolder, create_run, find_run, summarise
+from workbench.runs.history import read_history
 
 Emit = Callable[[Progress | ReplyPiece], None]
 
@@ -72,10 +74,11 @@ class Engine:
             pid=os.getpid(),
             version=__version__,
             started=self._started,
-            state=work.state if work else "idle",
+            state=("paused" if training and training.controls.paused else work.state) if work else "idle",
             run=training.run_folder.id if training else None,
             run_folder=str(training.run_folder.path) if training else None,
-            stopping=training.stop.is_set() if training else False,
+            stopping=training.controls.is_stopped() if training else False,
+            paused=training.controls.paused if training else "",
             progress=training.progress if training else work.progress if work else None,
             model=_loaded(base),
             device=self._device,
@@ -104,10 +107,38 @@ class Engine:
         Raises:
             WorkbenchError: the engine is busy, or the folder cannot be made.
         """
+        return self._train(lambda: create_run(self.home, recipe), recipe, resume=False)
+
+    def resume(self, name: str) -> tuple[RunFolder, int]:
+        """Let a run go on from its newest whole checkpoint; from its start where it has none.
+
+        Returns:
+            The run, and the number of its journal's last event so far.
+
+        Raises:
+            WorkbenchError: there is no such run, it is over, or the engine is busy.
+        """
+        run = find_run(self.home, name)
+        recipe = run.recipe()
+        summary = summarise(run)
+        if summary.state in ("running", "finished"):
+            raise WorkbenchError(
+                f"Run {run.id} is still being trained."
+                if summary.state == "running"
+                else f"Run {run.id} has finished.",
+                "Start a new run from its recipe to train more.",
+                kind="nothing_to_resume",
+            )
+        last = read_history(run.journal, 0).last_seq
+        return self._train(lambda: run, recipe, resume=True), last
+
+    def _train(self, folder: Callable[[], RunFolder], recipe: Recipe, *, resume: bool) -> RunFolder:
         work = self._claim("training")
         try:
-            run = create_run(self.home, recipe)
-            work.training = TrainingThread(self.home, run, recipe, self._base, finished=self._training_ended)
+            run = folder()
+            work.training = TrainingThread(
+                self.home, run, recipe, self._base, finished=self._training_ended, resume=resume
+            )
             self._base = None
             if self._output:
                 self._output.switch(run.log)
@@ -136,7 +167,20 @@ class Engine:
         work = self._work
         if work is None or work.training is None:
             raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
-        work.training.stop.ask(save=save)
+        work.training.controls.stop(save=save)
+
+    def control(self, command: Command) -> None:
+        """Do something with the live run, between two of its steps.
+
+        Raises:
+            WorkbenchError: no run is live, or the command lacks its value.
+        """
+        training = self._work.training if self._work else None
+        if training is None:
+            raise WorkbenchError("No run is live.", "Start one, or resume one that was interrupted.", kind="no_run")
+        if command.action in ("learning_rate", "max_steps") and command.value is None:
+            raise WorkbenchError(f"{command.action} needs a number.", "Give the new value.", kind="bad_request")
+        training.controls.give(command)
 
     def cancel(self) -> None:
         """End the reply in progress, if there is one."""
@@ -149,7 +193,7 @@ class Engine:
             self._is_ending = True
             training = self._work.training if self._work else None
         if training is not None:
-            training.stop.ask(save=True)
+            training.controls.stop(save=True)
 
     def reply(
         self, request: ReplyRequest, emit: Emit, finished: Callable[[WorkbenchError | None], None]

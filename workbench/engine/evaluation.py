@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.engine.base import LoadedBase
+from workbench.engine.hardware import free_cached_memory
+from workbench.engine.memory import is_out_of_memory
 from workbench.engine.protocol import Progress
 
 
@@ -59,15 +61,27 @@ def held_out_loss(
                 if cancelled():
                     return None
                 report(Progress(phase="evaluating", fraction=done / len(batches)))
-                inputs = collate([records[index] for index in batch])
-                inputs = {name: tensor.to(base.device) for name, tensor in inputs.items()}
-                output = model(**inputs, use_cache=False, fused_lm_head=True)
-                total -= output.log_probs.sum().item()
-                tokens += int(output.label_mask.sum().item())
-                correct += int(output.is_top1.sum().item())
+                figures = _figures(base, model, collate, [records[index] for index in batch])
+                total, tokens, correct = total + figures[0], tokens + figures[1], correct + figures[2]
     finally:
         model.train(was_training)
     return HeldOutLoss(total / tokens, tokens, correct) if tokens else None
+
+
+def _figures(base: LoadedBase, model: Any, collate: Any, batch: list[Any]) -> tuple[float, int, int]:
+    """Summed loss, labelled tokens and right first choices of a batch; in halves where it does not fit in memory."""
+    try:
+        inputs = {name: tensor.to(base.device) for name, tensor in collate(batch).items()}
+        output = model(**inputs, use_cache=False, fused_lm_head=True)
+        right = int(output.is_top1.sum().item())
+        return -output.log_probs.sum().item(), int(output.label_mask.sum().item()), right
+    except Exception as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    half = len(batch) // 2
+    first, second = (_figures(base, model, collate, part) for part in (batch[:half], batch[half:]))
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 def pad_token_id(tokenizer: Any) -> int:

@@ -1,6 +1,5 @@
-"""What the trainer does, written into the journal; what the user wants, told to the trainer."""
+"""What the trainer does, written into the journal."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,9 +8,7 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
-from workbench.engine.control import Stop
 from workbench.engine.protocol import Progress
-from workbench.errors import WorkbenchError
 from workbench.runs.journal import JournalWriter
 
 # Steps that the speed and the remaining time are averaged over.
@@ -19,54 +16,33 @@ _WINDOW = 20
 
 
 class JournalCallback(TrainerCallback):
-    """Writes ``step`` and ``checkpoint`` events; ends the training within one micro-step of a stop.
-
-    Args:
-        evaluate: called between two steps, with the number of the one that is done, every ``eval_steps`` steps; its
-            time is not counted as the training's. ``eval_steps`` 0: never.
-    """
+    """Writes ``step`` events, and how far the run is."""
 
     def __init__(
-        self,
-        journal: JournalWriter,
-        stop: Stop,
-        progress: Callable[[Progress], None],
-        evaluate: Callable[[int], None],
-        eval_steps: int,
+        self, journal: JournalWriter, progress: Callable[[Progress], None], tokens_seen: Callable[[], int]
     ) -> None:
         self._journal = journal
-        self._stop = stop
+        self._tokens_seen = tokens_seen
         self._progress = progress
-        self._evaluate = evaluate
-        self._eval_steps = eval_steps
         self._away = 0.0
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
-        self._started = 0.0
         self._last = 0.0
         self._peak_rss = 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = self._last = self._clock()
-        self._recent.append((self._started, 0, 0))
-        self._journal.write("phase", phase="training", fraction=0.0, detail="", max_steps=state.max_steps)
-        _reset_peak()
+    def away(self, seconds: float) -> None:
+        """Time that was spent between two steps on something else, and does not count as the training's."""
+        self._away += seconds
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Here and not at a step's end, where its own event is still to come; the run ends with an evaluation anyway.
-        if not self._eval_steps or not state.global_step or state.global_step % self._eval_steps:
-            return
-        started = time.monotonic()
-        self._evaluate(state.global_step)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._last = self._clock()
+        self._recent.clear()
+        self._recent.append((self._last, state.global_step, self._tokens_seen()))
         fraction = state.global_step / max(state.max_steps, 1)
         self._journal.write("phase", phase="training", fraction=fraction, detail="", max_steps=state.max_steps)
-        self._away += time.monotonic() - started
-
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop |= self._stop.is_set()
+        _reset_peak()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop |= self._stop.is_set()
         self._progress(
             Progress(
                 phase="training",
@@ -102,17 +78,6 @@ class JournalCallback(TrainerCallback):
             eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
         )
         self._last = now
-        if not math.isfinite(loss):
-            raise WorkbenchError(
-                f"The loss became {loss} at step {state.global_step}.",
-                "Lower training.learning_rate (a tenth is a good start), or compute in bfloat16 instead of float16.",
-                kind="nan_loss",
-            )
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._journal.write(
-            "checkpoint", step=state.global_step, path=f"{args.output_dir}/checkpoint-{state.global_step}"
-        )
 
     def _clock(self) -> float:
         """Seconds, evaluations left out."""

@@ -1,8 +1,9 @@
 """What a run was predicted to take at its peak, and what it did take, for its journal. Sizes are bytes."""
 
 import os
+import re
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.data.facts import DataFacts
 from workbench.engine.base import LoadedBase
@@ -12,34 +13,77 @@ from workbench.gpu import GpuSampler
 from workbench.paths import Home
 from workbench.recipe import Recipe
 
+if TYPE_CHECKING:
+    from workbench.estimate import Estimate
+
 
 def predicted_peak(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts) -> dict[str, Any] | None:
     """The estimator's peak for this run on the device at hand; None where it has none.
 
     Batches are as long as their longest record, so the length that is priced is that of the longest one, named
-    ``length`` beside the peak's own fields. Only steps that were followed before are looked up: following one would
-    take the processor from the run.
+    ``length`` beside the peak's own fields.
     """
-    from workbench.estimate import Device, TraceStore, estimate
-    from workbench.models.build import build_skeleton
-    from workbench.models.trees import known_skeleton
+    priced = _priced(home, recipe, base, data, None)
+    return None if priced is None else {**priced.peak.as_json(), "length": _fed(recipe, data).data.max_length}
+
+
+def no_room(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
+    """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
+    device = device_facts()
+    priced = _priced(home, recipe, base, data, device.total_bytes)
+    if priced is None:
+        largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
+    else:
+        name = max(priced.peak.terms, key=lambda term: priced.peak.terms[term])
+        size = priced.peak.terms[name]
+        largest = f" The most of it is {name.replace('_', ' ')}: {size / 2**30:.2f} GiB by the estimate."
+        told = [f"{suggestion.label} ({suggestion.cost})" for suggestion in priced.suggestions[:3]]
+        cure = (
+            "What would fit: " + "; ".join(told) + "." if told else "Lower data.max_length, or choose a smaller base."
+        )
+    return WorkbenchError(
+        f"One record at a time does not fit in the memory of {device.name}.{largest}", cure, kind="out_of_memory"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device, or the host, had no memory left to give."""
+    import torch
+
+    # PyTorch's CPU allocator, cuBLAS and bitsandbytes tell it in words only.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    )
+
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I)
+
+
+def _fed(recipe: Recipe, data: DataFacts) -> Recipe:
+    """The recipe as its batches really are: no longer than the longest record."""
     from workbench.recipe_text import edit
 
     length = recipe.data.max_length
-    if not recipe.data.packing:
-        length = min(length, data.lengths.max)
+    return recipe if recipe.data.packing else edit(recipe, {"data.max_length": min(length, data.lengths.max)})
+
+
+def _priced(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free_bytes: int | None) -> "Estimate | None":
+    """Only steps that were followed before are looked up: following one would take the processor from the run."""
+    from workbench.estimate import Device, TraceStore, estimate
+    from workbench.models.build import build_skeleton
+    from workbench.models.trees import known_skeleton
+
     device = Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
+    traced = TraceStore(home.cache / "traces")
     try:
         skeleton = known_skeleton(recipe.model) or build_skeleton(base.local.folder)
-        fed = edit(recipe, {"data.max_length": length})
-        priced = estimate(skeleton, fed, device=device, traced=TraceStore(home.cache / "traces"))
+        return estimate(skeleton, _fed(recipe, data), free_bytes=free_bytes, device=device, traced=traced)
     except WorkbenchError:
         return None
     except Exception:
         # A run is worth more than its prediction; the log keeps what was wrong with it.
         traceback.print_exc()
         return None
-    return {**priced.peak.as_json(), "length": length}
 
 
 class PeakMeter:

@@ -4,6 +4,9 @@
 ``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
 ``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
 ``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
+``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
+``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
+                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
 ``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
 ``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
@@ -27,7 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field
 # Exit code of an engine that finds another one at work on its home.
 ALREADY_RUNNING = 3
 
-EngineState = Literal["idle", "loading", "training", "replying"]
+EngineState = Literal["idle", "loading", "training", "paused", "replying"]
+ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
 
 
 class _Wire(BaseModel):
@@ -60,7 +64,9 @@ class Progress(_Wire):
 
 
 class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run; ``allocated`` and ``reserved`` are PyTorch's."""
+    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
+    does not; ``allocated`` and ``reserved`` are PyTorch's.
+    """
 
     pid: int
     version: str
@@ -69,6 +75,7 @@ class EngineStatus(_Wire):
     run: str | None = None
     run_folder: str | None = None
     stopping: bool = False
+    paused: str = ""
     progress: Progress | None = None
     model: LoadedModel | None = None
     device: DeviceFacts | None = None
@@ -78,6 +85,18 @@ class EngineStatus(_Wire):
 
 class TrainRequest(_Wire):
     recipe: dict[str, Any]
+
+
+class ControlRequest(_Wire):
+    """What to do with the live run between two steps.
+
+    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
+    back, which costs loading it again.
+    """
+
+    action: ControlAction
+    value: float | None = Field(default=None, gt=0)
+    release: bool = False
 
 
 class FactsRequest(_Wire):

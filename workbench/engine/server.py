@@ -23,11 +23,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from workbench.diagnose import diagnose
+from workbench.engine.control import Command
 from workbench.engine.core import Engine
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
     ALREADY_RUNNING,
+    ControlRequest,
     ExamplesRequest,
     FactsRequest,
     Progress,
@@ -60,6 +62,8 @@ class Api:
             Route("/status", self._status),
             Route("/train", self._train, methods=["POST"]),
             Route("/stop", self._stop, methods=["POST"]),
+            Route("/control", self._control, methods=["POST"]),
+            Route("/resume", self._resume, methods=["POST"]),
             Route("/reply", self._reply, methods=["POST"]),
             Route("/cancel", self._cancel, methods=["POST"]),
             Route("/fetch", self._fetch, methods=["POST"]),
@@ -89,6 +93,16 @@ class Api:
         body = await request.json()
         self.engine.stop(save=bool(body.get("save", True)))
         return JSONResponse({})
+
+    async def _control(self, request: Request) -> Response:
+        body = ControlRequest.model_validate(await request.json())
+        self.engine.control(Command(body.action, body.value, body.release))
+        return JSONResponse({})
+
+    async def _resume(self, request: Request) -> Response:
+        body = await request.json()
+        run, seq = await asyncio.to_thread(self.engine.resume, str(body["run"]))
+        return JSONResponse({"run": run.id, "folder": str(run.path), "seq": seq})
 
     async def _reply(self, request: Request) -> Response:
         body = ReplyRequest.model_validate(await request.json())

@@ -1,49 +1,53 @@
-"""One run from its recipe to its adapter, in a background thread, told step by step to its journal.
+"""One run from its recipe to its adapter, told step by step to its journal.
 
-The thread needs no engine: a notebook or a test starts it the same way and waits with ``join()``.
+:class:`Training` runs in the thread that calls it; :class:`TrainingThread` is the engine's background thread around it.
+Neither needs an engine: a notebook or a test starts a run the same way and waits with ``join()``.
 """
 
 import hashlib
 import os
-import shutil
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from workbench import __version__
 from workbench.diagnose import diagnose
-from workbench.engine.base import LoadedBase, describe, load_base
-from workbench.engine.control import Stop
-from workbench.engine.evaluation import held_out_loss
+from workbench.engine.base import LoadedBase, load_base
+from workbench.engine.control import Command, Controls
+from workbench.engine.disk import check_disk
 from workbench.engine.hardware import free_cached_memory, hardware_facts, library_versions
-from workbench.engine.memory import PeakMeter, predicted_peak
+from workbench.engine.memory import PeakMeter
+from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
+from workbench.engine.saving import copy_adapter
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import to_yaml
+from workbench.runs.checkpoints import Checkpoint, newest_whole, remove_checkpoints
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import JournalWriter
+from workbench.runs.history import read_history
 
-# More held-out records than this say little more and cost time in every evaluation.
-EVALUATED_RECORDS = 256
+if TYPE_CHECKING:
+    from workbench.engine.session import Session
+
+# After these the weights are still those of the last whole step, and worth keeping.
+_WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")
 
 
-class TrainingThread(threading.Thread):
+class Training:
     """Trains one run.
 
     Args:
         base: a base already in memory; used when it is the one the recipe asks for, else it is given up first.
-        finished: called last, in this thread, whatever happened.
+        resume: go on from the newest whole checkpoint, or from the start where there is none.
 
-    After ``join()``: ``base`` is the model in memory with the trained adapter on it (None when loading failed),
-    ``error`` what ended the run early (None when nothing did). Nothing is raised out of the thread; the journal
-    tells all.
+    After :meth:`run`: ``base`` is the model in memory with the trained adapter on it (None when loading failed),
+    ``error`` what ended the run early (None when nothing did).
     """
 
     def __init__(
@@ -52,224 +56,229 @@ class TrainingThread(threading.Thread):
         run: RunFolder,
         recipe: Recipe,
         base: LoadedBase | None = None,
-        finished: "Callable[[TrainingThread], None] | None" = None,
+        *,
+        resume: bool = False,
+        controls: Controls | None = None,
     ) -> None:
-        super().__init__(name=f"train {run.id}", daemon=True)
         self.home = home
         self.run_folder = run
         self.recipe = recipe
         self.base = base
-        self._finished = finished
+        self.controls = controls or Controls()
         self.error: WorkbenchError | None = None
         self.progress: Progress | None = None
-        self.stop = Stop()
+        self._resume = resume
+        self._journal: PatientJournal
+        self._session: Session | None = None
         self._measured: dict[str, int | None] | None = None
+        self._reported = ("", 0.0)
 
     def run(self) -> None:
+        """Train. Nothing is raised; the journal tells all."""
         try:
-            with JournalWriter(self.run_folder.journal) as journal:
+            with PatientJournal(self.run_folder.journal, self.controls) as self._journal:
                 try:
-                    self._train(journal)
+                    self._run()
                 except Exception as error:
-                    self._fail(journal, error)
-        except OSError as error:
+                    self._fail(error)
+        except Exception as error:
             # The journal itself cannot be written: the log is all that is left to tell it.
             self.error = diagnose(error)
             traceback.print_exc()
         finally:
-            if self._finished:
-                self._finished(self)
+            self._session = None
 
-    def _train(self, journal: JournalWriter) -> None:
+    # -- the run's course -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        checkpoint = self._begin()
+        check_disk(self.run_folder.path)
+        while True:
+            self._have_base()
+            session = self._prepare(checkpoint)
+            if not self._is_past(checkpoint):
+                session.evaluate(0)
+            self._raise_if_stopped()
+            meter = PeakMeter()
+            leaving = session.train(checkpoint)
+            self._measured = meter.read()
+            if leaving != "released":
+                break
+            checkpoint = session.trainer.checkpoint()
+            session = self._session = None  # type: ignore[assignment]
+            if not self._wait_released(checkpoint):
+                self._finish_from(checkpoint)
+                return
+        self._finish(session, leaving)
+
+    def _begin(self) -> Checkpoint | None:
+        """Write how the run begins; returns the checkpoint it goes on from."""
         process = psutil.Process()
-        journal.write(
+        who = {"pid": os.getpid(), "process_started": process.create_time()}
+        versions = {"loraworkbench": __version__, **library_versions()}
+        if self._resume and self._journal.is_continued:
+            checkpoint, damaged = newest_whole(self.run_folder.checkpoints)
+            self._journal.write(
+                "run_resumed",
+                run=self.run_folder.id,
+                step=checkpoint.step if checkpoint else 0,
+                checkpoint=str(checkpoint.path) if checkpoint else None,
+                versions=versions,
+                **who,
+            )
+            for problem in damaged:
+                self._journal.write("warning", message=f"{problem}. The one before it is used.", kind="checkpoint")
+            return checkpoint
+        self._journal.write(
             "run_started",
             run=self.run_folder.id,
             model=self.recipe.model.source,
             recipe_hash=hashlib.sha256(to_yaml(self.recipe).encode()).hexdigest(),
             recipe=self.recipe.as_dict(),
-            versions={"loraworkbench": __version__, **library_versions()},
+            versions=versions,
             hardware=hardware_facts(),
-            pid=os.getpid(),
-            process_started=process.create_time(),
+            **who,
         )
-        _check_disk(self.run_folder.path)
-        report = self._reporter(journal)
+        return None
+
+    @staticmethod
+    def _is_past(checkpoint: Checkpoint | None) -> bool:
+        return checkpoint is not None and checkpoint.step > 0
+
+    def _have_base(self) -> None:
         if self.base is not None and not self._can_use(self.base):
             self.base = None
             free_cached_memory()
         if self.base is None:
-            self.base = load_base(self.home, self.recipe.model, self.recipe.quantization, report, self.stop.is_set)
+            self.base = load_base(
+                self.home, self.recipe.model, self.recipe.quantization, self._report, self.controls.is_stopped
+            )
         self._raise_if_stopped()
-
-        data = self._tokenise(journal, report)
-        self._raise_if_stopped()
-        trainer = self._trainer(journal, data)
-        journal.write(
-            "phase",
-            phase="preparing",
-            fraction=None,
-            detail=f"{self.base.precision.compute} ({self.base.precision.reason})",
-            base=describe(self.recipe.quantization),
-            compute_dtype=self.base.precision.compute,
-            adapter_dtype=self.base.precision.adapter,
-            trainable_parameters=sum(p.numel() for p in self.base.peft.parameters() if p.requires_grad),
-            predicted=predicted_peak(self.home, self.recipe, self.base, data.facts),
-        )
-        self._evaluate(journal, data.eval, step=0)
-        if not self.stop.is_set():
-            report(Progress(phase="training", fraction=0.0))
-            meter = PeakMeter()
-            trainer.train()
-            self._measured = meter.read()
-        self._finish(journal, trainer, data)
 
     def _can_use(self, base: LoadedBase) -> bool:
         return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
 
-    def _reporter(self, journal: JournalWriter) -> Any:
-        """Takes progress: shown in the engine's status at once, written to the journal at most twice a second."""
-        last = ("", 0.0)
+    def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
+        from workbench.engine.session import Context, Session
 
-        def report(progress: Progress) -> None:
-            nonlocal last
-            self.progress = progress
-            phase, written = last
-            now = time.monotonic()
-            if progress.phase != phase or now - written >= 0.5:
-                last = (progress.phase, now)
-                journal.write("phase", **progress.model_dump())
+        assert self.base is not None
+        data = self._tokenise()
+        self._raise_if_stopped()
+        context = Context(
+            self.home, self.run_folder, self.recipe, self._journal, self.controls, self._report, self._show
+        )
+        history = read_history(self.run_folder.journal, checkpoint.step if checkpoint else 0)
+        self._session = Session(context, self.base, data, history)
+        return self._session
 
-        return report
-
-    def _tokenise(self, journal: JournalWriter, report: Any) -> Any:
+    def _tokenise(self) -> Any:
         from workbench.data.encode import encode_dataset
         from workbench.data.sources import load_records
         from workbench.data.templates import Template
 
         assert self.base is not None
-        report(Progress(phase="tokenising"))
+        self._report(Progress(phase="tokenising"))
         records = load_records(self.recipe.data, self.home)
         template = Template.for_model(self.base.tokenizer, self.recipe.data.template, self.recipe.data.system)
-        data = encode_dataset(records, template, self.recipe.data, report, self.stop.is_set)
-        self.template = data.template
+        data = encode_dataset(records, template, self.recipe.data, self._report, self.controls.is_stopped)
         if data.facts.loses_many_replies:
-            journal.write("warning", message=data.facts.lost_replies)
+            self._journal.write("warning", message=data.facts.lost_replies)
         for notice in data.notices:
-            journal.write("warning", message=notice)
-        journal.write("phase", phase="tokenising", fraction=1.0, detail="", counts=data.counts)
+            self._journal.write("warning", message=notice)
+        self._journal.write("phase", phase="tokenising", fraction=1.0, detail="", counts=data.counts)
         return data
 
-    def _trainer(self, journal: JournalWriter, data: Any) -> Any:
-        from trl import SFTTrainer
+    def _wait_released(self, checkpoint: Checkpoint) -> bool:
+        """Give the memory back and wait; returns whether to go on."""
+        self.base = None
+        free_cached_memory()
+        later: list[Command] = []
+        self.controls.paused = "Paused; the model's memory was given back."
+        self._journal.write("paused", step=checkpoint.step, reason=self.controls.paused, release=True)
+        while (command := self.controls.wait()) and command.action != "resume":
+            if command.action != "pause":
+                later.append(command)
+        self.controls.paused = ""
+        if self.controls.is_stopped():
+            return False
+        for command in later:
+            self.controls.give(command)
+        self._journal.write("resumed", step=checkpoint.step)
+        return True
 
-        from workbench.engine.journal_callback import JournalCallback
-        from workbench.engine.translate import sft_config
+    # -- the run's end --------------------------------------------------------------------------------------------
 
+    def _finish(self, session: "Session", leaving: str) -> None:
         assert self.base is not None
-        import torch
-
-        # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
-        torch.manual_seed(self.recipe.training.seed)
-        model = self.base.attach_new(self.recipe.adapter)
-        trainer = SFTTrainer(
-            model=model,
-            args=sft_config(self.recipe, self.base.precision, self.run_folder.checkpoints),
-            train_dataset=data.train,
-            processing_class=self.base.tokenizer,
-            callbacks=[
-                JournalCallback(
-                    journal,
-                    self.stop,
-                    self._set_progress,
-                    lambda step: self._evaluate(journal, data.eval, step),
-                    self.recipe.training.eval_steps,
-                )
-            ],
-        )
-        # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
-        self.base.cast_adapter()
-        return trainer
-
-    def _set_progress(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def _evaluate(self, journal: JournalWriter, records: Any, step: int) -> None:
-        """Loss and perplexity on the held-out part; before the first step they are the base's own."""
-        assert self.base is not None
-        if not len(records) or self.stop.is_set():
+        if leaving == "stopped" and not self.controls.save:
+            self._discard(session.step)
             return
-        held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
-        report = self._reporter(journal)
-        result = held_out_loss(
-            self.base, held_out, self.recipe.training.per_device_train_batch_size, report, self.stop.is_set
-        )
-        if result is not None:
-            journal.write(
-                "eval",
-                step=step,
-                loss=result.loss,
-                perplexity=result.perplexity,
-                token_accuracy=result.token_accuracy,
-                records=len(held_out),
-                tokens=result.tokens,
-            )
-
-    def _finish(self, journal: JournalWriter, trainer: Any, data: Any) -> None:
-        assert self.base is not None
-        stopped = self.stop.is_set()
-        if stopped and not self.stop.save:
-            self.base.prepare_for_chat()
-            self.base.detach_all()
-            journal.write(
-                "run_ended",
-                reason="discarded",
-                run=self.run_folder.id,
-                adapter=None,
-                step=trainer.state.global_step,
-                measured=self._measured,
-            )
-            return
+        if session.step == 0:
+            raise StoppedEarly
         self.progress = Progress(phase="saving")
-        journal.write("phase", phase="saving", fraction=None, detail="")
-        self._save()
-        if not stopped:
-            self._evaluate(journal, data.eval, step=trainer.state.global_step)
+        self._journal.write("phase", phase="saving", fraction=None, detail="")
+        kept = session.step
+        if leaving == "stopped":
+            # All of it, so that the run may go on another day.
+            session.conductor.save()
+        else:
+            session.evaluate(session.step)
+            if session.take_best():
+                kept = session.best.step
+        session.save(self.run_folder.adapter)
         self.base.prepare_for_chat()
         self.base.keep_trained(self.run_folder.adapter)
-        journal.write(
+        self._end(leaving or "finished", step=session.step, kept_step=kept)
+
+    def _discard(self, step: int) -> None:
+        self._take_adapter_off()
+        remove_checkpoints(self.run_folder.checkpoints)
+        self._end("discarded", adapter=False, step=step)
+
+    def _finish_from(self, checkpoint: Checkpoint) -> None:
+        """End a run whose model is no longer in memory."""
+        if not self.controls.save:
+            self._discard(checkpoint.step)
+            return
+        self._journal.patiently(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
+        self._end("stopped", step=checkpoint.step, kept_step=checkpoint.step)
+
+    def _end(self, reason: str, *, adapter: bool = True, **fields: Any) -> None:
+        self._journal.write(
             "run_ended",
-            reason="stopped" if stopped else "finished",
+            reason=reason,
             run=self.run_folder.id,
-            adapter=str(self.run_folder.adapter),
-            step=trainer.state.global_step,
+            adapter=str(self.run_folder.adapter) if adapter else None,
             measured=self._measured,
+            **fields,
         )
 
-    def _save(self) -> None:
-        """Write adapter, tokenizer and template: aside first, then renamed, so that half a folder is never seen."""
-        assert self.base is not None
-        aside = self.run_folder.path / "adapter.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        self.base.peft.save_pretrained(aside, safe_serialization=True)
-        self.base.tokenizer.save_pretrained(aside)
-        self.template.save(aside)
-        shutil.rmtree(self.run_folder.adapter, ignore_errors=True)
-        aside.rename(self.run_folder.adapter)
-
-    def _raise_if_stopped(self) -> None:
-        if self.stop.is_set():
-            raise StoppedEarly
-
-    def _fail(self, journal: JournalWriter, error: Exception) -> None:
-        self._take_adapter_off()
-        if isinstance(error, StoppedEarly) or (self.stop.is_set() and getattr(error, "kind", "") == "cancelled"):
-            journal.write("run_ended", reason="stopped", run=self.run_folder.id, adapter=None, step=0)
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, StoppedEarly) or (
+            self.controls.is_stopped() and getattr(error, "kind", "") == "cancelled"
+        ):
+            self._take_adapter_off()
+            self._end("stopped", adapter=False, step=0)
             return
         self.error = diagnose(error)
+        saved = self._save_what_is_good() if self.error.kind in _WEIGHTS_ARE_GOOD else False
+        self._take_adapter_off()
         trace = "" if isinstance(error, WorkbenchError) else "".join(traceback.format_exception(error))
-        journal.write("error", **self.error.as_json(), traceback=trace)
-        journal.write("run_ended", reason="error", run=self.run_folder.id, adapter=None)
+        self._journal.write("error", **self.error.as_json(), traceback=trace)
+        self._end("error", adapter=saved)
+
+    def _save_what_is_good(self) -> bool:
+        """Keep checkpoint and adapter of the last whole step; returns whether there is one."""
+        session = self._session
+        if session is None or session.step == 0:
+            return False
+        try:
+            session.conductor.save()
+            session.save(self.run_folder.adapter)
+        except Exception:
+            traceback.print_exc()
+            return False
+        return True
 
     def _take_adapter_off(self) -> None:
         """Make the base fit for the next run; one that is broken (a GPU that gave up) is given up too."""
@@ -282,17 +291,67 @@ class TrainingThread(threading.Thread):
             traceback.print_exc()
             self.base = None
 
+    def _raise_if_stopped(self) -> None:
+        if self.controls.is_stopped():
+            raise StoppedEarly
+
+    # -- progress -------------------------------------------------------------------------------------------------
+
+    def _show(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def _report(self, progress: Progress) -> None:
+        """Shown in the engine's status at once, written to the journal at most twice a second."""
+        self.progress = progress
+        phase, written = self._reported
+        now = time.monotonic()
+        if progress.phase != phase or now - written >= 0.5:
+            self._reported = (progress.phase, now)
+            self._journal.write("phase", **progress.model_dump())
+
+
+class TrainingThread(threading.Thread):
+    """A :class:`Training` in a background thread.
+
+    Args:
+        finished: called last, in this thread, whatever happened.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        run: RunFolder,
+        recipe: Recipe,
+        base: LoadedBase | None = None,
+        finished: "Callable[[TrainingThread], None] | None" = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        super().__init__(name=f"train {run.id}", daemon=True)
+        self.training = Training(home, run, recipe, base, resume=resume)
+        self.run_folder = run
+        self.controls = self.training.controls
+        self._finished = finished
+
+    def run(self) -> None:
+        try:
+            self.training.run()
+        finally:
+            if self._finished:
+                self._finished(self)
+
+    @property
+    def base(self) -> LoadedBase | None:
+        return self.training.base
+
+    @property
+    def error(self) -> WorkbenchError | None:
+        return self.training.error
+
+    @property
+    def progress(self) -> Progress | None:
+        return self.training.progress
+
 
 class StoppedEarly(Exception):  # noqa: N818  (no error: the user asked for it)
     """The run was stopped before its first step."""
-
-
-def _check_disk(folder: Path) -> None:
-    """Raises WorkbenchError when not even a small adapter would fit."""
-    free = shutil.disk_usage(folder).free
-    if free < 200_000_000:
-        raise WorkbenchError(
-            f"Only {free / 1e6:.0f} MB are free on the disk of {folder}.",
-            "Free some space (200 MB at least), or set output.dir to another disk.",
-            kind="disk_full",
-        )

@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The adapter of the best evaluation so far, where the recipe keeps that one."""
+        return self.path / "best"
+
+    @property
     def log(self) -> Path:
         """All that libraries printed while the run had the engine."""
         return self.path / "engine.log"
@@ -171,6 +176,11 @@ class RunSummary:
                 self.started = self.started or event["time"]
                 self.ended = None
                 self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
+            case "run_resumed":
+                self.state = "running"
+                self.ended, self.reason, self.cure = None, "", ""
+                self.step = event.get("step", 0)
+                self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
             case "phase":
                 self.phase = event.get("phase", "")
                 self.max_steps = event.get("max_steps", self.max_steps)
@@ -193,7 +203,9 @@ class RunSummary:
                 self.measured_peak = event.get("measured")
                 self.peak_vram = max(self.peak_vram, (self.measured_peak or {}).get("allocated") or 0)
                 reason = event.get("reason", "finished")
-                self.state = {"finished": "finished", "error": "failed"}.get(reason, "stopped")  # type: ignore[assignment]
+                self.state = {"finished": "finished", "early_stopping": "finished", "error": "failed"}.get(
+                    reason, "stopped"
+                )  # type: ignore[assignment]
                 self.reason = self.reason if reason == "error" else reason
 
     @property

@@ -43,6 +43,11 @@ class JournalWriter:
         whole, self._seq = _whole_part(path)
         os.ftruncate(self._file, whole)
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether there is any event in it."""
+        return self._seq > 0
+
     def write(self, event: str, **fields: Any) -> Event:
         """Append ``{"seq", "time", "event", **fields}`` and return it. ``time`` is Unix time in seconds."""
         with self._lock:

@@ -1,0 +1,190 @@
+"""One stretch of training: an adapter on a base under a trainer, from a checkpoint or from the start."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.data.encode import EncodedData
+from workbench.engine.base import LoadedBase, describe
+from workbench.engine.best import BestSoFar
+from workbench.engine.conductor import Conductor, Duties, Leaving, LoopLeft
+from workbench.engine.control import Controls
+from workbench.engine.disk import check_room_for_checkpoints
+from workbench.engine.evaluation import held_out_loss
+from workbench.engine.journal_callback import JournalCallback
+from workbench.engine.memory import no_room, predicted_peak
+from workbench.engine.patience import PatientJournal
+from workbench.engine.protocol import Progress
+from workbench.engine.samples import sample_replies
+from workbench.engine.saving import load_adapter, save_adapter
+from workbench.engine.trainer import WorkbenchTrainer
+from workbench.engine.translate import sft_config
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.runs.checkpoints import Checkpoint
+from workbench.runs.folder import RunFolder
+from workbench.runs.history import History
+
+# More held-out records than this say little more and cost time in every evaluation.
+EVALUATED_RECORDS = 256
+
+
+@dataclass
+class Context:
+    """What all parts of a run share. ``show`` takes progress for the status, ``report`` for the journal too."""
+
+    home: Home
+    run: RunFolder
+    recipe: Recipe
+    journal: PatientJournal
+    controls: Controls
+    report: Callable[[Progress], None]
+    show: Callable[[Progress], None]
+
+
+class Session:
+    """Built once the base is in memory and the records are tokenised.
+
+    Raises:
+        WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
+    """
+
+    def __init__(self, context: Context, base: LoadedBase, data: EncodedData, history: History) -> None:
+        self._context = context
+        self._base = base
+        self._data = data
+        training = context.recipe.training
+        self._evaluated = dict(history.evaluations)
+        self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
+        for step, loss in sorted(history.evaluations.items()):
+            if step:
+                self.best.add(step, loss)
+        self.conductor = Conductor(
+            context.journal, context.controls, Duties(self.evaluate, self._sample, self._away), training.eval_steps
+        )
+        self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen)
+        self.trainer = self._trainer()
+        self.conductor.trainer = self.trainer
+        if history.max_steps:
+            self.trainer.args.max_steps = history.max_steps
+        check_room_for_checkpoints(context.run.path, training, base.peft)
+        self._tell()
+
+    def _trainer(self) -> WorkbenchTrainer:
+        recipe, base = self._context.recipe, self._base
+        # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
+        torch.manual_seed(recipe.training.seed)
+        model = base.attach_new(recipe.adapter)
+        trainer = WorkbenchTrainer(
+            model=model,
+            args=sft_config(recipe, base.precision, self._context.run.checkpoints),
+            train_dataset=self._data.train,
+            processing_class=base.tokenizer,
+            callbacks=[self.conductor, self._told],
+            template=self._data.template,
+            patiently=self._context.journal.patiently,
+            skip_non_finite=recipe.training.non_finite == "skip",
+            warn=self._warn,
+            no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
+        )
+        # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+        base.cast_adapter()
+        return trainer
+
+    def _tell(self) -> None:
+        base, recipe = self._base, self._context.recipe
+        self._context.journal.write(
+            "phase",
+            phase="preparing",
+            fraction=None,
+            detail=f"{base.precision.compute} ({base.precision.reason})",
+            base=describe(recipe.quantization),
+            compute_dtype=base.precision.compute,
+            adapter_dtype=base.precision.adapter,
+            trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+            predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
+        )
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return int(self.trainer.state.global_step)
+
+    def train(self, checkpoint: Checkpoint | None) -> Leaving:
+        """Train until the end, or until somebody asks for something else; returns why it ended, empty for the end."""
+        while True:
+            leaving = self._loop(checkpoint)
+            if leaving != "max_steps":
+                return leaving
+            if self.conductor.max_steps <= self.step:
+                return ""
+            # The schedule is another one now; the trainer makes it anew and goes on from here.
+            checkpoint = self.trainer.checkpoint()
+            self.trainer.args.max_steps = self.conductor.max_steps
+
+    def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
+        self.conductor.begins_from(checkpoint)
+        try:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        except LoopLeft:
+            self.trainer.is_in_train = False
+            return self.conductor.leaving
+        return ""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as it is now."""
+        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder))
+
+    # -- between steps --------------------------------------------------------------------------------------------
+
+    def evaluate(self, step: int) -> bool:
+        """Loss and perplexity on the held-out part; before the first step they are the base's own.
+
+        Returns whether the run has stopped getting better, as the recipe sees it.
+        """
+        records = self._data.eval
+        if step in self._evaluated or not len(records) or self._context.controls.is_stopped():
+            return self.best.is_over
+        held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
+        batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
+        result = held_out_loss(self._base, held_out, batch, self._context.report, self._context.controls.is_stopped)
+        if result is None:
+            return False
+        self._evaluated[step] = result.loss
+        is_best = step > 0 and self.best.add(step, result.loss)
+        if is_best and self._context.recipe.training.keep == "best":
+            self.save(self._context.run.best)
+        self._context.journal.write(
+            "eval",
+            step=step,
+            loss=result.loss,
+            perplexity=result.perplexity,
+            token_accuracy=result.token_accuracy,
+            records=len(held_out),
+            tokens=result.tokens,
+            best=is_best,
+        )
+        return self.best.is_over
+
+    def take_best(self) -> bool:
+        """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""
+        if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
+            return False
+        load_adapter(self._base.peft, self._context.run.best)
+        return True
+
+    def _sample(self, step: int) -> None:
+        records = self._data.eval if len(self._data.eval) else self._data.train
+        replies = [asdict(reply) for reply in sample_replies(self._base, records)]
+        self._context.journal.write("sample", step=step, replies=replies)
+
+    def _away(self, seconds: float) -> None:
+        self._told.away(seconds)
+
+    def _warn(self, message: str, **fields: Any) -> None:
+        self._context.journal.write("warning", message=message, **fields)

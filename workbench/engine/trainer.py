@@ -1,0 +1,287 @@
+"""TRL's trainer with what an unattended run needs: whole checkpoints, exact resume, smaller parts when memory ends.
+
+Imports torch and TRL: only for the process that trains.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from trl import SFTTrainer
+
+from workbench.data.templates import Template
+from workbench.engine.batch_parts import parts_of
+from workbench.engine.hardware import free_cached_memory
+from workbench.engine.memory import is_out_of_memory
+from workbench.engine.saving import load_adapter
+from workbench.errors import WorkbenchError
+from workbench.runs.checkpoints import Checkpoint, write_checkpoint
+
+_STATE = "workbench.json"
+
+
+class WorkbenchTrainer(SFTTrainer):
+    """Trains one run; see :class:`~workbench.engine.training.Training` for its whole.
+
+    Args:
+        template: saved with every checkpoint, so that each is an adapter folder like any other.
+        patiently: calls a function that writes, again and again while the disk is full.
+        skip_non_finite: leave a step out whose gradient is infinite or no number, instead of raising.
+        warn: told in words, and with fields for the journal, what was done about a step.
+        no_room: the error for a step that does not fit in memory at a micro-batch of one record.
+    """
+
+    def __init__(
+        self,
+        *,
+        template: Template,
+        patiently: Callable[[Callable[[], Any]], Any],
+        skip_non_finite: bool,
+        warn: Callable[..., None],
+        no_room: Callable[[], WorkbenchError],
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self._template = template
+        self._patiently = patiently
+        self._skip_non_finite = skip_non_finite
+        self._warn = warn
+        self._no_room = no_room
+        self._keep = self.args.save_total_limit
+        # Into how many parts each micro-batch is cut; grows when memory ends.
+        self.parts = 1
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        self._fed: list[Any] = []
+        self._tokens_before = 0
+        self._randomness = _randomness()
+        self._in_step = False
+        self._window_before: dict[str, Any] = {}
+        self._folder: Path | None = None
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """Write one of the last whole optimizer step, now."""
+        return self._write(self.model_wrapped)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._write(model)
+
+    def _write(self, model: Any) -> Checkpoint:
+        def fill(folder: Path) -> None:
+            self._folder = folder.parent
+            try:
+                super(SFTTrainer, self)._save_checkpoint(model, None)
+                (folder / _STATE).write_text(json.dumps(self._own_state()), encoding="utf-8")
+            finally:
+                self._folder = None
+
+        folder = Path(self.args.output_dir)
+        return self._patiently(lambda: write_checkpoint(folder, self.state.global_step, fill, self._keep))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._folder or super()._get_output_dir(trial))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        # A pickle that nothing here ever reads.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        self._template.save(folder)
+
+    def _own_state(self) -> dict[str, Any]:
+        """What the trainer forgets: the loss since the last point of the curve, tokens seen, parts of a batch."""
+        window = self._window_before if self._in_step else self._window()
+        return {**window, "parts": self.parts}
+
+    def _window(self) -> dict[str, Any]:
+        return {
+            "loss": self._tr_loss.item(),
+            "logged_at": self._globalstep_last_logged,
+            "tokens": self._total_train_tokens,
+            "metrics": dict(self._metrics["train"]),
+        }
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens fed so far, padding left out."""
+        return int(self._total_train_tokens)
+
+    def restore_window(self, checkpoint: Path) -> None:
+        """Take up the curve where a checkpoint left it; called when training has begun."""
+        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        self._tr_loss += state["loss"]
+        self._globalstep_last_logged = state["logged_at"]
+        self._total_train_tokens = state["tokens"]
+        self._metrics["train"].update(state["metrics"])
+        self.parts = state["parts"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # PEFT's own loading may change the type of the weights.
+        load_adapter(self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self._restore_types(Path(checkpoint) / "optimizer.pt")
+
+    def _restore_types(self, file: Path) -> None:
+        """Bring state that PyTorch cast to its parameter's type back to its own, as Adafactor keeps float32."""
+        saved = torch.load(file, map_location="cpu", weights_only=True)["state"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, parameter in enumerate(parameters):
+            state = self.optimizer.state[parameter]
+            for name, value in saved.get(index, {}).items():
+                if torch.is_tensor(value) and state[name].dtype != value.dtype:
+                    state[name] = value.to(state[name].device)
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """None: a card is written when a run is exported."""
+
+    # -- the schedule ---------------------------------------------------------------------------------------------
+
+    def set_learning_rate(self, peak: float) -> None:
+        """Make the schedule fall from (or stay at) another peak; from the next step on."""
+        scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        shares = [
+            rate / base if base else 1.0 for rate, base in zip(scheduler.get_last_lr(), scheduler.base_lrs, strict=True)
+        ]
+        scheduler.base_lrs = [peak] * len(shares)
+        for group, share in zip(self.optimizer.param_groups, shares, strict=True):
+            group["initial_lr"], group["lr"] = peak, peak * share
+
+    # -- randomness -----------------------------------------------------------------------------------------------
+
+    def step_begins(self) -> None:
+        """To be called before the first micro-batch of a step."""
+        self._fed.clear()
+        self._tokens_before = self._total_train_tokens
+        self._window_before = self._window()
+        self._in_step = True
+
+    def step_ends(self) -> None:
+        """To be called after each optimizer step: a checkpoint before the next one's end goes back to here."""
+        self._randomness = _randomness()
+        self._in_step = False
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        with self._at_step_end():
+            super()._save_rng_state(output_dir)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        self._randomness = _randomness()
+
+    @contextmanager
+    def _at_step_end(self) -> Iterator[None]:
+        now = _randomness()
+        _set_randomness(self._randomness)
+        try:
+            yield
+        finally:
+            _set_randomness(now)
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """As TRL's; a step that does not fit in memory begins anew with each micro-batch in twice as many parts.
+
+        The loss of a part is divided by the tokens of the whole optimizer step, so that the gradient stays the same.
+        """
+        self._fed.append(inputs)
+        todo = [inputs]
+        while True:
+            problem = None
+            try:
+                for batch in todo:
+                    loss = self._in_parts(model, batch, num_items_in_batch)
+                return loss
+            except Exception as error:
+                if self.args.world_size > 1 or not is_out_of_memory(error):
+                    raise
+                # What the frames of the traceback hold is freed with it, at the end of this block.
+                problem = str(error)
+            self._make_parts_smaller(batch, problem)
+            model.zero_grad(set_to_none=True)
+            self._total_train_tokens = self._tokens_before
+            todo = list(self._fed)
+
+    def _in_parts(self, model: Any, batch: Any, items: Any) -> Any:
+        parts = parts_of(batch, self.parts)
+        steps = self.current_gradient_accumulation_steps
+        self.current_gradient_accumulation_steps = steps * len(parts)
+        try:
+            return sum(super(WorkbenchTrainer, self).training_step(model, part, items) for part in parts)
+        finally:
+            self.current_gradient_accumulation_steps = steps
+
+    def _make_parts_smaller(self, batch: Any, problem: str) -> None:
+        before = len(parts_of(batch, self.parts))
+        after = len(parts_of(batch, self.parts * 2))
+        if after == before:
+            raise self._no_room()
+        self.parts *= 2
+        free_cached_memory()
+        rows = max(self.args.per_device_train_batch_size // self.parts, 1)
+        accumulation = self.args.gradient_accumulation_steps * self.parts
+        self._warn(
+            f"Memory ended at step {self.state.global_step + 1}. The micro-batch is now {rows} and the accumulation "
+            f"{accumulation}; the effective batch and its gradient stay the same.",
+            kind="out_of_memory",
+            micro_batch=rows,
+            accumulation=accumulation,
+            problem=problem[:300],
+        )
+
+    # -- numbers that are none ------------------------------------------------------------------------------------
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the trainer's; asked just before the optimizer steps, so that a bad gradient never reaches the weights."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        # A loss scaler meets infinite gradients all the time and leaves their steps out itself.
+        if getattr(self.accelerator, "scaler", None) is None and not bool(torch.isfinite(torch.as_tensor(norm))):
+            step = self.state.global_step + 1
+            if not self._skip_non_finite:
+                raise WorkbenchError(
+                    f"Loss or gradient became {float(norm)} in step {step}.",
+                    "Lower training.learning_rate (a tenth is a good start), or compute in bfloat16 instead of "
+                    "float16; training.non_finite: skip leaves such steps out.",
+                    kind="nan_loss",
+                )
+            for parameter in model.parameters():
+                parameter.grad = None
+            self._warn(f"Step {step} was left out: its gradient is {float(norm)}.", kind="skipped_step", step=step)
+        return norm
+
+
+def _randomness() -> dict[str, Any]:
+    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_randomness(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def unmoved_randomness() -> Iterator[None]:
+    """Within, random numbers may be drawn; afterwards the generators stand where they stood."""
+    before = _randomness()
+    try:
+        yield
+    finally:
+        _set_randomness(before)

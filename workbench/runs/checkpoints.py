@@ -1,0 +1,127 @@
+"""Checkpoints on disk: whole or absent, checked before they are trusted, old ones removed only when a new one is there.
+
+A checkpoint is written into a folder beside its place, listed in a manifest with size and SHA-256 of each file, brought
+to the disk with fsync, and only then given its name. What it holds is the trainer's affair.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_ASIDE = "partial"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has its name. ``step`` is the number of optimizer steps it holds."""
+
+    path: Path
+    step: int
+
+
+def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> Checkpoint:
+    """Make ``folder/checkpoint-<step>`` and remove the oldest ones beyond ``keep``.
+
+    Args:
+        write: makes and fills the folder it is given, which has the checkpoint's own name, in another place.
+
+    Raises:
+        OSError: the disk is full or broken, or whatever ``write`` raises; nothing half-made is left, and the older
+            checkpoints are untouched.
+    """
+    target = folder / f"checkpoint-{step}"
+    aside = folder / _ASIDE
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        write(aside / target.name)
+        _seal(aside / target.name)
+        if target.exists():
+            target.rename(aside / "before")
+        (aside / target.name).rename(target)
+        _sync(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    made = Checkpoint(target, step)
+    for old in checkpoints(folder)[:-keep]:
+        if old != made:
+            shutil.rmtree(old.path, ignore_errors=True)
+    return made
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """Those that were written to their end, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [(entry, _NAME.fullmatch(entry.name)) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted((Checkpoint(entry, int(match[1])) for entry, match in found if match), key=lambda made: made.step)
+
+
+def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is as it was written, and what is wrong with each newer one."""
+    damaged: list[str] = []
+    for checkpoint in reversed(checkpoints(folder)):
+        problem = what_is_wrong(checkpoint.path)
+        if not problem:
+            return checkpoint, damaged
+        damaged.append(f"{checkpoint.path.name} is damaged: {problem}")
+    return None, damaged
+
+
+def what_is_wrong(checkpoint: Path) -> str:
+    """Why a checkpoint cannot be trusted; empty when every file has the size and hash of its manifest."""
+    try:
+        listed = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, facts in listed.items():
+            file = checkpoint / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != facts["bytes"]:
+                return f"{name} holds {file.stat().st_size:,} bytes instead of {facts['bytes']:,}"
+            if _digest(file) != facts["sha256"]:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read"
+    return ""
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all of them, whole or not."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring every file in ``folder``, and the folder itself, to the disk.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for entry in [*folder.rglob("*"), folder]:
+        _sync(entry)
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
+    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in files}
+    (folder / _MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
+    sync_folder(folder)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

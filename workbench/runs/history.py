@@ -1,0 +1,36 @@
+"""What a run that goes on needs to know of its own past, from its journal."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.runs.journal import read_events
+
+
+@dataclass
+class History:
+    """A journal up to a checkpoint.
+
+    Attributes:
+        evaluations: held-out loss by step, those after the checkpoint left out.
+        max_steps: the number of steps that was asked for in mid-run; None where the recipe's holds.
+        last_seq: number of the last event, -1 for an empty journal.
+    """
+
+    evaluations: dict[int, float] = field(default_factory=dict)
+    max_steps: int | None = None
+    last_seq: int = -1
+
+
+def read_history(journal: Path, step: int) -> History:
+    """The past of a run that goes on after ``step`` steps."""
+    history = History()
+    if not journal.is_file():
+        return history
+    for event in read_events(journal):
+        history.last_seq = event.get("seq", history.last_seq)
+        match event["event"]:
+            case "eval" if event.get("step", 0) <= step and isinstance(event.get("loss"), int | float):
+                history.evaluations[event["step"]] = event["loss"]
+            case "control" if event.get("action") == "max_steps" and event.get("value"):
+                history.max_steps = int(event["value"])
+    return history
