@@ -36,6 +36,17 @@ class Opened:
             await self.pilot.pause(0.025)
         raise AssertionError(f"never happened: {what}")
 
+    async def sees(self, text: str) -> None:
+        """Wait until a text stands on the screen: what is shown is painted a moment after it is known.
+
+        Raises:
+            AssertionError: it never does; with what stands there instead.
+        """
+        try:
+            await self.until(lambda: text in self.words, text)
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not on the screen:\n{self.words}") from None
+
     async def at_rest(self, seconds: float = 2.0) -> None:
         """Wait until nothing has changed on the screen for some seconds: no mark of a change, no figure on its way.
 

@@ -34,7 +34,7 @@ def in_front(app: object) -> str | None:
 async def test_a_fresh_home_opens_on_models_and_says_what_to_press(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         assert in_front(screen.app) == "models"
-        assert "Press Enter, then 5, then Enter to fine-tune it on this machine." in screen.words
+        await screen.sees("Press Enter, then 5, then Enter to fine-tune it on this machine.")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -43,7 +43,7 @@ async def test_digits_switch_tabs_and_the_header_keeps_the_recipe(tmp_path: Path
         for key, name in (("2", "architecture"), ("3", "adapter"), ("1", "models")):
             await screen.press(key)
             await screen.until(lambda name=name: in_front(screen.app) == name, name)
-        assert "SmolLM2-135M-Instruct" in screen.words.splitlines()[0]
+        await screen.until(lambda: "SmolLM2-135M-Instruct" in screen.words.splitlines()[0], "as it should stand")
 
 
 async def test_only_the_shown_pane_is_told_and_a_shown_one_catches_up(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_an_engine_that_goes_away_leaves_the_app_alive(tmp_path: Path) -> 
     async with opened(tmp_path) as screen:
         screen.engine.running = False
         await screen.until(lambda: screen.app.session.status is None, "the engine is missed")
-        assert "off" in screen.words.splitlines()[0]
+        await screen.until(lambda: "off" in screen.words.splitlines()[0], "as it should stand")
         screen.app.attempt(screen.engine.unload())
         await screen.press("2")
         await screen.until(lambda: in_front(screen.app) == "architecture", "the app still works")
@@ -164,8 +164,8 @@ async def test_an_error_is_shown_with_its_cure_and_cannot_style_the_screen(tmp_p
         screen.app.show_error(WorkbenchError("[red]No model[/] \x1b[2J here.", "Press [b]1[/b]."))
         await screen.pilot.pause()
         assert isinstance(screen.app.screen, ErrorDialog)
-        assert "[red]No model[/] ␛[2J here." in screen.words
-        assert "Press [b]1[/b]." in screen.words
+        await screen.sees("[red]No model[/] ␛[2J here.")
+        await screen.sees("Press [b]1[/b].")
         await screen.press("escape")
         assert not isinstance(screen.app.screen, ErrorDialog)
 

@@ -43,8 +43,8 @@ async def ask(screen: Opened, text: str) -> None:
 async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
         await chat(screen)
-        assert "No run has kept an adapter yet" in screen.words
-        assert "Press Enter and write." in screen.words
+        await screen.sees("No run has kept an adapter yet")
+        await screen.sees("Press Enter and write.")
         await screen.press("enter", *"Hi there", "enter")
         await screen.until(lambda: screen.engine.requests, "the engine is asked")
         request = screen.engine.requests[0]
@@ -64,12 +64,12 @@ async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None
         await screen.until(lambda: "42 %" in screen.words, "how far the model is loaded")
         engine.say("Aye, **matey**")
         await screen.until(lambda: "Aye, matey" in screen.words, "its first words")
-        assert "run-01 (tuned)" in screen.words
-        assert "42 %" not in screen.words
+        await screen.sees("run-01 (tuned)")
+        await screen.until(lambda: "42 %" not in screen.words, "as it should stand")
         engine.say("! They push water.")
         engine.end(tokens=42)
         await screen.until(lambda: "42 tokens · 21.5 tok/s · first after 0.25 s" in screen.words, "its figures")
-        assert "Aye, matey! They push water." in screen.words
+        await screen.sees("Aye, matey! They push water.")
         await ask(screen, "And stones?")
         assert [message.content for message in engine.requests[1].messages] == [
             "How do ships float?",
@@ -83,14 +83,14 @@ async def test_base_and_tuned_at_a_key_also_while_writing(tmp_path: Path) -> Non
         await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "tuned at first")
         await screen.press("b")
-        assert "○ base" in screen.words
+        await screen.sees("○ base")
         await ask(screen, "Hi")
         assert not screen.engine.requests[0].adapter
         screen.engine.say("Hello.")
         screen.engine.end()
         await screen.until(lambda: "run-01 (base, adapter off)" in screen.words, "who answered")
         await screen.press("ctrl+t")
-        assert "● tuned" in screen.words
+        await screen.sees("● tuned")
 
 
 async def test_escape_ends_a_reply_and_keeps_what_was_said(tmp_path: Path) -> None:

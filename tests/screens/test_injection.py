@@ -74,7 +74,7 @@ async def test_a_hostile_reply(tmp_path: Path, size: tuple[int, int]) -> None:
             transcript.scroll_relative(y=-10, animate=False)
             await screen.pilot.pause()
             assert_harmless(screen)
-        assert "[red]no[/red]" in screen.words
+        await screen.sees("[red]no[/red]")
         # Every place of the reply is clicked: nothing happens.
         for y in range(3, size[1] - 4):
             for x in range(1, 60, 6):
@@ -119,8 +119,8 @@ async def test_a_hostile_record_and_a_hostile_file_name(tmp_path: Path) -> None:
         await screen.tab("data")
         screen.app.set_recipe({"data.source": str(path)})
         await screen.until(lambda: "record 1 of 1" in screen.words, "the record")
-        assert "[red]name[_red].jsonl, line 1" in screen.words
-        assert "[red]no[/red]" in screen.words
+        await screen.sees("[red]name[_red].jsonl, line 1")
+        await screen.sees("[red]no[/red]")
         assert_harmless(screen)
         screen.app.set_recipe({"data.source": f"no such {CLEAR}{MARKUP}"})
         await screen.until(lambda: "bundled set" in screen.words, "the message")
@@ -135,5 +135,5 @@ async def test_a_hostile_refusal(tmp_path: Path) -> None:
         screen.engine.refusal = WorkbenchError(HOSTILE, HOSTILE)
         await screen.press("enter")
         await screen.until(lambda: "That did not work" in screen.words, "the dialog")
-        assert "[red]no[/red]" in screen.words
+        await screen.sees("[red]no[/red]")
         assert_harmless(screen)

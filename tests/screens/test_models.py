@@ -106,7 +106,7 @@ async def test_enter_takes_the_model_and_the_header_follows(tmp_path: Path) -> N
         await screen.press("down", "enter")
         assert screen.app.session.recipe.model.source == "HuggingFaceTB/SmolLM2-360M-Instruct"
         await screen.until(lambda: "SmolLM2-360M-Instruct · nf4" in screen.words.splitlines()[0], "the header")
-        assert "SmolLM2-360M-Instruct is in use." in screen.words
+        await screen.sees("SmolLM2-360M-Instruct is in use.")
         await screen.until(lambda: screen.app.session.skeleton is not None, "its module tree")
 
 
@@ -159,7 +159,7 @@ async def test_a_path_with_nothing_there_is_refused_in_words(tmp_path: Path) -> 
         screen.app.query_one(SearchField).value = str(tmp_path / "nowhere")
         await screen.pilot.pause()
         await screen.press("slash", "enter")
-        assert "There is no model at" in screen.words
+        await screen.sees("There is no model at")
         await screen.press("escape")
         assert screen.app.session.recipe.model.source == DEFAULT_MODEL
 
@@ -186,7 +186,7 @@ async def test_a_download_that_fails_says_why_and_leaves_the_app_alive(tmp_path:
         await screen.until(lambda: f"fetch {DEFAULT_MODEL}" in screen.engine.asked, "the download")
         screen.engine.break_off(WorkbenchError("The disk is full.", "Free 300 MB.", kind="disk_full"))
         await screen.until(lambda: "The disk is full." in screen.words, "the reason")
-        assert "Free 300 MB." in screen.words
+        await screen.sees("Free 300 MB.")
         await screen.press("escape", "2")
         await screen.until(lambda: screen.app.pane_in_front.id == "architecture", "the next tab")  # type: ignore[union-attr]
 

@@ -59,7 +59,7 @@ async def test_a_line_tells_what_the_journal_says(tmp_path: Path) -> None:
         assert lines["run-01"].split()[:7] == ["●", "finished", "run-01", "3/3", "1.5", "20.1", "→"]
         assert lines["run-02"].split()[:5] == ["●", "failed", "run-02", "3/3", "1.5"]
         assert list(lines) == ["run-02", "run-01"]
-        assert "CUDA ran out of memory." in screen.words
+        await screen.sees("CUDA ran out of memory.")
 
 
 async def test_enter_opens_a_run_with_curve_figures_and_recipe(tmp_path: Path) -> None:
@@ -67,12 +67,12 @@ async def test_enter_opens_a_run_with_curve_figures_and_recipe(tmp_path: Path) -
         pane = await history(screen, 1)
         await screen.press("enter")
         await screen.until(lambda: "train 1.5" in screen.words, "its curve")
-        assert "20.1 → 2.7" in screen.words
-        assert "source: HuggingFaceTB/SmolLM2-135M-Instruct" in screen.words
+        await screen.sees("20.1 → 2.7")
+        await screen.sees("source: HuggingFaceTB/SmolLM2-135M-Instruct")
         assert pane.query_one(LossChart).region.area > 0
         await screen.press("escape")
         await screen.until(lambda: screen.app.focused is pane.query_one(RunTable), "back in the history")
-        assert "train 1.5" not in screen.words
+        await screen.until(lambda: "train 1.5" not in screen.words, "as it should stand")
 
 
 async def test_a_run_shows_how_far_its_predicted_peak_was_off(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_a_run_shows_how_far_its_predicted_peak_was_off(tmp_path: Path) ->
         await history(screen, 1)
         await screen.press("enter")
         await screen.until(lambda: "11.0 GiB (+10.0%)" in screen.words, "the difference")
-        assert "suspect: saved activations" in screen.words
+        await screen.sees("suspect: saved activations")
 
 
 async def test_its_recipe_is_taken_in_hand_with_its_linked_alpha(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_its_recipe_is_taken_in_hand_with_its_linked_alpha(tmp_path: Path)
         await screen.press("r")
         assert screen.app.session.recipe == recipe
         assert screen.app.session.recipe.adapter.alpha_is_linked
-        assert "r 64" in screen.words.splitlines()[0]
+        await screen.until(lambda: "r 64" in screen.words.splitlines()[0], "as it should stand")
 
 
 async def test_a_recipe_that_was_changed_into_nonsense_is_told(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ async def test_a_damaged_journal_does_not_hide_the_others(tmp_path: Path) -> Non
     engine.run.journal.write_bytes(b'\x00\xff{"event": \n[1, 2]\nnull\n')
     async with opened(tmp_path, engine=engine) as screen:
         await history(screen, 2)
-        assert "new" in screen.words
-        assert "finished" in screen.words
+        await screen.sees("new")
+        await screen.sees("finished")
 
 
 async def test_a_big_history_does_not_hold_the_event_loop(tmp_path: Path) -> None:
