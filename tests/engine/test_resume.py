@@ -1,17 +1,14 @@
 """A run that was interrupted goes on as if nothing had happened."""
 
-import hashlib
 import json
 import shutil
 
 import pytest
 
-from workbench.engine.control import Command
-from workbench.engine.training import TrainingThread
+from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
 from workbench.recipe_text import edit
-from workbench.runs.checkpoints import checkpoints, newest_whole
-from workbench.runs.folder import RunFolder, create_run, summarise
-from workbench.runs.journal import read_events
+from workbench.runs.checkpoints import checkpoints, newest_whole, what_is_wrong
+from workbench.runs.folder import RunFolder, summarise
 
 # Three epochs and a bit, dropout, a schedule, an accumulation, and points of the curve further apart than a step.
 LONG = {
@@ -25,31 +22,6 @@ LONG = {
     "training.eval_steps": 5,
     "adapter.lora_dropout": 0.1,
 }
-
-
-def begin(home, recipe, base=None, **options):
-    run = create_run(home, recipe)
-    thread = TrainingThread(home, run, recipe, base, **options)
-    thread.start()
-    return run, thread
-
-
-def go_on(home, run, base=None):
-    """Resume a run and wait for its end."""
-    thread = TrainingThread(home, run, run.recipe(), base, resume=True)
-    thread.start()
-    thread.join(240)
-    assert thread.error is None, thread.error
-    return thread
-
-
-def curve(run: RunFolder) -> dict[int, float]:
-    """Loss by step; a step that was trained again counts as it was the last time."""
-    return {event["step"]: event["loss"] for event in read_events(run.journal) if event["event"] == "step"}
-
-
-def adapter_digest(run: RunFolder) -> str:
-    return hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 def killed_after(run: RunFolder, step: int, home) -> RunFolder:
@@ -70,13 +42,80 @@ def killed_after(run: RunFolder, step: int, home) -> RunFolder:
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optimizer):
     recipe = edit(recipe, LONG | {"training.optim": optimizer, "training.save_total_limit": 10, "adapter.r": 64})
     whole, thread = begin(home, recipe)
-    thread.join(240)
-    assert thread.error is None
+    ended(thread)
     for step in (4, 7, 13):
         again = killed_after(whole, step, home)
-        go_on(home, again)
+        resumed(home, again, thread.base)
         assert curve(again) == curve(whole)
         assert adapter_digest(again) == adapter_digest(whole)
-        evaluated = [e["step"] for e in read_events(again.journal) if e["event"] == "eval"]
-        assert sorted(set(evaluated)) == [0, 5, 10, 14]
+        assert {event["step"] for event in events_of(again, "eval")} == {0, 5, 10, 14}
+        assert [event["step"] for event in events_of(again, "run_resumed")] == [step // 4 * 4]
         assert summarise(again).state == "finished"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(home, recipe):
+    recipe = edit(recipe, LONG)
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 3, home)
+    resumed(home, again, thread.base)
+    assert curve(again) == curve(whole)
+    assert adapter_digest(again) == adapter_digest(whole)
+
+
+DAMAGES = {
+    "optimizer.pt": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "adapter_model.safetensors": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+    "trainer_state.json": lambda file: file.unlink(),
+    "manifest.json": lambda file: file.write_text("{"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(home, recipe, name):
+    recipe = edit(recipe, LONG)
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 14, home)
+    assert [made.step for made in checkpoints(again.checkpoints)] == [12, 14]
+    DAMAGES[name](again.checkpoints / "checkpoint-14" / name)
+    assert what_is_wrong(again.checkpoints / "checkpoint-14")
+    assert not what_is_wrong(again.checkpoints / "checkpoint-12")
+    resumed(home, again, thread.base)
+    assert [event["step"] for event in events_of(again, "run_resumed")] == [12]
+    assert any("checkpoint-14 is damaged" in event["message"] for event in events_of(again, "warning"))
+    assert adapter_digest(again) == adapter_digest(whole)
+
+
+def test_old_checkpoints_go_only_when_a_new_one_is_there(tmp_path):
+    from workbench.runs.checkpoints import write_checkpoint
+
+    def fill(folder):
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"w" * 1000)
+
+    def fill_half(folder):
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path, step, fill, keep=2)
+    assert [made.step for made in checkpoints(tmp_path)] == [2, 3]
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(tmp_path, 4, fill_half, keep=2)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    found, damaged = newest_whole(tmp_path)
+    assert (found.step, damaged) == (3, [])
+    # The same step once more: never a moment without it.
+    write_checkpoint(tmp_path, 3, fill, keep=2)
+    assert [made.step for made in checkpoints(tmp_path)] == [2, 3]
+
+
+def test_a_checkpoint_is_an_adapter_folder_without_pickled_settings(home, recipe):
+    run, thread = begin(home, edit(recipe, {"training.save_steps": 4}))
+    ended(thread)
+    folder = run.checkpoints / "checkpoint-4"
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
+    assert not (folder / "training_args.bin").exists()
+    assert not (run.path / "README.md").exists()
+    assert not (run.checkpoints / "README.md").exists()

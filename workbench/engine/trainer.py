@@ -154,9 +154,10 @@ class WorkbenchTrainer(SFTTrainer):
         shares = [
             rate / base if base else 1.0 for rate, base in zip(scheduler.get_last_lr(), scheduler.base_lrs, strict=True)
         ]
-        scheduler.base_lrs = [peak] * len(shares)
-        for group, share in zip(self.optimizer.param_groups, shares, strict=True):
-            group["initial_lr"], group["lr"] = peak, peak * share
+        rates = [peak * share for share in shares]
+        scheduler.base_lrs, scheduler._last_lr = [peak] * len(shares), rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = peak, rate
 
     # -- randomness -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,224 @@
+"""What can be asked of a live run, and that asking does not change what it learns."""
+
+import threading
+
+import pytest
+
+from tests.engine.runs_of_tiny import (
+    adapter_digest,
+    begin,
+    curve,
+    ended,
+    events_of,
+    resumed,
+    wait_for_step,
+    wait_until,
+)
+from workbench.engine.control import Command
+from workbench.recipe_text import edit
+from workbench.runs.folder import summarise
+
+STEPS = {"training.max_steps": 60, "adapter.lora_dropout": 0.1, "training.lr_scheduler_type": "linear"}
+
+
+@pytest.fixture
+def long_recipe(recipe):
+    return edit(recipe, STEPS)
+
+
+@pytest.fixture
+def undisturbed(home, long_recipe):
+    """A run that nothing was asked of."""
+    run, thread = begin(home, long_recipe)
+    ended(thread)
+    return run
+
+
+def told(run, action):
+    return [event for event in events_of(run, "control") if event["action"] == action]
+
+
+def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, long_recipe, undisturbed):
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    for action in ("checkpoint", "evaluate", "sample"):
+        thread.controls.give(Command(action))
+    ended(thread)
+    for action in ("checkpoint", "evaluate", "sample"):
+        (control,) = told(run, action)
+        assert 2 <= control["step"] < 60
+    step = told(run, "checkpoint")[0]["step"]
+    assert step in [event["step"] for event in events_of(run, "checkpoint")]
+    assert [event["step"] for event in events_of(run, "eval")] == [0, told(run, "evaluate")[0]["step"], 60]
+    (sample,) = events_of(run, "sample")
+    assert len(sample["replies"]) == 2  # as many as are held out
+    assert all("Question" in reply["prompt"] for reply in sample["replies"])
+    assert curve(run) == curve(undisturbed)
+    assert adapter_digest(run) == adapter_digest(undisturbed)
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_a_pause_holds_the_run_until_it_is_told_to_go_on(home, long_recipe, undisturbed, release):
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    thread.controls.give(Command("pause", release=release))
+    wait_until(lambda: events_of(run, "paused"), run)
+    (paused,) = events_of(run, "paused")
+    assert paused["release"] is release
+    assert thread.controls.paused
+    assert (thread.base is None) is release
+    thread.controls.give(Command("checkpoint"))
+    thread.controls.give(Command("resume"))
+    ended(thread)
+    (went_on,) = events_of(run, "resumed")
+    assert went_on["step"] == paused["step"]
+    assert not thread.controls.paused
+    assert told(run, "checkpoint")
+    assert curve(run) == curve(undisturbed)
+    assert adapter_digest(run) == adapter_digest(undisturbed)
+
+
+@pytest.mark.parametrize("release", [False, True])
+@pytest.mark.parametrize("save", [False, True])
+def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    thread.controls.give(Command("pause", release=release))
+    wait_until(lambda: events_of(run, "paused"), run)
+    thread.controls.stop(save=save)
+    ended(thread)
+    summary = summarise(run)
+    assert (summary.state, summary.reason) == ("stopped", "stopped" if save else "discarded")
+    assert (run.adapter / "adapter_model.safetensors").is_file() is save
+    assert run.checkpoints.is_dir() is save
+
+
+def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe, undisturbed):
+    # Several micro-batches a step, so that the stop comes in the middle of one.
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 5)
+    thread.controls.stop(save=True)
+    ended(thread)
+    stopped_at = summarise(run).step
+    assert 5 <= stopped_at < 60
+    resumed(home, run)
+    assert [event["step"] for event in events_of(run, "run_resumed")] == [stopped_at]
+    assert curve(run) == curve(undisturbed)
+    assert adapter_digest(run) == adapter_digest(undisturbed)
+
+
+def test_a_stop_in_the_middle_of_a_step_loses_only_that_step(home, recipe, monkeypatch):
+    from workbench.engine.trainer import WorkbenchTrainer
+
+    recipe = edit(
+        recipe,
+        {"training.gradient_accumulation_steps": 4, "training.per_device_train_batch_size": 1, "training.max_steps": 6,
+         "adapter.lora_dropout": 0.1},
+    )  # fmt: skip
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    micro, stop_at = 0, 4 * 3 + 2
+    plain = WorkbenchTrainer.training_step
+
+    def counted(self, *arguments, **options):
+        nonlocal micro
+        micro += 1
+        if micro == stop_at:
+            second.controls.stop(save=True)
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(WorkbenchTrainer, "training_step", counted)
+    run, second = begin(home, recipe)
+    ended(second)
+    assert micro == stop_at
+    assert summarise(run).step == 3
+    monkeypatch.undo()
+    resumed(home, run)
+    assert curve(run) == curve(whole)
+    assert adapter_digest(run) == adapter_digest(whole)
+
+
+def test_the_learning_rate_can_be_changed(home, long_recipe):
+    run, thread = begin(home, edit(long_recipe, {"training.lr_scheduler_type": "constant"}))
+    wait_for_step(run, 2)
+    thread.controls.give(Command("learning_rate", 0.001))
+    ended(thread)
+    (control,) = told(run, "learning_rate")
+    rates = {event["step"]: event["learning_rate"] for event in events_of(run, "step")}
+    assert {rates[step] for step in rates if step <= control["step"]} == {0.02}
+    assert {rates[step] for step in rates if step > control["step"]} == {0.001}
+
+
+def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_recipe):
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    thread.controls.give(Command("learning_rate", 0.002))
+    wait_until(lambda: told(run, "learning_rate"), run)
+    wait_for_step(run, told(run, "learning_rate")[0]["step"] + 2)
+    thread.controls.stop(save=True)
+    ended(thread)
+    resumed(home, run)
+    rates = {event["step"]: event["learning_rate"] for event in events_of(run, "step")}
+    changed_at = told(run, "learning_rate")[0]["step"]
+    for step, rate in rates.items():
+        peak = 0.02 if step <= changed_at else 0.002
+        # Linear, with the recipe's 3 % of warm-up: two steps.
+        assert rate == pytest.approx(peak * min((step - 1) / 2, (61 - step) / 58), rel=1e-6), step
+
+
+@pytest.mark.parametrize("new", [12, 100])
+def test_the_number_of_steps_can_be_changed(home, long_recipe, new):
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    thread.controls.give(Command("max_steps", new))
+    ended(thread)
+    control = told(run, "max_steps")[0]
+    assert max(curve(run)) == max(new, control["step"])
+    summary = summarise(run)
+    assert summary.state == "finished"
+    assert summary.step == max(new, control["step"])
+
+
+def test_early_stopping_ends_the_run_and_the_best_adapter_is_kept(home, recipe):
+    # A rate at which a tiny model is soon worse than it was.
+    recipe = edit(
+        recipe,
+        {
+            "training.max_steps": 400,
+            "training.learning_rate": 0.5,
+            "training.eval_steps": 2,
+            "training.early_stopping_patience": 3,
+            "training.early_stopping_min_delta": 0.01,
+            "training.keep": "best",
+        },
+    )
+    run, thread = begin(home, recipe)
+    ended(thread)
+    (end,) = events_of(run, "run_ended")
+    assert end["reason"] == "early_stopping"
+    assert end["step"] < 400
+    evaluations = [event for event in events_of(run, "eval") if event["step"]]
+    best = [event for event in evaluations if event["best"]][-1]
+    assert end["kept_step"] == best["step"]
+    assert not any(event["best"] for event in evaluations[-3:])
+    kept = (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert kept == (run.best / "adapter_model.safetensors").read_bytes()
+    assert summarise(run).state == "finished"
+
+
+def test_controls_hand_commands_over_in_order():
+    from workbench.engine.control import Controls
+
+    controls = Controls()
+    assert controls.take() is None
+    assert controls.wait(0.01) is None
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(controls.wait()))
+    waiting.start()
+    controls.give(Command("evaluate"))
+    controls.give(Command("sample"))
+    waiting.join(10)
+    assert taken == [Command("evaluate")]
+    controls.stop(save=False)
+    assert controls.wait() is None  # a stop overtakes what was asked before it
+    assert controls.take() == Command("sample")
