@@ -79,6 +79,13 @@ def make_tiny_llama(folder: Path) -> Path:
     return folder
 
 
+def write_records(path: Path) -> Path:
+    """Twenty short records with five different answers."""
+    lines = [{"instruction": f"Question {n % 5}?", "response": f"Aye, answer {n % 5}."} for n in range(20)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama that trains and chats in seconds. Read it, do not write to it."""
@@ -88,10 +95,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty short records that a tiny model learns by heart within a few steps."""
-    path = tmp_path_factory.mktemp("data") / "records.jsonl"
-    lines = [{"instruction": f"Question {n % 5}?", "response": f"Aye, answer {n % 5}."} for n in range(20)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
+    return write_records(tmp_path_factory.mktemp("data") / "records.jsonl")
 
 
 @pytest.fixture
