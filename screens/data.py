@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 
-from screens.knobs import Changes, KnobSpec, Option, known_knob, number_text
+from screens.data_knobs import data_knobs
 from screens.messages import RecipeChanged
-from screens.records import RECORDS_KEPT, Look, entries, look
+from screens.record_browser import RecordBrowser
+from screens.records import RECORDS_KEPT, Look, look
 from screens.session import counted_for
 from screens.widgets.data_figures import data_figures, histogram, notices
-from screens.widgets.glyphs import GLYPHS
-from screens.widgets.header import short_name
 from screens.widgets.knob_row import KnobRow
+from screens.widgets.longest_list import LongestList
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain, plain_content
 from screens.widgets.quiet import QuietPane, Words, entitle
-from screens.widgets.record_view import MASKED, TRAINED, RecordView
-from workbench.data.facts import DataFacts, Example
+from screens.widgets.record_view import RecordView
+from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -31,24 +31,10 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from workbench.data.sources import Item
     from workbench.recipe import DataSection, Recipe
 
 # A path that is being typed is not read at every letter.
 _SECONDS_TO_SETTLE = 0.3
-
-_KEYS = (
-    "source",
-    "format",
-    "split",
-    "eval_fraction",
-    "template",
-    "system",
-    "max_length",
-    "packing",
-    "completion_only",
-    "malformed",
-)
 
 
 class DataPane(QuietPane):
@@ -58,7 +44,8 @@ class DataPane(QuietPane):
     GUIDE = (
         "Where the records come from and how they are read. Enter types a value, the arrows change it. On the other "
         "side stand the records as they will be fed, trained tokens underlined; n and p go through them, L through the "
-        "longest. They are counted with the model's tokenizer; t fetches that, or a data set, if it is elsewhere."
+        "longest, / looks for a text in all of them. They are counted with the model's tokenizer; t fetches that, or a "
+        "data set, if it is elsewhere."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -68,6 +55,11 @@ class DataPane(QuietPane):
         Binding(
             "L", "longest", "Longest", key_display="L", id="data.longest", tooltip="Go through the longest records"
         ),
+        Binding(
+            "slash", "search", "Search", key_display="/", id="data.search", tooltip="Look for a text in all records"
+        ),
+        Binding("ctrl+f", "search", show=False),
+        Binding("escape", "end_search", "End search", id="data.end_search"),
         Binding("t", "fetch", "Count", id="data.fetch", tooltip="Fetch what is elsewhere and count its tokens"),
         Binding("f", "figures", "Figures", id="data.figures", tooltip="Figures or records, where both have no place"),
         Binding("down", "move(1)", "Knob below", show=False, id="data.below"),
@@ -76,11 +68,8 @@ class DataPane(QuietPane):
 
     def __init__(self, **names: str) -> None:
         super().__init__(**names)
-        self._data: DataSection | None = None
-        self._look: Look | None = None
-        self._at = 0
+        self._browser = RecordBrowser(lambda: self.session, self.refresh_bindings, id="seen")
         self._longest = 0
-        self._alone: tuple[int, Example] | None = None
         # What the engine was last asked to count, how far it is, and why it does not.
         self._counted: object = None
         self._progress = ""
@@ -91,17 +80,16 @@ class DataPane(QuietPane):
             with Vertical(id="data-left"):
                 with VerticalScroll(id="data-form", can_focus=False) as form:
                     form.border_title = "Data"
-                    for name in _KEYS:
-                        yield KnobRow(_knob(f"data.{name}", name))
+                    for knob in data_knobs():
+                        yield KnobRow(knob)
                 with VerticalScroll(id="counts") as counts:
                     counts.border_title = "figures"
                     yield Words(id="counted")
                     yield Words(id="histogram")
                     yield Words(id="notices")
-            with Vertical(id="seen") as seen:
-                seen.border_title = "records, before the template"
-                yield Words(id="facts")
-                yield RecordView()
+            with Vertical(id="data-right"):
+                yield self._browser
+                yield LongestList()
         yield Words(id="data-help")
 
     def on_resize(self, event: events.Resize) -> None:
@@ -122,7 +110,7 @@ class DataPane(QuietPane):
     def _show(self) -> None:
         for row in self.query(KnobRow):
             row.show(self.session.recipe, self.session.skeleton)
-        if self.session.recipe.data != self._data:
+        if self.session.recipe.data != self._browser.data:
             self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
         if counted_for(self.session.recipe) != self._counted:
             self._count()
@@ -147,7 +135,7 @@ class DataPane(QuietPane):
 
     async def _look_at(self, data: DataSection) -> None:
         """Read the records in a thread; an answer for a section that is no longer the recipe's is dropped."""
-        if self._data is not None:
+        if self._browser.data is not None:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
         found: Look | WorkbenchError
         try:
@@ -156,17 +144,14 @@ class DataPane(QuietPane):
             found = error
         if data != self.session.recipe.data or not self.is_attached:
             return
-        self._data, self._at = data, 0
-        self._look = found if isinstance(found, Look) else None
-        self._show_record()
-        if isinstance(found, WorkbenchError) and not self._entries:
-            self._show_instead(found.message, found.cure)
+        self._browser.look_at(data, found)
 
     def _count(self, fetch: bool = False) -> None:
         """Have the engine count the recipe's data; an older count is given up."""
         settle = self._counted is not None and not fetch
         recipe = self.session.recipe
-        self._counted, self._trouble, self._alone = counted_for(recipe), None, None
+        self._counted, self._trouble = counted_for(recipe), None
+        self._browser.forget()
         facts = self._facts
         if fetch or facts is None or not facts.exact:
             self._progress = "counting"
@@ -186,7 +171,7 @@ class DataPane(QuietPane):
                 async for answer in answers:
                     if isinstance(answer, DataFacts):
                         self.session.counted = counted_for(recipe), answer
-                        self._show_record()
+                        self._browser.refresh_record()
                     else:
                         share = "" if answer.fraction is None else f" {answer.fraction:.0%}"
                         self._progress = f"{answer.phase}{share}  {answer.detail}"
@@ -200,7 +185,9 @@ class DataPane(QuietPane):
         facts = self._facts
         match action:
             case "turn":
-                return len(self._entries) > 1
+                return self._browser.can_turn
+            case "end_search":
+                return self._browser.is_searching
             case "longest":
                 return facts is not None and bool(facts.longest)
             case "fetch":
@@ -210,11 +197,17 @@ class DataPane(QuietPane):
         return True
 
     def action_turn(self, by: int) -> None:
-        """The next or the previous record, round and round."""
-        if self._entries:
-            self._at = (self._at + (by if self._alone is None else 0)) % len(self._entries)
-            self._alone = None
-            self._show_record()
+        """The next or the previous record, or match of a search, round and round."""
+        self._browser.turn(by)
+
+    def action_search(self) -> None:
+        """Look for a text in the records."""
+        self.remove_class("-figures")
+        self._browser.open_search()
+
+    def action_end_search(self) -> None:
+        """Close the search, or give it up."""
+        self._browser.end_search()
 
     def action_fetch(self) -> None:
         """Fetch what is elsewhere, and count."""
@@ -226,35 +219,26 @@ class DataPane(QuietPane):
         self.toggle_class("-figures")
         self.query_one("#counts" if self.has_class("-figures") else RecordView).focus()
 
-    async def action_longest(self) -> None:
+    def action_longest(self) -> None:
         """The longest record, and with each further call the next one."""
         facts = self._facts
-        if facts is None or not facts.longest:
-            return
-        index, _, _ = facts.longest[self._longest % len(facts.longest)]
-        self._longest += 1
-        self.remove_class("-figures")
-        at = next((at for at, (place, _) in enumerate(self._entries) if place == index), None)
-        if at is not None:
-            self._at, self._alone = at, None
-            self._show_record()
-        else:
-            self.workbench.attempt(self._show_alone(index))
+        if facts is not None and facts.longest:
+            index, _, _ = facts.longest[self._longest % len(facts.longest)]
+            self._longest += 1
+            self._go_to(index)
 
-    async def _show_alone(self, index: int) -> None:
-        """A record that is not among the first ones."""
-        found = await self.session.engine.examples(self.session.recipe, index)
-        if found:
-            self._alone = index, found[0]
-            self._show_record()
+    @on(LongestList.Chosen)
+    def _longest_chosen(self, event: LongestList.Chosen) -> None:
+        event.stop()
+        self._go_to(event.index)
+
+    def _go_to(self, index: int) -> None:
+        self.remove_class("-figures")
+        self.workbench.attempt(self._browser.go_to(index))
 
     @property
     def _facts(self) -> DataFacts | None:
         return self.session.facts_of(self.session.recipe)
-
-    @property
-    def _entries(self) -> tuple[tuple[int, Item | Example], ...]:
-        return entries(self._look if self._data == self.session.recipe.data else None, self._facts)
 
     async def action_source(self) -> None:
         """Type where the records come from."""
@@ -265,18 +249,6 @@ class DataPane(QuietPane):
         rows = list(self.query(KnobRow))
         here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1)
         rows[min(max(here + by, 0), len(rows) - 1)].focus()
-
-    def _show_record(self) -> None:
-        found = self._entries
-        self.refresh_bindings()
-        if found:
-            place, record = self._alone or found[min(self._at, len(found) - 1)]
-            fed = isinstance(record, Example)
-            entitle(self.query_one("#seen"), "records, as they are fed" if fed else "records, before the template")
-            self.query_one("#facts", Words).show(_facts(place, record, self._look, self._facts))
-            self.query_one(RecordView).show(record)
-        elif self._look is not None:
-            self._show_instead("There is no record in it.", "Choose another source.")
 
     def _show_counts(self) -> None:
         """The figures, those of a sample marked as such, and how far the exact ones are."""
@@ -291,38 +263,7 @@ class DataPane(QuietPane):
         self.query_one("#counted", Words).show(Content("\n").join(parts))
         self.query_one("#histogram", Words).show(histogram(facts) if facts else Content(""))
         self.query_one("#notices", Words).show(notices(facts) if facts else Content(""))
-
-    def _show_instead(self, text: str, cure: str) -> None:
-        self.query_one("#facts", Words).show(Content(""))
-        self.query_one(RecordView).say(text, cure)
-
-
-def _facts(place: int, record: Item | Example, found: Look | None, facts: DataFacts | None) -> Content:
-    """Which record it is, what is known of all of them, and where it comes from."""
-    count = f"more than {place + 1:,}"
-    parts: list[str] = []
-    reason = ""
-    if facts is not None:
-        parts, reason = [f"format {facts.format}", f"template {facts.template}"], facts.reason
-    if facts is not None and facts.exact:
-        count = f"{facts.records + facts.skipped + facts.lost_reply:,}"
-    if found is not None:
-        count = f"{found.count:,}" if found.complete else f"more than {found.count:,}"
-        parts = parts or [f"format {found.format}", f"{found.held_out:,} held out"]
-        parts += [f"{found.unusable:,} unusable"] if found.unusable else []
-        reason = found.reason
-    if isinstance(record, Example):
-        parts.append(f"{record.tokens:,} tokens")
-    key = Content.assemble(("trained", TRAINED), ("  masked", MASKED)) if isinstance(record, Example) else Content("")
-    return Content.assemble(
-        (f"record {place + 1:,}", "bold $accent"),
-        (f" of {count}  ", ""),
-        ("held out  " if record.held_out else "", "$warning"),
-        key,
-        (f"\n{_dotted(*parts)}", ""),
-        (f"\n{plain(reason)}", ""),
-        (f"\n{plain(short_name(record.where))}\n", ""),
-    )
+        self.query_one(LongestList).show(facts)
 
 
 def _why_not_counted(error: WorkbenchError) -> Content:
@@ -333,54 +274,3 @@ def _why_not_counted(error: WorkbenchError) -> Content:
     return Content.assemble(
         (plain(error.message), ""), (f"\n{cures.get(error.kind, f'{plain(error.cure)} Press t to try again.')}", "bold")
     )
-
-
-def _dotted(*parts: str) -> str:
-    return plain(f" {GLYPHS.separator} ".join(parts))
-
-
-def _knob(path: str, label: str) -> KnobSpec:
-    """A line of the form from what the recipe says of the field."""
-    knob = known_knob(path)
-    match knob.kind:
-        case "switch":
-            options = [Option("on", {path: True}), Option("off", {path: False})]
-            return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
-        case "choice":
-            options = [Option(choice, {path: choice}) for choice in knob.choices]
-            shape = "choice" if len(options) < 4 else "cycle"
-            return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
-        case "integer" | "number":
-            number = int if knob.kind == "integer" else float
-            options = [Option(number_text(number(step)), {path: number(step)}) for step in knob.steps]
-            return KnobSpec(
-                label,
-                path,
-                "steps",
-                lambda _: options,
-                lambda recipe: number_text(recipe.get(path)),
-                lambda text: {path: _number(text, number)},
-            )
-    return KnobSpec(label, path, "text", lambda _: (), _text_of(path), _typed(path, knob.default is None))
-
-
-def _text_of(path: str) -> Any:
-    def text(recipe: Recipe) -> str:
-        return plain(recipe.get(path) or "")
-
-    return text
-
-
-def _typed(path: str, may_be_empty: bool) -> Any:
-    def changes(text: str) -> Changes:
-        return {path: None if may_be_empty and not text.strip() else text.strip()}
-
-    return changes
-
-
-def _number(text: str, number: type[int] | type[float]) -> Any:
-    """The number; text that is none is handed on, so that the recipe says what is allowed."""
-    try:
-        return number(text)
-    except ValueError:
-        return text

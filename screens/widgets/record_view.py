@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 # Beyond this a record is a document; its beginning says what it is.
 _CHARACTERS_SHOWN = 20_000
+_PLACES_MARKED = 200
 
 TRAINED = "underline $success"
 """How trained tokens look; the line under them serves eyes and terminals without colour."""
@@ -34,23 +37,35 @@ class RecordView(VerticalScroll):
     RecordView Static { height: auto; }
     """
 
-    _record: Item | Example | None = None
+    _shown: tuple[Item | Example, str] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(markup=False)
 
-    def show(self, record: Item | Example) -> None:
-        """Show this record from its beginning: as it is fed, or before the template."""
-        if record != self._record:
-            self._say(_fed(record) if isinstance(record, Example) else _content(record))
-            self._record = record
+    def show(self, record: Item | Example, searched: str = "") -> None:
+        """Show this record from its beginning, as it is fed or before the template, what was searched for marked."""
+        if (record, searched) != self._shown:
+            content = _fed(record) if isinstance(record, Example) else _content(record)
+            places = _places(content, plain(searched, lines=True)) if searched else []
+            for start, end in places:
+                content = content.stylize("reverse", start, end)
+            self._say(content)
+            self._shown = record, searched
+            if places:
+                self.call_after_refresh(self._scroll_to_line_of, content[: places[0][1]])
 
     def say(self, text: str, cure: str = "") -> None:
         """Say this instead of a record."""
         self._say(Content.assemble((plain(text, lines=True), ""), (f"\n\n{plain(cure, lines=True)}", "bold")))
 
+    def _scroll_to_line_of(self, before: Content) -> None:
+        """Bring the last line of the text up to a place into view, with a line before it."""
+        line = before.get_height({}, max(self.query_one(Static).size.width, 1)) - 1
+        if line >= self.size.height:
+            self.scroll_to(y=line - 1, animate=False)
+
     def _say(self, content: Content) -> None:
-        self._record = None
+        self._shown = None
         self.query_one(Static).update(content)
         self.scroll_home(animate=False)
 
@@ -64,6 +79,12 @@ def _fed(example: Example) -> Content:
     ]
     cut = f"\n… {example.cut:,} tokens are cut off" if example.cut else ""
     return Content.assemble(*pieces, (_more(example.text), ""), (cut, "bold $warning"))
+
+
+def _places(content: Content, searched: str) -> list[tuple[int, int]]:
+    """Start and end of the first places that hold what was searched for."""
+    found = re.finditer(re.escape(searched), content.plain, re.IGNORECASE)
+    return [place.span() for place in islice(found, _PLACES_MARKED)]
 
 
 def _content(item: Item) -> Content:

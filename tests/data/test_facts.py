@@ -216,6 +216,21 @@ def test_records_can_be_looked_up(five: DataSection, words: Any) -> None:
     records, template = load_records(five), Template.for_model(words)
     assert [example.index for example in find_examples(records, template, five, start=2, count=2)] == [2, 3]
     assert [example.index for example in find_examples(records, template, five, search="BLUE")] == [4]
+    # Of the template nothing is found, of the record all, what is cut off included.
+    assert find_examples(records, template, five, search="[Q]") == []
+    cut = five.model_copy(update={"max_length": 6})
+    (found,) = find_examples(records, template, cut, search="blue")
+    assert "blue" not in found.text
+    assert found.cut == 9
+
+
+def test_of_a_document_the_chunks_that_hold_a_text_are_found(tmp_path: Path, words: Any) -> None:
+    (tmp_path / "a.txt").write_text("\n\n".join(["why " * 12, "sea " * 12, "be kind " * 6, "the sea"]))
+    data = DataSection(source=str(tmp_path), max_length=16)
+    found = find_examples(load_records(data), Template.for_model(words), data, search="Sea")
+    chunks = find_examples(load_records(data), Template.for_model(words), data)
+    assert [example for example in chunks if "sea" in example.text] == found
+    assert 0 < len(found) < len(chunks)
 
 
 def test_control_tokens_in_a_record_are_told(tmp_path: Path, words: Any) -> None:

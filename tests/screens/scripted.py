@@ -190,7 +190,7 @@ class ScriptedEngine:
     async def examples(self, recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]:
         self.asked.append(f"examples {start} {count} {search}".strip())
         self._must_run()
-        return self.examples_there[start : start + count]
+        return [one for one in self.examples_there[start:] if search.casefold() in one.text.casefold()][:count]
 
     async def unload(self) -> None:
         self.asked.append("unload")

@@ -1,5 +1,6 @@
 """Data: the form, and what is shown of the records."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from textual.content import Content
 from textual.widgets import Static
 
 from screens.data import DataPane
+from screens.record_search import matches_fed
 from screens.records import RECORDS_KEPT, look
 from screens.widgets.data_figures import histogram
 from screens.widgets.glyphs import ASCII, UNICODE
+from screens.widgets.longest_list import LongestList
 from screens.widgets.record_view import MASKED, TRAINED, RecordView
 from tests.screens.piloting import NARROW, Opened, opened
-from tests.screens.scripted import fed, some_facts
+from tests.screens.scripted import ScriptedEngine, fed, some_facts
+from workbench.data.facts import Example
 from workbench.engine.protocol import Progress
 from workbench.paths import Home
 from workbench.recipe import Recipe
@@ -200,3 +204,143 @@ def test_looking_at_local_records_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        longest = ((250, "/far/away/[b]own.jsonl, line 251", 1092), (1, "own.jsonl, line 2", 60))
+        screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
+        screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
+        await data_pane(screen)
+        await screen.sees("251  1,092 tokens  1,028 cut  [b]own.jsonl, line 251")
+        await screen.sees("2     60 tokens      whole  own.jsonl, line 2")
+        listed = screen.app.query_one(LongestList)
+        listed.focus()
+        await screen.press("down", "enter")
+        await screen.sees("Question 250?")
+        await screen.press("down", "enter")
+        await screen.sees("record 2 of")
+        await screen.pilot.click(LongestList, offset=(4, 1))
+        await screen.sees("Question 250?")
+
+
+async def test_where_there_is_little_place_the_longest_stand_under_the_figures(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
+        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        await data_pane(screen)
+        await screen.sees("as they are fed")
+        assert "longest records" not in screen.words
+        await screen.press("f")
+        await screen.sees("251  92 tokens  28 cut  first-mate.jsonl, line 251")
+        screen.app.query_one(LongestList).focus()
+        await screen.press("down", "down", "enter")
+        await screen.sees("record 2 of")
+
+
+def talk(number: int) -> tuple[str, str]:
+    """Every third record holds the sea, in one of two spellings."""
+    return f"Question {number}?", ("Aye, the SEA.", "Aye, the mate.", "Nay, the deck.")[number % 3]
+
+
+async def test_a_text_is_looked_for_in_all_records_by_the_engine(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.answers = [some_facts([talk(n) for n in range(4)])]
+        screen.engine.examples_there = [fed(n, *talk(n)) for n in range(8)]
+        pane = await data_pane(screen)
+        await screen.sees("as they are fed")
+        await screen.press("slash", *"sea", "enter")
+        await screen.sees("match 1, n and p go on")
+        text = pane.query_one(RecordView).query_one(Static).content
+        assert isinstance(text, Content)
+        assert [text.plain[span.start : span.end] for span in text.spans if "reverse" in str(span.style)] == ["SEA"]
+        await screen.press("n")
+        await screen.sees("record 4 of")
+        await screen.press("n")
+        await screen.sees("Question 6?")
+        await screen.press("n")
+        await screen.sees("match 1 of 3")
+        await screen.press("p")
+        await screen.sees("match 3 of 3")
+        await screen.press("escape")
+        await screen.until(lambda: "match" not in screen.words, "the end of the search")
+        await screen.sees("Question 6?")
+        await screen.press("n")
+        await screen.sees("record 1 of")
+
+
+async def test_records_are_searched_before_there_is_a_tokenizer(tmp_path: Path) -> None:
+    records = [{"question": f"Q{n}?", "answer": "The SEA." if n in (3, 1200) else "The deck."} for n in range(2000)]
+    path = jsonl(tmp_path / "own.jsonl", records)
+    async with opened(tmp_path / "home") as screen:
+        await data_pane(screen)
+        screen.app.set_recipe({"data.source": path})
+        await screen.sees("record 1 of 2,000")
+        await screen.press("ctrl+f", *"the sea", "enter")
+        await screen.sees("record 4 of 2,000")
+        await screen.press("n")
+        await screen.sees("record 1,201 of 2,000")
+        await screen.sees("own.jsonl, line 1201")
+        await screen.press("n")
+        await screen.sees("match 1 of 2")
+        await screen.press("slash", *"nowhere", "enter")
+        await screen.sees("no record holds it")
+
+
+async def test_a_search_that_goes_on_is_seen_and_can_be_given_up(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        never = asyncio.Event()
+        given_up = asyncio.Event()
+
+        async def examples(*_: object) -> list[Example]:
+            try:
+                await never.wait()
+            finally:
+                given_up.set()
+            return []
+
+        screen.engine.examples = examples  # type: ignore[method-assign]
+        await data_pane(screen)
+        await screen.sees("as they are fed")
+        await screen.press("slash", *"sea", "enter")
+        await screen.sees("looking for it, Esc ends that")
+        await screen.press("n", "escape")
+        await screen.until(given_up.is_set, "the end of the search")
+        await screen.until(lambda: "looking for it" not in screen.words, "the line gone")
+        await screen.press("n")
+        await screen.sees("record 2 of")
+
+
+async def test_a_search_that_fails_says_why_and_another_recipe_ends_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        await data_pane(screen)
+        await screen.sees("as they are fed")
+        screen.engine.running = False
+        await screen.press("slash", *"sea", "enter")
+        await screen.sees("The engine does not answer.")
+        screen.engine.running = True
+        screen.app.set_recipe({"data.max_length": 128})
+        await screen.until(lambda: "does not answer" not in screen.words, "the search gone")
+
+
+async def test_every_chunk_of_a_document_is_found() -> None:
+    chunks = [fed(0, "deck", "sea"), fed(0, "sea", "two"), fed(2, "sea", "three"), fed(2, "sea", "four")]
+    engine = ScriptedEngine(Home(Path("/nonexistent")))
+    engine.examples_there = chunks
+
+    async def examples(recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]:
+        return [chunk for chunk in chunks if chunk.index >= start][:count]
+
+    engine.examples = examples  # type: ignore[method-assign]
+    assert [match.record async for match in matches_fed(engine, Recipe(), "sea")] == chunks
+
+
+async def test_what_is_found_is_brought_into_view(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
+        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.examples_there = [fed(5, "Where? " * 300, "Aye, in the deep blue sea.")]
+        await data_pane(screen)
+        await screen.sees("as they are fed")
+        await screen.press("slash", *"deep blue", "enter")
+        await screen.sees("Aye, in the deep blue sea.")

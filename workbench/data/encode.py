@@ -1,7 +1,7 @@
 """Records as the token ids and labels that training is given: what is counted, shown and trained on is the same."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -90,13 +90,12 @@ def encode_samples(
     Args:
         start: records to pass over. limit: records to look at after them.
     """
-    control = _control_tokens(template)
     stop = None if limit is None else start + limit
     items = enumerate(islice(records.items(), start, stop), start=start)
     while batch := list(islice(items, _BATCH)):
         if cancelled():
             raise WorkbenchError("Tokenising was cancelled.", kind="cancelled")
-        yield from _encode_batch(batch, records, template, data, control)
+        yield from encode_items(batch, records, template, data)
         if report is not None:
             report(
                 Progress(
@@ -105,16 +104,14 @@ def encode_samples(
             )
 
 
-def _encode_batch(
-    batch: list[tuple[int, Item]],
-    records: Records,
-    template: Template,
-    data: DataSection,
-    control: re.Pattern[str],
+def encode_items(
+    items: Sequence[tuple[int, Item]], records: Records, template: Template, data: DataSection
 ) -> Iterator[Sample]:
-    prepared = [_pieces(item, template, records.documents) for _, item in batch]
+    """Some records, each with its place in the data, tokenised in one call."""
+    control = _control_tokens(template)
+    prepared = [_pieces(item, template, records.documents) for _, item in items]
     encoded = iter(template.encode_pieces([pieces for pieces, _, _ in prepared if pieces]))
-    for (index, item), (pieces, rewritten, problem) in zip(batch, prepared, strict=True):
+    for (index, item), (pieces, rewritten, problem) in zip(items, prepared, strict=True):
         if not pieces:
             yield Sample(index, item.where, [], [], 0, item.held_out, item.apart, problem=problem)
             continue

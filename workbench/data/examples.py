@@ -1,6 +1,9 @@
 """Records as they are fed, as text to be shown."""
 
-from workbench.data.encode import encode_samples
+from collections.abc import Iterator
+from itertools import islice
+
+from workbench.data.encode import encode_items
 from workbench.data.facts import Example
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
@@ -32,15 +35,24 @@ def example_of(sample: Sample, template: Template) -> Example:
 def find_examples(
     records: Records, template: Template, data: DataSection, start: int = 0, count: int = 10, search: str = ""
 ) -> list[Example]:
-    """Records as they are fed, from the ``start``-th on; those whose text holds ``search``, in any case."""
+    """Records as they are fed, from the ``start``-th on; those whose own text holds ``search``, in any case.
+
+    What the template puts around it is not searched; of a long document the chunks that hold ``search`` are given.
+    """
     template = template.with_system(data.system)
-    found: list[Example] = []
-    for sample in encode_samples(records, template, data, start=start):
-        if sample.problem:
+    return list(islice(_examples(records, template, data, start, search), count))
+
+
+def _examples(
+    records: Records, template: Template, data: DataSection, start: int, search: str
+) -> Iterator[Example]:
+    # Only what is found is tokenised, and at once: the next match may lie a million records further on.
+    for index, item in enumerate(islice(records.items(), start, None), start=start):
+        if not item.holds(search):
             continue
-        example = example_of(sample, template)
-        if search.casefold() in example.text.casefold():
-            found.append(example)
-            if len(found) == count:
-                break
-    return found
+        for sample in encode_items([(index, item)], records, template, data):
+            if sample.problem:
+                continue
+            example = example_of(sample, template)
+            if not records.documents or search.casefold() in example.text.casefold():
+                yield example

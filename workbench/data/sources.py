@@ -43,6 +43,11 @@ class Item:
     fraction: float = 0.0
     problem: str = ""
 
+    def holds(self, text: str) -> bool:
+        """Whether the record's own text holds ``text``, in any case."""
+        own = [self.content] if isinstance(self.content, str) else [turn["content"] for turn in self.content or ()]
+        return any(text.casefold() in part.casefold() for part in own)
+
 
 @dataclass(frozen=True)
 class Source:
