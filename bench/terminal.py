@@ -62,6 +62,11 @@ class Terminal:
         self._text = b""
         os.write(self._fd, keys.encode())
 
+    def hang_up(self) -> None:
+        """Close the terminal under the program, as a lost line does."""
+        os.close(self._fd)
+        self._fd = -1
+
     def _take(self, seconds: float) -> bool:
         ready, _, _ = select.select([self._fd], [], [], seconds)
         if not ready:
@@ -80,4 +85,5 @@ class Terminal:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
