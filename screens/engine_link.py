@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from workbench.data.facts import DataFacts, Example
     from workbench.engine.client import EngineClient
-    from workbench.engine.protocol import EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.engine.protocol import ControlAction, EngineStatus, Progress, ReplyPiece, ReplyRequest
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
     from workbench.recipe import ModelSection, Recipe
@@ -41,8 +41,18 @@ class HomeEngine:
     async def train(self, recipe: Recipe) -> str:
         return await (await self._ready()).train(recipe)
 
+    async def resume(self, run: str) -> tuple[str, int]:
+        return await (await self._ready()).resume(run)
+
+    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
+        await (await self._ready()).control(action, value, release=release)
+
     async def stop(self, *, save: bool = True) -> None:
         await (await self._ready()).stop(save=save)
+
+    async def kill(self) -> None:
+        killing = await asyncio.to_thread(import_module, "workbench.hard_stop")
+        await killing.kill_engine(self.home)
 
     async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
         client = await self._ready()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from workbench.data.facts import DataFacts, Example
-    from workbench.engine.protocol import EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.engine.protocol import ControlAction, EngineStatus, Progress, ReplyPiece, ReplyRequest
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
     from workbench.gpu import GpuSample, HostSample
@@ -36,7 +36,14 @@ class Engine(Protocol):
 
     async def train(self, recipe: Recipe) -> str: ...
 
+    async def resume(self, run: str) -> tuple[str, int]: ...
+
+    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None: ...
+
     async def stop(self, *, save: bool = True) -> None: ...
+
+    async def kill(self) -> None:
+        """End the engine's process at once; what it had not written is lost."""
 
     def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]: ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
 
 from screens.widgets.series import Series
 from workbench.runs.folder import RunFolder, RunSummary
@@ -15,20 +16,37 @@ if TYPE_CHECKING:
 # A megabyte is some 2,000 events, which the event loop takes in within a few milliseconds.
 _BLOCK = 1 << 20
 _NOTICES_KEPT = 50
+_SAMPLES_KEPT = 200
 _PROGRESS = {"seq", "time", "event", "phase", "fraction", "detail", "max_steps"}
+
+
+class Evaluation(NamedTuple):
+    """A held-out loss after a step; ``is_best`` where it was better than all before it."""
+
+    step: int
+    loss: float
+    is_best: bool
 
 
 class Story:
     """What is known of one run. Everything in it comes from the journal and can be read from it again.
 
+    A run that was resumed is told as if it had never been further than the step it goes on from.
+
     Attributes:
         started: the event ``run_started``; empty before it.
+        resumed: the newest event ``run_resumed``; empty where there is none.
         phase: the newest event ``phase``.
         facts: what the phases told beside their progress: trainable parameters, counts of records, …
         checkpoint: the step of the newest checkpoint, 0 without one.
         step: the newest event ``step``; empty before the first one.
+        paused: the event that made the run stand still; None while it goes on.
+        done: the newest event ``control``: the last thing that was asked of the run and done.
         error: the event that ended the run badly.
-        notices: messages of the newest warnings.
+        ended: the event ``run_ended``; empty before it.
+        samples: events ``sample``, the replies to the fixed prompts, oldest first.
+        notices: messages of the newest warnings and hints.
+        seq: number of the newest event, -1 before the first one.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -37,14 +55,20 @@ class Story:
         self.train = Series()
         self.eval = Series()
         self.started: Event = {}
+        self.resumed: Event = {}
         self.phase: Event = {}
         self.facts: Event = {}
         self.checkpoint = 0
         self.step: Event = {}
+        self.paused: Event | None = None
+        self.done: Event | None = None
         self.error: Event | None = None
+        self.ended: Event = {}
+        self.samples: list[Event] = []
         self.notices: list[str] = []
+        self.seq = -1
+        self._evaluations: list[Evaluation] = []
         self._reader = JournalReader(run.journal)
-        self._seq = -1
         self._reading = asyncio.Lock()
 
     @property
@@ -52,42 +76,93 @@ class Story:
         """The journal says how the run ended, or its writer is gone without a word."""
         return self.summary.ended is not None or self.summary.state == "interrupted"
 
+    @property
+    def best(self) -> Evaluation | None:
+        """The best evaluation so far, the base's own left out."""
+        return next((one for one in reversed(self._evaluations) if one.is_best), None)
+
+    @property
+    def evaluations_since_best(self) -> int:
+        """Evaluations in a row that were not better than the best one."""
+        return len(list(takewhile(lambda one: one.step and not one.is_best, reversed(self._evaluations))))
+
     async def catch_up(self) -> None:
         """Read what is new, off the event loop, and take it in piece by piece; then see whether its writer lives."""
         async with self._reading:
             while events := await asyncio.to_thread(self._reader.read, _BLOCK):
-                self._take(event for event in events if event.get("seq", 0) > self._seq)
+                self._take(event for event in events if event.get("seq", 0) > self.seq)
                 await asyncio.sleep(0)
             self.summary.settle()
 
     async def add(self, events: Sequence[Event]) -> None:
         """Take in events that somebody else read; where some before them are missing, the journal is read."""
-        if self._reading.locked() or (events and events[0].get("seq", 0) > self._seq + 1):
+        if self._reading.locked() or (events and events[0].get("seq", 0) > self.seq + 1):
             await self.catch_up()
-        if events and events[-1].get("seq", 0) > self._seq:
-            self._take(event for event in events if event.get("seq", 0) > self._seq)
+        if events and events[-1].get("seq", 0) > self.seq:
+            self._take(event for event in events if event.get("seq", 0) > self.seq)
 
     def _take(self, events: Iterator[Event]) -> None:
         for event in events:
-            self._seq = event.get("seq", self._seq)
+            self.seq = event.get("seq", self.seq)
             self.summary.add(event)
-            match event["event"]:
-                case "run_started":
-                    self.started, self.error = event, None
-                case "phase":
-                    self.phase = event
-                    self.facts |= {name: value for name, value in event.items() if name not in _PROGRESS}
-                case "step":
-                    self.step = event
-                    self.train.add(event["step"], _number(event.get("loss")))
-                case "eval":
-                    self.eval.add(int(event.get("step", 0)), _number(event.get("loss")))
-                case "checkpoint":
-                    self.checkpoint = int(event.get("step", 0))
-                case "warning":
-                    self.notices = [*self.notices, str(event.get("message", ""))][-_NOTICES_KEPT:]
-                case "error":
-                    self.error = event
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        match event["event"]:
+            case "run_started":
+                self.started = event
+                self._begins()
+            case "run_resumed":
+                self.resumed = event
+                self._begins()
+                self._go_back_to(_step(event))
+            case "phase":
+                self.phase = event
+                self.facts |= {name: value for name, value in event.items() if name not in _PROGRESS}
+            case "step":
+                self.step = event
+                self.train.add(event["step"], _number(event.get("loss")))
+            case "eval":
+                self._evaluated(Evaluation(_step(event), _number(event.get("loss")), bool(event.get("best"))))
+            case "checkpoint":
+                self.checkpoint = _step(event)
+            case "control":
+                self.done = event
+            case "paused":
+                self.paused = event
+            case "resumed":
+                self.paused = None
+            case "sample":
+                self.samples = [*self.samples, event][-_SAMPLES_KEPT:]
+            case "warning" | "hint":
+                self.notices = [*self.notices, str(event.get("message", ""))][-_NOTICES_KEPT:]
+            case "error":
+                self.error = event
+            case "run_ended":
+                self.ended, self.paused = event, None
+
+    def _begins(self) -> None:
+        """Nothing holds any more of how the run stood still or ended before."""
+        self.error, self.paused, self.done, self.ended, self.phase = None, None, None, {}, {}
+
+    def _go_back_to(self, step: int) -> None:
+        """What came after this step is trained again."""
+        self.train.cut(step)
+        self.eval.cut(step)
+        self._evaluations = [one for one in self._evaluations if one.step <= step]
+        self.samples = [sample for sample in self.samples if _step(sample) <= step]
+        self.checkpoint = step
+        if self.step and _step(self.step) > step:
+            self.step = {}
+
+    def _evaluated(self, evaluation: Evaluation) -> None:
+        self.eval.add(evaluation.step, evaluation.loss)
+        self._evaluations.append(evaluation)
+
+
+def _step(event: Event) -> int:
+    step = event.get("step", 0)
+    return step if isinstance(step, int) else 0
 
 
 def _number(value: object) -> float:

@@ -33,6 +33,7 @@ class Series:
         self.stride = 1
         self.last: tuple[float, float] | None = None
         self._xs: list[float] = []
+        self._firsts: list[float] = []
         self._means: list[float] = []
         self._lows: list[float] = []
         self._highs: list[float] = []
@@ -57,10 +58,36 @@ class Series:
         if len(self._xs) == CAPACITY:
             self._halve()
         self._xs.append(x)
+        self._firsts.append(x)
         self._means.append(y)
         self._lows.append(y)
         self._highs.append(y)
         self._in_last = 1
+
+    def cut(self, x: float) -> None:
+        """Forget the points after ``x``: what follows there is drawn anew.
+
+        In a bucket that reaches over ``x`` points are taken to be equally far apart, as steps are; the part of it that
+        stays keeps the mean and the extremes of the whole.
+        """
+        while self._firsts and self._firsts[-1] > x:
+            self.count -= self._in_last
+            for values in (self._xs, self._firsts, self._means, self._lows, self._highs):
+                values.pop()
+            # All but the last are full.
+            self._in_last = self.stride if self._firsts else 0
+        if not self._firsts:
+            self.last = None
+            return
+        first, end = self._firsts[-1], 2 * self._xs[-1] - self._firsts[-1]
+        if end > x:
+            apart = (end - first) / (self._in_last - 1)
+            stays = min(self._in_last, int((x - first) / apart + 1e-6) + 1)
+            self.count -= self._in_last - stays
+            self._in_last, end = stays, first + (stays - 1) * apart
+            self._xs[-1] = (first + end) / 2
+        if self.last is not None and self.last[0] > x:
+            self.last = (end, self._means[-1])
 
     def __bool__(self) -> bool:
         return self.count > 0
@@ -96,6 +123,7 @@ class Series:
     def _halve(self) -> None:
         for values in (self._xs, self._means):
             values[:] = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)]
+        self._firsts = self._firsts[::2]
         self._lows = list(map(min, self._lows[::2], self._lows[1::2]))
         self._highs = list(map(max, self._highs[::2], self._highs[1::2]))
         self.stride *= 2

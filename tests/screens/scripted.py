@@ -7,6 +7,7 @@ a reply for its pieces (:meth:`ScriptedEngine.say`), a run for its steps (:meth:
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import psutil
 
 from workbench.data.facts import DataFacts, Example, Lengths
 from workbench.engine.protocol import (
+    ControlAction,
+    ControlRequest,
     DeviceFacts,
     EngineState,
     EngineStatus,
@@ -25,7 +28,8 @@ from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.paths import Home
 from workbench.recipe import ModelSection, Recipe
-from workbench.runs.folder import RunFolder, create_run
+from workbench.runs.folder import RunFolder, create_run, find_run
+from workbench.runs.history import read_history
 from workbench.runs.journal import JournalWriter
 
 GIB = 2**30
@@ -90,6 +94,8 @@ class ScriptedEngine:
         self.run: RunFolder | None = None
         self.state: EngineState = "idle"
         self.stopping = False
+        self.paused = ""
+        self.commands: list[ControlRequest] = []
         self.progress: Progress | None = None
         self.max_steps = 0
         self.closed = False
@@ -99,6 +105,7 @@ class ScriptedEngine:
         self.counted: list[tuple[Recipe, bool]] = []
         self.examples_there: list[Example] = []
         self._journal: JournalWriter | None = None
+        self._body: subprocess.Popen[bytes] | None = None
         self._stream: asyncio.Queue[Progress | ReplyPiece | WorkbenchError | None] = asyncio.Queue()
 
     # -- what screens call ----------------------------------------------------------------------------------------
@@ -114,10 +121,11 @@ class ScriptedEngine:
             pid=os.getpid(),
             version="0",
             started=0.0,
-            state=self.state,
+            state="paused" if self.paused else self.state,
             run=self.run.id if self.run and self.state == "training" else None,
             run_folder=str(self.run.path) if self.run and self.state == "training" else None,
             stopping=self.stopping,
+            paused=self.paused,
             progress=self.progress,
             device=DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB),
         )
@@ -129,12 +137,26 @@ class ScriptedEngine:
         assert self.run is not None
         return self.run.id
 
+    async def resume(self, run: str) -> tuple[str, int]:
+        self.asked.append(f"resume {run}")
+        self._claim("training")
+        self.run = find_run(self.home, run)
+        return run, read_history(self.run.journal, 0).last_seq
+
+    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
+        self._must_be_live()
+        self.commands.append(ControlRequest(action=action, value=value, release=release))
+        value_words = [] if value is None else [f"{value:g}"]
+        self.asked.append(" ".join([action, *value_words, *(["release"] if release else [])]))
+
     async def stop(self, *, save: bool = True) -> None:
         self.asked.append("stop" if save else "discard")
-        self._must_run()
-        if self.state != "training":
-            raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
+        self._must_be_live()
         self.stopping = True
+
+    async def kill(self) -> None:
+        self.asked.append("kill")
+        self.die()
 
     async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
         self.asked.append("reply")
@@ -218,10 +240,60 @@ class ScriptedEngine:
             recipe=recipe.as_dict(),
             versions={"torch": "2.13.0"},
             hardware={"cpu": "scripted"},
-            pid=os.getpid(),
-            process_started=psutil.Process().create_time(),
+            **self.who(),
         )
         return self.run
+
+    def embody(self) -> None:
+        """Let a process stand for the engine's, so that it can :meth:`die`."""
+        self._body = subprocess.Popen(["sleep", "600"])
+
+    def die(self) -> None:
+        """The engine's process is killed in the middle of whatever it does."""
+        if self._body is not None:
+            self._body.kill()
+            self._body.wait()
+            self._body = None
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self.state, self.stopping, self.progress, self.paused = "idle", False, None, ""
+        self.running = False
+
+    def who(self) -> dict[str, Any]:
+        """The process that writes the journal."""
+        process = psutil.Process(self._body.pid if self._body else None)
+        return {"pid": process.pid, "process_started": process.create_time()}
+
+    def goes_on(self, step: int, checkpoint: str | None = None) -> None:
+        """The run that was resumed begins to write, from this step on."""
+        assert self.run is not None
+        self.state = "training"
+        self._journal = JournalWriter(self.run.journal)
+        self.write("run_resumed", run=self.run.id, step=step, checkpoint=checkpoint, **self.who())
+
+    def obey(self, step: int) -> None:
+        """Do what was asked so far, after this step, as far as it can be told by the journal."""
+        while self.commands:
+            command = self.commands.pop(0)
+            if command.action == "resume":
+                if self.paused:
+                    self.paused = ""
+                    self.write("resumed", step=step)
+                continue
+            value = {} if command.value is None else {"value": command.value}
+            self.write("control", action=command.action, step=step, **value)
+            match command.action:
+                case "pause":
+                    self.paused = "Paused; " + (
+                        "the model's memory was given back." if command.release else "the model stays in memory."
+                    )
+                    self.write("paused", step=step, reason=self.paused, release=command.release)
+                case "checkpoint":
+                    self.write("checkpoint", step=step, path=f"checkpoint-{step}")
+                case "max_steps":
+                    self.max_steps = int(command.value or 0)
+                    self.phase("training", step / self.max_steps, max_steps=self.max_steps)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append any event to the live run's journal."""
@@ -250,14 +322,24 @@ class ScriptedEngine:
         }
         self.write("step", **(fields | more))
 
-    def evaluate(self, step: int, loss: float, perplexity: float) -> None:
-        self.write("eval", step=step, loss=loss, perplexity=perplexity, token_accuracy=0.5, records=30, tokens=900)
+    def evaluate(self, step: int, loss: float, perplexity: float, *, best: bool = False) -> None:
+        figures = {"loss": loss, "perplexity": perplexity, "token_accuracy": 0.5, "best": best}
+        self.write("eval", step=step, records=30, tokens=900, **figures)
 
-    def finish(self, reason: str = "finished", step: int = 0, measured: dict[str, Any] | None = None) -> None:
+    def sample(self, step: int, replies: list[tuple[str, str]]) -> None:
+        self.write("sample", step=step, replies=[{"prompt": prompt, "reply": reply} for prompt, reply in replies])
+
+    def finish(
+        self,
+        reason: str = "finished",
+        step: int = 0,
+        measured: dict[str, Any] | None = None,
+        kept_step: int | None = None,
+    ) -> None:
         """End the run, with an adapter folder unless it was discarded or failed."""
         assert self.run is not None
         assert self._journal is not None
-        kept = reason in ("finished", "stopped")
+        kept = reason in ("finished", "early_stopping", "stopped")
         if kept:
             self.run.adapter.mkdir(exist_ok=True)
         self.write(
@@ -266,11 +348,12 @@ class ScriptedEngine:
             run=self.run.id,
             adapter=str(self.run.adapter) if kept else None,
             step=step,
+            kept_step=step if kept_step is None else kept_step,
             measured=measured,
         )
         self._journal.close()
         self._journal = None
-        self.state, self.stopping, self.progress = "idle", False, None
+        self.state, self.stopping, self.progress, self.paused = "idle", False, None, ""
 
     def fail(self, message: str, cure: str = "", traceback: str = "", kind: str = "error") -> None:
         self.write("error", kind=kind, message=message, cure=cure, traceback=traceback)
@@ -308,6 +391,11 @@ class ScriptedEngine:
     def _refuse(self) -> None:
         if self.refusal is not None:
             raise self.refusal
+
+    def _must_be_live(self) -> None:
+        self._must_run()
+        if self.state != "training":
+            raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
 
     def _must_run(self) -> None:
         if not self.running:

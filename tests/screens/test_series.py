@@ -39,6 +39,31 @@ def test_a_value_that_is_no_number_is_left_out() -> None:
     assert series.points() == [(1, 2.0), (4, 1.0)]
 
 
+@pytest.mark.parametrize("cut", [0, 1, 1000, 2047, 2048, 5001, 9998, 9999, 20_000])
+@pytest.mark.parametrize("count", [10, 3000, 10_000])
+def test_what_comes_after_a_cut_is_drawn_anew(count: int, cut: int) -> None:
+    series = Series((x, 5.0 - x / 10_000) for x in range(1, count + 1))
+    series.cut(cut)
+    stays = min(cut, count)
+    assert series.count == stays
+    assert series.last == (pytest.approx((stays, 5.0 - stays / 10_000), abs=0.002) if stays else None)
+    assert all(x <= stays for x, _ in series.points())
+    for x in range(stays + 1, count + 1):
+        series.add(x, 1.0)
+    assert series.count == count
+    steps = [x for x, _ in series.points()]
+    assert steps == sorted(steps)
+    assert len(series) <= CAPACITY
+
+
+def test_a_cut_leaves_nothing_of_what_came_after() -> None:
+    series = Series([(1, 3.0), (2, 2.0), (3, 99.0)])
+    series.cut(2)
+    series.add(3, 1.0)
+    assert series.points() == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert series.columns(0, 3, 1)[0].high == 3.0
+
+
 def test_columns_leave_out_what_lies_outside() -> None:
     series = Series((x, float(x)) for x in range(11))
     assert series.columns(5, 6, 2) == {0: (5.0, 5.0, 5.0), 1: (6.0, 6.0, 6.0)}

@@ -69,6 +69,52 @@ async def test_a_loss_that_is_no_number_is_kept_as_the_newest_figure_and_not_dra
     assert story.step["loss"] == "nan"
 
 
+async def test_a_run_that_was_resumed_is_told_as_if_it_had_never_been_further(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    assert engine.run is not None
+    for step in range(1, 8):
+        engine.step(step, 3.0 - step / 5)
+    engine.evaluate(4, 2.0, 7.4, best=True)
+    engine.evaluate(7, 1.5, 4.5, best=True)
+    engine.sample(6, [("Who?", "Nobody.")])
+    engine.finish("stopped", step=7)
+    engine.goes_on(5, "checkpoint-5")
+    story = Story(engine.run)
+    await story.catch_up()
+    assert story.train.points() == [(step, 3.0 - step / 5) for step in range(1, 6)]
+    assert story.eval.points() == [(0, 3.0), (4, 2.0)]
+    assert story.best is not None
+    assert (story.best.step, story.checkpoint, story.samples, story.ended) == (4, 5, [], {})
+    assert not story.is_over
+    for step in range(6, 11):
+        engine.step(step, 1.0)
+    engine.evaluate(10, 3.5, 33.1)
+    engine.finish(step=10)
+    await story.catch_up()
+    assert story.train.points()[4:] == [(5, 2.0), *((step, 1.0) for step in range(6, 11))]
+    assert (story.best.step, story.evaluations_since_best) == (4, 1)
+    assert story.is_over
+
+
+async def test_what_was_asked_of_it_and_why_it_stands_still(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    assert engine.run is not None
+    story = Story(engine.run)
+    engine.write("control", action="pause", step=3)
+    engine.write("paused", step=3, reason="Paused; the model stays in memory.", release=False)
+    engine.sample(3, [("Who?", "The mate.")])
+    engine.write("hint", message="The loss does not fall.")
+    await story.catch_up()
+    assert story.done is not None
+    assert story.paused is not None
+    assert (story.done["action"], story.paused["step"]) == ("pause", 3)
+    assert story.samples[0]["replies"] == [{"prompt": "Who?", "reply": "The mate."}]
+    assert story.notices == ["The loss does not fall."]
+    engine.write("resumed", step=3)
+    await story.catch_up()
+    assert story.paused is None
+
+
 def test_a_journal_is_read_in_blocks(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with JournalWriter(path) as journal:
