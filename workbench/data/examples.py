@@ -43,9 +43,7 @@ def find_examples(
     return list(islice(_examples(records, template, data, start, search), count))
 
 
-def _examples(
-    records: Records, template: Template, data: DataSection, start: int, search: str
-) -> Iterator[Example]:
+def _examples(records: Records, template: Template, data: DataSection, start: int, search: str) -> Iterator[Example]:
     # Only what is found is tokenised, and at once: the next match may lie a million records further on.
     for index, item in enumerate(islice(records.items(), start, None), start=start):
         if not item.holds(search):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from workbench.data.rows import Row
@@ -11,10 +12,13 @@ _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 _HELD_OUT_NAMES = ("validation", "dev", "eval", "test")
 
 
+@lru_cache(maxsize=4)
 def hub_rows(
     name: str, config: str | None, split: str, streaming: bool
 ) -> tuple[Callable[[], Iterator[Row]], Callable[[], Iterator[Row]] | None]:
     """How to read a split, and the data set's own held-out split if it has one besides.
+
+    The last few that were opened stay so: the hub is not asked again for each look at a record.
 
     Args:
         name: ``owner/name`` on the hub; ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are respected.
@@ -64,14 +68,24 @@ def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:
     total = getattr(dataset, "num_rows", 0) or 0
 
     def rows() -> Iterator[Row]:
-        for number, record in enumerate(dataset, start=1):
-            yield Row(record, f"{name}, record {number}", number / total if total else 0.0)
+        number = 0
+        try:
+            for number, record in enumerate(dataset, start=1):
+                yield Row(record, f"{name}, record {number}", number / total if total else 0.0)
+        except (WorkbenchError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # a stream breaks where it is read, with whatever its reader or the network raises
+            refusal = _refusal(name, error)
+            message = f"{refusal.message} {number:,} records were read before."
+            raise WorkbenchError(message, refusal.cure, kind=refusal.kind) from error
 
     return rows
 
 
 def _refusal(name: str, error: Exception) -> WorkbenchError:
     """The library's error in our words: it has no common class for what goes wrong."""
+    if type(error).__name__ == "DatasetGenerationError" and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what it wraps says what is wrong, itself says nothing
     kind = type(error).__name__
     text = " ".join(str(error).split())
     if "Gated" in kind or "gated" in text:

@@ -25,6 +25,9 @@ from workbench.recipe import DataSection, ModelSection, Recipe
 # Some tenths of a second of tokenising, for a first answer within a second.
 SAMPLED = 256
 
+# Parts of sources, and their split, that this process was allowed to fetch: they may be looked at again.
+_brought: set[tuple[str, str]] = set()
+
 Report = Callable[[Progress], None]
 Cancelled = Callable[[], bool]
 
@@ -93,15 +96,18 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`survey`.
     """
-    if not fetch and (elsewhere := parts_elsewhere(data.source)):
+    elsewhere = [(part, data.split) for part in parts_elsewhere(data.source)]
+    if not fetch and not _brought.issuperset(elsewhere):
         raise WorkbenchError(
-            f"{elsewhere[0]} is not on this machine.", "Give a path, or let it be fetched.", kind="data_elsewhere"
+            f"{elsewhere[0][0]} is not on this machine.", "Give a path, or let it be fetched.", kind="data_elsewhere"
         )
     folder = _tokenizer_folder(home, model, fetch, report, cancelled)
     report(Progress(phase="loading the tokenizer", detail=model.source))
     template = Template.for_model(_tokenizer(folder, model.trust_remote_code), data.template, data.system)
     report(Progress(phase="opening the data", detail=data.source))
-    return load_records(data, home), template
+    records = load_records(data, home)
+    _brought.update(elsewhere)
+    return records, template
 
 
 def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Report, cancelled: Cancelled) -> Path:
