@@ -51,18 +51,18 @@ def _tiny_tokenizer(folder: Path) -> int:
     return len(fast)
 
 
-def make_tiny_llama(folder: Path) -> Path:
-    """A random Llama (hidden 64, 2 layers, 4 heads of which 2 for keys) in bfloat16, with tokenizer, in ``folder``."""
+def make_tiny_llama(folder: Path, *, hidden_size: int = 64, layers: int = 2, seed: int = 0) -> Path:
+    """A random Llama (4 heads of which 2 for keys) in bfloat16, with tokenizer, in ``folder``."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     vocabulary = _tiny_tokenizer(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

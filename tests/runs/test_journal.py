@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from workbench.errors import WorkbenchError
 from workbench.runs.journal import JournalReader, JournalWriter, read_events
 
 
@@ -94,3 +95,14 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_line(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before_handler)
     assert [(e["seq"], e["step"]) for e in read_events(path)] == [(0, 1), (1, 3)]
+
+
+def test_a_journal_has_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        journal.write("step", step=1)
+        with pytest.raises(WorkbenchError, match="Another process is writing"):
+            JournalWriter(path)
+        assert [event["step"] for event in read_events(path)] == [1]
+    with JournalWriter(path) as journal:
+        journal.write("step", step=2)

@@ -90,6 +90,11 @@ class Engine:
     def is_busy(self) -> bool:
         return self._work is not None
 
+    @property
+    def holds_model(self) -> bool:
+        """Whether a base lies in memory that no run is using."""
+        return self._base is not None
+
     def warm_up(self) -> None:
         """Import the heavy libraries, so that the first run or reply need not wait for them. Slow: for a thread."""
         import_libraries()

@@ -25,6 +25,7 @@ from starlette.routing import Route
 from workbench.diagnose import diagnose
 from workbench.engine.control import Command
 from workbench.engine.core import Engine
+from workbench.engine.idle import IdleLimits
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
@@ -42,8 +43,6 @@ from workbench.paths import Home, private_folder
 from workbench.recipe import ModelSection
 from workbench.recipe_text import parse
 
-# An engine that nobody has spoken to for so long, and that has no work, ends and gives its memory back.
-IDLE_SECONDS = 30 * 60
 _PROGRESS_SECONDS = 0.25
 
 
@@ -283,20 +282,27 @@ async def serve(home: Home, output: OutputFile) -> None:
     with _listen(home.socket) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         threading.Thread(target=engine.warm_up, name="warm up", daemon=True).start()
-        await _until_asked_or_idle(api)
+        await _until_asked_or_idle(api, home)
         await _end_run(engine)
         server.should_exit = True
         await running
     home.socket.unlink(missing_ok=True)
 
 
-async def _until_asked_or_idle(api: Api) -> None:
+async def _until_asked_or_idle(api: Api, home: Home) -> None:
+    """A model that nobody uses is unloaded after a while; an engine that nobody speaks to ends later."""
     while not api.shutdown.is_set():
+        limits = IdleLimits.of(home)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(api.shutdown.wait(), timeout=20)
-        quiet = time.monotonic() - max(api.last_request, api.engine.last_used)
-        if not api.is_busy and quiet > IDLE_SECONDS:
+            await asyncio.wait_for(api.shutdown.wait(), timeout=min(20.0, limits.unload / 3, limits.stop / 3))
+        if api.is_busy:
+            continue
+        now = time.monotonic()
+        if now - max(api.last_request, api.engine.last_used) > limits.stop:
             return
+        if api.engine.holds_model and now - api.engine.last_used > limits.unload:
+            with contextlib.suppress(WorkbenchError):  # work came in between
+                await asyncio.to_thread(api.engine.unload)
 
 
 async def _end_run(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from workbench.engine.disk import check_room_for_checkpoints
 from workbench.engine.evaluation import held_out_loss
 from workbench.engine.journal_callback import JournalCallback
 from workbench.engine.memory import no_room, predicted_peak
+from workbench.engine.optimizer import optimizer_here
 from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
 from workbench.engine.samples import sample_replies
@@ -24,6 +25,7 @@ from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
 from workbench.paths import Home
 from workbench.recipe import Recipe
+from workbench.recipe_text import edit
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import History
@@ -75,12 +77,15 @@ class Session:
 
     def _trainer(self) -> WorkbenchTrainer:
         recipe, base = self._context.recipe, self._base
+        optimizer, notice = optimizer_here(recipe.training.optim)
+        if notice:
+            self._warn(notice, kind="optimizer")
         # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.adapter)
         trainer = WorkbenchTrainer(
             model=model,
-            args=sft_config(recipe, base.precision, self._context.run.checkpoints),
+            args=sft_config(edit(recipe, {"training.optim": optimizer}), base.precision, self._context.run.checkpoints),
             train_dataset=self._data.train,
             processing_class=base.tokenizer,
             callbacks=[self.conductor, self._told],

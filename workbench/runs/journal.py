@@ -4,6 +4,7 @@ A line is whole or absent: it goes to the file in one ``write`` that ends in a n
 the last newline, and a writer that opens a journal after a crash cuts such a rest off.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -11,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, Self
+
+from workbench.errors import WorkbenchError
 
 Event = dict[str, Any]
 
@@ -33,6 +36,7 @@ class JournalWriter:
     """Appends events. Safe to call from several threads.
 
     Raises:
+        WorkbenchError: another process has it open for writing.
         OSError: the folder is missing or the disk is full; a partly written line is taken back.
     """
 
@@ -40,8 +44,21 @@ class JournalWriter:
         self.path = path
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._claim()
         whole, self._seq = _whole_part(path)
         os.ftruncate(self._file, whole)
+
+    def _claim(self) -> None:
+        """Nobody else may write while this one is open; the system lets go of it when the process dies."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise WorkbenchError(
+                f"Another process is writing {self.path}.", "Wait for its run to end, or stop it.", kind="run_busy"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
 
     @property
     def is_continued(self) -> bool:
