@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from screens.presets import choose_preset, save_as_preset
+from screens.widgets.plain import plain
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from screens.app import WorkbenchApp
+    from workbench.presets import PresetDescription
 
 
 class Command(NamedTuple):
@@ -25,7 +29,7 @@ class Command(NamedTuple):
 class WorkbenchCommands(Provider):
     """Commands that depend on what is in front and on the engine's state."""
 
-    _presets: Sequence[str] = ()
+    _presets: Sequence[PresetDescription] = ()
 
     @property
     def _app(self) -> WorkbenchApp:
@@ -35,9 +39,9 @@ class WorkbenchCommands(Provider):
         return self.app
 
     async def startup(self) -> None:
-        from workbench.presets import preset_names
+        from workbench.presets import describe_presets
 
-        self._presets = preset_names(self._app.session.home)
+        self._presets = describe_presets(self._app.session.home)
 
     async def discover(self) -> Hits:
         for command in self._commands():
@@ -59,8 +63,17 @@ class WorkbenchCommands(Provider):
                     yield Command(f"{pane.NAME}: {binding.description}", run, tooltip or f"key {binding.key}")
         for number, tab in enumerate(app.tabs, 1):
             yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), f"key {number}")
-        for name in self._presets:
-            yield Command(f"Recipe: {name}", partial(app.take_preset, name), "Take this preset for the recipe in hand")
+        yield Command(
+            "Presets",
+            partial(_attempt, app, choose_preset),
+            "All of them, yours too, to take one for the recipe in hand",
+        )
+        yield Command(
+            "Save recipe as preset", partial(_attempt, app, save_as_preset), "Keep the recipe in hand under a name"
+        )
+        for preset in self._presets:
+            title = f"{preset.title} (yours)" if preset.own else preset.title
+            yield Command(f"Recipe: {preset.name}", partial(app.take_preset, preset.name), plain(title))
         if app.session.status is not None:
             yield Command(
                 "Engine: give the model's memory back", app.unload_engine, "Unloads the model, keeps the engine"
@@ -69,3 +82,8 @@ class WorkbenchCommands(Provider):
         yield Command(f"Theme: {'light' if dark else 'dark'}", app.toggle_theme, "Swap the light and the dark look")
         yield Command("Help", app.action_help, "What can be done here (F1)")
         yield Command("Quit", app.action_quit, "A live run can go on without the terminal")
+
+
+def _attempt(app: WorkbenchApp, ask: Callable[[WorkbenchApp], Coroutine[Any, Any, None]]) -> None:
+    """Ask in a worker, which may wait for an answer; what goes wrong is shown."""
+    app.attempt(ask(app))

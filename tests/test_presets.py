@@ -8,7 +8,7 @@ from workbench.data.named_templates import NAMED
 from workbench.data.sources import bundled_names
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
-from workbench.presets import describe_preset, load_preset, preset_names, preset_text, save_preset
+from workbench.presets import describe_preset, describe_presets, load_preset, preset_names, preset_text, save_preset
 from workbench.recipe import Recipe
 from workbench.recipe_text import RecipeError, edit, from_yaml
 
@@ -128,6 +128,10 @@ def test_a_damaged_preset_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "presets" / "bytes.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(WorkbenchError, match="Cannot read"):
         describe_preset("bytes", home)
+    listed = {preset.name: preset for preset in describe_presets(home)}
+    assert list(listed) == preset_names(home)
+    assert "Cannot read" in listed["bytes"].title
+    assert [preset.own for preset in listed.values()].count(True) == 2
 
 
 def test_the_text_of_a_preset_is_its_file() -> None:

@@ -86,6 +86,17 @@ def describe_preset(name: str, home: Home | None = None) -> PresetDescription:
     return PresetDescription(name, title, labelled.get("Origin", ""), labelled.get("Advice", ""), own)
 
 
+def describe_presets(home: Home | None = None) -> list[PresetDescription]:
+    """All presets as :func:`preset_names` orders them; the title of one that cannot be read says so."""
+    found = []
+    for name in preset_names(home):
+        try:
+            found.append(describe_preset(name, home))
+        except WorkbenchError as error:
+            found.append(PresetDescription(name, error.message, "", error.cure, own=True))
+    return found
+
+
 def save_preset(name: str, recipe: Recipe, home: Home, title: str = "", advice: str = "") -> Path:
     """Keep a recipe as a preset of the user's own, in the home's ``presets`` folder; one of that name is replaced.
 

@@ -1,0 +1,69 @@
+"""Presets: chosen from a list, and the recipe in hand kept as one beside them."""
+
+from pathlib import Path
+
+from screens.dialogs import ErrorDialog
+from tests.screens.piloting import NARROW, Opened, opened
+from workbench.presets import load_preset, preset_names, save_preset
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+
+
+async def palette(screen: Opened, name: str) -> None:
+    """Run a command by its name in the palette."""
+    await screen.press("ctrl+p", *name)
+    await screen.sees(name)
+    await screen.press("down")
+    await screen.until(lambda: screen.app.screen.query_one("CommandList").option_count == 1, "the command alone")
+    await screen.press("enter")
+
+
+async def test_the_recipe_in_hand_is_saved_and_found_among_the_presets(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
+        screen.app.set_recipe({"adapter.r": 48, "output.name": "harbour"})
+        await palette(screen, "Save recipe as preset")
+        await screen.sees("beside those that ship")
+        await screen.press("end", *"-2", "enter")
+        await screen.until(lambda: "harbour-2" in preset_names(screen.app.session.home), "the preset kept")
+        kept = load_preset("harbour-2", screen.app.session.home)
+        assert kept == screen.app.session.recipe
+        screen.app.set_recipe({"adapter.r": 8})
+        await palette(screen, "Presets")
+        await screen.sees("A first mate in two minutes")
+        await screen.press("end")
+        await screen.sees("harbour-2 (yours)")
+        await screen.press("enter")
+        await screen.until(lambda: screen.app.session.recipe.adapter.r == 48, "the preset taken")
+        await palette(screen, "Recipe: harbour-2")
+
+
+async def test_a_preset_is_replaced_only_when_asked_to(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        home = screen.app.session.home
+        save_preset("mine", edit(Recipe(), {"adapter.r": 4}), home)
+        screen.app.set_recipe({"adapter.r": 64, "output.name": "mine"})
+        await palette(screen, "Save recipe as preset")
+        await screen.sees("beside those that ship")
+        await screen.press("enter")
+        await screen.sees("You have a preset mine already")
+        await screen.press("b")
+        await screen.until(lambda: "already" not in screen.words, "the question gone")
+        assert load_preset("mine", home).adapter.r == 4
+        await palette(screen, "Save recipe as preset")
+        await screen.sees("beside those that ship")
+        await screen.press("enter")
+        await screen.sees("You have a preset mine already")
+        await screen.press("r")
+        await screen.until(lambda: load_preset("mine", home).adapter.r == 64, "the preset replaced")
+        assert preset_names(home).count("mine") == 1
+
+
+async def test_a_name_that_cannot_be_a_presets_is_refused_in_words(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        screen.app.set_recipe({"output.name": ""})
+        await palette(screen, "Save recipe as preset")
+        await screen.sees("beside those that ship")
+        await screen.press(*"../out", "enter")
+        await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the refusal")
+        await screen.sees("cannot be a preset's name")
+        assert not (tmp_path / "presets").exists()
