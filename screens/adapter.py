@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -31,10 +33,15 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
+    from workbench.estimate.peak import Peak
 
 
 OUTLOOK_SECONDS = 0.15
 """Quiet after a keystroke before other settings are priced."""
+
+
+class _OutOfDate(Exception):  # noqa: N818
+    """The recipe that is priced is no longer the one in hand."""
 
 
 class StepFollowed(Message, bubble=False):
@@ -57,13 +64,18 @@ class Form(VerticalScroll, can_focus=False):
             for spec in group.knobs:
                 yield KnobRow(spec, id=spec.label.strip("× ").replace(" ", "-").replace("_", "-"))
 
+    @cached_property
+    def rows(self) -> list[KnobRow]:
+        """The knobs from the top; they stay the same ones."""
+        return list(self.query(KnobRow))
+
     def action_move(self, by: int) -> None:
-        rows = list(self.query(KnobRow))
+        rows = self.rows
         here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1 if by > 0 else len(rows))
         rows[min(max(here + by, 0), len(rows) - 1)].focus()
 
     def action_end(self, index: int) -> None:
-        list(self.query(KnobRow))[index].focus()
+        self.rows[index].focus()
 
 
 class AdapterPane(Pane):
@@ -85,6 +97,7 @@ class AdapterPane(Pane):
 
     def __init__(self, **arguments: str) -> None:
         super().__init__(**arguments)
+        self._form = Form()
         self._panel = CostPanel()
         self._outlook: Outlook | None = None
         self._outlook_timer: Timer | None = None
@@ -95,14 +108,14 @@ class AdapterPane(Pane):
         with Horizontal(id="adapter-body"):
             with Vertical(id="adapter-form") as box:
                 box.border_title = "Adapter"
-                yield Form()
+                yield self._form
             with VerticalScroll(id="adapter-cost", can_focus=False) as costs:
                 costs.border_title = "What it costs"
                 yield self._panel
         yield Static(id="adapter-help")
 
     def first_focus(self) -> Widget:
-        return self.query(KnobRow).first()
+        return self._form.rows[0]
 
     # -- the session ----------------------------------------------------------------------------------------------
 
@@ -126,7 +139,7 @@ class AdapterPane(Pane):
 
     def _show(self, *, moved: bool = False) -> None:
         recipe, skeleton = self.session.recipe, self.session.skeleton
-        for row in self.query(KnobRow):
+        for row in self._form.rows:
             row.show(recipe, skeleton)
         self._show_costs(moved=moved)
 
@@ -146,12 +159,19 @@ class AdapterPane(Pane):
 
     async def _find_outlook(self) -> None:
         session = self.session
-        if session.skeleton is not None:
-            free, traces = session.budget.free_bytes, session.traces
-            device = device_of(session)
-            self._outlook_is(
-                await asyncio.to_thread(outlook_of, session.skeleton, session.recipe, device, free, traces)
-            )
+        skeleton, recipe = session.skeleton, session.recipe
+        if skeleton is None:
+            return
+
+        def traced(*asked: Any) -> Peak | None:
+            if session.recipe is not recipe:
+                raise _OutOfDate
+            return session.traces(*asked)
+
+        free, device = session.budget.free_bytes, device_of(session)
+        # A recipe that changes meanwhile asks again; until then the key needs the processor.
+        with suppress(_OutOfDate):
+            self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, recipe, device, free, traced))
             if self._panel.is_rough:
                 self._follow_step()
 
@@ -216,7 +236,7 @@ class AdapterPane(Pane):
 
     def action_explain(self) -> None:
         """All that is known of the knob in hand."""
-        row = next((row for row in self.query(KnobRow) if row.has_focus_within), None)
+        row = next((row for row in self._form.rows if row.has_focus_within), None)
         if row is not None:
             self.app.push_screen(ChoiceDialog(row.spec.knob.path, _explanation(row), (Choice("b", "Back", "back"),)))
 

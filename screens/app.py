@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
+THREAD_TURN_SECONDS = 0.0005
+"""How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
 
 
 class Tab(NamedTuple):
@@ -68,6 +72,11 @@ def _price_once(tree: Skeleton, session: Session) -> None:
     from screens.costs import device_of, peak_of
 
     peak_of(tree, session.recipe, device_of(session), session.traces)
+
+
+def _spare_collector() -> None:
+    """Modules and panes live as long as the app; looking through them for garbage takes 50 ms, in midst of typing."""
+    gc.freeze()
 
 
 def _palette() -> type[Provider]:
@@ -130,6 +139,7 @@ class WorkbenchApp(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
+        sys.setswitchinterval(THREAD_TURN_SECONDS)
         self.call_after_refresh(self._begin)
 
     # -- start and end ------------------------------------------------------------------------------------------
@@ -157,6 +167,7 @@ class WorkbenchApp(App[None]):
         """Import the other tabs and their estimator off the event loop, so that no key has to wait for it."""
         for name in (*(tab.module for tab in TABS), "workbench.estimate"):
             await asyncio.to_thread(import_module, name)
+        _spare_collector()
 
     def _first_tab(self) -> str:
         """The tab of the last time; Models as long as no model was chosen."""
@@ -216,6 +227,7 @@ class WorkbenchApp(App[None]):
         if not self._panes.query_children(f"#{name}"):
             pane_class = getattr(await asyncio.to_thread(import_module, tab.module), tab.pane)
             await self._panes.add_content(pane_class(id=name))
+            _spare_collector()
         if before is not None:
             before.is_shown = False
             before.on_hidden()
