@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,13 @@ def tiny_recipe(folder: Path) -> Recipe:
     )
 
 
+def _circumstances() -> dict[str, object]:
+    """When and with what."""
+    from workbench.engine.hardware import hardware_facts, library_versions
+
+    return {"date": str(date.today()), "steps": STEPS, "hardware": hardware_facts(), "versions": library_versions()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20)
@@ -238,10 +246,14 @@ def main() -> None:
                 wrong["engine"] += [problem] if problem else []
         finally:
             asyncio.run(stop_engine(home))
-    result = {name: f"{options.times - len(problems)} of {options.times}" for name, problems in wrong.items()}
+    result: dict[str, object] = {
+        name: f"{options.times - len(problems)} of {options.times}" for name, problems in wrong.items()
+    }
     print(f"line lost: {result['line']} ended by themselves; engine killed: {result['engine']} resumed bit for bit")
     if options.json:
-        options.json.write_text(json.dumps({**result, "wrong": wrong, "seed": options.seed}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({**_circumstances(), **result, "wrong": wrong, "seed": options.seed}, indent=2) + "\n"
+        )
     sys.exit(bool(wrong["line"] or wrong["engine"]))
 
 
