@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from screens.fit import Fit, judge
@@ -12,6 +12,7 @@ from screens.widgets.figures import gib
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, estimate, largest_fit
 from workbench.estimate.rules_of_thumb import rule_of_thumb
+from workbench.preflight import on_device
 from workbench.recipe_text import edit
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def costs_of(session: Session) -> Costs:
         priced = estimate(skeleton, recipe, device=device, traced=session.traces)
     except WorkbenchError as error:
         return Costs(budget, refusal=error)
-    plan, base, peak = priced.adapter, priced.base, _on(device, priced.peak)
+    plan, base, peak = priced.adapter, priced.base, on_device(device, priced.peak)
     fit = None if budget.free_bytes is None else judge(peak, budget.free_bytes)
     terms = dict(peak.terms)
     terms["reserved"] = max(0, peak.reserved_bytes - peak.allocated_bytes)
@@ -159,16 +160,9 @@ def peak_of(
 ) -> Peak | None:
     """The predicted peak of a recipe, changed or not; None where the settings are refused for this model."""
     try:
-        return _on(device, estimate(skeleton, edit(recipe, changes or {}), device=device, traced=traced).peak)
+        return on_device(device, estimate(skeleton, edit(recipe, changes or {}), device=device, traced=traced).peak)
     except WorkbenchError:
         return None
-
-
-def _on(device: Device, peak: Peak) -> Peak:
-    """A processor has neither a driver's context nor an allocator that holds memory back."""
-    if device.kind == "cuda":
-        return peak
-    return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})
 
 
 def _cure(suggestion: Suggestion) -> Cure:

@@ -128,10 +128,8 @@ class Story:
                 self.checkpoint = _step(event)
             case "control":
                 self.done = event
-            case "paused":
-                self.paused = event
-            case "resumed":
-                self.paused = None
+            case "paused" | "resumed":
+                self.paused = event if event["event"] == "paused" else None
             case "sample":
                 self.samples = [*self.samples, event][-_SAMPLES_KEPT:]
             case "warning" | "hint":

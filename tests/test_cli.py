@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.models.hub_server import Hub, serve
@@ -54,6 +55,15 @@ def facts(home, *arguments):
     done = call(home, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def wait_for(process, words):
+    """Read on until a line holds these words; returns all that was read."""
+    lines = []
+    while not lines or words not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.stderr.read()
+    return "".join(lines)
 
 
 def assert_a_sentence(done, *words):
@@ -150,10 +160,7 @@ def test_a_person_sees_a_bar_and_where_the_adapter_is(home, recipe_file):
 
 def test_an_interrupt_stops_and_saves(home, recipe_file):
     process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
-    seen = ""
-    while '"step"' not in seen:
-        seen = process.stdout.readline()
-        assert seen, process.stderr.read()
+    wait_for(process, '"event": "step"')
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     end = json.loads(out.splitlines()[-1])
@@ -164,16 +171,136 @@ def test_an_interrupt_stops_and_saves(home, recipe_file):
 
 def test_an_engine_that_is_killed_is_explained(home, recipe_file):
     process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
-    seen = ""
-    while '"step"' not in seen:
-        seen = process.stdout.readline()
-        assert seen, process.stderr.read()
+    wait_for(process, '"event": "step"')
     os.kill(engine_pid(home), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "The engine ended in the middle of run tiny-" in err
     assert "Traceback" not in err
     assert facts(home, "runs")[0]["state"] == "interrupted"
+
+
+def test_a_run_whose_engine_is_killed_goes_on_and_ends_with_somebody_watching(home, recipe_file):
+    """Two terminals: one trains and resumes, another one watches; all steps are there in the end, each once."""
+    steps = 400
+    changes = [f"training.max_steps={steps}", "training.save_steps=20", "output.name=hardy"]
+    first = start(home, "train", recipe_file, "--watch", *[part for change in changes for part in ("--set", change)])
+    wait_for(first, "step 30/400")
+    beside = start(home, "attach", "--watch")
+    assert "hardy-01 running" in wait_for(beside, "step ")
+    wait_for(beside, "checkpoint written")
+    os.kill(engine_pid(home), signal.SIGKILL)
+    for process in (first, beside):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "loraworkbench train --resume hardy-01" in err
+    # Nobody need wait: what was sent to the background is watched from where it goes on.
+    (begun,) = facts(home, "train", "--resume", "hardy-01", "--detach")
+    assert begun["run"] == "hardy-01"
+    watched = call(home, "attach", "--watch")
+    assert watched.returncode == 0, watched.stderr
+    assert "\x1b" not in watched.stdout
+    assert f"step {steps}/{steps}" in watched.stdout
+    assert "hardy-01 finished (finished) after step 400; the adapter of step 400 is kept" in watched.stdout
+    events = facts(home, "attach", "hardy-01")
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    (resumed,) = [event for event in events if event["event"] == "run_resumed"]
+    assert resumed["step"] >= 20
+    kept = [event["step"] for event in events[: resumed["seq"]] if event["event"] == "step"]
+    anew = [event["step"] for event in events[resumed["seq"] :] if event["event"] == "step"]
+    assert [step for step in kept if step <= resumed["step"]] + anew == list(range(1, steps + 1))
+    assert_a_sentence(call(home, "train", "--resume", "hardy-01"), "hardy-01 has finished")
+
+
+def test_what_is_asked_by_command_is_told_by_the_journal(home, recipe_file):
+    process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
+    told = wait_for(process, '"event": "step"')
+    run = json.loads(told.splitlines()[0])["run"]
+    for arguments in (("checkpoint",), ("evaluate",), ("sample",), ("learning-rate", "1e-3"), ("pause",)):
+        done = call(home, "control", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert run in done.stdout
+        assert f"loraworkbench attach {run}" in done.stdout
+    told += wait_for(process, '"event": "paused"')
+    assert facts(home, "engine", "status")[0]["state"] == "paused"
+    assert facts(home, "control", "resume")[0] == {
+        "run": run, "action": "resume", "value": None, "acknowledged_by": "resumed",
+    }  # fmt: skip
+    told += wait_for(process, '"event": "resumed"')
+    assert facts(home, "control", "max-steps", "50")[0]["acknowledged_by"] == "control"
+    out, _ = process.communicate(timeout=120)
+    events = [json.loads(line) for line in (told + out).splitlines()]
+    controls = [(event["action"], event.get("value")) for event in events if event["event"] == "control"]
+    assert controls[:5] == [
+        ("checkpoint", None), ("evaluate", None), ("sample", None), ("learning_rate", 1e-3), ("pause", None),
+    ]  # fmt: skip
+    assert controls[5:] == [("max_steps", 50)]
+    assert events[-1]["event"] == "run_ended"
+    assert_a_sentence(call(home, "control", "pause"), "No run is live")
+
+
+def test_a_second_interrupt_kills_the_engine_and_says_how_to_go_on(home, recipe_file):
+    process = start(home, "train", recipe_file, "--watch", "--set", "training.max_steps=100000")
+    told = wait_for(process, "step 3/100000")
+    run = told.split()[0]
+    # The engine stands still, so that it cannot stop by itself between the two.
+    engine = psutil.Process(engine_pid(home))
+    engine.suspend()
+    process.send_signal(signal.SIGINT)
+    first = process.stderr.readline()
+    assert f"Stopping {run}" in first
+    assert f"train --resume {run}" in first
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The engine was killed" in err
+    assert "Traceback" not in err
+    assert engine_pid(home) is None
+    assert facts(home, "runs")[0]["state"] == "interrupted"
+
+
+def test_an_engine_is_killed_at_once_and_watching_is_left_alone(home, recipe_file):
+    (begun,) = facts(home, "train", recipe_file, "--detach", "--set", "training.max_steps=100000")
+    watching = start(home, "attach", "--watch")
+    wait_for(watching, "step 3/")
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=60)
+    assert watching.returncode == 130
+    assert "Left the run to the engine" in err
+    assert facts(home, "engine", "status")[0]["run"] == begun["run"]
+    done = call(home, "engine", "stop", "--now")
+    assert "The engine was killed" in done.stdout
+    assert f"train --resume {begun['run']}" in done.stdout
+    assert engine_pid(home) is None
+    assert_a_sentence(call(home, "attach"), "No run is live")
+
+
+def test_a_run_that_does_not_fit_is_refused_with_what_would(home, recipe_file):
+    huge = ["--set", "data.max_length=8000000", "--set", "data.packing=true"]
+    done = call(home, "train", recipe_file, *huge)
+    assert_a_sentence(done, "does not fit", "are free on", "--set data.max_length=", "--force")
+    # The records are short: without packing no batch is as long as that.
+    fits = call(home, "train", recipe_file, "--set", "data.max_length=8000000", "--set", "training.max_steps=2")
+    assert fits.returncode == 0, fits.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train"], ["Give a recipe, or --resume RUN"]),
+        (["train", "demo", "--resume", "x"], ["has its own recipe"]),
+        (["train", "--resume", "nobody"], ["nobody"]),
+        (["control", "learning-rate"], ["learning-rate needs a number", "1e-4"]),
+        (["control", "learning-rate", "3"], ["no learning rate"]),
+        (["control", "max-steps", "2.5"], ["no number of steps"]),
+        (["control", "pause", "3"], ["takes no number"]),
+        (["control", "stop", "--release"], ["--release goes with pause"]),
+        (["control", "stop"], ["No run is live"]),
+        (["attach", "nobody"], ["nobody"]),
+    ],
+)
+def test_what_cannot_be_asked_of_a_run_is_a_sentence(home, arguments, words):
+    assert_a_sentence(call(home, *arguments), *words)
 
 
 def test_five_mistakes_in_a_recipe_give_five_messages(home, tmp_path):
@@ -246,8 +373,7 @@ def test_presets_and_runs_that_do_not_exist_are_named(home):
 
 def test_an_engine_with_a_live_run_is_not_stopped_by_accident(home, recipe_file):
     process = start(home, "train", recipe_file, "--json", "--set", "training.max_steps=100000")
-    while '"step"' not in process.stdout.readline():
-        assert process.poll() is None
+    wait_for(process, '"event": "step"')
     assert_a_sentence(call(home, "engine", "stop"), "is live", "--force")
     assert call(home, "engine", "stop", "--force").returncode == 0
     out, _ = process.communicate(timeout=120)

@@ -30,6 +30,6 @@ async def kill_engine(home: Home) -> bool:
 
 
 def what_is_kept(run: RunFolder) -> str:
-    """In words, where a run goes on from once its engine was killed."""
+    """In words that follow on the run's name, what is left of it once its engine was killed."""
     made = checkpoints(run.checkpoints)
-    return f"the checkpoint of step {made[-1].step} is kept" if made else "it has no checkpoint yet and begins anew"
+    return f"keeps its checkpoint of step {made[-1].step}" if made else "has no checkpoint yet and would begin anew"

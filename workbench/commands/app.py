@@ -10,8 +10,10 @@ import typer
 
 from workbench import __version__
 from workbench.commands import (
+    attach,
     calibration,
     chat,
+    control,
     data,
     demo,
     doctor,
@@ -71,6 +73,8 @@ app.command()(estimate.estimate)
 app.command()(data.data)
 app.command()(presets.presets)
 app.command()(train.train)
+app.command()(attach.attach)
+app.command()(control.control)
 app.command()(chat.chat)
 app.command()(runs.runs)
 app.command()(calibration.calibration)

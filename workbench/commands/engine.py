@@ -8,7 +8,9 @@ from workbench.commands.common import JsonOption, console, gibibytes, home_of, p
 from workbench.engine.process import engine_pid, ensure_engine, find_engine, last_lines, stop_engine
 from workbench.engine.protocol import EngineStatus
 from workbench.errors import WorkbenchError
+from workbench.hard_stop import kill_engine, what_is_kept
 from workbench.paths import Home
+from workbench.runs.folder import find_run
 
 app = typer.Typer(help="The process that holds the GPU.", no_args_is_help=True)
 ForceOption = Annotated[bool, typer.Option("--force", help="Even while a run is live: it is stopped and saved first.")]
@@ -37,11 +39,20 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def stop(context: typer.Context, force: ForceOption = False) -> None:
+def stop(
+    context: typer.Context,
+    force: ForceOption = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Kill it at once; a live run keeps its last checkpoint and can be resumed.")
+    ] = False,
+) -> None:
     """End the engine and give all its memory back."""
     home = home_of(context)
 
     async def work() -> None:
+        if now:
+            await _kill(home)
+            return
         await _refuse_while_live(home, force)
         console.print("The engine has ended." if await stop_engine(home) else "No engine was running.")
 
@@ -61,11 +72,28 @@ def restart(context: typer.Context, force: ForceOption = False) -> None:
     run_async(work())
 
 
+async def _kill(home: Home) -> None:
+    found = await find_engine(home)
+    if not await kill_engine(home):
+        console.print("No engine was running.")
+        return
+    console.print("The engine was killed.")
+    if found and found.run:
+        run = find_run(home, found.run_folder or found.run)
+        console.print(
+            f"{run.id} {what_is_kept(run)}. Go on:  loraworkbench train --resume {run.id}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
 async def _refuse_while_live(home: Home, force: bool) -> None:
     found = await find_engine(home)
     if found and found.run and not force:
         raise WorkbenchError(
-            f"Run {found.run} is live.", "Add --force to stop and save it first, or wait for its end.", kind="busy"
+            f"Run {found.run} is live.",
+            "Add --force to stop and save it first, --now to end it at once, or wait for its end.",
+            kind="busy",
         )
 
 

@@ -1,13 +1,13 @@
-"""Watching a run from the command line: its journal as it grows, as a progress bar or as JSON lines."""
+"""Watching a run from the command line: its journal as it grows, as a progress bar, as lines, or as JSON."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal, Protocol, Self
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
-
-from workbench.commands.common import console, figure, print_json, printable
+from workbench.commands.bar import RunBar
+from workbench.commands.common import console, figure, print_json
+from workbench.commands.lines import RunLines
 from workbench.engine.process import last_lines
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder, RunSummary
@@ -16,19 +16,44 @@ from workbench.runs.journal import Event, JournalReader
 _POLL_SECONDS = 0.1
 _ASK_SECONDS = 1.0
 
+Form = Literal["bar", "lines", "json"]
 
-async def events_of(run: RunFolder, is_live: Callable[[], Awaitable[bool]]) -> AsyncIterator[Event]:
-    """Every event of a run from its first on, until ``run_ended``.
+
+class Display(Protocol):
+    """Shows a run to somebody, event by event; a context manager while it does."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, event: Event, summary: RunSummary) -> None:
+        """Show one event; ``summary`` has it in it already."""
+
+
+def form_of(*, as_json: bool, watch: bool) -> Form:
+    """Lines where they were asked for, and where a bar could not be drawn: in a file, a pipe, a dumb terminal."""
+    if as_json:
+        return "json"
+    return "lines" if watch or not console.is_terminal or console.is_dumb_terminal else "bar"
+
+
+async def events_of(
+    run: RunFolder, is_live: Callable[[], Awaitable[bool]], *, after: int = -1
+) -> AsyncIterator[tuple[Event, RunSummary]]:
+    """Every event of a run from its first on, each with the summary up to it, until it has ended.
+
+    A run that was resumed has ended before, and goes on after that.
 
     Args:
         is_live: whether the run is still trained; asked once a second, since a journal on a full disk cannot tell.
+        after: number of the last event before the run was resumed; no end up to there counts.
 
     Raises:
         WorkbenchError: the run, or the process that trained it, is gone without an end.
     """
     reader = JournalReader(run.journal)
     summary = RunSummary(run.id)
-    is_over, asked = False, time.monotonic()
+    seq, is_over, asked = -1, False, time.monotonic()
     while True:
         # Looked at before reading: what a process wrote before it died is still read.
         summary.settle()
@@ -36,94 +61,75 @@ async def events_of(run: RunFolder, is_live: Callable[[], Awaitable[bool]]) -> A
             is_over, asked = not await is_live(), time.monotonic()
         for event in reader.read():
             summary.add(event)
-            yield event
-            if event["event"] == "run_ended":
-                return
-        if summary.state == "interrupted":
+            seq = event.get("seq", seq)
+            yield event, summary
+        if seq > after and summary.ended is not None:
+            return
+        if seq > after and summary.state == "interrupted":
             raise WorkbenchError(
                 f"The engine ended in the middle of run {run.id}, after step {summary.step}.\n{last_lines(run.log)}",
-                f"What was saved is in {run.checkpoints}; `loraworkbench doctor` looks for the cause.",
+                f"`loraworkbench train --resume {run.id}` goes on from its last checkpoint; "
+                "`loraworkbench doctor` looks for the cause.",
                 kind="engine_died",
             )
         if is_over:
             raise WorkbenchError(
                 f"Run {run.id} broke off after step {summary.step}, and its journal does not say why."
                 f"\n{last_lines(run.log)}",
-                f"Most likely the disk is full: free some space for {run.path}, then start again.",
+                f"Most likely the disk is full: free some space for {run.path}, then "
+                f"`loraworkbench train --resume {run.id}`.",
                 kind="run_lost",
             )
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def follow(run: RunFolder, is_live: Callable[[], Awaitable[bool]], *, as_json: bool) -> RunSummary:
-    """Show a run until it ends: a bar for a person, one event a line for a program.
+async def follow(
+    run: RunFolder,
+    is_live: Callable[[], Awaitable[bool]],
+    form: Form,
+    *,
+    after: int = -1,
+    told_from: int = 0,
+) -> RunSummary:
+    """Show a run until it ends.
+
+    Args:
+        after: see :func:`events_of`.
+        told_from: the number of the first event that is shown; those before it only count.
 
     Raises:
         WorkbenchError: the run failed, with the journal's own words; or it broke off (see :func:`events_of`).
     """
     summary = RunSummary(run.id)
-    if as_json:
-        async for event in events_of(run, is_live):
-            print_json(event)
-            summary.add(event)
-    else:
-        with _bar() as bar:
-            task = bar.add_task("starting", total=None, figures="")
-            async for event in events_of(run, is_live):
-                summary.add(event)
-                _paint(bar, task, event, summary)
+    with _DISPLAYS[form]() as display:
+        async for event, summary in events_of(run, is_live, after=after):
+            if event.get("seq", 0) >= told_from:
+                display.show(event, summary)
     if summary.state == "failed":
         raise WorkbenchError(summary.reason, summary.cure, kind="run_failed")
     return summary
 
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(width=12)),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        console=console,
-        transient=False,
-        refresh_per_second=4,
-    )
+class _JsonLines:
+    """The journal as it is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, event: Event, summary: RunSummary) -> None:
+        print_json(event)
 
 
-def _paint(bar: Progress, task: object, event: Event, summary: RunSummary) -> None:
-    match event["event"]:
-        case "phase":
-            fraction = event.get("fraction")
-            bar.update(
-                task,  # type: ignore[arg-type]
-                description=event["phase"],
-                total=None if fraction is None else 1.0,
-                completed=fraction or 0.0,
-                figures=printable(event.get("detail", ""))[:60],
-            )
-        case "step":
-            bar.update(
-                task,  # type: ignore[arg-type]
-                description="training",
-                total=summary.max_steps,
-                completed=summary.step,
-                figures=f"step {summary.step}/{summary.max_steps} · loss {figure(event.get('loss'), 3)} · "
-                f"{event.get('tokens_per_second') or 0:.0f} tok/s · {remaining(event.get('eta_seconds'))} left",
-            )
-        case "eval":
-            bar.console.print(
-                f"held-out perplexity {figure(event['perplexity'])} "
-                f"({'before training' if event['step'] == 0 else 'after step ' + str(event['step'])}, "
-                f"{event['records']} records, {event['tokens']} tokens)"
-            )
-        case "warning":
-            bar.console.print("warning:", printable(event["message"]), markup=False)
+_DISPLAYS: dict[Form, Callable[[], Display]] = {"bar": RunBar, "lines": RunLines, "json": _JsonLines}
 
 
-def remaining(seconds: float | None) -> str:
-    """``4:12`` or ``1:04:12``."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def in_short(summary: RunSummary) -> str:
+    """A run so far in one line: ``run-01 running, step 120/200, loss 0.412, held-out perplexity 20.1 → 3.2``."""
+    steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"
+    loss = f"loss {figure(summary.loss, 3)}" if summary.loss is not None else ""
+    perplexities = [figure(summary.perplexity[name]) for name in ("base", "tuned") if summary.perplexity.get(name)]
+    perplexity = f"held-out perplexity {' → '.join(perplexities)}" if perplexities else ""
+    return ", ".join(part for part in (f"{summary.id} {summary.state}", steps, loss, perplexity) if part)

@@ -12,7 +12,7 @@ from workbench.runs.folder import RunSummary, all_runs, summarise
 
 
 def runs(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List all runs, newest first."""
+    """List all runs, newest first. `train --resume RUN` lets one that was interrupted, stopped or failed go on."""
     home = home_of(context)
     found = [(run, summarise(run)) for run in all_runs(home)]
     if as_json:

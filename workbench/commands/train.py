@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,43 +14,88 @@ from workbench.commands.common import (
     SetOption,
     console,
     errors,
+    gibibytes,
     home_of,
+    print_json,
     printable,
     recipe_from,
     run_async,
 )
-from workbench.commands.follow import follow
+from workbench.commands.follow import Form, follow, form_of
 from workbench.engine.client import EngineClient
 from workbench.engine.process import engine_pid, ensure_engine
 from workbench.errors import WorkbenchError
+from workbench.hard_stop import kill_engine, what_is_kept
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, RunSummary, find_run
 
+WatchOption = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="A plain line for each point of the curve, without control sequences; chosen by itself where the output "
+        "is no terminal.",
+    ),
+]
+
 
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A recipe file (YAML) or the name of a preset.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file (YAML) or the name of a preset.")] = None,
     assignments: SetOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Let this run go on from its last whole checkpoint, with its own recipe."),
+    ] = None,
+    watch: WatchOption = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and leave it to the engine.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start even where the prediction does not fit the free memory.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe. The engine goes on when this command or the line ends; Ctrl-C stops the run and saves it."""
+    """Train a recipe, or let a run go on. The engine goes on when this command or the line ends.
+
+    Ctrl-C stops the run and saves it; a second one kills the engine, and the last checkpoint is kept.
+    """
     home = home_of(context)
-    chosen = recipe_from(home, recipe, assignments)
+    if (recipe is None) == (resume is None):
+        raise WorkbenchError(
+            "Nothing says what to train." if recipe is None else "A run that is resumed has its own recipe.",
+            "Give a recipe, or --resume RUN.",
+            kind="bad_request",
+        )
+    if resume is not None and assignments:
+        raise WorkbenchError(
+            "A run that is resumed keeps its recipe.",
+            "Leave --set out; `loraworkbench control` changes learning rate and steps of a live run.",
+            kind="bad_request",
+        )
+    chosen = None if recipe is None else recipe_from(home, recipe, assignments)
+    form = form_of(as_json=as_json, watch=watch)
 
     async def work() -> None:
-        run, summary = await train_and_follow(home, chosen, as_json=as_json)
+        await ensure_engine(home)
+        client = EngineClient(home)
+        try:
+            if chosen is not None and not force:
+                await _refuse_what_does_not_fit(home, client, chosen)
+            run, seq = await _begin(home, client, chosen, resume)
+            if detach:
+                _tell_detached(run, seq, as_json=as_json)
+                return
+            summary = await _watch(home, client, run, form, after=seq)
+        finally:
+            await client.close()
         if not as_json:
-            console.print(f"{run.id} {summary.state} after {summary.step} steps.", markup=False)
-            if run.adapter.is_dir():
-                console.print(Text(f"Adapter: {printable(str(run.adapter))}"), soft_wrap=True)
-                console.print(f"Try it:  loraworkbench chat {run.id}", markup=False)
+            _tell_end(run, summary)
 
     run_async(work())
 
 
 async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tuple[RunFolder, RunSummary]:
-    """Start a run and watch it to its end; the first Ctrl-C stops and saves it, the second leaves it alone.
+    """Start a run and watch it to its end; the first Ctrl-C stops and saves it, the second kills its engine.
 
     Raises:
         WorkbenchError: the engine does not start or is busy; the run fails.
@@ -57,33 +103,97 @@ async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tupl
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        run = find_run(home, await client.train(recipe))
-
-        async def is_live() -> bool:
-            try:
-                return (await client.status()).run == run.id
-            except WorkbenchError:
-                # An engine too busy to answer still has its process.
-                return engine_pid(home) is not None
-
-        with _StopOnInterrupt(client, run):
-            summary = await follow(run, is_live, as_json=as_json)
-        # The journal's last line is there a moment before the engine takes other work.
-        with suppress(WorkbenchError):
-            while (await client.status()).run == run.id:
-                await asyncio.sleep(0.05)
-        return run, summary
+        run, seq = await _begin(home, client, recipe, None)
+        return run, await _watch(home, client, run, form_of(as_json=as_json, watch=False), after=seq)
     finally:
         await client.close()
 
 
-class _StopOnInterrupt:
-    """While active, the first Ctrl-C asks the engine to stop and save; the next one ends the command only."""
+async def _begin(home: Home, client: EngineClient, recipe: Recipe | None, resume: str | None) -> tuple[RunFolder, int]:
+    """The run that was started or goes on, and the number of its journal's last event before that."""
+    if recipe is not None:
+        return find_run(home, await client.train(recipe)), -1
+    run, seq = await client.resume(str(resume))
+    return find_run(home, run), seq
 
-    def __init__(self, client: EngineClient, run: RunFolder) -> None:
+
+async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *, after: int) -> RunSummary:
+    async def is_live() -> bool:
+        try:
+            return (await client.status()).run == run.id
+        except WorkbenchError:
+            # An engine too busy to answer still has its process.
+            return engine_pid(home) is not None
+
+    interrupts = _StopOnInterrupt(home, client, run)
+    try:
+        with interrupts:
+            summary = await follow(run, is_live, form, after=after, told_from=after + 1)
+    except WorkbenchError:
+        if interrupts.killing is None:
+            raise
+        await interrupts.killing
+        raise KeyboardInterrupt from None
+    # The journal's last line is there a moment before the engine takes other work.
+    with suppress(WorkbenchError):
+        while (await client.status()).run == run.id:
+            await asyncio.sleep(0.05)
+    return summary
+
+
+async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe) -> None:
+    from workbench.estimate import TraceStore
+    from workbench.gpu import HardwareSampler
+    from workbench.preflight import foresee, room_for
+
+    gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
+    room = room_for(gpus, host, await client.status())
+    verdict = room and await foresee(client, recipe, room, TraceStore(home.cache / "traces"))
+    if not verdict or verdict.may_start:
+        return
+    cures = [
+        f"  {_as_options(cure.changes)}  ({gibibytes(cure.peak_bytes)}, costs {cure.cost})"
+        for cure in verdict.suggestions[:3]
+    ]
+    changes = "Any of these makes it fit:\n" + "\n".join(cures) if cures else "No single change makes it fit."
+    raise WorkbenchError(
+        f"This run does not fit. {verdict.sentence}",
+        f"{changes}\nOr add --force to start all the same.",
+        kind="no_room",
+    )
+
+
+def _as_options(changes: Mapping[str, Any]) -> str:
+    """Changes to a recipe as this command takes them."""
+    values = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in changes.items()}
+    return " ".join(f"--set {key}={value}" for key, value in values.items())
+
+
+def _tell_detached(run: RunFolder, seq: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": run.id, "folder": str(run.path), "seq": seq})
+    else:
+        console.print(f"The engine has {run.id}. Watch it:  loraworkbench attach {run.id}", markup=False)
+
+
+def _tell_end(run: RunFolder, summary: RunSummary) -> None:
+    console.print(f"{run.id} {summary.state} after {summary.step} steps.", markup=False)
+    if run.adapter.is_dir():
+        console.print(Text(f"Adapter: {printable(str(run.adapter))}"), soft_wrap=True)
+        console.print(f"Try it:  loraworkbench chat {run.id}", markup=False)
+    if summary.state == "stopped" and summary.reason != "discarded":
+        console.print(f"Go on:   loraworkbench train --resume {run.id}", markup=False)
+
+
+class _StopOnInterrupt:
+    """While active, the first Ctrl-C asks the engine to stop and save; the next one kills it."""
+
+    def __init__(self, home: Home, client: EngineClient, run: RunFolder) -> None:
+        self._home = home
         self._client = client
         self._run = run
         self._asked: asyncio.Task[None] | None = None
+        self.killing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupted)
@@ -92,11 +202,16 @@ class _StopOnInterrupt:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def _interrupted(self) -> None:
-        if self._asked is not None:
-            errors.print(f"Left {self._run.id} to the engine.", markup=False)
-            raise KeyboardInterrupt
-        errors.print("Stopping and saving … (Ctrl-C again leaves the run to the engine)", markup=False)
-        self._asked = asyncio.ensure_future(self._stop())
+        if self._asked is None:
+            errors.print(
+                f"Stopping {self._run.id} after the present step and saving it … (Ctrl-C again kills the engine: "
+                f"the run {what_is_kept(self._run)}, and `loraworkbench train --resume {self._run.id}` goes on)",
+                markup=False,
+                soft_wrap=True,
+            )
+            self._asked = asyncio.ensure_future(self._stop())
+        elif self.killing is None:
+            self.killing = asyncio.ensure_future(self._kill())
 
     async def _stop(self) -> None:
         try:
@@ -104,3 +219,12 @@ class _StopOnInterrupt:
         except WorkbenchError as error:
             if error.kind != "no_run":  # it has just ended by itself
                 errors.print(Text(printable(str(error))))
+
+    async def _kill(self) -> None:
+        await kill_engine(self._home)
+        errors.print(
+            f"The engine was killed. {self._run.id} {what_is_kept(self._run)}.\n"
+            f"Go on:  loraworkbench train --resume {self._run.id}",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,126 @@
+"""``loraworkbench control``: tell a live run what to do; its journal says when it was done."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from workbench.commands.common import JsonOption, console, home_of, print_json, run_async
+from workbench.engine.client import EngineClient
+from workbench.engine.process import find_engine
+from workbench.engine.protocol import ControlAction
+from workbench.errors import WorkbenchError
+from workbench.hard_stop import kill_engine, what_is_kept
+from workbench.paths import Home
+from workbench.runs.folder import RunFolder, find_run
+
+
+class Action(StrEnum):
+    """What can be asked of a live run."""
+
+    pause = "pause"
+    resume = "resume"
+    checkpoint = "checkpoint"
+    evaluate = "evaluate"
+    sample = "sample"
+    learning_rate = "learning-rate"
+    max_steps = "max-steps"
+    stop = "stop"
+    discard = "discard"
+    kill = "kill"
+
+
+# What happens, and the event of the journal that says so.
+_WORDS = {
+    Action.pause: ("pauses after its present step; the model stays in memory", "paused"),
+    Action.resume: ("goes on", "resumed"),
+    Action.checkpoint: ("writes a checkpoint after its present step", "checkpoint"),
+    Action.evaluate: ("is evaluated on its held-out records after its present step", "eval"),
+    Action.sample: ("answers its fixed prompts after its present step", "sample"),
+    Action.learning_rate: ("takes {value:g} for its peak learning rate from the next step on", "control"),
+    Action.max_steps: ("ends after step {value:g}; its schedule is made anew", "control"),
+    Action.stop: ("ends within one micro-step; its adapter and all of its state are saved", "run_ended"),
+    Action.discard: ("ends within one micro-step; adapter and checkpoints are removed", "run_ended"),
+}
+_NEEDS_VALUE = {Action.learning_rate: "1e-4", Action.max_steps: "500"}
+
+
+def control(
+    context: typer.Context,
+    action: Annotated[Action, typer.Argument(help="What the live run is to do.")],
+    value: Annotated[
+        float | None, typer.Argument(help="The new peak learning rate, or the new number of steps.")
+    ] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="With pause: give the model's memory back; going on loads it again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the live run what to do. Done between two of its steps, and acknowledged in its journal with the step.
+
+    kill ends the engine at once, whatever it is at; the run keeps its last checkpoint and can be resumed.
+    """
+    home = home_of(context)
+    _check(action, value, release=release)
+
+    async def work() -> None:
+        run = await _live_run(home)
+        if action is Action.kill:
+            await kill_engine(home)
+            words, event = f"was interrupted; it {what_is_kept(run)}", None
+            where = f"Go on:  loraworkbench train --resume {run.id}"
+        else:
+            await _ask(home, action, value, release=release)
+            words, event = _WORDS[action]
+            words = words.format(value=value or 0)
+            if release:
+                words = "pauses after its present step and gives the model's memory back"
+            where = f"Its journal will say `{event}` with the step: loraworkbench attach {run.id}"
+        if as_json:
+            print_json({"run": run.id, "action": action.value, "value": value, "acknowledged_by": event})
+        else:
+            console.print(f"{run.id} {words}.\n{where}", markup=False, soft_wrap=True)
+
+    run_async(work())
+
+
+def _check(action: Action, value: float | None, *, release: bool) -> None:
+    if action in _NEEDS_VALUE and value is None:
+        raise WorkbenchError(
+            f"{action.value} needs a number.",
+            f"For example: loraworkbench control {action.value} {_NEEDS_VALUE[action]}",
+            kind="bad_request",
+        )
+    if action not in _NEEDS_VALUE and value is not None:
+        raise WorkbenchError(f"{action.value} takes no number.", "Leave it out.", kind="bad_request")
+    if value is not None and value <= 0:
+        raise WorkbenchError(f"{value:g} is not greater than 0.", "Give a positive number.", kind="bad_request")
+    if action is Action.learning_rate and value is not None and value > 1:
+        raise WorkbenchError(f"{value:g} is no learning rate.", "Give a number up to 1.", kind="bad_request")
+    if action is Action.max_steps and value is not None and not value.is_integer():
+        raise WorkbenchError(f"{value:g} is no number of steps.", "Give a whole number.", kind="bad_request")
+    if release and action is not Action.pause:
+        raise WorkbenchError("--release goes with pause.", "Leave it out.", kind="bad_request")
+
+
+async def _live_run(home: Home) -> RunFolder:
+    status = await find_engine(home)
+    if status is None or status.run is None:
+        raise WorkbenchError(
+            "No run is live.",
+            "Start one with `loraworkbench train`, or let one go on with `loraworkbench train --resume RUN`.",
+            kind="no_run",
+        )
+    return find_run(home, status.run_folder or status.run)
+
+
+async def _ask(home: Home, action: Action, value: float | None, *, release: bool) -> None:
+    client = EngineClient(home)
+    try:
+        if action in (Action.stop, Action.discard):
+            await client.stop(save=action is Action.stop)
+        else:
+            asked: ControlAction = action.name  # type: ignore[assignment]
+            await client.control(asked, value, release=release)
+    finally:
+        await client.close()
