@@ -26,6 +26,12 @@ _TURNS = [
     {"messages": [{"role": "user", "content": "why"}, {"role": "assistant", "content": f"because {n}, é ☃"}]}
     for n in range(5)
 ]
+_TOLD = [{"instruction": f"add two {n}", "input": "and three", "output": "five", "system": "be kind"} for n in range(6)]
+_SHARED = [
+    {"conversations": [{"from": "human", "value": "why"}, {"from": "gpt", "value": f"because {n}"}]} for n in range(5)
+]
+_ASKED = [{"question": f"why {n}", "answer": "the sea is blue"} for n in range(8)]
+_TEXTS = [{"text": f"the sea is blue {n}, é ☃"} for n in range(8)]
 _PUT_IN = (
     *(b"\n", b"\r\n", b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\t", b"-"),
     *(b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\x1b[2J", b"[/red]"),
@@ -45,11 +51,20 @@ def _table(delimiter: str) -> bytes:
     return text.getvalue().encode()
 
 
-def _columnar(kind: str) -> bytes:
+def _zstd(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def _columnar(kind: str, rows: list[dict[str, Any]] = _PAIRS) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet
 
-    table = pa.Table.from_pylist(_PAIRS)
+    table = pa.Table.from_pylist(rows)
     sink = io.BytesIO()
     if kind == "parquet":
         pyarrow.parquet.write_table(table, sink)
@@ -62,6 +77,12 @@ def _columnar(kind: str) -> bytes:
 SEEDS: dict[str, Callable[[], bytes]] = {
     "pairs.jsonl": lambda: _lines(_PAIRS),
     "turns.jsonl": lambda: _lines(_TURNS),
+    "told.jsonl": lambda: _lines(_TOLD),
+    "shared.jsonl": lambda: _lines(_SHARED),
+    "texts.jsonl": lambda: _lines(_TEXTS),
+    "asked.jsonl.zst": lambda: _zstd(_lines(_ASKED)),
+    "told.json": lambda: json.dumps(_TOLD).encode(),
+    "shared.parquet": lambda: _columnar("parquet", _SHARED),
     "pairs.json": lambda: json.dumps(_PAIRS, indent=1).encode(),
     "turns.json": lambda: json.dumps({"data": _TURNS}).encode(),
     "pairs.csv": lambda: _table(","),
@@ -97,14 +118,14 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def account(path: Path, policy: str, template: Template) -> str:
     """Read a file as a run would. Returns what came of it; anything but facts or a WorkbenchError is raised."""
     section = DataSection(source=str(path), malformed=policy, eval_fraction=0.0, max_length=64)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         facts = data_facts(load_records(section), template, section)
     except WorkbenchError as refusal:
         error = refusal
     else:
         error = None
-    assert time.monotonic() - started < LONGEST_SECONDS
+    assert time.process_time() - started < LONGEST_SECONDS
     if error is not None:
         assert error.message
         assert error.cure
@@ -126,7 +147,7 @@ def test_damaged_files(name: str, words: Any, tmp_path: Path) -> None:
     whole = SEEDS[name]()
     path = tmp_path / name
     outcomes = {"facts": 0, "error": 0}
-    for number in range(FILES // len(SEEDS)):
+    for number in range(FILES // len(SEEDS) + 1):
         path.write_bytes(mutate(whole, rng))
         try:
             outcomes[account(path, ("skip", "stop")[number % 2], template)] += 1

@@ -27,8 +27,8 @@ SINGLE_LABELS = [_, _, _, _, _, _, _, 12, 2]
 # <s> [Q] add two and three [A] five </s> [Q] why [A] because the sea is blue </s>
 MULTI_IDS = [1, 4, 8, 9, 11, 10, 5, 12, 2, 4, 13, 5, 14, 15, 16, 17, 18, 2]
 MULTI_LABELS = [_, _, _, _, _, _, _, 12, 2, _, _, _, 14, 15, 16, 17, 18, 2]
-# the sea is blue </s>
-TEXT_IDS = [15, 16, 17, 18, 2]
+# the sea is blue and why be kind </s>
+TEXT_IDS = [15, 16, 17, 18, 11, 13, 6, 7, 2]
 
 TURNS = [
     ("user", "add two and three"),
@@ -39,6 +39,12 @@ TURNS = [
 SHAREGPT = {"user": "human", "assistant": "gpt"}
 
 FORMATS: dict[str, tuple[dict[str, Any], str, list[int], list[int]]] = {
+    "instruction without system": (
+        {"instruction": "add two and three", "response": "five"},
+        "instruction",
+        SINGLE_IDS,
+        SINGLE_LABELS,
+    ),
     "instruction": (
         {"instruction": "add two and three", "response": "five", "system": "be kind"},
         "instruction",
@@ -59,13 +65,31 @@ FORMATS: dict[str, tuple[dict[str, Any], str, list[int], list[int]]] = {
         MULTI_IDS,
         MULTI_LABELS,
     ),
+    "messages of one turn": (
+        {"messages": [{"role": role, "content": text} for role, text in TURNS[:2]]},
+        "messages",
+        SINGLE_IDS,
+        SINGLE_LABELS,
+    ),
+    "messages with system": (
+        {"messages": [{"role": role, "content": text} for role, text in [("system", "be kind"), *TURNS[:2]]]},
+        "messages",
+        SYSTEM_IDS,
+        SYSTEM_LABELS,
+    ),
+    "sharegpt of one turn": (
+        {"conversations": [{"from": SHAREGPT[role], "value": text} for role, text in TURNS[:2]]},
+        "sharegpt",
+        SINGLE_IDS,
+        SINGLE_LABELS,
+    ),
     "sharegpt": (
         {"conversations": [{"from": SHAREGPT[role], "value": text} for role, text in TURNS]},
         "sharegpt",
         MULTI_IDS,
         MULTI_LABELS,
     ),
-    "text": ({"text": "the sea is blue"}, "text", TEXT_IDS, TEXT_IDS),
+    "text": ({"text": "the sea is blue and why be kind"}, "text", TEXT_IDS, TEXT_IDS),
 }
 
 
@@ -93,11 +117,22 @@ def _json_in_object(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps({"version": 1, "data": rows}), encoding="utf-8")
 
 
+def _json_gz(path: Path, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump(rows, file)
+
+
 def _table(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _table_gz(path: Path, rows: list[dict[str, Any]]) -> None:
+    _table(path.with_suffix(""), rows)
+    path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
+    path.with_suffix("").unlink()
 
 
 def _parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -115,17 +150,45 @@ def _arrow(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.write_table(table)
 
 
+def _arrow_file(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+def _folder(path: Path, rows: list[dict[str, Any]]) -> None:
+    (path / "deeper").mkdir(parents=True)
+    _jsonl(path / "a.jsonl", rows[:1])
+    _parquet(path / "deeper" / "b.parquet", rows[1:])
+
+
+def _saved_to_disk(path: Path, rows: list[dict[str, Any]]) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(path)
+
+
 SOURCES: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "set.jsonl": _jsonl,
     "set.jsonl.gz": _gz,
     "set.jsonl.zst": _zst,
+    "set.ndjson": _jsonl,
     "set.json": _json,
+    "set.json.gz": _json_gz,
     "wrapped.json": _json_in_object,
     "set.csv": _table,
     "set.tsv": _table,
+    "set.csv.gz": _table_gz,
     "set.parquet": _parquet,
     "set.arrow": _arrow,
+    "file.arrow": _arrow_file,
+    "folder": _folder,
+    "saved": _saved_to_disk,
 }
+# How many of a record's tokens are cut off its end: of the shortest reply, "five </s>", a token is left.
+CUTS = {"uncut": 0, "cut": 1}
 
 
 def _ids_and_labels(records: Records, tokenizer: Any, data: DataSection) -> list[tuple[list[int], list[int]]]:
@@ -133,18 +196,32 @@ def _ids_and_labels(records: Records, tokenizer: Any, data: DataSection) -> list
     return [(row["input_ids"], row["labels"]) for row in encoded.train]
 
 
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", SOURCES)
-def test_ids_and_labels(name: str, form: str, words: Any, tmp_path: Path) -> None:
+def test_ids_and_labels(name: str, form: str, cut: str, words: Any, tmp_path: Path) -> None:
     record, kind, ids, labels = FORMATS[form]
-    if name.endswith((".csv", ".tsv")) and kind in ("messages", "sharegpt"):
+    if (".csv" in name or ".tsv" in name) and kind in ("messages", "sharegpt"):
         pytest.skip("a table's cell holds no list of turns")
     path = tmp_path / name
     SOURCES[name](path, [record, record, record])
-    data = DataSection(source=str(path), eval_fraction=0.0)
+    end = len(ids) - CUTS[cut]
+    data = DataSection(source=str(path), eval_fraction=0.0, max_length=end if CUTS[cut] else 1024)
     records = load_records(data)
     assert records.format == kind
-    assert _ids_and_labels(records, words, data) == [(ids, labels)] * 3
+    assert _ids_and_labels(records, words, data) == [(ids[:end], labels[:end])] * 3
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_ids_and_labels_of_a_mix(form: str, words: Any, tmp_path: Path) -> None:
+    """Two records of the format, each a second time, and every second of four of another format."""
+    record, kind, ids, labels = FORMATS[form]
+    _jsonl(tmp_path / "a.jsonl", [record] * 2)
+    _parquet(tmp_path / "b.parquet", [FORMATS["question"][0]] * 4)
+    data = DataSection(source=f"{tmp_path / 'a.jsonl'}*2 + {tmp_path / 'b.parquet'}*0.5", eval_fraction=0.0)
+    records = load_records(data)
+    assert records.format == (kind if kind == "question" else f"{kind}, question")
+    assert _ids_and_labels(records, words, data) == [(ids, labels)] * 4 + [(SINGLE_IDS, SINGLE_LABELS)] * 2
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,5 +1,6 @@
 """Training and chat give the model the same tokens, for every template and both kinds of tokenizer."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ NO_SYSTEM = (
 )
 
 
+# Every choice there is: the model's own, the named ones, and Jinja of one's own.
+CHOICES = ["auto", *NAMED, REWRITING, NO_SYSTEM]
+NAMES = ["auto", *NAMED, "custom that rewrites", "custom without system"]
+
+
 @pytest.fixture(scope="session")
 def smollm2(smollm2_home: Home) -> Any:
     from transformers import AutoTokenizer
@@ -58,7 +64,7 @@ def assert_chat_is_training(template: Template, talk: Conversation) -> None:
         assert not any(encoded.trained[: len(prompt)])
 
 
-@pytest.mark.parametrize("name", ["auto", *NAMED])
+@pytest.mark.parametrize("name", CHOICES, ids=NAMES)
 @pytest.mark.parametrize("system", [None, "be kind"])
 def test_chat_is_training(name: str, system: str | None, words: Any, bare_words: Any) -> None:
     for tokenizer in (words, bare_words):
@@ -66,10 +72,16 @@ def test_chat_is_training(name: str, system: str | None, words: Any, bare_words:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["auto", *NAMED])
-def test_chat_is_training_on_the_real_tokenizer(name: str, smollm2: Any) -> None:
-    assert_chat_is_training(Template.for_model(smollm2, name), TALK)
-    assert_chat_is_training(Template.for_model(smollm2, name, "Answer as a sailor."), TALK[:2])
+@pytest.mark.parametrize("name", CHOICES, ids=NAMES)
+@pytest.mark.parametrize("is_base", [False, True], ids=["chat model", "without a template"])
+def test_chat_is_training_on_the_real_tokenizer(name: str, is_base: bool, smollm2: Any) -> None:
+    tokenizer = copy.copy(smollm2)
+    if is_base:
+        tokenizer.chat_template = None
+    template = Template.for_model(tokenizer, name)
+    assert any("no chat template" in notice for notice in template.notices) == (is_base and name == "auto")
+    assert_chat_is_training(template, TALK)
+    assert_chat_is_training(Template.for_model(tokenizer, name, "Answer as a sailor."), TALK[:2])
 
 
 @pytest.mark.real
@@ -233,10 +245,12 @@ def test_ids_are_those_of_the_tokenizers_own_call(smollm2: Any, bare_words: Any)
         assert token_ids(tokenizer, texts) == tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-def test_what_another_call_left_set_on_a_tokenizer_cuts_nothing(words: Any) -> None:
-    words(["why " * 20], truncation=True, max_length=4, padding="max_length")
-    assert words.backend_tokenizer.truncation
-    assert token_ids(words, ["why " * 20, "why"]) == [[13] * 20, [13]]
+def test_what_another_call_left_set_on_a_tokenizer_cuts_nothing() -> None:
+    tokenizer = make_word_tokenizer()
+    tokenizer.pad_token = "</s>"
+    tokenizer(["why " * 20], truncation=True, max_length=4, padding="max_length")
+    assert tokenizer.backend_tokenizer.truncation
+    assert token_ids(tokenizer, ["why " * 20, "why"]) == [[13] * 20, [13]]
 
 
 def test_a_tokenizer_with_a_way_of_its_own_keeps_it() -> None:
