@@ -22,6 +22,7 @@ from workbench.commands.common import (
     run_async,
 )
 from workbench.commands.follow import Form, follow, form_of
+from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.engine.client import EngineClient
 from workbench.engine.process import engine_pid, ensure_engine
 from workbench.errors import WorkbenchError
@@ -51,7 +52,10 @@ def train(
     watch: WatchOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and leave it to the engine.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Start even where the prediction does not fit the free memory.")
+        bool,
+        typer.Option(
+            "--force", help="Start even where the prediction does not fit the free memory, or many replies are cut off."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,6 +85,7 @@ def train(
         try:
             if chosen is not None and not force:
                 await _refuse_what_does_not_fit(home, client, chosen)
+                await ask_about_lost_replies(client, chosen)
             run, seq = await _begin(home, client, chosen, resume)
             if detach:
                 _tell_detached(run, seq, as_json=as_json)
