@@ -230,6 +230,7 @@ class AdapterPane(Pane):
 
     @on(KnobRow.Turned)
     def _turned(self, event: KnobRow.Turned) -> None:
+        event.stop()
         problems = self.workbench.set_recipe(event.changes)
         if problems:
             event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))

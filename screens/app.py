@@ -40,6 +40,9 @@ LEAVE_SECONDS = 3.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
 
+YOUNG_OBJECTS = 10_000
+"""New objects after which Python looks for garbage among them; a frame makes some thousand, and its 700 are passed."""
+
 
 class Tab(NamedTuple):
     """A tab and where its content is found once it is wanted."""
@@ -77,6 +80,7 @@ def _price_once(tree: Skeleton, session: Session) -> None:
 def _spare_collector() -> None:
     """Modules and panes live as long as the app; looking through them for garbage takes 50 ms, in midst of typing."""
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _palette() -> type[Provider]:

@@ -8,7 +8,8 @@ the reason in plain words.
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.experts import leaf_names, rename_expert_targets
@@ -84,10 +85,10 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     def rank(name: str) -> int:
         return next((r for pattern, r in rank_rules if pattern.match(name)), settings.r)
 
-    modules = _module_targets(everything, _matcher(settings, names), rank)
+    modules = _module_targets(_named_sites(skeleton, replace(settings, r=0), names), rank)
     for target in modules:
         _check_module(skeleton, target.site, target.r, settings)
-    parameters = _parameter_targets(everything, parameter_names, rank) if parameter_names else ()
+    parameters = _parameter_targets(_named_parameters(skeleton, parameter_names), rank)
     if parameters:
         _check_parameters(settings)
     if not modules and not parameters:
@@ -173,30 +174,40 @@ def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
     return is_excluded
 
 
-def _module_targets(
-    everything: tuple[Site, ...], matches: Callable[[str], bool], rank: Callable[[str], int]
-) -> tuple[ModuleTarget, ...]:
+# The names that match stay the same while the rank is turned.
+@lru_cache(maxsize=64)
+def _named_sites(skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str]) -> tuple[Site, ...]:
+    matches = _matcher(settings, names)
+    return tuple(site for site in sites(skeleton) if matches(site.name))
+
+
+def _module_targets(named: tuple[Site, ...], rank: Callable[[str], int]) -> tuple[ModuleTarget, ...]:
     groups: dict[tuple[str, int, int], list[Site]] = {}
-    for site in everything:
-        if matches(site.name):
-            groups.setdefault((site.path, id(site.module), rank(site.name)), []).append(site)
+    for site in named:
+        groups.setdefault((site.path, id(site.module), rank(site.name)), []).append(site)
     return tuple(ModuleTarget(tuple(members), r) for (_, _, r), members in groups.items())
 
 
-def _parameter_targets(
-    everything: tuple[Site, ...], names: frozenset[str], rank: Callable[[str], int]
-) -> tuple[ParameterTarget, ...]:
+@lru_cache(maxsize=64)
+def _named_parameters(skeleton: Skeleton, names: frozenset[str]) -> tuple[tuple[Site, tuple[Tensor, ...]], ...]:
+    """Modules with the parameters of theirs that go by these names."""
     suffixes = tuple(f".{name}" for name in names)
+
+    def is_named(key: str) -> bool:
+        return key in names or key.endswith(suffixes)
+
+    hits = ((site, tuple(t for t in site.parameters if is_named(f"{site.name}.{t.name}"))) for site in sites(skeleton))
+    return tuple((site, tensors) for site, tensors in hits if tensors)
+
+
+def _parameter_targets(
+    named: tuple[tuple[Site, tuple[Tensor, ...]], ...], rank: Callable[[str], int]
+) -> tuple[ParameterTarget, ...]:
     groups: dict[tuple[str, int, Tensor, int, int], list[Site]] = {}
-    for site in everything:
-        hit = [
-            tensor
-            for tensor in site.parameters
-            if (key := f"{site.name}.{tensor.name}") in names or key.endswith(suffixes)
-        ]
-        for position, tensor in enumerate(hit):
+    for site, tensors in named:
+        for position, tensor in enumerate(tensors):
             # Each further parameter of a module wraps the wrapper of the one before it.
-            depth = len(hit) - 1 - position
+            depth = len(tensors) - 1 - position
             r = rank(f"{site.name}.{tensor.name}")
             groups.setdefault((site.path, id(site.module), tensor, r, depth), []).append(site)
     return tuple(
