@@ -58,9 +58,11 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     """Runs in a process of its own, so that the peak is that of reading alone."""
     from transformers import AutoTokenizer
 
+    from screens.records import looks
     from workbench.data.sources import load_records
     from workbench.data.statistics import data_facts
     from workbench.data.templates import Template
+    from workbench.paths import Home
     from workbench.recipe import DataSection
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder) if tokenizer_folder else small_tokenizer()
@@ -69,11 +71,17 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     before = peak_megabytes()
 
     started = time.perf_counter()
+    first_seen = next(looks(data, Home(Path("/nonexistent"))))
+    seen_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
     records = load_records(data)
     sample = data_facts(records, template, data, show=10, limit=512)
     figures: dict[str, Any] = {
         "megabytes_on_disk": round(path.stat().st_size / 1e6, 1),
         "peak_mb_of_libraries": round(before, 1),
+        "seen_untokenised_seconds": round(seen_seconds, 3),
+        "seen_untokenised_records": first_seen.count,
         "first_answer_seconds": round(time.perf_counter() - started, 3),
         "first_answer_records": sample.records,
         "first_answer_peak_mb": round(peak_megabytes(), 1),

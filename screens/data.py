@@ -14,7 +14,7 @@ from textual.content import Content
 from screens.data_knobs import data_knobs
 from screens.messages import RecipeChanged
 from screens.record_browser import RecordBrowser
-from screens.records import RECORDS_KEPT, Look, look
+from screens.records import RECORDS_KEPT, looks
 from screens.session import counted_for
 from screens.widgets.data_figures import data_figures, histogram, notices
 from screens.widgets.knob_row import KnobRow
@@ -137,14 +137,15 @@ class DataPane(QuietPane):
         """Read the records in a thread; an answer for a section that is no longer the recipe's is dropped."""
         if self._browser.data is not None:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
-        found: Look | WorkbenchError
+        found = looks(data, self.session.home)
         try:
-            found = await asyncio.to_thread(look, data, self.session.home)
+            while seen := await asyncio.to_thread(next, found, None):
+                if data != self.session.recipe.data or not self.is_attached:
+                    return
+                self._browser.look_at(data, seen)
         except WorkbenchError as error:
-            found = error
-        if data != self.session.recipe.data or not self.is_attached:
-            return
-        self._browser.look_at(data, found)
+            if data == self.session.recipe.data and self.is_attached:
+                self._browser.look_at(data, error)
 
     def _count(self, fetch: bool = False) -> None:
         """Have the engine count the recipe's data; an older count is given up."""

@@ -72,10 +72,11 @@ class RecordBrowser(Vertical):
         return len(self._entries) > 1 or self._search is not None
 
     def look_at(self, data: DataSection, found: Look | WorkbenchError) -> None:
-        """Show the first record of other data, or why there is none."""
+        """Show the first record of other data, or why there is none; of the same data what is known since."""
+        if data != self.data:
+            self._at, self._alone = 0, None
         self.data = data
         self._look = found if isinstance(found, Look) else None
-        self._at, self._alone = 0, None
         self.refresh_record()
         if isinstance(found, WorkbenchError) and not self._entries:
             self._show_instead(found.message, found.cure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -11,6 +11,8 @@ from workbench.data.sources import Item, bundled_names, load_records, parts_else
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from workbench.data.facts import DataFacts, Example
     from workbench.paths import Home
     from workbench.recipe import DataSection
@@ -41,8 +43,8 @@ class Look:
     complete: bool
 
 
-def look(data: DataSection, home: Home) -> Look:
-    """Read the first records and count the rest for a short while. Slow: for a thread.
+def looks(data: DataSection, home: Home) -> Iterator[Look]:
+    """The first records as soon as they are read, and again once the rest was counted for a while. For a thread.
 
     Raises:
         WorkbenchError: the source is no local one, cannot be read, or has no known format.
@@ -58,6 +60,11 @@ def look(data: DataSection, home: Home) -> Look:
     stream = records.items()
     items = tuple(islice(stream, RECORDS_KEPT))
     count, unusable, held_out = len(items), *_tally(items)
+    complete = count < RECORDS_KEPT
+    found = Look(records.format, records.reason, items, count, unusable, held_out, complete)
+    yield found
+    if complete:
+        return
     complete = True
     for item in stream:
         more_unusable, more_held_out = _tally((item,))
@@ -65,7 +72,7 @@ def look(data: DataSection, home: Home) -> Look:
         if monotonic() - started > _SECONDS_COUNTED:
             complete = False
             break
-    return Look(records.format, records.reason, items, count, unusable, held_out, complete)
+    yield replace(found, count=count, unusable=unusable, held_out=held_out, complete=complete)
 
 
 def entries(found: Look | None, facts: DataFacts | None) -> tuple[tuple[int, Item | Example], ...]:

@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from screens.data import DataPane
 from screens.record_search import matches_fed
-from screens.records import RECORDS_KEPT, look
+from screens.records import RECORDS_KEPT, looks
 from screens.widgets.data_figures import histogram
 from screens.widgets.glyphs import ASCII, UNICODE
 from screens.widgets.longest_list import LongestList
@@ -189,17 +189,18 @@ def test_a_histogram_marks_where_records_are_cut() -> None:
     assert "all within 1,024" in histogram(some_facts([], max_length=1024)).plain
 
 
-def test_a_large_file_is_counted_for_a_short_while_only(tmp_path: Path) -> None:
+def test_the_first_records_are_there_before_the_rest_is_counted(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "many.jsonl", [{"text": f"text {n}"} for n in range(3000)])
-    found = look(edit(Recipe(), {"data.source": path}).data, Home(tmp_path))
+    first, found = looks(edit(Recipe(), {"data.source": path}).data, Home(tmp_path))
+    assert (first.count, first.complete, first.items) == (RECORDS_KEPT, False, found.items)
     assert (found.count, found.complete, len(found.items)) == (3000, True, RECORDS_KEPT)
     assert found.held_out == 300
 
 
 def test_looking_at_local_records_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from screens.records import look; from workbench.recipe import Recipe; "
-        "from workbench.paths import Home; look(Recipe().data, Home(Path('/nonexistent'))); "
+        "import sys; from pathlib import Path; from screens.records import looks; from workbench.recipe import Recipe; "
+        "from workbench.paths import Home; list(looks(Recipe().data, Home(Path('/nonexistent')))); "
         "print([name for name in ('torch', 'datasets', 'transformers', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
