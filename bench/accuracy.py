@@ -3,10 +3,14 @@
 The file lists one run a line: model, method (lora, qlora), seq, micro_batch, gradient_checkpointing,
 peak_allocated_gib, peak_reserved_gib. The step is the plain one of notebooks: r = 16 on q, k, v and o, no dropout, nf4
 with double quantisation and k-bit preparation for qlora, bfloat16 for lora, full logits, paged 8-bit AdamW.
+
+``--others PYTHON`` adds a table of other estimators, run by that interpreter: see ``other_estimators.py``.
 """
 
 import argparse
 import csv
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 from workbench.estimate import Tracer, estimate, plan_step
 from workbench.estimate.footprint import measure_base
 from workbench.estimate.peak import Peak
+from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.estimate.trace.predict import peak_from
 from workbench.estimate.trace.run import follow_step
 from workbench.estimate.trace.store import key_of
@@ -57,7 +62,7 @@ def load_only_bytes(config: dict[str, Any], bits: int) -> int:
 def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak]]:
     """Each run of a file of measurements with its peak from a followed step and by the closed form."""
     timelines: dict[str, Timeline] = {}
-    for row in csv.DictReader(measured.read_text(encoding="utf-8").splitlines()):
+    for row in _rows(measured):
         skeleton, recipe = catalog_skeleton(row["model"]), recipe_of(row)
         if skeleton is None:
             raise SystemExit(f"{row['model']} is not in the catalog")
@@ -71,25 +76,31 @@ def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
+    parser.add_argument("--others", type=Path, metavar="PYTHON", help="where other estimators are installed")
+    options = parser.parse_args()
+    print_ours(options.measured)
+    if options.others:
+        print()
+        print_others(options.measured, options.others)
+
+
+def print_ours(measured_runs: Path) -> None:
+    """Our figures, and the weights alone."""
     errors: list[float] = []
     print(
         "| model | base | batch × tokens | checkpoints | measured GiB | followed | closed form | reserved | weights |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for row, followed, formula in predicted_peaks(parser.parse_args().measured):
+    for row, followed, formula in predicted_peaks(measured_runs):
         skeleton = catalog_skeleton(row["model"])
         assert skeleton
-        is_4bit = row["method"] == "qlora"
-        weights = load_only_bytes(skeleton.config, 4 if is_4bit else 16)
-        measured, reserved = float(row["peak_allocated_gib"]), float(row["peak_reserved_gib"])
+        weights = load_only_bytes(skeleton.config, 4 if row["method"] == "qlora" else 16)
+        measured, reserved = _measured(row)
         errors.append(abs(_error(followed.allocated_bytes, measured)))
         cells = [
-            row["model"],
-            "nf4" if is_4bit else "bf16",
-            f"{row['micro_batch']} × {row['seq']}",
-            "yes" if row["gradient_checkpointing"] == "True" else "no",
+            *_named(row),
             f"{measured:.2f}",
             f"{followed.allocated_bytes / GIB:.2f} ({_error(followed.allocated_bytes, measured):+.2%})",
             f"{_error(formula.allocated_bytes, measured):+.1%}",
@@ -98,7 +109,86 @@ def main() -> None:
         ]
         print(f"| {' | '.join(cells)} |")
     mean = sum(errors) / len(errors)
-    print(f"\nFollowed step, allocated: mean {mean:.2%}, worst {max(errors):.2%}, {len(errors)} runs.")
+    within = sum(error <= 0.02 for error in errors)
+    print(
+        f"\nFollowed step, allocated: mean {mean:.2%}, worst {max(errors):.2%}, {within} of {len(errors)} within 2 %."
+    )
+
+
+def print_others(measured_runs: Path, python: Path) -> None:
+    """The figures of other estimators, each against that of the two measured peaks which it comes closer to."""
+    rows = _rows(measured_runs)
+    answer = subprocess.run(
+        [python, Path(__file__).with_name("other_estimators.py")],
+        input=json.dumps([_run(row) for row in rows]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(answer.stdout)
+    columns = {f"{name} {facts['version']}": _errors(facts["gib"], rows) for name, facts in told.items()}
+    columns["rule of thumb"] = _errors([_rule_of_thumb(row) for row in rows], rows)
+    print(f"| model | base | batch × tokens | checkpoints | {' | '.join(columns)} |")
+    print("|---" * (4 + len(columns)) + "|")
+    for index, row in enumerate(rows):
+        errors = (column[1][index] for column in columns.values())
+        print(f"| {' | '.join([*_named(row), *('–' if e is None else f'{e:+.0%}' for e in errors)])} |")
+    means = []
+    for peak, column in columns.values():
+        known = [abs(error) for error in column if error is not None]
+        means.append(f"{sum(known) / len(known):.0%} of {peak}, {len(known)} run{'s' * (len(known) > 1)}")
+    print(f"| mean error | | | | {' | '.join(means)} |")
+
+
+def _errors(figures: list[float | None], rows: list[dict[str, str]]) -> tuple[str, list[float | None]]:
+    """Which measured peak these figures come closer to, and their errors against it."""
+    against = {
+        peak: [None if gib is None else gib / _measured(row)[place] - 1 for gib, row in zip(figures, rows, strict=True)]
+        for place, peak in enumerate(("allocated", "reserved"))
+    }
+    return min(against.items(), key=lambda item: sum(abs(error or 0.0) for error in item[1]))
+
+
+def _rule_of_thumb(row: dict[str, str]) -> float | None:
+    """GiB, for models of the sizes that tutorials have a figure for."""
+    skeleton = catalog_skeleton(row["model"])
+    rule = rule_of_thumb(skeleton) if skeleton else None
+    if rule is None:
+        return None
+    return (rule.qlora_gb if row["method"] == "qlora" else rule.lora_gb) * 1e9 / GIB
+
+
+def _rows(measured: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(measured.read_text(encoding="utf-8").splitlines()))
+
+
+def _run(row: dict[str, str]) -> dict[str, Any]:
+    """A run as ``other_estimators.py`` reads it."""
+    skeleton = catalog_skeleton(row["model"])
+    assert skeleton
+    return {
+        "model": row["model"],
+        "config": skeleton.config,
+        "parameters": skeleton.parameters,
+        "method": row["method"],
+        "batch": int(row["micro_batch"]),
+        "length": int(row["seq"]),
+        "checkpoints": row["gradient_checkpointing"] == "True",
+    }
+
+
+def _named(row: dict[str, str]) -> list[str]:
+    return [
+        row["model"].rpartition("/")[2],
+        "nf4" if row["method"] == "qlora" else "bf16",
+        f"{row['micro_batch']} × {row['seq']}",
+        "yes" if row["gradient_checkpointing"] == "True" else "no",
+    ]
+
+
+def _measured(row: dict[str, str]) -> tuple[float, float]:
+    """GiB allocated and reserved."""
+    return float(row["peak_allocated_gib"]), float(row["peak_reserved_gib"])
 
 
 def _error(predicted: int, measured_gib: float) -> float:
