@@ -1,0 +1,232 @@
+"""Our training against what people would run instead: the same model, tokens, settings and seed, in one run.
+
+Contenders: ``plain`` (transformers' Trainer, PEFT's k-bit preparation, padded batches, full logits, as in most
+notebooks), ``trl`` (TRL with its defaults), ``engine`` (ours, nobody watching), ``watched`` (ours, with the app on its
+Train screen in a pseudo-terminal). They take turns, each in fresh processes; medians and ratios are printed.
+
+    python -m bench.train [--records 48] [--repeats 3] [--set path=value]… [--model FOLDER] [--json FILE]
+
+Without ``--model`` it is SmolLM2-135M-Instruct, fetched once into the home. Speed is that of one pass over all records:
+trained tokens, and all tokens without padding, by the seconds between the trainer's begin and its last step.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.terminal import Terminal
+from workbench.engine.client import EngineClient
+from workbench.engine.process import ensure_engine, stop_engine
+from workbench.paths import Home
+from workbench.presets import load_preset
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit, parse_assignment
+from workbench.runs.folder import RunFolder, find_run, summarise
+from workbench.runs.journal import read_events
+
+CONTENDERS = ("plain", "trl", "engine", "watched")
+
+
+def write_records(path: Path, count: int, words: list[str], draw: random.Random) -> None:
+    """Questions and answers of a realistic spread: log-normal, a median of some 60 words, a few of 400."""
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            asked = min(int(draw.lognormvariate(2.7, 0.6)) + 3, 200)
+            answered = min(int(draw.lognormvariate(3.9, 0.9)) + 5, 360)
+            record = {"question": _text(words, asked, draw), "answer": _text(words, answered, draw)}
+            file.write(json.dumps(record) + "\n")
+
+
+def _text(words: list[str], count: int, draw: random.Random) -> str:
+    return " ".join(draw.choice(words) for _ in range(count))
+
+
+def write_tokens(home: Home, recipe: Recipe, path: Path) -> dict[str, int]:
+    """The very tokens and labels that the workbench feeds, for those who do not tokenise as it does."""
+    from transformers import AutoTokenizer
+
+    from workbench.data.encode import encode_dataset
+    from workbench.data.sources import load_records
+    from workbench.data.templates import Template
+    from workbench.models.sources import fetch_model
+
+    local = fetch_model(home, recipe.model, lambda progress: None, lambda: False)
+    tokenizer = AutoTokenizer.from_pretrained(local.folder)
+    data = encode_dataset(load_records(recipe.data, home), Template.for_model(tokenizer, "auto", None), recipe.data)
+    with path.open("w", encoding="utf-8") as file:
+        for record in data.train:
+            file.write(json.dumps({"input_ids": record["input_ids"], "labels": record["labels"]}) + "\n")
+    tokens = [len(record["input_ids"]) for record in data.train]
+    trained = sum(label != -100 for record in data.train for label in record["labels"][1:])
+    return {"records": len(tokens), "tokens": sum(tokens), "trained": trained, "longest": max(tokens)}
+
+
+def run_script(name: str, model: Path, tokens: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """One contender that is a script: its seconds by phase and step, losses and peak."""
+    settings, out = folder / "recipe.yaml", folder / f"{name}.json"
+    # What is left to follow others in a recipe is written out.
+    settings.write_text(yaml.safe_dump(edit(recipe, {"output.dir": str(folder / name)}).model_dump()))
+    command = [sys.executable, "-m", "bench.contenders", name, str(model), str(tokens), str(settings), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
+    told = json.loads(out.read_text())
+    phases = told["phases"]
+    return {
+        "to_first_step": told["steps"][0],
+        "import": phases["imported"],
+        "tokenise": phases["tokenised"] - phases["imported"],
+        "load": phases["loaded"] - phases["tokenised"],
+        "training": told["steps"][-1] - phases["prepared"],
+        "losses": told["losses"],
+        "peak_bytes": told["peak_bytes"],
+    }
+
+
+async def run_engine(home: Home, recipe: Recipe, *, watched: bool) -> dict[str, Any]:
+    """Ours, from the start of a fresh engine."""
+    from time import time
+
+    started = time()
+    await ensure_engine(home)
+    client = EngineClient(home)
+    try:
+        run = find_run(home, await client.train(recipe))
+        if watched:
+            with Terminal([sys.executable, "-m", "workbench.cli", "--home", str(home.root)]) as terminal:
+                await asyncio.to_thread(terminal.read, 4)
+                terminal.send("5")
+                while summarise(run).state in ("new", "running"):
+                    await asyncio.to_thread(terminal.read, 0.5)
+        while summarise(run).state in ("new", "running"):
+            await asyncio.sleep(0.2)
+    finally:
+        await client.close()
+        await stop_engine(home)
+    return _of_journal(run, started)
+
+
+def _of_journal(run: RunFolder, started: float) -> dict[str, Any]:
+    events = read_events(run.journal)
+    if events[-1].get("reason") != "finished":
+        raise RuntimeError(f"{run.id}: {summarise(run).reason}\n{run.log.read_text()[-2000:]}")
+    steps = [event for event in events if event["event"] == "step"]
+    begin = {}
+    for event in events:
+        if event["event"] == "phase":
+            begin.setdefault(event["phase"], event["time"])
+    gpu = max(step["vram"]["peak"] for step in steps)
+    return {
+        "to_first_step": steps[0]["time"] - started,
+        "import": begin["loading"] - started,
+        "load": begin["tokenising"] - begin["loading"],
+        "tokenise": begin["preparing"] - begin["tokenising"],
+        "training": steps[-1]["time"] - begin["training"],
+        "losses": [step["loss"] for step in steps],
+        "peak_bytes": gpu or steps[-1]["host"]["peak"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
+    parser.add_argument("--home", type=Path, help="a home that already holds the model; nothing is written there")
+    parser.add_argument("--only", action="append", choices=CONTENDERS)
+    parser.add_argument("--set", action="append", default=[], metavar="path=value")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        home = _home_with_models_of(options.home, folder / "home")
+        words = Path("presets/datasets/first-mate.jsonl").read_text(encoding="utf-8").split()
+        records = folder / "records.jsonl"
+        write_records(records, options.records, [word for word in words if word.isalpha()], random.Random(7))
+        batch = 4
+        recipe = edit(
+            load_preset("demo", home),
+            {
+                "model.source": options.model,
+                "quantization.compute_dtype": "bfloat16",
+                "data.source": str(records),
+                "data.eval_fraction": 0.0,
+                "data.max_length": 512,
+                "adapter.lora_dropout": 0.0,
+                "training.max_steps": -1,
+                "training.num_train_epochs": 1,
+                "training.per_device_train_batch_size": batch,
+                "training.gradient_accumulation_steps": 1,
+                "training.logging_steps": 1,
+                "training.eval_steps": 0,
+                "training.save_steps": 0,
+            }
+            | dict(parse_assignment(text) for text in options.set),
+        )
+        tokens = folder / "tokens.jsonl"
+        counts = write_tokens(home, recipe, tokens)
+        scripts = edit(recipe, {"training.max_steps": -(-counts["records"] // batch)})
+        from workbench.models.sources import fetch_model
+
+        model = fetch_model(home, recipe.model, lambda progress: None, lambda: False).folder
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only or CONTENDERS}
+        for turn in range(options.repeats):
+            for contender, told in results.items():
+                if contender in ("plain", "trl"):
+                    told.append(run_script(contender, model, tokens, scripts, folder))
+                else:
+                    told.append(asyncio.run(run_engine(home, recipe, watched=contender == "watched")))
+                print(f"turn {turn + 1}  {contender:8s} {told[-1]['training']:7.1f} s", flush=True)
+        report(results, counts, options.json)
+
+
+def _home_with_models_of(other: Path | None, root: Path) -> Home:
+    """A home for the runs alone; its models are those of another one, where one was named."""
+    root.mkdir()
+    for shared in ("models", "cache"):
+        if other is not None and (other / shared).is_dir():
+            (root / shared).symlink_to((other / shared).absolute(), target_is_directory=True)
+    return Home(root.absolute())
+
+
+def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, int], out: Path | None) -> None:
+    """The table on the terminal, everything in a file."""
+    medians = {
+        name: {key: statistics.median(told[key] for told in runs) for key in runs[0] if key != "losses"}
+        for name, runs in results.items()
+    }
+    print(f"\n{counts['records']} records, {counts['tokens']} tokens, {counts['trained']} of them trained")
+    print(
+        f"{'':9s}{'trained tok/s':>14s}{'tok/s':>8s}{'first step':>12s}{'import':>8s}{'load':>7s}"
+        f"{'tokens':>8s}{'peak':>9s}"
+    )
+    for name, told in medians.items():
+        print(
+            f"{name:9s}{counts['trained'] / told['training']:14.1f}{counts['tokens'] / told['training']:8.1f}"
+            f"{told['to_first_step']:10.1f} s{told['import']:6.1f} s{told['load']:5.1f} s{told['tokenise']:6.1f} s"
+            f"{told['peak_bytes'] / 2**30:6.2f} GiB"
+        )
+    ratios = {}
+    for ours, theirs in (("engine", "trl"), ("watched", "engine"), ("engine", "plain")):
+        if ours in medians and theirs in medians:
+            ratios[f"{ours}/{theirs}"] = medians[theirs]["training"] / medians[ours]["training"]
+            print(f"{ours} / {theirs}: {ratios[f'{ours}/{theirs}']:.3f} of its speed")
+    if out:
+        from workbench.engine.hardware import hardware_facts, library_versions
+
+        facts = {"date": str(date.today()), "hardware": hardware_facts(), "versions": library_versions(), **counts}
+        out.write_text(json.dumps({**facts, "medians": medians, "ratios": ratios, "runs": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
