@@ -44,8 +44,8 @@ class DataPane(QuietPane):
     GUIDE = (
         "Where the records come from and how they are read. Enter types a value, the arrows change it. On the other "
         "side stand the records as they will be fed, trained tokens underlined; n and p go through them, L through the "
-        "longest, / looks for a text in all of them. They are counted with the model's tokenizer; t fetches that, or a "
-        "data set, if it is elsewhere."
+        "longest, / looks for a text in all of them. They are counted with the model's tokenizer; c ends the count, t "
+        "fetches tokenizer or data set if they are elsewhere."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -61,6 +61,9 @@ class DataPane(QuietPane):
         Binding("ctrl+f", "search", show=False),
         Binding("escape", "end_search", "End search", id="data.end_search"),
         Binding("t", "fetch", "Count", id="data.fetch", tooltip="Fetch what is elsewhere and count its tokens"),
+        Binding(
+            "c", "stop_count", "Stop counting", id="data.stop_count", tooltip="Leave it at the figures of a sample"
+        ),
         Binding("f", "figures", "Figures", id="data.figures", tooltip="Figures or records, where both have no place"),
         Binding("down", "move(1)", "Knob below", show=False, id="data.below"),
         Binding("up", "move(-1)", "Knob above", show=False, id="data.above"),
@@ -193,6 +196,8 @@ class DataPane(QuietPane):
                 return facts is not None and bool(facts.longest)
             case "fetch":
                 return self._trouble is not None
+            case "stop_count":
+                return bool(self._progress)
             case "figures":
                 return self.has_class("-narrow")
         return True
@@ -213,6 +218,13 @@ class DataPane(QuietPane):
     def action_fetch(self) -> None:
         """Fetch what is elsewhere, and count."""
         self._count(fetch=True)
+        self._show_counts()
+
+    def action_stop_count(self) -> None:
+        """End the count; what is known up to now stays."""
+        self.workers.cancel_group(self, "count")
+        self._progress = ""
+        self._trouble = WorkbenchError("Counting was stopped.", "", kind="cancelled")
         self._show_counts()
 
     def action_figures(self) -> None:
@@ -273,5 +285,6 @@ def _why_not_counted(error: WorkbenchError) -> Content:
         "data_elsewhere": "Press t to fetch it and count its tokens.",
     }
     return Content.assemble(
-        (plain(error.message), ""), (f"\n{cures.get(error.kind, f'{plain(error.cure)} Press t to try again.')}", "bold")
+        (plain(error.message), ""),
+        (f"\n{cures.get(error.kind, f'{plain(error.cure)} Press t to try again.'.lstrip())}", "bold"),
     )

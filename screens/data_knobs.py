@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from screens.knobs import Changes, KnobSpec, Option, known_knob, number_text
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _KEYS = (
     "source",
     "format",
+    "columns",
     "split",
     "eval_fraction",
     "template",
@@ -35,6 +37,8 @@ def data_knobs() -> Iterator[KnobSpec]:
 def _knob(path: str, label: str) -> KnobSpec:
     """A line of the form from what the recipe says of the field."""
     knob = known_knob(path)
+    if path == "data.columns":
+        return KnobSpec(label, path, "text", lambda _: (), _columns_text, lambda text: {path: _columns(text)})
     match knob.kind:
         case "switch":
             options = [Option("on", {path: True}), Option("off", {path: False})]
@@ -55,6 +59,19 @@ def _knob(path: str, label: str) -> KnobSpec:
                 lambda text: {path: _number(text, number)},
             )
     return KnobSpec(label, path, "text", lambda _: (), _text_of(path), _typed(path, knob.default is None))
+
+
+def _columns_text(recipe: Recipe) -> str:
+    return plain(", ".join(f"{part}={column}" for part, column in recipe.data.columns.items()))
+
+
+def _columns(text: str) -> Any:
+    """``prompt=title, reply=body`` as a mapping, also when it is written as in a recipe: ``{prompt: title}``.
+
+    What is none is handed on, so that the recipe says what is allowed.
+    """
+    pairs = [re.fullmatch(r"\s*(\w+)\s*[=:]\s*(.*?)\s*", pair) for pair in text.strip(" {}").split(",") if pair.strip()]
+    return {pair[1]: pair[2] for pair in pairs if pair} if all(pairs) else text
 
 
 def _text_of(path: str) -> Any:

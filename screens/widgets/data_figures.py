@@ -69,6 +69,7 @@ def notices(facts: DataFacts) -> Content:
     """What was noticed, most pressing first."""
     found = [(facts.lost_replies, "$warning")] if facts.lost_replies else []
     found += [(notice, "$foreground 80%") for notice in facts.notices]
+    found += [(f"Batches are {facts.padding}.", "$foreground 60%")] if facts.padding else []
     return Content("\n").join(Content.styled(plain(text), style) for text, style in found)
 
 

@@ -95,7 +95,7 @@ async def test_a_record_that_cannot_be_trained_on_says_why(tmp_path: Path) -> No
 async def test_a_mistake_is_shown_at_its_line(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await data_pane(screen)
-        await screen.press(*["down"] * 3, "enter", *"9", "enter")
+        await screen.press(*["down"] * 4, "enter", *"9", "enter")
         await screen.until(lambda: "from 0.0 to 0.5" in screen.words, "what is allowed")
         assert screen.app.session.recipe.data.eval_fraction == 0.1
 
@@ -345,3 +345,37 @@ async def test_what_is_found_is_brought_into_view(tmp_path: Path) -> None:
         await screen.sees("as they are fed")
         await screen.press("slash", *"deep blue", "enter")
         await screen.sees("Aye, in the deep blue sea.")
+
+
+async def test_a_count_can_be_stopped_and_taken_up_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        sample = some_facts(CONVERSATIONS, exact=False, records=256)
+        screen.engine.answers = [sample, Progress(phase="tokenising", fraction=0.4, detail="4,096 records"), None]
+        await data_pane(screen)
+        await screen.sees("tokenising 40%  4,096 records")
+        await screen.press("c")
+        await screen.sees("Counting was stopped.")
+        await screen.sees("figures of a sample")
+        await screen.until(lambda: "tokenising" not in screen.words, "the progress gone")
+        screen.engine.answers = [some_facts(CONVERSATIONS, records=9_999)]
+        await screen.press("t")
+        await screen.sees("9,999 · 26 held out")
+        await screen.until(lambda: "stopped" not in screen.words, "as it should stand")
+
+
+async def test_columns_are_named_by_hand(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "own.jsonl", [{"title": "What floats?", "body": "A ship."}] * 3)
+    async with opened(tmp_path / "home", size=(120, 50)) as screen:
+        await data_pane(screen)
+        screen.app.set_recipe({"data.source": path})
+        await screen.sees("no known record format")
+        await screen.press("down", "down", "enter", *"prompt=title", "enter")
+        await screen.sees("neither prompt and reply")
+        await screen.press("enter", *"prompt=title, reply=body", "enter")
+        await screen.sees("A ship.")
+        assert screen.app.session.recipe.data.columns == {"prompt": "title", "reply": "body"}
+        await screen.press("enter", *"{text: body}", "enter")
+        await screen.sees("format text")
+        assert screen.app.session.recipe.data.columns == {"text": "body"}
+        await screen.press("enter", *"title", "enter")
+        await screen.sees("given is 'title'; allowed is a mapping")
