@@ -1,0 +1,49 @@
+"""Finished runs for the tests of exports: a tiny one, and one of a real chat model."""
+
+import pytest
+
+from workbench.engine.training import TrainingThread
+from workbench.paths import Home
+from workbench.recipe_text import parse
+from workbench.runs.folder import RunFolder, create_run
+
+
+def train(home: Home, recipe) -> RunFolder:  # type: ignore[no-untyped-def]
+    """A run that was trained to its end in this process."""
+    run = create_run(home, recipe)
+    thread = TrainingThread(home, run, recipe)
+    thread.start()
+    thread.join(400)
+    assert not thread.is_alive()
+    assert thread.error is None, thread.error
+    return run
+
+
+def tiny_recipe(model, data, **sections):  # type: ignore[no-untyped-def]
+    """Six steps on the tiny Llama, with dropout, so that randomness matters."""
+    parts = {
+        "model": {"source": str(model)},
+        "adapter": {"r": 8, "lora_dropout": 0.1},
+        "data": {"source": str(data), "max_length": 64},
+        "training": {
+            "max_steps": 6,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 0.01,
+            "gradient_checkpointing": False,
+            "save_steps": 0,
+        },
+        "output": {"name": "tiny"},
+    }
+    return parse({name: {**parts[name], **sections.get(name, {})} for name in parts})
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("export") / "home")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_home: Home, tiny_llama, records) -> RunFolder:  # type: ignore[no-untyped-def]
+    """QLoRA on the tiny Llama."""
+    return train(tiny_home, tiny_recipe(tiny_llama, records))

