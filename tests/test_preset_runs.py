@@ -85,22 +85,50 @@ def test_a_preset_runs(name: str, tiny_llama: Path, tiny_mistral: Path, tmp_path
     model = {"LlamaForCausalLM": tiny_llama, "MistralForCausalLM": tiny_mistral}[entry.architecture]
     records = tmp_path / "records.jsonl"
     records.write_text("".join(json.dumps(r) + "\n" for r in RECORDS[recipe.data.source]), encoding="utf-8")
+    counts = _run_small(recipe, model, records, tmp_path / "home")
+    assert counts["train_records"] + counts["eval_records"] == 8
+    assert counts["skipped"] == 0
+    assert counts["template"] == ("model" if recipe.data.template == "auto" else recipe.data.template)
+
+
+@pytest.mark.parametrize("name", ["toolkit-lora", "toolkit-qlora"])
+def test_the_toolkits_presets_take_a_folder_of_text(name: str, tiny_llama: Path, tmp_path: Path) -> None:
+    """Their source names a text folder first; a long text becomes several records."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(3):
+        (texts / f"{number}.md").write_text(f"# Log {number}\n\n" + "The sea is wide.\n\n" * 60, encoding="utf-8")
+    counts = _run_small(load_preset(name), tiny_llama, texts, tmp_path / "home")
+    assert counts["format"] == "text"
+    assert counts["train_records"] + counts["eval_records"] > 3
+    assert counts["tokens"]["cut"] == 0
+
+
+def test_the_notebooks_preset_takes_its_text_records(tiny_llama: Path, tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    texts = [{"text": f"### User: How many is {n}?\n### Assistant: {n} it is."} for n in range(8)]
+    records.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+    counts = _run_small(load_preset("tinyllama-notebook"), tiny_llama, records, tmp_path / "home")
+    assert counts["format"] == "text"
+    assert counts["tokens"]["masked"] == 0
+
+
+def _run_small(recipe: Recipe, model: Path, source: Path, home: Path) -> dict[str, Any]:
+    """Two steps of a recipe on other data with a tiny model. Returns the counts in its journal."""
     small = edit(
         recipe,
         {
             "model.source": str(model),
-            "data.source": str(records),
+            "data.source": str(source),
             "data.max_length": min(recipe.data.max_length, 256),
             "training.max_steps": 2,
             "training.gradient_accumulation_steps": 1,
         },
     )
-    run, adapter = _train(small, Home(tmp_path / "home"))
+    run, adapter = _train(small, Home(home))
     assert (adapter / "adapter_model.safetensors").is_file()
-    counts = next(e["counts"] for e in read_events(run) if e["event"] == "phase" and "counts" in e)
-    assert counts["train_records"] + counts["eval_records"] == 8
-    assert counts["skipped"] == 0
-    assert counts["template"] == ("model" if recipe.data.template == "auto" else recipe.data.template)
+    counts: dict[str, Any] = next(e["counts"] for e in read_events(run) if e["event"] == "phase" and "counts" in e)
+    return counts
 
 
 def _train(recipe: Recipe, home: Home) -> tuple[Path, Path]:
