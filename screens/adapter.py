@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Label, Static
 
-from screens.costs import Outlook, costs_of, device_of, outlook_of
+from screens.costs import Cure, Outlook, costs_of, device_of, outlook_of
 from screens.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.knobs import form
 from screens.session import Budget
@@ -24,9 +24,13 @@ from screens.widgets.figures import gib
 from screens.widgets.knob_row import KnobRow
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
+from workbench.errors import WorkbenchError
+from workbench.estimate.memory_text import parse_memory
 from workbench.recipe_text import allowed_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from textual import events
     from textual.app import ComposeResult
     from textual.timer import Timer
@@ -85,11 +89,16 @@ class AdapterPane(Pane):
     GUIDE = (
         "Every knob of the adapter and of the memory that training takes. The arrows change the knob in hand, Enter "
         "types a value, and the cost beside it follows at once; there is nothing to apply. The line at the bottom "
-        "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit."
+        "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit and "
+        "O lists all of them; W shows the models that these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
+        Binding("O", "other_fits", "Other changes", show=False, id="adapter.others",
+                tooltip="All single changes that make it fit, cheapest first, to choose one"),
+        Binding("W", "survey", "What fits", id="adapter.survey",
+                tooltip="The models of the catalog that these settings can train in this memory"),
         Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
         Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
                 tooltip="What the knob in hand means and what it allows"),
@@ -99,6 +108,8 @@ class AdapterPane(Pane):
         super().__init__(**arguments)
         self._form = Form()
         self._panel = CostPanel()
+        self._mending: Cure | None = None
+        self._cures_told = 0
         self._outlook: Outlook | None = None
         self._outlook_timer: Timer | None = None
         self._budget: Budget | None = None
@@ -146,6 +157,7 @@ class AdapterPane(Pane):
     def _show_costs(self, *, moved: bool) -> None:
         self._budget = self.session.budget
         costs = costs_of(self.session)
+        self._mending = costs.mending
         self._panel.show(costs, moved=moved)
         if self._outlook_timer is not None:
             self._outlook_timer.stop()
@@ -191,23 +203,53 @@ class AdapterPane(Pane):
             self._show_costs(moved=False)
 
     def _outlook_is(self, outlook: Outlook | None) -> None:
-        could = self.check_action("fit", ())
         self._outlook = outlook
         self._panel.look_ahead(outlook)
-        if self.check_action("fit", ()) != could:
+        if len(self._cures) != self._cures_told:
+            self._cures_told = len(self._cures)
             self.refresh_bindings()
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "fit":
-            return True if self._outlook is not None and self._outlook.suggestions else None
+            return True if self._cures else None
+        if action == "other_fits":
+            return True if len(self._cures) > 1 else None
         return super().check_action(action, parameters)
 
+    @property
+    def _cures(self) -> tuple[Cure, ...]:
+        """What the settings need in order to work, else what makes them fit, cheapest first."""
+        if self._mending is not None:
+            return (self._mending,)
+        return self._outlook.suggestions if self._outlook is not None else ()
+
     def action_fit(self) -> None:
-        """Take the cheapest change that makes it fit."""
-        if self._outlook is not None and self._outlook.suggestions:
-            self.workbench.set_recipe(self._outlook.suggestions[0].changes)
+        """Take the change that makes it work, or the cheapest that makes it fit."""
+        if self._cures:
+            self.workbench.set_recipe(self._cures[0].changes)
+
+    def action_other_fits(self) -> None:
+        """Choose among the changes that make it fit."""
+        cures = self._cures[:9]
+        choices = [Choice(str(number), cure.sentence, str(number)) for number, cure in enumerate(cures, 1)]
+
+        def chosen(answer: str | None) -> None:
+            if answer is not None:
+                self.workbench.set_recipe(cures[int(answer) - 1].changes)
+
+        self.app.push_screen(ChoiceDialog("Make it fit", "Each of these is enough.", choices, stacked=True), chosen)
+
+    def action_survey(self) -> None:
+        """Which models can be trained like this in this memory; one can be taken into the recipe."""
+        from screens.survey import SurveyScreen
+
+        def chosen(changes: Mapping[str, object] | None) -> None:
+            if changes is not None:
+                self.workbench.set_recipe(changes)
+
+        self.app.push_screen(SurveyScreen(self.session), chosen)
 
     def action_memory(self) -> None:
         """Ask for an amount of memory to judge against."""
@@ -219,10 +261,9 @@ class AdapterPane(Pane):
         if text is None:
             return
         try:
-            self.session.typed_budget = parse_memory(text)
-        except ValueError:
-            words = f"{plain(text)} is no amount of memory. Write it as 24 GB or 22.5 GiB."
-            self.notify(words, severity="error", markup=False)
+            self.session.typed_budget = parse_memory(text) if text.strip() else None
+        except WorkbenchError as error:
+            self.notify(plain(str(error)), severity="error", markup=False)
             return
         self._show_costs(moved=False)
 
@@ -245,22 +286,6 @@ class AdapterPane(Pane):
         row = next((node for node in event.widget.ancestors_with_self if isinstance(node, KnobRow)), None)
         if row is not None:
             self.query_one("#adapter-help", Static).update(_help(row))
-
-
-def parse_memory(text: str) -> int | None:
-    """``24 GB`` → 24·10⁹, ``22.5 GiB`` → 22.5·2³⁰, ``24`` → GB; None for nothing.
-
-    Raises:
-        ValueError: it is no amount.
-    """
-    cleaned = text.strip().replace(",", ".").casefold()
-    if not cleaned:
-        return None
-    number = cleaned.rstrip("gib").strip()
-    size = float(number) * (2**30 if cleaned.endswith("ib") else 10**9)
-    if not 0 < size < 2**60:
-        raise ValueError(text)
-    return int(size)
 
 
 def _differs(one: Budget, other: Budget) -> bool:

@@ -72,7 +72,8 @@ def _catalog_tree(source: str) -> Skeleton | None:
 
 def _price_once(tree: Skeleton, session: Session) -> None:
     """The first price of a model imports the estimator and reads followed steps; later ones are there at once."""
-    from screens.costs import device_of, peak_of
+    from screens.costs import device_of
+    from workbench.estimate.survey import peak_of
 
     peak_of(tree, session.recipe, device_of(session), session.traces)
 

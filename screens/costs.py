@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from screens.fit import Fit, judge
 from screens.session import Budget
 from screens.widgets.figures import gib
+from screens.widgets.header import short_gpu
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, estimate, largest_fit
+from workbench.estimate.adapter import AdapterPlan, plan_adapter
+from workbench.estimate.mend import changes_text, mend
 from workbench.estimate.rules_of_thumb import rule_of_thumb
-from workbench.preflight import on_device
-from workbench.recipe_text import edit
+from workbench.estimate.survey import by_method, on_device
 
 if TYPE_CHECKING:
     from screens.session import Session
     from workbench.estimate import Tracer
-    from workbench.estimate.adapter import AdapterPlan
     from workbench.estimate.fit import Suggestion
     from workbench.estimate.footprint import Footprint
     from workbench.estimate.peak import Peak
     from workbench.models.skeleton import Skeleton
     from workbench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Cure:
+    """A change that makes a recipe fit, or work at all; ``short``: in few words."""
+
+    sentence: str
+    short: str
+    changes: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -33,14 +43,17 @@ class Costs:
     Attributes:
         absence: why there are no figures, in words; empty where there are.
         refusal: why PEFT would refuse the settings; then there is no plan.
+        mending: a change that PEFT accepts, where one is known.
         terms: of the peak, with what the allocator holds in reserve and what the driver takes.
         is_rough: the peak is a formula's (≈) and not that of a followed step.
+        other_gpus: on a machine with several, the further ones and what the peak means for their free memory.
         figures: what change marks are made from.
     """
 
     budget: Budget
     absence: str = ""
     refusal: WorkbenchError | None = None
+    mending: Cure | None = None
     plan: AdapterPlan | None = None
     base_bytes: int | None = None
     base_words: str = ""
@@ -49,17 +62,10 @@ class Costs:
     moment: str = ""
     is_rough: bool = False
     fit: Fit | None = None
+    other_gpus: tuple[tuple[str, Fit], ...] = ()
     memory_word: str = "VRAM"
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Cure:
-    """A change that makes a recipe fit."""
-
-    sentence: str
-    changes: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def costs_of(session: Session) -> Costs:
     try:
         priced = estimate(skeleton, recipe, device=device, traced=session.traces)
     except WorkbenchError as error:
-        return Costs(budget, refusal=error)
+        return Costs(budget, refusal=error, mending=mending_of(skeleton, recipe)[1])
     plan, base, peak = priced.adapter, priced.base, on_device(device, priced.peak)
     fit = None if budget.free_bytes is None else judge(peak, budget.free_bytes)
     terms = dict(peak.terms)
@@ -103,6 +109,7 @@ def costs_of(session: Session) -> Costs:
         moment=peak.moment,
         is_rough=peak.method == "closed-form",
         fit=fit,
+        other_gpus=() if session.typed_budget is not None else tuple(_other_gpus(session, peak)),
         memory_word="VRAM" if device.kind == "cuda" else "memory",
         warnings=_warnings(base),
         figures={
@@ -114,21 +121,28 @@ def costs_of(session: Session) -> Costs:
     )
 
 
+def _other_gpus(session: Session, peak: Peak) -> Iterator[tuple[str, Fit]]:
+    """A run takes one GPU; what the others would say."""
+    for gpu in session.gpus[1:]:
+        if gpu.free_bytes is not None:
+            yield f"GPU {gpu.index} {short_gpu(gpu.name)}, {gib(gpu.free_bytes)} free", judge(peak, gpu.free_bytes)
+
+
 def outlook_of(
     skeleton: Skeleton, recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
 ) -> Outlook:
     """What other settings would cost; some hundred predictions, so it belongs into a thread."""
     rule = rule_of_thumb(skeleton)
-    peaks = {label: peak_of(skeleton, recipe, device, traced, changes) for label, changes in _METHODS.items()}
-    by_method = {label: peak.device_bytes for label, peak in peaks.items() if peak is not None}
+    peaks = by_method(skeleton, recipe, device, traced)
+    sizes_by_method = {name: peak.device_bytes for name, peak in peaks.items()}
     words = rule.label if rule else ""
     if free_bytes is None:
-        return Outlook(by_method, {}, (), words)
+        return Outlook(sizes_by_method, {}, (), words)
     largest = largest_fit(skeleton, recipe, free_bytes, device=device, traced=traced)
     sizes = {"batch": largest.batch, "length": largest.length, "r": largest.r}
     cures = estimate(skeleton, recipe, free_bytes=free_bytes, device=device, traced=traced).suggestions
     return Outlook(
-        by_method=by_method,
+        by_method=sizes_by_method,
         largest={name: value for name, value in sizes.items() if value is not None},
         suggestions=tuple(_cure(suggestion) for suggestion in cures),
         rule_of_thumb=words,
@@ -144,31 +158,25 @@ def device_of(session: Session) -> Device:
     return Device(kind, bfloat16=(kind == "cuda" and gpu is None) or computes_bfloat16(gpu))
 
 
-_METHODS = {
-    "LoRA-16": {"quantization.method": "none"},
-    "int8": {"quantization.method": "int8"},
-    "QLoRA": {"quantization.method": "nf4"},
-}
-
-
-def peak_of(
-    skeleton: Skeleton,
-    recipe: Recipe,
-    device: Device,
-    traced: Tracer | None = None,
-    changes: Mapping[str, object] | None = None,
-) -> Peak | None:
-    """The predicted peak of a recipe, changed or not; None where the settings are refused for this model."""
+def mending_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | None, Cure | None]:
+    """Why PEFT refuses the recipe's adapter for a model, and a change that it accepts; None for what there is not."""
     try:
-        return on_device(device, estimate(skeleton, edit(recipe, changes or {}), device=device, traced=traced).peak)
-    except WorkbenchError:
-        return None
+        plan_adapter(skeleton, recipe.adapter)
+    except WorkbenchError as error:
+        changes = mend(skeleton, recipe)
+        if not changes:
+            return error, None
+        words = changes_text(changes)
+        return error, Cure(f"With {words} it works.", words, changes)
+    return None, None
 
 
 def _cure(suggestion: Suggestion) -> Cure:
     label = suggestion.label[:1].upper() + suggestion.label[1:]
     return Cure(
-        f"{label} makes it fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.", suggestion.changes
+        f"{label} makes it fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.",
+        f"{suggestion.label} ({gib(suggestion.peak_bytes)})",
+        suggestion.changes,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from screens.widgets.figures import gib
@@ -45,7 +45,8 @@ def fits_of(
     sources: Iterable[str], recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
 ) -> Mapping[str, Fit]:
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
-    from screens.costs import peak_of
+    from workbench.estimate.mend import changes_text, mend
+    from workbench.estimate.survey import peak_of
     from workbench.models.catalog import catalog_skeleton
 
     found: dict[str, Fit] = {}
@@ -53,9 +54,14 @@ def fits_of(
         return found
     for source in sources:
         skeleton = catalog_skeleton(source)
-        if skeleton is not None:
-            peak = peak_of(skeleton, recipe, device, traced)
-            found[source] = judge(peak, free_bytes) if peak is not None else _REFUSED
+        if skeleton is None:
+            continue
+        changes = mend(skeleton, recipe)
+        peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes)
+        fit = judge(peak, free_bytes) if peak is not None else _REFUSED
+        if changes and peak is not None:
+            fit = replace(fit, sentence=f"{fit.sentence.removesuffix('.')}, with {changes_text(changes)}.")
+        found[source] = fit
     return found
 
 

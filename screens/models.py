@@ -12,7 +12,8 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import DataTable, Input, Static
 
-from screens.costs import device_of
+from screens.costs import device_of, mending_of
+from screens.dialogs import Choice, ChoiceDialog
 from screens.fit import Fit, fits_of
 from screens.model_rows import ModelRow, all_rows, matching, with_source
 from screens.widgets.figures import file_size, short
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from textual.timer import Timer
     from textual.widget import Widget
 
-    from screens.messages import RecipeChanged
+    from screens.messages import RecipeChanged, SkeletonChanged
     from workbench.engine.protocol import Progress
+    from workbench.models.skeleton import Skeleton
 
 _FIT_DELAY_SECONDS = 0.3
 _DEMO = "demo"
@@ -90,6 +92,7 @@ class ModelsPane(Pane):
         self._fetching: str | None = None
         self._progress: Progress | None = None
         self._fit_timer: Timer | None = None
+        self._just_chosen = ""
 
     def compose(self) -> ComposeResult:
         yield SearchField(
@@ -124,6 +127,12 @@ class ModelsPane(Pane):
         self._fill()
         self._show_hint()
         self._judge_soon()
+
+    def on_skeleton_changed(self, event: SkeletonChanged) -> None:
+        """A model that was just chosen and does not take the adapter as it is: offer what makes it."""
+        if event.skeleton is not None and self._just_chosen == self.session.recipe.model.source:
+            self._just_chosen = ""
+            self._offer_mending(event.skeleton)
 
     def on_resize(self) -> None:
         if self._is_wide != self._columns_are_wide:
@@ -242,11 +251,24 @@ class ModelsPane(Pane):
             # The first minute: the demo's own recipe shows the most in a few minutes, with a GPU or without.
             self.workbench.take_preset(_DEMO)
             return
+        self._just_chosen = row.source
         changes: dict[str, object] = {"model.source": row.source}
         if row.source != self.session.recipe.model.source:
             changes["model.revision"] = None
         self.workbench.set_recipe(changes)
         self._table.focus()
+
+    def _offer_mending(self, skeleton: Skeleton) -> None:
+        refusal, cure = mending_of(skeleton, self.session.recipe)
+        if refusal is None or cure is None:
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "change":
+                self.workbench.set_recipe(cure.changes)
+
+        choices = (Choice("c", f"Take {cure.short}", "change"), Choice("l", "Leave it", "leave"))
+        self.app.push_screen(ChoiceDialog("Adapter", f"{refusal.message} {cure.sentence}", choices), answered)
 
     # -- download -------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from workbench.data.facts import DataFacts
@@ -12,6 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Tracer, estimate
 from workbench.estimate.fit import Fit, Suggestion, fit_of, suggest
 from workbench.estimate.peak import Peak
+from workbench.estimate.survey import on_device
 from workbench.gpu import GpuSample, HostSample, computes_bfloat16
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import ModelSection, Recipe
@@ -110,13 +111,6 @@ def judge(
     fit = fit_of(peak, room.free_bytes)
     suggestions = suggest(recipe, room.free_bytes, predict) if fit == "does not fit" else ()
     return Verdict(peak.device_bytes, room, fit, length, peak.method == "closed-form", suggestions)
-
-
-def on_device(device: Device, peak: Peak) -> Peak:
-    """A processor has neither a driver's context nor an allocator that holds memory back."""
-    if device.kind == "cuda":
-        return peak
-    return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})
 
 
 class Informant(Protocol):

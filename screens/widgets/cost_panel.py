@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
     from screens.costs import Costs, Outlook
+    from screens.fit import Fit
     from workbench.estimate.adapter import AdapterPlan
 
 CHANGE_SECONDS = 1.0
@@ -98,6 +99,8 @@ class CostPanel(Lines):
         elif costs.refusal is not None:
             yield Content.styled(plain(costs.refusal.message), "$error")
             yield Content.styled(plain(costs.refusal.cure), "bold")
+            if costs.mending is not None:
+                yield Content.assemble(plain(costs.mending.sentence), ("  F does so.", "bold $accent"))
         elif self._is_wide:
             yield from self._adapter(costs)
             yield Content("")
@@ -155,15 +158,23 @@ class CostPanel(Lines):
                 yield Content.styled(words, "$muted")
         for words in costs.warnings:
             yield Content.styled(plain(words), "$warning")
-        if costs.fit is not None and costs.fit.word == "no" and self._outlook is not None:
-            yield self._cure(self._outlook)
+        if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
+            yield from self._cures(self._outlook, costs.fit)
+        for label, fit in costs.other_gpus:
+            yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
 
-    @staticmethod
-    def _cure(outlook: Outlook) -> Content:
-        """The cheapest change that makes it fit, and the key that makes it."""
+    def _cures(self, outlook: Outlook, fit: Fit) -> Iterator[Content]:
+        """The changes that make it fit, cheapest first, and the keys that make them."""
         if not outlook.suggestions:
-            return Content.styled("No single change makes it fit. A smaller model does: 1.", "$error")
-        return Content.assemble(plain(outlook.suggestions[0].sentence), ("  F does so.", "bold $accent"))
+            if fit.word == "no":
+                yield Content.styled("No single change makes it fit. W lists the models that do.", "$error")
+            return
+        first, *rest = outlook.suggestions
+        yield Content.assemble(plain(first.sentence), ("  F does so.", "bold $accent"))
+        if rest and self._is_wide:
+            dot = f" {GLYPHS.separator} "
+            yield Content.assemble(("or ", "$muted"), plain(dot.join(cure.short for cure in rest)),
+                                   ("  O chooses.", "bold $accent"))  # fmt: skip
 
     def _others(self) -> Iterator[Content]:
         outlook = self._outlook

@@ -91,13 +91,34 @@ def test_a_fit_is_a_word_a_colour_and_a_sentence(gib: float, word: str) -> None:
 
 def test_models_are_judged_by_the_recipe_in_hand() -> None:
     sources = [DEFAULT_MODEL, "meta-llama/Meta-Llama-3-70B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "not/known"]
-    fits = fits_of(sources, Recipe(), Device("cuda"), 16 * GIB)
+    fits = fits_of(sources, Recipe(), Device("cuda"), 96 * 10**9)
     assert {source: fit.word for source, fit in fits.items()} == {
         DEFAULT_MODEL: "fits",
-        "meta-llama/Meta-Llama-3-70B": "no",
+        "meta-llama/Meta-Llama-3-70B": "fits",
         "mistralai/Mixtral-8x7B-Instruct-v0.1": "no",
     }
-    assert "do not suit this model" in fits["mistralai/Mixtral-8x7B-Instruct-v0.1"].sentence
+    assert fits["mistralai/Mixtral-8x7B-Instruct-v0.1"].sentence.endswith("with lora_dropout 0.")
+    assert fits_of([DEFAULT_MODEL], Recipe(), Device("cuda"), GIB)[DEFAULT_MODEL].word == "no"
+
+
+async def test_a_model_that_takes_no_dropout_is_chosen_with_the_offer_to_drop_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press(*"mixtral", "enter")
+        await screen.sees("lora_dropout does not work on such. With lora_dropout 0 it works.")
+        assert screen.app.session.recipe.adapter.lora_dropout == 0.05
+        await screen.press("enter")
+        await screen.until(lambda: screen.app.session.recipe.adapter.lora_dropout == 0, "the change")
+        assert screen.app.session.recipe.model.source == "mistralai/Mixtral-8x7B-Instruct-v0.1"
+
+
+async def test_a_model_that_takes_the_adapter_as_it_is_asks_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await listed(screen)
+        await screen.press(*"gpt2", "enter")
+        await screen.until(lambda: screen.app.session.skeleton is catalog_skeleton("openai-community/gpt2"), "its tree")
+        await screen.sees("gpt2 is in use.")
+        assert screen.app.screen is screen.app.screen_stack[0]
 
 
 async def test_enter_takes_the_model_and_the_header_follows(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """``loraworkbench estimate``: what a recipe costs, before anything is downloaded or loaded."""
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -23,13 +22,13 @@ from workbench.commands.common import (
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Estimate, TraceStore
 from workbench.estimate import estimate as price
+from workbench.estimate.memory_text import parse_memory
+from workbench.estimate.mend import mend, options_text
 from workbench.gpu import GpuSampler, computes_bfloat16
 from workbench.models.trees import known_skeleton, skeleton_of
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit, parse_assignment
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 class StepVariant(StrEnum):
@@ -63,7 +62,7 @@ def estimate(
     home = home_of(context)
     chosen = _recipe(home, model, recipe, assignments or [])
     gpu = next(iter(GpuSampler().sample()), None)
-    free = parse_bytes(vram) if vram else gpu.free_bytes if gpu else None
+    free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
     # Without a GPU the price is that of one with bfloat16 units, not of this machine's processor.
     device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
     skeleton = skeleton_of(home, chosen.model)
@@ -72,7 +71,13 @@ def estimate(
     def priced() -> Estimate:
         return price(skeleton, chosen, free_bytes=free, device=device, variant=variant.value, traced=traces)
 
-    result = priced()
+    try:
+        result = priced()
+    except WorkbenchError as error:
+        if changes := mend(skeleton, chosen):
+            cure = f"{error.cure} With {options_text(changes)} it works."
+            raise WorkbenchError(error.message, cure, kind=error.kind) from error
+        raise
     wanted = known_skeleton(chosen.model) is None if follow is None else follow
     if wanted and result.peak.method != "trace" and _followed(traces, result, chosen, device):
         result = priced()
@@ -98,20 +103,6 @@ def _followed(traces: TraceStore, result: Estimate, recipe: Recipe, device: Devi
 def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) -> Recipe:
     base = recipe_from(home, name, None) if name else Recipe()
     return edit(base, {"model.source": model, **dict(parse_assignment(text) for text in assignments)})
-
-
-def parse_bytes(text: str) -> int:
-    """``24GB`` → 24·10⁹, ``22.5 GiB`` → 22.5·2³⁰.
-
-    Raises:
-        WorkbenchError: it is no amount of memory.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text, re.IGNORECASE)
-    unit = match[2].lower() if match else ""
-    unit += "b" if unit and not unit.endswith("b") else ""
-    if match is None or unit not in _UNITS:
-        raise WorkbenchError(f"{text!r} is no amount of memory.", "Write it as 24GB (10⁹) or 24GiB (2³⁰).")
-    return int(float(match[1]) * _UNITS[unit])
 
 
 def _show(result: Estimate, free: int | None) -> None:

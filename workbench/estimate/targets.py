@@ -296,17 +296,17 @@ def _check_start(site: Site, r: int, settings: LoraSettings) -> None:
 def _check_parameters(settings: LoraSettings) -> None:
     """PEFT's ``ParamWrapper`` multiplies the weights themselves, so nothing can act on what goes into A alone."""
     switched_on = {
-        f"lora_dropout = {settings.lora_dropout}": settings.lora_dropout > 0,
-        "DoRA": settings.use_dora,
-        "lora_bias": settings.lora_bias,
+        "lora_dropout": (settings.lora_dropout > 0, "adapter.lora_dropout=0"),
+        "DoRA": (settings.use_dora, "adapter.use_dora=false"),
+        "lora_bias": (settings.lora_bias, "lora_bias=false"),
     }
-    for setting, is_on in switched_on.items():
-        if is_on:
-            raise WorkbenchError(
-                f"The experts of this model are stored as one weight, and {setting} does not work on such.",
-                "Set lora_dropout to 0 and turn use_dora off, or adapt the attention only.",
-                kind="adapter_experts",
-            )
+    found = {name: cure for name, (is_on, cure) in switched_on.items() if is_on}
+    if found:
+        raise WorkbenchError(
+            f"The experts of this model are stored as one weight, and {next(iter(found))} does not work on such.",
+            f"Set {' and '.join(found.values())}, or adapt the attention only.",
+            kind="adapter_experts",
+        )
 
 
 def _nothing_matched(settings: LoraSettings, everything: tuple[Site, ...]) -> WorkbenchError:
