@@ -27,8 +27,9 @@ class LoadedBase:
     """A frozen base model, quantised as the recipe asks, with its tokenizer.
 
     ``model`` is the plain transformers model; ``peft`` wraps it while any adapter is attached. ``adapters`` maps the
-    folder of an attached adapter to its name inside PEFT. ``footprint`` is the base's size in bytes, as transformers
-    counts it.
+    folder of an attached adapter to its name inside PEFT, ``stamps`` a name to the file it was read from;
+    :mod:`workbench.engine.voices` keeps them. ``footprint`` is the base's size in bytes, as transformers counts it.
+    ``altered_by`` and ``merged`` say which adapter is in the base's own weights, where one is.
     """
 
     section: ModelSection
@@ -40,7 +41,12 @@ class LoadedBase:
     footprint: int
     peft: Any = None
     adapters: dict[Path, str] = field(default_factory=dict)
+    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    attached: int = 0
+    combined: tuple[tuple[str, float], ...] | None = None
     is_altered: bool = False
+    altered_by: tuple[object, ...] | None = None
+    merged: tuple[object, ...] | None = None
     packing: CpuPacking = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,8 +62,12 @@ class LoadedBase:
         return next(self.model.parameters()).device
 
     def serves(self, section: ModelSection, quantization: QuantizationSection) -> bool:
-        """Whether this is the base that a recipe asks for."""
-        return not self.is_altered and (self.section, self.quantization) == (section, quantization)
+        """Whether this is the base that a recipe asks for; whether it is still as it was loaded is another question."""
+        return (self.section, self.quantization) == (section, quantization)
+
+    def goes_by(self, name: str) -> bool:
+        """Whether an adapter that names its base so means this one."""
+        return name in (self.section.source, self.reference, str(self.local.folder))
 
     @property
     def may_be_trained(self) -> bool:
@@ -139,43 +149,7 @@ class LoadedBase:
 
         # As PEFT does when it loads an adapter: a reply now is the reply after a restart, and anybody else's.
         cast_adapter_dtype(self.model, adapter_name=TRAINED, autocast_adapter_dtype=True)
-        self.adapters[folder] = TRAINED
-
-    def use(self, folder: Path) -> None:
-        """Make the adapter of a folder the active one; it is read from disk the first time.
-
-        Raises:
-            WorkbenchError: there is no adapter, or it belongs to another base.
-        """
-        from peft import PeftModel
-
-        name = self.adapters.get(folder)
-        if name is None:
-            check_adapter(folder)
-            name = f"adapter{len(self.adapters)}"
-            try:
-                if self.peft is None:
-                    self.peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
-                else:
-                    self.peft.load_adapter(folder, adapter_name=name)
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise WorkbenchError(
-                    f"The adapter in {folder} does not fit {self.section.source}: {str(error).splitlines()[0]}",
-                    "Chat with it on the base it was trained on.",
-                    kind="adapter_of_another_base",
-                ) from error
-            self.adapters[folder] = name
-        self.peft.set_adapter(name)
-        self.active.eval()
-
-    @contextmanager
-    def adapter_switched(self, *, on: bool) -> Iterator[None]:
-        """Within, the active adapter works or is bypassed; the base's weights are the same ones either way."""
-        if on or self.peft is None:
-            yield
-        else:
-            with self.peft.disable_adapter():
-                yield
+        self.adapters[folder], self.stamps[TRAINED] = TRAINED, adapter_stamp(folder)
 
     @property
     def active_adapter(self) -> str | None:
@@ -190,8 +164,9 @@ class LoadedBase:
         if self.peft is not None:
             self.is_altered |= self._is_partly_replaced
             self.model = self.peft.unload()
-            self.peft = None
+            self.peft = self.combined = None
             self.adapters.clear()
+            self.stamps.clear()
 
     @property
     def reference(self) -> str:
@@ -223,7 +198,8 @@ def load_base(
             local.folder,
             dtype=getattr(torch, precision.compute),
             quantization_config=quantization_config(quantization, precision),
-            device_map={"": 0} if torch.cuda.is_available() else None,
+            # Of several processes each has a GPU of its own.
+            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
             trust_remote_code=section.trust_remote_code,
             use_safetensors=True,
         )
@@ -242,6 +218,15 @@ def describe(quantization: QuantizationSection) -> str:
         return "16-bit"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")
     return quantization.method + (" + double quant" if double else "")
+
+
+def adapter_stamp(folder: Path) -> tuple[int, int]:
+    """Tells one writing of an adapter folder from the next; the same for as long as nobody writes it anew."""
+    try:
+        found = (folder / "adapter_model.safetensors").stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:

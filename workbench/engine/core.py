@@ -4,13 +4,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from workbench import __version__
+from workbench.data.templates import Template
 from workbench.diagnose import diagnose
-from workbench.engine.base import LoadedBase, check_adapter, load_base
-from workbench.engine.control import Command
+from workbench.engine.base import LoadedBase
+from workbench.engine.control import Command, Controls, Errand
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
@@ -25,7 +25,7 @@ from workbench.engine.protocol import (
 from workbench.engine.training import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
-from workbench.recipe import ModelSection, QuantizationSection, Recipe
+from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 from workbench.runs.history import read_history
 
@@ -40,6 +40,19 @@ class _Work:
     progress: Progress | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     training: TrainingThread | None = None
+    # One for each reply of a run that stands still.
+    replies: set[threading.Event] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _EndsWithRun:
+    """A reply of a run that stands still: to end when it is cancelled, and when the run is to end."""
+
+    cancelled: threading.Event
+    controls: Controls
+
+    def is_set(self) -> bool:
+        return self.cancelled.is_set() or self.controls.is_stopped()
 
 
 class Engine:
@@ -189,8 +202,9 @@ class Engine:
 
     def cancel(self) -> None:
         """End the reply in progress, if there is one."""
-        if self._work is not None:
-            self._work.cancelled.set()
+        if (work := self._work) is not None:
+            for cancelled in (work.cancelled, *work.replies):
+                cancelled.set()
 
     def end(self) -> None:
         """Take no more work, and stop and save the live run."""
@@ -205,12 +219,16 @@ class Engine:
     ) -> Callable[[], None]:
         """Answer in the background: pieces go to ``emit``, then ``finished`` is called once.
 
+        A run that stands still with its model in memory answers too, with its weights as they are.
+
         Returns:
             Ends this reply, and never the next one.
 
         Raises:
             WorkbenchError: the engine is busy.
         """
+        if close := self._reply_of_run(request, emit, finished):
+            return close
         work = self._claim("replying")
 
         def answer() -> None:
@@ -226,55 +244,61 @@ class Engine:
         threading.Thread(target=answer, name="engine work", daemon=True).start()
         return work.cancelled.set
 
+    def _reply_of_run(
+        self, request: ReplyRequest, emit: Emit, finished: Callable[[WorkbenchError | None], None]
+    ) -> Callable[[], None] | None:
+        """Have the thread that trains answer; None where none stands still."""
+        work = self._work
+        if work is None or work.training is None:
+            return None
+        training, cancelled = work.training, threading.Event()
+
+        def done(error: WorkbenchError | None) -> None:
+            work.replies.discard(cancelled)
+            finished(error)
+
+        def answer(base: LoadedBase, template: Template) -> None:
+            from workbench.engine.replies import reply_in_run
+
+            error = None
+            try:
+                ending = _EndsWithRun(cancelled, training.controls)
+                reply_in_run(self.home, training.run_folder, base, template, request, emit, ending)
+            except Exception as problem:
+                error = diagnose(problem)
+            done(error)
+
+        work.replies.add(cancelled)
+        if training.controls.ask(Errand(answer, lambda: done(_busy("training")))):
+            return cancelled.set
+        work.replies.discard(cancelled)
+        if training.controls.paused:
+            raise WorkbenchError(
+                f"Run {training.run_folder.id} is paused, and its model is not there to answer.",
+                "Resume the run, or stop it first.",
+                kind="busy",
+            )
+        return None
+
     def _reply(self, work: _Work, request: ReplyRequest, emit: Emit) -> None:
-        from workbench.data.templates import Template
-        from workbench.engine.generation import generate_reply
+        from workbench.engine.replies import base_for, reply
 
         def report(progress: Progress) -> None:
             work.progress = progress
             emit(progress)
 
-        target = self._resolve(request.target)
+        def load(load: Callable[[], LoadedBase]) -> LoadedBase:
+            self._drop_base()
+            work.state = "loading"
+            self._base = load()
+            self._look_at_device()
+            return self._base
+
         report(Progress(phase="loading", detail="importing libraries"))
         import_libraries()
-        base = self._base_for(target, report, work.cancelled.is_set)
+        asked = base_for(self.home, request, self._base, load, report, work.cancelled.is_set)
         work.state, work.progress = "replying", None
-        if target.adapter is None:
-            template = Template.for_model(base.tokenizer, target.template)
-        else:
-            base.use(target.adapter)
-            template = Template.load(target.adapter, base.tokenizer)
-        with base.adapter_switched(on=request.adapter and target.adapter is not None):
-            generate_reply(base, template, request.messages, request.sampling, emit, work.cancelled)
-
-    def _base_for(
-        self, target: "_Target", report: Callable[[Progress], None], cancelled: Callable[[], bool]
-    ) -> LoadedBase:
-        if self._base is not None and self._base.serves(target.model, target.quantization):
-            return self._base
-        self._drop_base()
-        if self._work is not None:
-            self._work.state = "loading"
-        self._base = load_base(self.home, target.model, target.quantization, report, cancelled)
-        self._look_at_device()
-        return self._base
-
-    def _resolve(self, name: str) -> "_Target":
-        """A run, an adapter folder, or a base model's source, as what has to be in memory."""
-        folder = Path(name).expanduser()
-        if (folder / "adapter_config.json").is_file():
-            run = RunFolder(folder.absolute().parent)
-            if run.recipe_file.is_file():
-                return replace(_of_run(run), adapter=folder.absolute())
-            source = check_adapter(folder).get("base_model_name_or_path")
-            return _Target(ModelSection(source=str(source)), QuantizationSection(), folder.absolute())
-        try:
-            return _of_run(find_run(self.home, name))
-        except WorkbenchError as error:
-            # An id of the hub has a slash, a model's folder or file exists; anything else was meant as a run.
-            if error.kind != "run_not_found" or not ("/" in name or folder.exists()):
-                raise
-            return _Target(ModelSection(source=name), QuantizationSection(), None)
+        reply(asked, request, emit, work.cancelled)
 
     def unload(self) -> None:
         """Give the model's memory back.
@@ -299,12 +323,7 @@ class Engine:
             if self._is_ending:
                 raise WorkbenchError("The engine is ending.", "Try again in a moment.", kind="engine_gone")
             if self._work is not None:
-                doing = {"training": "training a run", "replying": "writing a reply", "loading": "loading a model"}
-                raise WorkbenchError(
-                    f"The engine is busy {doing.get(self._work.state, 'working')}.",
-                    "Wait for it to end, or stop it first.",
-                    kind="busy",
-                )
+                raise _busy(self._work.state)
             self._work = _Work(state)
             return self._work
 
@@ -313,22 +332,20 @@ class Engine:
         self.last_used = time.monotonic()
 
 
-@dataclass(frozen=True)
-class _Target:
-    model: ModelSection
-    quantization: QuantizationSection
-    adapter: Path | None
-    template: str = "auto"
-
-
-def _of_run(run: RunFolder) -> _Target:
-    recipe = run.recipe()
-    return _Target(recipe.model, recipe.quantization, run.adapter, recipe.data.template)
+def _busy(state: EngineState) -> WorkbenchError:
+    doing = {"training": "training a run", "replying": "writing a reply", "loading": "loading a model"}
+    return WorkbenchError(
+        f"The engine is busy {doing.get(state, 'working')}.", "Wait for it to end, or stop it first.", kind="busy"
+    )
 
 
 def _loaded(base: LoadedBase | None) -> LoadedModel | None:
     if base is None:
         return None
     return LoadedModel(
-        source=base.section.source, method=base.quantization.method, adapter=base.active_adapter, bytes=base.footprint
+        source=base.section.source,
+        method=base.quantization.method,
+        adapter=base.active_adapter,
+        adapters=sorted(map(str, list(base.adapters))),
+        bytes=base.footprint,
     )

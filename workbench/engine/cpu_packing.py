@@ -6,6 +6,8 @@ evaluation before or between training steps would silently cut the gradient of e
 also rounds the constants, so that a base that was repacked is not quite the one that was loaded.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -26,7 +28,26 @@ class CpuPacking:
         for layer in self._layers:
             layer.support_avx512bf16_for_cpu = True
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within, weights that are packed stay so, also when PEFT asks for a state dict as it attaches an adapter.
+
+        bitsandbytes would unpack them for it, which rounds once more: replies would depend on when an adapter came.
+        """
+        states = [layer.weight.quant_state for layer in self._packed]
+        for state in states:
+            state.packing_format_for_cpu = False
+        try:
+            yield
+        finally:
+            for state in states:
+                state.packing_format_for_cpu = True
+
+    @property
+    def _packed(self) -> list[Any]:
+        return [layer for layer in self._layers if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)]
+
     @property
     def happened(self) -> bool:
         """Whether any layer was repacked; such a base must be loaded again before it is trained on."""
-        return any(getattr(layer.weight.quant_state, "packing_format_for_cpu", False) for layer in self._layers)
+        return bool(self._packed)

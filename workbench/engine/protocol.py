@@ -47,11 +47,12 @@ class DeviceFacts(_Wire):
 
 
 class LoadedModel(_Wire):
-    """What lies in the engine's memory."""
+    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
 
     source: str
     method: str
     adapter: str | None = None
+    adapters: list[str] = []
     bytes: int = 0
 
 
@@ -126,35 +127,63 @@ class Message(_Wire):
 
 
 class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy)."""
+    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
+
+    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
+    tokens that were there already less likely.
+    """
 
     temperature: float = Field(default=0.7, ge=0, le=5)
     top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, le=1_000_000)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0, le=5)
     max_new_tokens: int = Field(default=256, ge=1, le=32768)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+class AdapterPart(_Wire):
+    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
+
+    target: str
+    weight: float = Field(default=1.0, ge=-2, le=2)
 
 
 class ReplyRequest(_Wire):
     """A conversation to continue.
 
-    ``target`` is a run (id, prefix or folder), an adapter folder, or the source of a base model. With ``adapter`` off
-    the base answers, from the same weights in memory.
+    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
+    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
+    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
+
+    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
+    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
+    bits and puts the adapter into its weights, which answers faster and serves nothing else.
     """
 
     target: str
     messages: list[Message]
     adapter: bool = True
+    scale: float = Field(default=1.0, ge=0, le=2)
+    combine: list[AdapterPart] = Field(default=[], max_length=16)
+    on: str = ""
+    merged: bool = False
     sampling: Sampling = Field(default_factory=Sampling)
 
 
 class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended."""
+    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
+
+    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
+    and how many earlier questions were left out, with their replies, to make room.
+    """
 
     text: str = ""
     done: bool = False
     reason: Literal["", "end", "length", "cancelled"] = ""
     prompt_tokens: int = 0
+    context_tokens: int = 0
+    left_out: int = 0
     tokens: int = 0
     first_token_seconds: float = 0.0
     tokens_per_second: float = 0.0
