@@ -19,6 +19,7 @@ from workbench.commands import (
     doctor,
     engine,
     estimate,
+    export,
     inspect,
     models,
     presets,
@@ -77,6 +78,8 @@ app.command()(attach.attach)
 app.command()(control.control)
 app.command()(chat.chat)
 app.command()(runs.runs)
+app.command()(export.export)
+app.command("import")(export.import_recipe)
 app.command()(calibration.calibration)
 app.command()(doctor.doctor)
 app.add_typer(engine.app, name="engine")

@@ -52,12 +52,16 @@ class Difference:
 
 @dataclass
 class Merged:
-    """The merged model, and what it answered before it was merged: lists of float32 logits, a tensor a prompt."""
+    """The merged model, and what it answered before it was merged: lists of float32 logits, a tensor a prompt.
+
+    ``context``: tokens that it can read.
+    """
 
     model: Any
     tokenizer: Any
     template: Template
     prompts: list[list[int]]
+    context: int
     base_logits: list[Any]
     tuned_logits: list[Any]
     merged_logits: list[Any]
@@ -99,7 +103,8 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path) -> Merged:
             f"The adapter cannot be merged: {error}", "Export the adapter itself instead.", kind="cannot_merge"
         ) from error
     _untie(merged)
-    return Merged(merged, tokenizer, template, prompts, base_logits, tuned_logits, logits(merged, prompts))
+    context = getattr(merged.config, "max_position_embeddings", None) or recipe.data.max_length
+    return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, logits(merged, prompts))
 
 
 def load(folder: Path, trust_remote_code: bool = False, **options: Any) -> tuple[Any, Any]:

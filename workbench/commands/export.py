@@ -1,0 +1,161 @@
+"""``loraworkbench export``: a run taken elsewhere; ``loraworkbench import``: a recipe out of another tool's file."""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from workbench.commands.common import (
+    JsonOption,
+    amount,
+    console,
+    errors,
+    home_of,
+    print_json,
+    printable,
+)
+from workbench.engine.protocol import Progress as Told
+from workbench.export.plan import Plan, plan_export
+from workbench.export.request import TARGETS, Exported, Request, target_named
+from workbench.export.run import export_run
+from workbench.paths import Home
+from workbench.recipe_text import to_yaml
+from workbench.runs.folder import RunFolder, find_run
+
+
+class WeightKind(StrEnum):
+    """What a server or the hub is given."""
+
+    adapter = "adapter"
+    merged = "merged"
+
+
+class NumberType(StrEnum):
+    """How a GGUF file's matrices are stored."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+
+
+def export(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; nothing is written elsewhere.")],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help=f"One of {', '.join(TARGETS)}.")],
+    weights: Annotated[
+        WeightKind, typer.Option(help="For vllm, tgi and hub: the adapter alone, or merged into the base.")
+    ] = WeightKind.adapter,
+    number_type: Annotated[
+        NumberType, typer.Option("--type", help="For gguf and ollama: 16 bits a weight, or 8.5.")
+    ] = NumberType.f16,
+    repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="For hub: the repository.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="For hub: let everybody see it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Tell size, disk and time, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a run elsewhere. Weights are merged by a process of its own, and compared with the trained ones."""
+    home = home_of(context)
+    found = find_run(home, run)
+    target = target_named(to)
+    request = Request(target, folder.expanduser().resolve(), weights.value, number_type.value, repo, public, force)
+    plan = plan_export(home, found, request)
+    if plan_only:
+        if as_json:
+            print_json(plan.as_json())
+        else:
+            _show_plan(plan)
+        return
+    if as_json:
+        print_json(export_run(home, found, request, lambda progress: None, bool).as_json())
+        return
+    _show_plan(plan)
+    _show(_with_bar(home, found, request))
+
+
+def import_recipe(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A YAML configuration of Axolotl or LLaMA-Factory.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the recipe to this new file instead of printing it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a recipe of another tool's configuration, and list what has no counterpart."""
+    from workbench.errors import WorkbenchError
+    from workbench.export.imported import import_settings
+
+    recipe, lacking = import_settings(file.expanduser())
+    if output is not None:
+        try:
+            with output.expanduser().open("x", encoding="utf-8") as stream:
+                stream.write(to_yaml(recipe))
+        except OSError as error:
+            raise WorkbenchError(
+                f"Cannot write {output}: {error.strerror or error}.", "Name a file that does not exist yet."
+            ) from None
+    if as_json:
+        print_json({"recipe": recipe.as_dict(), "without_counterpart": lacking})
+        return
+    if output is None:
+        # Not through the console, which would break long lines where YAML does not.
+        sys.stdout.write(printable(to_yaml(recipe)))
+    for words in lacking:
+        errors.print(Text("No counterpart: ", "yellow"), Text(printable(words)), sep="")
+
+
+def _show_plan(plan: Plan) -> None:
+    parts = [f"{amount(plan.size)} to write", f"{amount(plan.free)} free on the disk", f"about {_time(plan.seconds)}"]
+    if plan.memory:
+        parts.insert(2, f"{amount(plan.memory)} of memory, {amount(plan.free_memory)} free")
+    console.print(Text(" · ".join(parts), "dim"))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _with_bar(home: Home, run: RunFolder, request: Request) -> Exported:
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("starting", total=None, detail="")
+
+        def show(told: Told) -> None:
+            total = None if told.fraction is None else 1.0
+            bar.update(
+                task,
+                description=printable(told.phase),
+                total=total,
+                completed=told.fraction or 0.0,
+                detail=printable(told.detail)[:60],
+            )
+
+        return export_run(home, run, request, show, bool)
+
+
+def _show(made: Exported) -> None:
+    for name, size in made.files:
+        console.print(Text(f"  {amount(size):>10}  {printable(name)}"))
+    if made.check:
+        console.print(Text(printable(made.check)))
+    for notice in made.notices:
+        console.print(Text("! ", "yellow"), Text(printable(notice)), sep="")
+    console.print(Text(f"In {printable(str(made.folder))}."))
+    if made.command.startswith("https://"):
+        console.print(Text(printable(made.command), "bold"))
+    elif made.command:
+        # Not through the console: a command broken into lines cannot be copied.
+        sys.stdout.write(printable(f"cd {shlex.quote(str(made.folder))} && {made.command}") + "\n")

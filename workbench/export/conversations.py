@@ -1,0 +1,55 @@
+"""A run's records as other tools read them: conversations as ``messages``, plain text as ``text``, a line each."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.data.sources import load_records
+from workbench.models.child import report
+from workbench.paths import Home
+from workbench.recipe import DataSection
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """One file that was written. ``kind``: ``messages`` or ``text``."""
+
+    name: str
+    kind: str
+    held_out: bool
+    records: int
+
+
+def write_conversations(home: Home, data: DataSection, folder: Path) -> list[RecordFile]:
+    """Write all records, those held out apart; the recipe's system prompt goes into those that have none."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    files = {}
+    try:
+        for number, item in enumerate(load_records(data, home).items()):
+            if item.content is None:
+                continue
+            kind = "text" if isinstance(item.content, str) else "messages"
+            key = (kind, item.held_out)
+            if key not in files:
+                files[key] = (folder / _name(*key)).open("w", encoding="utf-8")
+            content = item.content if isinstance(item.content, str) else _turns(item.content, data.system)
+            files[key].write(json.dumps({kind: content}, ensure_ascii=False) + "\n")
+            counts[key] += 1
+            if number % 1000 == 0:
+                report("writing the records", min(item.fraction, 1.0), f"{number:,} records")
+    finally:
+        for file in files.values():
+            file.close()
+    return [RecordFile(_name(*key), key[0], key[1], count) for key, count in sorted(counts.items())]
+
+
+def _name(kind: str, held_out: bool) -> str:
+    return f"{'held-out' if held_out else 'records'}{'' if kind == 'messages' else '-text'}.jsonl"
+
+
+def _turns(turns: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:
+    plain = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    if system and (not plain or plain[0]["role"] != "system"):
+        plain.insert(0, {"role": "system", "content": system})
+    return plain

@@ -1,0 +1,89 @@
+"""A repository on the Hugging Face hub with the adapter or the merged weights: private unless the user says otherwise.
+
+The token is the one that huggingface_hub finds by itself (``HF_TOKEN``, ``hf auth login``); it is never an argument,
+never written, and taken out of whatever an error says.
+"""
+
+import json
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.export.work import Job, make_adapter, make_merged
+from workbench.models.child import bars_as_progress, report
+from workbench.models.hub import endpoint, is_hub_id
+
+
+def make(job: Job) -> None:
+    """Fill the folder as for ``adapter`` or ``merged``, then upload it."""
+    repo = str(job.request.repo)
+    if not is_hub_id(repo) or "/" not in repo:
+        raise WorkbenchError(f"{repo!r} is no name of a repository.", "Write it as owner/name.", kind="no_repo")
+    if job.request.weights == "adapter":
+        make_adapter(job)
+        _name_base(job)
+    else:
+        make_merged(job)
+    report("uploading", None, repo)
+    try:
+        url = _upload(job, repo)
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        raise _explained(error, repo) from None
+    job.command = url
+    job.notices.append(f"{repo} is {'public' if job.request.public else 'private'}: {url}")
+
+
+def _upload(job: Job, repo: str) -> str:
+    """Make the repository if it is not there, and commit the folder to it; returns its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint())
+    private = not job.request.public
+    url = str(api.create_repo(repo, private=private, exist_ok=job.request.force))
+    if private and not api.model_info(repo).private:
+        raise WorkbenchError(
+            f"{repo} is there already and public.",
+            "Name another repository, or add --public if everybody may see this.",
+            kind="repo_public",
+        )
+    with bars_as_progress("uploading"):
+        api.upload_folder(
+            repo_id=repo, folder_path=job.folder, commit_message=f"Adapter of {job.run.id}, by loraworkbench"
+        )
+    return url
+
+
+def _name_base(job: Job) -> None:
+    """A folder of this machine means nothing elsewhere: the base is named as others know it."""
+    file = job.folder / "adapter_config.json"
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("base_model_name_or_path") != job.facts.base.source:
+        config["base_model_name_or_path"] = job.facts.base.source
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if job.facts.base.origin in ("local", "gguf", "missing"):
+        job.notices.append(
+            f"The base {job.facts.base.source} is a file of this machine: others need it to use the adapter."
+        )
+
+
+def _explained(error: Exception, repo: str) -> WorkbenchError:
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from workbench.diagnose import diagnose
+
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    if status in (401, 403):
+        return WorkbenchError(
+            f"The hub does not let this token write to {repo}.",
+            "Log in with a token that may write: `hf auth login`, or set HF_TOKEN.",
+            kind="hub_refused",
+        )
+    if status == 409:
+        return WorkbenchError(
+            f"{repo} is there already.", "Name another repository, or add --force to commit to it.", kind="exists"
+        )
+    told = diagnose(error)
+    token = get_token() or "\0"
+    return WorkbenchError(told.message.replace(token, "…"), told.cure.replace(token, "…"), kind=told.kind)
