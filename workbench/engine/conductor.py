@@ -1,189 +1,152 @@
-"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+"""Between two steps of a run: what the user asked for is done, what the recipe plans is done, and both are told."""
 
-========================  =====================================================================================
-``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
-``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
-``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
-``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
-                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
-``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
-``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
-``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
-                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
-                          model, only its tokenizer; answered whatever else the engine is busy with
-``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
-``POST /unload``          → ``{}``; gives the model's memory back
-``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
-========================  =====================================================================================
-
-A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
-``error`` with the same data.
-"""
-
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from transformers import TrainerCallback
 
-# Exit code of an engine that finds another one at work on its home.
-ALREADY_RUNNING = 3
+from workbench.engine.control import Command, Controls, Errand
+from workbench.engine.patience import PatientJournal
+from workbench.engine.trainer import WorkbenchTrainer, unmoved_randomness
+from workbench.runs.checkpoints import Checkpoint
 
-EngineState = Literal["idle", "loading", "training", "paused", "replying"]
-ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+# Why the trainer's loop was left before its end: for good, or to be entered again.
+Leaving = Literal["", "stopped", "early_stopping", "released", "max_steps"]
 
 
-class DeviceFacts(_Wire):
-    """The device the engine computes on. Bytes are bytes."""
+@dataclass
+class Duties:
+    """What the conductor has others do, each between two steps.
 
-    kind: Literal["cuda", "cpu"]
-    name: str
-    total_bytes: int
-
-
-class LoadedModel(_Wire):
-    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
-
-    source: str
-    method: str
-    adapter: str | None = None
-    adapters: list[str] = []
-    bytes: int = 0
-
-
-class Progress(_Wire):
-    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
-
-    phase: str
-    fraction: float | None = None
-    detail: str = ""
-
-
-class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's.
+    Attributes:
+        evaluate: evaluates after this many steps; returns whether the run has stopped getting better.
+        sample: answers the fixed prompts after this many steps.
+        away: told the seconds that were no training.
+        answer: runs an errand on the model as it is, and leaves it as it was.
     """
 
-    pid: int
-    version: str
-    started: float
-    state: EngineState = "idle"
-    run: str | None = None
-    run_folder: str | None = None
-    stopping: bool = False
-    paused: str = ""
-    progress: Progress | None = None
-    model: LoadedModel | None = None
-    device: DeviceFacts | None = None
-    allocated: int = 0
-    reserved: int = 0
+    evaluate: Callable[[int], bool]
+    sample: Callable[[int], None]
+    away: Callable[[float], None]
+    answer: Callable[[Errand], None]
 
 
-class TrainRequest(_Wire):
-    recipe: dict[str, Any]
+class LoopLeft(Exception):  # noqa: N818  (no error: somebody asked for it)
+    """The trainer's loop was left before its end. Its own way to stop would finish a whole step first."""
 
 
-class ControlRequest(_Wire):
-    """What to do with the live run between two steps.
+class Conductor(TrainerCallback):
+    """Obeys :class:`Controls`. ``leaving`` says why the loop was left, ``max_steps`` the number asked for then."""
 
-    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
-    back, which costs loading it again.
-    """
+    def __init__(self, journal: PatientJournal, controls: Controls, duties: Duties, eval_steps: int) -> None:
+        self._journal = journal
+        self._controls = controls
+        self._duties = duties
+        self._eval_steps = eval_steps
+        self._max_steps = 0
+        self._from: Checkpoint | None = None
+        self.trainer: WorkbenchTrainer
+        self.leaving: Leaving = ""
+        self.max_steps = 0
 
-    action: ControlAction
-    value: float | None = Field(default=None, gt=0)
-    release: bool = False
+    def begins_from(self, checkpoint: Checkpoint | None) -> None:
+        """The trainer's loop is about to be entered."""
+        self._from, self.leaving = checkpoint, ""
 
+    # -- the trainer's events -------------------------------------------------------------------------------------
 
-class FactsRequest(_Wire):
-    """What to count: the model, data and training sections of a recipe.
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._from is not None:
+            self.trainer.restore_window(self._from.path)
 
-    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
-    of records to give as examples.
-    """
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Here and not at a step's end, where its own event is still to come.
+        started = time.monotonic()
+        self._max_steps = state.max_steps
+        with unmoved_randomness():
+            self._planned(state.global_step)
+            while not self.leaving and (command := self._controls.take()):
+                self._obey(command, state.global_step)
+        self._duties.away(time.monotonic() - started)
+        self._leave_if_asked()
+        self.trainer.step_begins()
 
-    recipe: dict[str, Any]
-    fetch: bool = False
-    show: int = Field(default=3, ge=0, le=1000)
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._leave_if_asked()
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.step_ends()
 
-class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell_checkpoint(state.global_step)
 
-    recipe: dict[str, Any]
-    start: int = Field(default=0, ge=0)
-    count: int = Field(default=1, ge=1, le=1000)
-    search: str = ""
+    # -- what is done ---------------------------------------------------------------------------------------------
 
+    def _leave_if_asked(self) -> None:
+        if self._controls.is_stopped():
+            self.leaving = "stopped"
+        if self.leaving:
+            raise LoopLeft
 
-class Message(_Wire):
-    role: Literal["system", "user", "assistant"]
-    content: str
+    def _planned(self, step: int) -> None:
+        if self._eval_steps and step and step % self._eval_steps == 0:
+            self._evaluate(step)
 
+    def _evaluate(self, step: int) -> None:
+        if self._duties.evaluate(step):
+            self.leaving = "early_stopping"
 
-class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
+    def _obey(self, command: Command, step: int) -> None:
+        fields = {"value": command.value} if command.value is not None else {}
+        self._journal.write("control", action=command.action, step=step, **fields)
+        match command.action:
+            case "pause" if command.release:
+                self.leaving = "released"
+            case "pause":
+                self._pause(step)
+            case "checkpoint":
+                self.save()
+            case "evaluate":
+                self._evaluate(step)
+            case "sample":
+                self._duties.sample(step)
+            case "learning_rate" if command.value is not None:
+                self.trainer.set_learning_rate(command.value)
+                # A run that is resumed later takes the new rate from here.
+                self.save()
+            case "max_steps" if command.value is not None:
+                self.max_steps = int(command.value)
+                self.leaving = "max_steps"
+        if not self.leaving:
+            self._journal.write(
+                "phase",
+                phase="training",
+                fraction=step / max(self._max_steps, 1),
+                detail="",
+                max_steps=self._max_steps,
+            )
 
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely.
-    """
+    def _pause(self, step: int) -> None:
+        """Stand still, the model in memory, and obey everything else meanwhile, until told to go on or to stop."""
+        self._controls.stand("Paused; the model stays in memory.")
+        try:
+            self._journal.write("paused", step=step, reason=self._controls.paused, release=False)
+            while not self.leaving and (command := self._controls.wait()) and command.action != "resume":
+                if command.errand is not None:
+                    self._duties.answer(command.errand)
+                elif command.action != "pause" or command.release:
+                    self._obey(command, step)
+        finally:
+            self._controls.go_on()
+        self._journal.write("resumed", step=step)
 
-    temperature: float = Field(default=0.7, ge=0, le=5)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=1_000_000)
-    min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=5)
-    max_new_tokens: int = Field(default=256, ge=1, le=32768)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    def save(self) -> None:
+        """Write a checkpoint of the last whole step, and tell it."""
+        if self.trainer.state.global_step:
+            self.trainer.checkpoint()
+            self._tell_checkpoint(self.trainer.state.global_step)
 
-
-class AdapterPart(_Wire):
-    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
-
-    target: str
-    weight: float = Field(default=1.0, ge=-2, le=2)
-
-
-class ReplyRequest(_Wire):
-    """A conversation to continue.
-
-    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
-    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
-    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
-
-    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
-    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else.
-    """
-
-    target: str
-    messages: list[Message]
-    adapter: bool = True
-    scale: float = Field(default=1.0, ge=0, le=2)
-    combine: list[AdapterPart] = Field(default=[], max_length=16)
-    on: str = ""
-    merged: bool = False
-    sampling: Sampling = Field(default_factory=Sampling)
-
-
-class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
-
-    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room.
-    """
-
-    text: str = ""
-    done: bool = False
-    reason: Literal["", "end", "length", "cancelled"] = ""
-    prompt_tokens: int = 0
-    context_tokens: int = 0
-    left_out: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    tokens_per_second: float = 0.0
+    def _tell_checkpoint(self, step: int) -> None:
+        self._journal.write("checkpoint", step=step, path=f"{self.trainer.args.output_dir}/checkpoint-{step}")

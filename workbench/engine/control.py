@@ -1,189 +1,100 @@
-"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+"""What the user wants of a live run, told from the API's thread to the one that trains."""
 
-========================  =====================================================================================
-``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
-``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
-``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
-``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
-                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
-``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
-``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
-``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
-                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
-                          model, only its tokenizer; answered whatever else the engine is busy with
-``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
-``POST /unload``          → ``{}``; gives the model's memory back
-``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
-========================  =====================================================================================
-
-A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
-``error`` with the same data.
-"""
-
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-# Exit code of an engine that finds another one at work on its home.
-ALREADY_RUNNING = 3
-
-EngineState = Literal["idle", "loading", "training", "paused", "replying"]
-ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
+from workbench.engine.protocol import ControlAction
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+@dataclass(frozen=True)
+class Errand:
+    """Something that only the training thread may do, and only while the run stands still with its model in memory.
 
-
-class DeviceFacts(_Wire):
-    """The device the engine computes on. Bytes are bytes."""
-
-    kind: Literal["cuda", "cpu"]
-    name: str
-    total_bytes: int
-
-
-class LoadedModel(_Wire):
-    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
-
-    source: str
-    method: str
-    adapter: str | None = None
-    adapters: list[str] = []
-    bytes: int = 0
-
-
-class Progress(_Wire):
-    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
-
-    phase: str
-    fraction: float | None = None
-    detail: str = ""
-
-
-class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's.
+    Attributes:
+        run: given the base with the adapter that is trained on it, and the run's template; raises nothing.
+        refuse: called instead of ``run`` where the run went on or ended first.
     """
 
-    pid: int
-    version: str
-    started: float
-    state: EngineState = "idle"
-    run: str | None = None
-    run_folder: str | None = None
-    stopping: bool = False
-    paused: str = ""
-    progress: Progress | None = None
-    model: LoadedModel | None = None
-    device: DeviceFacts | None = None
-    allocated: int = 0
-    reserved: int = 0
+    run: Callable[[Any, Any], None]
+    refuse: Callable[[], None]
 
 
-class TrainRequest(_Wire):
-    recipe: dict[str, Any]
+@dataclass(frozen=True)
+class Command:
+    """One wish. ``value`` is the new learning rate or number of steps; ``release`` is for a pause that frees memory."""
 
-
-class ControlRequest(_Wire):
-    """What to do with the live run between two steps.
-
-    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
-    back, which costs loading it again.
-    """
-
-    action: ControlAction
-    value: float | None = Field(default=None, gt=0)
+    action: ControlAction | Literal["errand"]
+    value: float | None = None
     release: bool = False
+    errand: Errand | None = None
 
 
-class FactsRequest(_Wire):
-    """What to count: the model, data and training sections of a recipe.
+class Controls:
+    """Commands in the order they were given, and the wish to stop, which overtakes them.
 
-    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
-    of records to give as examples.
+    Any thread may give; the training thread takes, between two steps. ``paused`` says why the run stands still, empty
+    while it goes on.
     """
 
-    recipe: dict[str, Any]
-    fetch: bool = False
-    show: int = Field(default=3, ge=0, le=1000)
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._commands: list[Command] = []
+        self._stopped = False
+        self._takes_errands = False
+        self.save = True
+        self.paused = ""
 
+    def stop(self, *, save: bool) -> None:
+        """End the run within one micro-step, with or without its adapter saved."""
+        with self._changed:
+            self.save = save
+            self._stopped = True
+            self._changed.notify_all()
 
-class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
+    def is_stopped(self) -> bool:
+        return self._stopped
 
-    recipe: dict[str, Any]
-    start: int = Field(default=0, ge=0)
-    count: int = Field(default=1, ge=1, le=1000)
-    search: str = ""
+    def give(self, command: Command) -> None:
+        with self._changed:
+            self._commands.append(command)
+            self._changed.notify_all()
 
+    def take(self) -> Command | None:
+        """The next command; None when there is none."""
+        with self._changed:
+            return self._commands.pop(0) if self._commands else None
 
-class Message(_Wire):
-    role: Literal["system", "user", "assistant"]
-    content: str
+    def wait(self, seconds: float | None = None) -> Command | None:
+        """The next command, waited for; None when the run is to end or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._commands or self._stopped, timeout=seconds)
+            return self._commands.pop(0) if self._commands and not self._stopped else None
 
+    # -- while the run stands still -------------------------------------------------------------------------------
 
-class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
+    def stand(self, why: str) -> None:
+        """The run stands still, its model in memory; errands are taken from now on."""
+        with self._changed:
+            self.paused = why
+            self._takes_errands = True
 
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely.
-    """
+    def go_on(self) -> None:
+        """The run stands still no longer. Errands that were given and not taken are refused."""
+        with self._changed:
+            self.paused = ""
+            self._takes_errands = False
+            left = [command.errand for command in self._commands if command.errand]
+            self._commands = [command for command in self._commands if not command.errand]
+        for errand in left:
+            errand.refuse()
 
-    temperature: float = Field(default=0.7, ge=0, le=5)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=1_000_000)
-    min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=5)
-    max_new_tokens: int = Field(default=256, ge=1, le=32768)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-
-
-class AdapterPart(_Wire):
-    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
-
-    target: str
-    weight: float = Field(default=1.0, ge=-2, le=2)
-
-
-class ReplyRequest(_Wire):
-    """A conversation to continue.
-
-    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
-    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
-    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
-
-    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
-    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else.
-    """
-
-    target: str
-    messages: list[Message]
-    adapter: bool = True
-    scale: float = Field(default=1.0, ge=0, le=2)
-    combine: list[AdapterPart] = Field(default=[], max_length=16)
-    on: str = ""
-    merged: bool = False
-    sampling: Sampling = Field(default_factory=Sampling)
-
-
-class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
-
-    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room.
-    """
-
-    text: str = ""
-    done: bool = False
-    reason: Literal["", "end", "length", "cancelled"] = ""
-    prompt_tokens: int = 0
-    context_tokens: int = 0
-    left_out: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    tokens_per_second: float = 0.0
+    def ask(self, errand: Errand) -> bool:
+        """Give an errand; False where the run does not stand still. One that is taken is run or refused, once."""
+        with self._changed:
+            if self._takes_errands and not self._stopped:
+                self._commands.append(Command("errand", errand=errand))
+                self._changed.notify_all()
+                return True
+            return False

@@ -52,7 +52,7 @@ def generate_reply(
     streamer = _PieceStreamer(base.tokenizer, emit)
     if sampling.seed is not None:
         torch.manual_seed(sampling.seed)
-    ends = _end_tokens(base, template)
+    ends = end_tokens(base, template)
     started = time.monotonic()
     # What a layer keeps for later under `inference_mode` could not be trained with.
     with torch.no_grad() if in_training else torch.inference_mode():
@@ -61,7 +61,7 @@ def generate_reply(
             attention_mask=torch.ones((1, len(prompt.ids)), dtype=torch.long, device=base.device),
             max_new_tokens=prompt.room(sampling.max_new_tokens),
             streamer=streamer,
-            stopping_criteria=StoppingCriteriaList([_Stop(cancelled)]),
+            stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
             pad_token_id=pad_token_id(base.tokenizer),
             eos_token_id=ends,
             **_drawing(sampling),
@@ -84,7 +84,7 @@ def generate_reply(
     return str(base.tokenizer.decode(generated, skip_special_tokens=True))
 
 
-def _end_tokens(base: LoadedBase, template: Template) -> list[int]:
+def end_tokens(base: LoadedBase, template: Template) -> list[int]:
     """Tokens that end a reply: what the model's own settings say, and what the template was trained to end with."""
     own = base.model.generation_config.eos_token_id
     ends = {*(own if isinstance(own, list) else [own]), base.tokenizer.eos_token_id, *template.end_token_ids}
@@ -106,7 +106,7 @@ def _drawing(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-class _Stop:
+class StopWhen:
     """Stopping criterion: ends generation after the present token once that is wanted."""
 
     def __init__(self, cancelled: Cancelled) -> None:

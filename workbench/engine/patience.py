@@ -1,189 +1,78 @@
-"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+"""A disk that fills in mid-run makes the run wait, not end: what could not be written is written again later."""
 
-========================  =====================================================================================
-``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
-``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
-``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
-``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
-                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
-``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
-``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
-``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
-                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
-                          model, only its tokenizer; answered whatever else the engine is busy with
-``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
-``POST /unload``          → ``{}``; gives the model's memory back
-``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
-========================  =====================================================================================
+import contextlib
+import errno
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
-A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
-``error`` with the same data.
-"""
+from workbench.engine.control import Controls
+from workbench.runs.journal import Event, JournalWriter
 
-from typing import Any, Literal
+T = TypeVar("T")
 
-from pydantic import BaseModel, ConfigDict, Field
-
-# Exit code of an engine that finds another one at work on its home.
-ALREADY_RUNNING = 3
-
-EngineState = Literal["idle", "loading", "training", "paused", "replying"]
-ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# safetensors and PyTorch write files themselves and tell a full disk in words only.
+_FULL_IN_WORDS = re.compile(
+    r"os error (27|28|122)\b|No space left|File too large|quota exceeded|file write failed", re.I
+)
+_RETRY_SECONDS = 2.0
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means that a file could not grow."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return bool(_FULL_IN_WORDS.search(str(error)))
 
 
-class DeviceFacts(_Wire):
-    """The device the engine computes on. Bytes are bytes."""
+class PatientJournal(JournalWriter):
+    """A journal that waits for room instead of failing, and makes other writing wait in the same way."""
 
-    kind: Literal["cuda", "cpu"]
-    name: str
-    total_bytes: int
+    def __init__(self, path: Path, controls: Controls) -> None:
+        super().__init__(path)
+        self._controls = controls
+        self._is_waiting = False
 
+    def write(self, event: str, **fields: Any) -> Event:
+        return self.patiently(lambda: super(PatientJournal, self).write(event, **fields))
 
-class LoadedModel(_Wire):
-    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Do ``work``; as long as the disk is full, pause and try again every two seconds, or on the user's resume.
 
-    source: str
-    method: str
-    adapter: str | None = None
-    adapters: list[str] = []
-    bytes: int = 0
+        Raises:
+            Exception: whatever ``work`` raises that is no full disk; or the full disk, once the run is to end.
+        """
+        while True:
+            try:
+                done = work()
+            except Exception as error:
+                if not is_disk_full(error) or self._controls.is_stopped():
+                    raise
+                self._pause()
+            else:
+                self._go_on()
+                return done
 
+    def _pause(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            free = shutil.disk_usage(self.path.parent).free
+            self._controls.paused = (
+                f"The disk of {self.path.parent} is full ({free / 1e6:,.0f} MB free). Nothing is lost: "
+                "free some space, and the run goes on by itself."
+            )
+            with contextlib.suppress(OSError):
+                super().write("paused", reason=self._controls.paused, release=False)
+        command = self._controls.wait(_RETRY_SECONDS)
+        if command is not None and command.errand:
+            command.errand.refuse()
 
-class Progress(_Wire):
-    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
-
-    phase: str
-    fraction: float | None = None
-    detail: str = ""
-
-
-class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's.
-    """
-
-    pid: int
-    version: str
-    started: float
-    state: EngineState = "idle"
-    run: str | None = None
-    run_folder: str | None = None
-    stopping: bool = False
-    paused: str = ""
-    progress: Progress | None = None
-    model: LoadedModel | None = None
-    device: DeviceFacts | None = None
-    allocated: int = 0
-    reserved: int = 0
-
-
-class TrainRequest(_Wire):
-    recipe: dict[str, Any]
-
-
-class ControlRequest(_Wire):
-    """What to do with the live run between two steps.
-
-    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
-    back, which costs loading it again.
-    """
-
-    action: ControlAction
-    value: float | None = Field(default=None, gt=0)
-    release: bool = False
-
-
-class FactsRequest(_Wire):
-    """What to count: the model, data and training sections of a recipe.
-
-    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
-    of records to give as examples.
-    """
-
-    recipe: dict[str, Any]
-    fetch: bool = False
-    show: int = Field(default=3, ge=0, le=1000)
-
-
-class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
-
-    recipe: dict[str, Any]
-    start: int = Field(default=0, ge=0)
-    count: int = Field(default=1, ge=1, le=1000)
-    search: str = ""
-
-
-class Message(_Wire):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
-
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely.
-    """
-
-    temperature: float = Field(default=0.7, ge=0, le=5)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=1_000_000)
-    min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=5)
-    max_new_tokens: int = Field(default=256, ge=1, le=32768)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-
-
-class AdapterPart(_Wire):
-    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
-
-    target: str
-    weight: float = Field(default=1.0, ge=-2, le=2)
-
-
-class ReplyRequest(_Wire):
-    """A conversation to continue.
-
-    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
-    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
-    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
-
-    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
-    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else.
-    """
-
-    target: str
-    messages: list[Message]
-    adapter: bool = True
-    scale: float = Field(default=1.0, ge=0, le=2)
-    combine: list[AdapterPart] = Field(default=[], max_length=16)
-    on: str = ""
-    merged: bool = False
-    sampling: Sampling = Field(default_factory=Sampling)
-
-
-class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
-
-    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room.
-    """
-
-    text: str = ""
-    done: bool = False
-    reason: Literal["", "end", "length", "cancelled"] = ""
-    prompt_tokens: int = 0
-    context_tokens: int = 0
-    left_out: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    tokens_per_second: float = 0.0
+    def _go_on(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._controls.paused = ""
+            with contextlib.suppress(OSError):
+                super().write("resumed")

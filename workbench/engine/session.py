@@ -1,189 +1,211 @@
-"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+"""One stretch of training: an adapter on a base under a trainer, from a checkpoint or from the start."""
 
-========================  =====================================================================================
-``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
-``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
-``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
-``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
-                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
-``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
-``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
-``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
-                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
-                          model, only its tokenizer; answered whatever else the engine is busy with
-``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
-``POST /unload``          → ``{}``; gives the model's memory back
-``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
-========================  =====================================================================================
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
-``error`` with the same data.
-"""
+import torch
 
-from typing import Any, Literal
+from workbench.data.encode import EncodedData
+from workbench.engine.base import LoadedBase, describe
+from workbench.engine.best import BestSoFar
+from workbench.engine.conductor import Conductor, Duties, Leaving, LoopLeft
+from workbench.engine.control import Controls, Errand
+from workbench.engine.disk import check_room_for_checkpoints
+from workbench.engine.evaluation import held_out_loss
+from workbench.engine.journal_callback import JournalCallback
+from workbench.engine.memory import no_room, predicted_peak
+from workbench.engine.optimizer import optimizer_here
+from workbench.engine.patience import PatientJournal
+from workbench.engine.protocol import Progress
+from workbench.engine.samples import sample_replies
+from workbench.engine.saving import load_adapter, save_adapter
+from workbench.engine.trainer import WorkbenchTrainer
+from workbench.engine.translate import sft_config
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+from workbench.runs.checkpoints import Checkpoint
+from workbench.runs.folder import RunFolder
+from workbench.runs.history import History
 
-from pydantic import BaseModel, ConfigDict, Field
-
-# Exit code of an engine that finds another one at work on its home.
-ALREADY_RUNNING = 3
-
-EngineState = Literal["idle", "loading", "training", "paused", "replying"]
-ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+# More held-out records than this say little more and cost time in every evaluation.
+EVALUATED_RECORDS = 256
 
 
-class DeviceFacts(_Wire):
-    """The device the engine computes on. Bytes are bytes."""
+@dataclass
+class Context:
+    """What all parts of a run share. ``show`` takes progress for the status, ``report`` for the journal too."""
 
-    kind: Literal["cuda", "cpu"]
-    name: str
-    total_bytes: int
-
-
-class LoadedModel(_Wire):
-    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
-
-    source: str
-    method: str
-    adapter: str | None = None
-    adapters: list[str] = []
-    bytes: int = 0
+    home: Home
+    run: RunFolder
+    recipe: Recipe
+    journal: PatientJournal
+    controls: Controls
+    report: Callable[[Progress], None]
+    show: Callable[[Progress], None]
 
 
-class Progress(_Wire):
-    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
+class Session:
+    """Built once the base is in memory and the records are tokenised.
 
-    phase: str
-    fraction: float | None = None
-    detail: str = ""
-
-
-class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's.
+    Raises:
+        WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
     """
 
-    pid: int
-    version: str
-    started: float
-    state: EngineState = "idle"
-    run: str | None = None
-    run_folder: str | None = None
-    stopping: bool = False
-    paused: str = ""
-    progress: Progress | None = None
-    model: LoadedModel | None = None
-    device: DeviceFacts | None = None
-    allocated: int = 0
-    reserved: int = 0
+    def __init__(self, context: Context, base: LoadedBase, data: EncodedData, history: History) -> None:
+        self._context = context
+        self._base = base
+        self._data = data
+        training = context.recipe.training
+        self._evaluated = dict(history.evaluations)
+        self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
+        for step, loss in sorted(history.evaluations.items()):
+            if step:
+                self.best.add(step, loss)
+        self.conductor = Conductor(
+            context.journal,
+            context.controls,
+            Duties(self.evaluate, self._sample, self._away, self._answer),
+            training.eval_steps,
+        )
+        self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen)
+        self.trainer = self._trainer()
+        self.conductor.trainer = self.trainer
+        if history.max_steps:
+            self.trainer.args.max_steps = history.max_steps
+        check_room_for_checkpoints(context.run.path, training, base.peft)
+        self._tell()
 
+    def _trainer(self) -> WorkbenchTrainer:
+        recipe, base = self._context.recipe, self._base
+        optimizer, notice = optimizer_here(recipe.training.optim)
+        if notice:
+            self._warn(notice, kind="optimizer")
+        # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
+        torch.manual_seed(recipe.training.seed)
+        model = base.attach_new(recipe.adapter)
+        trainer = WorkbenchTrainer(
+            model=model,
+            args=sft_config(edit(recipe, {"training.optim": optimizer}), base.precision, self._context.run.checkpoints),
+            train_dataset=self._data.train,
+            processing_class=base.tokenizer,
+            callbacks=[self.conductor, self._told],
+            template=self._data.template,
+            patiently=self._context.journal.patiently,
+            skip_non_finite=recipe.training.non_finite == "skip",
+            warn=self._warn,
+            no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
+        )
+        # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+        base.cast_adapter()
+        return trainer
 
-class TrainRequest(_Wire):
-    recipe: dict[str, Any]
+    def _tell(self) -> None:
+        base, recipe = self._base, self._context.recipe
+        self._context.journal.write(
+            "phase",
+            phase="preparing",
+            fraction=None,
+            detail=f"{base.precision.compute} ({base.precision.reason})",
+            base=describe(recipe.quantization),
+            compute_dtype=base.precision.compute,
+            adapter_dtype=base.precision.adapter,
+            trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+            predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
+        )
 
+    # -- training -------------------------------------------------------------------------------------------------
 
-class ControlRequest(_Wire):
-    """What to do with the live run between two steps.
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return int(self.trainer.state.global_step)
 
-    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
-    back, which costs loading it again.
-    """
+    def train(self, checkpoint: Checkpoint | None) -> Leaving:
+        """Train until the end, or until somebody asks for something else; returns why it ended, empty for the end."""
+        while True:
+            leaving = self._loop(checkpoint)
+            if leaving != "max_steps":
+                return leaving
+            if self.conductor.max_steps <= self.step:
+                return ""
+            # The schedule is another one now; the trainer makes it anew and goes on from here.
+            checkpoint = self.trainer.checkpoint()
+            self.trainer.args.max_steps = self.conductor.max_steps
 
-    action: ControlAction
-    value: float | None = Field(default=None, gt=0)
-    release: bool = False
+    def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
+        self.conductor.begins_from(checkpoint)
+        try:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        except LoopLeft:
+            self.trainer.is_in_train = False
+            return self.conductor.leaving
+        return ""
 
+    def save(self, folder: Path) -> None:
+        """Write the adapter as it is now."""
+        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder))
 
-class FactsRequest(_Wire):
-    """What to count: the model, data and training sections of a recipe.
+    # -- between steps --------------------------------------------------------------------------------------------
 
-    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
-    of records to give as examples.
-    """
+    def evaluate(self, step: int) -> bool:
+        """Loss and perplexity on the held-out part; before the first step they are the base's own.
 
-    recipe: dict[str, Any]
-    fetch: bool = False
-    show: int = Field(default=3, ge=0, le=1000)
+        Returns whether the run has stopped getting better, as the recipe sees it.
+        """
+        records = self._data.eval
+        if step in self._evaluated or not len(records) or self._context.controls.is_stopped():
+            return self.best.is_over
+        held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
+        batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
+        result = held_out_loss(self._base, held_out, batch, self._context.report, self._context.controls.is_stopped)
+        if result is None:
+            return False
+        self._evaluated[step] = result.loss
+        is_best = step > 0 and self.best.add(step, result.loss)
+        if is_best and self._context.recipe.training.keep == "best":
+            self.save(self._context.run.best)
+        self._context.journal.write(
+            "eval",
+            step=step,
+            loss=result.loss,
+            perplexity=result.perplexity,
+            token_accuracy=result.token_accuracy,
+            records=len(held_out),
+            tokens=result.tokens,
+            best=is_best,
+        )
+        return self.best.is_over
 
+    def take_best(self) -> bool:
+        """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""
+        if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
+            return False
+        load_adapter(self._base.peft, self._context.run.best)
+        return True
 
-class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
+    def _sample(self, step: int) -> None:
+        records = self._data.eval if len(self._data.eval) else self._data.train
+        replies = [asdict(reply) for reply in sample_replies(self._base, records)]
+        self._context.journal.write("sample", step=step, replies=replies)
 
-    recipe: dict[str, Any]
-    start: int = Field(default=0, ge=0)
-    count: int = Field(default=1, ge=1, le=1000)
-    search: str = ""
+    def _answer(self, errand: Errand) -> None:
+        model = self._base.active
+        was_training = model.training
+        # PEFT marks the adapter as trainable or not whenever it is switched.
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        model.eval()
+        try:
+            errand.run(self._base, self._data.template)
+        finally:
+            model.train(was_training)
+            for parameter, was_trained in trained:
+                parameter.requires_grad_(was_trained)
 
+    def _away(self, seconds: float) -> None:
+        self._told.away(seconds)
 
-class Message(_Wire):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
-
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely.
-    """
-
-    temperature: float = Field(default=0.7, ge=0, le=5)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=1_000_000)
-    min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=5)
-    max_new_tokens: int = Field(default=256, ge=1, le=32768)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-
-
-class AdapterPart(_Wire):
-    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
-
-    target: str
-    weight: float = Field(default=1.0, ge=-2, le=2)
-
-
-class ReplyRequest(_Wire):
-    """A conversation to continue.
-
-    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
-    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
-    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
-
-    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
-    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else.
-    """
-
-    target: str
-    messages: list[Message]
-    adapter: bool = True
-    scale: float = Field(default=1.0, ge=0, le=2)
-    combine: list[AdapterPart] = Field(default=[], max_length=16)
-    on: str = ""
-    merged: bool = False
-    sampling: Sampling = Field(default_factory=Sampling)
-
-
-class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
-
-    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room.
-    """
-
-    text: str = ""
-    done: bool = False
-    reason: Literal["", "end", "length", "cancelled"] = ""
-    prompt_tokens: int = 0
-    context_tokens: int = 0
-    left_out: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    tokens_per_second: float = 0.0
+    def _warn(self, message: str, **fields: Any) -> None:
+        self._context.journal.write("warning", message=message, **fields)
