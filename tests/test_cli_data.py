@@ -1,6 +1,7 @@
 """``loraworkbench data``: the facts of a data set as JSON and as a person reads them, and mistakes as sentences."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -78,6 +79,7 @@ def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path, m
     shown = call(source, "--set", "data.max_length=48", "--set", "data.eval_fraction=0")
     assert "1 to train on, 0 held out, 1 skipped" in shown
     assert "1 record of 2 (50%) lose the whole reply to the cut at 48 tokens" in shown
+    assert re.search(r"longest +\d+ tokens, \d+ cut: record 2, .*two.jsonl, line 2\n", shown)
     assert "<|im_start|>assistant\nYes.<|im_end|>" in shown
     assert "question: " in shown
 

@@ -15,6 +15,7 @@ from workbench.recipe_text import edit, parse_assignment
 
 _BAR = 30
 _HISTOGRAM_LINES = 12
+_LONGEST_LINES = 3
 
 
 def data(
@@ -78,11 +79,21 @@ def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
             f"half up to {facts.lengths.p50:,}, 90 % up to {facts.lengths.p90:,}, 99 % up to {facts.lengths.p99:,}, "
             f"longest {facts.lengths.max:,}",
         ),
+        *_longest(facts),
         ("packing", f"{waste}; packed {facts.packed_sequences:,} sequences with {facts.packed_waste:.1%}"),
         ("repeated", f"{facts.duplicates:,} duplicates, {facts.overlap:,} held out and trained on too"),
         ("near-empty", f"{facts.near_empty:,}"),
         ("steps", f"{facts.steps_per_epoch(training, packing):,} an epoch, {facts.steps(training, packing):,} in all"),
     ]
+
+
+def _longest(facts: DataFacts) -> list[tuple[str, str]]:
+    """The longest records, a line each; ``--json`` lists more of them."""
+    lines = []
+    for index, where, tokens in facts.longest[:_LONGEST_LINES]:
+        cut = f", {tokens - facts.max_length:,} cut" if tokens > facts.max_length else ""
+        lines.append(("" if lines else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {where}"))
+    return lines
 
 
 def _show_lengths(facts: DataFacts) -> None:

@@ -16,7 +16,7 @@ _TRAINERS = (
     "scaler*",
     "rng_state*",
     "trainer_state.json",
-    "workbench.json",
+    "workbench*.json",
     "manifest.json",
 )
 

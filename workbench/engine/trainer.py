@@ -18,19 +18,19 @@ from workbench.data.templates import Template
 from workbench.engine.batch_parts import parts_of
 from workbench.engine.hardware import free_cached_memory
 from workbench.engine.memory import is_out_of_memory
+from workbench.engine.ranks import Ranks
 from workbench.engine.saving import load_adapter
 from workbench.errors import WorkbenchError
 from workbench.runs.checkpoints import Checkpoint, write_checkpoint
-
-_STATE = "workbench.json"
 
 
 class WorkbenchTrainer(SFTTrainer):
     """Trains one run; see :class:`~workbench.engine.training.Training` for its whole.
 
     Args:
+        ranks: the processes that train this run together.
         template: saved with every checkpoint, so that each is an adapter folder like any other.
-        patiently: calls a function that writes, again and again while the disk is full.
+        patiently: calls a function that writes, again and again while the disk is full; in all processes alike.
         skip_non_finite: leave a step out whose gradient is infinite or no number, instead of raising.
         warn: told in words, and with fields for the journal, what was done about a step.
         no_room: the error for a step that does not fit in memory at a micro-batch of one record.
@@ -39,6 +39,7 @@ class WorkbenchTrainer(SFTTrainer):
     def __init__(
         self,
         *,
+        ranks: Ranks,
         template: Template,
         patiently: Callable[[Callable[[], Any]], Any],
         skip_non_finite: bool,
@@ -47,6 +48,7 @@ class WorkbenchTrainer(SFTTrainer):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self._ranks = ranks
         self._template = template
         self._patiently = patiently
         self._skip_non_finite = skip_non_finite
@@ -73,22 +75,36 @@ class WorkbenchTrainer(SFTTrainer):
         self._write(model)
 
     def _write(self, model: Any) -> Checkpoint:
-        def fill(folder: Path) -> None:
-            self._folder = folder.parent
-            try:
-                super(SFTTrainer, self)._save_checkpoint(model, None)
-                (folder / _STATE).write_text(json.dumps(self._own_state()), encoding="utf-8")
-            finally:
-                self._folder = None
+        def write() -> Checkpoint:
+            return write_checkpoint(
+                Path(self.args.output_dir),
+                self.state.global_step,
+                lambda folder: self._fill(model, folder),
+                self._keep,
+                leads=self._ranks.is_first,
+                together=self._ranks.together,
+            )
 
-        folder = Path(self.args.output_dir)
-        return self._patiently(lambda: write_checkpoint(folder, self.state.global_step, fill, self._keep))
+        return self._patiently(write)
+
+    def _fill(self, model: Any, folder: Path) -> None:
+        self._folder = folder.parent
+        try:
+            super(SFTTrainer, self)._save_checkpoint(model, None)
+            self._own_file(folder).write_text(json.dumps(self._own_state()), encoding="utf-8")
+        finally:
+            self._folder = None
+
+    def _own_file(self, folder: Path) -> Path:
+        return folder / ("workbench.json" if self._ranks.is_first else f"workbench_{self._ranks.index}.json")
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder or super()._get_output_dir(trial))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         # A pickle that nothing here ever reads.
         (folder / "training_args.bin").unlink(missing_ok=True)
@@ -114,7 +130,11 @@ class WorkbenchTrainer(SFTTrainer):
 
     def restore_window(self, checkpoint: Path) -> None:
         """Take up the curve where a checkpoint left it; called when training has begun."""
-        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        file = self._own_file(checkpoint)
+        if not file.is_file():
+            # Written by fewer processes: what they had counted is told by the first.
+            file = checkpoint / "workbench.json"
+        state = json.loads(file.read_text(encoding="utf-8"))
         self._tr_loss += state["loss"]
         self._globalstep_last_logged = state["logged_at"]
         self._total_train_tokens = state["tokens"]

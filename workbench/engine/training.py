@@ -16,15 +16,18 @@ import psutil
 
 from workbench import __version__
 from workbench.diagnose import diagnose
+from workbench.engine.agreed import AgreedControls
 from workbench.engine.base import LoadedBase, load_base
 from workbench.engine.control import Command, Controls
 from workbench.engine.disk import check_disk
 from workbench.engine.hardware import free_cached_memory, hardware_facts, library_versions
 from workbench.engine.memory import PeakMeter
-from workbench.engine.patience import PatientJournal
+from workbench.engine.patience import PatientJournal, SilentJournal
 from workbench.engine.protocol import Progress
+from workbench.engine.ranks import ALONE, Ranks, tells_of_lost_process
 from workbench.engine.saving import copy_adapter
 from workbench.errors import WorkbenchError
+from workbench.models.sources import fetch_model
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import to_yaml
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 # After these the weights are still those of the last whole step, and worth keeping.
 _WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")
+# Of several processes, all see these at the same place; with anything else they can no longer wait for each other.
+_MET_BY_ALL = ("nan_loss",)
 
 
 class Training:
@@ -45,6 +50,9 @@ class Training:
     Args:
         base: a base already in memory; used when it is the one the recipe asks for, else it is given up first.
         resume: go on from the newest whole checkpoint, or from the start where there is none.
+        ranks: the processes that train this run together, each with a Training of its own; the first one keeps the
+            journal and hears the controls.
+        watched: somebody outside tells the journal of a process that died.
 
     After :meth:`run`: ``base`` is the model in memory with the trained adapter on it (None when loading failed),
     ``error`` what ended the run early (None when nothing did).
@@ -59,15 +67,19 @@ class Training:
         *,
         resume: bool = False,
         controls: Controls | None = None,
+        ranks: Ranks = ALONE,
+        watched: bool = False,
     ) -> None:
         self.home = home
         self.run_folder = run
         self.recipe = recipe
         self.base = base
-        self.controls = controls or Controls()
+        self.ranks = ranks
+        self.controls = controls or (Controls() if ranks.count == 1 else AgreedControls(ranks))
         self.error: WorkbenchError | None = None
         self.progress: Progress | None = None
         self._resume = resume
+        self._watched = watched
         self._journal: PatientJournal
         self._session: Session | None = None
         self._measured: dict[str, int | None] | None = None
@@ -76,11 +88,15 @@ class Training:
     def run(self) -> None:
         """Train. Nothing is raised; the journal tells all."""
         try:
-            with PatientJournal(self.run_folder.journal, self.controls) as self._journal:
+            with self._open_journal() as self._journal:
+                are_together = True
                 try:
                     self._run()
                 except Exception as error:
-                    self._fail(error)
+                    are_together = self._fail(error)
+                if are_together:
+                    # The launcher ends those that are left when one ends badly; the first may still be writing.
+                    self.ranks.wait_for_all()
         except Exception as error:
             # The journal itself cannot be written: the log is all that is left to tell it.
             self.error = diagnose(error)
@@ -88,10 +104,15 @@ class Training:
         finally:
             self._session = None
 
+    def _open_journal(self) -> PatientJournal:
+        if self.ranks.is_first:
+            return PatientJournal(self.run_folder.journal, self.controls.heard)
+        return SilentJournal()
+
     # -- the run's course -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        checkpoint = self._begin()
+        checkpoint = self.ranks.broadcast(self._begin() if self.ranks.is_first else None)
         check_disk(self.run_folder.path)
         while True:
             self._have_base()
@@ -150,10 +171,16 @@ class Training:
             self.base = None
             free_cached_memory()
         if self.base is None:
+            if self.ranks.count > 1:
+                self.ranks.first_before_others(self._fetch)
             self.base = load_base(
-                self.home, self.recipe.model, self.recipe.quantization, self._report, self.controls.is_stopped
+                self.home, self.recipe.model, self.recipe.quantization, self._report, self.controls.heard.is_stopped
             )
         self._raise_if_stopped()
+
+    def _fetch(self) -> None:
+        """Several processes must not download or convert the same model at once."""
+        fetch_model(self.home, self.recipe.model, self._report, self.controls.heard.is_stopped)
 
     def _can_use(self, base: LoadedBase) -> bool:
         return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
@@ -165,9 +192,11 @@ class Training:
         data = self._tokenise()
         self._raise_if_stopped()
         context = Context(
-            self.home, self.run_folder, self.recipe, self._journal, self.controls, self._report, self._show
+            self.home, self.run_folder, self.recipe, self._journal, self.controls, self._report, self._show, self.ranks
         )
-        history = read_history(self.run_folder.journal, checkpoint.step if checkpoint else 0)
+        step = checkpoint.step if checkpoint else 0
+        history = self.ranks.broadcast(read_history(self.run_folder.journal, step) if self.ranks.is_first else None)
+        assert history is not None
         self._session = Session(context, self.base, data, history)
         return self._session
 
@@ -178,9 +207,10 @@ class Training:
 
         assert self.base is not None
         self._report(Progress(phase="tokenising"))
-        records = load_records(self.recipe.data, self.home)
+        # Of several processes, one brings the data onto this machine; each then reads the same records.
+        records = self.ranks.first_before_others(lambda: load_records(self.recipe.data, self.home))
         template = Template.for_model(self.base.tokenizer, self.recipe.data.template, self.recipe.data.system)
-        data = encode_dataset(records, template, self.recipe.data, self._report, self.controls.is_stopped)
+        data = encode_dataset(records, template, self.recipe.data, self._report, self.controls.heard.is_stopped)
         if data.facts.loses_many_replies:
             self._journal.write("warning", message=data.facts.lost_replies)
         for notice in data.notices:
@@ -232,7 +262,8 @@ class Training:
 
     def _discard(self, step: int) -> None:
         self._take_adapter_off()
-        remove_checkpoints(self.run_folder.checkpoints)
+        if self.ranks.is_first:
+            remove_checkpoints(self.run_folder.checkpoints)
         self._end("discarded", adapter=False, step=step)
 
     def _finish_from(self, checkpoint: Checkpoint) -> None:
@@ -240,7 +271,8 @@ class Training:
         if not self.controls.save:
             self._discard(checkpoint.step)
             return
-        self._journal.patiently(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
+        if self.ranks.is_first:
+            self._journal.patiently(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
         self._end("stopped", step=checkpoint.step, kept_step=checkpoint.step)
 
     def _end(self, reason: str, *, adapter: bool = True, **fields: Any) -> None:
@@ -253,19 +285,32 @@ class Training:
             **fields,
         )
 
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, StoppedEarly) or (
-            self.controls.is_stopped() and getattr(error, "kind", "") == "cancelled"
-        ):
+    def _fail(self, error: Exception) -> bool:
+        """Tell what ended the run early; returns whether all its processes have met it at the same place."""
+        was_cancelled = self.controls.heard.is_stopped() and getattr(error, "kind", "") == "cancelled"
+        if isinstance(error, StoppedEarly) or was_cancelled:
             self._take_adapter_off()
             self._end("stopped", adapter=False, step=0)
-            return
+            return not was_cancelled
+        if self.ranks.count > 1 and tells_of_lost_process(error):
+            self._lose_process(error)
+            return False
         self.error = diagnose(error)
-        saved = self._save_what_is_good() if self.error.kind in _WEIGHTS_ARE_GOOD else False
+        are_together = self.ranks.count == 1 or self.error.kind in _MET_BY_ALL
+        saved = are_together and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_what_is_good()
         self._take_adapter_off()
         trace = "" if isinstance(error, WorkbenchError) else "".join(traceback.format_exception(error))
         self._journal.write("error", **self.error.as_json(), traceback=trace)
         self._end("error", adapter=saved)
+        return are_together
+
+    def _lose_process(self, error: Exception) -> None:
+        self.error = WorkbenchError(
+            "Another process of this run is gone.", "The logs say why; then let the run go on.", kind="process_lost"
+        )
+        if not self._watched:
+            self._journal.write("error", **self.error.as_json(), traceback="".join(traceback.format_exception(error)))
+            self._end("error", adapter=False)
 
     def _save_what_is_good(self) -> bool:
         """Keep checkpoint and adapter of the last whole step; returns whether there is one."""
@@ -292,7 +337,7 @@ class Training:
             self.base = None
 
     def _raise_if_stopped(self) -> None:
-        if self.controls.is_stopped():
+        if self.controls.agree():
             raise StoppedEarly
 
     # -- progress -------------------------------------------------------------------------------------------------

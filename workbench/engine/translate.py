@@ -40,7 +40,7 @@ def sft_config(recipe: Recipe, precision: Precision, output: Path) -> Any:
     from trl import SFTConfig
 
     training = recipe.training
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(output),
         num_train_epochs=training.num_train_epochs,
         max_steps=training.max_steps,
@@ -71,6 +71,12 @@ def sft_config(recipe: Recipe, precision: Precision, output: Path) -> Any:
         packing=recipe.data.packing,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         report_to=[],
         push_to_hub=False,
     )
+    # On a machine with several GPUs one process would else take them all at once, and multiply the batch by them.
+    if config.n_gpu > 1:
+        config._n_gpu = 1
+    return config

@@ -26,34 +26,58 @@ class Checkpoint:
     step: int
 
 
-def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> Checkpoint:
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    write: Callable[[Path], object],
+    keep: int,
+    *,
+    leads: bool = True,
+    together: Callable[[Callable[[], object]], object] = lambda work: work(),
+) -> Checkpoint:
     """Make ``folder/checkpoint-<step>`` and remove the oldest ones beyond ``keep``.
 
     Args:
-        write: makes and fills the folder it is given, which has the checkpoint's own name, in another place.
+        write: fills the folder it is given, which has the checkpoint's own name, in another place; makes it first where
+            it is not there.
+        leads: of several processes that fill one checkpoint, whether this is the one that names it in the end.
+        together: does something in all these processes, and raises in all what it raises in one.
 
     Raises:
         OSError: the disk is full or broken, or whatever ``write`` raises; nothing half-made is left, and the older
             checkpoints are untouched.
     """
-    target = folder / f"checkpoint-{step}"
+    made = Checkpoint(folder / f"checkpoint-{step}", step)
     aside = folder / _ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        write(aside / target.name)
-        _seal(aside / target.name)
-        if target.exists():
-            target.rename(aside / "before")
-        (aside / target.name).rename(target)
-        _sync(folder)
-    finally:
+
+    def begin() -> None:
         shutil.rmtree(aside, ignore_errors=True)
-    made = Checkpoint(target, step)
-    for old in checkpoints(folder)[:-keep]:
-        if old != made:
-            shutil.rmtree(old.path, ignore_errors=True)
+        aside.mkdir(parents=True)
+
+    def publish() -> None:
+        filled = aside / made.path.name
+        _seal(filled)
+        if made.path.exists():
+            made.path.rename(aside / "before")
+        filled.rename(made.path)
+        _sync(folder)
+
+    try:
+        together(begin if leads else _nothing)
+        together(lambda: write(aside / made.path.name))
+        together(publish if leads else _nothing)
+    finally:
+        if leads:
+            shutil.rmtree(aside, ignore_errors=True)
+    if leads:
+        for old in checkpoints(folder)[:-keep]:
+            if old != made:
+                shutil.rmtree(old.path, ignore_errors=True)
     return made
+
+
+def _nothing() -> None:
+    """The part of a process that does not lead."""
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
