@@ -67,6 +67,7 @@ class Conductor(TrainerCallback):
         self._max_steps = state.max_steps
         with unmoved_randomness():
             self._planned(state.global_step)
+            self._controls.agree()
             while not self.leaving and (command := self._controls.take()):
                 self._obey(command, state.global_step)
         self._duties.away(time.monotonic() - started)
@@ -85,7 +86,7 @@ class Conductor(TrainerCallback):
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _leave_if_asked(self) -> None:
-        if self._controls.is_stopped():
+        if self._controls.agree():
             self.leaving = "stopped"
         if self.leaving:
             raise LoopLeft

@@ -56,6 +56,15 @@ class Controls:
     def is_stopped(self) -> bool:
         return self._stopped
 
+    @property
+    def heard(self) -> "Controls":
+        """Where wishes come in: these very controls, unless several processes have to agree on them first."""
+        return self
+
+    def agree(self) -> bool:
+        """Let what was heard hold from here on; returns :meth:`is_stopped`. All processes of a run meet here."""
+        return self.is_stopped()
+
     def give(self, command: Command) -> None:
         with self._changed:
             self._commands.append(command)
@@ -65,6 +74,11 @@ class Controls:
         """The next command; None when there is none."""
         with self._changed:
             return self._commands.pop(0) if self._commands else None
+
+    def wait_for_word(self, seconds: float) -> None:
+        """Wait until there is something to take or to obey, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._commands or self._stopped, timeout=seconds)
 
     def wait(self, seconds: float | None = None) -> Command | None:
         """The next command, waited for; None when the run is to end or the time is over."""

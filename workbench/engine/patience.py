@@ -6,9 +6,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from workbench.engine.control import Controls
+from workbench.engine.ranks import Ranks
 from workbench.runs.journal import Event, JournalWriter
 
 T = TypeVar("T")
@@ -49,12 +50,30 @@ class PatientJournal(JournalWriter):
             try:
                 done = work()
             except Exception as error:
-                if not is_disk_full(error) or self._controls.is_stopped():
+                if not is_disk_full(error) or not self.wait_for_room():
                     raise
-                self._pause()
             else:
-                self._go_on()
+                self.go_on()
                 return done
+
+    def patiently_together(self, ranks: Ranks, work: Callable[[], T]) -> T:
+        """As :meth:`patiently`, for work that all processes of a run do, and that fails in all where it does in one."""
+        while True:
+            try:
+                done = work()
+            except Exception as error:
+                if not is_disk_full(error) or not ranks.broadcast(ranks.is_first and self.wait_for_room()):
+                    raise
+            else:
+                self.go_on()
+                return done
+
+    def wait_for_room(self) -> bool:
+        """Wait a moment, and tell so; False once the run is to end."""
+        if self._controls.is_stopped():
+            return False
+        self._pause()
+        return True
 
     def _pause(self) -> None:
         if not self._is_waiting:
@@ -70,9 +89,29 @@ class PatientJournal(JournalWriter):
         if command is not None and command.errand:
             command.errand.refuse()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """What was to be written is written; where that was waited for, it is told."""
         if self._is_waiting:
             self._is_waiting = False
             self._controls.paused = ""
             with contextlib.suppress(OSError):
                 super().write("resumed")
+
+
+class SilentJournal(PatientJournal):
+    """For the processes of a run that do not tell its story: the first one does."""
+
+    def __init__(self) -> None:
+        self._is_waiting = False
+
+    def write(self, event: str, **fields: Any) -> Event:
+        return {"event": event, **fields}
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -13,14 +13,15 @@ from workbench.engine.best import BestSoFar
 from workbench.engine.conductor import Conductor, Duties, Leaving, LoopLeft
 from workbench.engine.control import Controls, Errand
 from workbench.engine.disk import check_room_for_checkpoints
-from workbench.engine.evaluation import held_out_loss
 from workbench.engine.journal_callback import JournalCallback
 from workbench.engine.memory import no_room, predicted_peak
 from workbench.engine.optimizer import optimizer_here
 from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
+from workbench.engine.ranks import Ranks
 from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
+from workbench.engine.shared_evaluation import shared_held_out_loss
 from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
 from workbench.paths import Home
@@ -45,6 +46,7 @@ class Context:
     controls: Controls
     report: Callable[[Progress], None]
     show: Callable[[Progress], None]
+    ranks: Ranks
 
 
 class Session:
@@ -92,8 +94,9 @@ class Session:
             train_dataset=self._data.train,
             processing_class=base.tokenizer,
             callbacks=[self.conductor, self._told],
+            ranks=self._context.ranks,
             template=self._data.template,
-            patiently=self._context.journal.patiently,
+            patiently=self._patiently,
             skip_non_finite=recipe.training.non_finite == "skip",
             warn=self._warn,
             no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
@@ -102,7 +105,12 @@ class Session:
         base.cast_adapter()
         return trainer
 
+    def _patiently(self, work: Callable[[], Any]) -> Any:
+        return self._context.journal.patiently_together(self._context.ranks, work)
+
     def _tell(self) -> None:
+        if not self._context.ranks.is_first:
+            return
         base, recipe = self._base, self._context.recipe
         self._context.journal.write(
             "phase",
@@ -112,6 +120,7 @@ class Session:
             base=describe(recipe.quantization),
             compute_dtype=base.precision.compute,
             adapter_dtype=base.precision.adapter,
+            processes=self._context.ranks.count,
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
             predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
         )
@@ -145,7 +154,9 @@ class Session:
         return ""
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as it is now."""
+        """Write the adapter as it is now; of several processes, which all have the same one, the first does."""
+        if not self._context.ranks.is_first:
+            return
         self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder))
 
     # -- between steps --------------------------------------------------------------------------------------------
@@ -156,11 +167,12 @@ class Session:
         Returns whether the run has stopped getting better, as the recipe sees it.
         """
         records = self._data.eval
-        if step in self._evaluated or not len(records) or self._context.controls.is_stopped():
+        controls, ranks = self._context.controls, self._context.ranks
+        if step in self._evaluated or not len(records) or controls.is_stopped():
             return self.best.is_over
         held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
         batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
-        result = held_out_loss(self._base, held_out, batch, self._context.report, self._context.controls.is_stopped)
+        result = shared_held_out_loss(self._base, held_out, batch, self._context.report, controls, ranks)
         if result is None:
             return False
         self._evaluated[step] = result.loss
@@ -187,6 +199,8 @@ class Session:
         return True
 
     def _sample(self, step: int) -> None:
+        if not self._context.ranks.is_first:
+            return
         records = self._data.eval if len(self._data.eval) else self._data.train
         replies = [asdict(reply) for reply in sample_replies(self._base, records)]
         self._context.journal.write("sample", step=step, replies=replies)
