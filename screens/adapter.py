@@ -97,9 +97,9 @@ class AdapterPane(Pane):
         Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
         Binding("O", "other_fits", "Other changes", show=False, id="adapter.others",
                 tooltip="All single changes that make it fit, cheapest first, to choose one"),
+        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
         Binding("W", "survey", "What fits", id="adapter.survey",
                 tooltip="The models of the catalog that these settings can train in this memory"),
-        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
         Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
                 tooltip="What the knob in hand means and what it allows"),
     ]  # fmt: skip
@@ -233,7 +233,7 @@ class AdapterPane(Pane):
     def action_other_fits(self) -> None:
         """Choose among the changes that make it fit."""
         cures = self._cures[:9]
-        choices = [Choice(str(number), cure.sentence, str(number)) for number, cure in enumerate(cures, 1)]
+        choices = [Choice(str(n), f"{cure.short}, costs {cure.cost}", str(n)) for n, cure in enumerate(cures, 1)]
 
         def chosen(answer: str | None) -> None:
             if answer is not None:

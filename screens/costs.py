@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cure:
-    """A change that makes a recipe fit, or work at all; ``short``: in few words."""
+    """A change that makes a recipe fit, or work at all; ``short``: in few words; ``cost``: what it costs."""
 
     sentence: str
     short: str
     changes: Mapping[str, object]
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,10 @@ def mending_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | Non
 def _cure(suggestion: Suggestion) -> Cure:
     label = suggestion.label[:1].upper() + suggestion.label[1:]
     return Cure(
-        f"{label} makes it fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.",
+        f"{label} would fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.",
         f"{suggestion.label} ({gib(suggestion.peak_bytes)})",
         suggestion.changes,
+        suggestion.cost,
     )
 
 

@@ -170,7 +170,8 @@ class CostPanel(Lines):
                 yield Content.styled("No single change makes it fit. W lists the models that do.", "$error")
             return
         first, *rest = outlook.suggestions
-        yield Content.assemble(plain(first.sentence), ("  F does so.", "bold $accent"))
+        more = "F does so, O lists others." if rest and not self._is_wide else "F does so."
+        yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
         if rest and self._is_wide:
             dot = f" {GLYPHS.separator} "
             yield Content.assemble(("or ", "$muted"), plain(dot.join(cure.short for cure in rest)),

@@ -156,8 +156,8 @@ async def test_all_changes_that_make_it_fit_can_be_chosen_from(tmp_path: Path) -
                                "training.per_device_train_batch_size": 16})  # fmt: skip
         await screen.until(lambda: "O chooses." in costs(screen), "further changes")
         await screen.press("O")
-        await screen.sees("1  Micro-batch")
-        await screen.sees("2  Records of at most")
+        await screen.sees("1  micro-batch")
+        await screen.sees("2  records of at most")
         await screen.press("2")
         await screen.until(lambda: "fits: 24.0 GiB free" in costs(screen), "the fit")
         recipe = screen.app.session.recipe
