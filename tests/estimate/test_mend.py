@@ -1,0 +1,120 @@
+"""What PEFT refuses is mended by a change that PEFT takes; and what of the catalog fits, by command."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.commands.app import app
+from workbench.errors import WorkbenchError
+from workbench.estimate import Device, estimate
+from workbench.estimate.adapter import plan_adapter
+from workbench.estimate.mend import mend, options_text
+from workbench.estimate.survey import METHODS, on_device, survey
+from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.models.skeleton import Skeleton
+from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+
+MIXTRAL, QWEN_MOE, MAMBA = (
+    "mistralai/Mixtral-8x7B-Instruct-v0.1",
+    "Qwen/Qwen3-30B-A3B",
+    "state-spaces/mamba-130m-hf",
+)
+NO_DROPOUT = {"adapter.lora_dropout": 0.0}
+
+
+def tree(model: str) -> Skeleton:
+    skeleton = catalog_skeleton(model)
+    assert skeleton
+    return skeleton
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LORAWORKBENCH_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "120")
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("entry", catalog(), ids=lambda entry: entry.id)
+def test_the_default_recipe_works_on_the_whole_catalog_once_mended(entry: Any) -> None:
+    skeleton = tree(entry.id)
+    changes = mend(skeleton, Recipe())
+    assert changes is not None
+    plan_adapter(skeleton, edit(Recipe(), changes).adapter)
+    if changes:
+        with pytest.raises(WorkbenchError):
+            plan_adapter(skeleton, Recipe().adapter)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "changes"),
+    [
+        ("meta-llama/Llama-3.2-1B", {}, {}),
+        (MIXTRAL, {}, NO_DROPOUT),
+        (QWEN_MOE, {}, NO_DROPOUT),
+        (QWEN_MOE, {"adapter.use_dora": True}, {**NO_DROPOUT, "adapter.use_dora": False}),
+        (QWEN_MOE, {"adapter.use_dora": True, **NO_DROPOUT}, {"adapter.use_dora": False}),
+        (MAMBA, {}, {"adapter.target_modules": ["in_proj", "x_proj", "dt_proj"]}),
+        (
+            "openai-community/gpt2",
+            {"adapter.target_modules": ["q_proj", "v_proj"], "adapter.layers_to_transform": [0, 1]},
+            {"adapter.target_modules": "all-linear", "adapter.layers_to_transform": None},
+        ),
+    ],
+)
+def test_the_smallest_change_is_found(model: str, settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert mend(tree(model), edit(Recipe(), settings)) == changes
+
+
+@pytest.mark.parametrize("model", [MIXTRAL, MAMBA])
+def test_the_command_names_the_option_that_helps_and_it_does(run: Any, model: str) -> None:
+    refused = run("estimate", model, "--json")
+    assert isinstance(refused.exception, WorkbenchError)
+    options = options_text(mend(tree(model), Recipe()) or {})
+    assert options in refused.exception.cure
+    answer = json.loads(run("estimate", model, *shlex.split(options), "--no-follow", "--json").stdout)
+    assert answer["adapter"]["trainable_parameters"] > 0
+
+
+def test_fits_lists_the_catalog_with_three_bases_as_estimate_prices_them(run: Any) -> None:
+    told = [json.loads(line) for line in run("models", "--fits", "24GB", "--json").stdout.splitlines()]
+    rows = {line["source"]: line for line in told}
+    assert list(rows) == [entry.id for entry in catalog()]
+    assert all(set(row["methods"]) == set(METHODS) for row in rows.values())
+    assert rows[MIXTRAL]["changes"] == NO_DROPOUT
+    for model, method in (("meta-llama/Llama-3.1-8B", "nf4"), ("meta-llama/Llama-2-13b-hf", "none")):
+        priced = json.loads(
+            run("estimate", model, "--set", f"quantization.method={method}", "--vram", "24GB", "--json").stdout
+        )
+        cell = rows[model]["methods"]["QLoRA" if method == "nf4" else "LoRA-16"]
+        assert cell["fits"] is priced["fits"]
+        assert cell["peak_bytes"] == priced["peak"]["reserved_bytes"] + priced["peak"]["terms"]["cuda_context"]
+
+
+def test_fits_takes_a_recipe_and_says_its_conditions(run: Any) -> None:
+    shown = run("models", "--fits", "24", "--set", "data.max_length=512", "--set", "adapter.r=8").stdout
+    assert "Peaks in GiB against 22.35 GiB: r 8, 4 × 512 tokens" in " ".join(shown.split())
+    assert "Llama-2-70b-hf" in shown
+    assert "* With lora_dropout 0: Qwen3-30B-A3B, Mixtral-8x7B-Instruct-v0.1." in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--fits", "lots"), ("--set", "adapter.r=8"), ("--fits", "24GB", "--set", "adapter.r=0")]
+)
+def test_mistakes_are_sentences(run: Any, arguments: tuple[str, ...]) -> None:
+    refused = run("models", *arguments)
+    assert isinstance(refused.exception, WorkbenchError)
+    assert str(refused.exception).endswith(".")
+
+
+def test_a_processor_has_no_context_and_no_reserve() -> None:
+    model = "meta-llama/Llama-3.2-1B"
+    (row,) = survey(Recipe(), Device("cpu"), sources=[model, "not/known"])
+    whole = estimate(tree(model), Recipe(), device=Device("cpu")).peak
+    assert row.peaks["QLoRA"] == on_device(Device("cpu"), whole)
+    assert row.peaks["QLoRA"].device_bytes == whole.allocated_bytes
