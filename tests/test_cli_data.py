@@ -6,7 +6,6 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from workbench.commands import common
 from workbench.commands import data as command
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
@@ -109,7 +108,3 @@ def test_a_source_that_is_nowhere_ends_in_a_sentence(call, source, kind):
         call(source)
     assert refused.value.kind == kind
     assert refused.value.cure
-
-
-def test_control_characters_are_replaced_one_for_one():
-    assert common.printable("a\x1bb\nc\x9b") == "a\ufffdb\nc\ufffd"

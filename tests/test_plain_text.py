@@ -1,12 +1,15 @@
-"""Nothing from outside styles or steers the terminal."""
+"""Nothing from outside styles or steers the terminal, neither on a screen nor by a command."""
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from screens.widgets.plain import plain, plain_content
+from screens.widgets.plain import plain_content
+from workbench.commands.common import print_json, printable
+from workbench.plain_text import plain
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ def test_what_is_dangerous_is_shown_instead_of_done(given: str, shown: str) -> N
 
 
 def test_line_breaks_stay_where_lines_are_wanted() -> None:
-    assert plain("one\ntwo\u2028three", lines=True) == "one\ntwo\nthree"
+    assert plain("one\ntwo\u2028three\tfour", lines=True) == "one\ntwo\nthree\tfour"
 
 
 def test_brackets_are_only_brackets() -> None:
@@ -40,3 +43,18 @@ def test_no_control_character_survives(text: str) -> None:
     kept = {unicodedata.category(character) for character in plain(text)}
     assert not kept & {"Cc", "Cs", "Zl", "Zp"}
     plain(text).encode("utf-8")
+
+
+@given(st.text())
+def test_a_command_prints_by_the_same_rule(text: str) -> None:
+    shown = printable(text)
+    assert shown == plain(text, lines=True)
+    assert not {unicodedata.category(character) for character in shown if character not in "\n\t"} & {"Cc", "Cs"}
+
+
+def test_json_keeps_every_character_and_sends_none_that_steers(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    value = {"name": "a\x1b[2J\x9b2J\u202eb\u2066 half \ud83d, whole \U0001f468\u200d\U0001f469"}
+    print_json(value)
+    sent = capsysbinary.readouterr().out.decode("utf-8")
+    assert json.loads(sent) == value
+    assert not set("\x1b\x9b\u202e\u2066") & set(sent)

@@ -13,11 +13,14 @@ from rich.text import Text
 
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
+from workbench.plain_text import plain
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit, parse_assignment, read
 
-# Legal JSON, and yet some terminals take these for the start of a control sequence.
-_C1_ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)})
+# Legal in JSON, and yet some terminals take C1 codes for the start of a control sequence, direction overrides make text
+# read as another one, and a lone surrogate cannot be written at all.
+_UNSAFE = (*range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in (*_UNSAFE, *range(0xD800, 0xE000))})
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -47,13 +50,13 @@ def fail(error: WorkbenchError) -> NoReturn:
 def print_json(value: Any) -> None:
     """One JSON value on one line, at once."""
     line = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout.encoding))
-    sys.stdout.write(line.translate(_C1_ESCAPED) + "\n")
+    sys.stdout.write(line.translate(_ESCAPED) + "\n")
     sys.stdout.flush()
 
 
 def printable(text: str) -> str:
-    """Text from outside, without the control characters that could steer a terminal; line ends and tabs stay."""
-    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "�" for c in text)
+    """Text from outside, without what could steer a terminal; line ends and tabs stay."""
+    return plain(text, lines=True)
 
 
 def run_async(work: Coroutine[Any, Any, None]) -> None:
