@@ -1,9 +1,10 @@
 """What watching a run costs: the longest pause of the app's event loop, and the bytes it sends to the terminal.
 
 The real app runs in a pseudo-terminal of 120×40 on its Train screen while the real engine trains the demo's model as
-fast as the machine can. Then the run is stopped and the same figures are taken of a screen at rest.
+fast as the machine can. Then the run is stopped and the same figures are taken of a screen at rest. With ``--log`` the
+run's log is open below the curve, and so many lines a second are written into it, as a talkative library does.
 
-    python bench/watch.py [--seconds 40] [--home DIR] [--json FILE]
+    python bench/watch.py [--seconds 40] [--log LINES] [--home DIR] [--json FILE]
 """
 
 import argparse
@@ -25,7 +26,7 @@ from workbench.runs.folder import find_run, summarise
 REST_SECONDS = 10
 
 
-async def measure(home: Home, seconds: float) -> dict[str, float]:
+async def measure(home: Home, seconds: float, log_lines: float = 0) -> dict[str, float]:
     await ensure_engine(home)
     client = EngineClient(home)
     recipe = edit(load_preset("demo", home), {"training.max_steps": 10_000})
@@ -41,12 +42,19 @@ async def measure(home: Home, seconds: float) -> dict[str, float]:
         await asyncio.to_thread(terminal.read, 3)
         terminal.send("5")
         await asyncio.to_thread(terminal.read, 4)
+        talk = asyncio.create_task(_talk(run.log, log_lines)) if log_lines else None
+        if talk:
+            terminal.send("l")
+            await asyncio.to_thread(terminal.wait_for, "engine.log of this run", seconds=10)
+            await asyncio.to_thread(terminal.read, 4)
         _reset(beats)
         before, step = terminal.bytes_written, summarise(run).step
         await asyncio.to_thread(terminal.read, seconds)
         watching = terminal.bytes_written - before
         steps = summarise(run).step - step
         pauses = json.loads(beats.read_text())
+        if talk:
+            talk.cancel()
         await client.stop(save=False)
         while (await client.status()).state != "idle":
             await asyncio.sleep(0.2)
@@ -62,8 +70,21 @@ async def measure(home: Home, seconds: float) -> dict[str, float]:
         "bytes_per_second_watching": watching / seconds,
         "bytes_per_second_at_rest": resting / REST_SECONDS,
         "steps_watched": steps,
+        "log_lines_per_second": log_lines,
         "seconds": seconds,
     }
+
+
+async def _talk(log: Path, lines_a_second: float) -> None:
+    """Write lines of about 80 characters into a log until cancelled."""
+    number = 0
+    while True:
+        number += 1
+        with log.open("a", encoding="utf-8") as file:
+            file.write(
+                f"{number:7d}  loss {1 / number:.9f}  grad_norm {number * 7919 % 10007 / 1e4:.4f}  " + "~" * 30 + "\n"
+            )
+        await asyncio.sleep(1 / lines_a_second)
 
 
 def _reset(beats: Path) -> None:
@@ -74,11 +95,14 @@ def _reset(beats: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument(
+        "--log", type=float, default=0, metavar="LINES", help="lines a second in the log, which is open"
+    )
     parser.add_argument("--home", type=Path, help="a home that already holds the model")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = asyncio.run(measure(Home((options.home or Path(folder)).absolute()), options.seconds))
+        result = asyncio.run(measure(Home((options.home or Path(folder)).absolute()), options.seconds, options.log))
     print(f"longest pause of the event loop  {result['longest_pause_ms']:7.1f} ms    (goal: at most 50)")
     print(f"99th percentile                  {result['p99_pause_ms']:7.1f} ms")
     print(f"to the terminal while watching   {result['bytes_per_second_watching']:7.0f} B/s   (goal: at most 4000)")

@@ -3,45 +3,76 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from textual.widgets import Log
+from rich.segment import Segment
+from textual.binding import Binding, BindingType
+from textual.strip import Strip
 
 from screens.widgets.plain import plain
+from screens.widgets.quiet import Quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from textual import events
+    from textual.selection import Selection
     from textual.timer import Timer
 
 LINES_KEPT = 1000
 _BYTES_READ = 64 * 1024
 _SECONDS = 1.0
+_COLUMNS = 8
+_WHEEL_LINES = 3
 
 # ECMA-48 control sequences (colours, cursor moves) and operating system commands: gone, not spelled out.
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
-class LogPane(Log):
-    """Shows the last :data:`LINES_KEPT` lines of a file and follows it while it can be seen."""
+class LogPane(Quiet, can_focus=True):
+    """Shows the last :data:`LINES_KEPT` lines of a file and follows it while it can be seen.
 
+    A library may print a hundred lines a second; each moves all others. So the pane moves once a second, and stands
+    still while the user looks at what was before.
+    """
+
+    REDRAWS_A_SECOND = 1 / _SECONDS
+    ALLOW_SELECT = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("home", "begin", show=False),
+        Binding("end", "end", show=False),
+        Binding("left", f"shift(-{_COLUMNS})", show=False),
+        Binding("right", f"shift({_COLUMNS})", show=False),
+    ]
     DEFAULT_CSS = """
-    LogPane { background: $surface; height: 1fr; scrollbar-size-horizontal: 0; }
+    LogPane { background: $surface; height: 1fr; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
-        super().__init__(max_lines=LINES_KEPT, id=id)
+        super().__init__(id=id)
+        self.lines: list[str] = []
         self._path: Path | None = None
         self._offset = 0
         self._rest = b""
         self._follow: Timer | None = None
+        self._top: int | None = None
+        """The first line that is shown; None while the end is."""
+        self._left = 0
+
+    # -- the file -------------------------------------------------------------------------------------------------
 
     def show(self, path: Path | None) -> None:
         """Follow this file from now on; None ends it."""
         if path != self._path:
             self._path, self._offset, self._rest = path, 0, b""
-            self.clear()
-        self.read_on()
+            self.lines.clear()
+            self._top, self._left = None, 0
+            self._look()
+            self.read_on()
 
     def _on_show(self) -> None:
         self._follow = self._follow or self.set_interval(_SECONDS, self.read_on)
@@ -73,7 +104,83 @@ class LogPane(Log):
         *lines, self._rest = data.split(b"\n")
         self._rest = self._rest[-_BYTES_READ:]
         if lines:
-            self.write_lines(clean_line(line) for line in lines)
+            self._add([clean_line(line) for line in lines[-LINES_KEPT:]])
+
+    def _add(self, lines: list[str]) -> None:
+        self.lines += lines
+        gone = max(0, len(self.lines) - LINES_KEPT)
+        del self.lines[:gone]
+        if self._top is not None:
+            self._top = max(0, self._top - gone)
+        self.changed()
+
+    # -- what is shown --------------------------------------------------------------------------------------------
+
+    @property
+    def top(self) -> int:
+        """The first line that is shown."""
+        last = max(0, len(self.lines) - self.size.height)
+        return last if self._top is None else min(self._top, last)
+
+    def paint(self, width: int, height: int) -> list[Strip]:
+        return [self._line(y, width) for y in range(self.top, min(len(self.lines), self.top + height))]
+
+    def _line(self, y: int, width: int) -> Strip:
+        line, selection = self.lines[y], self.text_selection
+        strip = Strip([Segment(line)])
+        if selection is not None and (span := selection.get_span(y)) is not None:
+            start, end = span[0], len(line) if span[1] == -1 else span[1]
+            style = self.screen.get_component_rich_style("screen--selection")
+            strip = Strip([Segment(line[:start]), Segment(line[start:end], style), Segment(line[end:])])
+        return strip.crop(self._left, self._left + width)
+
+    def render_line(self, y: int) -> Strip:
+        return super().render_line(y).apply_offsets(self._left, self.top + y)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        return selection.extract("\n".join(self.lines)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self._repaint()
+
+    # -- looking around -------------------------------------------------------------------------------------------
+
+    def action_move(self, lines: int) -> None:
+        """Up to what was before, down to what is newer; from the last line on the end is followed again."""
+        top = max(0, self.top + lines)
+        self._top = top if top + self.size.height < len(self.lines) else None
+        self._look()
+
+    def action_page(self, pages: int) -> None:
+        """A pane's height up or down."""
+        self.action_move(pages * max(1, self.size.height - 1))
+
+    def action_begin(self) -> None:
+        """To the first line that is kept."""
+        self.action_move(-LINES_KEPT)
+
+    def action_end(self) -> None:
+        """To the end, and follow it."""
+        self.action_move(LINES_KEPT)
+
+    def action_shift(self, columns: int) -> None:
+        """To the right, where a line is longer than the pane, and back."""
+        longest = max(map(len, self.lines), default=0)
+        self._left = max(0, min(self._left + columns, longest - self.size.width))
+        self._look()
+
+    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.action_move(-_WHEEL_LINES)
+
+    def _on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.action_move(_WHEEL_LINES)
+
+    def _look(self) -> None:
+        """The user does not wait for the next move of the log."""
+        self.border_subtitle = "" if self._top is None else f"from line {self._top + 1} on; End follows"
+        self._repaint()
 
 
 def clean_line(line: bytes) -> str:

@@ -50,8 +50,7 @@ class Quiet(Widget):
         width, base = self.size.width, self.rich_style
         if y >= len(self._lines):
             return Strip.blank(width, base)
-        # Neighbours of one style become one: a change of style costs more bytes than most of our words.
-        return self._lines[y].apply_style(base).adjust_cell_length(width, base).simplify()
+        return _joined(self._lines[y].apply_style(base).adjust_cell_length(width, base))
 
     def notify_style_update(self) -> None:
         self._lines = None
@@ -139,6 +138,24 @@ class Pace:
 def strip_of(pieces: Sequence[Piece]) -> Strip:
     """One line from pieces of text, each with its style."""
     return Strip([Segment(text, style) for text, style in pieces if text])
+
+
+def _joined(line: Strip) -> Strip:
+    """The same to look at in fewer pieces: a change of style costs more bytes than most of our words.
+
+    Neighbours of one style become one, and spaces go with what is before them where the ground is the same.
+    """
+    pieces: list[Segment] = []
+    for piece in line:
+        before = pieces[-1].style if pieces else None
+        looks_alike = before and piece.style and piece.text.isspace() and _ground(before) == _ground(piece.style)
+        pieces.append(Segment(piece.text, before) if looks_alike else piece)
+    return Strip(pieces, line.cell_length).simplify()
+
+
+def _ground(style: Style) -> tuple[object, ...]:
+    """What is seen of a style where there is no character."""
+    return style.bgcolor, style.reverse and style.color, style.underline, style.strike, style.link
 
 
 def _last_difference(old: Strip, new: Strip) -> int:

@@ -11,6 +11,7 @@ from textual.widget import Widget
 from screens.widgets.figures import clock, short
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
+from screens.widgets.quiet import Pace
 
 if TYPE_CHECKING:
     from workbench.engine.protocol import Progress
@@ -23,6 +24,12 @@ class RunBar(Widget):
     """How far the live run has come. A click opens the Train tab."""
 
     text: reactive[Content] = reactive(Content(""))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._newest = Content("")
+        # The whole line goes over the wire each time, and a fast run has another step at each look.
+        self._paced = Pace(self, self._take_newest, times_a_second=1)
 
     def show(self, summary: RunSummary, progress: Progress | None) -> None:
         """Take the figures from the journal, and from the engine while it has none yet.
@@ -43,7 +50,7 @@ class RunBar(Widget):
         else:
             facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
         width = _BAR_WIDTH if self.app.size.width >= 100 else _NARROW_BAR_WIDTH
-        self.text = Content.assemble(
+        self._newest = Content.assemble(
             ("run ", "$muted"),
             (plain(summary.id), "bold"),
             (f" {GLYPHS.left}", "$muted"),
@@ -51,6 +58,10 @@ class RunBar(Widget):
             (f"{GLYPHS.right} ", "$muted"),
             (plain(separator.join(facts)), ""),
         )
+        self._paced.ask()
+
+    def _take_newest(self) -> None:
+        self.text = self._newest
 
     def render(self) -> Content:
         return self.text
