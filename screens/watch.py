@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 STATUS_SECONDS = 1.0
 JOURNAL_SECONDS = 0.5
 SAMPLE_SECONDS = 1.0
+JOURNAL_BITE = 1 << 18
+"""Bytes of a journal that are read at a time; keys are heard between two bites of a long one."""
 
 
 class Watch:
@@ -59,14 +61,12 @@ class Watch:
             reader, summary = self._journal, self._session.summary
             if reader is not None and summary is not None:
                 is_over = self._run is None
-                events = await asyncio.to_thread(reader.read)
-                if reader is self._journal:
+                while (events := await asyncio.to_thread(reader.read, JOURNAL_BITE)) and reader is self._journal:
                     for event in events:
                         summary.add(event)
-                    if events:
-                        self._tell(JournalGrew(summary.id, events))
-                    if is_over:
-                        self._journal = None
+                    self._tell(JournalGrew(summary.id, events))
+                if is_over and reader is self._journal:
+                    self._journal = None
             await asyncio.sleep(JOURNAL_SECONDS)
 
     async def hardware(self) -> None:

@@ -1,0 +1,67 @@
+"""What the app reads of a run while it goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from screens import watch
+from screens.messages import JournalGrew
+from screens.session import Session
+from screens.watch import Watch
+from tests.screens.scripted import ScriptedEngine
+from workbench.paths import Home
+from workbench.recipe import Recipe
+
+
+@asynccontextmanager
+async def watching(engine: ScriptedEngine) -> AsyncIterator[tuple[Session, list[JournalGrew]]]:
+    """A watch at work on a scripted engine: its session, and what it tells of the journal."""
+    session = Session(engine.home, engine)
+    told: list[JournalGrew] = []
+    keep = Watch(session, lambda message: told.append(message) if isinstance(message, JournalGrew) else None)
+    tasks = [asyncio.create_task(work) for work in (keep.engine(), keep.journal())]
+    try:
+        yield session, told
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+async def test_a_long_journal_is_read_in_bites_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "JOURNAL_BITE", 4096)
+    engine = ScriptedEngine(Home(tmp_path))
+    run = engine.begin(Recipe(), max_steps=400)
+    for step in range(1, 201):
+        engine.step(step, 1.0)
+    async with watching(engine) as (session, told):
+        await until(lambda: session.summary is not None and session.summary.step == 200)
+        assert len(told) > run.journal.stat().st_size / 4096 / 2
+        assert max(len(message.events) for message in told) < 60
+        assert [event["seq"] for message in told for event in message.events] == list(range(201))
+        engine.step(201, 0.5)
+        await until(lambda: session.summary is not None and session.summary.step == 201)
+
+
+async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "JOURNAL_BITE", 512)
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe(), max_steps=20)
+    engine.step(1, 1.0)
+    async with watching(engine) as (session, told):
+        await until(lambda: session.summary is not None and session.summary.step == 1)
+        for step in range(2, 21):
+            engine.step(step, 1.0)
+        engine.finish()
+        await until(lambda: session.summary is not None and session.summary.state == "finished")
+        assert told[-1].events[-1]["event"] == "run_ended"
