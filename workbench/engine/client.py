@@ -19,6 +19,7 @@ from workbench.engine.protocol import (
     ReplyRequest,
 )
 from workbench.errors import WorkbenchError
+from workbench.launch import Launch
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_from_json
 from workbench.paths import Home
@@ -49,13 +50,15 @@ class EngineClient:
     async def status(self) -> EngineStatus:
         return EngineStatus.model_validate(await self._call("GET", "/status", timeout=_PROMPT))
 
-    async def train(self, recipe: Recipe) -> str:
+    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str:
         """Start a run; returns its id. Paths in the recipe are this process's, and are sent as absolute ones."""
-        return str((await self._call("POST", "/train", {"recipe": anchored(recipe).as_dict()}))["run"])
+        body = {"recipe": anchored(recipe).as_dict(), "launch": _launch(launch)}
+        return str((await self._call("POST", "/train", body))["run"])
 
-    async def resume(self, run: str) -> tuple[str, int]:
+    async def resume(self, run: str, launch: Launch | None = None) -> tuple[str, int]:
         """Let an interrupted or stopped run go on; returns its id and the number of its journal's last event so far."""
-        answer = await self._call("POST", "/resume", {"run": _here(run) if "/" in run else run})
+        body = {"run": _here(run) if "/" in run else run, "launch": _launch(launch)}
+        answer = await self._call("POST", "/resume", body)
         return str(answer["run"]), int(answer["seq"])
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
@@ -147,6 +150,12 @@ def anchored(recipe: Recipe) -> Recipe:
     if recipe.output.dir:
         changes["output.dir"] = str(Path(recipe.output.dir).expanduser().absolute())
     return edit(recipe, changes)
+
+
+def _launch(launch: Launch | None) -> dict[str, Any] | None:
+    if launch is None:
+        return None
+    return {**launch.model_dump(), "config_file": _here(launch.config_file)}
 
 
 def _here(name: str) -> str:

@@ -11,6 +11,7 @@ from workbench.data.templates import Template
 from workbench.diagnose import diagnose
 from workbench.engine.base import LoadedBase
 from workbench.engine.control import Command, Controls, Errand
+from workbench.engine.launched import LaunchedTraining
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
@@ -24,6 +25,7 @@ from workbench.engine.protocol import (
 )
 from workbench.engine.training import TrainingThread
 from workbench.errors import WorkbenchError
+from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
@@ -39,7 +41,7 @@ class _Work:
     state: EngineState
     progress: Progress | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
-    training: TrainingThread | None = None
+    training: TrainingThread | LaunchedTraining | None = None
     # One for each reply of a run that stands still.
     replies: set[threading.Event] = field(default_factory=set)
 
@@ -119,16 +121,18 @@ class Engine:
 
         self._device = self._device or device_facts()
 
-    def train(self, recipe: Recipe) -> RunFolder:
-        """Make a run folder and start training in the background.
+    def train(self, recipe: Recipe, launch: Launch | None = None) -> RunFolder:
+        """Make a run folder and start training in the background, in this process or as ``launch`` says.
 
         Raises:
-            WorkbenchError: the engine is busy, or the folder cannot be made.
+            WorkbenchError: the engine is busy, the folder cannot be made, or the launch is impossible.
         """
-        return self._train(lambda: create_run(self.home, recipe), recipe, resume=False)
+        return self._train(lambda: create_run(self.home, recipe), recipe, launch, resume=False)
 
-    def resume(self, name: str) -> tuple[RunFolder, int]:
+    def resume(self, name: str, launch: Launch | None = None) -> tuple[RunFolder, int]:
         """Let a run go on from its newest whole checkpoint; from its start where it has none.
+
+        It goes on as it was started, unless ``launch`` says otherwise.
 
         Returns:
             The run, and the number of its journal's last event so far.
@@ -148,25 +152,35 @@ class Engine:
                 kind="nothing_to_resume",
             )
         last = read_history(run.journal, 0).last_seq
-        return self._train(lambda: run, recipe, resume=True), last
+        return self._train(lambda: run, recipe, launch or Launch.of(run), resume=True), last
 
-    def _train(self, folder: Callable[[], RunFolder], recipe: Recipe, *, resume: bool) -> RunFolder:
+    def _train(
+        self, folder: Callable[[], RunFolder], recipe: Recipe, launch: Launch | None, *, resume: bool
+    ) -> RunFolder:
+        if launch is not None:
+            launch.check()
         work = self._claim("training")
         try:
             run = folder()
-            work.training = TrainingThread(
-                self.home, run, recipe, self._base, finished=self._training_ended, resume=resume
-            )
-            self._base = None
-            if self._output:
-                self._output.switch(run.log)
+            if launch is not None:
+                launch.save(run)
+            if launch is not None and launch.needs_launcher:
+                self._drop_base()
+                work.training = LaunchedTraining(self.home, run, launch, finished=self._training_ended, resume=resume)
+            else:
+                work.training = TrainingThread(
+                    self.home, run, recipe, self._base, finished=self._training_ended, resume=resume
+                )
+                self._base = None
+                if self._output:
+                    self._output.switch(run.log)
             work.training.start()
         except BaseException:
             self._release()
             raise
         return run
 
-    def _training_ended(self, training: TrainingThread) -> None:
+    def _training_ended(self, training: TrainingThread | LaunchedTraining) -> None:
         from workbench.engine.hardware import free_cached_memory
 
         self._base = training.base

@@ -5,8 +5,8 @@
 ``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
 ``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
 ``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          ``{"run": id, prefix or folder}`` → ``{"run": id, "folder": path, "seq": n}``; the run goes on
-                          from its newest whole checkpoint; ``seq`` is the number of its journal's last event so far
+``POST /resume``          :class:`ResumeRequest` → ``{"run": id, "folder": path, "seq": n}``; the run goes on from its
+                          newest whole checkpoint; ``seq`` is the number of its journal's last event so far
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
 ``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
 ``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
@@ -29,6 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Exit code of an engine that finds another one at work on its home.
 ALREADY_RUNNING = 3
+from workbench.launch import Launch
+
 
 EngineState = Literal["idle", "loading", "training", "paused", "replying"]
 ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
@@ -87,7 +89,17 @@ class EngineStatus(_Wire):
 class TrainRequest(_Wire):
     recipe: dict[str, Any]
 
+    """With ``launch``, several processes train, or GPUs that were chosen; without it the engine's own one does."""
 
+
+    launch: Launch | None = None
+
+
+class ResumeRequest(_Wire):
+    """``run``: id, prefix or folder. It goes on as it was started, unless ``launch`` says otherwise."""
+
+    run: str
+    launch: Launch | None = None
 class ControlRequest(_Wire):
     """What to do with the live run between two steps.
 

@@ -35,6 +35,7 @@ from workbench.engine.protocol import (
     FactsRequest,
     Progress,
     ReplyRequest,
+    ResumeRequest,
     TrainRequest,
 )
 from workbench.errors import WorkbenchError
@@ -85,7 +86,7 @@ class Api:
 
     async def _train(self, request: Request) -> Response:
         body = TrainRequest.model_validate(await request.json())
-        run = self.engine.train(parse(body.recipe))
+        run = self.engine.train(parse(body.recipe), body.launch)
         return JSONResponse({"run": run.id, "folder": str(run.path)})
 
     async def _stop(self, request: Request) -> Response:
@@ -99,8 +100,8 @@ class Api:
         return JSONResponse({})
 
     async def _resume(self, request: Request) -> Response:
-        body = await request.json()
-        run, seq = await asyncio.to_thread(self.engine.resume, str(body["run"]))
+        body = ResumeRequest.model_validate(await request.json())
+        run, seq = await asyncio.to_thread(self.engine.resume, body.run, body.launch)
         return JSONResponse({"run": run.id, "folder": str(run.path), "seq": seq})
 
     async def _reply(self, request: Request) -> Response:
