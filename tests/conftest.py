@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,32 +52,48 @@ def _tiny_tokenizer(folder: Path) -> int:
     return len(fast)
 
 
-def make_tiny_llama(folder: Path, *, hidden_size: int = 64, layers: int = 2, seed: int = 0) -> Path:
-    """A random Llama (4 heads of which 2 for keys) in bfloat16, with tokenizer, in ``folder``."""
+def make_tiny_model(folder: Path, model_class: Any, *, seed: int = 0, **settings: Any) -> Path:
+    """A random model of a transformers class (4 heads of which 2 for keys) in bfloat16, with tokenizer, in ``folder``.
+
+    Args:
+        settings: of its configuration, over those of a tiny one.
+    """
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import GenerationConfig
 
     vocabulary = _tiny_tokenizer(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+    hidden_size = settings.pop("hidden_size", 64)
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    tiny = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden_size,
+        "intermediate_size": 2 * hidden_size,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    model = model_class(model_class.config_class(**(tiny | tokens | settings))).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(**tokens)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_llama(folder: Path, *, hidden_size: int = 64, layers: int = 2, seed: int = 0) -> Path:
+    """A random Llama with tied embeddings."""
+    from transformers import LlamaForCausalLM
+
+    return make_tiny_model(
+        folder,
+        LlamaForCausalLM,
+        seed=seed,
         hidden_size=hidden_size,
-        intermediate_size=2 * hidden_size,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
         # Ten times the usual spread: with smaller embeddings no hidden state could make a frozen head sure of a token.
         initializer_range=0.2,
         tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    model.save_pretrained(folder)
-    return folder
 
 
 def write_records(path: Path) -> Path:

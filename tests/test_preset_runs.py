@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import make_tiny_model
 from workbench.engine.training import TrainingThread
 from workbench.estimate import estimate
 from workbench.models.catalog import catalog_entry, catalog_skeleton
@@ -41,30 +42,11 @@ TRAINABLE = {
 
 
 @pytest.fixture(scope="session")
-def tiny_mistral(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Mistral with the tiny Llama's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+    from transformers import MistralForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-mistral"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    MistralForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-mistral", MistralForCausalLM, head_dim=16)
 
 
 @pytest.mark.parametrize("name", preset_names())
