@@ -3,8 +3,8 @@
 The real app runs at 120×40 without a terminal; what a frame would send to one is made all the same. The clock runs from
 the key's arrival until the bytes are made that show the new count of parameters. Each key sets a rank that was not
 priced before. Two rhythms: a key that is held down, and typing, where a key meets whatever the app does in the pauses,
-such as pricing other settings. Two figures a key: the wait, with Textual's next frame (60 a second) in it; and the time
-that the app's own thread worked, which other programs on the machine do not lengthen.
+such as pricing other settings. Two figures a key: the wait, with Textual's next frame (60 a second) in it; and the
+processor time that the app took meanwhile, in all its threads. What the wait is longer is other programs' doing.
 
     python bench/estimate.py [--keys 200] [--json FILE]
 """
@@ -93,10 +93,10 @@ async def _press(app: TimedApp, skeleton: Skeleton, recipe: Recipe) -> tuple[flo
     """Set the rank one higher. What it comes to is known beforehand, by a way round the app's own memory."""
     plan = plan_adapter(skeleton, edit(recipe, {"adapter.r": recipe.adapter.r + 1}).adapter)
     app.painted, app.awaited = asyncio.Event(), f"{plan.trainable_parameters:,}"
-    started, busy = time.perf_counter(), time.thread_time()
+    started, busy = time.perf_counter(), time.process_time()
     app._driver.send_message(events.Key("shift+right", None))  # type: ignore[union-attr]
     await asyncio.wait_for(app.painted.wait(), 5)
-    taken = (time.perf_counter() - started) * 1000, (time.thread_time() - busy) * 1000
+    taken = (time.perf_counter() - started) * 1000, (time.process_time() - busy) * 1000
     app.awaited = ""
     return taken
 
