@@ -19,12 +19,12 @@ def train(home: Home, recipe) -> RunFolder:  # type: ignore[no-untyped-def]
     return run
 
 
-def tiny_recipe(model, data, **sections):  # type: ignore[no-untyped-def]
+def tiny_recipe(model, records, **sections):  # type: ignore[no-untyped-def]
     """Six steps on the tiny Llama, with dropout, so that randomness matters."""
     parts = {
         "model": {"source": str(model)},
         "adapter": {"r": 8, "lora_dropout": 0.1},
-        "data": {"source": str(data), "max_length": 64},
+        "data": {"source": str(records), "max_length": 64},
         "training": {
             "max_steps": 6,
             "per_device_train_batch_size": 2,
@@ -35,7 +35,7 @@ def tiny_recipe(model, data, **sections):  # type: ignore[no-untyped-def]
         },
         "output": {"name": "tiny"},
     }
-    return parse({name: {**parts[name], **sections.get(name, {})} for name in parts})
+    return parse({name: {**parts.get(name, {}), **sections.get(name, {})} for name in {**parts, **sections}})
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,9 @@ def to_axolotl(
         is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
         if value is not None and not is_off and (value != default.get(path) or not theirs.startswith("peft_")):
             values[theirs] = value
+    if not training.save_steps:
+        del values["save_steps"]
+        values["save_strategy"] = "no"
     values |= {
         "chat_template": "jinja" if template else "tokenizer_default",
         **({"chat_template_jinja": template} if template else {}),
@@ -163,10 +166,9 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
     if (checkpointing := foreign.take("gradient_checkpointing")) is not None:
         recipe["training.gradient_checkpointing"] = bool(checkpointing)
     recipe["data.completion_only"] = not foreign.take("train_on_inputs", False)
-    if "test_datasets" in values:
-        recipe["data.eval_fraction"] = 0.0
-        foreign.lacking.append("test_datasets: name them beside the records as <records>.eval.jsonl")
-    elif isinstance(size := values.get("val_set_size"), int | float):
+    if foreign.take("save_strategy") == "no":
+        recipe["training.save_steps"] = 0
+    if isinstance(size := values.get("val_set_size"), int | float):
         recipe["data.eval_fraction"] = float(size)
     if values.get("chat_template") == "jinja" and values.get("chat_template_jinja"):
         recipe["data.template"] = values["chat_template_jinja"]
@@ -176,6 +178,7 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
         if recipe["data.template"] == "auto":
             foreign.lacking.append(f"chat_template: {name!r}; the model's own is used")
     _take_datasets(foreign, folder)
+    foreign.told_if_apart([entry.get("path") for entry in values.get("test_datasets") or () if isinstance(entry, dict)])
     foreign.ignore(_IGNORED)
     return foreign.made(origin)
 

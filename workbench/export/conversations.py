@@ -22,7 +22,10 @@ class RecordFile:
 
 
 def write_conversations(home: Home, data: DataSection, folder: Path) -> list[RecordFile]:
-    """Write all records, those held out apart; the recipe's system prompt goes into those that have none."""
+    """Write all records; the recipe's system prompt goes into those that have none.
+
+    Those held out go into ``….eval.jsonl``, where a source's own held-out part is looked for.
+    """
     counts: Counter[tuple[str, bool]] = Counter()
     files = {}
     try:
@@ -45,7 +48,7 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
 
 
 def _name(kind: str, held_out: bool) -> str:
-    return f"{'held-out' if held_out else 'records'}{'' if kind == 'messages' else '-text'}.jsonl"
+    return f"records{'' if kind == 'messages' else '-text'}{'.eval' if held_out else ''}.jsonl"
 
 
 def _turns(turns: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:

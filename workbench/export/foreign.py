@@ -12,7 +12,7 @@ from workbench.recipe import Recipe
 from workbench.recipe_text import known_paths, parse
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-_LONGEST = 1_000_000
+_LONGEST = 1_000_000  # characters
 
 
 class Foreign:
@@ -43,6 +43,16 @@ class Foreign:
     def ignore(self, keys: Iterable[str]) -> None:
         """Keys that change nothing here."""
         self._seen.update(keys)
+
+    def told_if_apart(self, held_out: Iterable[object]) -> None:
+        """Held-out records are found by their name beside the others; say so where they have another."""
+        sources = [Path(part) for part in str(self.recipe.get("data.source", "")).split(" + ")]
+        own = {f"{path.stem}.eval{path.suffix}" for path in sources}
+        self.lacking += [
+            f"held-out records {name!r}: give them the name of the records with .eval before its ending"
+            for name in map(str, held_out)
+            if Path(name).name not in own
+        ]
 
     def made(self, origin: str) -> tuple[Recipe, list[str]]:
         """The recipe, and what of the other tool's settings has no counterpart.

@@ -62,7 +62,7 @@ _IGNORED = (
     "do_train", "do_eval", "output_dir", "overwrite_output_dir", "overwrite_cache", "preprocessing_num_workers",
     "dataloader_num_workers", "plot_loss", "ddp_timeout", "report_to", "bf16", "fp16", "flash_attn", "run_name",
     "quantization_method", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
-    "eval_dataset", "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
+    "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
 )  # fmt: skip
 
 
@@ -113,6 +113,9 @@ def to_llamafactory(recipe: Recipe, model: str, files: list[RecordFile]) -> tupl
         is_off = path in ("training.max_steps", "training.eval_steps") and value < 1
         if value is not None and not is_off:
             values[theirs] = value
+    if not training.save_steps:
+        del values["save_steps"]
+        values["save_strategy"] = "no"
     values |= {
         "train_on_prompt": not recipe.data.completion_only,
         "disable_gradient_checkpointing": not training.gradient_checkpointing,
@@ -167,8 +170,8 @@ def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tupl
         if name not in known:
             foreign.lacking.append(f"template: {name!r}; the model's own is used")
     recipe["data.eval_fraction"] = float(foreign.take("val_size", 0.0))
-    if values.get("eval_dataset"):
-        foreign.lacking.append("eval_dataset: name it beside the records as <records>.eval.jsonl")
+    if foreign.take("save_strategy") == "no":
+        recipe["training.save_steps"] = 0
     foreign.ignore(_IGNORED)
     return foreign.made(origin)
 
@@ -191,17 +194,18 @@ def _listed(names: str) -> list[str]:
 
 def _take_datasets(foreign: Foreign, folder: Path) -> None:
     """Names stand for entries of ``dataset_info.json``."""
+
+    def files(names: str) -> list[str]:
+        entries = [(name, known.get(name) if isinstance(known, dict) else None) for name in _listed(names)]
+        foreign.lacking += [f"{name!r} is not in dataset_info.json" for name, entry in entries if entry is None]
+        found = [(name, entry) for name, entry in entries if isinstance(entry, dict)]
+        return [str(entry.get("file_name") or entry.get("hf_hub_url") or name) for name, entry in found]
+
     place = Path(place_of(str(foreign.take("dataset_dir", ".")), folder))
     try:
         known = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    sources = []
-    for name in _listed(str(foreign.take("dataset", ""))):
-        entry = known.get(name) if isinstance(known, dict) else None
-        if not isinstance(entry, dict):
-            foreign.lacking.append(f"dataset: {name!r} is not in dataset_info.json")
-            continue
-        sources.append(place_of(str(entry.get("file_name") or entry.get("hf_hub_url") or name), place))
-    if sources:
-        foreign.recipe["data.source"] = " + ".join(sources)
+    if sources := files(str(foreign.take("dataset", ""))):
+        foreign.recipe["data.source"] = " + ".join(place_of(source, place) for source in sources)
+    foreign.told_if_apart(files(str(foreign.take("eval_dataset", ""))))

@@ -29,8 +29,8 @@ _MERGE_BYTES_A_SECOND = 60e6
 _GGUF_BYTES_A_SECOND = 25e6
 _COPY_BYTES_A_SECOND = 150e6
 # 16-bit weights in memory while they are merged and read back, and GGUF's while it is dequantised, as shares of them.
-_MERGE_MEMORY, _GGUF_MEMORY = 1.4, 3.0
-_PYTHON_MEMORY = 700_000_000
+_MERGE_MEMORY, _GGUF_MEMORY = 1.6, 3.0
+_PYTHON_MEMORY = 1_200_000_000
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""The ejected script and notebook: run alone in a fresh process, they end where the run ended."""
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.export.conftest import tiny_recipe, train
+from workbench.export.request import Request
+from workbench.export.run import export_run
+from workbench.recipe_text import edit
+from workbench.runs.journal import JournalWriter, read_events
+
+VARIANTS = {
+    "dropout and nf4": {},
+    "packed, int8": {"quantization": {"method": "int8"}, "data": {"packing": True}},
+    "float32, DoRA, 8-bit optimizer": {
+        "quantization": {"method": "none", "compute_dtype": "float32"},
+        "adapter": {"use_dora": True},
+        "training": {"optim": "adamw_8bit", "gradient_checkpointing": True, "lr_scheduler_type": "linear"},
+    },
+    "epochs, pissa, whole records": {
+        "quantization": {"method": "none"},
+        "adapter": {"init_lora_weights": "pissa", "target_modules": ["q_proj", "v_proj"]},
+        "data": {"completion_only": False},
+        "training": {"max_steps": -1, "num_train_epochs": 1.5, "logging_steps": 2},
+    },
+}
+
+
+def alone(folder: Path, name: str) -> str:
+    """Run a script in a process that knows nothing of this project; returns what it printed."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", name],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def losses_of(run) -> dict[str, float]:
+    return {str(event["step"]): event["loss"] for event in read_events(run.journal) if event["event"] == "step"}
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def exported(home, run, folder, target="script"):
+    return export_run(home, run, Request(target, folder), lambda told: None, bool)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_script_has_the_losses_of_the_run(tiny_home, tiny_llama, records, tmp_path, name):
+    run = train(tiny_home, tiny_recipe(tiny_llama, records, **VARIANTS[name]))
+    result = exported(tiny_home, run, tmp_path / "out")
+    assert result.command == "python train.py"
+    assert result.notices == ()
+    printed = alone(tmp_path / "out", "train.py")
+    losses = losses_of(run)
+    assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses
+    last = losses[max(losses, key=int)]
+    assert f"Last loss {last}; the run's was {last}." in printed
+    made, own = tmp_path / "out" / "adapter", run.adapter
+    assert digest(made / "adapter_model.safetensors") == digest(own / "adapter_model.safetensors")
+
+
+def test_the_script_knows_nothing_of_this_project(tiny_home, tiny_run, tmp_path):
+    exported(tiny_home, tiny_run, tmp_path / "out")
+    tree = ast.parse((tmp_path / "out" / "train.py").read_text())
+    modules = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert modules == {"json", "pathlib", "torch", "datasets", "peft", "transformers", "trl"}
+
+
+def test_the_notebook_trains_the_same(tiny_home, tiny_run, tmp_path):
+    exported(tiny_home, tiny_run, tmp_path / "out", "notebook")
+    notebook = json.loads((tmp_path / "out" / "train.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    (tmp_path / "out" / "cells.py").write_text("\n".join(code))
+    alone(tmp_path / "out", "cells.py")
+    assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses_of(tiny_run)
+
+
+def test_a_run_that_ended_early_ends_early_again(tiny_home, tiny_llama, records, tmp_path):
+    recipe = tiny_recipe(
+        tiny_llama, records,
+        training={
+            "max_steps": 12, "eval_steps": 1, "early_stopping_patience": 1, "early_stopping_min_delta": 3.0,
+            "keep": "best",
+        },
+    )  # fmt: skip
+    run = train(tiny_home, recipe)
+    (end,) = [event for event in read_events(run.journal) if event["event"] == "run_ended"]
+    assert end["reason"] == "early_stopping"
+    assert end["kept_step"] < end["step"] < 12
+    exported(tiny_home, run, tmp_path / "out")
+    alone(tmp_path / "out", "train.py")
+    assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses_of(run)
+    kept = tmp_path / "out" / "adapter" / "adapter_model.safetensors"
+    assert digest(kept) == digest(run.adapter / "adapter_model.safetensors")
+
+
+def test_what_the_script_cannot_do_again_is_told(tiny_home, tiny_llama, records, tmp_path):
+    own = tmp_path / "records.jsonl"
+    own.write_bytes(Path(records).read_bytes())
+    run = train(tiny_home, tiny_recipe(tiny_llama, own, output={"name": "changed"}))
+    with JournalWriter(run.journal) as journal:
+        journal.write("control", action="learning_rate", step=2, value=1e-4)
+    with own.open("a") as file:
+        file.write('{"instruction": "One more?", "response": "Aye."}\n')
+    result = exported(tiny_home, run, tmp_path / "out")
+    told = " ".join(result.notices)
+    assert "The records have changed since the run: 19 with" in told
+    assert "learning rate set to 0.0001 by hand after step 2" in told
+
+
+def test_values_from_outside_stay_values(tiny_home, tiny_run, tmp_path):
+    """A name that is Python, or ends a string, is text in the script."""
+    nasty = 'x"""\nimport os; os.system("touch never")\n"""'
+    folder = tmp_path / "runs" / 'a"""b\nimport sys'
+    import shutil
+
+    from workbench.recipe_text import read, to_yaml
+    from workbench.runs.folder import RunFolder
+
+    shutil.copytree(tiny_run.path, folder)
+    recipe = edit(read(folder / "recipe.yaml"), {"adapter.modules_to_save": [nasty]})
+    (folder / "recipe.yaml").write_text(to_yaml(recipe))
+    exported(tiny_home, RunFolder(folder), tmp_path / "out")
+    tree = ast.parse((tmp_path / "out" / "train.py").read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert names == {"json", "torch"}
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert nasty in strings
