@@ -63,6 +63,30 @@ class HostSample:
     process_bytes: int | None = None
 
 
+def gpus_now() -> list[GpuSample]:
+    """Every visible GPU, read once. Takes up to a second."""
+    sampler = GpuSampler()
+    try:
+        return sampler.sample()
+    finally:
+        sampler.close()
+
+
+def occupants(gpu: GpuSample) -> tuple[GpuProcess, ...]:
+    """Who computes on a GPU besides this home's engine and its runs, those with the most memory first."""
+    others = (process for process in gpu.processes if not _is_ours(process.pid))
+    return tuple(sorted(others, key=lambda process: process.bytes or 0, reverse=True))
+
+
+def _is_ours(pid: int) -> bool:
+    """A process of the workbench that belongs to this user: it makes room for a run by itself."""
+    try:
+        process = psutil.Process(pid)
+        return process.uids().real == os.getuid() and "workbench.engine.server" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 class GpuSampler:
     """Reads the GPUs that CUDA may use here, in the order of ``CUDA_VISIBLE_DEVICES`` where that is set.
 

@@ -129,8 +129,8 @@ def accelerate_config(launch: Launch, recipe: Recipe, machines: int = 1) -> dict
         "mixed_precision": "no",
         "num_machines": machines,
         "num_processes": launch.processes * machines,
-        "rdzv_backend": "c10d" if machines > 1 else "static",
-        "same_network": machines == 1,
+        "rdzv_backend": "static",
+        "same_network": True,
         "use_cpu": False,
     }
     if launch.sharded:
@@ -185,9 +185,9 @@ def launch_command(
     return [*command, *(["--resume"] if resume else []), str(run.path)]
 
 
-def launch_environment(*, on_cpu: bool) -> dict[str, str]:
+def launch_environment() -> dict[str, str]:
     """The variables of those processes: GPUs numbered as nvidia-smi does, nothing imported from the present folder."""
-    environment = {
+    return {
         **os.environ,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -195,4 +195,3 @@ def launch_environment(*, on_cpu: bool) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return environment | ({"ACCELERATE_USE_CPU": "true"} if on_cpu else {})

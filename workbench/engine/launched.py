@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,6 @@ from workbench.engine.link import Peer
 from workbench.engine.process import last_lines
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.gpu import GpuSampler
 from workbench.launch import Launch, launch_command, launch_environment, write_config
 from workbench.paths import Home, private_folder
 from workbench.runs.folder import RunFolder
@@ -84,7 +83,7 @@ class LaunchedTraining(threading.Thread):
     def run(self) -> None:
         try:
             with self._listen() as listener:
-                self._start(listener)
+                self._start()
                 self._follow(listener)
         except Exception as error:
             traceback.print_exc()
@@ -106,7 +105,7 @@ class LaunchedTraining(threading.Thread):
         return self.home.socket.with_name("ranks.sock")
 
     @contextlib.contextmanager
-    def _listen(self):  # type: ignore[no-untyped-def]
+    def _listen(self) -> Iterator[socket.socket]:
         """A socket of mode 0600 in a folder of mode 0700."""
         path = self._socket
         private_folder(path.parent)
@@ -121,14 +120,11 @@ class LaunchedTraining(threading.Thread):
             listener.close()
             path.unlink(missing_ok=True)
 
-    def _start(self, listener: socket.socket) -> None:
+    def _start(self) -> None:
         config = write_config(self.launch, self.run_folder.recipe(), self.run_folder.path)
         command = launch_command(
             self.launch, config, self.home, self.run_folder, engine=self._socket, resume=self._resume
         )
-        sampler = GpuSampler()
-        on_cpu = not sampler.sample()
-        sampler.close()
         with self.run_folder.log.open("ab") as log:
             self._launcher = subprocess.Popen(
                 command,
@@ -136,7 +132,7 @@ class LaunchedTraining(threading.Thread):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=launch_environment(on_cpu=on_cpu),
+                env=launch_environment(),
             )
 
     def _follow(self, listener: socket.socket) -> None:

@@ -1,0 +1,134 @@
+"""What ``loraworkbench train`` takes for several GPUs and several machines."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cluster import write_cluster_files
+from workbench.commands.common import console, print_json
+from workbench.engine.client import anchored
+from workbench.errors import WorkbenchError
+from workbench.gpu import gpus_now
+from workbench.launch import Launch
+from workbench.paths import Home
+from workbench.recipe import Recipe
+
+_PANEL = "Several GPUs, several machines"
+
+LauncherOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="accelerate",
+        help="Train in several processes that accelerate launches; the other options here imply it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-processes",
+        min=1,
+        help="Processes in all, one for each GPU. The effective batch grows with them.",
+        rich_help_panel=_PANEL,
+    ),
+]
+GpusOption = Annotated[
+    str | None,
+    typer.Option(metavar="0,1", help="The GPUs to use, as nvidia-smi numbers them.", rich_help_panel=_PANEL),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-file",
+        help="A configuration of accelerate, such as one with DeepSpeed, in the place of ours.",
+        rich_help_panel=_PANEL,
+    ),
+]
+MachinesOption = Annotated[
+    int | None,
+    typer.Option("--num-machines", min=2, help="Machines in all; needs --write.", rich_help_panel=_PANEL),
+]
+WriteOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--write",
+        metavar="DIR",
+        help="Start nothing: write configuration, per-machine command and Slurm script into a new folder that all "
+        "machines see.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def launch_of(
+    launcher: str | None, processes: int | None, gpus: str | None, config: Path | None, machines: int | None
+) -> Launch | None:
+    """The launch these options ask for, of one machine; None where none of them is given.
+
+    Raises:
+        WorkbenchError: they cannot be, or contradict each other.
+    """
+    if launcher not in (None, "accelerate"):
+        raise _refused(f"There is no launcher {launcher}.", "The one there is: --launcher accelerate.")
+    if (launcher, processes, gpus, config, machines) == (None,) * 5:
+        return None
+    devices = _devices(gpus)
+    share = processes
+    if processes is not None and machines is not None:
+        if processes % machines:
+            raise _refused(
+                f"{processes} processes cannot be shared out among {machines} machines.",
+                "--num-processes counts those of all machines; give a multiple of --num-machines.",
+            )
+        share = processes // machines
+    if share is None:
+        share = len(devices) or len(gpus_now())
+    if not share:
+        raise _refused("This machine has no GPU that says how many processes to start.", "Add --num-processes N.")
+    launch = Launch(processes=share, devices=devices, config_file=str(config.absolute()) if config else "")
+    launch.check()
+    return launch
+
+
+def write_for_cluster(
+    home: Home, recipe: Recipe, launch: Launch | None, machines: int | None, folder: Path, *, as_json: bool
+) -> None:
+    """Write the files of a run on several machines, and say what to do with them.
+
+    Raises:
+        WorkbenchError: options are missing, or the folder is not a new one.
+    """
+    if launch is None or machines is None:
+        raise _refused(
+            "--write is for a run on several machines.", "Add --num-machines M and --num-processes N (of all machines)."
+        )
+    files = write_cluster_files(home, folder.absolute(), anchored(recipe), launch, machines)
+    if as_json:
+        print_json({"folder": str(folder.absolute()), **{name: str(path) for name, path in vars(files).items()}})
+        return
+    for line in (
+        f"Nothing was started. {folder} holds the run; every machine has to see it, and its model and data, there.",
+        f"With Slurm:     sbatch {files.slurm}",
+        f"Without:        {files.node} NUMBER ADDRESS   on each machine (NUMBER from 0, ADDRESS of machine 0)",
+        f"Watch it:       loraworkbench attach {folder.absolute()}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _devices(gpus: str | None) -> tuple[int, ...]:
+    if gpus is None:
+        return ()
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", gpus):
+        raise _refused("--gpus takes numbers with commas between.", "For instance --gpus 0,1; nvidia-smi lists them.")
+    devices = tuple(map(int, gpus.split(",")))
+    there = {gpu.index for gpu in gpus_now()}
+    if missing := [device for device in devices if device not in there]:
+        have = ", ".join(map(str, sorted(there))) or "none"
+        raise _refused(f"There is no GPU {missing[0]} here.", f"This machine has: {have}.")
+    return devices
+
+
+def _refused(message: str, cure: str) -> WorkbenchError:
+    return WorkbenchError(message, cure, kind="launch")
