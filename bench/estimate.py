@@ -7,12 +7,15 @@ such as pricing other settings. Two figures a key: the wait, with Textual's next
 processor time that the app took meanwhile, in all its threads. What the wait is longer is other programs' doing.
 
     python bench/estimate.py [--keys 200] [--json FILE]
+
+``docs/measurements/estimate.json`` holds a run on an idle machine with two cores.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import platform
 import random
 import re
 import statistics
@@ -20,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +126,15 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result: dict[str, Any] = {"keys": options.keys, "load_before": _load(), "models": {}}
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "textual": metadata.version("textual"),
+        "keys": options.keys,
+        "load_before": _load(),
+        "models": {},
+    }
     print(f"{options.keys} keys each, load {result['load_before']}")
     for model in MODELS:
         for name in ("held", "typed"):
@@ -131,6 +144,7 @@ def main() -> None:
             for what, figures in told.items():
                 cells = "   ".join(f"{label.removesuffix('_ms')} {value:5.1f}" for label, value in figures.items())
                 print(f"{model:28} {name:6} {what:8} {cells} ms")
+    result["load_after"] = _load()
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ then 15–60 ms a model, whatever its size.
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ def meta_model(config: dict[str, Any]) -> Any:
     Raises:
         WorkbenchError: as :func:`build_skeleton`.
     """
+    # On some processors bitsandbytes warns, when peft imports it, of a kernel that it could not download. Nobody asked.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
