@@ -15,14 +15,12 @@ from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.recipe import Recipe
 
-_PANEL = "Several GPUs, several machines"
 
 LauncherOption = Annotated[
     str | None,
     typer.Option(
         metavar="accelerate",
         help="Train in several processes that accelerate launches; the other options here imply it.",
-        rich_help_panel=_PANEL,
     ),
 ]
 ProcessesOption = Annotated[
@@ -31,25 +29,17 @@ ProcessesOption = Annotated[
         "--num-processes",
         min=1,
         help="Processes in all, one for each GPU. The effective batch grows with them.",
-        rich_help_panel=_PANEL,
     ),
 ]
-GpusOption = Annotated[
-    str | None,
-    typer.Option(metavar="0,1", help="The GPUs to use, as nvidia-smi numbers them.", rich_help_panel=_PANEL),
-]
+GpusOption = Annotated[str | None,]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config-file",
         help="A configuration of accelerate, such as one with DeepSpeed, in the place of ours.",
-        rich_help_panel=_PANEL,
     ),
 ]
-MachinesOption = Annotated[
-    int | None,
-    typer.Option("--num-machines", min=2, help="Machines in all; needs --write.", rich_help_panel=_PANEL),
-]
+MachinesOption = Annotated[int | None,]
 WriteOption = Annotated[
     Path | None,
     typer.Option(
@@ -57,7 +47,6 @@ WriteOption = Annotated[
         metavar="DIR",
         help="Start nothing: write configuration, per-machine command and Slurm script into a new folder that all "
         "machines see.",
-        rich_help_panel=_PANEL,
     ),
 ]
 

@@ -22,11 +22,22 @@ from workbench.commands.common import (
     run_async,
 )
 from workbench.commands.follow import Form, follow, form_of
+from workbench.commands.launcher import (
+    ConfigOption,
+    GpusOption,
+    LauncherOption,
+    MachinesOption,
+    ProcessesOption,
+    WriteOption,
+    launch_of,
+    write_for_cluster,
+)
 from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.engine.client import EngineClient
 from workbench.engine.process import engine_pid, ensure_engine
 from workbench.errors import WorkbenchError
 from workbench.hard_stop import kill_engine, what_is_kept
+from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, RunSummary, find_run
@@ -57,6 +68,12 @@ def train(
             "--force", help="Start even where the prediction does not fit the free memory, or many replies are cut off."
         ),
     ] = False,
+    launcher: LauncherOption = None,
+    num_processes: ProcessesOption = None,
+    gpus: GpusOption = None,
+    config_file: ConfigOption = None,
+    num_machines: MachinesOption = None,
+    write: WriteOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, or let a run go on. The engine goes on when this command or the line ends.
@@ -78,6 +95,16 @@ def train(
         )
     chosen = None if recipe is None else recipe_from(home, recipe, assignments)
     form = form_of(as_json=as_json, watch=watch)
+    launch = launch_of(launcher, num_processes, gpus, config_file, num_machines)
+    if write is not None and chosen is not None:
+        write_for_cluster(home, chosen, launch, num_machines, write, as_json=as_json)
+        return
+    if write is not None or num_machines is not None:
+        raise WorkbenchError(
+            "A run on several machines is not started from here.",
+            "Give a recipe, and --write DIR: it writes what the machines need.",
+            kind="launch",
+        )
 
     async def work() -> None:
         await ensure_engine(home)
@@ -86,7 +113,7 @@ def train(
             if chosen is not None and not force:
                 await _refuse_what_does_not_fit(home, client, chosen)
                 await ask_about_lost_replies(client, chosen)
-            run, seq = await _begin(home, client, chosen, resume)
+            run, seq = await _begin(home, client, chosen, resume, launch)
             if detach:
                 _tell_detached(run, seq, as_json=as_json)
                 return
@@ -108,17 +135,19 @@ async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tupl
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        run, seq = await _begin(home, client, recipe, None)
+        run, seq = await _begin(home, client, recipe, None, None)
         return run, await _watch(home, client, run, form_of(as_json=as_json, watch=False), after=seq)
     finally:
         await client.close()
 
 
-async def _begin(home: Home, client: EngineClient, recipe: Recipe | None, resume: str | None) -> tuple[RunFolder, int]:
+async def _begin(
+    home: Home, client: EngineClient, recipe: Recipe | None, resume: str | None, launch: Launch | None
+) -> tuple[RunFolder, int]:
     """The run that was started or goes on, and the number of its journal's last event before that."""
     if recipe is not None:
-        return find_run(home, await client.train(recipe)), -1
-    run, seq = await client.resume(str(resume))
+        return find_run(home, await client.train(recipe, launch)), -1
+    run, seq = await client.resume(str(resume), launch)
     return find_run(home, run), seq
 
 
