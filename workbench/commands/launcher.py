@@ -15,12 +15,11 @@ from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.recipe import Recipe
 
-
 LauncherOption = Annotated[
     str | None,
     typer.Option(
         metavar="accelerate",
-        help="Train in several processes that accelerate launches; the other options here imply it.",
+        help="Train in several processes that accelerate launches; the other options for several GPUs imply it.",
     ),
 ]
 ProcessesOption = Annotated[
@@ -31,15 +30,17 @@ ProcessesOption = Annotated[
         help="Processes in all, one for each GPU. The effective batch grows with them.",
     ),
 ]
-GpusOption = Annotated[str | None,]
+GpusOption = Annotated[
+    str | None,
+    typer.Option(metavar="0,1", help="The GPUs to use, as nvidia-smi numbers them."),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config-file",
-        help="A configuration of accelerate, such as one with DeepSpeed, in the place of ours.",
+        "--config-file", help="A configuration of accelerate, such as one with DeepSpeed, in the place of ours."
     ),
 ]
-MachinesOption = Annotated[int | None,]
+MachinesOption = Annotated[int | None, typer.Option("--num-machines", min=2, help="Machines in all; needs --write.")]
 WriteOption = Annotated[
     Path | None,
     typer.Option(
