@@ -1,6 +1,7 @@
 """Known failures: each raised for real where this machine can raise it, else with the text of the library's source."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from workbench.diagnose import diagnose, diagnose_exit, diagnose_text
+from workbench.diagnose import diagnose, diagnose_exit, diagnose_text, explain_death
 from workbench.errors import WorkbenchError
+from workbench.known_failures import KNOWN
+from workbench.oom import oom_kills
 
 
 def _raised(action: Callable[[], object]) -> BaseException:
@@ -183,7 +186,201 @@ def no_name(_: Path) -> object:
     return socket.getaddrinfo("no-such-host.invalid", 443)
 
 
+def model_dispatched_to_the_host(_: Path) -> object:
+    # transformers/quantizers/quantizer_bnb_4bit.py
+    raise ValueError(
+        "Some modules are dispatched on the CPU or the disk. Make sure you have enough GPU RAM to fit the "
+        "quantized model. If you want to dispatch the model on the CPU or the disk while keeping these modules "
+        "in 32-bit, you need to set `llm_int8_enable_fp32_cpu_offload=True` and pass a custom `device_map`"
+    )
+
+
+def vram_gone_in_cublas(_: Path) -> object:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def driver_and_library_apart(_: Path) -> object:
+    raise RuntimeError("Failed to initialize NVML: Driver/library version mismatch")
+
+
+def gpu_held_by_another(_: Path) -> object:
+    raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+
+
+def gpu_with_broken_memory(_: Path) -> object:
+    raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+def gpu_taken_away_from_bitsandbytes(_: Path) -> object:
+    """What transformers says where no device of the machine is one of bitsandbytes's."""
+    import bitsandbytes
+    from transformers.integrations.bitsandbytes import validate_bnb_backend_availability
+
+    before = bitsandbytes.supported_torch_devices
+    try:
+        bitsandbytes.supported_torch_devices = {"xpu"}
+        return validate_bnb_backend_availability(raise_exception=True)
+    finally:
+        bitsandbytes.supported_torch_devices = before
+
+
+def processes_apart(_: Path) -> object:
+    raise RuntimeError(
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]"
+    )
+
+
+def port_in_use(_: Path) -> object:
+    from torch.distributed import TCPStore
+
+    first = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    return TCPStore("127.0.0.1", first.port, is_master=True, wait_for_workers=False)
+
+
+def messages_that_the_template_refuses(folder: Path) -> object:
+    """As Gemma's template refuses a system prompt."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    return tokenizer.apply_chat_template([{"role": "system", "content": "Be brief."}])
+
+
+def no_tokenizer(folder: Path) -> object:
+    from transformers import AutoTokenizer
+
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def no_safetensors(folder: Path) -> object:
+    from transformers import AutoModelForCausalLM
+
+    (folder / "model.safetensors").unlink()
+    return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+
+
+def damaged_config(folder: Path) -> object:
+    from transformers import AutoConfig
+
+    (folder / "config.json").write_text('{"model_type": "lla')
+    return AutoConfig.from_pretrained(folder)
+
+
+def damaged_index(_: Path) -> object:
+    raise OSError("Unable to load weights from checkpoint: Error while deserializing header: invalid JSON in header")
+
+
+def a_norm_as_target(folder: Path) -> object:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(target_modules=["norm"]))
+
+
+def token_outside_the_vocabulary(folder: Path) -> object:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)(input_ids=torch.tensor([[100_000]]))
+
+
+def two_dtypes(_: Path) -> object:
+    import torch
+
+    return torch.ones(2, 2) @ torch.ones(2, 2, dtype=torch.bfloat16)
+
+
+def nothing_takes_a_gradient(folder: Path) -> object:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).requires_grad_(False)
+    ids = torch.tensor([[1, 2, 3]])
+    return model(input_ids=ids, labels=ids).loss.backward()
+
+
+def gated(_: Path) -> object:
+    # transformers/utils/hub.py
+    raise OSError(
+        "You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/a/b."
+    )
+
+
+def gated_in_the_hubs_words(_: Path) -> object:
+    import httpx2
+    from huggingface_hub.errors import GatedRepoError
+
+    request = httpx2.Request("GET", "https://hub/api/models/a/b")
+    raise GatedRepoError("Access to model a/b is restricted.", response=httpx2.Response(403, request=request))
+
+
+def no_such_model(_: Path) -> object:
+    # transformers/utils/hub.py
+    raise OSError(
+        "a/b is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"
+    )
+
+
+def not_in_the_cache(_: Path) -> object:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained("nobody/no-such-model", local_files_only=True)
+
+
+def certificate_of_a_proxy(_: Path) -> object:
+    import ssl
+
+    raise ssl.SSLCertVerificationError(
+        1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in certificate chain"
+    )
+
+
+def shared_library_missing(_: Path) -> object:
+    import ctypes
+
+    return ctypes.CDLL("libcudart-of-next-year.so.99")
+
+
+def package_missing(_: Path) -> object:
+    import importlib
+
+    return importlib.import_module("package_of_next_year")
+
+
+def packages_that_do_not_fit(_: Path) -> object:
+    from peft import LoraConfigOfNextYear  # type: ignore[attr-defined]
+
+    return LoraConfigOfNextYear
+
+
 CASES = [
+    (vram_gone_in_cublas, "out_of_vram", "GPU"),
+    (model_dispatched_to_the_host, "out_of_vram", "does not fit"),
+    (driver_and_library_apart, "driver_mismatch", "versions"),
+    (gpu_held_by_another, "gpu_busy", "Another process"),
+    (gpu_with_broken_memory, "gpu_fault", "hardware"),
+    (gpu_taken_away_from_bitsandbytes, "bitsandbytes", "finds no GPU"),
+    (processes_apart, "gpus_apart", "lost each other"),
+    (port_in_use, "port_busy", "port"),
+    (messages_that_the_template_refuses, "template", "template"),
+    (no_tokenizer, "no_tokenizer", "tokenizer"),
+    (no_safetensors, "no_safetensors", "safetensors"),
+    (damaged_config, "model_damaged", "config.json"),
+    (damaged_index, "model_damaged", "weight file"),
+    (a_norm_as_target, "target_modules", "LoRA"),
+    (token_outside_the_vocabulary, "token_range", "vocabulary"),
+    (two_dtypes, "dtype", "number formats"),
+    (nothing_takes_a_gradient, "nothing_to_train", "gradient"),
+    (gated, "gated", "licence"),
+    (gated_in_the_hubs_words, "gated", "licence"),
+    (no_such_model, "model_not_found", "private"),
+    (not_in_the_cache, "unreachable", "reached"),
+    (certificate_of_a_proxy, "certificate", "certificate"),
+    (shared_library_missing, "library_mismatch", "library"),
+    (package_missing, "import", "package_of_next_year"),
+    (packages_that_do_not_fit, "import", "LoraConfigOfNextYear"),
     (out_of_vram, "out_of_vram", "2.50 GiB"),
     (out_of_host_memory, "out_of_memory", "4000000000000000 bytes"),
     (out_of_python_memory, "out_of_memory", "memory"),
@@ -213,8 +410,6 @@ CASES = [
 
 @pytest.fixture
 def copy_of_tiny(tiny_llama: Path, tmp_path: Path) -> Path:
-    import shutil
-
     shutil.copytree(tiny_llama, tmp_path / "tiny")
     return tmp_path / "tiny"
 
@@ -227,9 +422,22 @@ def test_known_failures(cause: Callable[[Path], object], kind: str, word: str, c
     assert word in known.message
     assert known.message.endswith(".")
     assert known.cure.endswith(".")
-    # The same from the words alone, as a log keeps them; a number of the system is lost there.
-    if not isinstance(error, OSError):
-        assert diagnose_text(type(error).__name__, str(error)).kind == kind
+    # The same from the words alone, as a log keeps them.
+    assert diagnose_text(type(error).__name__, str(error)).kind == kind
+
+
+def test_every_row_of_the_table_is_proved_by_a_failure(copy_of_tiny: Path, tmp_path: Path) -> None:
+    proved = set()
+    for number, (cause, _, _) in enumerate(CASES):
+        folder = tmp_path / str(number)
+        shutil.copytree(copy_of_tiny, folder)
+        error: BaseException | None = _raised(lambda cause=cause, folder=folder: cause(folder))
+        while error is not None:
+            names = {base.__name__ for base in type(error).__mro__}
+            if row := next((row for row in KNOWN if row.fits(names, str(error))), None):
+                proved.add(row)
+            error = error.__cause__ or error.__context__
+    assert [f"{row.kind}: {row.pattern}" for row in KNOWN if row not in proved] == []
 
 
 def test_the_cause_behind_a_wrapper_is_found() -> None:
@@ -303,3 +511,75 @@ def test_an_end_without_a_word() -> None:
     known = diagnose_exit(code, log)
     assert known.message == "The engine ended with code 3: it printed nothing"
     assert known.cure
+
+
+def test_a_kill_for_want_of_memory_is_told_from_another() -> None:
+    assert explain_death(-signal.SIGKILL, "", oom_kills=1).kind == "out_of_memory"
+    assert "did not do it" in explain_death(-signal.SIGKILL, "", oom_kills=0).message
+    assert "most likely" in explain_death(-signal.SIGKILL, "").message
+    # As a shell, or a launcher, tells it.
+    assert explain_death(137, "", oom_kills=1).kind == "out_of_memory"
+    # Who did not start the engine does not know its exit code, but sees the kernel's count.
+    assert explain_death(None, "loading weights", oom_kills=2).kind == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("import ctypes; ctypes.string_at(0)", "crashed", "SIGSEGV"),
+        ("import os; os.abort()", "crashed", "SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGBUS)", "crashed", "shared memory"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashed", "processor"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "killed", "SIGTERM"),
+        ("import no_such_library_at_all", "import", "no_such_library_at_all"),
+        ("from json import no_such_name", "import", "no_such_name"),
+        ("import ctypes; ctypes.CDLL('libno-such.so.1')", "library_mismatch", "library"),
+        ("raise RuntimeError('CUDA error: an illegal memory access was encountered')", "cuda", "GPU"),
+        ("raise SystemExit(3)", "ended", "code 3"),
+    ],
+)
+def test_a_death_is_explained_by_exit_and_log(code: str, kind: str, words: str) -> None:
+    exit_code, log = _run(code)
+    known = explain_death(exit_code, log)
+    assert known.kind == kind
+    assert words in known.message
+    assert known.cure
+
+
+def test_what_a_library_threw_in_native_code_is_read() -> None:
+    log = (
+        "step 12\nterminate called after throwing an instance of 'c10::Error'\n"
+        "  what():  CUDA error: unspecified launch failure\n"
+    )
+    assert explain_death(-signal.SIGABRT, log).kind == "cuda"
+    assert explain_death(None, log).kind == "cuda"
+
+
+def test_a_death_of_which_only_the_log_is_left() -> None:
+    _, log = _run("import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)")
+    assert explain_death(None, log).kind == "crashed"
+    _, log = _run("raise OSError(28, 'No space left on device', 'adapter')")
+    assert explain_death(None, log).message == "The disk is full: adapter could not be written."
+    silent = explain_death(None, "step 12\nstep 13\n")
+    assert silent.message == "The engine ended without a word."
+    assert silent.cure
+
+
+def test_the_kernels_count_is_read_where_it_is_kept(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    assert oom_kills(proc, groups) is None
+    (proc / "vmstat").write_text("nr_free_pages 12\noom_kill 7\n")
+    assert oom_kills(proc, groups) == 7
+    (proc / "self" / "cgroup").write_text("4:memory:/box/1\n0::/\n")
+    (groups / "memory" / "box" / "1").mkdir(parents=True)
+    (groups / "memory" / "box" / "1" / "memory.oom_control").write_text("under_oom 0\noom_kill 3\n")
+    assert oom_kills(proc, groups) == 3
+    (proc / "self" / "cgroup").write_text("0::/seen/from/outside\n")
+    groups.joinpath("memory.events").write_text("low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
+    assert oom_kills(proc, groups) == 1
+
+
+def test_the_count_of_this_machine_is_a_number_or_unknown() -> None:
+    count = oom_kills()
+    assert count is None or count >= 0

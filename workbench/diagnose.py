@@ -1,205 +1,15 @@
-"""From an exception, or from the last words of a dead process, to a sentence with its cure.
-
-The table below is read from the top; the first row that fits is taken. A row looks at the names of the exception's
-classes, so that no library has to be imported to recognise its errors, and at the text.
-"""
+"""From an exception, or from the last words of a dead process, to a sentence with its cure."""
 
 import errno
 import re
 import signal
+import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from workbench.errors import WorkbenchError
+from workbench.known_failures import KNOWN
 
 _TEXT_LIMIT = 300
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A known failure.
-
-    ``types``: names of classes, any of them; empty for every class. ``pattern``: sought in the text; its named groups
-    fill the ``message``.
-    """
-
-    kind: str
-    types: tuple[str, ...]
-    pattern: str
-    message: str
-    cure: str
-
-    def fits(self, names: set[str], text: str) -> re.Match[str] | None:
-        if self.types and names.isdisjoint(self.types):
-            return None
-        return re.search(self.pattern, text, re.IGNORECASE | re.DOTALL)
-
-
-_OUT_OF_VRAM = (
-    "Halve the micro-batch and double the accumulation, turn gradient checkpointing on, lower max_length, or take nf4; "
-    "if another process holds VRAM, end it or restart the engine."
-)
-
-_TABLE = (
-    _Row(
-        "out_of_vram",
-        (),
-        r"(?:Tried to allocate (?P<what>[\d.]+ [KMGT]iB))",
-        "The GPU is out of memory: {what} more were needed.",
-        _OUT_OF_VRAM,
-    ),
-    _Row(
-        "out_of_vram",
-        (),
-        r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
-        "The GPU is out of memory.",
-        _OUT_OF_VRAM,
-    ),
-    _Row(
-        "out_of_memory",
-        (),
-        r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (?P<what>\d+) bytes",
-        "This machine is out of memory: {what} bytes more were needed.",
-        "Take a smaller model or batch, lower max_length, or end other programs.",
-    ),
-    _Row(
-        "out_of_memory",
-        ("MemoryError",),
-        "",
-        "This machine is out of memory.",
-        "Take a smaller model or batch, lower max_length, or end other programs.",
-    ),
-    _Row(
-        "driver_too_old",
-        (),
-        r"NVIDIA driver on your system is too old",
-        "The NVIDIA driver is too old for this PyTorch.",
-        "Update the driver, or install a PyTorch built for an older CUDA (https://pytorch.org/get-started).",
-    ),
-    _Row(
-        "no_driver",
-        (),
-        r"Found no NVIDIA driver|Torch not compiled with CUDA enabled|No CUDA GPUs are available",
-        "PyTorch finds no usable NVIDIA GPU.",
-        "`loraworkbench doctor` says what is missing; without a GPU everything runs on the CPU, slowly.",
-    ),
-    _Row(
-        "gpu_architecture",
-        (),
-        r"no kernel image is available for execution on the device",
-        "This PyTorch has no code for this GPU's generation.",
-        "Install a PyTorch built for it (https://pytorch.org/get-started).",
-    ),
-    _Row(
-        "bitsandbytes",
-        (),
-        r"bitsandbytes.{0,200}(?:compiled without GPU support|CUDA Setup failed|not compiled with CUDA|"
-        r"Could not load|Failed to load|library was not loaded|backend.{0,40}not available)|libbitsandbytes",
-        "bitsandbytes cannot quantise here: its native library does not load.",
-        "Run `loraworkbench doctor`; reinstall bitsandbytes for this CUDA, or set quantization.method to none.",
-    ),
-    _Row(
-        "bitsandbytes",
-        ("ImportError", "PackageNotFoundError"),
-        r"bitsandbytes",
-        "bitsandbytes is missing or too old, and 4-bit and 8-bit bases need it.",
-        "`pip install -U bitsandbytes`, or set quantization.method to none.",
-    ),
-    _Row(
-        "cuda",
-        (),
-        r"device-side assert|CUDA error:",
-        "The GPU broke the computation off.",
-        "Restart the engine (`loraworkbench engine restart`); often a token id lies outside the model's vocabulary.",
-    ),
-    _Row(
-        "no_chat_template",
-        (),
-        r"chat_template is not set|does not have a chat template|no chat template",
-        "This model's tokenizer has no chat template, so a conversation cannot be written down for it.",
-        "Set data.template to a named one (chatml, alpaca, …), or take the model's instruct variant.",
-    ),
-    _Row(
-        "untrusted_code",
-        (),
-        r"trust_remote_code",
-        "This model needs Python code from its repository to load, and that is switched off.",
-        "Read that code, then set model.trust_remote_code to true; or take a model that transformers knows.",
-    ),
-    _Row(
-        "unknown_architecture",
-        (),
-        r"model type `(?P<what>[^`]{1,60})`.{0,40}Transformers does not recognize",
-        "This version of transformers does not know the architecture {what}.",
-        "`pip install -U transformers`, or take another model.",
-    ),
-    _Row(
-        "unknown_architecture",
-        (),
-        r"Unrecognized configuration class|Unrecognized model in|does not recognize this architecture",
-        "This version of transformers knows no language model of this architecture.",
-        "`pip install -U transformers`, or take another model.",
-    ),
-    _Row(
-        "tokenizer_library",
-        (),
-        r"(?:sentencepiece|protobuf|tiktoken)\b.{0,120}"
-        r"(?:not found|not installed|install|required|No module|was not found)|"
-        r"(?:requires|need|install|No module named)\b.{0,60}(?:sentencepiece|protobuf|tiktoken)",
-        "This model's tokenizer needs a library that is not installed.",
-        "`pip install sentencepiece protobuf tiktoken`, then restart the engine.",
-    ),
-    _Row(
-        "model_damaged",
-        ("SafetensorError", "SafetensorsParsingError"),
-        "",
-        "A weight file is damaged or cut short.",
-        "Delete the model from the cache (`hf cache rm`) and fetch it again.",
-    ),
-    _Row(
-        "model_damaged",
-        (),
-        r"Error while deserializing header|HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader",
-        "A weight file is damaged or cut short.",
-        "Delete the model from the cache (`hf cache rm`) and fetch it again.",
-    ),
-    _Row(
-        "other_base",
-        ("RuntimeError",),
-        r"Error\(s\) in loading state_dict.{0,2000}size mismatch.{0,400}lora_",
-        "This adapter was made for another base model: its shapes do not fit.",
-        "Take the model named as base_model_name_or_path in its adapter_config.json.",
-    ),
-    _Row(
-        "target_modules",
-        (),
-        r"Target modules? .{0,300}not found in the base model|No modules were targeted",
-        "The model has no layers of the names in adapter.target_modules.",
-        "Choose names that the Architecture screen (`loraworkbench inspect`) shows, or all-linear.",
-    ),
-    _Row(
-        "no_adapter",
-        (),
-        r"no adapter_config|Can't find 'adapter_config\.json'",
-        "This folder holds no adapter.",
-        "Give a run, or the folder with adapter_config.json.",
-    ),
-    _Row(
-        "nan_loss",
-        (),
-        r"loss is (?:nan|inf)|(?:nan|inf) (?:loss|detected)|probability tensor contains either `inf`, `nan`|"
-        r"non-finite (?:loss|grad)",
-        "The computation overflowed: the loss is no number any more.",
-        "Lower learning_rate, set max_grad_norm to 0.3–1, or compute in bfloat16 or float32 instead of float16.",
-    ),
-    _Row(
-        "unreachable",
-        ("ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout", "PoolTimeout", "gaierror", "ProxyError"),
-        "",
-        "A server cannot be reached.",
-        "Check this machine's network and proxy; HF_ENDPOINT sets a mirror of the hub; cached models work offline.",
-    ),
-)
 
 
 def diagnose(error: BaseException) -> WorkbenchError:
@@ -229,46 +39,116 @@ def diagnose(error: BaseException) -> WorkbenchError:
 
 def diagnose_text(kind: str, text: str) -> WorkbenchError:
     """As :func:`diagnose`, for an exception of which only the class's name and the text are left (a log, a journal)."""
-    if known := _look_up({kind.rpartition(".")[2]}, text):
+    if known := _look_up({kind.rpartition(".")[2]}, text) or _system_error_in(text):
         return known
-    if re.search(r"No space left on device|Errno 28", text):
-        return _disk_full("")
     return WorkbenchError(
         f"{kind}: {_first_words(text) or 'no text'}", "The engine's log holds the whole story.", kind="unknown"
     )
 
 
-def diagnose_exit(code: int, log: str, *, what: str = "the engine") -> WorkbenchError:
+def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None = None) -> WorkbenchError:
+    """Why the engine ended, as far as can be told.
+
+    Args:
+        exit_code: −number for a signal; only the process that started the engine knows it, others give None.
+        log_tail: the last lines of the engine's log, or of its run's.
+        oom_kills: how many processes the kernel killed for want of memory while it lived (see
+            :mod:`workbench.oom`); None where that is not known.
+    """
+    if exit_code is not None and exit_code != 0:
+        return diagnose_exit(exit_code, log_tail, oom_kills=oom_kills)
+    if exit_code is None and oom_kills:
+        return _killed_for_memory("The engine")
+    if last := _last_exception(log_tail):
+        return diagnose_text(*last)
+    if exit_code is None and _CRASH.search(log_tail):
+        return _crashed("The engine", "no signal is known", log_tail)
+    return WorkbenchError(
+        "The engine ended without a word.",
+        "It was ended from outside, or memory ran out; `dmesg | grep -i oom` shows whether it was memory.",
+        kind="ended",
+    )
+
+
+def diagnose_exit(code: int, log: str, *, what: str = "the engine", oom_kills: int | None = None) -> WorkbenchError:
     """Why a process ended: by a signal (``code`` = −number, as in :mod:`subprocess`), or with what it logged last.
 
     Args:
         log: the end of what it printed.
         what: its name in the sentence.
+        oom_kills: as in :func:`explain_death`.
     """
     name = what[:1].upper() + what[1:]
-    last = _last_exception(log)
-    if code < 0:
-        number = -code
+    # A shell, and what starts processes like one, says 128 + the signal's number.
+    number = -code if code < 0 else code - 128 if code > 128 else 0
+    if number:
         sign = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         if number == signal.SIGKILL:
-            return WorkbenchError(
-                f"{name} was killed (SIGKILL), most likely by the system because memory ran out.",
-                "Take a smaller model, batch or max_length; `dmesg | grep -i oom` shows whether it was memory.",
-                kind="killed",
-            )
+            return _killed(name, oom_kills)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             return WorkbenchError(f"{name} was ended from outside ({sign}).", "Start it again.", kind="killed")
-        if last and (known := _look_up({last[0]}, last[1])):
-            return known
-        return WorkbenchError(
-            f"{name} crashed in native code ({sign}).",
-            "Run `loraworkbench doctor`: a library that does not fit this machine is the usual cause.",
-            kind="crashed",
-        )
-    if last:
+        return _crashed(name, sign, log)
+    if last := _last_exception(log):
         return diagnose_text(*last)
     tail = _first_words(log.strip().splitlines()[-1]) if log.strip() else "it printed nothing"
     return WorkbenchError(f"{name} ended with code {code}: {tail}", "The log holds the whole story.", kind="ended")
+
+
+# What the C and C++ libraries, and Python's fault handler, print when a process dies in native code.
+_CRASH = re.compile(
+    r"Segmentation fault|Fatal Python error|terminate called|double free|corrupted size|Bus error|Illegal instruction"
+)
+_THROWN = re.compile(r"what\(\):\s*(.*)", re.DOTALL)
+_LESS_MEMORY = "Take a smaller model, batch or max_length, or end other programs"
+
+
+def _killed(name: str, oom_kills: int | None) -> WorkbenchError:
+    if oom_kills:
+        return _killed_for_memory(name)
+    if oom_kills == 0:
+        return WorkbenchError(
+            f"{name} was killed from outside (SIGKILL); the kernel did not do it for want of memory.",
+            "Start it again; a job scheduler with a limit of time or memory may have ended it.",
+            kind="killed",
+        )
+    return WorkbenchError(
+        f"{name} was killed (SIGKILL), most likely by the system because memory ran out.",
+        f"{_LESS_MEMORY}; `dmesg | grep -i oom` shows whether it was memory.",
+        kind="killed",
+    )
+
+
+def _killed_for_memory(name: str) -> WorkbenchError:
+    return WorkbenchError(
+        f"{name} was killed by the kernel: the memory of this machine, or of its container, ran out.",
+        f"{_LESS_MEMORY}.",
+        kind="out_of_memory",
+    )
+
+
+def _crashed(name: str, sign: str, log: str) -> WorkbenchError:
+    """A death in native code; the log may hold what a C++ library had to say of it."""
+    if (last := _last_exception(log)) and (known := _look_up({last[0]}, last[1])):
+        return known
+    if (thrown := _THROWN.search(log)) and (known := _look_up(set(), thrown[1])):
+        return known
+    if sign == "SIGILL":
+        return WorkbenchError(
+            f"{name} crashed (SIGILL): a library uses instructions that this processor lacks.",
+            "Install a build of PyTorch and bitsandbytes for this processor, or take a newer machine.",
+            kind="crashed",
+        )
+    if sign == "SIGBUS":
+        return WorkbenchError(
+            f"{name} crashed (SIGBUS): a file that it had mapped was cut short, or shared memory is full.",
+            "Look for a full disk and a full /dev/shm, and leave the model's files alone while they are in use.",
+            kind="crashed",
+        )
+    return WorkbenchError(
+        f"{name} crashed in native code ({sign}).",
+        "Run `loraworkbench doctor`: a library that does not fit this machine is the usual cause.",
+        kind="crashed",
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -282,17 +162,28 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _look_up(names: set[str], text: str) -> WorkbenchError | None:
-    for row in _TABLE:
+    for row in KNOWN:
         if match := row.fits(names, text):
             return WorkbenchError(row.message.format(**match.groupdict()), row.cure, kind=row.kind)
     return None
 
 
 def _system_error(error: BaseException) -> WorkbenchError | None:
-    if not isinstance(error, OSError):
+    # What went wrong in TLS is an OSError too, but its number is OpenSSL's.
+    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError):
         return None
-    name = str(error.filename) if error.filename else ""
-    explain: dict[int, Callable[[str], WorkbenchError]] = {
+    return _explain_errno(error.errno, str(error.filename) if error.filename else "")
+
+
+def _system_error_in(text: str) -> WorkbenchError | None:
+    """As :func:`_system_error`, where only the text is left: ``[Errno 28] No space left on device: 'x'``."""
+    if match := re.search(r"\[Errno (?P<number>\d+)\][^'\n]*(?:'(?P<name>[^'\n]{1,200})')?", text):
+        return _explain_errno(int(match["number"]), match["name"] or "")
+    return _disk_full("") if re.search(r"No space left on device|Disk quota exceeded", text) else None
+
+
+def _explain_errno(number: int | None, name: str) -> WorkbenchError | None:
+    explain: dict[int | None, Callable[[str], WorkbenchError]] = {
         errno.ENOSPC: _disk_full,
         errno.EDQUOT: _disk_full,
         errno.EACCES: _not_allowed,
@@ -301,10 +192,11 @@ def _system_error(error: BaseException) -> WorkbenchError | None:
         errno.EMFILE: lambda _: WorkbenchError(
             "Too many files are open.", "Raise the limit (`ulimit -n 65536`) and start again.", kind="too_many_files"
         ),
+        errno.ENOMEM: lambda _: WorkbenchError(
+            "This machine is out of memory.", f"{_LESS_MEMORY}.", kind="out_of_memory"
+        ),
     }
-    if error.errno in explain:
-        return explain[error.errno](name)
-    return None
+    return explain[number](name) if number in explain else None
 
 
 def _disk_full(name: str) -> WorkbenchError:

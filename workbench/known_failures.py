@@ -1,0 +1,362 @@
+"""The table of known failures: how each is recognised, what it means, and what to do.
+
+It is read from the top; the first row that fits is taken. A row looks at the names of an exception's classes, so that
+no library has to be imported to recognise its errors, and at the text.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A known failure.
+
+    ``types``: names of classes, any of them; empty for every class. ``pattern``: sought in the text; its named groups
+    fill the ``message``.
+    """
+
+    kind: str
+    types: tuple[str, ...]
+    pattern: str
+    message: str
+    cure: str
+
+    def fits(self, names: set[str], text: str) -> re.Match[str] | None:
+        if self.types and names.isdisjoint(self.types):
+            return None
+        return re.search(self.pattern, text, re.IGNORECASE | re.DOTALL)
+
+
+_OUT_OF_VRAM = (
+    "Halve the micro-batch and double the accumulation, turn gradient checkpointing on, lower max_length, or take nf4; "
+    "if another process holds VRAM, end it or restart the engine."
+)
+
+KNOWN = (
+    Failure(
+        "out_of_vram",
+        (),
+        r"(?:Tried to allocate (?P<what>[\d.]+ [KMGT]iB))",
+        "The GPU is out of memory: {what} more were needed.",
+        _OUT_OF_VRAM,
+    ),
+    Failure(
+        "out_of_vram",
+        (),
+        r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
+        "The GPU is out of memory.",
+        _OUT_OF_VRAM,
+    ),
+    Failure(
+        "out_of_vram",
+        (),
+        r"Some modules are dispatched on the CPU or the disk",
+        "The model does not fit in the GPU's memory.",
+        "Take nf4 or a smaller model; if another process holds VRAM, end it or restart the engine.",
+    ),
+    Failure(
+        "out_of_memory",
+        (),
+        r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (?P<what>\d+) bytes",
+        "This machine is out of memory: {what} bytes more were needed.",
+        "Take a smaller model or batch, lower max_length, or end other programs.",
+    ),
+    Failure(
+        "out_of_memory",
+        ("MemoryError",),
+        "",
+        "This machine is out of memory.",
+        "Take a smaller model or batch, lower max_length, or end other programs.",
+    ),
+    Failure(
+        "driver_too_old",
+        (),
+        r"NVIDIA driver on your system is too old|CUDA driver version is insufficient for CUDA runtime version",
+        "The NVIDIA driver is too old for this PyTorch.",
+        "Update the driver, or install a PyTorch built for an older CUDA (https://pytorch.org/get-started).",
+    ),
+    Failure(
+        "driver_mismatch",
+        (),
+        r"Driver/library version mismatch|forward compatibility was attempted on non supported HW",
+        "The NVIDIA driver in the kernel and its libraries are of different versions.",
+        "Restart the machine: the driver was updated while the old one was loaded.",
+    ),
+    Failure(
+        "no_driver",
+        (),
+        r"Found no NVIDIA driver|Torch not compiled with CUDA enabled|No CUDA GPUs are available|"
+        r"CUDA driver initialization failed|CUDA unknown error",
+        "PyTorch finds no usable NVIDIA GPU.",
+        "`loraworkbench doctor` says what is missing; without a GPU everything runs on the CPU, slowly.",
+    ),
+    Failure(
+        "gpu_architecture",
+        (),
+        r"no kernel image is available for execution on the device",
+        "This PyTorch has no code for this GPU's generation.",
+        "Install a PyTorch built for it (https://pytorch.org/get-started).",
+    ),
+    Failure(
+        "gpu_busy",
+        (),
+        r"devices?(?:\(s\))? (?:is/)?are busy or unavailable",
+        "Another process holds this GPU for itself alone.",
+        "End it (`nvidia-smi` names it), choose another GPU, or set the compute mode to default (`nvidia-smi -c 0`).",
+    ),
+    Failure(
+        "gpu_fault",
+        (),
+        r"uncorrectable ECC error|GPU is lost|fallen off the bus|hardware stack error",
+        "The GPU reports a fault of its hardware.",
+        "Restart the machine; if it comes again, `dmesg | grep -i xid` names the fault for its owner.",
+    ),
+    Failure(
+        "bitsandbytes",
+        (),
+        r"CUDA is required but not available for bitsandbytes|supported by the bitsandbytes version you have installed",
+        "bitsandbytes finds no GPU that it can use: this machine has none, or has lost it.",
+        "Run `loraworkbench doctor`; take a machine with a GPU again, or set quantization.method to none.",
+    ),
+    Failure(
+        "bitsandbytes",
+        (),
+        r"bitsandbytes.{0,200}(?:compiled without GPU support|CUDA Setup failed|not compiled with CUDA|"
+        r"Could not load|Failed to load|library was not loaded|backend.{0,40}not available)|libbitsandbytes",
+        "bitsandbytes cannot quantise here: its native library does not load.",
+        "Run `loraworkbench doctor`; reinstall bitsandbytes for this CUDA, or set quantization.method to none.",
+    ),
+    Failure(
+        "bitsandbytes",
+        ("ImportError", "PackageNotFoundError"),
+        r"bitsandbytes",
+        "bitsandbytes is missing or too old, and 4-bit and 8-bit bases need it.",
+        "`pip install -U bitsandbytes`, or set quantization.method to none.",
+    ),
+    Failure(
+        "gpus_apart",
+        (),
+        r"NCCL error|ncclSystemError|ncclUnhandledCudaError|ncclRemoteError|gloo/transport/tcp|"
+        r"Watchdog caught collective operation timeout",
+        "The processes of this run lost each other.",
+        "Let the run go on from its last checkpoint; NCCL_DEBUG=INFO tells more, NCCL_P2P_DISABLE=1 avoids a bad link.",
+    ),
+    Failure(
+        "port_busy",
+        (),
+        r"failed to listen on any local network address|EADDRINUSE|Address already in use",
+        "The port over which the processes of a run find each other is in use.",
+        "Wait until the run before has ended, or name another port in the launcher's configuration.",
+    ),
+    Failure(
+        "cuda",
+        (),
+        r"device-side assert|CUDA error:|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error",
+        "The GPU broke the computation off.",
+        "Restart the engine (`loraworkbench engine restart`); often a token id lies outside the model's vocabulary.",
+    ),
+    Failure(
+        "no_chat_template",
+        (),
+        r"chat_template is not set|does not have a chat template|no chat template",
+        "This model's tokenizer has no chat template, so a conversation cannot be written down for it.",
+        "Set data.template to a named one (chatml, alpaca, …), or take the model's instruct variant.",
+    ),
+    Failure(
+        "template",
+        ("TemplateError",),
+        "",
+        "The chat template does not take these messages.",
+        "Set data.template to a named one (chatml, alpaca, …), or leave out what it refuses (a system prompt, often).",
+    ),
+    Failure(
+        "untrusted_code",
+        (),
+        r"trust_remote_code",
+        "This model needs Python code from its repository to load, and that is switched off.",
+        "Read that code, then set model.trust_remote_code to true; or take a model that transformers knows.",
+    ),
+    Failure(
+        "unknown_architecture",
+        (),
+        r"model type `(?P<what>[^`]{1,60})`.{0,40}Transformers does not recognize",
+        "This version of transformers does not know the architecture {what}.",
+        "`pip install -U transformers`, or take another model.",
+    ),
+    Failure(
+        "unknown_architecture",
+        (),
+        r"Unrecognized configuration class|Unrecognized model in|does not recognize this architecture",
+        "This version of transformers knows no language model of this architecture.",
+        "`pip install -U transformers`, or take another model.",
+    ),
+    Failure(
+        "no_tokenizer",
+        (),
+        r"Can't load tokenizer for|Couldn't instantiate the backend tokenizer",
+        "This model has no tokenizer that can be read.",
+        "Copy tokenizer.json and tokenizer_config.json of its base model beside the weights; "
+        "where it has a tokenizer.model, `pip install sentencepiece protobuf tiktoken`.",
+    ),
+    Failure(
+        "tokenizer_library",
+        (),
+        r"(?:sentencepiece|protobuf|tiktoken)\b.{0,120}"
+        r"(?:not found|not installed|install|required|No module|was not found)|"
+        r"(?:requires|need|install|No module named)\b.{0,60}(?:sentencepiece|protobuf|tiktoken)",
+        "This model's tokenizer needs a library that is not installed.",
+        "`pip install sentencepiece protobuf tiktoken`, then restart the engine.",
+    ),
+    Failure(
+        "no_safetensors",
+        (),
+        r"Error no file named \S+\.safetensors",
+        "This folder holds no safetensors weights.",
+        "Take a repository with safetensors, or fetch the model again; weights in pickles (.bin, .pt) are not read.",
+    ),
+    Failure(
+        "model_damaged",
+        (),
+        r"config file at .{0,400} is not a valid JSON file",
+        "The model's config.json is damaged.",
+        "Delete the model from the cache (`hf cache rm`) and fetch it again.",
+    ),
+    Failure(
+        "model_damaged",
+        ("SafetensorError", "SafetensorsParsingError"),
+        "",
+        "A weight file is damaged or cut short.",
+        "Delete the model from the cache (`hf cache rm`) and fetch it again.",
+    ),
+    Failure(
+        "model_damaged",
+        (),
+        r"Error while deserializing header|HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader",
+        "A weight file is damaged or cut short.",
+        "Delete the model from the cache (`hf cache rm`) and fetch it again.",
+    ),
+    Failure(
+        "other_base",
+        ("RuntimeError",),
+        r"Error\(s\) in loading state_dict.{0,2000}size mismatch.{0,400}lora_",
+        "This adapter was made for another base model: its shapes do not fit.",
+        "Take the model named as base_model_name_or_path in its adapter_config.json.",
+    ),
+    Failure(
+        "target_modules",
+        (),
+        r"Target modules? .{0,300}not found in the base model|No modules were targeted|"
+        r"Please specify `target_modules`",
+        "The model has no layers of the names in adapter.target_modules.",
+        "Choose names that the Architecture screen (`loraworkbench inspect`) shows, or all-linear.",
+    ),
+    Failure(
+        "target_modules",
+        (),
+        r"Target module .{0,2000}is not supported\. Currently, only the following modules",
+        "One of adapter.target_modules is no layer that LoRA can adapt.",
+        "Choose linear layers or embeddings on the Architecture screen (`loraworkbench inspect`), or all-linear.",
+    ),
+    Failure(
+        "no_adapter",
+        (),
+        r"no adapter_config|Can't find 'adapter_config\.json'",
+        "This folder holds no adapter.",
+        "Give a run, or the folder with adapter_config.json.",
+    ),
+    Failure(
+        "nan_loss",
+        (),
+        r"loss is (?:nan|inf)|(?:nan|inf) (?:loss|detected)|probability tensor contains either `inf`, `nan`|"
+        r"non-finite (?:loss|grad)",
+        "The computation overflowed: the loss is no number any more.",
+        "Lower learning_rate, set max_grad_norm to 0.3–1, or compute in bfloat16 or float32 instead of float16.",
+    ),
+    Failure(
+        "token_range",
+        ("IndexError",),
+        r"index out of range in self",
+        "A token id lies outside the model's vocabulary.",
+        "Take the tokenizer that belongs to this model, with the pad token that it names.",
+    ),
+    Failure(
+        "dtype",
+        (),
+        r"must have the same dtype, but got|expected m1 and m2 to have the same dtype|"
+        r"Attempting to unscale FP16 gradients|expected scalar type \w+ but found",
+        "Two parts of the model compute in different number formats.",
+        "Set one compute type for all (bfloat16, or float32 on a CPU), and take no adapter that was saved in another.",
+    ),
+    Failure(
+        "nothing_to_train",
+        (),
+        r"of tensors does not require grad and does not have a grad_fn",
+        "Nothing in this model is trained: no part of it takes a gradient.",
+        "Choose adapter.target_modules that the model has, or set gradient checkpointing off.",
+    ),
+    Failure(
+        "gated",
+        ("GatedRepoError",),
+        "",
+        "This model or data set is gated: its owner wants you to accept a licence.",
+        "Accept it on its page on the hub, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
+    ),
+    Failure(
+        "gated",
+        (),
+        r"Cannot access gated repo|You are trying to access a gated repo",
+        "This model or data set is gated: its owner wants you to accept a licence.",
+        "Accept it on its page on the hub, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
+    ),
+    Failure(
+        "model_not_found",
+        (),
+        r"is not a local folder and is not a valid model identifier|Repository Not Found for url",
+        "The hub has no such model or data set, or it is private.",
+        "Check the spelling (owner/name); for a private one run `hf auth login` or set HF_TOKEN.",
+    ),
+    Failure(
+        "certificate",
+        (),
+        r"CERTIFICATE_VERIFY_FAILED",
+        "A server's certificate is not trusted here.",
+        "Behind a proxy that opens connections set SSL_CERT_FILE to its certificate; otherwise check the clock.",
+    ),
+    Failure(
+        "unreachable",
+        (),
+        r"outgoing traffic has been disabled|offline mode is enabled|couldn't connect to 'https?://",
+        "A server cannot be reached, and what was asked for is not on this machine.",
+        "Unset HF_HUB_OFFLINE or check the network; HF_ENDPOINT sets a mirror of the hub.",
+    ),
+    Failure(
+        "unreachable",
+        ("ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout", "PoolTimeout", "gaierror", "ProxyError"),
+        "",
+        "A server cannot be reached.",
+        "Check this machine's network and proxy; HF_ENDPOINT sets a mirror of the hub; cached models work offline.",
+    ),
+    Failure(
+        "library_mismatch",
+        (),
+        r"cannot open shared object file|undefined symbol|version `GLIBC|operator torchvision::\w+ does not exist|"
+        r"Cannot find a working triton installation",
+        "A native library is missing, or does not fit the others that are installed.",
+        "Install loraworkbench into a fresh environment; `loraworkbench doctor` checks each library.",
+    ),
+    Failure(
+        "import",
+        ("ImportError", "ModuleNotFoundError"),
+        r"No module named '(?P<what>[^']{1,80})'",
+        "A Python package is missing: {what}.",
+        "Install loraworkbench again with all that it needs (`pip install -U loraworkbench`), then restart the engine.",
+    ),
+    Failure(
+        "import",
+        ("ImportError",),
+        r"cannot import name '(?P<what>[^']{1,80})' from",
+        "Two installed Python packages do not fit each other: {what} is not where it was expected.",
+        "Install loraworkbench into a fresh environment; `loraworkbench doctor` checks each library.",
+    ),
+)
