@@ -188,6 +188,7 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from workbench.engine.sharding import is_sharded
     from workbench.engine.translate import quantization_config
 
     precision = choose_precision(quantization)
@@ -198,8 +199,8 @@ def load_base(
             local.folder,
             dtype=getattr(torch, precision.compute),
             quantization_config=quantization_config(quantization, precision),
-            # Of several processes each has a GPU of its own.
-            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
+            # Of several processes each has a GPU of its own, or a part of the base that FSDP gives it later.
+            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not is_sharded() else None,
             trust_remote_code=section.trust_remote_code,
             use_safetensors=True,
         )

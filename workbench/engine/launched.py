@@ -21,6 +21,7 @@ from workbench.engine.control import Controls
 from workbench.engine.link import Peer
 from workbench.engine.process import last_lines
 from workbench.engine.protocol import Progress
+from workbench.engine.sharding import needs_sharding
 from workbench.errors import WorkbenchError
 from workbench.launch import Launch, launch_command, launch_environment, write_config
 from workbench.paths import Home, private_folder
@@ -121,10 +122,11 @@ class LaunchedTraining(threading.Thread):
             path.unlink(missing_ok=True)
 
     def _start(self) -> None:
-        config = write_config(self.launch, self.run_folder.recipe(), self.run_folder.path)
-        command = launch_command(
-            self.launch, config, self.home, self.run_folder, engine=self._socket, resume=self._resume
-        )
+        recipe, launch = self.run_folder.recipe(), self.launch
+        if not launch.sharded and needs_sharding(self.home, recipe, launch):
+            launch = launch.model_copy(update={"sharded": True})
+        config = write_config(launch, recipe, self.run_folder.path)
+        command = launch_command(launch, config, self.home, self.run_folder, engine=self._socket, resume=self._resume)
         with self.run_folder.log.open("ab") as log:
             self._launcher = subprocess.Popen(
                 command,

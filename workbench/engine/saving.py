@@ -21,15 +21,18 @@ _TRAINERS = (
 )
 
 
-def save_adapter(base: LoadedBase, template: Template, folder: Path) -> None:
+def save_adapter(base: LoadedBase, template: Template, folder: Path, weights: Any = None) -> None:
     """Write the adapter that is trained on ``base``, with tokenizer and template, as a standard PEFT folder.
+
+    Args:
+        weights: the whole state of the model, where ``base`` holds only a part of it.
 
     Raises:
         OSError: the disk is full or broken; an older folder of that name is untouched.
     """
 
     def fill(aside: Path) -> None:
-        base.peft.save_pretrained(aside, safe_serialization=True)
+        base.peft.save_pretrained(aside, safe_serialization=True, state_dict=weights)
         base.tokenizer.save_pretrained(aside)
         template.save(aside)
 

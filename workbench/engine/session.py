@@ -21,6 +21,7 @@ from workbench.engine.protocol import Progress
 from workbench.engine.ranks import Ranks
 from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
+from workbench.engine.sharding import is_sharded
 from workbench.engine.shared_evaluation import shared_held_out_loss
 from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
@@ -62,6 +63,7 @@ class Session:
         self._data = data
         training = context.recipe.training
         self._evaluated = dict(history.evaluations)
+        self._left_out: set[str] = set()
         self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
         for step, loss in sorted(history.evaluations.items()):
             if step:
@@ -155,9 +157,10 @@ class Session:
 
     def save(self, folder: Path) -> None:
         """Write the adapter as it is now; of several processes, which all have the same one, the first does."""
+        weights = self.trainer.whole_weights() if is_sharded() else None
         if not self._context.ranks.is_first:
             return
-        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder))
+        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder, weights))
 
     # -- between steps --------------------------------------------------------------------------------------------
 
@@ -168,6 +171,9 @@ class Session:
         """
         records = self._data.eval
         controls, ranks = self._context.controls, self._context.ranks
+        if is_sharded():
+            self._leave_out("The held-out loss is")
+            return False
         if step in self._evaluated or not len(records) or controls.is_stopped():
             return self.best.is_over
         held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
@@ -198,7 +204,16 @@ class Session:
         load_adapter(self._base.peft, self._context.run.best)
         return True
 
+    def _leave_out(self, what: str) -> None:
+        """No process has a model that could answer alone."""
+        if what not in self._left_out:
+            self._left_out.add(what)
+            self._warn(f"{what} left out: the base is spread over several GPUs.", kind="sharded")
+
     def _sample(self, step: int) -> None:
+        if is_sharded():
+            self._leave_out("Sampled replies are")
+            return
         if not self._context.ranks.is_first:
             return
         records = self._data.eval if len(self._data.eval) else self._data.train

@@ -163,6 +163,10 @@ class WorkbenchTrainer(SFTTrainer):
                 if torch.is_tensor(value) and state[name].dtype != value.dtype:
                     state[name] = value.to(state[name].device)
 
+    def whole_weights(self) -> Any:
+        """The state of a model whose parts lie on several GPUs, gathered on the first; all processes call this."""
+        return self.accelerator.get_state_dict(self.model)
+
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: a card is written when a run is exported."""
 

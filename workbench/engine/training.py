@@ -256,8 +256,9 @@ class Training:
             if session.take_best():
                 kept = session.best.step
         session.save(self.run_folder.adapter)
-        self.base.prepare_for_chat()
-        self.base.keep_trained(self.run_folder.adapter)
+        if self.ranks.count == 1:
+            self.base.prepare_for_chat()
+            self.base.keep_trained(self.run_folder.adapter)
         self._end(leaving or "finished", step=session.step, kept_step=kept)
 
     def _discard(self, step: int) -> None:
@@ -327,7 +328,8 @@ class Training:
 
     def _take_adapter_off(self) -> None:
         """Make the base fit for the next run; one that is broken (a GPU that gave up) is given up too."""
-        if self.base is None:
+        # Of several processes none answers later.
+        if self.base is None or self.ranks.count > 1:
             return
         try:
             self.base.prepare_for_chat()

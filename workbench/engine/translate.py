@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.engine.precision import Precision
+from workbench.engine.sharding import is_sharded
 from workbench.recipe import AdapterSection, QuantizationSection, Recipe
 
 
@@ -28,6 +29,8 @@ def quantization_config(quantization: QuantizationSection, precision: Precision)
         bnb_4bit_quant_type=quantization.method,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=getattr(torch, precision.compute),
+        # FSDP shards no integers: the bytes are then kept in tensors of the type of the other weights.
+        bnb_4bit_quant_storage=getattr(torch, precision.compute if is_sharded() else "uint8"),
     )
 
 
