@@ -14,6 +14,7 @@ from workbench.engine.protocol import (
     ControlAction,
     ControlRequest,
     EngineStatus,
+    EvaluateRequest,
     Progress,
     ReplyPiece,
     ReplyRequest,
@@ -75,8 +76,14 @@ class EngineClient:
         async for event, data in self._stream("/reply", request.model_dump()):
             yield Progress.model_validate(data) if event == "progress" else ReplyPiece.model_validate(data)
 
+    async def evaluate(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+        """Judge a run: progress, and last the file of what was found. Closing the iterator ends the evaluation."""
+        async with aclosing(self._stream("/evaluate", _anchored_names(request).model_dump())) as events:
+            async for event, data in events:
+                yield Progress.model_validate(data) if event == "progress" else Path(data["file"])
+
     async def cancel(self) -> None:
-        """End the reply, download or count in progress."""
+        """End the reply, evaluation, download or count in progress."""
         await self._call("POST", "/cancel")
 
     async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
@@ -156,6 +163,17 @@ def _launch(launch: Launch | None) -> dict[str, Any] | None:
     if launch is None:
         return None
     return {**launch.model_dump(), "config_file": _here(launch.config_file)}
+
+
+def _anchored_names(request: EvaluateRequest) -> EvaluateRequest:
+    """The request with local paths made absolute."""
+    changes: dict[str, Any] = {
+        "run": _here(request.run) if "/" in request.run else request.run,
+        "adapters": [_here(name) if "/" in name else name for name in request.adapters],
+    }
+    if request.data is not None:
+        changes["data"] = {**request.data, "source": _parts_here(request.data["source"])}
+    return request.model_copy(update=changes)
 
 
 def _here(name: str) -> str:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from workbench import __version__
 from workbench.data.templates import Template
@@ -18,6 +19,7 @@ from workbench.engine.protocol import (
     DeviceFacts,
     EngineState,
     EngineStatus,
+    EvaluateRequest,
     LoadedModel,
     Progress,
     ReplyPiece,
@@ -215,7 +217,7 @@ class Engine:
         training.controls.give(command)
 
     def cancel(self) -> None:
-        """End the reply in progress, if there is one."""
+        """End the reply or the evaluation in progress, if there is one."""
         if (work := self._work) is not None:
             for cancelled in (work.cancelled, *work.replies):
                 cancelled.set()
@@ -244,18 +246,40 @@ class Engine:
         if close := self._reply_of_run(request, emit, finished):
             return close
         work = self._claim("replying")
+        return self._in_background(work, lambda: self._reply(work, request, emit), finished)
 
-        def answer() -> None:
+    def evaluate(
+        self,
+        request: EvaluateRequest,
+        emit: Callable[[Progress], None],
+        kept: Callable[[Path], None],
+        finished: Callable[[WorkbenchError | None], None],
+    ) -> Callable[[], None]:
+        """Judge a run in the background: progress goes to ``emit``, the file of what was found to ``kept``.
+
+        Returns:
+            Ends this evaluation.
+
+        Raises:
+            WorkbenchError: the engine is busy.
+        """
+        work = self._claim("evaluating")
+        return self._in_background(work, lambda: kept(self._evaluate(work, request, emit)), finished)
+
+    def _in_background(
+        self, work: _Work, do: Callable[[], None], finished: Callable[[WorkbenchError | None], None]
+    ) -> Callable[[], None]:
+        def run() -> None:
             error: WorkbenchError | None = None
             try:
-                self._reply(work, request, emit)
+                do()
             except Exception as problem:
                 error = diagnose(problem)
             finally:
                 self._release()
                 finished(error)
 
-        threading.Thread(target=answer, name="engine work", daemon=True).start()
+        threading.Thread(target=run, name="engine work", daemon=True).start()
         return work.cancelled.set
 
     def _reply_of_run(
@@ -297,22 +321,33 @@ class Engine:
     def _reply(self, work: _Work, request: ReplyRequest, emit: Emit) -> None:
         from workbench.engine.replies import base_for, reply
 
-        def report(progress: Progress) -> None:
-            work.progress = progress
-            emit(progress)
-
-        def load(load: Callable[[], LoadedBase]) -> LoadedBase:
-            self._drop_base()
-            work.state = "loading"
-            self._base = load()
-            self._look_at_device()
-            return self._base
-
+        report = _reporter(work, emit)
         report(Progress(phase="loading", detail="importing libraries"))
         import_libraries()
-        asked = base_for(self.home, request, self._base, load, report, work.cancelled.is_set)
-        work.state, work.progress = "replying", None
+        asked = base_for(self.home, request, self._base, self._loader(work), report, work.cancelled.is_set)
+        work.progress = None
         reply(asked, request, emit, work.cancelled)
+
+    def _evaluate(self, work: _Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
+        report = _reporter(work, emit)
+        report(Progress(phase="loading", detail="importing libraries"))
+        import_libraries()
+        from workbench.engine.judge import evaluate
+
+        return evaluate(self.home, request, self._base, self._loader(work), report, work.cancelled)
+
+    def _loader(self, work: _Work) -> Callable[[Callable[[], LoadedBase]], LoadedBase]:
+        """Makes room for another base, and has it loaded."""
+
+        def loaded(load: Callable[[], LoadedBase]) -> LoadedBase:
+            doing, work.state = work.state, "loading"
+            self._drop_base()
+            self._base = load()
+            self._look_at_device()
+            work.state = doing
+            return self._base
+
+        return loaded
 
     def unload(self) -> None:
         """Give the model's memory back.
@@ -346,8 +381,23 @@ class Engine:
         self.last_used = time.monotonic()
 
 
+def _reporter(work: _Work, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Progress for the status and for who asked."""
+
+    def report(progress: Progress) -> None:
+        work.progress = progress
+        emit(progress)
+
+    return report
+
+
 def _busy(state: EngineState) -> WorkbenchError:
-    doing = {"training": "training a run", "replying": "writing a reply", "loading": "loading a model"}
+    doing = {
+        "training": "training a run",
+        "replying": "writing a reply",
+        "evaluating": "evaluating a run",
+        "loading": "loading a model",
+    }
     return WorkbenchError(
         f"The engine is busy {doing.get(state, 'working')}.", "Wait for it to end, or stop it first.", kind="busy"
     )

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.engine.base import LoadedBase
-from workbench.engine.hardware import free_cached_memory
-from workbench.engine.memory import is_out_of_memory
+from workbench.engine.halving import in_halves
 from workbench.engine.protocol import Progress
 
 
@@ -30,6 +29,17 @@ class HeldOutLoss:
         return self.correct / self.tokens
 
 
+@dataclass(frozen=True)
+class RecordLoss:
+    """Of one record: the negative log-likelihood in nats summed over its labelled tokens, their number, and how many
+    were the model's first choice.
+    """
+
+    loss: float
+    tokens: int
+    correct: int
+
+
 def held_out_loss(
     base: LoadedBase,
     records: Any,
@@ -39,10 +49,29 @@ def held_out_loss(
 ) -> HeldOutLoss | None:
     """Evaluate what is active on ``base``. None when cancelled, or when no token is labelled.
 
+    Args: see :func:`record_losses`.
+    """
+    found = record_losses(base, records, batch_size, report, cancelled)
+    tokens = sum(record.tokens for record in found or ())
+    if found is None or not tokens:
+        return None
+    total = math.fsum(record.loss for record in found)
+    return HeldOutLoss(total / tokens, tokens, sum(record.correct for record in found))
+
+
+def record_losses(
+    base: LoadedBase,
+    records: Any,
+    batch_size: int,
+    report: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> list[RecordLoss] | None:
+    """The loss of each record, in their order, of what is active on ``base``. None when cancelled.
+
     Args:
         records: a dataset with ``input_ids`` and ``labels`` (-100 where a token is not counted).
         batch_size: records at once. The logits are never held whole (TRL's fused head), so that an evaluation needs no
-            more memory than a training step of the same batch.
+            more memory than a training step of the same batch; where even that is too much, batches are halved.
     """
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -53,7 +82,7 @@ def held_out_loss(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     model = base.active
     was_training = model.training
-    total, tokens, correct = 0.0, 0, 0
+    found: dict[int, RecordLoss] = {}
     model.eval()
     try:
         with base.fused_head(), torch.inference_mode():
@@ -61,27 +90,22 @@ def held_out_loss(
                 if cancelled():
                     return None
                 report(Progress(phase="evaluating", fraction=done / len(batches)))
-                figures = _figures(base, model, collate, [records[index] for index in batch])
-                total, tokens, correct = total + figures[0], tokens + figures[1], correct + figures[2]
+                losses = in_halves(lambda part: _losses(base, model, collate, part), [records[i] for i in batch])
+                found.update(zip(batch, losses, strict=True))
     finally:
         model.train(was_training)
-    return HeldOutLoss(total / tokens, tokens, correct) if tokens else None
+    return [found[index] for index in range(len(order))]
 
 
-def _figures(base: LoadedBase, model: Any, collate: Any, batch: list[Any]) -> tuple[float, int, int]:
-    """Summed loss, labelled tokens and right first choices of a batch; in halves where it does not fit in memory."""
-    try:
-        inputs = {name: tensor.to(base.device) for name, tensor in collate(batch).items()}
-        output = model(**inputs, use_cache=False, fused_lm_head=True)
-        right = int(output.is_top1.sum().item())
-        return -output.log_probs.sum().item(), int(output.label_mask.sum().item()), right
-    except Exception as error:
-        if len(batch) == 1 or not is_out_of_memory(error):
-            raise
-    free_cached_memory()
-    half = len(batch) // 2
-    first, second = (_figures(base, model, collate, part) for part in (batch[:half], batch[half:]))
-    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
+def _losses(base: LoadedBase, model: Any, collate: Any, batch: list[Any]) -> list[RecordLoss]:
+    inputs = {name: tensor.to(base.device) for name, tensor in collate(batch).items()}
+    output = model(**inputs, use_cache=False, fused_lm_head=True)
+    # What is not labelled counts as zero in each of them.
+    columns = (-output.log_probs.double().sum(1), output.label_mask.sum(1), output.is_top1.sum(1))
+    return [
+        RecordLoss(loss, int(tokens), int(right))
+        for loss, tokens, right in zip(*(c.tolist() for c in columns), strict=True)
+    ]
 
 
 def pad_token_id(tokenizer: Any) -> int:

@@ -8,7 +8,9 @@
 ``POST /resume``          :class:`ResumeRequest` → ``{"run": id, "folder": path, "seq": n}``; the run goes on from its
                           newest whole checkpoint; ``seq`` is the number of its journal's last event so far
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /cancel``          → ``{}``; ends the reply, download or count of a data set in progress
+``POST /evaluate``        :class:`EvaluateRequest` → server-sent :class:`Progress` events, and last ``evaluation``:
+                          ``{"file": path}`` of what was kept in the run's folder
+``POST /cancel``          → ``{}``; ends the reply, evaluation, download or count of a data set in progress
 ``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
 ``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
 ``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
@@ -27,12 +29,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Exit code of an engine that finds another one at work on its home.
-ALREADY_RUNNING = 3
 from workbench.launch import Launch
 
+# Exit code of an engine that finds another one at work on its home.
+ALREADY_RUNNING = 3
 
-EngineState = Literal["idle", "loading", "training", "paused", "replying"]
+EngineState = Literal["idle", "loading", "training", "paused", "replying", "evaluating"]
 ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
 
 
@@ -87,11 +89,9 @@ class EngineStatus(_Wire):
 
 
 class TrainRequest(_Wire):
-    recipe: dict[str, Any]
-
     """With ``launch``, several processes train, or GPUs that were chosen; without it the engine's own one does."""
 
-
+    recipe: dict[str, Any]
     launch: Launch | None = None
 
 
@@ -100,6 +100,8 @@ class ResumeRequest(_Wire):
 
     run: str
     launch: Launch | None = None
+
+
 class ControlRequest(_Wire):
     """What to do with the live run between two steps.
 
@@ -131,6 +133,30 @@ class ExamplesRequest(_Wire):
     start: int = Field(default=0, ge=0)
     count: int = Field(default=1, ge=1, le=1000)
     search: str = ""
+
+
+class EvaluateRequest(_Wire):
+    """Judge a run: its base, its adapter, and others, on the same held-out tokens and the same prompts.
+
+    Attributes:
+        run: id, prefix or folder.
+        data: the data section of a recipe; None for the run's own held-out records. Template and system prompt are
+            always those of the run.
+        checkpoints: every checkpoint of the run takes part. adapters: and so do these, each a run, ``run@40`` or an
+            adapter folder, of the same base.
+        prompts: questions asked besides those of the records; None for a few that are always the same.
+        records: how many at most; 0 for all. replies: to how many of them a reply is written.
+    """
+
+    run: str
+    data: dict[str, Any] | None = None
+    checkpoints: bool = False
+    adapters: list[str] = Field(default=[], max_length=64)
+    prompts: list[str] | None = None
+    records: int = Field(default=256, ge=0)
+    replies: int = Field(default=20, ge=0, le=100_000)
+    max_new_tokens: int = Field(default=128, ge=1, le=32768)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class Message(_Wire):

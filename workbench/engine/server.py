@@ -31,6 +31,7 @@ from workbench.engine.output import OutputFile
 from workbench.engine.protocol import (
     ALREADY_RUNNING,
     ControlRequest,
+    EvaluateRequest,
     ExamplesRequest,
     FactsRequest,
     Progress,
@@ -65,6 +66,7 @@ class Api:
             Route("/control", self._control, methods=["POST"]),
             Route("/resume", self._resume, methods=["POST"]),
             Route("/reply", self._reply, methods=["POST"]),
+            Route("/evaluate", self._evaluate, methods=["POST"]),
             Route("/cancel", self._cancel, methods=["POST"]),
             Route("/fetch", self._fetch, methods=["POST"]),
             Route("/tree", self._tree, methods=["POST"]),
@@ -108,6 +110,15 @@ class Api:
         body = ReplyRequest.model_validate(await request.json())
         events = _Events()
         return events.response(on_close=self.engine.reply(body, events.put, events.finish))
+
+    async def _evaluate(self, request: Request) -> Response:
+        body = EvaluateRequest.model_validate(await request.json())
+        events = _Events()
+
+        def kept(file: Path) -> None:
+            events.send("evaluation", {"file": str(file)})
+
+        return events.response(on_close=self.engine.evaluate(body, _paced(events.put), kept, events.finish))
 
     async def _cancel(self, request: Request) -> Response:
         self.engine.cancel()

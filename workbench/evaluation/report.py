@@ -1,0 +1,174 @@
+"""A run told to a colleague: ``report.md``, ``report.json`` and ``report.svg`` in its folder.
+
+Everything is from the recipe, the journal and the newest evaluation; nothing is computed on a model. Files and folders
+of this machine are named by their last part only.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench import __version__
+from workbench.errors import WorkbenchError
+from workbench.evaluation.picture import Line, curve_picture
+from workbench.evaluation.report_text import report_markdown
+from workbench.evaluation.result import Evaluation, newest_evaluation
+from workbench.export.provenance import Provenance, provenance_of, public_name
+from workbench.models.sources import find_local
+from workbench.paths import Home
+from workbench.runs.calibration import Comparison
+from workbench.runs.folder import RunFolder
+from workbench.runs.journal import Event, JournalReader
+
+PICTURE = "report.svg"
+
+_BLOCK = 1 << 20
+
+
+@dataclass
+class Curves:
+    """Loss over steps; a step that was trained again counts as it was the last time.
+
+    ``seconds`` are those of each point of the curve, ``host_peak`` the most memory that the process had.
+    """
+
+    train: dict[int, float] = field(default_factory=dict)
+    held_out: dict[int, float] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    host_peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the files are."""
+
+    markdown: Path
+    json: Path
+    picture: Path
+
+
+def write_report(
+    home: Home, run: RunFolder, report: Callable[[str, float], None] = lambda name, fraction: None
+) -> Report:
+    """Write a run's report anew.
+
+    Args:
+        report: told which file of records is read for its checksum, and how much of it was, 0 to 1.
+
+    Raises:
+        WorkbenchError: the recipe cannot be read, the run has not begun, or the disk refuses.
+    """
+    recipe = run.recipe()
+    if not run.journal.is_file():
+        raise WorkbenchError(
+            f"Run {run.id} has no journal, so there is nothing to report.", "Let it run first.", kind="no_journal"
+        )
+    facts = provenance_of(run, recipe, find_local(home, recipe.model), report)
+    curves = read_curves(run)
+    newest = newest_evaluation(run)
+    evaluation = _fit_to_publish(newest) if newest else None
+    told = report_facts(facts, curves, evaluation)
+    lines = [Line("training", list(curves.train.items())), Line("held out", list(curves.held_out.items()), marked=True)]
+    files = Report(run.path / "report.md", run.path / "report.json", run.path / PICTURE)
+    try:
+        _write(files.picture, curve_picture(run.id, lines))
+        _write(files.json, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+        _write(files.markdown, report_markdown(told, evaluation, PICTURE))
+    except OSError as error:
+        raise WorkbenchError(
+            f"The report cannot be written into {run.path}: {error.strerror or error}.",
+            "Free some disk space, or look at the folder's permissions.",
+            kind="disk",
+        ) from None
+    return files
+
+
+def read_curves(run: RunFolder) -> Curves:
+    """The curve of a run, from its journal."""
+    curves = Curves()
+    for event in _events(run.journal):
+        step = event.get("step")
+        if not isinstance(step, int):
+            continue
+        match event["event"]:
+            case "step":
+                _put(curves.train, step, event.get("loss"))
+                _put(curves.seconds, step, event.get("seconds"))
+                peak = (event.get("host") or {}).get("peak")
+                curves.host_peak = max(curves.host_peak or 0, peak) if isinstance(peak, int) else curves.host_peak
+            case "eval":
+                _put(curves.held_out, step, event.get("loss"))
+    return Curves(
+        dict(sorted(curves.train.items())), dict(sorted(curves.held_out.items())), curves.seconds, curves.host_peak
+    )
+
+
+def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> dict[str, Any]:
+    """All that the report tells, as plain data."""
+    summary = facts.summary
+    seconds = sum(curves.seconds.values())
+    return {
+        **facts.as_json(),
+        "reported_with": {"loraworkbench": __version__},
+        "written": round(time.time(), 3),
+        "times": {
+            "started": summary.started,
+            "ended": summary.ended,
+            "seconds": summary.ended - summary.started if summary.ended and summary.started else None,
+            "seconds_in_steps": seconds or None,
+            "tokens_per_second": summary.tokens / seconds if seconds and summary.tokens else None,
+        },
+        "memory": _memory(facts, curves),
+        "curve": {
+            "training": [list(point) for point in curves.train.items()],
+            "held_out": [list(point) for point in curves.held_out.items()],
+        },
+        "evaluation": evaluation.model_dump(mode="json", exclude={"per_record"}) if evaluation else None,
+    }
+
+
+def _memory(facts: Provenance, curves: Curves) -> dict[str, Any]:
+    predicted, measured = facts.summary.predicted_peak or {}, facts.summary.measured_peak or {}
+    compared = Comparison.of(facts.summary)
+    return {
+        "predicted_allocated": predicted.get("allocated_bytes"),
+        "predicted_terms": predicted.get("terms"),
+        "predicted_by": predicted.get("method"),
+        "measured_allocated": measured.get("allocated"),
+        "measured_reserved": measured.get("reserved"),
+        "error": compared.error if compared else None,
+        "suspect": compared.suspect if compared else "",
+        "host_peak": curves.host_peak,
+    }
+
+
+def _fit_to_publish(evaluation: Evaluation) -> Evaluation:
+    """The evaluation without this machine's folders."""
+    judged = [one.model_copy(update={"folder": one.folder and public_name(one.folder)}) for one in evaluation.judged]
+    sources = " + ".join(map(public_name, evaluation.source.split(" + ")))
+    names = {"source": sources, "model": public_name(evaluation.model)}
+    return evaluation.model_copy(update={**names, "judged": judged})
+
+
+def _events(journal: Path) -> Iterator[Event]:
+    reader = JournalReader(journal)
+    while events := reader.read(_BLOCK):
+        yield from events
+
+
+def _put(points: dict[int, float], step: int, value: object) -> None:
+    if isinstance(value, int | float):
+        points[step] = float(value)
+
+
+def _write(path: Path, content: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        aside.write_text(content, encoding="utf-8", errors="backslashreplace")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

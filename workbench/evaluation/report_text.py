@@ -1,0 +1,206 @@
+"""The report as Markdown. Records, replies and names are foreign: nothing in them can be more than text."""
+
+import html
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from workbench.evaluation.result import Evaluation
+from workbench.evaluation.words import better_text, figure_rows
+from workbench.export.card import code, text
+from workbench.plain_text import plain
+
+SHOWN_REPLIES = 20
+_LONGEST = 4000
+# Inside HTML most Markdown is not looked at, but not every reader of Markdown keeps to that.
+_MARKUP = re.compile(r"[\\`*_{}\[\]()#!|~$:@]")
+
+
+def report_markdown(told: dict[str, Any], evaluation: Evaluation | None, picture: str) -> str:
+    """The report.
+
+    Args:
+        told: see :func:`workbench.evaluation.report.report_facts`. evaluation: the newest one, fit to be published.
+        picture: the curve's file beside it.
+    """
+    sections = [
+        f"# {text(told['run'])}",
+        _in_short(told, evaluation),
+        f"![Loss over steps]({picture})",
+        _evaluated(evaluation) if evaluation else _not_evaluated(),
+        "## The run\n\n" + _table(_run_rows(told)),
+        "## Memory\n\n" + _table(_memory_rows(told["memory"])),
+        _held_out(told["figures"]["evaluations"]),
+        _changes(told["changed_in_mid_run"]),
+        "## Settings\n\n"
+        + code(yaml.safe_dump(told["recipe"], sort_keys=False, allow_unicode=True, width=100), "yaml"),
+        "## Made with\n\n" + _table(sorted({**told["versions"], **told["reported_with"]}.items())),
+        _replies(evaluation) if evaluation else "",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _in_short(told: dict[str, Any], evaluation: Evaluation | None) -> str:
+    figures, adapter = told["figures"], told["recipe"]["adapter"]
+    names = ", ".join(file["name"] for file in told["data"])
+    parts = [
+        f"{text(told['base']['source'])}, fine-tuned with LoRA (rank {text(adapter['r'])}) on {text(names)}: "
+        f"{text(figures['state'])} after {_count(figures['steps'])} steps and {_count(figures['tokens'])} tokens."
+    ]
+    if evaluation:
+        parts += [text(better_text(evaluation, judged)) for judged in evaluation.judged if judged.minus]
+    return "\n\n".join(parts)
+
+
+def _evaluated(evaluation: Evaluation) -> str:
+    heads, rows = figure_rows(evaluation)
+    whose = "records that the run held out" if evaluation.own else "records"
+    more = " (the first ones of more)" if evaluation.more else ""
+    lines = [
+        "## Figures",
+        f"{_count(evaluation.records)} {whose}{more} of {text(evaluation.source)}, {_count(evaluation.tokens)} tokens; "
+        f"{_count(evaluation.referenced)} replies compared with a reference. In brackets: where the middle "
+        f"{evaluation.level:.0%} of {_count(evaluation.draws)} bootstrap draws of the records lie "
+        f"(seed {evaluation.seed}).",
+        _table(rows, heads),
+    ]
+    differences = [judged for judged in evaluation.judged if judged.minus]
+    if differences:
+        lines.append("Base minus the other one, on the same records:")
+        heads, rows = figure_rows(evaluation, minus=True)
+        lines.append(_table(rows, heads))
+    return "\n\n".join(lines)
+
+
+def _not_evaluated() -> str:
+    return "Not evaluated yet: `loraworkbench evaluate` adds figures with intervals, and replies side by side."
+
+
+def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
+    times, base, precision = told["times"], told["base"], told["precision"]
+    records, hardware = told["records"], told["hardware"]
+    gpus = ", ".join(f"{gpu.get('name')} ({_gib(gpu.get('total_bytes'))})" for gpu in hardware.get("gpus") or [])
+    speed = times["tokens_per_second"]
+    return [
+        ("base model", base["source"]),
+        ("its revision", base["revision"]),
+        ("its licence", base["licence"]),
+        *[("records", _file(file)) for file in told["data"]],
+        ("trained on, held out", f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}"),
+        ("trained parameters", _count(precision.get("trainable_parameters"))),
+        ("base stored as, computed in", f"{precision.get('base', '?')}, {precision.get('compute_dtype', '?')}"),
+        ("last training loss", _number(told["figures"]["loss"])),
+        ("started", _moment(times["started"])),
+        ("took", _duration(times["seconds"])),
+        ("in training steps", _duration(times["seconds_in_steps"])),
+        ("tokens a second", f"{speed:,.0f}" if speed else None),
+        ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_gib(hardware.get('ram_bytes'))}"),
+        ("seed", told["seed"]),
+    ]
+
+
+def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, Any]]:
+    error = memory["error"]
+    suspect = f"; the term to suspect is {memory['suspect'].replace('_', ' ')}" if memory["suspect"] else ""
+    terms = (memory["predicted_terms"] or {}).items()
+    return [
+        ("predicted peak", _gib(memory["predicted_allocated"])),
+        ("measured peak", _gib(memory["measured_allocated"]) or "not measured: there was no GPU"),
+        ("prediction − measurement", f"{error:+.1%}{suspect}" if error is not None else None),
+        ("measured peak, reserved", _gib(memory["measured_reserved"])),
+        ("of the process, in host memory", _gib(memory["host_peak"])),
+        *[(f"predicted for {name.replace('_', ' ')}", _gib(size)) for name, size in terms if size],
+    ]
+
+
+def _held_out(evaluations: list[dict[str, Any]]) -> str:
+    if not evaluations:
+        return ""
+    rows = [
+        (
+            _count(found["step"]),
+            _number(found["loss"]),
+            _number(found["perplexity"]),
+            _share(found["token_accuracy"]),
+            _count(found["records"]),
+        )
+        for found in evaluations
+    ]
+    heads = ("step", "held-out loss", "perplexity", "token accuracy", "records")
+    return "## Evaluations during the run\n\n" + _table(rows, heads)
+
+
+def _changes(changes: list[str]) -> str:
+    return (
+        "## Changed by hand or by chance\n\n" + "\n".join(f"- {text(change)}" for change in changes) if changes else ""
+    )
+
+
+def _replies(evaluation: Evaluation) -> str:
+    """Prompts and replies in a table that lays them side by side."""
+    if not evaluation.answered:
+        return ""
+    names = [judged.name for judged in evaluation.judged]
+    has_reference = any(one.reference is not None for one in evaluation.answered)
+    heads = [*names, *(["reference"] if has_reference else [])]
+    lines = ["## Replies", "", f"Greedy, at most {evaluation.max_new_tokens} tokens.", "", "<table>"]
+    lines.append("<tr>" + "".join(f"<th>{_cell(head)}</th>" for head in heads) + "</tr>")
+    # Records first: the fixed prompts only show what else the model has kept.
+    shown = sorted(evaluation.answered, key=lambda one: one.fixed)[:SHOWN_REPLIES]
+    for number, one in enumerate(shown, start=1):
+        lines.append(f'<tr><td colspan="{len(heads)}"><b>{number}.</b> {_cell(one.prompt)}</td></tr>')
+        cells = [one.replies.get(name, "") for name in names] + ([one.reference or ""] if has_reference else [])
+        lines.append("<tr>" + "".join(f'<td valign="top">{_cell(cell)}</td>' for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</table>"])
+
+
+def _cell(content: str) -> str:
+    """Foreign text in a cell of HTML: one line of the file, so that no blank line in it ends the table."""
+    short = content if len(content) <= _LONGEST else content[: _LONGEST - 1] + "…"
+    safe = html.escape(plain(short, lines=True).strip())
+    safe = _MARKUP.sub(lambda match: f"&#{ord(match[0])};", safe)
+    return re.sub(r"\s*?\n", "<br>", safe).replace("\t", " ") or "<i>(nothing)</i>"
+
+
+def _table(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ("", "")) -> str:
+    """What is None or empty in the last column is left out."""
+    kept = [row for row in rows if row[-1] not in (None, "")]
+    lines = [heads, ["---"] * len(heads), *([text(cell) for cell in row] for row in kept)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _file(file: dict[str, Any]) -> str:
+    return f"{file['name']}, {file['bytes']:,} bytes, sha256 {file['sha256']}" if file["sha256"] else file["name"]
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
+
+
+def _number(value: object) -> str | None:
+    return f"{value:.4g}" if isinstance(value, int | float) else None if value is None else str(value)
+
+
+def _share(value: object) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else "?"
+
+
+def _gib(value: object) -> str | None:
+    return f"{value / 2**30:.2f} GiB" if isinstance(value, int | float) and value else None
+
+
+def _moment(value: object) -> str | None:
+    return f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M}" if isinstance(value, int | float) else None
+
+
+def _duration(seconds: object) -> str | None:
+    if not isinstance(seconds, int | float):
+        return None
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
