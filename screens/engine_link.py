@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,14 +19,22 @@ if TYPE_CHECKING:
     from workbench.paths import Home
     from workbench.recipe import ModelSection, Recipe
 
+Piece = TypeVar("Piece")
+_SECONDS_TO_DIE = 1.0
+
 
 class HomeEngine:
-    """An :class:`screens.session.Engine` over the Unix socket of ``home``."""
+    """An :class:`screens.session.Engine` over the Unix socket of ``home``.
+
+    A reply or a download that breaks off because the engine died says what it died of.
+    """
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self._client: EngineClient | None = None
         self._starting = asyncio.Lock()
+        self._pid: int | None = None
+        self._oom_kills: int | None = None
 
     async def ensure(self) -> None:
         async with self._starting:
@@ -32,11 +42,12 @@ class HomeEngine:
             await process.ensure_engine(self.home)
 
     async def status(self) -> EngineStatus:
-        from workbench.errors import WorkbenchError
-
         if not self.home.socket.exists():
             raise WorkbenchError("No engine runs.", "It starts when it is needed.", kind="engine_gone")
-        return await (await self._ready()).status()
+        status = await (await self._ready()).status()
+        if status.pid != self._pid:
+            self._pid, self._oom_kills = status.pid, await asyncio.to_thread(_oom_kills)
+        return status
 
     async def train(self, recipe: Recipe) -> str:
         return await (await self._ready()).train(recipe)
@@ -56,7 +67,7 @@ class HomeEngine:
 
     async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
         client = await self._ready()
-        async for piece in client.reply(request):
+        async for piece in self._explained(client.reply(request)):
             yield piece
 
     async def cancel(self) -> None:
@@ -64,7 +75,7 @@ class HomeEngine:
 
     async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
         client = await self._ready()
-        async for progress in client.fetch(model):
+        async for progress in self._explained(client.fetch(model)):
             yield progress
 
     async def tree(self, model: ModelSection) -> Skeleton:
@@ -92,10 +103,40 @@ class HomeEngine:
             await self._client.close()
             self._client = None
 
+    async def _explained(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+        try:
+            async for piece in pieces:
+                yield piece
+        except WorkbenchError as error:
+            if error.kind == "engine_gone" and (died := await asyncio.to_thread(self._death)):
+                raise died from error
+            raise
+
+    def _death(self) -> WorkbenchError | None:
+        """Why the engine that was last heard of is gone; None while it lives."""
+        from workbench.diagnose import explain_death
+        from workbench.engine.process import engine_pid, exit_code, last_lines
+        from workbench.oom import kills_since
+
+        if self._pid is None:
+            return None
+        code = exit_code(self._pid, seconds=_SECONDS_TO_DIE)
+        if engine_pid(self.home) is not None:
+            return None
+        said = last_lines(self.home.engine_log)
+        died = explain_death(code, said, oom_kills=kills_since(self._oom_kills))
+        return WorkbenchError(f"{died.message}\n{said}".rstrip(), died.cure, kind="engine_died")
+
     async def _ready(self) -> EngineClient:
         if self._client is None:
             self._client = await asyncio.to_thread(_make_client, self.home)
         return self._client
+
+
+def _oom_kills() -> int | None:
+    from workbench.oom import oom_kills
+
+    return oom_kills()
 
 
 def _make_client(home: Home) -> EngineClient:

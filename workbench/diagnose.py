@@ -64,7 +64,7 @@ def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None
     if exit_code is None and _CRASH.search(log_tail):
         return _crashed("The engine", "no signal is known", log_tail)
     return WorkbenchError(
-        "The engine ended without a word.",
+        "The engine's last words do not say why it ended.",
         "It was ended from outside, or memory ran out; `dmesg | grep -i oom` shows whether it was memory.",
         kind="ended",
     )

@@ -20,6 +20,12 @@ def oom_kills(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS) -> int | Non
     return None
 
 
+def kills_since(before: int | None) -> int | None:
+    """How many there were since an earlier reading; None where that is not known."""
+    now = oom_kills()
+    return None if before is None or now is None else now - before
+
+
 def _counters(proc: Path, cgroups: Path) -> list[Path]:
     """Files of this process's own group; inside a container its path is seen from the outside, and the root is ours."""
     try:

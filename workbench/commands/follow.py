@@ -8,8 +8,10 @@ from typing import Literal, Protocol, Self
 from workbench.commands.bar import RunBar
 from workbench.commands.common import console, figure, print_json
 from workbench.commands.lines import RunLines
-from workbench.engine.process import last_lines
+from workbench.diagnose import explain_death
+from workbench.engine.process import exit_code, last_lines
 from workbench.errors import WorkbenchError
+from workbench.oom import kills_since, oom_kills
 from workbench.runs.folder import RunFolder, RunSummary
 from workbench.runs.journal import Event, JournalReader
 
@@ -53,7 +55,7 @@ async def events_of(
     """
     reader = JournalReader(run.journal)
     summary = RunSummary(run.id)
-    seq, is_over, asked = -1, False, time.monotonic()
+    seq, is_over, asked, kills = -1, False, time.monotonic(), oom_kills()
     while True:
         # Looked at before reading: what a process wrote before it died is still read.
         summary.settle()
@@ -66,12 +68,7 @@ async def events_of(
         if seq > after and summary.ended is not None:
             return
         if seq > after and summary.state == "interrupted":
-            raise WorkbenchError(
-                f"The engine ended in the middle of run {run.id}, after step {summary.step}.\n{last_lines(run.log)}",
-                f"`loraworkbench train --resume {run.id}` goes on from its last checkpoint; "
-                "`loraworkbench doctor` looks for the cause.",
-                kind="engine_died",
-            )
+            raise _engine_died(run, summary, kills_since(kills))
         if is_over:
             raise WorkbenchError(
                 f"Run {run.id} broke off after step {summary.step}, and its journal does not say why."
@@ -81,6 +78,17 @@ async def events_of(
                 kind="run_lost",
             )
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _engine_died(run: RunFolder, summary: RunSummary, kills: int | None) -> WorkbenchError:
+    """Why a run has no end; ``kills``: as in :func:`workbench.diagnose.explain_death`."""
+    said = last_lines(run.log)
+    died = explain_death(exit_code(summary.writer[0]) if summary.writer else None, said, oom_kills=kills)
+    return WorkbenchError(
+        f"The engine ended in the middle of run {run.id}, after step {summary.step}. {died.message}\n{said}",
+        f"{died.cure} `loraworkbench train --resume {run.id}` goes on from its last checkpoint.",
+        kind="engine_died",
+    )
 
 
 async def follow(

@@ -19,6 +19,9 @@ from workbench.paths import Home, private_folder
 START_SECONDS = 30.0
 _LOG_LINES = 12
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Engines that this process started, by process id: nobody else is told how they end."""
+
 
 async def find_engine(home: Home) -> EngineStatus | None:
     """The status of the engine that serves this home, or None when none answers."""
@@ -35,10 +38,11 @@ async def ensure_engine(home: Home) -> EngineStatus:
     """The engine of this home, started if there is none. It is a session of its own: a lost terminal does not end it.
 
     Raises:
-        WorkbenchError: it did not start; the message ends with the last lines of its log.
+        WorkbenchError: it did not start; the message says why, and ends with the last lines of its log.
     """
     if status := await find_engine(home):
         return status
+    said_before = _size(home.engine_log)
     process = _spawn(home)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -51,11 +55,7 @@ async def ensure_engine(home: Home) -> EngineStatus:
             await asyncio.sleep(0.5)
             process = _spawn(home)
         elif code is not None:
-            raise WorkbenchError(
-                f"The engine ended while starting ({describe_exit(code)}).\n{last_lines(home.engine_log)}",
-                "`loraworkbench doctor` looks for the cause.",
-                kind="engine_start",
-            )
+            raise _stillborn(code, last_lines(home.engine_log, since=said_before))
     raise WorkbenchError(
         f"The engine did not answer within {START_SECONDS:.0f} s.\n{last_lines(home.engine_log)}",
         "`loraworkbench engine restart` tries again; `loraworkbench doctor` looks for the cause.",
@@ -97,6 +97,20 @@ def engine_pid(home: Home) -> int | None:
     return pid if is_ours else None
 
 
+def exit_code(pid: int, *, seconds: float = 0.0) -> int | None:
+    """How the engine of this process id ended; None where another process started it, or it lives.
+
+    Args:
+        seconds: to wait for its end: its connections break a moment before.
+    """
+    process = _started.get(pid)
+    if process is None:
+        return None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
+
+
 def describe_exit(code: int | None) -> str:
     """``exit code 1``, or the name of the signal that ended a process."""
     if code is None:
@@ -108,14 +122,30 @@ def describe_exit(code: int | None) -> str:
     return f"signal {-code}"
 
 
-def last_lines(log: Path, count: int = _LOG_LINES) -> str:
-    """The end of a log file; empty when there is none."""
+def last_lines(log: Path, count: int = _LOG_LINES, *, since: int = 0) -> str:
+    """The end of a log file, of what stands after ``since`` bytes; empty when there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16384))
+            file.seek(max(since, log.stat().st_size - 16384))
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
     except OSError:
         return ""
+
+
+def _stillborn(code: int, said: str) -> WorkbenchError:
+    """Why an engine ended before it answered."""
+    from workbench.diagnose import explain_death
+
+    died = explain_death(code, said)
+    return WorkbenchError(
+        f"The engine ended while starting ({describe_exit(code)}). {died.message}\n{said}",
+        f"{died.cure} `loraworkbench doctor` looks for the cause.",
+        kind="engine_start",
+    )
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def _spawn(home: Home) -> subprocess.Popen[bytes]:
@@ -123,7 +153,7 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
         private_folder(home.engine)
         with home.engine_log.open("ab") as log:
             # -P: a file named torch.py in the present folder must not be imported.
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "workbench.engine.server", "--home", str(home.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -131,6 +161,8 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
             )
+            _started[process.pid] = process
+            return process
     except OSError as error:
         raise WorkbenchError(
             f"Cannot use {home.engine}: {error.strerror or error}.",
