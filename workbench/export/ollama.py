@@ -17,13 +17,18 @@ _SYSTEM, _USER, _REPLY = "sYsTeMtExT", "uSeRtExT", "rEpLyTeXt"
 
 @dataclass(frozen=True)
 class Pattern:
-    """What a template writes around each role's text. ``opening``: before the first turn where no system is given."""
+    """What a template writes around each role's text.
+
+    ``opening``: before the first turn where no system is given. ``before_reply``: what the model itself begins with,
+    such as the space after a colon.
+    """
 
     before_system: str
     after_system: str
     opening: str
     before_user: str
     after_user: str
+    before_reply: str
     after_reply: str
 
     def render(self, messages: list[dict[str, str]]) -> str:
@@ -34,7 +39,7 @@ class Pattern:
             if message["role"] == "user":
                 text += self.before_user + message["content"] + self.after_user
             elif message["role"] == "assistant":
-                text += message["content"] + self.after_reply
+                text += self.before_reply + message["content"] + self.after_reply
         return text
 
     def as_go(self) -> str:
@@ -42,8 +47,10 @@ class Pattern:
         start = f"{{{{ if .System }}}}{_go(self.before_system)}{{{{ .System }}}}{_go(self.after_system)}"
         start += f"{{{{ else }}}}{_go(self.opening)}{{{{ end }}}}"
         user = f'{{{{ if eq .Role "user" }}}}{_go(self.before_user)}{{{{ .Content }}}}{_go(self.after_user)}'
-        reply = f'{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}{_go(self.after_reply)}{{{{ end }}}}'
-        return f"{start}{{{{ range .Messages }}}}{user}{reply}{{{{ end }}}}"
+        reply = (
+            f'{{{{ else if eq .Role "assistant" }}}}{_go(self.before_reply)}{{{{ .Content }}}}{_go(self.after_reply)}'
+        )
+        return f"{start}{{{{ range .Messages }}}}{user}{reply}{{{{ end }}}}{{{{ end }}}}"
 
 
 def make(job: Job) -> None:
@@ -95,8 +102,8 @@ def _read_off(template: Template, bos: str) -> Pattern:
         [_turn("user", _USER), _turn("assistant", _REPLY), _turn("user", _USER)], add_generation_prompt=True
     ).removeprefix(bos)
     opening_and_user, after_user = _cut(one, _USER)
-    after_first = two.removeprefix(one + _REPLY)
-    if after_first == two or not after_first.endswith(_USER + after_user):
+    before_reply, after_first = _cut(two.removeprefix(one), _REPLY)
+    if not two.startswith(one) or not after_first.endswith(_USER + after_user):
         raise ValueError
     between = after_first.removesuffix(_USER + after_user)
     # What is before a second user's turn and ends what is before the first belongs to the turn; the rest ends a reply.
@@ -110,7 +117,7 @@ def _read_off(template: Template, bos: str) -> Pattern:
     if not rest.endswith(before_user + _USER + after_user):
         raise ValueError
     after_system = rest.removesuffix(before_user + _USER + after_user)
-    return Pattern(before_system, after_system, opening, before_user, after_user, after_reply)
+    return Pattern(before_system, after_system, opening, before_user, after_user, before_reply, after_reply)
 
 
 def _plain(template: Template) -> Template:

@@ -41,6 +41,7 @@ class Plan:
         size: of what will lie in the folder.
         disk: free space needed while it is made. free: what there is.
         memory: of the machine, for the helper process. free_memory: what there is.
+        precise: whether the memory allows to merge in 32 bits what a GGUF file rounds by itself.
     """
 
     size: int
@@ -49,6 +50,7 @@ class Plan:
     memory: int
     free_memory: int
     seconds: float
+    precise: bool = False
     notices: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -130,19 +132,24 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
             f"Trained on the base in {recipe.quantization.method}, merged into the base in 16 bits: the two differ a "
             "little, as they do for anybody who loads the adapter on an unquantised base."
         )
-    whole = 2 * facts.parameters
+    whole, precise = 2 * facts.parameters, False
     memory = int(whole * _MERGE_MEMORY) + _PYTHON_MEMORY
     seconds = _START_SECONDS + whole / _MERGE_BYTES_A_SECOND
     size = whole + _tokenizer_bytes(local.folder) + _BESIDE
     if request.makes_gguf:
         check_gguf_support(facts.config)
         size = _gguf_bytes(local.folder, request.type) + (facts.vocabulary or 0) * _HEADER_A_TOKEN + _BESIDE
-        memory = int(whole * _GGUF_MEMORY) + _PYTHON_MEMORY
+        precise = plan.free_memory >= 2 * whole * _GGUF_MEMORY + _PYTHON_MEMORY
+        memory = int((2 if precise else 1) * whole * _GGUF_MEMORY) + _PYTHON_MEMORY
+        if not precise:
+            notices.append("The memory is too small to merge in 32 bits; in 16 bits a little more is lost.")
         seconds += size / _GGUF_BYTES_A_SECOND
         window = facts.config.get("sliding_window")
         if facts.model_type == "mistral" and window and (facts.context or 0) > window:
             notices.append(f"llama.cpp leaves out this model's attention window of {window} tokens.")
-    return replace(plan, size=size, disk=int(size * 1.02), memory=memory, seconds=seconds, notices=tuple(notices))
+    return replace(
+        plan, size=size, disk=int(size * 1.02), memory=memory, seconds=seconds, precise=precise, notices=tuple(notices)
+    )
 
 
 def _gguf_bytes(folder: Path, kind: str) -> int:

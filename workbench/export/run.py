@@ -37,6 +37,7 @@ def export_run(
             "run": str(run.path),
             "request": json.loads(json.dumps(request.as_json())),
             "aside": str(aside),
+            "precise": plan.precise,
         }
         made = run_in_child("workbench.export.work:work", work, progress, cancelled, what="the export")
     files = sorted(

@@ -67,8 +67,12 @@ class Merged:
     merged_logits: list[Any]
 
 
-def merge(recipe: Recipe, local: LocalModel, adapter: Path) -> Merged:
+def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = False) -> Merged:
     """Load the base in 16 bits, put the adapter on, ask both, merge, ask again.
+
+    Args:
+        precise: in 32 bits instead, for what is rounded only when it is written. bfloat16 has 8 bits for a weight, and
+            a merged one needs more of them than the base's own did.
 
     Raises:
         WorkbenchError: the base cannot be loaded, the adapter does not fit it, or merging gives no finite weights.
@@ -77,7 +81,7 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path) -> Merged:
     from peft import PeftModel
 
     check_adapter(adapter)
-    model, tokenizer = load(local.folder, recipe.model.trust_remote_code)
+    model, tokenizer = load(local.folder, recipe.model.trust_remote_code, precise=precise)
     template = Template.load(adapter, tokenizer)
     prompts = probe_prompts(template)
     report("asking the base", None, "")
@@ -107,8 +111,11 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path) -> Merged:
     return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, logits(merged, prompts))
 
 
-def load(folder: Path, trust_remote_code: bool = False, **options: Any) -> tuple[Any, Any]:
-    """``(model, tokenizer)`` on the CPU in the 16-bit type that its files have, bfloat16 where they have none."""
+def load(folder: Path, trust_remote_code: bool = False, *, precise: bool = False) -> tuple[Any, Any]:
+    """``(model, tokenizer)`` on the CPU in the 16-bit type that its files have, bfloat16 where they have none.
+
+    ``precise``: in float32.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -117,13 +124,12 @@ def load(folder: Path, trust_remote_code: bool = False, **options: Any) -> tuple
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            stored = getattr(config, "dtype", None)
+            stored = torch.float32 if precise else getattr(config, "dtype", None)
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=stored if stored in (torch.bfloat16, torch.float16) else torch.bfloat16,
+                dtype=stored if precise or stored in (torch.bfloat16, torch.float16) else torch.bfloat16,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
-                **options,
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             from workbench.diagnose import diagnose
@@ -183,7 +189,8 @@ def check_merge(merged: Merged) -> tuple[str, dict[str, Any], list[str]]:
     notices = []
     if rounding.divergence > 0.1 * effect.divergence and rounding.divergence > 1e-6:
         notices.append(
-            "Rounding to 16 bits loses a good part of what the adapter changes; the adapter itself keeps it all."
+            "Rounding the merged weights to 16 bits loses a good part of what the adapter changes. The adapter itself "
+            "keeps all of it, and GGUF (f16) nearly all."
         )
     return words, {"merged_against_unmerged": rounding.as_json(), "adapter_against_base": effect.as_json()}, notices
 

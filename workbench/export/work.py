@@ -45,6 +45,7 @@ class Job:
     folder: Path
     local: LocalModel | None
     facts: Provenance
+    precise: bool = False
     check: str = ""
     command: str = ""
     notices: list[str] = field(default_factory=list)
@@ -58,13 +59,13 @@ class Job:
         self.figures |= figures
 
 
-def work(home: str, run: str, request: dict[str, Any], aside: str) -> dict[str, Any]:
+def work(home: str, run: str, request: dict[str, Any], aside: str, precise: bool = False) -> dict[str, Any]:
     """Make one export in the folder ``aside``; returns what is told of it."""
     where, folder = Home(Path(home)), RunFolder(Path(run))
     recipe = folder.recipe()
     local = find_local(where, recipe.model)
     facts = provenance_of(folder, recipe, local, lambda name, fraction: report("reading the records", fraction, name))
-    job = Job(where, folder, recipe, Request.from_json(request), Path(aside), local, facts)
+    job = Job(where, folder, recipe, Request.from_json(request), Path(aside), local, facts, precise)
     module, _, function = _MAKERS[job.request.target].partition(":")
     getattr(importlib.import_module(f"workbench.export.{module}"), function)(job)
     mark = {"target": job.request.target, **facts.as_json(), "check": job.figures}
@@ -105,7 +106,7 @@ def make_gguf(job: Job, name: str | None = None) -> Any:
     from workbench.export.gguf_file import check_gguf, write_gguf
     from workbench.export.weights import check_merge, merge
 
-    merged = merge(job.recipe, base_here(job.home, job.recipe), job.run.adapter)
+    merged = merge(job.recipe, base_here(job.home, job.recipe), job.run.adapter, precise=job.precise)
     words, figures, notices = check_merge(merged)
     job.tell(words, figures)
     job.notices += notices

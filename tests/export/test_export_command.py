@@ -1,0 +1,74 @@
+"""``loraworkbench export`` and ``import`` as a person types them."""
+
+import json
+import os
+import subprocess
+import sys
+
+
+def call(home, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "--home", str(home.root), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "160", **environment},
+    )  # fmt: skip
+
+
+def test_a_run_is_exported_and_the_next_command_told(tiny_home, tiny_run, tmp_path):
+    done = call(tiny_home, "export", "tiny", "--to", "vllm", tmp_path / "an out")
+    assert done.returncode == 0, done.stderr
+    assert "to write" in done.stdout
+    assert "free on the disk" in done.stdout
+    assert "adapter/adapter_model.safetensors" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"cd '{tmp_path}/an out' && vllm serve ")
+
+
+def test_a_plan_does_nothing(tiny_home, tiny_run, tmp_path):
+    done = call(tiny_home, "export", "tiny-01", "--to", "gguf", "--type", "q8_0", "--plan", "--json", tmp_path / "out")
+    plan = json.loads(done.stdout)
+    assert {"size", "disk", "free", "memory", "free_memory", "seconds", "notices"} == set(plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_facts_for_programs(tiny_home, tiny_run, tmp_path):
+    done = call(tiny_home, "export", "tiny-01", "--to", "merged", "--json", tmp_path / "out")
+    facts = json.loads(done.stdout)
+    assert facts["folder"] == str(tmp_path / "out")
+    assert ["model.safetensors", (tmp_path / "out" / "model.safetensors").stat().st_size] in facts["files"]
+    assert facts["figures"]["read_back_against_merged"]["agreement"] == 1.0
+
+
+def test_mistakes_end_in_a_sentence(tiny_home, tiny_run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("")
+    for arguments, words in (
+        (("tiny-01", "--to", "gugf", tmp_path / "out"), "There is no export target"),
+        (("nothing", "--to", "adapter", tmp_path / "out"), "There is no run nothing"),
+        (("tiny-01", "--to", "adapter", tmp_path / "mine", "--force"), "no export wrote"),
+        (("tiny-01", "--to", "hub", tmp_path / "out"), "--repo owner/name"),
+    ):
+        done = call(tiny_home, "export", *arguments)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_tools_file_becomes_a_recipe(tiny_home, tiny_run, tmp_path):
+    call(tiny_home, "export", "tiny-01", "--to", "axolotl", tmp_path / "out")
+    with (tmp_path / "out" / "axolotl.yaml").open("a") as file:
+        file.write('neftune_noise_alpha: 5\nlora_note: "\\e[31mred"\n')
+    done = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "--output", tmp_path / "recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "No counterpart: neftune_noise_alpha: 5" in done.stderr
+    assert "\x1b" not in done.stderr
+    again = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "-o", tmp_path / "recipe.yaml")
+    assert again.returncode == 1
+    assert "does not exist yet" in again.stderr
+    printed = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "--json")
+    assert json.loads(printed.stdout)["recipe"]["adapter"]["r"] == 8
+
+
+def test_neither_the_plan_nor_the_command_needs_torch():
+    code = "import sys, workbench.commands.app, workbench.export.run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"

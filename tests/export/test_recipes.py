@@ -1,0 +1,201 @@
+"""Recipes as Axolotl's and LLaMA-Factory's, and back; what has no counterpart is listed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workbench.data.sources import load_records
+from workbench.errors import WorkbenchError
+from workbench.export.axolotl import from_axolotl, to_axolotl
+from workbench.export.conversations import RecordFile, write_conversations
+from workbench.export.imported import import_settings
+from workbench.export.llamafactory import from_llamafactory, to_llamafactory
+from workbench.export.request import Request
+from workbench.export.run import export_run
+from workbench.recipe import Recipe
+from workbench.recipe_text import RecipeError, edit, parse
+
+FILES = [RecordFile("records.jsonl", "messages", False, 9), RecordFile("records.eval.jsonl", "messages", True, 1)]
+BOTH = (
+    {},
+    {"quantization.method": "none", "adapter.r": 64, "adapter.lora_alpha": 16, "data.packing": True},
+    {"quantization.method": "int8", "adapter.target_modules": ["q_proj", "v_proj"], "data.completion_only": False},
+    {
+        "quantization.method": "fp4",
+        "quantization.double_quant": False,
+        "training.save_steps": 0,
+        "adapter.use_dora": True,
+    },
+    {"training.max_steps": 50, "training.eval_steps": 10, "training.optim": "paged_adamw_8bit", "training.seed": 7},
+    {"adapter.use_rslora": True, "training.lr_scheduler_type": "linear", "training.gradient_checkpointing": False},
+)
+
+
+def same_but_for_the_place(recipe: Recipe, read: Recipe) -> None:
+    """What trains is equal; names of folders are another's affair, and alpha is a number there."""
+    left_out = {"model.source", "data.source", "data.eval_fraction", "data.template", "output.name", "output.dir"}
+    for section, values in recipe.model_dump().items():
+        for name, value in values.items():
+            if f"{section}.{name}" not in left_out:
+                assert getattr(getattr(read, section), name) == value, f"{section}.{name}"
+
+
+@pytest.mark.parametrize("changes", BOTH, ids=lambda changes: ",".join(changes) or "defaults")
+@pytest.mark.parametrize(("there", "back"), [(to_axolotl, from_axolotl), (to_llamafactory, from_llamafactory)])
+def test_a_recipe_comes_back_as_it_went(there, back, changes, tmp_path):
+    recipe = edit(Recipe(), changes)
+    values, lacking = there(recipe, "owner/model", FILES)
+    assert lacking == []
+    # Through a file, as a user's goes.
+    for name in ("records.jsonl", "records.eval.jsonl"):
+        (tmp_path / name).write_text("{}")
+    facts = {file.name.removesuffix(".jsonl"): {"file_name": file.name} for file in FILES}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(facts))
+    read, unknown = back(yaml.safe_load(yaml.safe_dump(values)), tmp_path, "a file")
+    assert unknown == []
+    same_but_for_the_place(recipe, read)
+    assert read.model.source == "owner/model"
+    assert read.data.source == str(tmp_path / "records.jsonl")
+
+
+@pytest.mark.parametrize("there", [to_axolotl, to_llamafactory])
+def test_what_has_no_counterpart_is_listed(there):
+    recipe = edit(
+        Recipe(),
+        {"training.non_finite": "skip", "adapter.rank_pattern": {"q_proj": 4}, "training.keep": "best"},
+    )
+    _, lacking = there(recipe, "owner/model", FILES)
+    assert lacking == [
+        "adapter.rank_pattern: {'q_proj': 4}",
+        "training.keep: 'best'",
+        "training.non_finite: 'skip'",
+    ]
+
+
+def test_a_configuration_from_the_wild_is_read(tmp_path):
+    (tmp_path / "axolotl.yml").write_text(
+        """
+base_model: NousResearch/Llama-2-7b-hf
+model_type: LlamaForCausalLM
+tokenizer_type: LlamaTokenizer
+load_in_8bit: false
+load_in_4bit: true
+strict: false
+datasets:
+  - path: mhenrichsen/alpaca_2k_test
+    type: alpaca
+dataset_prepared_path:
+val_set_size: 0.05
+output_dir: ./outputs/qlora-out
+adapter: qlora
+lora_model_dir:
+sequence_len: 4096
+sample_packing: true
+pad_to_sequence_len: true
+lora_r: 32
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_modules:
+lora_target_linear: true
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 4
+optimizer: paged_adamw_32bit
+lr_scheduler: cosine
+learning_rate: 2e-4
+bf16: auto
+tf32: false
+gradient_checkpointing: true
+flash_attention: true
+warmup_steps: 10
+neftune_noise_alpha: 5
+evals_per_epoch: 4
+weight_decay: 0.0
+"""
+    )
+    recipe, lacking = import_settings(tmp_path / "axolotl.yml")
+    assert recipe.model.source == "NousResearch/Llama-2-7b-hf"
+    assert recipe.data.source == "mhenrichsen/alpaca_2k_test"
+    assert (recipe.adapter.r, recipe.adapter.lora_alpha, recipe.adapter.target_modules) == (32, 16, "all-linear")
+    assert recipe.quantization.method == "nf4"
+    assert recipe.training.learning_rate == 2e-4
+    assert recipe.training.optim == "paged_adamw_32bit"
+    assert recipe.data.packing
+    assert recipe.data.eval_fraction == 0.05
+    assert lacking == ["warmup_steps: 10", "neftune_noise_alpha: 5"]
+
+
+def test_llamafactory_from_the_wild_is_read(tmp_path):
+    (tmp_path / "lf.yaml").write_text(
+        "model_name_or_path: Qwen/Qwen2.5-0.5B\nstage: sft\nfinetuning_type: lora\nlora_target: q_proj, v_proj\n"
+        "lora_rank: 8\ndataset: mine,gone\ndataset_dir: data\ntemplate: qwen\ncutoff_len: 2048\nlearning_rate: 1.0e-4\n"
+        "num_train_epochs: 3.0\nlora_plus_ratio: 16\nbf16: true\n"
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
+    (tmp_path / "data" / "mine.json").write_text("[]")
+    recipe, lacking = import_settings(tmp_path / "lf.yaml")
+    assert recipe.data.source == str(tmp_path / "data" / "mine.json")
+    assert recipe.adapter.target_modules == ["q_proj", "v_proj"]
+    assert recipe.quantization.method == "none"
+    assert lacking == [
+        "'gone' is not in dataset_info.json",
+        "template: 'qwen'; the model's own is used",
+        "lora_plus_ratio: 16",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("base_model: x/y\nadapter: full\n", "trains no LoRA adapter"),
+        ("model_name_or_path: x/y\nstage: dpo\n", "no supervised training"),
+        ("adapter: {r: 8}\n", "no configuration of Axolotl"),
+        ("- a\n- b\n", "holds no settings"),
+        ("a: !!python/object/apply:os.system ['true']\n", "cannot be read"),
+        ("{" * 4000, "cannot be read"),
+    ],
+)
+def test_others_are_refused_in_a_sentence(content, words, tmp_path):
+    file = tmp_path / "other.yaml"
+    file.write_text(content)
+    with pytest.raises(WorkbenchError, match=words):
+        import_settings(file)
+
+
+def test_values_that_no_recipe_can_have_are_all_told(tmp_path):
+    file = tmp_path / "axolotl.yaml"
+    file.write_text("base_model: x/y\nadapter: lora\nlora_r: many\nmicro_batch_size: 0\noptimizer: lion_8bit\n")
+    with pytest.raises(RecipeError) as caught:
+        import_settings(file)
+    assert {problem.path for problem in caught.value.problems} == {
+        "adapter.r", "training.per_device_train_batch_size", "training.optim",
+    }  # fmt: skip
+
+
+def test_the_records_beside_it_are_those_of_the_run(tiny_home, tiny_run, tmp_path):
+    """Written, imported, and read again: the same conversations are trained on, and the same are held out."""
+    for target, name in (("axolotl", "axolotl.yaml"), ("llamafactory", "llamafactory.yaml")):
+        folder = tmp_path / target
+        export_run(tiny_home, tiny_run, Request(target, folder), lambda told: None, bool)
+        recipe, lacking = import_settings(folder / name)
+        assert lacking == []
+        run = tiny_run.recipe()
+        wanted = [(item.content, item.held_out) for item in load_records(run.data).items()]
+        found = [(item.content, item.held_out) for item in load_records(recipe.data).items()]
+        assert [content for content, held_out in found if not held_out] == [c for c, held in wanted if not held]
+        assert [content for content, held_out in found if held_out] == [c for c, held in wanted if held]
+        same_but_for_the_place(run, recipe)
+
+
+def test_plain_text_and_system_prompts_are_written_as_such(tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Once upon a time."}\n{"text": "There was a ship."}\n')
+    data = parse({"data": {"source": f"{text} + first-mate", "system": "Be brief.", "eval_fraction": 0.0}}).data
+    files = write_conversations(None, data, Path(tmp_path))
+    assert {(file.kind, file.held_out) for file in files} >= {("text", False), ("messages", False)}
+    assert json.loads((tmp_path / "records-text.jsonl").read_text().splitlines()[0]) == {"text": "Once upon a time."}
+    first = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])
+    assert first["messages"][0] == {"role": "system", "content": "Be brief."}
