@@ -3,89 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Input, Label
+from textual.widgets import Input
 
-from screens.messages import RecipeChanged, RunSelected
+from screens.chat_prompt import Prompt
+from screens.chat_settings import ChatSettings
+from screens.choosing import Choosing
+from screens.speakers import Speaker
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.header import short_name
 from screens.widgets.pane import beside
 from screens.widgets.phase_bar import PhaseBar
-from screens.widgets.pick import PickDialog
-from screens.widgets.plain import plain, plain_content
-from screens.widgets.quiet import QuietPane, Words
-from screens.widgets.transcript import Reply, Transcript
-from workbench.engine.protocol import Message, Progress, ReplyPiece, ReplyRequest, Sampling
+from screens.widgets.plain import plain
+from screens.widgets.quiet import Words
+from screens.widgets.transcript import Column, Transcript
+from workbench.chats import Chats, Conversation, Said, Turn, new_conversation
+from workbench.engine.protocol import Message, Progress, ReplyPiece, ReplyRequest
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import all_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual import events
     from textual.app import ComposeResult
 
-    from workbench.paths import Home
-
-_RUNS_OFFERED = 100
 _WHY = {"length": "cut at the limit of tokens", "cancelled": "stopped"}
+_TURNS_SHOWN = 40
 
 
-class Prompt(Input):
-    """The line to write in. While it has the focus letters are text, so its keys are others."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send what stands in the line"),
-        Binding("ctrl+t", "switch", "Base/tuned", id="prompt.switch", tooltip="Adapter off and on"),
-        Binding("pageup", "scroll(-1)", "Scroll", show=False, id="prompt.up"),
-        Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
-    ]
-
-    def action_switch(self) -> None:
-        self._pane.action_switch()
-
-    def action_scroll(self, pages: int) -> None:
-        self._pane.query_one(Transcript).scroll_relative(y=pages * self._pane.query_one(Transcript).size.height)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self._pane.check_action(action, parameters) if action == "switch" else True
-
-    @property
-    def _pane(self) -> ChatPane:
-        return next(node for node in self.ancestors if isinstance(node, ChatPane))
-
-
-class ChatPane(QuietPane):
-    """A conversation with a run's adapter or with the base under it."""
+class ChatPane(Choosing):
+    """Conversations with a run's adapter, with the base under it, or with several of them side by side."""
 
     NAME = "Chat"
     GUIDE = (
         "Enter opens the line to write in, and sends what stands in it. The newest run that finished answers, unless m "
-        "picks another one; b switches its adapter off and on, so that the same weights answer with and without what "
-        "was trained. Escape ends a reply that has said enough. o opens system prompt, temperature, top-p and length."
+        "picks another one; a run that is paused answers with its weights as they are. b switches the adapter off and "
+        "on, n and p go on to the next adapter on the base, + and - make it stronger or weaker, w adds several up: "
+        "the base stays in memory all the while. s puts base and tuned side by side at the same seed, c chooses up to "
+        "three others. Escape ends a reply; e takes your last question back to be changed, r asks it again. What was "
+        "said is kept with the run: l lists it. o opens system prompt and sampling."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "write", "Write", id="chat.write", tooltip="Open the line to write in; Enter there sends it"),
         Binding("escape", "stop", "Stop reply", id="chat.stop", tooltip="End the reply that is being written"),
+        Binding("s", "beside", "Side by side", id="chat.beside", tooltip="Base and tuned side by side; again: one"),
         Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Adapter off and on"),
-        Binding("m", "pick", "Who", id="chat.pick", tooltip="Choose the run or the base model that answers"),
+        Binding("m", "pick", "Who", id="chat.pick", tooltip="Choose the run, checkpoint or base model that answers"),
+        Binding("e", "edit", "Edit", id="chat.edit", tooltip="Change your last question and send it again"),
+        Binding("r", "again", "Again", id="chat.again", tooltip="Have the last question answered once more"),
+        Binding("l", "conversations", "Chats", id="chat.list", tooltip="Conversations: open, rename, remove"),
         Binding("o", "settings", "Settings", id="chat.settings", tooltip="System prompt and sampling"),
-        Binding("x", "clear", "Clear", id="chat.clear", tooltip="Begin a new conversation"),
+        Binding("x", "clear", "New", id="chat.clear", tooltip="Begin a new conversation; this one is kept"),
         Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard of this terminal"),
+        Binding("Y", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
+        Binding("c", "columns", "Columns", show=False, id="chat.columns", tooltip="Choose who answers side by side"),
+        Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="The next adapter on the same base"),
+        Binding("p", "cycle(-1)", "Before", show=False, id="chat.previous", tooltip="The adapter before, same base"),
+        Binding("plus,equals_sign", "scale(1)", "More", show=False, id="chat.more", tooltip="Adapter stronger, to 2"),
+        Binding("minus", "scale(-1)", "Less", show=False, id="chat.less", tooltip="Adapter weaker, down to 0"),
+        Binding("w", "weigh", "Sum", show=False, id="chat.weigh", tooltip="Add adapters up, each with a weight"),
+        Binding("g", "greedy", "Greedy", show=False, id="chat.greedy", tooltip="Likeliest token always, and back"),
     ]
 
     def __init__(self, **names: str) -> None:
         super().__init__(**names)
-        self._target: str | None = None
-        self._picked = False
-        self._adapter = True
-        self._messages: list[Message] = []
+        self._chats: Chats | None = None
+        self._conversation = new_conversation()
+        self._editing: int | None = None
         self._replying = False
-        self._sampling = Sampling.model_validate({})
+        self._stopped = False
+        self._fullness = ""
+        self._left_out = 0
 
     def compose(self) -> ComposeResult:
         yield Words(id="target")
@@ -94,163 +89,250 @@ class ChatPane(QuietPane):
                 yield Words(id="guide")
                 yield Transcript()
                 yield PhaseBar()
-            with VerticalScroll(id="settings", can_focus=False):
-                for name, label in _SETTINGS:
-                    yield Label(label)
-                    yield Input(_start(self._sampling, name), id=name, compact=True)
-                yield Words(id="mistake")
+            yield ChatSettings(id="settings")
         yield Prompt(id="prompt", placeholder="Write, Enter sends")
 
     def on_mount(self) -> None:
-        self.query_one("#settings").border_title = "settings"
         self.set_class(True, "-silent")
 
     def on_resize(self, event: events.Resize) -> None:
         narrow = event.size.width < 100
         if narrow != self.has_class("-narrow") or not self.has_class("-sized"):
-            self.set_class(narrow, "-narrow").set_class(not narrow, "-settings").add_class("-sized")
-
-    # -- what the app tells ---------------------------------------------------------------------------------------
-
-    def on_shown(self) -> None:
-        self.run_worker(self._choose_target(), group="target", exclusive=True)
-
-    @on(RunSelected)
-    def _run_selected(self, message: RunSelected) -> None:
-        self._take_target(message.run)
-
-    @on(RecipeChanged)
-    def _recipe_changed(self) -> None:
-        self.on_shown()
-
-    async def _choose_target(self) -> None:
-        """Without a choice the newest adapter answers, and where there is none, the recipe's base model."""
-        if self._picked:
-            self._show_target()
-            return
-        runs = await asyncio.to_thread(_runs_with_adapters, self.session.home)
-        self._target = runs[0] if runs else None
-        if self.is_attached:
-            self._show_target()
-
-    def _take_target(self, target: str | None) -> None:
-        self._target, self._picked, self._adapter = target, True, True
-        self._show_target()
-
-    # -- what the user does ---------------------------------------------------------------------------------------
+            self.set_class(narrow, "-narrow").set_class(not narrow and not self.beside, "-settings")
+            self.add_class("-sized")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        has_turns = bool(self._conversation.turns)
         match action:
             case "stop":
                 return self._replying
             case "switch":
-                return None if self._target is None else True
-            case "copy":
-                return any(message.role == "assistant" for message in self._messages)
-            case "clear":
-                return bool(self._messages) and not self._replying
+                return None if self.one.bare or self.beside else True
+            case "beside" | "scale":
+                return not self.one.bare or bool(self.beside)
+            case "edit" | "again" | "clear":
+                return has_turns and not self._replying
+            case "copy" | "copy_all":
+                return has_turns
+            case "conversations" | "weigh" | "columns" | "cycle" | "pick":
+                return not self._replying
         return True
+
+    # -- the conversation -----------------------------------------------------------------------------------------
+
+    def _speakers(self) -> tuple[Speaker, ...]:
+        return self.beside or (replace(self.one, merged=self._settings.merged),)
+
+    @property
+    def _settings(self) -> ChatSettings:
+        return self.query_one(ChatSettings)
+
+    @property
+    def _prompt(self) -> Prompt:
+        return self.query_one(Prompt)
 
     def action_write(self) -> None:
         """Open the line to write in."""
-        self.query_one("#prompt", Input).focus()
+        self._prompt.focus()
 
     def action_stop(self) -> None:
-        """End the reply that is being written."""
+        """End the reply that is being written, and those that were to follow beside it."""
+        self._stopped = True
         self.workbench.attempt(self.session.engine.cancel())
-
-    def action_switch(self) -> None:
-        """Adapter off and on."""
-        self._adapter = not self._adapter
-        self._show_target()
-
-    async def action_pick(self) -> None:
-        """Choose who answers."""
-        runs = await asyncio.to_thread(_runs_with_adapters, self.session.home)
-        base = self.session.recipe.model.source
-        choices = [(run, run) for run in runs[:_RUNS_OFFERED]]
-        choices.append(("", f"{short_name(base)}, the base model alone"))
-
-        def picked(answer: str | None) -> None:
-            if answer is not None:
-                self._take_target(answer or None)
-
-        self.app.push_screen(PickDialog("Who answers?", choices, self._target or ""), picked)
 
     def action_settings(self) -> None:
         """Show or hide system prompt and sampling."""
         self.toggle_class("-settings")
 
+    def action_greedy(self) -> None:
+        """Take the likeliest token always, or draw again."""
+        self._settings.toggle_greedy()
+        self.notify("Greedy." if self._settings.query_one("#temperature", Input).value == "0" else "Drawn.", timeout=2)
+
+    def action_edit(self) -> None:
+        """Take the last question back into the line; again: the one before it."""
+        last = len(self._conversation.turns) if self._editing is None else self._editing
+        self._edit(max(last - 1, 0))
+
+    def leave_edit(self) -> None:
+        """Write a new question instead."""
+        self._edit(None)
+
+    @property
+    def edits(self) -> bool:
+        """Whether the line holds an earlier question."""
+        return self._editing is not None
+
+    def _edit(self, turn: int | None) -> None:
+        self._editing = turn
+        self._prompt.value = "" if turn is None else self._conversation.turns[turn].question
+        self._prompt.border_title = "" if turn is None else f"question {turn + 1}: what follows it is forgotten"
+        if turn is not None:
+            self._prompt.focus()
+
+    def action_again(self) -> None:
+        """Have the last question answered once more."""
+        last = len(self._conversation.turns) - 1
+        self.run_worker(self._converse(self._conversation.turns[last].question, last))
+
     async def action_clear(self) -> None:
         """Begin a new conversation."""
-        self._messages.clear()
-        await self.query_one(Transcript).clear()
-        self.set_class(True, "-silent")
-        self._show_target()
+        await self._open(new_conversation(), None)
+
+    async def _open(self, conversation: Conversation, chats: Chats | None) -> None:
+        self._edit(None)
+        self._conversation, self._chats = conversation, chats
+        self._fullness, self._left_out = "", 0
+        transcript = self.query_one(Transcript)
+        await transcript.clear()
+        self.set_class(not conversation.turns, "-silent")
+        hidden = len(conversation.turns) - _TURNS_SHOWN
+        if hidden > 0:
+            await transcript.notice(f"{hidden} earlier turns are not shown.")
+        for turn in conversation.turns[max(hidden, 0) :]:
+            view = await transcript.ask(turn.question, [reply.who for reply in turn.replies])
+            for column, reply in zip(view.columns, turn.replies, strict=True):
+                await column.write(reply.text)
+                await column.close()
+                await column.figures(reply.figures)
+        self.show_target()
 
     def action_copy(self) -> None:
-        """Copy the last reply."""
-        last = next(message for message in reversed(self._messages) if message.role == "assistant")
-        self.app.copy_to_clipboard(plain(last.content, lines=True))
-        self.notify("Copied.", timeout=2)
+        """Copy the last reply; of several side by side all, each under its name."""
+        replies = self._conversation.turns[-1].replies
+        several = len(replies) > 1
+        self._to_clipboard("\n\n".join(f"{reply.who}:\n{reply.text}" if several else reply.text for reply in replies))
 
-    @on(Input.Changed, "#settings Input")
-    def _setting_typed(self) -> None:
-        given = {name: self.query_one(f"#{name}", Input).value.strip() for name, _ in _SETTINGS}
-        mistake = ""
-        try:
-            self._sampling = Sampling.model_validate({name: given[name] for name in _NUMBERS})
-        except ValueError:
-            mistake = "Temperature is 0 to 5, top-p above 0 and at most 1, the reply 1 to 32768 tokens."
-        self.query_one("#mistake", Words).show(plain_content(mistake))
+    def action_copy_all(self) -> None:
+        """Copy the conversation as Markdown."""
+        self._to_clipboard(self._conversation.as_markdown())
+
+    def _to_clipboard(self, text: str) -> None:
+        self.app.copy_to_clipboard(plain(text, lines=True))
+        self.notify("Copied.", timeout=2)
 
     @on(Input.Submitted, "#prompt")
     def _send(self, event: Input.Submitted) -> None:
-        text = event.value.strip()
-        if text and not self._replying:
-            event.input.clear()
-            self.run_worker(self._converse(text))
+        text, turn = event.value.strip(), self._editing
+        if self._replying:
+            return
+        self._edit(None)
+        if text:
+            self.run_worker(self._converse(text, turn))
+
+    # -- conversations on disk ------------------------------------------------------------------------------------
+
+    async def action_conversations(self) -> None:
+        """Open, rename or remove a conversation with the one that answers."""
+        from screens.chat_dialogs import ConversationsDialog
+
+        chats = await asyncio.to_thread(Chats.of, self.session.home, self.one.target)
+        found = await asyncio.to_thread(chats.all)
+        if not found:
+            self.notify("Nothing was said here yet.", timeout=3)
+            return
+        by_id = {conversation.id: conversation for conversation in found}
+
+        def chosen(answer: tuple[str, str] | None) -> None:
+            if answer is not None:
+                self.workbench.attempt(self._do(answer[0], chats, by_id[answer[1]]))
+
+        self.app.push_screen(ConversationsDialog(found, self._conversation.id), chosen)
+
+    async def _do(self, what: str, chats: Chats, conversation: Conversation) -> None:
+        from screens.chat_dialogs import OPEN, RENAME
+        from screens.dialogs import Choice, ChoiceDialog, LineDialog
+
+        if what == OPEN:
+            self._settings.system = conversation.system
+            await self._open(conversation, chats)
+        elif what == RENAME:
+            name = await self.app.push_screen_wait(LineDialog("Rename", "What is it called?", conversation.name))
+            if name is not None:
+                renamed = await asyncio.to_thread(chats.save, conversation.model_copy(update={"title": name.strip()}))
+                if renamed.id == self._conversation.id:
+                    self._conversation = self._conversation.model_copy(update={"title": renamed.title})
+                await self.action_conversations()
+        else:
+            choices = (Choice("r", "Remove it", "yes"), Choice("k", "Keep it", "no"))
+            question = ChoiceDialog("Remove?", f"{conversation.name}\n\nIt cannot be brought back.", choices)
+            if await self.app.push_screen_wait(question) == "yes":
+                await asyncio.to_thread(chats.remove, conversation)
+                if conversation.id == self._conversation.id:
+                    await self.action_clear()
+
+    async def _keep(self) -> None:
+        """Write the conversation down; where that fails it goes on all the same."""
+        if self._chats is None:
+            self._chats = await asyncio.to_thread(Chats.of, self.session.home, self.one.target)
+        try:
+            self._conversation = await asyncio.to_thread(self._chats.save, self._conversation)
+        except WorkbenchError as error:
+            self.notify(str(error), severity="warning", markup=False)
 
     # -- a turn of the conversation -------------------------------------------------------------------------------
 
-    async def _converse(self, text: str) -> None:
-        transcript = self.query_one(Transcript)
-        self.set_class(False, "-silent")
-        await transcript.ask(text)
-        self._replying = True
+    async def _converse(self, text: str, turn: int | None = None) -> None:
+        """Ask a question: a new one, or another one in the place of a turn and all that followed it."""
+        transcript, before = self.query_one(Transcript), self._conversation
+        kept = before.turns if turn is None else before.turns[:turn]
+        self._replying, self._stopped = True, False
         self.refresh_bindings()
         try:
-            reply, figures = await self._receive(self._request(text), transcript)
-        except WorkbenchError as error:
-            # What was asked is given back, so that it can be sent again.
-            await transcript.problem(str(error))
-            prompt = self.query_one("#prompt", Input)
-            prompt.value = prompt.value or text
-        else:
-            self._messages += [Message(role="user", content=text), Message(role="assistant", content=reply)]
-            await transcript.figures(figures)
+            self.set_class(False, "-silent")
+            if turn is not None:
+                await transcript.keep(turn - max(len(before.turns) - _TURNS_SHOWN, 0))
+            self._conversation = before.model_copy(update={"turns": kept, "system": self._settings.system})
+            speakers = self._speakers()
+            view = await transcript.ask(text, [speaker.who for speaker in speakers])
+            replies, problems = await self._ask_all(text, speakers, view.columns)
+            if replies:
+                asked = Turn(question=text, replies=tuple(replies))
+                self._conversation = self._conversation.model_copy(update={"turns": (*kept, asked)})
+                await self._keep()
+            else:
+                # What was asked is given back, so that it can be sent again.
+                view.failed, self._conversation = True, before
+                if turn is not None:
+                    await self._open(before, self._chats)
+                    await transcript.notice(" ".join(problems), error=True)
+                self._prompt.value = self._prompt.value or text
         finally:
             self._replying = False
             if self.is_attached:  # not while the app closes
                 self.set_class(False, "-loading")
-                self.refresh_bindings()
+                self.show_target()
 
-    def _request(self, text: str) -> ReplyRequest:
-        system = self.query_one("#system", Input).value.strip()
-        return ReplyRequest(
-            target=self._target or self.session.recipe.model.source,
-            messages=[
-                *([Message(role="system", content=system)] if system else []),
-                *self._messages,
-                Message(role="user", content=text),
-            ],
-            adapter=self._adapter and self._target is not None,
-            sampling=self._sampling,
-        )
+    async def _ask_all(
+        self, text: str, speakers: Sequence[Speaker], columns: Sequence[Column]
+    ) -> tuple[list[Said], list[str]]:
+        """Have each answer in turn: they share one model. Several draw with one seed. Returns what went wrong, too."""
+        sampling, seed = self._settings.sampling, ""
+        if len(speakers) > 1 and sampling.temperature > 0:
+            sampling = sampling.model_copy(
+                update={"seed": secrets.randbelow(10**6) if sampling.seed is None else sampling.seed}
+            )
+            seed = f" {GLYPHS.separator} seed\u00a0{sampling.seed}"
+        on = self.under if len(speakers) > 1 or not speakers[0].bare else ""
+        replies: list[Said] = []
+        problems: list[str] = []
+        for speaker, column in zip(speakers, columns, strict=True):
+            if self._stopped:
+                await column.figures("not asked")
+                continue
+            messages = [*self._conversation.messages(speaker.who), Message(role="user", content=text)]
+            try:
+                figures = await self._receive(speaker.request(messages, sampling, on), column)
+            except WorkbenchError as error:
+                problems.append(str(error))
+                await column.problem(str(error))
+            else:
+                await column.figures(figures + seed)
+                replies.append(Said(who=speaker.who, text=column.text, figures=figures + seed))
+        return replies, problems
 
-    async def _receive(self, request: ReplyRequest, transcript: Transcript) -> tuple[str, str]:
-        """Write the reply down as it comes; returns it, and its figures in words."""
-        reply: Reply | None = None
+    async def _receive(self, request: ReplyRequest, column: Column) -> str:
+        """Write the reply down as it comes; returns its figures in words."""
         figures = "the reply broke off"
         try:
             await self.workbench.start_engine()
@@ -259,55 +341,54 @@ class ChatPane(QuietPane):
                 if isinstance(piece, Progress):
                     self.query_one(PhaseBar).show(piece.phase, piece.fraction, piece.detail)
                     continue
+                if piece.prompt_tokens:
+                    await self._show_context(piece)
                 if piece.text:
-                    reply = reply or await transcript.answer(self._who(request))
-                    await reply.write(piece.text)
+                    await column.write(piece.text)
                 if piece.done:
                     figures = _figures(piece)
         finally:
-            if reply is not None and reply.is_attached:
-                await reply.close()
-        return reply.text if reply is not None else "", figures
+            await column.close()
+        return figures
+
+    async def _show_context(self, piece: ReplyPiece) -> None:
+        used = piece.prompt_tokens + piece.tokens
+        self._fullness = f"context {used:,} of {piece.context_tokens:,} tokens" if piece.context_tokens else ""
+        if piece.left_out > self._left_out:
+            await self.query_one(Transcript).notice(
+                f"The context is full: the oldest {_questions(piece.left_out)} no longer given to the model."
+            )
+        self._left_out = piece.left_out
+        self.show_target()
 
     # -- what is shown --------------------------------------------------------------------------------------------
 
-    def _who(self, request: ReplyRequest) -> str:
-        if self._target is None:
-            return f"{short_name(request.target)} (base)"
-        return f"{short_name(request.target)} ({'tuned' if request.adapter else 'base, adapter off'})"
-
-    def _show_target(self) -> None:
-        on_off = "tuned" if self._adapter else "base"
-        mark = GLYPHS.on if self._adapter else GLYPHS.off
-        state = Content.assemble((f"  {mark} {on_off}", "$success" if self._adapter else "$warning"))
-        name = short_name(self._target or self.session.recipe.model.source)
-        self.query_one("#target", Words).show(
-            Content.assemble(
-                ("talking to ", "$foreground 70%"),
-                (plain(name), "bold"),
-                *([state] if self._target else [("  base model, no adapter", "$foreground 70%")]),
-            )
-        )
-        self.query_one("#guide", Words).show(_guide(plain(name), self._target is not None))
+    def show_target(self) -> None:
+        one = self.one
+        name = plain(one.name)
+        parts: list[str | Content | tuple[str, str]] = []
+        if self.beside:
+            dim = f" {GLYPHS.separator} "
+            parts = [("side by side ", "$foreground 70%"), (plain(dim.join(c.who for c in self.beside)), "bold")]
+        else:
+            parts = [("talking to ", "$foreground 70%"), (name, "bold"), _state(one, paused=one.target == self.paused)]
+        if self._fullness:
+            parts.append((f"   {self._fullness}", "$foreground 70%"))
+        self.query_one("#target", Words).show(Content.assemble(*parts))
+        self.query_one("#guide", Words).show(_guide(name, not one.bare))
         self.refresh_bindings()
 
 
-_NUMBERS = ("temperature", "top_p", "max_new_tokens")
-_SETTINGS = (
-    ("system", "system prompt (empty: none)"),
-    ("temperature", "temperature (0: likeliest token)"),
-    ("top_p", "top-p"),
-    ("max_new_tokens", "tokens at most"),
-)
+def _state(one: Speaker, *, paused: bool) -> tuple[str, str]:
+    if one.bare:
+        return "  base model, no adapter", "$foreground 70%"
+    if not one.adapter:
+        return f"  {GLYPHS.off} base", "$warning"
+    return f"  {GLYPHS.on} tuned{one.strength}" + (", paused: as it is now" if paused else ""), "$success"
 
 
-def _start(sampling: Sampling, name: str) -> str:
-    return f"{getattr(sampling, name):g}" if name in _NUMBERS else ""
-
-
-def _runs_with_adapters(home: Home) -> list[str]:
-    """Ids of the runs that kept an adapter, newest first."""
-    return [run.id for run in all_runs(home) if (run.adapter / "adapter_config.json").is_file()]
+def _questions(count: int) -> str:
+    return "question and its reply are" if count == 1 else f"{count} questions and their replies are"
 
 
 def _guide(name: str, tuned: bool) -> Content:
@@ -316,7 +397,7 @@ def _guide(name: str, tuned: bool) -> Content:
         (f"{first} ", "bold"),
         ("Press Enter", "bold $accent"),
         (" and write.\n\n", ""),
-        ("b switches the adapter off and on, so that you hear the base beside what you trained.", "$foreground 70%")
+        ("s puts the base beside what you trained; b switches the adapter off and on.", "$foreground 70%")
         if tuned
         else ("5 opens Train, where Enter fine-tunes it.", "$foreground 70%"),
     )

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from markdown_it import MarkdownIt
-from textual.containers import VerticalScroll
+from textual.containers import HorizontalGroup, VerticalGroup, VerticalScroll
 from textual.widgets import Markdown, Static
 
 from screens.widgets.plain import plain, plain_content
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from markdown_it.token import Token
+    from textual.app import ComposeResult
     from textual.geometry import Size
     from textual.widgets.markdown import MarkdownStream
 
@@ -84,17 +85,80 @@ class Reply(Markdown):
         await self._stream.write(plain(text, lines=True))
 
 
+class Column(VerticalGroup):
+    """One that answers a question: its name, its reply as it comes, and what there is to say about it."""
+
+    DEFAULT_CSS = """
+    Column { width: 1fr; }
+    Column .who { text-style: bold; color: $secondary; margin-top: 1; height: 1; }
+    Column .who { text-wrap: nowrap; text-overflow: ellipsis; }
+    Column .figures { margin-left: 2; height: auto; color: $text-muted; }
+    Column .problem { margin: 1 0 0 2; height: auto; color: $error; }
+    """
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+        self._reply: Reply | None = None
+
+    def compose(self) -> ComposeResult:
+        yield _line(self._who, "who")
+
+    @property
+    def text(self) -> str:
+        """The reply so far."""
+        return self._reply.text if self._reply is not None else ""
+
+    async def write(self, text: str) -> None:
+        """Append a piece of the reply."""
+        if self._reply is None:
+            self._reply = Reply()
+            await self.mount(self._reply)
+        await self._reply.write(text)
+
+    async def close(self) -> None:
+        """The reply has ended."""
+        if self._reply is not None and self._reply.is_attached:
+            await self._reply.close()
+
+    async def figures(self, text: str) -> None:
+        """A dim line under the reply."""
+        await self.mount(_line(text, "figures"))
+
+    async def problem(self, text: str) -> None:
+        """Why there is no reply."""
+        await self.mount(_line(text, "problem"))
+
+
+class TurnView(VerticalGroup):
+    """A question and its replies, side by side where there are several."""
+
+    DEFAULT_CSS = """
+    TurnView .you { text-style: bold; color: $accent; margin-top: 1; height: 1; }
+    TurnView .said { margin-left: 2; height: auto; }
+    TurnView HorizontalGroup Column { margin-right: 2; }
+    TurnView HorizontalGroup Column:last-of-type { margin-right: 0; }
+    """
+
+    def __init__(self, question: str, whos: Sequence[str]) -> None:
+        super().__init__()
+        self._question = question
+        self.columns = [Column(who) for who in whos]
+        self.failed = False
+
+    def compose(self) -> ComposeResult:
+        yield _line("you", "you")
+        yield _line(self._question, "said")
+        yield HorizontalGroup(*self.columns)
+
+
 class Transcript(VerticalScroll):
     """The turns of a conversation, the newest at the bottom and in view."""
 
     DEFAULT_CSS = """
     Transcript { height: 1fr; padding: 0 1; }
-    Transcript .who { text-style: bold; margin-top: 1; height: 1; }
-    Transcript .user { color: $accent; }
-    Transcript .model { color: $secondary; }
-    Transcript .said { margin-left: 2; height: auto; }
-    Transcript .figures { margin-left: 2; height: auto; color: $text-muted; }
-    Transcript .problem { margin: 1 0 0 2; height: auto; color: $error; }
+    Transcript .notice { margin: 1 0 0 2; height: auto; color: $text-muted; }
+    Transcript .notice.-error { color: $error; }
     """
 
     def __init__(self, **names: str) -> None:
@@ -107,34 +171,32 @@ class Transcript(VerticalScroll):
             self._overflows = True
             self.anchor()
 
-    async def ask(self, text: str) -> None:
-        """What the user said; whoever had scrolled back is brought to the end."""
-        await self._add(("you", "who user"), (text, "said"))
+    async def ask(self, text: str, whos: Sequence[str]) -> TurnView:
+        """What the user said, with a column for each that answers; one who had scrolled back is brought to the end."""
+        turn = TurnView(text, whos)
+        await self.mount(turn)
         if self._overflows:
             self.anchor()
+        return turn
 
-    async def answer(self, who: str) -> Reply:
-        """A place for a reply; whoever has it writes into it."""
-        reply = Reply()
-        await self.mount(_line(who, "who model"), reply)
-        return reply
+    async def notice(self, text: str, *, error: bool = False) -> None:
+        """A dim paragraph between turns, or why a turn is not there."""
+        await self.mount(_line(text, "notice -error" if error else "notice"))
 
-    async def figures(self, text: str) -> None:
-        """A dim line under a reply."""
-        await self._add((text, "figures"))
-
-    async def problem(self, text: str) -> None:
-        """Why there is no reply."""
-        await self._add((text, "problem"))
+    async def keep(self, turns: int) -> None:
+        """Take away all but the first turns; those that failed are not counted."""
+        whole = 0
+        for child in list(self.children):
+            if whole >= turns:
+                await child.remove()
+            elif isinstance(child, TurnView) and not child.failed:
+                whole += 1
 
     async def clear(self) -> None:
         """Forget all that was said."""
         self._overflows = False
         self.release_anchor()
         await self.remove_children()
-
-    async def _add(self, *lines: Sequence[str]) -> None:
-        await self.mount(*(_line(text, classes) for text, classes in lines))
 
 
 def _line(text: str, classes: str) -> Static:

@@ -25,6 +25,7 @@ from workbench.engine.protocol import (
     ReplyRequest,
 )
 from workbench.errors import WorkbenchError
+from workbench.launch import Launch
 from workbench.models.skeleton import Skeleton
 from workbench.paths import Home
 from workbench.recipe import ModelSection, Recipe
@@ -95,6 +96,7 @@ class ScriptedEngine:
         self.state: EngineState = "idle"
         self.stopping = False
         self.paused = ""
+        self._replies_in_pause = False
         self.commands: list[ControlRequest] = []
         self.progress: Progress | None = None
         self.max_steps = 0
@@ -130,8 +132,8 @@ class ScriptedEngine:
             device=DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB),
         )
 
-    async def train(self, recipe: Recipe) -> str:
-        self.asked.append("train")
+    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str:
+        self.asked.append("train" if launch is None else f"train on {launch.devices}")
         self._claim("training")
         self.begin(recipe)
         assert self.run is not None
@@ -160,7 +162,10 @@ class ScriptedEngine:
 
     async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
         self.asked.append("reply")
-        self._claim("replying")
+        if self.paused:
+            self._replies_in_pause = True
+        else:
+            self._claim("replying")
         self.requests.append(request)
         try:
             while (piece := await self._stream.get()) is not None:
@@ -168,11 +173,14 @@ class ScriptedEngine:
                     raise piece
                 yield piece
         finally:
-            self.state = "idle"
+            if self._replies_in_pause:
+                self._replies_in_pause = False
+            else:
+                self.state = "idle"
 
     async def cancel(self) -> None:
         self.asked.append("cancel")
-        if self.state == "replying":
+        if self._replies:
             self.end(reason="cancelled")
 
     async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
@@ -367,14 +375,16 @@ class ScriptedEngine:
     def say(self, text: str) -> None:
         self._stream.put_nowait(ReplyPiece(text=text))
 
-    def end(self, reason: str = "end", *, tokens: int = 42) -> None:
+    def end(self, reason: str = "end", *, tokens: int = 42, context: int = 2048, left_out: int = 0) -> None:
         """End the reply or the download with its figures."""
-        if self.state == "replying":
+        if self._replies:
             self._stream.put_nowait(
                 ReplyPiece(
                     done=True,
                     reason=reason,  # type: ignore[arg-type]
                     prompt_tokens=30,
+                    context_tokens=context,
+                    left_out=left_out,
                     tokens=tokens,
                     first_token_seconds=0.25,
                     tokens_per_second=21.5,
@@ -387,6 +397,10 @@ class ScriptedEngine:
         self._stream.put_nowait(error)
 
     # -- the rest -------------------------------------------------------------------------------------------------
+
+    @property
+    def _replies(self) -> bool:
+        return self.state == "replying" or self._replies_in_pause
 
     def _refuse(self) -> None:
         if self.refusal is not None:

@@ -5,11 +5,15 @@ from pathlib import Path
 from textual.widgets import Input
 
 from screens.chat import ChatPane
+from screens.chat_dialogs import ColumnsDialog, ConversationsDialog
+from screens.chat_settings import ChatSettings
+from screens.dialogs import LineDialog
 from screens.widgets.pick import PickDialog
 from screens.widgets.transcript import Reply, Transcript
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.engine.protocol import Message, Sampling
+from workbench.chats import Chats
+from workbench.engine.protocol import AdapterPart, Message, Sampling
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
@@ -30,6 +34,22 @@ async def chat(screen: Opened) -> ChatPane:
     assert isinstance(pane, ChatPane)
     await screen.until(lambda: "talking to" in screen.words, "who answers")
     return pane
+
+
+def said(pane: ChatPane) -> list[str]:
+    """All that was said in the conversation in hand, in order."""
+    turns = pane._conversation.turns
+    return [text for turn in turns for text in (turn.question, *(reply.text for reply in turn.replies))]
+
+
+async def answered(screen: Opened, text: str) -> None:
+    """The engine answers what it was asked, to the end."""
+    pane = screen.app.pane_in_front
+    assert isinstance(pane, ChatPane)
+    screen.engine.say(text)
+    screen.engine.end()
+    await screen.until(lambda: not pane._replying, "the end of the reply")
+    await screen.until(lambda: pane._conversation.turns[-1].replies[-1].text == text, "the reply in the conversation")
 
 
 async def ask(screen: Opened, text: str) -> None:
@@ -102,7 +122,7 @@ async def test_escape_ends_a_reply_and_keeps_what_was_said(tmp_path: Path) -> No
         await screen.press("escape")
         await screen.until(lambda: "cancel" in screen.engine.asked, "the engine is asked to stop")
         await screen.until(lambda: "stopped" in screen.words, "it says so")
-        assert pane._messages[-1] == Message(role="assistant", content="It began")
+        assert said(pane)[-1] == "It began"
         # With nothing to stop, escape leaves the line.
         screen.app.query_one("#prompt", Input).focus()
         await screen.press("escape")
@@ -120,7 +140,7 @@ async def test_a_busy_engine_is_a_sentence_and_the_words_are_given_back(tmp_path
         await screen.press("enter")
         await screen.until(lambda: "The engine is busy training a run." in screen.words, "a sentence")
         assert prompt.value == "Are you there?"
-        assert pane._messages == []
+        assert said(pane) == []
 
 
 async def test_a_reply_that_breaks_off_says_why(tmp_path: Path) -> None:
@@ -130,7 +150,7 @@ async def test_a_reply_that_breaks_off_says_why(tmp_path: Path) -> None:
         screen.engine.say("Hel")
         screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
         await screen.until(lambda: "The engine does not answer. Start it again." in screen.words, "a sentence")
-        assert pane._messages == []
+        assert said(pane) == []
         assert pane.check_action("stop", ()) is False
 
 
@@ -147,7 +167,7 @@ async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> 
         screen.engine.end()
         pane.query_one("#top_p", Input).value = "2"
         await screen.until(lambda: "above 0 and at most 1" in screen.words, "what is allowed")
-        assert pane._sampling.top_p == 0.5
+        assert pane.query_one(ChatSettings).sampling.top_p == 0.5
 
 
 async def test_another_run_can_be_picked(tmp_path: Path) -> None:
@@ -172,7 +192,7 @@ async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
         assert screen.app.clipboard == "Hello."
         await screen.press("x")
         await screen.until(lambda: "Press Enter" in screen.words, "the empty screen")
-        assert pane._messages == []
+        assert said(pane) == []
         assert not pane.query_one(Transcript).children
 
 
@@ -192,3 +212,289 @@ async def test_a_long_reply_stays_in_view_and_one_scrolled_back_stays_put(tmp_pa
         await screen.until(lambda: "last line" in pane.query_one(Reply).text, "more of it")
         await screen.pilot.pause()
         assert transcript.scroll_y == at
+
+
+async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await screen.press("s")
+        await screen.sees("side by side run-01 (base, adapter off) · run-01 (tuned)")
+        await ask(screen, "Hi")
+        screen.engine.say("Hello.")
+        screen.engine.end()
+        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await answered(screen, "Ahoy.")
+        base, tuned = screen.engine.requests
+        assert (base.adapter, tuned.adapter) == (False, True)
+        assert base.sampling == tuned.sampling
+        assert base.sampling.seed is not None
+        assert base.messages == tuned.messages
+        assert said(pane) == ["Hi", "Hello.", "Ahoy."]
+        row = next(line for line in screen.words.splitlines() if "Hello." in line)
+        assert "Ahoy." in row
+        await screen.sees(f"{base.sampling.seed}")
+        # Each goes on from its own words.
+        await ask(screen, "And?")
+        screen.engine.say("1")
+        screen.engine.end()
+        await screen.until(lambda: len(screen.engine.requests) == 4, "the second is asked")
+        assert [request.messages[1].content for request in screen.engine.requests[2:]] == ["Hello.", "Ahoy."]
+        await answered(screen, "2")
+        await screen.press("escape", "s")
+        await screen.sees("talking to run-01")
+
+
+async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
+        await chat(screen)
+        await screen.press("s")
+        await ask(screen, "Hi")
+        screen.engine.say("Hello.")
+        screen.engine.end()
+        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await answered(screen, "Ahoy.")
+        await screen.sees("Ahoy.")
+        lines = screen.words.splitlines()
+        places = [next(y for y, line in enumerate(lines) if text in line) for text in ("Hello.", "Ahoy.")]
+        assert places[0] < places[1]
+        assert max(len(line.rstrip()) for line in lines) <= NARROW[0]
+
+
+async def test_escape_ends_all_columns(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await screen.press("s")
+        await ask(screen, "Hi")
+        screen.engine.say("It began")
+        await screen.sees("It began")
+        await screen.press("escape")
+        await screen.until(lambda: not pane._replying, "the end")
+        assert len(screen.engine.requests) == 1
+        await screen.sees("not asked")
+
+
+async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
+    engine = with_run(tmp_path, runs=2)
+    (tmp_path / "runs" / "run-01" / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    async with opened(tmp_path, engine=engine) as screen:
+        pane = await chat(screen)
+        await screen.until(lambda: "run-02" in screen.words, "the newest run")
+        await screen.press("c")
+        await screen.until(lambda: isinstance(screen.app.screen, ColumnsDialog), "the list")
+        await screen.sees("run-01 at step 3")
+        # run-02 is marked; run-01 and its checkpoint too.
+        await screen.press("down", "space", "down", "space", "enter")
+        await screen.sees("side by side run-02 (tuned) · run-01 (tuned) · run-01@3 (tuned)")
+        await ask(screen, "Hi")
+        for number in range(3):
+            await screen.until(lambda n=number: len(screen.engine.requests) == n + 1, "the next is asked")  # type: ignore[misc]
+            screen.engine.say(f"reply {number}")
+            screen.engine.end()
+        await screen.until(lambda: not pane._replying, "the end")
+        assert [(r.target, r.on) for r in screen.engine.requests] == [
+            ("run-02", ""),
+            ("run-01", "run-02"),
+            ("run-01@3", "run-02"),
+        ]
+        # Four are too many.
+        await screen.press("escape", "c")
+        await screen.until(lambda: isinstance(screen.app.screen, ColumnsDialog), "the list")
+        await screen.press("up", "space", "enter")
+        await screen.sees("Mark one to 3; 4 are marked.")
+
+
+async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await screen.press("s")
+        await ask(screen, "Hi")
+        screen.engine.break_off(WorkbenchError("It was trained on A; the base is B.", "Talk to it alone.", kind="x"))
+        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await answered(screen, "Ahoy.")
+        await screen.sees("It was trained on A; the base is B.")
+        assert said(pane) == ["Hi", "Ahoy."]
+
+
+async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
+        await chat(screen)
+        await screen.until(lambda: "run-02" in screen.words, "the newest run")
+        await screen.press("n")
+        await screen.sees("talking to run-01")
+        await screen.press("minus", "minus")
+        await screen.sees("tuned × 0.8")
+        await ask(screen, "Hi")
+        request = screen.engine.requests[0]
+        assert (request.target, request.on, request.scale) == ("run-01", "run-02", 0.8)
+        await answered(screen, "a")
+        await screen.press("escape", *["plus"] * 15)
+        await screen.sees("tuned × 2.0")
+        await screen.press("w")
+        await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
+        screen.app.screen.query_one(Input).value = "run-01=0.7, run-02=-0.3"
+        await screen.press("enter")
+        await screen.sees("talking to 0.7·run-01 + -0.3·run-02")
+        await ask(screen, "Hi")
+        request = screen.engine.requests[1]
+        assert request.combine == [AdapterPart(target="run-01", weight=0.7), AdapterPart(target="run-02", weight=-0.3)]
+        await answered(screen, "b")
+        await screen.press("escape", "w")
+        await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
+        screen.app.screen.query_one(Input).value = "run-01=lots"
+        await screen.press("enter")
+        await screen.sees("run-01=lots is no adapter with its weight.")
+
+
+async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        prompt = pane.query_one("#prompt", Input)
+        for question, reply in (("one", "first"), ("two", "second")):
+            await ask(screen, question)
+            await answered(screen, reply)
+        await screen.press("escape", "e")
+        assert prompt.value == "two"
+        await screen.press("escape")
+        assert prompt.value == ""
+        assert said(pane) == ["one", "first", "two", "second"]
+        await screen.press("e")
+        pane.action_edit()
+        assert prompt.value == "one"
+        prompt.value = "three"
+        await screen.press("enter")
+        await screen.until(lambda: len(screen.engine.requests) == 3, "the engine is asked")
+        assert [message.content for message in screen.engine.requests[2].messages] == ["three"]
+        await answered(screen, "third")
+        assert said(pane) == ["three", "third"]
+        await screen.until(lambda: "second" not in screen.words, "what followed is gone")
+
+
+async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await ask(screen, "one")
+        await answered(screen, "first")
+        await screen.press("escape", "r")
+        await screen.until(lambda: len(screen.engine.requests) == 2, "the engine is asked")
+        assert screen.engine.requests[1].messages == screen.engine.requests[0].messages
+        await answered(screen, "other")
+        assert said(pane) == ["one", "other"]
+        await screen.press("r")
+        await screen.until(lambda: len(screen.engine.requests) == 3, "the engine is asked")
+        screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
+        await screen.sees("The engine does not answer.")
+        await screen.until(lambda: not pane._replying, "the end")
+        assert said(pane) == ["one", "other"]
+        await screen.sees("other")
+
+
+async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        pane.query_one("#system", Input).value = "Be brief."
+        await ask(screen, "first question")
+        await answered(screen, "first *reply*")
+        await screen.press("escape", "x")
+        pane.query_one("#system", Input).value = ""
+        await ask(screen, "second question")
+        await answered(screen, "second reply")
+        kept = Chats.of(Home(tmp_path), "run-01")
+        assert [one.name for one in kept.all()] == ["second question", "first question"]
+
+        async def listed() -> None:
+            await screen.until(lambda: isinstance(screen.app.screen, ConversationsDialog), "the list")
+            await screen.pilot.pause()
+
+        await screen.press("escape", "l")
+        await listed()
+        await screen.press("down", "enter")
+        await screen.sees("first reply")
+        assert said(pane) == ["first question", "first *reply*"]
+        assert pane.query_one("#system", Input).value == "Be brief."
+        await ask(screen, "more")
+        assert [m.content for m in screen.engine.requests[-1].messages] == [
+            "Be brief.",
+            "first question",
+            "first *reply*",
+            "more",
+        ]
+        await answered(screen, "indeed")
+        assert len(kept.all()) == 2
+        await screen.press("escape", "l")
+        await listed()
+        await screen.press("r")
+        await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the name")
+        screen.app.screen.query_one(Input).value = "[red]Ships"
+        await screen.press("enter")
+        await listed()
+        await screen.sees("[red]Ships")
+        await screen.press("d")
+        await screen.sees("It cannot be brought back.")
+        await screen.press("enter")
+        await screen.until(lambda: len(kept.all()) == 1, "one is gone")
+        await screen.until(lambda: said(pane) == [], "a new one in its place")
+        assert kept.all()[0].name == "second question"
+
+
+async def test_the_context_is_counted_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await ask(screen, "Hi")
+        screen.engine.say("Hello.")
+        screen.engine.end(tokens=42, context=2048)
+        await screen.sees("context 72 of 2,048 tokens")
+        await screen.until(lambda: not pane._replying, "the end")
+        await ask(screen, "And?")
+        screen.engine.say("Well.")
+        screen.engine.end(tokens=2000, context=2048, left_out=1)
+        await screen.sees("The context is full: the oldest question and its reply are no longer given")
+        await screen.sees("context 2,030 of 2,048 tokens")
+
+
+async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
+    engine = with_run(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await chat(screen)
+        await screen.until(lambda: "talking to run-01" in screen.words, "the finished run")
+        engine.begin(Recipe())
+        engine.paused = "Paused; the model stays in memory."
+        await screen.sees("talking to run-02  ● tuned, paused: as it is now")
+        await ask(screen, "Hi")
+        assert (engine.requests[0].target, engine.requests[0].on) == ("run-02", "")
+        engine.say("Half an aye.")
+        engine.end()
+        await screen.sees("run-02 (tuned)")
+        await screen.sees("42 tokens")
+        assert engine.paused
+        assert [one.name for one in Chats.of(Home(tmp_path), "run-02").all()] == ["Hi"]
+
+
+async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=WIDE) as screen:
+        pane = await chat(screen)
+        pane.query_one("#temperature", Input).value = "1.1"
+        await screen.press("g")
+        await screen.until(lambda: pane.query_one(ChatSettings).sampling.temperature == 0, "greedy")
+        await screen.press("g")
+        await screen.until(lambda: pane.query_one(ChatSettings).sampling.temperature == 1.1, "drawn again")
+        for name, value in (("top_k", "40"), ("min_p", "0.1"), ("repetition_penalty", "1.2"), ("seed", "7")):
+            pane.query_one(f"#{name}", Input).value = value
+        pane.query_one("#merged").value = True  # type: ignore[attr-defined]
+        await screen.pilot.pause()
+        await ask(screen, "Hi")
+        assert screen.engine.requests[0].sampling == Sampling(
+            temperature=1.1, top_k=40, min_p=0.1, repetition_penalty=1.2, seed=7
+        )
+        assert not screen.engine.requests[0].merged  # a bare model has nothing to merge
+        screen.engine.end()
+        pane.query_one("#seed", Input).value = "-1"
+        await screen.sees("The seed is a whole number")
+
+
+async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        await chat(screen)
+        await ask(screen, "Hi")
+        await answered(screen, "Hello.\x1b[2J")
+        await screen.press("escape", "Y")
+        assert screen.app.clipboard == "**You:** Hi\n\n**run-01 (tuned):** Hello.␛[2J"

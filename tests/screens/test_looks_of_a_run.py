@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from screens.app import WorkbenchApp
 from screens.widgets import glyphs
@@ -159,6 +160,31 @@ def test_chat(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
         engine.say("Aye, **matey**! She floats as long as she\n\n1. weighs less than\n2. the *water* she pushes.\n")
         engine.end()
         await screen.until(lambda: "42 tokens" in screen.words, "its figures")
+        await screen.until(lambda: screen.app.session.status.state == "idle", "the engine at rest")
+        await screen.press("escape")
+
+    assert snapped(snap_compare, tmp_path, size, engine, "chat", act)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_chat_side_by_side(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    train_some(engine, 3, 3)
+    engine.finish(step=3)
+    assert engine.run is not None
+    (engine.run.adapter / "adapter_config.json").write_text("{}")
+
+    async def act(screen: Opened) -> None:
+        await screen.until(lambda: "run-01" in screen.words, "who answers")
+        screen.app.query_one("#seed", Input).value = "7"
+        await screen.press("s", "enter", *"How do ships float?", "enter")
+        for number, reply in enumerate(
+            ("They displace water:\n\n```\nB = ρ g V\n```\n", "Aye, **matey**! She pushes water."), 1
+        ):
+            await screen.until(lambda n=number: len(engine.requests) == n, "the next is asked")  # type: ignore[misc]
+            engine.say(reply)
+            engine.end()
+        await screen.until(lambda: "Aye, matey!" in screen.words and screen.words.count("42 tokens") == 2, "both")
         await screen.until(lambda: screen.app.session.status.state == "idle", "the engine at rest")
         await screen.press("escape")
 
