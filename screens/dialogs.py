@@ -14,7 +14,7 @@ from textual.widgets import Button, Input, Static
 from screens.widgets.plain import plain, plain_content
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
 
@@ -32,6 +32,8 @@ Dialog > VerticalGroup {
 Dialog VerticalScroll { height: auto; max-height: 14; margin-bottom: 1; }
 Dialog Horizontal { height: auto; align-horizontal: right; }
 Dialog Button { margin-left: 1; min-width: 8; }
+Dialog #stacked { align-horizontal: left; height: auto; }
+Dialog #stacked Button { margin-left: 0; width: 100%; content-align-horizontal: left; text-align: left; }
 Dialog .problem { color: $error; height: auto; }
 """
 
@@ -60,34 +62,46 @@ class Choice:
 
 
 class ChoiceDialog(Dialog[str]):
-    """A question with a few answers; the first one has the focus."""
+    """A question with a few answers; the first one has the focus.
 
-    def __init__(self, title: str, text: str, choices: Sequence[Choice]) -> None:
+    Args:
+        stacked: the answers one below the other, for long ones.
+    """
+
+    def __init__(self, title: str, text: str, choices: Sequence[Choice], *, stacked: bool = False) -> None:
         super().__init__()
         self._title = plain(title)
         self._text = text
         self._choices = tuple(choices)
+        self._stacked = stacked
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
             with VerticalScroll(can_focus=False):
                 yield Static(plain_content(self._text, lines=True))
-            with Horizontal():
+            with VerticalGroup(id="stacked") if self._stacked else Horizontal():
                 for index, choice in enumerate(self._choices):
-                    label = plain_content(f"{choice.label} ({choice.key})")
                     yield Button(
-                        label, id=f"choice-{index}", compact=True, variant="primary" if index == 0 else "default"
+                        plain_content(self._label(choice)),
+                        id=f"choice-{index}",
+                        compact=True,
+                        variant="primary" if index == 0 else "default",
                     )
+
+    def _label(self, choice: Choice) -> str:
+        return f"{choice.key}  {choice.label}" if self._stacked else f"{choice.label} ({choice.key})"
 
     def on_mount(self) -> None:
         self.query(Button).first().focus()
 
     def on_key(self, event: events.Key) -> None:
-        for choice in self._choices:
-            if event.character and event.character.lower() == choice.key:
-                event.stop()
-                self.dismiss(choice.value)
+        typed = event.character or ""
+        by_key = {choice.key: choice for choice in self._choices}
+        choice = by_key.get(typed) or by_key.get(typed.lower())
+        if choice is not None:
+            event.stop()
+            self.dismiss(choice.value)
 
     @on(Button.Pressed)
     def _chosen(self, event: Button.Pressed) -> None:
@@ -95,24 +109,36 @@ class ChoiceDialog(Dialog[str]):
 
 
 class LineDialog(Dialog[str]):
-    """One line of text: a path, an expression, an amount of memory."""
+    """One line of text: a path, an expression, an amount of memory.
 
-    def __init__(self, title: str, text: str, value: str = "", placeholder: str = "") -> None:
+    Args:
+        check: what is wrong with a line, empty where nothing is; the dialog stays until then.
+    """
+
+    def __init__(
+        self, title: str, text: str, value: str = "", placeholder: str = "", check: Callable[[str], str] | None = None
+    ) -> None:
         super().__init__()
         self._title = title
         self._text = text
         self._value = value
         self._placeholder = placeholder
+        self._check = check
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
             yield Static(plain_content(self._text, lines=True))
             yield Input(self._value, placeholder=self._placeholder, compact=True)
+            yield Static(classes="problem", markup=False)
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value)
+        problem = self._check(event.value) if self._check else ""
+        if problem:
+            self.query_one(".problem", Static).update(plain_content(problem))
+        else:
+            self.dismiss(event.value)
 
 
 class ErrorDialog(Dialog[None]):

@@ -13,10 +13,11 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import DataTable
 
+from screens import run_facts
 from screens.messages import JournalGrew, RunSelected, StatusChanged
-from screens.story import Story
-from screens.widgets.facts import Fact, Facts
-from screens.widgets.figures import clock, gib, short
+from screens.replies import RepliesScreen
+from screens.story import Story, can_go_on, events_in_blocks
+from screens.widgets.facts import Facts
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.header import short_name
 from screens.widgets.loss_chart import Curve, LossChart
@@ -24,9 +25,7 @@ from screens.widgets.pane import beside
 from screens.widgets.plain import plain, plain_content
 from screens.widgets.quiet import QuietPane, Words, entitle
 from workbench.errors import WorkbenchError
-from workbench.runs.calibration import Comparison
 from workbench.runs.folder import RunFolder, RunSummary, all_runs, summarise
-from workbench.runs.journal import Event, JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 # for the table paints itself anew for each batch.
 _FIRST_BATCH = 30
 _BATCH = 120
-_BLOCK = 1 << 20
 
 # Title and width in cells; fixed, so that a long history need not be measured. The model needs the wider terminal.
 _COLUMNS = (("state", 13), ("run", 14), ("steps", 8), ("loss", 6), ("perplexity", 13), ("started", 11))
@@ -75,14 +73,17 @@ class RunsPane(QuietPane):
     NAME = "Runs"
     GUIDE = (
         "Every run of this workbench, the newest first, with what its journal says of it. Enter shows its curve, its "
-        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it. Perplexity is that "
-        "of the held-out records: of the base before, of the adapter after."
+        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it; g lets one go on "
+        "that was interrupted, stopped or failed. Perplexity is that of the held-out records: of the base before, of "
+        "the adapter after."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", id="runs.open", tooltip="Show its curve, its figures and its recipe"),
+        Binding("g", "go_on", "Go on", id="runs.go_on", tooltip="Train it further, from its last checkpoint"),
         Binding("r", "reuse", "Reuse recipe", id="runs.reuse", tooltip="Take its recipe in hand"),
         Binding("c", "chat", "Chat", id="runs.chat", tooltip="Talk to its adapter"),
+        Binding("v", "replies", "Replies", id="runs.replies", tooltip="How its sampled replies changed"),
         Binding("escape", "back", "Back", id="runs.back", tooltip="To the history"),
     ]
 
@@ -225,8 +226,8 @@ class RunsPane(QuietPane):
             Text(f"{mark} {summary.state}", style=self.app.theme_variables[colour]),
             Text(plain(summary.id), style="bold"),
             Text(f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step or "")),
-            Text(_loss(summary.loss)),
-            Text(_perplexity(summary)),
+            Text(run_facts.loss(summary.loss)),
+            Text(run_facts.perplexity(summary)),
             Text(datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""),
             Text(plain(short_name(summary.model))),
         ]
@@ -248,6 +249,7 @@ class RunsPane(QuietPane):
         summary = self._summaries.get(self._chosen or "")
         if summary is not None:
             parts = [short_name(summary.model), summary.reason if summary.state not in ("running", "finished") else ""]
+            parts.append("g goes on" if can_go_on(summary) else "")
             text = f" {GLYPHS.separator} ".join(plain(part) for part in parts if part)
             self.query_one("#line", Words).show(plain_content(text))
         self.refresh_bindings()
@@ -262,6 +264,16 @@ class RunsPane(QuietPane):
                 return self._story is not None
             case "reuse":
                 return self._chosen is not None
+            case "go_on":
+                status = self.session.status
+                chosen = self._summary_in_hand
+                return (
+                    chosen is not None
+                    and can_go_on(chosen)
+                    and (None if status is not None and status.state != "idle" else True)
+                )
+            case "replies":
+                return self._story is not None and bool(self._story.samples)
             case "chat":
                 folder = self._folders.get(self._chosen or "")
                 return folder is not None and ((folder.adapter / "adapter_config.json").is_file() or None)
@@ -287,6 +299,25 @@ class RunsPane(QuietPane):
         self.set_class(False, "-open")
         self.first_focus().focus()
         self.refresh_bindings()
+
+    @property
+    def _summary_in_hand(self) -> RunSummary | None:
+        return self._story.summary if self._story is not None else self._summaries.get(self._chosen or "")
+
+    async def action_go_on(self) -> None:
+        """Let the run in hand go on, and watch it on Train."""
+        from screens.train import TrainPane
+
+        folder = self._folders[self._chosen or ""]
+        await self.workbench.action_show_tab("train")
+        pane = self.workbench.pane_in_front
+        if isinstance(pane, TrainPane):
+            pane.resume(folder)
+
+    def action_replies(self) -> None:
+        """How the replies to the fixed prompts changed."""
+        if self._story is not None:
+            self.app.push_screen(RepliesScreen(self._story))
 
     def action_reuse(self) -> None:
         """Take the recipe of the run in hand."""
@@ -320,7 +351,7 @@ class RunsPane(QuietPane):
             end=story.summary.max_steps,
             nothing="It has no step in its journal.",
         )
-        self.query_one("#facts", Facts).show(_facts(story))
+        self.query_one("#facts", Facts).show(run_facts.facts(story))
         self.refresh_bindings()
 
 
@@ -353,25 +384,7 @@ def _batches(runs: Sequence[RunFolder]) -> Iterator[Sequence[RunFolder]]:
 
 
 def _summaries(runs: Sequence[RunFolder]) -> list[RunSummary]:
-    return [summarise(run, _events(run.journal)) for run in runs]
-
-
-def _events(journal: Path) -> Iterator[Event]:
-    """The events of a journal, a block at a time: a long one is never held as a whole."""
-    reader = JournalReader(journal)
-    while events := reader.read(_BLOCK):
-        yield from events
-
-
-def _loss(loss: object) -> str:
-    return f"{loss:.4g}" if isinstance(loss, int | float) else str(loss or "")
-
-
-def _perplexity(summary: RunSummary) -> str:
-    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
-    arrow = "→" if GLYPHS.eighths else "->"
-    figures = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in (base, tuned)]
-    return f" {arrow} ".join(figures) if figures[1] else figures[0]
+    return [summarise(run, events_in_blocks(run.journal)) for run in runs]
 
 
 def _recipe_text(path: Path) -> Content:
@@ -379,35 +392,3 @@ def _recipe_text(path: Path) -> Content:
         return plain_content(path.read_text(encoding="utf-8", errors="replace"), lines=True)
     except OSError as error:
         return plain_content(f"The recipe cannot be read: {error.strerror}.")
-
-
-def _predicted(summary: RunSummary) -> tuple[str, str]:
-    """The predicted peak with its error, and the tone of it; nothing where no peak was measured."""
-    compared = Comparison.of(summary)
-    if compared is None:
-        allocated = summary.predicted_allocated
-        return (gib(allocated) if allocated and summary.peak_vram else ""), ""
-    suspect = f" {GLYPHS.separator} suspect: {compared.suspect.replace('_', ' ')}" if compared.suspect else ""
-    return f"{gib(compared.predicted)} ({compared.error:+.1%}){suspect}", "warn" if suspect else ""
-
-
-def _facts(story: Story) -> list[Fact]:
-    summary = story.summary
-    seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
-    why = summary.reason if summary.state not in ("running", "finished") else ""
-    tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
-    versions = story.started.get("versions") or {}
-    host = story.step.get("host") or {}
-    return [
-        Fact("state", f"{summary.state}{': ' if why else ''}{why}", tone),
-        Fact("cure", summary.cure),
-        Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
-        Fact("perplexity", _perplexity(summary)),
-        Fact("took", clock(seconds) if seconds is not None else ""),
-        Fact("tokens", f"{short(summary.tokens)}" if summary.tokens else ""),
-        Fact("peak VRAM", gib(summary.peak_vram) if summary.peak_vram else ""),
-        Fact("predicted", *_predicted(summary)),
-        Fact("peak memory", gib(host["peak"]) if host.get("peak") and not summary.peak_vram else ""),
-        Fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
-        Fact("folder", f"{story.run.path.parent.name}/{story.run.path.name}"),
-    ]

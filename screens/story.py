@@ -12,6 +12,7 @@ from workbench.runs.journal import Event, JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 # A megabyte is some 2,000 events, which the event loop takes in within a few milliseconds.
 _BLOCK = 1 << 20
@@ -41,7 +42,8 @@ class Story:
         checkpoint: the step of the newest checkpoint, 0 without one.
         step: the newest event ``step``; empty before the first one.
         paused: the event that made the run stand still; None while it goes on.
-        done: the newest event ``control``: the last thing that was asked of the run and done.
+        done: the newest event ``control`` or ``resumed``: the last thing that was asked of the run and done.
+        peak_rate: the peak learning rate of its schedule; None before the run began.
         error: the event that ended the run badly.
         ended: the event ``run_ended``; empty before it.
         samples: events ``sample``, the replies to the fixed prompts, oldest first.
@@ -62,6 +64,7 @@ class Story:
         self.step: Event = {}
         self.paused: Event | None = None
         self.done: Event | None = None
+        self.peak_rate: float | None = None
         self.error: Event | None = None
         self.ended: Event = {}
         self.samples: list[Event] = []
@@ -75,6 +78,11 @@ class Story:
     def is_over(self) -> bool:
         """The journal says how the run ended, or its writer is gone without a word."""
         return self.summary.ended is not None or self.summary.state == "interrupted"
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it broke off with something left of it."""
+        return can_go_on(self.summary)
 
     @property
     def best(self) -> Evaluation | None:
@@ -111,6 +119,7 @@ class Story:
         match event["event"]:
             case "run_started":
                 self.started = event
+                self.peak_rate = ((event.get("recipe") or {}).get("training") or {}).get("learning_rate")
                 self._begins()
             case "run_resumed":
                 self.resumed = event
@@ -126,10 +135,8 @@ class Story:
                 self._evaluated(Evaluation(_step(event), _number(event.get("loss")), bool(event.get("best"))))
             case "checkpoint":
                 self.checkpoint = _step(event)
-            case "control":
-                self.done = event
-            case "paused" | "resumed":
-                self.paused = event if event["event"] == "paused" else None
+            case "control" | "resumed" | "paused" as kind:
+                self._answered(kind, event)
             case "sample":
                 self.samples = [*self.samples, event][-_SAMPLES_KEPT:]
             case "warning" | "hint":
@@ -153,9 +160,32 @@ class Story:
         if self.step and _step(self.step) > step:
             self.step = {}
 
+    def _answered(self, kind: str, event: Event) -> None:
+        """What somebody asked for was done, or the run stands still by itself."""
+        if kind == "control":
+            self.done = event
+            if event.get("action") == "learning_rate":
+                self.peak_rate = event.get("value", self.peak_rate)
+        elif kind == "resumed":
+            self.done, self.paused = event, None
+        else:
+            self.paused = event
+
     def _evaluated(self, evaluation: Evaluation) -> None:
         self.eval.add(evaluation.step, evaluation.loss)
         self._evaluations.append(evaluation)
+
+
+def can_go_on(summary: RunSummary) -> bool:
+    """Whether a run broke off with something left of it; one that was discarded could only begin anew."""
+    return summary.state in ("interrupted", "stopped", "failed") and summary.reason != "discarded"
+
+
+def events_in_blocks(journal: Path) -> Iterator[Event]:
+    """The events of a journal, a block at a time: a long one is never held as a whole."""
+    reader = JournalReader(journal)
+    while events := reader.read(_BLOCK):
+        yield from events
 
 
 def _step(event: Event) -> int:

@@ -1,4 +1,4 @@
-"""Train: start a run, watch it, stop it. What is shown comes from the run's journal and the engine's state alone."""
+"""Train: start a run or let one go on, watch it, steer it. What is shown comes from journal and engine alone."""
 
 from __future__ import annotations
 
@@ -10,64 +10,75 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 
+from screens import room, run_words
 from screens.dialogs import Choice, ChoiceDialog
 from screens.messages import JournalGrew, RecipeChanged, SampleTaken, StatusChanged
-from screens.story import Story
-from screens.widgets.facts import Fact, Facts
-from screens.widgets.figures import clock, short
-from screens.widgets.glyphs import GLYPHS
+from screens.replies import RepliesScreen
+from screens.run_controls import CONTROLS, RunControlPane
+from screens.story import Story, events_in_blocks
+from screens.widgets.facts import Facts
+from screens.widgets.figures import clock
+from screens.widgets.gpu_choice import GpuChoiceDialog
 from screens.widgets.gpu_panel import GpuPanel
-from screens.widgets.header import method_word, short_name, targets_word
 from screens.widgets.log_pane import LogPane
 from screens.widgets.loss_chart import Curve, LossChart
 from screens.widgets.pane import beside
 from screens.widgets.phase_bar import PhaseBar
-from screens.widgets.plain import plain, plain_content
+from screens.widgets.plain import plain_content
 from screens.widgets.problem import Problem
-from screens.widgets.quiet import QuietPane, Words, entitle
-from screens.widgets.scale import short_number
+from screens.widgets.quiet import Words, entitle
 from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import RunFolder
+from workbench.launch import Launch
+from workbench.runs.folder import RunFolder, RunSummary, all_runs, summarise
 
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.content import Content
 
     from workbench.engine.protocol import EngineStatus
+    from workbench.paths import Home
     from workbench.recipe import Recipe
 
 
 _SECONDS_BETWEEN_READS = 0.5
 
+# A longer reason why the run stands still has the line of notices.
+_SHORT = 50
+
 # A run is not kept waiting longer for a look at its data.
 _SECONDS_FOR_A_SAMPLE = 3.0
 
 
-class TrainPane(QuietPane):
+class TrainPane(RunControlPane):
     """The live run, or the one that was live last; without either, what Enter would start."""
 
     NAME = "Train"
     GUIDE = (
         "Enter starts a run with the recipe in hand. It trains in the engine, a process of its own: closing this "
-        "terminal does not end it, and a terminal opened later shows it from its first step. s ends it and keeps the "
-        "adapter, S ends it and keeps nothing; l shows what the libraries print."
+        "terminal does not end it, and a terminal opened later shows it from its first step and has the same keys. "
+        "What is asked of the run is done between two steps, and the line under the figures says after which one. "
+        "g lets a run go on that was paused, stopped or interrupted; s ends it and keeps its adapter, S keeps nothing, "
+        "K kills an engine that does not obey; l shows what the libraries print."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Start", id="train.start", tooltip="Fine-tune with the recipe in hand"),
-        Binding("s", "stop", "Stop, save", id="train.stop", tooltip="End the run and keep its adapter"),
-        Binding("S", "discard", "Discard", key_display="S", id="train.discard", tooltip="End the run, keep no adapter"),
+        *CONTROLS,
+        Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Which GPUs the next run is to use"),
         Binding("l", "log", "Log", id="train.log", tooltip="Show or hide what the libraries print"),
+        Binding("v", "replies", "Replies", id="train.replies", tooltip="How the sampled replies change"),
         Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy why the run failed to the clipboard"),
     ]
 
     def __init__(self, **names: str) -> None:
         super().__init__(**names)
-        self._story: Story | None = None
         self._asking = False
+        self._interrupted: RunSummary | None = None
+        # None: the engine's own process trains, on the first GPU.
+        self._launch: Launch | None = None
 
     def compose(self) -> ComposeResult:
         yield PhaseBar()
@@ -76,6 +87,7 @@ class TrainPane(QuietPane):
                 yield Words(id="plan")
                 yield LossChart()
                 yield Facts(id="figures")
+                yield Words(id="answer")
                 yield Words(id="notice")
             with Vertical(id="side"):
                 yield GpuPanel()
@@ -97,8 +109,10 @@ class TrainPane(QuietPane):
         self._follow_status(self.session.status)
         if self._story is not None:
             self.run_worker(self._catch_up(self._story))
+        else:
+            self.run_worker(self._look_for_interrupted())
         self._show_hardware()
-        self._draw()
+        self.draw()
 
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:
@@ -106,13 +120,13 @@ class TrainPane(QuietPane):
         if self._story is not None and not self._is_live(self._story):
             # The app reads on for a live run; what a dead one said last, or did not say, is read here.
             self.run_worker(self._catch_up(self._story))
-        self._draw()
+        self.draw()
 
     @on(JournalGrew)
     async def _run_went_on(self, message: JournalGrew) -> None:
         if self._story is not None and message.run == self._story.run.id:
             await self._story.add(message.events)
-            self._draw()
+            self.draw()
 
     @on(SampleTaken)
     def _show_hardware(self) -> None:
@@ -123,7 +137,7 @@ class TrainPane(QuietPane):
 
     @on(RecipeChanged)
     def _recipe_changed(self) -> None:
-        self._draw()
+        self.draw()
 
     def _follow_status(self, status: EngineStatus | None) -> None:
         if status is not None and status.run is not None:
@@ -133,8 +147,13 @@ class TrainPane(QuietPane):
     def _follow(self, run: RunFolder) -> None:
         """Show this run from its beginning."""
         if self._story is None or self._story.run != run:
-            self._story = Story(run)
+            self._story, self._asked = Story(run), ""
             self.run_worker(self._catch_up(self._story))
+
+    async def _look_for_interrupted(self) -> None:
+        """The newest run of this home, where it broke off: the first thing to offer."""
+        self._interrupted = await asyncio.to_thread(_newest_if_interrupted, self.session.home)
+        self.draw()
 
     def _is_live(self, story: Story) -> bool:
         status = self.session.status
@@ -143,25 +162,28 @@ class TrainPane(QuietPane):
     async def _catch_up(self, story: Story) -> None:
         await story.catch_up()
         if story is self._story:
-            self._draw()
+            self.draw()
 
     # -- what the user does ---------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that cannot be used are not offered: what can be done follows from the engine's state."""
         status = self.session.status
-        is_live = self.session.is_live
+        busy = status is not None and status.state != "idle"
         match action:
             case "start":
-                busy = status is not None and status.state != "idle"
-                return not is_live and (None if busy or self._asking else True)
-            case "stop" | "discard":
-                return is_live and (None if status is not None and status.stopping else True)
+                return not self.session.is_live and (None if busy or self._asking else True)
+            case "go_on" if not self.session.is_live:
+                return self._to_resume is not None and (None if busy or self._asking else True)
+            case "gpus":
+                return len(self.session.gpus) > 1 and not self.session.is_live
+            case "replies":
+                return self._story is not None and bool(self._story.samples)
             case "log":
                 return self._story is not None
             case "copy":
                 return self._story is not None and self._story.error is not None
-        return True
+        return super().check_action(action, parameters)
 
     def action_start(self) -> None:
         """Fine-tune with the recipe in hand."""
@@ -172,10 +194,10 @@ class TrainPane(QuietPane):
     async def _start(self) -> None:
         try:
             await self.workbench.start_engine()
-            recipe = self.session.recipe
-            if not await self._may_lose_replies(recipe):
+            recipe = await room.asked_for(self.workbench, self.session.recipe)
+            if recipe is None or not await self._may_lose_replies(recipe):
                 return
-            run = await self.session.engine.train(recipe)
+            run = await self.session.engine.train(recipe, self._launch)
         except WorkbenchError as error:
             self.workbench.show_error(error)
         else:
@@ -183,7 +205,18 @@ class TrainPane(QuietPane):
             self.run_worker(self._see_off(self._story))
         finally:
             self._asking = False
-            self._draw()
+            self.draw()
+
+    def action_gpus(self) -> None:
+        """Choose the GPUs of the next run."""
+        chosen = self._launch.devices if self._launch else (self.session.gpus[0].index,)
+        self.app.push_screen(GpuChoiceDialog(self.session.gpus, chosen), self._take_gpus)
+
+    def _take_gpus(self, devices: tuple[int, ...] | None) -> None:
+        if devices is not None:
+            is_first = devices == (self.session.gpus[0].index,)
+            self._launch = None if is_first else Launch.on(devices)
+            self.draw()
 
     async def _may_lose_replies(self, recipe: Recipe) -> bool:
         """Whether to start: asked where many records lose their reply to the cut, as far as is known or soon told."""
@@ -203,39 +236,60 @@ class TrainPane(QuietPane):
                         return answer
         return None
 
-    async def _see_off(self, story: Story | None) -> None:
-        """Read a new run's journal until the app does: one that fails at once is never seen live."""
-        while story is not None and story is self._story and not self._is_live(story) and not story.is_over:
+    async def _see_off(self, story: Story | None, after: int = -1) -> None:
+        """Read a new run's journal until the app does: one that fails at once is never seen live.
+
+        Args:
+            after: number of the last event before it went on; what ended it then counts no more.
+        """
+        while story is not None and story is self._story and not self._is_live(story):
             await self._catch_up(story)
+            if story.seq > after and story.is_over:
+                break
             await asyncio.sleep(_SECONDS_BETWEEN_READS)
 
-    def action_stop(self) -> None:
-        """End the run and keep its adapter."""
-        self._ask_to_stop(
-            "Stop and save?",
-            "The run ends after the present step. The adapter as it is then is kept and can be chatted with.",
-            Choice("s", "Stop and save", "save"),
-        )
+    @property
+    def _to_resume(self) -> RunFolder | None:
+        """The run that can go on: the one that is shown, else the newest one where it broke off."""
+        if self._story is None:
+            return RunFolder(self.session.home.runs / self._interrupted.id) if self._interrupted else None
+        return self._story.run if self._story.can_go_on else None
 
-    def action_discard(self) -> None:
-        """End the run and keep no adapter."""
-        self._ask_to_stop(
-            "Stop and discard?",
-            "The run ends after the present step and no adapter is kept. Its curve and its log stay in Runs.",
-            Choice("d", "Discard", "discard"),
-        )
+    def action_go_on(self) -> None:
+        """Let a run go on that was paused, stopped, interrupted, or failed."""
+        if self.session.is_live:
+            super().action_go_on()
+        elif (run := self._to_resume) is not None:
+            self.resume(run)
 
-    def _ask_to_stop(self, title: str, text: str, stop: Choice) -> None:
-        def answered(answer: str | None) -> None:
-            if answer == stop.value:
-                self.workbench.attempt(self.session.engine.stop(save=answer == "save"))
+    def resume(self, run: RunFolder) -> None:
+        """Let a run go on from its last checkpoint, and show it."""
+        self._asking = True
+        self.refresh_bindings()
+        self.run_worker(self._resume(run))
 
-        self.app.push_screen(ChoiceDialog(title, text, (stop, Choice("k", "Keep training", "keep"))), answered)
+    async def _resume(self, run: RunFolder) -> None:
+        try:
+            await self.workbench.start_engine()
+            _, seq = await self.session.engine.resume(run.id)
+        except WorkbenchError as error:
+            self.workbench.show_error(error)
+        else:
+            self._follow(run)
+            self.run_worker(self._see_off(self._story, seq))
+        finally:
+            self._asking = False
+            self.draw()
+
+    def action_replies(self) -> None:
+        """How the replies to the fixed prompts change."""
+        if self._story is not None:
+            self.app.push_screen(RepliesScreen(self._story))
 
     def action_log(self) -> None:
         """Show or hide what the libraries print."""
         self.toggle_class("-log")
-        self._draw()
+        self.draw()
 
     def action_copy(self) -> None:
         """Copy why the run failed to the clipboard."""
@@ -244,7 +298,7 @@ class TrainPane(QuietPane):
 
     # -- what is shown --------------------------------------------------------------------------------------------
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         """Bring every part up to date; each repaints only where it differs."""
         if not self.is_shown or not self.is_attached:
             return
@@ -252,7 +306,7 @@ class TrainPane(QuietPane):
         self.set_class(story is None, "-empty")
         self.refresh_bindings()
         if story is None:
-            self.query_one("#plan", Words).show(_plan(self.session.recipe))
+            self.query_one("#plan", Words).show(run_words.plan(self.session.recipe, self._interrupted, self._launch))
             return
         self.query_one(PhaseBar).show(*self._phase(story))
         self.query_one(LossChart).show(
@@ -260,11 +314,12 @@ class TrainPane(QuietPane):
             end=story.summary.max_steps,
             nothing="" if story.is_over else "The curve begins with the first step.",
         )
-        self.query_one("#figures", Facts).show(_figures(story))
+        self.query_one("#figures", Facts).show(run_words.figures(story))
         about = self.query_one("#about", Facts)
         entitle(about, story.run.id)
-        about.show(_about(story))
-        self.query_one("#notice", Words).show(plain_content(story.notices[-1] if story.notices else ""))
+        about.show(run_words.about(story))
+        self._say("#answer", run_words.answer(story.done, self.asked))
+        self._say("#notice", plain_content(self._notice(story)))
         host = story.step.get("host") or {}
         self.query_one(GpuPanel).run_used(
             story.summary.peak_vram or host.get("peak") or 0,
@@ -277,112 +332,46 @@ class TrainPane(QuietPane):
         if self.has_class("-log"):
             self.query_one(LogPane).show(story.run.log)
 
+    def _say(self, where: str, words: Content) -> None:
+        """A line that takes no room while there is nothing to say."""
+        line = self.query_one(where, Words)
+        line.display = bool(words)
+        line.show(words)
+
     def _phase(self, story: Story) -> tuple[str, float | None, str]:
         """The phase in a word, how far it has come, and words to it."""
         summary = story.summary
         if story.is_over:
-            return summary.state, None, _outcome(story)
+            return summary.state, None, run_words.outcome(story)
         status = self.session.status
         if status is not None and status.stopping:
-            return "stopping", None, "the present step is finished first"
+            return "stopping", None, "the present step is finished first; K kills the engine at once"
+        if why := self._why_paused(story):
+            return "paused", None, run_words.standing_still(story, "" if len(why) > _SHORT else why)
         steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else ""
         if summary.step and summary.phase == "training":
             fraction = summary.step / summary.max_steps if summary.max_steps else None
-            return "training", fraction, _dotted(steps, f"ETA {clock(summary.eta_seconds)}")
+            return "training", fraction, run_words.dotted(steps, f"ETA {clock(summary.eta_seconds)}")
         return (
             str(story.phase.get("phase", "starting")),
             story.phase.get("fraction"),
-            _dotted(str(story.phase.get("detail", "")), steps if summary.step else ""),
+            run_words.dotted(str(story.phase.get("detail", "")), steps if summary.step else ""),
         )
 
+    def _why_paused(self, story: Story) -> str:
+        """Why the run stands still; empty while it goes on. A full disk cannot tell it in the journal."""
+        status = self.session.status
+        if status is not None and status.run == story.run.id:
+            return status.paused
+        return str(story.paused.get("reason", "")) if story.paused else ""
 
-def _plan(recipe: Recipe) -> Content:
-    """What Enter would start, in words."""
-    training = recipe.training
-    epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
-    length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
-    lines = (
-        ("Nothing is training. ", "bold"),
-        ("Press Enter", "bold $accent"),
-        (" to fine-tune\n\n", ""),
-        ("  model     ", "$foreground 70%"),
-        (f"{plain(short_name(recipe.model.source))}\n", "bold"),
-        ("  as        ", "$foreground 70%"),
-        (f"{_dotted(method_word(recipe), f'r {recipe.adapter.r}', plain(targets_word(recipe)))}\n", ""),
-        ("  on        ", "$foreground 70%"),
-        (f"{plain(recipe.data.source)}\n", ""),
-        ("  batch     ", "$foreground 70%"),
-        (
-            f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps} = "
-            f"{training.effective_batch} records a step\n",
-            "",
-        ),
-        ("  for       ", "$foreground 70%"),
-        (f"{length}, learning rate {short_number(training.learning_rate)}\n\n", ""),
-        ("3 Adapter and 4 Data change it.", "$foreground 70%"),
-    )
-    return Content.assemble(*lines)
+    def _notice(self, story: Story) -> str:
+        """What to know most of all: why it stands still where that takes a sentence, else the newest warning."""
+        why = self._why_paused(story)
+        return why if len(why) > _SHORT else story.notices[-1] if story.notices else ""
 
 
-def _outcome(story: Story) -> str:
-    summary = story.summary
-    if summary.state == "interrupted":
-        kept = f"the checkpoint of step {story.checkpoint} is kept" if story.checkpoint else "no checkpoint was made"
-        return _dotted(f"at step {summary.step}", summary.reason, kept, "l shows its log")
-    if summary.state == "failed":
-        return f"at step {summary.step}" if summary.step else "before the first step"
-    seconds = (summary.ended or 0) - (summary.started or 0)
-    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
-    perplexity = f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
-    kept = "no adapter kept" if summary.reason == "discarded" else "6 chats with it"
-    return _dotted(f"{summary.step} steps in {clock(seconds)}", perplexity, kept)
-
-
-def _figures(story: Story) -> list[Fact]:
-    step = story.step
-    loss = step.get("loss")
-    return [
-        # A loss that is no number has no place on the chart, and matters most.
-        Fact("loss", str(loss) if isinstance(loss, str) else "", "bad"),
-        Fact("lr", short_number(rate) if isinstance(rate := step.get("learning_rate"), float) else ""),
-        Fact("grad norm", _figure(step.get("grad_norm"), ".2f")),
-        Fact("tok/s", short(step["tokens_per_second"]) if step.get("tokens_per_second") else ""),
-        Fact("tokens", short(step["tokens"]) if step.get("tokens") else ""),
-        Fact("epoch", _figure(step.get("epoch"), ".2f")),
-        Fact("accuracy", _figure(step.get("token_accuracy"), ".1%")),
-    ]
-
-
-def _about(story: Story) -> list[Fact]:
-    """What the run was started with and what is known of it so far."""
-    recipe = story.started.get("recipe") or {}
-    facts = story.facts
-    trainable, counts = facts.get("trainable_parameters"), facts.get("counts") or {}
-    base, tuned = (story.summary.perplexity.get(name) for name in ("base", "tuned"))
-    return [
-        Fact("model", short_name(story.summary.model)),
-        Fact("base", str(facts.get("base", ""))),
-        Fact("computes in", str(facts.get("compute_dtype", ""))),
-        Fact("trainable", f"{trainable:,}" if trainable else ""),
-        Fact("data", str((recipe.get("data") or {}).get("source", ""))),
-        # What is nought is as it should be, and would only hide what is not.
-        *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
-        Fact("perplexity", f"{_figure(base, '.2f')} of the base" if base else ""),
-        Fact("", f"{_figure(tuned, '.2f')} now" if tuned else "", "good" if base and _is_less(tuned, base) else ""),
-        Fact("checkpoint", f"at step {story.checkpoint}" if story.checkpoint else ""),
-        Fact("notices", f"{len(story.notices)}" if story.notices else "", "warn"),
-    ]
-
-
-def _is_less(value: object, other: object) -> bool:
-    return isinstance(value, float) and isinstance(other, float) and value < other
-
-
-def _figure(value: object, form: str) -> str:
-    if isinstance(value, int | float):
-        return format(value, form)
-    return str(value) if value else ""
-
-
-def _dotted(*parts: str) -> str:
-    return f" {GLYPHS.separator} ".join(part for part in parts if part)
+def _newest_if_interrupted(home: Home) -> RunSummary | None:
+    newest = next(iter(all_runs(home)), None)
+    summary = summarise(newest, events_in_blocks(newest.journal)) if newest is not None else None
+    return summary if summary is not None and summary.state == "interrupted" else None

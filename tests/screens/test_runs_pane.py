@@ -5,6 +5,7 @@ from pathlib import Path
 
 from screens.chat import ChatPane
 from screens.runs import RunsPane, RunTable
+from screens.train import TrainPane
 from screens.widgets.loss_chart import LossChart
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
@@ -88,6 +89,55 @@ async def test_a_run_shows_how_far_its_predicted_peak_was_off(tmp_path: Path) ->
         await screen.press("enter")
         await screen.until(lambda: "11.0 GiB (+10.0%)" in screen.words, "the difference")
         await screen.sees("suspect: saved activations")
+
+
+async def test_one_key_lets_a_run_go_on_and_shows_it_on_train(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    again(engine, Recipe(), "error")
+    failed = engine.run
+    assert failed is not None
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await history(screen, 2)
+        await screen.sees("CUDA ran out of memory. · g goes on")
+        await screen.press("g")
+        await screen.until(lambda: isinstance(screen.app.pane_in_front, TrainPane), "Train")
+        await screen.until(lambda: engine.asked == ["ensure", f"resume {failed.id}"], "it is resumed")
+        engine.goes_on(2, "checkpoint-2")
+        engine.phase("training", 0.6, max_steps=3)
+        engine.step(3, 1.25)
+        await screen.sees("step 3/3")
+        await screen.until(lambda: "The run failed" not in screen.words, "what ended it then is gone")
+        engine.finish(step=3)
+        await screen.sees("finished")
+        await history(screen, 2)
+        await screen.until(lambda: screen.words.count("finished") == 2, "and in the history")
+
+
+async def test_a_run_that_ended_well_or_was_discarded_does_not_go_on(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    again(engine, Recipe(), "")
+    engine.finish("discarded", step=3)
+    async with opened(tmp_path, engine=engine) as screen:
+        await history(screen, 2)
+        for _ in range(2):
+            await screen.press("g")
+            assert isinstance(screen.app.pane_in_front, RunsPane)
+            await screen.press("down")
+        assert engine.asked == []
+
+
+async def test_the_replies_of_a_run_can_be_read_later(tmp_path: Path) -> None:
+    engine = trained(tmp_path, end="")
+    engine.sample(3, [("Who sails her?", "Aye, the mate.")])
+    engine.evaluate(3, 1.0, 2.7, best=True)
+    engine.finish(step=3)
+    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+        await history(screen, 1)
+        await screen.press("enter")
+        await screen.sees("1 at step 3")
+        await screen.sees("of step 3")
+        await screen.press("v")
+        await screen.sees("Aye, the mate.")
 
 
 async def test_its_recipe_is_taken_in_hand_with_its_linked_alpha(tmp_path: Path) -> None:

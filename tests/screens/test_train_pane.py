@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+from textual.widgets import Input
+
 from screens.dialogs import ChoiceDialog, ErrorDialog
 from screens.train import TrainPane
 from screens.widgets.gpu_panel import GpuPanel
@@ -12,10 +15,22 @@ from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
 from workbench.errors import WorkbenchError
 from workbench.gpu import GpuProcess, GpuSample, HostSample
+from workbench.models.catalog import catalog_skeleton
 from workbench.paths import Home
 from workbench.recipe import Recipe
+from workbench.recipe_text import edit
+from workbench.runs.journal import read_events
 
 GIB = 2**30
+
+# What can be asked of a live run, as the footer, the menu, the palette and the help name it.
+STEERING = dict.fromkeys(
+    (
+        "Pause", "Stop", "Checkpoint", "Evaluate", "Sample", "More", "Learning rate", "Number of steps", "Discard",
+        "Kill the engine",
+    ),
+    True,
+)  # fmt: skip
 
 
 async def train_pane(screen: Opened) -> TrainPane:
@@ -52,7 +67,7 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         engine.phase("loading", 0.42, "model.safetensors")
         await screen.until(lambda: "loading" in screen.words and "42 %" in screen.words, "the phase in view")
         await screen.sees("The curve begins with the first step.")
-        await screen.until(lambda: offered(screen) == {"Stop, save": True, "Discard": True, "Log": True}, "its keys")
+        await screen.until(lambda: offered(screen) == {**STEERING, "Log": True}, "its keys")
         engine.phase("training", 0.0, max_steps=100)
         engine.step(1, 2.5)
         engine.step(50, 1.25)
@@ -132,7 +147,8 @@ async def test_stopping_asks_first_and_saves_or_discards(tmp_path: Path) -> None
             await screen.until(lambda engine=engine: bool(engine.asked), "the engine is asked")
             assert engine.asked == [asked]
             await screen.until(lambda screen=screen: "stopping" in screen.words, "it stops")
-            await screen.until(lambda screen=screen: offered(screen)["Stop, save"] is False, "once is enough")
+            await screen.until(lambda screen=screen: offered(screen)["Stop"] is False, "once is enough")
+            assert offered(screen)["Kill the engine"] is True
 
 
 async def test_a_terminal_that_comes_back_shows_the_run_from_its_first_step(tmp_path: Path) -> None:
@@ -180,7 +196,7 @@ async def test_a_run_whose_engine_was_killed_is_called_interrupted(tmp_path: Pat
         engine.running = False
         await screen.until(lambda: "interrupted" in screen.words, "its engine is gone")
         await screen.sees("at step 7")
-        await screen.sees("the checkpoint of step 5 is kept")
+        await screen.sees("g goes on from step 5")
         await screen.until(lambda: offered(screen).get("Start") is True, "another one can be started")
 
 
@@ -262,3 +278,284 @@ async def test_the_chart_is_not_drawn_while_another_tab_is_in_front(tmp_path: Pa
             engine.step(step, 1.0)
         await screen.until(lambda: screen.app.session.summary and screen.app.session.summary.step == 5, "steps told")
         assert not painted
+
+
+def live(root: Path, steps: int = 12, of: int = 100) -> ScriptedEngine:
+    """A home whose run is under way."""
+    engine = ScriptedEngine(Home(root))
+    engine.begin(Recipe(), max_steps=of)
+    engine.phase("training", 0.0, max_steps=of)
+    for step in range(1, steps + 1):
+        engine.step(step, 3.0 - step / 50)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked", "told"),
+    [
+        ("c", "checkpoint", "step 12: checkpoint written"),
+        ("e", "evaluate", "step 12: evaluated"),
+        ("x", "sample", "step 12: replies sampled"),
+        ("pk", "pause", "paused  at step 12/100"),
+        ("pf", "pause release", "the model's memory was given back"),
+        ("r", "learning_rate 0.001", "step 12: peak learning rate 0.001"),
+        ("n", "max_steps 300", "step 12: 300 steps in all"),
+    ],
+)
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_what_is_asked_is_shown_as_asked_and_then_as_done(
+    tmp_path: Path, size: tuple[int, int], keys: str, asked: str, told: str
+) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, size=size, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees("step 12/100")
+        await screen.press(*keys)
+        if keys in ("r", "n"):
+            field = screen.app.screen.query_one(Input)
+            assert field.value == ("2e-4" if keys == "r" else "100")
+            field.value = asked.split()[1]
+            await screen.press("enter")
+        await screen.until(lambda: engine.asked == [asked], "the engine is asked")
+        await screen.sees("asked for, done between two steps")
+        engine.obey(12)
+        await screen.sees(told)
+        await screen.until(lambda: "asked for" not in screen.words, "it is done")
+        # It is as wide as the screen: nothing is cut off.
+        assert f"{told}" in screen.words
+
+
+async def test_a_pause_says_which_key_ends_it(tmp_path: Path) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.press("p", "enter")
+        await screen.until(lambda: engine.asked == ["pause"], "the engine is asked")
+        engine.obey(12)
+        await screen.sees("paused  at step 12/100 · g goes on · the model stays in memory")
+        await screen.until(lambda: offered(screen).get("Go on") is True, "it can go on")
+        assert "Pause" not in offered(screen)
+        await screen.press("f")
+        await screen.until(lambda: engine.asked[-1] == "pause release", "its memory is asked back")
+        engine.obey(12)
+        await screen.sees("the model's memory was given back")
+        await screen.until(lambda: offered(screen)["Evaluate"] is False, "nothing to evaluate with")
+        assert offered(screen)["Stop"] is True
+        await screen.press("g")
+        await screen.until(lambda: engine.asked[-1] == "resume", "it is to go on")
+        engine.obey(12)
+        await screen.sees("step 12: went on")
+        await screen.until(lambda: offered(screen).get("Pause") is True, "it goes on")
+
+
+async def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        # A disk without room takes no line of a journal either: the engine's state tells it.
+        engine.paused = "The disk of /runs is full (0 MB free). Nothing is lost: free some space, and the run goes on."
+        await screen.sees("paused  at step 12/100 · g goes on")
+        await screen.sees("The disk of /runs is full")
+
+
+@pytest.mark.parametrize(("keys", "text"), [("r", "3"), ("r", "fast"), ("n", "0"), ("n", "2.5"), ("n", "")])
+async def test_a_value_that_cannot_be_is_refused(tmp_path: Path, keys: str, text: str) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.press(keys)
+        screen.app.screen.query_one(Input).value = text
+        await screen.press("enter")
+        await screen.sees("is a number between 0 and 1" if keys == "r" else "is a whole number")
+        assert engine.asked == []
+
+
+async def test_the_menu_has_what_the_footer_has_no_room_for(tmp_path: Path) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.press("m")
+        for name in set(STEERING) - {"More"}:
+            await screen.sees(name)
+        await screen.pilot.click("#choice-1")
+        await screen.until(lambda: engine.asked == ["checkpoint"], "clicked")
+        await screen.press("m", "S")
+        await screen.sees("Stop and discard?")
+        await screen.press("d")
+        await screen.until(lambda: engine.asked[-1] == "discard", "by its key")
+
+
+async def test_everything_is_in_the_palette(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=live(tmp_path)) as screen:
+        await train_pane(screen)
+        await screen.press("ctrl+p", *"number")
+        await screen.sees("Train: Number of steps")
+        await screen.press("enter")
+        await screen.sees("Optimizer steps in all")
+
+
+async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.embody()
+    run = engine.begin(Recipe(), max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    for step in range(1, 13):
+        engine.step(step, 2.0)
+    engine.write("checkpoint", step=10, path="checkpoint-10")
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        pane = await train_pane(screen)
+        await screen.press("s", "s")
+        await screen.sees("K kills the engine at once")
+        await screen.press("K")
+        await screen.sees("from its checkpoint of step 10")
+        await screen.press("y")
+        await screen.sees("interrupted  at step 12 · g goes on from step 10")
+        assert engine.asked == ["stop", "kill"]
+        await screen.press("g")
+        await screen.until(lambda: engine.asked[-1] == f"resume {run.id}", "it is resumed")
+        engine.goes_on(10, "checkpoint-10")
+        engine.phase("training", 0.1, max_steps=100)
+        for step in range(11, 21):
+            engine.step(step, 1.0)
+        await screen.sees("step 20/100")
+        assert pane._story is not None
+        assert [x for x, _ in pane._story.train.points()] == list(range(1, 21))
+        await screen.until(lambda: offered(screen).get("Pause") is True, "all controls")
+
+
+async def test_a_new_app_offers_the_run_that_was_interrupted(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.embody()
+    run = engine.begin(Recipe(), max_steps=100)
+    engine.step(12, 2.0)
+    engine.die()
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees(f"{run.id} was interrupted after step 12. Press g to let it go on")
+        await screen.press("g")
+        await screen.until(lambda: engine.asked == ["ensure", f"resume {run.id}"], "it is resumed")
+        engine.goes_on(0)
+        engine.step(1, 3.0)
+        await screen.sees("step 1/100")
+
+
+async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe(), max_steps=100)
+    engine.step(12, 2.0)
+    async with opened(tmp_path, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees("step 12/100")
+        engine.finish("stopped", step=12)
+        await screen.until(lambda: offered(screen).get("Go on") is True, "it can go on")
+        engine.refusal = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
+        await screen.press("g")
+        await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the error")
+
+
+@pytest.mark.parametrize("end", ["finished", "discarded"])
+async def test_a_run_that_is_done_with_does_not_go_on(tmp_path: Path, end: str) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees("step 12/100")
+        engine.finish(end, step=12)
+        await screen.until(lambda: offered(screen).get("Start") is True, "its end")
+        assert "Go on" not in offered(screen)
+
+
+async def test_the_best_step_and_an_early_end_are_shown(tmp_path: Path) -> None:
+    recipe = edit(Recipe(), {"training.early_stopping_patience": 2, "training.eval_steps": 4, "training.keep": "best"})
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(recipe, max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    for step in range(1, 13):
+        engine.step(step, 2.0)
+        if step % 4 == 0:
+            engine.evaluate(step, 1.0 + step / 100, 2.7, best=step == 4)
+    async with opened(tmp_path, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees("best 1.04 at 4")
+        await screen.sees("2 of 2 evals no better")
+        engine.finish("early_stopping", step=12, kept_step=4)
+        await screen.sees("ended early · kept step 4")
+
+
+async def test_replies_are_read_step_by_step(tmp_path: Path) -> None:
+    engine = live(tmp_path)
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        assert "Replies" not in offered(screen)
+        engine.sample(4, [("Who sails her?", "A sailor."), ("Why?", "[red]Because.[/red]\x1b[2J")])
+        engine.sample(8, [("Who sails her?", "Aye, the mate."), ("Why?", "Aye.")])
+        await screen.until(lambda: offered(screen).get("Replies") is True, "something to read")
+        await screen.press("v")
+        for words in ("prompt 1 of 2", "Who sails her?", "step 4", "A sailor.", "step 8", "Aye, the mate."):
+            await screen.sees(words)
+        engine.sample(12, [("Who sails her?", "Arr, the captain."), ("Why?", "Arr.")])
+        await screen.sees("Arr, the captain.")
+        await screen.press("right")
+        await screen.sees("[red]Because.[/red]")
+        assert "\x1b" not in screen.words
+        await screen.press("escape")
+        await screen.until(lambda: "prompt 2 of 2" not in screen.words, "closed")
+
+
+async def test_two_terminals_see_what_either_asks_for(tmp_path: Path) -> None:
+    engine = live(tmp_path, steps=300, of=1000)
+    async with opened(tmp_path, engine=engine) as one, opened(tmp_path, size=NARROW, engine=engine) as other:
+        for screen in (one, other):
+            # By its key: what a test mounts by itself belongs to the app that was opened last.
+            await screen.press("5")
+            await screen.until(lambda screen=screen: isinstance(screen.app.pane_in_front, TrainPane), "Train")
+            pane = screen.app.pane_in_front
+            await screen.until(lambda pane=pane: pane._story and pane._story.train.count == 300, "the whole curve")
+        await one.press("c")
+        await one.until(lambda: engine.asked == ["checkpoint"], "asked by one")
+        engine.obey(300)
+        await other.sees("step 300: checkpoint written")
+        await other.press("p", "k")
+        await other.until(lambda: engine.asked[-1] == "pause", "asked by the other")
+        engine.obey(300)
+        await one.sees("paused  at step 300/1000")
+        await one.press("g")
+        await one.until(lambda: engine.asked[-1] == "resume", "ended by the first")
+        engine.obey(300)
+        await other.sees("step 300: went on")
+        assert [event["action"] for event in read_events(engine.run.journal) if event["event"] == "control"] == [
+            "checkpoint",
+            "pause",
+        ]
+
+
+async def test_a_run_that_does_not_fit_is_asked_about_and_made_to_fit_by_one_key(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path), skeleton=catalog_skeleton(Recipe().model.source))
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        app = screen.app
+        app.set_recipe({"training.per_device_train_batch_size": 16, "data.max_length": 4096})
+        app.session.host = HostSample(37.0, 64 * GIB, 60 * GIB, 4 * GIB)
+        await train_pane(screen)
+        await screen.press("enter")
+        await screen.sees("It does not fit")
+        await screen.sees("4.00 GiB are free on this")
+        await screen.sees("1  micro-batch")
+        await screen.press("b")
+        await screen.until(lambda: offered(screen) == {"Start": True}, "back without a run")
+        assert "train" not in engine.asked
+        await screen.press("enter")
+        await screen.sees("It does not fit")
+        await screen.press("1")
+        await screen.until(lambda: "train" in engine.asked, "the run")
+        assert app.session.recipe.training.per_device_train_batch_size < 16
+        assert app.session.recipe.training.effective_batch == 64
+
+
+async def test_a_run_that_does_not_fit_can_be_started_all_the_same(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path), skeleton=catalog_skeleton(Recipe().model.source))
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        screen.app.session.host = HostSample(37.0, 64 * GIB, 64 * GIB, GIB // 100)
+        await train_pane(screen)
+        await screen.press("enter")
+        await screen.sees("No single change makes it")
+        await screen.press("s")
+        await screen.until(lambda: "train" in engine.asked, "the run")

@@ -1,0 +1,63 @@
+"""The figures of a run of the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from screens.widgets.facts import Fact
+from screens.widgets.figures import clock, gib, short
+from screens.widgets.glyphs import GLYPHS
+from workbench.runs.calibration import Comparison
+
+if TYPE_CHECKING:
+    from screens.story import Story
+    from workbench.runs.folder import RunSummary
+
+
+def loss(value: object) -> str:
+    """A loss as the history shows it; the journal has a word for one that is no number."""
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
+
+
+def perplexity(summary: RunSummary) -> str:
+    """Held-out perplexity of the base, and of the adapter."""
+    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
+    arrow = "→" if GLYPHS.eighths else "->"
+    figures = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in (base, tuned)]
+    return f" {arrow} ".join(figures) if figures[1] else figures[0]
+
+
+def _predicted(summary: RunSummary) -> tuple[str, str]:
+    """The predicted peak with its error, and the tone of it; nothing where no peak was measured."""
+    compared = Comparison.of(summary)
+    if compared is None:
+        allocated = summary.predicted_allocated
+        return (gib(allocated) if allocated and summary.peak_vram else ""), ""
+    suspect = f" {GLYPHS.separator} suspect: {compared.suspect.replace('_', ' ')}" if compared.suspect else ""
+    return f"{gib(compared.predicted)} ({compared.error:+.1%}){suspect}", "warn" if suspect else ""
+
+
+def facts(story: Story) -> list[Fact]:
+    """All that is told of a run on its page."""
+    summary = story.summary
+    seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
+    why = summary.reason if summary.state not in ("running", "finished") else ""
+    tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
+    versions = story.started.get("versions") or {}
+    host = story.step.get("host") or {}
+    kept = story.ended.get("kept_step")
+    return [
+        Fact("state", f"{summary.state}{': ' if why else ''}{why}", tone),
+        Fact("cure", summary.cure),
+        Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
+        Fact("perplexity", perplexity(summary)),
+        Fact("best", f"{story.best.loss:.4g} at step {story.best.step}" if story.best else ""),
+        Fact("adapter", f"of step {kept}" if isinstance(kept, int) and story.ended.get("adapter") else ""),
+        Fact("took", clock(seconds) if seconds is not None else ""),
+        Fact("tokens", f"{short(summary.tokens)}" if summary.tokens else ""),
+        Fact("peak VRAM", gib(summary.peak_vram) if summary.peak_vram else ""),
+        Fact("predicted", *_predicted(summary)),
+        Fact("peak memory", gib(host["peak"]) if host.get("peak") and not summary.peak_vram else ""),
+        Fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        Fact("folder", f"{story.run.path.parent.name}/{story.run.path.name}"),
+    ]

@@ -1,0 +1,181 @@
+"""A run in words and figures: what would be started, what goes on, what was asked of it, how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from screens.story import Story
+from screens.widgets.facts import Fact
+from screens.widgets.figures import clock, short
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.header import method_word, short_name, targets_word
+from screens.widgets.plain import plain
+from screens.widgets.scale import short_number
+
+if TYPE_CHECKING:
+    from workbench.launch import Launch
+    from workbench.recipe import Recipe
+    from workbench.runs.folder import RunSummary
+    from workbench.runs.journal import Event
+
+
+def plan(recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch | None = None) -> Content:
+    """What Enter would start, in words; before it, that there is a run to go on with."""
+    training = recipe.training
+    gpus = launch.devices if launch else ()
+    times = f" × {len(gpus)}" if len(gpus) > 1 else ""
+    epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
+    length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
+    lines = (
+        *(_invitation(interrupted) if interrupted else ()),
+        ("Nothing is training. ", "bold"),
+        ("Press Enter", "bold $accent"),
+        (" to fine-tune\n\n", ""),
+        ("  model     ", "$foreground 70%"),
+        (f"{plain(short_name(recipe.model.source))}\n", "bold"),
+        ("  as        ", "$foreground 70%"),
+        (f"{dotted(method_word(recipe), f'r {recipe.adapter.r}', plain(targets_word(recipe)))}\n", ""),
+        ("  on        ", "$foreground 70%"),
+        (f"{plain(recipe.data.source)}\n", ""),
+        ("  batch     ", "$foreground 70%"),
+        (
+            f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps}{times} = "
+            f"{training.effective_batch * max(len(gpus), 1)} records a step\n",
+            "",
+        ),
+        *((("  GPUs      ", "$foreground 70%"), (f"{', '.join(map(str, gpus))}\n", "")) if gpus else ()),
+        ("  for       ", "$foreground 70%"),
+        (f"{length}, learning rate {short_number(training.learning_rate)}\n\n", ""),
+        ("3 Adapter and 4 Data change it.", "$foreground 70%"),
+    )
+    return Content.assemble(*lines)
+
+
+def _invitation(interrupted: RunSummary) -> tuple[tuple[str, str], ...]:
+    return (
+        (f"{plain(interrupted.id)} was interrupted after step {interrupted.step}. ", "bold $warning"),
+        ("Press g", "bold $accent"),
+        (" to let it go on from its last checkpoint.\n\n", ""),
+    )
+
+
+def outcome(story: Story) -> str:
+    """How a run ended, and what can be done with it."""
+    summary = story.summary
+    if summary.state == "interrupted":
+        goes_on = f"g goes on from step {story.checkpoint}" if story.checkpoint else "no checkpoint, g begins it anew"
+        return dotted(f"at step {summary.step}", goes_on, "l shows its log")
+    if summary.state == "failed":
+        return dotted(f"at step {summary.step}", "g goes on") if summary.step else "before the first step"
+    seconds = (summary.ended or 0) - (summary.started or 0)
+    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
+    perplexity = f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
+    kept = "no adapter kept" if summary.reason == "discarded" else "6 chats with it"
+    goes_on = "g goes on" if summary.state == "stopped" and summary.reason != "discarded" else ""
+    return dotted(f"{summary.step} steps in {clock(seconds)}", perplexity, _early(story), goes_on, kept)
+
+
+def _early(story: Story) -> str:
+    """That the run ended by itself before its last step, and which step's adapter it left where that is another."""
+    kept = story.ended.get("kept_step")
+    early = "ended early" if story.ended.get("reason") == "early_stopping" else ""
+    return dotted(early, f"kept step {kept}" if isinstance(kept, int) and kept not in (0, story.summary.step) else "")
+
+
+def standing_still(story: Story, why: str) -> str:
+    """Where a paused run stands; ``why`` is the engine's own word for it."""
+    summary = story.summary
+    steps = f"at step {summary.step}/{summary.max_steps}" if summary.max_steps else f"at step {summary.step}"
+    return dotted(steps, "g goes on", why.removeprefix("Paused; ").rstrip("."))
+
+
+# What was asked of the run, once it is done.
+_DONE = {
+    "pause": "paused",
+    "checkpoint": "checkpoint written",
+    "evaluate": "evaluated",
+    "sample": "replies sampled, v shows them",
+    "learning_rate": "peak learning rate {}",
+    "max_steps": "{} steps in all",
+}
+
+
+def answer(done: Event | None, asked: str) -> Content:
+    """What was asked last: that it is still to be done, or the step it was done after."""
+    if asked:
+        return Content.assemble((f"{GLYPHS.half} ", "$accent"), (f"{asked}: asked for, done between two steps", ""))
+    if done is None:
+        return Content("")
+    value = done.get("value")
+    number = short_number(value) if isinstance(value, float) and value < 1 else f"{value:g}" if value else ""
+    action = str(done.get("action", ""))
+    words = "went on" if done["event"] == "resumed" else _DONE.get(action, action).format(number)
+    return Content.assemble((f"{GLYPHS.dot} ", "$success"), (f"step {done.get('step', '?')}: {plain(words)}", ""))
+
+
+def _best(story: Story) -> str:
+    return f"{story.best.loss:.4g} at {story.best.step}" if story.best else ""
+
+
+def _patience(story: Story) -> str:
+    """How near the run is to ending early; empty where it never does."""
+    training = (story.started.get("recipe") or {}).get("training") or {}
+    patience = training.get("early_stopping_patience")
+    return f"{story.evaluations_since_best} of {patience} evals no better" if patience else ""
+
+
+def figures(story: Story) -> list[Fact]:
+    """The newest figures of a run."""
+    step = story.step
+    loss = step.get("loss")
+    return [
+        # A loss that is no number has no place on the chart, and matters most.
+        Fact("loss", str(loss) if isinstance(loss, str) else "", "bad"),
+        Fact("lr", short_number(rate) if isinstance(rate := step.get("learning_rate"), float) else ""),
+        Fact("grad norm", _figure(step.get("grad_norm"), ".2f")),
+        Fact("tok/s", short(step["tokens_per_second"]) if step.get("tokens_per_second") else ""),
+        Fact("tokens", short(step["tokens"]) if step.get("tokens") else ""),
+        Fact("epoch", _figure(step.get("epoch"), ".2f")),
+        Fact("accuracy", _figure(step.get("token_accuracy"), ".1%")),
+        Fact("best", _best(story)),
+    ]
+
+
+def about(story: Story) -> list[Fact]:
+    """What the run was started with and what is known of it so far."""
+    recipe = story.started.get("recipe") or {}
+    facts = story.facts
+    trainable, counts = facts.get("trainable_parameters"), facts.get("counts") or {}
+    base, tuned = (story.summary.perplexity.get(name) for name in ("base", "tuned"))
+    return [
+        Fact("model", short_name(story.summary.model)),
+        Fact("base", str(facts.get("base", ""))),
+        Fact("computes in", str(facts.get("compute_dtype", ""))),
+        Fact("trainable", f"{trainable:,}" if trainable else ""),
+        Fact("data", str((recipe.get("data") or {}).get("source", ""))),
+        # What is nought is as it should be, and would only hide what is not.
+        *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
+        Fact("perplexity", f"{_figure(base, '.2f')} of the base" if base else ""),
+        Fact("", f"{_figure(tuned, '.2f')} now" if tuned else "", "good" if base and _is_less(tuned, base) else ""),
+        Fact("ends early", _patience(story)),
+        Fact("checkpoint", f"at step {story.checkpoint}" if story.checkpoint else ""),
+        Fact("went on", f"from step {story.resumed['step']}" if story.resumed else ""),
+        Fact("notices", f"{len(story.notices)}" if story.notices else "", "warn"),
+    ]
+
+
+def _is_less(value: object, other: object) -> bool:
+    return isinstance(value, float) and isinstance(other, float) and value < other
+
+
+def _figure(value: object, form: str) -> str:
+    if isinstance(value, int | float):
+        return format(value, form)
+    return str(value) if value else ""
+
+
+def dotted(*parts: str) -> str:
+    """The parts that there are, side by side."""
+    return f" {GLYPHS.separator} ".join(part for part in parts if part)
