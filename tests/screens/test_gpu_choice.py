@@ -1,0 +1,42 @@
+"""The GPUs of the next run: who is on them, which are taken, and what the engine is told."""
+
+from pathlib import Path
+
+from screens.widgets.gpu_choice import GpuChoiceDialog
+from tests.screens.piloting import WIDE, opened
+from workbench.gpu import GpuProcess, GpuSample
+
+GIB = 2**30
+GPUS = (
+    GpuSample(0, "NVIDIA A100", 40 * GIB, 2 * GIB, 38 * GIB),
+    GpuSample(2, "NVIDIA A100", 40 * GIB, 31 * GIB, 9 * GIB, processes=(GpuProcess(4_000_001, "vllm", 30 * GIB),)),
+    GpuSample(3, "NVIDIA [b]T4", 16 * GIB, 0, 16 * GIB),
+)
+
+
+async def test_gpus_are_ticked_and_the_run_is_started_on_them(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=WIDE) as screen:
+        await screen.tab("train")
+        screen.app.session.gpus = GPUS
+        screen.app.pane_in_front.draw()
+        await screen.press("d")
+        await screen.until(lambda: isinstance(screen.app.screen, GpuChoiceDialog), "the dialog")
+        await screen.sees("38.0 of 40.0 GiB free")
+        await screen.sees("vllm (4000001) 30.0 GiB")
+        await screen.sees("NVIDIA [b]T4")
+        await screen.press("space", "enter")
+        await screen.sees("Tick at least one")
+        await screen.press("space", "down", "down", "space", "enter")
+        await screen.sees("4 × 4 × 2 = 32 records a step")
+        await screen.sees("0, 3")
+        await screen.press("enter")
+        await screen.until(lambda: "train on (0, 3)" in screen.engine.asked, "the run is started on both")
+
+
+async def test_with_one_gpu_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=WIDE) as screen:
+        await screen.tab("train")
+        screen.app.session.gpus = GPUS[:1]
+        screen.app.pane_in_front.draw()
+        await screen.press("d")
+        assert not isinstance(screen.app.screen, GpuChoiceDialog)
