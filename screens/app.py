@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.message import Message
 
+    from workbench.engine.protocol import EngineStatus
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
     from workbench.recipe import ModelSection
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
+ASK_SECONDS = 1.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
 
@@ -182,16 +184,26 @@ class WorkbenchApp(App[None]):
 
     async def action_quit(self) -> None:
         """End the terminal. A live run goes on, unless it is asked to stop; an engine with nothing to do ends too."""
-        if self.session.is_live:
+        status = await self._asked_status()
+        if status is not None and status.run is not None:
             from screens.dialogs import quit_dialog
 
-            self.push_screen(quit_dialog(str(self.session.status.run)), self._quit_answered)
+            self.push_screen(quit_dialog(status.run), self._quit_answered)
         else:
-            if self.session.status is not None and self.session.status.state == "idle":
+            if status is not None and status.state == "idle":
                 # It holds the model's memory and, on a GPU, a context; the next terminal starts another one.
                 with suppress(WorkbenchError, TimeoutError):
                     await asyncio.wait_for(self.session.engine.shutdown(), LEAVE_SECONDS)
             await self._leave()
+
+    async def _asked_status(self) -> EngineStatus | None:
+        """The engine's state now: what was heard of it last may be a second old, and a run may have begun since."""
+        try:
+            return await asyncio.wait_for(self.session.engine.status(), ASK_SECONDS)
+        except WorkbenchError:
+            return None
+        except TimeoutError:
+            return self.session.status
 
     async def _quit_answered(self, answer: str | None) -> None:
         from screens.dialogs import LEAVE, STOP

@@ -1,5 +1,6 @@
 """The shell: tabs, the recipe, the run that is live, and leaving."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from textual.message import Message
 from textual.widgets import Button, Input
 
+from screens import watch
 from screens.dialogs import ChoiceDialog, ErrorDialog
 from screens.help import HelpScreen
 from screens.messages import StatusChanged
@@ -18,6 +20,7 @@ from screens.widgets.knob_row import KnobRow
 from screens.widgets.run_bar import RunBar
 from tests.screens.piloting import NARROW, WIDE, opened
 from tests.screens.scripted import ScriptedEngine
+from workbench.engine.protocol import EngineStatus
 from workbench.errors import WorkbenchError
 from workbench.gpu import GpuSample, HostSample
 from workbench.paths import Home
@@ -123,6 +126,34 @@ async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None
 
         screen.engine.finish()
         await screen.until(lambda: not bar.has_class("-live"), "the run bar goes with the run")
+
+
+async def test_quitting_asks_about_a_run_that_has_only_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STATUS_SECONDS", 600.0)
+    async with opened(tmp_path) as screen:
+        run = screen.engine.begin(Recipe())
+        assert not screen.app.session.is_live, "the app knows of the run already"
+        await screen.press("ctrl+q")
+        await screen.sees(f"{run.id} is still training")
+        assert "shutdown" not in screen.engine.asked
+        assert not screen.engine.closed
+
+
+async def test_an_engine_that_does_not_answer_holds_nobody_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("screens.app.ASK_SECONDS", 0.05)
+    async with opened(tmp_path) as screen:
+
+        async def silent() -> EngineStatus:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        screen.engine.status = silent  # type: ignore[method-assign]
+        await screen.press("ctrl+q")
+        await screen.until(lambda: screen.engine.closed, "the end")
 
 
 @pytest.mark.parametrize(("key", "asked"), [("l", []), ("s", ["stop"])])
