@@ -19,6 +19,7 @@ from workbench.commands import (
     doctor,
     engine,
     estimate,
+    evaluate,
     export,
     inspect,
     models,
@@ -77,6 +78,8 @@ app.command()(train.train)
 app.command()(attach.attach)
 app.command()(control.control)
 app.command()(chat.chat)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.report)
 app.command()(runs.runs)
 app.command()(export.export)
 app.command("import")(export.import_recipe)

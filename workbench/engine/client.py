@@ -169,7 +169,10 @@ def _anchored_names(request: EvaluateRequest) -> EvaluateRequest:
     """The request with local paths made absolute."""
     changes: dict[str, Any] = {
         "run": _here(request.run) if "/" in request.run else request.run,
-        "adapters": [_here(name) if "/" in name else name for name in request.adapters],
+        "adapters": [
+            _here(name) if "/" in name or (Path(name) / "adapter_config.json").is_file() else name
+            for name in request.adapters
+        ],
     }
     if request.data is not None:
         changes["data"] = {**request.data, "source": _parts_here(request.data["source"])}

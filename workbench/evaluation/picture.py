@@ -38,9 +38,10 @@ def curve_picture(title: str, lines: Sequence[Line], *, across: str = "step", up
     every = [point for line in shown for point in line.points]
     scale = _Scale(ticks(*_ends(x for x, _ in every), whole=True), ticks(*_ends(y for _, y in every)))
     parts += _axes(scale, across, up)
-    legend = float(_WIDTH - _RIGHT)
-    for line, colour in reversed(list(zip(shown, _COLOURS, strict=False))):
+    legend, coloured = float(_WIDTH - _RIGHT), list(zip(shown, _COLOURS, strict=False))
+    for line, colour in coloured:
         parts += _line(line, colour, scale)
+    for line, colour in reversed(coloured):
         parts.append(_text(legend, 22, line.name, f"text-anchor='end' style='fill:{colour}'"))
         legend -= 8 * len(line.name) + 24
     return _document(title, parts)

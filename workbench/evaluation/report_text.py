@@ -19,6 +19,10 @@ _LONGEST = 4000
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#!|~$:@]")
 
 
+class Own(str):
+    """Text of our own making, such as a figure: it needs no escape, and reads better without."""
+
+
 def report_markdown(told: dict[str, Any], evaluation: Evaluation | None, picture: str) -> str:
     """The report.
 
@@ -56,7 +60,6 @@ def _in_short(told: dict[str, Any], evaluation: Evaluation | None) -> str:
 
 
 def _evaluated(evaluation: Evaluation) -> str:
-    heads, rows = figure_rows(evaluation)
     whose = "records that the run held out" if evaluation.own else "records"
     more = " (the first ones of more)" if evaluation.more else ""
     lines = [
@@ -65,14 +68,18 @@ def _evaluated(evaluation: Evaluation) -> str:
         f"{_count(evaluation.referenced)} replies compared with a reference. In brackets: where the middle "
         f"{evaluation.level:.0%} of {_count(evaluation.draws)} bootstrap draws of the records lie "
         f"(seed {evaluation.seed}).",
-        _table(rows, heads),
+        _figures(evaluation, minus=False),
     ]
     differences = [judged for judged in evaluation.judged if judged.minus]
     if differences:
         lines.append("Base minus the other one, on the same records:")
-        heads, rows = figure_rows(evaluation, minus=True)
-        lines.append(_table(rows, heads))
+        lines.append(_figures(evaluation, minus=True))
     return "\n\n".join(lines)
+
+
+def _figures(evaluation: Evaluation, *, minus: bool) -> str:
+    heads, rows = figure_rows(evaluation, minus=minus)
+    return _table([[name, *map(Own, figures)] for name, *figures in rows], heads)
 
 
 def _not_evaluated() -> str:
@@ -82,22 +89,22 @@ def _not_evaluated() -> str:
 def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
     times, base, precision = told["times"], told["base"], told["precision"]
     records, hardware = told["records"], told["hardware"]
-    gpus = ", ".join(f"{gpu.get('name')} ({_gib(gpu.get('total_bytes'))})" for gpu in hardware.get("gpus") or [])
+    gpus = ", ".join(f"{gpu.get('name')} ({_memory(gpu.get('total_bytes'))})" for gpu in hardware.get("gpus") or [])
     speed = times["tokens_per_second"]
     return [
         ("base model", base["source"]),
         ("its revision", base["revision"]),
         ("its licence", base["licence"]),
         *[("records", _file(file)) for file in told["data"]],
-        ("trained on, held out", f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}"),
+        ("trained on, held out", Own(f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}")),
         ("trained parameters", _count(precision.get("trainable_parameters"))),
         ("base stored as, computed in", f"{precision.get('base', '?')}, {precision.get('compute_dtype', '?')}"),
         ("last training loss", _number(told["figures"]["loss"])),
         ("started", _moment(times["started"])),
         ("took", _duration(times["seconds"])),
         ("in training steps", _duration(times["seconds_in_steps"])),
-        ("tokens a second", f"{speed:,.0f}" if speed else None),
-        ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_gib(hardware.get('ram_bytes'))}"),
+        ("tokens a second", Own(f"{speed:,.0f}") if speed else None),
+        ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_memory(hardware.get('ram_bytes'))}"),
         ("seed", told["seed"]),
     ]
 
@@ -107,12 +114,12 @@ def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, Any]]:
     suspect = f"; the term to suspect is {memory['suspect'].replace('_', ' ')}" if memory["suspect"] else ""
     terms = (memory["predicted_terms"] or {}).items()
     return [
-        ("predicted peak", _gib(memory["predicted_allocated"])),
-        ("measured peak", _gib(memory["measured_allocated"]) or "not measured: there was no GPU"),
-        ("prediction − measurement", f"{error:+.1%}{suspect}" if error is not None else None),
-        ("measured peak, reserved", _gib(memory["measured_reserved"])),
-        ("of the process, in host memory", _gib(memory["host_peak"])),
-        *[(f"predicted for {name.replace('_', ' ')}", _gib(size)) for name, size in terms if size],
+        ("predicted peak", _memory(memory["predicted_allocated"])),
+        ("measured peak", _memory(memory["measured_allocated"]) or Own("not measured: there was no GPU")),
+        ("prediction − measurement", Own(f"{error:+.1%}{text(suspect)}") if error is not None else None),
+        ("measured peak, reserved", _memory(memory["measured_reserved"])),
+        ("of the process, in host memory", _memory(memory["host_peak"])),
+        *[(f"predicted for {name.replace('_', ' ')}", _memory(size)) for name, size in terms if size],
     ]
 
 
@@ -168,8 +175,12 @@ def _cell(content: str) -> str:
 def _table(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ("", "")) -> str:
     """What is None or empty in the last column is left out."""
     kept = [row for row in rows if row[-1] not in (None, "")]
-    lines = [heads, ["---"] * len(heads), *([text(cell) for cell in row] for row in kept)]
+    lines = [heads, ["---"] * len(heads), *([_plain_cell(cell) for cell in row] for row in kept)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _plain_cell(cell: object) -> str:
+    return cell if isinstance(cell, Own) else text(cell)
 
 
 def _file(file: dict[str, Any]) -> str:
@@ -177,30 +188,32 @@ def _file(file: dict[str, Any]) -> str:
 
 
 def _count(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else "?"
+    return Own(f"{value:,}" if isinstance(value, int) else "?")
 
 
 def _number(value: object) -> str | None:
-    return f"{value:.4g}" if isinstance(value, int | float) else None if value is None else str(value)
+    return Own(f"{value:.4g}") if isinstance(value, int | float) else None if value is None else str(value)
 
 
 def _share(value: object) -> str:
-    return f"{value:.1%}" if isinstance(value, int | float) else "?"
+    return Own(f"{value:.1%}" if isinstance(value, int | float) else "?")
 
 
-def _gib(value: object) -> str | None:
-    return f"{value / 2**30:.2f} GiB" if isinstance(value, int | float) and value else None
+def _memory(value: object) -> str | None:
+    if not isinstance(value, int | float) or not value:
+        return None
+    return Own(f"{value / 2**30:.2f} GiB" if value >= 2**30 / 10 else f"{value / 2**20:.1f} MiB")
 
 
 def _moment(value: object) -> str | None:
-    return f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M}" if isinstance(value, int | float) else None
+    return Own(f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M}") if isinstance(value, int | float) else None
 
 
 def _duration(seconds: object) -> str | None:
     if not isinstance(seconds, int | float):
         return None
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return Own(f"{seconds:.1f} s")
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return Own(f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")

@@ -1,0 +1,158 @@
+"""``loraworkbench evaluate``: whether a run made its model better; ``report``: the run for a colleague to read."""
+
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable, run_async
+from workbench.engine.client import EngineClient
+from workbench.engine.process import ensure_engine
+from workbench.engine.protocol import EvaluateRequest, Progress
+from workbench.evaluation.request import evaluation_request
+from workbench.evaluation.result import Answered, Evaluation, read_evaluation
+from workbench.evaluation.words import better_text, caution, figure_rows
+from workbench.paths import Home
+from workbench.recipe_text import parse_assignment
+from workbench.runs.folder import find_run
+
+_REPLIES_SHOWN = 3
+
+
+def evaluate(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, prefix or folder.")],
+    data: Annotated[
+        str | None, typer.Option(help="Records to judge on; without it those that the run held out.")
+    ] = None,
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Judge every checkpoint of the run too.")] = False,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Judge these too: runs, run@40 for a checkpoint, or adapter folders."),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask this besides, in place of the usual four.")
+    ] = None,
+    records: Annotated[int, typer.Option(min=0, help="Records at most; 0 for all.")] = 256,
+    replies: Annotated[int, typer.Option(min=0, max=100_000, help="To how many of them replies are written.")] = 20,
+    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Longest reply.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws that the intervals are made from.")] = 0,
+    assignments: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a run with its base on held-out records: perplexity, accuracy, replies; and write its report.
+
+    What is found is kept in the run's folder, under evaluations/.
+    """
+    home = home_of(context)
+    request = evaluation_request(
+        find_run(home, run),
+        data,
+        dict(parse_assignment(text) for text in assignments or []),
+        checkpoints=checkpoints,
+        adapters=[name for names in adapters or [] for name in names.split(",") if name],
+        prompts=prompts,
+        records=records,
+        replies=replies,
+        max_new_tokens=max_tokens,
+        seed=seed,
+    )
+    run_async(_evaluate(home, request, as_json))
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, prefix or folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.md, report.json and the curve as a picture into a run's folder, for somebody else to read."""
+    from workbench.evaluation.report import write_report
+
+    home = home_of(context)
+    folder = find_run(home, run)
+    with errors.status("reading") as status:
+        files = write_report(
+            home, folder, lambda name, share: status.update(Text(printable(f"reading {name} {share:.0%}")))
+        )
+    if as_json:
+        print_json(json.loads(files.json.read_text(encoding="utf-8")))
+    else:
+        for file in (files.markdown, files.json, files.picture):
+            console.print(Text(printable(str(file))), soft_wrap=True)
+
+
+async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None:
+    await ensure_engine(home)
+    client = EngineClient(home)
+    file: Path | None = None
+    try:
+        with errors.status("starting") as status:
+            async with aclosing(client.evaluate(request)) as answers:
+                async for answer in answers:
+                    if isinstance(answer, Progress):
+                        status.update(Text(printable(_phase(answer))))
+                    else:
+                        file = answer
+    finally:
+        await client.close()
+    assert file is not None
+    found = read_evaluation(file)
+    if as_json:
+        print_json({**found.model_dump(mode="json", exclude={"per_record"}), "file": str(file)})
+    else:
+        _show(found, file)
+
+
+def _phase(progress: Progress) -> str:
+    share = f" {progress.fraction:.0%}" if progress.fraction is not None else ""
+    return f"{progress.phase}{share}  {progress.detail}"
+
+
+def _show(found: Evaluation, file: Path) -> None:
+    more = ", the first of more" if found.more else ""
+    console.print(
+        Text(
+            printable(f"{found.records:,} {'held-out ' if found.own else ''}records of {found.source}{more}; ")
+            + f"{found.tokens:,} tokens, {found.referenced:,} replies with a reference"
+        )
+    )
+    console.print(_table(*figure_rows(found)))
+    console.print(Text("\nbase minus the other, on the same records", style="dim"))
+    console.print(_table(*figure_rows(found, minus=True)))
+    for judged in found.judged:
+        if judged.minus:
+            console.print(Text(printable(f"\n{better_text(found, judged)}"), style="bold"))
+    if words := caution(found):
+        console.print(Text.assemble(("! ", "yellow"), printable(words)))
+    for answered in sorted(found.answered, key=lambda one: one.fixed)[:_REPLIES_SHOWN]:
+        console.print(_reply(answered))
+    console.print(
+        Text(printable(f"\nAll {len(found.answered)} replies: {file.parent.parent / 'report.md'}")), soft_wrap=True
+    )
+    console.print(Text(printable(f"Figures record by record: {file}")), soft_wrap=True)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def _reply(answered: Answered) -> Group:
+    """A prompt, and under it who said what."""
+    said = [*answered.replies.items(), *([("reference", answered.reference)] if answered.reference is not None else [])]
+    parts = [Text(printable(f"\n› {answered.prompt}"), style="bold")]
+    lines = [
+        Text.assemble((f"{printable(name)}: ", "cyan"), printable(reply.strip() or "(nothing)")) for name, reply in said
+    ]
+    return Group(*parts, *(Padding(line, (0, 0, 0, 2)) for line in lines))
