@@ -8,7 +8,8 @@ processor time that the app took meanwhile, in all its threads. What the wait is
 
     python bench/estimate.py [--keys 200] [--json FILE]
 
-``docs/measurements/estimate.json`` holds a run on an idle machine with two cores.
+``docs/measurements/estimate.json`` holds a run on two cores, ahead of what else ran there (``chrt -f 5``), with the
+load of the machine before and after.
 """
 
 import argparse
@@ -28,9 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from textual import events
-
-import screens.app
+import screens.app  # before Textual, which reads its settings once
 from screens.app import WorkbenchApp
 from screens.widgets.cost_panel import CostPanel
 from screens.widgets.knob_row import KnobRow
@@ -39,6 +38,9 @@ from workbench.models.skeleton import Skeleton
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+
+# isort: split
+from textual import events
 
 MODELS = ("meta-llama/Meta-Llama-3-70B", "Qwen/Qwen3-30B-A3B")
 MEMORY = 80 * 10**9
@@ -132,6 +134,7 @@ def main() -> None:
         "python": platform.python_version(),
         "textual": metadata.version("textual"),
         "keys": options.keys,
+        "ahead_of_other_programs": os.sched_getscheduler(0) == os.SCHED_FIFO,
         "load_before": _load(),
         "models": {},
     }
