@@ -14,19 +14,31 @@ _POLL_SECONDS = 0.02
 
 
 async def kill_engine(home: Home) -> bool:
-    """Kill the engine of this home with SIGKILL, which cannot be refused, and wait until it is gone.
+    """Kill the engine of this home, and the processes of a run that it launched, and wait until all are gone.
 
-    Returns False when there was none.
+    SIGKILL cannot be refused, nor can it be handed on: what the engine started is killed one by one.
+
+    Returns False when there was no engine.
     """
     pid = engine_pid(home)
     if pid is None:
         return False
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        process.kill()
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        engine = psutil.Process(pid)
+        family = [engine, *engine.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        while any(_lives(process) for process in family):
             await asyncio.sleep(_POLL_SECONDS)
     return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def what_is_kept(run: RunFolder) -> str:

@@ -7,7 +7,6 @@ import typer
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
-from workbench.commands.fetching import FetchBar
 from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.models.trees import skeleton_of
@@ -22,8 +21,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Print the module tree with classes, shapes and parameters; repeated layers are folded."""
-    with FetchBar() as bar:
-        skeleton = skeleton_of(home_of(context), ModelSection(source=model), bar.show)
+    skeleton = skeleton_of(home_of(context), ModelSection(source=model))
     if as_json:
         print_json({**skeleton_to_json(skeleton), "parameters": skeleton.parameters})
         return
