@@ -73,9 +73,9 @@ class RunsPane(QuietPane):
     NAME = "Runs"
     GUIDE = (
         "Every run of this workbench, the newest first, with what its journal says of it. Enter shows its curve, its "
-        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it; g lets one go on "
-        "that was interrupted, stopped or failed. Perplexity is that of the held-out records: of the base before, of "
-        "the adapter after."
+        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it; e exports it; g "
+        "lets one go on that was interrupted, stopped or failed. Perplexity is that of the held-out records: of the "
+        "base before, of the adapter after."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -84,6 +84,8 @@ class RunsPane(QuietPane):
         Binding("r", "reuse", "Reuse recipe", id="runs.reuse", tooltip="Take its recipe in hand"),
         Binding("c", "chat", "Chat", id="runs.chat", tooltip="Talk to its adapter"),
         Binding("v", "replies", "Replies", id="runs.replies", tooltip="How its sampled replies changed"),
+        Binding("e", "export", "Export", id="runs.export", tooltip="Merged, GGUF, Ollama, a server, the hub, a script"),
+        Binding("j", "judge", "Evaluate", id="runs.judge", tooltip="Judge it on held-out records; replies side by side"),
         Binding("escape", "back", "Back", id="runs.back", tooltip="To the history"),
     ]
 
@@ -274,6 +276,8 @@ class RunsPane(QuietPane):
                 )
             case "replies":
                 return self._story is not None and bool(self._story.samples)
+            case "export" | "judge":
+                return self._chosen is not None
             case "chat":
                 folder = self._folders.get(self._chosen or "")
                 return folder is not None and ((folder.adapter / "adapter_config.json").is_file() or None)
@@ -329,6 +333,18 @@ class RunsPane(QuietPane):
             return
         self.workbench.set_recipe(recipe.as_dict())
         self.notify(f"The recipe of {plain(folder.id)} is in hand. 5, then Enter, runs it again.", markup=False)
+
+    def action_export(self) -> None:
+        """Take the run in hand elsewhere."""
+        from screens.export_dialog import ExportDialog
+
+        self.app.push_screen(ExportDialog(self.session.home, self._folders[self._chosen or ""]))
+
+    def action_judge(self) -> None:
+        """Judge the run in hand on held-out records."""
+        from screens.evaluation import EvaluationScreen
+
+        self.app.push_screen(EvaluationScreen(self._folders[self._chosen or ""]))
 
     async def action_chat(self) -> None:
         """Talk to the run in hand."""

@@ -7,6 +7,7 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from screens.export_dialog import ExportDialog
+from screens.runs import RunTable
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.paths import Home
@@ -64,6 +65,15 @@ async def test_size_disk_and_time_stand_there_before_anything_is_done(tmp_path, 
         await screen.press("escape")
         await screen.until(lambda: not isinstance(screen.app.screen, ExportDialog), "closed")
         assert {entry.name for entry in tmp_path.iterdir()} == {"home"}
+
+
+async def test_it_is_opened_from_the_history(tmp_path, run) -> None:
+    async with opened(tmp_path / "home", size=WIDE) as screen:
+        pane = await screen.tab("runs")
+        await screen.until(lambda: pane.query_one(RunTable).row_count == 1, "the history")
+        await screen.sees("e Export")
+        await screen.press("e")
+        await screen.sees(f"Export {run.id}")
 
 
 async def test_an_adapter_is_written_and_told(tmp_path, run) -> None:
