@@ -89,7 +89,7 @@ def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
 
 def _longest(facts: DataFacts) -> list[tuple[str, str]]:
     """The longest records, a line each; ``--json`` lists more of them."""
-    lines = []
+    lines: list[tuple[str, str]] = []
     for index, where, tokens in facts.longest[:_LONGEST_LINES]:
         cut = f", {tokens - facts.max_length:,} cut" if tokens > facts.max_length else ""
         lines.append(("" if lines else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {where}"))
