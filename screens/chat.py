@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import HorizontalGroup, Vertical
 from textual.content import Content
 from textual.widgets import Input
 
@@ -56,10 +56,10 @@ class ChatPane(Choosing):
         Binding("s", "beside", "Side by side", id="chat.beside", tooltip="Base and tuned side by side; again: one"),
         Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Adapter off and on"),
         Binding("m", "pick", "Who", id="chat.pick", tooltip="Choose the run, checkpoint or base model that answers"),
+        Binding("o", "settings", "Settings", id="chat.settings", tooltip="System prompt and sampling"),
+        Binding("l", "conversations", "Chats", id="chat.list", tooltip="Conversations: open, rename, remove"),
         Binding("e", "edit", "Edit", id="chat.edit", tooltip="Change your last question and send it again"),
         Binding("r", "again", "Again", id="chat.again", tooltip="Have the last question answered once more"),
-        Binding("l", "conversations", "Chats", id="chat.list", tooltip="Conversations: open, rename, remove"),
-        Binding("o", "settings", "Settings", id="chat.settings", tooltip="System prompt and sampling"),
         Binding("x", "clear", "New", id="chat.clear", tooltip="Begin a new conversation; this one is kept"),
         Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard of this terminal"),
         Binding("Y", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
@@ -83,7 +83,9 @@ class ChatPane(Choosing):
         self._left_out = 0
 
     def compose(self) -> ComposeResult:
-        yield Words(id="target")
+        with HorizontalGroup(id="heading"):
+            yield Words(id="target")
+            yield Words(id="context")
         with Vertical(id="body"):
             with Vertical(id="talk"):
                 yield Words(id="guide")
@@ -372,9 +374,8 @@ class ChatPane(Choosing):
             parts = [("side by side ", "$foreground 70%"), (plain(dim.join(c.who for c in self.beside)), "bold")]
         else:
             parts = [("talking to ", "$foreground 70%"), (name, "bold"), _state(one, paused=one.target == self.paused)]
-        if self._fullness:
-            parts.append((f"   {self._fullness}", "$foreground 70%"))
         self.query_one("#target", Words).show(Content.assemble(*parts))
+        self.query_one("#context", Words).show(Content.styled(self._fullness, "$foreground 70%"))
         self.query_one("#guide", Words).show(_guide(name, not one.bare))
         self.refresh_bindings()
 

@@ -1,74 +1,150 @@
-"""``loraworkbench chat``: one reply, or a conversation line by line."""
+"""``loraworkbench chat``: one reply, or a conversation line by line, of one or of several side by side."""
 
+import secrets
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from workbench.chats import parse_parts
 from workbench.commands.common import console, errors, home_of, printable, run_async
 from workbench.engine.client import EngineClient
 from workbench.engine.process import ensure_engine
-from workbench.engine.protocol import Message, Progress, ReplyRequest, Sampling
+from workbench.engine.protocol import AdapterPart, Message, Progress, ReplyPiece, ReplyRequest, Sampling
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.runs.folder import find_run
 
+_MOST_SEEDS = 10**6
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """One that answers. ``heard`` is the conversation as it had it."""
+
+    label: str
+    request: ReplyRequest
+    heard: tuple[Message, ...]
+
 
 def chat(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(help="A run, an adapter folder, or a model.")],
+    target: Annotated[str, typer.Argument(help="A run, a checkpoint (RUN@40), an adapter folder, or a model.")],
     prompt: Annotated[str | None, typer.Option(help="Ask this and exit; without it a conversation starts.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model, without the adapter.")] = False,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Ask base and tuned, at the same seed.")] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGET", help="Ask this one too, on the same base. May be given again."),
+    ] = None,
+    scale: Annotated[float, typer.Option(min=0, max=2, help="How much the adapter counts; 1 as it was trained.")] = 1.0,
+    combine: Annotated[
+        str | None, typer.Option(metavar="A=0.7,B=0.3", help="Add adapters up, each times its weight.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Base in 16 bits with the adapter merged: faster, and nothing else.")
+    ] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest token always; as --temperature 0.")] = False,
     temperature: Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")] = 0.7,
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from this share of the probability.")] = 0.95,
+    top_k: Annotated[int, typer.Option(min=0, max=1_000_000, help="Draw from so many tokens; 0 from all.")] = 0,
+    min_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out tokens less likely than this share of the likeliest.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(min=0.01, max=5, help="Above 1: what was there becomes less likely.")
+    ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Longest reply.")] = 256,
-    seed: Annotated[int | None, typer.Option(help="Makes the draw repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Makes the draw repeatable.")] = None,
 ) -> None:
-    """Talk to a fine-tuned model, an adapter folder, or a base model."""
-    sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, seed=seed)
-    messages = [Message(role="system", content=system)] if system else []
+    """Talk to a fine-tuned model, an adapter folder, a base model, or to several of them side by side."""
     home = home_of(context)
-    run_async(_chat(home, _anchored(home, target), prompt, messages, sampling, adapter=not base))
+    sampling = Sampling(
+        temperature=0 if greedy else temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_tokens,
+        seed=seed,
+    )
+    first = ReplyRequest(
+        target=_anchored(home, target),
+        messages=[],
+        adapter=not base,
+        scale=scale,
+        combine=_parts(home, combine) if combine else [],
+        merged=merged,
+        sampling=sampling,
+    )
+    requests = {target: first}
+    if side_by_side:
+        requests = {"base": first.model_copy(update={"adapter": False, "combine": [], "scale": 1.0}), **requests}
+    for other in beside or []:
+        update = {"target": _anchored(home, other), "on": first.target, "combine": []}
+        requests[other] = first.model_copy(update=update)
+    if len(requests) > 1 and merged:
+        raise WorkbenchError(
+            "A merged base serves one adapter only.", "Leave out --merged to ask several side by side.", kind="usage"
+        )
+    heard = (Message(role="system", content=system),) if system else ()
+    run_async(_chat(home, prompt, [_Voice(label, request, heard) for label, request in requests.items()]))
+
+
+def _parts(home: Home, text: str) -> list[AdapterPart]:
+    return [part.model_copy(update={"target": _anchored(home, part.target)}) for part in parse_parts(text)]
 
 
 def _anchored(home: Home, target: str) -> str:
     """The target with a relative path made absolute: the engine lives in another folder than this terminal."""
     path = Path(target).expanduser()
+    name, at, step = target.rpartition("@")
+    checkpoint = f"@{step}" if at and step.isdecimal() and not path.exists() else ""
     if not (path / "adapter_config.json").is_file():
         try:
-            return str(find_run(home, target).path)
+            return str(find_run(home, name if checkpoint else target).path) + checkpoint
         except WorkbenchError as error:
             if error.kind != "run_not_found":
                 raise
     return str(path.absolute()) if path.exists() else target
 
 
-async def _chat(
-    home: Home, target: str, prompt: str | None, messages: list[Message], sampling: Sampling, *, adapter: bool
-) -> None:
+async def _chat(home: Home, prompt: str | None, voices: list[_Voice]) -> None:
     await ensure_engine(home)
     client = EngineClient(home)
     try:
         if prompt is not None:
-            messages.append(Message(role="user", content=prompt))
-            await _print_reply(
-                client, ReplyRequest(target=target, messages=messages, adapter=adapter, sampling=sampling)
-            )
+            await _ask_all(client, voices, prompt)
             return
         errors.print("An empty line or Ctrl-D ends the conversation.")
         while question := _read_line():
-            messages.append(Message(role="user", content=question))
-            request = ReplyRequest(target=target, messages=messages, adapter=adapter, sampling=sampling)
             try:
-                messages.append(Message(role="assistant", content=await _print_reply(client, request)))
+                voices = await _ask_all(client, voices, question)
             except WorkbenchError as error:
-                messages.pop()
                 errors.print(Text(printable(str(error))))
     finally:
         await client.close()
+
+
+async def _ask_all(client: EngineClient, voices: list[_Voice], question: str) -> list[_Voice]:
+    """Ask each in turn, for they share one model, and with one seed; returns them with what they have heard since."""
+    seed = secrets.randbelow(_MOST_SEEDS) if len(voices) > 1 else None
+    after = []
+    for voice in voices:
+        if len(voices) > 1:
+            sys.stdout.write(f"── {printable(voice.label)}\n" if _unicode() else f"-- {printable(voice.label)}\n")
+        heard = (*voice.heard, Message(role="user", content=question))
+        sampling = voice.request.sampling
+        if sampling.seed is None and sampling.temperature > 0:
+            sampling = sampling.model_copy(update={"seed": seed})
+        request = voice.request.model_copy(update={"messages": list(heard), "sampling": sampling})
+        reply = await _print_reply(client, request)
+        after.append(replace(voice, heard=(*heard, Message(role="assistant", content=reply))))
+    return after
 
 
 async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
@@ -78,13 +154,25 @@ async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
             if isinstance(piece, Progress):
                 waiting.update(printable(f"{piece.phase} {piece.detail}"))
                 continue
-            if not text:
+            if piece.text and not text:
                 waiting.stop()
             text += piece.text
             sys.stdout.write(printable(piece.text))
             sys.stdout.flush()
+            if piece.done and piece.left_out:
+                waiting.stop()
+                errors.print(_left_out(piece))
     sys.stdout.write("\n")
     return text
+
+
+def _left_out(piece: ReplyPiece) -> str:
+    questions = "question" if piece.left_out == 1 else f"{piece.left_out} questions"
+    return f"\nThe context of {piece.context_tokens} tokens is full: the oldest {questions} went out of it."
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _read_line() -> str:

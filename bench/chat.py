@@ -1,0 +1,183 @@
+"""Chat, measured on one model in one process: ``python bench/chat.py [--model M] [--home DIR] [--json]``.
+
+Decoding is timed with plain ``model.generate`` and with our replies on the same weights, in turns, greedy and without
+an end, so that the same tokens are made; what is told is our speed as a share of plain. Then three adapters on one
+base: how long a switch takes, and what lies in memory before and after.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from workbench.data.templates import Template
+from workbench.engine.base import LoadedBase, load_base
+from workbench.engine.evaluation import pad_token_id
+from workbench.engine.generation import generate_reply
+from workbench.engine.protocol import Message, ReplyPiece, Sampling
+from workbench.engine.voices import Voice, merge, speaking
+from workbench.paths import Home
+from workbench.recipe import DEFAULT_MODEL, ModelSection, QuantizationSection
+
+QUESTION = [Message(role="user", content="Explain to a child why the sky is blue and why ships float.")]
+ADAPTERS = 3
+
+
+def loaded(home: Home, model: str, method: Any) -> LoadedBase:
+    return load_base(
+        home, ModelSection(source=model), QuantizationSection(method=method), lambda progress: None, lambda: False
+    )
+
+
+def make_adapters(base: LoadedBase, folder: Path) -> list[Path]:
+    """Three random rank-16 adapters on all linear layers, saved as PEFT saves them."""
+    import torch
+
+    from workbench.recipe import AdapterSection
+
+    folders = []
+    for number in range(ADAPTERS):
+        peft = base.attach_new(AdapterSection())
+        with torch.no_grad():
+            for name, parameter in peft.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.01)
+        folders.append(folder / f"adapter{number}")
+        peft.save_pretrained(folders[-1])
+    base.detach_all()
+    return folders
+
+
+@contextmanager
+def no_end(base: LoadedBase) -> Iterator[None]:
+    """Within, nothing ends a reply but its length."""
+    from workbench.engine import generation
+
+    before, generation.end_tokens = generation.end_tokens, lambda *_: []
+    try:
+        yield
+    finally:
+        generation.end_tokens = before
+
+
+def plain_speed(base: LoadedBase, template: Template, tokens: int) -> float:
+    """Tokens a second of ``model.generate`` after the first token."""
+    import torch
+
+    prompt = template.encode_prompt([message.model_dump() for message in QUESTION])
+    inputs = torch.tensor([prompt], device=base.device)
+
+    def run(count: int) -> float:
+        started = time.perf_counter()
+        with torch.inference_mode():
+            output = base.active.generate(
+                input_ids=inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=count,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=[],
+                pad_token_id=pad_token_id(base.tokenizer),
+            )
+        assert output.shape[1] == len(prompt) + count
+        return time.perf_counter() - started
+
+    first = run(1)
+    return (tokens - 1) / (run(tokens) - first)
+
+
+def our_speed(base: LoadedBase, template: Template, tokens: int) -> float:
+    """Tokens a second of a reply, from its own figures."""
+    pieces: list[ReplyPiece] = []
+    sampling = Sampling(temperature=0, max_new_tokens=tokens)
+    generate_reply(base, template, QUESTION, sampling, pieces.append, threading.Event())
+    assert pieces[-1].tokens == tokens
+    return pieces[-1].tokens_per_second
+
+
+def in_turns(base: LoadedBase, tokens: int, rounds: int) -> dict[str, float]:
+    """Medians of both, and of the share in each round."""
+    template = Template.for_model(base.tokenizer)
+    with no_end(base):
+        our_speed(base, template, 8)
+        plain_speed(base, template, 8)
+        both = [(plain_speed(base, template, tokens), our_speed(base, template, tokens)) for _ in range(rounds)]
+    plain, ours = (statistics.median(column) for column in zip(*both, strict=True))
+    return {"plain": plain, "ours": ours, "share": statistics.median(o / p for p, o in both)}
+
+
+def in_memory() -> int:
+    """Bytes of the process, or on the GPU those that PyTorch has handed out."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+def switching(base: LoadedBase, folders: list[Path]) -> dict[str, float]:
+    """Milliseconds of a switch, and bytes that three adapters add to a base of so many bytes."""
+    before = in_memory()
+    attach = [_milliseconds(base, folder) for folder in folders]
+    after = in_memory()
+    switches = [_milliseconds(base, folder) for _ in range(20) for folder in folders]
+    return {
+        "attach_ms": max(attach),
+        "switch_ms": statistics.median(switches),
+        "slowest_switch_ms": max(switches),
+        "base_bytes": base.footprint,
+        "adapters_bytes": sum((folder / "adapter_model.safetensors").stat().st_size for folder in folders),
+        "added_bytes": after - before,
+    }
+
+
+def _milliseconds(base: LoadedBase, folder: Path) -> float:
+    started = time.perf_counter()
+    with speaking(base, Voice(((folder, 1.0),))):
+        return (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--home", type=Path, default=None)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    home, result = Home.find(options.home), {}
+    with tempfile.TemporaryDirectory() as temporary:
+        base = loaded(home, options.model, "nf4")
+        folders = make_adapters(base, Path(temporary))
+        result["switching"] = switching(base, folders)
+        voice = Voice(((folders[0], 1.0),))
+        measures: dict[str, Callable[[], Any]] = {"nf4, adapter": lambda: speaking(base, voice)}
+        measures["nf4, adapter off"] = lambda: speaking(base, Voice())
+        for name, speak in measures.items():
+            with speak():
+                result[name] = in_turns(base, options.tokens, options.rounds)
+        base = loaded(home, options.model, "none")
+        with speaking(base, voice):
+            result["16-bit, adapter"] = in_turns(base, options.tokens, options.rounds)
+        merge(base, voice)
+        result["16-bit, merged"] = in_turns(base, options.tokens, options.rounds)
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return
+    for name, figures in result.items():
+        print(f"{name:18}", *(f"{key} {value:,.3f}" for key, value in figures.items()), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
