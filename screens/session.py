@@ -154,7 +154,10 @@ class Session:
         """Keep recipe, tab and theme for the next terminal; another process sees the old file or the new one."""
         self.home.root.mkdir(parents=True, exist_ok=True)
         new = self.home.settings.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(self.settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        new.unlink(missing_ok=True)
+        # Paths and system prompts are in it: for its owner's eyes only, whatever the umask.
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(self.settings, file, ensure_ascii=False, indent=1)
         new.replace(self.home.settings)
 
 

@@ -270,7 +270,7 @@ class TrainingSection(Section):
         "last", "Which adapter the run leaves: the last one, or that of the best evaluation (needs eval_steps)."
     )
     non_finite: Literal["stop", "skip"] = knob(
-        "stop", "A step whose loss or gradient is no finite number: stop before it changes the adapter, or leave it out."
+        "stop", "A step whose loss or gradient is no finite number: stop before it does harm, or leave it out."
     )
     seed: int = knob(42, "Start of all randomness: order of records, dropout, A's first values.", ge=0, le=2**32 - 1)
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import time
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.engine.runs_of_tiny import (
     wait_until,
 )
 from workbench.engine.batch_parts import parts_of
+from workbench.engine.control import Command
 from workbench.engine.memory import is_out_of_memory
 from workbench.engine.patience import is_disk_full
 from workbench.recipe_text import edit
@@ -204,6 +206,15 @@ def test_a_step_with_a_bad_gradient_can_be_left_out(home, recipe, one_bad_gradie
     assert losses[8] < losses[1]
 
 
+def test_a_loss_that_does_not_fall_is_hinted_at_and_nothing_is_stopped(home, recipe):
+    run, thread = begin(home, edit(recipe, {"training.learning_rate": 1e-9, "training.max_steps": 120}))
+    ended(thread)
+    (hint,) = events_of(run, "hint")
+    assert hint["kind"] == "flat"
+    assert "learning_rate" in hint["message"]
+    assert summarise(run).state == "finished"
+
+
 # -- a disk that fills --------------------------------------------------------------------------------------------
 
 
@@ -245,9 +256,13 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
     small_files(run.journal.stat().st_size + 700)
     wait_until(lambda: thread.controls.paused, run)
     assert thread.is_alive()
+    # What is asked meanwhile is done afterwards.
+    thread.controls.give(Command("evaluate"))
+    time.sleep(0.2)
     small_files(None)
     ended(thread)
     assert sorted(curve(run)) == list(range(1, 31))
+    assert [event["action"] for event in events_of(run, "control")] == ["evaluate"]
     assert [event["seq"] for event in read_events(run.journal)] == list(range(len(read_events(run.journal))))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -343,3 +344,18 @@ def test_the_shell_imports_neither_pydantic_nor_http_before_its_first_frame() ->
     code = "import sys, screens.app; print([n for n in ('pydantic', 'httpx', 'yaml', 'psutil') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_settings_are_for_their_owner_alone(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        async with opened(tmp_path) as screen:
+            settings = screen.app.session.home.settings
+            settings.write_text("{}")
+            settings.with_suffix(f".{os.getpid()}.new").write_text("left by a crash")
+            screen.app.set_recipe({"adapter.r": 64})
+            screen.app.session.save()
+            assert settings.stat().st_mode & 0o777 == 0o600
+            assert json.loads(settings.read_text())["recipe"]["adapter"]["r"] == 64
+    finally:
+        os.umask(umask)

@@ -19,6 +19,7 @@ from workbench.commands.common import (
     printable,
     recipe_from,
 )
+from workbench.commands.fetching import FetchBar
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Estimate, TraceStore
 from workbench.estimate import estimate as price
@@ -65,7 +66,8 @@ def estimate(
     free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
     # Without a GPU the price is that of one with bfloat16 units, not of this machine's processor.
     device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
-    skeleton = skeleton_of(home, chosen.model)
+    with FetchBar() as bar:
+        skeleton = skeleton_of(home, chosen.model, bar.show)
     traces = TraceStore(home.cache / "traces")
 
     def priced() -> Estimate:

@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
+from workbench.commands.fetching import FetchBar
 from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.models.trees import skeleton_of
@@ -21,7 +22,8 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Print the module tree with classes, shapes and parameters; repeated layers are folded."""
-    skeleton = skeleton_of(home_of(context), ModelSection(source=model))
+    with FetchBar() as bar:
+        skeleton = skeleton_of(home_of(context), ModelSection(source=model), bar.show)
     if as_json:
         print_json({**skeleton_to_json(skeleton), "parameters": skeleton.parameters})
         return

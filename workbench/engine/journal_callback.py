@@ -9,6 +9,7 @@ import psutil
 from transformers import TrainerCallback
 
 from workbench.engine.protocol import Progress
+from workbench.runs.hints import LossWatch
 from workbench.runs.journal import JournalWriter
 
 # Steps that the speed and the remaining time are averaged over.
@@ -16,7 +17,7 @@ _WINDOW = 20
 
 
 class JournalCallback(TrainerCallback):
-    """Writes ``step`` events, and how far the run is."""
+    """Writes ``step`` events, how far the run is, and what its loss hints at."""
 
     def __init__(
         self, journal: JournalWriter, progress: Callable[[Progress], None], tokens_seen: Callable[[], int]
@@ -28,6 +29,7 @@ class JournalCallback(TrainerCallback):
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
         self._last = 0.0
+        self._watch = LossWatch()
         self._peak_rss = 0
 
     def away(self, seconds: float) -> None:
@@ -78,6 +80,8 @@ class JournalCallback(TrainerCallback):
             eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
         )
         self._last = now
+        if hint := self._watch.see(loss, float(logs.get("learning_rate") or 0.0)):
+            self._journal.write("hint", step=state.global_step, kind=hint.kind, message=f"{hint.message} {hint.cure}")
 
     def _clock(self) -> float:
         """Seconds, evaluations left out."""

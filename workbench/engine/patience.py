@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from workbench.engine.control import Controls
+from workbench.engine.control import Command, Controls
 from workbench.engine.ranks import Ranks
 from workbench.runs.journal import Event, JournalWriter
 
@@ -36,6 +36,7 @@ class PatientJournal(JournalWriter):
         super().__init__(path)
         self._controls = controls
         self._is_waiting = False
+        self._later: list[Command] = []
 
     def write(self, event: str, **fields: Any) -> Event:
         return self.patiently(lambda: super(PatientJournal, self).write(event, **fields))
@@ -86,14 +87,21 @@ class PatientJournal(JournalWriter):
             with contextlib.suppress(OSError):
                 super().write("paused", reason=self._controls.paused, release=False)
         command = self._controls.wait(_RETRY_SECONDS)
-        if command is not None and command.errand:
+        if command is None or command.action == "resume":
+            return
+        if command.errand:
             command.errand.refuse()
+        else:
+            # Done between two steps, like any other, once there is room.
+            self._later.append(command)
 
     def go_on(self) -> None:
         """What was to be written is written; where that was waited for, it is told."""
         if self._is_waiting:
             self._is_waiting = False
             self._controls.paused = ""
+            while self._later:
+                self._controls.give(self._later.pop(0))
             with contextlib.suppress(OSError):
                 super().write("resumed")
 
