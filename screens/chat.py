@@ -167,7 +167,7 @@ class ChatPane(Choosing):
 
     def _edit(self, turn: int | None) -> None:
         self._editing = turn
-        self._prompt.value = "" if turn is None else self._conversation.turns[turn].question
+        self._prompt.text = "" if turn is None else self._conversation.turns[turn].question
         self._prompt.border_title = "" if turn is None else f"question {turn + 1}: what follows it is forgotten"
         if turn is not None:
             self._prompt.focus()
@@ -214,8 +214,8 @@ class ChatPane(Choosing):
         self.notify("Copied.", timeout=2)
 
     @on(Input.Submitted, "#prompt")
-    def _send(self, event: Input.Submitted) -> None:
-        text, turn = event.value.strip(), self._editing
+    def _send(self) -> None:
+        text, turn = self._prompt.text, self._editing
         if self._replying:
             return
         self._edit(None)
@@ -246,10 +246,10 @@ class ChatPane(Choosing):
         from screens.dialogs import Choice, ChoiceDialog, LineDialog
 
         if what == OPEN:
-            self._settings.system = conversation.system
+            self._settings.system = plain(conversation.system)
             await self._open(conversation, chats)
         elif what == RENAME:
-            name = await self.app.push_screen_wait(LineDialog("Rename", "What is it called?", conversation.name))
+            name = await self.app.push_screen_wait(LineDialog("Rename", "What is it called?", plain(conversation.name)))
             if name is not None:
                 renamed = await asyncio.to_thread(chats.save, conversation.model_copy(update={"title": name.strip()}))
                 if renamed.id == self._conversation.id:
@@ -298,7 +298,7 @@ class ChatPane(Choosing):
                 if turn is not None:
                     await self._open(before, self._chats)
                     await transcript.notice(" ".join(problems), error=True)
-                self._prompt.value = self._prompt.value or text
+                self._prompt.text = self._prompt.text or text
         finally:
             self._replying = False
             if self.is_attached:  # not while the app closes

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
+from screens.widgets.glyphs import unicode_terminal
+from screens.widgets.plain import plain
 from screens.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
+    from textual.events import Paste
+
     from screens.chat import ChatPane
+
+_LINE_END = "↵" if unicode_terminal() else "\\n"
 
 
 class Prompt(Input):
-    """The line to write in. While it has the focus letters are text, so its keys are others."""
+    """The line to write in. While it has the focus letters are text, so its keys are others.
+
+    What is pasted keeps its lines: each end of one is a mark here, and a line feed in :attr:`text`.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send what stands in the line"),
@@ -23,6 +32,22 @@ class Prompt(Input):
         Binding("pageup", "scroll(-1)", "Scroll", show=False, id="prompt.up"),
         Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
     ]
+
+    @property
+    def text(self) -> str:
+        """What stands in it, in lines."""
+        return self.value.replace(_LINE_END, "\n").strip()
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self.value = _in_one_line(text)
+
+    def _on_paste(self, event: Paste) -> None:
+        # Textual's own takes the first line and drops the others in silence.
+        event.stop()
+        event.prevent_default()
+        start, end = self.selection
+        self.replace(_in_one_line(event.text), min(start, end), max(start, end))
 
     def action_switch(self) -> None:
         self._pane.action_switch()
@@ -44,3 +69,7 @@ class Prompt(Input):
         from screens.chat import ChatPane
 
         return next(node for node in self.ancestors if isinstance(node, ChatPane))
+
+
+def _in_one_line(text: str) -> str:
+    return _LINE_END.join(plain(line) for line in text.splitlines())

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from textual.events import Paste
 from textual.widgets import Input
 
 from screens.chat import ChatPane
@@ -498,3 +499,18 @@ async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> N
         await answered(screen, "Hello.\x1b[2J")
         await screen.press("escape", "Y")
         assert screen.app.clipboard == "**You:** Hi\n\n**run-01 (tuned):** Hello.␛[2J"
+
+
+async def test_what_is_pasted_keeps_its_lines(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await screen.press("enter", *"See ")
+        pane.query_one("#prompt").post_message(Paste("a = 1\r\n\n  b = 2\x1b[2J"))
+        await screen.sees("See a = 1↵↵  b = 2␛[2J")
+        await screen.press("enter")
+        await screen.until(lambda: screen.engine.requests, "the engine is asked")
+        assert screen.engine.requests[0].messages[-1].content == "See a = 1\n\n  b = 2␛[2J"
+        await answered(screen, "Three.")
+        await screen.sees("b = 2␛[2J")
+        await screen.press("escape", "e")
+        assert pane.query_one("#prompt", Input).value == "See a = 1↵↵  b = 2␛[2J"
