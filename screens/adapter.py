@@ -104,7 +104,7 @@ class AdapterPane(Pane):
                 tooltip="What the knob in hand means and what it allows"),
     ]  # fmt: skip
 
-    def __init__(self, **arguments: str) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._form = Form()
         self._panel = CostPanel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -61,7 +61,7 @@ class ArchitecturePane(Pane):
         Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="All linear layers but the last"),
     ]  # fmt: skip
 
-    def __init__(self, **arguments: str) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._plan: AdapterPlan | None = None
         self._refusal: WorkbenchError | None = None
@@ -214,7 +214,7 @@ class ArchitecturePane(Pane):
         else:
             self.action_toggle()
 
-    def action_toggle(self) -> None:
+    def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
         """Put the layer in hand, or all linear layers below the module in hand, into the targets or out of them."""
         place, skeleton = self._in_hand, self.session.skeleton
         if place is None or skeleton is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.containers import HorizontalGroup, VerticalScroll
@@ -48,7 +48,7 @@ class ChatSettings(VerticalScroll):
     ChatSettings #mistake { color: $error; height: auto; margin-top: 1; }
     """
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(can_focus=False, **names)
         self.sampling = Sampling.model_validate({})
         self._warm = _WARM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from textual import on
 
@@ -24,7 +25,7 @@ class Choosing(QuietPane):
     ``under`` names the one whose base serves them all, empty for a model's own.
     """
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self.one = Speaker("", bare=True)
         self.beside: tuple[Speaker, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -69,7 +69,7 @@ class DataPane(QuietPane):
         Binding("up", "move(-1)", "Knob above", show=False, id="data.above"),
     ]
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._browser = RecordBrowser(lambda: self.session, self.refresh_bindings, id="seen")
         self._longest = 0

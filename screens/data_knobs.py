@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from screens.knobs import Changes, KnobSpec, Option, known_knob, number_text
 from screens.widgets.plain import plain
@@ -45,7 +45,7 @@ def _knob(path: str, label: str) -> KnobSpec:
             return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
         case "choice":
             options = [Option(choice, {path: choice}) for choice in knob.choices]
-            shape = "choice" if len(options) < 4 else "cycle"
+            shape: Literal["choice", "cycle"] = "choice" if len(options) < 4 else "cycle"
             return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
         case "integer" | "number":
             number = int if knob.kind == "integer" else float

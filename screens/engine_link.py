@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.data.facts import DataFacts, Example
     from workbench.engine.client import EngineClient
     from workbench.engine.protocol import ControlAction, EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.launch import Launch
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
     from workbench.recipe import ModelSection, Recipe
@@ -49,8 +50,8 @@ class HomeEngine:
             self._pid, self._oom_kills = status.pid, await asyncio.to_thread(_oom_kills)
         return status
 
-    async def train(self, recipe: Recipe) -> str:
-        return await (await self._ready()).train(recipe)
+    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str:
+        return await (await self._ready()).train(recipe, launch)
 
     async def resume(self, run: str) -> tuple[str, int]:
         return await (await self._ready()).resume(run)

@@ -198,6 +198,9 @@ class ExportDialog(Dialog[Exported]):
         # A daemon: a terminal that is closed does not wait for it. Its process ends with this one.
         threading.Thread(target=self._work, args=(self.request(),), daemon=True, name="export").start()
 
+    def _tell(self, progress: Progress) -> None:
+        self.post_message(self.Moved(progress))
+
     def _work(self, request: Request) -> None:
         """In a thread of its own."""
         try:
@@ -205,7 +208,7 @@ class ExportDialog(Dialog[Exported]):
                 self._home,
                 self._run,
                 request,
-                lambda progress: self.post_message(self.Moved(progress)),
+                self._tell,
                 self._cancelled.is_set,
             )
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ def judge(peak: Peak, free_bytes: int) -> Fit:
 
 def fits_of(
     sources: Iterable[str], recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
-) -> Mapping[str, Fit]:
+) -> dict[str, Fit]:
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
     from workbench.estimate.mend import changes_text, mend
     from workbench.estimate.survey import peak_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -83,7 +83,7 @@ class ModelsPane(Pane):
         Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="By name, family or licence"),
     ]  # fmt: skip
 
-    def __init__(self, **arguments: str) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._table = ModelTable(cursor_type="row", cell_padding=1)
         self._all: list[ModelRow] = []

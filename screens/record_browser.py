@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.containers import Vertical
@@ -40,7 +40,7 @@ class RecordBrowser(Vertical):
         data: the section of a recipe whose records were read last.
     """
 
-    def __init__(self, session: Callable[[], Session], moved: Callable[[], None], **names: str) -> None:
+    def __init__(self, session: Callable[[], Session], moved: Callable[[], None], **names: Any) -> None:
         super().__init__(**names)
         self._session = session
         self._moved = moved

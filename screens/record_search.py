@@ -23,7 +23,7 @@ _MOST_AT_ONCE = 1000
 class Match(NamedTuple):
     """A record and its place in the data; a long document matches in several of its chunks."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own ``index`` is not missed
     record: Item | Example
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
 
@@ -60,7 +60,7 @@ class RunControlPane(QuietPane):
     A subclass has :data:`CONTROLS` among its bindings.
     """
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._story: Story | None = None
         self._asked = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -89,7 +89,7 @@ class RunsPane(QuietPane):
         Binding("escape", "back", "Back", id="runs.back", tooltip="To the history"),
     ]
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._folders: dict[str, RunFolder] = {}
         self._summaries: dict[str, RunSummary] = {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
     from workbench.gpu import GpuSample, HostSample
+    from workbench.launch import Launch
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
     from workbench.recipe import ModelSection, Recipe
@@ -34,7 +35,7 @@ class Engine(Protocol):
 
     async def status(self) -> EngineStatus: ...
 
-    async def train(self, recipe: Recipe) -> str: ...
+    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str: ...
 
     async def resume(self, run: str) -> tuple[str, int]: ...
 

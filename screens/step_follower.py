@@ -23,7 +23,7 @@ class StepFollower:
         done: called from the helper's thread when one more is there, or cannot be had.
     """
 
-    def __init__(self, traces: TraceStore, done: Callable[[], None]) -> None:
+    def __init__(self, traces: TraceStore, done: Callable[[], object]) -> None:
         self._traces = traces
         self._done = done
         self._tried: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.containers import Horizontal
 from textual.content import Content
@@ -66,6 +66,7 @@ class HeaderBar(Horizontal):
         """The engine's state as a mark and a word."""
         if not self.is_attached:  # the app closes
             return
+        word: str
         if status is not None:
             word = "stopping" if status.stopping else status.state
             mark, style = (GLYPHS.dot, "$success") if word == "idle" else (GLYPHS.half, "$accent")
@@ -89,7 +90,7 @@ class HeaderBar(Horizontal):
 class MemoryMeter(_Text):
     """``0 H200 ▕███▏ 31/139 GiB``."""
 
-    def __init__(self, **arguments: str) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._shown: tuple[str, float] = ("", -1.0)
 

@@ -135,7 +135,7 @@ class KnobRow(Widget, can_focus=True):
         if self._recipe is not None:
             self._ask(self.spec.nudged(self._recipe, by))
 
-    def action_toggle(self) -> None:
+    def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
         """The next choice, from the last on to the first."""
         if self._recipe is None or self.spec.shape == "steps":
             return

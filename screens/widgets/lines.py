@@ -73,7 +73,7 @@ class Lines(Widget):
         return Strip.blank(self.size.width, self.visual_style.rich_style)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        return sum(line.get_height(self.styles, width) for line in self._lines)
+        return sum(line.get_height(self.styles, width) for line in self._lines)  # type: ignore[arg-type, misc]
 
     def notify_style_update(self) -> None:
         self._forget()

@@ -74,12 +74,12 @@ class LogPane(Quiet, can_focus=True):
             self._look()
             self.read_on()
 
-    def _on_show(self) -> None:
+    def _on_show(self, _: events.Show) -> None:
         self._follow = self._follow or self.set_interval(_SECONDS, self.read_on)
         self._follow.resume()
         self.read_on()
 
-    def _on_hide(self) -> None:
+    def _on_hide(self, _: events.Hide) -> None:
         if self._follow:
             self._follow.pause()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.content import Content
@@ -40,7 +40,7 @@ class LongestList(OptionList):
             super().__init__()
             self.index = index
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(markup=False, **names)
         self._listed: tuple[Content, ...] = ()
         self._gone_to: tuple[int, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.style import Style
 from rich.text import Text
@@ -70,11 +70,9 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
     ICON_NODE = f"{GLYPHS.closed} "
     ICON_NODE_EXPANDED = f"{GLYPHS.opened} "
     if not GLYPHS.eighths:
-        LINES: ClassVar[dict[str, tuple[str, str, str, str]]] = dict.fromkeys(
-            ("default", "bold", "double"), ("  ", "| ", "`-", "|-")
-        )
+        LINES = dict.fromkeys(("default", "bold", "double"), ("  ", "| ", "`-", "|-"))
 
-    def __init__(self, **arguments: str) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(Text(""), **arguments)
         self.guide_depth = _GUIDE
         self.auto_expand = False

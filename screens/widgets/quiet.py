@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
@@ -31,7 +32,7 @@ class Quiet(Widget):
 
     REDRAWS_A_SECOND: ClassVar[float] = 4
 
-    def __init__(self, **names: str | None) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._lines: Sequence[Strip] | None = None
         self._paced = Pace(self, self._repaint, self.REDRAWS_A_SECOND)
@@ -60,7 +61,7 @@ class Quiet(Widget):
         self._lines = None
         self.refresh()
 
-    def _on_show(self) -> None:
+    def _on_show(self, _: events.Show) -> None:
         self._repaint()
 
     def _painted(self) -> Sequence[Strip]:
@@ -84,7 +85,7 @@ class Quiet(Widget):
 class Words(Static):
     """Text that is laid out and painted anew only when it differs."""
 
-    def __init__(self, **names: str | None) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(markup=False, **names)
         self._words = Content("")
 
@@ -99,7 +100,7 @@ def entitle(widget: Widget, title: str) -> None:
     """Set the title in a widget's border; Textual repaints the whole widget for it, so only where it differs."""
     content = plain_content(title)
     if widget.border_title != content.markup:
-        widget.border_title = content  # type: ignore[assignment]
+        widget.border_title = content
 
 
 class QuietPane(Pane):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 from textual.reactive import reactive
@@ -19,7 +19,7 @@ class TabStrip(Widget):
     auto_links = False
     active: reactive[str] = reactive("")
 
-    def __init__(self, names: Sequence[tuple[str, str]], **arguments: str) -> None:
+    def __init__(self, names: Sequence[tuple[str, str]], **arguments: Any) -> None:
         """Args:
         names: (id, label) of each tab in order.
         """

@@ -161,7 +161,7 @@ class Transcript(VerticalScroll):
     Transcript .notice.-error { color: $error; }
     """
 
-    def __init__(self, **names: str) -> None:
+    def __init__(self, **names: Any) -> None:
         super().__init__(can_focus=False, **names)
         self._overflows = False
 
