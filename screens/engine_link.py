@@ -11,10 +11,18 @@ from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from pathlib import Path
 
     from workbench.data.facts import DataFacts, Example
     from workbench.engine.client import EngineClient
-    from workbench.engine.protocol import ControlAction, EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.engine.protocol import (
+        ControlAction,
+        EngineStatus,
+        EvaluateRequest,
+        Progress,
+        ReplyPiece,
+        ReplyRequest,
+    )
     from workbench.launch import Launch
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
@@ -70,6 +78,12 @@ class HomeEngine:
         client = await self._ready()
         async for piece in self._explained(client.reply(request)):
             yield piece
+
+    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+        client = await self._ready()
+        async with aclosing(client.judge(request)) as answers:
+            async for answer in self._explained(answers):
+                yield answer
 
     async def cancel(self) -> None:
         await (await self._ready()).cancel()

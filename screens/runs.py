@@ -73,9 +73,9 @@ class RunsPane(QuietPane):
     NAME = "Runs"
     GUIDE = (
         "Every run of this workbench, the newest first, with what its journal says of it. Enter shows its curve, its "
-        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it; e exports it; g "
-        "lets one go on that was interrupted, stopped or failed. Perplexity is that of the held-out records: of the "
-        "base before, of the adapter after."
+        "figures and its recipe; r takes its recipe in hand for the next run; c opens Chat with it; e exports it; j "
+        "judges it on held-out records and writes its report; g lets one go on that was interrupted, stopped or "
+        "failed. Perplexity is that of the held-out records: of the base before, of the adapter after."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -85,7 +85,7 @@ class RunsPane(QuietPane):
         Binding("c", "chat", "Chat", id="runs.chat", tooltip="Talk to its adapter"),
         Binding("v", "replies", "Replies", id="runs.replies", tooltip="How its sampled replies changed"),
         Binding("e", "export", "Export", id="runs.export", tooltip="Merged, GGUF, Ollama, a server, the hub, a script"),
-        Binding("j", "judge", "Evaluate", id="runs.judge", tooltip="Judge it on held-out records; replies side by side"),
+        Binding("j", "judge", "Evaluate", id="runs.judge", tooltip="Held-out figures and replies of base and adapter"),
         Binding("escape", "back", "Back", id="runs.back", tooltip="To the history"),
     ]
 

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from pathlib import Path
 
     from workbench.data.facts import DataFacts, Example
-    from workbench.engine.protocol import ControlAction, EngineStatus, Progress, ReplyPiece, ReplyRequest
+    from workbench.engine.protocol import (
+        ControlAction,
+        EngineStatus,
+        EvaluateRequest,
+        Progress,
+        ReplyPiece,
+        ReplyRequest,
+    )
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
     from workbench.gpu import GpuSample, HostSample
@@ -47,6 +55,9 @@ class Engine(Protocol):
         """End the engine's process at once; what it had not written is lost."""
 
     def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]: ...
+
+    def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+        """Evaluate a run; closing the iterator ends it."""
 
     async def cancel(self) -> None: ...
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from workbench.engine.protocol import (
     DeviceFacts,
     EngineState,
     EngineStatus,
+    EvaluateRequest,
     Progress,
     ReplyPiece,
     ReplyRequest,
@@ -90,6 +92,7 @@ class ScriptedEngine:
         self.running = running
         self.asked: list[str] = []
         self.requests: list[ReplyRequest] = []
+        self.judged: list[EvaluateRequest] = []
         self.refusal: WorkbenchError | None = None
         self.skeleton = skeleton
         self.run: RunFolder | None = None
@@ -108,7 +111,7 @@ class ScriptedEngine:
         self.examples_there: list[Example] = []
         self._journal: JournalWriter | None = None
         self._body: subprocess.Popen[bytes] | None = None
-        self._stream: asyncio.Queue[Progress | ReplyPiece | WorkbenchError | None] = asyncio.Queue()
+        self._stream: asyncio.Queue[Progress | ReplyPiece | Path | WorkbenchError | None] = asyncio.Queue()
 
     # -- what screens call ----------------------------------------------------------------------------------------
 
@@ -177,6 +180,19 @@ class ScriptedEngine:
                 self._replies_in_pause = False
             else:
                 self.state = "idle"
+
+    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+        self.asked.append("judge")
+        self._claim("evaluating")
+        self.judged.append(request)
+        try:
+            while (piece := await self._stream.get()) is not None:
+                if isinstance(piece, WorkbenchError):
+                    raise piece
+                assert isinstance(piece, Progress | Path)
+                yield piece
+        finally:
+            self.state = "idle"
 
     async def cancel(self) -> None:
         self.asked.append("cancel")
@@ -392,6 +408,11 @@ class ScriptedEngine:
             )
         self._stream.put_nowait(None)
 
+    def found(self, file: Path) -> None:
+        """The evaluation ends; it is kept in this file."""
+        self._stream.put_nowait(file)
+        self._stream.put_nowait(None)
+
     def break_off(self, error: WorkbenchError) -> None:
         """The reply or download ends with an error."""
         self._stream.put_nowait(error)
@@ -419,7 +440,12 @@ class ScriptedEngine:
         self._must_run()
         self._refuse()
         if self.state != "idle":
-            doing = {"training": "training a run", "replying": "writing a reply", "loading": "loading a model"}
+            doing = {
+                "training": "training a run",
+                "replying": "writing a reply",
+                "evaluating": "evaluating a run",
+                "loading": "loading a model",
+            }
             raise WorkbenchError(
                 f"The engine is busy {doing[self.state]}.", "Wait for it to end, or stop it first.", kind="busy"
             )

@@ -18,7 +18,7 @@ from workbench.engine.process import ensure_engine
 from workbench.engine.protocol import EvaluateRequest, Progress
 from workbench.evaluation.request import evaluation_request
 from workbench.evaluation.result import Answered, Evaluation, read_evaluation
-from workbench.evaluation.words import better_text, caution, figure_rows
+from workbench.evaluation.words import better_text, caution, figure_tables
 from workbench.paths import Home
 from workbench.recipe_text import parse_assignment
 from workbench.runs.folder import find_run
@@ -94,7 +94,7 @@ async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None
     file: Path | None = None
     try:
         with errors.status("starting") as status:
-            async with aclosing(client.evaluate(request)) as answers:
+            async with aclosing(client.judge(request)) as answers:
                 async for answer in answers:
                     if isinstance(answer, Progress):
                         status.update(Text(printable(_phase(answer))))
@@ -123,9 +123,8 @@ def _show(found: Evaluation, file: Path) -> None:
             + f"{found.tokens:,} tokens, {found.referenced:,} replies with a reference"
         )
     )
-    console.print(_table(*figure_rows(found)))
-    console.print(Text("\nbase minus the other, on the same records", style="dim"))
-    console.print(_table(*figure_rows(found, minus=True)))
+    for table in figure_tables(found):
+        console.print(_table(*table))
     for judged in found.judged:
         if judged.minus:
             console.print(Text(printable(f"\n{better_text(found, judged)}"), style="bold"))
@@ -139,10 +138,10 @@ def _show(found: Evaluation, file: Path) -> None:
     console.print(Text(printable(f"Figures record by record: {file}")), soft_wrap=True)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(heads: Sequence[str], *rows: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for head in heads:
-        table.add_column(head)
+        table.add_column(Text(printable(head)))
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

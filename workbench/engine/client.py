@@ -76,7 +76,7 @@ class EngineClient:
         async for event, data in self._stream("/reply", request.model_dump()):
             yield Progress.model_validate(data) if event == "progress" else ReplyPiece.model_validate(data)
 
-    async def evaluate(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
         """Judge a run: progress, and last the file of what was found. Closing the iterator ends the evaluation."""
         async with aclosing(self._stream("/evaluate", _anchored_names(request).model_dump())) as events:
             async for event, data in events:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from workbench.evaluation.result import Evaluation
-from workbench.evaluation.words import better_text, figure_rows
+from workbench.evaluation.words import better_text, figure_tables
 from workbench.export.card import code, text
 from workbench.plain_text import plain
 
@@ -68,18 +68,15 @@ def _evaluated(evaluation: Evaluation) -> str:
         f"{_count(evaluation.referenced)} replies compared with a reference. In brackets: where the middle "
         f"{evaluation.level:.0%} of {_count(evaluation.draws)} bootstrap draws of the records lie "
         f"(seed {evaluation.seed}).",
-        _figures(evaluation, minus=False),
+        *(_figures(table) for table in figure_tables(evaluation)),
     ]
-    differences = [judged for judged in evaluation.judged if judged.minus]
-    if differences:
-        lines.append("Base minus the other one, on the same records:")
-        lines.append(_figures(evaluation, minus=True))
     return "\n\n".join(lines)
 
 
-def _figures(evaluation: Evaluation, *, minus: bool) -> str:
-    heads, rows = figure_rows(evaluation, minus=minus)
-    return _table([[name, *map(Own, figures)] for name, *figures in rows], heads)
+def _figures(table: Sequence[Sequence[str]]) -> str:
+    """Heads and the first column may hold foreign names."""
+    heads, *rows = table
+    return _table([[name, *map(Own, figures)] for name, *figures in rows], [text(head) for head in heads])
 
 
 def _not_evaluated() -> str:

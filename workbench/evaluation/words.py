@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workbench.evaluation.result import Evaluation, Figures, Interval, Judged
+from workbench.evaluation.result import BASE, Evaluation, Figures, Interval, Judged
 
 _HEADS = {
     "perplexity": "perplexity",
@@ -15,13 +15,32 @@ _HEADS = {
 FEW_RECORDS = 20
 
 
-def figure_rows(evaluation: Evaluation, *, minus: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows, one a model; with ``minus`` base − model, of all but the base."""
+Rows = list[list[str]]
+
+
+def figure_tables(evaluation: Evaluation, *, bounds: bool = True) -> list[Rows]:
+    """Tables of all figures, each with its heads as the first row.
+
+    Base and one other model stand side by side, with the difference, a line a figure. Of more models there are two
+    tables, a line a model: the figures, and base − model.
+
+    Args:
+        bounds: with intervals.
+    """
+    by_model = _rows(evaluation, minus=False, bounds=bounds), _rows(evaluation, minus=True, bounds=bounds)
+    if len(evaluation.judged) != 2:
+        return [rows for rows in by_model if len(rows) > 1]
+    return [[list(line) for line in zip(*by_model[0], by_model[1][1], strict=True)]]
+
+
+def _rows(evaluation: Evaluation, *, minus: bool, bounds: bool) -> Rows:
     of = [(judged.name, judged.minus if minus else judged.figures) for judged in evaluation.judged]
     rows = [(name, figures) for name, figures in of if figures is not None]
     names = [name for name in _HEADS if any(getattr(figures, name) is not None for _, figures in rows)]
-    return ["model", *(_HEADS[name] for name in names)], [
-        [model, *_cells(figures, names, signed=minus)] for model, figures in rows
+    start = f"{BASE} − " if minus else ""
+    return [
+        ["", *(_HEADS[name] for name in names)],
+        *([f"{start}{model}", *_cells(figures, names, signed=minus, bounds=bounds)] for model, figures in rows),
     ]
 
 
@@ -53,21 +72,21 @@ def caution(evaluation: Evaluation) -> str:
     return " ".join(parts)
 
 
-def _cells(figures: Figures, names: Sequence[str], *, signed: bool) -> list[str]:
-    return [_interval(getattr(figures, name), is_share=name != "perplexity", signed=signed) for name in names]
+def _cells(figures: Figures, names: Sequence[str], *, signed: bool, bounds: bool) -> list[str]:
+    cells = []
+    for name in names:
+        found = getattr(figures, name)
+        cells.append(_interval(found, name != "perplexity", "+" if signed else "", bounds) if found else "")
+    return cells
 
 
-def _interval(found: Interval | None, *, is_share: bool, signed: bool) -> str:
-    if found is None:
-        return ""
-    sign = "+" if signed else ""
-
+def _interval(found: Interval, is_share: bool, sign: str, bounds: bool) -> str:
     def told(value: float) -> str:
         return f"{value:{sign}.1%}" if is_share else _number(value, sign)
 
-    return told(found.value) + (
-        "" if found.low is None or found.high is None else f" ({told(found.low)} to {told(found.high)})"
-    )
+    if not bounds or found.low is None or found.high is None:
+        return told(found.value)
+    return f"{told(found.value)} ({told(found.low)} to {told(found.high)})"
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -1,0 +1,181 @@
+"""The evaluation of a run: what was found, and having it found anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screens.evaluation import EvaluationScreen
+from screens.widgets.phase_bar import PhaseBar
+from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.scripted import ScriptedEngine
+from tests.screens.test_runs_pane import history, trained
+from workbench.errors import WorkbenchError
+from workbench.evaluation.result import Answered, Evaluation, Figures, Interval, Judged, keep
+from workbench.runs.folder import RunFolder
+
+
+def about(value: float) -> Interval:
+    return Interval(value=value, low=value * 0.9, high=value * 1.1)
+
+
+def evaluation(*, models: int = 1, **more: Any) -> Evaluation:
+    """Base 20.1, tuned 2.7; two records and one fixed prompt answered by all."""
+    names = ["base", *(f"run-{n:02d}" for n in range(1, models + 1))]
+    perplexity = {name: 20.1 if name == "base" else 2.7 for name in names}
+    scores = {"exact": about(0.25), "contains": about(0.5), "rouge_l": about(0.75)}
+    judged = [
+        Judged(
+            name=name,
+            folder=None if name == "base" else f"/runs/{name}/adapter",
+            figures=Figures(loss=about(1), perplexity=about(perplexity[name]), token_accuracy=about(0.6), **scores),
+            minus=None
+            if name == "base"
+            else Figures(loss=about(1), perplexity=about(17.4), token_accuracy=about(-0.2), **scores),
+        )
+        for name in names
+    ]
+    answered = [
+        Answered(prompt="Where to?", reference="To sea.", replies={name: f"{name} says aye" for name in names}),
+        Answered(prompt="[red]Why[/]?\x1b[2J", reference="None.", replies=dict.fromkeys(names, "[bold]Because[/]")),
+        Answered(prompt="Capital?", replies={name: f"Paris by {name}" for name in names}, fixed=True),
+    ]
+    facts: dict[str, Any] = {
+        "time": 1.0, "run": "run-01", "model": "m", "source": "first-mate", "own": True, "records": 26, "more": False,
+        "left_out": 0, "tokens": 812, "max_length": 64, "referenced": 2, "too_long": 0, "max_new_tokens": 8, "seed": 0,
+        "draws": 10, "level": 0.95, "judged": judged, "answered": answered,
+    }  # fmt: skip
+    return Evaluation(**(facts | more))
+
+
+def run_of(engine: ScriptedEngine) -> RunFolder:
+    assert engine.run is not None
+    return engine.run
+
+
+async def judging(screen: Opened) -> EvaluationScreen:
+    await history(screen, 1)
+    await screen.press("j")
+    await screen.until(lambda: isinstance(screen.app.screen, EvaluationScreen), "the evaluation")
+    assert isinstance(screen.app.screen, EvaluationScreen)
+    return screen.app.screen
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_run_is_judged_and_what_was_found_is_shown(tmp_path: Path, size: tuple[int, int]) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine, size=size) as screen:
+        await judging(screen)
+        await screen.sees("Not evaluated yet.")
+        await screen.press("enter")
+        await screen.until(lambda: engine.judged, "the request")
+        assert engine.judged[0].run == str(run_of(engine).path)
+        assert engine.judged[0].data is None
+        assert not engine.judged[0].checkpoints
+        engine.load("evaluating", 0.5, "base, 1 of 2")
+        await screen.sees("base, 1 of 2")
+        await screen.sees("50 %")
+        engine.found(keep(run_of(engine), evaluation()))
+        await screen.sees("run-01 is better than the base")
+        await screen.sees("20.1")
+        await screen.sees("prompt 1 of 3  Where to?")
+        await screen.press("pagedown")
+        await screen.sees("run-01 says aye")
+        await screen.sees("To sea.")
+        assert not screen.app.screen.query_one(PhaseBar).display
+        if size == WIDE:
+            await screen.sees("2.7 (2.43 to 2.97)")
+            line = next(line for line in screen.words.splitlines() if "says aye" in line)
+            assert "base says aye" in line
+            assert "run-01 says aye" in line
+            assert "To sea." in line
+
+
+async def test_replies_turn_and_foreign_text_is_only_text(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    keep(run_of(engine), evaluation())
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.sees("prompt 1 of 3")
+        await screen.press("right")
+        await screen.sees("[red]Why[/]?␛[2J")
+        await screen.sees("[bold]Because[/]")
+        await screen.press("n")
+        await screen.sees("prompt 3 of 3 (fixed)  Capital?")
+        assert "reference" not in screen.words
+        await screen.press("left", "left")
+        await screen.sees("prompt 1 of 3")
+        await screen.press("escape")
+        await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history")
+    assert engine.judged == []
+
+
+async def test_other_records_and_the_checkpoints_are_asked_for(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("d", *"mine.jsonl", "enter")
+        await screen.sees("on mine.jsonl")
+        await screen.press("k")
+        await screen.sees("and its checkpoints")
+        await screen.press("enter")
+        await screen.until(lambda: engine.judged, "the request")
+        data = engine.judged[0].data
+        assert data is not None
+        assert data["source"] == "mine.jsonl"
+        assert engine.judged[0].checkpoints
+        await screen.press("escape")
+        await screen.until(lambda: engine.state == "idle", "its end")
+
+
+async def test_escape_stops_the_evaluation_and_then_closes(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("enter")
+        await screen.until(lambda: engine.state == "evaluating", "the evaluation")
+        await screen.press("enter")  # not a second one
+        await screen.press("escape")
+        await screen.until(lambda: engine.state == "idle", "its end")
+        await screen.sees("nothing was kept")
+        assert isinstance(screen.app.screen, EvaluationScreen)
+        assert len(engine.judged) == 1
+        await screen.press("escape")
+        await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history")
+
+
+async def test_what_goes_wrong_is_said_and_another_one_can_be_asked_for(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("enter")
+        await screen.until(lambda: engine.state == "evaluating", "the evaluation")
+        engine.break_off(WorkbenchError("The run held out no record.", "Name records."))
+        await screen.sees("The run held out no record.")
+        await screen.sees("Name records.")
+        await screen.press("escape", "enter")
+        await screen.until(lambda: len(engine.judged) == 2, "the second one")
+        await screen.press("escape")
+
+
+async def test_many_models_stand_below_each_other(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    keep(run_of(engine), evaluation(models=4))
+    async with opened(tmp_path, engine=engine, size=(120, 50)) as screen:
+        await judging(screen)
+        await screen.sees("run-02 says aye")
+        assert not any("base says aye" in line and "run-01" in line for line in screen.words.splitlines())
+
+
+async def test_w_writes_the_report(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    keep(run_of(engine), evaluation())
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.sees("prompt 1 of 3")
+        await screen.press("w")
+        report = run_of(engine).path / "report.md"
+        await screen.until(report.is_file, "the report")
+        await screen.sees("The report is written: run-01/report.md")
+    assert "run-01 is better than the base" in report.read_text()
+    assert (run_of(engine).path / "report.svg").is_file()
