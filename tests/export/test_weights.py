@@ -198,6 +198,12 @@ def test_one_that_is_broken_off_leaves_nothing(tiny_home, tiny_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_may_not_be_made_is_told(tiny_home, tiny_run):
+    with pytest.raises(WorkbenchError) as caught:
+        made(tiny_home, tiny_run, "adapter", Path("/proc/nowhere/out"))
+    assert "/proc/nowhere" in str(caught.value)
+
+
 def test_a_full_disk_is_told_before_anything_is_written(tiny_home, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.export.plan.room", lambda folder: 1000)
     with pytest.raises(WorkbenchError, match="0 MB free") as caught:

@@ -1,11 +1,11 @@
 """One export, from what is asked for to the folder: planned, made by a helper process, put into place when whole."""
 
-import json
 from collections.abc import Callable
+from typing import Any
 
 from workbench.engine.protocol import Progress
 from workbench.export.aside import written_aside
-from workbench.export.plan import plan_export
+from workbench.export.plan import Plan, plan_export
 from workbench.export.request import Exported, Request
 from workbench.models.child import run_in_child
 from workbench.paths import Home
@@ -31,15 +31,12 @@ def export_run(
     """
     plan = plan_export(home, run, request)
     plan.check(request.folder)
-    with written_aside(request.folder, request.force) as aside:
-        work = {
-            "home": str(home.root),
-            "run": str(run.path),
-            "request": json.loads(json.dumps(request.as_json())),
-            "aside": str(aside),
-            "precise": plan.precise,
-        }
-        made = run_in_child("workbench.export.work:work", work, progress, cancelled, what="the export")
+    try:
+        made = _make(home, run, request, plan, progress, cancelled)
+    except OSError as error:
+        from workbench.diagnose import diagnose
+
+        raise diagnose(error) from error
     files = sorted(
         (str(file.relative_to(request.folder)), file.stat().st_size)
         for file in request.folder.rglob("*")
@@ -53,3 +50,24 @@ def export_run(
         (*plan.notices, *made["notices"]),
         made["figures"],
     )
+
+
+def _make(
+    home: Home,
+    run: RunFolder,
+    request: Request,
+    plan: Plan,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> dict[str, Any]:
+    """Have it made; what the helper process tells of it."""
+    with written_aside(request.folder, request.force) as aside:
+        work = {
+            "home": str(home.root),
+            "run": str(run.path),
+            "request": request.as_json(),
+            "aside": str(aside),
+            "precise": plan.precise,
+        }
+        told: dict[str, Any] = run_in_child("workbench.export.work:work", work, progress, cancelled, what="the export")
+    return told
