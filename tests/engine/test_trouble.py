@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from tests.conftest import make_tiny_llama
 from tests.engine.runs_of_tiny import (
     adapter_digest,
     begin,
@@ -111,6 +112,27 @@ def test_an_evaluation_that_does_not_fit_is_done_in_halves(home, recipe, memory)
     assert memory.failed
     losses = [events_of(each, "eval")[0]["loss"] for each in (plain, run)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # bfloat16, and other shapes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, whose memory is really limited")
+def test_a_gpu_that_is_really_full_is_met_with_smaller_parts(home, recipe, tmp_path):
+    wide = make_tiny_llama(tmp_path / "wide", hidden_size=1024, layers=4)
+    recipe = edit(recipe, {"model.source": str(wide), "training.per_device_train_batch_size": 16})
+    plain, thread = begin(home, recipe)
+    ended(thread)
+    peak = summarise(plain).measured_peak["reserved"]
+    total = torch.cuda.get_device_properties(0).total_memory
+    thread.training.base = None
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.7 * peak / total)
+    try:
+        run, thread = begin(home, recipe)
+        ended(thread)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert [event for event in events_of(run, "warning") if event.get("kind") == "out_of_memory"]
+    assert summarise(run).state == "finished"
+    assert summarise(run).measured_peak["reserved"] <= 0.7 * peak
 
 
 def test_parts_of_a_batch_hold_every_token_once():
