@@ -73,7 +73,8 @@ def speaking(base: LoadedBase, voice: Voice) -> Iterator[None]:
             name, factor = names[0], voice.scale * weights[0]
         else:
             name, factor = _combination(base, names, weights), voice.scale
-        base.peft.set_adapter(name)
+        if base.peft.active_adapter != name:
+            base.peft.set_adapter(name)
         with scaled(base.peft, name, factor):
             yield
 
