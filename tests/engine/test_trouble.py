@@ -2,6 +2,7 @@
 
 import os
 import resource
+import threading
 import time
 
 import pytest
@@ -19,9 +20,9 @@ from tests.engine.runs_of_tiny import (
     wait_until,
 )
 from workbench.engine.batch_parts import parts_of
-from workbench.engine.control import Command
+from workbench.engine.control import Command, Controls
 from workbench.engine.memory import is_out_of_memory
-from workbench.engine.patience import is_disk_full
+from workbench.engine.patience import PatientJournal, is_disk_full
 from workbench.recipe_text import edit
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import summarise
@@ -286,6 +287,23 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
     assert sorted(curve(run)) == list(range(1, 31))
     assert [event["action"] for event in events_of(run, "control")] == ["evaluate"]
     assert [event["seq"] for event in read_events(run.journal)] == list(range(len(read_events(run.journal))))
+
+
+def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_files):
+    controls = Controls()
+    journal = PatientJournal(tmp_path / "journal.jsonl", controls)
+    controls.stand("Paused; the model stays in memory.")
+    small_files(10)
+    waiting = threading.Thread(target=journal.write, args=("checkpoint",))
+    waiting.start()
+    end = time.monotonic() + 20
+    while "is full" not in controls.paused:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    small_files(None)
+    waiting.join(20)
+    assert controls.paused == "Paused; the model stays in memory."
+    journal.close()
 
 
 def test_a_run_that_waits_for_room_can_be_stopped(home, recipe, small_files):

@@ -37,6 +37,8 @@ class PatientJournal(JournalWriter):
         self._controls = controls
         self._is_waiting = False
         self._later: list[Command] = []
+        # Why the run stood still already, if it did.
+        self._before = ""
 
     def write(self, event: str, **fields: Any) -> Event:
         return self.patiently(lambda: super(PatientJournal, self).write(event, **fields))
@@ -78,7 +80,7 @@ class PatientJournal(JournalWriter):
 
     def _pause(self) -> None:
         if not self._is_waiting:
-            self._is_waiting = True
+            self._is_waiting, self._before = True, self._controls.paused
             free = shutil.disk_usage(self.path.parent).free
             self._controls.paused = (
                 f"The disk of {self.path.parent} is full ({free / 1e6:,.0f} MB free). Nothing is lost: "
@@ -98,8 +100,7 @@ class PatientJournal(JournalWriter):
     def go_on(self) -> None:
         """What was to be written is written; where that was waited for, it is told."""
         if self._is_waiting:
-            self._is_waiting = False
-            self._controls.paused = ""
+            self._is_waiting, self._controls.paused = False, self._before
             while self._later:
                 self._controls.give(self._later.pop(0))
             with contextlib.suppress(OSError):
