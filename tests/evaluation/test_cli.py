@@ -113,3 +113,30 @@ def _until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, unseen, tmp_path):
+    from contextlib import aclosing
+
+    from screens.engine_link import HomeEngine
+    from workbench.engine.protocol import Progress
+    from workbench.evaluation.request import evaluation_request
+
+    many = tmp_path / "many.jsonl"
+    many.write_text(unseen.read_text() * 3000)
+    engine = HomeEngine(home)
+    await engine.ensure()
+    try:
+        async with aclosing(engine.judge(evaluation_request(run, str(unseen), replies=1))) as answers:
+            *progress, file = [answer async for answer in answers]
+        assert {answer.phase for answer in progress} >= {"evaluating", "replying"}
+        assert read_evaluation(file).source == str(unseen)
+        before = evaluations(run)
+        async with aclosing(engine.judge(evaluation_request(run, str(many), records=0))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Progress) and answer.phase == "evaluating":
+                    break
+        _until(lambda: _state(home) == "idle")
+        assert evaluations(run) == before
+    finally:
+        await engine.close()
