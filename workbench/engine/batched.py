@@ -1,8 +1,8 @@
 """Many replies at once: greedy, and the same ones as a chat would give one by one.
 
 Prompts are padded on the left, and what is padding is masked, so that each row sees its own tokens at their own places.
-In float32 the replies are the same to the last token. In 16 bits the sums of a batch round otherwise than those of a single
-row: where two tokens are all but equally likely, the other one may be chosen.
+In float32 the replies are the same to the last token. In 16 bits the sums of a batch round otherwise than those of a
+single row: where two tokens are all but equally likely, the other one may be chosen.
 """
 
 from collections.abc import Callable, Sequence
