@@ -23,6 +23,13 @@ async def until(condition, seconds=120):
             await asyncio.sleep(0.02)
 
 
+async def at_rest(engine, seconds=120):
+    """Wait until the engine takes work again: a moment after the journal says that a run has ended."""
+    async with asyncio.timeout(seconds):
+        while (await engine.status()).state != "idle":
+            await asyncio.sleep(0.02)
+
+
 def question(target, text="Question 3?", **changes):
     fields = {"sampling": Sampling(temperature=0, max_new_tokens=12), **changes}
     return ReplyRequest(target=target, messages=[Message(role="user", content=text)], **fields)
@@ -49,6 +56,7 @@ async def test_a_second_terminal_finds_the_same_engine(engine, home):
 async def test_train_then_chat_with_the_same_weights(engine, home, recipe):
     run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 30})))
     await until(lambda: summarise(run).state != "running" and summarise(run).state != "new")
+    await at_rest(engine)
     assert summarise(run).state == "finished"
     status = await engine.status()
     assert status.state == "idle"
@@ -67,6 +75,7 @@ async def test_train_then_chat_with_the_same_weights(engine, home, recipe):
 async def test_a_saved_adapter_answers_after_a_restart(engine, home, recipe):
     run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 30})))
     await until(lambda: summarise(run).state == "finished")
+    await at_rest(engine)
     before, _ = await answer(engine, question(run.id))
     await stop_engine(home)
     await ensure_engine(home)
@@ -86,6 +95,7 @@ async def test_while_it_trains_it_answers_status_and_refuses_the_rest(engine, ho
         assert caught.value.kind == "busy"
     await engine.stop(save=True)
     await until(lambda: summarise(run).state == "stopped")
+    await at_rest(engine)
     with pytest.raises(WorkbenchError) as caught:
         await engine.stop()
     assert caught.value.kind == "no_run"
