@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+# A shell that puts the tests in the background lets them ignore Ctrl-C, which their processes would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests fork after tokenizers were used, which otherwise prints a warning.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny matrices: a second thread only waits. Inherited by engine processes.

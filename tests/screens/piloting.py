@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
 
 from screens.app import WorkbenchApp
 from screens.widgets.pane import Pane
@@ -53,6 +54,9 @@ class Opened:
         Raises:
             AssertionError: it never comes to rest.
         """
+        # A cursor that blinks is on a picture or is not.
+        for field in (*self.app.screen.query(Input), *self.app.screen.query(TextArea)):
+            field.cursor_blink = False
         words, unchanged = "", 0.0
         for _ in range(200):
             before, words = words, self.words
