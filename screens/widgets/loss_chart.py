@@ -30,8 +30,8 @@ class LossChart(Quiet):
     Several points that share a column are drawn as their mean, with a faint cloud from the least to the greatest.
     """
 
-    # A fast run changes a third of the lines at each look: more often costs the wire and tells the eye nothing.
-    REDRAWS_A_SECOND = 1
+    # A young run changes a third of the lines at each look: more often costs the wire and tells the eye nothing.
+    REDRAWS_A_SECOND = 0.5
     COMPONENT_CLASSES = {  # noqa: RUF012
         "loss-chart--axis",
         "loss-chart--cloud",

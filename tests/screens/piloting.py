@@ -48,7 +48,7 @@ class Opened:
         except AssertionError:
             raise AssertionError(f"{text!r} is not on the screen:\n{self.words}") from None
 
-    async def at_rest(self, seconds: float = 2.0) -> None:
+    async def at_rest(self, seconds: float = 3.0) -> None:
         """Wait until nothing has changed on the screen for some seconds: no mark of a change, no figure on its way.
 
         Raises:
