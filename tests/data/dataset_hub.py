@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.fake_hub import QuietHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -21,34 +20,21 @@ class DatasetHub:
         self.taken: list[str] = []
 
 
-@contextmanager
-def serve(hub: DatasetHub) -> Iterator[str]:
+def serve(hub: DatasetHub) -> AbstractContextManager[str]:
     """Serve ``hub``; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return serving(_Handler, hub)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     hub: DatasetHub
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802  (the name http.server calls)
         self.answer(with_body=False)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  (the name http.server calls)
         self.answer(with_body=True)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  (the name http.server calls)
         self.answer(with_body=True, body=self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
 
     def answer(self, with_body: bool, body: str = "") -> None:
@@ -74,11 +60,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{_digest(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         wanted = self.headers.get("Range")
         if not (wanted and with_body):
-            return self.send(200, data, with_body, headers)
+            return self.send_bytes(200, data, with_body, headers)
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, end = int(first), min(int(last or len(data)), len(data) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-        return self.send(206, data[start : end + 1], with_body, headers)
+        return self.send_bytes(206, data[start : end + 1], with_body, headers)
 
     def api(self, repo: str, rest: list[str], recursive: bool, body: str, with_body: bool) -> None:
         folder = self.hub.sets.get(repo)
@@ -97,19 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
         return self.send_json(about, with_body)
 
-    def refuse(self, status: int, code: str, with_body: bool) -> None:
-        self.send(status, b"{}", with_body, {"X-Error-Code": code, "X-Error-Message": code})
-
     def send_json(self, value: object, with_body: bool) -> None:
-        self.send(200, json.dumps(value).encode(), with_body, {"Content-Type": "application/json"})
-
-    def send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
+        self.send_bytes(200, json.dumps(value).encode(), with_body, {"Content-Type": "application/json"})
 
 
 def _entry(path: Path, folder: Path) -> dict[str, object]:

@@ -5,12 +5,11 @@ Every file goes in as a regular one. What the real hub does for large files (LFS
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.fake_hub import QuietHandler, serving
 
 
 @dataclass
@@ -23,27 +22,15 @@ class UploadHub:
     refuses: int = 0
 
 
-@contextmanager
-def serve_uploads(hub: UploadHub) -> Iterator[str]:
+def serve_uploads(hub: UploadHub) -> AbstractContextManager[str]:
     """Serve ``hub``; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return serving(_Handler, hub)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     hub: UploadHub
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  (the name http.server calls)
         path = urlsplit(self.path).path
         repo = "/".join(path.removeprefix("/api/models/").split("/")[:2])
         self.hub.tokens.add(self.headers.get("Authorization"))
@@ -52,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send(200, {"id": repo, "private": self.hub.repos[repo], "sha": "0" * 40, "siblings": []})
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  (the name http.server calls)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
         token = self.headers.get("Authorization")
@@ -92,13 +79,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200, {"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name})
 
     def send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(data)),
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
+        told = {"Content-Type": "application/json", **(headers or {})}
+        self.send_bytes(status, json.dumps(body).encode(), True, told)

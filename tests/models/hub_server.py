@@ -5,9 +5,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.fake_hub import QuietHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,36 +28,27 @@ class Hub:
 @contextmanager
 def serve(hub: Hub) -> Iterator[str]:
     """Serve ``hub``; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        hub.hold.set()
-        server.shutdown()
-        server.server_close()
+    with serving(_Handler, hub) as address:
+        try:
+            yield address
+        finally:
+            hub.hold.set()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     hub: Hub
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802  (the name http.server calls)
         self.answer(with_body=False)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  (the name http.server calls)
         self.answer(with_body=True)
 
     def answer(self, with_body: bool) -> None:
         self.hub.tokens.add(self.headers.get("Authorization"))
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if not parts[0]:
-            return self.send(200, b"hub", with_body)
+            return self.send_bytes(200, b"hub", with_body)
         if parts[:2] == ["api", "models"]:
             return self.api("/".join(parts[2:4]), parts[4:], with_body)
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
@@ -73,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name.endswith(".safetensors"):
                 self.hub.hold.wait(30)
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        return self.send(200, data, with_body, headers)
+        return self.send_bytes(200, data, with_body, headers)
 
     def api(self, repo: str, rest: list[str], with_body: bool) -> None:
         folder = self.hub.repos.get(repo)
@@ -95,15 +87,4 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             siblings = [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
             listing = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
-        return self.send(200, json.dumps(listing).encode(), with_body, {"Content-Type": "application/json"})
-
-    def refuse(self, status: int, code: str, with_body: bool) -> None:
-        self.send(status, b"{}", with_body, {"X-Error-Code": code, "X-Error-Message": code})
-
-    def send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
+        return self.send_bytes(200, json.dumps(listing).encode(), with_body, {"Content-Type": "application/json"})
