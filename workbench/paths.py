@@ -58,6 +58,11 @@ class Home:
         return self.root / "settings.json"
 
     @property
+    def queue(self) -> Path:
+        """The runs that are lined up."""
+        return self.root / "queue.json"
+
+    @property
     def socket(self) -> Path:
         """The engine's Unix socket. A home with a very long path has it in a private folder under the temp folder."""
         near = self.engine / "engine.sock"

@@ -24,6 +24,7 @@ from workbench.launch import Launch
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_from_json
 from workbench.paths import Home
+from workbench.queue import Line, QueueRequest
 from workbench.recipe import ModelSection, Recipe
 from workbench.recipe_text import edit
 
@@ -61,6 +62,14 @@ class EngineClient:
         body = {"run": _here(run) if "/" in run else run, "launch": _launch(launch)}
         answer = await self._call("POST", "/resume", body)
         return str(answer["run"]), int(answer["seq"])
+
+    async def queue(self) -> Line:
+        """The runs that are lined up."""
+        return Line.model_validate(await self._call("GET", "/queue", timeout=_PROMPT))
+
+    async def line_up(self, request: QueueRequest) -> Line:
+        """Change the queue; see :mod:`workbench.engine.queue_door`, which needs no engine for most of it."""
+        return Line.model_validate(await self._call("POST", "/queue", request.model_dump()))
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
         """Do something with the live run between two of its steps; its journal tells when it was done."""

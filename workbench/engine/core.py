@@ -4,14 +4,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench import __version__
 from workbench.data.templates import Template
 from workbench.diagnose import diagnose
 from workbench.engine.base import LoadedBase
-from workbench.engine.control import Command, Controls, Errand
+from workbench.engine.control import Command, Errand
 from workbench.engine.launched import LaunchedTraining
 from workbench.engine.libraries import import_libraries
 from workbench.engine.output import OutputFile
@@ -20,43 +19,22 @@ from workbench.engine.protocol import (
     EngineState,
     EngineStatus,
     EvaluateRequest,
-    LoadedModel,
     Progress,
     ReplyPiece,
     ReplyRequest,
 )
+from workbench.engine.queue import QueueKeeper
 from workbench.engine.training import TrainingThread
+from workbench.engine.work import EndsWithRun, Work, busy, loaded_model, reporter
 from workbench.errors import WorkbenchError
 from workbench.launch import Launch
 from workbench.paths import Home
+from workbench.queue import Line, QueueRequest
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 from workbench.runs.history import read_history
 
 Emit = Callable[[Progress | ReplyPiece], None]
-
-
-@dataclass
-class _Work:
-    """What the background thread is at."""
-
-    state: EngineState
-    progress: Progress | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    training: TrainingThread | LaunchedTraining | None = None
-    # One for each reply of a run that stands still.
-    replies: set[threading.Event] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class _EndsWithRun:
-    """A reply of a run that stands still: to end when it is cancelled, and when the run is to end."""
-
-    cancelled: threading.Event
-    controls: Controls
-
-    def is_set(self) -> bool:
-        return self.cancelled.is_set() or self.controls.is_stopped()
 
 
 class Engine:
@@ -70,18 +48,20 @@ class Engine:
         self.home = home
         self._output = output
         self._lock = threading.Lock()
-        self._work: _Work | None = None
+        self._work: Work | None = None
         self._base: LoadedBase | None = None
         self._started = time.time()
         self.last_used = time.monotonic()
         self._device: DeviceFacts | None = None
         self._is_ending = False
+        self.queue = QueueKeeper(home, self)
 
     def status(self) -> EngineStatus:
         """The present state. Never waits for the model."""
         work = self._work
         training = work.training if work else None
         base = training.base if training else self._base
+        line = self.queue.line
         allocated, reserved = 0, 0
         if self._device is not None:
             from workbench.engine.hardware import allocated_and_reserved
@@ -97,10 +77,12 @@ class Engine:
             stopping=training.controls.is_stopped() if training else False,
             paused=training.controls.paused if training else "",
             progress=training.progress if training else work.progress if work else None,
-            model=_loaded(base),
+            model=loaded_model(base),
             device=self._device,
             allocated=allocated,
             reserved=reserved,
+            queued=len(line.waiting),
+            queue_held=line.held,
         )
 
     @property
@@ -123,13 +105,18 @@ class Engine:
 
         self._device = self._device or device_facts()
 
-    def train(self, recipe: Recipe, launch: Launch | None = None) -> RunFolder:
+    def train(
+        self, recipe: Recipe, launch: Launch | None = None, *, folder: Callable[[], RunFolder] | None = None
+    ) -> RunFolder:
         """Make a run folder and start training in the background, in this process or as ``launch`` says.
+
+        Args:
+            folder: makes the run folder, once the engine is free.
 
         Raises:
             WorkbenchError: the engine is busy, the folder cannot be made, or the launch is impossible.
         """
-        return self._train(lambda: create_run(self.home, recipe), recipe, launch, resume=False)
+        return self._train(folder or (lambda: create_run(self.home, recipe)), recipe, launch, resume=False)
 
     def resume(self, name: str, launch: Launch | None = None) -> tuple[RunFolder, int]:
         """Let a run go on from its newest whole checkpoint; from its start where it has none.
@@ -166,6 +153,7 @@ class Engine:
             run = folder()
             if launch is not None:
                 launch.save(run)
+            self.queue.begins(run)
             if launch is not None and launch.needs_launcher:
                 self._drop_base()
                 work.training = LaunchedTraining(self.home, run, launch, finished=self._training_ended, resume=resume)
@@ -188,9 +176,10 @@ class Engine:
         self._base = training.base
         if self._output:
             self._output.restore()
-        self._release()
+        self.queue.ends(training.run_folder, with_engine=self._is_ending)
         # A trainer is held together by cycles: without this, optimizer and gradients would still lie there.
         free_cached_memory()
+        self._release()
 
     def stop(self, *, save: bool) -> None:
         """End the live run within one micro-step.
@@ -202,6 +191,18 @@ class Engine:
         if work is None or work.training is None:
             raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
         work.training.controls.stop(save=save)
+
+    def line_up(self, request: QueueRequest) -> Line:
+        """Change the queue.
+
+        Raises:
+            WorkbenchError: it cannot be done.
+        """
+        for wanted in request.wanted:
+            if wanted.launch is not None:
+                wanted.launch.check()
+        training = self._work.training if self._work else None
+        return self.queue.ask(request, str(training.run_folder.path) if training else "")
 
     def control(self, command: Command) -> None:
         """Do something with the live run, between two of its steps.
@@ -267,7 +268,7 @@ class Engine:
         return self._in_background(work, lambda: kept(self._evaluate(work, request, emit)), finished)
 
     def _in_background(
-        self, work: _Work, do: Callable[[], None], finished: Callable[[WorkbenchError | None], None]
+        self, work: Work, do: Callable[[], None], finished: Callable[[WorkbenchError | None], None]
     ) -> Callable[[], None]:
         def run() -> None:
             error: WorkbenchError | None = None
@@ -300,14 +301,14 @@ class Engine:
 
             error = None
             try:
-                ending = _EndsWithRun(cancelled, training.controls)
+                ending = EndsWithRun(cancelled, training.controls)
                 reply_in_run(self.home, training.run_folder, base, template, request, emit, ending)
             except Exception as problem:
                 error = diagnose(problem)
             done(error)
 
         work.replies.add(cancelled)
-        if training.controls.ask(Errand(answer, lambda: done(_busy("training")))):
+        if training.controls.ask(Errand(answer, lambda: done(busy("training")))):
             return cancelled.set
         work.replies.discard(cancelled)
         if training.controls.paused:
@@ -318,25 +319,25 @@ class Engine:
             )
         return None
 
-    def _reply(self, work: _Work, request: ReplyRequest, emit: Emit) -> None:
+    def _reply(self, work: Work, request: ReplyRequest, emit: Emit) -> None:
         from workbench.engine.replies import base_for, reply
 
-        report = _reporter(work, emit)
+        report = reporter(work, emit)
         report(Progress(phase="loading", detail="importing libraries"))
         import_libraries()
         asked = base_for(self.home, request, self._base, self._loader(work), report, work.cancelled.is_set)
         work.progress = None
         reply(asked, request, emit, work.cancelled)
 
-    def _evaluate(self, work: _Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
-        report = _reporter(work, emit)
+    def _evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
+        report = reporter(work, emit)
         report(Progress(phase="loading", detail="importing libraries"))
         import_libraries()
         from workbench.engine.judge import evaluate
 
         return evaluate(self.home, request, self._base, self._loader(work), report, work.cancelled)
 
-    def _loader(self, work: _Work) -> Callable[[Callable[[], LoadedBase]], LoadedBase]:
+    def _loader(self, work: Work) -> Callable[[Callable[[], LoadedBase]], LoadedBase]:
         """Makes room for another base, and has it loaded."""
 
         def loaded(load: Callable[[], LoadedBase]) -> LoadedBase:
@@ -367,49 +368,16 @@ class Engine:
 
         free_cached_memory()
 
-    def _claim(self, state: EngineState) -> _Work:
+    def _claim(self, state: EngineState) -> Work:
         with self._lock:
             if self._is_ending:
                 raise WorkbenchError("The engine is ending.", "Try again in a moment.", kind="engine_gone")
             if self._work is not None:
-                raise _busy(self._work.state)
-            self._work = _Work(state)
+                raise busy(self._work.state)
+            self._work = Work(state)
             return self._work
 
     def _release(self) -> None:
         self._work = None
         self.last_used = time.monotonic()
-
-
-def _reporter(work: _Work, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Progress for the status and for who asked."""
-
-    def report(progress: Progress) -> None:
-        work.progress = progress
-        emit(progress)
-
-    return report
-
-
-def _busy(state: EngineState) -> WorkbenchError:
-    doing = {
-        "training": "training a run",
-        "replying": "writing a reply",
-        "evaluating": "evaluating a run",
-        "loading": "loading a model",
-    }
-    return WorkbenchError(
-        f"The engine is busy {doing.get(state, 'working')}.", "Wait for it to end, or stop it first.", kind="busy"
-    )
-
-
-def _loaded(base: LoadedBase | None) -> LoadedModel | None:
-    if base is None:
-        return None
-    return LoadedModel(
-        source=base.section.source,
-        method=base.quantization.method,
-        adapter=base.active_adapter,
-        adapters=sorted(map(str, list(base.adapters))),
-        bytes=base.footprint,
-    )
+        self.queue.wake()

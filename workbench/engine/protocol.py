@@ -7,6 +7,8 @@
 ``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
 ``POST /resume``          :class:`ResumeRequest` → ``{"run": id, "folder": path, "seq": n}``; the run goes on from its
                           newest whole checkpoint; ``seq`` is the number of its journal's last event so far
+``GET  /queue``           → :class:`~workbench.queue.Line`: the runs that are lined up, and what became of earlier ones
+``POST /queue``           :class:`~workbench.queue.QueueRequest` → the :class:`~workbench.queue.Line` after it
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
 ``POST /evaluate``        :class:`EvaluateRequest` → server-sent :class:`Progress` events, and last ``evaluation``:
                           ``{"file": path}`` of what was kept in the run's folder
@@ -70,7 +72,8 @@ class Progress(_Wire):
 
 class EngineStatus(_Wire):
     """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's.
+    does not; ``allocated`` and ``reserved`` are PyTorch's. ``queued`` runs wait for this one's end, ``queue_held`` says
+    why the next one does not start by itself, empty while it does.
     """
 
     pid: int
@@ -86,6 +89,8 @@ class EngineStatus(_Wire):
     device: DeviceFacts | None = None
     allocated: int = 0
     reserved: int = 0
+    queued: int = 0
+    queue_held: str = ""
 
 
 class TrainRequest(_Wire):

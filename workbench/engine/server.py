@@ -42,6 +42,7 @@ from workbench.engine.protocol import (
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.paths import Home, private_folder
+from workbench.queue import QueueRequest
 from workbench.recipe import ModelSection
 from workbench.recipe_text import parse
 
@@ -65,6 +66,8 @@ class Api:
             Route("/stop", self._stop, methods=["POST"]),
             Route("/control", self._control, methods=["POST"]),
             Route("/resume", self._resume, methods=["POST"]),
+            Route("/queue", self._queue),
+            Route("/queue", self._line_up, methods=["POST"]),
             Route("/reply", self._reply, methods=["POST"]),
             Route("/evaluate", self._evaluate, methods=["POST"]),
             Route("/cancel", self._cancel, methods=["POST"]),
@@ -80,7 +83,7 @@ class Api:
     @property
     def is_busy(self) -> bool:
         """Whether anything goes on that an idle engine may not end in."""
-        return self.engine.is_busy or bool(self._cancels)
+        return self.engine.is_busy or self.engine.queue.has_work or bool(self._cancels)
 
     async def _status(self, request: Request) -> Response:
         self.last_request = time.monotonic()
@@ -105,6 +108,14 @@ class Api:
         body = ResumeRequest.model_validate(await request.json())
         run, seq = await asyncio.to_thread(self.engine.resume, body.run, body.launch)
         return JSONResponse({"run": run.id, "folder": str(run.path), "seq": seq})
+
+    async def _queue(self, request: Request) -> Response:
+        return JSONResponse(self.engine.queue.line.model_dump())
+
+    async def _line_up(self, request: Request) -> Response:
+        body = QueueRequest.model_validate(await request.json())
+        line = await asyncio.to_thread(self.engine.line_up, body)
+        return JSONResponse(line.model_dump())
 
     async def _reply(self, request: Request) -> Response:
         body = ReplyRequest.model_validate(await request.json())
@@ -198,8 +209,11 @@ class Api:
 
     async def _shutdown(self, request: Request) -> Response:
         body = await request.json()
-        if self.engine.is_busy and not body.get("stop", False):
-            raise WorkbenchError("The engine is busy.", "Wait for it to end, or stop it first.", kind="busy")
+        if not body.get("stop", False):
+            if self.engine.is_busy:
+                raise WorkbenchError("The engine is busy.", "Wait for it to end, or stop it first.", kind="busy")
+            if self.engine.queue.has_work:
+                raise WorkbenchError("Runs wait in the queue.", "Hold the queue first, or clear it.", kind="busy")
         self.shutdown.set()
         return JSONResponse({})
 
@@ -291,6 +305,7 @@ async def serve(home: Home, output: OutputFile) -> None:
         api.app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
     server = _Server(config)
+    engine.queue.start()
     with _listen(home.socket) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         threading.Thread(target=engine.warm_up, name="warm up", daemon=True).start()

@@ -1,0 +1,298 @@
+"""Runs that are lined up: one after the other with nobody there, whatever becomes of the engine meanwhile."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+from itertools import pairwise
+
+import pytest
+
+from tests.engine.test_process import answer, at_rest, question, until
+from workbench.engine.process import engine_pid, ensure_engine, find_engine, stop_engine
+from workbench.engine.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.queue_door import line_up, wanted
+from workbench.errors import WorkbenchError
+from workbench.paths import Home
+from workbench.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, Wanted
+from workbench.recipe_text import edit
+from workbench.runs.folder import RunFolder, all_runs, find_run, summarise
+
+LONG = {"training.max_steps": 100000}
+
+
+def named(recipe, name, **changes):
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return edit(recipe, {"output.name": name, "training.max_steps": 3, **changes})
+
+
+def add(*recipes):
+    return QueueRequest(action="add", wanted=wanted(recipes))
+
+
+def ask(action, *ids, **more):
+    return QueueRequest(action=action, ids=list(ids), **more)
+
+
+def states(home):
+    """Every run's state by its id."""
+    return {run.id: summarise(run).state for run in all_runs(home)}
+
+
+def summarise_of(home, name):
+    return summarise(RunFolder(home.runs / f"{name}-01"))
+
+
+async def until_done(home, count, seconds=240):
+    async with asyncio.timeout(seconds):
+        while len(states(home)) < count or set(states(home).values()) & {"new", "running"}:
+            await asyncio.sleep(0.05)
+
+
+# -- what the engine does -----------------------------------------------------------------------------------------
+
+
+async def test_three_runs_go_one_after_the_other_with_nobody_connected(engine, home, recipe):
+    await engine.close()
+    line = await line_up(home, add(*(named(recipe, f"rank-{r}", adapter__r=r) for r in (2, 4, 8))))
+    assert len(line.waiting) + len(line.taken) == 3
+    await until_done(home, 3)
+    assert states(home) == {f"rank-{r}-01": "finished" for r in (2, 4, 8)}
+    runs = [find_run(home, f"rank-{r}") for r in (2, 4, 8)]
+    assert [run.recipe().adapter.r for run in runs] == [2, 4, 8]
+    summaries = [summarise(run) for run in runs]
+    assert all(before.ended <= after.started for before, after in pairwise(summaries))
+    line = Queue(home).read()
+    assert [entry.run for entry in line.taken] == [str(run.path) for run in runs]
+    assert not line.waiting
+    await until(lambda: not Queue(home).read().ahead)
+
+
+async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, home, recipe):
+    nowhere = edit(named(recipe, "fails"), {"model.source": str(home.root / "no-such-model")})
+    await engine.line_up(add(nowhere, named(recipe, "stopped", **LONG), named(recipe, "dropped", **LONG)))
+    await engine.line_up(add(named(recipe, "last")))
+    for name, save in (("stopped", True), ("dropped", False)):
+        await until(lambda name=name: summarise_of(home, name).step >= 1)
+        assert (await engine.status()).queued == {"stopped": 2, "dropped": 1}[name]
+        await engine.stop(save=save)
+    await until_done(home, 4)
+    assert states(home) == {
+        "fails-01": "failed",
+        "stopped-01": "stopped",
+        "dropped-01": "stopped",
+        "last-01": "finished",
+    }
+
+
+async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, recipe):
+    broken = Wanted(recipe={**recipe.as_dict(), "adapter": {"r": "many"}})
+    await engine.line_up(QueueRequest(action="add", wanted=[broken, *wanted([named(recipe, "next")])]))
+    await until_done(home, 1)
+    first, second = Queue(home).read().taken
+    assert "adapter.r" in first.problem
+    assert not first.run
+    assert second.run == str(find_run(home, "next").path)
+
+
+async def test_a_held_queue_takes_nothing_until_it_goes_on(engine, home, recipe):
+    line = await engine.line_up(ask("hold"))
+    assert line.held == ON_REQUEST
+    await engine.line_up(add(named(recipe, "one"), named(recipe, "two")))
+    # An engine that may take work again looks at the queue; this one has been idle all along.
+    await answer(engine, question(recipe.model.source, sampling=Sampling(max_new_tokens=1)))
+    await at_rest(engine)
+    status = await engine.status()
+    assert (status.queued, status.queue_held) == (2, ON_REQUEST)
+    assert not all_runs(home)
+    await engine.line_up(ask("go"))
+    await until_done(home, 2)
+    assert set(states(home).values()) == {"finished"}
+
+
+async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, home, recipe):
+    request = ReplyRequest(
+        target=recipe.model.source,
+        messages=[Message(role="user", content="Question 1?")],
+        sampling=Sampling(temperature=1.0, max_new_tokens=300, seed=3),
+    )
+    pieces = engine.reply(request)
+    async for piece in pieces:
+        if getattr(piece, "text", ""):
+            break
+    await engine.line_up(add(named(recipe, "after-the-reply")))
+    status = await engine.status()
+    assert (status.state, status.queued) == ("replying", 1)
+    assert [piece async for piece in pieces][-1].done
+    await until_done(home, 1)
+    assert states(home) == {"after-the-reply-01": "finished"}
+
+
+async def test_a_run_started_by_hand_goes_before_those_that_wait(engine, home, recipe):
+    await engine.train(named(recipe, "by-hand", **LONG))
+    await until(lambda: summarise_of(home, "by-hand").step >= 1)
+    line = await engine.line_up(add(named(recipe, "queued")))
+    assert line.ahead == str(find_run(home, "by-hand").path)
+    assert line.now is None
+    with pytest.raises(WorkbenchError) as caught:
+        await engine.train(named(recipe, "too-early"))
+    assert caught.value.kind == "busy"
+    await engine.stop(save=True)
+    await until_done(home, 2)
+    assert states(home) == {"by-hand-01": "stopped", "queued-01": "finished"}
+
+
+async def test_a_killed_engine_holds_the_queue_until_the_run_goes_on(engine, home, recipe):
+    first = named(recipe, "first", **LONG, training__save_steps=1)
+    await engine.line_up(add(first, named(recipe, "second")))
+    await until(lambda: summarise_of(home, "first").step >= 2)
+    os.kill(engine_pid(home), signal.SIGKILL)
+    await until(lambda: summarise_of(home, "first").state == "interrupted")
+    # Asked without an engine, the queue is as it was.
+    assert [entry.name for entry in Queue(home).read().waiting] == ["second"]
+    status = await ensure_engine(home)
+    assert status.queued == 1
+    assert "first-01 was interrupted in step" in status.queue_held
+    assert states(home) == {"first-01": "interrupted"}
+    await engine.resume("first-01")
+    await until(lambda: summarise_of(home, "first").state == "running")
+    assert (await engine.status()).queue_held == ""
+    await engine.stop(save=True)
+    await until_done(home, 2)
+    assert states(home) == {"first-01": "stopped", "second-01": "finished"}
+
+
+async def test_after_a_kill_the_queue_can_be_told_to_go_on_without_the_run(engine, home, recipe):
+    await engine.train(named(recipe, "by-hand", **LONG))
+    await engine.line_up(add(named(recipe, "second")))
+    await until(lambda: summarise_of(home, "by-hand").step >= 1)
+    os.kill(engine_pid(home), signal.SIGKILL)
+    await until(lambda: engine_pid(home) is None)
+    line = await line_up(home, ask("go"))
+    assert not line.held
+    await until(lambda: summarise_of(home, "second").state == "finished")
+    assert states(home) == {"by-hand-01": "interrupted", "second-01": "finished"}
+
+
+async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recipe):
+    await engine.line_up(add(named(recipe, "first", **LONG), named(recipe, "second")))
+    await until(lambda: summarise_of(home, "first").step >= 1)
+    await stop_engine(home)
+    assert states(home) == {"first-01": "stopped"}
+    status = await ensure_engine(home)
+    assert "The engine was ended while first-01" in status.queue_held
+    assert states(home) == {"first-01": "stopped"}
+    await engine.line_up(ask("go"))
+    await until(lambda: summarise_of(home, "second").state == "finished")
+
+
+async def test_an_engine_does_not_end_over_runs_that_wait(home, recipe):
+    home.root.mkdir(parents=True)
+    home.settings.write_text(json.dumps({"engine": {"stop_after_minutes": 0.001}}))
+    Queue(home).ask(add(*(named(recipe, f"quiet-{n}", training__max_steps=20) for n in range(3))))
+    # It looks at its settings every few milliseconds, and nobody speaks to it.
+    await ensure_engine(home)
+    await until_done(home, 3)
+    assert set(states(home).values()) == {"finished"}
+    await until(lambda: engine_pid(home) is None)
+    assert await find_engine(home) is None
+
+
+async def test_an_engine_between_two_runs_is_not_ended_by_a_terminal_that_leaves(engine, home, recipe):
+    await engine.line_up(add(named(recipe, "one", **LONG), named(recipe, "two")))
+    with pytest.raises(WorkbenchError) as caught:
+        await engine.shutdown()
+    assert caught.value.kind == "busy"
+    await engine.line_up(ask("clear"))
+    await engine.stop(save=False)
+
+
+async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, recipe):
+    home.queue.write_text("{")
+    status = await engine.status()
+    assert "cannot be read" in status.queue_held
+    with pytest.raises(WorkbenchError, match="Mend the file"):
+        await engine.line_up(add(recipe))
+    assert home.queue.read_text() == "{"
+    await engine.train(named(recipe, "all-the-same"))
+    await until_done(home, 1)
+    assert states(home) == {"all-the-same-01": "finished"}
+
+
+# -- the file -----------------------------------------------------------------------------------------------------
+
+
+def some_line(*names):
+    entries = tuple(Entry(id=n, recipe={"output": {"name": name}}) for n, name in enumerate(names, 1))
+    return Line(next_id=len(names) + 1, waiting=entries)
+
+
+def order(line):
+    return [entry.name for entry in line.waiting]
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (ask("remove", 2), ["a", "c"]),
+        (ask("remove", 1, 3), ["b"]),
+        (ask("move", 3, place=1), ["c", "a", "b"]),
+        (ask("move", 1, place=2), ["b", "a", "c"]),
+        (ask("move", 1, place=99), ["b", "c", "a"]),
+        (ask("move", 2, place=-5), ["b", "a", "c"]),
+        (ask("clear"), []),
+        (ask("replace", 2, wanted=[Wanted(recipe={"output": {"name": "d"}})]), ["a", "d", "c"]),
+        (QueueRequest(action="add", wanted=[Wanted(recipe={"output": {"name": "d"}})]), ["a", "b", "c", "d"]),
+    ],
+)
+def test_what_is_asked_of_it(request_, expected):
+    assert order(some_line("a", "b", "c").asked(request_)) == expected
+
+
+@pytest.mark.parametrize("action", ["remove", "move", "replace"])
+def test_an_entry_that_does_not_wait_is_named(action):
+    line = some_line("a").took(some_line("a").waiting[0], run="/runs/a-01")
+    with pytest.raises(WorkbenchError, match="No entry 1 waits: it became a-01"):
+        line.asked(ask(action, 1))
+    with pytest.raises(WorkbenchError, match="No entry 7 waits"):
+        line.asked(ask(action, 7))
+
+
+def test_numbers_are_not_used_again():
+    line = some_line("a", "b").asked(ask("clear"))
+    line = line.asked(QueueRequest(action="add", wanted=[Wanted(recipe={})]))
+    assert [entry.id for entry in line.waiting] == [3]
+
+
+def test_a_hold_on_request_outlasts_a_run_that_broke_off():
+    line = some_line("a").asked(ask("hold")).broken_off("/runs/x-01", "x-01 was interrupted")
+    assert line.begun("/runs/x-01").held == ON_REQUEST
+    line = some_line("a").broken_off("/runs/x-01", "x-01 was interrupted")
+    assert line.held == "x-01 was interrupted"
+    assert line.begun("/runs/other-01").held
+    assert not line.begun("/runs/x-01").held
+
+
+async def test_without_an_engine_the_file_itself_is_changed_and_none_is_started(tmp_path):
+    home = Home(tmp_path / "home")
+    assert Queue(home).read() == Line()
+    await asyncio.to_thread(Queue(home).ask, QueueRequest(action="add", wanted=[Wanted(recipe={}), Wanted(recipe={})]))
+    line = await line_up(home, ask("remove", 1))
+    assert [entry.id for entry in line.waiting] == [2]
+    assert (await line_up(home, ask("hold"))).held
+    assert engine_pid(home) is None
+    assert stat.S_IMODE(home.queue.stat().st_mode) == 0o600
+
+
+async def test_many_that_change_it_at_once_lose_nothing(tmp_path):
+    queues = [Queue(Home(tmp_path)) for _ in range(8)]
+    request = QueueRequest(action="add", wanted=[Wanted(recipe={})])
+    await asyncio.gather(*(asyncio.to_thread(queue.ask, request) for queue in queues for _ in range(5)))
+    assert [entry.id for entry in Queue(Home(tmp_path)).read().waiting] == list(range(1, 41))
+
+
+async def test_paths_are_absolute_for_the_engine(home, recipe, records, monkeypatch):
+    monkeypatch.chdir(records.parent)
+    (one,) = wanted([edit(recipe, {"data.source": records.name})])
+    assert one.recipe["data"]["source"] == str(records)
