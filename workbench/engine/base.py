@@ -29,7 +29,8 @@ class LoadedBase:
     ``model`` is the plain transformers model; ``peft`` wraps it while any adapter is attached. ``adapters`` maps the
     folder of an attached adapter to its name inside PEFT, ``stamps`` a name to the file it was read from;
     :mod:`workbench.engine.voices` keeps them. ``footprint`` is the base's size in bytes, as transformers counts it.
-    ``altered_by`` and ``merged`` say which adapter is in the base's own weights, where one is.
+    ``altered_by`` and ``merged`` say which adapter is in the base's own weights, where one is. ``was_kept``: it was
+    quantised once before and read back.
     """
 
     section: ModelSection
@@ -47,6 +48,7 @@ class LoadedBase:
     is_altered: bool = False
     altered_by: tuple[object, ...] | None = None
     merged: tuple[object, ...] | None = None
+    was_kept: bool = False
     packing: CpuPacking = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +58,11 @@ class LoadedBase:
     def active(self) -> Any:
         """What to call: the PEFT model while an adapter is attached, else the plain one."""
         return self.peft if self.peft is not None else self.model
+
+    @property
+    def told(self) -> str:
+        """``owner/name as nf4 + double quant``, and whether that was done before."""
+        return f"{self.section.source} as {describe(self.quantization)}" + ", quantised before" * self.was_kept
 
     @property
     def device(self) -> Any:
@@ -188,29 +195,42 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from workbench.engine.quantised_store import QuantisedStore
     from workbench.engine.sharding import is_sharded
     from workbench.engine.translate import quantization_config
 
     precision = choose_precision(quantization)
-    report(Progress(phase="loading", detail=f"{section.source} as {describe(quantization)}"))
+    what = f"{section.source} as {describe(quantization)}"
+    store = QuantisedStore(home, local, quantization, precision, f"{what}, {precision.compute}")
+    arguments = {
+        "dtype": getattr(torch, precision.compute),
+        # Of several processes each has a GPU of its own, or a part of the base that FSDP gives it later.
+        "device_map": {"": torch.cuda.current_device()} if torch.cuda.is_available() and not is_sharded() else None,
+        "trust_remote_code": section.trust_remote_code,
+        "use_safetensors": True,
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=section.trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            local.folder,
-            dtype=getattr(torch, precision.compute),
-            quantization_config=quantization_config(quantization, precision),
-            # Of several processes each has a GPU of its own, or a part of the base that FSDP gives it later.
-            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not is_sharded() else None,
-            trust_remote_code=section.trust_remote_code,
-            use_safetensors=True,
-        )
+        model = None
+        if is_kept := store.holds():
+            report(Progress(phase="loading", detail=f"{what}, quantised before"))
+            model = store.load(arguments)
+        was_kept = model is not None
+        if model is None:
+            anew = " anew: what was kept of it is damaged" if is_kept else ""
+            report(Progress(phase="loading", detail=what + anew))
+            model = AutoModelForCausalLM.from_pretrained(
+                local.folder, quantization_config=quantization_config(quantization, precision), **arguments
+            )
+            store.keep(model)
     except (OSError, ValueError, KeyError, ImportError) as error:
         from workbench.diagnose import diagnose
 
         raise diagnose(error) from error
     model.requires_grad_(False)
     model.eval()
-    return LoadedBase(section, quantization, precision, local, model, tokenizer, model.get_memory_footprint())
+    footprint = model.get_memory_footprint()
+    return LoadedBase(section, quantization, precision, local, model, tokenizer, footprint, was_kept=was_kept)
 
 
 def describe(quantization: QuantizationSection) -> str:

@@ -176,6 +176,7 @@ class Training:
             self.base = load_base(
                 self.home, self.recipe.model, self.recipe.quantization, self._report, self.controls.heard.is_stopped
             )
+            self._journal.write("phase", phase="loading", fraction=1.0, detail=self.base.told)
         self._raise_if_stopped()
 
     def _fetch(self) -> None:
