@@ -48,6 +48,7 @@ class Story:
         ended: the event ``run_ended``; empty before it.
         samples: events ``sample``, the replies to the fixed prompts, oldest first.
         notices: messages of the newest warnings and hints.
+        tokens, clock: how many tokens and seconds of training each step was reached after.
         seq: number of the newest event, -1 before the first one.
     """
 
@@ -56,6 +57,8 @@ class Story:
         self.summary = RunSummary(run.id)
         self.train = Series()
         self.eval = Series()
+        self.tokens = Series()
+        self.clock = Series()
         self.started: Event = {}
         self.resumed: Event = {}
         self.phase: Event = {}
@@ -131,6 +134,9 @@ class Story:
             case "step":
                 self.step = event
                 self.train.add(event["step"], _number(event.get("loss")))
+                self.tokens.add(event["step"], _number(event.get("tokens")))
+                before = self.clock.last[1] if self.clock.last else 0.0
+                self.clock.add(event["step"], before + _number(event.get("seconds")))
             case "eval":
                 self._evaluated(Evaluation(_step(event), _number(event.get("loss")), bool(event.get("best"))))
             case "checkpoint":
@@ -152,8 +158,8 @@ class Story:
 
     def _go_back_to(self, step: int) -> None:
         """What came after this step is trained again."""
-        self.train.cut(step)
-        self.eval.cut(step)
+        for series in (self.train, self.eval, self.tokens, self.clock):
+            series.cut(step)
         self._evaluations = [one for one in self._evaluations if one.step <= step]
         self.samples = [sample for sample in self.samples if _step(sample) <= step]
         self.checkpoint = step

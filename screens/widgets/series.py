@@ -105,6 +105,30 @@ class Series:
         """The buckets as points."""
         return list(zip(self._xs, self._means, strict=True))
 
+    def along(self, other: "Series", unit: float = 1) -> "Series":
+        """The same points over what ``other`` says of their x, in units: a loss over tokens instead of steps.
+
+        ``other`` rises from 0 at 0; between two of its buckets it is taken to be a straight line.
+        """
+        xs, ys = [0.0, *other._xs], [0.0, *other._means]
+        if other.last is not None:
+            xs.append(other.last[0])
+            ys.append(other.last[1])
+
+        def found(x: float) -> float:
+            right = bisect_left(xs, x)
+            if right == 0 or right == len(xs) or xs[right] == x:
+                return ys[min(right, len(xs) - 1)] / unit
+            share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+            return (ys[right - 1] + share * (ys[right] - ys[right - 1])) / unit
+
+        moved = Series()
+        moved.count, moved.stride, moved._in_last = self.count, self.stride, self._in_last
+        moved.last = (found(self.last[0]), self.last[1]) if self.last is not None else None
+        moved._xs, moved._firsts = [found(x) for x in self._xs], [found(x) for x in self._firsts]
+        moved._means, moved._lows, moved._highs = self._means[:], self._lows[:], self._highs[:]
+        return moved
+
     def columns(self, low: float, high: float, count: int) -> dict[int, Bucket]:
         """What falls into each of ``count`` equal parts of ``[low, high]``; empty parts are left out."""
         found: dict[int, Bucket] = {}

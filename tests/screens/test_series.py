@@ -56,6 +56,19 @@ def test_what_comes_after_a_cut_is_drawn_anew(count: int, cut: int) -> None:
     assert len(series) <= CAPACITY
 
 
+@pytest.mark.parametrize("count", [3, CAPACITY, 3 * CAPACITY + 5])
+def test_a_curve_is_moved_to_another_axis_point_by_point(count: int) -> None:
+    steps = range(1, count + 1)
+    loss, tokens = Series((x, 5.0 / x) for x in steps), Series((x, 1500.0 * x) for x in steps)
+    moved = loss.along(tokens, 1000)
+    assert [y for _, y in moved.points()] == [y for _, y in loss.points()]
+    assert [x for x, _ in moved.points()] == pytest.approx([1.5 * x for x, _ in loss.points()])
+    assert moved.last == (pytest.approx(1.5 * count), 5.0 / count)
+    assert moved.columns(0, 1.5 * count, 1)[0] == loss.columns(0, count, 1)[0]
+    held_out = Series([(0, 3.0), (2, 2.5), (count + 7, 2.0)]).along(tokens)
+    assert [x for x, _ in held_out.points()] == pytest.approx([0, 3000, 1500 * count], rel=0.001)
+
+
 def test_a_cut_leaves_nothing_of_what_came_after() -> None:
     series = Series([(1, 3.0), (2, 2.0), (3, 99.0)])
     series.cut(2)

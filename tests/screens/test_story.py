@@ -127,3 +127,18 @@ def test_a_journal_is_read_in_blocks(tmp_path: Path) -> None:
     assert [event["number"] for block in blocks for event in block] == list(range(100))
     assert len(blocks) > 5
     assert reader.read(1000) == []
+
+
+async def test_tokens_and_seconds_of_each_step_are_kept_without_what_was_trained_twice(tmp_path: Path) -> None:
+    engine = lived(tmp_path)
+    for step in (1, 2, 3):
+        engine.step(step, 2.0, seconds=0.5)
+    engine.die()
+    engine.running = True
+    engine.goes_on(2)
+    engine.step(3, 1.5, seconds=0.25)
+    assert engine.run is not None
+    story = Story(engine.run)
+    await story.catch_up()
+    assert story.tokens.points() == [(1, 1500), (2, 3000), (3, 4500)]
+    assert story.clock.points() == [(1, 0.5), (2, 1.0), (3, 1.25)]
