@@ -35,6 +35,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def trash(self) -> Path:
+        """Runs that were thrown away. It lies among them, so that to move one is to rename it, wherever they lie."""
+        return self.runs / ".trash"
+
+    @property
     def models(self) -> Path:
         """Models that were converted or unpacked here: safetensors made from GGUF files and wheels."""
         return self.root / "models"

@@ -1,40 +1,79 @@
-"""``loraworkbench runs``: the history, from the journals."""
+"""``loraworkbench runs``: the history, from the journals; compared, named, tagged, thrown away, exported below it."""
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from workbench.commands import compare, manage
 from workbench.commands.common import JsonOption, console, figure, home_of, print_json, printable
+from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunSummary, all_runs, summarise
+from workbench.runs.listing import ORDERS, Listed, holds, in_order
+
+app = typer.Typer(invoke_without_command=True, help="All runs, and what can be done with them.")
+app.command()(compare.compare)
+app.command()(manage.rename)
+app.command()(manage.tag)
+app.command()(manage.delete)
+app.command()(manage.trash)
+app.command()(manage.restore)
+app.command()(compare.export)
 
 
-def runs(context: typer.Context, as_json: JsonOption = False) -> None:
+@app.callback()
+def runs(
+    context: typer.Context,
+    words: Annotated[
+        str, typer.Option("--filter", metavar="WORDS", help="Only runs with these in name, model, state or #tag.")
+    ] = "",
+    sort: Annotated[str, typer.Option(help=f"{', '.join(ORDERS)}; with a minus before it the other way round.")] = "",
+    as_json: JsonOption = False,
+) -> None:
     """List all runs, newest first. `train --resume RUN` lets one that was interrupted, stopped or failed go on."""
-    home = home_of(context)
-    found = [(run, summarise(run)) for run in all_runs(home)]
+    if context.invoked_subcommand is not None:
+        return
+    every = [Listed(run, summarise(run), run.label) for run in all_runs(home_of(context))]
+    found = _sorted([one for one in every if holds(one, words)], sort)
     if as_json:
-        for run, summary in found:
-            facts = {key: value for key, value in asdict(summary).items() if key != "writer"}
-            print_json({**facts, "folder": str(run.path)})
-        return
-    if not found:
+        for one in found:
+            facts = {key: value for key, value in asdict(one.summary).items() if key != "writer"}
+            print_json({**facts, "name": one.name, "tags": one.label.tags, "folder": str(one.run.path)})
+    elif found:
+        _show(found)
+    elif every:
+        console.print(Text(printable(f"None of {len(every)} runs has {words} in it.")), soft_wrap=True)
+    else:
         console.print("No runs yet. `loraworkbench demo` makes the first one.")
-        return
+
+
+def _sorted(found: list[Listed], sort: str) -> list[Listed]:
+    column = sort.removeprefix("-")
+    if column and column not in ORDERS:
+        raise WorkbenchError(f"Runs cannot be sorted by {column}.", f"By: {', '.join(ORDERS)}.", kind="sort")
+    return in_order(found, column, turned=sort.startswith("-")) if column else found
+
+
+def _show(found: list[Listed]) -> None:
+    has_tags = any(one.label.tags for one in found)
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "state", "model", "steps", "loss", "held-out perplexity", "started"):
         table.add_column(heading, justify="right" if heading in ("steps", "loss") else "left")
-    for _, summary in found:
-        table.add_row(*(Text(printable(cell)) for cell in _cells(summary)))
+    if has_tags:
+        table.add_column("tags")
+    for one in found:
+        name = one.name if one.name == one.run.id else f"{one.name} ({one.run.id})"
+        cells = [name, *_cells(one.summary), *([one.tags] if has_tags else [])]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 
 
 def _cells(summary: RunSummary) -> list[str]:
     base, tuned = summary.perplexity.get("base"), summary.perplexity.get("tuned")
     return [
-        summary.id,
         summary.state,
         summary.model,
         f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step),

@@ -14,6 +14,7 @@ from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import read, to_yaml
 from workbench.runs.journal import Event, read_events
+from workbench.runs.label import Label, read_label
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class RunFolder:
         """All that libraries printed while the run had the engine."""
         return self.path / "engine.log"
 
+    @property
+    def label(self) -> Label:
+        """What people call it; read anew each time."""
+        return read_label(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name that somebody gave it, else its id."""
+        return self.label.name or self.id
+
+    @property
+    def made(self) -> float:
+        """Unix time at which it was made; 0 where its recipe is gone."""
+        try:
+            return self.recipe_file.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def recipe(self) -> Recipe:
         """The recipe the run was started with.
 
@@ -75,15 +94,21 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
         # Ids are of the whole home: a run elsewhere gets none that the home has already.
         home.runs.mkdir(parents=True, exist_ok=True)
         names = {entry.name for folder in (parent, home.runs) for entry in folder.iterdir()}
+        names |= _trashed(home) | {run.label.name for run in all_runs(home)}
         numbers = [int(match[1]) for name in names if (match := taken.fullmatch(name))]
         number = max(numbers, default=0) + 1
         while True:
             path = parent / f"{recipe.output.name}-{number:02d}"
             try:
                 path.mkdir()
-                break
             except FileExistsError:
                 number += 1
+                continue
+            # A run may have been thrown away since; it comes back under its own id only.
+            if path.name not in _trashed(home):
+                break
+            path.rmdir()
+            number += 1
         run = RunFolder(path)
         run.recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
         if not parent.samefile(home.runs):
@@ -97,6 +122,10 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
     return run
 
 
+def _trashed(home: Home) -> set[str]:
+    return {entry.name for entry in home.trash.iterdir()} if home.trash.is_dir() else set()
+
+
 def _remember(home: Home, run: RunFolder) -> None:
     """A run outside the home is linked into it, so that history and ids find it."""
     (home.runs / run.id).symlink_to(run.path, target_is_directory=True)
@@ -106,15 +135,16 @@ def all_runs(home: Home) -> list[RunFolder]:
     """Every run of this home, newest first."""
     if not home.runs.is_dir():
         return []
-    found = [RunFolder(entry) for entry in home.runs.iterdir() if (entry / "recipe.yaml").is_file()]
-    return sorted(found, key=lambda run: run.recipe_file.stat().st_mtime, reverse=True)
+    # A folder without a recipe is no run, or one that was deleted just now.
+    made = [(run.made, run) for run in map(RunFolder, home.runs.iterdir())]
+    return [run for at, run in sorted(made, key=lambda pair: pair[0], reverse=True) if at]
 
 
 def find_run(home: Home, name: str) -> RunFolder:
-    """The run with this id, unique prefix of an id, or folder.
+    """The run with this id or name, unique beginning of either, or folder.
 
     Raises:
-        WorkbenchError: there is none, or the prefix fits several.
+        WorkbenchError: there is none, or the name or its beginning fits several.
     """
     folder = Path(name).expanduser()
     if os.sep in name and (folder / "recipe.yaml").is_file():
@@ -122,7 +152,8 @@ def find_run(home: Home, name: str) -> RunFolder:
     runs = all_runs(home)
     if exact := [run for run in runs if run.id == name]:
         return exact[0]
-    fitting = [run for run in runs if name and run.id.startswith(name)]
+    named = [run for run in runs if name and run.name == name]
+    fitting = named or [run for run in runs if name and (run.id.startswith(name) or run.name.startswith(name))]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

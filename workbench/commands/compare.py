@@ -1,0 +1,91 @@
+"""``loraworkbench runs compare``: runs side by side; ``runs export``: a journal as CSV or Parquet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
+from workbench.errors import WorkbenchError
+from workbench.runs.comparison import Rows, difference_rows, figure_rows, recipe_of
+from workbench.runs.course import Axis, Course, as_json
+from workbench.runs.folder import find_run
+
+# Rows of the table of curves.
+_PLACES = 10
+
+
+def compare(
+    context: typer.Context,
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more: ids, names or folders.", metavar="RUN...")],
+    by: Annotated[
+        Axis, typer.Option(help="What the curves are laid over: step, tokens, or time in training.")
+    ] = "step",
+    in_json: JsonOption = False,
+) -> None:
+    """Put runs side by side: where their recipes differ, what came of each, and their loss."""
+    home = home_of(context)
+    folders = {run.path.resolve(): run for run in (find_run(home, name) for name in runs)}
+    if len(folders) < 2:
+        raise WorkbenchError("One run alone cannot be compared.", "Name two or more.", kind="compare")
+    courses = []
+    with errors.status("reading") as status:
+        for run in folders.values():
+            status.update(Text(printable(f"reading {run.name}")))
+            courses.append(Course.of(run))
+    differences = difference_rows([recipe_of(course.run) for course in courses])
+    if in_json:
+        print_json({"runs": [as_json(course, by) for course in courses], "differences": dict(differences)})
+        return
+    names = [course.run.name for course in courses]
+    _print("recipe", names, differences or [("no difference", [""] * len(courses))])
+    _print("figures", names, figure_rows([course.figures() for course in courses]))
+    if places := _places(courses, by):
+        _print(f"loss by {by}", names, places)
+
+
+def export(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, name or folder.")],
+    file: Annotated[Path, typer.Argument(help="FILE.csv or FILE.parquet.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+) -> None:
+    """Write a run's journal as a table: one row a step, held-out figures beside them."""
+    from workbench.runs.journal_table import export_journal
+
+    folder = find_run(home_of(context), run)
+    with errors.status("reading") as status:
+        rows = export_journal(
+            folder, file, replace=force, report=lambda share: status.update(Text(f"writing {share:.0%}"))
+        )
+    console.print(Text(printable(f"{rows:,} rows: {file}")), soft_wrap=True)
+
+
+def _print(title: str, names: list[str], rows: Rows) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in (title, *names):
+        table.add_column(Text(printable(heading), style="bold"), overflow="fold")
+    for label, cells in rows:
+        table.add_row(Text(printable(label)), *(Text(printable(cell)) for cell in cells))
+    console.print(table)
+    console.print()
+
+
+def _places(courses: list[Course], by: Axis) -> Rows:
+    """The loss at a few places of the axis: the mean around each, blank where a run did not get so far."""
+    curves = [course.curve(by) for course in courses]
+    end = max((curve[-1][0] for curve in curves if curve), default=0.0)
+    rows: Rows = []
+    for number in range(1, _PLACES + 1):
+        low, high = end * (number - 1) / _PLACES, end * number / _PLACES
+        within = [[y for x, y in curve if low < x <= high] for curve in curves]
+        if any(within):
+            cells = [f"{sum(losses) / len(losses):.4g}" if losses else "" for losses in within]
+            rows.append((f"{_place(high, by)}", cells))
+    return rows
+
+
+def _place(x: float, by: Axis) -> str:
+    return f"to {x:,.1f} s" if by == "time" else f"to {x:,.0f}"
