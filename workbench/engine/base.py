@@ -50,6 +50,7 @@ class LoadedBase:
     merged: tuple[object, ...] | None = None
     was_kept: bool = False
     packing: CpuPacking = field(init=False)
+    _pad_again: Callable[[], None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.packing = CpuPacking(self.model)
@@ -126,12 +127,12 @@ class LoadedBase:
     def fused_head(self) -> Iterator[None]:
         """Within, the model takes ``fused_lm_head=True`` and returns log-probabilities without ever holding all logits.
 
-        TRL's trainer puts the same head on; it is an attribute of this one model object and is taken off again here.
+        A trainer puts the same head on for as long as it trains; this one is taken off again.
         """
-        from trl.trainer.utils import add_fused_lm_head
+        from workbench.engine.loss_head import head_without_entropy
 
         before = self.model.__dict__.get("forward")
-        add_fused_lm_head(self.model, outputs=("log_probs", "is_top1"))
+        head_without_entropy(self.model)
         try:
             yield
         finally:
@@ -140,8 +141,21 @@ class LoadedBase:
             else:
                 self.model.forward = before
 
+    def serve_padding_free(self) -> None:
+        """Take batches without padding until :meth:`prepare_for_chat`."""
+        from workbench.engine.padding_free import serve_padding_free
+
+        self._serve_padded()
+        self._pad_again = serve_padding_free(self.model)
+
+    def _serve_padded(self) -> None:
+        if self._pad_again is not None:
+            self._pad_again()
+            self._pad_again = None
+
     def prepare_for_chat(self) -> None:
         """Undo what a trainer leaves on a model: its fused head, checkpointing, input gradients, training mode."""
+        self._serve_padded()
         for model in {id(m): m for m in (self.model, self.active)}.values():
             model.__dict__.pop("forward", None)
         if self.model.is_activation_checkpointing:

@@ -15,6 +15,7 @@ from workbench.engine.control import Controls, Errand
 from workbench.engine.disk import check_room_for_checkpoints
 from workbench.engine.journal_callback import JournalCallback
 from workbench.engine.memory import no_room, predicted_peak
+from workbench.engine.neighbours import why_padded
 from workbench.engine.optimizer import optimizer_here
 from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
@@ -74,6 +75,7 @@ class Session:
             Duties(self.evaluate, self._sample, self._away, self._answer),
             training.eval_steps,
         )
+        self._padded_because = self._why_padded()
         self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen)
         self.trainer = self._trainer()
         self.conductor.trainer = self.trainer
@@ -90,6 +92,8 @@ class Session:
         # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.adapter)
+        if not self._padded_because:
+            base.serve_padding_free()
         trainer = WorkbenchTrainer(
             model=model,
             args=sft_config(edit(recipe, {"training.optim": optimizer}), base.precision, self._context.run.checkpoints),
@@ -102,10 +106,18 @@ class Session:
             skip_non_finite=recipe.training.non_finite == "skip",
             warn=self._warn,
             no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
+            padding_free=not self._padded_because,
         )
         # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
         base.cast_adapter()
         return trainer
+
+    def _why_padded(self) -> str:
+        """Why this run's batches are padded; empty where they lie flat. All processes do as the first."""
+        if is_sharded():
+            return "its base is spread over several GPUs"
+        self._base.detach_all()
+        return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
 
     def _patiently(self, work: Callable[[], Any]) -> Any:
         return self._context.journal.patiently_together(self._context.ranks, work)
@@ -123,6 +135,8 @@ class Session:
             compute_dtype=base.precision.compute,
             adapter_dtype=base.precision.adapter,
             processes=self._context.ranks.count,
+            padding_free=not self._padded_because,
+            padded_because=self._padded_because or None,
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
             predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
         )

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from trl import SFTTrainer
 from workbench.data.templates import Template
 from workbench.engine.batch_parts import parts_of
 from workbench.engine.hardware import free_cached_memory
+from workbench.engine.loss_head import head_without_entropy
 from workbench.engine.memory import is_out_of_memory
+from workbench.engine.padding_free import TrainedRowsCollator, mark_trained
 from workbench.engine.ranks import Ranks
 from workbench.engine.saving import load_adapter
 from workbench.errors import WorkbenchError
@@ -34,6 +37,7 @@ class WorkbenchTrainer(SFTTrainer):
         skip_non_finite: leave a step out whose gradient is infinite or no number, instead of raising.
         warn: told in words, and with fields for the journal, what was done about a step.
         no_room: the error for a step that does not fit in memory at a micro-batch of one record.
+        padding_free: the model takes batches that :mod:`workbench.engine.padding_free` lays out.
     """
 
     def __init__(
@@ -45,9 +49,13 @@ class WorkbenchTrainer(SFTTrainer):
         skip_non_finite: bool,
         warn: Callable[..., None],
         no_room: Callable[[], WorkbenchError],
+        padding_free: bool,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        if padding_free:
+            self.data_collator = TrainedRowsCollator(pad_token_id=self._tokenizer.pad_token_id, padding_free=True)
+        head_without_entropy(self.model.get_base_model())
         self._ranks = ranks
         self._template = template
         self._patiently = patiently
@@ -59,10 +67,11 @@ class WorkbenchTrainer(SFTTrainer):
         self.parts = 1
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
         self._fed: list[Any] = []
-        self._tokens_before = 0
+        # Since the last point of the curve, on the device: tokens guessed right, tokens trained, tokens fed.
+        self._tally = torch.zeros(3, dtype=torch.long, device=self.args.device)
         self._randomness = _randomness()
         self._in_step = False
-        self._window_before: dict[str, Any] = {}
+        self._window_before: _Window | None = None
         self._folder: Path | None = None
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -112,33 +121,32 @@ class WorkbenchTrainer(SFTTrainer):
 
     def _own_state(self) -> dict[str, Any]:
         """What the trainer forgets: the loss since the last point of the curve, tokens seen, parts of a batch."""
-        window = self._window_before if self._in_step else self._window()
-        return {**window, "parts": self.parts}
+        window = self._window_before if self._in_step and self._window_before else self._window()
+        return {**window.as_json(), "parts": self.parts}
 
-    def _window(self) -> dict[str, Any]:
-        return {
-            "loss": self._tr_loss.item(),
-            "logged_at": self._globalstep_last_logged,
-            "tokens": self._total_train_tokens,
-            "metrics": dict(self._metrics["train"]),
-        }
+    def _window(self) -> "_Window":
+        return _Window(
+            self._tr_loss.clone(), self._globalstep_last_logged, self._total_train_tokens, self._tally.clone()
+        )
 
     @property
     def tokens_seen(self) -> int:
-        """Tokens fed so far, padding left out."""
+        """Tokens fed up to the last point of the curve, padding left out."""
         return int(self._total_train_tokens)
 
     def restore_window(self, checkpoint: Path) -> None:
         """Take up the curve where a checkpoint left it; called when training has begun."""
         file = self._own_file(checkpoint)
-        if not file.is_file():
+        has_own = file.is_file()
+        if not has_own:
             # Written by fewer processes: what they had counted is told by the first.
             file = checkpoint / "workbench.json"
         state = json.loads(file.read_text(encoding="utf-8"))
         self._tr_loss += state["loss"]
         self._globalstep_last_logged = state["logged_at"]
         self._total_train_tokens = state["tokens"]
-        self._metrics["train"].update(state["metrics"])
+        if has_own:
+            self._tally += torch.tensor(state.get("tally", (0, 0, 0)), device=self._tally.device)
         self.parts = state["parts"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -188,7 +196,6 @@ class WorkbenchTrainer(SFTTrainer):
     def step_begins(self) -> None:
         """To be called before the first micro-batch of a step."""
         self._fed.clear()
-        self._tokens_before = self._total_train_tokens
         self._window_before = self._window()
         self._in_step = True
 
@@ -214,6 +221,41 @@ class WorkbenchTrainer(SFTTrainer):
         finally:
             _set_randomness(now)
 
+    # -- loss -----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's negative log-likelihood, to the bit. TRL reads three figures back from the device after each
+        micro-batch, which lets a GPU run dry; here they are counted where they are made.
+        """
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = model(**inputs, **router, use_cache=False, fused_lm_head=True)
+        trained = outputs.label_mask.sum()
+        items = trained if num_items_in_batch is None else num_items_in_batch
+        loss = (-outputs.log_probs).sum() / torch.as_tensor(items).clamp(min=1)
+        is_shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        if is_shared:
+            # The items are those of all processes, and gradients are averaged over them.
+            loss = loss * self.accelerator.num_processes
+        if self.aux_loss_enabled:
+            steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / steps
+        mask = inputs.get("attention_mask")
+        fed = inputs["input_ids"].numel() if mask is None else mask.sum()
+        self._tally += torch.stack([outputs.is_top1.sum(), trained, torch.as_tensor(fed, device=trained.device)])
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the trainer's, with ``mean_token_accuracy`` since the last point of the curve, ``num_tokens`` in all."""
+        right, trained, fed = self.accelerator.reduce(self._tally, reduction="sum").tolist()
+        self._tally.zero_()
+        self._total_train_tokens += fed
+        if trained:
+            logs["mean_token_accuracy"] = right / trained
+        logs["num_tokens"] = self._total_train_tokens
+        super().log(logs, start_time)
+
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
@@ -236,11 +278,14 @@ class WorkbenchTrainer(SFTTrainer):
                 problem = str(error)
             self._make_parts_smaller(batch, problem)
             model.zero_grad(set_to_none=True)
-            self._total_train_tokens = self._tokens_before
+            if self._window_before is not None:
+                self._tally.copy_(self._window_before.tally)
             todo = list(self._fed)
 
     def _in_parts(self, model: Any, batch: Any, items: Any) -> Any:
         parts = parts_of(batch, self.parts)
+        if len(parts) > 1 and "trained_at" in batch:
+            parts = [mark_trained(part) for part in parts]
         steps = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
@@ -285,6 +330,24 @@ class WorkbenchTrainer(SFTTrainer):
                 parameter.grad = None
             self._warn(f"Step {step} was left out: its gradient is {float(norm)}.", kind="skipped_step", step=step)
         return norm
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What was counted since the last point of the curve; read back from the device only where it is written down."""
+
+    loss: torch.Tensor
+    logged_at: int
+    tokens: int
+    tally: torch.Tensor
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss.item(),
+            "logged_at": self.logged_at,
+            "tokens": self.tokens,
+            "tally": self.tally.tolist(),
+        }
 
 
 def _randomness() -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _phase_facts(event: Event) -> dict[str, Any]:
     if event.get("phase") == "tokenising" and event.get("counts"):
         return {"counts": event["counts"]}
     if event.get("phase") == "preparing" and event.get("compute_dtype"):
-        names = ("base", "compute_dtype", "adapter_dtype", "trainable_parameters")
+        names = ("base", "compute_dtype", "adapter_dtype", "trainable_parameters", "padding_free")
         return {"precision": {name: event.get(name) for name in names}}
     return {}
 

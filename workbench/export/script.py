@@ -6,8 +6,10 @@ depends on it. The records are written as token ids and labels, so that neither 
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import workbench.engine
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates import Template
@@ -16,7 +18,7 @@ from workbench.engine.precision import Precision, choose_precision
 from workbench.engine.protocol import Progress
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
-from workbench.export.script_text import CALLBACK, HEAD, LOAD, TRAIN
+from workbench.export.script_text import CALLBACK, COLLATE, HEAD, LOAD, SERVE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.runs.folder import RunFolder
@@ -71,7 +73,18 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     lines = "\n".join(f"{name} = {_literal(value)}" for name, value in constants.items())
     here = "Path.cwd()" if is_notebook else "Path(__file__).resolve().parent"
     title = re.sub(r"[^\w .-]", "_", job.run.id)
-    return HEAD.format(title=title, here=here) + lines + "\n\n\n" + CALLBACK + LOAD + TRAIN
+    # A run from before there was such a thing was padded.
+    flat = bool(job.facts.precision.get("padding_free"))
+    return "".join(
+        (HEAD.format(title=title, here=here), lines, "\n\n\n", CALLBACK, _padding_free() if flat else "", LOAD)
+    ) + TRAIN.format(serve=SERVE if flat else "", collate=COLLATE if flat else "")
+
+
+def _padding_free() -> str:
+    """The module that lays batches out, as it is: it needs nothing of this project."""
+    text = (Path(workbench.engine.__path__[0]) / "padding_free.py").read_text(encoding="utf-8")
+    _, about, code = text.split('"""', 2)
+    return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 
 
 def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:

@@ -67,11 +67,16 @@ with (HERE / "records.jsonl").open(encoding="utf-8") as file:
 
 """
 
+SERVE = """serve_padding_free(model.get_base_model())
+"""
+COLLATE = """trainer.data_collator = TrainedRowsCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
+"""
+
 TRAIN = """# %% Train
 torch.manual_seed(SEED)
 model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
 cast_adapter(model)
-trainer = SFTTrainer(
+{serve}trainer = SFTTrainer(
     model=model,
     args=SFTConfig(
         output_dir=str(HERE / "checkpoints"),
@@ -83,7 +88,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+{collate}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
 cast_adapter(model)
 trainer.train()
 
@@ -92,7 +97,7 @@ if KEEP_STEP is None:
     model.save_pretrained(HERE / "adapter")
 tokenizer.chat_template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
 tokenizer.save_pretrained(HERE / "adapter")
-losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+losses = {{entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}}
 (HERE / "losses.json").write_text(json.dumps(losses, indent=1) + "\\n", encoding="utf-8")
-print(f"Last loss {losses[max(losses)]}; the run's was {LAST_LOSS_OF_THE_RUN}.")
+print(f"Last loss {{losses[max(losses)]}}; the run's was {{LAST_LOSS_OF_THE_RUN}}.")
 """

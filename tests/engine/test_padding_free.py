@@ -1,0 +1,146 @@
+"""Batches without padding: what a record is told apart from its neighbours, and that nothing else changes."""
+
+import pytest
+import torch
+
+from tests.conftest import make_tiny_model
+from workbench.engine.base import load_base
+from workbench.engine.neighbours import why_padded
+from workbench.engine.padding_free import TrainedRowsCollator, mark_trained, serve_padding_free
+from workbench.recipe import ModelSection, QuantizationSection
+
+
+def _records(lengths, vocabulary=300, prompt=2):
+    made = []
+    for start, length in enumerate(lengths, 3):
+        ids = [(start * 31 + 7 * place * place) % vocabulary for place in range(length)]
+        made.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+    return made
+
+
+def _loaded(home, folder, method="none", dtype="float32"):
+    section = QuantizationSection(method=method, compute_dtype=dtype)
+    return load_base(home, ModelSection(source=str(folder)), section, lambda progress: None, lambda: False)
+
+
+def _log_probs(base, batch):
+    return base.model(**batch, use_cache=False, fused_lm_head=True).log_probs.flatten()
+
+
+ARCHITECTURES = {
+    "llama": ("LlamaForCausalLM", {}),
+    "mistral with a short window": ("MistralForCausalLM", {"sliding_window": 8}),
+    "qwen3": ("Qwen3ForCausalLM", {"head_dim": 16}),
+    "gemma 3": ("Gemma3ForCausalLM", {"head_dim": 16, "sliding_window": 8}),
+    "gpt-neox": ("GPTNeoXForCausalLM", {}),
+    "gpt2": ("GPT2LMHeadModel", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "opt": ("OPTForCausalLM", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "phi": ("PhiForCausalLM", {}),
+    "qwen3 moe": (
+        "Qwen3MoeForCausalLM",
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
+    ),
+}
+# What these do cannot be done record by record here; their batches stay padded.
+PADDED = {
+    "bloom": ("BloomForCausalLM", {"n_layer": 2, "n_head": 4}),
+    "mamba": ("MambaForCausalLM", {"state_size": 4}),
+    "gemma 2, which caps its scores": ("Gemma2ForCausalLM", {"head_dim": 16, "sliding_window": 8}),
+}
+
+
+@pytest.fixture
+def home(tmp_path):
+    from workbench.paths import Home
+
+    return Home(tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
+    """Loss and gradient of records side by side equal those of each by itself, which no neighbour could touch."""
+    import transformers
+
+    kind, settings = ARCHITECTURES[name]
+    base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
+    assert why_padded(base) == ""
+    records = _records([21, 5, 34, 13])
+    collate = TrainedRowsCollator(pad_token_id=0, padding_free=True)
+    weight = base.model.get_input_embeddings().weight.requires_grad_(True)
+
+    def told(batches):
+        weight.grad = None
+        values = torch.cat([_log_probs(base, collate(batch)) for batch in batches])
+        values.sum().backward()
+        return values.detach(), weight.grad.clone()
+
+    undo = serve_padding_free(base.model)
+    try:
+        with base.fused_head():
+            (row, of_row), (alone, of_alone) = told([records]), told([[record] for record in records])
+    finally:
+        undo()
+    assert len(row) == sum(len(record["input_ids"]) - 2 for record in records)
+    torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_row, of_alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_a_model_that_cannot_says_why_and_is_left_as_it_was(home, tmp_path, name):
+    import transformers
+
+    kind, settings = PADDED[name]
+    base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
+    before = base.model.config._attn_implementation
+    assert why_padded(base)
+    assert base.model.config._attn_implementation == before
+    assert "forward" not in base.model.__dict__
+
+
+def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkeypatch):
+    """The trial itself: with the mask of the whole row it must refuse."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from workbench.engine.padding_free import APART
+
+    def sees_all(module, query, key, value, mask, **options):
+        return sdpa_attention_forward(module, query, key, value, mask, is_causal=True)
+
+    base = _loaded(home, tiny_llama)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, APART, sees_all)
+    assert "neighbours" in why_padded(base)
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8", "none"])
+def test_a_quantised_base_is_as_it_was_after_the_trial(home, tiny_llama, method):
+    base = _loaded(home, tiny_llama, method, "bfloat16")
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items() if torch.is_tensor(tensor)}
+    assert why_padded(base) == ""
+    assert base.may_be_trained
+    for name, tensor in base.model.state_dict().items():
+        if torch.is_tensor(tensor):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, tiny_llama):
+    base = _loaded(home, tiny_llama)
+    padded = TrainedRowsCollator(pad_token_id=0)
+    records = _records([12, 30])
+    batch = {name: value for name, value in padded(records).items() if name in ("input_ids", "attention_mask")}
+    before = base.model(**batch).logits
+    undo = serve_padding_free(base.model)
+    with base.fused_head():
+        flat = _log_probs(base, TrainedRowsCollator(pad_token_id=0, padding_free=True)(records))
+        during = base.model(**batch).logits
+        compact = _log_probs(base, padded(records))
+    undo()
+    assert torch.equal(before, during)
+    torch.testing.assert_close(compact, flat, rtol=1e-4, atol=1e-4)
+
+
+def test_trained_places_are_those_before_labelled_tokens():
+    batch = {"labels": torch.tensor([[-100, -100, 7, 8], [-100, 5, -100, -100]])}
+    mark_trained(batch)
+    assert batch["trained_at"].tolist() == [1, 2, 4]
+    assert batch["shift_labels"].tolist() == [[7, 8, 5]]
