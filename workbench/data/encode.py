@@ -14,6 +14,7 @@ from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records
 from workbench.data.templates import Encoded, Piece, Template
 from workbench.data.token_file import TokenFile
+from workbench.data.token_store import TokenStore
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.recipe import DataSection
@@ -25,13 +26,15 @@ _BATCH = 256
 class EncodedData:
     """What the trainer is given: data sets with the columns ``input_ids`` and ``labels``, already cut.
 
-    ``template`` is the one used, with the recipe's system prompt in it.
+    ``template`` is the one used, with the recipe's system prompt in it. ``was_kept``: nothing was tokenised for it,
+    since the same had been tokenised before.
     """
 
     train: Any
     eval: Any
     facts: DataFacts
     template: Template
+    was_kept: bool = False
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -52,13 +55,16 @@ def encode_dataset(
     report: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = bool,
 ) -> EncodedData:
-    """Tokenise all records once, into memory-mapped files where they are many.
+    """Tokenise all records once, into memory-mapped files where they are many; a home keeps them for the next time.
 
     Raises:
         WorkbenchError: no token is left to train on; a record is malformed and the recipe says to stop there; or
             ``kind="cancelled"``.
     """
     template = template.with_system(data.system)
+    store = TokenStore(records, template, data)
+    if (found := store.load()) is not None:
+        return EncodedData(*found, template, was_kept=True)
     collector = Collector(records, template, data)
     train, held_out = TokenFile(records), TokenFile(records)
     try:
@@ -68,6 +74,7 @@ def encode_dataset(
                 (held_out if sample.held_out else train).add(sample)
         facts = collector.facts()
         refuse_if_nothing_is_trained(facts)
+        store.keep(train.close(), held_out.close(), facts)
     except BaseException:
         train.discard()
         held_out.discard()

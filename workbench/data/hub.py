@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from workbench.data.rows import Row
@@ -15,8 +16,10 @@ _HELD_OUT_NAMES = ("validation", "dev", "eval", "test")
 @lru_cache(maxsize=4)
 def hub_rows(
     name: str, config: str | None, split: str, streaming: bool
-) -> tuple[Callable[[], Iterator[Row]], Callable[[], Iterator[Row]] | None]:
-    """How to read a split, and the data set's own held-out split if it has one besides.
+) -> tuple[Callable[[], Iterator[Row]], Callable[[], Iterator[Row]] | None, tuple[Path, ...] | None]:
+    """How to read a split, the data set's own held-out split if it has one besides, and the files that hold both.
+
+    A stream has no files.
 
     The last few that were opened stay so: the hub is not asked again for each look at a record.
 
@@ -39,8 +42,9 @@ def hub_rows(
                 f"The data set {name} has no split {base!r}.", f"It has {', '.join(splits)}.", kind="data_split"
             )
         held_out = next((other for other in _HELD_OUT_NAMES if other in splits and other != base), None)
-        rows = _reader(name, _load(name, config, split, streaming))
-        return rows, _reader(name, _load(name, config, held_out, streaming)) if held_out else None
+        parts = [_load(name, config, part, streaming) for part in (split, held_out) if part]
+        rows, *own = (_reader(name, part) for part in parts)
+        return rows, own[0] if own else None, None if streaming else _files(parts)
     except (WorkbenchError, KeyboardInterrupt):
         raise
     except Exception as error:  # the library raises what its many file readers and its HTTP client raise
@@ -62,6 +66,13 @@ def _load(name: str, config: str | None, split: str, streaming: bool) -> Any:
         if match["stop"]:
             stream = stream.take(max(int(match["stop"]) - start, 0))
     return stream
+
+
+def _files(parts: list[Any]) -> tuple[Path, ...] | None:
+    """Where data sets lie on disk; None where one lies in memory."""
+    if not all(part.cache_files for part in parts):
+        return None
+    return tuple(Path(file["filename"]) for part in parts for file in part.cache_files)
 
 
 def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:

@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """One opened source. ``rows`` reads it from its start each time it is called."""
+    """One opened source. ``rows`` reads it from its start each time it is called, from ``files``; a stream has None."""
 
     name: str
     rows: Callable[[], Iterator[Row]]
@@ -59,6 +59,7 @@ class Source:
     weight: float = 1.0
     held_out_rows: Callable[[], Iterator[Row]] | None = None
     documents: bool = False
+    files: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,27 +207,29 @@ def _times(index: int, weight: float) -> int:
 
 
 def _open(name: str, weight: float, data: DataSection, home: Home | None) -> Source:
-    rows, held_out, documents = _find(name, data, home)
+    rows, held_out, documents, files = _find(name, data, home)
     form = _look(name, rows, data)
-    return Source(name, rows, form, weight, held_out, documents)
+    return Source(name, rows, form, weight, held_out, documents, files)
 
 
 Rows = Callable[[], Iterator[Row]]
+Found = tuple[Rows, Rows | None, bool, tuple[Path, ...] | None]
 
 
-def _find(name: str, data: DataSection, home: Home | None) -> tuple[Rows, Rows | None, bool]:
-    """How to read a source, its own held-out part if it has one, and whether it is documents."""
+def _find(name: str, data: DataSection, home: Home | None) -> Found:
+    """How to read a source, its own held-out part if it has one, whether it is documents, and the files it lies in."""
     bundled = _BUNDLED / f"{name}.jsonl"
     path = bundled if name in bundled_names() else Path(name).expanduser()
     if path.is_dir():
         return _folder(path, data.split)
     if path.exists():
         if is_document(path):
-            return (lambda: iter([read_document(path)])), None, True
+            return (lambda: iter([read_document(path)])), None, True, (path,)
         _start, _stop = _slice(data.split)
         own = path.with_name(f"{path.stem}.eval{path.suffix}")
         held_out = (lambda: read_rows(own)) if own.exists() else None
-        return (lambda: islice(read_rows(path), _start, _stop)), held_out, False
+        files = (path, own) if held_out else (path,)
+        return (lambda: islice(read_rows(path), _start, _stop)), held_out, False, files
     match = _HUB_ID.fullmatch(name)
     looks_local = name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
     if looks_local or match is None:
@@ -243,11 +246,11 @@ def _find(name: str, data: DataSection, home: Home | None) -> tuple[Rows, Rows |
             + f"Give a bundled set ({', '.join(bundled_names())}), a local path, or owner/name of a hub data set.",
             kind="data_missing",
         )
-    rows, held_out = hub_rows(match["name"], match["config"], data.split, bool(match["streaming"]))
-    return rows, held_out, False
+    rows, held_out, hub_files = hub_rows(match["name"], match["config"], data.split, bool(match["streaming"]))
+    return rows, held_out, False, hub_files
 
 
-def _folder(folder: Path, split: str) -> tuple[Rows, Rows | None, bool]:
+def _folder(folder: Path, split: str) -> Found:
     """A folder's documents; where it holds none, its files of records, one after the other."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     documents = [path for path in files if is_document(path)]
@@ -265,9 +268,9 @@ def _folder(folder: Path, split: str) -> tuple[Rows, Rows | None, bool]:
                 yield Row(row.record, row.where, (number + row.fraction) / len(records), row.problem)
 
     if documents:
-        return (lambda: islice(read_documents(), start, stop)), None, True
+        return (lambda: islice(read_documents(), start, stop)), None, True, tuple(documents)
     if records:
-        return (lambda: islice(read_records(), start, stop)), None, False
+        return (lambda: islice(read_records(), start, stop)), None, False, tuple(records)
     raise WorkbenchError(
         f"The folder {shown(folder)} holds nothing that can be read ({len(files)} files).",
         f"It needs .txt or .md documents, or files of records: {known_suffixes()}.",

@@ -4,6 +4,7 @@ Only the model's tokenizer is needed, which is a few megabytes of what a run nee
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from workbench.data.facts import DataFacts, Example
 from workbench.data.sources import Records, load_records, parts_elsewhere
 from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
+from workbench.data.token_store import TokenStore
 from workbench.diagnose import diagnose
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
@@ -69,7 +71,9 @@ def survey(
     facts = count(SAMPLED)
     yield facts
     if not facts.exact:
-        yield count(None)
+        # A run over these records has counted them all; what it did not keep is how they are shown.
+        kept = TokenStore(records, template.with_system(recipe.data.system), recipe.data).facts(batch_size)
+        yield replace(kept, examples=facts.examples) if kept and len(facts.examples) == show else count(None)
 
 
 def examples(home: Home, recipe: Recipe, start: int, count: int, search: str = "") -> list[Example]:

@@ -26,6 +26,7 @@ class TokenFile:
         self._path = self._folder / "tokens.arrow"
         self._ids, self._labels, self._ends = array("i"), array("i"), array("q", [0])
         self._writer: Any = None
+        self._is_closed = False
 
     def add(self, sample: Sample) -> None:
         self._ids.extend(sample.input_ids)
@@ -34,19 +35,21 @@ class TokenFile:
         if len(self._ends) > _ROWS_A_WRITE:
             self._flush()
 
+    def close(self) -> Path:
+        """Write the last of them; returns the file."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._flush()
+            self._writer.close()
+        return self._path
+
     def dataset(self) -> Any:
         """The ``datasets.Dataset``: in memory where it is small, else mapped from the file while it is in use."""
-        import datasets
-        import pyarrow as pa
-
-        self._flush()
-        self._writer.close()
-        if self._path.stat().st_size <= _KEPT_IN_MEMORY:
-            dataset = datasets.Dataset.from_buffer(pa.py_buffer(self._path.read_bytes()))
+        dataset = dataset_of(self.close())
+        if dataset.cache_files:
+            weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
+        else:
             self.discard()
-            return dataset
-        dataset = datasets.Dataset.from_file(str(self._path))
-        weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
         return dataset
 
     def discard(self) -> None:
@@ -67,3 +70,13 @@ class TokenFile:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
         self._writer.write_batch(batch)
         del self._ids[:], self._labels[:], self._ends[1:]
+
+
+def dataset_of(path: Path) -> Any:
+    """A file of tokens as a ``datasets.Dataset``: read where it is small, else mapped."""
+    import datasets
+    import pyarrow as pa
+
+    if path.stat().st_size <= _KEPT_IN_MEMORY:
+        return datasets.Dataset.from_buffer(pa.py_buffer(path.read_bytes()))
+    return datasets.Dataset.from_file(str(path))

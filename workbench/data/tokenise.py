@@ -15,7 +15,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """
     if not texts:
         return []
-    backend = _backend(tokenizer)
+    backend = rust_tokenizer(tokenizer)
     if backend is not None:
         return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
@@ -24,7 +24,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def _backend(tokenizer: Any) -> Any:
+def rust_tokenizer(tokenizer: Any) -> Any:
     """The Rust tokenizer that a fast one wraps; None where transformers does something of its own around it."""
     from transformers import PreTrainedTokenizerFast
 

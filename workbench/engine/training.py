@@ -216,7 +216,8 @@ class Training:
             self._journal.write("warning", message=data.facts.lost_replies)
         for notice in data.notices:
             self._journal.write("warning", message=notice)
-        self._journal.write("phase", phase="tokenising", fraction=1.0, detail="", counts=data.counts)
+        detail = "the tokens of an earlier run" if data.was_kept else ""
+        self._journal.write("phase", phase="tokenising", fraction=1.0, detail=detail, counts=data.counts)
         return data
 
     def _wait_released(self, checkpoint: Checkpoint) -> bool:
