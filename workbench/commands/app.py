@@ -11,6 +11,7 @@ import typer
 from workbench import __version__
 from workbench.commands import (
     attach,
+    cache,
     calibration,
     chat,
     control,
@@ -86,6 +87,7 @@ app.command("import")(export.import_recipe)
 app.command()(calibration.calibration)
 app.command()(doctor.doctor)
 app.add_typer(engine.app, name="engine")
+app.add_typer(cache.app, name="cache")
 
 
 def run(arguments: list[str]) -> None:

@@ -1,0 +1,60 @@
+"""``loraworkbench cache``: what is kept on disk so that it need not be made again, and its removal."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from workbench.commands.common import JsonOption, amount, console, home_of, print_json, printable
+from workbench.kept import KINDS, clear, kept
+
+app = typer.Typer(
+    help="What is kept so that it need not be made again: quantised bases, tokens, followed steps, models.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def cache(context: typer.Context, as_json: JsonOption = False) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    found = kept(home_of(context))
+    if as_json:
+        for one in found:
+            print_json({**asdict(one), "place": str(one.place)})
+        return
+    if not found:
+        console.print("Nothing is kept.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "size", "last used", "what"):
+        fixed = heading != "what"
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=fixed, overflow="fold")
+    for one in found:
+        used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M")
+        what = Text.assemble(printable(one.what), "\n", (printable(str(one.place)), "dim"))
+        table.add_row(one.kind, amount(one.bytes), used, what)
+    console.print(table)
+    total = amount(sum(one.bytes for one in found))
+    console.print(f"\n{total} in all. `loraworkbench cache clear KIND` removes a kind.")
+
+
+@app.command("clear")
+def clear_kinds(
+    context: typer.Context,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KIND…", help=f"Which: {', '.join(KINDS)}. Without one, all but the models."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what can be made again. Runs are never touched, models only when they are named."""
+    for kind, freed in clear(home_of(context), kinds or []).items():
+        if as_json:
+            print_json({"kind": kind, "bytes": freed})
+        else:
+            console.print(Text(f"{kind}: {amount(freed)} removed." if freed else f"{kind}: nothing was kept."))
