@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.recipe import Recipe
     from workbench.runs.folder import RunSummary
     from workbench.runs.journal import Event
+    from workbench.runs.step_times import StepTimes
 
 
 def plan(recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch | None = None) -> Content:
@@ -126,8 +127,20 @@ def _patience(story: Story) -> str:
     return f"{story.evaluations_since_best} of {patience} evals no better" if patience else ""
 
 
-def figures(story: Story) -> list[Fact]:
-    """The newest figures of a run."""
+def seconds_a_step(story: Story, times: StepTimes) -> float:
+    """Seconds of one of the last steps."""
+    training = (story.started.get("recipe") or {}).get("training") or {}
+    told = [event["step"] for event in story.recent if isinstance(event.get("parts"), dict)]
+    steps = told[-1] - told[0] + (training.get("logging_steps") or 1) if told else 1
+    return times.seconds / max(steps, 1)
+
+
+def figures(story: Story, times: StepTimes) -> list[Fact]:
+    """The newest figures of a run.
+
+    Args:
+        times: of its last steps.
+    """
     step = story.step
     loss = step.get("loss")
     return [
@@ -139,12 +152,19 @@ def figures(story: Story) -> list[Fact]:
         Fact("tokens", short(step["tokens"]) if step.get("tokens") else ""),
         Fact("epoch", _figure(step.get("epoch"), ".2f")),
         Fact("accuracy", _figure(step.get("token_accuracy"), ".1%")),
+        Fact("MFU", _figure(times.mfu, ".0%")),
+        Fact("TFLOP/s", "" if times.mfu is not None or times.flops is None else f"{times.flops / 1e12:.3g}"),
+        Fact("padding", _figure(times.padding, ".0%")),
         Fact("best", _best(story)),
     ]
 
 
-def about(story: Story) -> list[Fact]:
-    """What the run was started with and what is known of it so far."""
+def about(story: Story, times: StepTimes) -> list[Fact]:
+    """What the run was started with and what is known of it so far.
+
+    Args:
+        times: of its last steps.
+    """
     recipe = story.started.get("recipe") or {}
     facts = story.facts
     trainable, counts = facts.get("trainable_parameters"), facts.get("counts") or {}
@@ -153,6 +173,8 @@ def about(story: Story) -> list[Fact]:
         Fact("model", short_name(story.summary.model)),
         Fact("base", str(facts.get("base", ""))),
         Fact("computes in", str(facts.get("compute_dtype", ""))),
+        Fact("peak", _peak(facts)),
+        Fact("HFU", _figure(times.hfu, ".0%")),
         Fact("trainable", f"{trainable:,}" if trainable else ""),
         Fact("data", str((recipe.get("data") or {}).get("source", ""))),
         # What is nought is as it should be, and would only hide what is not.
@@ -164,6 +186,14 @@ def about(story: Story) -> list[Fact]:
         Fact("went on", f"from step {story.resumed['step']}" if story.resumed else ""),
         Fact("notices", f"{len(story.notices)}" if story.notices else "", "warn"),
     ]
+
+
+def _peak(facts: Event) -> str:
+    """What the device could do; it is what MFU is a share of."""
+    peak = facts.get("peak_flops")
+    if isinstance(peak, int | float):
+        return f"{peak / 1e12:,.0f} TFLOP/s"
+    return "not known, so no MFU" if facts.get("no_peak") else ""
 
 
 def _is_less(value: object, other: object) -> bool:

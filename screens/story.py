@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _NOTICES_KEPT = 50
 _SAMPLES_KEPT = 200
+_STEPS_KEPT = 20
 _PROGRESS = {"seq", "time", "event", "phase", "fraction", "detail", "max_steps"}
 
 
@@ -41,6 +43,7 @@ class Story:
         facts: what the phases told beside their progress: trainable parameters, counts of records, …
         checkpoint: the step of the newest checkpoint, 0 without one.
         step: the newest event ``step``; empty before the first one.
+        recent: the last of these events.
         paused: the event that made the run stand still; None while it goes on.
         done: the newest event ``control`` or ``resumed``: the last thing that was asked of the run and done.
         peak_rate: the peak learning rate of its schedule; None before the run began.
@@ -65,6 +68,7 @@ class Story:
         self.facts: Event = {}
         self.checkpoint = 0
         self.step: Event = {}
+        self.recent: deque[Event] = deque(maxlen=_STEPS_KEPT)
         self.paused: Event | None = None
         self.done: Event | None = None
         self.peak_rate: float | None = None
@@ -133,6 +137,7 @@ class Story:
                 self.facts |= {name: value for name, value in event.items() if name not in _PROGRESS}
             case "step":
                 self.step = event
+                self.recent.append(event)
                 self.train.add(event["step"], _number(event.get("loss")))
                 self.tokens.add(event["step"], _number(event.get("tokens")))
                 before = self.clock.last[1] if self.clock.last else 0.0
@@ -163,6 +168,7 @@ class Story:
         self._evaluations = [one for one in self._evaluations if one.step <= step]
         self.samples = [sample for sample in self.samples if _step(sample) <= step]
         self.checkpoint = step
+        self.recent.clear()
         if self.step and _step(self.step) > step:
             self.step = {}
 

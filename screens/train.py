@@ -28,10 +28,12 @@ from screens.widgets.phase_bar import PhaseBar
 from screens.widgets.plain import plain_content
 from screens.widgets.problem import Problem
 from screens.widgets.quiet import Words, entitle
+from screens.widgets.time_bar import TimeBar
 from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
 from workbench.launch import Launch
 from workbench.runs.folder import RunFolder, RunSummary, all_runs, summarise
+from workbench.runs.step_times import StepTimes
 
 if TYPE_CHECKING:
     from textual import events
@@ -61,7 +63,9 @@ class TrainPane(RunControlPane):
         "terminal does not end it, and a terminal opened later shows it from its first step and has the same keys. "
         "What is asked of the run is done between two steps, and the line under the figures says after which one. "
         "g lets a run go on that was paused, stopped or interrupted; s ends it and keeps its adapter, S keeps nothing, "
-        "K kills an engine that does not obey; l shows what the libraries print."
+        "K kills an engine that does not obey; l shows what the libraries print. "
+        "The line under the figures says where a step's time goes. MFU is what the model needs, as a share of the "
+        "GPU's peak; HFU counts what checkpointing computes again. Where no peak is known there is TFLOP/s instead."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -87,6 +91,7 @@ class TrainPane(RunControlPane):
                 yield Words(id="plan")
                 yield LossChart()
                 yield Facts(id="figures")
+                yield TimeBar()
                 yield Words(id="answer")
                 yield Words(id="notice")
             with Vertical(id="side"):
@@ -314,10 +319,12 @@ class TrainPane(RunControlPane):
             end=story.summary.max_steps,
             nothing="" if story.is_over else "The curve begins with the first step.",
         )
-        self.query_one("#figures", Facts).show(run_words.figures(story))
+        times = StepTimes.of(story.recent)
+        self.query_one("#figures", Facts).show(run_words.figures(story, times))
+        self.query_one(TimeBar).show(run_words.seconds_a_step(story, times), times.shares)
         about = self.query_one("#about", Facts)
         entitle(about, story.run.id)
-        about.show(run_words.about(story))
+        about.show(run_words.about(story, times))
         self._say("#answer", run_words.answer(story.done, self.asked))
         self._say("#notice", plain_content(self._notice(story)))
         host = story.step.get("host") or {}

@@ -48,6 +48,13 @@ def test_the_json_tells_what_the_journal_and_the_evaluation_tell(reported):
     assert told["times"]["seconds_in_steps"] == pytest.approx(sum(event["seconds"] for event in steps))
     tokens = told["times"]["tokens_per_second"] * told["times"]["seconds_in_steps"]
     assert tokens == pytest.approx(steps[-1]["tokens"])
+    used = told["utilisation"]
+    assert sum(used["shares"].values()) == pytest.approx(1)
+    forward = sum(event["parts"]["forward"] for event in steps)
+    assert used["shares"]["forward"] == pytest.approx(forward / told["times"]["seconds_in_steps"], rel=0.02)
+    done = sum(event["flops"] * event["seconds"] for event in steps)
+    assert used["flops"] == pytest.approx(done / told["times"]["seconds_in_steps"])
+    assert (used["mfu"], used["peak_flops"]) == (None, None)
     assert told["memory"]["host_peak"] == max(event["host"]["peak"] for event in steps)
     assert told["memory"]["measured_allocated"] is None  # there is no GPU
     assert told["recipe"]["adapter"]["r"] == 8
@@ -63,6 +70,8 @@ def test_the_markdown_is_fit_to_be_handed_on(reported, home):
         assert f"\n## {head}\n" in text
     assert "![Loss over steps](report.svg)" in text
     assert "is better than the base\\: held-out perplexity" in text
+    assert "| of a step | data " in text
+    assert "no peak is known of a processor" in text
     assert f"{found.judged[0].figures.perplexity.value:.4g}" in text
     assert "\n  r: 8\n" in text
     assert text.count("<tr><td colspan") == 7 + 4  # seven records, four fixed prompts
@@ -233,6 +242,7 @@ def _told(**more):
         "changed_in_mid_run": [], "reported_with": {}, "evaluation": None,
         "figures": {"state": "finished", "steps": 1, "tokens": 2, "loss": 1.0, "evaluations": []},
         "times": {"started": None, "seconds": None, "seconds_in_steps": None, "tokens_per_second": None},
+        "utilisation": None,
         "memory": dict.fromkeys(
             ("predicted_allocated", "predicted_terms", "measured_allocated", "measured_reserved", "error", "suspect",
              "host_peak")

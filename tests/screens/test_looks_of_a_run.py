@@ -47,6 +47,8 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
         compute_dtype="bfloat16",
         trainable_parameters=4_884_480,
         predicted={"allocated_bytes": int(23.7 * GIB)} if gpu else None,
+        peak_flops=989.4e12 if gpu else None,
+        no_peak="" if gpu else "no peak is known of a processor",
     )
     engine.phase("tokenising", 1.0, counts={"train": 313, "eval": 34})
     engine.phase("training", 0.0, max_steps=of)
@@ -54,7 +56,11 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
     for step in range(1, steps + 1):
         loss = 0.45 + 2.4 * math.exp(-step / 40) + 0.09 * math.sin(step * 12.9898)
         vram = {"allocated": 20 * GIB, "reserved": 25 * GIB, "peak": 24 * GIB} if gpu else None
-        engine.step(step, loss, token_accuracy=0.41, vram=vram)
+        parts = {"data": 0.005, "forward": 0.155, "backward": 0.3, "optimizer": 0.03, "other": 0.01}
+        speed = (
+            {"flops": 405_600_000_000_000, "mfu": 0.41, "hfu": 0.55} if gpu else {"flops": 41_000_000_000, "mfu": None}
+        )
+        engine.step(step, loss, token_accuracy=0.41, vram=vram, parts=parts, padding=0.034, **speed)
         if step % 50 == 0:
             engine.evaluate(step, loss + 0.1, math.exp(loss + 0.1))
 

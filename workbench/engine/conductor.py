@@ -64,6 +64,7 @@ class Conductor(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Here and not at a step's end, where its own event is still to come.
         started = time.monotonic()
+        self.trainer.clock.enters("away")
         self._max_steps = state.max_steps
         with unmoved_randomness():
             self._planned(state.global_step)
@@ -71,6 +72,7 @@ class Conductor(TrainerCallback):
             while not self.leaving and (command := self._controls.take()):
                 self._obey(command, state.global_step)
         self._duties.away(time.monotonic() - started)
+        self.trainer.clock.enters("other")
         self._leave_if_asked()
         self.trainer.step_begins()
 
@@ -78,6 +80,7 @@ class Conductor(TrainerCallback):
         self._leave_if_asked()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.clock.enters("other")
         self.trainer.step_ends()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -9,20 +9,27 @@ import psutil
 from transformers import TrainerCallback
 
 from workbench.engine.protocol import Progress
-from workbench.runs.hints import LossWatch
+from workbench.engine.step_clock import StepClock
+from workbench.runs.hints import Hint, LossWatch
 from workbench.runs.journal import JournalWriter
+from workbench.runs.time_hints import TimeWatch
 
 # Steps that the speed and the remaining time are averaged over.
 _WINDOW = 20
 
 
 class JournalCallback(TrainerCallback):
-    """Writes ``step`` events, how far the run is, and what its loss hints at."""
+    """Writes ``step`` events, how far the run is, and what its loss and its time hint at."""
 
     def __init__(
-        self, journal: JournalWriter, progress: Callable[[Progress], None], tokens_seen: Callable[[], int]
+        self,
+        journal: JournalWriter,
+        progress: Callable[[Progress], None],
+        tokens_seen: Callable[[], int],
+        clock: StepClock,
     ) -> None:
         self._journal = journal
+        self._step_clock = clock
         self._tokens_seen = tokens_seen
         self._progress = progress
         self._away = 0.0
@@ -30,6 +37,7 @@ class JournalCallback(TrainerCallback):
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
         self._last = 0.0
         self._watch = LossWatch()
+        self._time_watch = TimeWatch()
         self._peak_rss = 0
 
     def away(self, seconds: float) -> None:
@@ -43,6 +51,7 @@ class JournalCallback(TrainerCallback):
         fraction = state.global_step / max(state.max_steps, 1)
         self._journal.write("phase", phase="training", fraction=fraction, detail="", max_steps=state.max_steps)
         _reset_peak()
+        self._step_clock.begins()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress(
@@ -63,6 +72,8 @@ class JournalCallback(TrainerCallback):
         first, first_step, first_tokens = self._recent[0]
         elapsed = max(now - first, 1e-9)
         steps = max(state.global_step - first_step, 1)
+        seconds = now - self._last
+        spent = self._step_clock.read(seconds)
         self._journal.write(
             "step",
             step=state.global_step,
@@ -74,14 +85,19 @@ class JournalCallback(TrainerCallback):
             token_accuracy=logs.get("mean_token_accuracy"),
             tokens=tokens,
             tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
-            seconds=round(now - self._last, 4),
+            seconds=round(seconds, 4),
+            **spent,
             vram=_vram(),
             host=self._host(),
             eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
         )
         self._last = now
-        if hint := self._watch.see(loss, float(logs.get("learning_rate") or 0.0)):
-            self._journal.write("hint", step=state.global_step, kind=hint.kind, message=f"{hint.message} {hint.cure}")
+        self._tell(self._watch.see(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
+        self._tell(self._time_watch.see(spent["parts"], spent.get("padding", 0.0)), state.global_step)
+
+    def _tell(self, hint: Hint | None, step: int) -> None:
+        if hint is not None:
+            self._journal.write("hint", step=step, kind=hint.kind, message=f"{hint.message} {hint.cure}")
 
     def _clock(self) -> float:
         """Seconds, evaluations left out."""

@@ -24,6 +24,7 @@ from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
 from workbench.engine.sharding import is_sharded
 from workbench.engine.shared_evaluation import shared_held_out_loss
+from workbench.engine.step_clock import clock_for
 from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
 from workbench.paths import Home
@@ -76,7 +77,8 @@ class Session:
             training.eval_steps,
         )
         self._padded_because = self._why_padded()
-        self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen)
+        self._clock = clock_for(context.recipe, base)
+        self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock)
         self.trainer = self._trainer()
         self.conductor.trainer = self.trainer
         if history.max_steps:
@@ -100,6 +102,7 @@ class Session:
             train_dataset=self._data.train,
             processing_class=base.tokenizer,
             callbacks=[self.conductor, self._told],
+            clock=self._clock,
             ranks=self._context.ranks,
             template=self._data.template,
             patiently=self._patiently,
@@ -139,6 +142,8 @@ class Session:
             padded_because=self._padded_because or None,
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
             predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
+            peak_flops=self._clock.peak.flops,
+            no_peak=self._clock.peak.why,
         )
 
     # -- training -------------------------------------------------------------------------------------------------

@@ -23,11 +23,12 @@ from workbench.engine.memory import is_out_of_memory
 from workbench.engine.padding_free import TrainedRowsCollator, mark_trained
 from workbench.engine.ranks import Ranks
 from workbench.engine.saving import load_adapter
+from workbench.engine.timed_trainer import TimedTrainer
 from workbench.errors import WorkbenchError
 from workbench.runs.checkpoints import Checkpoint, write_checkpoint
 
 
-class WorkbenchTrainer(SFTTrainer):
+class WorkbenchTrainer(TimedTrainer):
     """Trains one run; see :class:`~workbench.engine.training.Training` for its whole.
 
     Args:

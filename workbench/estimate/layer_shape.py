@@ -49,6 +49,7 @@ class ModelShape:
         heads: 0 for a model without attention.
         holds_scores: whether attention scores are held in full, length × length a head.
         layers: its kinds of layer.
+        path: of the list of its layers.
     """
 
     hidden: int
@@ -56,6 +57,7 @@ class ModelShape:
     heads: int
     holds_scores: bool
     layers: tuple[LayerShape, ...]
+    path: str
 
     @property
     def depth(self) -> int:
@@ -80,6 +82,7 @@ def model_shape(skeleton: Skeleton) -> ModelShape:
         heads=int(facts.get("heads") or 0),
         holds_scores=skeleton.model_type in _WITHOUT_FLASH,
         layers=layers,
+        path=path,
     )
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from workbench.paths import Home
 from workbench.runs.calibration import Comparison
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import Event, JournalReader
+from workbench.runs.step_times import StepTimes
 
 PICTURE = "report.svg"
 
@@ -33,13 +34,16 @@ _BLOCK = 1 << 20
 class Curves:
     """Loss over steps; a step that was trained again counts as it was the last time.
 
-    ``seconds`` are those of each point of the curve, ``host_peak`` the most memory that the process had.
+    ``seconds`` are those of each point of the curve, ``host_peak`` the most memory that the process had, ``times`` are
+    of all steps that were made; ``device_peak`` is what the device could do, or why that is not known.
     """
 
     train: dict[int, float] = field(default_factory=dict)
     held_out: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     host_peak: int | None = None
+    times: StepTimes = field(default_factory=StepTimes)
+    device_peak: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,25 +96,27 @@ def read_curves(run: RunFolder) -> Curves:
     curves = Curves()
     for event in _events(run.journal):
         step = event.get("step")
+        if "no_peak" in event:
+            curves.device_peak = {name: event.get(name) for name in ("peak_flops", "no_peak")}
         if not isinstance(step, int):
             continue
         match event["event"]:
             case "step":
                 _put(curves.train, step, event.get("loss"))
                 _put(curves.seconds, step, event.get("seconds"))
+                curves.times.add(event)
                 peak = (event.get("host") or {}).get("peak")
                 curves.host_peak = max(curves.host_peak or 0, peak) if isinstance(peak, int) else curves.host_peak
             case "eval":
                 _put(curves.held_out, step, event.get("loss"))
-    return Curves(
-        dict(sorted(curves.train.items())), dict(sorted(curves.held_out.items())), curves.seconds, curves.host_peak
-    )
+    return replace(curves, train=dict(sorted(curves.train.items())), held_out=dict(sorted(curves.held_out.items())))
 
 
 def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> dict[str, Any]:
     """All that the report tells, as plain data."""
     summary = facts.summary
     seconds = sum(curves.seconds.values())
+    utilisation = curves.times.as_json()
     return {
         **facts.as_json(),
         "reported_with": {"loraworkbench": __version__},
@@ -122,6 +128,7 @@ def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | Non
             "seconds_in_steps": seconds or None,
             "tokens_per_second": summary.tokens / seconds if seconds and summary.tokens else None,
         },
+        "utilisation": {**utilisation, **curves.device_peak} if utilisation else None,
         "memory": _memory(facts, curves),
         "curve": {
             "training": [list(point) for point in curves.train.items()],

@@ -101,8 +101,26 @@ def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
         ("took", _duration(times["seconds"])),
         ("in training steps", _duration(times["seconds_in_steps"])),
         ("tokens a second", Own(f"{speed:,.0f}") if speed else None),
+        *_utilisation_rows(told["utilisation"] or {}),
         ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_memory(hardware.get('ram_bytes'))}"),
         ("seed", told["seed"]),
+    ]
+
+
+def _utilisation_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Where the time of the steps went; nothing of a run whose journal does not tell it."""
+    shares, flops, peak = found.get("shares") or {}, found.get("flops"), found.get("peak_flops")
+    of_peak = f"{_share(found.get('mfu'))} of the GPU's peak of {peak / 1e12:,.0f} (MFU)" if peak else ""
+    hfu = found.get("hfu")
+    again = f", {_share(hfu)} with what checkpointing computes again (HFU)" if peak and hfu is not None else ""
+    padding = found.get("padding")
+    return [
+        ("of a step", Own(", ".join(f"{text(part)} {_share(share)}" for part, share in shares.items()))),
+        (
+            "model FLOPs, TFLOP/s",
+            Own(f"{flops / 1e12:,.3g}, {of_peak or text(found.get('no_peak'))}{again}") if flops else None,
+        ),
+        ("padding", _share(padding) if padding is not None else None),
     ]
 
 

@@ -25,9 +25,9 @@ _USUAL_LEARNING_RATE = 2e-4
 
 @dataclass(frozen=True)
 class Hint:
-    """What may be wrong with a run that goes on, and what to try. ``kind`` is ``diverging`` or ``flat``."""
+    """What may be wrong with a run that goes on, and what to try."""
 
-    kind: Literal["diverging", "flat"]
+    kind: Literal["diverging", "flat", "data", "padding"]
     message: str
     cure: str
 
