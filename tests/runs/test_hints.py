@@ -85,7 +85,7 @@ def test_too_few_losses_say_nothing() -> None:
     assert hint_on([1.0] * EARLY, [9.0] * (RECENT - 1), 1e-4, FAIR) is None
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(min_value=0.2, max_value=20), min_size=EARLY + RECENT + FAIR, max_size=300))
 def test_never_more_than_one_of_a_kind(losses: list[float]) -> None:
     kinds = [hint.kind for _, hint in hints(losses)]
