@@ -68,7 +68,10 @@ def test_the_parts_of_a_step_are_all_of_it(home, recipe, uneven):
 
 
 @pytest.mark.parametrize("logging", [1, 4])
-def test_padding_and_flops_are_those_of_what_the_model_was_given(home, recipe, uneven, tiny_llama, logging):
+def test_padding_and_flops_are_those_of_what_the_model_was_given(
+    home, recipe, uneven, tiny_llama, logging, monkeypatch
+):
+    monkeypatch.setattr("workbench.engine.session.why_padded", lambda base: "this test wants padding")
     _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
     base = ended(first).base
     seen = watched_batches(base)
@@ -97,9 +100,10 @@ def test_padding_and_flops_are_those_of_what_the_model_was_given(home, recipe, u
     assert max(step["padding"] for step in steps) > 0.3
 
 
-def test_packed_rows_have_no_padding(home, recipe, uneven):
-    packed = {"data.packing": True, "data.max_length": 64, "training.per_device_train_batch_size": 2}
-    run, thread = begin(home, edit(recipe, {**packed, "data.source": str(uneven)}))
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "flat"])
+def test_rows_that_are_full_have_no_padding(home, recipe, uneven, packing):
+    changes = {"data.packing": packing, "data.max_length": 64, "training.per_device_train_batch_size": 2}
+    run, thread = begin(home, edit(recipe, {**changes, "data.source": str(uneven)}))
     ended(thread)
     assert {step["padding"] for step in events_of(run, "step")} == {0}
     assert all(step["flops"] > 0 for step in events_of(run, "step"))

@@ -42,7 +42,7 @@ def test_what_begins_late_is_told_too() -> None:
     ((number, hint),) = hints([*[(0.0, 0.0)] * 60, *[(0.0, 0.8)] * 60])
     assert hint.kind == "padding"
     assert 60 < number < 60 + WINDOW
-    assert "data.packing" in hint.cure
+    assert "gradient_accumulation_steps" in hint.cure
 
 
 def step(seconds: float, **more: Any) -> dict[str, Any]:

@@ -62,9 +62,11 @@ class TimeWatch:
             found.append(
                 Hint(
                     "padding",
-                    f"{padding:.0%} of what is computed is padding: records of a batch are of very different lengths.",
-                    "Set data.packing, which fills each row with several records, or take a smaller "
-                    "per_device_train_batch_size and more gradient_accumulation_steps.",
+                    f"{padding:.0%} of what is computed is padding, which this base needs here: records of a batch are "
+                    "of very different lengths.",
+                    "Take a smaller per_device_train_batch_size and more gradient_accumulation_steps, so that fewer "
+                    "records are filled up to the longest of them. Where a few are much longer than the rest, lower "
+                    "data.max_length.",
                 )
             )
         return found
