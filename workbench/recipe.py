@@ -190,7 +190,9 @@ class DataSection(Section):
         ge=8,
         le=10_000_000,
     )
-    packing: bool = knob(False, "Fill each sequence with several records: no padding, more tokens a second.")
+    packing: bool = knob(
+        False, "Fill each sequence with several records: steps of even size. The micro-batch then counts sequences."
+    )
     completion_only: bool = knob(True, "Loss on the reply only, not on the prompt.")
 
 

@@ -29,7 +29,7 @@ def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
     lost = f"{facts.skipped:,} unusable, {facts.lost_reply:,} without reply"
     spread = f"half up to {lengths.p50:,}, 99 % up to {lengths.p99:,}, all {lengths.max:,}"
     repeated = f"{facts.duplicates:,} {dot} {facts.overlap:,} held out too {dot} {facts.near_empty:,} near-empty"
-    waste = f"{facts.padding_waste:.0%} {dot} {facts.packed_waste:.0%} packed into {facts.packed_sequences:,}"
+    waste = f"{facts.padding_waste:.0%} if padded {dot} {facts.packed_waste:.0%} packed into {facts.packed_sequences:,}"
     steps = f"{facts.steps_per_epoch(training, packing):,} an epoch, {facts.steps(training, packing):,} in all"
     lines = [
         ("records", f"{facts.records:,} {dot} {facts.eval_records:,} held out", ""),

@@ -132,9 +132,12 @@ class Collector:
 
 def _padding(tokenizer: Any) -> str:
     """The collator masks padding by its place, not by its id, so an end of sequence stays trained."""
+    flat = "laid end to end, or where the model cannot take that,"
     if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
-        return f"padded with {tokenizer.pad_token}, masked"
-    return f"padded with the end of sequence {tokenizer.eos_token}, masked by place: a reply's own end is trained"
+        return f"{flat} padded with {tokenizer.pad_token}, masked"
+    return (
+        f"{flat} padded with the end of sequence {tokenizer.eos_token}, masked by place: a reply's own end is trained"
+    )
 
 
 def _reason(problem: str) -> str:

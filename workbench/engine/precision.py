@@ -1,5 +1,7 @@
 """Which number types a run computes and keeps its adapter in, and why."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +31,23 @@ def choose_precision(quantization: QuantizationSection) -> Precision:
         return Precision(chosen, _adapter_type(chosen), "set in the recipe")
     compute, reason = _fastest_here()
     return Precision(compute, _adapter_type(compute), reason)
+
+
+@contextmanager
+def tensor_float() -> Iterator[None]:
+    """Within, a GPU that has TF32 units multiplies float32 in them: 10 bits of fraction, several times as fast.
+
+    For training only; replies and figures in float32 are to be float32.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _adapter_type(compute: ComputeType) -> ComputeType:

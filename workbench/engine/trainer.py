@@ -21,6 +21,7 @@ from workbench.engine.hardware import free_cached_memory
 from workbench.engine.loss_head import head_without_entropy
 from workbench.engine.memory import is_out_of_memory
 from workbench.engine.padding_free import TrainedRowsCollator, mark_trained
+from workbench.engine.precision import tensor_float
 from workbench.engine.ranks import Ranks
 from workbench.engine.saving import load_adapter
 from workbench.engine.timed_trainer import TimedTrainer
@@ -290,7 +291,8 @@ class WorkbenchTrainer(TimedTrainer):
         steps = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
-            return sum(super(WorkbenchTrainer, self).training_step(model, part, items) for part in parts)
+            with tensor_float():
+                return sum(super(WorkbenchTrainer, self).training_step(model, part, items) for part in parts)
         finally:
             self.current_gradient_accumulation_steps = steps
 

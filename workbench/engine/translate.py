@@ -42,7 +42,7 @@ def sft_config(recipe: Recipe, precision: Precision, output: Path) -> Any:
     import torch
     from trl import SFTConfig
 
-    training = recipe.training
+    training, on_gpu = recipe.training, torch.cuda.is_available()
     config = SFTConfig(
         output_dir=str(output),
         num_train_epochs=training.num_train_epochs,
@@ -69,10 +69,12 @@ def sft_config(recipe: Recipe, precision: Precision, output: Path) -> Any:
         data_seed=training.seed,
         bf16=False,
         fp16=precision.compute == "float16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
         max_length=recipe.data.max_length,
         packing=recipe.data.packing,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        # The next batch is on its way to the GPU while this one is computed.
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
