@@ -22,7 +22,7 @@ from screens.watch import Watch
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.header import HeaderBar
 from screens.widgets.pane import Pane
-from screens.widgets.run_bar import RunBar
+from screens.widgets.run_bar import RunBar, waiting_words
 from screens.widgets.tab_strip import TabStrip
 from workbench.errors import WorkbenchError
 
@@ -188,7 +188,7 @@ class WorkbenchApp(App[None]):
         if status is not None and status.run is not None:
             from screens.dialogs import quit_dialog
 
-            self.push_screen(quit_dialog(status.run), self._quit_answered)
+            self.push_screen(quit_dialog(status.run, status.queued), self._quit_answered)
         else:
             if status is not None and status.state == "idle":
                 # It holds the model's memory and, on a GPU, a context; the next terminal starts another one.
@@ -401,7 +401,7 @@ class WorkbenchApp(App[None]):
             self._run_bar.remove_class("-live")
         else:
             self._run_bar.add_class("-live")
-            self._run_bar.show(summary, status.progress)
+            self._run_bar.show(summary, status.progress, waiting_words(status.queued, status.queue_held))
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -409,6 +409,12 @@ class WorkbenchApp(App[None]):
         """Post to the pane in front; a hidden one reads the session when it is shown."""
         if self.pane_in_front is not None:
             self.pane_in_front.post_message(message)
+
+    def action_queue(self) -> None:
+        """The runs that are lined up."""
+        from screens.queue import QueueScreen
+
+        self.push_screen(QueueScreen(self))
 
     def toggle_theme(self) -> None:
         """Swap the light and the dark look, and keep it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from screens.lining_up import sweep_in_hand
 from screens.presets import choose_preset, save_as_preset
 from screens.widgets.plain import plain
 
@@ -63,6 +64,10 @@ class WorkbenchCommands(Provider):
                     yield Command(f"{pane.NAME}: {binding.description}", run, tooltip or f"key {binding.key}")
         for number, tab in enumerate(app.tabs, 1):
             yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), f"key {number}")
+        yield Command("Queue", app.action_queue, "Runs that wait for the engine: line up, sort, hold")
+        yield Command(
+            "Sweep", partial(_attempt, app, sweep_in_hand), "Line the recipe in hand up at several values of a knob"
+        )
         yield Command(
             "Presets",
             partial(_attempt, app, choose_preset),

@@ -183,11 +183,12 @@ class ErrorDialog(Dialog[None]):
 LEAVE, STOP, STAY = "leave", "stop", "stay"
 
 
-def quit_dialog(run: str) -> ChoiceDialog:
+def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
     """Quitting while a run is live: nothing is lost unless asked for."""
+    after = f" So does the queue: {queued} more." if queued else ""
     return ChoiceDialog(
         f"{run} is still training",
-        "It goes on without this terminal: start loraworkbench again to watch it.",
+        f"It goes on without this terminal: start loraworkbench again to watch it.{after}",
         (
             Choice("l", "Leave it running", LEAVE),
             Choice("s", "Stop and save", STOP),

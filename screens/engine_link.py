@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.launch import Launch
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
+    from workbench.queue import Line, QueueRequest
     from workbench.recipe import ModelSection, Recipe
 
 Piece = TypeVar("Piece")
@@ -63,6 +64,11 @@ class HomeEngine:
 
     async def resume(self, run: str) -> tuple[str, int]:
         return await (await self._ready()).resume(run)
+
+    async def line_up(self, request: QueueRequest) -> Line:
+        door = await asyncio.to_thread(import_module, "workbench.engine.queue_door")
+        line: Line = await door.line_up(self.home, request)
+        return line
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
         await (await self._ready()).control(action, value, release=release)

@@ -1,25 +1,35 @@
-"""Before a run starts: whether it fits the memory that is free, and what to do where it does not."""
+"""Before a run starts: whether it fits the memory that is free and keeps its replies, and what to do where not."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from screens.dialogs import Choice, ChoiceDialog
 from screens.widgets.figures import gib
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from screens.app import WorkbenchApp
+    from workbench.data.facts import DataFacts
     from workbench.preflight import Verdict
     from workbench.recipe import Recipe
 
 _START, _BACK = "start", "back"
 _SHOWN = 4
 
+# A run is not kept waiting longer for a look at its data.
+_SECONDS_FOR_A_SAMPLE = 3.0
 
-async def asked_for(app: WorkbenchApp, recipe: Recipe) -> Recipe | None:
+
+async def asked_for(app: WorkbenchApp, recipe: Recipe, verb: str = "start") -> Recipe | None:
     """The recipe to start: as it is, or with a change that makes it fit, which the recipe in hand takes too.
 
     Where the prediction does not fit, the user is asked. To be awaited in a worker.
+
+    Args:
+        verb: what is about to be done with it.
 
     Returns:
         None where nothing is to be started.
@@ -31,7 +41,7 @@ async def asked_for(app: WorkbenchApp, recipe: Recipe) -> Recipe | None:
     verdict = room and await foresee(session.engine, recipe, room, session.traces, session.skeleton)
     if not verdict or verdict.may_start:
         return recipe
-    answer = await app.push_screen_wait(_question(verdict))
+    answer = await app.push_screen_wait(_question(verdict, verb))
     if answer == _START:
         return recipe
     if answer in (None, _BACK):
@@ -40,13 +50,35 @@ async def asked_for(app: WorkbenchApp, recipe: Recipe) -> Recipe | None:
     return None if problems else session.recipe
 
 
-def _question(verdict: Verdict) -> ChoiceDialog:
+async def may_lose_replies(app: WorkbenchApp, recipe: Recipe, verb: str = "start") -> bool:
+    """Whether to start: asked where many records lose their reply to the cut, as far as is known or soon told."""
+    facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
+    if facts is None or not facts.loses_many_replies:
+        return True
+    start, back = Choice("s", f"{verb.capitalize()} all the same", _START), Choice("b", "Back", _BACK)
+    question = ChoiceDialog("Many replies are cut off", facts.lost_replies, (back, start))
+    return await app.push_screen_wait(question) == _START
+
+
+async def _sampled(app: WorkbenchApp, recipe: Recipe) -> DataFacts | None:
+    """The facts of a sample, if the engine gives them at once; a run says itself what is wrong with its data."""
+    from workbench.data.facts import DataFacts
+
+    with suppress(WorkbenchError, TimeoutError):
+        async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(app.session.engine.facts(recipe)) as answers:
+            async for answer in answers:
+                if isinstance(answer, DataFacts):
+                    return answer
+    return None
+
+
+def _question(verdict: Verdict, verb: str) -> ChoiceDialog:
     changes = [
-        Choice(str(index + 1), f"{cure.label} ({gib(cure.peak_bytes)}, costs {cure.cost}), and start", str(index))
+        Choice(str(index + 1), f"{cure.label} ({gib(cure.peak_bytes)}, costs {cure.cost}), and {verb}", str(index))
         for index, cure in enumerate(verdict.suggestions[:_SHOWN])
     ]
     text = verdict.sentence + (
         " Each of these changes makes it fit, the cheapest first." if changes else " No single change makes it fit."
     )
-    others = (Choice("b", "Back", _BACK), Choice("s", "Start all the same", _START))
+    others = (Choice("b", "Back", _BACK), Choice("s", f"{verb.capitalize()} all the same", _START))
     return ChoiceDialog("It does not fit", text, (*changes, *others), stacked=True)

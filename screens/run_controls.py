@@ -175,9 +175,10 @@ class RunControlPane(QuietPane):
         """End the run and keep its adapter."""
         self._choose(
             "Stop and save?",
-            "The run ends within one micro-step. Its adapter can be chatted with, and g lets the run go on later.",
-            (Choice("s", "Stop and save", "save"), Choice("k", "Keep training", "back")),
-            lambda _: self.session.engine.stop(save=True),
+            "The run ends within one micro-step. Its adapter can be chatted with, and g lets the run go on later."
+            + self._next_starts,
+            (Choice("s", "Stop and save", "save"), *self._hold, Choice("k", "Keep training", "back")),
+            lambda answer: self._stop(save=True, hold=answer == "hold"),
         )
 
     def action_discard(self) -> None:
@@ -185,10 +186,30 @@ class RunControlPane(QuietPane):
         self._choose(
             "Stop and discard?",
             "The run ends within one micro-step; neither adapter nor checkpoint is kept. Its curve and its log stay in "
-            "Runs.",
-            (Choice("d", "Discard", "discard"), Choice("k", "Keep training", "back")),
-            lambda _: self.session.engine.stop(save=False),
+            "Runs." + self._next_starts,
+            (Choice("d", "Discard", "discard"), *self._hold, Choice("k", "Keep training", "back")),
+            lambda answer: self._stop(save=False, hold=answer == "hold"),
         )
+
+    @property
+    def _next_is_due(self) -> bool:
+        status = self.session.status
+        return status is not None and bool(status.queued) and not status.queue_held
+
+    @property
+    def _next_starts(self) -> str:
+        return " The next run of the queue starts then." if self._next_is_due else ""
+
+    @property
+    def _hold(self) -> tuple[Choice, ...]:
+        return (Choice("h", "Hold the queue too", "hold"),) if self._next_is_due else ()
+
+    async def _stop(self, *, save: bool, hold: bool) -> None:
+        if hold:
+            from workbench.queue import QueueRequest
+
+            await self.session.engine.line_up(QueueRequest(action="hold"))
+        await self.session.engine.stop(save=save)
 
     def action_kill(self) -> None:
         """End the engine at once."""

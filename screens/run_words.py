@@ -12,6 +12,7 @@ from screens.widgets.figures import clock, short
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.header import method_word, short_name, targets_word
 from screens.widgets.plain import plain
+from screens.widgets.run_bar import waiting_words
 from screens.widgets.scale import short_number
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ def _invitation(interrupted: RunSummary) -> tuple[tuple[str, str], ...]:
         ("Press g", "bold $accent"),
         (" to let it go on from its last checkpoint.\n\n", ""),
     )
+
+
+def in_queue(count: int, held: str) -> str:
+    """What waits while nothing is training; empty where nothing does."""
+    if not count:
+        return ""
+    return f"{waiting_words(count, '')} in the queue{', which is held' if held else ''}: q shows it."
 
 
 def outcome(story: Story) -> str:

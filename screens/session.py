@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workbench.launch import Launch
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
+    from workbench.queue import Line, QueueRequest
     from workbench.recipe import ModelSection, Recipe
     from workbench.runs.folder import RunSummary
 
@@ -46,6 +47,9 @@ class Engine(Protocol):
     async def train(self, recipe: Recipe, launch: Launch | None = None) -> str: ...
 
     async def resume(self, run: str) -> tuple[str, int]: ...
+
+    async def line_up(self, request: QueueRequest) -> Line:
+        """Change the queue; what is to start runs starts the engine too."""
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None: ...
 

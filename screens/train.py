@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 
-from screens import room, run_words
-from screens.dialogs import Choice, ChoiceDialog
+from screens import lining_up, room, run_words
 from screens.messages import JournalGrew, RecipeChanged, SampleTaken, StatusChanged
 from screens.replies import RepliesScreen
 from screens.run_controls import CONTROLS, RunControlPane
@@ -29,29 +29,24 @@ from screens.widgets.plain import plain_content
 from screens.widgets.problem import Problem
 from screens.widgets.quiet import Words, entitle
 from screens.widgets.time_bar import TimeBar
-from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
 from workbench.launch import Launch
+from workbench.queue import Line, Queue
 from workbench.runs.folder import RunFolder, RunSummary, all_runs, summarise
 from workbench.runs.step_times import StepTimes
 
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-    from textual.content import Content
 
     from workbench.engine.protocol import EngineStatus
     from workbench.paths import Home
-    from workbench.recipe import Recipe
 
 
 _SECONDS_BETWEEN_READS = 0.5
 
 # A longer reason why the run stands still has the line of notices.
 _SHORT = 50
-
-# A run is not kept waiting longer for a look at its data.
-_SECONDS_FOR_A_SAMPLE = 3.0
 
 
 class TrainPane(RunControlPane):
@@ -70,7 +65,9 @@ class TrainPane(RunControlPane):
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Start", id="train.start", tooltip="Fine-tune with the recipe in hand"),
+        Binding("enter", "line_up", "Next", id="train.line_up", tooltip="Let the recipe in hand run after this one"),
         *CONTROLS,
+        Binding("q", "queue", "Queue", id="train.queue", tooltip="What waits: line up, sort, hold"),
         Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Which GPUs the next run is to use"),
         Binding("l", "log", "Log", id="train.log", tooltip="Show or hide what the libraries print"),
         Binding("v", "replies", "Replies", id="train.replies", tooltip="How the sampled replies change"),
@@ -81,6 +78,7 @@ class TrainPane(RunControlPane):
         super().__init__(**names)
         self._asking = False
         self._interrupted: RunSummary | None = None
+        self._queued = (0, "")
         # None: the engine's own process trains, on the first GPU.
         self._launch: Launch | None = None
 
@@ -156,8 +154,8 @@ class TrainPane(RunControlPane):
             self.run_worker(self._catch_up(self._story))
 
     async def _look_for_interrupted(self) -> None:
-        """The newest run of this home, where it broke off: the first thing to offer."""
-        self._interrupted = await asyncio.to_thread(_newest_if_interrupted, self.session.home)
+        """The newest run of this home, where it broke off: the first thing to offer. And what waits."""
+        self._interrupted, self._queued = await asyncio.to_thread(_left_behind, self.session.home)
         self.draw()
 
     def _is_live(self, story: Story) -> bool:
@@ -178,6 +176,8 @@ class TrainPane(RunControlPane):
         match action:
             case "start":
                 return not self.session.is_live and (None if busy or self._asking else True)
+            case "line_up":
+                return self.session.is_live and (None if self._asking else True)
             case "go_on" if not self.session.is_live:
                 return self._to_resume is not None and (None if busy or self._asking else True)
             case "gpus":
@@ -200,7 +200,7 @@ class TrainPane(RunControlPane):
         try:
             await self.workbench.start_engine()
             recipe = await room.asked_for(self.workbench, self.session.recipe)
-            if recipe is None or not await self._may_lose_replies(recipe):
+            if recipe is None or not await room.may_lose_replies(self.workbench, recipe):
                 return
             run = await self.session.engine.train(recipe, self._launch)
         except WorkbenchError as error:
@@ -212,6 +212,14 @@ class TrainPane(RunControlPane):
             self._asking = False
             self.draw()
 
+    def action_line_up(self) -> None:
+        """Let the recipe in hand run after the live one."""
+        self.workbench.attempt(lining_up.offer(self.workbench, self._launch))
+
+    def action_queue(self) -> None:
+        """What waits."""
+        self.workbench.action_queue()
+
     def action_gpus(self) -> None:
         """Choose the GPUs of the next run."""
         chosen = self._launch.devices if self._launch else (self.session.gpus[0].index,)
@@ -222,24 +230,6 @@ class TrainPane(RunControlPane):
             is_first = devices == (self.session.gpus[0].index,)
             self._launch = None if is_first else Launch.on(devices)
             self.draw()
-
-    async def _may_lose_replies(self, recipe: Recipe) -> bool:
-        """Whether to start: asked where many records lose their reply to the cut, as far as is known or soon told."""
-        facts = self.session.facts_of(recipe) or await self._sampled(recipe)
-        if facts is None or not facts.loses_many_replies:
-            return True
-        start, back = Choice("s", "Start all the same", "start"), Choice("b", "Back", "back")
-        question = ChoiceDialog("Many replies are cut off", facts.lost_replies, (back, start))
-        return await self.app.push_screen_wait(question) == start.value
-
-    async def _sampled(self, recipe: Recipe) -> DataFacts | None:
-        """The facts of a sample, if the engine gives them at once; a run says itself what is wrong with its data."""
-        with suppress(WorkbenchError, TimeoutError):
-            async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(self.session.engine.facts(recipe)) as answers:
-                async for answer in answers:
-                    if isinstance(answer, DataFacts):
-                        return answer
-        return None
 
     async def _see_off(self, story: Story | None, after: int = -1) -> None:
         """Read a new run's journal until the app does: one that fails at once is never seen live.
@@ -311,7 +301,8 @@ class TrainPane(RunControlPane):
         self.set_class(story is None, "-empty")
         self.refresh_bindings()
         if story is None:
-            self.query_one("#plan", Words).show(run_words.plan(self.session.recipe, self._interrupted, self._launch))
+            plan = run_words.plan(self.session.recipe, self._interrupted, self._launch)
+            self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
         self.query_one(PhaseBar).show(*self._phase(story))
         self.query_one(LossChart).show(
@@ -375,7 +366,25 @@ class TrainPane(RunControlPane):
     def _notice(self, story: Story) -> str:
         """What to know most of all: why it stands still where that takes a sentence, else the newest warning."""
         why = self._why_paused(story)
-        return why if len(why) > _SHORT else story.notices[-1] if story.notices else ""
+        if len(why) > _SHORT:
+            return why
+        return self._in_queue or (story.notices[-1] if story.notices else "")
+
+    @property
+    def _in_queue(self) -> str:
+        """What waits while nothing is live; without an engine, what its file says."""
+        status = self.session.status
+        if status is None:
+            return run_words.in_queue(*self._queued)
+        return "" if status.run is not None else run_words.in_queue(status.queued, status.queue_held)
+
+
+def _left_behind(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:
+    """The newest run if it was interrupted; how many wait in the queue, and why it is held."""
+    line = Line()
+    with suppress(WorkbenchError):
+        line = Queue(home).read()
+    return _newest_if_interrupted(home), (len(line.waiting), line.held)
 
 
 def _newest_if_interrupted(home: Home) -> RunSummary | None:

@@ -129,10 +129,7 @@ async def foresee(
     Returns:
         None where the model's module tree cannot be had in time; a run says itself what is wrong with its model.
     """
-    if skeleton is None:
-        with suppress(WorkbenchError, TimeoutError):
-            async with asyncio.timeout(_TREE_SECONDS):
-                skeleton = await engine.tree(recipe.model)
+    skeleton = skeleton or await _tree(engine, recipe.model)
     if skeleton is None:
         return None
     verdict = await asyncio.to_thread(judge, skeleton, recipe, room, traced)
@@ -142,6 +139,27 @@ async def foresee(
     if facts is None or not facts.lengths.max:
         return verdict
     return await asyncio.to_thread(judge, skeleton, recipe, room, traced, facts.lengths.max)
+
+
+async def foresee_all(
+    engine: Informant, recipes: Sequence[Recipe], room: Room, traced: Tracer | None = None
+) -> list[Verdict | None]:
+    """Judge several recipes, each as :func:`foresee` does; a model's tree is asked for once."""
+    trees: dict[ModelSection, Skeleton | None] = {}
+    verdicts: list[Verdict | None] = []
+    for recipe in recipes:
+        if recipe.model not in trees:
+            trees[recipe.model] = await _tree(engine, recipe.model)
+        tree = trees[recipe.model]
+        verdicts.append(await foresee(engine, recipe, room, traced, tree) if tree else None)
+    return verdicts
+
+
+async def _tree(engine: Informant, model: ModelSection) -> Skeleton | None:
+    with suppress(WorkbenchError, TimeoutError):
+        async with asyncio.timeout(_TREE_SECONDS):
+            return await engine.tree(model)
+    return None
 
 
 async def _exact_facts(engine: Informant, recipe: Recipe) -> DataFacts | None:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -82,6 +82,12 @@ class Line(_Kept):
     def has_work(self) -> bool:
         """Whether the next run starts by itself."""
         return bool(self.waiting) and not self.held
+
+    @property
+    def steps(self) -> list[tuple[Entry, Mapping[str, Any] | None]]:
+        """Each entry that waits, with the recipe of the one before it: of the run that goes on, for the first."""
+        recipes = [self.now.recipe if self.now else None, *(entry.recipe for entry in self.waiting)]
+        return list(zip(self.waiting, recipes, strict=False))
 
     @property
     def now(self) -> Entry | None:
@@ -170,6 +176,17 @@ class Line(_Kept):
 
     def _changed(self, **changes: Any) -> Self:
         return self.model_copy(update=changes)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys at which two recipes differ, with both values; their names left out."""
+    found = {}
+    for section in dict.fromkeys((*before, *after)):
+        old, new = before.get(section) or {}, after.get(section) or {}
+        for name in dict.fromkeys((*old, *new)):
+            if old.get(name) != new.get(name) and (section, name) != ("output", "name"):
+                found[f"{section}.{name}"] = (old.get(name), new.get(name))
+    return found
 
 
 class Queue:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 _BAR_WIDTH, _NARROW_BAR_WIDTH = 16, 8
 
 
+def waiting_words(count: int, held: str) -> str:
+    """``3 wait``, for a quiet place; empty where none does."""
+    if not count:
+        return ""
+    return f"{count} wait{'s' if count == 1 else ''}{', held' if held else ''}"
+
+
 class RunBar(Widget):
     """How far the live run has come. A click opens the Train tab."""
 
@@ -31,12 +38,13 @@ class RunBar(Widget):
         # The whole line goes over the wire each time, and a fast run has another step at each look.
         self._paced = Pace(self, self._take_newest, times_a_second=1)
 
-    def show(self, summary: RunSummary, progress: Progress | None) -> None:
+    def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "") -> None:
         """Take the figures from the journal, and from the engine while it has none yet.
 
         Args:
             summary: of the live run.
             progress: what the engine is busy with.
+            waiting: what is to come after it, in words.
         """
         separator = f" {GLYPHS.separator} "
         fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
@@ -49,6 +57,8 @@ class RunBar(Widget):
             facts.append(f"ETA {clock(summary.eta_seconds)}")
         else:
             facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
+        if waiting:
+            facts.append(waiting)
         width = _BAR_WIDTH if self.app.size.width >= 100 else _NARROW_BAR_WIDTH
         self._newest = Content.assemble(
             ("run ", "$muted"),

@@ -30,6 +30,7 @@ from workbench.errors import WorkbenchError
 from workbench.launch import Launch
 from workbench.models.skeleton import Skeleton
 from workbench.paths import Home
+from workbench.queue import Line, Queue, QueueRequest
 from workbench.recipe import ModelSection, Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run
 from workbench.runs.history import read_history
@@ -122,6 +123,7 @@ class ScriptedEngine:
 
     async def status(self) -> EngineStatus:
         self._must_run()
+        line = Queue(self.home).read()
         return EngineStatus(
             pid=os.getpid(),
             version="0",
@@ -133,6 +135,8 @@ class ScriptedEngine:
             paused=self.paused,
             progress=self.progress,
             device=DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB),
+            queued=len(line.waiting),
+            queue_held=line.held,
         )
 
     async def train(self, recipe: Recipe, launch: Launch | None = None) -> str:
@@ -147,6 +151,12 @@ class ScriptedEngine:
         self._claim("training")
         self.run = find_run(self.home, run)
         return run, read_history(self.run.journal, 0).last_seq
+
+    async def line_up(self, request: QueueRequest) -> Line:
+        self.asked.append(" ".join([f"queue {request.action}", *map(str, request.ids)]))
+        self._refuse()
+        live = str(self.run.path) if self.run and self.state == "training" else ""
+        return Queue(self.home).ask(request, live)
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
         self._must_be_live()

@@ -27,10 +27,12 @@ GIB = 2**30
 STEERING = dict.fromkeys(
     (
         "Pause", "Stop", "Checkpoint", "Evaluate", "Sample", "More", "Learning rate", "Number of steps", "Discard",
-        "Kill the engine",
+        "Kill the engine", "Next", "Queue",
     ),
     True,
 )  # fmt: skip
+
+IDLE = {"Start": True, "Queue": True}
 
 
 async def train_pane(screen: Opened) -> TrainPane:
@@ -55,7 +57,7 @@ async def test_with_nothing_to_show_it_says_what_enter_would_start(tmp_path: Pat
         await screen.sees("4 × 4 = 16 records a step")
         screen.app.set_recipe({"training.per_device_train_batch_size": 2})
         await screen.until(lambda: "2 × 4 = 8 records a step" in screen.words, "the plan follows the recipe")
-        assert offered(screen) == {"Start": True}
+        assert offered(screen) == IDLE
 
 
 async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         engine.finish(step=100)
         await screen.until(lambda: "finished" in screen.words, "the end in view")
         await screen.sees("perplexity 20.1 → 2.7")
-        await screen.until(lambda: offered(screen) == {"Start": True, "Log": True}, "another one can be started")
+        await screen.until(lambda: offered(screen) == {**IDLE, "Log": True}, "another one can be started")
 
 
 async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(t
         await screen.press("enter")
         await screen.until(lambda: "20 records of 100 (20%) lose the whole reply" in screen.words, "the question")
         await screen.press("enter")
-        await screen.until(lambda: offered(screen) == {"Start": True}, "back without a run")
+        await screen.until(lambda: offered(screen) == IDLE, "back without a run")
         assert "train" not in screen.engine.asked
         await screen.press("enter")
         await screen.until(lambda: "lose the whole reply" in screen.words, "the question again")
@@ -112,11 +114,11 @@ async def test_start_is_greyed_while_the_engine_is_busy_otherwise(tmp_path: Path
     engine.state = "replying"
     async with opened(tmp_path, engine=engine) as screen:
         await train_pane(screen)
-        assert offered(screen) == {"Start": False}
+        assert offered(screen) == {"Start": False, "Queue": True}
         await screen.press("enter")
         assert engine.asked == []
         engine.state = "idle"
-        await screen.until(lambda: offered(screen) == {"Start": True}, "it is idle again")
+        await screen.until(lambda: offered(screen) == IDLE, "it is idle again")
 
 
 async def test_a_refusal_is_shown_and_the_app_lives_on(tmp_path: Path) -> None:
@@ -375,7 +377,7 @@ async def test_the_menu_has_what_the_footer_has_no_room_for(tmp_path: Path) -> N
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
         await screen.press("m")
-        for name in set(STEERING) - {"More"}:
+        for name in set(STEERING) - {"More", "Next", "Queue"}:
             await screen.sees(name)
         await screen.pilot.click("#choice-1")
         await screen.until(lambda: engine.asked == ["checkpoint"], "clicked")
@@ -540,7 +542,7 @@ async def test_a_run_that_does_not_fit_is_asked_about_and_made_to_fit_by_one_key
         await screen.sees("4.00 GiB are free on this")
         await screen.sees("1  micro-batch")
         await screen.press("b")
-        await screen.until(lambda: offered(screen) == {"Start": True}, "back without a run")
+        await screen.until(lambda: offered(screen) == IDLE, "back without a run")
         assert "train" not in engine.asked
         await screen.press("enter")
         await screen.sees("It does not fit")

@@ -25,6 +25,7 @@ from workbench.commands import (
     inspect,
     models,
     presets,
+    queue,
     runs,
     train,
 )
@@ -86,6 +87,7 @@ app.command()(export.export)
 app.command("import")(export.import_recipe)
 app.command()(calibration.calibration)
 app.command()(doctor.doctor)
+app.add_typer(queue.app, name="queue")
 app.add_typer(engine.app, name="engine")
 app.add_typer(cache.app, name="cache")
 

@@ -85,6 +85,11 @@ def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
             f"Presets: {', '.join(preset_names(home))}.",
             kind="no_recipe",
         )
+    return edited(recipe, assignments)
+
+
+def edited(recipe: Recipe, assignments: list[str] | None) -> Recipe:
+    """The recipe with ``--set`` applied."""
     return edit(recipe, dict(parse_assignment(text) for text in assignments or []))
 
 
