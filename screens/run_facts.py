@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from screens import run_words
 from screens.widgets.facts import Fact
 from screens.widgets.figures import clock, gib, short
 from screens.widgets.glyphs import GLYPHS
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 def loss(value: object) -> str:
     """A loss as the history shows it; the journal has a word for one that is no number."""
     return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
+
+
+def steps(summary: RunSummary, room: int) -> str:
+    """Steps made of those there are to be, in so many cells: a figure that was cut off would be another one."""
+    if not summary.max_steps:
+        return str(summary.step or "")
+    text = f"{summary.step}/{summary.max_steps}"
+    if len(text) <= room:
+        return text
+    return str(summary.step) if summary.step == summary.max_steps else f"{summary.step * 100 // summary.max_steps} %"
 
 
 def perplexity(summary: RunSummary) -> str:
@@ -47,7 +58,8 @@ def facts(story: Story) -> list[Fact]:
     host = story.step.get("host") or {}
     kept = story.ended.get("kept_step")
     return [
-        Fact("state", f"{summary.state}{': ' if why else ''}{why}", tone),
+        Fact("state", "" if summary.is_open else f"{summary.state}{': ' if why else ''}{why}", tone),
+        Fact("journal", run_words.reading(story) if story.is_rough else ""),
         Fact("cure", summary.cure),
         Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
         Fact("perplexity", perplexity(summary)),

@@ -124,6 +124,16 @@ def answer(done: Event | None, asked: str) -> Content:
     return Content.assemble((f"{GLYPHS.dot} ", "$success"), (f"step {done.get('step', '?')}: {plain(words)}", ""))
 
 
+def title_of_curve(story: Story) -> str:
+    """What the chart shows; and, while a long journal is read, that it is drawn from a part of it."""
+    return f"loss over steps {GLYPHS.separator} {reading(story)}" if story.is_rough else "loss over steps"
+
+
+def reading(story: Story) -> str:
+    """How far a long journal is read."""
+    return f"{'≈ ' if GLYPHS.eighths else ''}reading {story.share:.0%}"
+
+
 def _best(story: Story) -> str:
     return f"{story.best.loss:.4g} at {story.best.step}" if story.best else ""
 

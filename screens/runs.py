@@ -13,10 +13,10 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import DataTable
 
-from screens import run_facts
+from screens import run_facts, run_words
 from screens.messages import JournalGrew, RunSelected, StatusChanged
 from screens.replies import RepliesScreen
-from screens.story import Story, can_go_on, events_in_blocks
+from screens.story import Story, can_go_on
 from screens.widgets.facts import Facts
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.header import short_name
@@ -189,8 +189,20 @@ class RunsPane(QuietPane):
                 for summary in summaries:
                     self._show_row(summary)
             self._sort()
+            await self._read_the_long_ones(found.changed)
+            if not self.is_attached:
+                return
             self._show_line()
             self.refresh_bindings()
+
+    async def _read_the_long_ones(self, runs: Sequence[RunFolder]) -> None:
+        """So far there is a glance at each long journal; its line is made exact when all others are there."""
+        for run in runs:
+            if run.id in self._summaries and self._summaries[run.id].is_rough:
+                summary = await asyncio.to_thread(summarise, run)
+                if not self.is_attached:
+                    return
+                self._show_row(summary)
 
     def _forget_the_gone(self) -> None:
         table = self.query_one(RunTable)
@@ -224,10 +236,11 @@ class RunsPane(QuietPane):
 
     def _cells(self, summary: RunSummary) -> list[Text]:
         mark, colour = _LOOKS[summary.state]
+        state = Text(f"{mark} {summary.state}", style=self.app.theme_variables[colour])
         cells = [
-            Text(f"{mark} {summary.state}", style=self.app.theme_variables[colour]),
+            Text("reading", style="dim") if summary.is_open else state,
             Text(plain(summary.id), style="bold"),
-            Text(f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step or "")),
+            Text(run_facts.steps(summary, room=8)),
             Text(run_facts.loss(summary.loss)),
             Text(run_facts.perplexity(summary)),
             Text(datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""),
@@ -295,11 +308,12 @@ class RunsPane(QuietPane):
             self.query_one("#yaml", Words).show(_recipe_text(folder.recipe_file))
             self.set_class(True, "-open")
             self.first_focus().focus()
-            self.run_worker(self._read_story(self._story))
+            self.run_worker(self._read_story(self._story), group="story")
 
     def action_back(self) -> None:
         """To the history."""
         self._story = None
+        self.workers.cancel_group(self, "story")  # a long journal may still be read
         self.set_class(False, "-open")
         self.first_focus().focus()
         self.refresh_bindings()
@@ -357,11 +371,15 @@ class RunsPane(QuietPane):
     # -- one run --------------------------------------------------------------------------------------------------
 
     async def _read_story(self, story: Story) -> None:
-        await story.catch_up()
-        if story is self._story and self.is_attached:
-            self._show_story(story)
+        def show() -> None:
+            if story is self._story and self.is_attached:
+                self._show_story(story)
+
+        await story.catch_up(show)
+        show()
 
     def _show_story(self, story: Story) -> None:
+        entitle(self.query_one(LossChart), run_words.title_of_curve(story))
         self.query_one(LossChart).show(
             [Curve("train", story.train), Curve("eval", story.eval, marked=True)],
             end=story.summary.max_steps,
@@ -400,7 +418,7 @@ def _batches(runs: Sequence[RunFolder]) -> Iterator[Sequence[RunFolder]]:
 
 
 def _summaries(runs: Sequence[RunFolder]) -> list[RunSummary]:
-    return [summarise(run, events_in_blocks(run.journal)) for run in runs]
+    return [summarise(run, soon=True) for run in runs]
 
 
 def _recipe_text(path: Path) -> Content:

@@ -16,7 +16,7 @@ from screens import lining_up, room, run_words
 from screens.messages import JournalGrew, RecipeChanged, SampleTaken, StatusChanged
 from screens.replies import RepliesScreen
 from screens.run_controls import CONTROLS, RunControlPane
-from screens.story import Story, events_in_blocks
+from screens.story import Story
 from screens.widgets.facts import Facts
 from screens.widgets.figures import clock
 from screens.widgets.gpu_choice import GpuChoiceDialog
@@ -163,9 +163,12 @@ class TrainPane(RunControlPane):
         return status is not None and status.run == story.run.id
 
     async def _catch_up(self, story: Story) -> None:
-        await story.catch_up()
-        if story is self._story:
-            self.draw()
+        def show() -> None:
+            if story is self._story:
+                self.draw()
+
+        await story.catch_up(show)
+        show()
 
     # -- what the user does ---------------------------------------------------------------------------------------
 
@@ -305,6 +308,7 @@ class TrainPane(RunControlPane):
             self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
         self.query_one(PhaseBar).show(*self._phase(story))
+        entitle(self.query_one(LossChart), run_words.title_of_curve(story))
         self.query_one(LossChart).show(
             [Curve("train", story.train), Curve("eval", story.eval, marked=True)],
             end=story.summary.max_steps,
@@ -342,6 +346,8 @@ class TrainPane(RunControlPane):
         if story.is_over:
             return summary.state, None, run_words.outcome(story)
         status = self.session.status
+        if story.summary.is_open and not self._is_live(story):
+            return "reading", story.share, "its journal, for whether it goes on"
         if status is not None and status.stopping:
             return "stopping", None, "the present step is finished first; K kills the engine at once"
         if why := self._why_paused(story):
@@ -389,5 +395,5 @@ def _left_behind(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:
 
 def _newest_if_interrupted(home: Home) -> RunSummary | None:
     newest = next(iter(all_runs(home)), None)
-    summary = summarise(newest, events_in_blocks(newest.journal)) if newest is not None else None
+    summary = summarise(newest) if newest is not None else None
     return summary if summary is not None and summary.state == "interrupted" else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.engine.protocol import EngineStatus
     from workbench.gpu import HardwareSampler
     from workbench.runs.folder import RunSummary
-    from workbench.runs.journal import JournalReader
+    from workbench.runs.journal import Event, JournalReader
 
 STATUS_SECONDS = 1.0
 JOURNAL_SECONDS = 0.5
@@ -39,6 +39,9 @@ class Watch:
         self._tell = tell
         self._run: str | None = None
         self._journal: JournalReader | None = None
+        self._past: asyncio.Task[None] | None = None
+        # What was read while the past of the run was not known.
+        self._news: list[Event] = []
 
     async def engine(self) -> None:
         """Ask for the engine's state each second; only what differs is passed on."""
@@ -64,10 +67,23 @@ class Watch:
                 while (events := await asyncio.to_thread(reader.read, JOURNAL_BITE)) and reader is self._journal:
                     for event in events:
                         summary.add(event)
+                    self._news += events
                     self._tell(JournalGrew(summary.id, events))
+                if not summary.is_rough:
+                    self._news.clear()
+                elif self._past is None or self._past.done():
+                    self._past = asyncio.create_task(self._add_the_past(summary, reader.path))
                 if is_over and reader is self._journal:
                     self._journal = None
             await asyncio.sleep(JOURNAL_SECONDS)
+
+    async def _add_the_past(self, rough: RunSummary, journal: Path) -> None:
+        """What was read at its end only is read as a whole, while the run goes on."""
+        whole = await asyncio.to_thread(_summarise, journal)
+        for event in self._news:  # some are in it already, which changes nothing
+            whole.add(event)
+        if self._session.summary is rough:
+            self._session.summary = whole
 
     async def hardware(self) -> None:
         """Read GPUs and host each second."""
@@ -81,13 +97,23 @@ class Watch:
 
 
 def _open(session: Session, status: EngineStatus) -> tuple[JournalReader, RunSummary]:
-    """The journal of the live run, from its start, and the summary that it is added up in."""
-    from workbench.runs.folder import RunSummary
+    """The journal of the live run and its summary: from its start, or where it is long from its end and at a glance."""
+    from workbench.runs.folder import RunFolder, RunSummary, summarise
+    from workbench.runs.glance import is_long
     from workbench.runs.journal import JournalReader
 
     run = str(status.run)
-    folder = Path(status.run_folder) if status.run_folder else session.home.runs / run
-    return JournalReader(folder / "journal.jsonl"), RunSummary(run)
+    folder = RunFolder(Path(status.run_folder) if status.run_folder else session.home.runs / run)
+    if not is_long(folder.journal):
+        return JournalReader(folder.journal), RunSummary(run)
+    reader = JournalReader.of_what_comes(folder.journal)
+    return reader, summarise(folder, soon=True)
+
+
+def _summarise(journal: Path) -> RunSummary:
+    from workbench.runs.folder import RunFolder, summarise
+
+    return summarise(RunFolder(journal.parent))
 
 
 def _make_sampler() -> HardwareSampler:

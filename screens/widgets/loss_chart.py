@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import is_
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -53,6 +54,7 @@ class LossChart(Quiet):
         super().__init__(**names)
         self._ascii = not glyphs.eighths
         self._curves: Sequence[Curve] = ()
+        self._drawn: list[Series] = []
         self._end = 0.0
         self._nothing = ""
 
@@ -67,7 +69,12 @@ class LossChart(Quiet):
         self._curves = tuple(curves)
         self._end = end
         self._nothing = nothing
-        self.changed()
+        wanted = [curve.series for curve in self._curves if curve.series]
+        if len(wanted) == len(self._drawn) and all(map(is_, wanted, self._drawn)):
+            self.changed()
+        else:
+            self._drawn = wanted
+            self.replaced()
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:
         curves = [curve for curve in self._curves if curve.series]

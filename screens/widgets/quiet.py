@@ -45,6 +45,10 @@ class Quiet(Widget):
         """What is shown no longer holds."""
         self._paced.ask()
 
+    def replaced(self) -> None:
+        """Something else is to be shown: it does not wait for its turn."""
+        self._paced.hurry()
+
     def render_line(self, y: int) -> Strip:
         if self._lines is None:
             self._lines = self._painted()
@@ -129,6 +133,14 @@ class Pace:
         if self._timer is None and self._owner.is_attached:
             wait = max(0.001, self._last + self._between - monotonic())
             self._timer = self._owner.set_timer(wait, self._run)
+
+    def hurry(self) -> None:
+        """As :meth:`ask`, without a wait: for what somebody has just asked to see."""
+        self._last = 0.0
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self.ask()
 
     def _run(self) -> None:
         self._timer = None

@@ -5,11 +5,12 @@ import os
 import resource
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.runs.journal import JournalReader, JournalWriter, read_events
+from workbench.runs.journal import JournalReader, JournalWriter, each_event, last_seq, read_events
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -106,3 +107,65 @@ def test_a_journal_has_one_writer_at_a_time(tmp_path):
         assert [event["step"] for event in read_events(path)] == [1]
     with JournalWriter(path) as journal:
         journal.write("step", step=2)
+
+
+def test_a_writer_reads_the_end_of_a_long_journal_only(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    line = b'{"seq":%d,"time":1,"event":"step","step":1,"note":"' + b"x" * 900 + b'"}\n'
+    path.write_bytes(b"".join(line % number for number in range(5000)))
+    before = _bytes_read()
+    with JournalWriter(path) as journal:
+        assert journal.write("step", step=2)["seq"] == 5000
+    assert _bytes_read() - before < path.stat().st_size / 10
+    assert last_seq(path) == 5000
+
+
+def _bytes_read():
+    """Bytes that this process has read so far."""
+    told = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in told if line.startswith("rchar"))
+
+
+@pytest.mark.parametrize("after", [b"", b"torn", b"\n" * 100_000, b"damaged\n" * 30_000 + b"torn", b"x" * 300_000])
+def test_numbers_go_on_whatever_stands_at_the_end(tmp_path, after):
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        for step in range(1000):
+            journal.write("step", step=step, note="y" * (200_000 if step == 998 else 100))
+    with path.open("ab") as file:
+        file.write(after)
+    assert last_seq(path) == 999
+    come = JournalReader.of_what_comes(path)
+    with JournalWriter(path) as journal:
+        assert journal.is_continued
+        assert journal.write("step", step=1000)["seq"] == 1000
+    assert [event["seq"] for event in read_events(path)] == list(range(1001))
+    assert [event["seq"] for event in come.read()] == [1000]
+
+
+def test_a_journal_without_an_event_begins_at_nought(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    assert last_seq(path) == -1
+    path.write_bytes(b"damaged\n\ntorn")
+    assert last_seq(path) == -1
+    with JournalWriter(path) as journal:
+        assert not journal.is_continued
+        assert journal.write("step", step=1)["seq"] == 0
+
+
+def test_what_utf8_cannot_say_is_read_back(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        journal.write("sample", reply="a\ud800b", big=2**80, tiny=5e-324)
+    (event,) = read_events(path)
+    assert (event["reply"], event["big"], event["tiny"]) == ("a\ud800b", 2**80, 5e-324)
+
+
+def test_a_block_of_damage_does_not_end_the_reading(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        journal.write("step", step=1)
+        with path.open("ab") as file:
+            file.write((b"z" * 999 + b"\n") * 3000)
+        journal.write("step", step=2)
+    assert [event["step"] for event in each_event(path)] == [1, 2]

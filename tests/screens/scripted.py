@@ -33,8 +33,7 @@ from workbench.paths import Home
 from workbench.queue import Line, Queue, QueueRequest
 from workbench.recipe import ModelSection, Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run
-from workbench.runs.history import read_history
-from workbench.runs.journal import JournalWriter
+from workbench.runs.journal import JournalWriter, last_seq
 
 GIB = 2**30
 
@@ -150,7 +149,7 @@ class ScriptedEngine:
         self.asked.append(f"resume {run}")
         self._claim("training")
         self.run = find_run(self.home, run)
-        return run, read_history(self.run.journal, 0).last_seq
+        return run, last_seq(self.run.journal)
 
     async def line_up(self, request: QueueRequest) -> Line:
         self.asked.append(" ".join([f"queue {request.action}", *map(str, request.ids)]))

@@ -1,11 +1,20 @@
 """A run told by its journal: from the start, piece by piece, and with a hole in what was heard."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from screens import story as story_module
 from screens.story import Story
+from tests.runs import journals
+from tests.runs.journals import KINDS, loss_at, run_of
 from tests.screens.scripted import ScriptedEngine
 from workbench.paths import Home
 from workbench.recipe import Recipe
+from workbench.runs import glance
+from workbench.runs import journal as journal_module
 from workbench.runs.journal import JournalReader, JournalWriter
 
 
@@ -142,3 +151,77 @@ async def test_tokens_and_seconds_of_each_step_are_kept_without_what_was_trained
     await story.catch_up()
     assert story.tokens.points() == [(1, 1500), (2, 3000), (3, 4500)]
     assert story.clock.points() == [(1, 0.5), (2, 1.0), (3, 1.25)]
+
+
+def make_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From some 20 kB on, a journal is a long one."""
+    for name, small in (("LONG", 20_000), ("_HEAD", 2_000), ("_TAIL", 16_000), ("_AT_LEAST", 1_000), ("PLACES", 20)):
+        monkeypatch.setattr(glance, name, small)
+    monkeypatch.setattr(journal_module, "BLOCK", 10_000)
+    monkeypatch.setattr(story_module, "_SECONDS_BETWEEN_LOOKS", 0.0)
+
+
+def told(story: Story) -> dict[str, object]:
+    """All that a story tells."""
+    curves = ("train", "eval", "tokens", "clock")
+    told = {name: value for name, value in vars(story).items() if name not in ("_reader", "_reading", *curves)}
+    return told | {name: vars(getattr(story, name)) for name in curves}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_long_journal_is_told_at_a_glance_and_then_exactly(
+    tmp_path: Path, kind: Callable[[JournalWriter], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path, kind)
+    at_once = Story(run)
+    await at_once.catch_up()
+    make_long(monkeypatch)
+    story, shares = Story(run), []
+
+    def look() -> None:
+        shares.append(story.share)
+        if not story.is_rough:
+            return
+        assert story.train.points() == [(x, loss_at(int(x))) for x, _ in story.train.points()]
+        assert all(loss == loss_at(int(step)) for step, loss in story.eval.points())
+        assert story.step == at_once.step
+        assert (story.seq, story.started, story.ended) == (at_once.seq, at_once.started, at_once.ended)
+        assert story.error == at_once.error or story.summary.is_open
+        assert story.train.last == at_once.train.last
+        assert story.tokens.last == at_once.tokens.last
+        assert story.clock.last == (pytest.approx(at_once.clock.last, rel=0.01) if at_once.clock else None)
+
+    await story.catch_up(look)
+    if run.journal.stat().st_size > 20_000:
+        assert len(shares) > 5
+        assert shares == sorted(shares)
+    assert told(story) == told(at_once)
+    with JournalWriter(run.journal) as journal:
+        journals.steps(journal, 5001, 5002)
+    await story.catch_up()
+    assert story.train.last == (5002, loss_at(5002))
+
+
+async def test_a_run_goes_on_while_its_long_journal_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_long(monkeypatch)
+    run = run_of(tmp_path, journals.alive)
+    story, heard, seen = Story(run), JournalReader.of_what_comes(run.journal), []
+
+    async def goes_on() -> None:
+        step = story.summary.step + 1
+        with JournalWriter(run.journal) as journal:
+            journals.steps(journal, step, step)
+        await story.add(heard.read())
+        seen.append((story.is_rough, story.summary.step == step, story.train.last == (step, loss_at(step))))
+
+    waiting: list[object] = []
+    await story.add([{"event": "step", "seq": 99_999, "step": 1}])  # not worth to wait for: it is read below
+    assert story.seq == -1
+    await story.catch_up(lambda: waiting.append(asyncio.create_task(goes_on())))
+    assert len(seen) > 5
+    assert set(seen[:-1]) == {(True, True, True)}
+    await goes_on()
+    exact = Story(run)
+    await exact.catch_up()
+    assert not story.is_rough
+    assert told(story) == told(exact)

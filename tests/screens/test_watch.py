@@ -14,6 +14,7 @@ from screens.watch import Watch
 from tests.screens.scripted import ScriptedEngine
 from workbench.paths import Home
 from workbench.recipe import Recipe
+from workbench.runs import glance
 
 
 @asynccontextmanager
@@ -65,3 +66,24 @@ async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path, monkeypat
         engine.finish()
         await until(lambda: session.summary is not None and session.summary.state == "finished")
         assert told[-1].events[-1]["event"] == "run_ended"
+
+
+async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "LONG", 10_000)
+    monkeypatch.setattr(glance, "_HEAD", 4_000)
+    monkeypatch.setattr(glance, "_TAIL", 2_000)
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe(), max_steps=400)
+    engine.evaluate(0, 3.0, 20.1)
+    for step in range(1, 201):
+        engine.step(step, 1.0)
+        if step == 100:
+            engine.evaluate(100, 1.0, 2.7)
+    async with watching(engine) as (session, told):
+        await until(lambda: session.summary is not None and not session.summary.is_rough)
+        assert session.summary is not None
+        assert (session.summary.step, session.summary.perplexity) == (200, {"base": 20.1, "tuned": 2.7})
+        assert told == []
+        engine.step(201, 0.5)
+        await until(lambda: session.summary.step == 201)
+        assert [event["step"] for message in told for event in message.events] == [201]

@@ -13,7 +13,7 @@ from workbench.engine.process import engine_pid, find_engine
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.runs.folder import RunFolder, RunSummary, find_run
-from workbench.runs.journal import read_events
+from workbench.runs.journal import each_event
 
 
 def attach(
@@ -75,7 +75,7 @@ async def _wanted(home: Home, name: str | None) -> RunFolder:
 def _so_far(run: RunFolder) -> tuple[RunSummary, int]:
     """What the journal says until now, and the number of the newest event that tells how far the run is."""
     summary, newest = RunSummary(run.id), 0
-    for event in read_events(run.journal):
+    for event in each_event(run.journal):
         summary.add(event)
         if event["event"] in ("phase", "step"):
             newest = event.get("seq", newest)

@@ -61,10 +61,11 @@ async def events_of(
         summary.settle()
         if time.monotonic() - asked >= _ASK_SECONDS:
             is_over, asked = not await is_live(), time.monotonic()
-        for event in reader.read():
-            summary.add(event)
-            seq = event.get("seq", seq)
-            yield event, summary
+        for events in reader.blocks():
+            for event in events:
+                summary.add(event)
+                seq = event.get("seq", seq)
+                yield event, summary
         if seq > after and summary.ended is not None:
             return
         if seq > after and summary.state == "interrupted":

@@ -32,7 +32,7 @@ from workbench.paths import Home
 from workbench.queue import Line, QueueRequest
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
-from workbench.runs.history import read_history
+from workbench.runs.journal import last_seq
 
 Emit = Callable[[Progress | ReplyPiece], None]
 
@@ -140,7 +140,7 @@ class Engine:
                 "Start a new run from its recipe to train more.",
                 kind="nothing_to_resume",
             )
-        last = read_history(run.journal, 0).last_seq
+        last = last_seq(run.journal)
         return self._train(lambda: run, recipe, launch or Launch.of(run), resume=True), last
 
     def _train(

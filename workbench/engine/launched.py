@@ -26,8 +26,7 @@ from workbench.errors import WorkbenchError
 from workbench.launch import Launch, launch_command, launch_environment, write_config
 from workbench.paths import Home, private_folder
 from workbench.runs.folder import RunFolder
-from workbench.runs.history import read_history
-from workbench.runs.journal import Event, JournalWriter, read_events
+from workbench.runs.journal import Event, JournalReader, JournalWriter
 
 _POLL_SECONDS = 0.05
 # What the launcher itself takes to end the processes that are left when one died.
@@ -67,7 +66,7 @@ class LaunchedTraining(threading.Thread):
         self._peers: list[Peer] = []
         self._launcher: subprocess.Popen[bytes] | None = None
         self._stop_told: bool | None = None
-        self._before = read_history(run.journal, 0).last_seq
+        self._told = JournalReader.of_what_comes(run.journal)
 
     @property
     def progress(self) -> Progress | None:
@@ -201,9 +200,9 @@ class LaunchedTraining(threading.Thread):
 
     def _tell_end(self) -> None:
         """Write into the journal how the run ended, where its own first process could not."""
-        ended = [event for event in read_events(self.run_folder.journal) if event.get("seq", -1) > self._before]
-        if ended and ended[-1]["event"] == "run_ended":
-            self.error = _told_error(ended)
+        told = self._told.read()
+        if told and told[-1]["event"] == "run_ended":
+            self.error = _told_error(told)
             return
         self.error = self.error or self._cause()
         with JournalWriter(self.run_folder.journal) as journal:

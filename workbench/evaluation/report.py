@@ -7,7 +7,7 @@ of this machine are named by their last part only.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,10 @@ from workbench.models.sources import find_local
 from workbench.paths import Home
 from workbench.runs.calibration import Comparison
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import Event, JournalReader
+from workbench.runs.journal import each_event
 from workbench.runs.step_times import StepTimes
 
 PICTURE = "report.svg"
-
-_BLOCK = 1 << 20
 
 
 @dataclass
@@ -94,7 +92,7 @@ def write_report(
 def read_curves(run: RunFolder) -> Curves:
     """The curve of a run, from its journal."""
     curves = Curves()
-    for event in _events(run.journal):
+    for event in each_event(run.journal):
         step = event.get("step")
         if "no_peak" in event:
             curves.device_peak = {name: event.get(name) for name in ("peak_flops", "no_peak")}
@@ -159,12 +157,6 @@ def _fit_to_publish(evaluation: Evaluation) -> Evaluation:
     sources = " + ".join(map(public_name, evaluation.source.split(" + ")))
     names = {"source": sources, "model": public_name(evaluation.model)}
     return evaluation.model_copy(update={**names, "judged": judged})
-
-
-def _events(journal: Path) -> Iterator[Event]:
-    reader = JournalReader(journal)
-    while events := reader.read(_BLOCK):
-        yield from events
 
 
 def _put(points: dict[int, float], step: int, value: object) -> None:

@@ -20,7 +20,7 @@ from workbench.models.sources import LocalModel
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
 from workbench.runs.folder import RunFolder, RunSummary
-from workbench.runs.journal import Event, read_events
+from workbench.runs.journal import Event, each_event
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
@@ -103,7 +103,7 @@ def provenance_of(
     summary = RunSummary(run.id)
     facts: dict[str, Any] = {"precision": {}, "counts": {}, "versions": {}, "hardware": {}}
     evaluations, changes = [], []
-    for event in read_events(run.journal):
+    for event in each_event(run.journal):
         summary.add(event)
         match event["event"]:
             case "run_started":

@@ -22,7 +22,7 @@ from workbench.export.script_text import CALLBACK, COLLATE, HEAD, LOAD, SERVE, T
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import read_events
+from workbench.runs.journal import each_event
 
 RECORDS = "records.jsonl"
 _PINNED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
@@ -129,7 +129,7 @@ class _Past:
         self.stop_after: int | None = None
         self.kept_step: int | None = None
         planned = 0
-        for event in read_events(run.journal):
+        for event in each_event(run.journal):
             match event["event"]:
                 case "step":
                     losses[event["step"]] = event["loss"]

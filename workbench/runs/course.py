@@ -7,12 +7,10 @@ from typing import Any, Literal
 
 from workbench.runs.comparison import Figures, adapter_bytes
 from workbench.runs.folder import RunFolder, RunSummary
-from workbench.runs.journal import Event, JournalReader
+from workbench.runs.journal import Event, each_event
 
 Axis = Literal["step", "tokens", "time"]
 AXES: tuple[Axis, ...] = ("step", "tokens", "time")
-
-_BLOCK = 1 << 20
 
 
 class Course:
@@ -33,10 +31,8 @@ class Course:
     def of(cls, run: RunFolder) -> "Course":
         """Read the journal to its end, a block at a time."""
         course = cls(run)
-        reader = JournalReader(run.journal)
-        while events := reader.read(_BLOCK):
-            for event in events:
-                course.add(event)
+        for event in each_event(run.journal):
+            course.add(event)
         course.summary.settle()
         return course
 

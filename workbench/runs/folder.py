@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,10 @@ from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import read, to_yaml
-from workbench.runs.journal import Event, read_events
+from workbench.runs.glance import glance, is_long
+from workbench.runs.journal import Event, JournalReader
 from workbench.runs.label import Label, read_label
+from workbench.runs.sums import keep, kept
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,9 @@ def find_run(home: Home, name: str) -> RunFolder:
     )
 
 
+# Bytes of a journal that are read in less time than what was kept of it.
+_READ_AT_ONCE = 1 << 15
+
 RunState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
 
@@ -176,6 +180,8 @@ class RunSummary:
     Attributes:
         predicted_peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method`` and the ``length`` they are for.
         measured_peak: ``allocated``, ``reserved``, ``resting`` and ``nvml`` in bytes; None without a GPU.
+        is_rough: the middle of a long journal is not in it yet. What it tells is so, but there may be more: an
+            evaluation, a higher peak; and whether a run without an end goes on is told only where it is known.
     """
 
     id: str
@@ -197,10 +203,20 @@ class RunSummary:
     predicted_peak: dict[str, Any] | None = None
     measured_peak: dict[str, Any] | None = None
     writer: tuple[int, float] | None = None
+    is_rough: bool = False
 
     def add(self, event: Event) -> None:
         """Take one event of the journal into account."""
         match event["event"]:
+            case "step":
+                self.step = event["step"]
+                self.phase = "training"  # an evaluation in between does not tell when it is over
+                self.max_steps = event.get("max_steps", self.max_steps)
+                self.loss = event.get("loss")
+                self.tokens = event.get("tokens", self.tokens)
+                self.eta_seconds = event.get("eta_seconds")
+                self.tokens_per_second = event.get("tokens_per_second")
+                self.peak_vram = max(self.peak_vram, (event.get("vram") or {}).get("peak") or 0)
             case "run_started":
                 self.state = "running"
                 self.model = event.get("model", "")
@@ -216,14 +232,6 @@ class RunSummary:
                 self.phase = event.get("phase", "")
                 self.max_steps = event.get("max_steps", self.max_steps)
                 self.predicted_peak = event.get("predicted", self.predicted_peak)
-            case "step":
-                self.step = event["step"]
-                self.max_steps = event.get("max_steps", self.max_steps)
-                self.loss = event.get("loss")
-                self.tokens = event.get("tokens", self.tokens)
-                self.eta_seconds = event.get("eta_seconds")
-                self.tokens_per_second = event.get("tokens_per_second")
-                self.peak_vram = max(self.peak_vram, (event.get("vram") or {}).get("peak") or 0)
             case "eval":
                 # Before the first step the adapter changes nothing: that figure is the base's own.
                 self.perplexity["tuned" if event.get("step") else "base"] = event.get("perplexity")
@@ -239,6 +247,18 @@ class RunSummary:
                 )  # type: ignore[assignment]
                 self.reason = self.reason if reason == "error" else reason
 
+    def leap(self) -> None:
+        """Events are left out here, up to some step: what they may have changed counts no more."""
+        self.is_rough = True
+        self.state, self.writer = "running", None
+        self.ended, self.reason, self.cure = None, "", ""
+        self.perplexity.pop("tuned", None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run goes on is not known: it has no end, and who writes it stands in a part that was not read."""
+        return self.is_rough and self.state == "running" and self.writer is None
+
     @property
     def predicted_allocated(self) -> int | None:
         """Bytes that PyTorch was to have handed out at the peak."""
@@ -252,18 +272,52 @@ class RunSummary:
 
     def settle(self) -> None:
         """A run whose writer is gone without an end was interrupted."""
-        if self.state == "running" and not _is_alive(self.writer):
+        if self.state == "running" and not self.is_open and not _is_alive(self.writer):
             self.state = "interrupted"
             self.reason = "the process that trained it is gone"
 
 
-def summarise(run: RunFolder, events: Iterable[Event] | None = None) -> RunSummary:
-    """The state of a run, from its journal alone."""
-    summary = RunSummary(run.id)
-    for event in read_events(run.journal) if events is None else events:
-        summary.add(event)
+def summarise(run: RunFolder, *, soon: bool = False) -> RunSummary:
+    """The state of a run, from its journal alone; what was added up of it before is not read again.
+
+    Args:
+        soon: where much is to be read, only its beginning and its end are, and the summary is rough.
+    """
+    summary, known = _added_up(run)
+    if soon and is_long(run.journal, known):
+        _add_at_a_glance(summary, run, known)
+    else:
+        reader = JournalReader(run.journal, known)
+        for events in reader.blocks():
+            for event in events:
+                summary.add(event)
+        if reader.offset - known > _READ_AT_ONCE:
+            keep_sums(run, summary, reader.offset)
     summary.settle()
     return summary
+
+
+def keep_sums(run: RunFolder, summary: RunSummary, offset: int) -> None:
+    """Keep what was added up of the first bytes of a run's journal, before it is settled: that is of the moment."""
+    keep(run.journal, {name: value for name, value in asdict(summary).items() if name != "id"}, offset)
+
+
+def _added_up(run: RunFolder) -> tuple[RunSummary, int]:
+    """What is known already, and of how many bytes of the journal."""
+    sums, offset = kept(run.journal)
+    if sums.keys() | {"id"} != {one.name for one in fields(RunSummary)}:
+        return RunSummary(run.id), 0
+    writer = sums.pop("writer")
+    return RunSummary(run.id, **sums, writer=tuple(writer) if writer else None), offset
+
+
+def _add_at_a_glance(summary: RunSummary, run: RunFolder, known: int) -> None:
+    look = glance(run.journal, places=0)
+    for event in look.head if not known else ():
+        summary.add(event)
+    summary.leap()
+    for event in look.tail:
+        summary.add(event)
 
 
 def _is_alive(writer: tuple[int, float] | None) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.runs.journal import read_events
+from workbench.runs.journal import each_event
 
 
 @dataclass
@@ -13,12 +13,10 @@ class History:
     Attributes:
         evaluations: held-out loss by step, those after the checkpoint left out.
         max_steps: the number of steps that was asked for in mid-run; None where the recipe's holds.
-        last_seq: number of the last event, -1 for an empty journal.
     """
 
     evaluations: dict[int, float] = field(default_factory=dict)
     max_steps: int | None = None
-    last_seq: int = -1
 
 
 def read_history(journal: Path, step: int) -> History:
@@ -26,8 +24,7 @@ def read_history(journal: Path, step: int) -> History:
     history = History()
     if not journal.is_file():
         return history
-    for event in read_events(journal):
-        history.last_seq = event.get("seq", history.last_seq)
+    for event in each_event(journal):
         match event["event"]:
             case "eval" if event.get("step", 0) <= step and isinstance(event.get("loss"), int | float):
                 history.evaluations[event["step"]] = event["loss"]

@@ -10,12 +10,18 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
+
+from pydantic_core import from_json
 
 from workbench.errors import WorkbenchError
 
 Event = dict[str, Any]
+
+# A megabyte is some 2,000 events, which are taken in within a few milliseconds.
+BLOCK = 1 << 20
 
 # Events after which a reader may believe that what they name is on disk.
 _DURABLE = {"run_started", "checkpoint", "error", "run_ended"}
@@ -45,7 +51,8 @@ class JournalWriter:
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._claim()
-        whole, self._seq = _whole_part(path)
+        whole, last = _end_of(path)
+        self._seq = last + 1
         os.ftruncate(self._file, whole)
 
     def _claim(self) -> None:
@@ -99,12 +106,21 @@ class JournalReader:
 
     A journal that does not exist yet reads as empty. A line that is no JSON object is skipped and counted in
     ``damaged``.
+
+    Args:
+        path: the journal.
+        offset: bytes that are known already; a line begins there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
+        self.offset = offset
         self.damaged = 0
-        self._offset = 0
+
+    @classmethod
+    def of_what_comes(cls, path: Path) -> Self:
+        """A reader of what is added from now on."""
+        return cls(path, _end_of(path)[0] if path.is_file() else 0)
 
     def read(self, most: int | None = None) -> list[Event]:
         """The events added since the last call; nothing once the end is reached.
@@ -115,17 +131,32 @@ class JournalReader:
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self.offset)
                 data = file.read(-1 if most is None else most)
                 while most is not None and b"\n" not in data and (more := file.read(most)):
                     data += more
         except FileNotFoundError:
             return []
         whole = data.rfind(b"\n") + 1
-        self._offset += whole
-        events = [_event(line) for line in data[:whole].splitlines()]
+        self.offset += whole
+        events = [event_of(line) for line in data[:whole].splitlines()]
         self.damaged += events.count(None)
         return [event for event in events if event is not None]
+
+    def blocks(self) -> Iterator[list[Event]]:
+        """The events up to the end, a block at a time: a long journal is never held as a whole."""
+        while True:
+            before = self.offset
+            events = self.read(BLOCK)
+            if self.offset == before:
+                return
+            yield events
+
+
+def each_event(path: Path) -> Iterator[Event]:
+    """The whole events of a journal, in order; a long one is never held as a whole."""
+    for events in JournalReader(path).blocks():
+        yield from events
 
 
 def read_events(path: Path) -> list[Event]:
@@ -133,19 +164,41 @@ def read_events(path: Path) -> list[Event]:
     return JournalReader(path).read()
 
 
-def _event(line: bytes) -> Event | None:
+def last_seq(path: Path) -> int:
+    """Number of a journal's last event, -1 where there is none; however long it is, its end is enough."""
     try:
-        value = json.loads(line)
+        return _end_of(path)[1]
+    except FileNotFoundError:
+        return -1
+
+
+def event_of(line: bytes) -> Event | None:
+    """What a line of a journal says; None where it is damaged."""
+    try:
+        value = from_json(line)  # a third of the time that json takes, but it knows no lone surrogates
     except ValueError:
-        return None
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
     return value if isinstance(value, dict) and "event" in value else None
 
 
-def _whole_part(path: Path) -> tuple[int, int]:
-    """Bytes up to the last newline, and the sequence number that comes next."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    for line in reversed(data[:whole].splitlines()):
-        if event := _event(line):
-            return whole, int(event.get("seq", -1)) + 1
-    return whole, 0
+def _end_of(path: Path) -> tuple[int, int]:
+    """Bytes up to the last newline, and the number of the last event; read from the end, as far as needed."""
+    with path.open("rb") as file:
+        size = start = file.seek(0, os.SEEK_END)
+        reach = 1 << 16
+        while True:
+            start = max(0, size - reach)
+            file.seek(start)
+            data = file.read(size - start)
+            whole = data.rfind(b"\n") + 1
+            # What comes before the first newline may be the rest of a line.
+            first = data.find(b"\n") + 1 if start else 0
+            for line in reversed(data[first:whole].splitlines()):
+                if event := event_of(line):
+                    return start + whole, int(event.get("seq", -1))
+            if not start:
+                return whole, -1
+            reach *= 8
