@@ -174,6 +174,17 @@ def parts_elsewhere(source: str) -> list[str]:
     return [part for part in _parts(source) if not _is_here(part)]
 
 
+def needs_hub(source: str) -> bool:
+    """Whether to open a source means to ask the hub; what is missing on this machine and can be no hub id does not."""
+    return any(_may_be_hub_id(part.partition("*")[0].strip()) for part in parts_elsewhere(source))
+
+
+def _may_be_hub_id(name: str) -> bool:
+    path = Path(name)
+    looks_local = name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
+    return not looks_local and "/" in name and _HUB_ID.fullmatch(name) is not None
+
+
 def _parts(source: str) -> list[str]:
     return [source] if Path(source).expanduser().exists() else re.split(r"\s\+\s", source)
 

@@ -38,7 +38,7 @@ class TokenStore:
         self._what = f"{data.source}, at most {data.max_length} tokens a record"
         identity = None
         if self._stamps and sum(stamp[1] for stamp in self._stamps) >= _LEAST_BYTES / 20:
-            identity = _identity(template, data)
+            identity = _identity(records, template, data)
         self._shelf = Shelf.of(records.home, SHELF) if records.home and identity else None
         text = json.dumps([identity, self._stamps], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -111,7 +111,7 @@ class TokenStore:
         return stamps
 
 
-def _identity(template: Template, data: DataSection) -> Mapping[str, Any] | None:
+def _identity(records: Records, template: Template, data: DataSection) -> Mapping[str, Any] | None:
     """All that decides which tokens a record becomes; None where a tokenizer does something that cannot be seen."""
     tokenizer = template.tokenizer
     backend = rust_tokenizer(tokenizer)
@@ -123,6 +123,7 @@ def _identity(template: Template, data: DataSection) -> Mapping[str, Any] | None
         "template": [template.name, template.source, template.system, template.notices],
         # Some templates write the day into every prompt.
         "day": str(date.today()) if "strftime_now" in template.source else "",
+        "forms": [repr(source.form) for source in records.sources],
         "data": data.model_dump(exclude={"packing"}),
         "code": _code(),
     }

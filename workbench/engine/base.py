@@ -196,9 +196,17 @@ class LoadedBase:
 
 
 def load_base(
-    home: Home, section: ModelSection, quantization: QuantizationSection, report: Report, cancelled: Cancelled
+    home: Home,
+    section: ModelSection,
+    quantization: QuantizationSection,
+    report: Report,
+    cancelled: Cancelled,
+    meanwhile: Callable[[Any], None] = lambda tokenizer: None,
 ) -> LoadedBase:
     """Fetch, load and quantise a base model.
+
+    Args:
+        meanwhile: given the tokenizer before the weights are loaded, to begin what needs no more than that.
 
     Raises:
         WorkbenchError: the model cannot be had, or transformers cannot load it.
@@ -223,8 +231,10 @@ def load_base(
         "trust_remote_code": section.trust_remote_code,
         "use_safetensors": True,
     }
-    try:
+    with _loading_explained():
         tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=section.trust_remote_code)
+    meanwhile(tokenizer)
+    with _loading_explained():
         model = None
         if is_kept := store.holds():
             report(Progress(phase="loading", detail=f"{what}, quantised before"))
@@ -237,14 +247,20 @@ def load_base(
                 local.folder, quantization_config=quantization_config(quantization, precision), **arguments
             )
             store.keep(model)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        from workbench.diagnose import diagnose
-
-        raise diagnose(error) from error
     model.requires_grad_(False)
     model.eval()
     footprint = model.get_memory_footprint()
     return LoadedBase(section, quantization, precision, local, model, tokenizer, footprint, was_kept=was_kept)
+
+
+@contextmanager
+def _loading_explained() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        from workbench.diagnose import diagnose
+
+        raise diagnose(error) from error
 
 
 def describe(quantization: QuantizationSection) -> str:

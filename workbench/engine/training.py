@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from workbench import __version__
+from workbench.data.encode import EncodedData
 from workbench.diagnose import diagnose
 from workbench.engine.agreed import AgreedControls
 from workbench.engine.base import LoadedBase, load_base
@@ -26,6 +27,7 @@ from workbench.engine.patience import PatientJournal, SilentJournal
 from workbench.engine.protocol import Progress
 from workbench.engine.ranks import ALONE, Ranks, tells_of_lost_process
 from workbench.engine.saving import copy_adapter
+from workbench.engine.tokenising import Tokenising
 from workbench.errors import WorkbenchError
 from workbench.models.sources import fetch_model
 from workbench.paths import Home
@@ -115,7 +117,6 @@ class Training:
         checkpoint = self.ranks.broadcast(self._begin() if self.ranks.is_first else None)
         check_disk(self.run_folder.path)
         while True:
-            self._have_base()
             session = self._prepare(checkpoint)
             if not self._is_past(checkpoint):
                 session.evaluate(0)
@@ -166,7 +167,8 @@ class Training:
     def _is_past(checkpoint: Checkpoint | None) -> bool:
         return checkpoint is not None and checkpoint.step > 0
 
-    def _have_base(self) -> None:
+    def _have_base(self, tokenising: Tokenising) -> None:
+        """Load the base if it is not in memory; the records are tokenised beside it."""
         if self.base is not None and not self._can_use(self.base):
             self.base = None
             free_cached_memory()
@@ -174,7 +176,12 @@ class Training:
             if self.ranks.count > 1:
                 self.ranks.first_before_others(self._fetch)
             self.base = load_base(
-                self.home, self.recipe.model, self.recipe.quantization, self._report, self.controls.heard.is_stopped
+                self.home,
+                self.recipe.model,
+                self.recipe.quantization,
+                self._report,
+                self.controls.heard.is_stopped,
+                tokenising.begin,
             )
             self._journal.write("phase", phase="loading", fraction=1.0, detail=self.base.told)
         self._raise_if_stopped()
@@ -189,9 +196,14 @@ class Training:
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
         from workbench.engine.session import Context, Session
 
-        assert self.base is not None
-        data = self._tokenise()
+        tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
+        try:
+            self._have_base(tokenising)
+            data = self._tokens(tokenising)
+        finally:
+            tokenising.abandon()
         self._raise_if_stopped()
+        assert self.base is not None
         context = Context(
             self.home, self.run_folder, self.recipe, self._journal, self.controls, self._report, self._show, self.ranks
         )
@@ -201,17 +213,9 @@ class Training:
         self._session = Session(context, self.base, data, history)
         return self._session
 
-    def _tokenise(self) -> Any:
-        from workbench.data.encode import encode_dataset
-        from workbench.data.sources import load_records
-        from workbench.data.templates import Template
-
+    def _tokens(self, tokenising: Tokenising) -> EncodedData:
         assert self.base is not None
-        self._report(Progress(phase="tokenising"))
-        # Of several processes, one brings the data onto this machine; each then reads the same records.
-        records = self.ranks.first_before_others(lambda: load_records(self.recipe.data, self.home))
-        template = Template.for_model(self.base.tokenizer, self.recipe.data.template, self.recipe.data.system)
-        data = encode_dataset(records, template, self.recipe.data, self._report, self.controls.heard.is_stopped)
+        data = tokenising.result(self.base.tokenizer, self._report)
         if data.facts.loses_many_replies:
             self._journal.write("warning", message=data.facts.lost_replies)
         for notice in data.notices:
