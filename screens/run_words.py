@@ -171,7 +171,7 @@ def figures(story: Story, times: StepTimes) -> list[Fact]:
         Fact("epoch", _figure(step.get("epoch"), ".2f")),
         Fact("accuracy", _figure(step.get("token_accuracy"), ".1%")),
         Fact("MFU", _figure(times.mfu, ".0%")),
-        Fact("TFLOP/s", "" if times.mfu is not None or times.flops is None else f"{times.flops / 1e12:.3g}"),
+        _achieved(times),
         Fact("padding", _figure(times.padding, ".0%")),
         Fact("best", _best(story)),
     ]
@@ -204,6 +204,13 @@ def about(story: Story, times: StepTimes) -> list[Fact]:
         Fact("went on", f"from step {story.resumed['step']}" if story.resumed else ""),
         Fact("notices", f"{len(story.notices)}" if story.notices else "", "warn"),
     ]
+
+
+def _achieved(times: StepTimes) -> Fact:
+    """What was computed in a second, where there is no peak to be a share of."""
+    flops = 0.0 if times.mfu is not None or times.flops is None else times.flops
+    unit, scale = ("TFLOP/s", 1e12) if flops >= 1e11 else ("GFLOP/s", 1e9)
+    return Fact(unit, f"{flops / scale:.3g}" if flops else "")
 
 
 def _peak(facts: Event) -> str:

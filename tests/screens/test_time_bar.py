@@ -50,7 +50,7 @@ async def test_the_bar_is_as_long_as_its_parts(tmp_path: Path) -> None:
 async def test_a_device_without_a_known_peak_shows_what_was_done(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await trained(screen, parts=PARTS, padding=0.0, flops=41_000_000_000, mfu=None)
-        await screen.sees("TFLOP/s 0.041")
+        await screen.sees("GFLOP/s 41")
         assert "MFU" not in screen.words
 
 

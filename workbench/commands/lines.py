@@ -91,6 +91,7 @@ def _point(event: Event, summary: RunSummary) -> str:
         f"loss {figure(event.get('loss'), 4)}",
         f"lr {rate:.2e}" if isinstance(rate, float) else "",
         f"{event.get('tokens_per_second') or 0:.0f} tok/s",
+        f"MFU {mfu:.0%}" if isinstance(mfu := event.get("mfu"), float) else "",
         f"{remaining(event.get('eta_seconds'))} left",
     ]
     return ", ".join(part for part in parts if part)

@@ -44,6 +44,7 @@ class TimeWatch:
         return hint
 
     def _hints(self) -> list[Hint]:
+        """What there is to tell; short, as Train has two lines for it."""
         whole = sum(seconds for _, seconds, _ in self._recent)
         waiting = sum(data for data, _, _ in self._recent) / whole if whole else 0.0
         padding = sum(share for _, _, share in self._recent) / WINDOW
@@ -53,19 +54,16 @@ class TimeWatch:
                 Hint(
                     "data",
                     f"The device waits for data {waiting:.0%} of the time.",
-                    "Something else takes the processor, or the disk that the run lies on is slow: end the one, put "
-                    "LORAWORKBENCH_HOME on a local disk against the other. A larger per_device_train_batch_size "
-                    "gives the device more to do while the next batch is made.",
+                    "Free the processor of other work, put LORAWORKBENCH_HOME on a local disk, or raise "
+                    "per_device_train_batch_size.",
                 )
             )
         if padding > _PADS:
             found.append(
                 Hint(
                     "padding",
-                    f"{padding:.0%} of what is computed is padding, which this base needs here: records of a batch are "
-                    "of very different lengths.",
-                    "Take a smaller per_device_train_batch_size and more gradient_accumulation_steps, so that fewer "
-                    "records are filled up to the longest of them. Where a few are much longer than the rest, lower "
+                    f"{padding:.0%} of what is computed is padding.",
+                    "Take a smaller per_device_train_batch_size and more gradient_accumulation_steps, or lower "
                     "data.max_length.",
                 )
             )
