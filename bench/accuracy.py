@@ -27,14 +27,15 @@ from workbench.models.build import meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe, resolved
 
 GIB = 2**30
 
 
-def recipe_of(row: dict[str, str]) -> Recipe:
+def recipe_of(row: dict[str, str]) -> ResolvedRecipe:
     """The recipe of a published run."""
     return edit(
-        Recipe(),
+        resolved(Recipe()),
         {
             "model.source": row["model"],
             "quantization.method": "nf4" if row["method"] == "qlora" else "none",

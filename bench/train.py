@@ -31,6 +31,7 @@ from workbench.paths import Home
 from workbench.presets import load_preset
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit, parse_assignment
+from workbench.resolved import resolved
 from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.runs.journal import read_events
 
@@ -175,7 +176,7 @@ def main() -> None:
         )
         tokens = folder / "tokens.jsonl"
         counts = write_tokens(home, recipe, tokens)
-        scripts = edit(recipe, {"training.max_steps": -(-counts["records"] // batch)})
+        scripts = edit(resolved(recipe), {"training.max_steps": -(-counts["records"] // batch)})
         from workbench.models.sources import fetch_model
 
         model = fetch_model(home, recipe.model, lambda progress: None, lambda: False).folder

@@ -30,6 +30,7 @@ from workbench.models.catalog import catalog_skeleton
 from workbench.models.sources import LocalModel
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe, resolved
 
 DENSE = (
     "meta-llama/Llama-3.2-1B",
@@ -56,9 +57,9 @@ class Case(NamedTuple):
     checkpoints: bool
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> ResolvedRecipe:
         return edit(
-            Recipe(),
+            resolved(Recipe()),
             {
                 "model.source": self.model,
                 "quantization.method": self.method,
@@ -127,7 +128,7 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
 
 
-def trained(base: LoadedBase, recipe: Recipe) -> dict[str, int | None] | None:
+def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] | None:
     """Run the engine's training step; the peaks as the engine writes them to a journal."""
     import torch
     from datasets import Dataset
@@ -152,7 +153,7 @@ def trained(base: LoadedBase, recipe: Recipe) -> dict[str, int | None] | None:
         return meter.read()
 
 
-def predicted(recipe: Recipe, traces: TraceStore) -> Peak:
+def predicted(recipe: ResolvedRecipe, traces: TraceStore) -> Peak:
     """The estimator's peak, from a step that is followed where none was yet."""
     import torch
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
     from workbench.estimate.peak import Peak
+    from workbench.resolved import ResolvedRecipe
 
 
 OUTLOOK_SECONDS = 0.15
@@ -90,11 +91,14 @@ class AdapterPane(Pane):
         "Every knob of the adapter and of the memory that training takes. The arrows change the knob in hand, Enter "
         "types a value, and the cost beside it follows at once; there is nothing to apply. The line at the bottom "
         "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit and "
-        "O lists all of them; W shows the models that these settings can train here."
+        "O lists all of them. S takes the fastest micro-batch and checkpointing that fit, at the same effective batch; "
+        "auto leaves them to the run. W shows the models that these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
+        Binding("S", "fast", "Make it fast", id="adapter.fast",
+                tooltip="Take the fastest set-up that fits, at the same effective batch, or hear that it is taken"),
         Binding("O", "other_fits", "Other changes", show=False, id="adapter.others",
                 tooltip="All single changes that make it fit, cheapest first, to choose one"),
         Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
@@ -109,7 +113,8 @@ class AdapterPane(Pane):
         self._form = Form()
         self._panel = CostPanel()
         self._mending: Cure | None = None
-        self._cures_told = 0
+        self._unfollowed: tuple[ResolvedRecipe, ...] = ()
+        self._offered: tuple[int, bool] = (0, False)
         self._outlook: Outlook | None = None
         self._outlook_timer: Timer | None = None
         self._budget: Budget | None = None
@@ -158,6 +163,7 @@ class AdapterPane(Pane):
         self._budget = self.session.budget
         costs = costs_of(self.session)
         self._mending = costs.mending
+        self._unfollowed = costs.unfollowed
         self._panel.show(costs, moved=moved)
         if self._outlook_timer is not None:
             self._outlook_timer.stop()
@@ -184,17 +190,17 @@ class AdapterPane(Pane):
         # A recipe that changes meanwhile asks again; until then the key needs the processor.
         with suppress(_OutOfDate):
             self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, recipe, device, free, traced))
-            if self._panel.is_rough:
-                self._follow_step()
+            self._follow_step()
 
     def _follow_step(self) -> None:
         """Replace a formula's peak by that of a followed step, unless a run needs the processor more."""
         session = self.session
-        if session.skeleton is None or session.is_live or not self.workbench.follow_steps:
+        if not self._unfollowed or session.skeleton is None or session.is_live or not self.workbench.follow_steps:
             return
         if self._follower is None:
             self._follower = StepFollower(session.traces, lambda: self.post_message(StepFollowed()))
-        if self._follower.want(session.skeleton, session.recipe, device_of(session)):
+        skeleton, device = session.skeleton, device_of(session)
+        if any(self._follower.want(skeleton, recipe, device) for recipe in self._unfollowed):
             self._panel.say_following(True)
 
     def on_step_followed(self) -> None:
@@ -205,8 +211,9 @@ class AdapterPane(Pane):
     def _outlook_is(self, outlook: Outlook | None) -> None:
         self._outlook = outlook
         self._panel.look_ahead(outlook)
-        if len(self._cures) != self._cures_told:
-            self._cures_told = len(self._cures)
+        offers = (len(self._cures), outlook is not None and outlook.faster is not None)
+        if offers != self._offered:
+            self._offered = offers
             self.refresh_bindings()
 
     # -- memory ---------------------------------------------------------------------------------------------------
@@ -214,6 +221,8 @@ class AdapterPane(Pane):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "fit":
             return True if self._cures else None
+        if action == "fast":
+            return True if self._outlook is not None and self._outlook.faster is not None else None
         if action == "other_fits":
             return True if len(self._cures) > 1 else None
         return super().check_action(action, parameters)
@@ -229,6 +238,17 @@ class AdapterPane(Pane):
         """Take the change that makes it work, or the cheapest that makes it fit."""
         if self._cures:
             self.workbench.set_recipe(self._cures[0].changes)
+
+    def action_fast(self) -> None:
+        """Take the fastest set-up that fits, and say what was changed and why; or that there is none faster."""
+        faster = self._outlook.faster if self._outlook is not None else None
+        if faster is None:
+            return
+        words = faster.sentence
+        if faster.changes:
+            self.workbench.set_recipe(faster.changes)
+            words = f"{words} It was {faster.before}."
+        self.notify(plain(words), title="Make it fast", markup=False)
 
     def action_other_fits(self) -> None:
         """Choose among the changes that make it fit."""

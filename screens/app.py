@@ -77,7 +77,7 @@ def _price_once(tree: Skeleton, session: Session) -> None:
     from screens.costs import device_of
     from workbench.estimate.survey import peak_of
 
-    peak_of(tree, session.recipe, device_of(session), session.traces)
+    peak_of(tree, session.recipe, device_of(session), session.traces, free_bytes=session.budget.free_bytes)
 
 
 def _spare_collector() -> None:

@@ -11,8 +11,9 @@ from screens.session import Budget
 from screens.widgets.figures import gib
 from screens.widgets.header import short_gpu
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, estimate, largest_fit
+from workbench.estimate import Device, Pricing, estimate, largest_fit
 from workbench.estimate.adapter import AdapterPlan, plan_adapter
+from workbench.estimate.fastest import Faster, worth_following
 from workbench.estimate.mend import changes_text, mend
 from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.estimate.survey import by_method, on_device
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.estimate.peak import Peak
     from workbench.models.skeleton import Skeleton
     from workbench.recipe import Recipe
+    from workbench.resolved import ResolvedRecipe
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Costs:
         refusal: why PEFT would refuse the settings; then there is no plan.
         mending: a change that PEFT accepts, where one is known.
         terms: of the peak, with what the allocator holds in reserve and what the driver takes.
+        reasons: what the recipe's ``auto`` came to and why, in sentences.
+        unfollowed: the set-ups with only a formula for their peak, the one in hand first.
         is_rough: the peak is a formula's (≈) and not that of a followed step.
         other_gpus: on a machine with several, the further ones and what the peak means for their free memory.
         figures: what change marks are made from.
@@ -61,6 +65,8 @@ class Costs:
     peak_bytes: int = 0
     terms: Mapping[str, int] = field(default_factory=dict)
     moment: str = ""
+    reasons: tuple[str, ...] = ()
+    unfollowed: tuple[ResolvedRecipe, ...] = ()
     is_rough: bool = False
     fit: Fit | None = None
     other_gpus: tuple[tuple[str, Fit], ...] = ()
@@ -77,12 +83,14 @@ class Outlook:
         by_method: peak bytes of the same settings on a 16-bit, int8 and nf4 base, where they are not refused.
         largest: the most that fits along batch, length and rank, the others as they are.
         suggestions: single changes that make it fit, cheapest first; empty where it fits.
+        faster: the fastest set-up that fits; None where nothing is known of the memory.
     """
 
     by_method: Mapping[str, int]
     largest: Mapping[str, int]
     suggestions: tuple[Cure, ...]
     rule_of_thumb: str = ""
+    faster: Faster | None = None
 
 
 def costs_of(session: Session) -> Costs:
@@ -93,7 +101,9 @@ def costs_of(session: Session) -> Costs:
         return Costs(budget, absence=str(error) if error else f"Reading the configuration of {recipe.model.source} …")
     device = device_of(session)
     try:
-        priced = estimate(skeleton, recipe, device=device, traced=session.traces)
+        pricing = Pricing(skeleton, device, session.traces)
+        choice = pricing.chooser(budget.free_bytes).choose(recipe)
+        priced = estimate(skeleton, choice.recipe, device=device, traced=session.traces)
     except WorkbenchError as error:
         return Costs(budget, refusal=error, mending=mending_of(skeleton, recipe)[1])
     plan, base, peak = priced.adapter, priced.base, on_device(device, priced.peak)
@@ -108,6 +118,8 @@ def costs_of(session: Session) -> Costs:
         peak_bytes=peak.device_bytes,
         terms=terms,
         moment=peak.moment,
+        reasons=choice.reasons,
+        unfollowed=worth_following(choice, priced.peak),
         is_rough=peak.method == "closed-form",
         fit=fit,
         other_gpus=() if session.typed_budget is not None else tuple(_other_gpus(session, peak)),
@@ -134,7 +146,7 @@ def outlook_of(
 ) -> Outlook:
     """What other settings would cost; some hundred predictions, so it belongs into a thread."""
     rule = rule_of_thumb(skeleton)
-    peaks = by_method(skeleton, recipe, device, traced)
+    peaks = by_method(skeleton, recipe, device, traced, free_bytes)
     sizes_by_method = {name: peak.device_bytes for name, peak in peaks.items()}
     words = rule.label if rule else ""
     if free_bytes is None:
@@ -147,6 +159,7 @@ def outlook_of(
         largest={name: value for name, value in sizes.items() if value is not None},
         suggestions=tuple(_cure(suggestion) for suggestion in cures),
         rule_of_thumb=words,
+        faster=Pricing(skeleton, device, traced).chooser(free_bytes).faster(recipe),
     )
 
 

@@ -57,7 +57,7 @@ def fits_of(
         if skeleton is None:
             continue
         changes = mend(skeleton, recipe)
-        peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes)
+        peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes, free_bytes)
         fit = judge(peak, free_bytes) if peak is not None else _REFUSED
         if changes and peak is not None:
             fit = replace(fit, sentence=f"{fit.sentence.removesuffix('.')}, with {changes_text(changes)}.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.recipe import Knob, Recipe, knob_of
+from workbench.recipe import AUTO, Knob, Recipe, knob_of
 
 if TYPE_CHECKING:
     from workbench.models.skeleton import Module, Skeleton
@@ -39,6 +39,7 @@ class KnobSpec:
         parse: typed text to changes; None where nothing can be typed.
         note: what follows from the value.
         unit_step: Shift and an arrow move by one.
+        along: what else changes with a change, so that it means what it says.
     """
 
     label: str
@@ -49,6 +50,7 @@ class KnobSpec:
     parse: Callable[[str], Changes] | None = None
     note: Callable[[Recipe], str] = lambda _: ""
     unit_step: bool = False
+    along: Callable[[Recipe, Changes], Changes] = lambda _, changes: changes
 
     @property
     def knob(self) -> Knob:
@@ -68,13 +70,19 @@ class KnobSpec:
 
     def nudged(self, recipe: Recipe, by: int) -> Changes:
         """One more or one less."""
-        return {self.path: recipe.get(self.path) + by} if self.unit_step else {}
+        now = recipe.get(self.path)
+        return {self.path: now + by} if self.unit_step and now != AUTO else {}
 
     def _next_step(self, options: Sequence[Option], recipe: Recipe, by: int) -> Changes:
         now = recipe.get(self.path)
-        values = [option for option in options if option.changes.get(self.path) is not None]
+        values = [option for option in options if option.changes.get(self.path) not in (None, AUTO)]
+        if now == AUTO:
+            return values[0].changes if by > 0 else {}
         beyond = [option for option in values if (option.changes[self.path] - now) * by > 0]
-        return (beyond[0] if by > 0 else beyond[-1]).changes if beyond else {}
+        if beyond:
+            return (beyond[0] if by > 0 else beyond[-1]).changes
+        # Left of the smallest value lies what the machine would take, where there is that.
+        return next((option.changes for option in options if by < 0 and option.changes.get(self.path) == AUTO), {})
 
 
 @dataclass(frozen=True)
@@ -301,8 +309,31 @@ def layer_count(skeleton: Skeleton | None) -> int:
     return max((len(module.indices) for _, module in skeleton.walk()), default=0)
 
 
+def _micro_batch() -> KnobSpec:
+    path = "training.per_device_train_batch_size"
+    plain = _number(path, "micro-batch", _effective)
+    options = [Option(AUTO, {path: AUTO}), *plain.options(None)]
+
+    def along(recipe: Recipe, changes: Changes) -> Changes:
+        """The effective batch stays as it is when the micro-batch is left to the machine."""
+        if changes.get(path) != AUTO:
+            return changes
+        return {**changes, "training.effective_batch_size": recipe.training.effective_batch}
+
+    return replace(plain, options=lambda _: options, along=along)
+
+
 def _effective(recipe: Recipe) -> str:
     return f"= {recipe.training.effective_batch} a step"
+
+
+def _accumulation(recipe: Recipe) -> str:
+    is_auto = recipe.training.per_device_train_batch_size == AUTO
+    return "follows: the micro-batch is auto" if is_auto else _effective(recipe)
+
+
+def _wanted(recipe: Recipe) -> str:
+    return "a step" if recipe.training.per_device_train_batch_size == AUTO else "only where the micro-batch is auto"
 
 
 def form() -> tuple[KnobGroup, ...]:
@@ -336,10 +367,11 @@ def form() -> tuple[KnobGroup, ...]:
         KnobGroup(
             "Training memory",
             (
-                _number("training.per_device_train_batch_size", "micro-batch", _effective),
-                _number("training.gradient_accumulation_steps", "× accumulation", _effective),
+                _micro_batch(),
+                _number("training.gradient_accumulation_steps", "× accumulation", _accumulation),
+                _number("training.effective_batch_size", "effective batch", _wanted),
                 _number("data.max_length", "max length", lambda _: "tokens"),
-                _switch("training.gradient_checkpointing", "checkpointing"),
+                _choice("training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}),
                 _choice("training.optim", "optimizer", shape="cycle"),
             ),
         ),

@@ -43,8 +43,7 @@ def plan(recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch |
         (f"{plain(recipe.data.source)}\n", ""),
         ("  batch     ", "$foreground 70%"),
         (
-            f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps}{times} = "
-            f"{training.effective_batch * max(len(gpus), 1)} records a step\n",
+            f"{_micro_batches(recipe)}{times} = {training.effective_batch * max(len(gpus), 1)} records a step\n",
             "",
         ),
         *((("  GPUs      ", "$foreground 70%"), (f"{', '.join(map(str, gpus))}\n", "")) if gpus else ()),
@@ -53,6 +52,13 @@ def plan(recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch |
         ("3 Adapter and 4 Data change it.", "$foreground 70%"),
     )
     return Content.assemble(*lines)
+
+
+def _micro_batches(recipe: Recipe) -> str:
+    training = recipe.training
+    if training.per_device_train_batch_size == "auto":
+        return "the fastest micro-batch that fits × accumulation"
+    return f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
 
 
 def _invitation(interrupted: RunSummary) -> tuple[tuple[str, str], ...]:
@@ -194,6 +200,7 @@ def about(story: Story, times: StepTimes) -> list[Fact]:
         Fact("peak", _peak(facts)),
         Fact("HFU", _figure(times.hfu, ".0%")),
         Fact("trainable", f"{trainable:,}" if trainable else ""),
+        *(Fact("auto", words) for words in decided(facts)),
         Fact("data", str((recipe.get("data") or {}).get("source", ""))),
         # What is nought is as it should be, and would only hide what is not.
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
@@ -219,6 +226,20 @@ def _peak(facts: Event) -> str:
     if isinstance(peak, int | float):
         return f"{peak / 1e12:,.0f} TFLOP/s"
     return "not known, so no MFU" if facts.get("no_peak") else ""
+
+
+def decided(facts: Event) -> list[str]:
+    """What the run decided of what its recipe left open: ``checkpointing off``, ``4 × 4 records``."""
+    chosen = facts.get("chosen")
+    if not isinstance(chosen, dict):
+        return []
+    checkpointing = chosen.get("training.gradient_checkpointing")
+    size = chosen.get("training.per_device_train_batch_size")
+    times = chosen.get("training.gradient_accumulation_steps")
+    return [
+        *([f"checkpointing {'on' if checkpointing else 'off'}"] if isinstance(checkpointing, bool) else []),
+        *([f"{size} × {times} records"] if isinstance(size, int) and isinstance(times, int) else []),
+    ]
 
 
 def _is_less(value: object, other: object) -> bool:

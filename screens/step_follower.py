@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.estimate import Device, TraceStore
     from workbench.models.skeleton import Skeleton
-    from workbench.recipe import Recipe
+    from workbench.resolved import ResolvedRecipe
 
 
 class StepFollower:
@@ -29,7 +29,7 @@ class StepFollower:
         self._tried: set[str] = set()
         self.is_busy = False
 
-    def want(self, skeleton: Skeleton, recipe: Recipe, device: Device) -> bool:
+    def want(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> bool:
         """Have the step of this recipe followed, if that can be and has not been tried. Returns whether it began."""
         from workbench.estimate import plan_step
         from workbench.estimate.trace.store import can_follow, key_of
@@ -44,7 +44,7 @@ class StepFollower:
         threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="follow step").start()
         return True
 
-    def _follow(self, skeleton: Skeleton, recipe: Recipe, device: Device) -> None:
+    def _follow(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:
         # Where it cannot be followed the formula stays, and its mark (≈) says so.
         with suppress(WorkbenchError):
             self._traces.follow(skeleton, recipe, device)

@@ -20,7 +20,7 @@ from screens.widgets.figures import gib, gib_number, short
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
 from workbench.estimate.mend import changes_text
-from workbench.estimate.survey import METHODS, SurveyRow, survey
+from workbench.estimate.survey import METHODS, SurveyRow, settings_words, survey
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -74,7 +74,9 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
     async def _fill(self) -> None:
         session = self._session
         device = device_of(session)
-        self._rows = await asyncio.to_thread(lambda: list(survey(session.recipe, device, session.traces)))
+        self._rows = await asyncio.to_thread(
+            lambda: list(survey(session.recipe, device, session.traces, free_bytes=session.budget.free_bytes))
+        )
         for row in self._rows:
             name = plain(row.source).rpartition("/")[2]
             cells = [Text(name, overflow="ellipsis"), Text(short(row.parameters), justify="right")]
@@ -105,16 +107,8 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         if row is None:
             return
         recipe = self._session.recipe
-        training = recipe.training
         dot = f" {GLYPHS.separator} "
-        settings = dot.join(
-            (
-                f"r {recipe.adapter.r}",
-                f"{training.per_device_train_batch_size} × {recipe.data.max_length} tokens",
-                f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
-                training.optim,
-            )
-        )
+        settings = dot.join((f"r {recipe.adapter.r}", *settings_words(recipe)))
         rough = any(peak.method == "closed-form" for peak in row.peaks.values())
         notes = [
             f"with {changes_text(row.changes)}" if row.changes else "",

@@ -9,14 +9,15 @@ from typing import Protocol
 from workbench.data.facts import DataFacts
 from workbench.engine.protocol import EngineStatus, Progress
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, Tracer, estimate
+from workbench.estimate import Device, Pricing, Tracer
+from workbench.estimate.fastest import Chooser
 from workbench.estimate.fit import Fit, Suggestion, fit_of, suggest
-from workbench.estimate.peak import Peak
-from workbench.estimate.survey import on_device
+from workbench.estimate.peak import Peak, on_device
 from workbench.gpu import GpuSample, HostSample, computes_bfloat16
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import ModelSection, Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe
 
 # A run is not kept waiting longer for a look at its model, and at the lengths of its records.
 _TREE_SECONDS = 30.0
@@ -98,18 +99,19 @@ def judge(
     """
     length = recipe.data.max_length if longest is None else min(recipe.data.max_length, longest)
 
-    def fed(changed: Recipe) -> Recipe:
-        return edit(changed, {"data.max_length": min(changed.data.max_length, length)})
+    pricing = Pricing(skeleton, room.device, traced)
 
-    def predict(changed: Recipe) -> Peak:
-        return on_device(room.device, estimate(skeleton, fed(changed), device=room.device, traced=traced).peak)
+    def predict(changed: ResolvedRecipe) -> Peak:
+        fed = edit(changed, {"data.max_length": min(changed.data.max_length, length)})
+        return on_device(room.device, pricing.peak(fed))
 
     try:
-        peak = predict(recipe)
+        choice = Chooser(predict, room.free_bytes, room.device).choose(recipe)
+        peak = predict(choice.recipe)
     except WorkbenchError:
         return None
     fit = fit_of(peak, room.free_bytes)
-    suggestions = suggest(recipe, room.free_bytes, predict) if fit == "does not fit" else ()
+    suggestions = suggest(choice.recipe, room.free_bytes, predict) if fit == "does not fit" else ()
     return Verdict(peak.device_bytes, room, fit, length, peak.method == "closed-form", suggestions)
 
 

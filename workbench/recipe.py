@@ -4,13 +4,18 @@ Names are those of the libraries (PEFT's ``LoraConfig``, bitsandbytes, transform
 immutable; :func:`workbench.recipe_text.edit` gives a new one. Text in and out is :mod:`workbench.recipe_text`.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BUNDLED_DATA = "first-mate"
 RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
+
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+"""Left to the machine: :mod:`workbench.estimate.fastest` says what it comes to there, :mod:`workbench.resolved` holds
+recipes in which that is done."""
 
 
 def knob(
@@ -205,14 +210,21 @@ class TrainingSection(Section):
         -1, "Stop after this many optimizer steps; -1 leaves it to the epochs.", unit="steps",
         steps=(-1, 50, 100, 200, 500, 1000), ge=-1, le=100_000_000,
     )  # fmt: skip
-    per_device_train_batch_size: int = knob(
-        4, "Micro-batch: records a GPU computes at once.", unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
-        up="faster until the GPU is full; activation memory grows in proportion", ge=1, le=65536,
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = knob(
+        4, "Micro-batch: records a GPU computes at once. auto: as many as are fastest and fit, under the wanted "
+        "effective batch.", unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
+        up="faster until the GPU is full; activation memory grows in proportion",
     )  # fmt: skip
     gradient_accumulation_steps: int = knob(
-        4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this.",
+        4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this. "
+        "Follows from the effective batch where the micro-batch is auto.",
         up="smoother steps at no memory, fewer of them an epoch", unit="micro-batches",
         steps=(1, 2, 4, 8, 16, 32), ge=1, le=65536,
+    )  # fmt: skip
+    effective_batch_size: int = knob(
+        16, "Records an optimizer step that are wanted on one GPU; counts only where the micro-batch is auto.",
+        up="smoother steps at no memory, fewer of them an epoch", unit="records",
+        steps=(4, 8, 16, 32, 64, 128), ge=1, le=65536,
     )  # fmt: skip
     learning_rate: float = knob(
         2e-4, "Peak learning rate.", up="learns faster, then diverges",
@@ -239,8 +251,10 @@ class TrainingSection(Section):
         "adamw_torch_fused",
         "The optimizer. AdamW keeps 8 bytes a trained parameter, its 8-bit forms 2; paged ones spill to host memory.",
     )
-    gradient_checkpointing: bool = knob(
-        True, "Recompute activations in the backward pass: far less memory for about a quarter more time."
+    gradient_checkpointing: bool | Auto = knob(
+        AUTO,
+        "Recompute activations in the backward pass: far less memory for about a quarter more time. "
+        "auto: off where the step fits without it.",
     )
     logging_steps: int = knob(
         1, "Optimizer steps between two points of the curve.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
@@ -279,7 +293,16 @@ class TrainingSection(Section):
     @property
     def effective_batch(self) -> int:
         """Records an optimizer step on one GPU."""
+        if self.per_device_train_batch_size == AUTO:
+            return self.effective_batch_size
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """The micro-batch, or the most that it may become where it is left to the machine."""
+        if self.per_device_train_batch_size == AUTO:
+            return self.effective_batch_size
+        return self.per_device_train_batch_size
 
 
 class OutputSection(Section):

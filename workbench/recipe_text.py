@@ -5,13 +5,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from workbench.errors import WorkbenchError
 from workbench.recipe import Recipe
+
+R = TypeVar("R", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,20 @@ def parse(data: object, origin: str = "The recipe") -> Recipe:
     Raises:
         RecipeError: with every mistake in it.
     """
+    return parse_as(Recipe, data, origin)
+
+
+def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
+    """As :func:`parse`, for a narrower kind of recipe.
+
+    Raises:
+        RecipeError: with every mistake in it.
+    """
     if not isinstance(data, Mapping):
         allowed = f"allowed is a mapping with the sections {', '.join(Recipe.model_fields)}"
         raise RecipeError([Problem("recipe", f"given is {_show(data)}", allowed)], origin)
     try:
-        return Recipe.model_validate(
+        return kind.model_validate(
             {key: {} if value is None and key in Recipe.model_fields else value for key, value in data.items()}
         )
     except ValidationError as error:
@@ -133,8 +144,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+def edit(recipe: R, changes: Mapping[str, Any]) -> R:
     """A copy with dotted keys changed: ``{"adapter.r": 64}``. ``{"adapter.lora_alpha": None}`` links alpha again.
+
+    A recipe in which nothing is ``auto`` stays one: ``auto`` is a mistake there.
 
     Raises:
         RecipeError: with every mistake in it.
@@ -148,7 +161,7 @@ def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             changed["adapter"].pop("lora_alpha", None)
         elif isinstance(place := changed.setdefault(section, {}), dict):
             place[name] = value
-    return parse(changed)
+    return parse_as(type(recipe), changed)
 
 
 def known_paths() -> list[str]:

@@ -156,10 +156,14 @@ class CostPanel(Lines):
             if costs.is_rough:
                 words = "following a step for the exact peak …" if self._following else "≈ by formula, to some 15 %"
                 yield Content.styled(words, "$muted")
+        for words in costs.reasons:
+            yield Content.assemble(("auto  ", "$muted"), plain(words))
         for words in costs.warnings:
             yield Content.styled(plain(words), "$warning")
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
             yield from self._cures(self._outlook, costs.fit)
+        elif self._outlook is not None and self._outlook.faster is not None and self._outlook.faster.changes:
+            yield Content.assemble(plain(self._outlook.faster.sentence), ("  S does so.", "bold $accent"))
         for label, fit in costs.other_gpus:
             yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
 

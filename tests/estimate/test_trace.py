@@ -19,6 +19,7 @@ from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe, resolved
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs" / "measurements" / "rtx4080-published.csv"
@@ -34,7 +35,7 @@ SMALL = {
 }
 
 
-def recipe_of(**changes: Any) -> Recipe:
+def recipe_of(**changes: Any) -> ResolvedRecipe:
     defaults = {
         "quantization.method": "none",
         "training.per_device_train_batch_size": 3,
@@ -42,7 +43,7 @@ def recipe_of(**changes: Any) -> Recipe:
         "data.max_length": 96,
         "adapter.r": 8,
     }
-    return edit(Recipe(), defaults | changes)
+    return edit(resolved(Recipe()), defaults | changes)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from workbench.commands.common import console, figure, printable
-from workbench.commands.lines import one_line, remaining, told
+from workbench.commands.lines import one_line, reasons, remaining, told
 from workbench.runs.folder import RunSummary
 from workbench.runs.journal import Event
 
@@ -49,6 +49,8 @@ class RunBar:
                     completed=fraction or 0.0,
                     figures=printable(event.get("detail", ""))[:60],
                 )
+                for words in reasons(event):
+                    self._say(one_line(words))
             case "step":
                 self._bar.update(
                     self._task,

@@ -66,7 +66,7 @@ def _show(facts: DataFacts, recipe: Recipe) -> None:
 def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
     training, packing = recipe.training, recipe.data.packing
     share = facts.trained / max(facts.total, 1)
-    waste = f"padding would take {facts.padding_waste:.1%} of a batch of {training.per_device_train_batch_size}"
+    waste = f"padding would take {facts.padding_waste:.1%} of a batch of {training.largest_micro_batch}"
     return [
         ("records", f"{facts.records:,}"),
         ("", f"{facts.train_records:,} to train on, {facts.eval_records:,} held out, {facts.skipped:,} skipped"),

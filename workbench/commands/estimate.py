@@ -81,7 +81,7 @@ def estimate(
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
     wanted = known_skeleton(chosen.model) is None if follow is None else follow
-    if wanted and result.peak.method != "trace" and _followed(traces, result, chosen, device):
+    if wanted and _followed(traces, result, device):
         result = priced()
     if as_json:
         print_json(result.as_json())
@@ -89,17 +89,17 @@ def estimate(
         _show(result, free)
 
 
-def _followed(traces: TraceStore, result: Estimate, recipe: Recipe, device: Device) -> bool:
-    """Have a step followed, and say so; whether it could be."""
-    errors.print(
-        Text(f"Following one training step of {printable(result.skeleton.architecture)}, which is done once …", "dim")
-    )
-    try:
-        traces.follow(result.skeleton, recipe, device, result.step.variant)
-    except WorkbenchError as error:
-        errors.print(Text(printable(f"{error.message} {error.cure}"), "dim"))
-        return False
-    return True
+def _followed(traces: TraceStore, result: Estimate, device: Device) -> bool:
+    """Have the steps followed that have only a formula, and say so; whether one was."""
+    for count, recipe in enumerate(result.worth_following):
+        words = f"Following one training step of {printable(result.skeleton.architecture)}, which is done once …"
+        errors.print(Text(words, "dim"))
+        try:
+            traces.follow(result.skeleton, recipe, device, result.step.variant)
+        except WorkbenchError as error:
+            errors.print(Text(printable(f"{error.message} {error.cure}"), "dim"))
+            return count > 0
+    return bool(result.worth_following)
 
 
 def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) -> Recipe:
@@ -123,6 +123,7 @@ def _show(result: Estimate, free: int | None) -> None:
     ]
     if free is not None and result.fit is not None:
         rows.append(("fit", f"{result.fit} into {gibibytes(free)}"))
+    rows += [("auto", reason) for reason in result.choice.reasons]
     if result.rule_of_thumb:
         rows.append(("elsewhere", result.rule_of_thumb.label))
     for name, value in rows:

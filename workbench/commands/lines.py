@@ -41,7 +41,7 @@ def told(event: Event, summary: RunSummary) -> list[str]:
         case "run_resumed":
             return [f"{summary.id} goes on from step {step}"]
         case "phase" if event.get("phase") != "training":
-            return [f"{event.get('phase', '')} {event.get('detail', '')}".strip()]
+            return [f"{event.get('phase', '')} {event.get('detail', '')}".strip(), *reasons(event)]
         case "step":
             return [_point(event, summary)]
         case "eval":
@@ -62,6 +62,12 @@ def told(event: Event, summary: RunSummary) -> list[str]:
         case "run_ended":
             return [_end(event, summary)]
     return []
+
+
+def reasons(event: Event) -> list[str]:
+    """Why the run decided as it did what its recipe left open; nothing for most events."""
+    told = event.get("reasons")
+    return [str(reason) for reason in told] if isinstance(told, list) else []
 
 
 def action_words(event: Event) -> str:

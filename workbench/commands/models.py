@@ -23,7 +23,7 @@ from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.mend import changes_text
 from workbench.estimate.peak import Peak
-from workbench.estimate.survey import METHODS, SurveyRow, survey
+from workbench.estimate.survey import METHODS, SurveyRow, settings_words, survey
 from workbench.gpu import GpuSampler, computes_bfloat16
 from workbench.models.catalog import catalog, catalog_entry
 from workbench.models.sources import LocalModelFacts, local_models
@@ -95,7 +95,7 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     for heading in ("model", "size", *METHODS):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     changed: dict[str, list[str]] = {}
-    for row in survey(chosen, device, TraceStore(home.cache / "traces")):
+    for row in survey(chosen, device, TraceStore(home.cache / "traces"), free_bytes=free):
         if as_json:
             print_json(_survey_json(row, free))
         else:
@@ -106,11 +106,9 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
                 changed.setdefault(changes_text(row.changes), []).append(name)
     if not as_json:
         console.print(table)
-        training = chosen.training
         console.print(
             f"\nPeaks in GiB against {gibibytes(free)}: r {chosen.adapter.r}, "
-            f"{training.per_device_train_batch_size} × {chosen.data.max_length} tokens, "
-            f"checkpointing {'on' if training.gradient_checkpointing else 'off'}, {training.optim}. ≈ by formula."
+            f"{', '.join(settings_words(chosen))}. ≈ by formula."
         )
         for words, names in changed.items():
             console.print(Text(f"* With {words}: {', '.join(names)}."))

@@ -127,8 +127,7 @@ class DataFacts:
     def steps_per_epoch(self, training: TrainingSection, packing: bool) -> int:
         """Optimizer steps an epoch on one GPU, as transformers' ``Trainer`` counts them."""
         sequences = self.packed_sequences if packing else self.train_records
-        batches = math.ceil(sequences / training.per_device_train_batch_size)
-        return max(math.ceil(batches / training.gradient_accumulation_steps), 1)
+        return max(math.ceil(sequences / training.effective_batch), 1)
 
     def steps(self, training: TrainingSection, packing: bool) -> int:
         """Optimizer steps of the whole run."""

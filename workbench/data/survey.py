@@ -54,7 +54,7 @@ def survey(
             ``data_elsewhere`` where ``fetch`` would bring them; ``cancelled``.
     """
     records, template = open_data(home, recipe.model, recipe.data, fetch=fetch, report=report, cancelled=cancelled)
-    batch_size = recipe.training.per_device_train_batch_size
+    batch_size = recipe.training.largest_micro_batch
 
     def count(limit: int | None) -> DataFacts:
         return data_facts(

@@ -70,7 +70,7 @@ def evaluate(
         WorkbenchError: there is no such run, adapter or data, an adapter is of another base; kind ``cancelled``.
     """
     run = find_run(home, request.run)
-    recipe = run.recipe()
+    recipe = run.recipe_as_run()
     candidates = _candidates(home, run, request)
     room = _Room(home, recipe, base, load, report, cancelled)
     base = room.base_for(candidates[0], exact=True)

@@ -3,7 +3,7 @@
 import os
 import re
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.data.facts import DataFacts
 from workbench.engine.base import LoadedBase
@@ -12,22 +12,24 @@ from workbench.errors import WorkbenchError
 from workbench.gpu import GpuSampler
 from workbench.paths import Home
 from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 
 if TYPE_CHECKING:
-    from workbench.estimate import Estimate
+    from workbench.estimate import Device, Estimate
+    from workbench.models.skeleton import Skeleton
 
 
-def predicted_peak(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts) -> dict[str, Any] | None:
+def predicted_peak(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> dict[str, Any] | None:
     """The estimator's peak for this run on the device at hand; None where it has none.
 
     Batches are as long as their longest record, so the length that is priced is that of the longest one, named
     ``length`` beside the peak's own fields.
     """
     priced = _priced(home, recipe, base, data, None)
-    return None if priced is None else {**priced.peak.as_json(), "length": _fed(recipe, data).data.max_length}
+    return None if priced is None else {**priced.peak.as_json(), "length": fed(recipe, data).data.max_length}
 
 
-def no_room(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
+def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
     """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
     device = device_facts()
     priced = _priced(home, recipe, base, data, device.total_bytes)
@@ -59,7 +61,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I)
 
 
-def _fed(recipe: Recipe, data: DataFacts) -> Recipe:
+R = TypeVar("R", bound=Recipe)
+
+
+def fed(recipe: R, data: DataFacts) -> R:
     """The recipe as its batches really are: no longer than the longest record."""
     from workbench.recipe_text import edit
 
@@ -67,21 +72,42 @@ def _fed(recipe: Recipe, data: DataFacts) -> Recipe:
     return recipe if recipe.data.packing else edit(recipe, {"data.max_length": min(length, data.lengths.max)})
 
 
-def _priced(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free_bytes: int | None) -> "Estimate | None":
-    """Only steps that were followed before are looked up: following one would take the processor from the run."""
-    from workbench.estimate import Device, TraceStore, estimate
+def device_of(base: LoadedBase) -> "Device":
+    """The device as the estimator sees it."""
+    from workbench.estimate import Device
+
+    return Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
+
+
+def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
+    """The module tree of the base; None where it cannot be had: a run is worth more than its prediction."""
     from workbench.models.build import build_skeleton
     from workbench.models.trees import known_skeleton
 
-    device = Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
-    traced = TraceStore(home.cache / "traces")
     try:
-        skeleton = known_skeleton(recipe.model) or build_skeleton(base.local.folder)
-        return estimate(skeleton, _fed(recipe, data), free_bytes=free_bytes, device=device, traced=traced)
+        return known_skeleton(recipe.model) or build_skeleton(base.local.folder)
     except WorkbenchError:
         return None
     except Exception:
-        # A run is worth more than its prediction; the log keeps what was wrong with it.
+        traceback.print_exc()  # the log keeps what was wrong with it
+        return None
+
+
+def _priced(
+    home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts, free_bytes: int | None
+) -> "Estimate | None":
+    """Only steps that were followed before are looked up: following one would take the processor from the run."""
+    from workbench.estimate import TraceStore, estimate
+
+    skeleton = skeleton_of(recipe, base)
+    if skeleton is None:
+        return None
+    traced = TraceStore(home.cache / "traces")
+    try:
+        return estimate(skeleton, fed(recipe, data), free_bytes=free_bytes, device=device_of(base), traced=traced)
+    except WorkbenchError:
+        return None
+    except Exception:
         traceback.print_exc()
         return None
 

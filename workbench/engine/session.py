@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,11 +28,14 @@ from workbench.engine.step_clock import clock_for
 from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
 from workbench.paths import Home
-from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import History
+
+if TYPE_CHECKING:
+    from workbench.estimate.fastest import Choice
 
 # More held-out records than this say little more and cost time in every evaluation.
 EVALUATED_RECORDS = 256
@@ -44,7 +47,7 @@ class Context:
 
     home: Home
     run: RunFolder
-    recipe: Recipe
+    recipe: ResolvedRecipe
     journal: PatientJournal
     controls: Controls
     report: Callable[[Progress], None]
@@ -59,8 +62,11 @@ class Session:
         WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
     """
 
-    def __init__(self, context: Context, base: LoadedBase, data: EncodedData, history: History) -> None:
+    def __init__(
+        self, context: Context, base: LoadedBase, data: EncodedData, history: History, choice: "Choice"
+    ) -> None:
         self._context = context
+        self._choice = choice
         self._base = base
         self._data = data
         training = context.recipe.training
@@ -141,6 +147,8 @@ class Session:
             padding_free=not self._padded_because,
             padded_because=self._padded_because or None,
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+            chosen=dict(self._choice.chosen),
+            reasons=list(self._choice.reasons),
             predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
             peak_flops=self._clock.peak.flops,
             no_peak=self._clock.peak.why,

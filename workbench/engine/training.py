@@ -194,6 +194,7 @@ class Training:
         return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
+        from workbench.engine.choice import choose
         from workbench.engine.session import Context, Session
 
         tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
@@ -204,13 +205,22 @@ class Training:
             tokenising.abandon()
         self._raise_if_stopped()
         assert self.base is not None
-        context = Context(
-            self.home, self.run_folder, self.recipe, self._journal, self.controls, self._report, self._show, self.ranks
-        )
         step = checkpoint.step if checkpoint else 0
         history = self.ranks.broadcast(read_history(self.run_folder.journal, step) if self.ranks.is_first else None)
         assert history is not None
-        self._session = Session(context, self.base, data, history)
+        before = history.chosen if step else {}
+        choice = choose(self.home, self.recipe, self.base, data.facts, self.ranks, before)
+        context = Context(
+            self.home,
+            self.run_folder,
+            choice.recipe,
+            self._journal,
+            self.controls,
+            self._report,
+            self._show,
+            self.ranks,
+        )
+        self._session = Session(context, self.base, data, history, choice)
         return self._session
 
     def _tokens(self, tokenising: Tokenising) -> EncodedData:

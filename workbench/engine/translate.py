@@ -5,7 +5,8 @@ from typing import Any
 
 from workbench.engine.precision import Precision
 from workbench.engine.sharding import is_sharded
-from workbench.recipe import AdapterSection, QuantizationSection, Recipe
+from workbench.recipe import AdapterSection, QuantizationSection
+from workbench.resolved import ResolvedRecipe
 
 
 def lora_config(adapter: AdapterSection) -> Any:
@@ -34,7 +35,7 @@ def quantization_config(quantization: QuantizationSection, precision: Precision)
     )
 
 
-def sft_config(recipe: Recipe, precision: Precision, output: Path) -> Any:
+def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> Any:
     """``trl.SFTConfig`` for records that are already tokenised and labelled.
 
     No autocast under bfloat16: base and adapter are in it already. float16 needs autocast and its loss scaler.

@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.estimate.adapter import AdapterDtypes, AdapterPlan, plan_adapter
 from workbench.estimate.closed_form import closed_form_peak
+from workbench.estimate.fastest import Choice, Chooser, worth_following
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
 from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.layer_shape import model_shape
@@ -17,8 +18,9 @@ from workbench.estimate.step import Device, Step, Variant, plan_step
 from workbench.estimate.trace.store import TraceStore
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe, resolved
 
-__all__ = ["Device", "Estimate", "TraceStore", "Tracer", "Variant", "estimate", "largest_fit", "plan_step"]
+__all__ = ["Device", "Estimate", "Pricing", "TraceStore", "Tracer", "Variant", "estimate", "largest_fit", "plan_step"]
 
 Tracer = Callable[[Skeleton, Recipe, Step, AdapterPlan], Peak | None]
 """Looks up a followed step for a recipe; None where there is none yet."""
@@ -29,6 +31,7 @@ class Estimate:
     """What a recipe costs.
 
     Attributes:
+        choice: the recipe that is priced, and why what it left open came to what it did.
         base: as loaded, before any preparation.
         fit: None when no free memory was given.
         suggestions: single changes that make a misfit fit, cheapest first; empty when it fits.
@@ -37,12 +40,18 @@ class Estimate:
 
     model: str
     skeleton: Skeleton
+    choice: Choice
     step: Step
     adapter: AdapterPlan
     base: Footprint
     peak: Peak
     fit: Fit | None
     suggestions: tuple[Suggestion, ...]
+
+    @property
+    def worth_following(self) -> tuple[ResolvedRecipe, ...]:
+        """The set-ups whose peak is a formula's: the one that is priced, and those that it was weighed against."""
+        return worth_following(self.choice, self.peak)
 
     @property
     def rule_of_thumb(self) -> RuleOfThumb | None:
@@ -65,6 +74,8 @@ class Estimate:
             "peak": self.peak.as_json(),
             "fits": None if self.fit is None else self.fit != "does not fit",
             "suggestions": [suggestion.as_json() for suggestion in self.suggestions],
+            "chosen": dict(self.choice.chosen),
+            "reasons": list(self.choice.reasons),
         }
 
 
@@ -80,6 +91,7 @@ def estimate(
     """Price a recipe on a model.
 
     Args:
+        recipe: what it leaves open is decided by what fits; without ``free_bytes`` it takes the least memory.
         free_bytes: free memory of the device that is to train; None leaves ``fit`` and ``suggestions`` open.
         device: what it computes in hardware; a GPU with bfloat16 unless told otherwise.
         variant: ``plain`` prices the step of common notebooks instead of ours.
@@ -89,24 +101,22 @@ def estimate(
     Raises:
         WorkbenchError: PEFT would refuse the adapter for this model.
     """
-    step = plan_step(recipe, device, variant)
-    plan = _plan(skeleton, LoraSettings.of(recipe.adapter), step.dtypes)
-
-    def predict(changed: Recipe) -> Peak:
-        return _predict(skeleton, changed, device, variant, traced)
-
-    peak = predict(recipe)
+    pricing = Pricing(skeleton, device, traced, variant)
+    choice = pricing.chooser(free_bytes).choose(recipe)
+    step = plan_step(choice.recipe, device, variant)
+    peak = pricing.peak(choice.recipe)
     fit = None if free_bytes is None else fit_of(peak, free_bytes)
     misfit = free_bytes is not None and fit != "fits"
     return Estimate(
         model=recipe.model.source,
         skeleton=skeleton,
+        choice=choice,
         step=step,
-        adapter=plan,
+        adapter=_plan(skeleton, LoraSettings.of(recipe.adapter), step.dtypes),
         base=_base(skeleton, step.loaded),
         peak=peak,
         fit=fit,
-        suggestions=suggest(recipe, free_bytes, predict) if misfit and free_bytes is not None else (),
+        suggestions=suggest(choice.recipe, free_bytes, pricing.peak) if misfit and free_bytes is not None else (),
     )
 
 
@@ -119,20 +129,37 @@ def largest_fit(
     variant: Variant = "workbench",
     traced: Tracer | None = None,
 ) -> Largest:
-    """The largest micro-batch, record length and rank that fit, each with the other knobs as they are."""
+    """The largest micro-batch, record length and rank that fit, each with the other knobs as they are.
+
+    What the recipe leaves open takes the least memory, as it would where the others are that large.
+    """
     context = skeleton.root.facts.get("context_length")
-    return largest_that_fit(
-        recipe, free_bytes, lambda changed: _predict(skeleton, changed, device, variant, traced), context
-    )
+    return largest_that_fit(resolved(recipe), free_bytes, Pricing(skeleton, device, traced, variant).peak, context)
 
 
-def _predict(
-    skeleton: Skeleton, recipe: Recipe, device: Device | None, variant: Variant, traced: Tracer | None
-) -> Peak:
-    step = plan_step(recipe, device, variant)
-    plan = _plan(skeleton, LoraSettings.of(recipe.adapter), step.dtypes)
-    peak = (traced or _SHIPPED)(skeleton, recipe, step, plan)
-    return peak or closed_form_peak(model_shape(skeleton), _base(skeleton, step.storage), plan, step)
+@dataclass(frozen=True)
+class Pricing:
+    """Predicts peaks on one model and one device; the arguments are those of :func:`estimate`."""
+
+    skeleton: Skeleton
+    device: Device | None = None
+    traced: Tracer | None = None
+    variant: Variant = "workbench"
+
+    def peak(self, recipe: ResolvedRecipe) -> Peak:
+        """The predicted peak of a recipe.
+
+        Raises:
+            WorkbenchError: PEFT would refuse the adapter for this model.
+        """
+        step = plan_step(recipe, self.device, self.variant)
+        plan = _plan(self.skeleton, LoraSettings.of(recipe.adapter), step.dtypes)
+        peak = (self.traced or _SHIPPED)(self.skeleton, recipe, step, plan)
+        return peak or closed_form_peak(model_shape(self.skeleton), _base(self.skeleton, step.storage), plan, step)
+
+    def chooser(self, free_bytes: int | None, usual_length: int | None = None) -> Chooser:
+        """What decides, by these peaks, what a recipe leaves open."""
+        return Chooser(self.peak, free_bytes, self.device, usual_length)
 
 
 _SHIPPED = TraceStore()

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
-from workbench.recipe import RANK_STEPS, Recipe
+from workbench.recipe import RANK_STEPS
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe
 
+T = TypeVar("T")
 Fit = Literal["fits", "tight", "does not fit"]
-Predict = Callable[[Recipe], Peak]
+Predict = Callable[[ResolvedRecipe], Peak]
 
 COMFORT = 0.95
 """Share of the free memory up to which a run simply fits; above it, it is tight."""
@@ -52,7 +54,7 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
     return "does not fit"
 
 
-def suggest(recipe: Recipe, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
+def suggest(recipe: ResolvedRecipe, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
     """Single changes that make a recipe fit, cheapest first: what costs time before what costs quality."""
     found = []
     for label, changes, cost in _candidates(recipe):
@@ -81,7 +83,9 @@ class Largest:
     r: int | None
 
 
-def largest_that_fit(recipe: Recipe, free_bytes: int, predict: Predict, context_length: int | None = None) -> Largest:
+def largest_that_fit(
+    recipe: ResolvedRecipe, free_bytes: int, predict: Predict, context_length: int | None = None
+) -> Largest:
     """Largest micro-batch, record length (in steps of 64, up to the model's) and rank (of the usual steps) that fit."""
 
     def fits(changes: Mapping[str, Any]) -> bool:
@@ -89,13 +93,13 @@ def largest_that_fit(recipe: Recipe, free_bytes: int, predict: Predict, context_
 
     lengths = range(64, min(context_length or 131072, 131072) + 1, 64)
     return Largest(
-        batch=_last(range(1, 1025), lambda n: fits({"training.per_device_train_batch_size": n})),
-        length=_last(lengths, lambda n: fits({"data.max_length": n})),
-        r=_last(RANK_STEPS, lambda n: fits({"adapter.r": n})),
+        batch=last_where(range(1, 1025), lambda n: fits({"training.per_device_train_batch_size": n})),
+        length=last_where(lengths, lambda n: fits({"data.max_length": n})),
+        r=last_where(RANK_STEPS, lambda n: fits({"adapter.r": n})),
     )
 
 
-def _last(values: Sequence[int], holds: Callable[[int], bool]) -> int | None:
+def last_where(values: Sequence[T], holds: Callable[[T], bool]) -> T | None:
     """The last of growing values for which ``holds``, which is true up to some point and false from there on."""
     low, high = 0, len(values)
     while low < high:
@@ -111,14 +115,14 @@ def _fits(peak: Peak | None, free_bytes: int) -> bool:
     return peak is not None and fit_of(peak, free_bytes) == "fits"
 
 
-def _peak_after(recipe: Recipe, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
+def _peak_after(recipe: ResolvedRecipe, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
     try:
         return predict(edit(recipe, changes))
     except WorkbenchError:  # this change alone is not a valid recipe, or not for this model
         return None
 
 
-def _candidates(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _candidates(recipe: ResolvedRecipe) -> Iterator[tuple[str, dict[str, Any], str]]:
     training, quantization = recipe.training, recipe.quantization
     if not training.gradient_checkpointing:
         changes: dict[str, Any] = {"training.gradient_checkpointing": True}
@@ -135,7 +139,7 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "base in 4 bits", changes, _PRECISION
 
 
-def _ladders(recipe: Recipe) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def _ladders(recipe: ResolvedRecipe) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Knobs to turn down step by step until the run fits."""
     batch = recipe.training.per_device_train_batch_size
     effective = recipe.training.effective_batch

@@ -1,8 +1,10 @@
 """The highest point of device memory in a training step, with a name for every byte."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from workbench.estimate.step import Device
 
 CUDA_CONTEXT_BYTES = 500 * 2**20
 """What the CUDA driver, its kernels and cuBLAS take outside PyTorch's allocator; 300–600 MiB on cards since 2018."""
@@ -57,3 +59,10 @@ class Peak:
             "terms": dict(self.terms),
             "method": self.method,
         }
+
+
+def on_device(device: Device, peak: Peak) -> Peak:
+    """A processor has neither a driver's context nor an allocator that holds memory back."""
+    if device.kind == "cuda":
+        return peak
+    return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})

@@ -9,7 +9,7 @@ from typing import Literal
 
 from workbench.estimate.adapter import AdapterDtypes
 from workbench.estimate.footprint import Storage
-from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 
 Variant = Literal["workbench", "plain"]
 Checkpointing = Literal["none", "reentrant", "non-reentrant"]
@@ -61,7 +61,7 @@ class Step:
         return self.batch * self.length
 
 
-def plan_step(recipe: Recipe, device: Device | None = None, variant: Variant = "workbench") -> Step:
+def plan_step(recipe: ResolvedRecipe, device: Device | None = None, variant: Variant = "workbench") -> Step:
     """The step that ``recipe`` asks for on ``device`` (a GPU with bfloat16 unless told otherwise)."""
     asked = recipe.quantization.compute_dtype
     compute = (device or Device()).compute_dtype if asked == "auto" else asked

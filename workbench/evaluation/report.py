@@ -64,7 +64,7 @@ def write_report(
     Raises:
         WorkbenchError: the recipe cannot be read, the run has not begun, or the disk refuses.
     """
-    recipe = run.recipe()
+    recipe = run.recipe_as_run()
     if not run.journal.is_file():
         raise WorkbenchError(
             f"Run {run.id} has no journal, so there is nothing to report.", "Let it run first.", kind="no_journal"

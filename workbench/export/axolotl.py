@@ -9,6 +9,7 @@ from workbench.export.foreign import Foreign, place_of, to_yaml, without_counter
 from workbench.export.plan import base_here
 from workbench.export.work import Job, chat_template
 from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 
 FILE = "axolotl.yaml"
 
@@ -59,6 +60,8 @@ _COMPOSED = (
     "data.system",
     "data.completion_only",
     "training.gradient_checkpointing",
+    # What is exported states the micro-batch that was used, so that this no longer counts.
+    "training.effective_batch_size",
     "output.name",
     "output.dir",
 )
@@ -85,7 +88,7 @@ def make(job: Job) -> None:
 
 
 def to_axolotl(
-    recipe: Recipe, model: str, files: list[RecordFile], template: str = ""
+    recipe: ResolvedRecipe, model: str, files: list[RecordFile], template: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """A configuration, and what of the recipe has no counterpart in it.
 

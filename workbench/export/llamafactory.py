@@ -10,6 +10,7 @@ from workbench.export.foreign import Foreign, place_of, to_yaml, without_counter
 from workbench.export.plan import base_here
 from workbench.export.work import Job
 from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 
 FILE = "llamafactory.yaml"
 
@@ -54,6 +55,8 @@ _COMPOSED = (
     "data.system",
     "data.completion_only",
     "training.gradient_checkpointing",
+    # What is exported states the micro-batch that was used, so that this no longer counts.
+    "training.effective_batch_size",
     "output.name",
     "output.dir",
 )
@@ -79,7 +82,7 @@ def make(job: Job) -> None:
     job.command = f"llamafactory-cli train {FILE}"
 
 
-def to_llamafactory(recipe: Recipe, model: str, files: list[RecordFile]) -> tuple[dict[str, Any], list[str]]:
+def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile]) -> tuple[dict[str, Any], list[str]]:
     """A configuration, and what of the recipe has no counterpart in it.
 
     Args:

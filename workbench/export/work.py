@@ -15,7 +15,7 @@ from workbench.export.request import Request, Target
 from workbench.models.child import report
 from workbench.models.sources import LocalModel, find_local
 from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 from workbench.runs.folder import RunFolder
 
 # Imported when they are called: some bring torch with them.
@@ -40,7 +40,7 @@ class Job:
 
     home: Home
     run: RunFolder
-    recipe: Recipe
+    recipe: ResolvedRecipe
     request: Request
     folder: Path
     local: LocalModel | None
@@ -62,7 +62,7 @@ class Job:
 def work(home: str, run: str, request: dict[str, Any], aside: str, precise: bool = False) -> dict[str, Any]:
     """Make one export in the folder ``aside``; returns what is told of it."""
     where, folder = Home(Path(home)), RunFolder(Path(run))
-    recipe = folder.recipe()
+    recipe = folder.recipe_as_run()
     local = find_local(where, recipe.model)
     facts = provenance_of(folder, recipe, local, lambda name, fraction: report("reading the records", fraction, name))
     job = Job(where, folder, recipe, Request.from_json(request), Path(aside), local, facts, precise)

@@ -12,7 +12,9 @@ from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import read, to_yaml
+from workbench.resolved import ResolvedRecipe, is_left_open, resolved
 from workbench.runs.glance import glance, is_long
+from workbench.runs.history import read_history
 from workbench.runs.journal import Event, JournalReader
 from workbench.runs.label import Label, read_label
 from workbench.runs.sums import keep, kept
@@ -80,6 +82,15 @@ class RunFolder:
             WorkbenchError: it is missing or was changed into something unusable.
         """
         return read(self.recipe_file)
+
+    def recipe_as_run(self) -> ResolvedRecipe:
+        """The recipe with what it left to the machine as the run decided it, by its journal.
+
+        Raises:
+            WorkbenchError: as :meth:`recipe`; what the journal says was decided cannot be.
+        """
+        recipe = self.recipe()
+        return resolved(recipe, read_history(self.journal, 0).chosen if is_left_open(recipe) else None)
 
 
 def create_run(home: Home, recipe: Recipe) -> RunFolder:

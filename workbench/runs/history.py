@@ -1,9 +1,11 @@
 """What a run that goes on needs to know of its own past, from its journal."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from workbench.runs.journal import each_event
+from workbench.runs.journal import Event, each_event
 
 
 @dataclass
@@ -13,10 +15,12 @@ class History:
     Attributes:
         evaluations: held-out loss by step, those after the checkpoint left out.
         max_steps: the number of steps that was asked for in mid-run; None where the recipe's holds.
+        chosen: what the run decided of what its recipe left open, by dotted keys.
     """
 
     evaluations: dict[int, float] = field(default_factory=dict)
     max_steps: int | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_history(journal: Path, step: int) -> History:
@@ -30,4 +34,12 @@ def read_history(journal: Path, step: int) -> History:
                 history.evaluations[event["step"]] = event["loss"]
             case "control" if event.get("action") == "max_steps" and event.get("value"):
                 history.max_steps = int(event["value"])
+            case "phase":
+                history.chosen = chosen_by(event) or history.chosen
     return history
+
+
+def chosen_by(event: Event) -> Mapping[str, Any]:
+    """What an event tells of what the run decided; empty for most events."""
+    chosen = event.get("chosen")
+    return chosen if event["event"] == "phase" and isinstance(chosen, dict) else {}

@@ -223,12 +223,13 @@ def main() -> None:
     """Standard input: ``{"skeleton", "recipe", "device", "variant"}``; output: a timeline, or ``{"error"}``."""
     from workbench.estimate.step import Device
     from workbench.models.skeleton_json import skeleton_from_json
-    from workbench.recipe_text import parse
+    from workbench.recipe_text import parse_as
+    from workbench.resolved import ResolvedRecipe
 
     answer_to, sys.stdout = sys.stdout, sys.stderr  # libraries may print
     request = json.load(sys.stdin)
     skeleton = skeleton_from_json(request["skeleton"])
-    recipe = parse(request["recipe"])
+    recipe = parse_as(ResolvedRecipe, request["recipe"])
     step = plan_step(recipe, Device(**request["device"]), request["variant"])
     try:
         answer = follow_step(skeleton, recipe, step).as_json()

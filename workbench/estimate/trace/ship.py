@@ -14,6 +14,7 @@ from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.resolved import ResolvedRecipe, resolved
 
 # The structures that a form visits first.
 _STRUCTURES: tuple[dict[str, Any], ...] = (
@@ -25,11 +26,11 @@ _STRUCTURES: tuple[dict[str, Any], ...] = (
 )
 
 
-def shipped_recipes(skeleton: Skeleton) -> Iterator[Recipe]:
+def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
     """The recipes that are followed for a model; without dropout where its experts allow none."""
     for changes in _STRUCTURES:
         for dropout in (0.05, 0.0):
-            recipe = edit(Recipe(), changes | {"adapter.lora_dropout": dropout})
+            recipe = edit(resolved(Recipe()), changes | {"adapter.lora_dropout": dropout})
             try:
                 plan_adapter(skeleton, recipe.adapter)
             except WorkbenchError:  # no such layers, or no dropout on experts

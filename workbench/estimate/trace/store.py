@@ -27,6 +27,7 @@ from workbench.models.catalog import FOLDER
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 
 SHIPPED = FOLDER / "traces.json"
 _LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl")
@@ -61,7 +62,7 @@ class TraceStore:
         return self._known[key]
 
     def follow(
-        self, skeleton: Skeleton, recipe: Recipe, device: Device | None = None, variant: Variant = "workbench"
+        self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device | None = None, variant: Variant = "workbench"
     ) -> Timeline:
         """Follow a step in a helper process (some 10 s, half of it the import of torch) and keep the timeline.
 

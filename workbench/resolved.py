@@ -1,0 +1,64 @@
+"""Recipes in which nothing is left to the machine: what is priced, what is run, and what is exported.
+
+Whoever needs a micro-batch or has to know whether activations are recomputed takes a :class:`ResolvedRecipe`, so that
+``auto`` cannot be mistaken for a value.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from workbench.recipe import AUTO, Recipe, TrainingSection
+from workbench.recipe_text import parse_as
+
+CHECKPOINTING = "training.gradient_checkpointing"
+MICRO_BATCH = "training.per_device_train_batch_size"
+ACCUMULATION = "training.gradient_accumulation_steps"
+
+
+class ResolvedTraining(TrainingSection):
+    per_device_train_batch_size: int = Field(default=4, ge=1, le=65536)
+    gradient_checkpointing: bool = Field(default=True)
+
+
+class ResolvedRecipe(Recipe):
+    """A recipe without ``auto``; otherwise like any other."""
+
+    training: ResolvedTraining = ResolvedTraining()
+
+
+def is_left_open(recipe: Recipe) -> bool:
+    """Whether something in it is left to the machine."""
+    return AUTO in (recipe.training.gradient_checkpointing, recipe.training.per_device_train_batch_size)
+
+
+def resolved(recipe: Recipe, chosen: Mapping[str, Any] | None = None) -> ResolvedRecipe:
+    """The recipe with what was left open as it was chosen; what was not chosen takes the least memory.
+
+    Args:
+        chosen: by dotted keys; those of values that the recipe states do not count.
+
+    Raises:
+        RecipeError: what was chosen is no value that a recipe can have.
+    """
+    if isinstance(recipe, ResolvedRecipe):
+        return recipe
+    data, training = recipe.as_dict(), recipe.training
+    wanted = {**_least(training), **(chosen or {})}
+    for path, value in wanted.items():
+        name = path.partition(".")[2]
+        if path in open_keys(training):
+            data["training"][name] = value
+    return parse_as(ResolvedRecipe, data)
+
+
+def open_keys(training: TrainingSection) -> tuple[str, ...]:
+    """The dotted keys whose values the machine decides."""
+    checkpointing = (CHECKPOINTING,) if training.gradient_checkpointing == AUTO else ()
+    micro_batch = (MICRO_BATCH, ACCUMULATION) if training.per_device_train_batch_size == AUTO else ()
+    return checkpointing + micro_batch
+
+
+def _least(training: TrainingSection) -> dict[str, Any]:
+    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch}
