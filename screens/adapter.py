@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Label, Static
 
-from screens.costs import Cure, Outlook, costs_of, device_of, outlook_of
+from screens.costs import Cure, Outlook, costs_of, device_of, faster_of, outlook_of
 from screens.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.knobs import form
 from screens.session import Budget
@@ -241,7 +241,8 @@ class AdapterPane(Pane):
 
     def action_fast(self) -> None:
         """Take the fastest set-up that fits, and say what was changed and why; or that there is none faster."""
-        faster = self._outlook.faster if self._outlook is not None else None
+        # Asked anew: what was looked ahead to may be of the recipe before the last key.
+        faster = faster_of(self.session)
         if faster is None:
             return
         words = faster.sentence

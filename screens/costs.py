@@ -163,6 +163,17 @@ def outlook_of(
     )
 
 
+def faster_of(session: Session) -> Faster | None:
+    """The fastest set-up that fits for the session's recipe; None where too little is known to say."""
+    if session.skeleton is None:
+        return None
+    chooser = Pricing(session.skeleton, device_of(session), session.traces).chooser(session.budget.free_bytes)
+    try:
+        return chooser.faster(session.recipe)
+    except WorkbenchError:  # the settings are refused, which the panel says
+        return None
+
+
 def device_of(session: Session) -> Device:
     """The device that the engine would use, as far as the terminal can see it."""
     from workbench.gpu import computes_bfloat16

@@ -333,7 +333,7 @@ def _accumulation(recipe: Recipe) -> str:
 
 
 def _wanted(recipe: Recipe) -> str:
-    return "a step" if recipe.training.per_device_train_batch_size == AUTO else "only where the micro-batch is auto"
+    return "a step" if recipe.training.per_device_train_batch_size == AUTO else "counts for auto only"
 
 
 def form() -> tuple[KnobGroup, ...]:

@@ -115,6 +115,23 @@ def test_estimate_prints_figures_that_are_known(home):
     assert "adapter file" in call(home, "estimate", "gpt2").stdout
 
 
+def test_estimate_tells_what_auto_comes_to_and_why(home):
+    model = ("estimate", "Qwen/Qwen2.5-7B-Instruct", "--set", "training.gradient_checkpointing=auto")
+    (roomy,) = facts(home, *model, "--vram", "40GiB")
+    assert roomy["chosen"] == {"training.gradient_checkpointing": False}
+    assert roomy["reasons"][0].startswith("Checkpointing off: ")
+    both = (*model, "--set", "training.per_device_train_batch_size=auto", "--vram", "16GiB")
+    (narrow,) = facts(home, *both)
+    assert narrow["chosen"] == {
+        "training.gradient_checkpointing": True,
+        "training.per_device_train_batch_size": 8,
+        "training.gradient_accumulation_steps": 2,
+    }
+    assert "Micro-batch 8 × 2 = 16: " in call(home, *both).stdout
+    (stated,) = facts(home, *model[:2], "--set", "training.gradient_checkpointing=true", "--vram", "40GiB")
+    assert (stated["chosen"], stated["reasons"]) == ({}, [])
+
+
 def test_the_peak_of_a_model_outside_the_catalog_is_that_of_a_followed_step(home, tiny_llama, tmp_path):
     shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
     (rough,) = facts(home, "estimate", tmp_path, "--no-follow")

@@ -162,7 +162,7 @@ class CostPanel(Lines):
             yield Content.styled(plain(words), "$warning")
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
             yield from self._cures(self._outlook, costs.fit)
-        elif self._outlook is not None and self._outlook.faster is not None and self._outlook.faster.changes:
+        elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
             yield Content.assemble(plain(self._outlook.faster.sentence), ("  S does so.", "bold $accent"))
         for label, fit in costs.other_gpus:
             yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))

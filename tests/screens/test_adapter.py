@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Input, Static
 
+from screens.adapter import AdapterPane
 from screens.costs import costs_of, device_of, outlook_of
 from screens.widgets.cost_panel import CHANGE_SECONDS, CostPanel
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
@@ -173,6 +174,80 @@ async def test_settings_that_the_model_refuses_are_mended_with_one_key(tmp_path:
         await screen.press("F")
         await screen.until(lambda: "fits: 141 GiB free" in costs(screen), "the figures")
         assert screen.app.session.recipe.adapter.lora_dropout == 0
+
+
+def told(screen: Opened) -> list[str]:
+    return [notification.message for notification in screen.app._notifications]
+
+
+def with_memory(screen: Opened, gib: int) -> None:
+    screen.app.session.gpus = (gpu(gib),)
+
+
+async def test_left_of_the_first_value_lies_auto_and_the_effective_batch_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        screen.app.set_recipe({"training.gradient_accumulation_steps": 8})
+        row(screen, "micro-batch").focus()
+        await screen.press("left", "left")
+        training = screen.app.session.recipe.training
+        assert (training.per_device_train_batch_size, training.effective_batch) == (1, 8)
+        await screen.press("left")
+        training = screen.app.session.recipe.training
+        assert (training.per_device_train_batch_size, training.effective_batch_size) == ("auto", 8)
+        assert "Micro-batch 8 × 1 = 8: " in costs(screen)
+        assert "follows: the micro-batch is auto" in row(screen, "accumulation").render().plain
+        await screen.press("left", "shift+left", "shift+right")
+        assert screen.app.session.recipe.training.per_device_train_batch_size == "auto"
+        await screen.press("right")
+        assert screen.app.session.recipe.training.per_device_train_batch_size == 1
+        await screen.press("enter", *"auto", "enter")
+        assert screen.app.session.recipe.training.per_device_train_batch_size == "auto"
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_what_auto_came_to_is_told_with_its_reason(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(tmp_path, size=size) as screen:
+        await shown(screen, gib=40)
+        screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct"})
+        await screen.until(lambda: "Checkpointing off: 36.92 of 40.00 GiB, about 25 % faster." in costs(screen), "off")
+        with_memory(screen, 24)
+        screen.app.set_recipe({"adapter.lora_alpha": 64})
+        reason = "Checkpointing on: without it the step would take 36.92 of 24.00 GiB."
+        await screen.until(lambda: reason in costs(screen), "on")
+        row(screen, "checkpointing").focus()
+        await screen.press("right")
+        assert screen.app.session.recipe.training.gradient_checkpointing is True
+        assert reason not in costs(screen)
+        await screen.press("right", "left", "left")
+        assert screen.app.session.recipe.training.gradient_checkpointing == "auto"
+
+
+async def test_one_key_makes_it_fast_and_says_so_or_that_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen, gib=80)
+        screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct", "training.gradient_checkpointing": True})
+        await screen.until(lambda: "about 39 % faster.  S does so." in costs(screen), "the offer")
+        await screen.press("S")
+        training = screen.app.session.recipe.training
+        assert training.gradient_checkpointing is False
+        assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (8, 2)
+        assert told(screen)[-1].endswith("about 39 % faster. It was checkpointing on, micro-batch 4 × 4.")
+        await screen.until(lambda: "S does so." not in costs(screen), "nothing faster")
+        before = screen.app.session.recipe
+        await screen.press("S")
+        await screen.until(lambda: told(screen)[-1].startswith("It is the fastest set-up that fits already"), "so")
+        assert screen.app.session.recipe == before
+
+
+async def test_where_no_memory_is_known_there_is_no_fastest_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        screen.app.session.gpus, screen.app.session.host = (), None
+        screen.app.set_recipe({"adapter.r": 8})
+        await screen.until(lambda: "which takes the least memory: the free memory is not known" in costs(screen), "why")
+        pane = screen.app.query_one(AdapterPane)
+        await screen.until(lambda: pane.check_action("fast", ()) is None, "no such key")
 
 
 async def test_each_gpu_is_judged(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ class Chooser:
         keys = (CHECKPOINTING, MICRO_BATCH, ACCUMULATION)
         changes = {path: best.get(path) for path in keys if path not in stays and best.get(path) != now.get(path)}
         speed = f"about {100 * (gain - 1):.0f} % faster" if fits else "the fastest that fits"
-        words = f"{_capital(', '.join(_parts(best)))}: {self._figures(best)}, {speed}."
+        changed = ", ".join(new for new, old in zip(_parts(best), _parts(now), strict=True) if new != old)
+        words = f"{_capital(changed)}: {self._figures(best)}, {speed}."
         return Faster(words, before, changes)
 
     def time_of(self, recipe: ResolvedRecipe) -> float:

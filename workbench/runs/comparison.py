@@ -115,7 +115,7 @@ def difference_rows(recipes: Sequence[Mapping[str, Any] | None]) -> Rows:
 def recipe_of(run: RunFolder) -> dict[str, Any] | None:
     """A run's recipe with what follows from it, a linked ``lora_alpha`` too; None where it cannot be read."""
     try:
-        recipe: Recipe = run.recipe()
+        recipe: Recipe = run.recipe_as_run()
     except WorkbenchError:
         return None
     return recipe.model_dump(mode="json")
