@@ -21,7 +21,7 @@ from workbench.estimate.flops import TrainingFlops, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
 from workbench.models.build import build_skeleton
 from workbench.models.trees import known_skeleton
-from workbench.recipe import Recipe
+from workbench.resolved import ResolvedRecipe
 from workbench.runs.step_times import PARTS
 
 Part = Literal["data", "forward", "backward", "optimizer", "other", "away"]
@@ -134,7 +134,7 @@ class StepClock:
             self._marks.popleft()
 
 
-def clock_for(recipe: Recipe, base: LoadedBase) -> StepClock:
+def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> StepClock:
     """The clock of a run on the device at hand."""
     device = device_facts()
     if device.kind == "cuda":
@@ -143,7 +143,7 @@ def clock_for(recipe: Recipe, base: LoadedBase) -> StepClock:
     return StepClock(_flops(recipe, base), GpuPeak(None, "no peak is known of a processor"), HostTime())
 
 
-def _flops(recipe: Recipe, base: LoadedBase) -> TrainingFlops | None:
+def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = known_skeleton(recipe.model) or build_skeleton(base.local.folder)
         return training_flops(skeleton, recipe.adapter, recipe.training.gradient_checkpointing)
