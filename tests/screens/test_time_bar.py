@@ -1,9 +1,11 @@
 """Where a step's time goes, on Train: in words and as a bar, and not at all where the journal does not tell."""
 
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
+from screens.widgets.glyphs import GLYPHS
 from screens.widgets.time_bar import TimeBar, duration
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 
@@ -40,11 +42,11 @@ async def test_the_bar_is_as_long_as_its_parts(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         bar = await trained(screen, parts=PARTS)
         line, _ = bar.paint(80, 2)
-        inside = line.text.partition("▕")[2].partition("▏")[0]
+        inside = line.text.partition(GLYPHS.left)[2].rpartition(GLYPHS.right)[0]
         assert line.cell_length == 80
-        assert "█▓▒█▓".startswith("".join(dict.fromkeys(inside)))
-        assert inside.count("▒") == pytest.approx(0.6 * len(inside), abs=1)
-        assert inside.startswith("█")
+        first, second, third = GLYPHS.terms
+        assert [glyph for glyph, _ in groupby(inside)] == [first, second, third, first, second]
+        assert inside.count(third) == pytest.approx(0.6 * len(inside), abs=1)
 
 
 async def test_a_device_without_a_known_peak_shows_what_was_done(tmp_path: Path) -> None:
