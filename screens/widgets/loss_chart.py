@@ -18,11 +18,19 @@ from screens.widgets.series import Series
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the chart. With ``marked`` each point is marked and the line is only hinted at."""
+    """One line of the chart. With ``marked`` each point is marked and the line is only hinted at.
+
+    Attributes:
+        label: what the legend calls it; empty leaves it out there.
+        letter: tells it from others without colour: it stands on the line, or is the mark.
+        colour: the number of its colour; by default its own place among the curves.
+    """
 
     label: str
     series: Series
     marked: bool = False
+    letter: str = ""
+    colour: int | None = None
 
 
 class LossChart(Quiet):
@@ -86,15 +94,25 @@ class LossChart(Quiet):
         labels = {tick: short_number(tick) for tick in ticks}
         margin = max(map(len, labels.values())) + 1
         last = max(curve.series.last[0] for curve in curves if curve.series.last)
+        legend = self._legend(curves, width)
         frame = Frame(
-            0, steps_shown(last, self._end), ticks[0], ticks[-1], max(4, width - margin - 1), max(1, height - 2)
+            0,
+            steps_shown(last, self._end),
+            ticks[0],
+            ticks[-1],
+            max(4, width - margin - 1),
+            max(1, height - len(legend) - 1),
         )
         drawn = draw(
-            [(curve.series, self._mark if curve.marked else "") for curve in curves],
+            [(curve.series, (curve.letter or self._mark) if curve.marked else "") for curve in curves],
             frame,
             LEVELS if self._ascii else BRAILLE,
+            ["" if curve.marked else curve.letter for curve in curves],
         )
-        return [self._legend(curves, width), *self._body(drawn, frame, labels, margin), self._steps(frame, margin)]
+        styles = [
+            self._curve_style(index if curve.colour is None else curve.colour) for index, curve in enumerate(curves)
+        ]
+        return [*legend, *self._body(drawn, frame, labels, margin, styles), self._steps(frame, margin)]
 
     @property
     def _mark(self) -> str:
@@ -106,34 +124,38 @@ class LossChart(Quiet):
     def _curve_style(self, index: int) -> Style:
         return self._style(f"curve-{index % 6}")
 
-    def _legend(self, curves: Sequence[Curve], width: int) -> Strip:
-        pieces: list[Piece] = []
+    def _legend(self, curves: Sequence[Curve], width: int) -> list[Strip]:
+        """The names of the curves on the right, on as many lines as they need."""
+        lines: list[list[Piece]] = [[]]
         for index, curve in enumerate(curves):
-            sign = self._mark if curve.marked else ("-" if self._ascii else "━")
+            if not curve.label:
+                continue
+            sign = curve.letter or (self._mark if curve.marked else ("-" if self._ascii else "━"))
             stride = f" (means of {curve.series.stride})" if curve.series.stride > 1 else ""
             value = f" {curve.series.last[1]:.4g}" if curve.series.last else ""
-            pieces += [
-                (f"{sign} ", self._curve_style(index)),
+            entry = [
+                (f"{sign} ", self._curve_style(index if curve.colour is None else curve.colour)),
                 (f"{plain(curve.label)}{value}{stride}", self._style("axis")),
-                ("   ", UNSTYLED),
             ]
-        room = width - sum(cell_len(text) for text, _ in pieces[:-1])
-        return strip_of([(" " * max(0, room), UNSTYLED), *pieces[:-1]])
+            if lines[-1] and _cells([*lines[-1], *entry]) + 3 > width:
+                lines.append([])
+            lines[-1] += [("   ", UNSTYLED), *entry] if lines[-1] else entry
+        return [strip_of([(" " * max(0, width - _cells(line)), UNSTYLED), *line]) for line in lines]
 
-    def _body(self, drawn: list[Row], frame: Frame, labels: dict[float, str], margin: int) -> list[Strip]:
+    def _body(
+        self, drawn: list[Row], frame: Frame, labels: dict[float, str], margin: int, curves: Sequence[Style]
+    ) -> list[Strip]:
         marks = {frame.row(tick): label for tick, label in labels.items()}
         bar, cross = ("|", "+") if self._ascii else ("│", "┤")
         axis = self._style("axis")
-        styles = {owner: self._owner_style(owner) for owner in {owner for row in drawn for _, owner in row.values()}}
+        owners = {owner for row in drawn for _, owner in row.values()}
+        styles = {owner: self._style("cloud") if owner >= CLOUD else curves[owner] for owner in owners}
         return [
             strip_of(
                 [(marks.get(y, "").rjust(margin - 1) + " " + (cross if y in marks else bar), axis), *_run(row, styles)]
             )
             for y, row in enumerate(drawn)
         ]
-
-    def _owner_style(self, owner: int) -> Style:
-        return self._style("cloud") if owner >= CLOUD else self._curve_style(owner)
 
     def _steps(self, frame: Frame, margin: int) -> Strip:
         text = [" "] * (margin + 1 + frame.width)
@@ -144,6 +166,10 @@ class LossChart(Quiet):
             if tick <= frame.x_high and not "".join(text[max(0, start - 2) : start + len(label) + 1]).strip():
                 text[start : start + len(label)] = label
         return strip_of([("".join(text), self._style("axis"))])
+
+
+def _cells(pieces: Iterable[Piece]) -> int:
+    return sum(cell_len(text) for text, _ in pieces)
 
 
 def _run(row: Row, styles: dict[int, Style]) -> list[Piece]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from screens.widgets.series import Bucket, Series
 
 CLOUD = 1000
+_APART = 12
+"""Cells between two letters on one curve."""
 
 Cell = tuple[str, int]
 Row = dict[int, Cell]
@@ -63,13 +65,17 @@ class Frame:
         return round(share * (self.height * dots - 1))
 
 
-def draw(curves: Sequence[tuple[Series, str]], frame: Frame, dots: Dots = BRAILLE) -> list[Row]:
+def draw(
+    curves: Sequence[tuple[Series, str]], frame: Frame, dots: Dots = BRAILLE, letters: Sequence[str] = ()
+) -> list[Row]:
     """Curves in a frame, the last one on top.
 
     Args:
         curves: each with the character that marks its points, or "" for a line in its scatter.
         frame: where; it gives ``frame.height`` rows.
         dots: what a cell is divided into.
+        letters: one a curve, by which lines that cross are told apart: it stands on the line here and there, and the
+            line's scatter is left out. "" for none.
     """
     rows: list[Row] = [{} for _ in range(frame.height)]
     for index, (series, mark) in enumerate(curves):
@@ -82,9 +88,26 @@ def draw(curves: Sequence[tuple[Series, str]], frame: Frame, dots: Dots = BRAILL
                 if frame.x_low <= x <= frame.x_high and 0 <= (row := frame.row(y)) < frame.height:
                     rows[row][frame.column(x)] = (mark, index)
         else:
-            _lay(rows, _scatter(columns, frame, dots.down), CLOUD + index, dots)
+            if not any(letters):
+                _lay(rows, _scatter(columns, frame, dots.down), CLOUD + index, dots)
             _lay(rows, line, index, dots)
+    for index, letter in enumerate(letters):
+        if letter:
+            for x, y in _places(curves[index][0], frame, index, len(letters)):
+                rows[y][x] = (letter, index)
     return rows
+
+
+def _places(series: Series, frame: Frame, index: int, count: int) -> set[tuple[int, int]]:
+    """Cells on a curve that are well apart, and beside those of the other curves."""
+    columns = series.columns(frame.x_low, frame.x_high, frame.width)
+    if not columns:
+        return set()
+    apart = max(_APART, frame.width // 6)
+    wanted = range(apart * (2 * index + 1) // (2 * count), frame.width, apart)
+    nearest = {min(columns, key=lambda column: abs(column - x)) for x in (*wanted, max(columns))}
+    cells = {(x, frame.row(columns[x].mean)) for x in nearest}
+    return {(x, y) for x, y in cells if 0 <= y < frame.height}
 
 
 Run = tuple[int, int, int]  # dot column, first and last dot row

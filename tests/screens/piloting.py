@@ -48,6 +48,14 @@ class Opened:
         except AssertionError:
             raise AssertionError(f"{text!r} is not on the screen:\n{self.words}") from None
 
+    async def is_told(self, text: str) -> None:
+        """Wait until a notice says something; a test's screen shows none.
+
+        Raises:
+            AssertionError: none does.
+        """
+        await self.until(lambda: any(text in notice.message for notice in self.app._notifications), text)
+
     async def at_rest(self, seconds: float = 3.0) -> None:
         """Wait until nothing has changed on the screen for some seconds: no mark of a change, no figure on its way.
 

@@ -213,3 +213,19 @@ def test_runs(snap_compare: Any, tmp_path: Path, size: tuple[int, int], opened: 
             await screen.until(lambda: "━ train" in screen.words, "the curve")
 
     assert snapped(snap_compare, tmp_path, size, engine, "runs", act)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_runs_over_each_other(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    train_some(engine, 200)
+    engine.finish(step=200)
+    train_some(engine, 60)
+    engine.fail("CUDA ran out of memory at step 60.", "Halve the micro-batch.")
+
+    async def act(screen: Opened) -> None:
+        await screen.until(lambda: "run-01" in screen.words and "failed" in screen.words, "the history")
+        await screen.press("space", "space", "o")
+        await screen.until(lambda: "B run-01" in screen.words and "what came" in screen.words, "both curves")
+
+    assert snapped(snap_compare, tmp_path, size, engine, "runs", act)

@@ -61,9 +61,9 @@ def _show(found: list[Listed]) -> None:
     has_tags = any(one.label.tags for one in found)
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "state", "model", "steps", "loss", "held-out perplexity", "started"):
-        table.add_column(heading, justify="right" if heading in ("steps", "loss") else "left")
+        table.add_column(heading, justify="right" if heading in ("steps", "loss") else "left", overflow="fold")
     if has_tags:
-        table.add_column("tags")
+        table.add_column("tags", overflow="fold")
     for one in found:
         name = one.name if one.name == one.run.id else f"{one.name} ({one.run.id})"
         cells = [name, *_cells(one.summary), *([one.tags] if has_tags else [])]

@@ -13,11 +13,10 @@ from typing import Any, Literal, Protocol
 
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import Event, JournalReader
+from workbench.runs.journal import Event, JournalReader, each_event
 
 FORMATS = (".csv", ".parquet")
 
-_BLOCK = 1 << 20
 _BATCH = 5_000
 _MOST_COLUMNS = 200
 
@@ -172,18 +171,17 @@ def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
 
 
 def _events(run: RunFolder) -> Iterator[tuple[Event, int]]:
-    """Each event, and about how many bytes were read by then."""
-    reader, read = JournalReader(run.journal), 0
-    while events := reader.read(_BLOCK):
-        read += _BLOCK
+    """Each event, and how many bytes were read by then."""
+    reader = JournalReader(run.journal)
+    for events in reader.blocks():
         for event in events:
-            yield event, read
+            yield event, reader.offset
 
 
 def _rows(run: RunFolder, plan: _Plan) -> Iterator[Row]:
     """A row a step; what an evaluation found stands beside the step that it came after."""
     row: Row | None = None
-    for event, _ in _events(run):
+    for event in each_event(run.journal):
         if event.get("seq", 0) > plan.last:
             break
         if event["event"] not in ("step", "eval") or plan.is_void(event):

@@ -58,9 +58,8 @@ def in_order(runs: Iterable[Listed], column: str, *, turned: bool = False) -> li
     """The runs sorted by a column of :data:`ORDERS`; those that have nothing in it stand last, either way around."""
     order = ORDERS[column]
     keyed = [(order.key(one), one) for one in runs]
-    have = sorted((pair for pair in keyed if pair[0] is not None), key=lambda pair: pair[0])
-    if order.falls != turned:
-        have.reverse()
+    have = [pair for pair in keyed if pair[0] is not None]
+    have.sort(key=lambda pair: pair[0], reverse=order.falls != turned)
     return [one for _, one in have] + [one for key, one in keyed if key is None]
 
 

@@ -1,0 +1,155 @@
+"""Runs over each other: curves told apart by letters, three axes, differences only, figures side by side."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from screens.compare import CompareScreen
+from screens.runs import RunsPane
+from screens.widgets.loss_chart import LossChart
+from tests.runs.told import begin, evaluate, finished, resume, take_steps, writer_of
+from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.scripted import ScriptedEngine
+from tests.screens.test_runs_pane import history
+from workbench.paths import Home
+from workbench.recipe import Recipe
+from workbench.runs.naming import rename_run
+
+
+async def compared(screen: Opened, marks: int) -> CompareScreen:
+    """Mark the first runs of the history and lay them over each other."""
+    await screen.press(*["space"] * marks, "o")
+    await screen.until(lambda: isinstance(screen.app.screen, CompareScreen), "the comparison")
+    comparison = screen.app.screen
+    assert isinstance(comparison, CompareScreen)
+    await screen.until(lambda: len(comparison._read) == marks, "all journals")
+    await screen.pilot.pause(0.3)
+    return comparison
+
+
+def chart(screen: Opened) -> list[str]:
+    overlay = screen.app.screen.query_one(LossChart)
+    return [strip.text.rstrip() for strip in overlay.paint(*overlay.size)]
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_two_runs_are_laid_over_each_other(tmp_path: Path, size: tuple[int, int]) -> None:
+    home = Home(tmp_path)
+    first = finished(home, steps=40)
+    finished(home, steps=60, loss=2.0, adapter={"r": 64})
+    rename_run(home, first, "Low rank")
+    async with opened(tmp_path, size=size) as screen:
+        await history(screen, 2)
+        comparison = await compared(screen, 2)
+        lines = chart(screen)
+        assert lines[0].endswith("A run-02 1.4   B Low rank 2.6")
+        drawn = "\n".join(lines[1:-1])
+        assert {letter: drawn.count(letter) > 0 for letter in "ABab"} == dict.fromkeys("ABab", True)
+        assert lines[-1].split()[-1] == "60"
+        if size == WIDE:
+            await screen.sees("best held-out loss")
+        for _ in range(3):
+            await screen.press("pagedown")
+        words = screen.words
+        if size == NARROW:
+            await screen.until(lambda: "where they" in screen.words, "the differences")
+            words = screen.words
+        assert "Low rank" in words
+        assert "adapter.r " in words
+        assert "training." not in words, "what is equal is left out"
+        await screen.press("escape")
+        assert screen.app.screen is not comparison
+
+
+async def test_the_axis_and_the_losses_are_switched_by_a_key(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    finished(home, steps=40)
+    run = begin(home)
+    with writer_of(run) as journal:
+        take_steps(journal, range(1, 21), seconds=30.0)
+        journal.write("paused", step=20, reason="Paused; the model stays in memory.", release=False)
+        journal.write("resumed", step=20)
+        take_steps(journal, range(21, 41), seconds=30.0)
+        journal.write("run_ended", reason="stopped")
+    async with opened(tmp_path) as screen:
+        await history(screen, 2)
+        await compared(screen, 2)
+        await screen.press("x")
+        await screen.sees("loss over tokens")
+        assert chart(screen)[-1].split()[-1] == "60k"
+        await screen.press("x")
+        await screen.sees("loss over minutes of training")
+        assert chart(screen)[-1].split()[-1] == "20"
+        await screen.press("l")
+        await screen.sees("train loss over minutes")
+        assert "b" not in "".join(chart(screen)[1:-1])
+        await screen.press("l")
+        await screen.sees("held out loss over minutes")
+        assert "b run-01 2" in chart(screen)[0], "the run without an evaluation has no curve"
+        assert "A" not in "".join(chart(screen)[1:-1])
+        await screen.press("x", "l")
+        await screen.sees("train and held out loss over steps")
+
+
+async def test_a_live_run_grows_and_a_failed_one_says_so(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe(), max_steps=3)
+    engine.step(1, 2.5)
+    engine.fail("CUDA ran out of memory.")
+    engine.begin(Recipe(), max_steps=100)
+    engine.step(1, 2.0)
+    async with opened(tmp_path, engine=engine) as screen:
+        await history(screen, 2)
+        await compared(screen, 2)
+        await screen.sees("failed")
+        await screen.sees("running")
+        assert "A run-02 2 " in chart(screen)[0]
+        engine.step(2, 1.75)
+        await screen.until(lambda: "A run-02 1.75" in chart(screen)[0], "one step more")
+        await screen.sees("2/100")
+        await screen.sees("Their recipes are the same.")
+        engine.finish(step=2)
+        await screen.until(lambda: "finished" in screen.words, "its end")
+
+
+async def test_six_runs_at_most_and_what_to_do_with_fewer_marks(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for number in range(7):
+        finished(home, steps=5 + number)
+    async with opened(tmp_path, size=NARROW) as screen:
+        pane = await history(screen, 7)
+        assert isinstance(pane, RunsPane)
+        await screen.press("o")
+        await screen.is_told("Mark two runs or more with Space first")
+        await screen.press("space", "o")
+        await screen.until(lambda: isinstance(screen.app.screen, CompareScreen), "the marked one and the one in hand")
+        await screen.press("escape")
+        await screen.press(*["space"] * 6, "o")
+        await screen.is_told("At most 6 can be told apart")
+        await screen.press("up", "up", "up", "space", "o")
+        await screen.until(lambda: isinstance(screen.app.screen, CompareScreen), "six of them")
+        comparison = screen.app.screen
+        await screen.until(lambda: len(comparison._read) == 6, "all journals")  # type: ignore[attr-defined]
+        legend = " ".join(chart(screen)[:4])
+        assert all(f"{letter} run-0" in legend for letter in "ABCDEF")
+        colours = {curve.colour for curve in screen.app.screen.query_one(LossChart)._curves}
+        assert colours == set(range(6))
+
+
+async def test_a_run_without_a_step_and_one_with_no_numbers(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    begin(home)
+    run = begin(home)
+    with writer_of(run) as journal:
+        take_steps(journal, [1, 2], loss=math.nan)
+        evaluate(journal, 2, 1.0)
+        resume(journal, 1)
+        journal.write("run_ended", reason="error")
+    async with opened(tmp_path) as screen:
+        await history(screen, 2)
+        await compared(screen, 2)
+        await screen.sees("None of them has such a loss")
+        await screen.press("x", "x", "l")
+        await screen.sees("failed")
+        await screen.sees("new")
