@@ -103,6 +103,19 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     return figures
 
 
+def figures_of(rows: int, tokenizer_folder: str | None = None, *, full: bool = False) -> dict[str, Any]:
+    """Write so many rows, measure in a process of its own, and remove them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        write_rows(path, rows)
+        command = [sys.executable, __file__, "--measure", str(path)]
+        command += ["--tokenizer", tokenizer_folder] if tokenizer_folder else []
+        command += ["--full"] if full else []
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -114,14 +127,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options.tokenizer, options.full)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.jsonl"
-        write_rows(path, options.rows)
-        command = [sys.executable, __file__, "--measure", str(path)]
-        command += ["--tokenizer", options.tokenizer] if options.tokenizer else []
-        command += ["--full"] if options.full else []
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures = json.loads(done.stdout.splitlines()[-1])
+    figures = figures_of(options.rows, options.tokenizer, full=options.full)
     for name, value in figures.items():
         print(f"{name:24} {value:,}")
     if options.json:

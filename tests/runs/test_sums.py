@@ -57,6 +57,12 @@ def test_only_what_was_added_is_read(tmp_path, bytes_read):
     assert sum(bytes_read) == run.journal.stat().st_size - before
 
 
+def test_it_can_be_read_by_nobody_who_cannot_read_the_journal(tmp_path):
+    run = run_of(tmp_path, journals.finished)
+    summarise(run)
+    assert (run.path / ".summary.json").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_short_journal_needs_none(tmp_path):
     run = run_of(tmp_path, journals.tiny)
     summarise(run)

@@ -38,6 +38,7 @@ def keep(journal: Path, sums: dict[str, Any], offset: int) -> None:
     with suppress(OSError):
         try:
             value = {"form": _FORM, "offset": offset, "check": _check(journal, offset), "sums": sums}
+            aside.touch(0o600)  # as the journal
             aside.write_text(json.dumps(value), encoding="ascii")
             aside.replace(_file(journal))
         finally:
