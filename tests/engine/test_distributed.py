@@ -55,6 +55,27 @@ def finished(thread: LaunchedTraining) -> RunFolder:
     return thread.run_folder
 
 
+def test_two_processes_decide_alike(home, recipe):
+    """What is left open comes to the same in both, so that they meet in each micro-step."""
+    left_open = {
+        "training.gradient_checkpointing": "auto",
+        "training.per_device_train_batch_size": "auto",
+        "training.effective_batch_size": 2,
+    }
+    run = finished(launched(home, create_run(home, edit(recipe, PLAIN | left_open))))
+    chosen = [event["chosen"] for event in events_of(run, "phase") if event.get("chosen")]
+    assert chosen == [
+        {
+            "training.gradient_checkpointing": False,
+            "training.per_device_train_batch_size": 2,
+            "training.gradient_accumulation_steps": 1,
+        }
+    ]
+    stated = finished(launched(home, create_run(home, edit(recipe, PLAIN | chosen[0]))))
+    assert curve(run) == curve(stated)
+    assert adapter_digest(run) == adapter_digest(stated)
+
+
 def test_two_processes_learn_what_one_with_twice_the_micro_batch_does(home, recipe):
     alone, thread = begin(home, edit(recipe, PLAIN | {"training.per_device_train_batch_size": 2}))
     ended(thread)

@@ -194,9 +194,6 @@ class Training:
         return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
-        from workbench.engine.choice import choose
-        from workbench.engine.session import Context, Session
-
         tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
         try:
             self._have_base(tokenising)
@@ -204,6 +201,10 @@ class Training:
         finally:
             tokenising.abandon()
         self._raise_if_stopped()
+        # Not before the base is loaded: half-made libraries would be met, which another thread is still importing.
+        from workbench.engine.choice import choose
+        from workbench.engine.session import Context, Session
+
         assert self.base is not None
         step = checkpoint.step if checkpoint else 0
         history = self.ranks.broadcast(read_history(self.run_folder.journal, step) if self.ranks.is_first else None)
