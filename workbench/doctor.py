@@ -21,6 +21,7 @@ from workbench.models.child import run_in_child
 from workbench.models.hub import endpoint, is_offline, token_place, unreachable_reason
 from workbench.models.local import hub_cache
 from workbench.paths import Home
+from workbench.reporting import REPORTERS, is_installed
 
 _PROBE_SECONDS = 180.0
 _PROBE_HUB_SECONDS = 3.0
@@ -53,6 +54,7 @@ def checks(home: Home) -> Iterator[Check]:
     yield _cuda(torch, has_gpu=bool(gpus.sample()))
     yield _bitsandbytes(_probe("_probe_bitsandbytes"))
     yield _libraries()
+    yield _reporters()
     yield _token()
     yield _hub()
 
@@ -241,6 +243,14 @@ def _libraries() -> Check:
             "Install loraworkbench again.",
         )
     return Check("Libraries", "ok", ", ".join(versions))
+
+
+def _reporters() -> Check:
+    """None is needed, so that none that is missing is a fault; a recipe that names it says so."""
+    there = [name for name in REPORTERS if is_installed(name)]
+    missing = [name for name in REPORTERS if name not in there]
+    lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
+    return Check("Reporters", "ok", "; ".join(filter(None, (", ".join(there), lacking))))
 
 
 def _token() -> Check:

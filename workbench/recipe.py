@@ -288,6 +288,9 @@ class TrainingSection(Section):
     non_finite: Literal["stop", "skip"] = knob(
         "stop", "A step whose loss or gradient is no finite number: stop before it does harm, or leave it out."
     )
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = knob(
+        [], "Who else is told of loss and speed: tensorboard (in the run's folder), wandb, trackio; each if installed."
+    )
     seed: int = knob(42, "Start of all randomness: order of records, dropout, A's first values.", ge=0, le=2**32 - 1)
 
     @property

@@ -243,7 +243,8 @@ def _option(schema: dict[str, Any]) -> str:
         values = "names" if schema.get("additionalProperties", {}).get("type") == "string" else "whole numbers"
         return f"a mapping of names to {values}"
     if kind == "array":
-        item = "whole numbers" if schema.get("items", {}).get("type") == "integer" else "names"
+        items = schema.get("items", {})
+        item = ", ".join(items.get("enum", [])) or ("whole numbers" if items.get("type") == "integer" else "names")
         return f"a list of {item}"
     text = words.get(str(kind), "a value")
     if "pattern" in schema:

@@ -29,6 +29,7 @@ BOTH = (
         "adapter.use_dora": True,
     },
     {"training.max_steps": 50, "training.eval_steps": 10, "training.optim": "paged_adamw_8bit", "training.seed": 7},
+    {"training.report_to": ["tensorboard", "wandb"]},
     {"adapter.use_rslora": True, "training.lr_scheduler_type": "linear", "training.gradient_checkpointing": False},
 )
 

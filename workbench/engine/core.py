@@ -31,6 +31,8 @@ from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.queue import Line, QueueRequest
 from workbench.recipe import Recipe
+from workbench.recipe_text import parse
+from workbench.reporting import check_reporters
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 from workbench.runs.journal import last_seq
 
@@ -148,6 +150,7 @@ class Engine:
     ) -> RunFolder:
         if launch is not None:
             launch.check()
+        check_reporters(recipe.training.report_to)
         work = self._claim("training")
         try:
             run = folder()
@@ -199,6 +202,7 @@ class Engine:
             WorkbenchError: it cannot be done.
         """
         for wanted in request.wanted:
+            check_reporters(parse(wanted.recipe).training.report_to)
             if wanted.launch is not None:
                 wanted.launch.check()
         training = self._work.training if self._work else None

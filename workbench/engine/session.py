@@ -13,6 +13,7 @@ from workbench.engine.best import BestSoFar
 from workbench.engine.conductor import Conductor, Duties, Leaving, LoopLeft
 from workbench.engine.control import Controls, Errand
 from workbench.engine.disk import check_room_for_checkpoints
+from workbench.engine.evaluation import HeldOutLoss
 from workbench.engine.journal_callback import JournalCallback
 from workbench.engine.memory import no_room, predicted_peak
 from workbench.engine.neighbours import why_padded
@@ -20,6 +21,7 @@ from workbench.engine.optimizer import optimizer_here
 from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
 from workbench.engine.ranks import Ranks
+from workbench.engine.reporting import guard
 from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
 from workbench.engine.sharding import is_sharded
@@ -86,6 +88,7 @@ class Session:
         self._clock = clock_for(context.recipe, base)
         self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock)
         self.trainer = self._trainer()
+        self._reporters = guard(self.trainer, context.run, self._warn)
         self.conductor.trainer = self.trainer
         if history.max_steps:
             self.trainer.args.max_steps = history.max_steps
@@ -102,9 +105,12 @@ class Session:
         model = base.attach_new(recipe.adapter)
         if not self._padded_because:
             base.serve_padding_free()
+        here: dict[str, Any] = {"training.optim": optimizer}
+        if not self._context.ranks.is_first:
+            here["training.report_to"] = []
         trainer = WorkbenchTrainer(
             model=model,
-            args=sft_config(edit(recipe, {"training.optim": optimizer}), base.precision, self._context.run.checkpoints),
+            args=sft_config(edit(recipe, here), base.precision, self._context.run.checkpoints),
             train_dataset=self._data.train,
             processing_class=base.tokenizer,
             callbacks=[self.conductor, self._told],
@@ -222,7 +228,23 @@ class Session:
             tokens=result.tokens,
             best=is_best,
         )
+        self._report_evaluation(result)
         return self.best.is_over
+
+    def _report_evaluation(self, result: HeldOutLoss) -> None:
+        logs = {
+            "eval_loss": result.loss,
+            "eval_perplexity": result.perplexity,
+            "eval_token_accuracy": result.token_accuracy,
+        }
+        trainer = self.trainer
+        for reporter in self._reporters:
+            reporter.tell("on_log", trainer.args, trainer.state, trainer.control, model=trainer.model, logs=logs)
+
+    def close(self) -> None:
+        """Nothing more is to be told: send what is under way."""
+        for reporter in self._reporters:
+            reporter.close()
 
     def take_best(self) -> bool:
         """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""

@@ -96,6 +96,8 @@ class Training:
                     self._run()
                 except Exception as error:
                     are_together = self._fail(error)
+                if self._session is not None:
+                    self._session.close()
                 if are_together:
                     # The launcher ends those that are left when one ends badly; the first may still be writing.
                     self.ranks.wait_for_all()
@@ -127,6 +129,7 @@ class Training:
             if leaving != "released":
                 break
             checkpoint = session.trainer.checkpoint()
+            session.close()
             session = self._session = None  # type: ignore[assignment]
             if not self._wait_released(checkpoint):
                 self._finish_from(checkpoint)

@@ -1,11 +1,13 @@
 """The recipe in the words of the libraries: PEFT's, bitsandbytes' and TRL's configuration objects."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from workbench.engine.precision import Precision
 from workbench.engine.sharding import is_sharded
 from workbench.recipe import AdapterSection, QuantizationSection
+from workbench.reporting import PROJECT
 from workbench.resolved import ResolvedRecipe
 
 
@@ -79,7 +81,11 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> An
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        report_to=[],
+        report_to=list(training.report_to),
+        run_name=output.parent.name,
+        project=os.environ.get("TRACKIO_PROJECT") or PROJECT,
+        # Or trackio would send the figures to the hub whenever something is pushed there.
+        trackio_static_space_id=False,
         push_to_hub=False,
     )
     # On a machine with several GPUs one process would else take them all at once, and multiply the batch by them.

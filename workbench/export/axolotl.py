@@ -9,6 +9,7 @@ from workbench.export.foreign import Foreign, place_of, to_yaml, without_counter
 from workbench.export.plan import base_here
 from workbench.export.work import Job, chat_template
 from workbench.recipe import Recipe
+from workbench.reporting import PROJECT
 from workbench.resolved import ResolvedRecipe
 
 FILE = "axolotl.yaml"
@@ -62,6 +63,7 @@ _COMPOSED = (
     "training.gradient_checkpointing",
     # What is exported states the micro-batch that was used, so that this no longer counts.
     "training.effective_batch_size",
+    "training.report_to",
     "output.name",
     "output.dir",
 )
@@ -70,7 +72,7 @@ _OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 _IGNORED = (
     "model_type", "tokenizer_type", "strict", "pad_to_sequence_len", "output_dir", "dataset_prepared_path", "tf32",
     "flash_attention", "gradient_checkpointing_kwargs", "bf16", "fp16", "eval_sample_packing", "group_by_length",
-    "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "xformers_attention", "debug",
+    "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "xformers_attention", "debug",
     "special_tokens", "saves_per_epoch", "evals_per_epoch", "local_rank", "save_safetensors", "attn_implementation",
     "axolotl_config_path", "dataset_processes", "val_set_size", "chat_template", "chat_template_jinja", "test_datasets",
 )  # fmt: skip
@@ -137,9 +139,14 @@ def to_axolotl(
     }
     if training.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": quantization.method == "int8"}
+    if "tensorboard" in training.report_to:
+        values["use_tensorboard"] = True
+    if "wandb" in training.report_to:
+        values |= {"wandb_project": PROJECT, "wandb_name": recipe.output.name}
     if held_out := [{**_dataset(file), "split": "train"} for file in files if file.held_out]:
         values["test_datasets"] = held_out
-    return values, without_counterpart(recipe, [*_SAME.values(), *_COMPOSED])
+    lacking = ["training.report_to: trackio"] if "trackio" in training.report_to else []
+    return values, lacking + without_counterpart(recipe, [*_SAME.values(), *_COMPOSED])
 
 
 def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
@@ -162,6 +169,8 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
     recipe["training.optim"] = _OPTIMIZERS.get(recipe.get("training.optim", ""), recipe.get("training.optim"))
     if recipe["training.optim"] is None:
         del recipe["training.optim"]
+    reporters = {"tensorboard": foreign.take("use_tensorboard"), "wandb": foreign.take("wandb_project")}
+    recipe["training.report_to"] = [name for name, wanted in reporters.items() if wanted]
     _take_quantization(foreign)
     modules, linear = foreign.take("lora_target_modules"), foreign.take("lora_target_linear")
     if modules and not linear:

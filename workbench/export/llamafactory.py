@@ -10,6 +10,7 @@ from workbench.export.foreign import Foreign, place_of, to_yaml, without_counter
 from workbench.export.plan import base_here
 from workbench.export.work import Job
 from workbench.recipe import Recipe
+from workbench.reporting import known_reporters
 from workbench.resolved import ResolvedRecipe
 
 FILE = "llamafactory.yaml"
@@ -57,13 +58,14 @@ _COMPOSED = (
     "training.gradient_checkpointing",
     # What is exported states the micro-batch that was used, so that this no longer counts.
     "training.effective_batch_size",
+    "training.report_to",
     "output.name",
     "output.dir",
 )
 _OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 _IGNORED = (
     "do_train", "do_eval", "output_dir", "overwrite_output_dir", "overwrite_cache", "preprocessing_num_workers",
-    "dataloader_num_workers", "plot_loss", "ddp_timeout", "report_to", "bf16", "fp16", "flash_attn", "run_name",
+    "dataloader_num_workers", "plot_loss", "ddp_timeout", "bf16", "fp16", "flash_attn", "run_name",
     "quantization_method", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
     "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
 )  # fmt: skip
@@ -128,6 +130,8 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         "dataset": ",".join(_name(file) for file in files if not file.held_out),
         "output_dir": "output",
     }
+    if training.report_to:
+        values["report_to"] = list(training.report_to)
     if held_out := [_name(file) for file in files if file.held_out]:
         values["eval_dataset"] = ",".join(held_out)
     return values, without_counterpart(recipe, understood)
@@ -164,6 +168,7 @@ def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tupl
         recipe["adapter.modules_to_save"] = _listed(str(extra))
     if foreign.take("pissa_init"):
         recipe["adapter.init_lora_weights"] = "pissa"
+    recipe["training.report_to"] = known_reporters(foreign.take("report_to", []))
     recipe["data.completion_only"] = not foreign.take("train_on_prompt", False)
     recipe["training.gradient_checkpointing"] = not foreign.take("disable_gradient_checkpointing", False)
     _take_datasets(foreign, folder)

@@ -21,6 +21,7 @@ from workbench.export.plan import base_here
 from workbench.export.script_text import CALLBACK, COLLATE, HEAD, LOAD, SERVE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
+from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import each_event
 
@@ -47,7 +48,7 @@ def make(job: Job) -> None:
     else:
         job.write("train.py", text)
         job.command = "python train.py"
-    job.write("requirements.txt", _requirements(job.facts.versions))
+    job.write("requirements.txt", _requirements(job.facts.versions, job.recipe))
     _tell(job, data)
 
 
@@ -117,7 +118,8 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:
         "max_length": recipe.data.max_length,
         "packing": recipe.data.packing,
         "disable_tqdm": True,
-        "report_to": [],
+        "report_to": list(training.report_to),
+        **({"run_name": recipe.output.name} if training.report_to else {}),
     }
 
 
@@ -170,8 +172,9 @@ def _write_records(job: Job, data: EncodedData) -> None:
             file.write(json.dumps({"input_ids": row["input_ids"], "labels": row["labels"]}) + "\n")
 
 
-def _requirements(versions: dict[str, str]) -> str:
-    return "".join(f"{name}=={versions[name]}\n" for name in _PINNED if name in versions)
+def _requirements(versions: dict[str, str], recipe: Recipe) -> str:
+    pinned = [f"{name}=={versions[name]}" for name in _PINNED if name in versions]
+    return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
 
 
 def _tell(job: Job, data: EncodedData) -> None:
