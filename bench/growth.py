@@ -161,7 +161,7 @@ async def journal(screen: Screen) -> dict[str, Any]:
     (line,) = await screen.seconds(
         "7", lambda: list(screen.app.query(RunTable)) and "finished" in screen.words and "20.1" in screen.words
     )
-    await screen.seconds("", lambda: not any(one.is_rough for one in screen.app.pane_in_front._summaries.values()))
+    await screen.seconds("", lambda: _exact(screen) == 1)
     await asyncio.sleep(1.0)
     memory = Memory()
     chart, whole = await screen.seconds("enter", *_page_of(screen))
@@ -172,11 +172,18 @@ async def journal(screen: Screen) -> dict[str, Any]:
         "peak_mb_more": memory.megabytes("VmHWM"),
         "mb_more": memory.megabytes("VmRSS"),
     }
-    (run,) = screen.app.pane_in_front._folders.values()
+    run = RunFolder(screen.app.session.home.runs / "run-01")
     started = time.perf_counter()
     with JournalWriter(run.journal) as writer:
         writer.write("note")
     return figures | {"writer_ms": round((time.perf_counter() - started) * 1000, 1)}
+
+
+def _exact(screen: Screen) -> int:
+    """How many lines of the history are not rough."""
+    table, runs = screen.app.pane_in_front._table, screen.app.session.home.runs
+    lines = [table.get(run.name) for run in runs.iterdir()]
+    return sum(1 for line in lines if line is not None and not line.summary.is_rough)
 
 
 def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -201,12 +208,11 @@ async def history(screen: Screen) -> dict[str, Any]:
     def lines() -> int:
         return screen.app.query_one(RunTable).row_count if list(screen.app.query(RunTable)) else 0
 
-    def is_exact() -> bool:
-        summaries = screen.app.pane_in_front._summaries
-        return len(summaries) == runs and not any(one.is_rough for one in summaries.values())
-
     first, every, exact = await screen.seconds(
-        "7", lambda: lines() >= min(runs, 30) and "finished" in screen.words, lambda: lines() == runs, is_exact
+        "7",
+        lambda: lines() >= min(runs, 30) and "finished" in screen.words,
+        lambda: lines() == runs,
+        lambda: _exact(screen) == runs,
     )
     return {
         "screenful_seconds": first,

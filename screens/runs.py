@@ -124,7 +124,7 @@ class RunsPane(RunDeeds):
     def on_shown(self) -> None:
         self.run_worker(self.read_again())
         if self._story is not None:
-            self.run_worker(self._read_story(self._story))
+            self.run_worker(self._read_story(self._story), group="story")
 
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from screens import runs, story, watch
+from screens import run_history, story, watch
 from screens.runs import RunsPane, RunTable
 from screens.train import TrainPane
 from tests.runs import journals
@@ -37,7 +37,7 @@ def reading_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         monkeypatch.setattr(module, name, waits)
 
     wait_in(story, "_read_on")
-    wait_in(runs, "summarise")
+    wait_in(run_history, "summarise")
     wait_in(watch, "_summarise")
     yield go
     go.set()
