@@ -74,7 +74,7 @@ def test_records_that_are_not_there_are_told_before_anything_is_loaded(home, rec
     thread.join(60)
     assert thread.error.kind == "data_missing"
     assert not gate.reached.is_set()
-    assert phases(run) == []
+    assert phases(run) == ["loading"]
     assert read_events(run.journal)[-1]["reason"] == "error"
 
 

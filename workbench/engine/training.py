@@ -22,6 +22,7 @@ from workbench.engine.base import LoadedBase, load_base
 from workbench.engine.control import Command, Controls
 from workbench.engine.disk import check_disk
 from workbench.engine.hardware import free_cached_memory, hardware_facts, library_versions
+from workbench.engine.libraries import import_libraries
 from workbench.engine.memory import PeakMeter
 from workbench.engine.patience import PatientJournal, SilentJournal
 from workbench.engine.protocol import Progress
@@ -197,6 +198,10 @@ class Training:
         return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
+        if self.base is None:
+            # Before the records are opened, which may want one of them.
+            self._report(Progress(phase="loading", detail="importing libraries"))
+            import_libraries()
         tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
         try:
             self._have_base(tokenising)
