@@ -88,7 +88,7 @@ class EvaluationScreen(ModalScreen[None]):
 
     async def on_mount(self) -> None:
         everything = self.query_one("#all")
-        entitle(everything, f"Evaluation of {self._run.id}")
+        entitle(everything, f"Evaluation of {self._run.title}")
         everything.focus()
         self._draw()
         self._found = await asyncio.to_thread(_newest, self._run)

@@ -121,7 +121,7 @@ class ExportDialog(Dialog[Exported]):
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
-            box.border_title = plain_content(f"Export {self._run.id}").markup
+            box.border_title = plain_content(f"Export {self._run.title}").markup
             with VerticalGroup(id="choice"):
                 yield OptionList(*(Option(row.label) for row in _ROWS))
                 yield Static(classes="about", id="about")

@@ -99,9 +99,9 @@ def candidates(home: Home) -> list[Candidate]:
         except WorkbenchError:
             continue
         if (run.adapter / "adapter_config.json").is_file():
-            found.append(Candidate(run.id, run.id, model))
+            found.append(Candidate(run.id, run.title, model))
         found += [
-            Candidate(f"{run.id}@{checkpoint.step}", f"{run.id} at step {checkpoint.step}", model, whole=False)
+            Candidate(f"{run.id}@{checkpoint.step}", f"{run.title} at step {checkpoint.step}", model, whole=False)
             for checkpoint in checkpoints(run.checkpoints)
         ]
     return found

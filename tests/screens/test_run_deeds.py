@@ -112,6 +112,20 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
         await screen.sees("Another run, middle-01, is called Best already")
 
 
+async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
+    home = three(tmp_path)
+    run = find_run(home, "middle-01")
+    run.adapter.mkdir()
+    (run.adapter / "adapter_config.json").write_text("{}")
+    rename_run(home, run, "Best of all")
+    async with opened(tmp_path) as screen:
+        await history(screen, 3)
+        await screen.press("c")
+        await screen.sees("talking to middle-01")
+        await screen.press("m")
+        await screen.sees("Best of all (middle-01)")
+
+
 async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
     home = three(tmp_path)
 

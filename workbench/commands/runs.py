@@ -65,8 +65,7 @@ def _show(found: list[Listed]) -> None:
     if has_tags:
         table.add_column("tags", overflow="fold")
     for one in found:
-        name = one.name if one.name == one.run.id else f"{one.name} ({one.run.id})"
-        cells = [name, *_cells(one.summary), *([one.tags] if has_tags else [])]
+        cells = [one.run.title, *_cells(one.summary), *([one.tags] if has_tags else [])]
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 

@@ -68,6 +68,11 @@ class RunFolder:
         return self.label.name or self.id
 
     @property
+    def title(self) -> str:
+        """Its name with its id: ``Low rank (pirate-03)``; the id alone where it has no other name."""
+        return f"{name} ({self.id})" if (name := self.label.name) else self.id
+
+    @property
     def made(self) -> float:
         """Unix time at which it was made; 0 where its recipe is gone."""
         try:

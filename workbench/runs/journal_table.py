@@ -154,7 +154,7 @@ def _writer(aside: Path, form: str, schema: Any) -> _Writer:
 
 def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
     plan = _Plan()
-    size = max(run.journal.stat().st_size, 1)
+    size, seen = max(run.journal.stat().st_size, 1), set[tuple[str, type]]()
     for event, read in _events(run):
         plan.last = event.get("seq", plan.last)
         match event["event"]:
@@ -163,6 +163,12 @@ def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
             case "step" | "eval":
                 plan.rows += event["event"] == "step"
                 for name, value in _cells(event).items():
+                    # All numbers of a column but the first are what it holds already.
+                    known = (name, type(value))
+                    if known in seen:
+                        continue
+                    if isinstance(value, float | bool):
+                        seen.add(known)
                     kind = _kind(value)
                     if kind and (name in plan.columns or len(plan.columns) < _MOST_COLUMNS):
                         plan.columns[name] = _common(plan.columns.get(name, kind), kind)
