@@ -39,7 +39,6 @@ class KnobSpec:
         parse: typed text to changes; None where nothing can be typed.
         note: what follows from the value.
         unit_step: Shift and an arrow move by one.
-        along: what else changes with a change, so that it means what it says.
     """
 
     label: str
@@ -50,7 +49,6 @@ class KnobSpec:
     parse: Callable[[str], Changes] | None = None
     note: Callable[[Recipe], str] = lambda _: ""
     unit_step: bool = False
-    along: Callable[[Recipe, Changes], Changes] = lambda _, changes: changes
 
     @property
     def knob(self) -> Knob:
@@ -313,14 +311,7 @@ def _micro_batch() -> KnobSpec:
     path = "training.per_device_train_batch_size"
     plain = _number(path, "micro-batch", _effective)
     options = [Option(AUTO, {path: AUTO}), *plain.options(None)]
-
-    def along(recipe: Recipe, changes: Changes) -> Changes:
-        """The effective batch stays as it is when the micro-batch is left to the machine."""
-        if changes.get(path) != AUTO:
-            return changes
-        return {**changes, "training.effective_batch_size": recipe.training.effective_batch}
-
-    return replace(plain, options=lambda _: options, along=along)
+    return replace(plain, options=lambda _: options)
 
 
 def _effective(recipe: Recipe) -> str:
@@ -329,7 +320,7 @@ def _effective(recipe: Recipe) -> str:
 
 def _accumulation(recipe: Recipe) -> str:
     is_auto = recipe.training.per_device_train_batch_size == AUTO
-    return "follows: the micro-batch is auto" if is_auto else _effective(recipe)
+    return "follows" if is_auto else _effective(recipe)
 
 
 def _wanted(recipe: Recipe) -> str:

@@ -148,8 +148,8 @@ class KnobRow(Widget, can_focus=True):
         self._ask(self._options[index].changes)
 
     def _ask(self, changes: Changes) -> None:
-        if changes and self._recipe is not None:
-            self.post_message(self.Turned(self, self.spec.along(self._recipe, changes)))
+        if changes:
+            self.post_message(self.Turned(self, changes))
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:

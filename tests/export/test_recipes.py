@@ -16,6 +16,7 @@ from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe import Recipe
 from workbench.recipe_text import RecipeError, edit, parse
+from workbench.resolved import resolved
 
 FILES = [RecordFile("records.jsonl", "messages", False, 9), RecordFile("records.eval.jsonl", "messages", True, 1)]
 BOTH = (
@@ -46,7 +47,7 @@ def same_but_for_the_place(recipe: Recipe, read: Recipe) -> None:
 @pytest.mark.parametrize("changes", BOTH, ids=lambda changes: ",".join(changes) or "defaults")
 @pytest.mark.parametrize(("there", "back"), [(to_axolotl, from_axolotl), (to_llamafactory, from_llamafactory)])
 def test_a_recipe_comes_back_as_it_went(there, back, changes, tmp_path):
-    recipe = edit(Recipe(), changes)
+    recipe = edit(resolved(Recipe()), changes)
     values, lacking = there(recipe, "owner/model", FILES)
     assert lacking == []
     # Through a file, as a user's goes.
@@ -64,7 +65,7 @@ def test_a_recipe_comes_back_as_it_went(there, back, changes, tmp_path):
 @pytest.mark.parametrize("there", [to_axolotl, to_llamafactory])
 def test_what_has_no_counterpart_is_listed(there):
     recipe = edit(
-        Recipe(),
+        resolved(Recipe()),
         {"training.non_finite": "skip", "adapter.rank_pattern": {"q_proj": 4}, "training.keep": "best"},
     )
     _, lacking = there(recipe, "owner/model", FILES)

@@ -184,19 +184,19 @@ def with_memory(screen: Opened, gib: int) -> None:
     screen.app.session.gpus = (gpu(gib),)
 
 
-async def test_left_of_the_first_value_lies_auto_and_the_effective_batch_stays(tmp_path: Path) -> None:
+async def test_left_of_the_first_value_lies_auto_and_the_effective_batch_counts(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
-        screen.app.set_recipe({"training.gradient_accumulation_steps": 8})
+        screen.app.set_recipe({"training.effective_batch_size": 8})
         row(screen, "micro-batch").focus()
         await screen.press("left", "left")
         training = screen.app.session.recipe.training
-        assert (training.per_device_train_batch_size, training.effective_batch) == (1, 8)
+        assert (training.per_device_train_batch_size, training.effective_batch) == (1, 4)
         await screen.press("left")
         training = screen.app.session.recipe.training
-        assert (training.per_device_train_batch_size, training.effective_batch_size) == ("auto", 8)
+        assert (training.per_device_train_batch_size, training.effective_batch) == ("auto", 8)
         assert "Micro-batch 8 × 1 = 8: " in costs(screen)
-        assert "follows: the micro-batch is auto" in row(screen, "accumulation").render().plain
+        assert "32  follows" in row(screen, "accumulation").render().plain
         await screen.press("left", "shift+left", "shift+right")
         assert screen.app.session.recipe.training.per_device_train_batch_size == "auto"
         await screen.press("right")
