@@ -289,8 +289,9 @@ def _held(look: _Look) -> str:
 
 
 def _keys(line: Line) -> str:
-    parts = ["a add   w sweep"]
+    keys = ["a add", "w sweep"]
     if line.waiting:
-        parts += ["u d move", "x remove", "t take in hand", "r replace"]
-    parts.append("g go on" if line.held else "h hold")
-    return "   ".join([*parts, "Esc back"])
+        keys += ["u d move", "x remove", "t take in hand", "r replace"]
+    keys += ["g go on" if line.held else "h hold", "Esc back"]
+    # A line ends between two keys, not within one.
+    return "   ".join(key.replace(" ", "\N{NO-BREAK SPACE}") for key in keys)

@@ -113,6 +113,6 @@ def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content
         style = {"fits": "$success", "tight": "$warning"}.get(verdict.fit, "$error")
     return Content.assemble(
         f"{plain(variant.recipe.output.name):<30} ",
-        (f"r {adapter.r}, alpha {adapter.lora_alpha}   ", "$foreground 70%"),
+        (f"{f'r {adapter.r}, alpha {adapter.lora_alpha}':<18} ", "$foreground 70%"),
         (needs, style),
     )
