@@ -1,6 +1,6 @@
 """What people would train with instead, each a plain script of its own: started by bench/train.py in a fresh process.
 
-    python -m bench.contenders plain|trl MODEL RECORDS.jsonl RECIPE.yaml OUT.json
+    python -m bench.contenders plain|trl|unsloth MODEL RECORDS.jsonl RECIPE.yaml OUT.json
 
 RECORDS holds ``input_ids`` and ``labels``, the very tokens that the workbench feeds; OUT gets seconds and losses.
 """
@@ -26,7 +26,7 @@ def plain(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks")
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_lora(recipe)))
     return Trainer(
         model=model,
-        args=TrainingArguments(**_arguments(recipe), gradient_checkpointing=True, bf16=True),
+        args=TrainingArguments(**_arguments(recipe), gradient_checkpointing=True, bf16=_is_bfloat16(recipe)),
         train_dataset=records,
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
         callbacks=[marks.callback()],
@@ -40,7 +40,7 @@ def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -
 
     return SFTTrainer(
         model=model,
-        args=SFTConfig(**_arguments(recipe), max_length=recipe["data"]["max_length"]),
+        args=SFTConfig(**_arguments(recipe), max_length=recipe["data"]["max_length"], bf16=_is_bfloat16(recipe)),
         train_dataset=records,
         processing_class=tokenizer,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **_lora(recipe)),
@@ -48,13 +48,44 @@ def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -
     )
 
 
+def unsloth(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
+    """Unsloth as its notebooks have it; its own loader has made the model."""
+    from trl import SFTConfig, SFTTrainer
+    from unsloth import FastLanguageModel
+
+    lora = _lora(recipe)
+    targets = lora.pop("target_modules")
+    model = FastLanguageModel.get_peft_model(
+        model,
+        **lora,
+        target_modules=_ALL_LINEAR if targets == "all-linear" else targets,
+        bias="none",
+        use_gradient_checkpointing="unsloth",
+        random_state=recipe["training"]["seed"],
+    )
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(**_arguments(recipe), max_length=recipe["data"]["max_length"], bf16=True),
+        train_dataset=records,
+        processing_class=tokenizer,
+        callbacks=[marks.callback()],
+    )
+
+
+_ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
 class Marks:
-    """Seconds since the process began, at the end of each phase and each step; the losses beside them."""
+    """Seconds since the process began, at the end of each phase and each step; the losses beside them.
+
+    ``places`` counts what was computed with padding, ``tokens`` without.
+    """
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
         self.steps: list[float] = []
         self.losses: list[float] = []
+        self.places = self.tokens = 0
 
     def phase(self, name: str) -> None:
         self.phases[name] = time.perf_counter() - STARTED
@@ -74,6 +105,21 @@ class Marks:
                     marks.losses.append(float(logs["loss"]))
 
         return Marked()
+
+    def counted(self, collate: Any) -> Any:
+        """A collator whose batches are counted."""
+
+        def collated(records: list[Any]) -> Any:
+            batch = collate(records)
+            self.places += batch["input_ids"].numel()
+            self.tokens += sum(len(record["input_ids"]) for record in records)
+            return batch
+
+        return collated
+
+
+def _is_bfloat16(recipe: Any) -> bool:
+    return bool(recipe["quantization"]["compute_dtype"] == "bfloat16")
 
 
 def _lora(recipe: Any) -> dict[str, Any]:
@@ -96,6 +142,7 @@ def _arguments(recipe: Any) -> dict[str, Any]:
     )
     return {
         **{name: training[name] for name in same},
+        "warmup_steps": training["warmup_ratio"],
         "data_seed": training["seed"],
         "output_dir": recipe["output"]["dir"],
         "logging_steps": 1,
@@ -107,21 +154,19 @@ def _arguments(recipe: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    name, model_folder, records_file, recipe_file, out = sys.argv[1:]
-    marks = Marks()
+def _loaded(name: str, folder: str, recipe: Any) -> tuple[Any, Any]:
     import torch
-    import yaml
-    from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
-    marks.phase("imported")
-    records = load_dataset("json", data_files=records_file, split="train")
-    marks.phase("tokenised")
+    if name == "unsloth":
+        from unsloth import FastLanguageModel
+
+        return FastLanguageModel.from_pretrained(  # type: ignore[no-any-return]
+            folder, max_seq_length=recipe["data"]["max_length"], load_in_4bit=True, dtype=torch.bfloat16
+        )
     dtype = getattr(torch, recipe["quantization"]["compute_dtype"])
     model = AutoModelForCausalLM.from_pretrained(
-        model_folder,
+        folder,
         dtype=dtype,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
@@ -131,14 +176,35 @@ def main() -> None:
         ),
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def main() -> None:
+    name, model_folder, records_file, recipe_file, out = sys.argv[1:]
+    marks = Marks()
+    if name == "unsloth":
+        # It patches the libraries that are imported after it.
+        import unsloth as _  # noqa: F401
+    import torch
+    import yaml
+    from datasets import load_dataset
+    from transformers import set_seed
+
+    recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
+    marks.phase("imported")
+    records = load_dataset("json", data_files=records_file, split="train")
+    marks.phase("tokenised")
+    model, tokenizer = _loaded(name, model_folder, recipe)
     marks.phase("loaded")
+    # As the workbench draws the first values of A.
     set_seed(recipe["training"]["seed"])
-    {"plain": plain, "trl": trl}[name](model, tokenizer, records, recipe, marks).train()
+    trainer = {"plain": plain, "trl": trl, "unsloth": unsloth}[name](model, tokenizer, records, recipe, marks)
+    trainer.data_collator = marks.counted(trainer.data_collator)
+    trainer.train()
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_rss()
-    Path(out).write_text(
-        json.dumps({"phases": marks.phases, "steps": marks.steps, "losses": marks.losses, "peak_bytes": peak})
-    )
+    told = {name: getattr(marks, name) for name in ("phases", "steps", "losses")}
+    padding = 1 - marks.tokens / max(marks.places, 1)
+    Path(out).write_text(json.dumps({**told, "peak_bytes": peak, "padding": padding}))
 
 
 def _peak_rss() -> int:

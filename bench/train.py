@@ -1,13 +1,16 @@
 """Our training against what people would run instead: the same model, tokens, settings and seed, in one run.
 
 Contenders: ``plain`` (transformers' Trainer, PEFT's k-bit preparation, padded batches, full logits, as in most
-notebooks), ``trl`` (TRL with its defaults), ``engine`` (ours, nobody watching), ``watched`` (ours, with the app on its
-Train screen in a pseudo-terminal). They take turns, each in fresh processes; medians and ratios are printed.
+notebooks), ``trl`` (TRL with its defaults), ``engine`` (ours with our defaults, nobody watching), ``watched`` (the
+same, with the app on its Train screen in a pseudo-terminal), ``unsloth`` where it is installed. They take turns, each
+in fresh processes; medians and ratios are printed.
 
-    python -m bench.train [--records 48] [--repeats 3] [--set path=value]… [--model FOLDER] [--json FILE]
+    python -m bench.train [--records 48] [--repeats 3] [--set path=value]… [--model FOLDER | --random ID] [--json FILE]
 
-Without ``--model`` it is SmolLM2-135M-Instruct, fetched once into the home. Speed is that of one pass over all records:
-trained tokens, and all tokens without padding, by the seconds between the trainer's begin and its last step.
+Without ``--model`` it is SmolLM2-135M-Instruct, fetched once into the home; ``--random`` takes a model of the catalog
+with random weights. Speed is that of one pass over all records: trained tokens, and all tokens without padding, by the
+seconds between the trainer's begin and its last step. The scripts are given tokens, the engine tokenises text. In its
+first turn the engine quantises and tokenises; later it finds both on disk, as a user's second run does.
 """
 
 import argparse
@@ -19,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bench.random_model import write_random_model
 from bench.terminal import Terminal
 from workbench.engine.client import EngineClient
 from workbench.engine.process import ensure_engine, stop_engine
@@ -35,7 +40,9 @@ from workbench.resolved import resolved
 from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.runs.journal import read_events
 
-CONTENDERS = ("plain", "trl", "engine", "watched")
+CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
+SCRIPTS = ("plain", "trl", "unsloth")
+COMPARED = (("engine", "trl"), ("watched", "engine"), ("engine", "plain"), ("engine", "unsloth"))
 
 
 def write_records(path: Path, count: int, words: list[str], draw: random.Random) -> None:
@@ -91,6 +98,7 @@ def run_script(name: str, model: Path, tokens: Path, recipe: Recipe, folder: Pat
         "training": told["steps"][-1] - phases["prepared"],
         "losses": told["losses"],
         "peak_bytes": told["peak_bytes"],
+        "padding": told["padding"],
     }
 
 
@@ -111,13 +119,21 @@ async def run_engine(home: Home, recipe: Recipe, *, watched: bool) -> dict[str, 
                     await asyncio.to_thread(terminal.read, 0.5)
         while summarise(run).state in ("new", "running"):
             await asyncio.sleep(0.2)
+        status = await client.status()
+        peak = _peak_of(status.pid)
     finally:
         await client.close()
         await stop_engine(home)
-    return _of_journal(run, started)
+    return _of_journal(run, started, peak)
 
 
-def _of_journal(run: RunFolder, started: float) -> dict[str, Any]:
+def _peak_of(pid: int) -> int:
+    """Bytes of memory that a process held at most."""
+    (line,) = [row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def _of_journal(run: RunFolder, started: float, peak: int) -> dict[str, Any]:
     events = read_events(run.journal)
     if events[-1].get("reason") != "finished":
         raise RuntimeError(f"{run.id}: {summarise(run).reason}\n{run.log.read_text()[-2000:]}")
@@ -134,7 +150,8 @@ def _of_journal(run: RunFolder, started: float) -> dict[str, Any]:
         "tokenise": begin["preparing"] - begin["tokenising"],
         "training": steps[-1]["time"] - begin["training"],
         "losses": [step["loss"] for step in steps],
-        "peak_bytes": gpu or steps[-1]["host"]["peak"],
+        "peak_bytes": gpu or peak,
+        "padding": statistics.fmean(step.get("padding") or 0.0 for step in steps),
     }
 
 
@@ -143,6 +160,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
+    parser.add_argument("--random", metavar="ID", help="a model of the catalog, its weights random")
     parser.add_argument("--home", type=Path, help="a home that already holds the model; nothing is written there")
     parser.add_argument("--only", action="append", choices=CONTENDERS)
     parser.add_argument("--set", action="append", default=[], metavar="path=value")
@@ -151,15 +169,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         home = _home_with_models_of(options.home, folder / "home")
-        words = Path("presets/datasets/first-mate.jsonl").read_text(encoding="utf-8").split()
+        text = (Path(__file__).parents[1] / "presets/datasets/first-mate.jsonl").read_text(encoding="utf-8")
+        words = [word for word in text.split() if word.isalpha()]
         records = folder / "records.jsonl"
-        write_records(records, options.records, [word for word in words if word.isalpha()], random.Random(7))
+        write_records(records, options.records, words, random.Random(7))
+        if options.random:
+            options.model = str(write_random_model(options.random, folder / "model", words))
         batch = 4
         recipe = edit(
             load_preset("demo", home),
             {
                 "model.source": options.model,
                 "quantization.compute_dtype": "bfloat16",
+                "training.gradient_checkpointing": "auto",
                 "data.source": str(records),
                 "data.eval_fraction": 0.0,
                 "data.max_length": 512,
@@ -180,15 +202,21 @@ def main() -> None:
         from workbench.models.sources import fetch_model
 
         model = fetch_model(home, recipe.model, lambda progress: None, lambda: False).folder
-        results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only or CONTENDERS}
+        names = options.only or [name for name in CONTENDERS if name != "unsloth" or find_spec("unsloth")]
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for turn in range(options.repeats):
             for contender, told in results.items():
-                if contender in ("plain", "trl"):
+                if contender in SCRIPTS:
                     told.append(run_script(contender, model, tokens, scripts, folder))
                 else:
                     told.append(asyncio.run(run_engine(home, recipe, watched=contender == "watched")))
                 print(f"turn {turn + 1}  {contender:8s} {told[-1]['training']:7.1f} s", flush=True)
-        report(results, counts, options.json)
+        report(results, {"model": options.random or options.model, "micro_batch": batch, **counts}, options.json)
+
+
+def _difference(ours: list[float], theirs: list[float]) -> float:
+    """The largest of two curves' relative differences, step by step."""
+    return max(abs(one - other) / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _home_with_models_of(other: Path | None, root: Path) -> Home:
@@ -200,7 +228,7 @@ def _home_with_models_of(other: Path | None, root: Path) -> Home:
     return Home(root.absolute())
 
 
-def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, int], out: Path | None) -> None:
+def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, Any], out: Path | None) -> None:
     """The table on the terminal, everything in a file."""
     medians = {
         name: {key: statistics.median(told[key] for told in runs) for key in runs[0] if key != "losses"}
@@ -209,19 +237,26 @@ def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, int], out
     print(f"\n{counts['records']} records, {counts['tokens']} tokens, {counts['trained']} of them trained")
     print(
         f"{'':9s}{'trained tok/s':>14s}{'tok/s':>8s}{'first step':>12s}{'import':>8s}{'load':>7s}"
-        f"{'tokens':>8s}{'peak':>9s}"
+        f"{'tokens':>8s}{'peak':>9s}{'padding':>13s}"
     )
     for name, told in medians.items():
         print(
             f"{name:9s}{counts['trained'] / told['training']:14.1f}{counts['tokens'] / told['training']:8.1f}"
             f"{told['to_first_step']:10.1f} s{told['import']:6.1f} s{told['load']:5.1f} s{told['tokenise']:6.1f} s"
-            f"{told['peak_bytes'] / 2**30:6.2f} GiB"
+            f"{told['peak_bytes'] / 2**30:6.2f} GiB{told['padding']:9.1%}"
         )
     ratios = {}
-    for ours, theirs in (("engine", "trl"), ("watched", "engine"), ("engine", "plain")):
+    for ours, theirs in COMPARED:
         if ours in medians and theirs in medians:
-            ratios[f"{ours}/{theirs}"] = medians[theirs]["training"] / medians[ours]["training"]
-            print(f"{ours} / {theirs}: {ratios[f'{ours}/{theirs}']:.3f} of its speed")
+            ratios[f"{ours}/{theirs}"] = told = {
+                "speed": medians[theirs]["training"] / medians[ours]["training"],
+                "memory": medians[ours]["peak_bytes"] / medians[theirs]["peak_bytes"],
+                "loss_differs_by": _difference(results[ours][0]["losses"], results[theirs][0]["losses"]),
+            }
+            print(
+                f"{ours} / {theirs}: {told['speed']:.3f} of its speed, {told['memory']:.3f} of its memory, "
+                f"losses within {told['loss_differs_by']:.2%}"
+            )
     if out:
         from workbench.engine.hardware import hardware_facts, library_versions
 

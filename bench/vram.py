@@ -4,7 +4,7 @@ Each model of the list is built from its configuration in the catalog with rando
 downloaded, loaded and quantised as the engine does it, and trained for three steps on records of full length. A line a
 case goes to docs/measurements/<gpu>-<date>.csv. Host memory must hold the largest model in 16 bits.
 
-    python bench/vram.py [--model ID]… [--out FILE]
+    python -m bench.vram [--model ID]… [--out FILE]
 """
 
 import argparse
@@ -17,8 +17,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.random_model import randomise, word_tokenizer
 from workbench.engine.base import LoadedBase
 from workbench.engine.hardware import free_cached_memory
+from workbench.engine.loss_head import head_without_entropy
 from workbench.engine.memory import PeakMeter
 from workbench.engine.precision import choose_precision
 from workbench.engine.translate import quantization_config, sft_config
@@ -107,25 +109,14 @@ def random_base(recipe: Recipe, device: str) -> LoadedBase:
     source = recipe.model.source
     local = LocalModel(Path(), source, None, "folder")
     return LoadedBase(
-        recipe.model, recipe.quantization, precision, local, model, _tokenizer(), model.get_memory_footprint()
+        recipe.model, recipe.quantization, precision, local, model, word_tokenizer([]), model.get_memory_footprint()
     )
 
 
 def _random(tensor: Any) -> Any:
-    """Norms are ones and everything else is small: nothing overflows, and int8 finds no outliers."""
     import torch
 
-    values = torch.empty(tensor.shape, dtype=tensor.dtype)
-    return values.fill_(1) if values.dim() < 2 else values.uniform_(-0.02, 0.02)
-
-
-def _tokenizer() -> Any:
-    """The trainer wants one for its padding token; the records are token ids already."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    return randomise(torch.empty(tensor.shape, dtype=tensor.dtype))
 
 
 def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] | None:
@@ -134,9 +125,12 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
     from datasets import Dataset
     from trl import SFTTrainer
 
+    from workbench.engine.padding_free import TrainedRowsCollator
+
     ids = [[5 + place % 100 for place in range(recipe.data.max_length)]]
     rows = ids * recipe.training.per_device_train_batch_size * STEPS
     model = base.attach_new(recipe.adapter)
+    base.serve_padding_free()
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=model,
@@ -144,6 +138,8 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
             train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
             processing_class=base.tokenizer,
         )
+        trainer.data_collator = TrainedRowsCollator(pad_token_id=base.tokenizer.pad_token_id, padding_free=True)
+        head_without_entropy(base.model)
         base.cast_adapter()
         free_cached_memory()
         if torch.cuda.is_available():
