@@ -1,4 +1,4 @@
-"""Chat, measured on one model in one process: ``python bench/chat.py [--model M] [--home DIR] [--json]``.
+"""Chat, measured on one model in one process: ``python bench/chat.py [--model M] [--home DIR] [--json FILE]``.
 
 Decoding is timed with plain ``model.generate`` and with our replies on the same weights, in turns, greedy and without
 an end, so that the same tokens are made; what is told is our speed as a share of plain. Then three adapters on one
@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from bench.circumstances import circumstances
 from workbench.data.templates import Template
 from workbench.engine.base import LoadedBase, load_base
 from workbench.engine.evaluation import pad_token_id
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=None)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     home, result = Home.find(options.home), {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -172,11 +173,11 @@ def main() -> None:
             result["16-bit, adapter"] = in_turns(base, options.tokens, options.rounds)
         merge(base, voice)
         result["16-bit, merged"] = in_turns(base, options.tokens, options.rounds)
-    if options.json:
-        print(json.dumps(result, indent=1))
-        return
     for name, figures in result.items():
         print(f"{name:18}", *(f"{key} {value:,.3f}" for key, value in figures.items()), sep="  ")
+    if options.json:
+        told = {**circumstances(), "model": options.model, "tokens": options.tokens, "figures": result}
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bench.circumstances import circumstances
 from bench.random_model import write_random_model
 from bench.terminal import Terminal
 from workbench.engine.client import EngineClient
@@ -258,10 +258,8 @@ def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, Any], out
                 f"losses within {told['loss_differs_by']:.2%}"
             )
     if out:
-        from workbench.engine.hardware import hardware_facts, library_versions
-
-        facts = {"date": str(date.today()), "hardware": hardware_facts(), "versions": library_versions(), **counts}
-        out.write_text(json.dumps({**facts, "medians": medians, "ratios": ratios, "runs": results}, indent=1) + "\n")
+        told = {**circumstances(), **counts, "medians": medians, "ratios": ratios, "runs": results}
+        out.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

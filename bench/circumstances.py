@@ -1,0 +1,21 @@
+"""When, on what and with what something was measured: written beside every figure that is kept."""
+
+import os
+from contextlib import suppress
+from datetime import date
+from typing import Any
+
+from workbench.engine.hardware import hardware_facts, library_versions
+
+
+def circumstances() -> dict[str, Any]:
+    """Date, hardware, versions of the libraries, and how busy the machine was in the last minute."""
+    load = None
+    with suppress(OSError):
+        load = round(os.getloadavg()[0], 2)
+    return {
+        "date": date.today().isoformat(),
+        "hardware": hardware_facts(),
+        "versions": library_versions(),
+        "load": load,
+    }
