@@ -6,30 +6,28 @@ priced before. Two rhythms: a key that is held down, and typing, where a key mee
 such as pricing other settings. Two figures a key: the wait, with Textual's next frame (60 a second) in it; and the
 processor time that the app took meanwhile, in all its threads. What the wait is longer is other programs' doing.
 
-    python bench/estimate.py [--keys 200] [--json FILE]
+    python -m bench.estimate [--keys 200] [--json FILE]
 
-``docs/measurements/estimate.json`` holds a run on two cores, ahead of what else ran there (``chrt -f 5``), with the
-load of the machine before and after.
+``docs/measurements/estimate.json`` holds a run on two cores; it says whether it ran ahead of other programs
+(``chrt -f 5``), and how busy the machine was before.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import screens.app  # before Textual, which reads its settings once
+from bench.circumstances import circumstances
 from screens.app import WorkbenchApp
 from screens.widgets.cost_panel import CostPanel
 from screens.widgets.knob_row import KnobRow
@@ -117,28 +115,19 @@ def _summary(values: list[float]) -> dict[str, float]:
     }
 
 
-def _load() -> float | None:
-    with suppress(OSError):
-        return round(os.getloadavg()[0], 2)
-    return None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
+        **circumstances(),
         "textual": metadata.version("textual"),
         "keys": options.keys,
         "ahead_of_other_programs": os.sched_getscheduler(0) == os.SCHED_FIFO,
-        "load_before": _load(),
         "models": {},
     }
-    print(f"{options.keys} keys each, load {result['load_before']}")
+    print(f"{options.keys} keys each, load {result['load']}")
     for model in MODELS:
         for name in ("held", "typed"):
             waits, work = asyncio.run(keystrokes(model, name, options.keys))
@@ -147,7 +136,6 @@ def main() -> None:
             for what, figures in told.items():
                 cells = "   ".join(f"{label.removesuffix('_ms')} {value:5.1f}" for label, value in figures.items())
                 print(f"{model:28} {name:6} {what:8} {cells} ms")
-    result["load_after"] = _load()
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

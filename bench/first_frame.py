@@ -2,7 +2,7 @@
 
 Both run in a pseudo-terminal of 120×40, one after the other, several times; the figure is the ratio of the medians.
 
-    python bench/first_frame.py [--repeats 9] [--json FILE]
+    python -m bench.first_frame [--repeats 9] [--json FILE]
 """
 
 import argparse
@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from terminal import Terminal
+from bench.circumstances import circumstances
+from bench.terminal import Terminal
 
 BARE = """
 from textual.app import App
@@ -57,6 +58,7 @@ def main() -> None:
         "ours_seconds": statistics.median(ours),
         "ratio": statistics.median(ours) / statistics.median(bare),
         "repeats": options.repeats,
+        **circumstances(),
     }
     print(f"bare Textual app  {result['bare_seconds'] * 1000:7.0f} ms")
     print(f"loraworkbench     {result['ours_seconds'] * 1000:7.0f} ms")
