@@ -59,8 +59,8 @@ def training() -> Iterator[str]:
         yield (
             f"One pass over {told['records']:,} records of {told['tokens'] // told['records']:,} tokens in the mean, "
             f"the longest of {told['longest']:,}; {told['trained']:,} of {told['tokens']:,} tokens are trained. "
-            f"Medians of {len(next(iter(told['runs'].values())))} turns, each in a fresh process. The scripts are given "
-            "tokens, the engine text; its base and tokens lie quantised and tokenised on disk after its first turn.\n\n"
+            f"Medians of {len(next(iter(told['runs'].values())))} turns, each in a fresh process. The scripts are "
+            "given tokens, the engine text; its base and tokens lie quantised and tokenised on disk after its first turn.\n\n"
         )
         rows = [
             [
@@ -107,8 +107,8 @@ def chat() -> Iterator[str]:
             yield (
                 f"Another adapter on the same base: {switch['switch_ms']:.1f} ms in the median, "
                 f"{switch['slowest_switch_ms']:.1f} ms at most. Three adapters add "
-                f"{switch['added_bytes'] / 1e6:.0f} MB to a base of {switch['base_bytes'] / 1e6:.0f} MB; their files have "
-                f"{switch['adapters_bytes'] / 1e6:.0f} MB.\n\n"
+                f"{switch['added_bytes'] / 1e6:.0f} MB to a base of {switch['base_bytes'] / 1e6:.0f} MB; their files "
+                f"have {switch['adapters_bytes'] / 1e6:.0f} MB.\n\n"
             )
         yield where(name, told)
 
