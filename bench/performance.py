@@ -60,7 +60,8 @@ def training() -> Iterator[str]:
             f"One pass over {told['records']:,} records of {told['tokens'] // told['records']:,} tokens in the mean, "
             f"the longest of {told['longest']:,}; {told['trained']:,} of {told['tokens']:,} tokens are trained. "
             f"Medians of {len(next(iter(told['runs'].values())))} turns, each in a fresh process. The scripts are "
-            "given tokens, the engine text; its base and tokens lie quantised and tokenised on disk after its first turn.\n\n"
+            "given tokens, the engine text; its base and tokens lie on disk, quantised and tokenised, after its first "
+            "turn.\n\n"
         )
         rows = [
             [
