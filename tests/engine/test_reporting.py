@@ -93,6 +93,13 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, no
     check_reporters([])
 
 
+def test_a_run_without_an_engine_says_it_too(home, recipe, nothing_installed):
+    run, thread = begin(home, edit(recipe, {"training.report_to": ["wandb"]}))
+    thread.join(120)
+    assert thread.error.kind == "reporter_missing"
+    assert not events_of(run, "step")
+
+
 def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
     told, warned = [], []
 

@@ -34,6 +34,7 @@ from workbench.models.sources import fetch_model
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import to_yaml
+from workbench.reporting import check_reporters
 from workbench.runs.checkpoints import Checkpoint, newest_whole, remove_checkpoints
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import read_history
@@ -119,6 +120,8 @@ class Training:
     def _run(self) -> None:
         checkpoint = self.ranks.broadcast(self._begin() if self.ranks.is_first else None)
         check_disk(self.run_folder.path)
+        if self.ranks.is_first:
+            check_reporters(self.recipe.training.report_to)
         while True:
             session = self._prepare(checkpoint)
             if not self._is_past(checkpoint):
