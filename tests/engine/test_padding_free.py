@@ -144,3 +144,22 @@ def test_trained_places_are_those_before_labelled_tokens():
     mark_trained(batch)
     assert batch["trained_at"].tolist() == [1, 2, 4]
     assert batch["shift_labels"].tolist() == [[7, 8, 5]]
+
+
+@pytest.mark.parametrize("changes", [{}, {"training.gradient_accumulation_steps": 2}, {"data.packing": True}])
+def test_the_fullest_micro_batch_is_known_before_it_comes(home, recipe, changes, monkeypatch):
+    """The peak that a run predicts is for the tokens it will really be fed at once."""
+    from tests.engine.runs_of_tiny import begin, ended, events_of
+    from workbench.engine.step_clock import StepClock
+    from workbench.recipe_text import edit
+
+    fed = []
+    counted = StepClock.fed
+    monkeypatch.setattr(StepClock, "fed", lambda clock, batch: (fed.append(sum(batch.lengths)), counted(clock, batch)))
+    recipe = edit(recipe, {**changes, "training.per_device_train_batch_size": 3})
+    run, thread = begin(home, recipe)
+    trainer_of = ended(thread)
+    assert trainer_of.error is None
+    (preparing,) = [event for event in events_of(run, "phase") if event["phase"] == "preparing"]
+    assert preparing["padding_free"]
+    assert preparing["predicted"]["length"] == -(-max(fed) // 3)

@@ -19,20 +19,32 @@ if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
 
 
-def predicted_peak(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> dict[str, Any] | None:
+def predicted_peak(
+    home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts, fullest: int | None = None
+) -> dict[str, Any] | None:
     """The estimator's peak for this run on the device at hand; None where it has none.
 
-    Batches are as long as their longest record, so the length that is priced is that of the longest one, named
-    ``length`` beside the peak's own fields.
+    The length that is priced is named ``length`` beside the peak's own fields.
+
+    Args:
+        fullest: tokens of the fullest micro-batch without padding, whose records are priced as if they were equally
+            long: what is kept of a token does not depend on its record. None where batches are padded, and so as long
+            as their longest record; then that of the longest record is priced.
     """
-    priced = _priced(home, recipe, base, data, None)
-    return None if priced is None else {**priced.peak.as_json(), "length": fed(recipe, data).data.max_length}
+    from workbench.recipe_text import edit
+
+    as_fed = fed(recipe, data)
+    if fullest is not None:
+        length = -(-fullest // recipe.training.per_device_train_batch_size)
+        as_fed = edit(recipe, {"data.max_length": max(length, 8)})
+    priced = _priced(home, as_fed, base, None)
+    return None if priced is None else {**priced.peak.as_json(), "length": as_fed.data.max_length}
 
 
 def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
     """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
     device = device_facts()
-    priced = _priced(home, recipe, base, data, device.total_bytes)
+    priced = _priced(home, fed(recipe, data), base, device.total_bytes)
     if priced is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
     else:
@@ -93,9 +105,7 @@ def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
         return None
 
 
-def _priced(
-    home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts, free_bytes: int | None
-) -> "Estimate | None":
+def _priced(home: Home, recipe: ResolvedRecipe, base: LoadedBase, free_bytes: int | None) -> "Estimate | None":
     """Only steps that were followed before are looked up: following one would take the processor from the run."""
     from workbench.estimate import TraceStore, estimate
 
@@ -104,7 +114,7 @@ def _priced(
         return None
     traced = TraceStore(home.cache / "traces")
     try:
-        return estimate(skeleton, fed(recipe, data), free_bytes=free_bytes, device=device_of(base), traced=traced)
+        return estimate(skeleton, recipe, free_bytes=free_bytes, device=device_of(base), traced=traced)
     except WorkbenchError:
         return None
     except Exception:

@@ -155,7 +155,9 @@ class Session:
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
             chosen=dict(self._choice.chosen),
             reasons=list(self._choice.reasons),
-            predicted=predicted_peak(self._context.home, recipe, base, self._data.facts),
+            predicted=predicted_peak(
+                self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
+            ),
             peak_flops=self._clock.peak.flops,
             no_peak=self._clock.peak.why,
         )

@@ -4,6 +4,7 @@ Imports torch and TRL: only for the process that trains.
 """
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from workbench.engine.batch_parts import parts_of
 from workbench.engine.hardware import free_cached_memory
 from workbench.engine.loss_head import head_without_entropy
 from workbench.engine.memory import is_out_of_memory
+from workbench.engine.order import fullest_micro_batch
 from workbench.engine.padding_free import TrainedRowsCollator, mark_trained
 from workbench.engine.precision import tensor_float
 from workbench.engine.ranks import Ranks
@@ -259,6 +261,18 @@ class WorkbenchTrainer(TimedTrainer):
         super().log(logs, start_time)
 
     # -- memory ---------------------------------------------------------------------------------------------------
+
+    def fullest_micro_batch(self) -> int | None:
+        """Tokens of the fullest micro-batch that will come; None where batches are padded."""
+        if not isinstance(self.data_collator, TrainedRowsCollator):
+            return None
+        arguments, records = self.args, len(self.train_dataset)
+        size = arguments.per_device_train_batch_size
+        steps = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
+        passes = math.ceil(arguments.num_train_epochs * -(-records // size))
+        return fullest_micro_batch(
+            self.train_dataset, size, arguments.data_seed, steps if arguments.max_steps > 0 else passes
+        )
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """As TRL's; a step that does not fit in memory begins anew with each micro-batch in twice as many parts.
