@@ -2,7 +2,9 @@
 
 import os
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from importlib.util import find_spec
 
 import pytest
@@ -73,6 +75,21 @@ def test_wandb_without_key_or_network_neither_hangs_nor_ends_the_run(home, recip
         if key:
             assert key not in run.journal.read_text() + run.recipe_file.read_text()
     assert time.monotonic() - started < 100
+
+
+@pytest.mark.skipif(find_spec("trackio") is None, reason="needs trackio: pip install trackio")
+def test_trackio_keeps_each_run_under_its_name(home, recipe, monkeypatch, tmp_path):
+    # It reads this when it is imported, which nothing else here does.
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    for _ in range(2):
+        run, thread = begin(home, edit(recipe, {"training.report_to": ["trackio"]}))
+        ended(thread)
+        assert not [event for event in events_of(run, "warning") if event.get("kind") == "reporter"]
+    with closing(sqlite3.connect(tmp_path / "trackio" / "loraworkbench.db")) as database:
+        kept = dict(database.execute("select run_name, count(*) from metrics group by run_name"))
+    assert set(kept) == {"tiny-01", "tiny-02"}
+    # Eight steps, and the held-out loss before and after them.
+    assert min(kept.values()) >= 10
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ run with them.
 Imports transformers: only for the process that trains.
 """
 
+import contextvars
 import hashlib
 import netrc
 import os
@@ -75,7 +76,9 @@ class Guarded(TrainerCallback):
             except Exception as error:
                 failed.append(error)
 
-        ending = threading.Thread(target=end, name=f"end of {self._name}", daemon=True)
+        # trackio knows its run by the context of the thread that began it.
+        here = contextvars.copy_context()
+        ending = threading.Thread(target=here.run, args=(end,), name=f"end of {self._name}", daemon=True)
         ending.start()
         ending.join(_FINISH_SECONDS)
         if ending.is_alive():
