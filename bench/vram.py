@@ -130,7 +130,6 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
     ids = [[5 + place % 100 for place in range(recipe.data.max_length)]]
     rows = ids * recipe.training.per_device_train_batch_size * STEPS
     model = base.attach_new(recipe.adapter)
-    base.serve_padding_free()
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=model,
@@ -140,6 +139,7 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
         )
         trainer.data_collator = TrainedRowsCollator(pad_token_id=base.tokenizer.pad_token_id, padding_free=True)
         head_without_entropy(base.model)
+        base.serve_padding_free()
         base.cast_adapter()
         free_cached_memory()
         if torch.cuda.is_available():

@@ -74,11 +74,9 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
         values.sum().backward()
         return values.detach(), weight.grad.clone()
 
-    undo = serve_padding_free(base.model)
-    try:
-        with base.fused_head():
-            (row, of_row), (alone, of_alone) = told([records]), told([[record] for record in records])
-    finally:
+    with base.fused_head():
+        undo = serve_padding_free(base.model)
+        (row, of_row), (alone, of_alone) = told([records]), told([[record] for record in records])
         undo()
     assert len(row) == sum(len(record["input_ids"]) - 2 for record in records)
     torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
@@ -129,12 +127,12 @@ def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, 
     records = _records([12, 30])
     batch = {name: value for name, value in padded(records).items() if name in ("input_ids", "attention_mask")}
     before = base.model(**batch).logits
-    undo = serve_padding_free(base.model)
     with base.fused_head():
+        undo = serve_padding_free(base.model)
         flat = _log_probs(base, TrainedRowsCollator(pad_token_id=0, padding_free=True)(records))
         during = base.model(**batch).logits
         compact = _log_probs(base, padded(records))
-    undo()
+        undo()
     assert torch.equal(before, during)
     torch.testing.assert_close(compact, flat, rtol=1e-4, atol=1e-4)
 

@@ -46,14 +46,14 @@ def _tried(base: LoadedBase) -> str:
     record, neighbour, another = (_record(start, count) for start in (5, 11, 17))
     flat, usual = (TrainedRowsCollator(pad_token_id(base.tokenizer), padding_free=way) for way in (True, False))
     altered = {**record, "input_ids": [*another["input_ids"][:1], *record["input_ids"][1:]]}
-    undo = serve_padding_free(base.model)
-    try:
-        with base.fused_head(), torch.inference_mode():
+    with base.fused_head(), torch.inference_mode():
+        undo = serve_padding_free(base.model)
+        try:
             first = _said_last(base, flat([neighbour, record]), record)
             second = _said_last(base, flat([another, record]), record)
-            alone, beside = (_said_last(base, usual([one]), one) for one in (record, altered))
-    finally:
-        undo()
+            alone, beside = (_said_last(base, _unmarked(usual([one])), one) for one in (record, altered))
+        finally:
+            undo()
     scale = (alone - beside).abs().mean()
     if bool((first - second).abs().mean() > _SEEN * scale):
         return "this architecture lets records see their neighbours"
@@ -65,6 +65,11 @@ def _tried(base: LoadedBase) -> str:
 def _record(start: int, vocabulary: int) -> dict[str, list[int]]:
     ids = [(start * (place + 3) * 7919) % vocabulary for place in range(5)]
     return {"input_ids": ids, "labels": ids}
+
+
+def _unmarked(batch: dict[str, Any]) -> dict[str, Any]:
+    """A padded batch as TRL's own collator makes it."""
+    return {name: value for name, value in batch.items() if name not in ("trained_at", "shift_labels")}
 
 
 def _said_last(base: LoadedBase, inputs: dict[str, Any], record: dict[str, list[int]]) -> Any:

@@ -6,16 +6,21 @@ is predicted from reach the head. An exported script carries this text along: no
 """
 
 from collections.abc import Callable
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import FusedCausalLMOutput
 
 # Under this name no mask is made: transformers knows of none for it.
 APART = "records_apart"
+# Tokens of the vocabulary that the head computes at once, without and with a GPU: a processor holds some six copies.
+_TILE = (4096, 32768)
 _HAS_KERNEL = {torch.bfloat16, torch.float16}
 
 
@@ -132,32 +137,54 @@ ALL_ATTENTION_FUNCTIONS.register(APART, attend_apart)
 def serve_padding_free(model: Any) -> Callable[[], None]:
     """Make a causal language model of transformers take the batches of :class:`TrainedRowsCollator`.
 
-    Other batches are answered as before. Returns what takes it back.
+    To be called when TRL's head is on. Other batches, and those of experts whose load is balanced by the loss, are
+    answered by that head as before. Returns what takes it back.
     """
-    usual = model.config._attn_implementation
-    trained_at: list[torch.Tensor | None] = [None]
+    usual, has_own, answer = model.config._attn_implementation, "forward" in model.__dict__, model.forward
+    capped, scaled = _logit_settings(model.config.get_text_config())
 
-    def before(_: Any, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        options = dict(options)
-        trained_at[0] = options.pop("trained_at", None)
+    def before(_: Any, arguments: Any, options: dict[str, Any]) -> None:
         # Not set back afterwards: checkpointed layers are computed again in the backward pass.
         model.config._attn_implementation = APART if "cu_seq_lens_q" in options else usual
-        return arguments, options
 
-    def after_backbone(_: Any, arguments: Any, output: Any) -> Any:
-        if trained_at[0] is not None:
-            states = output.last_hidden_state
-            output.last_hidden_state = states.reshape(1, -1, states.shape[-1]).index_select(1, trained_at[0])
-        return output
+    @wraps(type(model).forward)
+    def forward(*arguments: Any, trained_at: torch.Tensor | None = None, **options: Any) -> Any:
+        if trained_at is None:
+            return answer(*arguments, **options)
+        targets = options.pop("shift_labels")
+        if options.get("output_router_logits"):
+            return answer(*arguments, **options)
+        del options["labels"], options["fused_lm_head"]
+        states = model.base_model(*arguments, **options).last_hidden_state
+        picked = states.reshape(-1, states.shape[-1]).index_select(0, trained_at)
+        head = model.get_output_embeddings()
+        log_probs, _, _, _, is_top1 = ChunkedLogProbFunction.apply(
+            picked, head.weight, head.bias, targets[0], 1.0, _TILE[states.is_cuda], capped, scaled, ("is_top1",)
+        )
+        return FusedCausalLMOutput(
+            log_probs=log_probs[None],
+            # TRL's own trainer adds it up for its log; it is not computed here.
+            entropy=torch.zeros_like(log_probs[None]),
+            is_top1=is_top1[None],
+            label_mask=torch.ones_like(targets, dtype=torch.bool),
+        )
 
-    hooks = (
-        model.register_forward_pre_hook(before, with_kwargs=True),
-        model.base_model.register_forward_hook(after_backbone),
-    )
+    hook = model.register_forward_pre_hook(before, with_kwargs=True)
+    model.forward = forward
 
     def undo() -> None:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         model.config._attn_implementation = usual
+        del model.forward
+        if has_own:
+            model.forward = answer
 
     return undo
+
+
+def _logit_settings(config: Any) -> tuple[float | None, float]:
+    """What a model does to its logits: the cap, if any, and the factor; under the names that TRL's head knows."""
+    factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
+    divisor = getattr(config, "logits_scaling", None)
+    factor = next((factor for factor in factors if factor is not None), 1 / divisor if divisor else 1.0)
+    return getattr(config, "final_logit_softcapping", None), factor

@@ -24,7 +24,7 @@ from workbench.engine.ranks import Ranks
 from workbench.engine.reporting import guard
 from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
-from workbench.engine.sharding import is_sharded
+from workbench.engine.sharding import is_sharded, is_spread
 from workbench.engine.shared_evaluation import shared_held_out_loss
 from workbench.engine.step_clock import clock_for
 from workbench.engine.trainer import WorkbenchTrainer
@@ -103,8 +103,6 @@ class Session:
         # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.adapter)
-        if not self._padded_because:
-            base.serve_padding_free()
         here: dict[str, Any] = {"training.optim": optimizer}
         if not self._context.ranks.is_first:
             here["training.report_to"] = []
@@ -123,13 +121,15 @@ class Session:
             no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
             padding_free=not self._padded_because,
         )
+        if not self._padded_because:
+            base.serve_padding_free()
         # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
         base.cast_adapter()
         return trainer
 
     def _why_padded(self) -> str:
         """Why this run's batches are padded; empty where they lie flat. All processes do as the first."""
-        if is_sharded():
+        if is_spread():
             return "its base is spread over several GPUs"
         self._base.detach_all()
         return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))

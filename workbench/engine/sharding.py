@@ -18,6 +18,11 @@ def is_sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def is_spread() -> bool:
+    """Whether no process may hold all of the base: under FSDP, and DeepSpeed, whose third stage parts weights."""
+    return is_sharded() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+
+
 def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
     """Whether the smallest of a launch's GPUs is too small for the base. Without GPUs, or a known size, it is not."""
     if launch.processes < 2 or launch.config_file:

@@ -18,7 +18,7 @@ from workbench.engine.precision import Precision, choose_precision
 from workbench.engine.protocol import Progress
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
-from workbench.export.script_text import CALLBACK, COLLATE, HEAD, LOAD, SERVE, TRAIN
+from workbench.export.script_text import CALLBACK, HEAD, LOAD, PADDING_FREE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.recipe import Recipe
@@ -78,7 +78,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     flat = bool(job.facts.precision.get("padding_free"))
     return "".join(
         (HEAD.format(title=title, here=here), lines, "\n\n\n", CALLBACK, _padding_free() if flat else "", LOAD)
-    ) + TRAIN.format(serve=SERVE if flat else "", collate=COLLATE if flat else "")
+    ) + TRAIN.format(padding_free=PADDING_FREE if flat else "")
 
 
 def _padding_free() -> str:

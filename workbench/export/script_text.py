@@ -67,16 +67,15 @@ with (HERE / "records.jsonl").open(encoding="utf-8") as file:
 
 """
 
-SERVE = """serve_padding_free(model.get_base_model())
-"""
-COLLATE = """trainer.data_collator = TrainedRowsCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
+PADDING_FREE = """serve_padding_free(model.get_base_model())
+trainer.data_collator = TrainedRowsCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
 """
 
 TRAIN = """# %% Train
 torch.manual_seed(SEED)
 model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
 cast_adapter(model)
-{serve}trainer = SFTTrainer(
+trainer = SFTTrainer(
     model=model,
     args=SFTConfig(
         output_dir=str(HERE / "checkpoints"),
@@ -88,7 +87,7 @@ cast_adapter(model)
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{collate}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+{padding_free}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
 cast_adapter(model)
 trainer.train()
 
