@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 
 from screens.engine_link import HomeEngine
@@ -23,6 +24,7 @@ from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.header import HeaderBar
 from screens.widgets.pane import Pane
 from screens.widgets.run_bar import RunBar, waiting_words
+from screens.widgets.sparse_compositor import SparseCompositor
 from screens.widgets.tab_strip import TabStrip
 from workbench.errors import WorkbenchError
 
@@ -137,6 +139,11 @@ class WorkbenchApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name
+
+    def get_default_screen(self) -> Screen[Any]:
+        screen = super().get_default_screen()
+        SparseCompositor.of(screen)
+        return screen
 
     def compose(self) -> ComposeResult:
         yield self._header

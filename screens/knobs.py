@@ -55,8 +55,10 @@ class KnobSpec:
         return known_knob(self.path)
 
     def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
-        """The changes that an arrow makes; none at the end of the row."""
+        """The changes that an arrow makes; none at the end of the row, or where nothing is to choose from."""
         options = self.options(skeleton)
+        if not options:
+            return {}
         if self.shape == "steps":
             return self._next_step(options, recipe, by)
         here = next((index for index, option in enumerate(options) if option.is_set(recipe)), None)

@@ -137,7 +137,7 @@ class KnobRow(Widget, can_focus=True):
 
     def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
         """The next choice, from the last on to the first."""
-        if self._recipe is None or self.spec.shape == "steps":
+        if self._recipe is None or self.spec.shape == "steps" or not self._options:
             return
         here = next((i for i, option in enumerate(self._options) if option.is_set(self._recipe)), -1)
         self._ask(self._options[(here + 1) % len(self._options)].changes)

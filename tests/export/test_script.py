@@ -85,7 +85,8 @@ def test_the_script_knows_nothing_of_this_project(tiny_home, tiny_run, tmp_path)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert modules == {
-        "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl", "typing",
+        "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl",
+        "typing",
     }  # fmt: skip
 
 

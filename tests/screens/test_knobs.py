@@ -2,6 +2,7 @@
 
 import pytest
 
+from screens.data_knobs import data_knobs
 from screens.knobs import KnobSpec, form, number_text, parse_ranges, parse_targets, ranges_text, target_sets
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe import Recipe
@@ -105,6 +106,13 @@ def test_layers_are_typed_as_ranges() -> None:
     assert parse_ranges("") is None
     assert parse_ranges("a few") == "a few"
     assert ranges_text([0, 1, 2, 3, 7]) == "0-3, 7"
+
+
+@pytest.mark.parametrize("spec", [*KNOBS.values(), *data_knobs()], ids=lambda spec: spec.path)
+@pytest.mark.parametrize("by", [1, -1])
+def test_an_arrow_on_any_knob_gives_a_recipe(spec: KnobSpec, by: int) -> None:
+    """Also where there is nothing to choose from, such as the source of the records."""
+    edit(Recipe(), spec.stepped(Recipe(), None, by))
 
 
 def test_small_numbers_are_short() -> None:
