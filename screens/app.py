@@ -44,8 +44,10 @@ ASK_SECONDS = 1.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
 
-YOUNG_OBJECTS = 10_000
-"""New objects after which Python looks for garbage among them; a frame makes some thousand, and its 700 are passed."""
+GARBAGE = (3_000, 5, 20)
+"""New objects after which Python looks for garbage among them, and how often it looks at older ones too. A frame makes
+some thousand. Looking through 3,000 takes a millisecond, through what five such have left four; with 10,000 and ten it
+was eleven, in the midst of a key."""
 
 
 class Tab(NamedTuple):
@@ -85,7 +87,7 @@ def _price_once(tree: Skeleton, session: Session) -> None:
 def _spare_collector() -> None:
     """Modules and panes live as long as the app; looking through them for garbage takes 50 ms, in midst of typing."""
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
+    gc.set_threshold(*GARBAGE)
 
 
 def _palette() -> type[Provider]:

@@ -71,6 +71,17 @@ class Targets:
     unmatched: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """The usual rank, and rules for modules that get another one: the first that fits holds."""
+
+    usual: int
+    rules: list[tuple[re.Pattern[str], int]]
+
+    def of(self, name: str) -> int:
+        return next((r for pattern, r in self.rules if pattern.match(name)), self.usual)
+
+
 def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     """Where ``settings`` put an adapter on this model.
 
@@ -79,16 +90,13 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     """
     check_settings(settings)
     everything = sites(skeleton)
-    names, parameter_names, ranks = _resolve(skeleton, settings, everything)
-    rank_rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), r) for pattern, r in ranks.items()]
-
-    def rank(name: str) -> int:
-        return next((r for pattern, r in rank_rules if pattern.match(name)), settings.r)
-
-    modules = _module_targets(_named_sites(skeleton, replace(settings, r=0), names), rank)
+    names, parameter_names, patterns = _resolve(skeleton, settings, everything)
+    rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), r) for pattern, r in patterns.items()]
+    ranks = _Ranks(settings.r, rules)
+    modules = _module_targets(_named_sites(skeleton, replace(settings, r=0), names), ranks)
     for target in modules:
         _check_module(skeleton, target.site, target.r, settings)
-    parameters = _parameter_targets(_named_parameters(skeleton, parameter_names), rank)
+    parameters = _parameter_targets(_named_parameters(skeleton, parameter_names), ranks.of)
     if parameters:
         _check_parameters(settings)
     if not modules and not parameters:
@@ -174,18 +182,31 @@ def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
     return is_excluded
 
 
-# The names that match stay the same while the rank is turned.
+# The names that match, and the modules that they stand for, stay the same while the rank is turned.
 @lru_cache(maxsize=64)
-def _named_sites(skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str]) -> tuple[Site, ...]:
+def _named_sites(
+    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str]
+) -> tuple[tuple[Site, ...], ...]:
+    """Sites that are alike but for their layer, together."""
     matches = _matcher(settings, names)
-    return tuple(site for site in sites(skeleton) if matches(site.name))
+    groups: dict[tuple[str, int], list[Site]] = {}
+    for site in sites(skeleton):
+        if matches(site.name):
+            groups.setdefault((site.path, id(site.module)), []).append(site)
+    return tuple(map(tuple, groups.values()))
 
 
-def _module_targets(named: tuple[Site, ...], rank: Callable[[str], int]) -> tuple[ModuleTarget, ...]:
-    groups: dict[tuple[str, int, int], list[Site]] = {}
-    for site in named:
-        groups.setdefault((site.path, id(site.module), rank(site.name)), []).append(site)
-    return tuple(ModuleTarget(tuple(members), r) for (_, _, r), members in groups.items())
+def _module_targets(named: tuple[tuple[Site, ...], ...], ranks: "_Ranks") -> tuple[ModuleTarget, ...]:
+    """Sites that are alike and get the same rank, together."""
+    if not ranks.rules:
+        return tuple(ModuleTarget(members, ranks.usual) for members in named)
+    found = []
+    for members in named:
+        by_rank: dict[int, list[Site]] = {}
+        for site in members:
+            by_rank.setdefault(ranks.of(site.name), []).append(site)
+        found += [ModuleTarget(tuple(some), r) for r, some in by_rank.items()]
+    return tuple(found)
 
 
 @lru_cache(maxsize=64)
