@@ -161,3 +161,54 @@ def test_the_fullest_micro_batch_is_known_before_it_comes(home, recipe, changes,
     (preparing,) = [event for event in events_of(run, "phase") if event["phase"] == "preparing"]
     assert preparing["padding_free"]
     assert preparing["predicted"]["length"] == -(-max(fed) // 3)
+
+
+def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
+    """TRL's own trainer, loss and padded batches on the same tokens in the same order, in float32."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from tests.engine.runs_of_tiny import begin, curve, ended
+    from workbench.data.encode import encode_dataset
+    from workbench.data.sources import load_records
+    from workbench.data.templates import Template
+    from workbench.recipe_text import edit
+
+    changes = {"quantization.method": "none", "quantization.compute_dtype": "float32", "data.eval_fraction": 0.0}
+    recipe = edit(recipe, {**changes, "training.gradient_accumulation_steps": 2})
+    run, thread = begin(home, recipe)
+    ended(thread)
+
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model.source)
+    data = encode_dataset(load_records(recipe.data, home), Template.for_model(tokenizer, "auto", None), recipe.data)
+    model = AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32).requires_grad_(False)
+    torch.manual_seed(recipe.training.seed)
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.adapter.model_dump()))
+    training = recipe.training
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(tmp_path / "trl"),
+            max_steps=training.max_steps,
+            per_device_train_batch_size=training.per_device_train_batch_size,
+            gradient_accumulation_steps=2,
+            learning_rate=training.learning_rate,
+            lr_scheduler_type=training.lr_scheduler_type,
+            warmup_steps=training.warmup_ratio,
+            gradient_checkpointing=False,
+            bf16=False,
+            logging_steps=1,
+            seed=training.seed,
+            data_seed=training.seed,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+        ),
+        train_dataset=Dataset.from_list([dict(row) for row in data.train]),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert list(curve(run).values()) == pytest.approx(theirs, rel=1e-4)
