@@ -5,7 +5,7 @@ temporary folder. The real app runs on a terminal of 120×40, each measurement i
 from the key to what stands on the screen. Memory is what the process has more of than before the key: at its peak, and
 when all is read.
 
-    python bench/growth.py [--steps 10000 100000 1000000] [--runs 10 100 1000] [--records N ...] [--json FILE]
+    python -m bench.growth [--steps 10000 100000 1000000] [--runs 10 100 1000] [--records N ...] [--json FILE]
 
 A million steps are 450 MB on disk, a thousand runs 400 MB; both are removed afterwards.
 """
@@ -14,18 +14,16 @@ import argparse
 import asyncio
 import gc
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench.circumstances import circumstances
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
@@ -258,7 +256,7 @@ async def tree(screen: Screen, model: str) -> dict[str, Any]:
 
 def apart(kind: str, home: Path, model: str = "") -> dict[str, Any]:
     """A measurement of a home in a process of its own."""
-    command = [sys.executable, __file__, "--measure", kind, str(home), *([model] if model else [])]
+    command = [sys.executable, "-m", "bench.growth", "--measure", kind, str(home), *([model] if model else [])]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -325,7 +323,7 @@ def large_model(model: str) -> dict[str, Any]:
 
 
 def many_records(rows: int) -> dict[str, Any]:
-    from million_rows import figures_of
+    from bench.million_rows import figures_of
 
     return {"records": rows, **figures_of(rows)}
 
@@ -345,22 +343,6 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def _setting() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    import psutil
-
-    return {
-        "date": date.today().isoformat(),
-        "machine": platform.machine(),
-        "processors": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load_at_start": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("textual", "pydantic-core")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
@@ -374,7 +356,7 @@ def main() -> None:
         kind, home, *model = options.measure
         print(json.dumps(measured(kind, Path(home), *(model or [""]))))
         return
-    result: dict[str, Any] = {"setting": _setting()}
+    result: dict[str, Any] = dict(circumstances())
     for name, title, measure, sizes in (
         ("journal", "A run of so many steps", long_journal, options.steps),
         ("history", "A history of so many runs", long_history, options.runs),

@@ -41,13 +41,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def where(name: str, told: dict[str, Any]) -> str:
     """The line under a table: when, on what, with what."""
-    hardware, versions = told.get("hardware", {}), told.get("versions", {})
-    gpus = ", ".join(gpu["name"] for gpu in hardware.get("gpus", ()))
-    memory = f"{hardware['ram_bytes'] / 2**30:.0f} GiB" if hardware.get("ram_bytes") else ""
-    machine = gpus or f"{hardware.get('cpu_cores', told.get('cores', '?'))} processor cores, {memory}, no GPU"
+    hardware, versions = told["hardware"], told["versions"]
+    gpus = ", ".join(gpu["name"] for gpu in hardware["gpus"])
+    machine = gpus or f"{hardware['cpu_cores']} processor cores, {hardware['ram_bytes'] / 2**30:.0f} GiB, no GPU"
+    ahead = ", ahead of other programs" if told.get("ahead_of_other_programs") else ""
     with_what = ", ".join(f"{name} {version}" for name, version in versions.items())
-    load = "" if told.get("load") is None else f"; load {told['load']} when it ended"
-    return f"[`{name}`](measurements/{name}): {told['date']}, {machine}{load}. {with_what}.\n\n"
+    load = "" if told.get("load") is None else f"; load {told['load']}"
+    return f"[`{name}`](measurements/{name}): {told['date']}, {machine}{ahead}{load}. {with_what}.\n\n"
 
 
 def training() -> Iterator[str]:
