@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -19,6 +19,7 @@ from screens.engine_link import HomeEngine
 from screens.messages import JournalGrew, RecipeChanged, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Engine, Session
 from screens.theme import THEMES
+from screens.tidy import Tidy
 from screens.watch import Watch
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.header import HeaderBar
@@ -43,11 +44,6 @@ LEAVE_SECONDS = 3.0
 ASK_SECONDS = 1.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
-
-GARBAGE = (3_000, 5, 20)
-"""New objects after which Python looks for garbage among them, and how often it looks at older ones too. A frame makes
-some thousand. Looking through 3,000 takes a millisecond, through what five such have left four; with 10,000 and ten it
-was eleven, in the midst of a key."""
 
 
 class Tab(NamedTuple):
@@ -82,12 +78,6 @@ def _price_once(tree: Skeleton, session: Session) -> None:
     from workbench.estimate.survey import peak_of
 
     peak_of(tree, session.recipe, device_of(session), session.traces, free_bytes=session.budget.free_bytes)
-
-
-def _spare_collector() -> None:
-    """Modules and panes live as long as the app; looking through them for garbage takes 50 ms, in midst of typing."""
-    gc.freeze()
-    gc.set_threshold(*GARBAGE)
 
 
 def _palette() -> type[Provider]:
@@ -132,6 +122,7 @@ class WorkbenchApp(App[None]):
         self._switching = asyncio.Lock()
         self._front: Pane | None = None
         self._starting_engine = False
+        self._tidy = Tidy()
         self._wanted_tab: str | None = None
         self._header = HeaderBar()
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
@@ -156,7 +147,13 @@ class WorkbenchApp(App[None]):
 
     def on_mount(self) -> None:
         sys.setswitchinterval(THREAD_TURN_SECONDS)
+        self.set_interval(Tidy.SECONDS, self._tidy.look)
         self.call_after_refresh(self._begin)
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            self._tidy.key_came()
+        await super().on_event(event)
 
     # -- start and end ------------------------------------------------------------------------------------------
 
@@ -183,7 +180,7 @@ class WorkbenchApp(App[None]):
         """Import the other tabs and their estimator off the event loop, so that no key has to wait for it."""
         for name in (*(tab.module for tab in TABS), "workbench.estimate"):
             await asyncio.to_thread(import_module, name)
-        _spare_collector()
+        self._tidy.spare()
 
     def _first_tab(self) -> str:
         """The tab of the last time; Models as long as no model was chosen."""
@@ -253,7 +250,7 @@ class WorkbenchApp(App[None]):
         if not self._panes.query_children(f"#{name}"):
             pane_class = getattr(await asyncio.to_thread(import_module, tab.module), tab.pane)
             await self._panes.add_content(pane_class(id=name))
-            _spare_collector()
+            self._tidy.spare()
         if before is not None:
             before.is_shown = False
             before.on_hidden()

@@ -9,11 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual._compositor import ChopsUpdate, Compositor
+from textual.geometry import Region
 
 if TYPE_CHECKING:
-    from textual.geometry import Region
+    from collections.abc import Iterable, Iterator
+
     from textual.screen import Screen
     from textual.widget import Widget
+
+
+def _together(regions: Iterable[Region]) -> Iterator[Region]:
+    """Regions of the same columns, such as the lines of one widget, as one around them."""
+    columns: dict[tuple[int, int], list[Region]] = {}
+    for region in regions:
+        columns.setdefault((region.x, region.width), []).append(region)
+    return (Region.from_union(some) for some in columns.values())
 
 
 class SparseCompositor(Compositor):
@@ -29,7 +39,7 @@ class SparseCompositor(Compositor):
     def render_partial_update(self) -> ChopsUpdate | None:
         # Where widgets begin and end on each line is found once, and of all of them.
         _ = self.cuts
-        self._changed = tuple(self._dirty_regions)
+        self._changed = tuple(_together(self._dirty_regions))
         try:
             return super().render_partial_update()
         finally:
