@@ -1,4 +1,4 @@
-"""Predicted peaks against published measurements, as a table: ``python bench/accuracy.py measured.csv > table.md``.
+"""Predicted peaks against published measurements, as a table: ``python -m bench.accuracy measured.csv > table.md``.
 
 The file lists one run a line: model, method (lora, qlora), seq, micro_batch, gradient_checkpointing,
 peak_allocated_gib, peak_reserved_gib. The step is the plain one of notebooks: r = 16 on q, k, v and o, no dropout, nf4

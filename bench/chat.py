@@ -1,4 +1,4 @@
-"""Chat, measured on one model in one process: ``python bench/chat.py [--model M] [--home DIR] [--json FILE]``.
+"""Chat, measured on one model in one process: ``python -m bench.chat [--model M] [--home DIR] [--json FILE]``.
 
 Decoding is timed with plain ``model.generate`` and with our replies on the same weights, in turns, greedy and without
 an end, so that the same tokens are made; what is told is our speed as a share of plain. Then three adapters on one

@@ -3,7 +3,7 @@
 Libraries are imported and the tokenizer is loaded before the clock starts. Memory is the process's peak resident set.
 Processor seconds are those of all its threads; on a busy machine they say more than the clock.
 
-    python bench/million_rows.py [--rows 1000000] [--tokenizer FOLDER] [--full] [--json FILE]
+    python -m bench.million_rows [--rows 1000000] [--tokenizer FOLDER] [--full] [--json FILE]
 """
 
 import argparse

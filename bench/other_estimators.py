@@ -3,7 +3,7 @@
 The packages are not among the workbench's dependencies, and this file imports nothing of the workbench:
 
     python -m venv others && others/bin/pip install canifinetune fitcheck-llm ftuneai llmcalculator vramcalc
-    python bench/accuracy.py docs/measurements/rtx4080-published.csv --others others/bin/python
+    python -m bench.accuracy docs/measurements/rtx4080-published.csv --others others/bin/python
 
 In on stdin: a JSON list of runs (model, config, parameters, method, batch, length, checkpoints). Out: for each
 estimator its version and a GiB figure a run, null where it does not price such a run. All get r = 16 on q, k, v and o

@@ -4,7 +4,7 @@ The real app runs in a pseudo-terminal of 120×40 on its Train screen while the 
 fast as the machine can. Then the run is stopped and the same figures are taken of a screen at rest. With ``--log`` the
 run's log is open below the curve, and so many lines a second are written into it, as a talkative library does.
 
-    python bench/watch.py [--seconds 40] [--log LINES] [--home DIR] [--json FILE]
+    python -m bench.watch [--seconds 40] [--log LINES] [--home DIR] [--json FILE]
 """
 
 import argparse
@@ -14,8 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from terminal import Terminal
-
+from bench.terminal import Terminal
 from workbench.engine.client import EngineClient
 from workbench.engine.process import ensure_engine, stop_engine
 from workbench.paths import Home
