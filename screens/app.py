@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from textual import events
@@ -123,6 +125,7 @@ class WorkbenchApp(App[None]):
         self._front: Pane | None = None
         self._starting_engine = False
         self._tidy = Tidy()
+        self._save_at = math.inf
         self._wanted_tab: str | None = None
         self._header = HeaderBar()
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
@@ -147,7 +150,7 @@ class WorkbenchApp(App[None]):
 
     def on_mount(self) -> None:
         sys.setswitchinterval(THREAD_TURN_SECONDS)
-        self.set_interval(Tidy.SECONDS, self._tidy.look)
+        self.set_interval(1, self._each_second)
         self.call_after_refresh(self._begin)
 
     async def on_event(self, event: events.Event) -> None:
@@ -337,10 +340,15 @@ class WorkbenchApp(App[None]):
 
     def _save_soon(self) -> None:
         """Keep the recipe even if the line drops; not on every keystroke."""
-        self.run_worker(self._save(SAVE_SECONDS), name="save", group="save", exclusive=True)
+        self._save_at = monotonic() + SAVE_SECONDS
 
-    async def _save(self, delay: float = 0) -> None:
-        await asyncio.sleep(delay)
+    def _each_second(self) -> None:
+        self._tidy.look()
+        if monotonic() > self._save_at:
+            self._save_at = math.inf
+            self.run_worker(self._save(), name="save", group="save", exclusive=True)
+
+    async def _save(self) -> None:
         try:
             await asyncio.to_thread(self.session.save)
         except OSError as error:

@@ -12,10 +12,7 @@ _QUIET_SECONDS = 0.5
 
 
 class Tidy:
-    """Python's collector, led by the keyboard."""
-
-    SECONDS = 1.0
-    """How often :meth:`look` is to be called."""
+    """Python's collector, led by the keyboard. :meth:`look` is to be called about once a second."""
 
     def __init__(self) -> None:
         self._last_key = 0.0
