@@ -116,7 +116,7 @@ def _resolve(
     """Shorthands and old names of experts resolved: a regex or names, parameter names, rank patterns."""
     names: str | frozenset[str]
     if settings.is_all_linear:
-        names = frozenset(s.name for s in everything if s.kind in ("linear", "conv1d")) - {skeleton.output or ""}
+        names = _all_linear(skeleton)
     elif isinstance(settings.target_modules, str):
         names = settings.target_modules
     else:
@@ -131,6 +131,12 @@ def _resolve(
     if isinstance(names, str):
         return names, parameters, ranks
     return rename_expert_targets(family, names, parameters, ranks, settings)
+
+
+@lru_cache(maxsize=64)
+def _all_linear(skeleton: Skeleton) -> frozenset[str]:
+    """All linear layers but the output layer, by name."""
+    return frozenset(s.name for s in sites(skeleton) if s.kind in ("linear", "conv1d")) - {skeleton.output or ""}
 
 
 def _leaves_of_regex(
