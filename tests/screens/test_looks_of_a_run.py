@@ -197,14 +197,20 @@ def test_chat_side_by_side(snap_compare: Any, tmp_path: Path, size: tuple[int, i
     assert snapped(snap_compare, tmp_path, size, engine, "chat", act)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("opened", [False, True], ids=["history", "one"])
-def test_runs(snap_compare: Any, tmp_path: Path, size: tuple[int, int], opened: bool) -> None:
-    engine = ScriptedEngine(Home(tmp_path))
+def with_two_runs(folder: Path) -> ScriptedEngine:
+    """One that finished, and one that failed after it."""
+    engine = ScriptedEngine(Home(folder))
     train_some(engine, 200)
     engine.finish(step=200)
     train_some(engine, 60)
     engine.fail("CUDA ran out of memory at step 60.", "Halve the micro-batch.")
+    return engine
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("opened", [False, True], ids=["history", "one"])
+def test_runs(snap_compare: Any, tmp_path: Path, size: tuple[int, int], opened: bool) -> None:
+    engine = with_two_runs(tmp_path)
 
     async def act(screen: Opened) -> None:
         await screen.until(lambda: "run-01" in screen.words and "failed" in screen.words, "the history")
@@ -217,11 +223,7 @@ def test_runs(snap_compare: Any, tmp_path: Path, size: tuple[int, int], opened: 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_runs_over_each_other(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
-    engine = ScriptedEngine(Home(tmp_path))
-    train_some(engine, 200)
-    engine.finish(step=200)
-    train_some(engine, 60)
-    engine.fail("CUDA ran out of memory at step 60.", "Halve the micro-batch.")
+    engine = with_two_runs(tmp_path)
 
     async def act(screen: Opened) -> None:
         await screen.until(lambda: "run-01" in screen.words and "failed" in screen.words, "the history")

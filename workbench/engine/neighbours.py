@@ -39,19 +39,21 @@ def why_padded(base: LoadedBase) -> str:
 def _tried(base: LoadedBase) -> str:
     """Say a record behind one neighbour and behind another, and alone in the usual way, once with another start."""
     import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from workbench.engine.padding_free import TrainedRowsCollator, serve_padding_free
 
     count = base.model.get_input_embeddings().weight.shape[0]
     record, neighbour, another = (_record(start, count) for start in (5, 11, 17))
-    flat, usual = (TrainedRowsCollator(pad_token_id(base.tokenizer), padding_free=way) for way in (True, False))
+    padding = pad_token_id(base.tokenizer)
+    flat, usual = TrainedRowsCollator(padding, padding_free=True), DataCollatorForLanguageModeling(padding)
     altered = {**record, "input_ids": [*another["input_ids"][:1], *record["input_ids"][1:]]}
     with base.fused_head(), torch.inference_mode():
         undo = serve_padding_free(base.model)
         try:
             first = _said_last(base, flat([neighbour, record]), record)
             second = _said_last(base, flat([another, record]), record)
-            alone, beside = (_said_last(base, _unmarked(usual([one])), one) for one in (record, altered))
+            alone, beside = (_said_last(base, usual([one]), one) for one in (record, altered))
         finally:
             undo()
     scale = (alone - beside).abs().mean()
@@ -65,11 +67,6 @@ def _tried(base: LoadedBase) -> str:
 def _record(start: int, vocabulary: int) -> dict[str, list[int]]:
     ids = [(start * (place + 3) * 7919) % vocabulary for place in range(5)]
     return {"input_ids": ids, "labels": ids}
-
-
-def _unmarked(batch: dict[str, Any]) -> dict[str, Any]:
-    """A padded batch as TRL's own collator makes it."""
-    return {name: value for name, value in batch.items() if name not in ("trained_at", "shift_labels")}
 
 
 def _said_last(base: LoadedBase, inputs: dict[str, Any], record: dict[str, list[int]]) -> Any:
