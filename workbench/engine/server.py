@@ -223,27 +223,31 @@ class _Events:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     def put(self, event: BaseModel) -> None:
-        self.send("progress" if isinstance(event, Progress) else "piece", event.model_dump())
+        # A piece for each token may pass here: what is as it always is is left out, and the other end puts it back.
+        self.send("progress" if isinstance(event, Progress) else "piece", event.model_dump(exclude_defaults=True))
 
     def send(self, name: str, data: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, (name, data))
+        # In ASCII: a reader takes some of the other signs for the end of a line.
+        self._put(f"event: {name}\ndata: {json.dumps(data)}\n\n")
 
     def finish(self, error: WorkbenchError | None) -> None:
         if error is not None:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, ("error", error.as_json()))
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
+            self.send("error", error.as_json())
+        self._put(None)
+
+    def _put(self, event: str | None) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
     def response(self, on_close: Callable[[], None]) -> StreamingResponse:
         """The stream; ``on_close`` is called when it ends or the client goes away."""
 
         async def stream() -> AsyncIterator[str]:
             try:
-                while (item := await self._queue.get()) is not None:
-                    name, data = item
-                    yield f"event: {name}\ndata: {json.dumps(data)}\n\n"
+                while (event := await self._queue.get()) is not None:
+                    yield event
             finally:
                 on_close()
 
