@@ -1,12 +1,14 @@
 """Chat, measured on one model in one process: ``python -m bench.chat [--model M] [--home DIR] [--json FILE]``.
 
-Decoding is timed with plain ``model.generate`` and with our replies on the same weights, in turns, greedy and without
-an end, so that the same tokens are made; what is told is our speed as a share of plain. Then three adapters on one
-base: how long a switch takes, and what lies in memory before and after.
+Decoding is timed with plain ``model.generate``, with our replies, and with our replies read by another process over the
+engine's socket: on the same weights, in turns, greedy and without an end, so that the same tokens are made. What is
+told is our speed as a share of plain. Then three adapters on one base: how long a switch takes, and what lies in memory
+before and after.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -20,6 +22,7 @@ from typing import Any
 import psutil
 
 from bench.circumstances import circumstances
+from bench.streamed import Asked, a_reader
 from workbench.data.templates import Template
 from workbench.engine.base import LoadedBase, load_base
 from workbench.engine.evaluation import pad_token_id
@@ -70,52 +73,81 @@ def no_end(base: LoadedBase) -> Iterator[None]:
         generation.end_tokens = before
 
 
-def plain_speed(base: LoadedBase, template: Template, tokens: int) -> float:
-    """Tokens a second of ``model.generate`` after the first token."""
+def plain_reply(base: LoadedBase, template: Template, tokens: int) -> None:
+    """So many tokens from ``model.generate``."""
     import torch
 
     prompt = template.encode_prompt([message.model_dump() for message in QUESTION])
     inputs = torch.tensor([prompt], device=base.device)
-
-    def run(count: int) -> float:
-        started = time.perf_counter()
-        with torch.inference_mode():
-            output = base.active.generate(
-                input_ids=inputs,
-                attention_mask=torch.ones_like(inputs),
-                max_new_tokens=count,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=[],
-                pad_token_id=pad_token_id(base.tokenizer),
-            )
-        assert output.shape[1] == len(prompt) + count
-        return time.perf_counter() - started
-
-    first = run(1)
-    return (tokens - 1) / (run(tokens) - first)
+    with torch.inference_mode():
+        base.active.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=[],
+            pad_token_id=pad_token_id(base.tokenizer),
+        )
 
 
-def our_speed(base: LoadedBase, template: Template, tokens: int) -> float:
-    """Tokens a second of a reply, from its own figures."""
-    pieces: list[ReplyPiece] = []
-    sampling = Sampling(temperature=0, max_new_tokens=tokens)
-    generate_reply(base, template, QUESTION, sampling, pieces.append, threading.Event())
-    assert pieces[-1].tokens == tokens
-    return pieces[-1].tokens_per_second
+def our_reply(base: LoadedBase, template: Template, tokens: int, emit: Callable[[ReplyPiece], None]) -> None:
+    """So many tokens of a reply of ours."""
+    generate_reply(base, template, QUESTION, Sampling(temperature=0, max_new_tokens=tokens), emit, threading.Event())
+
+
+def streamed_reply(base: LoadedBase, template: Template, tokens: int, next_asked: Callable[[], Asked]) -> None:
+    """As :func:`our_reply`, its pieces read by another process while it is made."""
+    asked = next_asked()
+    our_reply(base, template, tokens, asked.emit)
+    asked.finished(None)
+
+
+def speed(base: LoadedBase, tokens: int, reply: Callable[[int], None]) -> float:
+    """Tokens a second after the first one, which is there when the model is called for the second."""
+    calls: list[float] = []
+    hook = base.model.register_forward_pre_hook(lambda *_: calls.append(time.perf_counter()))
+    try:
+        reply(tokens)
+    finally:
+        hook.remove()
+    assert len(calls) == tokens
+    return (tokens - 1) / (time.perf_counter() - calls[1])
 
 
 def in_turns(base: LoadedBase, tokens: int, rounds: int) -> dict[str, float]:
-    """Medians of both, and of the share in each round."""
+    """Medians over the rounds of speeds and of shares of plain, and the standard error of such a share.
+
+    A machine is not equally fast from one second to the next: turns are short, and another one begins each round.
+    """
     template = Template.for_model(base.tokenizer)
-    with no_end(base):
-        our_speed(base, template, 8)
-        plain_speed(base, template, 8)
-        both = [(plain_speed(base, template, tokens), our_speed(base, template, tokens)) for _ in range(rounds)]
-    plain, ours = (statistics.median(column) for column in zip(*both, strict=True))
-    return {"plain": plain, "ours": ours, "share": statistics.median(o / p for p, o in both)}
+    with no_end(base), a_reader() as next_asked:
+        kinds: dict[str, Callable[[int], None]] = {
+            "plain": lambda count: plain_reply(base, template, count),
+            "ours": lambda count: our_reply(base, template, count, lambda piece: None),
+            "streamed": lambda count: streamed_reply(base, template, count, next_asked),
+        }
+        for reply in kinds.values():
+            speed(base, 8, reply)
+        found: dict[str, list[float]] = {name: [] for name in kinds}
+        for number in range(rounds):
+            names = list(kinds)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                found[name].append(speed(base, tokens, kinds[name]))
+    shares = {name: [ours / plain for ours, plain in zip(found[name], found["plain"], strict=True)] for name in kinds}
+    return {
+        **{name: statistics.median(speeds) for name, speeds in found.items()},
+        "share": statistics.median(shares["ours"]),
+        "streamed_share": statistics.median(shares["streamed"]),
+        "share_error": _error_of_median(shares["ours"]),
+    }
+
+
+def _error_of_median(values: list[float]) -> float:
+    """The standard error of the median of values that are spread as a normal distribution is: √(π/2)·σ/√n."""
+    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)
 
 
 def in_memory() -> int:
@@ -153,8 +185,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--home", type=Path, default=None)
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=32, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     home, result = Home.find(options.home), {}
@@ -176,7 +208,13 @@ def main() -> None:
     for name, figures in result.items():
         print(f"{name:18}", *(f"{key} {value:,.3f}" for key, value in figures.items()), sep="  ")
     if options.json:
-        told = {**circumstances(), "model": options.model, "tokens": options.tokens, "figures": result}
+        told = {
+            **circumstances(),
+            "model": options.model,
+            "tokens": options.tokens,
+            "rounds": options.rounds,
+            "figures": result,
+        }
         options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

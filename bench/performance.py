@@ -95,14 +95,21 @@ def chat() -> Iterator[str]:
         yield "## Chat\n\n"
         yield (
             f"{Path(told['model']).name}, greedy replies of {told['tokens']} tokens, plain `model.generate` and ours "
-            "in turns on the same weights.\n\n"
+            "in turns on the same weights; “streamed” is read meanwhile by another process over the socket.\n\n"
         )
         rows = [
-            [weights, f"{r['plain']:.2f}", f"{r['ours']:.2f}", f"{r['share']:.3f}"]
+            [
+                weights,
+                f"{r['plain']:.2f}",
+                f"{r['ours']:.2f}",
+                f"{r['share']:.3f}",
+                f"{r['streamed_share']:.3f}" if "streamed_share" in r else "",
+                f"{r['share_error']:.3f}" if "share_error" in r else "",
+            ]
             for weights, r in told["figures"].items()
             if "share" in r
         ]
-        yield table(["", "`generate`, tokens/s", "ours, tokens/s", "share"], rows)
+        yield table(["", "`generate`, tokens/s", "ours, tokens/s", "share", "streamed", "standard error"], rows)
         switch = told["figures"].get("switching")
         if switch:
             yield (
