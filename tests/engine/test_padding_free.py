@@ -5,6 +5,7 @@ import torch
 
 from tests.conftest import make_tiny_model
 from workbench.engine.base import load_base
+from workbench.engine.evaluation import record_losses
 from workbench.engine.neighbours import why_padded
 from workbench.engine.padding_free import TrainedRowsCollator, mark_trained, serve_padding_free
 from workbench.recipe import ModelSection, QuantizationSection
@@ -212,3 +213,45 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     trainer.train()
     theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert list(curve(run).values()) == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma 3", "qwen3 moe"])
+def test_an_evaluation_without_padding_has_the_figures_of_one_with(home, tmp_path, name):
+    """Record by record, also of one in which nothing is trained."""
+    import transformers
+
+    kind, settings = ARCHITECTURES[name]
+    base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
+    records = _records([21, 5, 34, 13, 2, 8])
+    before = base.model.config._attn_implementation
+
+    def told(padded, batch):
+        return record_losses(base, records, batch, lambda progress: None, lambda: False, padded=padded)
+
+    padded = told(True, 3)
+    for batch in (1, 3):
+        flat = told(False, batch)
+        assert [one.tokens for one in flat] == [one.tokens for one in padded] == [19, 3, 32, 11, 0, 6]
+        assert [one.loss for one in flat] == pytest.approx([one.loss for one in padded], rel=1e-4)
+        assert [one.correct for one in flat] == [one.correct for one in padded]
+    assert base.model.config._attn_implementation == before
+    assert "forward" not in base.model.__dict__
+
+
+def test_a_run_that_trains_without_padding_evaluates_without_it(home, recipe, monkeypatch):
+    from tests.engine.runs_of_tiny import begin, ended, events_of
+    from workbench.engine import evaluation
+    from workbench.recipe_text import edit
+
+    rows = []
+    told = evaluation._told
+    monkeypatch.setattr(
+        evaluation,
+        "_told",
+        lambda base, model, inputs: (rows.append(len(inputs["input_ids"])), told(base, model, inputs))[1],
+    )
+    run, thread = begin(home, edit(recipe, {"data.eval_fraction": 0.3, "training.eval_steps": 4}))
+    assert ended(thread).error is None
+    assert len(events_of(run, "eval")) == 3
+    assert set(rows) == {1}
+    assert events_of(run, "step")[-1]["loss"] < events_of(run, "step")[0]["loss"]

@@ -99,19 +99,22 @@ def test_a_batch_that_does_not_fit_is_halved(base, template, monkeypatch):
     assert sorted(size for size in sizes if size <= 2) == [1, 2, 2]
 
 
-def test_losses_that_do_not_fit_are_halved_and_stay_in_order(base, monkeypatch):
+@pytest.mark.parametrize("padded", [True, False])
+def test_losses_that_do_not_fit_are_halved_and_stay_in_order(base, monkeypatch, padded):
     rows = [{"input_ids": list(range(3, 3 + n)), "labels": [-100, *range(4, 3 + n)]} for n in (9, 4, 30, 7, 12)]
-    whole = record_losses(base, rows, 5, lambda progress: None, lambda: False)
+    whole = record_losses(base, rows, 5, lambda progress: None, lambda: False, padded=padded)
     assert [one.tokens for one in whole] == [8, 3, 29, 6, 11]
-    plain = type(base.model.model).forward
+    plain, fed = type(base.model.model).forward, []
 
     def small(self, input_ids=None, **inputs):
-        if len(input_ids) > 2:
+        fed.append(input_ids.numel())
+        if fed[-1] > 42:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(self, input_ids=input_ids, **inputs)
 
     monkeypatch.setattr(type(base.model.model), "forward", small)
-    halved = record_losses(base, rows, 5, lambda progress: None, lambda: False)
+    halved = record_losses(base, rows, 5, lambda progress: None, lambda: False, padded=padded)
+    assert max(fed) > 42
     assert [one.tokens for one in halved] == [one.tokens for one in whole]
     assert [one.loss for one in halved] == pytest.approx([one.loss for one in whole], rel=1e-5)
 

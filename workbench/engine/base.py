@@ -141,6 +141,22 @@ class LoadedBase:
             else:
                 self.model.forward = before
 
+    @contextmanager
+    def padding_free_head(self) -> Iterator[None]:
+        """Within, the model takes batches without padding, as :mod:`workbench.engine.padding_free` lays them out."""
+        from workbench.engine.padding_free import serve_padding_free
+
+        if self._pad_again is not None:
+            # It is being trained so, and TRL's head is on.
+            yield
+            return
+        with self.fused_head():
+            undo = serve_padding_free(self.model)
+            try:
+                yield
+            finally:
+                undo()
+
     def serve_padding_free(self) -> None:
         """Take batches without padding until :meth:`prepare_for_chat`."""
         from workbench.engine.padding_free import serve_padding_free

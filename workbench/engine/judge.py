@@ -15,6 +15,7 @@ from workbench.engine.batched import greedy_replies
 from workbench.engine.evaluation import RecordLoss, record_losses
 from workbench.engine.generation import Cancelled, end_tokens
 from workbench.engine.hardware import library_versions
+from workbench.engine.neighbours import why_padded
 from workbench.engine.protocol import EvaluateRequest, Progress
 from workbench.engine.targets import Target, resolve
 from workbench.engine.voices import Voice, can_speak, check_same_base, speaking
@@ -92,7 +93,8 @@ def evaluate(
     batch = recipe.training.per_device_train_batch_size
     for number, candidate in enumerate(candidates):
         with room.answering(candidate, exact=True) as model, _timed(candidate.seconds):
-            losses = record_losses(model, rows, batch, _part(report, number, candidates), cancelled.is_set)
+            part = _part(report, number, candidates)
+            losses = record_losses(model, rows, batch, part, cancelled.is_set, padded=room.pads)
         candidate.losses = _unless_cancelled(losses)
     for number, candidate in enumerate(candidates):
         with room.answering(candidate, exact=False) as model, _timed(candidate.seconds):
@@ -125,6 +127,15 @@ class _Room:
         self._load = load
         self._report = report
         self._cancelled = cancelled
+        self._tried: LoadedBase | None = None
+        self._pads = False
+
+    @property
+    def pads(self) -> bool:
+        """Whether the base in memory needs its batches padded; tried once, as a run tries it before it begins."""
+        if self._base is not None and self._tried is not self._base:
+            self._tried, self._pads = self._base, bool(why_padded(self._base))
+        return self._pads
 
     @contextmanager
     def answering(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:

@@ -41,21 +41,17 @@ def _tried(base: LoadedBase) -> str:
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from workbench.engine.padding_free import TrainedRowsCollator, serve_padding_free
+    from workbench.engine.padding_free import TrainedRowsCollator
 
     count = base.model.get_input_embeddings().weight.shape[0]
     record, neighbour, another = (_record(start, count) for start in (5, 11, 17))
     padding = pad_token_id(base.tokenizer)
     flat, usual = TrainedRowsCollator(padding, padding_free=True), DataCollatorForLanguageModeling(padding)
     altered = {**record, "input_ids": [*another["input_ids"][:1], *record["input_ids"][1:]]}
-    with base.fused_head(), torch.inference_mode():
-        undo = serve_padding_free(base.model)
-        try:
-            first = _said_last(base, flat([neighbour, record]), record)
-            second = _said_last(base, flat([another, record]), record)
-            alone, beside = (_said_last(base, usual([one]), one) for one in (record, altered))
-        finally:
-            undo()
+    with base.padding_free_head(), torch.inference_mode():
+        first = _said_last(base, flat([neighbour, record]), record)
+        second = _said_last(base, flat([another, record]), record)
+        alone, beside = (_said_last(base, usual([one]), one) for one in (record, altered))
     scale = (alone - beside).abs().mean()
     if bool((first - second).abs().mean() > _SEEN * scale):
         return "this architecture lets records see their neighbours"

@@ -213,7 +213,8 @@ class Session:
             return self.best.is_over
         held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
         batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
-        result = shared_held_out_loss(self._base, held_out, batch, self._context.report, controls, ranks)
+        padded = bool(self._padded_because)
+        result = shared_held_out_loss(self._base, held_out, batch, self._context.report, controls, ranks, padded=padded)
         if result is None:
             return False
         self._evaluated[step] = result.loss

@@ -17,6 +17,8 @@ def shared_held_out_loss(
     report: Callable[[Progress], None],
     controls: Controls,
     ranks: Ranks,
+    *,
+    padded: bool,
 ) -> HeldOutLoss | None:
     """As :func:`~workbench.engine.evaluation.held_out_loss`; every process returns the figures of all records."""
     # Shares differ by one record, so by one batch: about stopping all agree before those that all have.
@@ -28,7 +30,7 @@ def shared_held_out_loss(
         return controls.agree() if met >= 0 else controls.is_stopped()
 
     share = records.select(range(ranks.index, len(records), ranks.count))
-    mine = held_out_loss(base, share, batch_size, report, cancelled)
+    mine = held_out_loss(base, share, batch_size, report, cancelled, padded=padded)
     if controls.is_stopped():
         return None
     total, tokens, correct = ranks.add((mine.loss * mine.tokens, mine.tokens, mine.correct) if mine else (0, 0, 0))
