@@ -18,7 +18,7 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 
 from screens.engine_link import HomeEngine
-from screens.messages import JournalGrew, RecipeChanged, SampleTaken, SkeletonChanged, StatusChanged
+from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Engine, Session
 from screens.theme import THEMES
 from screens.tidy import Tidy
@@ -174,6 +174,7 @@ class WorkbenchApp(App[None]):
         watch = Watch(self.session, self._seen)
         self.run_worker(watch.engine(), name="engine status")
         self.run_worker(watch.journal(), name="journal")
+        self.run_worker(watch.names(), name="names of runs")
         if self.sample_hardware:
             self.run_worker(watch.hardware(), name="hardware")
         await self.action_show_tab(self._wanted_tab or self._first_tab())
@@ -197,7 +198,7 @@ class WorkbenchApp(App[None]):
         if status is not None and status.run is not None:
             from screens.dialogs import quit_dialog
 
-            self.push_screen(quit_dialog(status.run, status.queued), self._quit_answered)
+            self.push_screen(quit_dialog(self.session.names.of(status.run), status.queued), self._quit_answered)
         else:
             if status is not None and status.state == "idle":
                 # It holds the model's memory and, on a GPU, a context; the next terminal starts another one.
@@ -403,7 +404,7 @@ class WorkbenchApp(App[None]):
             case StatusChanged():
                 self._header.show_engine(session.status, starting=self._starting_engine)
                 self._show_run()
-            case JournalGrew():
+            case JournalGrew() | RunsRenamed():
                 self._show_run()
             case SampleTaken():
                 self._header.show_memory(session.gpus, session.host)
@@ -415,7 +416,8 @@ class WorkbenchApp(App[None]):
             self._run_bar.remove_class("-live")
         else:
             self._run_bar.add_class("-live")
-            self._run_bar.show(summary, status.progress, waiting_words(status.queued, status.queue_held))
+            waiting = waiting_words(status.queued, status.queue_held)
+            self._run_bar.show(summary, status.progress, waiting, self.session.names.of(summary.id))
 
     # -- small things -------------------------------------------------------------------------------------------
 

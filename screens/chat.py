@@ -16,6 +16,7 @@ from textual.widgets import Input
 from screens.chat_prompt import Prompt
 from screens.chat_settings import ChatSettings
 from screens.choosing import Choosing
+from screens.run_names import titled
 from screens.speakers import Speaker
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.pane import beside
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _WHY = {"length": "cut at the limit of tokens", "cancelled": "stopped"}
 _TURNS_SHOWN = 40
+# Cells of the heading that are for other things than who answers.
+_AROUND_NAME = 40
 
 
 class ChatPane(Choosing):
@@ -367,13 +370,22 @@ class ChatPane(Choosing):
 
     def show_target(self) -> None:
         one = self.one
-        name = plain(one.name)
+        names = self.session.names
+        name = plain(one.named(names))
         parts: list[str | Content | tuple[str, str]] = []
+        most = max(self.size.width - _AROUND_NAME, _AROUND_NAME)
         if self.beside:
             dim = f" {GLYPHS.separator} "
-            parts = [("side by side ", "$foreground 70%"), (plain(dim.join(c.who for c in self.beside)), "bold")]
+            parts = [
+                ("side by side ", "$foreground 70%"),
+                (plain(dim.join(c.signed(names) for c in self.beside)), "bold"),
+            ]
         else:
-            parts = [("talking to ", "$foreground 70%"), (name, "bold"), _state(one, paused=one.target == self.paused)]
+            parts = [
+                ("talking to ", "$foreground 70%"),
+                titled(name, "" if one.combine else one.name, most=most),
+                _state(one, paused=one.target == self.paused),
+            ]
         self.query_one("#target", Words).show(Content.assemble(*parts))
         self.query_one("#context", Words).show(Content.styled(self._fullness, "$foreground 70%"))
         self.query_one("#guide", Words).show(_guide(name, not one.bare))

@@ -8,7 +8,7 @@ from typing import Any
 
 from textual import on
 
-from screens.messages import RecipeChanged, RunSelected, StatusChanged
+from screens.messages import RecipeChanged, RunSelected, RunsRenamed, StatusChanged
 from screens.speakers import SMALLEST_STEP, Speaker, candidates, runs_with_adapters
 from screens.widgets.header import short_name
 from screens.widgets.quiet import QuietPane
@@ -46,6 +46,10 @@ class Choosing(QuietPane):
     @on(RunSelected)
     def _run_selected(self, message: RunSelected) -> None:
         self._take_target(message.run)
+
+    @on(RunsRenamed)
+    def _runs_renamed(self) -> None:
+        self.show_target()
 
     @on(RecipeChanged)
     def _recipe_changed(self) -> None:
@@ -145,7 +149,7 @@ class Choosing(QuietPane):
         choices = [(one.target, one.label) for one in found]
         if self.paused:
             choices = [c for c in choices if c[0] != self.paused]
-            choices.insert(0, (self.paused, f"{self.paused}, paused: its weights as they are"))
+            choices.insert(0, (self.paused, f"{self.session.names.of(self.paused)}, paused: its weights as they are"))
         return [*choices, ("", base)]
 
     async def action_weigh(self) -> None:

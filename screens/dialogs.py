@@ -11,7 +11,7 @@ from textual.containers import Horizontal, VerticalGroup, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from screens.widgets.plain import plain, plain_content
+from screens.widgets.plain import plain, plain_content, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
 
 Answer = TypeVar("Answer")
+
+# Cells of a run's name in a title.
+_NAME_WIDTH = 40
 
 _STYLES = """
 Dialog { align: center middle; background: $background 60%; }
@@ -187,7 +190,7 @@ def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
     """Quitting while a run is live: nothing is lost unless asked for."""
     after = f" So does the queue: {queued} more." if queued else ""
     return ChoiceDialog(
-        f"{run} is still training",
+        f"{shortened(run, _NAME_WIDTH)} is still training",
         f"It goes on without this terminal: start loraworkbench again to watch it.{after}",
         (
             Choice("l", "Leave it running", LEAVE),

@@ -66,6 +66,10 @@ class JournalGrew(Message, bubble=False):
         self.events = events
 
 
+class RunsRenamed(_Newest):
+    """A run that is named in a title is called otherwise; the session's names have it."""
+
+
 class RunSelected(_Newest):
     """A run was picked in the history; ``run`` is its id."""
 

@@ -23,15 +23,21 @@ if TYPE_CHECKING:
     from workbench.runs.step_times import StepTimes
 
 
-def plan(recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch | None = None) -> Content:
-    """What Enter would start, in words; before it, that there is a run to go on with."""
+def plan(
+    recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch | None = None, *, called: str = ""
+) -> Content:
+    """What Enter would start, in words; before it, that there is a run to go on with.
+
+    Args:
+        called: the name of the interrupted run, where it is not its id.
+    """
     training = recipe.training
     gpus = launch.devices if launch else ()
     times = f" × {len(gpus)}" if len(gpus) > 1 else ""
     epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
     length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
     lines = (
-        *(_invitation(interrupted) if interrupted else ()),
+        *(_invitation(interrupted, called) if interrupted else ()),
         ("Nothing is training. ", "bold"),
         ("Press Enter", "bold $accent"),
         (" to fine-tune\n\n", ""),
@@ -61,9 +67,9 @@ def _micro_batches(recipe: Recipe) -> str:
     return f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
 
 
-def _invitation(interrupted: RunSummary) -> tuple[tuple[str, str], ...]:
+def _invitation(interrupted: RunSummary, called: str) -> tuple[tuple[str, str], ...]:
     return (
-        (f"{plain(interrupted.id)} was interrupted after step {interrupted.step}. ", "bold $warning"),
+        (f"{plain(called or interrupted.id)} was interrupted after step {interrupted.step}. ", "bold $warning"),
         ("Press g", "bold $accent"),
         (" to let it go on from its last checkpoint.\n\n", ""),
     )

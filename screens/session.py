@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from pathlib import Path
 
+    from screens.run_names import RunNames
     from workbench.data.facts import DataFacts, Example
     from workbench.engine.protocol import (
         ControlAction,
@@ -108,6 +109,13 @@ class Session:
         self.settings: dict[str, Any] = {}
         self.typed_budget: int | None = None
         self.counted: tuple[object, DataFacts] | None = None
+
+    @cached_property
+    def names(self) -> RunNames:
+        """What people call the runs that titles name."""
+        from screens.run_names import RunNames
+
+        return RunNames(self.home)
 
     def load(self) -> None:
         """Read what the last terminal left. Imports pydantic, so it runs after the first frame."""

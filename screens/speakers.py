@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from screens.widgets.header import short_name
@@ -12,8 +13,9 @@ from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import all_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from screens.run_names import RunNames
     from workbench.paths import Home
 
 _RUNS_OFFERED = 100
@@ -42,19 +44,34 @@ class Speaker:
 
     @property
     def name(self) -> str:
-        if self.combine:
-            return " + ".join(f"{part.weight:g}·{short_name(part.target)}" for part in self.combine)
-        return short_name(self.target)
+        """What it is known by for good."""
+        return self._called(short_name)
 
     @property
     def who(self) -> str:
-        """How a reply is signed."""
+        """How a reply is signed, and kept: by ids, which stay when a run is given another name."""
+        return self._signed(self.name)
+
+    def named(self, names: RunNames) -> str:
+        """What it is called now: runs by the names that people gave them."""
+        return short_name(self.target) if self.bare else self._called(partial(_name_of, names))
+
+    def signed(self, names: RunNames) -> str:
+        """As :attr:`who`, with the names of now."""
+        return self._signed(self.named(names))
+
+    def _called(self, word: Callable[[str], str]) -> str:
+        if self.combine:
+            return " + ".join(f"{part.weight:g}·{word(part.target)}" for part in self.combine)
+        return word(self.target)
+
+    def _signed(self, name: str) -> str:
         if self.bare:
-            return f"{self.name} (base)"
+            return f"{name} (base)"
         if not self.adapter:
-            return f"{self.name} (base, adapter off)"
+            return f"{name} (base, adapter off)"
         how = "merged" if self.merged else "sum" if self.combine else "tuned"
-        return f"{self.name} ({how}{self.strength})"
+        return f"{name} ({how}{self.strength})"
 
     @property
     def strength(self) -> str:
@@ -83,6 +100,12 @@ class Candidate:
     label: str
     model: str
     whole: bool = True
+
+
+def _name_of(names: RunNames, target: str) -> str:
+    """A run's name for its id or folder; a checkpoint's step stays behind it."""
+    run, at, step = target.rstrip("/").partition("@")
+    return f"{names.of(run)}{at}{step}" if run else target
 
 
 def runs_with_adapters(home: Home) -> list[str]:

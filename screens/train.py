@@ -13,12 +13,14 @@ from textual.containers import Vertical
 from textual.content import Content
 
 from screens import lining_up, room, run_words
-from screens.messages import JournalGrew, RecipeChanged, SampleTaken, StatusChanged
+from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, StatusChanged
 from screens.replies import RepliesScreen
 from screens.run_controls import CONTROLS, RunControlPane
+from screens.run_names import titled
 from screens.story import Story
 from screens.widgets.facts import Facts
 from screens.widgets.figures import clock
+from screens.widgets.glyphs import GLYPHS
 from screens.widgets.gpu_choice import GpuChoiceDialog
 from screens.widgets.gpu_panel import GpuPanel
 from screens.widgets.log_pane import LogPane
@@ -47,6 +49,9 @@ _SECONDS_BETWEEN_READS = 0.5
 
 # A longer reason why the run stands still has the line of notices.
 _SHORT = 50
+
+# Cells of a title beside the curve.
+_SIDE_TITLE = 34
 
 
 class TrainPane(RunControlPane):
@@ -139,6 +144,7 @@ class TrainPane(RunControlPane):
             self.query_one(GpuPanel).sample(self.session.gpus, self.session.host, status.pid if status else None)
 
     @on(RecipeChanged)
+    @on(RunsRenamed)
     def _recipe_changed(self) -> None:
         self.draw()
 
@@ -304,11 +310,14 @@ class TrainPane(RunControlPane):
         self.set_class(story is None, "-empty")
         self.refresh_bindings()
         if story is None:
-            plan = run_words.plan(self.session.recipe, self._interrupted, self._launch)
+            interrupted = self._interrupted
+            called = self.session.names.of(interrupted.id) if interrupted is not None else ""
+            plan = run_words.plan(self.session.recipe, interrupted, self._launch, called=called)
             self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
         self.query_one(PhaseBar).show(*self._phase(story))
-        entitle(self.query_one(LossChart), run_words.title_of_curve(story))
+        name = self.session.names.of(story.run.path)
+        entitle(self.query_one(LossChart), self._title_of_chart(story, name))
         self.query_one(LossChart).show(
             [Curve("train", story.train), Curve("eval", story.eval, marked=True)],
             end=story.summary.max_steps,
@@ -318,7 +327,7 @@ class TrainPane(RunControlPane):
         self.query_one("#figures", Facts).show(run_words.figures(story, times))
         self.query_one(TimeBar).show(run_words.seconds_a_step(story, times), times.shares)
         about = self.query_one("#about", Facts)
-        entitle(about, story.run.id)
+        entitle(about, titled(name, story.run.id, most=_SIDE_TITLE, style=""))
         about.show(run_words.about(story, times))
         self._say("#answer", run_words.answer(story.done, self.asked))
         self._say("#notice", plain_content(self._notice(story)))
@@ -333,6 +342,13 @@ class TrainPane(RunControlPane):
                 self.query_one(Problem).show(story.error)
         if self.has_class("-log"):
             self.query_one(LogPane).show(story.run.log)
+
+    def _title_of_chart(self, story: Story, name: str) -> Content:
+        """What the curve is of; on a narrow terminal, where the panel with its name has no room, whose it is too."""
+        title = plain_content(run_words.title_of_curve(story))
+        if not self.has_class("-narrow"):
+            return title
+        return Content(f" {GLYPHS.separator} ").join([titled(name, story.run.id, most=_SIDE_TITLE, style=""), title])
 
     def _say(self, where: str, words: Content) -> None:
         """A line that takes no room while there is nothing to say."""

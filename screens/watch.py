@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screens.messages import JournalGrew, SampleTaken, StatusChanged
+from screens.messages import JournalGrew, RunsRenamed, SampleTaken, StatusChanged
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 STATUS_SECONDS = 1.0
 JOURNAL_SECONDS = 0.5
 SAMPLE_SECONDS = 1.0
+NAMES_SECONDS = 1.0
 JOURNAL_BITE = 1 << 18
 """Bytes of a journal that are read at a time; keys are heard between two bites of a long one."""
 
 
 class Watch:
-    """Keeps the session up to date. Each of its three coroutines runs until it is cancelled.
+    """Keeps the session up to date. Each of its coroutines runs until it is cancelled.
 
     Args:
         session: where the newest is kept.
@@ -84,6 +85,13 @@ class Watch:
             whole.add(event)
         if self._session.summary is rough:
             self._session.summary = whole
+
+    async def names(self) -> None:
+        """Read what the runs in titles are called; small files, and only of runs that a title named."""
+        while True:
+            await asyncio.sleep(NAMES_SECONDS)
+            if self._session.names.any_asked_for and await asyncio.to_thread(self._session.names.look):
+                self._tell(RunsRenamed())
 
     async def hardware(self) -> None:
         """Read GPUs and host each second."""

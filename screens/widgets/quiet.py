@@ -100,9 +100,9 @@ class Words(Static):
             self.update(words)
 
 
-def entitle(widget: Widget, title: str) -> None:
+def entitle(widget: Widget, title: str | Content) -> None:
     """Set the title in a widget's border; Textual repaints the whole widget for it, so only where it differs."""
-    content = plain_content(title)
+    content = title if isinstance(title, Content) else plain_content(title)
     if widget.border_title != content.markup:
         widget.border_title = content
 

@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from screens.run_names import titled
 from screens.widgets.figures import clock, short
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.runs.folder import RunSummary
 
 _BAR_WIDTH, _NARROW_BAR_WIDTH = 16, 8
+_NAME_WIDTH, _NARROW_NAME_WIDTH = 36, 20
 
 
 def waiting_words(count: int, held: str) -> str:
@@ -38,31 +40,34 @@ class RunBar(Widget):
         # The whole line goes over the wire each time, and a fast run has another step at each look.
         self._paced = Pace(self, self._take_newest, times_a_second=1)
 
-    def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "") -> None:
+    def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "", name: str = "") -> None:
         """Take the figures from the journal, and from the engine while it has none yet.
 
         Args:
             summary: of the live run.
             progress: what the engine is busy with.
             waiting: what is to come after it, in words.
+            name: what people call it, where that is not its id.
         """
+        is_wide = self.app.size.width >= 100
         separator = f" {GLYPHS.separator} "
         fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
         if summary.step:
             facts = [f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"]
             if summary.loss is not None:
                 facts.append(f"loss {summary.loss:.3f}")
-            if summary.tokens_per_second:
+            # On a narrow terminal a name may need its room; Train has the speed, too.
+            if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):
                 facts.append(f"{short(summary.tokens_per_second)} tok/s")
             facts.append(f"ETA {clock(summary.eta_seconds)}")
         else:
             facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
         if waiting:
             facts.append(waiting)
-        width = _BAR_WIDTH if self.app.size.width >= 100 else _NARROW_BAR_WIDTH
+        width, most = (_BAR_WIDTH, _NAME_WIDTH) if is_wide else (_NARROW_BAR_WIDTH, _NARROW_NAME_WIDTH)
         self._newest = Content.assemble(
             ("run ", "$muted"),
-            (plain(summary.id), "bold"),
+            titled(name or summary.id, summary.id, most=most),
             (f" {GLYPHS.left}", "$muted"),
             (bar(fraction or 0.0, width), "$accent on $panel"),
             (f"{GLYPHS.right} ", "$muted"),

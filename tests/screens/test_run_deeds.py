@@ -8,6 +8,7 @@ from time import monotonic
 import pytest
 from textual.widgets import Input
 
+from screens.chat import ChatPane
 from screens.run_table import RunTable
 from screens.runs import RunsPane
 from tests.runs.told import begin, finished, take_steps, writer_of
@@ -121,9 +122,17 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("c")
-        await screen.sees("talking to middle-01")
+        await screen.sees("talking to Best of all  middle-01")
         await screen.press("m")
         await screen.sees("Best of all (middle-01)")
+        await screen.press("escape", "s")
+        await screen.sees("side by side Best of all (base, adapter off) · Best of all (tuned)")
+        # A reply is kept under the id: the conversation goes on whatever the run is called by then.
+        pane = screen.app.query_one(ChatPane)
+        assert [one.who for one in pane.beside] == ["middle-01 (base, adapter off)", "middle-01 (tuned)"]
+        await screen.press("s")
+        rename_run(home, run, "Second best")
+        await screen.sees("talking to Second best  middle-01")
 
 
 async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
