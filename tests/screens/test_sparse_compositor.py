@@ -1,10 +1,16 @@
-"""Frames of what has changed alone are, to the byte, the frames that Textual would send."""
+"""Frames of what has changed alone show, to the byte, what Textual's would; they leave out moves to where nothing is
+written.
+"""
+
+import re
 
 from textual._compositor import Compositor
 
 from screens.app import WorkbenchApp
 from screens.widgets.sparse_compositor import SparseCompositor
 from workbench.paths import Home
+
+_IDLE_MOVE = re.compile(r"\x1b\[\d+;\d+H(?=\n*(?:\x1b\[\d+;\d+H|$))")
 
 
 async def test_a_sparse_frame_is_the_whole_one(tmp_path, monkeypatch):
@@ -42,6 +48,6 @@ async def test_a_sparse_frame_is_the_whole_one(tmp_path, monkeypatch):
             await pilot.pause(0.1)
     assert len([frame for frame in frames if frame[0]]) > 10
     for whole, update in frames:
-        assert update == whole
+        assert _IDLE_MOVE.sub("", update or "") == _IDLE_MOVE.sub("", whole or "")
     # Opening a tab is a frame of everything, so the share is far smaller for a key on a form.
-    assert asked["sparse"] < 0.75 * asked["whole"]
+    assert asked["sparse"] < 0.5 * asked["whole"]

@@ -73,13 +73,35 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Ranks:
-    """The usual rank, and rules for modules that get another one: the first that fits holds."""
+    """The usual rank, and rules for modules that get another one: the first whose pattern fits holds.
+
+    ``groups`` numbers the rules so that those of one rank share a number, and those of the usual rank have None.
+    """
 
     usual: int
-    rules: list[tuple[re.Pattern[str], int]]
+    rules: tuple[tuple[str, int], ...]
 
-    def of(self, name: str) -> int:
-        return next((r for pattern, r in self.rules if pattern.match(name)), self.usual)
+    @property
+    def groups(self) -> tuple[tuple[str, int | None], ...]:
+        first: dict[int, int | None] = {self.usual: None}
+        for number, (_, r) in enumerate(self.rules):
+            first.setdefault(r, number)
+        return tuple((pattern, first[r]) for pattern, r in self.rules)
+
+    def of(self, group: int | None) -> int:
+        return self.usual if group is None else self.rules[group][1]
+
+
+_Groups = tuple[tuple[str, int | None], ...]
+
+
+def _group_finder(groups: _Groups) -> Callable[[str], int | None]:
+    compiled_rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), group) for pattern, group in groups]
+
+    def group_of(name: str) -> int | None:
+        return next((group for pattern, group in compiled_rules if pattern.match(name)), None)
+
+    return group_of
 
 
 def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
@@ -91,12 +113,16 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     check_settings(settings)
     everything = sites(skeleton)
     names, parameter_names, patterns = _resolve(skeleton, settings, everything)
-    rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), r) for pattern, r in patterns.items()]
-    ranks = _Ranks(settings.r, rules)
-    modules = _module_targets(_named_sites(skeleton, replace(settings, r=0), names), ranks)
+    ranks = _Ranks(settings.r, tuple(patterns.items()))
+    groups = ranks.groups
+    alike = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
+    modules = tuple(ModuleTarget(members, ranks.of(group)) for members, group in alike)
     for target in modules:
         _check_module(skeleton, target.site, target.r, settings)
-    parameters = _parameter_targets(_named_parameters(skeleton, parameter_names), ranks.of)
+    parameters = tuple(
+        ParameterTarget(members, tensor, ranks.of(group), depth)
+        for members, tensor, depth, group in _named_parameters(skeleton, parameter_names, groups)
+    )
     if parameters:
         _check_parameters(settings)
     if not modules and not parameters:
@@ -191,55 +217,34 @@ def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
 # The names that match, and the modules that they stand for, stay the same while the rank is turned.
 @lru_cache(maxsize=64)
 def _named_sites(
-    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str]
-) -> tuple[tuple[Site, ...], ...]:
-    """Sites that are alike but for their layer, together."""
-    matches = _matcher(settings, names)
-    groups: dict[tuple[str, int], list[Site]] = {}
+    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: _Groups
+) -> tuple[tuple[tuple[Site, ...], int | None], ...]:
+    """Sites that are alike but for their layer and get the same rank, together."""
+    matches, group_of = _matcher(settings, names), _group_finder(groups)
+    alike: dict[tuple[str, int], dict[int | None, list[Site]]] = {}
     for site in sites(skeleton):
         if matches(site.name):
-            groups.setdefault((site.path, id(site.module)), []).append(site)
-    return tuple(map(tuple, groups.values()))
-
-
-def _module_targets(named: tuple[tuple[Site, ...], ...], ranks: "_Ranks") -> tuple[ModuleTarget, ...]:
-    """Sites that are alike and get the same rank, together."""
-    if not ranks.rules:
-        return tuple(ModuleTarget(members, ranks.usual) for members in named)
-    found = []
-    for members in named:
-        by_rank: dict[int, list[Site]] = {}
-        for site in members:
-            by_rank.setdefault(ranks.of(site.name), []).append(site)
-        found += [ModuleTarget(tuple(some), r) for r, some in by_rank.items()]
-    return tuple(found)
+            by_group = alike.setdefault((site.path, id(site.module)), {})
+            by_group.setdefault(group_of(site.name), []).append(site)
+    return tuple((tuple(members), group) for by_group in alike.values() for group, members in by_group.items())
 
 
 @lru_cache(maxsize=64)
-def _named_parameters(skeleton: Skeleton, names: frozenset[str]) -> tuple[tuple[Site, tuple[Tensor, ...]], ...]:
-    """Modules with the parameters of theirs that go by these names."""
+def _named_parameters(
+    skeleton: Skeleton, names: frozenset[str], groups: _Groups
+) -> tuple[tuple[tuple[Site, ...], Tensor, int, int | None], ...]:
+    """Modules with a parameter of theirs that goes by these names, its depth, and the group of its rank."""
     suffixes = tuple(f".{name}" for name in names)
-
-    def is_named(key: str) -> bool:
-        return key in names or key.endswith(suffixes)
-
-    hits = ((site, tuple(t for t in site.parameters if is_named(f"{site.name}.{t.name}"))) for site in sites(skeleton))
-    return tuple((site, tensors) for site, tensors in hits if tensors)
-
-
-def _parameter_targets(
-    named: tuple[tuple[Site, tuple[Tensor, ...]], ...], rank: Callable[[str], int]
-) -> tuple[ParameterTarget, ...]:
-    groups: dict[tuple[str, int, Tensor, int, int], list[Site]] = {}
-    for site, tensors in named:
-        for position, tensor in enumerate(tensors):
+    group_of = _group_finder(groups)
+    alike: dict[tuple[str, int, Tensor, int | None, int], list[Site]] = {}
+    for site in sites(skeleton):
+        keys = [(f"{site.name}.{tensor.name}", tensor) for tensor in site.parameters]
+        named = [(key, tensor) for key, tensor in keys if key in names or key.endswith(suffixes)]
+        for position, (key, tensor) in enumerate(named):
             # Each further parameter of a module wraps the wrapper of the one before it.
-            depth = len(tensors) - 1 - position
-            r = rank(f"{site.name}.{tensor.name}")
-            groups.setdefault((site.path, id(site.module), tensor, r, depth), []).append(site)
-    return tuple(
-        ParameterTarget(tuple(members), tensor, r, depth) for (_, _, tensor, r, depth), members in groups.items()
-    )
+            depth = len(named) - 1 - position
+            alike.setdefault((site.path, id(site.module), tensor, group_of(key), depth), []).append(site)
+    return tuple((tuple(members), tensor, depth, group) for (_, _, tensor, group, depth), members in alike.items())
 
 
 def _saved_whole(

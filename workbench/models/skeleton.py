@@ -87,6 +87,14 @@ class Skeleton:
     output: str | None
     config: dict[str, Any] = field(default_factory=dict, hash=False)
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.architecture, self.model_type, self.root, self.output))
+
+    def __hash__(self) -> int:
+        # What is known of a model is kept by its skeleton, and a keystroke asks for it some dozen times.
+        return self._hash
+
     @property
     def parameters(self) -> int:
         """Logical parameters of the base model, tied ones once."""
