@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Label, Static
 
-from screens.costs import Cure, Outlook, costs_of, device_of, faster_of, outlook_of
+from screens.costs import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
 from screens.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.knobs import form
 from screens.session import Budget
@@ -186,10 +186,10 @@ class AdapterPane(Pane):
                 raise _OutOfDate
             return session.traces(*asked)
 
-        free, device = session.budget.free_bytes, device_of(session)
+        free, device, (fed, usual) = session.budget.free_bytes, device_of(session), fed_of(session)
         # A recipe that changes meanwhile asks again; until then the key needs the processor.
         with suppress(_OutOfDate):
-            self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, recipe, device, free, traced))
+            self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, fed, device, free, traced, usual))
             self._follow_step()
 
     def _follow_step(self) -> None:

@@ -17,6 +17,7 @@ from workbench.estimate.fastest import Faster, worth_following
 from workbench.estimate.mend import changes_text, mend
 from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.estimate.survey import by_method, on_device
+from workbench.resolved import as_fed
 
 if TYPE_CHECKING:
     from screens.session import Session
@@ -52,6 +53,7 @@ class Costs:
         unfollowed: the set-ups with only a formula for their peak, the one in hand first.
         is_rough: the peak is a formula's (≈) and not that of a followed step.
         other_gpus: on a machine with several, the further ones and what the peak means for their free memory.
+        priced_for: that it is for the longest record there is, in words; empty where it is for the longest allowed.
         figures: what change marks are made from.
     """
 
@@ -71,6 +73,7 @@ class Costs:
     fit: Fit | None = None
     other_gpus: tuple[tuple[str, Fit], ...] = ()
     memory_word: str = "VRAM"
+    priced_for: str = ""
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -102,7 +105,8 @@ def costs_of(session: Session) -> Costs:
     device = device_of(session)
     try:
         pricing = Pricing(skeleton, device, session.traces)
-        choice = pricing.chooser(budget.free_bytes).choose(recipe)
+        fed, usual = fed_of(session)
+        choice = pricing.chooser(budget.free_bytes, usual).choose(fed)
         priced = estimate(skeleton, choice.recipe, device=device, traced=session.traces)
     except WorkbenchError as error:
         return Costs(budget, refusal=error, mending=mending_of(skeleton, recipe)[1])
@@ -125,6 +129,7 @@ def costs_of(session: Session) -> Costs:
         other_gpus=() if session.typed_budget is not None else tuple(_other_gpus(session, peak)),
         memory_word="VRAM" if device.kind == "cuda" else "memory",
         warnings=_warnings(base),
+        priced_for=_priced_for(recipe, fed),
         figures={
             "trainable": plan.trainable_parameters,
             "file": plan.file_bytes,
@@ -141,8 +146,26 @@ def _other_gpus(session: Session, peak: Peak) -> Iterator[tuple[str, Fit]]:
             yield f"GPU {gpu.index} {short_gpu(gpu.name)}, {gib(gpu.free_bytes)} free", judge(peak, gpu.free_bytes)
 
 
+def fed_of(session: Session) -> tuple[Recipe, int | None]:
+    """The session's recipe as a run will be fed, and tokens of a usual record, both as far as the data is known."""
+    recipe = session.recipe
+    lengths = session.lengths_of(recipe)
+    return (as_fed(recipe, lengths.max), lengths.p50) if lengths is not None else (recipe, None)
+
+
+def _priced_for(recipe: Recipe, fed: Recipe) -> str:
+    if fed is recipe:
+        return ""
+    return f"priced for the longest record, {fed.data.max_length:,} tokens, of at most {recipe.data.max_length:,}"
+
+
 def outlook_of(
-    skeleton: Skeleton, recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
+    skeleton: Skeleton,
+    recipe: Recipe,
+    device: Device,
+    free_bytes: int | None,
+    traced: Tracer | None = None,
+    usual_length: int | None = None,
 ) -> Outlook:
     """What other settings would cost; some hundred predictions, so it belongs into a thread."""
     rule = rule_of_thumb(skeleton)
@@ -159,7 +182,7 @@ def outlook_of(
         largest={name: value for name, value in sizes.items() if value is not None},
         suggestions=tuple(_cure(suggestion) for suggestion in cures),
         rule_of_thumb=words,
-        faster=Pricing(skeleton, device, traced).chooser(free_bytes).faster(recipe),
+        faster=Pricing(skeleton, device, traced).chooser(free_bytes, usual_length).faster(recipe),
     )
 
 
@@ -167,9 +190,10 @@ def faster_of(session: Session) -> Faster | None:
     """The fastest set-up that fits for the session's recipe; None where too little is known to say."""
     if session.skeleton is None:
         return None
-    chooser = Pricing(session.skeleton, device_of(session), session.traces).chooser(session.budget.free_bytes)
+    fed, usual = fed_of(session)
+    chooser = Pricing(session.skeleton, device_of(session), session.traces).chooser(session.budget.free_bytes, usual)
     try:
-        return chooser.faster(session.recipe)
+        return chooser.faster(fed)
     except WorkbenchError:  # the settings are refused, which the panel says
         return None
 

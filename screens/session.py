@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from screens.run_names import RunNames
-    from workbench.data.facts import DataFacts, Example
+    from workbench.data.facts import DataFacts, Example, Lengths
     from workbench.engine.protocol import (
         ControlAction,
         EngineStatus,
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
     from workbench.queue import Line, QueueRequest
-    from workbench.recipe import ModelSection, Recipe
+    from workbench.recipe import DataSection, ModelSection, Recipe
     from workbench.runs.folder import RunSummary
+
+    Counted = tuple[ModelSection, DataSection, object]
 
 
 class Engine(Protocol):
@@ -108,7 +110,7 @@ class Session:
         self.host: HostSample | None = None
         self.settings: dict[str, Any] = {}
         self.typed_budget: int | None = None
-        self.counted: tuple[object, DataFacts] | None = None
+        self.counted: tuple[Counted, DataFacts] | None = None
 
     @cached_property
     def names(self) -> RunNames:
@@ -139,6 +141,23 @@ class Session:
     def facts_of(self, recipe: Recipe) -> DataFacts | None:
         """The newest facts of a recipe's data, if they were counted for just this."""
         return self.counted[1] if self.counted and self.counted[0] == counted_for(recipe) else None
+
+    def lengths_of(self, recipe: Recipe) -> Lengths | None:
+        """How long the records of a recipe are, where all of them were counted. Nothing is counted for this.
+
+        How many make a micro-batch does not change them, and a lower cut changes only what is over it.
+        """
+        if self.counted is None:
+            return None
+        (model, data, _), facts = self.counted
+        if not facts.exact or not facts.lengths.max or recipe.model != model:
+            return None
+        if recipe.data != data:
+            # What a lower cut had dropped would come back with a higher one.
+            length = recipe.data.max_length
+            if length > data.max_length or recipe.data != data.model_copy(update={"max_length": length}):
+                return None
+        return facts.lengths
 
     def edit(self, changes: Mapping[str, Any]) -> None:
         """Change the recipe at dotted keys.
@@ -185,7 +204,7 @@ class Session:
         new.replace(self.home.settings)
 
 
-def counted_for(recipe: Recipe) -> object:
+def counted_for(recipe: Recipe) -> Counted:
     """What the facts of a data set depend on."""
     return recipe.model, recipe.data, recipe.training.per_device_train_batch_size
 

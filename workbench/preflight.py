@@ -16,8 +16,7 @@ from workbench.estimate.peak import Peak, on_device
 from workbench.gpu import GpuSample, HostSample, computes_bfloat16
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import ModelSection, Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe
+from workbench.resolved import ResolvedRecipe, as_fed
 
 # A run is not kept waiting longer for a look at its model, and at the lengths of its records.
 _TREE_SECONDS = 30.0
@@ -97,13 +96,10 @@ def judge(
     Returns:
         None where PEFT would refuse the recipe, which the run says better.
     """
-    length = recipe.data.max_length if longest is None else min(recipe.data.max_length, longest)
-
     pricing = Pricing(skeleton, room.device, traced)
 
     def predict(changed: ResolvedRecipe) -> Peak:
-        fed = edit(changed, {"data.max_length": min(changed.data.max_length, length)})
-        return on_device(room.device, pricing.peak(fed))
+        return on_device(room.device, pricing.peak(as_fed(changed, longest)))
 
     try:
         choice = Chooser(predict, room.free_bytes, room.device).choose(recipe)
@@ -112,6 +108,7 @@ def judge(
         return None
     fit = fit_of(peak, room.free_bytes)
     suggestions = suggest(choice.recipe, room.free_bytes, predict) if fit == "does not fit" else ()
+    length = as_fed(recipe, longest).data.max_length
     return Verdict(peak.device_bytes, room, fit, length, peak.method == "closed-form", suggestions)
 
 

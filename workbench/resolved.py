@@ -5,7 +5,7 @@ Whoever needs a micro-batch or has to know whether activations are recomputed ta
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -15,6 +15,11 @@ from workbench.recipe_text import parse_as
 CHECKPOINTING = "training.gradient_checkpointing"
 MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
+
+R = TypeVar("R", bound=Recipe)
+
+# The least that data.max_length may be.
+_SHORTEST = 8
 
 
 class ResolvedTraining(TrainingSection):
@@ -51,6 +56,19 @@ def resolved(recipe: Recipe, chosen: Mapping[str, Any] | None = None) -> Resolve
         if path in open_keys(training):
             data["training"][name] = value
     return parse_as(ResolvedRecipe, data)
+
+
+def as_fed(recipe: R, longest: int | None) -> R:
+    """The recipe as its batches really are: no longer than the longest record. By it a run decides and is priced.
+
+    Args:
+        longest: tokens of the longest record; None where it is not known.
+    """
+    data = recipe.data
+    if longest is None or data.packing or longest >= data.max_length:
+        return recipe
+    # Copied and not checked anew: the form asks at every key.
+    return recipe.model_copy(update={"data": data.model_copy(update={"max_length": max(longest, _SHORTEST)})})
 
 
 def open_keys(training: TrainingSection) -> tuple[str, ...]:

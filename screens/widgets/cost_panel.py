@@ -156,6 +156,8 @@ class CostPanel(Lines):
             if costs.is_rough:
                 words = "following a step for the exact peak …" if self._following else "≈ by formula, to some 15 %"
                 yield Content.styled(words, "$muted")
+        if costs.priced_for:
+            yield Content.styled(costs.priced_for, "$muted")
         for words in costs.reasons:
             yield Content.assemble(("auto  ", "$muted"), plain(words))
         for words in costs.warnings:

@@ -6,12 +6,14 @@ import pytest
 from textual.widgets import DataTable, Input, Static
 
 from screens.adapter import AdapterPane
-from screens.costs import costs_of, device_of, outlook_of
+from screens.costs import costs_of, device_of, fed_of, outlook_of
+from screens.session import counted_for
 from screens.widgets.cost_panel import CHANGE_SECONDS, CostPanel
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
 from screens.widgets.knob_row import KnobRow
 from screens.widgets.stacked_bar import legend, stacked_bar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.scripted import some_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.step import Device
@@ -56,6 +58,52 @@ async def test_an_arrow_turns_the_rank_and_the_figures_move_and_say_how(tmp_path
         await screen.press("left", "left")
         assert "2,442,240" in costs(screen)
         assert "▼" in costs(screen)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size: tuple[int, int]) -> None:
+    words = "priced for the longest record, 92 tokens, of at most"
+    async with opened(tmp_path, size=size) as screen:
+        await shown(screen)
+        session, pane = screen.app.session, screen.app.pane_in_front
+        assert "priced for" not in costs(screen)
+        as_long_as_allowed = costs_of(session).peak_bytes
+
+        session.counted = counted_for(session.recipe), some_facts([], max_length=1024)
+        pane.on_shown()  # type: ignore[union-attr]
+        assert f"{words} 1,024" in costs(screen)
+        short = costs_of(session)
+        assert short.peak_bytes < as_long_as_allowed
+        # What a run decides by, when it has counted its records: the longest for memory, the usual one for speed.
+        fed, usual = fed_of(session)
+        assert (fed.data.max_length, usual) == (92, 62)
+        assert fed == edit(session.recipe, {"data.max_length": 92})
+
+        # Neither another rank nor another micro-batch makes the records longer, nor does a lower cut.
+        screen.app.set_recipe({"adapter.r": 32, "training.per_device_train_batch_size": 8, "data.max_length": 512})
+        await screen.until(lambda: f"{words} 512" in costs(screen), "the same records")
+        # What follows is not known: a cut within the longest, one above what was counted, other records, packing.
+        for changes in (
+            {"data.max_length": 64},
+            {"data.max_length": 2048},
+            {"data.packing": True},
+            {"data.source": "elsewhere.jsonl"},
+            {"model.source": "HuggingFaceTB/SmolLM2-360M-Instruct"},
+        ):
+            before = session.recipe.as_dict()
+            screen.app.set_recipe(changes)
+            await screen.until(lambda: session.skeleton is not None and costs(screen), "figures")
+            assert fed_of(session)[0] is session.recipe, changes
+            screen.app.set_recipe(before)
+
+
+async def test_a_sample_of_the_records_is_not_priced_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        session = screen.app.session
+        session.counted = counted_for(session.recipe), some_facts([], max_length=1024, exact=False)
+        assert fed_of(session) == (session.recipe, None)
+        assert costs_of(session).priced_for == ""
 
 
 async def test_shift_and_an_arrow_move_by_one(tmp_path: Path) -> None:

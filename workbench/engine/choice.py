@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.facts import DataFacts
 from workbench.engine.base import LoadedBase
-from workbench.engine.memory import device_of, fed, skeleton_of
+from workbench.engine.memory import device_of, skeleton_of
 from workbench.engine.ranks import Ranks
 from workbench.engine.sharding import is_sharded
 from workbench.paths import Home
 from workbench.recipe import Recipe
-from workbench.resolved import is_left_open, resolved
+from workbench.resolved import as_fed, is_left_open, resolved
 
 if TYPE_CHECKING:
     from workbench.estimate.fastest import Choice, Chooser
@@ -46,7 +46,7 @@ def _chosen(
     from workbench.errors import WorkbenchError
 
     try:
-        choice = _chooser(home, recipe, base, data, free).choose(fed(recipe, data))
+        choice = _chooser(home, recipe, base, data, free).choose(as_fed(recipe, data.lengths.max))
     except WorkbenchError:  # PEFT refuses the adapter, and says so when it is attached
         choice = _nothing_known(free).choose(recipe)
     except Exception:  # a run is worth more than its speed; the log keeps what was wrong

@@ -3,7 +3,7 @@
 import os
 import re
 import traceback
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from workbench.data.facts import DataFacts
 from workbench.engine.base import LoadedBase
@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.gpu import GpuSampler
 from workbench.paths import Home
 from workbench.recipe import Recipe
-from workbench.resolved import ResolvedRecipe
+from workbench.resolved import ResolvedRecipe, as_fed
 
 if TYPE_CHECKING:
     from workbench.estimate import Device, Estimate
@@ -33,18 +33,18 @@ def predicted_peak(
     """
     from workbench.recipe_text import edit
 
-    as_fed = fed(recipe, data)
+    fed = as_fed(recipe, data.lengths.max)
     if fullest is not None:
         length = -(-fullest // recipe.training.per_device_train_batch_size)
-        as_fed = edit(recipe, {"data.max_length": max(length, 8)})
-    priced = _priced(home, as_fed, base, None)
-    return None if priced is None else {**priced.peak.as_json(), "length": as_fed.data.max_length}
+        fed = edit(recipe, {"data.max_length": max(length, 8)})
+    priced = _priced(home, fed, base, None)
+    return None if priced is None else {**priced.peak.as_json(), "length": fed.data.max_length}
 
 
 def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
     """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
     device = device_facts()
-    priced = _priced(home, fed(recipe, data), base, device.total_bytes)
+    priced = _priced(home, as_fed(recipe, data.lengths.max), base, device.total_bytes)
     if priced is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
     else:
@@ -71,17 +71,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I)
-
-
-R = TypeVar("R", bound=Recipe)
-
-
-def fed(recipe: R, data: DataFacts) -> R:
-    """The recipe as its batches really are: no longer than the longest record."""
-    from workbench.recipe_text import edit
-
-    length = recipe.data.max_length
-    return recipe if recipe.data.packing else edit(recipe, {"data.max_length": min(length, data.lengths.max)})
 
 
 def device_of(base: LoadedBase) -> "Device":
