@@ -331,6 +331,8 @@ def _wanted(recipe: Recipe) -> str:
 
 def form() -> tuple[KnobGroup, ...]:
     """The whole form, in the order of the screen."""
+    from screens.report_knob import report_knob  # which is made of what is defined here
+
     return (
         KnobGroup(
             "Adapter",
@@ -378,6 +380,7 @@ def form() -> tuple[KnobGroup, ...]:
                 _number("training.warmup_ratio", "warm-up"),
                 _number("training.weight_decay", "weight decay"),
                 _number("training.seed", "seed"),
+                report_knob(),
             ),
         ),
     )

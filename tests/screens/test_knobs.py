@@ -2,6 +2,7 @@
 
 import pytest
 
+from screens import report_knob
 from screens.data_knobs import data_knobs
 from screens.knobs import KnobSpec, form, number_text, parse_ranges, parse_targets, ranges_text, target_sets
 from workbench.models.catalog import catalog_skeleton
@@ -52,6 +53,26 @@ def test_typed_nonsense_reaches_the_recipe_which_says_what_is_allowed() -> None:
     with pytest.raises(RecipeError) as caught:
         edit(Recipe(), knob("adapter.r").parse("lots"))
     assert "a whole number from 1 to 8192" in str(caught.value)
+
+
+def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "training.report_to"
+    monkeypatch.setattr(report_knob, "_is_here", lambda name: name == "tensorboard")
+    told = [turned(Recipe(), path, *[1] * n).training.report_to for n in range(5)]
+    assert told == [[], ["tensorboard"], ["wandb"], ["trackio"], ["trackio"]]
+    assert turned(Recipe(), path, 1, 1, -1, -1).training.report_to == []
+    notes = [knob(path).note(turned(Recipe(), path, *[1] * n)) for n in range(3)]
+    assert notes == ["", "", "not installed: pip install wandb"]
+
+    several = edit(Recipe(), knob(path).parse(" wandb , trackio"))
+    assert several.training.report_to == ["wandb", "trackio"]
+    assert knob(path).value(several) == "wandb, trackio"
+    assert knob(path).note(several) == "not installed: pip install wandb trackio"
+    for nobody in ("", "nobody"):
+        assert edit(several, knob(path).parse(nobody)).training.report_to == []
+    with pytest.raises(RecipeError) as caught:
+        edit(Recipe(), knob(path).parse("mlflow"))
+    assert "tensorboard" in str(caught.value)
 
 
 def test_variants_set_all_three_of_their_keys() -> None:

@@ -1,0 +1,38 @@
+"""Who else is told of a run, as a line of the form; and that what is named has to be installed first."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from screens.knobs import Changes, KnobSpec, Option
+from workbench.reporting import REPORTERS, is_installed
+
+if TYPE_CHECKING:
+    from workbench.recipe import Recipe
+
+_PATH = "training.report_to"
+_NOBODY = "nobody"
+
+# Asked at every key, and looked up on disk.
+_is_here = cache(is_installed)
+
+
+def report_knob() -> KnobSpec:
+    """The arrows choose one of them; several are typed, with commas between."""
+    options = [Option(_NOBODY, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
+    return KnobSpec("report to", _PATH, "cycle", lambda _: options, _value, _parse, _note)
+
+
+def _value(recipe: Recipe) -> str:
+    return ", ".join(recipe.training.report_to) or _NOBODY
+
+
+def _parse(text: str) -> Changes:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return {_PATH: [] if names == [_NOBODY] else names}
+
+
+def _note(recipe: Recipe) -> str:
+    missing = [name for name in recipe.training.report_to if not _is_here(name)]
+    return f"not installed: pip install {' '.join(missing)}" if missing else ""
