@@ -163,7 +163,7 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
         await screen.press("down", "down")
         assert "adapter.lora_dropout" in str(screen.app.query_one("#adapter-help", Static).content)
         await screen.press("end")
-        assert row(screen, "seed").has_focus
+        assert row(screen, "report-to").has_focus
         await screen.press("home")
         assert row(screen, "rank-r").has_focus
 
