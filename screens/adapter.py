@@ -14,9 +14,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Label, Static
 
+from screens.adapter_knobs import form
 from screens.costs import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
 from screens.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.knobs import form
 from screens.session import Budget
 from screens.step_follower import StepFollower
 from screens.widgets.cost_panel import CostPanel

@@ -1,9 +1,9 @@
-"""The form over the recipe as data: which knobs, in which groups, what the arrows and the keyboard do to each."""
+"""The lines of a form over the recipe as data: what the arrows and the keyboard do to each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,21 +118,21 @@ def _step_text(value: float) -> str:
     return f"{value // 1024}k" if isinstance(value, int) and value >= 1024 and value % 1024 == 0 else number_text(value)
 
 
-def _number(path: str, label: str, note: Callable[[Recipe], str] = lambda _: "") -> KnobSpec:
+def number_knob(path: str, label: str, note: Callable[[Recipe], str] = lambda _: "") -> KnobSpec:
     knob = known_knob(path)
     whole = knob.kind == "integer"
     values = [int(step) if whole else step for step in knob.steps]
     options = [Option(_step_text(value), {path: value}) for value in values]
 
     def parse(text: str) -> Changes:
-        return {path: _typed_number(text, whole)}
+        return {path: typed_number(text, whole)}
 
     return KnobSpec(
         label, path, "steps", lambda _: options, lambda recipe: number_text(recipe.get(path)), parse, note, whole
     )
 
 
-def _typed_number(text: str, whole: bool) -> Any:
+def typed_number(text: str, whole: bool) -> Any:
     """The number; text that is none is handed on, so that the recipe says what is allowed."""
     try:
         return int(text) if whole else float(text)
@@ -140,67 +140,15 @@ def _typed_number(text: str, whole: bool) -> Any:
         return text
 
 
-def _choice(path: str, label: str, words: Mapping[Any, str] | None = None, shape: Shape = "choice") -> KnobSpec:
+def choice_knob(path: str, label: str, words: Mapping[Any, str] | None = None, shape: Shape = "choice") -> KnobSpec:
     values = list(words) if words else known_knob(path).choices
     options = [Option(words[value] if words else value, {path: value}) for value in values]
     return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
 
 
-def _switch(path: str, label: str) -> KnobSpec:
+def switch_knob(path: str, label: str) -> KnobSpec:
     options = [Option("on", {path: True}), Option("off", {path: False})]
     return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
-
-
-def _alpha() -> KnobSpec:
-    path = "adapter.lora_alpha"
-    plain = _number(path, "lora_alpha")
-    linked = Option("linked", {path: None})
-
-    def parse(text: str) -> Changes:
-        return linked.changes if not text.strip() else {path: _typed_number(text, True)}
-
-    def note(recipe: Recipe) -> str:
-        return "= 2·r" if recipe.adapter.alpha_is_linked else f"scaling {recipe.adapter.scaling:.3g}"
-
-    return KnobSpec(
-        "lora_alpha", path, "steps", lambda _: [linked, *plain.options(None)], plain.value, parse, note, True
-    )
-
-
-_VARIANT_KEYS = ("adapter.use_rslora", "adapter.use_dora", "adapter.init_lora_weights")
-
-
-def _variant() -> KnobSpec:
-    settings = {
-        "LoRA": (False, False, True),
-        "rsLoRA": (True, False, True),
-        "DoRA": (False, True, True),
-        "PiSSA": (False, False, "pissa"),
-    }
-    options = [Option(label, dict(zip(_VARIANT_KEYS, values, strict=True))) for label, values in settings.items()]
-    return KnobSpec("variant", _VARIANT_KEYS[2], "choice", lambda _: options, lambda _: "")
-
-
-def _targets() -> KnobSpec:
-    path = "adapter.target_modules"
-
-    def options(skeleton: Skeleton | None) -> list[Option]:
-        return [Option(label, {path: names}) for label, names in target_sets(skeleton).items()]
-
-    def value(recipe: Recipe) -> str:
-        targets = recipe.adapter.target_modules
-        return targets if isinstance(targets, str) else ", ".join(targets)
-
-    def parse(text: str) -> Changes:
-        return {path: parse_targets(text)}
-
-    def note(recipe: Recipe) -> str:
-        targets = recipe.adapter.target_modules
-        if isinstance(targets, str):
-            return "" if targets == "all-linear" else "regex"
-        return f"{len(targets)} names"
-
-    return KnobSpec("targets", path, "choice", options, value, parse, note)
 
 
 def parse_targets(text: str) -> str | list[str]:
@@ -209,42 +157,6 @@ def parse_targets(text: str) -> str | list[str]:
     if "," in cleaned or cleaned.isidentifier():
         return [name.strip() for name in cleaned.split(",") if name.strip()]
     return cleaned
-
-
-def _names(path: str, label: str) -> KnobSpec:
-    """A list of module names; empty for none."""
-    none = Option("none", {path: None})
-
-    def value(recipe: Recipe) -> str:
-        return ", ".join(recipe.get(path) or ())
-
-    def parse(text: str) -> Changes:
-        return {path: [name.strip() for name in text.split(",") if name.strip()] or None}
-
-    def options(skeleton: Skeleton | None) -> list[Option]:
-        output = skeleton.output.rpartition(".")[2] if skeleton and skeleton.output else "lm_head"
-        return [none, Option(output, {path: [output]})]
-
-    return KnobSpec(label, path, "choice", options, value, parse)
-
-
-def _layers() -> KnobSpec:
-    path = "adapter.layers_to_transform"
-
-    def options(skeleton: Skeleton | None) -> list[Option]:
-        count = layer_count(skeleton)
-        found = [Option("all", {path: None})]
-        if count > 1:
-            found.append(Option("upper half", {path: list(range(count // 2, count))}))
-        return found
-
-    def value(recipe: Recipe) -> str:
-        return ranges_text(recipe.get(path) or ())
-
-    def parse(text: str) -> Changes:
-        return {path: parse_ranges(text)}
-
-    return KnobSpec("layers", path, "choice", options, value, parse)
 
 
 def ranges_text(numbers: Iterable[int]) -> str:
@@ -307,80 +219,3 @@ def layer_count(skeleton: Skeleton | None) -> int:
     if skeleton is None:
         return 0
     return max((len(module.indices) for _, module in skeleton.walk()), default=0)
-
-
-def _micro_batch() -> KnobSpec:
-    path = "training.per_device_train_batch_size"
-    plain = _number(path, "micro-batch", _effective)
-    options = [Option(AUTO, {path: AUTO}), *plain.options(None)]
-    return replace(plain, options=lambda _: options)
-
-
-def _effective(recipe: Recipe) -> str:
-    return f"= {recipe.training.effective_batch} a step"
-
-
-def _accumulation(recipe: Recipe) -> str:
-    is_auto = recipe.training.per_device_train_batch_size == AUTO
-    return "follows" if is_auto else _effective(recipe)
-
-
-def _wanted(recipe: Recipe) -> str:
-    return "a step" if recipe.training.per_device_train_batch_size == AUTO else "counts for auto only"
-
-
-def form() -> tuple[KnobGroup, ...]:
-    """The whole form, in the order of the screen."""
-    from screens.report_knob import report_knob  # which is made of what is defined here
-
-    return (
-        KnobGroup(
-            "Adapter",
-            (
-                _number("adapter.r", "rank r"),
-                _alpha(),
-                _number("adapter.lora_dropout", "lora_dropout"),
-                _targets(),
-                _variant(),
-                _layers(),
-                _choice("adapter.bias", "bias"),
-                _names("adapter.modules_to_save", "also train"),
-            ),
-        ),
-        KnobGroup(
-            "Quantization",
-            (
-                _choice("quantization.method", "base", {"nf4": "nf4", "fp4": "fp4", "int8": "int8", "none": "16-bit"}),
-                _switch("quantization.double_quant", "double quant"),
-                _choice(
-                    "quantization.compute_dtype",
-                    "compute dtype",
-                    {"auto": "auto", "bfloat16": "bf16", "float16": "fp16", "float32": "fp32"},
-                ),
-            ),
-        ),
-        KnobGroup(
-            "Training memory",
-            (
-                _micro_batch(),
-                _number("training.gradient_accumulation_steps", "× accumulation", _accumulation),
-                _number("training.effective_batch_size", "effective batch", _wanted),
-                _number("data.max_length", "max length", lambda _: "tokens"),
-                _choice("training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}),
-                _choice("training.optim", "optimizer", shape="cycle"),
-            ),
-        ),
-        KnobGroup(
-            "Learning",
-            (
-                _number("training.learning_rate", "learning rate"),
-                _number("training.num_train_epochs", "epochs"),
-                _number("training.max_steps", "max steps", lambda r: "" if r.training.max_steps > 0 else "by epochs"),
-                _choice("training.lr_scheduler_type", "schedule", shape="cycle"),
-                _number("training.warmup_ratio", "warm-up"),
-                _number("training.weight_decay", "weight decay"),
-                _number("training.seed", "seed"),
-                report_knob(),
-            ),
-        ),
-    )

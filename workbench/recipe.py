@@ -152,6 +152,10 @@ class AdapterSection(Section):
         return float(self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r))
 
 
+SHORTEST = 8
+"""The least that ``data.max_length`` may be, in tokens."""
+
+
 class DataSection(Section):
     source: str = knob(
         BUNDLED_DATA,
@@ -192,7 +196,7 @@ class DataSection(Section):
         up="longer records are kept whole; activation memory grows in proportion",
         unit="tokens",
         steps=(128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
-        ge=8,
+        ge=SHORTEST,
         le=10_000_000,
     )
     packing: bool = knob(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from workbench.recipe import AUTO, Recipe, TrainingSection
+from workbench.recipe import AUTO, SHORTEST, Recipe, TrainingSection
 from workbench.recipe_text import parse_as
 
 CHECKPOINTING = "training.gradient_checkpointing"
@@ -17,9 +17,6 @@ MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
 
 R = TypeVar("R", bound=Recipe)
-
-# The least that data.max_length may be.
-_SHORTEST = 8
 
 
 class ResolvedTraining(TrainingSection):
@@ -64,11 +61,15 @@ def as_fed(recipe: R, longest: int | None) -> R:
     Args:
         longest: tokens of the longest record; None where it is not known.
     """
-    data = recipe.data
-    if longest is None or data.packing or longest >= data.max_length:
+    if longest is None or recipe.data.packing or longest >= recipe.data.max_length:
         return recipe
+    return at_length(recipe, longest)
+
+
+def at_length(recipe: R, tokens: int) -> R:
+    """The recipe with records of so many tokens, or of the fewest that are allowed."""
     # Copied and not checked anew: the form asks at every key.
-    return recipe.model_copy(update={"data": data.model_copy(update={"max_length": max(longest, _SHORTEST)})})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_length": max(tokens, SHORTEST)})})
 
 
 def open_keys(training: TrainingSection) -> tuple[str, ...]:

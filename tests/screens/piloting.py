@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textual.pilot import Pilot
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from screens.app import WorkbenchApp
 from screens.widgets.pane import Pane
@@ -47,6 +47,17 @@ class Opened:
             await self.until(lambda: text in self.words, text)
         except AssertionError:
             raise AssertionError(f"{text!r} is not on the screen:\n{self.words}") from None
+
+    async def is_asked(self, text: str) -> None:
+        """Wait until the dialog in front says something, wherever its lines end.
+
+        Raises:
+            AssertionError: it never does.
+        """
+        await self.until(
+            lambda: any(text in str(part.content) for part in self.app.screen.query("Dialog Static").results(Static)),
+            text,
+        )
 
     async def is_told(self, text: str) -> None:
         """Wait until a notice says something; a test's screen shows none.

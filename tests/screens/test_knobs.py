@@ -3,8 +3,9 @@
 import pytest
 
 from screens import report_knob
+from screens.adapter_knobs import form
 from screens.data_knobs import data_knobs
-from screens.knobs import KnobSpec, form, number_text, parse_ranges, parse_targets, ranges_text, target_sets
+from screens.knobs import KnobSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe import Recipe
 from workbench.recipe_text import RecipeError, edit

@@ -48,6 +48,7 @@ async def test_a_sparse_frame_is_the_whole_one(tmp_path, monkeypatch):
             await pilot.pause(0.1)
     assert len([frame for frame in frames if frame[0]]) > 10
     for whole, update in frames:
+        assert len(update or "") <= len(whole or "")
         assert _IDLE_MOVE.sub("", update or "") == _IDLE_MOVE.sub("", whole or "")
     # Opening a tab is a frame of everything, so the share is far smaller for a key on a form.
     assert asked["sparse"] < 0.5 * asked["whole"]

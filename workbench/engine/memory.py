@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.gpu import GpuSampler
 from workbench.paths import Home
 from workbench.recipe import Recipe
-from workbench.resolved import ResolvedRecipe, as_fed
+from workbench.resolved import ResolvedRecipe, as_fed, at_length
 
 if TYPE_CHECKING:
     from workbench.estimate import Device, Estimate
@@ -31,12 +31,10 @@ def predicted_peak(
             long: what is kept of a token does not depend on its record. None where batches are padded, and so as long
             as their longest record; then that of the longest record is priced.
     """
-    from workbench.recipe_text import edit
-
-    fed = as_fed(recipe, data.lengths.max)
-    if fullest is not None:
-        length = -(-fullest // recipe.training.per_device_train_batch_size)
-        fed = edit(recipe, {"data.max_length": max(length, 8)})
+    if fullest is None:
+        fed = as_fed(recipe, data.lengths.max)
+    else:
+        fed = at_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
     priced = _priced(home, fed, base, None)
     return None if priced is None else {**priced.peak.as_json(), "length": fed.data.max_length}
 
