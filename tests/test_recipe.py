@@ -1,7 +1,7 @@
 """The recipe: links, bounds, text in and out, and every mistake at once."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
@@ -149,6 +149,7 @@ _recipes = st.fixed_dictionaries(
 
 
 @given(_recipes)
+@example({"data": {"system": "a\x85b"}})
 @settings(max_examples=200, deadline=None)
 def test_yaml_loses_nothing(data):
     recipe = parse(data)

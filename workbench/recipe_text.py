@@ -89,6 +89,22 @@ def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
         raise RecipeError(_problems(error), origin) from None
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, with U+0085 written as an escape: within quotes it would come back as an end of line."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if "\x85" in data else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def as_yaml(data: object, width: int = 120) -> str:
+    """Plain data as YAML, in the order it has."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+
+
 def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
     """A recipe from YAML text.
 
@@ -107,7 +123,7 @@ def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
 
 def to_yaml(recipe: Recipe) -> str:
     """YAML that :func:`from_yaml` reads back into an equal recipe."""
-    return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True, width=120)
+    return as_yaml(recipe.as_dict())
 
 
 def read(path: Path) -> Recipe:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from workbench.evaluation.result import Evaluation
 from workbench.evaluation.words import better_text, figure_tables
 from workbench.export.card import code, text
 from workbench.plain_text import plain
+from workbench.recipe_text import as_yaml
 
 SHOWN_REPLIES = 20
 _LONGEST = 4000
@@ -39,8 +38,7 @@ def report_markdown(told: dict[str, Any], evaluation: Evaluation | None, picture
         "## Memory\n\n" + _table(_memory_rows(told["memory"])),
         _held_out(told["figures"]["evaluations"]),
         _changes(told["changed_in_mid_run"]),
-        "## Settings\n\n"
-        + code(yaml.safe_dump(told["recipe"], sort_keys=False, allow_unicode=True, width=100), "yaml"),
+        "## Settings\n\n" + code(as_yaml(told["recipe"], width=100), "yaml"),
         "## Made with\n\n" + _table(sorted({**told["versions"], **told["reported_with"]}.items())),
         _replies(evaluation) if evaluation else "",
     ]

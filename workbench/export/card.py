@@ -8,6 +8,7 @@ import yaml
 from workbench import __version__
 from workbench.export.provenance import Provenance
 from workbench.models.hub import is_hub_id
+from workbench.recipe_text import as_yaml
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~$:@])")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
@@ -31,7 +32,7 @@ def model_card(facts: Provenance, kind: str, check: str = "") -> str:
         f"## Data\n\n{_table(_data_rows(facts))}",
         f"## Figures\n\n{_table(_figure_rows(facts))}",
         _changes(facts),
-        f"## Recipe\n\n{code(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100), 'yaml')}",
+        f"## Recipe\n\n{code(as_yaml(recipe, width=100), 'yaml')}",
         f"## Versions\n\n{_table([*sorted(facts.versions.items()), ('exported with loraworkbench', __version__)])}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

@@ -9,7 +9,7 @@ import yaml
 
 from workbench.errors import WorkbenchError
 from workbench.recipe import Recipe
-from workbench.recipe_text import known_paths, parse
+from workbench.recipe_text import as_yaml, known_paths, parse
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _LONGEST = 1_000_000  # characters
@@ -113,7 +113,7 @@ def place_of(source: str, folder: Path) -> str:
 
 def to_yaml(values: dict[str, Any], about: str) -> str:
     """YAML with a line of comment on top."""
-    return f"# {about}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return f"# {about}\n" + as_yaml(values)
 
 
 def _number(value: Any) -> Any:
