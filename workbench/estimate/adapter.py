@@ -6,6 +6,7 @@ Equal to what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, w
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from workbench.errors import WorkbenchError
@@ -181,7 +182,12 @@ def _magnitude_shape(site: Site, b_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _named(target: ModuleTarget | ParameterTarget, ending: str) -> tuple[str, ...]:
-    return tuple([f"{_PREFIX}{site.name}{ending}" for site in target.sites])
+    return _full_names(tuple([site.name for site in target.sites]), ending)
+
+
+@lru_cache(maxsize=1024)
+def _full_names(names: tuple[str, ...], ending: str) -> tuple[str, ...]:
+    return tuple([f"{_PREFIX}{name}{ending}" for name in names])
 
 
 def _module_tensors(targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:

@@ -7,6 +7,7 @@ laid out by type, widest alignment first, then by name (github.com/huggingface/s
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 BYTES_OF: Mapping[str, int] = {
@@ -49,24 +50,32 @@ def safetensors_bytes(tensors: Iterable[SavedTensors], metadata: Mapping[str, st
     Raises:
         KeyError: a type that adapters are not saved in.
     """
-    laid_out: list[tuple[int, str, int]] = []
+    groups = tuple(tensors)
     header = len("{}") if not metadata else len(json.dumps({"__metadata__": metadata}, separators=(",", ":")) + ",")
-    for names, shape, dtype in tensors:
-        code, place = _CODES[dtype]
-        size = math.prod(shape) * BYTES_OF[dtype]
+    sizes = []
+    for names, shape, dtype in groups:
+        code, _ = _CODES[dtype]
+        sizes.append(math.prod(shape) * BYTES_OF[dtype])
         dimensions = ",".join(map(str, shape))
         # Adapter keys are ASCII without quotes or backslashes, so a character is a byte.
         header += len(names) * len(f'"":{{"dtype":"{code}","shape":[{dimensions}],"data_offsets":[,]}},')
-        header += sum(map(len, names))
-        laid_out += [(place, name, size) for name in names]
-    laid_out.sort()
+    letters, order = _laid_out(tuple((group.names, _CODES[group.dtype][1]) for group in groups))
+    header += letters
     offset = 0
     digits = 1
-    for _, _, size in laid_out:
+    for group in order:
         header += digits
-        offset += size
+        offset += sizes[group]
         digits = len(str(offset))
         header += digits
-    if laid_out:
+    if order:
         header -= len(",")
     return 8 + header + (-header) % 8 + offset
+
+
+# While the rank is turned the names stay, and with them the order.
+@lru_cache(maxsize=64)
+def _laid_out(groups: tuple[tuple[tuple[str, ...], int], ...]) -> tuple[int, tuple[int, ...]]:
+    """Letters of all names, and in the file's order of the tensors the group that each is of."""
+    tensors = sorted((place, name, index) for index, (names, place) in enumerate(groups) for name in names)
+    return sum(len(name) for _, name, _ in tensors), tuple(index for _, _, index in tensors)
