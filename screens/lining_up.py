@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from screens.app import WorkbenchApp
-    from workbench.launch import Launch
     from workbench.preflight import Verdict
     from workbench.queue import Entry
     from workbench.recipe import Recipe
@@ -27,7 +26,7 @@ _ALL, _FITTING = "all", "fitting"
 _VERB = "line up"
 
 
-async def offer(app: WorkbenchApp, launch: Launch | None = None) -> None:
+async def offer(app: WorkbenchApp) -> None:
     """What can be done with the recipe in hand while a run goes on."""
     recipe = app.session.recipe
     text = (
@@ -37,15 +36,15 @@ async def offer(app: WorkbenchApp, launch: Launch | None = None) -> None:
     question = ChoiceDialog("Line up?", text, (_ADD, _SWEEP, _SHOW, _BACK), stacked=True)
     match await app.push_screen_wait(question):
         case _ADD.value:
-            await add(app, recipe, launch)
+            await add(app, recipe)
         case _SWEEP.value:
             await sweep_in_hand(app)
         case _SHOW.value:
             app.action_queue()
 
 
-async def add(app: WorkbenchApp, recipe: Recipe, launch: Launch | None = None) -> None:
-    """Line one recipe up.
+async def add(app: WorkbenchApp, recipe: Recipe) -> None:
+    """Line one recipe up, to run on the GPUs that were chosen.
 
     Raises:
         WorkbenchError: the engine does not start, or refuses.
@@ -53,7 +52,7 @@ async def add(app: WorkbenchApp, recipe: Recipe, launch: Launch | None = None) -
     await app.start_engine()
     chosen = await room.asked_for(app, recipe, _VERB)
     if chosen is not None and await room.may_lose_replies(app, chosen, _VERB):
-        await _line_up(app, [chosen], launch)
+        await _line_up(app, [chosen])
 
 
 async def replace(app: WorkbenchApp, entry: Entry) -> None:
@@ -115,11 +114,11 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
     return "\n".join([*lines, f"{gib(free.free_bytes)} are free on {free.place}."])
 
 
-async def _line_up(app: WorkbenchApp, recipes: Sequence[Recipe], launch: Launch | None = None) -> None:
+async def _line_up(app: WorkbenchApp, recipes: Sequence[Recipe]) -> None:
     from workbench.engine.queue_door import wanted
     from workbench.queue import QueueRequest
 
-    line = await app.session.engine.line_up(QueueRequest(action="add", wanted=wanted(recipes, launch)))
+    line = await app.session.engine.line_up(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
     held = " The queue is held." if line.held else ""
     app.notify(f"{name} lined up; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

@@ -266,7 +266,7 @@ def _row(place: int, entry: Entry, before: Mapping[str, Any] | None) -> Content:
     return Content.assemble(
         (f"{place:>2}  ", "$foreground 70%"),
         (f"{plain(entry.name):<22} ", "bold"),
-        plain(dotted(model, method, rank)),
+        plain(dotted(model, method, rank, entry.launch.words if entry.launch else "")),
         (f"  {plain(differing(before, recipe))}", "$foreground 70%"),
     )
 

@@ -111,6 +111,8 @@ class Session:
         self.settings: dict[str, Any] = {}
         self.typed_budget: int | None = None
         self.counted: tuple[Counted, DataFacts] | None = None
+        # None: the engine's own process trains, on the first GPU.
+        self.launch: Launch | None = None
 
     @cached_property
     def names(self) -> RunNames:

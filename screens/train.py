@@ -84,8 +84,6 @@ class TrainPane(RunControlPane):
         self._asking = False
         self._interrupted: RunSummary | None = None
         self._queued = (0, "")
-        # None: the engine's own process trains, on the first GPU.
-        self._launch: Launch | None = None
 
     def compose(self) -> ComposeResult:
         yield PhaseBar()
@@ -211,7 +209,7 @@ class TrainPane(RunControlPane):
             recipe = await room.asked_for(self.workbench, self.session.recipe)
             if recipe is None or not await room.may_lose_replies(self.workbench, recipe):
                 return
-            run = await self.session.engine.train(recipe, self._launch)
+            run = await self.session.engine.train(recipe, self.session.launch)
         except WorkbenchError as error:
             self.workbench.show_error(error)
         else:
@@ -223,7 +221,7 @@ class TrainPane(RunControlPane):
 
     def action_line_up(self) -> None:
         """Let the recipe in hand run after the live one."""
-        self.workbench.attempt(lining_up.offer(self.workbench, self._launch))
+        self.workbench.attempt(lining_up.offer(self.workbench))
 
     def action_queue(self) -> None:
         """What waits."""
@@ -231,13 +229,13 @@ class TrainPane(RunControlPane):
 
     def action_gpus(self) -> None:
         """Choose the GPUs of the next run."""
-        chosen = self._launch.devices if self._launch else (self.session.gpus[0].index,)
+        chosen = self.session.launch.devices if self.session.launch else (self.session.gpus[0].index,)
         self.app.push_screen(GpuChoiceDialog(self.session.gpus, chosen), self._take_gpus)
 
     def _take_gpus(self, devices: tuple[int, ...] | None) -> None:
         if devices is not None:
             is_first = devices == (self.session.gpus[0].index,)
-            self._launch = None if is_first else Launch.on(devices)
+            self.session.launch = None if is_first else Launch.on(devices)
             self.draw()
 
     async def _see_off(self, story: Story | None, after: int = -1) -> None:
@@ -312,7 +310,7 @@ class TrainPane(RunControlPane):
         if story is None:
             interrupted = self._interrupted
             called = self.session.names.of(interrupted.id) if interrupted is not None else ""
-            plan = run_words.plan(self.session.recipe, interrupted, self._launch, called=called)
+            plan = run_words.plan(self.session.recipe, interrupted, self.session.launch, called=called)
             self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
         self.query_one(PhaseBar).show(*self._phase(story))

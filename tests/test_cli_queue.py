@@ -7,6 +7,7 @@ import pytest
 
 from tests.test_cli import assert_a_sentence, call, facts
 from workbench.engine.process import engine_pid
+from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.queue import Queue
 from workbench.recipe_text import edit, to_yaml
@@ -73,6 +74,20 @@ def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_f
     call(home, "queue", "clear")
     assert waiting(home) == []
     assert not all_runs(home)
+
+
+def test_a_sweep_takes_the_options_for_several_gpus_as_a_run_does(home, recipe_file):
+    call(home, "queue", "hold")
+    done = call(home, "queue", "sweep", recipe_file, "--over", "adapter.r=2,4", "--num-processes", "2")
+    assert "2 processes" in done.stdout, done.stderr
+    assert [entry.launch for entry in Queue(home).read().waiting] == [Launch(processes=2)] * 2
+    for options, words in {
+        ("--gpus", "4000"): "no GPU 4000",
+        ("--launcher", "mpirun"): "no launcher mpirun",
+        ("--num-processes", "2", "--config-file", "nowhere.yaml"): "cannot be read",
+    }.items():
+        assert_a_sentence(call(home, "queue", "sweep", recipe_file, *options), words)
+    assert len(waiting(home)) == 2
 
 
 def test_two_are_lined_up_and_run_when_every_command_is_gone(home, recipe_file):

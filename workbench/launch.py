@@ -46,6 +46,13 @@ class Launch(BaseModel):
         """Whether the engine's own process will not do."""
         return self.processes > 1 or bool(self.devices or self.config_file or self.sharded)
 
+    @property
+    def words(self) -> str:
+        """``GPUs 0, 3``; where none was named, ``2 processes``."""
+        if not self.devices:
+            return f"{self.processes} process{'' if self.processes == 1 else 'es'}"
+        return f"GPU{'' if len(self.devices) == 1 else 's'} {', '.join(map(str, self.devices))}"
+
     def check(self) -> None:
         """Refuse what cannot be started.
 

@@ -4,7 +4,11 @@ from pathlib import Path
 
 from screens.widgets.gpu_choice import GpuChoiceDialog
 from tests.screens.piloting import WIDE, opened
+from tests.screens.scripted import ScriptedEngine
 from workbench.gpu import GpuProcess, GpuSample
+from workbench.launch import Launch
+from workbench.paths import Home
+from workbench.queue import Queue, QueueRequest
 
 GIB = 2**30
 GPUS = (
@@ -31,6 +35,28 @@ async def test_gpus_are_ticked_and_the_run_is_started_on_them(tmp_path: Path) ->
         await screen.sees("0, 3")
         await screen.press("enter")
         await screen.until(lambda: "train on (0, 3)" in screen.engine.asked, "the run is started on both")
+
+
+async def test_what_is_lined_up_runs_on_them_too(tmp_path: Path) -> None:
+    """By the queue's own keys as by Train's."""
+    engine = ScriptedEngine(Home(tmp_path))
+    Queue(engine.home).ask(QueueRequest(action="hold"))
+    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+        await screen.tab("train")
+        screen.app.session.gpus = GPUS
+        screen.app.pane_in_front.draw()
+        await screen.press("d")
+        await screen.sees("nobody else on it")
+        await screen.press("space", "down", "down", "space", "enter")
+        await screen.press("q")
+        await screen.sees("Nothing waits.")
+        await screen.press("a")
+        await screen.sees("GPU 3")
+        await screen.press("w")
+        await screen.sees("4 runs")
+        await screen.press("enter")
+        await screen.until(lambda: len(Queue(engine.home).read().waiting) == 5, "all are lined up")
+        assert {entry.launch for entry in Queue(engine.home).read().waiting} == {Launch.on([3])}
 
 
 async def test_with_one_gpu_there_is_nothing_to_choose(tmp_path: Path) -> None:

@@ -95,6 +95,10 @@ def sweep_recipe(
     assignments: SetOption = None,
     plan: PlanOption = False,
     force: ForceOption = False,
+    launcher: LauncherOption = None,
+    num_processes: ProcessesOption = None,
+    gpus: GpusOption = None,
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Line a run up for each value of a knob, or for each combination of several."""
@@ -102,7 +106,8 @@ def sweep_recipe(
     base = recipe_from(home, recipe, assignments)
     variants = sweep(base, dict(map(parse_over, over)) if over else RANKS)
     recipes = [variant.recipe for variant in variants]
-    run_async(_line_up(home, recipes, None, force=force, plan=plan, as_json=as_json))
+    launch = launch_of(launcher, num_processes, gpus, config_file, None)
+    run_async(_line_up(home, recipes, launch, force=force, plan=plan, as_json=as_json))
 
 
 @app.command()
@@ -288,7 +293,7 @@ def _show(line: Line, *, as_json: bool) -> None:
 
 def _show_waiting(line: Line) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("entry", "waits", "model", "as", "r", "differs"):
+    for heading in ("entry", "waits", "model", "as", "r", "on", "differs"):
         table.add_column(heading, justify="right" if heading in ("entry", "r") else "left")
     for entry, before in line.steps:
         table.add_row(*(Text(printable(cell)) for cell in (str(entry.id), *_cells(entry, before))))
@@ -302,6 +307,7 @@ def _cells(entry: Entry, before: Mapping[str, Any] | None) -> list[str]:
         str(recipe.get("model", {}).get("source", "")).rpartition("/")[2],
         str(recipe.get("quantization", {}).get("method", "")),
         str(recipe.get("adapter", {}).get("r", "")),
+        entry.launch.words if entry.launch else "",
         difference_words(before, recipe),
     ]
 
