@@ -92,7 +92,7 @@ async def _those_that_fit(app: WorkbenchApp, recipes: Sequence[Recipe]) -> list[
     from workbench.preflight import foresee_all, room_for
 
     session = app.session
-    free = room_for(session.gpus, session.host, session.status)
+    free = room_for(session.gpus, session.host, session.status, session.launch)
     if free is None:
         return list(recipes)
     verdicts = await foresee_all(session.engine, recipes, free, session.traces)

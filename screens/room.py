@@ -37,7 +37,7 @@ async def asked_for(app: WorkbenchApp, recipe: Recipe, verb: str = "start") -> R
     from workbench.preflight import foresee, room_for
 
     session = app.session
-    room = room_for(session.gpus, session.host, session.status)
+    room = room_for(session.gpus, session.host, session.status, session.launch)
     verdict = room and await foresee(session.engine, recipe, room, session.traces, session.skeleton)
     if not verdict or verdict.may_start:
         return recipe

@@ -97,7 +97,7 @@ class SweepDialog(Dialog[list["Recipe"]]):
 def _judged(session: Session, recipes: list[Recipe]) -> list[Verdict | None]:
     from workbench.preflight import judge, room_for
 
-    free, tree = room_for(session.gpus, session.host, session.status), session.skeleton
+    free, tree = room_for(session.gpus, session.host, session.status, session.launch), session.skeleton
     if free is None or tree is None:
         return [None] * len(recipes)
     model = session.recipe.model

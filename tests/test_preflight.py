@@ -1,10 +1,13 @@
 """Whether a run fits is told before it starts: what is free, what is needed, and what would fit."""
 
+from pathlib import Path
+
 from workbench.data.facts import DataFacts, Lengths
 from workbench.engine.protocol import DeviceFacts, EngineStatus, LoadedModel
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device
 from workbench.gpu import GpuSample, HostSample
+from workbench.launch import Launch
 from workbench.models.catalog import catalog_skeleton
 from workbench.preflight import Room, foresee, judge, room_for
 from workbench.recipe import Recipe
@@ -45,6 +48,55 @@ def test_without_a_gpu_that_the_engine_can_use_it_is_the_hosts() -> None:
     loaded = room_for([], HOST, status("cpu", model=model))
     assert loaded is not None
     assert loaded.free_bytes == 42 * GIB
+
+
+def gpu(index: int, free: int | None, total: int = 24) -> GpuSample:
+    return GpuSample(index, "L4", total * GIB, None, None if free is None else free * GIB)
+
+
+def free_of(*gpus: GpuSample, launch: Launch, reserved: int = 0) -> tuple[str, float] | None:
+    found = room_for(gpus, HOST, status("cuda", reserved=reserved * GIB), launch)
+    return found and (found.place, found.free_bytes / GIB)
+
+
+def test_the_fullest_of_the_gpus_that_are_taken_decides() -> None:
+    gpus = (gpu(0, 2), gpu(1, 9), gpu(3, 20), gpu(4, None))
+    assert free_of(*gpus, launch=Launch.on([3])) == ("GPU 3 (L4)", 20)
+    assert free_of(*gpus, launch=Launch.on([3, 1])) == ("GPU 1 (L4), the fullest of 2", 9)
+    # Without numbers the first ones are taken.
+    assert free_of(*gpus, launch=Launch(processes=2)) == ("GPU 0 (L4), the fullest of 2", 2)
+    # One that does not tell its memory does not keep the others from deciding.
+    assert free_of(*gpus, launch=Launch.on([3, 4])) == ("GPU 3 (L4), the fullest of 2", 20)
+    assert free_of(*gpus, launch=Launch.on([4])) is None
+    # What the engine holds lies on the first one.
+    assert free_of(*gpus, launch=Launch.on([0, 1]), reserved=8) == ("GPU 1 (L4), the fullest of 2", 9)
+    assert free_of(*gpus, launch=Launch.on([1, 3]), reserved=8) == ("GPU 1 (L4), the fullest of 2", 9)
+
+
+def test_processes_without_a_gpu_share_the_hosts_memory() -> None:
+    found = room_for([], HOST, status("cpu"), Launch(processes=4))
+    assert found is not None
+    assert (found.place, found.free_bytes) == ("this machine for each of 4 processes, without a GPU", 10 * GIB)
+
+
+def test_what_a_base_that_is_spread_needs_is_not_guessed(tmp_path: Path) -> None:
+    skeleton = catalog_skeleton(LLAMA)
+    assert skeleton is not None
+    wide = edit(LARGE, {"quantization.method": "none"})
+    small = (gpu(0, 12, 12), gpu(1, 12, 12))
+    alone, both = (room_for(small, HOST, None, launch) for launch in (Launch.on([1]), Launch.on([0, 1])))
+    assert alone is not None
+    assert both is not None
+    # 13.5 GB of weights: one GPU of 12 GiB cannot, two hold a half each.
+    assert not getattr(judge(skeleton, wide, alone), "may_start", True)
+    assert judge(skeleton, wide, both) is None
+    # In 4 bits each holds all of it.
+    assert judge(skeleton, edit(wide, {"quantization.method": "nf4"}), both) is not None
+    file = tmp_path / "own.yaml"
+    for kind, known in {"DEEPSPEED": False, "FSDP": False, "MULTI_GPU": True}.items():
+        file.write_text(f"distributed_type: {kind}\n")
+        launch = Launch(processes=2, config_file=str(file))
+        assert (room_for(small, HOST, None, launch) is not None) == known
 
 
 def test_what_is_not_known_is_no_room() -> None:

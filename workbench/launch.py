@@ -11,12 +11,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import WorkbenchError
+from workbench.gpu import GpuSample
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.runs.folder import RunFolder
 
 _FILE = "launch.json"
 _CONFIG = "accelerate.yaml"
+# The rest is for the adapter, its gradients, one layer unsharded and the activations of the smallest batch.
+_SHARE_FOR_BASE = 0.85
+# With any other of accelerate's kinds of run, no process need hold all of the base.
+_WHOLE_IN_EACH = ("NO", "MULTI_GPU", "MULTI_CPU")
 
 
 class Launch(BaseModel):
@@ -45,6 +50,16 @@ class Launch(BaseModel):
     def needs_launcher(self) -> bool:
         """Whether the engine's own process will not do."""
         return self.processes > 1 or bool(self.devices or self.config_file or self.sharded)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the base is spread over the processes: it was said, or the user's own configuration may do so."""
+        if not self.config_file:
+            return self.sharded
+        try:
+            return read_config(Path(self.config_file))["distributed_type"] not in _WHOLE_IN_EACH
+        except WorkbenchError:  # told when it is started
+            return True
 
     @property
     def words(self) -> str:
@@ -92,11 +107,33 @@ class Launch(BaseModel):
             ) from None
 
 
-def check_config(file: Path) -> None:
-    """Whether accelerate can use a configuration on this machine.
+def gpus_of(launch: Launch | None, gpus: Sequence[GpuSample]) -> tuple[GpuSample, ...]:
+    """Those of a machine's GPUs that a run takes, one for each process; without a launch, the first."""
+    if launch is None:
+        return tuple(gpus[:1])
+    if launch.devices:
+        return tuple(gpu for gpu in gpus if gpu.index in launch.devices)
+    return tuple(gpus[: launch.processes])
+
+
+def largest_base(launch: Launch | None, gpus: Sequence[GpuSample]) -> int | None:
+    """Bytes of the largest base that each GPU of a run holds whole; a larger one is spread over them (FSDP).
+
+    Returns:
+        None where nothing is spread, however large: on one GPU, with a configuration of the user's own, and where no
+        GPU tells its size.
+    """
+    if launch is None or launch.processes < 2 or launch.config_file:
+        return None
+    sizes = [gpu.total_bytes for gpu in gpus_of(launch, gpus) if gpu.total_bytes]
+    return int(_SHARE_FOR_BASE * min(sizes)) if sizes else None
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A configuration of accelerate.
 
     Raises:
-        WorkbenchError: it is no such file, or it asks for a library that is not installed.
+        WorkbenchError: it is no such file.
     """
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -112,7 +149,16 @@ def check_config(file: Path) -> None:
             "`accelerate config --config_file FILE` writes one.",
             kind="launch",
         )
-    if config["distributed_type"] == "DEEPSPEED" and find_spec("deepspeed") is None:
+    return config
+
+
+def check_config(file: Path) -> None:
+    """Whether accelerate can use a configuration on this machine.
+
+    Raises:
+        WorkbenchError: it is no such file, or it asks for a library that is not installed.
+    """
+    if read_config(file)["distributed_type"] == "DEEPSPEED" and find_spec("deepspeed") is None:
         raise WorkbenchError(
             f"{file} asks for DeepSpeed, which is not installed.",
             "`pip install deepspeed`, or leave --config-file out: several GPUs need no DeepSpeed.",

@@ -14,9 +14,10 @@ from workbench.estimate.fastest import Chooser
 from workbench.estimate.fit import Fit, Suggestion, fit_of, suggest
 from workbench.estimate.peak import Peak, on_device
 from workbench.gpu import GpuSample, HostSample, computes_bfloat16
+from workbench.launch import Launch, gpus_of, largest_base
 from workbench.models.skeleton import Skeleton
 from workbench.recipe import ModelSection, Recipe
-from workbench.resolved import ResolvedRecipe, as_fed
+from workbench.resolved import ResolvedRecipe, as_fed, resolved
 
 # A run is not kept waiting longer for a look at its model, and at the lengths of its records.
 _TREE_SECONDS = 30.0
@@ -25,34 +26,63 @@ _FACTS_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a run may take: where it is, its free bytes, and the device that computes in it."""
+    """The memory that a run may take, or each process of it: where it is, its free bytes, and what computes in it.
+
+    Attributes:
+        largest_base: bytes of the largest base that each process holds whole; None where that is any.
+    """
 
     place: str
     free_bytes: int
     device: Device
+    largest_base: int | None = None
 
 
-def room_for(gpus: Sequence[GpuSample], host: HostSample | None, status: EngineStatus | None = None) -> Room | None:
-    """The memory of the first GPU, or of the host where no GPU is, or where the engine can use none.
+def room_for(
+    gpus: Sequence[GpuSample],
+    host: HostSample | None,
+    status: EngineStatus | None = None,
+    launch: Launch | None = None,
+) -> Room | None:
+    """The memory of the GPU that a run takes, or of the host where no GPU is, or where the engine can use none.
 
+    Of several GPUs, one for each process, the fullest decides; on a processor all processes share the host's memory.
     What the engine itself holds counts as free: it is given back before a run, or is the very base that it needs.
 
+    Args:
+        launch: the processes; None where the engine's own trains, on the first GPU.
+
     Returns:
-        None where it is not known.
+        None where it is not known, or no single memory decides: the base is spread over several.
     """
+    if launch is not None and launch.is_spread:
+        return None
     computes_here = status is not None and status.device is not None and status.device.kind == "cpu"
     if gpus and not computes_here:
-        gpu = gpus[0]
-        if gpu.free_bytes is None:
-            return None
-        free = gpu.free_bytes + (status.reserved if status else 0)
-        place = f"GPU {gpu.index} ({gpu.name})"
-        return Room(place, min(free, gpu.total_bytes or free), Device("cuda", bfloat16=computes_bfloat16(gpu)))
+        return _room_on(gpus_of(launch, gpus), gpus[0], status.reserved if status else 0, largest_base(launch, gpus))
     if host is None:
         return None
     held = status.model.bytes if status and status.model else 0
-    free = min(host.available_bytes + held, host.total_bytes)
-    return Room("this machine, which trains without a GPU", free, Device("cpu", bfloat16=computes_bfloat16(None)))
+    processes = launch.processes if launch else 1
+    free = min(host.available_bytes + held, host.total_bytes) // processes
+    place = "this machine, which trains without a GPU"
+    if processes > 1:
+        place = f"this machine for each of {processes} processes, without a GPU"
+    return Room(place, free, Device("cpu", bfloat16=computes_bfloat16(None)))
+
+
+def _room_on(taken: Sequence[GpuSample], first: GpuSample, held: int, largest: int | None) -> Room | None:
+    """The fullest of the GPUs that tell their memory; the engine holds some of the first one of the machine."""
+    known: list[tuple[int, GpuSample]] = []
+    for gpu in taken:
+        if gpu.free_bytes is not None:
+            free = gpu.free_bytes + (held if gpu.index == first.index else 0)
+            known.append((min(free, gpu.total_bytes or free), gpu))
+    if not known:
+        return None
+    free, gpu = min(known, key=lambda pair: pair[0])
+    place = f"GPU {gpu.index} ({gpu.name})" + (f", the fullest of {len(taken)}" if len(taken) > 1 else "")
+    return Room(place, free, Device("cuda", bfloat16=computes_bfloat16(gpu)), largest)
 
 
 @dataclass(frozen=True)
@@ -94,13 +124,17 @@ def judge(
         longest: tokens of the longest record, where it is known: batches are no longer than that.
 
     Returns:
-        None where PEFT would refuse the recipe, which the run says better.
+        None where PEFT would refuse the recipe, which the run says better, and where the base is too large to lie
+        whole on each GPU: what a share of it comes to is not predicted.
     """
     pricing = Pricing(skeleton, room.device, traced)
 
     def predict(changed: ResolvedRecipe) -> Peak:
         return on_device(room.device, pricing.peak(as_fed(changed, longest)))
 
+    limit = room.largest_base
+    if limit is not None and pricing.base(resolved(recipe)).allocated_bytes > limit:
+        return None
     try:
         choice = Chooser(predict, room.free_bytes, room.device).choose(recipe)
         peak = predict(choice.recipe)

@@ -104,6 +104,7 @@ class ScriptedEngine:
         self.progress: Progress | None = None
         self.max_steps = 0
         self.closed = False
+        self.device = DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB)
         # What is said of the data: progress and facts in order, None where it waits for ``counted_on``.
         self.answers: list[Progress | DataFacts | WorkbenchError | None] = []
         self.counted_on = asyncio.Event()
@@ -133,7 +134,7 @@ class ScriptedEngine:
             stopping=self.stopping,
             paused=self.paused,
             progress=self.progress,
-            device=DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB),
+            device=self.device,
             queued=len(line.waiting),
             queue_held=line.held,
         )

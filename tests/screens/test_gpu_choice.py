@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+from screens.room import asked_for
 from screens.widgets.gpu_choice import GpuChoiceDialog
 from tests.screens.piloting import WIDE, opened
 from tests.screens.scripted import ScriptedEngine
+from workbench.engine.protocol import DeviceFacts
 from workbench.gpu import GpuProcess, GpuSample
 from workbench.launch import Launch
+from workbench.models.catalog import catalog_skeleton
 from workbench.paths import Home
 from workbench.queue import Queue, QueueRequest
+from workbench.recipe import Recipe
 
 GIB = 2**30
 GPUS = (
@@ -35,6 +39,25 @@ async def test_gpus_are_ticked_and_the_run_is_started_on_them(tmp_path: Path) ->
         await screen.sees("0, 3")
         await screen.press("enter")
         await screen.until(lambda: "train on (0, 3)" in screen.engine.asked, "the run is started on both")
+
+
+async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: Path) -> None:
+    tree = catalog_skeleton(Recipe().model.source)
+    engine = ScriptedEngine(Home(tmp_path), skeleton=tree)
+    engine.device = DeviceFacts(kind="cuda", name="scripted", total_bytes=40 * GIB)
+    full = GpuSample(1, "NVIDIA T4", 16 * GIB, 15 * GIB, GIB // 8)
+    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+        await screen.tab("train")
+        screen.app.session.skeleton = tree
+        screen.app.session.gpus = (GPUS[0], full)
+        for launch, room in ((Launch.on([1]), "GPU 1 (NVIDIA T4)."), (Launch.on([0, 1]), "the fullest of 2.")):
+            screen.app.session.launch = launch
+            screen.app.run_worker(asked_for(screen.app, Recipe()))
+            await screen.is_asked(room)
+            await screen.press("b")
+        screen.app.session.launch = None
+        asked = screen.app.run_worker(asked_for(screen.app, Recipe()))
+        assert await asked.wait() is not None
 
 
 async def test_what_is_lined_up_runs_on_them_too(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ async def _line_up(
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        verdicts = await _foreseen(home, client, recipes) if len(recipes) > 1 or not force else [None]
+        verdicts = await _foreseen(home, client, recipes, launch) if len(recipes) > 1 or not force else [None]
         if not as_json and len(recipes) > 1:
             _show_plan(recipes, verdicts)
         if plan:
@@ -223,13 +223,15 @@ async def _line_up(
     _show(line, as_json=as_json)
 
 
-async def _foreseen(home: Home, client: EngineClient, recipes: Sequence[Recipe]) -> list[Verdict | None]:
+async def _foreseen(
+    home: Home, client: EngineClient, recipes: Sequence[Recipe], launch: Launch | None
+) -> list[Verdict | None]:
     from workbench.estimate import TraceStore
     from workbench.gpu import HardwareSampler
     from workbench.preflight import foresee_all, room_for
 
     gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
-    room = room_for(gpus, host, await client.status())
+    room = room_for(gpus, host, await client.status(), launch)
     if room is None:
         return [None] * len(recipes)
     return await foresee_all(client, recipes, room, TraceStore(home.cache / "traces"))

@@ -111,7 +111,7 @@ def train(
         client = EngineClient(home)
         try:
             if chosen is not None and not force:
-                await _refuse_what_does_not_fit(home, client, chosen)
+                await _refuse_what_does_not_fit(home, client, chosen, launch)
                 await ask_about_lost_replies(client, chosen)
             run, seq = await _begin(home, client, chosen, resume, launch)
             if detach:
@@ -175,13 +175,13 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
     return summary
 
 
-async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe) -> None:
+async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
     from workbench.estimate import TraceStore
     from workbench.gpu import HardwareSampler
     from workbench.preflight import foresee, room_for
 
     gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
-    room = room_for(gpus, host, await client.status())
+    room = room_for(gpus, host, await client.status(), launch)
     verdict = room and await foresee(client, recipe, room, TraceStore(home.cache / "traces"))
     if not verdict or verdict.may_start:
         return

@@ -5,12 +5,9 @@ import os
 from workbench.engine.libraries import import_libraries
 from workbench.errors import WorkbenchError
 from workbench.gpu import gpus_now
-from workbench.launch import Launch
+from workbench.launch import Launch, largest_base
 from workbench.paths import Home
 from workbench.recipe import Recipe
-
-# The rest is for the adapter, its gradients, one layer unsharded and the activations of the smallest batch.
-_SHARE_FOR_BASE = 0.85
 
 
 def is_sharded() -> bool:
@@ -25,12 +22,10 @@ def is_spread() -> bool:
 
 def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
     """Whether the smallest of a launch's GPUs is too small for the base. Without GPUs, or a known size, it is not."""
-    if launch.processes < 2 or launch.config_file:
+    if launch.processes < 2:
         return False
-    sizes = [
-        gpu.total_bytes for gpu in gpus_now() if gpu.total_bytes and (gpu.index in launch.devices or not launch.devices)
-    ]
-    if not sizes:
+    limit = largest_base(launch, gpus_now())
+    if limit is None:
         return False
     from workbench.estimate import estimate
     from workbench.models.trees import skeleton_of
@@ -40,4 +35,4 @@ def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
         base = estimate(skeleton_of(home, recipe.model), recipe).base.allocated_bytes
     except WorkbenchError:
         return False
-    return base > _SHARE_FOR_BASE * min(sizes)
+    return base > limit

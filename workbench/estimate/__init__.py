@@ -157,6 +157,10 @@ class Pricing:
         peak = (self.traced or _SHIPPED)(self.skeleton, recipe, step, plan)
         return peak or closed_form_peak(model_shape(self.skeleton), _base(self.skeleton, step.storage), plan, step)
 
+    def base(self, recipe: ResolvedRecipe) -> Footprint:
+        """The frozen base of a recipe as it is loaded."""
+        return _base(self.skeleton, plan_step(recipe, self.device, self.variant).loaded)
+
     def chooser(self, free_bytes: int | None, usual_length: int | None = None) -> Chooser:
         """What decides, by these peaks, what a recipe leaves open."""
         return Chooser(self.peak, free_bytes, self.device, usual_length)
