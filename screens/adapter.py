@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -21,6 +20,7 @@ from screens.session import Budget
 from screens.step_follower import StepFollower
 from screens.widgets.cost_panel import CostPanel
 from screens.widgets.figures import gib
+from screens.widgets.knob_form import KnobForm, row_of
 from screens.widgets.knob_row import KnobRow
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
@@ -53,34 +53,14 @@ class StepFollowed(Message, bubble=False):
     """A step was followed, or could not be: the peak may be another one."""
 
 
-class Form(VerticalScroll, can_focus=False):
-    """The groups of knobs; up and down go from one to the next."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Knob above", show=False, id="form.up"),
-        Binding("down,j", "move(1)", "Knob below", show=False, id="form.down"),
-        Binding("home", "end(0)", "First knob", show=False, id="form.first"),
-        Binding("end", "end(-1)", "Last knob", show=False, id="form.last"),
-    ]
+class Form(KnobForm):
+    """The groups of knobs."""
 
     def compose(self) -> ComposeResult:
         for number, group in enumerate(form()):
             yield Label(group.title, classes="group" if number else "group first")
             for spec in group.knobs:
                 yield KnobRow(spec, id=spec.label.strip("× ").replace(" ", "-").replace("_", "-"))
-
-    @cached_property
-    def rows(self) -> list[KnobRow]:
-        """The knobs from the top; they stay the same ones."""
-        return list(self.query(KnobRow))
-
-    def action_move(self, by: int) -> None:
-        rows = self.rows
-        here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1 if by > 0 else len(rows))
-        rows[min(max(here + by, 0), len(rows) - 1)].focus()
-
-    def action_end(self, index: int) -> None:
-        self.rows[index].focus()
 
 
 class AdapterPane(Pane):
@@ -131,7 +111,7 @@ class AdapterPane(Pane):
         yield Static(id="adapter-help")
 
     def first_focus(self) -> Widget:
-        return self._form.rows[0]
+        return self._form.in_hand
 
     # -- the session ----------------------------------------------------------------------------------------------
 
@@ -304,7 +284,7 @@ class AdapterPane(Pane):
             self.app.push_screen(ChoiceDialog(row.spec.knob.path, _explanation(row), (Choice("b", "Back", "back"),)))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, KnobRow)), None)
+        row = row_of(event.widget)
         if row is not None:
             self.query_one("#adapter-help", Static).update(_help(row))
 

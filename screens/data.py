@@ -17,6 +17,7 @@ from screens.record_browser import RecordBrowser
 from screens.records import RECORDS_KEPT, looks
 from screens.session import counted_for
 from screens.widgets.data_figures import data_figures, histogram, notices
+from screens.widgets.knob_form import KnobForm, row_of
 from screens.widgets.knob_row import KnobRow
 from screens.widgets.longest_list import LongestList
 from screens.widgets.pane import beside
@@ -81,7 +82,7 @@ class DataPane(QuietPane):
     def compose(self) -> ComposeResult:
         with Vertical(id="data-body"):
             with Vertical(id="data-left"):
-                with VerticalScroll(id="data-form", can_focus=False) as form:
+                with KnobForm(id="data-form") as form:
                     form.border_title = "Data"
                     for knob in data_knobs():
                         yield KnobRow(knob)
@@ -100,7 +101,7 @@ class DataPane(QuietPane):
         self.refresh_bindings()
 
     def first_focus(self) -> Widget:
-        return self.query(KnobRow).first()
+        return self.query_one(KnobForm).in_hand
 
     # -- the recipe -----------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class DataPane(QuietPane):
             event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, KnobRow)), None)
+        row = row_of(event.widget)
         if row is not None:
             knob = row.spec.knob
             text = knob.help + (f" Higher {knob.up}." if knob.up else "")
@@ -259,9 +260,7 @@ class DataPane(QuietPane):
 
     def action_move(self, by: int) -> None:
         """To the knob above or below."""
-        rows = list(self.query(KnobRow))
-        here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1)
-        rows[min(max(here + by, 0), len(rows) - 1)].focus()
+        self.query_one(KnobForm).action_move(by)
 
     def _show_counts(self) -> None:
         """The figures, those of a sample marked as such, and how far the exact ones are."""

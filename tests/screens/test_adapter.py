@@ -10,6 +10,7 @@ from screens.costs import costs_of, device_of, fed_of, outlook_of
 from screens.session import counted_for
 from screens.widgets.cost_panel import CHANGE_SECONDS, CostPanel
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
+from screens.widgets.knob_form import KnobForm
 from screens.widgets.knob_row import KnobRow
 from screens.widgets.stacked_bar import legend, stacked_bar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
@@ -166,6 +167,26 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
         assert row(screen, "report-to").has_focus
         await screen.press("home")
         assert row(screen, "rank-r").has_focus
+
+
+@pytest.mark.parametrize("tab", ["adapter", "data"])
+async def test_the_knob_last_in_hand_is_there_again(tmp_path: Path, tab: str) -> None:
+    """In little place, where the form is longer than what is seen of it."""
+    async with opened(tmp_path, size=NARROW) as screen:
+        form = (await screen.tab(tab)).query_one(KnobForm)
+        await screen.press("down", "down")
+        assert form.rows[2].has_focus
+        await screen.press("end")
+        last = form.rows[-1]
+        assert last.has_focus
+        for other in ("models", "train"):
+            await screen.tab(other)
+            assert not last.has_focus
+            await screen.tab(tab)
+            await screen.until(lambda: last.has_focus, "the last knob")
+            await screen.sees(f"❯ {last.spec.label}")
+        await screen.press("home")
+        await screen.sees(f"❯ {form.rows[0].spec.label}")
 
 
 async def test_the_mouse_sets_a_value(tmp_path: Path) -> None:
