@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
     from workbench.estimate.peak import Peak
+    from workbench.recipe import Recipe
     from workbench.resolved import ResolvedRecipe
 
 
@@ -92,6 +93,7 @@ class AdapterPane(Pane):
         super().__init__(**arguments)
         self._form = Form()
         self._panel = CostPanel()
+        self._helped = Content("")
         self._mending: Cure | None = None
         self._unfollowed: tuple[ResolvedRecipe, ...] = ()
         self._offered: tuple[int, bool] = (0, False)
@@ -137,6 +139,7 @@ class AdapterPane(Pane):
         recipe, skeleton = self.session.recipe, self.session.skeleton
         for row in self._form.rows:
             row.show(recipe, skeleton)
+        self._show_help()
         self._show_costs(moved=moved)
 
     def _show_costs(self, *, moved: bool) -> None:
@@ -281,12 +284,19 @@ class AdapterPane(Pane):
         """All that is known of the knob in hand."""
         row = next((row for row in self._form.rows if row.has_focus_within), None)
         if row is not None:
-            self.app.push_screen(ChoiceDialog(row.spec.knob.path, _explanation(row), (Choice("b", "Back", "back"),)))
+            text = _explanation(row, self.session.recipe)
+            self.app.push_screen(ChoiceDialog(row.spec.knob.path, text, (Choice("b", "Back", "back"),)))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        row = row_of(event.widget)
-        if row is not None:
-            self.query_one("#adapter-help", Static).update(_help(row))
+        if row_of(event.widget) is not None:
+            self._show_help()
+
+    def _show_help(self) -> None:
+        """What is to be known of the knob in hand."""
+        text = _help(self._form.in_hand, self.session.recipe)
+        if text != self._helped:
+            self._helped = text
+            self.query_one("#adapter-help", Static).update(text)
 
 
 def _differs(one: Budget, other: Budget) -> bool:
@@ -296,13 +306,21 @@ def _differs(one: Budget, other: Budget) -> bool:
     return abs(one.free_bytes - other.free_bytes) > 0.01 * (other.total_bytes or other.free_bytes)
 
 
-def _help(row: KnobRow) -> Content:
+def _help(row: KnobRow, recipe: Recipe) -> Content:
     knob = row.spec.knob
+    lacking = row.spec.lacking(recipe)
     text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
-    return Content.assemble((f"{knob.path}  ", "bold $accent"), (plain(text), ""))
+    return Content.assemble(
+        (f"{knob.path}  ", "bold $accent"), (f"{plain(lacking)} " if lacking else "", "$warning"), (plain(text), "")
+    )
 
 
-def _explanation(row: KnobRow) -> str:
+def _explanation(row: KnobRow, recipe: Recipe) -> str:
     knob = row.spec.knob
-    parts = [knob.help, f"Turned up: {knob.up}." if knob.up else "", f"Allowed: {allowed_values(knob.path)}."]
+    parts = [
+        row.spec.lacking(recipe),
+        knob.help,
+        f"Turned up: {knob.up}." if knob.up else "",
+        f"Allowed: {allowed_values(knob.path)}.",
+    ]
     return "\n\n".join(part for part in parts if part)

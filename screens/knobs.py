@@ -38,6 +38,7 @@ class KnobSpec:
         value: what stands in the field when it is typed into.
         parse: typed text to changes; None where nothing can be typed.
         note: what follows from the value.
+        lacking: what has to be done before the value can be used; it leads the help.
         unit_step: Shift and an arrow move by one.
     """
 
@@ -49,6 +50,7 @@ class KnobSpec:
     parse: Callable[[str], Changes] | None = None
     note: Callable[[Recipe], str] = lambda _: ""
     unit_step: bool = False
+    lacking: Callable[[Recipe], str] = lambda _: ""
 
     @property
     def knob(self) -> Knob:

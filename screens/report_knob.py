@@ -21,7 +21,7 @@ _is_here = cache(is_installed)
 def report_knob() -> KnobSpec:
     """The arrows choose one of them; several are typed, with commas between."""
     options = [Option(_NOBODY, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
-    return KnobSpec("report to", _PATH, "cycle", lambda _: options, _value, _parse, _note)
+    return KnobSpec("report to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
 
 
 def _value(recipe: Recipe) -> str:
@@ -34,5 +34,13 @@ def _parse(text: str) -> Changes:
 
 
 def _note(recipe: Recipe) -> str:
-    missing = [name for name in recipe.training.report_to if not _is_here(name)]
-    return f"not installed: pip install {' '.join(missing)}" if missing else ""
+    return "not installed" if _missing(recipe) else ""
+
+
+def _lacking(recipe: Recipe) -> str:
+    missing = _missing(recipe)
+    return f"Not installed: pip install {' '.join(missing)}." if missing else ""
+
+
+def _missing(recipe: Recipe) -> list[str]:
+    return [name for name in recipe.training.report_to if not _is_here(name)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Input, Static
 
+from screens import report_knob
 from screens.adapter import AdapterPane
 from screens.costs import costs_of, device_of, fed_of, outlook_of
 from screens.session import counted_for
@@ -167,6 +168,23 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
         assert row(screen, "report-to").has_focus
         await screen.press("home")
         assert row(screen, "rank-r").has_focus
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_what_has_to_be_installed_is_said_where_there_is_place(
+    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_knob, "_is_here", lambda name: name == "tensorboard")
+    async with opened(tmp_path, size=size) as screen:
+        await shown(screen)
+        await screen.press("end", "right", "right")
+        await screen.sees("‹ wandb ›  not installed ")
+        await screen.sees("Not installed: pip install wandb.")
+        screen.app.set_recipe({"training.report_to": ["tensorboard", "wandb", "trackio"]})
+        await screen.sees("‹ tensorboard, wandb, trackio ›  not installed ")
+        await screen.sees("Not installed: pip install wandb trackio.")
+        await screen.press("question_mark")
+        await screen.is_asked("Not installed: pip install wandb trackio.")
 
 
 @pytest.mark.parametrize("tab", ["adapter", "data"])

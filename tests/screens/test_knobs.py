@@ -63,12 +63,13 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
     assert told == [[], ["tensorboard"], ["wandb"], ["trackio"], ["trackio"]]
     assert turned(Recipe(), path, 1, 1, -1, -1).training.report_to == []
     notes = [knob(path).note(turned(Recipe(), path, *[1] * n)) for n in range(3)]
-    assert notes == ["", "", "not installed: pip install wandb"]
+    assert notes == ["", "", "not installed"]
 
     several = edit(Recipe(), knob(path).parse(" wandb , trackio"))
     assert several.training.report_to == ["wandb", "trackio"]
     assert knob(path).value(several) == "wandb, trackio"
-    assert knob(path).note(several) == "not installed: pip install wandb trackio"
+    assert knob(path).lacking(several) == "Not installed: pip install wandb trackio."
+    assert knob(path).lacking(turned(Recipe(), path, 1)) == ""
     for nobody in ("", "nobody"):
         assert edit(several, knob(path).parse(nobody)).training.report_to == []
     with pytest.raises(RecipeError) as caught:
