@@ -15,6 +15,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny matrices: a second thread only waits. Inherited by engine processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# To start processes that compile takes longer than the little there is to compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -119,14 +121,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_records(tmp_path_factory.mktemp("data") / "records.jsonl")
 
 
-@pytest.fixture
-def recipe(tiny_llama: Path, records: Path):  # type: ignore[no-untyped-def]
+def tiny_recipe(model: Path, records: Path):  # type: ignore[no-untyped-def]
     """QLoRA on the tiny Llama: 8 steps of 4 records."""
     from workbench.recipe_text import parse
 
     return parse(
         {
-            "model": {"source": str(tiny_llama)},
+            "model": {"source": str(model)},
             "adapter": {"r": 8, "lora_dropout": 0.0},
             "data": {"source": str(records), "max_length": 64},
             "training": {
@@ -140,6 +141,12 @@ def recipe(tiny_llama: Path, records: Path):  # type: ignore[no-untyped-def]
             "output": {"name": "tiny"},
         }
     )
+
+
+@pytest.fixture
+def recipe(tiny_llama: Path, records: Path):  # type: ignore[no-untyped-def]
+    """See :func:`tiny_recipe`."""
+    return tiny_recipe(tiny_llama, records)
 
 
 @pytest.fixture(scope="session")

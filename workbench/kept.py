@@ -81,6 +81,22 @@ def _remove_traces(home: Home) -> None:
         file.unlink(missing_ok=True)
 
 
+def _compiled(home: Home) -> list[KeptThing]:
+    """Compiled code and what compiling gained, as one thing."""
+    folder = home.cache / "compiled"
+    files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    if not files:
+        return []
+    what = "compiled layers, and how much faster they were"
+    return [
+        KeptThing("compiled", what, folder, sum(file.st_size for file in files), max(file.st_mtime for file in files))
+    ]
+
+
+def _remove_compiled(home: Home) -> None:
+    shutil.rmtree(home.cache / "compiled", ignore_errors=True)
+
+
 def _leftovers(home: Home) -> list[KeptThing]:
     """What a process that was killed left in the cache; what is younger may be of one that works."""
     long_ago = time.time() - _DAY
@@ -121,6 +137,7 @@ KINDS: dict[str, tuple[Callable[[Home], list[KeptThing]], Callable[[Home], None]
     "quantised": _shelf_of("quantised"),
     "tokens": _shelf_of("tokens"),
     "traces": (_traces, _remove_traces),
+    "compiled": (_compiled, _remove_compiled),
     "leftovers": (_leftovers, _remove_leftovers),
     MODELS: (_models, _remove_models),
 }

@@ -14,8 +14,8 @@ RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
-"""Left to the machine: :mod:`workbench.estimate.fastest` says what it comes to there, :mod:`workbench.resolved` holds
-recipes in which that is done."""
+"""Left to the machine: :mod:`workbench.estimate.fastest` says what it comes to there, and the run itself whether to
+compile; :mod:`workbench.resolved` holds recipes in which that is done."""
 
 
 def knob(
@@ -259,6 +259,11 @@ class TrainingSection(Section):
         AUTO,
         "Recompute activations in the backward pass: far less memory for about a quarter more time. "
         "auto: off where the step fits without it.",
+    )
+    torch_compile: bool | Auto = knob(
+        False,
+        "Compile the layers before the first step: half a minute to minutes that faster steps must earn back. auto: "
+        "where that was measured to pay within the run. The memory shown is that of uncompiled steps.",
     )
     logging_steps: int = knob(
         1, "Optimizer steps between two points of the curve.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000

@@ -15,6 +15,7 @@ from workbench.recipe_text import parse_as
 CHECKPOINTING = "training.gradient_checkpointing"
 MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
+COMPILE = "training.torch_compile"
 
 R = TypeVar("R", bound=Recipe)
 
@@ -22,6 +23,7 @@ R = TypeVar("R", bound=Recipe)
 class ResolvedTraining(TrainingSection):
     per_device_train_batch_size: int = Field(default=4, ge=1, le=65536)
     gradient_checkpointing: bool = Field(default=True)
+    torch_compile: bool = Field(default=False)
 
 
 class ResolvedRecipe(Recipe):
@@ -32,11 +34,11 @@ class ResolvedRecipe(Recipe):
 
 def is_left_open(recipe: Recipe) -> bool:
     """Whether something in it is left to the machine."""
-    return AUTO in (recipe.training.gradient_checkpointing, recipe.training.per_device_train_batch_size)
+    return bool(open_keys(recipe.training))
 
 
 def resolved(recipe: Recipe, chosen: Mapping[str, Any] | None = None) -> ResolvedRecipe:
-    """The recipe with what was left open as it was chosen; what was not chosen takes the least memory.
+    """The recipe with what was left open as it was chosen; what was not chosen takes the least memory and trouble.
 
     Args:
         chosen: by dotted keys; those of values that the recipe states do not count.
@@ -74,10 +76,15 @@ def at_length(recipe: R, tokens: int) -> R:
 
 def open_keys(training: TrainingSection) -> tuple[str, ...]:
     """The dotted keys whose values the machine decides."""
+    return priced_keys(training) + ((COMPILE,) if training.torch_compile == AUTO else ())
+
+
+def priced_keys(training: TrainingSection) -> tuple[str, ...]:
+    """Those of them that are decided by what fits in memory."""
     checkpointing = (CHECKPOINTING,) if training.gradient_checkpointing == AUTO else ()
     micro_batch = (MICRO_BATCH, ACCUMULATION) if training.per_device_train_batch_size == AUTO else ()
     return checkpointing + micro_batch
 
 
 def _least(training: TrainingSection) -> dict[str, Any]:
-    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch}
+    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch, COMPILE: False}

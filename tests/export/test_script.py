@@ -13,7 +13,7 @@ import pytest
 from tests.export.conftest import tiny_recipe, train
 from workbench.export.request import Request
 from workbench.export.run import export_run
-from workbench.recipe_text import edit
+from workbench.recipe_text import edit, to_yaml
 from workbench.runs.journal import JournalWriter, read_events
 
 VARIANTS = {
@@ -31,6 +31,11 @@ VARIANTS = {
         "training": {"max_steps": -1, "num_train_epochs": 1.5, "logging_steps": 2},
     },
 }
+
+IMPORTED = {
+    "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl",
+    "typing",
+}  # fmt: skip
 
 
 def alone(folder: Path, name: str) -> str:
@@ -78,16 +83,29 @@ def test_the_script_has_the_losses_of_the_run(tiny_home, tiny_llama, records, tm
 
 def test_the_script_knows_nothing_of_this_project(tiny_home, tiny_run, tmp_path):
     exported(tiny_home, tiny_run, tmp_path / "out")
-    tree = ast.parse((tmp_path / "out" / "train.py").read_text())
-    modules = {
+    assert imported_by((tmp_path / "out" / "train.py").read_text()) == IMPORTED
+
+
+def imported_by(script: str) -> set[str]:
+    return {
         (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).partition(".")[0]
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(script))
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert modules == {
-        "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl",
-        "typing",
-    }  # fmt: skip
+
+
+def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, tmp_path):
+    """It is not run here: with an empty cache the processor's code takes minutes to compile."""
+    recipe = tiny_recipe(tiny_llama, records, training={"torch_compile": "auto"})
+    run = train(tiny_home, recipe)
+    exported(tiny_home, run, tmp_path / "short")
+    assert "CompiledLayers" not in (tmp_path / "short" / "train.py").read_text()
+    run.recipe_file.write_text(to_yaml(edit(recipe, {"training.torch_compile": True})))
+    exported(tiny_home, run, tmp_path / "out")
+    script = (tmp_path / "out" / "train.py").read_text()
+    assert imported_by(script) == IMPORTED | {"contextlib", "os"}
+    assert 'compiled = CompiledLayers(model, HERE / "compiled", [APART])' in script
+    assert script.index("trainer.training_step = compiled_step") < script.index("trainer.train()")
 
 
 def test_the_notebook_trains_the_same(tiny_home, tiny_run, tmp_path):

@@ -11,7 +11,7 @@ from workbench.engine.ranks import Ranks
 from workbench.engine.sharding import is_sharded
 from workbench.paths import Home
 from workbench.recipe import Recipe
-from workbench.resolved import as_fed, is_left_open, resolved
+from workbench.resolved import as_fed, is_left_open, priced_keys, resolved
 
 if TYPE_CHECKING:
     from workbench.estimate.fastest import Choice, Chooser
@@ -27,10 +27,10 @@ def choose(
     """
     from workbench.estimate.fastest import Choice
 
-    if not is_left_open(recipe):
-        return Choice(resolved(recipe), {})
-    if before:
+    if before and is_left_open(recipe):
         return Choice(resolved(recipe, before), before, ("As the run decided when it began.",))
+    if not priced_keys(recipe.training):
+        return Choice(resolved(recipe), {})
     # The fullest GPU decides; on a processor all share the host's memory.
     rooms = ranks.gather(_free_bytes(base))
     free = min(rooms) // (ranks.count if device_of(base).kind == "cpu" else 1)

@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 
 from workbench.engine.control import Command, Controls, Errand
 from workbench.engine.patience import PatientJournal
-from workbench.engine.trainer import WorkbenchTrainer, unmoved_randomness
+from workbench.engine.randomness import unmoved_randomness
+from workbench.engine.trainer import WorkbenchTrainer
 from workbench.runs.checkpoints import Checkpoint
 
 # Why the trainer's loop was left before its end: for good, or to be entered again.
@@ -21,12 +22,14 @@ class Duties:
     """What the conductor has others do, each between two steps.
 
     Attributes:
+        begin: done when the trainer has everything in place, before its first step.
         evaluate: evaluates after this many steps; returns whether the run has stopped getting better.
         sample: answers the fixed prompts after this many steps.
         away: told the seconds that were no training.
         answer: runs an errand on the model as it is, and leaves it as it was.
     """
 
+    begin: Callable[[], None]
     evaluate: Callable[[int], bool]
     sample: Callable[[int], None]
     away: Callable[[float], None]
@@ -60,6 +63,7 @@ class Conductor(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._from is not None:
             self.trainer.restore_window(self._from.path)
+        self._duties.begin()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Here and not at a step's end, where its own event is still to come.

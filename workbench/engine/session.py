@@ -30,8 +30,9 @@ from workbench.engine.step_clock import clock_for
 from workbench.engine.trainer import WorkbenchTrainer
 from workbench.engine.translate import sft_config
 from workbench.paths import Home
+from workbench.recipe import AUTO, Auto
 from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe
+from workbench.resolved import COMPILE, ResolvedRecipe
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import History
@@ -60,15 +61,25 @@ class Context:
 class Session:
     """Built once the base is in memory and the records are tokenised.
 
+    Args:
+        compiling: whether layers are to be compiled; ``auto`` leaves it to what is measured.
+
     Raises:
         WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
     """
 
     def __init__(
-        self, context: Context, base: LoadedBase, data: EncodedData, history: History, choice: "Choice"
+        self,
+        context: Context,
+        base: LoadedBase,
+        data: EncodedData,
+        history: History,
+        choice: "Choice",
+        compiling: bool | Auto = False,
     ) -> None:
         self._context = context
         self._choice = choice
+        self._compiling = compiling
         self._base = base
         self._data = data
         training = context.recipe.training
@@ -81,7 +92,7 @@ class Session:
         self.conductor = Conductor(
             context.journal,
             context.controls,
-            Duties(self.evaluate, self._sample, self._away, self._answer),
+            Duties(self._rehearse, self.evaluate, self._sample, self._away, self._answer),
             training.eval_steps,
         )
         self._padded_because = self._why_padded()
@@ -180,6 +191,32 @@ class Session:
             # The schedule is another one now; the trainer makes it anew and goes on from here.
             checkpoint = self.trainer.checkpoint()
             self.trainer.args.max_steps = self.conductor.max_steps
+
+    def _rehearse(self) -> None:
+        """Find out once whether the layers are to be compiled, and tell it."""
+        wanted, self._compiling = self._compiling, False
+        if not wanted:
+            return
+        from workbench.engine.rehearsal import Rehearsal, Verdict, step_key
+
+        context = self._context
+        if is_spread():
+            verdict = Verdict(None, "Not compiled: the base is spread over several GPUs.", failed=wanted is True)
+        else:
+            kept, key = context.home.cache / "compiled", step_key(context.recipe, self._base, not self._padded_because)
+            rehearsal = Rehearsal(self.trainer, context.ranks, kept, key, self._tell_compiling)
+            verdict = rehearsal.decide(wanted)
+        self.trainer.compiled = verdict.layers
+        if verdict.failed:
+            self._warn(verdict.reason, kind="torch_compile")
+        chosen = dict(self._choice.chosen)
+        if wanted == AUTO:
+            chosen[COMPILE] = verdict.layers is not None
+        reasons = [*self._choice.reasons, verdict.reason]
+        context.journal.write("phase", phase="training", fraction=None, detail="", chosen=chosen, reasons=reasons)
+
+    def _tell_compiling(self, what: str) -> None:
+        self._context.report(Progress(phase="preparing", detail=what))
 
     def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
         self.conductor.begins_from(checkpoint)

@@ -5,14 +5,12 @@ Imports torch and TRL: only for the process that trains.
 
 import json
 import math
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from trl import SFTTrainer
 
@@ -24,11 +22,15 @@ from workbench.engine.memory import is_out_of_memory
 from workbench.engine.order import fullest_micro_batch
 from workbench.engine.padding_free import TrainedRowsCollator, mark_trained
 from workbench.engine.precision import tensor_float
+from workbench.engine.randomness import randomness, set_randomness, unmoved_randomness
 from workbench.engine.ranks import Ranks
 from workbench.engine.saving import load_adapter
 from workbench.engine.timed_trainer import TimedTrainer
 from workbench.errors import WorkbenchError
 from workbench.runs.checkpoints import Checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from workbench.engine.compiled_layers import CompiledLayers
 
 
 class WorkbenchTrainer(TimedTrainer):
@@ -67,13 +69,14 @@ class WorkbenchTrainer(TimedTrainer):
         self._warn = warn
         self._no_room = no_room
         self._keep = self.args.save_total_limit
+        self.compiled: CompiledLayers | None = None
         # Into how many parts each micro-batch is cut; grows when memory ends.
         self.parts = 1
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
         self._fed: list[Any] = []
         # Since the last point of the curve, on the device: tokens guessed right, tokens trained, tokens fed.
         self._tally = torch.zeros(3, dtype=torch.long, device=self.args.device)
-        self._randomness = _randomness()
+        self._randomness = randomness()
         self._in_step = False
         self._window_before: _Window | None = None
         self._folder: Path | None = None
@@ -205,7 +208,7 @@ class WorkbenchTrainer(TimedTrainer):
 
     def step_ends(self) -> None:
         """To be called after each optimizer step: a checkpoint before the next one's end goes back to here."""
-        self._randomness = _randomness()
+        self._randomness = randomness()
         self._in_step = False
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -214,16 +217,16 @@ class WorkbenchTrainer(TimedTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        self._randomness = _randomness()
+        self._randomness = randomness()
 
     @contextmanager
     def _at_step_end(self) -> Iterator[None]:
-        now = _randomness()
-        _set_randomness(self._randomness)
+        now = randomness()
+        set_randomness(self._randomness)
         try:
             yield
         finally:
-            _set_randomness(now)
+            set_randomness(now)
 
     # -- loss -----------------------------------------------------------------------------------------------------
 
@@ -262,17 +265,21 @@ class WorkbenchTrainer(TimedTrainer):
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
+    @property
+    def micro_batches(self) -> int:
+        """How many the whole run has, in all its processes."""
+        arguments = self.args
+        if arguments.max_steps > 0:
+            return int(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
+        in_epoch = -(-len(self.train_dataset) // arguments.per_device_train_batch_size)
+        return math.ceil(arguments.num_train_epochs * in_epoch)
+
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch that will come; None where batches are padded."""
         if not isinstance(self.data_collator, TrainedRowsCollator):
             return None
-        arguments, records = self.args, len(self.train_dataset)
-        size = arguments.per_device_train_batch_size
-        steps = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
-        passes = math.ceil(arguments.num_train_epochs * -(-records // size))
-        return fullest_micro_batch(
-            self.train_dataset, size, arguments.data_seed, steps if arguments.max_steps > 0 else passes
-        )
+        size = self.args.per_device_train_batch_size
+        return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """As TRL's; a step that does not fit in memory begins anew with each micro-batch in twice as many parts.
@@ -305,10 +312,28 @@ class WorkbenchTrainer(TimedTrainer):
         steps = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
-            with tensor_float():
+            with tensor_float(), self._at_work():
                 return sum(super(WorkbenchTrainer, self).training_step(model, part, items) for part in parts)
         finally:
             self.current_gradient_accumulation_steps = steps
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        """What a step is computed in: by compiled layers, where there are any."""
+        return self.compiled.at_work() if self.compiled is not None else nullcontext()
+
+    def rehearse(self, places: Sequence[int]) -> int:
+        """A step of one micro-batch, of the records at these places, that leaves nothing behind: its gradient is
+        dropped, no random number is used up. Called when training has begun. Returns the tokens that were computed.
+        """
+        batch = self.data_collator([self.train_dataset[place] for place in places])
+        tally = self._tally.clone()
+        try:
+            with unmoved_randomness(), tensor_float(), self._at_work():
+                super().training_step(self.model_wrapped, batch)
+        finally:
+            self.model_wrapped.zero_grad(set_to_none=True)
+            self._tally.copy_(tally)
+        return int(batch["input_ids"].numel())
 
     def _make_parts_smaller(self, batch: Any, problem: str) -> None:
         before = len(parts_of(batch, self.parts))
@@ -365,28 +390,3 @@ class _Window:
             "tokens": self.tokens,
             "tally": self.tally.tolist(),
         }
-
-
-def _randomness() -> dict[str, Any]:
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_randomness(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-@contextmanager
-def unmoved_randomness() -> Iterator[None]:
-    """Within, random numbers may be drawn; afterwards the generators stand where they stood."""
-    before = _randomness()
-    try:
-        yield
-    finally:
-        _set_randomness(before)

@@ -35,6 +35,7 @@ from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import to_yaml
 from workbench.reporting import check_reporters
+from workbench.resolved import COMPILE
 from workbench.runs.checkpoints import Checkpoint, newest_whole, remove_checkpoints
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import read_history
@@ -232,7 +233,8 @@ class Training:
             self._show,
             self.ranks,
         )
-        self._session = Session(context, self.base, data, history, choice)
+        compiling = before.get(COMPILE, self.recipe.training.torch_compile)
+        self._session = Session(context, self.base, data, history, choice, compiling)
         return self._session
 
     def _tokens(self, tokenising: Tokenising) -> EncodedData:

@@ -44,6 +44,7 @@ _SAME = {
     "save_total_limit": "training.save_total_limit",
     "early_stopping_patience": "training.early_stopping_patience",
     "seed": "training.seed",
+    "torch_compile": "training.torch_compile",
 }
 _COMPOSED = (
     "model.source",

@@ -40,6 +40,7 @@ _SAME = {
     "save_steps": "training.save_steps",
     "save_total_limit": "training.save_total_limit",
     "seed": "training.seed",
+    "torch_compile": "training.torch_compile",
 }
 _COMPOSED = (
     "model.source",

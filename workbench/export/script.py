@@ -18,7 +18,7 @@ from workbench.engine.precision import Precision, choose_precision
 from workbench.engine.protocol import Progress
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
-from workbench.export.script_text import CALLBACK, HEAD, LOAD, PADDING_FREE, TRAIN
+from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LOAD, PADDING_FREE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.recipe import Recipe
@@ -76,14 +76,16 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     title = re.sub(r"[^\w .-]", "_", job.run.id)
     # A run from before there was such a thing was padded.
     flat = bool(job.facts.precision.get("padding_free"))
-    return "".join(
-        (HEAD.format(title=title, here=here), lines, "\n\n\n", CALLBACK, _padding_free() if flat else "", LOAD)
-    ) + TRAIN.format(padding_free=PADDING_FREE if flat else "")
+    carried = [*(["padding_free"] if flat else []), *(["compiled_layers"] if training.torch_compile else [])]
+    head = HEAD.format(title=title, here=here)
+    compiled = COMPILED.format(as_usual="[APART]" if flat else "[]") if training.torch_compile else ""
+    train = TRAIN.format(padding_free=PADDING_FREE if flat else "", compiled=compiled)
+    return "".join((head, lines, "\n\n\n", CALLBACK, *map(_carried, carried), LOAD, train))
 
 
-def _padding_free() -> str:
-    """The module that lays batches out, as it is: it needs nothing of this project."""
-    text = (Path(workbench.engine.__path__[0]) / "padding_free.py").read_text(encoding="utf-8")
+def _carried(name: str) -> str:
+    """A module of the engine's, as it is: one that needs nothing of this project."""
+    text = (Path(workbench.engine.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     _, about, code = text.split('"""', 2)
     return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 

@@ -71,6 +71,19 @@ PADDING_FREE = """serve_padding_free(model.get_base_model())
 trainer.data_collator = TrainedRowsCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
 """
 
+COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {as_usual})
+compiled.is_strict = False
+step = trainer.training_step
+
+
+def compiled_step(*arguments, **options):
+    with compiled.at_work():
+        return step(*arguments, **options)
+
+
+trainer.training_step = compiled_step
+"""
+
 TRAIN = """# %% Train
 torch.manual_seed(SEED)
 model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
@@ -87,7 +100,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{padding_free}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+{padding_free}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
 cast_adapter(model)
 trainer.train()
 
