@@ -2,8 +2,9 @@
 
     python -m bench.performance
 
-Reads those of ``train*.json`` (bench.train), ``chat*.json`` (bench.chat), ``growth.json`` (bench/growth.py),
-``estimate.json`` (bench/estimate.py) and ``first-frame.json`` (bench/first_frame.py) that are there.
+Reads those of ``train*.json`` (bench.train), ``compile*.json`` (bench.compile), ``chat*.json`` (bench.chat),
+``growth.json`` (bench/growth.py), ``estimate.json`` (bench/estimate.py) and ``first-frame.json``
+(bench/first_frame.py) that are there.
 """
 
 import json
@@ -86,6 +87,33 @@ def training() -> Iterator[str]:
                 for pair, r in told["ratios"].items()
             ],
         )
+        yield where(name, told)
+
+
+def compiling() -> Iterator[str]:
+    """What compiled layers cost and gain."""
+    for name, told in measured("compile*.json"):
+        yield f"## torch.compile, {Path(told['model']).name}\n\n"
+        rows = [
+            [
+                words,
+                f"{told[turn]['compiling']:.0f} s",
+                f"{told[turn]['usual'] * 1e3:.2f} ms",
+                f"{told[turn]['compiled'] * 1e3:.2f} ms",
+                f"{told[turn]['compiled'] / told[turn]['usual']:.3f}",
+                f"{told[turn]['loss_differs_by']:.5%}",
+            ]
+            for turn, words in (("cold", "nothing compiled before"), ("warm", "compiled code on disk"))
+        ]
+        head = [
+            "",
+            "compiling",
+            "a token as usual",
+            "compiled",
+            "ratio",
+            f"largest difference of {told['steps']} losses",
+        ]
+        yield table(head, rows)
         yield where(name, told)
 
 
@@ -178,7 +206,7 @@ def main() -> None:
     page = DOCS / "performance.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    figures = "".join((*training(), *chat(), *screen(), *growth()))
+    figures = "".join((*training(), *compiling(), *chat(), *screen(), *growth()))
     page.write_text(f"{before}{BEGIN}\n{figures}{END}{after}", encoding="utf-8")
 
 

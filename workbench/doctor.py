@@ -55,6 +55,7 @@ def checks(home: Home) -> Iterator[Check]:
     yield _bitsandbytes(_probe("_probe_bitsandbytes"))
     yield _libraries()
     yield _reporters()
+    yield _compiler()
     yield _token()
     yield _hub()
 
@@ -251,6 +252,14 @@ def _reporters() -> Check:
     missing = [name for name in REPORTERS if name not in there]
     lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
     return Check("Reporters", "ok", "; ".join(filter(None, (", ".join(there), lacking))))
+
+
+def _compiler() -> Check:
+    """Only torch.compile needs one, on a processor and on a GPU; a run that lacks it is not compiled and says so."""
+    wanted = [os.environ.get("CXX"), "g++", "clang++"]
+    found = next((path for name in wanted if name and (path := shutil.which(name))), None)
+    lacking = "none, so that training.torch_compile has no effect (install g++)"
+    return Check("C++ compiler", "ok", found or lacking)
 
 
 def _token() -> Check:
