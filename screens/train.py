@@ -370,10 +370,13 @@ class TrainPane(RunControlPane):
         if summary.step and summary.phase == "training":
             fraction = summary.step / summary.max_steps if summary.max_steps else None
             return "training", fraction, run_words.dotted(steps, f"ETA {clock(summary.eta_seconds)}")
+        phase = story.phase
+        if not phase and status is not None and status.progress is not None and self._is_live(story):
+            phase = status.progress.model_dump()  # the engine knows more as long as the journal tells none
         return (
-            str(story.phase.get("phase", "starting")),
-            story.phase.get("fraction"),
-            run_words.dotted(str(story.phase.get("detail", "")), steps if summary.step else ""),
+            str(phase.get("phase", "starting")),
+            phase.get("fraction"),
+            run_words.dotted(str(phase.get("detail", "")), steps if summary.step else ""),
         )
 
     def _why_paused(self, story: Story) -> str:

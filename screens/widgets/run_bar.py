@@ -41,25 +41,31 @@ class RunBar(Widget):
         self._paced = Pace(self, self._take_newest, times_a_second=1)
 
     def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "", name: str = "") -> None:
-        """Take the figures from the journal, and from the engine while it has none yet.
+        """Take the figures from the journal, and from the engine what it has not told yet.
 
         Args:
-            summary: of the live run.
+            summary: of the live run. Its phase is the one that counts, here as on Train.
             progress: what the engine is busy with.
             waiting: what is to come after it, in words.
             name: what people call it, where that is not its id.
         """
         is_wide = self.app.size.width >= 100
         separator = f" {GLYPHS.separator} "
+        if progress is not None and summary.phase not in ("", progress.phase):
+            progress = None  # asked at another moment than the journal was read
         fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
+        # Between two steps: an evaluation, or what is done at the end.
+        between = summary.phase if summary.phase != "training" else ""
         if summary.step:
-            facts = [f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"]
+            facts = [between] if between else []
+            facts.append(f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}")
             if summary.loss is not None:
                 facts.append(f"loss {summary.loss:.3f}")
-            # On a narrow terminal a name may need its room; Train has the speed, too.
-            if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):
-                facts.append(f"{short(summary.tokens_per_second)} tok/s")
-            facts.append(f"ETA {clock(summary.eta_seconds)}")
+            if not between:
+                # On a narrow terminal a name may need its room; Train has the speed, too.
+                if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):
+                    facts.append(f"{short(summary.tokens_per_second)} tok/s")
+                facts.append(f"ETA {clock(summary.eta_seconds)}")
         else:
             facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
         if waiting:

@@ -5,13 +5,17 @@ import math
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from workbench.engine.journal_callback import JournalCallback
+from workbench.engine.protocol import Progress
+from workbench.engine.step_clock import HostTime, StepClock
 from workbench.engine.training import TrainingThread
 from workbench.recipe_text import edit
 from workbench.runs.folder import create_run, summarise
-from workbench.runs.journal import read_events
+from workbench.runs.journal import JournalWriter, read_events
 
 
 def train(home, recipe, base=None):
@@ -90,6 +94,22 @@ def test_evaluations_in_between_come_after_their_step(home, recipe):
     assert [step for event, step in told if event == "eval"] == [0, 3, 6, 8]
     for step in (3, 6):
         assert told[told.index(("eval", step)) - 1] == ("step", step)
+    # That training goes on is told before the next step ends, which may take long.
+    names = [(event["event"], event.get("phase")) for event in read_events(run.journal)]
+    evaluations = [index for index, (event, _) in enumerate(names) if event == "eval"]
+    for index in evaluations[:-1]:
+        after = [name for name in names[index + 1 :] if name[0] in ("phase", "step")]
+        assert after[0] == ("phase", "training")
+
+
+def test_the_engine_says_that_it_trains_before_the_first_step_has_ended(tmp_path):
+    shown: list[Progress] = []
+    with JournalWriter(tmp_path / "journal.jsonl") as journal:
+        told = JournalCallback(journal, shown.append, lambda: 0, StepClock(None, None, HostTime()))
+        told.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=8), None)
+    assert shown == [Progress(phase="training", fraction=0.0, detail="step 0/8")]
+    (event,) = read_events(tmp_path / "journal.jsonl")
+    assert (event["phase"], event["fraction"], event["max_steps"]) == ("training", 0.0, 8)
 
 
 def test_a_run_tells_the_peak_it_expects_and_the_one_it_had(home, recipe):

@@ -10,9 +10,12 @@ from screens.train import TrainPane
 from screens.widgets.gpu_panel import GpuPanel
 from screens.widgets.log_pane import LogPane, clean_line
 from screens.widgets.loss_chart import LossChart
+from screens.widgets.phase_bar import PhaseBar
 from screens.widgets.problem import Problem
+from screens.widgets.run_bar import RunBar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
+from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.gpu import GpuProcess, GpuSample, HostSample
 from workbench.models.catalog import catalog_skeleton
@@ -84,6 +87,39 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         await screen.until(lambda: "finished" in screen.words, "the end in view")
         await screen.sees("perplexity 20.1 → 2.7")
         await screen.until(lambda: offered(screen) == {**IDLE, "Log": True}, "another one can be started")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_both_bars_tell_the_same_phase(tmp_path: Path, size: tuple[int, int]) -> None:
+    """The journal's, whatever the engine was last heard to be at."""
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe())
+
+    def phases(screen: Opened) -> tuple[str, str]:
+        bars = screen.app.query_one(PhaseBar), screen.app.query_one(RunBar)
+        lines = screen.words.splitlines()
+        return lines[bars[0].region.y], lines[bars[1].region.y]
+
+    async def both(screen: Opened, words: str, besides: str) -> None:
+        await screen.until(lambda: all(words in line for line in phases(screen)), f"{words} in both")
+        assert not any(besides in line for line in phases(screen))
+
+    async with opened(tmp_path, size=size, engine=engine) as screen:
+        await train_pane(screen)
+        engine.progress = Progress(phase="loading", detail="starting 2 processes")
+        await both(screen, "loading", "evaluating")
+        engine.phase("evaluating", 0.96)
+        await both(screen, "evaluating", "training")
+        engine.phase("training", 0.0, max_steps=100)
+        engine.progress = Progress(phase="evaluating", fraction=0.98)
+        await both(screen, "training", "evaluating")
+        engine.step(10, 2.0)
+        await both(screen, "step 10/100", "evaluating")
+        engine.phase("evaluating", 0.5)
+        await both(screen, "evaluating", "training")
+        await both(screen, "step 10/100", "ETA")
+        engine.phase("training", 0.1, max_steps=100)
+        await both(screen, "ETA", "evaluating")
 
 
 async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(tmp_path: Path) -> None:

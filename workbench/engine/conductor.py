@@ -27,6 +27,7 @@ class Duties:
         sample: answers the fixed prompts after this many steps.
         away: told the seconds that were no training.
         answer: runs an errand on the model as it is, and leaves it as it was.
+        train_on: tells that training goes on after this many steps of so many.
     """
 
     begin: Callable[[], None]
@@ -34,6 +35,7 @@ class Duties:
     sample: Callable[[int], None]
     away: Callable[[float], None]
     answer: Callable[[Errand], None]
+    train_on: Callable[[int, int], None]
 
 
 class LoopLeft(Exception):  # noqa: N818  (no error: somebody asked for it)
@@ -101,6 +103,11 @@ class Conductor(TrainerCallback):
     def _planned(self, step: int) -> None:
         if self._eval_steps and step and step % self._eval_steps == 0:
             self._evaluate(step)
+            self._train_on(step)
+
+    def _train_on(self, step: int) -> None:
+        if not self.leaving:
+            self._duties.train_on(step, self._max_steps)
 
     def _evaluate(self, step: int) -> None:
         if self._duties.evaluate(step):
@@ -127,14 +134,7 @@ class Conductor(TrainerCallback):
             case "max_steps" if command.value is not None:
                 self.max_steps = int(command.value)
                 self.leaving = "max_steps"
-        if not self.leaving:
-            self._journal.write(
-                "phase",
-                phase="training",
-                fraction=step / max(self._max_steps, 1),
-                detail="",
-                max_steps=self._max_steps,
-            )
+        self._train_on(step)
 
     def _pause(self, step: int) -> None:
         """Stand still, the model in memory, and obey everything else meanwhile, until told to go on or to stop."""

@@ -48,19 +48,22 @@ class JournalCallback(TrainerCallback):
         self._last = self._clock()
         self._recent.clear()
         self._recent.append((self._last, state.global_step, self._tokens_seen()))
-        fraction = state.global_step / max(state.max_steps, 1)
-        self._journal.write("phase", phase="training", fraction=fraction, detail="", max_steps=state.max_steps)
+        self.trains_on(state.global_step, state.max_steps)
         _reset_peak()
         self._step_clock.begins()
 
+    def trains_on(self, step: int, max_steps: int) -> None:
+        """What was done between two steps is over; the next one may take long, and only its end is told."""
+        fraction = step / max(max_steps, 1)
+        self._journal.write("phase", phase="training", fraction=fraction, detail="", max_steps=max_steps)
+        self._show(step, max_steps)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress(
-            Progress(
-                phase="training",
-                fraction=state.global_step / max(state.max_steps, 1),
-                detail=f"step {state.global_step}/{state.max_steps}",
-            )
-        )
+        self._show(state.global_step, state.max_steps)
+
+    def _show(self, step: int, max_steps: int) -> None:
+        fraction = step / max(max_steps, 1)
+        self._progress(Progress(phase="training", fraction=fraction, detail=f"step {step}/{max_steps}"))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:

@@ -92,7 +92,7 @@ class Session:
         self.conductor = Conductor(
             context.journal,
             context.controls,
-            Duties(self._rehearse, self.evaluate, self._sample, self._away, self._answer),
+            Duties(self._rehearse, self.evaluate, self._sample, self._away, self._answer, self._train_on),
             training.eval_steps,
         )
         self._padded_because = self._why_padded()
@@ -324,6 +324,9 @@ class Session:
 
     def _away(self, seconds: float) -> None:
         self._told.away(seconds)
+
+    def _train_on(self, step: int, max_steps: int) -> None:
+        self._told.trains_on(step, max_steps)
 
     def _warn(self, message: str, **fields: Any) -> None:
         self._context.journal.write("warning", message=message, **fields)

@@ -242,7 +242,7 @@ class RunSummary:
             case "run_resumed":
                 self.state = "running"
                 self.ended, self.reason, self.cure = None, "", ""
-                self.step = event.get("step", 0)
+                self.step, self.phase = event.get("step", 0), ""
                 self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
             case "phase":
                 self.phase = event.get("phase", "")
