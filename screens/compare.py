@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.table import Table
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -13,12 +12,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from screens import run_words
+from screens.comparison_table import table_of
 from screens.story import Story
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.loss_chart import Curve, LossChart
 from screens.widgets.plain import plain, plain_content
 from screens.widgets.quiet import Words, entitle
-from workbench.runs.comparison import Figures, Rows, adapter_bytes, difference_rows, figure_rows, letters, recipe_of
+from workbench.runs.comparison import Figures, adapter_bytes, difference_rows, figure_rows, letters, recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,26 +181,19 @@ class CompareScreen(ModalScreen[None]):
         if not self._names:
             return
         figures = figure_rows([_figures(story) for story in self._stories], "→" if GLYPHS.eighths else "->")
-        drawn = (figures, self.app.size.width)
+        # One column is the scrollbar's, whether it is there yet or not.
+        place, accent = self.query_one(VerticalScroll).content_size.width - 1, self.app.theme_variables["accent"]
+        drawn = (figures, place)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        self.query_one("#figures", Static).update(self._table("what came of them", figures))
+        self.query_one("#figures", Static).update(table_of("what came of them", self._names, figures, place, accent))
         differences = difference_rows(self._recipes)
-        words = Text("Their recipes are the same.", style="dim")
         self.query_one("#differences", Static).update(
-            self._table("where they differ", differences) if differences else words
+            table_of("where they differ", self._names, differences, place, accent)
+            if differences
+            else Text("Their recipes are the same.", style="dim")
         )
-
-    def _table(self, title: str, rows: Rows) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
-        accent = self.app.theme_variables["accent"]
-        table.add_column(Text(title, style=f"bold {accent}"), overflow="fold", min_width=8)
-        for letter, name in zip(letters(len(self._names)), self._names, strict=True):
-            table.add_column(Text(f"{letter} {plain(name)}", style="bold"), overflow="fold", min_width=6)
-        for label, cells in rows:
-            table.add_row(Text(plain(label)), *(Text(plain(cell)) for cell in cells))
-        return table
 
 
 def _along(series: Series, story: Story, axis: str, unit: float) -> Series:

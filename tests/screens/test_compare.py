@@ -137,6 +137,28 @@ async def test_six_runs_at_most_and_what_to_do_with_fewer_marks(tmp_path: Path) 
         assert colours == set(range(6))
 
 
+async def test_five_runs_are_read_in_little_place(tmp_path: Path) -> None:
+    """A line for each: in columns their cells would be folded."""
+    home = Home(tmp_path)
+    for number in range(5):
+        finished(home, steps=40 + number, adapter={"r": 8 * 2**number})
+    async with opened(tmp_path, size=NARROW) as screen:
+        await history(screen, 5)
+        await compared(screen, 5)
+        seen: list[str] = []
+        for _ in range(4):
+            seen += screen.words.splitlines()
+            await screen.press("pagedown")
+            await screen.pilot.pause(0.5)
+        for number, letter in zip(range(5, 0, -1), "ABCDE", strict=True):
+            of_run = [line for line in seen if f" {letter} run-0{number} " in line]
+            steps = 39 + number
+            for cell in (f"finished  {steps}/100 ", f" {steps * 1500:,} "):
+                assert any(cell in line for line in of_run), (cell, of_run)
+        # Where columns have place, they stay.
+        assert any(line.split()[1:7] == ["adapter.r", "128", "64", "32", "16", "8"] for line in seen)
+
+
 async def test_a_run_without_a_step_and_one_with_no_numbers(tmp_path: Path) -> None:
     home = Home(tmp_path)
     begin(home)
