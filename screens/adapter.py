@@ -15,6 +15,7 @@ from textual.widgets import Label, Static
 
 from screens.adapter_knobs import form
 from screens.costs import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
+from screens.delay import Delay
 from screens.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.session import Budget
 from screens.step_follower import StepFollower
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.app import ComposeResult
-    from textual.timer import Timer
     from textual.widget import Widget
 
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
@@ -98,7 +98,7 @@ class AdapterPane(Pane):
         self._unfollowed: tuple[ResolvedRecipe, ...] = ()
         self._offered: tuple[int, bool] = (0, False)
         self._outlook: Outlook | None = None
-        self._outlook_timer: Timer | None = None
+        self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
         self._budget: Budget | None = None
         self._follower: StepFollower | None = None
 
@@ -121,8 +121,7 @@ class AdapterPane(Pane):
         self._show()
 
     def on_hidden(self) -> None:
-        if self._outlook_timer is not None:
-            self._outlook_timer.stop()
+        self._outlook_soon.cancel()
 
     def on_recipe_changed(self, _: RecipeChanged) -> None:
         self._show(moved=True)
@@ -148,11 +147,10 @@ class AdapterPane(Pane):
         self._mending = costs.mending
         self._unfollowed = costs.unfollowed
         self._panel.show(costs, moved=moved)
-        if self._outlook_timer is not None:
-            self._outlook_timer.stop()
         if costs.plan is not None:
-            self._outlook_timer = self.set_timer(OUTLOOK_SECONDS, self._look_ahead)
+            self._outlook_soon.ask()
         else:
+            self._outlook_soon.cancel()
             self._outlook_is(None)
 
     def _look_ahead(self) -> None:

@@ -68,7 +68,7 @@ def form() -> tuple[KnobGroup, ...]:
                 choice_knob(
                     "training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}
                 ),
-                choice_knob("training.torch_compile", "torch.compile", {False: "off", AUTO: "auto", True: "on"}),
+                choice_knob("training.torch_compile", "torch_compile", {False: "off", AUTO: "auto", True: "on"}),
                 choice_knob("training.optim", "optimizer", shape="cycle"),
             ),
         ),

@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Input, Static
 
 from screens.costs import device_of, mending_of
+from screens.delay import Delay
 from screens.dialogs import Choice, ChoiceDialog
 from screens.fit import Fit, fits_of
 from screens.model_rows import ModelRow, all_rows, matching, with_source
@@ -26,7 +27,6 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-    from textual.timer import Timer
     from textual.widget import Widget
 
     from screens.messages import RecipeChanged, SkeletonChanged
@@ -91,7 +91,7 @@ class ModelsPane(Pane):
         self._fits: dict[str, Fit] = {}
         self._fetching: str | None = None
         self._progress: Progress | None = None
-        self._fit_timer: Timer | None = None
+        self._judge_soon = Delay(self, self._judge, _FIT_DELAY_SECONDS)
         self._just_chosen = ""
 
     def compose(self) -> ComposeResult:
@@ -117,16 +117,15 @@ class ModelsPane(Pane):
         self._show_hint()
         if self._all:
             self._fill()
-            self._judge_soon()
+            self._judge_soon.ask()
 
     def on_hidden(self) -> None:
-        if self._fit_timer is not None:
-            self._fit_timer.stop()
+        self._judge_soon.cancel()
 
     def on_recipe_changed(self, _: RecipeChanged) -> None:
         self._fill()
         self._show_hint()
-        self._judge_soon()
+        self._judge_soon.ask()
 
     def on_skeleton_changed(self, event: SkeletonChanged) -> None:
         """A model that was just chosen and does not take the adapter as it is: offer what makes it."""
@@ -142,7 +141,7 @@ class ModelsPane(Pane):
     async def _read_rows(self) -> None:
         self._all = await asyncio.to_thread(all_rows, self.session.home)
         self._fill()
-        self._judge_soon()
+        self._judge_soon.ask()
 
     # -- the list -------------------------------------------------------------------------------------------------
 
@@ -298,11 +297,6 @@ class ModelsPane(Pane):
             await self._read_rows()
 
     # -- what fits ------------------------------------------------------------------------------------------------
-
-    def _judge_soon(self) -> None:
-        if self._fit_timer is not None:
-            self._fit_timer.stop()
-        self._fit_timer = self.set_timer(_FIT_DELAY_SECONDS, self._judge)
 
     def _judge(self) -> None:
         self.run_worker(self._judge_all(), exclusive=True, group="fits")

@@ -11,6 +11,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import DataTable, Input
 
+from screens.delay import Delay
 from screens.messages import JournalGrew, RunSelected, StatusChanged
 from screens.replies import RepliesScreen
 from screens.run_deeds import RunDeeds
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.app import ComposeResult
-    from textual.timer import Timer
     from textual.widget import Widget
 
     from workbench.runs.folder import RunFolder
@@ -82,7 +82,7 @@ class RunsPane(RunDeeds):
         self._known: dict[str, tuple[int, ...]] = {}
         self._story: Story | None = None
         self._reading = asyncio.Lock()
-        self._filter_timer: Timer | None = None
+        self._filter_delay = Delay(self, self._filter, _FILTER_SECONDS)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="history"):
@@ -246,9 +246,7 @@ class RunsPane(RunDeeds):
 
     @on(Input.Changed)
     def _filter_soon(self, event: Input.Changed) -> None:
-        if self._filter_timer is not None:
-            self._filter_timer.stop()
-        self._filter_timer = self.set_timer(_FILTER_SECONDS, self._filter)
+        self._filter_delay.ask()
 
     def _filter(self) -> None:
         self._table.words = self.query_one(FilterField).value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from screens.delay import Delay
 from screens.widgets.figures import file_size, gib, gib_number
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.lines import Lines
@@ -16,8 +17,6 @@ from screens.widgets.plain import plain
 from screens.widgets.stacked_bar import legend, stacked_bar
 
 if TYPE_CHECKING:
-    from textual.timer import Timer
-
     from screens.costs import Costs, Outlook
     from screens.fit import Fit
     from workbench.estimate.adapter import AdapterPlan
@@ -43,7 +42,7 @@ class CostPanel(Lines):
         self._costs: Costs | None = None
         self._outlook: Outlook | None = None
         self._change = _Change()
-        self._timer: Timer | None = None
+        self._settle_soon = Delay(self, self._settle, CHANGE_SECONDS)
         self._following = False
 
     def show(self, costs: Costs, *, moved: bool) -> None:
@@ -55,9 +54,7 @@ class CostPanel(Lines):
                 {name: value for name, value in before.items() if costs.figures.get(name) != value},
                 monotonic() + CHANGE_SECONDS,
             )
-            if self._timer is not None:
-                self._timer.stop()
-            self._timer = self.set_timer(CHANGE_SECONDS, self._settle)
+            self._settle_soon.ask()
         self._changed()
 
     def look_ahead(self, outlook: Outlook | None) -> None:
