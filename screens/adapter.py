@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,7 +62,8 @@ class Form(KnobForm):
         for number, group in enumerate(form()):
             yield Label(group.title, classes="group" if number else "group first")
             for spec in group.knobs:
-                yield KnobRow(spec, id=spec.label.strip("× ").replace(" ", "-").replace("_", "-"))
+                # Labels hold signs that an id cannot: ×, blanks, dots.
+                yield KnobRow(spec, id=re.sub(r"[^A-Za-z0-9]+", "-", spec.label).strip("-"))
 
 
 class AdapterPane(Pane):

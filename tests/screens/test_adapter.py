@@ -207,6 +207,14 @@ async def test_the_knob_last_in_hand_is_there_again(tmp_path: Path, tab: str) ->
         await screen.sees(f"❯ {form.rows[0].spec.label}")
 
 
+async def test_every_knob_has_an_id_of_its_label(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        ids = [one.id for one in screen.app.query(KnobRow)]
+        assert {"rank-r", "lora-alpha", "accumulation", "torch-compile", "report-to"} <= set(ids)
+        assert len(ids) == len(set(ids))
+
+
 async def test_the_mouse_sets_a_value(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
