@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
+
+from workbench.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -198,12 +199,8 @@ class Session:
     def save(self) -> None:
         """Keep recipe, tab and theme for the next terminal; another process sees the old file or the new one."""
         self.home.root.mkdir(parents=True, exist_ok=True)
-        new = self.home.settings.with_suffix(f".{os.getpid()}.new")
-        new.unlink(missing_ok=True)
-        # Paths and system prompts are in it: for its owner's eyes only, whatever the umask.
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-            json.dump(self.settings, file, ensure_ascii=False, indent=1)
-        new.replace(self.home.settings)
+        # Paths and system prompts are in it.
+        write_text(self.home.settings, json.dumps(self.settings, ensure_ascii=False, indent=1), private=True)
 
 
 def counted_for(recipe: Recipe) -> Counted:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.atomic import write_text
 from workbench.engine.protocol import AdapterPart, Message
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
@@ -19,7 +19,6 @@ from workbench.runs.folder import find_run
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _LARGEST_FILE = 64 * 2**20
 _TITLE = 60
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 
 
 class _Kept(BaseModel):
@@ -120,18 +119,12 @@ class Chats:
             WorkbenchError: it cannot be written.
         """
         kept = conversation.model_copy(update={"changed": time.time()})
-        new = self.folder / f".{kept.id}.{os.getpid()}.new"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.folder.is_symlink():
                 raise OSError(None, "the folder is a link to another one")
             self.folder.chmod(0o700)
-            try:
-                with os.fdopen(os.open(new, _NEW, 0o600), "w") as file:
-                    file.write(json.dumps(kept.model_dump(), indent=1) + "\n")
-                new.replace(self._file(kept.id))
-            finally:
-                new.unlink(missing_ok=True)
+            write_text(self._file(kept.id), json.dumps(kept.model_dump(), indent=1) + "\n", private=True)
         except OSError as error:
             raise WorkbenchError(
                 f"The conversation cannot be kept in {self.folder}: {error.strerror or error}.",

@@ -10,11 +10,11 @@ A preset is a recipe's YAML with three comments in front, which :func:`describe_
 
 import difflib
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import recipe_text
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe
@@ -115,9 +115,7 @@ def save_preset(name: str, recipe: Recipe, home: Home, title: str = "", advice: 
     path = _folder(home) / f"{name}.yaml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(comments + recipe_text.to_yaml(recipe))
-        Path(file.name).replace(path)
+        write_text(path, comments + recipe_text.to_yaml(recipe), private=True)
     except OSError as error:
         raise WorkbenchError(
             f"Cannot save the preset {path}: {error.strerror}.", "Free space, or choose another home."

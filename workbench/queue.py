@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 from workbench.launch import Launch
 from workbench.paths import Home
@@ -250,18 +251,12 @@ class Queue:
             os.close(lock)
 
     def _write(self, line: Line) -> None:
-        new = self._file.with_suffix(f".{os.getpid()}.new")
+        text = json.dumps(line.model_dump(), ensure_ascii=False, indent=1)
         try:
-            # Paths and system prompts are in it: for its owner's eyes only, whatever the umask.
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-                json.dump(line.model_dump(), file, ensure_ascii=False, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._file)
+            # Paths and system prompts are in it.
+            write_text(self._file, text, private=True, sync=True)
         except OSError as error:
             raise self._unwritable(error) from None
-        finally:
-            new.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> WorkbenchError:
         return WorkbenchError(

@@ -352,7 +352,6 @@ async def test_the_settings_are_for_their_owner_alone(tmp_path: Path) -> None:
         async with opened(tmp_path) as screen:
             settings = screen.app.session.home.settings
             settings.write_text("{}")
-            settings.with_suffix(f".{os.getpid()}.new").write_text("left by a crash")
             screen.app.set_recipe({"adapter.r": 64})
             screen.app.session.save()
             assert settings.stat().st_mode & 0o777 == 0o600

@@ -5,7 +5,6 @@ of this machine are named by their last part only.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import __version__
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 from workbench.evaluation.picture import Line, curve_picture
 from workbench.evaluation.report_text import report_markdown
@@ -26,6 +26,9 @@ from workbench.runs.journal import each_event
 from workbench.runs.step_times import StepTimes
 
 PICTURE = "report.svg"
+
+# A record may hold half a character, which UTF-8 has no bytes for.
+_UNKNOWN = "backslashreplace"
 
 
 @dataclass
@@ -77,9 +80,9 @@ def write_report(
     lines = [Line("training", list(curves.train.items())), Line("held out", list(curves.held_out.items()), marked=True)]
     files = Report(run.path / "report.md", run.path / "report.json", run.path / PICTURE)
     try:
-        _write(files.picture, curve_picture(run.id, lines))
-        _write(files.json, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
-        _write(files.markdown, report_markdown(told, evaluation, PICTURE))
+        write_text(files.picture, curve_picture(run.id, lines), errors=_UNKNOWN)
+        write_text(files.json, json.dumps(told, ensure_ascii=False, indent=1) + "\n", errors=_UNKNOWN)
+        write_text(files.markdown, report_markdown(told, evaluation, PICTURE), errors=_UNKNOWN)
     except OSError as error:
         raise WorkbenchError(
             f"The report cannot be written into {run.path}: {error.strerror or error}.",
@@ -162,12 +165,3 @@ def _fit_to_publish(evaluation: Evaluation) -> Evaluation:
 def _put(points: dict[int, float], step: int, value: object) -> None:
     if isinstance(value, int | float):
         points[step] = float(value)
-
-
-def _write(path: Path, content: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        aside.write_text(content, encoding="utf-8", errors="backslashreplace")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

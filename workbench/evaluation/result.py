@@ -1,13 +1,12 @@
 """What an evaluation found, as it is kept in the run's folder: ``evaluations/<n>.json``."""
 
-import contextlib
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder
 
@@ -131,23 +130,20 @@ def keep(run: RunFolder, evaluation: Evaluation) -> Path:
         WorkbenchError: the disk refuses.
     """
     folder = evaluations_folder(run)
-    aside = folder / f"{os.getpid()}.partial"
     try:
         folder.mkdir(exist_ok=True)
         # Only the engine evaluates, one run at a time: nobody takes the number meanwhile.
         number = max(_numbers(folder), default=0) + 1
         text = evaluation.model_copy(update={"number": number}).model_dump_json(indent=1)
-        aside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        return aside.replace(folder / f"{number}.json")
+        path = folder / f"{number}.json"
+        write_text(path, text + "\n", errors="backslashreplace")
     except OSError as error:
         raise WorkbenchError(
             f"The evaluation cannot be kept in {folder}: {error.strerror or error}.",
             "Free some disk space and evaluate again.",
             kind="disk",
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    return path
 
 
 def evaluations(run: RunFolder) -> list[Path]:

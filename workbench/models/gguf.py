@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import psutil
 
+from workbench.atomic import write_text
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.models.child import bars_as_progress, cancelled_error, report, run_in_child
@@ -188,9 +189,7 @@ def sha256_of(path: Path, progress: Callable[[Progress], None], cancelled: Calla
 
 
 def _write_origin(folder: Path, origin: dict[str, Any]) -> None:
-    partial = folder / f".{ORIGIN_FILE}.partial"
-    partial.write_text(json.dumps(origin, indent=2), encoding="utf-8")
-    partial.replace(folder / ORIGIN_FILE)
+    write_text(folder / ORIGIN_FILE, json.dumps(origin, indent=2))
 
 
 def _remove_leftovers(models: Path) -> None:

@@ -5,12 +5,12 @@ batch at a time. However long it is, the memory stays the same.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from workbench.atomic import written_aside
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import Event, JournalReader, each_event
@@ -88,14 +88,10 @@ def export_journal(
     checked_target(file, replace=replace)
     if not run.journal.is_file():
         raise WorkbenchError(f"Run {run.id} has no journal yet.", "Let it begin first.", kind="no_journal")
-    aside = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        try:
+        with written_aside(file) as aside:
             rows = _write(run, aside, file.suffix.lower(), report)
             checked_target(file, replace=replace)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise WorkbenchError(
             f"{file} cannot be written: {error.strerror or error}.",

@@ -5,11 +5,11 @@ path, and links and engines rely on it, so that another name is kept next to it 
 """
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 
 _FILE = "label.json"
@@ -51,13 +51,8 @@ def write_label(folder: Path, label: Label) -> None:
     Raises:
         WorkbenchError: the disk refuses.
     """
-    aside = folder / f".{_FILE}.{os.getpid()}"
     try:
-        try:
-            aside.write_text(json.dumps(asdict(label), ensure_ascii=False) + "\n", encoding="utf-8")
-            aside.replace(folder / _FILE)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_text(folder / _FILE, json.dumps(asdict(label), ensure_ascii=False) + "\n")
     except OSError as error:
         raise WorkbenchError(
             f"The label of {folder.name} cannot be written: {error.strerror or error}.",

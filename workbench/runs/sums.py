@@ -5,13 +5,13 @@ checksum of the last ones; where they are not there any more, or anything else i
 """
 
 import json
-import os
 import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from workbench import __version__
+from workbench.atomic import write_text
 
 # Changes with the meaning of what is kept.
 _FORM = f"1 of {__version__}"
@@ -34,15 +34,9 @@ def kept(journal: Path) -> tuple[dict[str, Any], int]:
 
 def keep(journal: Path, sums: dict[str, Any], offset: int) -> None:
     """Keep what was added up of the first ``offset`` bytes. Where the folder cannot be written to, nothing is kept."""
-    aside = _file(journal).with_suffix(f".{os.getpid()}.partial")
     with suppress(OSError):
-        try:
-            value = {"form": _FORM, "offset": offset, "check": _check(journal, offset), "sums": sums}
-            aside.touch(0o600)  # as the journal
-            aside.write_text(json.dumps(value), encoding="ascii")
-            aside.replace(_file(journal))
-        finally:
-            aside.unlink(missing_ok=True)
+        value = {"form": _FORM, "offset": offset, "check": _check(journal, offset), "sums": sums}
+        write_text(_file(journal), json.dumps(value), private=True)  # as the journal
 
 
 def _file(journal: Path) -> Path:

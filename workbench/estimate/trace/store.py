@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter import AdapterPlan
 from workbench.estimate.footprint import Footprint, Storage, measure_base
@@ -108,9 +109,7 @@ class TraceStore:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f"{key}.{os.getpid()}.partial"
-        partial.write_text(json.dumps(answer), encoding="utf-8")
-        partial.replace(self._folder / f"{key}.json")
+        write_text(self._folder / f"{key}.json", json.dumps(answer))
 
 
 def can_follow(skeleton: Skeleton, step: Step) -> bool:
