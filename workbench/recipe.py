@@ -265,6 +265,11 @@ class TrainingSection(Section):
         "Compile the layers before the first step: half a minute to minutes that faster steps must earn back. auto: "
         "where that was measured to pay within the run. The memory shown is that of uncompiled steps.",
     )
+    kernels: Literal["none", "liger", "hub"] = knob(
+        "none",
+        "Fused GPU kernels for norms and gated MLPs, where installed. They save a little memory, which the estimate "
+        "does not count. hub: compiled code is downloaded and run here; leave off unless you trust it.",
+    )
     logging_steps: int = knob(
         1, "Optimizer steps between two points of the curve.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
     )

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from workbench.engine.cpu_packing import CpuPacking
+from workbench.engine.kernels import Kernels, put_on
 from workbench.engine.libraries import import_libraries
 from workbench.engine.precision import Precision, choose_precision
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.kernels import Fused
 from workbench.models.sources import LocalModel, fetch_model
 from workbench.paths import Home
 from workbench.recipe import AdapterSection, ModelSection, QuantizationSection
@@ -51,6 +53,7 @@ class LoadedBase:
     was_kept: bool = False
     packing: CpuPacking = field(init=False)
     _pad_again: Callable[[], None] | None = field(init=False, default=None)
+    _take_kernels_off: Callable[[], None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.packing = CpuPacking(self.model)
@@ -169,9 +172,26 @@ class LoadedBase:
             self._pad_again()
             self._pad_again = None
 
+    def compute_fused(self, kernels: Fused) -> Kernels:
+        """Compute with fused kernels until :meth:`prepare_for_chat`.
+
+        Raises:
+            WorkbenchError: they cannot be had, or do not run here.
+        """
+        self._compute_plainly()
+        fused = put_on(self.model, kernels, trusts_code=self.section.trust_remote_code)
+        self._take_kernels_off = fused.take_off
+        return fused
+
+    def _compute_plainly(self) -> None:
+        if self._take_kernels_off is not None:
+            self._take_kernels_off()
+            self._take_kernels_off = None
+
     def prepare_for_chat(self) -> None:
-        """Undo what a trainer leaves on a model: its fused head, checkpointing, input gradients, training mode."""
+        """Undo what a trainer leaves on a model: head and kernels, checkpointing, input gradients, training mode."""
         self._serve_padded()
+        self._compute_plainly()
         for model in {id(m): m for m in (self.model, self.active)}.values():
             model.__dict__.pop("forward", None)
         if self.model.is_activation_checkpointing:
@@ -198,6 +218,7 @@ class LoadedBase:
 
     def detach_all(self) -> None:
         """Take every adapter off; the base is as it was loaded."""
+        self._compute_plainly()
         if self.peft is not None:
             self.is_altered |= self._is_partly_replaced
             self.model = self.peft.unload()

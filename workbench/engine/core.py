@@ -27,6 +27,7 @@ from workbench.engine.queue import QueueKeeper
 from workbench.engine.training import TrainingThread
 from workbench.engine.work import EndsWithRun, Work, busy, loaded_model, reporter
 from workbench.errors import WorkbenchError
+from workbench.kernels import check_kernels
 from workbench.launch import Launch
 from workbench.paths import Home
 from workbench.queue import Line, QueueRequest
@@ -151,6 +152,7 @@ class Engine:
         if launch is not None:
             launch.check()
         check_reporters(recipe.training.report_to)
+        check_kernels(recipe.training.kernels)
         work = self._claim("training")
         try:
             run = folder()
@@ -202,7 +204,9 @@ class Engine:
             WorkbenchError: it cannot be done.
         """
         for wanted in request.wanted:
-            check_reporters(parse(wanted.recipe).training.report_to)
+            settings = parse(wanted.recipe).training
+            check_reporters(settings.report_to)
+            check_kernels(settings.kernels)
             if wanted.launch is not None:
                 wanted.launch.check()
         training = self._work.training if self._work else None

@@ -13,6 +13,7 @@ from workbench.engine.protocol import DeviceFacts
 from workbench.gpu import GpuSampler
 
 _REPORTED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+_WHERE_INSTALLED = ("liger-kernel", "kernels")
 
 
 def hardware_facts() -> dict[str, Any]:
@@ -23,7 +24,11 @@ def hardware_facts() -> dict[str, Any]:
 
 def library_versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _REPORTED}}
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in _REPORTED}}
+    for name in _WHERE_INSTALLED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def device_facts() -> DeviceFacts:

@@ -188,7 +188,7 @@ class Rehearsal:
 def step_key(recipe: ResolvedRecipe, base: LoadedBase, padding_free: bool) -> str:
     """The same for runs whose steps take equally long: model, adapter, batch, device, versions."""
     config = {name: value for name, value in base.model.config.to_dict().items() if name != "_name_or_path"}
-    training = ("per_device_train_batch_size", "gradient_checkpointing")
+    training = ("per_device_train_batch_size", "gradient_checkpointing", "kernels")
     facts = {
         "config": config,
         "precision": base.precision.compute,

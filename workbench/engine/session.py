@@ -99,6 +99,7 @@ class Session:
         self._clock = clock_for(context.recipe, base)
         self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock)
         self.trainer = self._trainer()
+        self._kernels = self._compute_fused()
         self._reporters = guard(self.trainer, context.run, self._warn)
         self.conductor.trainer = self.trainer
         if history.max_steps:
@@ -145,6 +146,19 @@ class Session:
         self._base.detach_all()
         return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
 
+    def _compute_fused(self) -> str:
+        """Put on the kernels that the recipe asks for; returns whose they are and what they compute, in words."""
+        wanted = self._context.recipe.training.kernels
+        if wanted == "none":
+            return ""
+        if is_spread():
+            self._leave_out("Fused kernels are")
+            return ""
+        fused = self._base.compute_fused(wanted)
+        for notice in fused.notices:
+            self._warn(notice, kind="kernels")
+        return fused.told
+
     def _patiently(self, work: Callable[[], Any]) -> Any:
         return self._context.journal.patiently_together(self._context.ranks, work)
 
@@ -163,6 +177,7 @@ class Session:
             processes=self._context.ranks.count,
             padding_free=not self._padded_because,
             padded_because=self._padded_because or None,
+            kernels=self._kernels or None,
             trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
             chosen=dict(self._choice.chosen),
             reasons=list(self._choice.reasons),

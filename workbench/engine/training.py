@@ -22,6 +22,7 @@ from workbench.engine.base import LoadedBase, load_base
 from workbench.engine.control import Command, Controls
 from workbench.engine.disk import check_disk
 from workbench.engine.hardware import free_cached_memory, hardware_facts, library_versions
+from workbench.engine.kernels import check_device
 from workbench.engine.libraries import import_libraries
 from workbench.engine.memory import PeakMeter
 from workbench.engine.patience import PatientJournal, SilentJournal
@@ -30,6 +31,7 @@ from workbench.engine.ranks import ALONE, Ranks, tells_of_lost_process
 from workbench.engine.saving import copy_adapter
 from workbench.engine.tokenising import Tokenising
 from workbench.errors import WorkbenchError
+from workbench.kernels import check_kernels
 from workbench.models.sources import fetch_model
 from workbench.paths import Home
 from workbench.recipe import Recipe
@@ -123,6 +125,7 @@ class Training:
         check_disk(self.run_folder.path)
         if self.ranks.is_first:
             check_reporters(self.recipe.training.report_to)
+            check_kernels(self.recipe.training.kernels)
         while True:
             session = self._prepare(checkpoint)
             if not self._is_past(checkpoint):
@@ -206,6 +209,7 @@ class Training:
             # Before the records are opened, which may want one of them.
             self._report(Progress(phase="loading", detail="importing libraries"))
             import_libraries()
+        check_device(self.recipe.training.kernels)
         tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
         try:
             self._have_base(tokenising)
