@@ -31,6 +31,7 @@ BOTH = (
     },
     {"training.max_steps": 50, "training.eval_steps": 10, "training.optim": "paged_adamw_8bit", "training.seed": 7},
     {"training.report_to": ["tensorboard", "wandb"]},
+    {"training.kernels": "liger"},
     {"adapter.use_rslora": True, "training.lr_scheduler_type": "linear", "training.gradient_checkpointing": False},
 )
 
@@ -66,11 +67,17 @@ def test_a_recipe_comes_back_as_it_went(there, back, changes, tmp_path):
 def test_what_has_no_counterpart_is_listed(there):
     recipe = edit(
         resolved(Recipe()),
-        {"training.non_finite": "skip", "adapter.rank_pattern": {"q_proj": 4}, "training.keep": "best"},
+        {
+            "training.non_finite": "skip",
+            "adapter.rank_pattern": {"q_proj": 4},
+            "training.keep": "best",
+            "training.kernels": "hub",
+        },
     )
     _, lacking = there(recipe, "owner/model", FILES)
     assert lacking == [
         "adapter.rank_pattern: {'q_proj': 4}",
+        "training.kernels: 'hub'",
         "training.keep: 'best'",
         "training.non_finite: 'skip'",
     ]
@@ -115,6 +122,13 @@ warmup_steps: 10
 neftune_noise_alpha: 5
 evals_per_epoch: 4
 weight_decay: 0.0
+plugins:
+  - axolotl.integrations.liger.LigerPlugin
+  - axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin
+liger_rope: true
+liger_rms_norm: true
+liger_swiglu: true
+liger_fused_linear_cross_entropy: true
 """
     )
     recipe, lacking = import_settings(tmp_path / "axolotl.yml")
@@ -126,14 +140,19 @@ weight_decay: 0.0
     assert recipe.training.optim == "paged_adamw_32bit"
     assert recipe.data.packing
     assert recipe.data.eval_fraction == 0.05
-    assert lacking == ["warmup_steps: 10", "neftune_noise_alpha: 5"]
+    assert recipe.training.kernels == "liger"
+    assert lacking == [
+        "plugins: 'axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin'",
+        "warmup_steps: 10",
+        "neftune_noise_alpha: 5",
+    ]
 
 
 def test_llamafactory_from_the_wild_is_read(tmp_path):
     (tmp_path / "lf.yaml").write_text(
         "model_name_or_path: Qwen/Qwen2.5-0.5B\nstage: sft\nfinetuning_type: lora\nlora_target: q_proj, v_proj\n"
         "lora_rank: 8\ndataset: mine,gone\ndataset_dir: data\ntemplate: qwen\ncutoff_len: 2048\nlearning_rate: 1.0e-4\n"
-        "num_train_epochs: 3.0\nlora_plus_ratio: 16\nbf16: true\n"
+        "num_train_epochs: 3.0\nlora_plus_ratio: 16\nbf16: true\nenable_liger_kernel: true\n"
     )
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
@@ -142,6 +161,7 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
     assert recipe.data.source == str(tmp_path / "data" / "mine.json")
     assert recipe.adapter.target_modules == ["q_proj", "v_proj"]
     assert recipe.quantization.method == "none"
+    assert recipe.training.kernels == "liger"
     assert lacking == [
         "'gone' is not in dataset_info.json",
         "template: 'qwen'; the model's own is used",

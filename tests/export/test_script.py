@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.engine.fused_in_torch import as_if_installed
 from tests.export.conftest import tiny_recipe, train
+from workbench.engine.hardware import library_versions
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe_text import edit, to_yaml
@@ -106,6 +109,34 @@ def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, t
     assert imported_by(script) == IMPORTED | {"contextlib", "os"}
     assert 'compiled = CompiledLayers(model, HERE / "compiled", [APART])' in script
     assert script.index("trainer.training_step = compiled_step") < script.index("trainer.train()")
+
+
+def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
+    tiny_home, tiny_llama, records, tmp_path, monkeypatch
+):
+    as_if_installed(monkeypatch)
+    monkeypatch.setattr(
+        "workbench.engine.training.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
+    )
+    run = train(
+        tiny_home,
+        tiny_recipe(
+            tiny_llama,
+            records,
+            quantization={"compute_dtype": "float32"},
+            training={"kernels": "liger", "max_steps": 2},
+        ),
+    )
+    exported(tiny_home, run, tmp_path / "out")
+    assert "liger-kernel==1\n" in (tmp_path / "out" / "requirements.txt").read_text()
+    script = (tmp_path / "out" / "train.py").read_text()
+    assert "    compute_with(liger_operations(), model.get_base_model())\n" in script
+    assert "workbench" not in script
+    if torch.cuda.is_available():
+        pytest.skip("the rest is for a machine without a GPU, where the script trains without kernels")
+    alone(tmp_path / "out", "train.py")
+    losses = json.loads((tmp_path / "out" / "losses.json").read_text())
+    assert losses == pytest.approx(losses_of(run), rel=1e-5)
 
 
 def test_the_notebook_trains_the_same(tiny_home, tiny_run, tmp_path):

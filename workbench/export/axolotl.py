@@ -68,6 +68,10 @@ _COMPOSED = (
     "output.name",
     "output.dir",
 )
+_LIGER = "axolotl.integrations.liger.LigerPlugin"
+_LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
+# What `liger_glu_activation` was called before.
+_LIGERS_OLD_NAME = "liger_swiglu"
 _OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 # Speed, logs and places: they change no result here.
 _IGNORED = (
@@ -75,7 +79,8 @@ _IGNORED = (
     "flash_attention", "gradient_checkpointing_kwargs", "bf16", "fp16", "eval_sample_packing", "group_by_length",
     "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "xformers_attention", "debug",
     "special_tokens", "saves_per_epoch", "evals_per_epoch", "local_rank", "save_safetensors", "attn_implementation",
-    "axolotl_config_path", "dataset_processes", "val_set_size", "chat_template", "chat_template_jinja", "test_datasets",
+    "liger_rope", "liger_layer_norm", "liger_cross_entropy", "liger_fused_linear_cross_entropy", "axolotl_config_path",
+    "dataset_processes", "val_set_size", "chat_template", "chat_template_jinja", "test_datasets",
 )  # fmt: skip
 
 
@@ -100,6 +105,7 @@ def to_axolotl(
         template: Jinja; empty for the tokenizer's own.
     """
     quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
+    understood = [*_SAME.values(), *_COMPOSED]
     values: dict[str, Any] = {
         "base_model": model,
         "adapter": "lora" if quantization.method in ("none", "int8") else "qlora",
@@ -140,6 +146,9 @@ def to_axolotl(
     }
     if training.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": quantization.method == "int8"}
+    if training.kernels == "liger":
+        values |= {"plugins": [_LIGER], **dict.fromkeys(_LIGERS_LAYERS, True)}
+        understood.append("training.kernels")
     if "tensorboard" in training.report_to:
         values["use_tensorboard"] = True
     if "wandb" in training.report_to:
@@ -147,7 +156,7 @@ def to_axolotl(
     if held_out := [{**_dataset(file), "split": "train"} for file in files if file.held_out]:
         values["test_datasets"] = held_out
     lacking = ["training.report_to: trackio"] if "trackio" in training.report_to else []
-    return values, lacking + without_counterpart(recipe, [*_SAME.values(), *_COMPOSED])
+    return values, lacking + without_counterpart(recipe, understood)
 
 
 def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
@@ -178,6 +187,7 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
         recipe["adapter.target_modules"] = modules
     if (checkpointing := foreign.take("gradient_checkpointing")) is not None:
         recipe["training.gradient_checkpointing"] = bool(checkpointing)
+    _take_plugins(foreign)
     recipe["data.completion_only"] = not foreign.take("train_on_inputs", False)
     if foreign.take("save_strategy") == "no":
         recipe["training.save_steps"] = 0
@@ -201,6 +211,15 @@ def _dataset(file: RecordFile) -> dict[str, Any]:
     if file.kind == "text":
         return {**common, "type": "completion", "field": "text"}
     return {**common, "type": "chat_template", "field_messages": "messages", "roles_to_train": ["assistant"]}
+
+
+def _take_plugins(foreign: Foreign) -> None:
+    plugins = foreign.take("plugins", [])
+    listed = plugins if isinstance(plugins, list) else [plugins]
+    foreign.lacking += [f"plugins: {plugin!r}" for plugin in listed if plugin != _LIGER]
+    wanted = [foreign.take(name) for name in (*_LIGERS_LAYERS, _LIGERS_OLD_NAME)]
+    if _LIGER in listed and any(wanted):
+        foreign.recipe["training.kernels"] = "liger"
 
 
 def _take_quantization(foreign: Foreign) -> None:

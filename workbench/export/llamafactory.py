@@ -131,6 +131,9 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         "dataset": ",".join(_name(file) for file in files if not file.held_out),
         "output_dir": "output",
     }
+    if training.kernels == "liger":
+        values["enable_liger_kernel"] = True
+        understood.append("training.kernels")
     if training.report_to:
         values["report_to"] = list(training.report_to)
     if held_out := [_name(file) for file in files if file.held_out]:
@@ -172,6 +175,8 @@ def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tupl
     recipe["training.report_to"] = known_reporters(foreign.take("report_to", []))
     recipe["data.completion_only"] = not foreign.take("train_on_prompt", False)
     recipe["training.gradient_checkpointing"] = not foreign.take("disable_gradient_checkpointing", False)
+    if foreign.take("enable_liger_kernel"):
+        recipe["training.kernels"] = "liger"
     _take_datasets(foreign, folder)
     if name := foreign.take("template"):
         known = {"alpaca": "alpaca", "chatml": "chatml"}

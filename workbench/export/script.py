@@ -18,7 +18,7 @@ from workbench.engine.precision import Precision, choose_precision
 from workbench.engine.protocol import Progress
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
-from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LOAD, PADDING_FREE, TRAIN
+from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LIGER, LOAD, PADDING_FREE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.recipe import Recipe
@@ -76,10 +76,12 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     title = re.sub(r"[^\w .-]", "_", job.run.id)
     # A run from before there was such a thing was padded.
     flat = bool(job.facts.precision.get("padding_free"))
-    carried = [*(["padding_free"] if flat else []), *(["compiled_layers"] if training.torch_compile else [])]
+    is_fused = training.kernels == "liger"
+    parts = {"padding_free": flat, "liger": is_fused, "compiled_layers": training.torch_compile}
+    carried = [name for name, is_wanted in parts.items() if is_wanted]
     head = HEAD.format(title=title, here=here)
     compiled = COMPILED.format(as_usual="[APART]" if flat else "[]") if training.torch_compile else ""
-    train = TRAIN.format(padding_free=PADDING_FREE if flat else "", compiled=compiled)
+    train = TRAIN.format(padding_free=PADDING_FREE if flat else "", liger=LIGER if is_fused else "", compiled=compiled)
     return "".join((head, lines, "\n\n\n", CALLBACK, *map(_carried, carried), LOAD, train))
 
 
@@ -175,7 +177,8 @@ def _write_records(job: Job, data: EncodedData) -> None:
 
 
 def _requirements(versions: dict[str, str], recipe: Recipe) -> str:
-    pinned = [f"{name}=={versions[name]}" for name in _PINNED if name in versions]
+    names = (*_PINNED, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
+    pinned = [f"{name}=={versions[name]}" for name in names if name in versions]
     return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
 
 
@@ -191,6 +194,8 @@ def _tell(job: Job, data: EncodedData) -> None:
     by_hand = [change for change in job.facts.changes if not change.startswith("went on")]
     if by_hand:
         job.notices.append(f"The script does not do again: {'; '.join(by_hand)}.")
+    if job.recipe.training.kernels == "hub":
+        job.notices.append("The script computes without the kernels of the hub, so its losses agree to rounding only.")
 
 
 def _pass_on(progress: Progress) -> None:

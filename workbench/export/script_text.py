@@ -84,6 +84,10 @@ def compiled_step(*arguments, **options):
 trainer.training_step = compiled_step
 """
 
+LIGER = """if torch.cuda.is_available():
+    compute_with(liger_operations(), model.get_base_model())
+"""
+
 TRAIN = """# %% Train
 torch.manual_seed(SEED)
 model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
@@ -100,7 +104,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{padding_free}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+{padding_free}{liger}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
 cast_adapter(model)
 trainer.train()
 
