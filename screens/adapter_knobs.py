@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from screens.kernels_knob import kernels_knob
 from screens.knobs import (
     Changes,
     KnobGroup,
@@ -69,6 +70,7 @@ def form() -> tuple[KnobGroup, ...]:
                     "training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}
                 ),
                 choice_knob("training.torch_compile", "torch_compile", {False: "off", AUTO: "auto", True: "on"}),
+                kernels_knob(),
                 choice_knob("training.optim", "optimizer", shape="cycle"),
             ),
         ),

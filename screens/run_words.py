@@ -207,6 +207,7 @@ def about(story: Story, times: StepTimes) -> list[Fact]:
         Fact("HFU", _figure(times.hfu, ".0%")),
         Fact("trainable", f"{trainable:,}" if trainable else ""),
         *(Fact("auto", words) for words in decided(facts)),
+        Fact("kernels", str(facts.get("kernels") or "").partition(" ")[0].lower()),
         Fact("data", str((recipe.get("data") or {}).get("source", ""))),
         # What is nought is as it should be, and would only hide what is not.
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),

@@ -25,7 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
 
 def test_every_check_answers(found: dict[str, Check]) -> None:
     names = {"Python", "Home", "Disk", "Memory", "Terminal", "NVIDIA driver", "torch", "CUDA", "bitsandbytes"}
-    assert names | {"Libraries", "Hub token", "Hub"} <= set(found)
+    assert names | {"Libraries", "Reporters", "Kernels", "Hub token", "Hub"} <= set(found)
     for check in found.values():
         assert check.found
         assert (check.ok == "ok") or (check.consequence and check.cure), check

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
 from workbench.gpu import GpuSample, GpuSampler, HostSampler
+from workbench.kernels import PACKAGES
 from workbench.models.child import run_in_child
 from workbench.models.hub import endpoint, is_offline, token_place, unreachable_reason
 from workbench.models.local import hub_cache
@@ -56,6 +57,7 @@ def checks(home: Home) -> Iterator[Check]:
     yield _libraries()
     yield _reporters()
     yield _compiler()
+    yield _kernels()
     yield _token()
     yield _hub()
 
@@ -260,6 +262,18 @@ def _compiler() -> Check:
     found = next((path for name in wanted if name and (path := shutil.which(name))), None)
     lacking = "none, so that training.torch_compile has no effect (install g++)"
     return Check("C++ compiler", "ok", found or lacking)
+
+
+def _kernels() -> Check:
+    """As with reporters: a recipe that wants one which is missing says so."""
+    there, missing = [], []
+    for package, _ in PACKAGES.values():
+        try:
+            there.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
+    return Check("Kernels", "ok", "; ".join(filter(None, (", ".join(there), lacking))))
 
 
 def _token() -> Check:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from screens import report_knob
+from screens import kernels_knob, report_knob
 from screens.adapter_knobs import form
 from screens.data_knobs import data_knobs
 from screens.knobs import KnobSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
@@ -75,6 +75,16 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
     with pytest.raises(RecipeError) as caught:
         edit(Recipe(), knob(path).parse("mlflow"))
     assert "tensorboard" in str(caught.value)
+
+
+def test_whose_kernels_is_chosen_and_what_is_not_installed_or_foreign_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "training.kernels"
+    monkeypatch.setattr(kernels_knob, "_is_here", lambda name: name == "hub")
+    chosen = [turned(Recipe(), path, *[1] * n) for n in range(4)]
+    assert [recipe.training.kernels for recipe in chosen] == ["none", "liger", "hub", "hub"]
+    assert [knob(path).note(recipe) for recipe in chosen[:3]] == ["", "not installed", "runs code from the hub"]
+    lacking = ["", "Not installed: pip install liger-kernel.", ""]
+    assert [knob(path).lacking(recipe) for recipe in chosen[:3]] == lacking
 
 
 def test_variants_set_all_three_of_their_keys() -> None:
