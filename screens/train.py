@@ -168,7 +168,8 @@ class TrainPane(RunControlPane):
 
     async def _catch_up(self, story: Story) -> None:
         def show() -> None:
-            if story is self._story:
+            # Nothing is left to draw on while the app ends.
+            if story is self._story and self.app.is_running:
                 self.draw()
 
         await story.catch_up(show)

@@ -65,7 +65,7 @@ def test_more_records_than_a_sample_are_counted_to_the_end(call, tmp_path):
 
 
 def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "300")
     long = "the mate stood on the deck " * 40
     source = lines(
         tmp_path / "two.jsonl",

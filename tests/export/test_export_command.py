@@ -14,7 +14,7 @@ def call(home, *arguments, **environment):
 
 
 def test_a_run_is_exported_and_the_next_command_told(tiny_home, tiny_run, tmp_path):
-    done = call(tiny_home, "export", "tiny", "--to", "vllm", tmp_path / "an out")
+    done = call(tiny_home, "export", tiny_run.id, "--to", "vllm", tmp_path / "an out")
     assert done.returncode == 0, done.stderr
     assert "to write" in done.stdout
     assert "free on the disk" in done.stdout

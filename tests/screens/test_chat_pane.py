@@ -467,7 +467,8 @@ async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
         await screen.sees("run-02 (tuned)")
         await screen.sees("42 tokens")
         assert engine.paused
-        assert [one.name for one in Chats.of(Home(tmp_path), "run-02").all()] == ["Hi"]
+        kept = Chats.of(Home(tmp_path), "run-02")
+        await screen.until(lambda: [one.name for one in kept.all()] == ["Hi"], "the chat on disk")
 
 
 async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:

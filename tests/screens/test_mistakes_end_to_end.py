@@ -75,7 +75,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
                 app.set_recipe({**recipe.as_dict(), "output": {"name": "killed"}, "training.max_steps": 100000})
                 await pilot.press("enter")
                 await until(pilot, lambda: app.session.is_live, "a live run")
-                run = all_runs(home)[0]
+                run = next(run for run in all_runs(home) if run.id == "killed-01")
                 await until(pilot, lambda: summarise(run).step >= 2, "two steps")
                 os.kill(engine_pid(home), signal.SIGKILL)
                 await until(pilot, lambda: "interrupted" in squeezed(app), "the death on the screen")
