@@ -3,8 +3,9 @@
 The real app runs at 120×40 without a terminal; what a frame would send to one is made all the same. The clock runs from
 the key's arrival until the bytes are made that show the new count of parameters. Each key sets a rank that was not
 priced before. Two rhythms: a key that is held down, and typing, where a key meets whatever the app does in the pauses,
-such as pricing other settings. Two figures a key: the wait, with Textual's next frame (60 a second) in it; and the
-processor time that the app took meanwhile, in all its threads. What the wait is longer is other programs' doing.
+such as pricing other settings. Three figures a key: the wait, with Textual's next frame (60 a second) in it; the
+processor time that the app took meanwhile, in all its threads (what the wait is longer is other programs' doing); and,
+right after it, how long a piece of Python takes that is always the same: how much that varies is the machine's doing.
 
     python -m bench.estimate [--keys 200] [--json FILE]
 
@@ -69,8 +70,17 @@ def rhythm(name: str, keys: int) -> Iterator[float]:
         yield 0.05 if name == "held" else pauses.uniform(0.08, 0.6)
 
 
-async def keystrokes(model: str, name: str, count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds until the numbers are painted, and milliseconds of work, for each key after a few to warm up."""
+def fixed_work() -> float:
+    """Milliseconds that the same piece of Python takes, about as long as a key."""
+    started = time.perf_counter()
+    table: dict[int, str] = {}
+    for number in range(25_000):
+        table[number % 997] = str(number)
+    return (time.perf_counter() - started) * 1000
+
+
+async def keystrokes(model: str, name: str, count: int) -> tuple[list[float], list[float], list[float]]:
+    """Milliseconds until the numbers are painted, of work, and of what is always the same, for each key after some."""
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         app = TimedApp(Home(Path(folder)))
@@ -89,9 +99,9 @@ async def keystrokes(model: str, name: str, count: int) -> tuple[list[float], li
             await pilot.pause(1)
             for pause in rhythm(name, count + WARM_UP):
                 await asyncio.sleep(pause)
-                figures.append(await _press(app, app.session.skeleton, app.session.recipe))
-    waits, work = zip(*figures[WARM_UP:], strict=True)
-    return list(waits), list(work)
+                figures.append((*await _press(app, app.session.skeleton, app.session.recipe), fixed_work()))
+    waits, work, same = zip(*figures[WARM_UP:], strict=True)
+    return list(waits), list(work), list(same)
 
 
 async def _press(app: TimedApp, skeleton: Skeleton, recipe: Recipe) -> tuple[float, float]:
@@ -130,12 +140,12 @@ def main() -> None:
     print(f"{options.keys} keys each, load {result['load']}")
     for model in MODELS:
         for name in ("held", "typed"):
-            waits, work = asyncio.run(keystrokes(model, name, options.keys))
-            told = {"painted": _summary(waits), "work": _summary(work)}
+            waits, work, same = asyncio.run(keystrokes(model, name, options.keys))
+            told = {"painted": _summary(waits), "work": _summary(work), "always_the_same": _summary(same)}
             result["models"].setdefault(model, {})[name] = told
             for what, figures in told.items():
                 cells = "   ".join(f"{label.removesuffix('_ms')} {value:5.1f}" for label, value in figures.items())
-                print(f"{model:28} {name:6} {what:8} {cells} ms")
+                print(f"{model:28} {name:6} {what:16} {cells} ms")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

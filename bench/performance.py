@@ -187,6 +187,13 @@ def screen() -> Iterator[str]:
             for model, rhythms in told["models"].items()
             for rhythm, figures in rhythms.items()
         ]
+        rows += [
+            [f"a piece of Python that is always the same, after {model}, key {rhythm}"]
+            + [f"{figures['always_the_same'][f'{which}_ms']:.1f}" for which in _RANKS]
+            for model, rhythms in told["models"].items()
+            for rhythm, figures in rhythms.items()
+            if "always_the_same" in figures
+        ]
         yield table(["milliseconds from key to painted figures", "median", "99th percentile", "worst"], rows)
         yield where(name, told)
     for name, told in measured("first-frame.json"):
