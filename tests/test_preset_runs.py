@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_tiny_model
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.estimate import estimate
 from workbench.models.catalog import catalog_entry, catalog_skeleton
 from workbench.paths import Home

@@ -13,7 +13,7 @@ import typer
 from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.data.facts import DataFacts
 from workbench.engine.protocol import Progress
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.paths import Home
 from workbench.recipe import Recipe

@@ -12,7 +12,7 @@ import pytest
 from workbench.engine.journal_callback import JournalCallback
 from workbench.engine.protocol import Progress
 from workbench.engine.step_clock import HostTime, StepClock
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.recipe_text import edit
 from workbench.runs.folder import create_run, summarise
 from workbench.runs.journal import JournalWriter, read_events

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.paths import Home
 from workbench.recipe_text import parse
 from workbench.runs.folder import RunFolder, create_run

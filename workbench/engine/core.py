@@ -24,7 +24,7 @@ from workbench.engine.protocol import (
     ReplyRequest,
 )
 from workbench.engine.queue import QueueKeeper
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.engine.work import EndsWithRun, Work, busy, loaded_model, reporter
 from workbench.errors import WorkbenchError
 from workbench.kernels import check_kernels

@@ -1,15 +1,12 @@
 """One run from its recipe to its adapter, told step by step to its journal.
 
-:class:`Training` runs in the thread that calls it; :class:`TrainingThread` is the engine's background thread around it.
-Neither needs an engine: a notebook or a test starts a run the same way and waits with ``join()``.
+:class:`Training` runs in the thread that calls it; the engine's is :mod:`workbench.engine.training_thread`.
 """
 
 import hashlib
 import os
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -389,49 +386,6 @@ class Training:
         if progress.phase != phase or now - written >= 0.5:
             self._reported = (progress.phase, now)
             self._journal.write("phase", **progress.model_dump())
-
-
-class TrainingThread(threading.Thread):
-    """A :class:`Training` in a background thread.
-
-    Args:
-        finished: called last, in this thread, whatever happened.
-    """
-
-    def __init__(
-        self,
-        home: Home,
-        run: RunFolder,
-        recipe: Recipe,
-        base: LoadedBase | None = None,
-        finished: "Callable[[TrainingThread], None] | None" = None,
-        *,
-        resume: bool = False,
-    ) -> None:
-        super().__init__(name=f"train {run.id}", daemon=True)
-        self.training = Training(home, run, recipe, base, resume=resume)
-        self.run_folder = run
-        self.controls = self.training.controls
-        self._finished = finished
-
-    def run(self) -> None:
-        try:
-            self.training.run()
-        finally:
-            if self._finished:
-                self._finished(self)
-
-    @property
-    def base(self) -> LoadedBase | None:
-        return self.training.base
-
-    @property
-    def error(self) -> WorkbenchError | None:
-        return self.training.error
-
-    @property
-    def progress(self) -> Progress | None:
-        return self.training.progress
 
 
 class StoppedEarly(Exception):  # noqa: N818  (no error: the user asked for it)

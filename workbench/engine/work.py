@@ -8,7 +8,7 @@ from workbench.engine.base import LoadedBase
 from workbench.engine.control import Controls
 from workbench.engine.launched import LaunchedTraining
 from workbench.engine.protocol import EngineState, LoadedModel, Progress
-from workbench.engine.training import TrainingThread
+from workbench.engine.training_thread import TrainingThread
 from workbench.errors import WorkbenchError
 
 
