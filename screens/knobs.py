@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.recipe import AUTO, Knob, Recipe, knob_of
+from workbench.knobs import Knob, knob_of
+from workbench.recipe import AUTO, Recipe
 
 if TYPE_CHECKING:
     from workbench.models.skeleton import Module, Skeleton
@@ -97,7 +98,7 @@ class KnobGroup:
 
 @cache
 def known_knob(path: str) -> Knob:
-    """:func:`workbench.recipe.knob_of`, which builds a schema at each call."""
+    """:func:`workbench.knobs.knob_of`, which builds a schema at each call."""
     return knob_of(path)
 
 

@@ -5,7 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.recipe import Recipe, knob_of
+from workbench.knobs import knob_of
+from workbench.recipe import Recipe
 from workbench.recipe_text import (
     RecipeError,
     edit,
