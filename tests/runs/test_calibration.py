@@ -37,7 +37,7 @@ def home(tmp_path):
     return Home(tmp_path / "home")
 
 
-def run(home, name, predicted, measured, resting=700):
+def run(home, name, predicted, measured, resting=700, **told):
     """A finished run; ``measured`` in MiB, None on a machine with no GPU."""
     folder = create_run(home, parse({"output": {"name": name}}))
     figures = measured and {
@@ -49,7 +49,7 @@ def run(home, name, predicted, measured, resting=700):
     with JournalWriter(folder.journal) as journal:
         journal.write("run_started", model="tiny", pid=0, process_started=0.0)
         journal.write("phase", phase="preparing", predicted=predicted)
-        journal.write("phase", phase="training", max_steps=1)
+        journal.write("phase", phase="training", max_steps=1, **told)
         journal.write("run_ended", reason="finished", measured=figures)
     return folder
 
@@ -113,3 +113,11 @@ def test_a_term_is_suspected_above_five_percent(home, measured, resting, suspect
     summary = summarise(run(home, "one", PREDICTED, measured, resting))
     (compared,) = calibrate([summary]).runs
     assert compared.suspect == suspect
+
+
+def test_steps_that_were_not_priced_are_not_compared(home):
+    run(home, "plain", PREDICTED, 1000)
+    run(home, "compiled", PREDICTED, 700, compiled=True)
+    run(home, "fused", PREDICTED, 700, kernels="Liger kernels: 5 norms (LlamaRMSNorm)")
+    run(home, "asked", PREDICTED, 1000, compiled=False, kernels=None)
+    assert sorted(one.run for one in calibrate(map(summarise, all_runs(home))).runs) == ["asked-01", "plain-01"]

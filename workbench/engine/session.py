@@ -228,7 +228,8 @@ class Session:
         if wanted == AUTO:
             chosen[COMPILE] = verdict.layers is not None
         reasons = [*self._choice.reasons, verdict.reason]
-        context.journal.write("phase", phase="training", fraction=None, detail="", chosen=chosen, reasons=reasons)
+        told = {"compiled": verdict.layers is not None, "chosen": chosen, "reasons": reasons}
+        context.journal.write("phase", phase="training", fraction=None, detail="", **told)
 
     def _tell_compiling(self, what: str) -> None:
         self._context.report(Progress(phase="preparing", detail=what))

@@ -195,6 +195,7 @@ class RunSummary:
 
     Attributes:
         predicted_peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method`` and the ``length`` they are for.
+        is_unpriced: its steps were compiled or computed by fused kernels, and those are not what was predicted.
         measured_peak: ``allocated``, ``reserved``, ``resting`` and ``nvml`` in bytes; None without a GPU.
         is_rough: the middle of a long journal is not in it yet. What it tells is so, but there may be more: an
             evaluation, a higher peak; and whether a run without an end goes on is told only where it is known.
@@ -217,6 +218,7 @@ class RunSummary:
     reason: str = ""
     cure: str = ""
     predicted_peak: dict[str, Any] | None = None
+    is_unpriced: bool = False
     measured_peak: dict[str, Any] | None = None
     writer: tuple[int, float] | None = None
     is_rough: bool = False
@@ -248,6 +250,7 @@ class RunSummary:
                 self.phase = event.get("phase", "")
                 self.max_steps = event.get("max_steps", self.max_steps)
                 self.predicted_peak = event.get("predicted", self.predicted_peak)
+                self.is_unpriced |= bool(event.get("compiled") or event.get("kernels"))
             case "eval":
                 # Before the first step the adapter changes nothing: that figure is the base's own.
                 self.perplexity["tuned" if event.get("step") else "base"] = event.get("perplexity")
@@ -282,9 +285,9 @@ class RunSummary:
 
     @property
     def peak_error(self) -> float | None:
-        """(predicted − measured) / measured of the allocated peak; None unless the run has both figures."""
+        """(predicted − measured) / measured of the allocated peak; None unless the run has both, of the same steps."""
         predicted, measured = self.predicted_allocated, (self.measured_peak or {}).get("allocated")
-        return predicted / measured - 1 if predicted and measured else None
+        return predicted / measured - 1 if predicted and measured and not self.is_unpriced else None
 
     def settle(self) -> None:
         """A run whose writer is gone without an end was interrupted."""

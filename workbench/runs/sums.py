@@ -14,7 +14,7 @@ from workbench import __version__
 from workbench.atomic import write_text
 
 # Changes with the meaning of what is kept.
-_FORM = f"1 of {__version__}"
+_FORM = f"2 of {__version__}"
 
 # The last bytes that are looked at: they hold the times of some events, which no other journal has.
 _LOOKED_AT = 1 << 12
