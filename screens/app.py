@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from importlib import import_module
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -20,6 +20,7 @@ from textual.widgets import ContentSwitcher, Footer
 from screens.engine_link import HomeEngine
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Engine, Session
+from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.tidy import Tidy
 from screens.watch import Watch
@@ -46,26 +47,6 @@ LEAVE_SECONDS = 3.0
 ASK_SECONDS = 1.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
-
-
-class Tab(NamedTuple):
-    """A tab and where its content is found once it is wanted."""
-
-    id: str
-    label: str
-    module: str
-    pane: str
-
-
-TABS = (
-    Tab("models", "Models", "screens.models", "ModelsPane"),
-    Tab("architecture", "Architecture", "screens.architecture", "ArchitecturePane"),
-    Tab("adapter", "Adapter", "screens.adapter", "AdapterPane"),
-    Tab("data", "Data", "screens.data", "DataPane"),
-    Tab("train", "Train", "screens.train", "TrainPane"),
-    Tab("chat", "Chat", "screens.chat", "ChatPane"),
-    Tab("runs", "Runs", "screens.runs", "RunsPane"),
-)
 
 
 def _catalog_tree(source: str) -> Skeleton | None:
