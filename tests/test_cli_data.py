@@ -64,8 +64,7 @@ def test_more_records_than_a_sample_are_counted_to_the_end(call, tmp_path):
     assert (facts["records"], facts["exact"], facts["examples"]) == (700, True, [])
 
 
-def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path):
     long = "the mate stood on the deck " * 40
     source = lines(
         tmp_path / "two.jsonl",
@@ -78,7 +77,8 @@ def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path, m
     shown = call(source, "--set", "data.max_length=48", "--set", "data.eval_fraction=0")
     assert "1 to train on, 0 held out, 1 skipped" in shown
     assert "1 record of 2 (50%) lose the whole reply to the cut at 48 tokens" in shown
-    assert re.search(r"longest +\d+ tokens, \d+ cut: record 2, .*two.jsonl, line 2\n", shown)
+    # Where lines end hangs on the length of the path.
+    assert re.search(r"longest\d+tokens,\d+cut:record2,.*two\.jsonl,line2", re.sub(r"\s", "", shown))
     assert "<|im_start|>assistant\nYes.<|im_end|>" in shown
     assert "question: " in shown
 
