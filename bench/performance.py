@@ -51,12 +51,16 @@ def where(name: str, told: dict[str, Any]) -> str:
     return f"[`{name}`](measurements/{name}): {told['date']}, {machine}{ahead}{load}. {with_what}.\n\n"
 
 
+def _in(told: dict[str, Any]) -> str:
+    return f", computed in {told['compute_dtype']}" if "compute_dtype" in told else ""
+
+
 def training() -> Iterator[str]:
     """A section for each run of the training bench."""
     for name, told in measured("train*.json"):
         medians, first = told["medians"], {who: runs[0] for who, runs in told["runs"].items()}
         model = Path(told["model"]).name
-        yield f"## Training {model}, micro-batches of {told['micro_batch']}\n\n"
+        yield f"## Training {model}, micro-batches of {told['micro_batch']}{_in(told)}\n\n"
         yield (
             f"One pass over {told['records']:,} records of {told['tokens'] // told['records']:,} tokens in the mean, "
             f"the longest of {told['longest']:,}; {told['trained']:,} of {told['tokens']:,} tokens are trained. "

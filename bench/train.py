@@ -32,6 +32,7 @@ from bench.random_model import write_random_model
 from bench.terminal import Terminal
 from workbench.engine.client import EngineClient
 from workbench.engine.process import ensure_engine, stop_engine
+from workbench.gpu import GpuSampler, computes_bfloat16
 from workbench.paths import Home
 from workbench.presets import load_preset
 from workbench.recipe import Recipe
@@ -155,6 +156,12 @@ def _of_journal(run: RunFolder, started: float, peak: int) -> dict[str, Any]:
     }
 
 
+def compute_dtype() -> str:
+    """What the device multiplies in hardware: a processor without bfloat16 units takes twenty times as long in it."""
+    gpus = GpuSampler().sample()
+    return "bfloat16" if computes_bfloat16(gpus[0] if gpus else None) else "float32"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=48)
@@ -180,7 +187,7 @@ def main() -> None:
             load_preset("demo", home),
             {
                 "model.source": options.model,
-                "quantization.compute_dtype": "bfloat16",
+                "quantization.compute_dtype": compute_dtype(),
                 "training.gradient_checkpointing": "auto",
                 "data.source": str(records),
                 "data.eval_fraction": 0.0,
@@ -211,7 +218,12 @@ def main() -> None:
                 else:
                     told.append(asyncio.run(run_engine(home, recipe, watched=contender == "watched")))
                 print(f"turn {turn + 1}  {contender:8s} {told[-1]['training']:7.1f} s", flush=True)
-        report(results, {"model": options.random or options.model, "micro_batch": batch, **counts}, options.json)
+        about = {
+            "model": options.random or options.model,
+            "micro_batch": batch,
+            "compute_dtype": recipe.quantization.compute_dtype,
+        }
+        report(results, {**about, **counts}, options.json)
 
 
 def _difference(ours: list[float], theirs: list[float]) -> float:
