@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -249,11 +249,8 @@ def _libraries() -> Check:
 
 
 def _reporters() -> Check:
-    """None is needed, so that none that is missing is a fault; a recipe that names it says so."""
     there = [name for name in REPORTERS if is_installed(name)]
-    missing = [name for name in REPORTERS if name not in there]
-    lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
-    return Check("Reporters", "ok", "; ".join(filter(None, (", ".join(there), lacking))))
+    return _optional("Reporters", there, [name for name in REPORTERS if name not in there])
 
 
 def _compiler() -> Check:
@@ -265,15 +262,19 @@ def _compiler() -> Check:
 
 
 def _kernels() -> Check:
-    """As with reporters: a recipe that wants one which is missing says so."""
     there, missing = [], []
     for package, _ in PACKAGES.values():
         try:
             there.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             missing.append(package)
+    return _optional("Kernels", there, missing)
+
+
+def _optional(name: str, there: Sequence[str], missing: Sequence[str]) -> Check:
+    """None is needed, so that none that is missing is a fault; a recipe that names it says so."""
     lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
-    return Check("Kernels", "ok", "; ".join(filter(None, (", ".join(there), lacking))))
+    return Check(name, "ok", "; ".join(filter(None, (", ".join(there), lacking))))
 
 
 def _token() -> Check:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,36 +65,37 @@ def _shelf_of(kind: str) -> tuple[Callable[[Home], list[KeptThing]], Callable[[H
 
 
 def _traces(home: Home) -> list[KeptThing]:
-    """Many small files, as one thing."""
-    folder = home.cache / "traces"
-    files = [file.stat() for file in folder.glob("*.json")]
-    if not files:
-        return []
+    files = list(_trace_files(home))
     what = f"{len(files)} training steps that were followed to predict their memory"
-    return [
-        KeptThing("traces", what, folder, sum(file.st_size for file in files), max(file.st_mtime for file in files))
-    ]
+    return _as_one("traces", what, home.cache / "traces", files)
 
 
 def _remove_traces(home: Home) -> None:
-    for file in (home.cache / "traces").glob("*.json"):
+    for file in _trace_files(home):
         file.unlink(missing_ok=True)
 
 
+def _trace_files(home: Home) -> Iterator[Path]:
+    return (home.cache / "traces").glob("*.json")
+
+
 def _compiled(home: Home) -> list[KeptThing]:
-    """Compiled code and what compiling gained, as one thing."""
     folder = home.cache / "compiled"
-    files = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    if not files:
-        return []
-    what = "compiled layers, and how much faster they were"
-    return [
-        KeptThing("compiled", what, folder, sum(file.st_size for file in files), max(file.st_mtime for file in files))
-    ]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return _as_one("compiled", "compiled layers, and how much faster they were", folder, files)
 
 
 def _remove_compiled(home: Home) -> None:
     shutil.rmtree(home.cache / "compiled", ignore_errors=True)
+
+
+def _as_one(kind: str, what: str, folder: Path, files: Sequence[Path]) -> list[KeptThing]:
+    """Many small files, as one thing; nothing where there are none."""
+    found = [file.stat() for file in files]
+    if not found:
+        return []
+    used = max(file.st_mtime for file in found)
+    return [KeptThing(kind, what, folder, sum(file.st_size for file in found), used)]
 
 
 def _leftovers(home: Home) -> list[KeptThing]:

@@ -91,24 +91,21 @@ class Rehearsal:
         Compiling is done once it is measured, so the faster way is then taken however short the run is.
         """
         known = self._ranks.broadcast(_read(self._file) if self._ranks.is_first else None)
-        if wanted == AUTO and known is not None and not known.pays_within(self._tokens_to_come()):
-            left = f"{self._tokens_to_come():,} are to come"
-            return Verdict(None, f"Not compiled, by what was measured before: {_told(known)}; {left}.")
+        tokens = self._tokens_to_come()
+        if wanted == AUTO and known is not None and not known.pays_within(tokens):
+            return Verdict(None, f"Not compiled, by what was measured before: {_told(known)}; {tokens:,} are to come.")
         try:
-            return self._measured(wanted, known)
+            return self._measured(wanted, known, tokens)
         except _Failed as failure:
             self._trainer.compiled = None
             return Verdict(None, f"Not compiled: {failure}.", failed=True)
         finally:
             free_cached_memory()
-            if torch.cuda.is_available():
-                # What the run is measured to take is the peak of its own steps.
-                torch.cuda.reset_peak_memory_stats()
 
-    def _measured(self, wanted: bool | Auto, known: Timing | None) -> Verdict:
+    def _measured(self, wanted: bool | Auto, known: Timing | None, tokens: int) -> Verdict:
         self._tell("timing steps as they are")
         usual = self._timed()
-        whole = usual * self._tokens_to_come()
+        whole = usual * tokens
         if wanted == AUTO and known is None and whole * MOST_SAVED < LEAST_COMPILING:
             return Verdict(None, f"Not compiled: the run takes about {whole:.0f} s, too short to earn it back.")
         self._tell("compiling the layers")

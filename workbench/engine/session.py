@@ -229,7 +229,8 @@ class Session:
             chosen[COMPILE] = verdict.layers is not None
         reasons = [*self._choice.reasons, verdict.reason]
         told = {"compiled": verdict.layers is not None, "chosen": chosen, "reasons": reasons}
-        context.journal.write("phase", phase="training", fraction=None, detail="", **told)
+        # That training begins is told by the journal's own callback, which comes next.
+        context.journal.write("phase", phase="preparing", fraction=None, detail="", **told)
 
     def _tell_compiling(self, what: str) -> None:
         self._context.report(Progress(phase="preparing", detail=what))
