@@ -8,7 +8,6 @@ before and after.
 
 import argparse
 import json
-import math
 import os
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from bench.circumstances import circumstances
+from bench.circumstances import circumstances, error_of_median
 from bench.streamed import Asked, a_reader
 from workbench.data.templates import Template
 from workbench.engine.base import LoadedBase, load_base
@@ -141,13 +140,8 @@ def in_turns(base: LoadedBase, tokens: int, rounds: int) -> dict[str, float]:
         **{name: statistics.median(speeds) for name, speeds in found.items()},
         "share": statistics.median(shares["ours"]),
         "streamed_share": statistics.median(shares["streamed"]),
-        "share_error": _error_of_median(shares["ours"]),
+        "share_error": error_of_median(shares["ours"]),
     }
-
-
-def _error_of_median(values: list[float]) -> float:
-    """The standard error of the median of values that are spread as a normal distribution is: √(π/2)·σ/√n."""
-    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)
 
 
 def in_memory() -> int:

@@ -1,6 +1,8 @@
-"""When, on what and with what something was measured: written beside every figure that is kept."""
+"""When, on what, with what and how exactly something was measured: written beside every figure that is kept."""
 
+import math
 import os
+import statistics
 from contextlib import suppress
 from datetime import date
 from typing import Any
@@ -19,3 +21,8 @@ def circumstances() -> dict[str, Any]:
         "versions": library_versions(),
         "load": load,
     }
+
+
+def error_of_median(values: list[float]) -> float:
+    """The standard error of the median of values that are spread as a normal distribution is: √(π/2)·σ/√n."""
+    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)

@@ -85,12 +85,25 @@ def training() -> Iterator[str]:
         head = ["", "trained tokens/s", "tokens/s", "padding", "peak memory", "first step, first turn", "later"]
         yield table([*head, "import", "load", "tokenise"], rows)
         yield table(
-            ["", "speed", "peak memory", "largest difference of a step's loss"],
+            ["", "speed", "standard error", "turns", "peak memory", "largest difference of a step's loss"],
             [
-                [pair.replace("/", " / "), f"{r['speed']:.3f}", f"{r['memory']:.3f}", f"{r['loss_differs_by']:.3%}"]
+                [
+                    pair.replace("/", " / "),
+                    f"{r['speed']:.3f}",
+                    f"{r['speed_error']:.3f}" if r["speed_error"] is not None else "",
+                    f"{r['turns']}",
+                    f"{r['memory']:.3f}",
+                    f"{r['loss_differs_by']:.3%}",
+                ]
                 for pair, r in told["ratios"].items()
             ],
         )
+        if watched := medians.get("watched"):
+            yield (
+                "The speed is the median of what it was turn by turn. While steps ran, the watching app took "
+                f"{watched['watching']:.2f} s of processor time in {watched['training']:.1f} s, "
+                f"{watched['watching'] / watched['training']:.1%} of a core.\n\n"
+            )
         yield where(name, told)
 
 

@@ -3,9 +3,13 @@
 Contenders: ``plain`` (transformers' Trainer, PEFT's k-bit preparation, padded batches, full logits, as in most
 notebooks), ``trl`` (TRL with its defaults), ``engine`` (ours with our defaults, nobody watching), ``watched`` (the
 same, with the app on its Train screen in a pseudo-terminal), ``unsloth`` where it is installed. They take turns, each
-in fresh processes; medians and ratios are printed.
+in fresh processes; medians are printed, and ratios turn by turn, so that a machine whose speed wanders matters less.
 
-    python -m bench.train [--records 48] [--repeats 3] [--set path=value]… [--model FOLDER | --random ID] [--json FILE]
+    python -m bench.train [--records 48] [--repeats 3] [--pairs 9] [--set path=value]…
+                          [--model FOLDER | --random ID] [--json FILE]
+
+``--pairs`` gives ``engine`` and ``watched`` more turns than the others: what the app costs is about a hundredth, and
+two turns of the same differ by more. Its processor time while steps ran is told too.
 
 Without ``--model`` it is SmolLM2-135M-Instruct, fetched once into the home; ``--random`` takes a model of the catalog
 with random weights. Speed is that of one pass over all records: trained tokens, and all tokens without padding, by the
@@ -25,9 +29,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
-from bench.circumstances import circumstances
+from bench.circumstances import circumstances, error_of_median
 from bench.random_model import write_random_model
 from bench.terminal import Terminal
 from workbench.engine.client import EngineClient
@@ -43,6 +48,7 @@ from workbench.runs.journal import read_events
 
 CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
 SCRIPTS = ("plain", "trl", "unsloth")
+PAIR = ("engine", "watched")
 COMPARED = (("engine", "trl"), ("watched", "engine"), ("engine", "plain"), ("engine", "unsloth"))
 
 
@@ -108,16 +114,13 @@ async def run_engine(home: Home, recipe: Recipe, *, watched: bool) -> dict[str, 
     from time import time
 
     started = time()
+    watching = 0.0
     await ensure_engine(home)
     client = EngineClient(home)
     try:
         run = find_run(home, await client.train(recipe))
         if watched:
-            with Terminal([sys.executable, "-m", "workbench.cli", "--home", str(home.root)]) as terminal:
-                await asyncio.to_thread(terminal.read, 4)
-                terminal.send("5")
-                while summarise(run).state in ("new", "running"):
-                    await asyncio.to_thread(terminal.read, 0.5)
+            watching = await asyncio.to_thread(watch, home, run)
         while summarise(run).state in ("new", "running"):
             await asyncio.sleep(0.2)
         status = await client.status()
@@ -125,7 +128,26 @@ async def run_engine(home: Home, recipe: Recipe, *, watched: bool) -> dict[str, 
     finally:
         await client.close()
         await stop_engine(home)
-    return _of_journal(run, started, peak)
+    return {**_of_journal(run, started, peak), "watching": watching}
+
+
+def watch(home: Home, run: RunFolder) -> float:
+    """Have the app on its Train screen until the run ends.
+
+    Returns:
+        Seconds of processor time that the app took from the first step that it was there for to the last.
+    """
+    with Terminal([sys.executable, "-m", "workbench.cli", "--home", str(home.root)]) as terminal:
+        app = psutil.Process(terminal.pid)
+        terminal.read(4)
+        terminal.send("5")
+        before = None
+        while (summary := summarise(run)).state in ("new", "running"):
+            if before is None and summary.step:
+                before = app.cpu_times()
+            terminal.read(0.5)
+        after = app.cpu_times()
+    return after.user + after.system - (before.user + before.system if before else 0.0)
 
 
 def _peak_of(pid: int) -> int:
@@ -139,7 +161,7 @@ def _of_journal(run: RunFolder, started: float, peak: int) -> dict[str, Any]:
     if events[-1].get("reason") != "finished":
         raise RuntimeError(f"{run.id}: {summarise(run).reason}\n{run.log.read_text()[-2000:]}")
     steps = [event for event in events if event["event"] == "step"]
-    begin = {}
+    begin: dict[str, float] = {}
     for event in events:
         if event["event"] == "phase":
             begin.setdefault(event["phase"], event["time"])
@@ -166,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=0, help="turns of our engine without and with the app, if more")
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--random", metavar="ID", help="a model of the catalog, its weights random")
     parser.add_argument("--home", type=Path, help="a home that already holds the model; nothing is written there")
@@ -211,13 +234,17 @@ def main() -> None:
         model = fetch_model(home, recipe.model, lambda progress: None, lambda: False).folder
         names = options.only or [name for name in CONTENDERS if name != "unsloth" or find_spec("unsloth")]
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for turn in range(options.repeats):
-            for contender, told in results.items():
+        for turn in range(max(options.repeats, options.pairs)):
+            # Who comes first changes, for a machine may slow down as it works.
+            for contender in names if turn % 2 == 0 else reversed(names):
+                if turn >= options.repeats and contender not in PAIR:
+                    continue
                 if contender in SCRIPTS:
-                    told.append(run_script(contender, model, tokens, scripts, folder))
+                    told = run_script(contender, model, tokens, scripts, folder)
                 else:
-                    told.append(asyncio.run(run_engine(home, recipe, watched=contender == "watched")))
-                print(f"turn {turn + 1}  {contender:8s} {told[-1]['training']:7.1f} s", flush=True)
+                    told = asyncio.run(run_engine(home, recipe, watched=contender == "watched"))
+                results[contender].append(told)
+                print(f"turn {turn + 1}  {contender:8s} {told['training']:7.1f} s", flush=True)
         about = {
             "model": options.random or options.model,
             "micro_batch": batch,
@@ -242,7 +269,7 @@ def _home_with_models_of(other: Path | None, root: Path) -> Home:
 
 def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, Any], out: Path | None) -> None:
     """The table on the terminal, everything in a file."""
-    medians = {
+    medians: dict[str, dict[str, float]] = {
         name: {key: statistics.median(told[key] for told in runs) for key in runs[0] if key != "losses"}
         for name, runs in results.items()
     }
@@ -257,21 +284,39 @@ def report(results: dict[str, list[dict[str, Any]]], counts: dict[str, Any], out
             f"{told['to_first_step']:10.1f} s{told['import']:6.1f} s{told['load']:5.1f} s{told['tokenise']:6.1f} s"
             f"{told['peak_bytes'] / 2**30:6.2f} GiB{told['padding']:9.1%}"
         )
+    ratios = _ratios(results, medians)
+    for pair, ratio in ratios.items():
+        error = f" ± {ratio['speed_error']:.3f}" if ratio["speed_error"] is not None else ""
+        print(
+            f"{pair}: {ratio['speed']:.3f}{error} of its speed in {ratio['turns']} turns, "
+            f"{ratio['memory']:.3f} of its memory, losses within {ratio['loss_differs_by']:.2%}"
+        )
+    if "watched" in medians:
+        share = medians["watched"]["watching"] / medians["watched"]["training"]
+        print(f"the app took {medians['watched']['watching']:.2f} s of processor time, {share:.2%} of one core")
+    if out:
+        everything = {**circumstances(), **counts, "medians": medians, "ratios": ratios, "runs": results}
+        out.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def _ratios(
+    results: dict[str, list[dict[str, Any]]], medians: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """What ours has of the others' speed, turn by turn, and of their memory."""
     ratios = {}
     for ours, theirs in COMPARED:
         if ours in medians and theirs in medians:
-            ratios[f"{ours}/{theirs}"] = told = {
-                "speed": medians[theirs]["training"] / medians[ours]["training"],
+            # The pair of ours may have had more turns than the scripts.
+            both = zip(results[ours], results[theirs], strict=False)
+            turns = [their["training"] / our["training"] for our, their in both]
+            ratios[f"{ours}/{theirs}"] = {
+                "speed": statistics.median(turns),
+                "speed_error": error_of_median(turns) if len(turns) > 1 else None,
+                "turns": len(turns),
                 "memory": medians[ours]["peak_bytes"] / medians[theirs]["peak_bytes"],
                 "loss_differs_by": _difference(results[ours][0]["losses"], results[theirs][0]["losses"]),
             }
-            print(
-                f"{ours} / {theirs}: {told['speed']:.3f} of its speed, {told['memory']:.3f} of its memory, "
-                f"losses within {told['loss_differs_by']:.2%}"
-            )
-    if out:
-        told = {**circumstances(), **counts, "medians": medians, "ratios": ratios, "runs": results}
-        out.write_text(json.dumps(told, indent=1) + "\n")
+    return ratios
 
 
 if __name__ == "__main__":
