@@ -33,8 +33,11 @@ from screens.widgets.tab_strip import TabStrip
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from textual.await_remove import AwaitRemove
     from textual.command import Provider
+    from textual.dom import DOMNode
     from textual.message import Message
+    from textual.widget import Widget
 
     from workbench.engine.protocol import EngineStatus
     from workbench.models.skeleton import Skeleton
@@ -133,6 +136,14 @@ class WorkbenchApp(App[None]):
         sys.setswitchinterval(THREAD_TURN_SECONDS)
         self.set_interval(1, self._each_second)
         self.call_after_refresh(self._begin)
+
+    def _prune(self, *nodes: Widget, parent: DOMNode | None = None) -> AwaitRemove:
+        """What works for a dialog or a pane ends before that is taken apart; Textual 8.2 ends it after its children."""
+        leaving = {node for root in nodes for node in root.walk_children(with_self=True)}
+        for worker in self.workers:
+            if worker.node in leaving:
+                worker.cancel()
+        return super()._prune(*nodes, parent=parent)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):

@@ -124,3 +124,4 @@ async def opened(
         await opened.until(lambda: app.session.status is not None or not scripted.running, "the engine's state")
         await pilot.pause()
         yield opened
+        app.workers.cancel_all()  # as when the app ends by itself
