@@ -64,7 +64,7 @@ def training() -> Iterator[str]:
         yield (
             f"One pass over {told['records']:,} records of {told['tokens'] // told['records']:,} tokens in the mean, "
             f"the longest of {told['longest']:,}; {told['trained']:,} of {told['tokens']:,} tokens are trained. "
-            f"Medians of {len(next(iter(told['runs'].values())))} turns, each in a fresh process. The scripts are "
+            f"Medians of {_turns(told['runs'])}, each in a fresh process. The scripts are "
             "given tokens, the engine text; its base and tokens lie on disk, quantised and tokenised, after its first "
             "turn.\n\n"
         )
@@ -105,6 +105,14 @@ def training() -> Iterator[str]:
                 f"{watched['watching'] / watched['training']:.1%} of a core.\n\n"
             )
         yield where(name, told)
+
+
+def _turns(runs: dict[str, list[Any]]) -> str:
+    """``3 turns, 9 of engine and watched``: how often each took its turn."""
+    counts = {who: len(turns) for who, turns in runs.items()}
+    fewest = min(counts.values())
+    more = [who for who, count in counts.items() if count > fewest]
+    return f"{fewest} turns" + (f", {counts[more[0]]} of {' and '.join(more)}" if more else "")
 
 
 def compiling() -> Iterator[str]:

@@ -19,6 +19,7 @@ from textual.widgets import ContentSwitcher, Footer
 
 from screens.engine_link import HomeEngine
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
+from screens.model_tree import tree_of
 from screens.session import Engine, Session
 from screens.tabs import TABS
 from screens.theme import THEMES
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from workbench.engine.protocol import EngineStatus
     from workbench.models.skeleton import Skeleton
     from workbench.paths import Home
-    from workbench.recipe import ModelSection
     from workbench.recipe_text import Problem
 
 SAVE_SECONDS = 2.0
@@ -50,20 +50,6 @@ LEAVE_SECONDS = 3.0
 ASK_SECONDS = 1.0
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
-
-
-def _catalog_tree(source: str) -> Skeleton | None:
-    from workbench.models.catalog import catalog_skeleton
-
-    return catalog_skeleton(source)
-
-
-def _price_once(tree: Skeleton, session: Session) -> None:
-    """The first price of a model imports the estimator and reads followed steps; later ones are there at once."""
-    from screens.costs import device_of
-    from workbench.estimate.survey import peak_of
-
-    peak_of(tree, session.recipe, device_of(session), session.traces, free_bytes=session.budget.free_bytes)
 
 
 def _palette() -> type[Provider]:
@@ -306,25 +292,17 @@ class WorkbenchApp(App[None]):
         self.notify(f"The recipe is {name} now.", markup=False, timeout=3)
 
     async def _find_skeleton(self) -> None:
-        """Look the model's tree up in the catalog, else ask the engine, which builds it from the configuration."""
+        """Have the tree of the recipe's model in the session, or why there is none."""
         self._skeleton_is(None)
         model = self.session.recipe.model
         try:
-            skeleton = await self._skeleton_of(model)
+            skeleton = await tree_of(model, self.session, self.start_engine)
         except WorkbenchError as error:
             self.session.skeleton_error = error
             self._tell(SkeletonChanged(None))
             return
         if model == self.session.recipe.model:
             self._skeleton_is(skeleton)
-
-    async def _skeleton_of(self, model: ModelSection) -> Skeleton:
-        tree = await asyncio.to_thread(_catalog_tree, model.source)
-        if tree is None:
-            await self.start_engine()
-            tree = await self.session.engine.tree(model)
-        await asyncio.to_thread(_price_once, tree, self.session)
-        return tree
 
     def _skeleton_is(self, skeleton: Skeleton | None) -> None:
         self.session.skeleton = skeleton
