@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Recipe, interrupted: RunSummary | None = None, launch: Launch | None = None, *, called: str = ""
+    recipe: Recipe, newest: RunSummary | None = None, launch: Launch | None = None, *, called: str = ""
 ) -> Content:
-    """What Enter would start, in words; before it, that there is a run to go on with.
+    """What Enter would start, in words; before it, that there is a run to go on with, or after it, how the last ended.
 
     Args:
-        called: the name of the interrupted run, where it is not its id.
+        called: the name of the newest run, where it is not its id.
     """
+    goes_on = newest is not None and newest.state == "interrupted"
     training = recipe.training
     gpus = launch.devices if launch else ()
     times = f" × {len(gpus)}" if len(gpus) > 1 else ""
     epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
     length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
     lines = (
-        *(_invitation(interrupted, called) if interrupted else ()),
+        *(_invitation(newest, called) if newest and goes_on else ()),
         ("Nothing is training. ", "bold"),
         ("Press Enter", "bold $accent"),
         (" to fine-tune\n\n", ""),
@@ -55,6 +56,7 @@ def plan(
         *((("  GPUs      ", "$foreground 70%"), (f"{', '.join(map(str, gpus))}\n", "")) if gpus else ()),
         ("  for       ", "$foreground 70%"),
         (f"{length}, learning rate {short_number(training.learning_rate)}\n\n", ""),
+        *(_last(newest, called) if newest and not goes_on else ()),
         ("3 Adapter and 4 Data change it.", "$foreground 70%"),
     )
     return Content.assemble(*lines)
@@ -75,6 +77,13 @@ def _invitation(interrupted: RunSummary, called: str) -> tuple[tuple[str, str], 
     )
 
 
+def _last(newest: RunSummary, called: str) -> tuple[tuple[str, str], ...]:
+    """How the newest run ended, perhaps while no terminal was there to see it."""
+    where = "" if newest.state == "finished" else f" at step {newest.step}"
+    words = dotted(f"{plain(called or newest.id)} {newest.state}{where}", _perplexity(newest), "7 has it")
+    return ("  last run  ", "$foreground 70%"), (f"{words}\n\n", "")
+
+
 def in_queue(count: int, held: str) -> str:
     """What waits while nothing is training; empty where nothing does."""
     if not count:
@@ -91,11 +100,14 @@ def outcome(story: Story) -> str:
     if summary.state == "failed":
         return dotted(f"at step {summary.step}", "g goes on") if summary.step else "before the first step"
     seconds = (summary.ended or 0) - (summary.started or 0)
-    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
-    perplexity = f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
     kept = "no adapter kept" if summary.reason == "discarded" else "6 chats with it"
     goes_on = "g goes on" if summary.state == "stopped" and summary.reason != "discarded" else ""
-    return dotted(f"{summary.step} steps in {clock(seconds)}", perplexity, _early(story), goes_on, kept)
+    return dotted(f"{summary.step} steps in {clock(seconds)}", _perplexity(summary), _early(story), goes_on, kept)
+
+
+def _perplexity(summary: RunSummary) -> str:
+    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
+    return f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
 
 
 def _early(story: Story) -> str:

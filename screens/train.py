@@ -82,7 +82,7 @@ class TrainPane(RunControlPane):
     def __init__(self, **names: str) -> None:
         super().__init__(**names)
         self._asking = False
-        self._interrupted: RunSummary | None = None
+        self._newest: RunSummary | None = None
         self._queued = (0, "")
 
     def compose(self) -> ComposeResult:
@@ -116,7 +116,7 @@ class TrainPane(RunControlPane):
         if self._story is not None:
             self.run_worker(self._catch_up(self._story))
         else:
-            self.run_worker(self._look_for_interrupted())
+            self.run_worker(self._look_back())
         self._show_hardware()
         self.draw()
 
@@ -157,9 +157,9 @@ class TrainPane(RunControlPane):
             self._story, self._asked = Story(run), ""
             self.run_worker(self._catch_up(self._story))
 
-    async def _look_for_interrupted(self) -> None:
-        """The newest run of this home, where it broke off: the first thing to offer. And what waits."""
-        self._interrupted, self._queued = await asyncio.to_thread(_left_behind, self.session.home)
+    async def _look_back(self) -> None:
+        """The newest run of this home: where it broke off, the first thing to offer is to go on. And what waits."""
+        self._newest, self._queued = await asyncio.to_thread(_left_behind, self.session.home)
         self.draw()
 
     def _is_live(self, story: Story) -> bool:
@@ -255,7 +255,9 @@ class TrainPane(RunControlPane):
     def _to_resume(self) -> RunFolder | None:
         """The run that can go on: the one that is shown, else the newest one where it broke off."""
         if self._story is None:
-            return RunFolder(self.session.home.runs / self._interrupted.id) if self._interrupted else None
+            newest = self._newest
+            goes_on = newest is not None and newest.state == "interrupted"
+            return RunFolder(self.session.home.runs / newest.id) if newest and goes_on else None
         return self._story.run if self._story.can_go_on else None
 
     def action_go_on(self) -> None:
@@ -309,9 +311,9 @@ class TrainPane(RunControlPane):
         self.set_class(story is None, "-empty")
         self.refresh_bindings()
         if story is None:
-            interrupted = self._interrupted
-            called = self.session.names.of(interrupted.id) if interrupted is not None else ""
-            plan = run_words.plan(self.session.recipe, interrupted, self.session.launch, called=called)
+            newest = self._newest
+            called = self.session.names.of(newest.id) if newest is not None else ""
+            plan = run_words.plan(self.session.recipe, newest, self.session.launch, called=called)
             self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
         self.query_one(PhaseBar).show(*self._phase(story))
@@ -404,14 +406,9 @@ class TrainPane(RunControlPane):
 
 
 def _left_behind(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:
-    """The newest run if it was interrupted; how many wait in the queue, and why it is held."""
+    """The newest run; how many wait in the queue, and why it is held."""
     line = Line()
     with suppress(WorkbenchError):
         line = Queue(home).read()
-    return _newest_if_interrupted(home), (len(line.waiting), line.held)
-
-
-def _newest_if_interrupted(home: Home) -> RunSummary | None:
     newest = next(iter(all_runs(home)), None)
-    summary = summarise(newest) if newest is not None else None
-    return summary if summary is not None and summary.state == "interrupted" else None
+    return summarise(newest) if newest is not None else None, (len(line.waiting), line.held)

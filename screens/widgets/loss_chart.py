@@ -159,7 +159,9 @@ class LossChart(Quiet):
 
     def _steps(self, frame: Frame, margin: int) -> Strip:
         text = [" "] * (margin + 1 + frame.width)
-        for tick in nice_ticks(frame.x_low, frame.x_high, max(2, frame.width // 14)):
+        # Step 2.5 there is none; two and a half hours there are.
+        whole = frame.x_high >= 5
+        for tick in nice_ticks(frame.x_low, frame.x_high, max(2, frame.width // 14), whole=whole):
             label = short_number(tick)
             at = margin + 1 + frame.column(tick)
             start = max(margin + 1, min(at - len(label) // 2, len(text) - len(label)))

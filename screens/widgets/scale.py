@@ -4,11 +4,11 @@ import math
 from itertools import chain
 
 
-def nice_ticks(low: float, high: float, most: int) -> list[float]:
+def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
     """Round numbers 1, 2, 2.5 or 5 × 10ⁿ apart that reach from ``low`` or below to ``high`` or above.
 
-    There are at most ``most`` of them, or three. The range they span changes only when the data leave it, so that a
-    chart seldom moves as a whole.
+    There are at most ``most`` of them, or three; with ``whole`` none has a fraction. The range they span changes only
+    when the data leave it, so that a chart seldom moves as a whole.
     """
     if high <= low:
         pad = abs(low) / 2 or 1.0
@@ -17,7 +17,7 @@ def nice_ticks(low: float, high: float, most: int) -> list[float]:
     decade = 10.0 ** math.floor(math.log10(rough))
     for step in chain.from_iterable((f * d for f in (1, 2, 2.5, 5)) for d in (decade, decade * 10, decade * 100)):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first + 1 <= max(3, most):
+        if last - first + 1 <= max(3, most) and not (whole and step % 1):
             return [index * step for index in range(first, last + 1)]
     raise AssertionError("a step a hundred times the range always fits")
 

@@ -135,6 +135,15 @@ def test_ticks_are_few_and_reach_around_the_data(low: float, span: float, most: 
     assert ticks[-1] >= low + span - slack
 
 
+@pytest.mark.parametrize("high", [5, 10, 30, 250, 1e6])
+@pytest.mark.parametrize("most", [2, 3, 5, 12])
+def test_whole_ticks_have_no_fraction(high: float, most: int) -> None:
+    ticks = nice_ticks(0, high, most, whole=True)
+    assert 2 <= len(ticks) <= max(3, most)
+    assert ticks[-1] >= high
+    assert all(tick % 1 == 0 for tick in ticks)
+
+
 def test_the_axis_of_steps_moves_seldom() -> None:
     reaches = [steps_shown(last, 600) for last in range(1, 601)]
     assert sorted(set(reaches)) == [10, 20, 50, 100, 200, 500, 600]

@@ -477,6 +477,20 @@ async def test_a_new_app_offers_the_run_that_was_interrupted(tmp_path: Path) -> 
         await screen.sees("step 1/100")
 
 
+async def test_a_new_app_tells_how_the_run_ended_that_no_terminal_saw(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    run = engine.begin(Recipe(), max_steps=2)
+    engine.evaluate(0, 3.0, 20.13)
+    engine.step(2, 1.0)
+    engine.evaluate(2, 1.0, 2.7)
+    engine.finish(step=2)
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees(f"last run  {run.id} finished · perplexity 20.1 → 2.7 · 7 has it")
+        await screen.sees("Press Enter to fine-tune")
+        assert not offered(screen).get("Go on")
+
+
 async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=100)
