@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 import pytest
@@ -234,10 +235,13 @@ def test_another_revision_of_the_default_model_is_not_in_the_wheel(home: Home, n
 
 def test_an_environment_without_pip_uses_the_bundled_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As uv makes them: the pip that Python carries runs from its wheel and is not installed."""
-    import importlib.util
 
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
+    class WithoutPip:
+        @staticmethod
+        def find_spec(name: str) -> ModuleSpec | None:
+            return None if name == "pip" else PathFinder.find_spec(name)
+
+    monkeypatch.setattr(wheel, "PathFinder", WithoutPip)
     command = wheel.pip_command()
     assert command
     arguments, variables = command
@@ -251,6 +255,12 @@ def test_an_environment_without_pip_uses_the_bundled_one(monkeypatch: pytest.Mon
         check=True,
     )
     assert variables["PYTHONPATH"] in run.stdout
+
+
+def test_looking_for_pip_leaves_setuptools_as_it_was() -> None:
+    """PyTorch imports it to compile, in the process that fetched the model before."""
+    code = "from workbench.models.wheel import pip_command; pip_command(); import setuptools"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.real

