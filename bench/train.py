@@ -48,7 +48,6 @@ from workbench.runs.journal import read_events
 
 CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
 SCRIPTS = ("plain", "trl", "unsloth")
-PAIR = ("engine", "watched")
 COMPARED = (("engine", "trl"), ("watched", "engine"), ("engine", "plain"), ("engine", "unsloth"))
 
 
@@ -237,7 +236,7 @@ def main() -> None:
         for turn in range(max(options.repeats, options.pairs)):
             # Who comes first changes, for a machine may slow down as it works.
             for contender in names if turn % 2 == 0 else reversed(names):
-                if turn >= options.repeats and contender not in PAIR:
+                if turn >= options.repeats and contender in SCRIPTS:
                     continue
                 if contender in SCRIPTS:
                     told = run_script(contender, model, tokens, scripts, folder)

@@ -31,14 +31,13 @@ def plan(
     Args:
         called: the name of the newest run, where it is not its id.
     """
-    goes_on = newest is not None and newest.state == "interrupted"
     training = recipe.training
     gpus = launch.devices if launch else ()
     times = f" × {len(gpus)}" if len(gpus) > 1 else ""
     epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
     length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
     lines = (
-        *(_invitation(newest, called) if newest and goes_on else ()),
+        *(_invitation(newest, called) if newest and newest.state == "interrupted" else ()),
         ("Nothing is training. ", "bold"),
         ("Press Enter", "bold $accent"),
         (" to fine-tune\n\n", ""),
@@ -56,7 +55,7 @@ def plan(
         *((("  GPUs      ", "$foreground 70%"), (f"{', '.join(map(str, gpus))}\n", "")) if gpus else ()),
         ("  for       ", "$foreground 70%"),
         (f"{length}, learning rate {short_number(training.learning_rate)}\n\n", ""),
-        *(_last(newest, called) if newest and not goes_on else ()),
+        *(_last(newest, called) if newest and newest.ended else ()),
         ("3 Adapter and 4 Data change it.", "$foreground 70%"),
     )
     return Content.assemble(*lines)

@@ -254,11 +254,11 @@ class TrainPane(RunControlPane):
     @property
     def _to_resume(self) -> RunFolder | None:
         """The run that can go on: the one that is shown, else the newest one where it broke off."""
-        if self._story is None:
-            newest = self._newest
-            goes_on = newest is not None and newest.state == "interrupted"
-            return RunFolder(self.session.home.runs / newest.id) if newest and goes_on else None
-        return self._story.run if self._story.can_go_on else None
+        if self._story is not None:
+            return self._story.run if self._story.can_go_on else None
+        if self._newest is not None and self._newest.state == "interrupted":
+            return RunFolder(self.session.home.runs / self._newest.id)
+        return None
 
     def action_go_on(self) -> None:
         """Let a run go on that was paused, stopped, interrupted, or failed."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
+from screens import run_words
 from screens.dialogs import ChoiceDialog, ErrorDialog
 from screens.train import TrainPane
 from screens.widgets.gpu_panel import GpuPanel
@@ -22,6 +23,7 @@ from workbench.models.catalog import catalog_skeleton
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import edit
+from workbench.runs.folder import RunSummary
 from workbench.runs.journal import read_events
 
 GIB = 2**30
@@ -489,6 +491,11 @@ async def test_a_new_app_tells_how_the_run_ended_that_no_terminal_saw(tmp_path: 
         await screen.sees(f"last run  {run.id} finished · perplexity 20.1 → 2.7 · 7 has it")
         await screen.sees("Press Enter to fine-tune")
         assert not offered(screen).get("Go on")
+
+
+def test_a_run_that_goes_on_is_not_told_as_the_last() -> None:
+    going = RunSummary("run-01", state="running", step=5)
+    assert "run-01" not in run_words.plan(Recipe(), going).plain
 
 
 async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
