@@ -5,7 +5,9 @@ run by its key, and loses its line: the terminal is closed, or the app gets SIGH
 itself, and a new app must show every step. In the second part the engine gets SIGKILL; the run is resumed, and its
 adapter must be bit for bit that of a run that was never interrupted.
 
-    python -m bench.endurance [--times 20] [--seed 0] [--json FILE]
+    python -m bench.endurance [--times 20] [--seed 0] [--load 2] [--json FILE]
+
+``--load`` keeps so many processor cores busy beside it.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -226,9 +229,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--load", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.load)]
     wrong: dict[str, list[str]] = {"line": [], "engine": []}
     with tempfile.TemporaryDirectory() as folder:
         recipe = enduring(tiny_recipe(Path(folder)))
@@ -246,14 +251,15 @@ def main() -> None:
                 wrong["engine"] += [problem] if problem else []
         finally:
             asyncio.run(stop_engine(home))
+            for process in busy:
+                process.kill()
     result: dict[str, object] = {
         name: f"{options.times - len(problems)} of {options.times}" for name, problems in wrong.items()
     }
     print(f"line lost: {result['line']} ended by themselves; engine killed: {result['engine']} resumed bit for bit")
     if options.json:
-        options.json.write_text(
-            json.dumps({**_circumstances(), **result, "wrong": wrong, "seed": options.seed}, indent=2) + "\n"
-        )
+        told = {**_circumstances(), **result, "wrong": wrong, "seed": options.seed, "load": options.load}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
     sys.exit(bool(wrong["line"] or wrong["engine"]))
 
 

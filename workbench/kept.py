@@ -1,16 +1,18 @@
 """All that is kept on disk so that it need not be made again, by kind: what it is, where, how large, when last used."""
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
+from workbench.folders import entries, files_below, files_in, size_of
 from workbench.models.sources import local_models, remove_model
 from workbench.paths import Home
-from workbench.shelf import Shelf, size_of
+from workbench.shelf import Shelf
 
 MODELS = "models"
 _DAY = 86_400.0
@@ -65,23 +67,20 @@ def _shelf_of(kind: str) -> tuple[Callable[[Home], list[KeptThing]], Callable[[H
 
 
 def _traces(home: Home) -> list[KeptThing]:
-    files = list(_trace_files(home))
+    files = [found for file, found in files_in(home.cache / "traces") if file.suffix == ".json"]
     what = f"{len(files)} training steps that were followed to predict their memory"
     return _as_one("traces", what, home.cache / "traces", files)
 
 
 def _remove_traces(home: Home) -> None:
-    for file in _trace_files(home):
-        file.unlink(missing_ok=True)
-
-
-def _trace_files(home: Home) -> Iterator[Path]:
-    return (home.cache / "traces").glob("*.json")
+    for file in entries(home.cache / "traces"):
+        if file.suffix == ".json":
+            file.unlink(missing_ok=True)
 
 
 def _compiled(home: Home) -> list[KeptThing]:
     folder = home.cache / "compiled"
-    files = [file for file in folder.rglob("*") if file.is_file()]
+    files = [found for _, found in files_below(folder)]
     return _as_one("compiled", "compiled layers, and how much faster they were", folder, files)
 
 
@@ -89,20 +88,21 @@ def _remove_compiled(home: Home) -> None:
     shutil.rmtree(home.cache / "compiled", ignore_errors=True)
 
 
-def _as_one(kind: str, what: str, folder: Path, files: Sequence[Path]) -> list[KeptThing]:
+def _as_one(kind: str, what: str, folder: Path, files: Sequence[os.stat_result]) -> list[KeptThing]:
     """Many small files, as one thing; nothing where there are none."""
-    found = [file.stat() for file in files]
-    if not found:
+    if not files:
         return []
-    used = max(file.st_mtime for file in found)
-    return [KeptThing(kind, what, folder, sum(file.st_size for file in found), used)]
+    used = max(file.st_mtime for file in files)
+    return [KeptThing(kind, what, folder, sum(file.st_size for file in files), used)]
 
 
 def _leftovers(home: Home) -> list[KeptThing]:
     """What a process that was killed left in the cache; what is younger may be of one that works."""
     long_ago = time.time() - _DAY
     found = []
-    for path in (*(home.cache / "data").glob("tokens-*"), *home.cache.glob(".wheel-*")):
+    tokens = [path for path in entries(home.cache / "data") if path.name.startswith("tokens-")]
+    wheels = [path for path in entries(home.cache) if path.name.startswith(".wheel-")]
+    for path in (*tokens, *wheels):
         with suppress(OSError):
             if (written := path.stat().st_mtime) < long_ago:
                 found.append(KeptThing("leftovers", "half-done work of an ended process", path, size_of(path), written))
@@ -125,7 +125,7 @@ def _models(home: Home) -> list[KeptThing]:
 
 def _last_read(folder: Path) -> float:
     """When a model's files were last opened, as far as the system notes it."""
-    return max((max(found.st_atime, found.st_mtime) for found in (file.stat() for file in folder.iterdir())), default=0)
+    return max((max(found.st_atime, found.st_mtime) for _, found in files_in(folder)), default=0)
 
 
 def _remove_models(home: Home) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from workbench import recipe_text
 from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.paths import Home
 from workbench.recipe import Recipe
 
@@ -38,7 +39,7 @@ class PresetDescription:
 def preset_names(home: Home | None = None) -> list[str]:
     """Shipped presets, the demo first, then the user's own; a preset of the user's hides a shipped one of its name."""
     shipped = sorted((path.stem for path in _SHIPPED.glob("*.yaml")), key=lambda name: (name not in _FIRST, name))
-    own = sorted(path.stem for path in _folder(home).glob("*.yaml")) if home else []
+    own = [path.stem for path in entries(_folder(home)) if path.suffix == ".yaml"] if home else []
     return [*shipped, *(name for name in own if name not in shipped)]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from workbench.folders import entries, size_of
 from workbench.paths import Home
 
 ABOUT = "about.json"
@@ -128,19 +129,7 @@ class Shelf:
                 _remove(self.place / name)
 
     def _names(self) -> list[str]:
-        return sorted(folder.name for folder in self.place.iterdir()) if self.place.is_dir() else []
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files under a folder; what vanishes meanwhile counts nothing."""
-    total = 0
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        try:
-            found = file.lstat()
-        except OSError:
-            continue
-        total += 0 if file.is_dir() else found.st_size
-    return total
+        return [folder.name for folder in entries(self.place)]
 
 
 def _remove(folder: Path) -> None:

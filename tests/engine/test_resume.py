@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.recipe_text import edit
-from workbench.runs.checkpoints import checkpoints, newest_whole, what_is_wrong
+from workbench.recipe_text import edit, to_yaml
+from workbench.runs.checkpoints import _seal, checkpoints, newest_whole, what_is_wrong, write_checkpoint
 from workbench.runs.folder import RunFolder, summarise
 
 # Three epochs and a bit, dropout, a schedule, an accumulation, and points of the curve further apart than a step.
@@ -22,6 +25,8 @@ LONG = {
     "training.eval_steps": 5,
     "adapter.lora_dropout": 0.1,
 }
+# A point of the curve a step, and every checkpoint kept.
+EACH_STEP = {"training.logging_steps": 1, "training.save_total_limit": 10}
 
 
 def killed_after(run: RunFolder, step: int, home) -> RunFolder:
@@ -87,9 +92,131 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(home, rec
     assert adapter_digest(again) == adapter_digest(whole)
 
 
-def test_old_checkpoints_go_only_when_a_new_one_is_there(tmp_path):
-    from workbench.runs.checkpoints import write_checkpoint
+def test_a_checkpoint_that_was_being_replaced_when_its_process_was_killed_is_found_again(tmp_path, monkeypatch):
+    def fill(folder):
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"w" * 1000)
 
+    class Killed(BaseException):
+        pass
+
+    write_checkpoint(tmp_path, 3, fill, keep=1)
+    rename, renamed = Path.rename, []
+
+    def killed_before_the_second(self, target):
+        renamed.append(self)
+        if len(renamed) == 2:
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed_before_the_second)
+        # What a killed process would not have done either.
+        patched.setattr("workbench.runs.checkpoints.recover", lambda folder: None)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            write_checkpoint(tmp_path, 3, fill, keep=1)
+    assert checkpoints(tmp_path) == []
+    found, damaged = newest_whole(tmp_path)
+    assert (found.step, damaged) == (3, [])
+    write_checkpoint(tmp_path, 3, fill, keep=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_an_adapter_that_was_being_replaced_when_its_process_was_killed_is_not_lost(tmp_path, monkeypatch):
+    from workbench.engine.saving import copy_adapter
+
+    old, new, place = tmp_path / "old", tmp_path / "new", tmp_path / "adapter"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_text(folder.name)
+    copy_adapter(old, place)
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name == "adapter.partial":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refused)
+        with pytest.raises(OSError, match="Input/output"):
+            copy_adapter(new, place)
+    assert (place / "adapter_model.safetensors").read_text() == "old"
+    copy_adapter(new, place)
+    assert (place / "adapter_model.safetensors").read_text() == "new"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "new", "old"]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_a_run_killed_twice_is_the_run_that_was_never_interrupted(home, recipe, quantization):
+    recipe = edit(recipe, LONG | EACH_STEP | {"quantization.method": quantization})
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    # Between two checkpoints; then, resumed, right after the next one was written.
+    once = killed_after(whole, 6, home)
+    resumed(home, once, thread.base)
+    twice = killed_after(once, 8, home)
+    resumed(home, twice, thread.base)
+    assert [event["step"] for event in events_of(twice, "run_resumed")] == [4, 8]
+    assert curve(twice) == curve(whole)
+    assert adapter_digest(twice) == adapter_digest(whole)
+    assert not [event for event in events_of(twice, "warning") if event.get("kind") == "resume"]
+
+
+def test_a_run_killed_in_the_middle_of_a_checkpoint_resumes_from_the_one_before(home, recipe):
+    recipe = edit(recipe, LONG)
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 13, home)
+    half = again.checkpoints / "partial" / "checkpoint-16"
+    shutil.copytree(again.checkpoints / "checkpoint-12", half)
+    (half / "manifest.json").unlink()
+    (half / "optimizer.pt").write_bytes(b"half")
+    resumed(home, again, thread.base)
+    assert [event["step"] for event in events_of(again, "run_resumed")] == [12]
+    assert adapter_digest(again) == adapter_digest(whole)
+    assert not (again.checkpoints / "partial").exists()
+
+
+def test_a_resume_that_is_not_exact_says_so(home, recipe):
+    recipe = edit(recipe, LONG | EACH_STEP)
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 6, home)
+    # The same checkpoint by name and manifest, with other random numbers in it.
+    checkpoint = again.checkpoints / "checkpoint-4"
+    state = torch.load(checkpoint / "rng_state.pth", weights_only=False)
+    state["cpu"] = torch.Generator().manual_seed(99).get_state()
+    torch.save(state, checkpoint / "rng_state.pth")
+    (checkpoint / "manifest.json").unlink()
+    _seal(checkpoint)
+    resumed(home, again, thread.base)
+    (warning,) = [event for event in events_of(again, "warning") if event.get("kind") == "resume"]
+    assert warning["message"].startswith("The loss of step 5 is ")
+    assert "the resumed run is not exactly the same run. Likely reason: " in warning["message"]
+
+
+def test_a_resume_under_other_conditions_names_them(home, recipe, tmp_path):
+    recipe = edit(recipe, LONG | EACH_STEP)
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 6, home)
+    lines = Path(recipe.data.source).read_text().splitlines(keepends=True)
+    other = tmp_path / "others.jsonl"
+    other.write_text("".join(line.replace("Aye", "Nay") for line in lines))
+    again.recipe_file.write_text(to_yaml(edit(recipe, {"data.source": str(other)})))
+    text = again.journal.read_text()
+    version = metadata.version("torch")
+    again.journal.write_text(text.replace(f'"torch":"{version}"', '"torch":"1.0"'))
+    resumed(home, again, thread.base)
+    told = [event["message"] for event in events_of(again, "warning") if event.get("kind") == "resume"]
+    changed = f"the training records changed; torch 1.0 → {version}"
+    assert told[0].startswith(f"This run resumes under other conditions: {changed}. ")
+    assert told[1].endswith(f"Likely reason: {changed}.")
+
+
+def test_old_checkpoints_go_only_when_a_new_one_is_there(tmp_path):
     def fill(folder):
         folder.mkdir()
         (folder / "weights").write_bytes(b"w" * 1000)

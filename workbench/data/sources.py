@@ -18,6 +18,7 @@ from workbench.data.hub import hub_rows
 from workbench.data.readers import can_read, known_suffixes, read_rows
 from workbench.data.rows import Row, shown
 from workbench.errors import WorkbenchError
+from workbench.folders import files_below
 from workbench.paths import Home
 from workbench.recipe import DataSection
 
@@ -263,7 +264,7 @@ def _find(name: str, data: DataSection, home: Home | None) -> Found:
 
 def _folder(folder: Path, split: str) -> Found:
     """A folder's documents; where it holds none, its files of records, one after the other."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path, _ in files_below(folder) if not path.name.startswith("."))
     documents = [path for path in files if is_document(path)]
     records = [path for path in files if can_read(path) and path.name not in ("dataset_info.json", "state.json")]
     start, stop = _slice(split)

@@ -27,11 +27,13 @@ class JournalCallback(TrainerCallback):
         progress: Callable[[Progress], None],
         tokens_seen: Callable[[], int],
         clock: StepClock,
+        see_loss: Callable[[int, float], None],
     ) -> None:
         self._journal = journal
         self._step_clock = clock
         self._tokens_seen = tokens_seen
         self._progress = progress
+        self._see_loss = see_loss
         self._away = 0.0
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
@@ -95,6 +97,7 @@ class JournalCallback(TrainerCallback):
             eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
         )
         self._last = now
+        self._see_loss(state.global_step, loss)
         self._tell(self._watch.see(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
         self._tell(self._time_watch.see(spent["parts"], spent.get("padding", 0.0)), state.global_step)
 

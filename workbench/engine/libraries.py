@@ -18,3 +18,18 @@ def import_libraries() -> None:
             # One that cannot be imported is told of by the first that needs it.
             with suppress(Exception):
                 import_module(name)
+
+
+def restore_default_dtype() -> str:
+    """Set PyTorch's default number type back to float32; returns what it was instead, empty where it was right.
+
+    Losses and optimizer state are made in it, so a model's own code that leaves another one would change every run of
+    this process.
+    """
+    import torch
+
+    found = torch.get_default_dtype()
+    if found is torch.float32:
+        return ""
+    torch.set_default_dtype(torch.float32)
+    return str(found).removeprefix("torch.")

@@ -20,6 +20,7 @@ from typing import Any
 from workbench.engine.model_state import Mark, ModelState, marks_of, settings_of, shapes
 from workbench.engine.precision import Precision
 from workbench.engine.sharding import is_sharded
+from workbench.folders import files_in
 from workbench.models.sources import LocalModel
 from workbench.paths import Home
 from workbench.recipe import QuantizationSection
@@ -191,8 +192,8 @@ def _key(local: LocalModel, quantization: QuantizationSection, precision: Precis
 
     # Set by the system whenever a file's content or name is: a copy that keeps its age does not pass for the old one.
     stats = {
-        file.name: (str(file.resolve()), (found := file.stat()).st_size, found.st_mtime_ns, found.st_ctime_ns)
-        for file in sorted(local.folder.iterdir())
+        file.name: (str(file.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        for file, found in files_in(local.folder)
         if file.suffix == ".safetensors" or file.name in _DESCRIBED_BY
     }
     parts = {

@@ -58,13 +58,25 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def _replace(folder: Path, fill: Callable[[Path], object]) -> None:
-    aside = folder.with_name(f"{folder.name}.partial")
+    aside, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
     shutil.rmtree(aside, ignore_errors=True)
+    if not folder.exists() and before.exists():
+        # A process was killed between the two renames below.
+        before.rename(folder)
     try:
         fill(aside)
         sync_folder(aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        # Renamed and not removed: whatever happens now, one of the two is there whole.
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.rename(before)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if before.exists():
+                before.rename(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

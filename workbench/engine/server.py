@@ -39,6 +39,7 @@ from workbench.engine.protocol import (
     ResumeRequest,
     TrainRequest,
 )
+from workbench.engine.tree_builder import TreeBuilder
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.paths import Home, private_folder
@@ -56,6 +57,7 @@ class Api:
         self.engine = engine
         self.last_request = time.monotonic()
         self.shutdown = asyncio.Event()
+        self.trees = TreeBuilder()
         # One event for each download or count in progress, which ends it.
         self._cancels: set[threading.Event] = set()
 
@@ -193,12 +195,9 @@ class Api:
         return events.response(on_close=close)
 
     async def _tree(self, request: Request) -> Response:
-        from workbench.models.trees import skeleton_of
-
         section = ModelSection.model_validate(await request.json())
         try:
-            await asyncio.to_thread(import_libraries)
-            skeleton = await asyncio.to_thread(skeleton_of, self.engine.home, section)
+            skeleton = await asyncio.to_thread(self.trees.skeleton_of, self.engine.home, section)
         except Exception as error:
             raise diagnose(error) from error
         return JSONResponse(skeleton_to_json(skeleton))
@@ -326,6 +325,7 @@ async def _until_asked_or_idle(api: Api, home: Home) -> None:
         limits = IdleLimits.of(home)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(api.shutdown.wait(), timeout=min(20.0, limits.unload / 3, limits.stop / 3))
+        api.trees.close_if_idle()
         if api.is_busy:
             continue
         now = time.monotonic()

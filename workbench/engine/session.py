@@ -22,6 +22,7 @@ from workbench.engine.patience import PatientJournal
 from workbench.engine.protocol import Progress
 from workbench.engine.ranks import Ranks
 from workbench.engine.reporting import guard
+from workbench.engine.resume_check import ResumeCheck, conditions_of, differences
 from workbench.engine.samples import sample_replies
 from workbench.engine.saving import load_adapter, save_adapter
 from workbench.engine.sharding import is_sharded, is_spread
@@ -97,7 +98,9 @@ class Session:
         )
         self._padded_because = self._why_padded()
         self._clock = clock_for(context.recipe, base)
-        self._told = JournalCallback(context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock)
+        self._told = JournalCallback(
+            context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._see_loss
+        )
         self.trainer = self._trainer()
         self._kernels = self._compute_fused()
         self._reporters = guard(self.trainer, context.run, self._warn)
@@ -105,6 +108,16 @@ class Session:
         if history.max_steps:
             self.trainer.args.max_steps = history.max_steps
         check_room_for_checkpoints(context.run.path, training, base.peft)
+        self._conditions = conditions_of(
+            base,
+            data.train,
+            processes=context.ranks.count,
+            padding_free=not self._padded_because,
+            kernels=self._kernels,
+        )
+        self._resume_check = ResumeCheck(
+            history.losses, differences(history.conditions, self._conditions), self._warn_of_resume
+        )
         self._tell()
 
     def _trainer(self) -> WorkbenchTrainer:
@@ -184,6 +197,7 @@ class Session:
             predicted=predicted_peak(
                 self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
             ),
+            conditions=self._conditions,
             peak_flops=self._clock.peak.flops,
             no_peak=self._clock.peak.why,
         )
@@ -338,6 +352,12 @@ class Session:
             model.train(was_training)
             for parameter, was_trained in trained:
                 parameter.requires_grad_(was_trained)
+
+    def _see_loss(self, step: int, loss: float) -> None:
+        self._resume_check.see(step, loss)
+
+    def _warn_of_resume(self, message: str) -> None:
+        self._warn(message, kind="resume")
 
     def _away(self, seconds: float) -> None:
         self._told.away(seconds)

@@ -20,7 +20,7 @@ from workbench.engine.control import Command, Controls
 from workbench.engine.disk import check_disk
 from workbench.engine.hardware import free_cached_memory, hardware_facts, library_versions
 from workbench.engine.kernels import check_device
-from workbench.engine.libraries import import_libraries
+from workbench.engine.libraries import import_libraries, restore_default_dtype
 from workbench.engine.memory import PeakMeter
 from workbench.engine.patience import PatientJournal, SilentJournal
 from workbench.engine.protocol import Progress
@@ -213,6 +213,9 @@ class Training:
             data = self._tokens(tokenising)
         finally:
             tokenising.abandon()
+        if found := restore_default_dtype():
+            message = f"Loading the model left PyTorch's default number type at {found}; it is float32 again."
+            self._journal.write("warning", message=message, kind="default_dtype")
         self._raise_if_stopped()
         # Not before the base is loaded: half-made libraries would be met, which another thread is still importing.
         from workbench.engine.choice import choose
@@ -222,8 +225,7 @@ class Training:
         step = checkpoint.step if checkpoint else 0
         history = self.ranks.broadcast(read_history(self.run_folder.journal, step) if self.ranks.is_first else None)
         assert history is not None
-        before = history.chosen if step else {}
-        choice = choose(self.home, self.recipe, self.base, data.facts, self.ranks, before)
+        choice = choose(self.home, self.recipe, self.base, data.facts, self.ranks, history.chosen)
         context = Context(
             self.home,
             self.run_folder,
@@ -234,7 +236,7 @@ class Training:
             self._show,
             self.ranks,
         )
-        compiling = before.get(COMPILE, self.recipe.training.torch_compile)
+        compiling = history.chosen.get(COMPILE, self.recipe.training.torch_compile)
         self._session = Session(context, self.base, data, history, choice, compiling)
         return self._session
 

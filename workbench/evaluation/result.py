@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.runs.folder import RunFolder
 
 BASE = "base"
@@ -177,4 +178,4 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def _numbers(folder: Path) -> list[int]:
-    return [int(match[1]) for entry in folder.iterdir() if (match := _NUMBERED.fullmatch(entry.name))]
+    return [int(match[1]) for entry in entries(folder) if (match := _NUMBERED.fullmatch(entry.name))]

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.runs.checkpoints import sync_folder
 
 MARK = "export.json"
@@ -26,7 +27,7 @@ def check_place(folder: Path, force: bool) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise WorkbenchError(f"{folder} is no folder.", "Name a folder that does not exist yet.", kind="exists")
-    if not any(folder.iterdir()):
+    if not entries(folder):
         return
     if not (folder / MARK).is_file():
         raise WorkbenchError(
@@ -84,7 +85,7 @@ def _put(aside: Path, folder: Path, force: bool) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """What an export to the same place left whose process was killed."""
     start = f".{folder.name}.partial-"
-    for entry in folder.parent.iterdir():
+    for entry in entries(folder.parent):
         owner = entry.name.removeprefix(start).split("-")[0]
         is_ours = entry.name.startswith(start) and entry.is_dir() and not entry.is_symlink()
         if is_ours and owner.isdigit() and not psutil.pid_exists(int(owner)) and not entry.name.endswith("-before"):

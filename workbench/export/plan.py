@@ -12,6 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.export.aside import check_place, room
 from workbench.export.gguf_support import check_gguf_support
 from workbench.export.request import WITHOUT_WEIGHTS, Request
+from workbench.folders import files_in
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
 from workbench.paths import Home
@@ -88,7 +89,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
         return _plan_records(run, recipe, plan)
     check_adapter(run.adapter)
     if not request.merges:
-        size = sum(file.stat().st_size for file in run.adapter.iterdir() if file.is_file()) + _BESIDE
+        size = sum(found.st_size for _, found in files_in(run.adapter)) + _BESIDE
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_A_SECOND)
     local = base_here(home, recipe)
     return _plan_merge(request, recipe, local, plan)

@@ -14,6 +14,7 @@ import yaml
 
 from workbench import __version__
 from workbench.data.sources import bundled_names
+from workbench.folders import files_below
 from workbench.models.catalog import catalog_entry
 from workbench.models.gguf import read_origin
 from workbench.models.sources import LocalModel
@@ -197,12 +198,12 @@ def _data_file(part: str, report: Callable[[str, float], None]) -> DataFile:
     path = _BUNDLED / f"{name}.jsonl" if name in bundled_names() else Path(name).expanduser()
     if not path.exists():
         return DataFile(public_name(part))
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    total = sum(file.stat().st_size for file in files)
+    files = sorted(files_below(path)) if path.is_dir() else [(path, path.stat())]
+    total = sum(found.st_size for _, found in files)
     digest, done = hashlib.sha256(), 0
-    for file in files:
+    for file, found in files:
         if path.is_dir():
-            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            digest.update(f"{file.relative_to(path)}\0{found.st_size}\0".encode("utf-8", "surrogateescape"))
         with file.open("rb") as content:
             while block := content.read(_BLOCK):
                 digest.update(block)

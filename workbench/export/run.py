@@ -7,6 +7,7 @@ from workbench.engine.protocol import Progress
 from workbench.export.aside import written_aside
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import Exported, Request
+from workbench.folders import files_below
 from workbench.models.child import run_in_child
 from workbench.paths import Home
 from workbench.runs.folder import RunFolder
@@ -38,9 +39,7 @@ def export_run(
 
         raise diagnose(error) from error
     files = sorted(
-        (str(file.relative_to(request.folder)), file.stat().st_size)
-        for file in request.folder.rglob("*")
-        if file.is_file()
+        (str(file.relative_to(request.folder)), found.st_size) for file, found in files_below(request.folder)
     )
     return Exported(
         request.folder,

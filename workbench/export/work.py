@@ -12,6 +12,7 @@ from workbench.export.card import model_card
 from workbench.export.plan import base_here
 from workbench.export.provenance import Provenance, provenance_of
 from workbench.export.request import Request, Target
+from workbench.folders import entries
 from workbench.models.child import report
 from workbench.models.sources import LocalModel, find_local
 from workbench.paths import Home
@@ -77,7 +78,7 @@ def make_adapter(job: Job, place: str = "") -> None:
     """The run's PEFT folder with its template and a model card."""
     target = job.folder / place
     target.mkdir(exist_ok=True)
-    for file in sorted(job.run.adapter.iterdir()):
+    for file in entries(job.run.adapter):
         # PEFT's own card says next to nothing, and what is no file is none of its.
         if file.is_file() and not file.is_symlink() and file.name != "README.md":
             report("copying", None, file.name)

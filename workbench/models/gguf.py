@@ -21,6 +21,7 @@ import psutil
 from workbench.atomic import write_text
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.models.child import bars_as_progress, cancelled_error, report, run_in_child
 from workbench.models.local import ORIGIN_FILE
 
@@ -95,10 +96,10 @@ def converted_folder(models: Path, name: str, sha256: str) -> Path:
 
 def find_converted(models: Path, path: Path) -> Path | None:
     """The conversion of a GGUF file, known by its path, size and time of change: the file is not read."""
-    if not models.is_dir() or not path.is_file():
+    if not path.is_file():
         return None
     stat = path.stat()
-    for folder in models.iterdir():
+    for folder in entries(models):
         origin = read_origin(folder)
         if (origin.get("path"), origin.get("bytes"), origin.get("mtime_ns")) == (
             str(path.resolve()),
@@ -194,9 +195,10 @@ def _write_origin(folder: Path, origin: dict[str, Any]) -> None:
 
 def _remove_leftovers(models: Path) -> None:
     """Folders of conversions whose process died."""
-    for folder in models.glob(".partial-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and int(pid) != os.getpid() and not psutil.pid_exists(int(pid)):
+    for folder in entries(models):
+        prefix, _, rest = folder.name.partition("-")
+        pid = rest.partition("-")[0]
+        if prefix == ".partial" and pid.isdigit() and int(pid) != os.getpid() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

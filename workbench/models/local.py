@@ -8,11 +8,13 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
+from workbench.folders import entries, files_in
 
 ORIGIN_FILE = "origin.json"
 """Beside the weights of a converted model: ``{"source", "sha256", "bytes", "license", "path", "mtime_ns"}``."""
@@ -141,9 +143,10 @@ def weight_files(folder: Path) -> tuple[list[Path], Lack]:
     single = folder / "model.safetensors"
     if single.is_file():
         return [single], ""
-    if folder.is_dir() and (others := sorted(file for file in folder.glob("*.safetensors") if file.is_file())):
+    files = [file for file, _ in files_in(folder)]
+    if others := [file for file in files if file.suffix == ".safetensors"]:
         return others, ""
-    return [], "only_pickle" if folder.is_dir() and any(folder.glob("*.bin")) else "weights"
+    return [], "only_pickle" if any(file.suffix == ".bin" for file in files) else "weights"
 
 
 def safetensors_header(file: Path) -> dict[str, Any]:
@@ -187,17 +190,21 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 def cached_repos() -> Iterator[tuple[str, Path]]:
     """Every model in the hub's cache as ``(id, snapshot)``: its main branch, else its newest snapshot."""
-    cache = hub_cache()
-    if not cache.is_dir():
-        return
-    for store in sorted(cache.glob("models--*")):
+    for store in entries(hub_cache()):
+        if not store.name.startswith("models--"):
+            continue
         repo = store.name.removeprefix("models--").replace("--", "/", 1)
-        snapshots = store / "snapshots"
-        snapshot = cached_snapshot(repo)
-        if snapshot is None and snapshots.is_dir():
-            snapshot = max(snapshots.iterdir(), key=lambda entry: entry.stat().st_mtime, default=None)
+        snapshot = cached_snapshot(repo) or _newest(entries(store / "snapshots"))
         if snapshot is not None:
             yield repo, snapshot
+
+
+def _newest(folders: list[Path]) -> Path | None:
+    changed = {}
+    for folder in folders:
+        with suppress(OSError):
+            changed[folder] = folder.stat().st_mtime
+    return max(changed, key=lambda folder: changed[folder], default=None)
 
 
 def _architecture(config: dict[str, Any]) -> str:

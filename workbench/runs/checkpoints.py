@@ -10,12 +10,16 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from workbench.folders import entries
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ASIDE = "partial"
+_BEFORE = "before"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def write_checkpoint(
     aside = folder / _ASIDE
 
     def begin() -> None:
+        recover(folder)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
 
@@ -58,7 +63,9 @@ def write_checkpoint(
         filled = aside / made.path.name
         _seal(filled)
         if made.path.exists():
-            made.path.rename(aside / "before")
+            # Should the process be killed before the next rename, `recover` brings it back.
+            (aside / _BEFORE).mkdir()
+            made.path.rename(aside / _BEFORE / made.path.name)
         filled.rename(made.path)
         _sync(folder)
 
@@ -68,6 +75,7 @@ def write_checkpoint(
         together(publish if leads else _nothing)
     finally:
         if leads:
+            recover(folder)
             shutil.rmtree(aside, ignore_errors=True)
     if leads:
         for old in checkpoints(folder)[:-keep]:
@@ -80,17 +88,24 @@ def _nothing() -> None:
     """The part of a process that does not lead."""
 
 
+def recover(folder: Path) -> None:
+    """Give a checkpoint its name back that a killed process had put aside to replace it."""
+    for old in entries(folder / _ASIDE / _BEFORE):
+        with suppress(OSError):
+            # Onto a folder with something in it, which is the new one, a rename fails.
+            old.rename(folder / old.name)
+
+
 def checkpoints(folder: Path) -> list[Checkpoint]:
     """Those that were written to their end, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [(entry, _NAME.fullmatch(entry.name)) for entry in folder.iterdir() if entry.is_dir()]
+    found = [(entry, _NAME.fullmatch(entry.name)) for entry in entries(folder) if entry.is_dir()]
     return sorted((Checkpoint(entry, int(match[1])) for entry, match in found if match), key=lambda made: made.step)
 
 
 def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is as it was written, and what is wrong with each newer one."""
     damaged: list[str] = []
+    recover(folder)
     for checkpoint in reversed(checkpoints(folder)):
         problem = what_is_wrong(checkpoint.path)
         if not problem:

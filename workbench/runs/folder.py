@@ -9,6 +9,7 @@ from typing import Any, Literal
 import psutil
 
 from workbench.errors import WorkbenchError
+from workbench.folders import entries
 from workbench.paths import Home
 from workbench.recipe import Recipe
 from workbench.recipe_text import read, to_yaml
@@ -110,7 +111,7 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
         taken = re.compile(re.escape(recipe.output.name) + r"-(\d+)")
         # Ids are of the whole home: a run elsewhere gets none that the home has already.
         home.runs.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for folder in (parent, home.runs) for entry in folder.iterdir()}
+        names = {entry.name for folder in (parent, home.runs) for entry in entries(folder)}
         names |= _trashed(home) | {run.label.name for run in all_runs(home)}
         numbers = [int(match[1]) for name in names if (match := taken.fullmatch(name))]
         number = max(numbers, default=0) + 1
@@ -140,7 +141,7 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
 
 
 def _trashed(home: Home) -> set[str]:
-    return {entry.name for entry in home.trash.iterdir()} if home.trash.is_dir() else set()
+    return {entry.name for entry in entries(home.trash)}
 
 
 def _remember(home: Home, run: RunFolder) -> None:
@@ -150,10 +151,8 @@ def _remember(home: Home, run: RunFolder) -> None:
 
 def all_runs(home: Home) -> list[RunFolder]:
     """Every run of this home, newest first."""
-    if not home.runs.is_dir():
-        return []
     # A folder without a recipe is no run, or one that was deleted just now.
-    made = [(run.made, run) for run in map(RunFolder, home.runs.iterdir())]
+    made = [(run.made, run) for run in map(RunFolder, entries(home.runs))]
     return [run for at, run in sorted(made, key=lambda pair: pair[0], reverse=True) if at]
 
 

@@ -16,11 +16,16 @@ class History:
         evaluations: held-out loss by step, those after the checkpoint left out.
         max_steps: the number of steps that was asked for in mid-run; None where the recipe's holds.
         chosen: what the run decided of what its recipe left open, by dotted keys.
+        losses: the loss of each step after the checkpoint, as it was the last time it was trained.
+        conditions: what the numbers depended on when the run last started or resumed
+            (:mod:`workbench.engine.resume_check`).
     """
 
     evaluations: dict[int, float] = field(default_factory=dict)
     max_steps: int | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_history(journal: Path, step: int) -> History:
@@ -34,8 +39,12 @@ def read_history(journal: Path, step: int) -> History:
                 history.evaluations[event["step"]] = event["loss"]
             case "control" if event.get("action") == "max_steps" and event.get("value"):
                 history.max_steps = int(event["value"])
+            case "step" if event.get("step", 0) > step and isinstance(event.get("loss"), int | float):
+                history.losses[event["step"]] = event["loss"]
             case "phase":
                 history.chosen = chosen_by(event) or history.chosen
+                if isinstance(found := event.get("conditions"), dict):
+                    history.conditions = found
     return history
 
 

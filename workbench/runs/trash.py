@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
+from workbench.folders import entries, size_of
 from workbench.paths import Home
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.label import read_label
@@ -113,9 +114,11 @@ def _live(run: RunFolder) -> WorkbenchError:
 
 def trashed_runs(home: Home) -> list[Trashed]:
     """What is in the trash, the newest first."""
-    if not home.trash.is_dir():
-        return []
-    return sorted(map(_trashed, home.trash.iterdir()), key=lambda one: one.deleted, reverse=True)
+    there = []
+    for path in entries(home.trash):
+        with suppress(FileNotFoundError):  # restored, or gone for good, by another terminal
+            there.append(_trashed(path))
+    return sorted(there, key=lambda one: one.deleted, reverse=True)
 
 
 def _trashed(path: Path) -> Trashed:
@@ -125,7 +128,7 @@ def _trashed(path: Path) -> Trashed:
         # Nothing in the trash is changed, so the last change of the entry itself is that it was moved here.
         path.lstat().st_ctime,
         path.readlink() if is_link else None,
-        0 if is_link else sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
+        0 if is_link else size_of(path),
     )
 
 
@@ -176,10 +179,11 @@ def empty_trash(home: Home) -> list[Trashed]:
     there = trashed_runs(home)
     try:
         for one in there:
-            if one.elsewhere is not None:
-                one.path.unlink()
-            else:
-                shutil.rmtree(one.path)
+            with suppress(FileNotFoundError):
+                if one.elsewhere is not None:
+                    one.path.unlink()
+                else:
+                    shutil.rmtree(one.path)
     except OSError as error:
         raise WorkbenchError(
             f"The trash cannot be emptied: {error.strerror or error}.",
