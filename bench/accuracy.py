@@ -25,9 +25,9 @@ from workbench.estimate.trace.store import key_of
 from workbench.estimate.trace.timeline import Timeline
 from workbench.models.build import meta_model
 from workbench.models.catalog import catalog_skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 GIB = 2**30
 

@@ -23,13 +23,13 @@ import psutil
 from bench.circumstances import circumstances, error_of_median
 from bench.streamed import Asked, a_reader
 from workbench.data.templates import Template
-from workbench.engine.base import LoadedBase, load_base
-from workbench.engine.evaluation import pad_token_id
-from workbench.engine.generation import generate_reply
-from workbench.engine.protocol import Message, ReplyPiece, Sampling
-from workbench.engine.voices import Voice, merge, speaking
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, ModelSection, QuantizationSection
+from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
+from workbench.engine.generation.generation import generate_reply
+from workbench.engine.model.adapters import Voice, merge, speaking
+from workbench.engine.model.base import LoadedBase, load_base
+from workbench.engine.model.tokenizer import pad_token_id
+from workbench.recipe.schema import DEFAULT_MODEL, ModelSection, QuantizationSection
+from workbench.storage.paths import Home
 
 QUESTION = [Message(role="user", content="Explain to a child why the sky is blue and why ships float.")]
 ADAPTERS = 3
@@ -45,7 +45,7 @@ def make_adapters(base: LoadedBase, folder: Path) -> list[Path]:
     """Three random rank-16 adapters on all linear layers, saved as PEFT saves them."""
     import torch
 
-    from workbench.recipe import AdapterSection
+    from workbench.recipe.schema import AdapterSection
 
     folders = []
     for number in range(ADAPTERS):
@@ -63,7 +63,7 @@ def make_adapters(base: LoadedBase, folder: Path) -> list[Path]:
 @contextmanager
 def no_end(base: LoadedBase) -> Iterator[None]:
     """Within, nothing ends a reply but its length."""
-    from workbench.engine import generation
+    from workbench.engine.generation import generation
 
     before, generation.end_tokens = generation.end_tokens, lambda *_: []
     try:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import date
 from typing import Any
 
-from workbench.engine.hardware import hardware_facts, library_versions
+from workbench.engine.model.hardware import hardware_facts, library_versions
 
 
 def circumstances() -> dict[str, Any]:

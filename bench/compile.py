@@ -2,7 +2,7 @@
 
 Three short runs of the same recipe, each in a fresh process: not compiled; compiled where nothing was compiled before;
 and once more, with PyTorch's compiled code on disk. What compiled runs tell is the engine's own measurement, of a few
-micro-batches of the run (:mod:`workbench.engine.rehearsal`); their losses are compared with those of the first run.
+micro-batches of the run; their losses are compared with those of the first run.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import circumstances
-from workbench.engine.training import Training
-from workbench.kept import clear
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import COMPILE
+from workbench.engine.training.training import Training
+from workbench.models.cache_listing import clear
+from workbench.recipe.resolved import COMPILE
+from workbench.recipe.schema import DEFAULT_MODEL, Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import create_run
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 TURNS = {"usual": False, "cold": True, "warm": True}
 

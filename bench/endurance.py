@@ -28,13 +28,13 @@ from typing import Any
 
 from bench.terminal import Terminal
 from screens.app import WorkbenchApp
-from workbench.engine.client import EngineClient
-from workbench.engine.process import engine_pid, ensure_engine, stop_engine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import engine_pid, ensure_engine, stop_engine
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs, summarise
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 STEPS = 200
 _SECONDS = 240
@@ -206,7 +206,7 @@ def _wait(condition: Callable[[], object], run: RunFolder | None, terminal: Term
 def tiny_recipe(folder: Path) -> Recipe:
     """The tests' tiny model and records, made in ``folder``."""
     from tests.conftest import make_tiny_llama, write_records
-    from workbench.recipe_text import parse
+    from workbench.recipe.text import parse
 
     return parse(
         {
@@ -220,7 +220,7 @@ def tiny_recipe(folder: Path) -> Recipe:
 
 def _circumstances() -> dict[str, object]:
     """When and with what."""
-    from workbench.engine.hardware import hardware_facts, library_versions
+    from workbench.engine.model.hardware import hardware_facts, library_versions
 
     return {"date": str(date.today()), "steps": STEPS, "hardware": hardware_facts(), "versions": library_versions()}
 

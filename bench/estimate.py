@@ -29,14 +29,14 @@ from typing import Any
 
 import screens.app  # before Textual, which reads its settings once
 from bench.circumstances import circumstances
+from screens.adapter.cost_panel import CostPanel
 from screens.app import WorkbenchApp
-from screens.widgets.cost_panel import CostPanel
-from screens.widgets.knob_row import KnobRow
-from workbench.estimate.adapter import plan_adapter
+from screens.forms.row import KnobRow
+from workbench.estimate.adapter.plan import plan_adapter
 from workbench.models.skeleton import Skeleton
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 # isort: split
 from textual import events

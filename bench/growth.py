@@ -25,11 +25,11 @@ from typing import Any
 
 from bench.circumstances import circumstances
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, to_yaml
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import JournalWriter
+from workbench.storage.paths import Home
 
 MODELS = ("meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3-70B")
 STEPS_BETWEEN_EVALUATIONS = 1000
@@ -154,7 +154,7 @@ async def on_screen(home: Home, measure: Callable[[Screen], Any]) -> dict[str, A
 
 async def journal(screen: Screen) -> dict[str, Any]:
     """The one run of the home: its line of the history, then its page, then the page once more."""
-    from screens.runs import RunTable
+    from screens.runs.pane import RunTable
 
     (line,) = await screen.seconds(
         "7", lambda: list(screen.app.query(RunTable)) and "finished" in screen.words and "20.1" in screen.words
@@ -198,7 +198,7 @@ def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]
 
 async def history(screen: Screen) -> dict[str, Any]:
     """All runs of the home."""
-    from screens.runs import RunTable
+    from screens.runs.pane import RunTable
 
     runs = sum(1 for _ in screen.app.session.home.runs.iterdir())
     memory = Memory()
@@ -222,7 +222,7 @@ async def history(screen: Screen) -> dict[str, Any]:
 
 async def tree(screen: Screen, model: str) -> dict[str, Any]:
     """The module tree of a model of the catalog, and all of it unfolded."""
-    from screens.widgets.module_tree import ModuleTree
+    from screens.architecture.module_tree import ModuleTree
 
     app = screen.app
     memory = Memory()

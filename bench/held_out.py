@@ -17,8 +17,8 @@ from typing import Any
 
 from bench.chat import loaded
 from bench.circumstances import circumstances
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, AdapterSection, DataSection
+from workbench.recipe.schema import DEFAULT_MODEL, AdapterSection, DataSection
+from workbench.storage.paths import Home
 
 KINDS = ("padded", "flat")
 
@@ -28,7 +28,7 @@ def one_turn(home: Home, model: str, records: int, batch: int, kind: str) -> dic
     from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
     from workbench.data.templates import Template
-    from workbench.engine.evaluation import record_losses
+    from workbench.engine.generation.evaluation import record_losses
 
     base = loaded(home, model, "nf4")
     base.attach_new(AdapterSection())

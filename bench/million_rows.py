@@ -60,12 +60,12 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     """Runs in a process of its own, so that the peak is that of reading alone."""
     from transformers import AutoTokenizer
 
-    from screens.records import looks
+    from screens.data.records import looks
     from workbench.data.sources import load_records
     from workbench.data.statistics import data_facts
     from workbench.data.templates import Template
-    from workbench.paths import Home
-    from workbench.recipe import DataSection
+    from workbench.recipe.schema import DataSection
+    from workbench.storage.paths import Home
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder) if tokenizer_folder else small_tokenizer()
     data = DataSection(source=str(path))

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from workbench.engine.client import EngineClient
-from workbench.engine.protocol import Message, ReplyPiece, ReplyRequest
-from workbench.engine.server import Api
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest
+from workbench.engine.daemon.server import Api
 from workbench.errors import WorkbenchError
-from workbench.paths import Home, private_folder
+from workbench.storage.paths import Home, private_folder
 
 
 class Asked(NamedTuple):

@@ -35,16 +35,16 @@ import yaml
 from bench.circumstances import circumstances, error_of_median
 from bench.random_model import write_random_model
 from bench.terminal import Terminal
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine, stop_engine
-from workbench.gpu import GpuSampler, computes_bfloat16
-from workbench.paths import Home
-from workbench.presets import load_preset
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse_assignment
-from workbench.resolved import resolved
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.machine.gpu import GpuSampler, computes_bfloat16
+from workbench.recipe.presets import load_preset
+from workbench.recipe.resolved import resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse_assignment
 from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
 SCRIPTS = ("plain", "trl", "unsloth")

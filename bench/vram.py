@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.random_model import randomise, word_tokenizer
-from workbench.engine.base import LoadedBase
-from workbench.engine.hardware import free_cached_memory
-from workbench.engine.loss_head import head_without_entropy
-from workbench.engine.memory import PeakMeter
-from workbench.engine.precision import choose_precision
-from workbench.engine.translate import quantization_config, sft_config
+from workbench.engine.kernels.loss_head import head_without_entropy
+from workbench.engine.metrics.peak_memory import PeakMeter
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.hardware import free_cached_memory
+from workbench.engine.model.precision import choose_precision
+from workbench.engine.model.translate import quantization_config, sft_config
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, TraceStore, estimate
 from workbench.estimate.peak import Peak
 from workbench.models.build import meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.sources import LocalModel
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 DENSE = (
     "meta-llama/Llama-3.2-1B",
@@ -125,7 +125,7 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
     from datasets import Dataset
     from trl import SFTTrainer
 
-    from workbench.engine.padding_free import TrainedRowsCollator
+    from workbench.engine.kernels.padding_free import TrainedRowsCollator
 
     ids = [[5 + place % 100 for place in range(recipe.data.max_length)]]
     rows = ids * recipe.training.per_device_train_batch_size * STEPS

@@ -15,12 +15,12 @@ import tempfile
 from pathlib import Path
 
 from bench.terminal import Terminal
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine, stop_engine
-from workbench.paths import Home
-from workbench.presets import load_preset
-from workbench.recipe_text import edit
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.recipe.presets import load_preset
+from workbench.recipe.text import edit
 from workbench.runs.folder import find_run, summarise
+from workbench.storage.paths import Home
 
 REST_SECONDS = 10
 

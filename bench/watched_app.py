@@ -8,7 +8,7 @@ from pathlib import Path
 
 import screens.app
 from screens.app import WorkbenchApp
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 BEAT_SECONDS = 0.005
 

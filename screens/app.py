@@ -17,20 +17,20 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 
-from screens.engine_link import HomeEngine
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
-from screens.model_tree import tree_of
 from screens.session import Engine, Session
+from screens.shell.engine_link import HomeEngine
+from screens.shell.gc_pacing import Tidy
+from screens.shell.header import HeaderBar
+from screens.shell.model_tree import tree_of
+from screens.shell.run_bar import RunBar, waiting_words
+from screens.shell.tab_strip import TabStrip
+from screens.shell.watch import Watch
 from screens.tabs import TABS
 from screens.theme import THEMES
-from screens.tidy import Tidy
-from screens.watch import Watch
 from screens.widgets.glyphs import unicode_terminal
-from screens.widgets.header import HeaderBar
 from screens.widgets.pane import Pane
-from screens.widgets.run_bar import RunBar, waiting_words
 from screens.widgets.sparse_compositor import SparseCompositor
-from screens.widgets.tab_strip import TabStrip
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from textual.message import Message
     from textual.widget import Widget
 
-    from workbench.engine.protocol import EngineStatus
+    from workbench.engine.client.protocol import EngineStatus
     from workbench.models.skeleton import Skeleton
-    from workbench.paths import Home
-    from workbench.recipe_text import Problem
+    from workbench.recipe.text import Problem
+    from workbench.storage.paths import Home
 
 SAVE_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
@@ -53,7 +53,7 @@ THREAD_TURN_SECONDS = 0.0005
 
 
 def _palette() -> type[Provider]:
-    from screens.commands import WorkbenchCommands
+    from screens.palette import WorkbenchCommands
 
     return WorkbenchCommands
 
@@ -174,7 +174,7 @@ class WorkbenchApp(App[None]):
         """End the terminal. A live run goes on, unless it is asked to stop; an engine with nothing to do ends too."""
         status = await self._asked_status()
         if status is not None and status.run is not None:
-            from screens.dialogs import quit_dialog
+            from screens.shell.dialogs import quit_dialog
 
             self.push_screen(quit_dialog(self.session.names.of(status.run), status.queued), self._quit_answered)
         else:
@@ -194,7 +194,7 @@ class WorkbenchApp(App[None]):
             return self.session.status
 
     async def _quit_answered(self, answer: str | None) -> None:
-        from screens.dialogs import LEAVE, STOP
+        from screens.shell.dialogs import LEAVE, STOP
 
         if answer == STOP:
             await self._guarded(self.session.engine.stop(save=True))
@@ -251,7 +251,7 @@ class WorkbenchApp(App[None]):
 
     def action_help(self) -> None:
         """What can be done here."""
-        from screens.help import HelpScreen, keys_here
+        from screens.shell.help import HelpScreen, keys_here
 
         active = [entry for entry in self.screen.active_bindings.values() if entry.node not in (self, self.screen)]
         self.push_screen(HelpScreen(self.pane_in_front, keys_here(active, self.get_key_display)))
@@ -264,7 +264,7 @@ class WorkbenchApp(App[None]):
         Returns:
             The mistakes; where there are any, nothing has changed, and the caller shows them at the field.
         """
-        from workbench.recipe_text import RecipeError
+        from workbench.recipe.text import RecipeError
 
         before = self.session.recipe
         try:
@@ -281,7 +281,7 @@ class WorkbenchApp(App[None]):
 
     def take_preset(self, name: str) -> None:
         """Put a preset in the place of the recipe in hand."""
-        from workbench.presets import load_preset
+        from workbench.recipe.presets import load_preset
 
         try:
             preset = load_preset(name, self.session.home)
@@ -361,7 +361,7 @@ class WorkbenchApp(App[None]):
 
     def show_error(self, error: WorkbenchError) -> None:
         """What went wrong and what to do about it, to be read and copied."""
-        from screens.dialogs import ErrorDialog
+        from screens.shell.dialogs import ErrorDialog
 
         self.push_screen(ErrorDialog(error))
 
@@ -398,7 +398,7 @@ class WorkbenchApp(App[None]):
 
     def action_queue(self) -> None:
         """The runs that are lined up."""
-        from screens.queue import QueueScreen
+        from screens.queue.dialog import QueueScreen
 
         self.push_screen(QueueScreen(self))
 

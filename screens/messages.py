@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from workbench.engine.protocol import EngineStatus
-    from workbench.gpu import GpuSample, HostSample
+    from workbench.engine.client.protocol import EngineStatus
+    from workbench.machine.gpu import GpuSample, HostSample
     from workbench.models.skeleton import Skeleton
-    from workbench.recipe import Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.runs.folder import RunFolder
     from workbench.runs.journal import Event
 
 
@@ -74,5 +75,13 @@ class RunSelected(_Newest):
     """A run was picked in the history; ``run`` is its id."""
 
     def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
+
+
+class ResumeAsked(Message, bubble=False):
+    """A run was chosen in the history to be resumed."""
+
+    def __init__(self, run: RunFolder) -> None:
         super().__init__()
         self.run = run

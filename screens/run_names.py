@@ -12,7 +12,7 @@ from screens.widgets.plain import plain, shortened
 from workbench.runs.label import read_label
 
 if TYPE_CHECKING:
-    from workbench.paths import Home
+    from workbench.storage.paths import Home
 
 
 class RunNames:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.atomic import write_text
+from workbench.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -15,29 +15,23 @@ if TYPE_CHECKING:
 
     from screens.run_names import RunNames
     from workbench.data.facts import DataFacts, Example, Lengths
-    from workbench.engine.protocol import (
-        ControlAction,
-        EngineStatus,
-        EvaluateRequest,
-        Progress,
-        ReplyPiece,
-        ReplyRequest,
-    )
+    from workbench.engine.client.protocol import ControlAction, EngineStatus, EvaluateRequest, ReplyPiece, ReplyRequest
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
-    from workbench.gpu import GpuSample, HostSample
-    from workbench.launch import Launch
+    from workbench.machine.gpu import GpuSample, HostSample
     from workbench.models.skeleton import Skeleton
-    from workbench.paths import Home
-    from workbench.queue import Line, QueueRequest
-    from workbench.recipe import DataSection, ModelSection, Recipe
+    from workbench.planning.launch import Launch
+    from workbench.planning.queue import Line, QueueRequest
+    from workbench.progress import Progress
+    from workbench.recipe.schema import DataSection, ModelSection, Recipe
     from workbench.runs.folder import RunSummary
+    from workbench.storage.paths import Home
 
     Counted = tuple[ModelSection, DataSection, object]
 
 
 class Engine(Protocol):
-    """The engine as screens see it: :class:`workbench.engine.client.EngineClient`, and a way to start it.
+    """The engine as screens see it: :class:`workbench.engine.client.client.EngineClient`, and a way to start it.
 
     Every method but ``ensure`` raises :class:`~workbench.errors.WorkbenchError` of kind ``engine_gone`` where no
     engine runs.
@@ -124,8 +118,8 @@ class Session:
 
     def load(self) -> None:
         """Read what the last terminal left. Imports pydantic, so it runs after the first frame."""
-        from workbench.recipe import Recipe
-        from workbench.recipe_text import RecipeError, parse
+        from workbench.recipe.schema import Recipe
+        from workbench.recipe.text import RecipeError, parse
 
         self.settings = _read_settings(self.home)
         try:
@@ -168,7 +162,7 @@ class Session:
         Raises:
             RecipeError: with every mistake in it; the recipe stays as it was.
         """
-        from workbench.recipe_text import edit
+        from workbench.recipe.text import edit
 
         self.recipe = edit(self.recipe, changes)
         self.settings["recipe"] = self.recipe.as_dict()

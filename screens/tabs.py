@@ -15,11 +15,11 @@ class Tab(NamedTuple):
 
 
 TABS = (
-    Tab("models", "Models", "screens.models", "ModelsPane"),
-    Tab("architecture", "Architecture", "screens.architecture", "ArchitecturePane"),
-    Tab("adapter", "Adapter", "screens.adapter", "AdapterPane"),
-    Tab("data", "Data", "screens.data", "DataPane"),
-    Tab("train", "Train", "screens.train", "TrainPane"),
-    Tab("chat", "Chat", "screens.chat", "ChatPane"),
-    Tab("runs", "Runs", "screens.runs", "RunsPane"),
+    Tab("models", "Models", "screens.models.pane", "ModelsPane"),
+    Tab("architecture", "Architecture", "screens.architecture.pane", "ArchitecturePane"),
+    Tab("adapter", "Adapter", "screens.adapter.pane", "AdapterPane"),
+    Tab("data", "Data", "screens.data.pane", "DataPane"),
+    Tab("train", "Train", "screens.train.pane", "TrainPane"),
+    Tab("chat", "Chat", "screens.chat.pane", "ChatPane"),
+    Tab("runs", "Runs", "screens.runs.pane", "RunsPane"),
 )

@@ -123,7 +123,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_recipe(model: Path, records: Path):  # type: ignore[no-untyped-def]
     """QLoRA on the tiny Llama: 8 steps of 4 records."""
-    from workbench.recipe_text import parse
+    from workbench.recipe.text import parse
 
     return parse(
         {
@@ -159,8 +159,8 @@ def smollm2_home():  # type: ignore[no-untyped-def]
 
     from workbench.errors import WorkbenchError
     from workbench.models.sources import fetch_model
-    from workbench.paths import Home
-    from workbench.recipe import ModelSection
+    from workbench.recipe.schema import ModelSection
+    from workbench.storage.paths import Home
 
     home = Home(platformdirs.user_cache_path("loraworkbench-tests"))
     try:

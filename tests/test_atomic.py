@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from workbench.atomic import write_text, written_aside
+from workbench.storage.atomic import write_text, written_aside
 
 
 def modes(folder):

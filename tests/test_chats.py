@@ -6,12 +6,12 @@ import stat
 
 import pytest
 
-from workbench.chats import Chats, Conversation, Said, Turn, new_conversation, parse_parts
-from workbench.engine.protocol import AdapterPart, Message
+from workbench.engine.client.conversations import Chats, Conversation, Said, Turn, new_conversation, parse_parts
+from workbench.engine.client.protocol import AdapterPart, Message
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import create_run
+from workbench.storage.paths import Home
 
 
 def talk(*questions: str, **fields) -> Conversation:

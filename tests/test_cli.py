@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from tests.models.hub_server import Hub, serve
-from workbench.engine.process import engine_pid
-from workbench.paths import Home
-from workbench.recipe_text import edit, to_yaml
+from workbench.engine.client.process import engine_pid
+from workbench.recipe.text import edit, to_yaml
+from workbench.storage.paths import Home
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from workbench.commands.app import app
 from workbench.models.local import ORIGIN_FILE
-from workbench.paths import Home
-from workbench.shelf import Shelf
+from workbench.storage.disk_cache import Shelf
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from tests.engine.voices_of_tiny import run_with_adapter
 from tests.test_cli import call
-from workbench.paths import Home
-from workbench.recipe_text import edit
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 GREEDY = ("--greedy", "--max-tokens", "12")
 

@@ -6,12 +6,12 @@ import time
 import pytest
 
 from tests.test_cli import assert_a_sentence, call, facts
-from workbench.engine.process import engine_pid
-from workbench.launch import Launch
-from workbench.paths import Home
-from workbench.queue import Queue
-from workbench.recipe_text import edit, to_yaml
+from workbench.engine.client.process import engine_pid
+from workbench.planning.launch import Launch
+from workbench.planning.queue import Queue
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import all_runs, summarise
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

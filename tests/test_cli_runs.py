@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs.told import begin, finished, take_steps, writer_of
 from tests.test_cli import assert_a_sentence, call, facts
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from workbench.cluster import write_cluster_files
 from workbench.commands.launcher import launch_of
 from workbench.errors import WorkbenchError
-from workbench.launch import Launch, accelerate_config, check_config, write_config
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.planning.cluster import write_cluster_files
+from workbench.planning.launch import Launch, accelerate_config, check_config, write_config
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, summarise
+from workbench.storage.paths import Home
 
 
 def test_the_configuration_is_accelerate_s_own(tmp_path):

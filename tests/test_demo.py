@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 # As a user would load it: the base that the adapter names, quantised as the run's recipe says.
 FOREIGN = """

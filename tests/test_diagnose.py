@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from workbench.diagnose import diagnose, diagnose_exit, diagnose_text, explain_death
 from workbench.errors import WorkbenchError
-from workbench.known_failures import KNOWN
-from workbench.oom import oom_kills
+from workbench.failures.diagnose import diagnose, diagnose_exit, diagnose_text, explain_death
+from workbench.failures.known_failures import KNOWN
+from workbench.machine.oom_killer import oom_kills
 
 
 def _raised(action: Callable[[], object]) -> BaseException:

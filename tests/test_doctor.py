@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from workbench import doctor
-from workbench.doctor import Check, checks
 from workbench.errors import WorkbenchError
-from workbench.gpu import GpuSampler
-from workbench.paths import Home
+from workbench.machine.gpu import GpuSampler
+from workbench.planning import doctor
+from workbench.planning.doctor import Check, checks
+from workbench.storage.paths import Home
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from bench.endurance import enduring, kill_the_engine, lose_the_line, whole_run
-from workbench.engine.process import stop_engine
-from workbench.paths import Home
+from workbench.engine.client.process import stop_engine
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from tests.models.test_gguf import write_gguf
-from workbench.commands import fetching
-from workbench.commands.fetching import FetchBar
-from workbench.engine.protocol import Progress
+from workbench.commands.output import fetching
+from workbench.commands.output.fetching import FetchBar
+from workbench.progress import Progress
 
 
 @pytest.mark.parametrize("command", ["inspect", "estimate"])

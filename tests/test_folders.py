@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.folders import entries, files_below, files_in, size_of
 from workbench.models import wheel
+from workbench.storage.folders import entries, files_below, files_in, size_of
 
 
 def filled(folder):

@@ -6,11 +6,11 @@ import sys
 
 import psutil
 
-from workbench import hard_stop
-from workbench.hard_stop import kill_engine, what_is_kept
-from workbench.paths import Home
+from workbench.engine.client import kill_engine as hard_stop
+from workbench.engine.client.kill_engine import kill_engine, what_is_kept
 from workbench.runs.checkpoints import write_checkpoint
 from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
 
 # Waits with a process of another session beside it, as an engine does with the ranks of a run.
 _FAMILY = """

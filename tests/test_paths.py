@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.paths import ENVIRONMENT_VARIABLE, Home, private_folder
+from workbench.storage.paths import ENVIRONMENT_VARIABLE, Home, private_folder
 
 
 def test_the_home_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

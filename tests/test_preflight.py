@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from workbench.data.facts import DataFacts, Lengths
-from workbench.engine.protocol import DeviceFacts, EngineStatus, LoadedModel
+from workbench.engine.client.protocol import DeviceFacts, EngineStatus, LoadedModel
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device
-from workbench.gpu import GpuSample, HostSample
-from workbench.launch import Launch
+from workbench.machine.gpu import GpuSample, HostSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.preflight import Room, foresee, judge, room_for
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.planning.launch import Launch
+from workbench.planning.start_checks import Room, foresee, judge, room_for
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 GIB = 2**30
 GPU = GpuSample(0, "NVIDIA L4", 24 * GIB, 4 * GIB, 20 * GIB, compute_capability=(8, 9))

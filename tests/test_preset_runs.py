@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_tiny_model
-from workbench.engine.training_thread import TrainingThread
+from workbench.engine.training.thread import TrainingThread
 from workbench.estimate import estimate
 from workbench.models.catalog import catalog_entry, catalog_skeleton
-from workbench.paths import Home
-from workbench.presets import load_preset, preset_names
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.presets import load_preset, preset_names
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, summarise
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 # Records in the columns of each preset's own data set.
 RECORDS: dict[str, list[dict[str, Any]]] = {

@@ -7,10 +7,17 @@ import pytest
 from workbench.data.named_templates import NAMED
 from workbench.data.sources import bundled_names
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.presets import describe_preset, describe_presets, load_preset, preset_names, preset_text, save_preset
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit, from_yaml
+from workbench.recipe.presets import (
+    describe_preset,
+    describe_presets,
+    load_preset,
+    preset_names,
+    preset_text,
+    save_preset,
+)
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import RecipeError, edit, from_yaml
+from workbench.storage.paths import Home
 
 # The facts that the sources of the presets state.
 STATED = {

@@ -5,9 +5,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.knobs import knob_of
-from workbench.recipe import Recipe
-from workbench.recipe_text import (
+from workbench.recipe.fields import knob_of
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import (
     RecipeError,
     edit,
     from_yaml,

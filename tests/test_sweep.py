@@ -3,9 +3,9 @@
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit
-from workbench.sweep import parse_over, sweep
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sweep import parse_over, sweep
+from workbench.recipe.text import RecipeError, edit
 
 
 def names(recipe, over):

@@ -11,9 +11,9 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from screens.app import WorkbenchApp
-from workbench.engine.process import stop_engine
-from workbench.paths import Home
-from workbench.presets import load_preset
+from workbench.engine.client.process import stop_engine
+from workbench.recipe.presets import load_preset
+from workbench.storage.paths import Home
 
 FOLDER = Path(__file__).parent
 SIZE = (120, 36)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
 
+from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
 from screens.widgets.plain import plain
-from screens.widgets.quiet import UNSTYLED, Piece, Quiet, strip_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,8 +9,8 @@ from rich.segment import Segment
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
+from screens.widgets.line_painted import Quiet
 from screens.widgets.plain import plain
-from screens.widgets.quiet import Quiet
 
 if TYPE_CHECKING:
     from pathlib import Path

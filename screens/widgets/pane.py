@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Container
 
 if TYPE_CHECKING:
     from textual.widget import Widget
 
-    from screens.app import WorkbenchApp
     from screens.session import Session
+    from screens.workbench import Workbench
 
 
 def beside(module_file: str) -> str:
@@ -51,13 +51,9 @@ class Pane(Container, can_focus=True):
         super().__init_subclass__(**arguments)
 
     @property
-    def workbench(self) -> WorkbenchApp:
-        """The app, with its own type."""
-        from screens.app import WorkbenchApp
-
-        app = self.app
-        assert isinstance(app, WorkbenchApp)
-        return app
+    def workbench(self) -> Workbench:
+        """The app, as its parts see it."""
+        return cast("Workbench", self.app)
 
     @property
     def session(self) -> Session:

@@ -15,10 +15,10 @@ from workbench.data.packing import packed_sequences, padding_waste
 from workbench.data.sources import Records, _HeldOut, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import DataSection, TrainingSection
+from workbench.progress import Progress
+from workbench.recipe.schema import DataSection, TrainingSection
+from workbench.storage.paths import Home
 
 
 def write(path: Path, pairs: list[tuple[str, str]]) -> None:

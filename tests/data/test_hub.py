@@ -29,7 +29,7 @@ READ = """
 import json, sys
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
 for source, split in json.loads(sys.argv[1]):
     try:
         records = load_records(DataSection(source=source, split=split, eval_fraction=0.0))
@@ -44,11 +44,11 @@ for source, split in json.loads(sys.argv[1]):
 SURVEY = """
 import json, sys
 from pathlib import Path
-from workbench.data.survey import examples, survey
+from workbench.data.dataset_stats import examples, survey
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.storage.paths import Home
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 home = Home(Path(sys.argv[1]).parent / "home")
 recipe = edit(Recipe(), {"model.source": sys.argv[1], "data.source": "own/talk:small"})
 def count(recipe, fetch):

@@ -8,10 +8,11 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pandas", "trl
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, workbench.presets, workbench.data.formats, workbench.data.sources, workbench.data.templates, "
+        "import sys, workbench.recipe.presets, workbench.data.formats, workbench.data.sources, "
+        "workbench.data.templates, "
         "workbench.data.facts, workbench.data.encode, workbench.data.statistics\n"
         "from workbench.data.sources import load_records\n"
-        "from workbench.recipe import DataSection\n"
+        "from workbench.recipe.schema import DataSection\n"
         "assert load_records(DataSection()).format == 'instruction'\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )

@@ -12,14 +12,14 @@ import typer
 
 from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.data.facts import DataFacts
-from workbench.engine.protocol import Progress
-from workbench.engine.training_thread import TrainingThread
+from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, to_yaml
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import create_run, summarise
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 SHORT = {"instruction": "Why?", "response": "Aye, for the sea is wide."}
 # The question alone is longer than the records may be.

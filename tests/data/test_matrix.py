@@ -11,10 +11,10 @@ import pytest
 
 from workbench.data.encode import encode_dataset
 from workbench.data.formats import detect
-from workbench.data.hub import hub_rows
+from workbench.data.rows.hub import hub_rows
 from workbench.data.sources import Records, Source, load_records
 from workbench.data.templates import Template
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
 
 _ = -100
 

@@ -14,7 +14,7 @@ from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates import Template
 from workbench.errors import WorkbenchError
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
 
 GOOD = '{"prompt": "why", "completion": "because"}\n'
 PAIRS = RecordFormat("prompt", {"prompt": "p", "reply": "r"}, "")

@@ -12,11 +12,11 @@ from tests.data.conftest import make_word_tokenizer
 from workbench.data.formats import BadRecord, Conversation
 from workbench.data.named_templates import NAMED
 from workbench.data.templates import Template
-from workbench.data.tokenise import token_ids
+from workbench.data.tokenize import token_ids
 from workbench.errors import WorkbenchError
 from workbench.models.sources import find_local
-from workbench.paths import Home
-from workbench.recipe import ModelSection
+from workbench.recipe.schema import ModelSection
+from workbench.storage.paths import Home
 
 TALK: Conversation = [
     {"role": "user", "content": "add two and three"},

@@ -11,15 +11,15 @@ import pytest
 
 from tests.data.conftest import CHAT_TEMPLATE, make_word_tokenizer
 from workbench.data import encode, token_file, token_store
+from workbench.data.dataset_stats import survey
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
-from workbench.data.survey import survey
 from workbench.data.templates import Template
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import DataSection
-from workbench.recipe_text import edit
-from workbench.shelf import Shelf
+from workbench.recipe.schema import DataSection
+from workbench.recipe.text import edit
+from workbench.storage.disk_cache import Shelf
+from workbench.storage.paths import Home
 
 TEXTS = ("add two and three", "five", "the sea is blue", "why", "because the sea is blue and two is three")
 
@@ -27,7 +27,7 @@ TEXTS = ("add two and three", "five", "the sea is blue", "why", "because the sea
 @pytest.fixture(autouse=True)
 def _few_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_store, "_LEAST_BYTES", 0)
-    monkeypatch.setattr("workbench.shelf._LEFT_FREE", 0)
+    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", 0)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, wor
 
 def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, words: Any) -> None:
     from workbench.data.formats import detect
-    from workbench.data.hub import hub_rows
+    from workbench.data.rows.hub import hub_rows
     from workbench.data.sources import Records, Source
 
     (tmp_path / "set").mkdir()
@@ -233,7 +233,7 @@ def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, word
 def test_the_facts_of_a_survey_are_those_that_a_run_kept(
     home: Home, data: DataSection, recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.data import survey as module
+    from workbench.data import dataset_stats as module
 
     monkeypatch.setattr(module, "SAMPLED", 8)
     recipe = edit(recipe, {"training.per_device_train_batch_size": 3, "data.system": "Be kind."})

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine, stop_engine
-from workbench.paths import Home
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections import Counter
 import torch
 from torch.nn import functional
 
-from workbench.engine import liger
-from workbench.engine.liger import Operations
+from workbench.engine.kernels import liger
+from workbench.engine.kernels.liger import Operations
 
 
 def rms_norm(states, weight, eps, offset, cast):
@@ -42,6 +42,6 @@ def as_if_installed(monkeypatch):
     """Let runs of this process compute with these operations; returns what counts them."""
     counted = Counted()
     monkeypatch.setattr(liger, "liger_operations", counted.operations)
-    monkeypatch.setattr("workbench.engine.training.check_kernels", lambda kernels: None)
-    monkeypatch.setattr("workbench.engine.training.check_device", lambda kernels: None)
+    monkeypatch.setattr("workbench.engine.training.training.check_kernels", lambda kernels: None)
+    monkeypatch.setattr("workbench.engine.training.training.check_device", lambda kernels: None)
     return counted

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from workbench.engine.training_thread import TrainingThread
+from workbench.engine.training.thread import TrainingThread
 from workbench.runs.folder import RunFolder, create_run
 from workbench.runs.journal import Event, read_events
 

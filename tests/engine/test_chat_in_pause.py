@@ -6,11 +6,11 @@ import pytest
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_for_step, wait_until
 from tests.engine.voices_of_tiny import answered
-from workbench.engine.control import Command
-from workbench.engine.core import Engine
-from workbench.engine.protocol import Message, ReplyPiece, ReplyRequest, Sampling
+from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, Sampling
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.steering.controls import Command
 from workbench.errors import WorkbenchError
-from workbench.recipe_text import edit
+from workbench.recipe.text import edit
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12)
 

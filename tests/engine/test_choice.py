@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.engine import choice
+from workbench.engine.training.training import choice
 from workbench.evaluation.report import write_report
-from workbench.export.axolotl import to_axolotl
-from workbench.recipe_text import edit
-from workbench.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, resolved
+from workbench.export.other_tools.axolotl import to_axolotl
+from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, resolved
+from workbench.recipe.text import edit
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder
 

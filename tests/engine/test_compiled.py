@@ -10,12 +10,12 @@ import torch
 
 from tests.conftest import make_tiny_model, tiny_recipe
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.engine.rehearsal import Timing
-from workbench.kept import clear, kept
-from workbench.paths import Home
-from workbench.recipe_text import edit
-from workbench.resolved import COMPILE
+from workbench.engine.training.compile_trial import Timing
+from workbench.models.cache_listing import clear, kept
+from workbench.recipe.resolved import COMPILE
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
 
 COMPILED = {
     # Few of them: each is more to compile.

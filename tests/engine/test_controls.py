@@ -14,8 +14,8 @@ from tests.engine.runs_of_tiny import (
     wait_for_step,
     wait_until,
 )
-from workbench.engine.control import Command
-from workbench.recipe_text import edit
+from workbench.engine.steering.controls import Command
+from workbench.recipe.text import edit
 from workbench.runs.folder import summarise
 
 STEPS = {"training.max_steps": 60, "adapter.lora_dropout": 0.1, "training.lr_scheduler_type": "linear"}
@@ -108,7 +108,7 @@ def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe,
 
 
 def test_a_stop_in_the_middle_of_a_step_loses_only_that_step(home, recipe, monkeypatch):
-    from workbench.engine.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainer import WorkbenchTrainer
 
     recipe = edit(
         recipe,
@@ -207,7 +207,7 @@ def test_early_stopping_ends_the_run_and_the_best_adapter_is_kept(home, recipe):
 
 
 def test_controls_hand_commands_over_in_order():
-    from workbench.engine.control import Controls
+    from workbench.engine.steering.controls import Controls
 
     controls = Controls()
     assert controls.take() is None

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from screens.engine_link import HomeEngine
-from workbench.engine.process import engine_pid, ensure_engine, exit_code
-from workbench.engine.protocol import Message, ReplyRequest
+from screens.shell.engine_link import HomeEngine
+from workbench.engine.client.process import engine_pid, ensure_engine, exit_code
+from workbench.engine.client.protocol import Message, ReplyRequest
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 
 async def test_an_engine_that_cannot_be_imported_says_what_is_missing(

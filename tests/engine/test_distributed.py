@@ -8,11 +8,11 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_for_step
-from workbench.engine.client import EngineClient
-from workbench.engine.launched import LaunchedTraining
+from workbench.engine.client.client import EngineClient
+from workbench.engine.distributed.launched import LaunchedTraining
 from workbench.errors import WorkbenchError
-from workbench.launch import Launch
-from workbench.recipe_text import edit
+from workbench.planning.launch import Launch
+from workbench.recipe.text import edit
 from workbench.runs.checkpoints import newest_whole
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 from workbench.runs.journal import read_events

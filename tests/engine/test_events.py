@@ -3,11 +3,12 @@
 import asyncio
 
 from tests.engine.test_process import question
-from workbench.engine.client import EngineClient
-from workbench.engine.core import Engine
-from workbench.engine.protocol import Progress, ReplyPiece
-from workbench.engine.server import Api
-from workbench.paths import private_folder
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.protocol import ReplyPiece
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.daemon.server import Api
+from workbench.progress import Progress
+from workbench.storage.paths import private_folder
 
 # U+2028, U+0085 and others end a line for Python, and none in an event.
 PIECES = [

@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from workbench.data.facts import DataFacts
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.recipe_text import edit
+from workbench.progress import Progress
+from workbench.recipe.text import edit
 
 
 async def survey(engine, recipe, **more):

@@ -6,12 +6,12 @@ import pytest
 
 from tests.engine.voices_of_tiny import answered, run_with_adapter
 from workbench.data.templates import Template
-from workbench.engine.context import fit_prompt
-from workbench.engine.core import Engine
-from workbench.engine.generation import generate_reply
-from workbench.engine.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.generation.context import fit_prompt
+from workbench.engine.generation.generation import generate_reply
 from workbench.errors import WorkbenchError
-from workbench.recipe_text import edit
+from workbench.recipe.text import edit
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_long_conversation_is_answered_and_what_went_out_is_told(home, recipe)
 
 def test_pieces_add_up_to_the_reply(home, recipe, monkeypatch):
     """Text comes in pieces that end between characters, also where every token is told at once."""
-    from workbench.engine import generation
+    from workbench.engine.generation import generation
 
     monkeypatch.setattr(generation, "_SECONDS_BETWEEN_PIECES", 0.0)
     run = run_with_adapter(home, edit(recipe, {"quantization.method": "none"}), 0)

@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from tests.conftest import make_tiny_llama
-from workbench.engine.core import Engine
-from workbench.engine.idle import IdleLimits
-from workbench.engine.process import engine_pid, find_engine
-from workbench.engine.protocol import Message, ReplyRequest, Sampling
-from workbench.recipe_text import edit
+from workbench.engine.client.process import engine_pid, find_engine
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.daemon.idle import IdleLimits
+from workbench.recipe.text import edit
 
 MINUTE = 60.0
 
@@ -108,7 +108,7 @@ def _until_idle(engine: Engine) -> None:
 def test_what_the_optimizer_cannot_do_here_is_said(optimizer):
     import torch
 
-    from workbench.engine.optimizer import optimizer_here
+    from workbench.engine.training.optimizer import optimizer_here
 
     name, notice = optimizer_here(optimizer)
     assert name == optimizer
@@ -119,7 +119,7 @@ def test_what_the_optimizer_cannot_do_here_is_said(optimizer):
 def test_without_bitsandbytes_another_optimizer_is_taken_and_named(monkeypatch):
     import sys
 
-    from workbench.engine.optimizer import optimizer_here
+    from workbench.engine.training.optimizer import optimizer_here
 
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     name, notice = optimizer_here("adamw_8bit")

@@ -14,16 +14,16 @@ import torch
 from tests.conftest import make_tiny_model
 from tests.engine.fused_in_torch import Counted, as_if_installed, rms_norm
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of
-from workbench.engine import liger
-from workbench.engine.base import load_base
-from workbench.engine.core import Engine
-from workbench.engine.kernels import check_device, replaced_by, vouched_for
-from workbench.engine.liger import Operations, compute_with
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.kernels import liger
+from workbench.engine.kernels.fused import check_device, replaced_by, vouched_for
+from workbench.engine.kernels.liger import Operations, compute_with
+from workbench.engine.model.base import load_base
 from workbench.errors import WorkbenchError
-from workbench.kernels import PACKAGES, check_kernels
-from workbench.queue import QueueRequest, Wanted
-from workbench.recipe import AdapterSection, ModelSection, QuantizationSection
-from workbench.recipe_text import edit
+from workbench.planning.queue import QueueRequest, Wanted
+from workbench.recipe.fused_kernels import PACKAGES, check_kernels
+from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
+from workbench.recipe.text import edit
 from workbench.runs.folder import all_runs
 
 MODELS = {
@@ -63,7 +63,7 @@ def loaded(home, tmp_path, name, dtype="float32", method="none"):
 
 @pytest.fixture
 def home(tmp_path):
-    from workbench.paths import Home
+    from workbench.storage.paths import Home
 
     return Home(tmp_path / "home")
 
@@ -223,7 +223,7 @@ def test_a_model_without_such_layers_trains_and_the_journal_says_so(home, recipe
 
 @pytest.mark.parametrize("kernels", PACKAGES)
 def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, monkeypatch, kernels):
-    monkeypatch.setattr("workbench.kernels.find_spec", lambda name: None)
+    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: None)
     engine, wanted = Engine(home), edit(recipe, {"training.kernels": kernels})
     package = PACKAGES[kernels][0]
     for ask in (
@@ -242,7 +242,7 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, mo
 
 
 def test_the_hubs_kernels_are_refused_where_it_may_not_be_asked(monkeypatch):
-    monkeypatch.setattr("workbench.kernels.find_spec", lambda name: name)
+    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: name)
     check_kernels("hub")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WorkbenchError, match="HF_HUB_OFFLINE forbids that"):
@@ -254,7 +254,7 @@ def test_the_hubs_kernels_are_refused_where_it_may_not_be_asked(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("kernels", PACKAGES)
 def test_without_a_gpu_a_run_ends_before_its_model_is_loaded(home, recipe, monkeypatch, kernels):
-    monkeypatch.setattr("workbench.kernels.find_spec", lambda name: name)
+    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: name)
     check_device("none")
     run, thread = begin(home, edit(recipe, {"training.kernels": kernels}))
     thread.join(120)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.conftest import make_tiny_model
-from workbench.engine.base import load_base
-from workbench.engine.evaluation import record_losses
-from workbench.engine.neighbours import why_padded
-from workbench.engine.padding_free import TrainedRowsCollator, mark_trained, serve_padding_free
-from workbench.recipe import ModelSection, QuantizationSection
+from workbench.engine.generation.evaluation import record_losses
+from workbench.engine.kernels.padding_free import TrainedRowsCollator, mark_trained, serve_padding_free
+from workbench.engine.model.base import load_base
+from workbench.engine.model.packing_check import why_padded
+from workbench.recipe.schema import ModelSection, QuantizationSection
 
 
 def _records(lengths, vocabulary=300, prompt=2):
@@ -52,7 +52,7 @@ PADDED = {
 
 @pytest.fixture
 def home(tmp_path):
-    from workbench.paths import Home
+    from workbench.storage.paths import Home
 
     return Home(tmp_path / "home")
 
@@ -101,7 +101,7 @@ def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkey
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from workbench.engine.padding_free import APART
+    from workbench.engine.kernels.padding_free import APART
 
     def sees_all(module, query, key, value, mask, **options):
         return sdpa_attention_forward(module, query, key, value, mask, is_causal=True)
@@ -149,8 +149,8 @@ def test_trained_places_are_those_before_labelled_tokens():
 def test_the_fullest_micro_batch_is_known_before_it_comes(home, recipe, changes, monkeypatch):
     """The peak that a run predicts is for the tokens it will really be fed at once."""
     from tests.engine.runs_of_tiny import begin, ended, events_of
-    from workbench.engine.step_clock import StepClock
-    from workbench.recipe_text import edit
+    from workbench.engine.metrics.step_clock import StepClock
+    from workbench.recipe.text import edit
 
     fed = []
     counted = StepClock.fed
@@ -175,7 +175,7 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
     from workbench.data.templates import Template
-    from workbench.recipe_text import edit
+    from workbench.recipe.text import edit
 
     changes = {"quantization.method": "none", "quantization.compute_dtype": "float32", "data.eval_fraction": 0.0}
     recipe = edit(recipe, {**changes, "training.gradient_accumulation_steps": 2})
@@ -240,8 +240,8 @@ def test_an_evaluation_without_padding_has_the_figures_of_one_with(home, tmp_pat
 
 def test_a_run_that_trains_without_padding_evaluates_without_it(home, recipe, monkeypatch):
     from tests.engine.runs_of_tiny import begin, ended, events_of
-    from workbench.engine import evaluation
-    from workbench.recipe_text import edit
+    from workbench.engine.generation import evaluation
+    from workbench.recipe.text import edit
 
     rows = []
     told = evaluation._told

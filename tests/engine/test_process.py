@@ -7,12 +7,13 @@ import stat
 
 import pytest
 
-from workbench.engine.client import EngineClient
-from workbench.engine.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.protocol import Message, Progress, ReplyRequest, Sampling
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
 from workbench.errors import WorkbenchError
-from workbench.recipe import ModelSection
-from workbench.recipe_text import edit
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+from workbench.recipe.text import edit
 from workbench.runs.folder import find_run, summarise
 
 
@@ -167,7 +168,7 @@ async def test_what_is_neither_run_nor_model_is_named(engine):
 
 
 async def test_a_home_that_cannot_be_used_is_a_sentence(tmp_path):
-    from workbench.paths import Home
+    from workbench.storage.paths import Home
 
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkbenchError, match="Cannot use"):
@@ -175,7 +176,7 @@ async def test_a_home_that_cannot_be_used_is_a_sentence(tmp_path):
 
 
 async def test_a_home_with_a_long_path_has_its_socket_elsewhere(tmp_path):
-    from workbench.paths import Home
+    from workbench.storage.paths import Home
 
     deep = Home(tmp_path / ("x" * 60) / ("y" * 60))
     status = await ensure_engine(deep)

@@ -12,9 +12,9 @@ import torch
 from starlette.testclient import TestClient
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of
-from workbench.engine.core import Engine
-from workbench.engine.server import Api
-from workbench.recipe_text import edit
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.daemon.server import Api
+from workbench.recipe.text import edit
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import torch
 
 from tests.conftest import make_tiny_model
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of
-from workbench.engine import quantised_store
-from workbench.engine.base import load_base
-from workbench.recipe_text import edit
-from workbench.shelf import Shelf
+from workbench.engine.model import quantized_store as quantised_store
+from workbench.engine.model.base import load_base
+from workbench.recipe.text import edit
+from workbench.storage.disk_cache import Shelf
 
 METHODS = {
     "nf4": {"quantization.method": "nf4"},
@@ -28,7 +28,7 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def _tiny_ones_too(monkeypatch):
     monkeypatch.setattr(quantised_store, "_LEAST_BYTES", 0)
-    monkeypatch.setattr("workbench.shelf._LEFT_FREE", 0)
+    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", 0)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_nothing_is_kept_beyond_the_limit(home, recipe, load, settings, capfd):
 
 
 def test_the_last_of_a_disk_is_left_alone(home, recipe, load, monkeypatch, capfd):
-    monkeypatch.setattr("workbench.shelf._LEFT_FREE", shutil.disk_usage("/").free * 2)
+    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", shutil.disk_usage("/").free * 2)
     load(recipe)
     assert not shelf(home).kept()
     assert "are free on its disk" in capfd.readouterr().out

@@ -10,14 +10,14 @@ from itertools import pairwise
 import pytest
 
 from tests.engine.test_process import answer, at_rest, question, until
-from workbench.engine.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.protocol import Message, ReplyRequest, Sampling
-from workbench.engine.queue_door import line_up, wanted
+from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.client.queue_client import line_up, wanted
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, Wanted
-from workbench.recipe_text import edit
+from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, Wanted
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs, find_run, summarise
+from workbench.storage.paths import Home
 
 LONG = {"training.max_steps": 100000}
 

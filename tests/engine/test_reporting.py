@@ -10,13 +10,13 @@ from importlib.util import find_spec
 import pytest
 
 from tests.engine.runs_of_tiny import begin, ended, events_of
-from workbench.engine.core import Engine
-from workbench.engine.reporting import Guarded, without_secrets
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.metrics.trackers import Guarded, without_secrets
 from workbench.errors import WorkbenchError
-from workbench.queue import Queue
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit, from_yaml, parse, to_yaml
-from workbench.reporting import REPORTERS, check_reporters, is_installed
+from workbench.planning.queue import Queue
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import RecipeError, edit, from_yaml, parse, to_yaml
+from workbench.recipe.trackers import REPORTERS, check_reporters, is_installed
 from workbench.runs.folder import all_runs, summarise
 
 
@@ -94,7 +94,7 @@ def test_trackio_keeps_each_run_under_its_name(home, recipe, monkeypatch, tmp_pa
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    monkeypatch.setattr("workbench.reporting.find_spec", lambda name: None)
+    monkeypatch.setattr("workbench.recipe.trackers.find_spec", lambda name: None)
 
 
 def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, nothing_installed):
@@ -145,7 +145,7 @@ def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
 
 
 def test_a_reporter_that_does_not_end_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("workbench.engine.reporting._FINISH_SECONDS", 0.1)
+    monkeypatch.setattr("workbench.engine.metrics.trackers._FINISH_SECONDS", 0.1)
     warned = []
     guarded = Guarded(
         "wandb", type("Quiet", (), {"on_log": lambda *_, **__: None})(), lambda: None, lambda: time.sleep(5),

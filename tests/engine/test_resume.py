@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.recipe_text import edit, to_yaml
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.checkpoints import _seal, checkpoints, newest_whole, what_is_wrong, write_checkpoint
 from workbench.runs.folder import RunFolder, summarise
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_that_was_being_replaced_when_its_process_was_killed_is_fou
 
 
 def test_an_adapter_that_was_being_replaced_when_its_process_was_killed_is_not_lost(tmp_path, monkeypatch):
-    from workbench.engine.saving import copy_adapter
+    from workbench.engine.model.saving import copy_adapter
 
     old, new, place = tmp_path / "old", tmp_path / "new", tmp_path / "adapter"
     for folder in (old, new):

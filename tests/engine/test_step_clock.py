@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of, resumed
-from workbench.engine.fed import Fed, count_fed
-from workbench.engine.step_clock import HostTime, StepClock
+from workbench.engine.batches.stats import Fed, count_fed
+from workbench.engine.metrics.step_clock import HostTime, StepClock
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
-from workbench.recipe_text import edit
+from workbench.recipe.text import edit
 from workbench.runs.step_times import PARTS
 from workbench.runs.time_hints import WINDOW
 
@@ -71,7 +71,7 @@ def test_the_parts_of_a_step_are_all_of_it(home, recipe, uneven):
 def test_padding_and_flops_are_those_of_what_the_model_was_given(
     home, recipe, uneven, tiny_llama, logging, monkeypatch
 ):
-    monkeypatch.setattr("workbench.engine.session.why_padded", lambda base: "this test wants padding")
+    monkeypatch.setattr("workbench.engine.training.session.why_padded", lambda base: "this test wants padding")
     _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
     base = ended(first).base
     seen = watched_batches(base)
@@ -126,7 +126,7 @@ def test_a_run_that_went_on_tells_its_time_as_before(home, recipe):
 
 
 def test_a_pause_is_no_time_of_a_step(home, recipe):
-    from workbench.engine.control import Command
+    from workbench.engine.steering.controls import Command
 
     run, thread = begin(home, edit(recipe, {"training.max_steps": 12}))
     while max(curve(run), default=0) < 2:
@@ -150,7 +150,7 @@ def test_waiting_for_data_is_told_once(home, recipe, monkeypatch):
         time.sleep(0.15)
         return count_fed(batch)
 
-    monkeypatch.setattr("workbench.engine.fed.count_fed", slow_count)
+    monkeypatch.setattr("workbench.engine.batches.stats.count_fed", slow_count)
     run, thread = begin(home, edit(recipe, {"training.max_steps": WINDOW + 5}))
     ended(thread)
     steps = events_of(run, "step")
@@ -206,7 +206,7 @@ def test_nothing_waits_for_a_device_that_is_behind():
 
 def test_shares_of_a_peak():
     from tests.estimate.architectures import TINY
-    from workbench.estimate.settings import LoraSettings
+    from workbench.estimate.adapter.settings import LoraSettings
 
     settings = LoraSettings(r=4, target_modules=("q_proj",))
     flops = training_flops(build_skeleton(TINY["llama"]), settings, checkpointing=True)
@@ -225,7 +225,7 @@ def test_shares_of_a_peak():
 def test_parts_of_a_gpu_are_those_of_its_queue():
     import torch
 
-    from workbench.engine.step_clock import QueueTime
+    from workbench.engine.metrics.step_clock import QueueTime
 
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from workbench.engine.journal_callback import JournalCallback
-from workbench.engine.protocol import Progress
-from workbench.engine.step_clock import HostTime, StepClock
-from workbench.engine.training_thread import TrainingThread
-from workbench.recipe_text import edit
+from workbench.engine.metrics.step_clock import HostTime, StepClock
+from workbench.engine.training.journal_callback import JournalCallback
+from workbench.engine.training.thread import TrainingThread
+from workbench.progress import Progress
+from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, summarise
 from workbench.runs.journal import JournalWriter, read_events
 
@@ -155,8 +155,8 @@ def test_the_same_base_serves_run_after_run(home, recipe):
 def test_a_loaded_adapter_gives_the_trained_loss_in_a_foreign_process(home, recipe, tiny_llama):
     """Plain transformers + PEFT, with no import of this project, get the engine's own greedy reply."""
     from workbench.data.templates import Template
-    from workbench.engine.generation import generate_reply
-    from workbench.engine.protocol import Message, Sampling
+    from workbench.engine.client.protocol import Message, Sampling
+    from workbench.engine.generation.generation import generate_reply
 
     run, thread = train(home, edit(recipe, {"training.max_steps": 30}))
     base = thread.base

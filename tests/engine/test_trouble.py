@@ -19,11 +19,11 @@ from tests.engine.runs_of_tiny import (
     wait_for_step,
     wait_until,
 )
-from workbench.engine.batch_parts import parts_of
-from workbench.engine.control import Command, Controls
-from workbench.engine.memory import is_out_of_memory
-from workbench.engine.patience import PatientJournal, is_disk_full
-from workbench.recipe_text import edit
+from workbench.engine.batches.oom_split import is_out_of_memory
+from workbench.engine.batches.parts import parts_of
+from workbench.engine.steering.controls import Command, Controls
+from workbench.engine.storage.disk_full_retry import PatientJournal, is_disk_full
+from workbench.recipe.text import edit
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import summarise
 from workbench.runs.journal import read_events
@@ -188,7 +188,7 @@ def test_memory_that_ended_is_told_from_other_errors(error, expected):
 @pytest.fixture
 def one_bad_gradient(monkeypatch):
     """The fifth gradient of a run is no number."""
-    from workbench.engine.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainer import WorkbenchTrainer
 
     plain = WorkbenchTrainer.training_step
 
@@ -332,7 +332,7 @@ def test_room_for_the_checkpoints_is_asked_for_ahead(home, recipe, monkeypatch):
     from collections import namedtuple
 
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr("workbench.engine.disk.shutil.disk_usage", lambda folder: Usage(10**9, 0, 220_000_000))
+    monkeypatch.setattr("workbench.engine.storage.room.shutil.disk_usage", lambda folder: Usage(10**9, 0, 220_000_000))
     run, thread = begin(home, edit(recipe, {"training.save_steps": 1, "training.save_total_limit": 100}))
     thread.join(120)
     assert thread.error.kind == "disk_full"

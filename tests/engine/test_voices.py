@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.engine.voices_of_tiny import QUESTION, answered, plain_base, plain_reply, run_with_adapter
-from workbench.engine.core import Engine
-from workbench.engine.protocol import AdapterPart, Message, ReplyRequest, Sampling
+from workbench.engine.client.protocol import AdapterPart, Message, ReplyRequest, Sampling
+from workbench.engine.daemon.engine import Engine
 from workbench.errors import WorkbenchError
-from workbench.recipe_text import edit
+from workbench.recipe.text import edit
 
 TOKENS = 16
 
@@ -43,7 +43,7 @@ def plain(runs, tiny_llama, engine_here):
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from workbench.engine.precision import choose_precision
+    from workbench.engine.model.precision import choose_precision
 
     recipe = runs[0].recipe()
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
@@ -113,7 +113,7 @@ def test_a_combination_is_the_sum_that_peft_makes(engine_here, runs, plain):
 
 def test_a_combination_is_exact_for_ranks_scales_and_rslora(engine_here, runs):
     """Its ΔW in every layer is Σ wᵢ·ΔWᵢ, as near as PEFT's bfloat16 comes to it."""
-    from workbench.engine.voices import Voice, speaking
+    from workbench.engine.model.adapters import Voice, speaking
 
     told(engine_here, runs[0].id)
     base = engine_here._base
@@ -135,7 +135,7 @@ def test_merged_is_what_plain_peft_merges(engine_here, runs, tiny_llama):
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from workbench.engine.precision import choose_precision
+    from workbench.engine.model.precision import choose_precision
 
     quantization = runs[0].recipe().quantization
     base = plain_base(tiny_llama, "none", choose_precision(quantization).compute)
@@ -226,7 +226,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(engine_here, home
 @pytest.mark.parametrize("options", [{"bias": "all"}, {"init_lora_weights": "pissa"}], ids=["biases", "pissa"])
 def test_an_adapter_that_changes_the_base_has_one_to_itself(engine_here, home, recipe, options, tmp_path):
     from tests.engine.voices_of_tiny import save_random_adapter
-    from workbench.engine.base import check_adapter
+    from workbench.engine.model.base import check_adapter
 
     recipe = edit(recipe, {"quantization.method": "none", "model.source": str(_with_biases(tmp_path / "biased"))})
     plain, altering = run_with_adapter(home, recipe, 0), run_with_adapter(home, recipe, 1)
@@ -292,9 +292,9 @@ def test_three_adapters_on_smollm2_answer_as_plain_peft_does(smollm2_home, tmp_p
     from transformers import AutoTokenizer
 
     from tests.engine.voices_of_tiny import save_random_adapter
-    from workbench.engine.precision import choose_precision
+    from workbench.engine.model.precision import choose_precision
     from workbench.models.sources import fetch_model
-    from workbench.recipe import ModelSection, QuantizationSection
+    from workbench.recipe.schema import ModelSection, QuantizationSection
 
     folder = fetch_model(smollm2_home, ModelSection(), lambda progress: None, lambda: False).folder
     adapters = []

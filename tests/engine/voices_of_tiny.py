@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.engine.protocol import Progress, ReplyPiece, ReplyRequest
+from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
+from workbench.progress import Progress
 from workbench.runs.folder import RunFolder, create_run
 
 QUESTION = "Why do ships float?"

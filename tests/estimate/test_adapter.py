@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from tests.estimate.architectures import TINY
 from workbench.errors import WorkbenchError
-from workbench.estimate.adapter import AdapterDtypes, plan_adapter
-from workbench.estimate.settings import LoraSettings
+from workbench.estimate.adapter.plan import AdapterDtypes, plan_adapter
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.models.build import build_skeleton, meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import AdapterSection
+from workbench.recipe.schema import AdapterSection
 
 Knobs = dict[str, Any]
 

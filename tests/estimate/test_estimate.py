@@ -11,8 +11,8 @@ from workbench.estimate import Device, Estimate, estimate, largest_fit
 from workbench.estimate.fit import COSTS, fit_of
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 LITE = {"adapter.r": 32, "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 FULL = {"adapter.r": 256, "adapter.target_modules": "all-linear"}
@@ -159,7 +159,7 @@ def test_json_has_the_promised_keys() -> None:
 def test_no_torch_is_needed() -> None:
     program = (
         "import sys; from workbench.estimate import estimate; from workbench.models.catalog import catalog_skeleton;"
-        "from workbench.recipe import Recipe;"
+        "from workbench.recipe.schema import Recipe;"
         "estimate(catalog_skeleton('HuggingFaceTB/SmolLM2-135M-Instruct'), Recipe());"
         "heavy = {'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )

@@ -11,9 +11,9 @@ from workbench.estimate.fit import fit_of
 from workbench.estimate.peak import on_device
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit, parse, to_yaml
-from workbench.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, ResolvedRecipe, resolved
+from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import RecipeError, edit, parse, to_yaml
 
 GIB = 2**30
 SMALL = "HuggingFaceTB/SmolLM2-135M-Instruct"

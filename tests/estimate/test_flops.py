@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.estimate.architectures import TINY
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.flops import Work, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
-from workbench.estimate.settings import LoraSettings
 from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton

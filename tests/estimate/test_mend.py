@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, estimate
-from workbench.estimate.adapter import plan_adapter
-from workbench.estimate.mend import mend, options_text
-from workbench.estimate.survey import METHODS, on_device, survey
+from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.adapter.suggested_fix import mend, options_text
+from workbench.estimate.catalog_fit import METHODS, on_device, survey
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 MIXTRAL, QWEN_MOE, MAMBA = (
     "mistralai/Mixtral-8x7B-Instruct-v0.1",

@@ -17,9 +17,9 @@ from workbench.estimate.trace.store import SHIPPED, TraceStore, key_of
 from workbench.estimate.trace.timeline import Timeline
 from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog, catalog_skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs" / "measurements" / "rtx4080-published.csv"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.paths import Home
 from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
 
 UNSEEN = [
     {"instruction": "Question 2?", "response": "Aye, answer 2."},
@@ -38,7 +38,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(home: Home, tiny_llama: Path, records: Path, **changes: object) -> RunFolder:
     """A run of 16-bit LoRA on the tiny Llama in float32, of 30 steps with two checkpoints."""
     from tests.engine.runs_of_tiny import begin, ended
-    from workbench.recipe_text import parse
+    from workbench.recipe.text import parse
 
     recipe = parse(
         {

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from workbench.data.templates import Template
-from workbench.engine.base import load_base
-from workbench.engine.batched import greedy_replies
-from workbench.engine.evaluation import record_losses
-from workbench.engine.generation import end_tokens, generate_reply
-from workbench.engine.protocol import Message, Sampling
-from workbench.engine.voices import Voice, speaking
+from workbench.engine.client.protocol import Message, Sampling
+from workbench.engine.generation.batched import greedy_replies
+from workbench.engine.generation.evaluation import record_losses
+from workbench.engine.generation.generation import end_tokens, generate_reply
+from workbench.engine.model.adapters import Voice, speaking
+from workbench.engine.model.base import load_base
 
 QUESTIONS = [
     "Why?",

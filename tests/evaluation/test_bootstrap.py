@@ -5,7 +5,7 @@ import math
 import pytest
 
 from workbench.evaluation.bootstrap import interval, resampled_sums
-from workbench.evaluation.figures import Tally, figures_of
+from workbench.evaluation.metrics import Tally, figures_of
 from workbench.evaluation.result import Answered
 
 

@@ -118,9 +118,9 @@ def _until(condition, seconds=120):
 async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, unseen, tmp_path):
     from contextlib import aclosing
 
-    from screens.engine_link import HomeEngine
-    from workbench.engine.protocol import Progress
-    from workbench.evaluation.request import evaluation_request
+    from screens.shell.engine_link import HomeEngine
+    from workbench.engine.client.evaluation_request import evaluation_request
+    from workbench.progress import Progress
 
     many = tmp_path / "many.jsonl"
     many.write_text(unseen.read_text() * 3000)

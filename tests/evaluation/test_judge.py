@@ -8,8 +8,8 @@ import pytest
 
 from tests.engine.runs_of_tiny import events_of
 from tests.evaluation.conftest import UNSEEN, train
-from workbench.engine.judge import evaluate
-from workbench.engine.protocol import EvaluateRequest
+from workbench.engine.client.protocol import EvaluateRequest
+from workbench.engine.generation.evaluate import evaluate
 from workbench.errors import WorkbenchError
 from workbench.evaluation.result import evaluations, read_evaluation
 
@@ -252,7 +252,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(engine, run, home
 def test_a_run_that_held_nothing_out_asks_for_records(engine, run, tmp_path):
     import shutil
 
-    from workbench.recipe_text import edit, to_yaml
+    from workbench.recipe.text import edit, to_yaml
     from workbench.runs.folder import RunFolder
 
     copy = RunFolder(tmp_path / run.id)

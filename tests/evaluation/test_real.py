@@ -21,13 +21,13 @@ def test_figures_and_replies_of_smollm2_are_those_of_transformers(smollm2_home, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tests.engine.runs_of_tiny import begin, ended
-    from workbench.engine.judge import evaluate
-    from workbench.engine.protocol import EvaluateRequest
+    from workbench.engine.client.protocol import EvaluateRequest
+    from workbench.engine.generation.evaluate import evaluate
     from workbench.evaluation.result import read_evaluation
     from workbench.models.sources import find_local
-    from workbench.paths import Home
-    from workbench.recipe import ModelSection
-    from workbench.recipe_text import parse
+    from workbench.recipe.schema import ModelSection
+    from workbench.recipe.text import parse
+    from workbench.storage.paths import Home
 
     folder = find_local(smollm2_home, ModelSection()).folder
     records = tmp_path / "records.jsonl"

@@ -10,7 +10,7 @@ from tests.engine.runs_of_tiny import events_of
 from tests.evaluation.test_judge import Engine, data_of
 from tests.evaluation.test_result import evaluation
 from workbench.errors import WorkbenchError
-from workbench.evaluation.picture import Line, curve_picture, ticks
+from workbench.evaluation.chart import Line, curve_picture, ticks
 from workbench.evaluation.report import read_curves, write_report
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Answered, keep, newest_evaluation

@@ -2,10 +2,10 @@
 
 import pytest
 
-from workbench.engine.training_thread import TrainingThread
-from workbench.paths import Home
-from workbench.recipe_text import parse
+from workbench.engine.training.thread import TrainingThread
+from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
+from workbench.storage.paths import Home
 
 
 def train(home: Home, recipe) -> RunFolder:  # type: ignore[no-untyped-def]

@@ -8,11 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.export.card import code, model_card, text
-from workbench.export.provenance import fit_to_publish, provenance_of, public_name
+from workbench.evaluation.provenance import fit_to_publish, provenance_of, public_name
+from workbench.export.card import model_card
+from workbench.markdown import code, text
 from workbench.models.sources import LocalModel, find_local
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse
 
 NASTY = "</td><script>alert(1)</script> | [x](javascript:1) `rm` **b** @me\n# head\n---\n\x1b[31m\u202eevil"
 
@@ -100,7 +101,7 @@ def test_folders_of_this_machine_are_named_by_their_last_part(tmp_path):
 
 
 def test_a_licence_is_read_off_the_models_own_card(tmp_path):
-    from workbench.export.provenance import base_facts
+    from workbench.evaluation.provenance import base_facts
 
     (tmp_path / "README.md").write_text("---\nlicense: mit\ntags: [x]\n---\n# A model\n")
     local = LocalModel(tmp_path, "owner/model", "c0ffee", "hub")

@@ -4,9 +4,9 @@ import pytest
 
 from tests.export.tiny_models import TEXTS, as_merged, save_model
 from workbench.errors import WorkbenchError
-from workbench.export.gguf_file import _rope_factors, check_gguf, write_gguf
-from workbench.export.gguf_support import check_gguf_support
-from workbench.export.gguf_vocabulary import vocabulary_of
+from workbench.export.gguf.file import _rope_factors, check_gguf, write_gguf
+from workbench.export.gguf.support import check_gguf_support
+from workbench.export.gguf.vocabulary import vocabulary_of
 from workbench.models.gguf import describe_gguf
 
 # By family: architecture, kind of vocabulary and way to cut text, as llama.cpp names them.

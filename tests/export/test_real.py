@@ -6,8 +6,8 @@ from tests.export.conftest import train
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.models.sources import find_local
-from workbench.recipe import ModelSection
-from workbench.recipe_text import parse
+from workbench.recipe.schema import ModelSection
+from workbench.recipe.text import parse
 
 pytestmark = pytest.mark.real
 QUESTIONS = ("What is the capital of France?", "How do I sort a list in Python?", "Why is the sky blue?")

@@ -8,15 +8,15 @@ import yaml
 
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
-from workbench.export.axolotl import from_axolotl, to_axolotl
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.imported import import_settings
-from workbench.export.llamafactory import from_llamafactory, to_llamafactory
+from workbench.export.other_tools.axolotl import from_axolotl, to_axolotl
+from workbench.export.other_tools.imported import import_settings
+from workbench.export.other_tools.llamafactory import from_llamafactory, to_llamafactory
 from workbench.export.request import Request
 from workbench.export.run import export_run
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit, parse
-from workbench.resolved import resolved
+from workbench.recipe.resolved import resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import RecipeError, edit, parse
 
 FILES = [RecordFile("records.jsonl", "messages", False, 9), RecordFile("records.eval.jsonl", "messages", True, 1)]
 BOTH = (

@@ -13,10 +13,10 @@ import torch
 
 from tests.engine.fused_in_torch import as_if_installed
 from tests.export.conftest import tiny_recipe, train
-from workbench.engine.hardware import library_versions
+from workbench.engine.model.hardware import library_versions
 from workbench.export.request import Request
 from workbench.export.run import export_run
-from workbench.recipe_text import edit, to_yaml
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.journal import JournalWriter, read_events
 
 VARIANTS = {
@@ -116,7 +116,7 @@ def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
 ):
     as_if_installed(monkeypatch)
     monkeypatch.setattr(
-        "workbench.engine.training.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
+        "workbench.engine.training.training.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
     )
     run = train(
         tiny_home,
@@ -189,7 +189,7 @@ def test_values_from_outside_stay_values(tiny_home, tiny_run, tmp_path):
     folder = tmp_path / "runs" / 'a"""b\nimport sys'
     import shutil
 
-    from workbench.recipe_text import read, to_yaml
+    from workbench.recipe.text import read, to_yaml
     from workbench.runs.folder import RunFolder
 
     shutil.copytree(tiny_run.path, folder)

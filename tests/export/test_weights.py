@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.export.conftest import tiny_recipe, train
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.export.plan import plan_export
 from workbench.export.request import Request
 from workbench.export.run import export_run
-from workbench.recipe_text import edit, to_yaml
+from workbench.progress import Progress
+from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import RunFolder
 
 PROMPT = [[1, 20, 33, 45, 7, 99, 12], [1, 301, 14, 260]]

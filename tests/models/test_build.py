@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.estimate.sites import sites
+from workbench.estimate.adapter.sites import sites
 from workbench.models.build import build_skeleton, meta_model
 
 LLAMA: dict[str, Any] = {

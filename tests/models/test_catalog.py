@@ -6,7 +6,7 @@ import sys
 
 from workbench.models.build_catalog import build_files
 from workbench.models.catalog import FOLDER, catalog, catalog_entry, catalog_skeleton
-from workbench.recipe import DEFAULT_MODEL
+from workbench.recipe.schema import DEFAULT_MODEL
 
 
 def test_a_rebuild_equals_what_is_shipped() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.models.child import run_in_child
+from workbench.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
 from workbench.models.gguf import convert_gguf, converted_folder, describe_gguf, find_converted, sha256_of
 from workbench.models.sources import fetch_model, find_local, local_models, remove_model
-from workbench.paths import Home
-from workbench.recipe import ModelSection
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+from workbench.storage.paths import Home
 
 
 def quietly(step: Progress) -> None:

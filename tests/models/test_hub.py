@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from tests.models.hub_server import COMMIT, Hub, serve
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.machine.hub import is_hub_id
 from workbench.models import hub as hub_module
-from workbench.models.hub import is_hub_id, unreachable_reason, wanted_files
+from workbench.models.hub import unreachable_reason, wanted_files
 from workbench.models.sources import fetch_config, fetch_model, find_config, find_local, local_models
-from workbench.paths import Home
-from workbench.recipe import ModelSection
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+from workbench.storage.paths import Home
 
 TINY = ModelSection(source="someone/tiny-llama")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.machine.hub import token_place
 from workbench.models import wheel
-from workbench.models.hub import token_place
 from workbench.models.local import describe_folder, hub_cache, safetensors_header
 from workbench.models.sources import fetch_config, fetch_model, find_local, local_path
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, ModelSection
+from workbench.progress import Progress
+from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
+from workbench.storage.paths import Home
 
 
 def quietly(step: Progress) -> None:
@@ -79,7 +79,8 @@ def test_facts_of_a_folder(tiny_llama: Path) -> None:
 
 def test_looking_costs_no_heavy_library(tiny_llama: Path, home: Home) -> None:
     code = (
-        "import sys; from pathlib import Path; from workbench.paths import Home; from workbench.recipe import *;"
+        "import sys; from pathlib import Path; from workbench.storage.paths import Home;"
+        "from workbench.recipe.schema import *;"
         "from workbench.models.sources import *; from workbench.models.local import describe_folder;"
         f"h = Home(Path({str(home.root)!r})); local_models(h); find_local(h, ModelSection());"
         f"describe_folder(Path({str(tiny_llama)!r}));"

@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.commands.app import app
-from workbench.paths import Home
-from workbench.recipe_text import parse
-from workbench.runs.calibration import calibrate
+from workbench.recipe.text import parse
 from workbench.runs.folder import all_runs, create_run, summarise
 from workbench.runs.journal import JournalWriter
+from workbench.runs.library.calibration import calibrate
+from workbench.storage.paths import Home
 
 MIB = 2**20
 TERMS = {

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from tests.runs.told import GIB, begin, evaluate, finished, resume, take_steps, writer_of
-from workbench.paths import Home
-from workbench.runs.comparison import difference_rows, figure_rows, recipe_of
-from workbench.runs.course import Course
+from workbench.runs.curves import Course
 from workbench.runs.folder import summarise
-from workbench.runs.listing import Listed, holds, in_order
-from workbench.runs.naming import rename_run, tag_run
+from workbench.runs.library.comparison import difference_rows, figure_rows, recipe_of
+from workbench.runs.library.listing import Listed, holds, in_order
+from workbench.runs.library.naming import rename_run, tag_run
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

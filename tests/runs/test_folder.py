@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe_text import parse
+from workbench.recipe.text import parse
 from workbench.runs.folder import all_runs, create_run, find_run, summarise
 from workbench.runs.journal import JournalWriter
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 
 from tests.runs import journals
 from tests.runs.journals import KINDS, run_of
-from workbench.runs import glance
+from workbench.runs import journal_sample as glance
 from workbench.runs.folder import summarise
-from workbench.runs.glance import Glance
 from workbench.runs.journal import JournalReader, JournalWriter, read_events
+from workbench.runs.journal_sample import Glance
 
 # Figures that a rough summary has from the end alone: they are those of the exact one.
 NEWEST = ("step", "max_steps", "loss", "tokens", "eta_seconds", "tokens_per_second", "started", "ended", "model")

@@ -9,8 +9,8 @@ import pytest
 
 from tests.runs.told import GIB, begin, evaluate, finished, resume, take_steps, writer_of
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.runs.journal_table import export_journal
+from workbench.runs.library.export_metrics import export_journal
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

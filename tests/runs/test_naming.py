@@ -6,10 +6,10 @@ import pytest
 
 from tests.runs.told import begin, finished, writer_of
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
 from workbench.runs.folder import find_run
 from workbench.runs.label import Label, parse_tags, read_label
-from workbench.runs.naming import rename_run, tag_run
+from workbench.runs.library.naming import rename_run, tag_run
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 
 from tests.runs import journals
 from tests.runs.journals import KINDS, run_of
-from workbench.runs import folder, sums
+from workbench.runs import folder
+from workbench.runs import summary_cache as sums
 from workbench.runs.folder import RunSummary, summarise
 from workbench.runs.journal import JournalReader, JournalWriter, read_events
 

@@ -7,11 +7,11 @@ import pytest
 
 from tests.runs.told import begin, finished, take_steps, writer_of
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
 from workbench.runs.folder import all_runs, create_run, find_run
 from workbench.runs.journal import JournalReader
-from workbench.runs.naming import rename_run
-from workbench.runs.trash import delete_run, empty_trash, restore_run, trashed_runs
+from workbench.runs.library.naming import rename_run
+from workbench.runs.library.trash import delete_run, empty_trash, restore_run, trashed_runs
+from workbench.storage.paths import Home
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_of_a_run_elsewhere_only_the_link_moves(home, tmp_path):
 
 
 def _elsewhere(home, folder):
-    from workbench.recipe import OutputSection
+    from workbench.recipe.schema import OutputSection
 
     return OutputSection(name="run", dir=str(folder))
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import psutil
 
-from workbench.paths import Home
-from workbench.recipe_text import parse
+from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
 from workbench.runs.journal import JournalWriter
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

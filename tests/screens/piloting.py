@@ -11,7 +11,7 @@ from textual.widgets import Input, Static, TextArea
 from screens.app import WorkbenchApp
 from screens.widgets.pane import Pane
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 WIDE = (120, 40)
 NARROW = (80, 24)

@@ -15,25 +15,25 @@ from typing import Any
 import psutil
 
 from workbench.data.facts import DataFacts, Example, Lengths
-from workbench.engine.protocol import (
+from workbench.engine.client.protocol import (
     ControlAction,
     ControlRequest,
     DeviceFacts,
     EngineState,
     EngineStatus,
     EvaluateRequest,
-    Progress,
     ReplyPiece,
     ReplyRequest,
 )
 from workbench.errors import WorkbenchError
-from workbench.launch import Launch
 from workbench.models.skeleton import Skeleton
-from workbench.paths import Home
-from workbench.queue import Line, Queue, QueueRequest
-from workbench.recipe import ModelSection, Recipe
+from workbench.planning.launch import Launch
+from workbench.planning.queue import Line, Queue, QueueRequest
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection, Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run
 from workbench.runs.journal import JournalWriter, last_seq
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

@@ -5,24 +5,24 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Input, Static
 
-from screens import report_knob
-from screens.adapter import AdapterPane
-from screens.costs import costs_of, device_of, fed_of, outlook_of
+from screens.adapter import trackers_field as report_knob
+from screens.adapter.cost_panel import CHANGE_SECONDS, CostPanel
+from screens.adapter.pane import AdapterPane
+from screens.charts.stacked_bar import legend, stacked_bar
+from screens.forms.form import KnobForm
+from screens.forms.row import KnobRow
 from screens.session import counted_for
-from screens.widgets.cost_panel import CHANGE_SECONDS, CostPanel
+from screens.shell.cost_view import costs_of, device_of, fed_of, outlook_of
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
-from screens.widgets.knob_form import KnobForm
-from screens.widgets.knob_row import KnobRow
-from screens.widgets.stacked_bar import legend, stacked_bar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import some_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.step import Device
-from workbench.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample, HostSample
 from workbench.models.catalog import catalog, catalog_skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 GIB = 2**30
 

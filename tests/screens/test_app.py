@@ -11,21 +11,21 @@ import pytest
 from textual.message import Message
 from textual.widgets import Button, Input
 
-from screens import watch
-from screens.dialogs import ChoiceDialog, ErrorDialog
-from screens.help import HelpScreen
+from screens.forms.row import KnobRow
 from screens.messages import StatusChanged
 from screens.session import Session
-from screens.widgets.header import HeaderBar, short_gpu
-from screens.widgets.knob_row import KnobRow
-from screens.widgets.run_bar import RunBar
+from screens.shell import watch
+from screens.shell.dialogs import ChoiceDialog, ErrorDialog
+from screens.shell.header import HeaderBar, short_gpu
+from screens.shell.help import HelpScreen
+from screens.shell.run_bar import RunBar
 from tests.screens.piloting import NARROW, WIDE, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.engine.protocol import EngineStatus
+from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
-from workbench.gpu import GpuSample, HostSample
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.machine.gpu import GpuSample, HostSample
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 GIB = 2**30
 
@@ -214,7 +214,7 @@ async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
 
 
 async def test_the_palette_offers_the_keys_of_the_tab_in_front(tmp_path: Path) -> None:
-    from screens.commands import WorkbenchCommands
+    from screens.palette import WorkbenchCommands
 
     async with opened(tmp_path) as screen:
         names = [command.name for command in WorkbenchCommands(screen.app.screen)._commands()]

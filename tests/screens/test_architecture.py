@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
-from screens.widgets.module_tree import ModuleTree
+from screens.architecture.module_tree import ModuleTree
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.models.catalog import catalog_skeleton
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 
 def totals(screen: Opened) -> str:

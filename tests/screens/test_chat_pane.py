@@ -5,19 +5,19 @@ from pathlib import Path
 from textual.events import Paste
 from textual.widgets import Input
 
-from screens.chat import ChatPane
-from screens.chat_dialogs import ColumnsDialog, ConversationsDialog
-from screens.chat_settings import ChatSettings
-from screens.dialogs import LineDialog
-from screens.widgets.pick import PickDialog
-from screens.widgets.transcript import Reply, Transcript
+from screens.chat.dialogs import ColumnsDialog, ConversationsDialog
+from screens.chat.pane import ChatPane
+from screens.chat.settings import ChatSettings
+from screens.chat.transcript import Reply, Transcript
+from screens.shell.dialogs import LineDialog
+from screens.shell.pick import PickDialog
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.chats import Chats
-from workbench.engine.protocol import AdapterPart, Message, Sampling
+from workbench.engine.client.conversations import Chats
+from workbench.engine.client.protocol import AdapterPart, Message, Sampling
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 
 def with_run(root: Path, *, runs: int = 1) -> ScriptedEngine:

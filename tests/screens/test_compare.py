@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from screens.compare import CompareScreen
-from screens.runs import RunsPane
-from screens.widgets.loss_chart import LossChart
+from screens.charts.loss_chart import LossChart
+from screens.runs.compare import CompareScreen
+from screens.runs.pane import RunsPane
 from tests.runs.told import begin, evaluate, finished, resume, take_steps, writer_of
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_runs_pane import history
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.runs.naming import rename_run
+from workbench.recipe.schema import Recipe
+from workbench.runs.library.naming import rename_run
+from workbench.storage.paths import Home
 
 
 async def compared(screen: Opened, marks: int) -> CompareScreen:

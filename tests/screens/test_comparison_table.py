@@ -4,8 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from screens.comparison_table import table_of
-from workbench.runs.comparison import Rows
+from screens.runs.comparison_table import table_of
+from workbench.runs.library.comparison import Rows
 
 FIGURES: Rows = [
     ("state", ["finished", "finished", "stopped", "failed", "running"]),

@@ -9,20 +9,20 @@ from pathlib import Path
 from textual.content import Content
 from textual.widgets import Static
 
-from screens.data import DataPane
-from screens.record_search import matches_fed
-from screens.records import RECORDS_KEPT, looks
-from screens.widgets.data_figures import histogram
+from screens.data.dataset_figures import histogram
+from screens.data.longest_list import LongestList
+from screens.data.pane import DataPane
+from screens.data.record_search import matches_fed
+from screens.data.record_view import MASKED, TRAINED, RecordView
+from screens.data.records import RECORDS_KEPT, looks
 from screens.widgets.glyphs import ASCII, UNICODE
-from screens.widgets.longest_list import LongestList
-from screens.widgets.record_view import MASKED, TRAINED, RecordView
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine, fed, some_facts
 from workbench.data.facts import Example
-from workbench.engine.protocol import Progress
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 
 async def data_pane(screen: Opened) -> DataPane:
@@ -199,8 +199,9 @@ def test_the_first_records_are_there_before_the_rest_is_counted(tmp_path: Path) 
 
 def test_looking_at_local_records_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from screens.records import looks; from workbench.recipe import Recipe; "
-        "from workbench.paths import Home; list(looks(Recipe().data, Home(Path('/nonexistent')))); "
+        "import sys; from pathlib import Path; from screens.data.records import looks; "
+        "from workbench.recipe.schema import Recipe; "
+        "from workbench.storage.paths import Home; list(looks(Recipe().data, Home(Path('/nonexistent')))); "
         "print([name for name in ('torch', 'datasets', 'transformers', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

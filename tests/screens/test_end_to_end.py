@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from screens.adapter.cost_panel import CostPanel
 from screens.app import WorkbenchApp
-from screens.widgets.cost_panel import CostPanel
-from workbench.engine.process import engine_pid, stop_engine
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.engine.client.process import engine_pid, stop_engine
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 
 async def until(pilot, condition, what, seconds=120.0):

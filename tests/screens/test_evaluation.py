@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from screens.evaluation import EvaluationScreen
-from screens.widgets.phase_bar import PhaseBar
+from screens.runs.evaluation import EvaluationScreen
+from screens.shell.phase_bar import PhaseBar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_runs_pane import history, trained

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input, OptionList
 
-from screens.export_dialog import ExportDialog
-from screens.runs import RunTable
+from screens.runs.export_dialog import ExportDialog
+from screens.runs.pane import RunTable
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from screens.room import asked_for
-from screens.widgets.gpu_choice import GpuChoiceDialog
+from screens.queue.start_checks import asked_for
+from screens.train.gpu_choice import GpuChoiceDialog
 from tests.screens.piloting import WIDE, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.engine.protocol import DeviceFacts
-from workbench.gpu import GpuProcess, GpuSample
-from workbench.launch import Launch
+from workbench.engine.client.protocol import DeviceFacts
+from workbench.machine.gpu import GpuProcess, GpuSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.paths import Home
-from workbench.queue import Queue, QueueRequest
-from workbench.recipe import Recipe
+from workbench.planning.launch import Launch
+from workbench.planning.queue import Queue, QueueRequest
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 GIB = 2**30
 GPUS = (

@@ -8,11 +8,11 @@ import pytest
 from rich.segment import Segment
 from textual.widgets import Input
 
-from screens.widgets.transcript import Reply
+from screens.chat.transcript import Reply
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 CLEAR = "\x1b[2J\x1b[H"
 TITLE = "\x1b]0;owned\x07"

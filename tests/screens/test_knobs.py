@@ -2,13 +2,14 @@
 
 import pytest
 
-from screens import kernels_knob, report_knob
-from screens.adapter_knobs import form
-from screens.data_knobs import data_knobs
-from screens.knobs import KnobSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
+from screens.adapter import kernels_field as kernels_knob
+from screens.adapter import trackers_field as report_knob
+from screens.adapter.fields import form
+from screens.data.fields import data_knobs
+from screens.forms.fields import KnobSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
 from workbench.models.catalog import catalog_skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import RecipeError, edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import RecipeError, edit
 
 KNOBS = {spec.path: spec for group in form() for spec in group.knobs}
 

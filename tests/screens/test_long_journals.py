@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from screens import run_history, story, watch
-from screens.runs import RunsPane, RunTable
-from screens.train import TrainPane
+from screens.runs import history as run_history
+from screens.runs.pane import RunsPane, RunTable
+from screens.shell import live_run as story
+from screens.shell import watch
+from screens.train.pane import TrainPane
 from tests.runs import journals
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.runs import glance
+from workbench.recipe.schema import Recipe
+from workbench.runs import journal_sample as glance
 from workbench.runs.folder import create_run
 from workbench.runs.journal import JournalWriter
+from workbench.storage.paths import Home
 
 
 @pytest.fixture

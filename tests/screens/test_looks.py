@@ -11,10 +11,10 @@ from screens.app import WorkbenchApp
 from screens.widgets import glyphs
 from tests.screens.piloting import NARROW, WIDE, Opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample, HostSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 GIB = 2**30
 SIZES = [pytest.param(WIDE, id="120x40"), pytest.param(NARROW, id="80x24")]

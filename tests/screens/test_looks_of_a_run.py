@@ -11,13 +11,13 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from screens.app import WorkbenchApp
+from screens.train.gpu_panel import GpuPanel
 from screens.widgets import glyphs
-from screens.widgets.gpu_panel import GpuPanel
 from tests.screens.piloting import NARROW, WIDE, Opened
 from tests.screens.scripted import ScriptedEngine, some_facts
-from workbench.gpu import GpuSample, HostSample
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.machine.gpu import GpuSample, HostSample
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 GIB = 2**30
 SIZES = [pytest.param(WIDE, id="120x40"), pytest.param(NARROW, id="80x24")]

@@ -5,9 +5,9 @@ from time import monotonic
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
+from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.series import Series
 from screens.widgets.glyphs import ASCII, UNICODE
-from screens.widgets.loss_chart import Curve, LossChart
-from screens.widgets.series import Series
 
 
 class ChartApp(App[None]):

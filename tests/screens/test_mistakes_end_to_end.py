@@ -10,10 +10,10 @@ import pytest
 from screens.app import WorkbenchApp
 from tests.models.hub_server import Hub, serve
 from tests.screens.test_end_to_end import until, words
-from workbench.engine.process import engine_pid, stop_engine
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.engine.client.process import engine_pid, stop_engine
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
+from workbench.storage.paths import Home
 
 
 def squeezed(app: WorkbenchApp) -> str:

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
-from screens.fit import fits_of, judge
-from screens.model_rows import all_rows, matching, typed_row
-from screens.models import ModelsPane, ModelTable, SearchField
+from screens.models.pane import ModelsPane, ModelTable, SearchField
+from screens.models.rows import all_rows, matching, typed_row
+from screens.shell.fit import fits_of, judge
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
 from workbench.estimate.step import Device
 from workbench.models.catalog import catalog, catalog_skeleton
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, Recipe
+from workbench.recipe.schema import DEFAULT_MODEL, Recipe
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from screens.dialogs import ErrorDialog
+from screens.shell.dialogs import ErrorDialog
 from tests.screens.piloting import NARROW, Opened, opened
-from workbench.presets import load_preset, preset_names, save_preset
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.presets import load_preset, preset_names, save_preset
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 
 async def palette(screen: Opened, name: str) -> None:

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input, OptionList
 
-from screens.queue import QueueScreen, differing
-from screens.widgets.run_bar import waiting_words
+from screens.queue.dialog import QueueScreen, differing
+from screens.shell.run_bar import waiting_words
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.gpu import HostSample
+from workbench.machine.gpu import HostSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.paths import Home
-from workbench.queue import Line, Queue, QueueRequest, Wanted
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
-from workbench.sweep import sweep
+from workbench.planning.queue import Line, Queue, QueueRequest, Wanted
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sweep import sweep
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

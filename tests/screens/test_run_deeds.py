@@ -8,18 +8,18 @@ from time import monotonic
 import pytest
 from textual.widgets import Input
 
-from screens.chat import ChatPane
-from screens.run_table import RunTable
-from screens.runs import RunsPane
+from screens.chat.pane import ChatPane
+from screens.runs.pane import RunsPane
+from screens.runs.table import RunTable
 from tests.runs.told import begin, finished, take_steps, writer_of
 from tests.screens.piloting import NARROW, WIDE, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_injection import HOSTILE, assert_harmless
 from tests.screens.test_runs_pane import history
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, find_run
-from workbench.runs.naming import rename_run, tag_run
+from workbench.runs.library.naming import rename_run, tag_run
+from workbench.storage.paths import Home
 
 
 def three(root: Path) -> Home:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from screens.run_names import RunNames, titled
-from screens.train import TrainPane
-from screens.widgets.run_bar import RunBar
+from screens.shell.run_bar import RunBar
+from screens.train.pane import TrainPane
 from tests.screens.piloting import NARROW, WIDE, opened
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import find_run
 from workbench.runs.label import Label, write_label
-from workbench.runs.naming import rename_run
+from workbench.runs.library.naming import rename_run
+from workbench.storage.paths import Home
 
 LONGEST = "A name that goes on and on and on until no more signs are let in"
 

@@ -3,15 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from screens.chat import ChatPane
-from screens.runs import RunsPane, RunTable
-from screens.train import TrainPane
-from screens.widgets.loss_chart import LossChart
+from screens.charts.loss_chart import LossChart
+from screens.chat.pane import ChatPane
+from screens.runs.pane import RunsPane, RunTable
+from screens.train.pane import TrainPane
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

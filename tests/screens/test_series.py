@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from screens.widgets.plot import BRAILLE, CLOUD, LEVELS, Frame, draw
-from screens.widgets.scale import nice_ticks, short_number, steps_shown
-from screens.widgets.series import CAPACITY, Series
+from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, draw
+from screens.charts.scale import nice_ticks, short_number, steps_shown
+from screens.charts.series import CAPACITY, Series
 
 
 def test_a_million_points_stay_in_bounded_memory_and_keep_their_extremes() -> None:

@@ -8,7 +8,7 @@ from textual._compositor import Compositor
 
 from screens.app import WorkbenchApp
 from screens.widgets.sparse_compositor import SparseCompositor
-from workbench.paths import Home
+from workbench.storage.paths import Home
 
 _IDLE_MOVE = re.compile(r"\x1b\[\d+;\d+H(?=\n*(?:\x1b\[\d+;\d+H|$))")
 

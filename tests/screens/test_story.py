@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from screens import story as story_module
-from screens.story import Story
+from screens.shell import live_run as story_module
+from screens.shell.live_run import Story
 from tests.runs import journals
 from tests.runs.journals import KINDS, loss_at, run_of
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.runs import glance
+from workbench.recipe.schema import Recipe
 from workbench.runs import journal as journal_module
+from workbench.runs import journal_sample as glance
 from workbench.runs.journal import JournalReader, JournalWriter
+from workbench.storage.paths import Home
 
 
 def lived(root: Path) -> ScriptedEngine:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from screens.train.time_bar import TimeBar, duration
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.time_bar import TimeBar, duration
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 
 PARTS = {"data": 0.05, "forward": 1.55, "backward": 3.0, "optimizer": 0.3, "other": 0.1}

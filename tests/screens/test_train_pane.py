@@ -5,26 +5,26 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from screens import run_words
-from screens.dialogs import ChoiceDialog, ErrorDialog
-from screens.train import TrainPane
-from screens.widgets.gpu_panel import GpuPanel
+from screens.charts.loss_chart import LossChart
+from screens.shell import run_words
+from screens.shell.dialogs import ChoiceDialog, ErrorDialog
+from screens.shell.phase_bar import PhaseBar
+from screens.shell.run_bar import RunBar
+from screens.train.gpu_panel import GpuPanel
+from screens.train.pane import TrainPane
+from screens.train.problem import Problem
 from screens.widgets.log_pane import LogPane, clean_line
-from screens.widgets.loss_chart import LossChart
-from screens.widgets.phase_bar import PhaseBar
-from screens.widgets.problem import Problem
-from screens.widgets.run_bar import RunBar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.gpu import GpuProcess, GpuSample, HostSample
+from workbench.machine.gpu import GpuProcess, GpuSample, HostSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.runs.folder import RunSummary
 from workbench.runs.journal import read_events
+from workbench.storage.paths import Home
 
 GIB = 2**30
 

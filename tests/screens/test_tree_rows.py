@@ -2,7 +2,7 @@
 
 import pytest
 
-from screens.tree_rows import (
+from screens.architecture.tree_rows import (
     Place,
     adapted_at,
     bytes_below,
@@ -14,11 +14,11 @@ from screens.tree_rows import (
     shape_text,
     toggled_targets,
 )
-from workbench.estimate.adapter import plan_adapter
+from workbench.estimate.adapter.plan import plan_adapter
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

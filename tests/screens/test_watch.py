@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from screens import watch
 from screens.messages import JournalGrew
 from screens.session import Session
-from screens.watch import Watch
+from screens.shell import watch
+from screens.shell.watch import Watch
 from tests.screens.scripted import ScriptedEngine
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.runs import glance
+from workbench.recipe.schema import Recipe
+from workbench.runs import journal_sample as glance
+from workbench.storage.paths import Home
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from workbench.commands import (
 )
 from workbench.commands.common import fail
 from workbench.errors import WorkbenchError
-from workbench.paths import ENVIRONMENT_VARIABLE, Home
+from workbench.storage.paths import ENVIRONMENT_VARIABLE, Home
 
 app = typer.Typer(
     name="loraworkbench",
@@ -65,9 +65,9 @@ def root(
     context.obj = Home.find(home)
     os.environ[ENVIRONMENT_VARIABLE] = str(context.obj.root)
     if context.invoked_subcommand is None:
-        from workbench.cli import _open_app
+        from workbench.commands.open_app import open_app
 
-        _open_app(context.obj)
+        open_app(context.obj)
 
 
 app.command()(demo.demo)
@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> None:
     try:
         app(arguments, prog_name="loraworkbench")
     except (WorkbenchError, PermissionError) as error:
-        from workbench.diagnose import diagnose
+        from workbench.failures.diagnose import diagnose
 
         try:
             fail(diagnose(error))

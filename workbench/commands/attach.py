@@ -5,15 +5,15 @@ from typing import Annotated
 import typer
 
 from workbench.commands.common import JsonOption, console, errors, home_of, run_async
-from workbench.commands.follow import follow, form_of, in_short
-from workbench.commands.lines import one_line
+from workbench.commands.output.follow import follow, form_of, in_short
+from workbench.commands.output.lines import one_line
 from workbench.commands.train import WatchOption
-from workbench.engine.client import EngineClient
-from workbench.engine.process import engine_pid, find_engine
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import engine_pid, find_engine
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
 from workbench.runs.folder import RunFolder, RunSummary, find_run
 from workbench.runs.journal import each_event
+from workbench.storage.paths import Home
 
 
 def attach(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, amount, console, home_of, print_json, printable
-from workbench.kept import KINDS, clear, kept
+from workbench.models.cache_listing import KINDS, clear, kept
 
 app = typer.Typer(
     help="What is kept so that it need not be made again: quantised bases, tokens, followed steps, models.",

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, gibibytes, home_of, print_json, printable
-from workbench.runs.calibration import TOLERANCE, Calibration, Comparison, calibrate
 from workbench.runs.folder import all_runs, summarise
+from workbench.runs.library.calibration import TOLERANCE, Calibration, Comparison, calibrate
 
 
 def calibration(context: typer.Context, as_json: JsonOption = False) -> None:

@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from workbench.chats import parse_parts
 from workbench.commands.common import console, errors, home_of, printable, run_async
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine
-from workbench.engine.protocol import AdapterPart, Message, Progress, ReplyPiece, ReplyRequest, Sampling
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.conversations import parse_parts
+from workbench.engine.client.process import ensure_engine
+from workbench.engine.client.protocol import AdapterPart, Message, ReplyPiece, ReplyRequest, Sampling
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
+from workbench.progress import Progress
 from workbench.runs.folder import find_run
+from workbench.storage.paths import Home
 
 _MOST_SEEDS = 10**6
 

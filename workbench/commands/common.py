@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
 from workbench.plain_text import plain
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse_assignment, read
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse_assignment, read
+from workbench.storage.paths import Home
 
 # Legal in JSON, and yet some terminals take C1 codes for the start of a control sequence, direction overrides make text
 # read as another one, and a lone surrogate cannot be written at all.
@@ -73,7 +73,7 @@ def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
     Raises:
         WorkbenchError: there is none of that name, or it has mistakes.
     """
-    from workbench.presets import load_preset, preset_names
+    from workbench.recipe.presets import load_preset, preset_names
 
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
         recipe = read(Path(name))

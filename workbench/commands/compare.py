@@ -9,9 +9,9 @@ from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
 from workbench.errors import WorkbenchError
-from workbench.runs.comparison import Rows, difference_rows, figure_rows, recipe_of
-from workbench.runs.course import Axis, Course, as_json
+from workbench.runs.curves import Axis, Course, as_json
 from workbench.runs.folder import find_run
+from workbench.runs.library.comparison import Rows, difference_rows, figure_rows, recipe_of
 
 # Rows of the table of curves.
 _PLACES = 10
@@ -53,7 +53,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
 ) -> None:
     """Write a run's journal as a table: one row a step, held-out figures beside them."""
-    from workbench.runs.journal_table import export_journal
+    from workbench.runs.library.export_metrics import export_journal
 
     folder = find_run(home_of(context), run)
     with errors.status("reading") as status:

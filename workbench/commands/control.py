@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, run_async
-from workbench.engine.client import EngineClient
-from workbench.engine.process import find_engine
-from workbench.engine.protocol import ControlAction
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.kill_engine import kill_engine, what_is_kept
+from workbench.engine.client.process import find_engine
+from workbench.engine.client.protocol import ControlAction
 from workbench.errors import WorkbenchError
-from workbench.hard_stop import kill_engine, what_is_kept
-from workbench.paths import Home
 from workbench.runs.folder import RunFolder, find_run
+from workbench.storage.paths import Home
 
 
 class Action(StrEnum):

@@ -7,11 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable
+from workbench.data.dataset_stats import survey
 from workbench.data.facts import DataFacts, Example
-from workbench.data.survey import survey
-from workbench.engine.protocol import Progress
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse_assignment
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse_assignment
 
 _BAR = 30
 _HISTOGRAM_LINES = 12

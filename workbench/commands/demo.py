@@ -12,13 +12,14 @@ from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, figure, home_of, print_json, printable, run_async
 from workbench.commands.train import train_and_follow
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine
-from workbench.engine.protocol import Message, Progress, ReplyPiece, ReplyRequest, Sampling
-from workbench.paths import Home
-from workbench.presets import load_preset
-from workbench.recipe import ModelSection, Recipe
-from workbench.recipe_text import edit
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import ensure_engine
+from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, Sampling
+from workbench.progress import Progress
+from workbench.recipe.presets import load_preset
+from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.text import edit
+from workbench.storage.paths import Home
 
 PRESET = "demo"
 _QUESTIONS = 4

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from workbench.commands.common import JsonOption, console, gibibytes, home_of, print_json, printable, run_async
-from workbench.engine.process import engine_pid, ensure_engine, find_engine, last_lines, stop_engine
-from workbench.engine.protocol import EngineStatus
+from workbench.engine.client.kill_engine import kill_engine, what_is_kept
+from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, last_lines, stop_engine
+from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
-from workbench.hard_stop import kill_engine, what_is_kept
-from workbench.paths import Home
 from workbench.runs.folder import find_run
+from workbench.storage.paths import Home
 
 app = typer.Typer(help="The process that holds the GPU.", no_args_is_help=True)
 ForceOption = Annotated[bool, typer.Option("--force", help="Even while a run is live: it is stopped and saved first.")]

@@ -19,17 +19,17 @@ from workbench.commands.common import (
     printable,
     recipe_from,
 )
-from workbench.commands.fetching import FetchBar
+from workbench.commands.output.fetching import FetchBar
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Estimate, TraceStore
 from workbench.estimate import estimate as price
+from workbench.estimate.adapter.suggested_fix import mend, options_text
 from workbench.estimate.memory_text import parse_memory
-from workbench.estimate.mend import mend, options_text
-from workbench.gpu import GpuSampler, computes_bfloat16
+from workbench.machine.gpu import GpuSampler, computes_bfloat16
 from workbench.models.trees import known_skeleton, skeleton_of
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse_assignment
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse_assignment
+from workbench.storage.paths import Home
 
 
 class StepVariant(StrEnum):

@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable, run_async
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine
-from workbench.engine.protocol import EvaluateRequest, Progress
-from workbench.evaluation.request import evaluation_request
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.evaluation_request import evaluation_request
+from workbench.engine.client.process import ensure_engine
+from workbench.engine.client.protocol import EvaluateRequest
+from workbench.evaluation.formatting import better_text, caution, figure_tables
 from workbench.evaluation.result import Answered, Evaluation, read_evaluation
-from workbench.evaluation.words import better_text, caution, figure_tables
-from workbench.paths import Home
-from workbench.recipe_text import parse_assignment
+from workbench.progress import Progress
+from workbench.recipe.text import parse_assignment
 from workbench.runs.folder import find_run
+from workbench.storage.paths import Home
 
 _REPLIES_SHOWN = 3
 

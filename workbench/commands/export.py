@@ -19,13 +19,13 @@ from workbench.commands.common import (
     print_json,
     printable,
 )
-from workbench.engine.protocol import Progress as Told
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import TARGETS, Exported, Request, target_named
 from workbench.export.run import export_run
-from workbench.paths import Home
-from workbench.recipe_text import to_yaml
+from workbench.progress import Progress as Told
+from workbench.recipe.text import to_yaml
 from workbench.runs.folder import RunFolder, find_run
+from workbench.storage.paths import Home
 
 
 class WeightKind(StrEnum):
@@ -88,7 +88,7 @@ def import_recipe(
 ) -> None:
     """Make a recipe of another tool's configuration, and list what has no counterpart."""
     from workbench.errors import WorkbenchError
-    from workbench.export.imported import import_settings
+    from workbench.export.other_tools.imported import import_settings
 
     recipe, lacking = import_settings(file.expanduser())
     if output is not None:

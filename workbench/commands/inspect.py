@@ -7,11 +7,11 @@ import typer
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
-from workbench.commands.fetching import FetchBar
+from workbench.commands.output.fetching import FetchBar
 from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.models.trees import skeleton_of
-from workbench.recipe import ModelSection
+from workbench.recipe.schema import ModelSection
 
 _ELBOW, _TEE, _BAR, _SPACE = "└─ ", "├─ ", "│  ", "   "
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from workbench.cluster import write_cluster_files
 from workbench.commands.common import console, print_json
-from workbench.engine.client import anchored
+from workbench.engine.client.client import anchored
 from workbench.errors import WorkbenchError
-from workbench.gpu import gpus_now
-from workbench.launch import Launch
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.machine.gpu import gpus_now
+from workbench.planning.cluster import write_cluster_files
+from workbench.planning.launch import Launch
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
 
 LauncherOption = Annotated[
     str | None,

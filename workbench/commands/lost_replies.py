@@ -8,9 +8,9 @@ from rich.text import Text
 
 from workbench.commands.common import errors, printable
 from workbench.data.facts import DataFacts
-from workbench.engine.client import EngineClient
+from workbench.engine.client.client import EngineClient
 from workbench.errors import WorkbenchError
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 
 
 async def ask_about_lost_replies(client: EngineClient, recipe: Recipe) -> None:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from workbench.commands.common import JsonOption, amount, console, home_of, print_json, printable, run_async
 from workbench.errors import WorkbenchError
-from workbench.paths import Home
 from workbench.runs.folder import RunFolder, find_run
 from workbench.runs.label import parse_tags
-from workbench.runs.naming import rename_run, tag_run
-from workbench.runs.trash import Trashed, delete_run, empty_trash, restore_run, trashed_runs
+from workbench.runs.library.naming import rename_run, tag_run
+from workbench.runs.library.trash import Trashed, delete_run, empty_trash, restore_run, trashed_runs
+from workbench.storage.paths import Home
 
 RunArgument = Annotated[str, typer.Argument(help="A run's id, name or folder.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -58,7 +58,7 @@ def delete(
 
 
 async def _delete(home: Home, folders: list[RunFolder]) -> None:
-    from workbench.engine.process import find_engine
+    from workbench.engine.client.process import find_engine
 
     engine = await find_engine(home)
     for run in folders:

@@ -19,17 +19,17 @@ from workbench.commands.common import (
 )
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, TraceStore
+from workbench.estimate.adapter.suggested_fix import changes_text
+from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, survey
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
-from workbench.estimate.mend import changes_text
 from workbench.estimate.peak import Peak
-from workbench.estimate.survey import METHODS, SurveyRow, settings_words, survey
-from workbench.gpu import GpuSampler, computes_bfloat16
+from workbench.machine.gpu import GpuSampler, computes_bfloat16
 from workbench.models.catalog import catalog, catalog_entry
 from workbench.models.sources import LocalModelFacts, local_models
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit, parse_assignment
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit, parse_assignment
+from workbench.storage.paths import Home
 
 
 def models(

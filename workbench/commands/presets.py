@@ -8,8 +8,8 @@ import typer
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
-from workbench.presets import describe_presets, load_preset
-from workbench.recipe_text import to_yaml
+from workbench.recipe.presets import describe_presets, load_preset
+from workbench.recipe.text import to_yaml
 
 
 def presets(

@@ -29,18 +29,18 @@ from workbench.commands.launcher import (
     launch_of,
 )
 from workbench.commands.lost_replies import ask_about_lost_replies
-from workbench.engine.client import EngineClient
-from workbench.engine.process import ensure_engine
-from workbench.engine.queue_door import line_up, wanted
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.process import ensure_engine
+from workbench.engine.client.queue_client import line_up, wanted
 from workbench.errors import WorkbenchError
-from workbench.launch import Launch
-from workbench.paths import Home
-from workbench.preflight import Verdict
-from workbench.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, differences
-from workbench.recipe import Recipe
-from workbench.recipe_text import from_yaml, parse, to_yaml
+from workbench.planning.launch import Launch
+from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, differences
+from workbench.planning.start_checks import Verdict
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sweep import RANKS, parse_over, sweep
+from workbench.recipe.text import from_yaml, parse, to_yaml
 from workbench.runs.folder import RunFolder, summarise
-from workbench.sweep import RANKS, parse_over, sweep
+from workbench.storage.paths import Home
 
 # Entries that became runs are told of in full by --json.
 _TAKEN_SHOWN = 5
@@ -227,8 +227,8 @@ async def _foreseen(
     home: Home, client: EngineClient, recipes: Sequence[Recipe], launch: Launch | None
 ) -> list[Verdict | None]:
     from workbench.estimate import TraceStore
-    from workbench.gpu import HardwareSampler
-    from workbench.preflight import foresee_all, room_for
+    from workbench.machine.gpu import HardwareSampler
+    from workbench.planning.start_checks import foresee_all, room_for
 
     gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
     room = room_for(gpus, host, await client.status(), launch)

@@ -12,7 +12,7 @@ from workbench.commands import compare, manage
 from workbench.commands.common import JsonOption, console, figure, home_of, print_json, printable
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunSummary, all_runs, summarise
-from workbench.runs.listing import ORDERS, Listed, holds, in_order
+from workbench.runs.library.listing import ORDERS, Listed, holds, in_order
 
 app = typer.Typer(invoke_without_command=True, help="All runs, and what can be done with them.")
 app.command()(compare.compare)

@@ -21,7 +21,6 @@ from workbench.commands.common import (
     recipe_from,
     run_async,
 )
-from workbench.commands.follow import Form, follow, form_of
 from workbench.commands.launcher import (
     ConfigOption,
     GpusOption,
@@ -33,14 +32,15 @@ from workbench.commands.launcher import (
     write_for_cluster,
 )
 from workbench.commands.lost_replies import ask_about_lost_replies
-from workbench.engine.client import EngineClient
-from workbench.engine.process import engine_pid, ensure_engine
+from workbench.commands.output.follow import Form, follow, form_of
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.kill_engine import kill_engine, what_is_kept
+from workbench.engine.client.process import engine_pid, ensure_engine
 from workbench.errors import WorkbenchError
-from workbench.hard_stop import kill_engine, what_is_kept
-from workbench.launch import Launch
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.planning.launch import Launch
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder, RunSummary, find_run
+from workbench.storage.paths import Home
 
 WatchOption = Annotated[
     bool,
@@ -177,8 +177,8 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
 
 async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
     from workbench.estimate import TraceStore
-    from workbench.gpu import HardwareSampler
-    from workbench.preflight import foresee, room_for
+    from workbench.machine.gpu import HardwareSampler
+    from workbench.planning.start_checks import foresee, room_for
 
     gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
     room = room_for(gpus, host, await client.status(), launch)

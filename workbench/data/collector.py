@@ -9,7 +9,7 @@ from workbench.data.facts import DataFacts, Example, Lengths, records_text
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
 from workbench.data.templates import Template
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
 
 LONGEST_LISTED = 10
 HISTOGRAM_BINS = 32

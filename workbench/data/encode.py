@@ -15,9 +15,9 @@ from workbench.data.sources import Item, Records
 from workbench.data.templates import Encoded, Piece, Template
 from workbench.data.token_file import TokenFile
 from workbench.data.token_store import TokenStore
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.recipe import DataSection
+from workbench.progress import Progress
+from workbench.recipe.schema import DataSection
 
 _BATCH = 256
 

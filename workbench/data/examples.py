@@ -8,7 +8,7 @@ from workbench.data.facts import Example
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
 from workbench.data.templates import Template
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
 
 
 def example_of(sample: Sample, template: Template) -> Example:

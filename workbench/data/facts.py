@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from workbench.errors import WorkbenchError
-from workbench.recipe import TrainingSection
+from workbench.recipe.schema import TrainingSection
 
 # A run asks first when a larger share of its records loses the reply to the cut.
 LOST_REPLIES_TO_ASK = 0.1

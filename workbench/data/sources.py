@@ -12,15 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.data.documents import is_document, read_document
 from workbench.data.formats import BadRecord, Conversation, RecordFormat, convert, detect
-from workbench.data.hub import hub_rows
-from workbench.data.readers import can_read, known_suffixes, read_rows
-from workbench.data.rows import Row, shown
+from workbench.data.rows.documents import is_document, read_document
+from workbench.data.rows.hub import hub_rows
+from workbench.data.rows.readers import can_read, known_suffixes, read_rows
+from workbench.data.rows.row import Row, shown
 from workbench.errors import WorkbenchError
-from workbench.folders import files_below
-from workbench.paths import Home
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
+from workbench.storage.folders import files_below
+from workbench.storage.paths import Home
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+|[\w-]+)(?::(?P<config>[\w.+-]+))?(?P<streaming>\?streaming)?")

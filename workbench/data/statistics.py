@@ -9,8 +9,8 @@ from workbench.data.examples import example_of
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates import Template
-from workbench.engine.protocol import Progress
-from workbench.recipe import DataSection
+from workbench.progress import Progress
+from workbench.recipe.schema import DataSection
 
 
 def data_facts(

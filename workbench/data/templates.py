@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from workbench.data.formats import BadRecord, Conversation, Message
 from workbench.data.named_templates import NAMED
-from workbench.data.tokenise import token_ids
+from workbench.data.tokenize import token_ids
 from workbench.errors import WorkbenchError
 
 FILE = "template.json"

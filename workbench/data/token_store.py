@@ -19,9 +19,9 @@ from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates import Template
 from workbench.data.token_file import dataset_of
-from workbench.data.tokenise import rust_tokenizer
-from workbench.recipe import DataSection
-from workbench.shelf import Shelf
+from workbench.data.tokenize import rust_tokenizer
+from workbench.recipe.schema import DataSection
+from workbench.storage.disk_cache import Shelf
 
 SHELF = "tokens"
 # Fewer are tokenised in some tenths of a second.
@@ -133,7 +133,7 @@ def _identity(records: Records, template: Template, data: DataSection) -> Mappin
 def _code() -> list[str]:
     """What turns records into tokens: the source of this package, and the libraries it asks."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "jinja2", "datasets"))]
 

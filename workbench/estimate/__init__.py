@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from workbench.estimate.adapter import AdapterDtypes, AdapterPlan, plan_adapter
+from workbench.estimate.adapter.plan import AdapterDtypes, AdapterPlan, plan_adapter
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.closed_form import closed_form_peak
 from workbench.estimate.fastest import Choice, Chooser, worth_following
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
@@ -13,12 +14,11 @@ from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.layer_shape import model_shape
 from workbench.estimate.peak import Peak
 from workbench.estimate.rules_of_thumb import RuleOfThumb, rule_of_thumb
-from workbench.estimate.settings import LoraSettings
 from workbench.estimate.step import Device, Step, Variant, plan_step
 from workbench.estimate.trace.store import TraceStore
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.resolved import ResolvedRecipe, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
 
 __all__ = ["Device", "Estimate", "Pricing", "TraceStore", "Tracer", "Variant", "estimate", "largest_fit", "plan_step"]
 

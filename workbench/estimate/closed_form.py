@@ -11,12 +11,12 @@ update. Each is a sum of named terms. Bytes a token, e = bytes of an activation:
 
 from dataclasses import dataclass
 
-from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint
 from workbench.estimate.layer_shape import Block, ModelShape
 from workbench.estimate.optimizer import optimizer_bytes
 from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Moment, Peak
-from workbench.estimate.safetensors_size import BYTES_OF
 from workbench.estimate.step import Step
 
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).

@@ -22,9 +22,7 @@ from typing import Any
 from workbench.estimate.fit import fit_of, last_where
 from workbench.estimate.peak import Peak, on_device
 from workbench.estimate.step import Device
-from workbench.recipe import AUTO, Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import (
+from workbench.recipe.resolved import (
     ACCUMULATION,
     CHECKPOINTING,
     MICRO_BATCH,
@@ -32,6 +30,8 @@ from workbench.resolved import (
     priced_keys,
     resolved,
 )
+from workbench.recipe.schema import AUTO, Recipe
+from workbench.recipe.text import edit
 
 RECOMPUTING = 1.25
 """Time of a step with checkpointing, by that of one without: the least that is to be expected.

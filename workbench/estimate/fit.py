@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
-from workbench.recipe import RANK_STEPS
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe
+from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.schema import RANK_STEPS
+from workbench.recipe.text import edit
 
 T = TypeVar("T")
 Fit = Literal["fits", "tight", "does not fit"]
@@ -33,7 +33,7 @@ _TIME, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
 class Suggestion:
     """One change to the recipe and what it leads to.
 
-    ``changes`` are dotted paths and values as :func:`workbench.recipe_text.edit` takes them.
+    ``changes`` are dotted paths and values as :func:`workbench.recipe.text.edit` takes them.
     """
 
     label: str

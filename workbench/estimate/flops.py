@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.estimate.adapter import expert_shapes, lora_shapes
+from workbench.estimate.adapter.plan import expert_shapes, lora_shapes
+from workbench.estimate.adapter.settings import LoraSettings
+from workbench.estimate.adapter.sites import Site, sites
+from workbench.estimate.adapter.targets import Targets, find_targets
 from workbench.estimate.layer_shape import model_shape
-from workbench.estimate.settings import LoraSettings
-from workbench.estimate.sites import Site, sites
-from workbench.estimate.targets import Targets, find_targets
 from workbench.models.skeleton import Module, Skeleton
-from workbench.recipe import AdapterSection
+from workbench.recipe.schema import AdapterSection
 
 # Configurations that say how wide a window is, but not that only the layers between every n-th one have it.
 _EVERY_NTH_SEES_ALL = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from workbench.estimate.safetensors_size import BYTES_OF
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.models.skeleton import Module, Skeleton, Tensor
-from workbench.recipe import QuantMethod
+from workbench.recipe.schema import QuantMethod
 
 ALLOCATION = 512
 BLOCK = 64

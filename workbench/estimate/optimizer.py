@@ -1,7 +1,7 @@
 """Bytes of optimizer state on the device."""
 
-from workbench.estimate.adapter import AdapterPlan
-from workbench.estimate.safetensors_size import BYTES_OF
+from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 
 SMALLEST_8_BIT = 4096
 """bitsandbytes keeps 32-bit state for tensors of fewer elements."""

@@ -7,9 +7,9 @@ float32 adapters, full logits), for comparison and for published figures.
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.estimate.adapter import AdapterDtypes
+from workbench.estimate.adapter.plan import AdapterDtypes
 from workbench.estimate.footprint import Storage
-from workbench.resolved import ResolvedRecipe
+from workbench.recipe.resolved import ResolvedRecipe
 
 Variant = Literal["workbench", "plain"]
 Checkpointing = Literal["none", "reentrant", "non-reentrant"]

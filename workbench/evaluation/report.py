@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from workbench import __version__
-from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
-from workbench.evaluation.picture import Line, curve_picture
+from workbench.evaluation.chart import Line, curve_picture
+from workbench.evaluation.provenance import Provenance, provenance_of, public_name
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Evaluation, newest_evaluation
-from workbench.export.provenance import Provenance, provenance_of, public_name
 from workbench.models.sources import find_local
-from workbench.paths import Home
-from workbench.runs.calibration import Comparison
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import each_event
+from workbench.runs.library.calibration import Comparison
 from workbench.runs.step_times import StepTimes
+from workbench.storage.atomic import write_text
+from workbench.storage.paths import Home
 
 PICTURE = "report.svg"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from workbench.evaluation.formatting import better_text, figure_tables
 from workbench.evaluation.result import Evaluation
-from workbench.evaluation.words import better_text, figure_tables
-from workbench.export.card import code, text
+from workbench.markdown import code, text
 from workbench.plain_text import plain
-from workbench.recipe_text import as_yaml
+from workbench.recipe.text import as_yaml
 
 SHOWN_REPLIES = 20
 _LONGEST = 4000

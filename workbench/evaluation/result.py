@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
-from workbench.folders import entries
 from workbench.runs.folder import RunFolder
+from workbench.storage.atomic import write_text
+from workbench.storage.folders import entries
 
 BASE = "base"
 """The name of the base model among those that are judged."""

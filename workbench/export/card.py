@@ -1,17 +1,14 @@
 """Model cards: Markdown in which nothing that came from outside can be more than text."""
 
-import re
 from typing import Any
 
 import yaml
 
 from workbench import __version__
-from workbench.export.provenance import Provenance
-from workbench.models.hub import is_hub_id
-from workbench.recipe_text import as_yaml
-
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~$:@])")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+from workbench.evaluation.provenance import Provenance
+from workbench.machine.hub import is_hub_id
+from workbench.markdown import code, text
+from workbench.recipe.text import as_yaml
 
 
 def model_card(facts: Provenance, kind: str, check: str = "") -> str:
@@ -36,22 +33,6 @@ def model_card(facts: Provenance, kind: str, check: str = "") -> str:
         f"## Versions\n\n{_table([*sorted(facts.versions.items()), ('exported with loraworkbench', __version__)])}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def text(value: object, most: int = 400) -> str:
-    """Foreign text as one line of plain text in Markdown: no markup, no HTML, no control characters."""
-    line = " ".join(_UNSEEN.sub(" ", str(value)).split())
-    line = line if len(line) <= most else line[: most - 1] + "…"
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKUP.sub(r"\\\1", line)
-
-
-def code(content: str, language: str = "") -> str:
-    """A fenced block that its content cannot close."""
-    clean = "".join(c if c in "\n\t" or not _UNSEEN.match(c) else "�" for c in content).rstrip("\n")
-    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{clean}\n{fence}"
 
 
 def _front_matter(facts: Provenance, kind: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from workbench.data.sources import load_records
 from workbench.models.child import report
-from workbench.paths import Home
-from workbench.recipe import DataSection
+from workbench.recipe.schema import DataSection
+from workbench.storage.paths import Home
 
 
 @dataclass(frozen=True)

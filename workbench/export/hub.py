@@ -9,8 +9,8 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.work import Job, make_adapter, make_merged
+from workbench.machine.hub import endpoint, is_hub_id
 from workbench.models.child import bars_as_progress, report
-from workbench.models.hub import endpoint, is_hub_id
 
 
 def make(job: Job) -> None:
@@ -71,7 +71,7 @@ def _explained(error: Exception, repo: str) -> WorkbenchError:
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
-    from workbench.diagnose import diagnose
+    from workbench.failures.diagnose import diagnose
 
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if status in (401, 403):

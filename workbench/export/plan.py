@@ -7,17 +7,17 @@ from typing import Any
 
 import psutil
 
-from workbench.engine.base import check_adapter
+from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
-from workbench.export.aside import check_place, room
-from workbench.export.gguf_support import check_gguf_support
+from workbench.export.gguf.support import check_gguf_support
 from workbench.export.request import WITHOUT_WEIGHTS, Request
-from workbench.folders import files_in
+from workbench.export.staging import check_place, room
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
-from workbench.paths import Home
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
+from workbench.storage.folders import files_in
+from workbench.storage.paths import Home
 
 # Beside the weights: configuration, card, template, a margin for what is counted in blocks.
 _BESIDE = 2_000_000

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from workbench.engine.protocol import Progress
-from workbench.export.aside import written_aside
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import Exported, Request
-from workbench.folders import files_below
+from workbench.export.staging import written_aside
 from workbench.models.child import run_in_child
-from workbench.paths import Home
+from workbench.progress import Progress
 from workbench.runs.folder import RunFolder
+from workbench.storage.folders import files_below
+from workbench.storage.paths import Home
 
 
 def export_run(
@@ -35,7 +35,7 @@ def export_run(
     try:
         made = _make(home, run, request, plan, progress, cancelled)
     except OSError as error:
-        from workbench.diagnose import diagnose
+        from workbench.failures.diagnose import diagnose
 
         raise diagnose(error) from error
     files = sorted(

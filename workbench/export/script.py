@@ -13,15 +13,15 @@ import workbench.engine
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates import Template
-from workbench.engine.optimizer import optimizer_here
-from workbench.engine.precision import Precision, choose_precision
-from workbench.engine.protocol import Progress
+from workbench.engine.model.precision import Precision, choose_precision
+from workbench.engine.training.optimizer import optimizer_here
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
 from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LIGER, LOAD, PADDING_FREE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
-from workbench.recipe import Recipe
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import each_event
 
@@ -93,7 +93,7 @@ def _carried(name: str) -> str:
 
 
 def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:
-    """What ``trl.SFTConfig`` is given, as :func:`workbench.engine.translate.sft_config` does, without checkpoints."""
+    """The arguments of ``trl.SFTConfig`` as in :mod:`workbench.engine.model.translate`, without checkpoints."""
     recipe, training = job.recipe, job.recipe.training
     same = (
         "num_train_epochs",

@@ -10,7 +10,7 @@ from typing import Any
 from workbench.errors import WorkbenchError
 from workbench.export.plan import base_here
 from workbench.export.work import Job, make_adapter, make_merged
-from workbench.recipe import AdapterSection
+from workbench.recipe.schema import AdapterSection
 
 # The ranks that vLLM can be told to make room for.
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

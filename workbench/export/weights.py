@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench.data.templates import Template
-from workbench.engine.base import check_adapter
+from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.models.child import bars_as_progress, report
 from workbench.models.sources import LocalModel
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 
 _QUESTIONS = (
     "What is the capital of France?",
@@ -132,7 +132,7 @@ def load(folder: Path, trust_remote_code: bool = False, *, precise: bool = False
                 use_safetensors=True,
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            from workbench.diagnose import diagnose
+            from workbench.failures.diagnose import diagnose
 
             raise diagnose(error) from error
     model.eval()

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.export.aside import MARK
+from workbench.evaluation.provenance import Provenance, provenance_of
 from workbench.export.card import model_card
 from workbench.export.plan import base_here
-from workbench.export.provenance import Provenance, provenance_of
 from workbench.export.request import Request, Target
-from workbench.folders import entries
+from workbench.export.staging import MARK
 from workbench.models.child import report
 from workbench.models.sources import LocalModel, find_local
-from workbench.paths import Home
-from workbench.resolved import ResolvedRecipe
+from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.folder import RunFolder
+from workbench.storage.folders import entries
+from workbench.storage.paths import Home
 
 # Imported when they are called: some bring torch with them.
 _MAKERS: dict[Target, str] = {
@@ -30,8 +30,8 @@ _MAKERS: dict[Target, str] = {
     "hub": "hub:make",
     "script": "script:make",
     "notebook": "script:make",
-    "axolotl": "axolotl:make",
-    "llamafactory": "llamafactory:make",
+    "axolotl": "other_tools.axolotl:make",
+    "llamafactory": "other_tools.llamafactory:make",
 }
 
 
@@ -104,7 +104,7 @@ def make_merged(job: Job, place: str = "") -> None:
 
 def make_gguf(job: Job, name: str | None = None) -> Any:
     """Base and adapter as one GGUF file, read back and compared; returns the merged model without its weights."""
-    from workbench.export.gguf_file import check_gguf, write_gguf
+    from workbench.export.gguf.file import check_gguf, write_gguf
     from workbench.export.weights import check_merge, merge
 
     merged = merge(job.recipe, base_here(job.home, job.recipe), job.run.adapter, precise=job.precise)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.progress import Progress
 
 _POLL_SECONDS = 0.2
 
@@ -140,7 +140,7 @@ def _pump(stream: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
 
 
 def _died(what: str, code: int, printed: IO[bytes]) -> WorkbenchError:
-    from workbench.diagnose import diagnose_exit
+    from workbench.failures.diagnose import diagnose_exit
 
     size = printed.seek(0, os.SEEK_END)
     printed.seek(max(0, size - 4000))
@@ -175,7 +175,7 @@ def _main() -> None:
     except BaseException as error:
         import traceback
 
-        from workbench.diagnose import diagnose
+        from workbench.failures.diagnose import diagnose
 
         traceback.print_exc()
         child._say(error=diagnose(error).as_json())

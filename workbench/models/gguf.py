@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import psutil
 
-from workbench.atomic import write_text
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.folders import entries
 from workbench.models.child import bars_as_progress, cancelled_error, report, run_in_child
 from workbench.models.local import ORIGIN_FILE
+from workbench.progress import Progress
+from workbench.storage.atomic import write_text
+from workbench.storage.folders import entries
 
 _BLOCK = 1 << 22
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}

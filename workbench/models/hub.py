@@ -1,6 +1,5 @@
 """The Hugging Face hub: whether it can be reached, what of a repository is taken, and what its refusals mean."""
 
-import os
 import re
 import shutil
 import threading
@@ -8,53 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
+from workbench.failures.hub_errors import hub_error, unreachable
+from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
 from workbench.models.local import cached_snapshot, hub_cache
-
-DEFAULT_ENDPOINT = "https://huggingface.co"
-
-WAYS_OUT = (
-    "Connect this machine, or set HF_ENDPOINT to a mirror of the hub, or copy the model's folder here and give its "
-    "path."
-)
+from workbench.progress import Progress
 
 _PROBE_SECONDS = 4.0
-_TRUE = {"1", "ON", "YES", "TRUE"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _TEXT_ENDINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-
-
-def endpoint() -> str:
-    """The address of the hub or of its mirror (``HF_ENDPOINT``)."""
-    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
-
-
-def is_offline() -> bool:
-    """Whether the user forbids going to the hub (``HF_HUB_OFFLINE``, ``TRANSFORMERS_OFFLINE``)."""
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in _TRUE
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a model's source can be the name of a hub repository: ``owner/name`` or ``name``."""
-    return bool(_HUB_ID.fullmatch(source)) and "--" not in source and ".." not in source
-
-
-def token_place() -> str | None:
-    """Where a token of the hub is found (never its value): ``HF_TOKEN``, or the file that ``hf auth login`` writes."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if os.environ.get(name, "").strip():
-            return name
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    home = Path(os.path.expandvars(os.environ.get("HF_HOME") or base)).expanduser()
-    file = Path(os.path.expandvars(os.environ.get("HF_TOKEN_PATH") or home / "token")).expanduser()
-    try:
-        return str(file) if file.read_text(encoding="utf-8").strip() else None
-    except (OSError, ValueError):
-        return None
 
 
 def unreachable_reason(seconds: float = _PROBE_SECONDS) -> str | None:
@@ -113,21 +75,6 @@ def download_model(
     return Path(answer["folder"]), answer["commit"]
 
 
-def unreachable(what: str, reason: str) -> WorkbenchError:
-    """The hub does not answer: the sentence, and the ways out."""
-    if is_offline():
-        return WorkbenchError(
-            f"{_sentence(what)} is not in the cache, and HF_HUB_OFFLINE forbids downloading it.",
-            "Unset HF_HUB_OFFLINE, or give the path of a local folder.",
-            kind="unreachable",
-        )
-    return WorkbenchError(
-        f"{_sentence(what)} is not on this machine, and {endpoint()} cannot be reached ({reason}).",
-        WAYS_OUT,
-        kind="unreachable",
-    )
-
-
 def wanted_files(names: Iterable[str], *, with_code: bool = False, config_only: bool = False) -> list[str]:
     """The files of a repository that are taken: weights as safetensors, configuration, tokenizer. Top level only.
 
@@ -146,58 +93,6 @@ def wanted_files(names: Iterable[str], *, with_code: bool = False, config_only: 
     if not weights:
         raise _no_safetensors(top)
     return sorted(text + weights)
-
-
-def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
-    """What an exception of huggingface_hub means for ``what`` (``"the model x/y"``); None for any other exception."""
-    names = {base.__name__ for base in type(error).__mro__ if base.__module__.startswith("huggingface_hub")}
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    repo = what.rpartition(" ")[2]
-    if "GatedRepoError" in names:
-        place = token_place()
-        has = f"the token in {place} has no access to it" if place else "no token is set"
-        page = f"{endpoint()}/{repo}" if is_hub_id(repo) else "its page on the hub"
-        return WorkbenchError(
-            f"{_sentence(what)} is gated: its owner wants you to accept a licence, and {has}.",
-            f"Accept it at {page}, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
-            kind="gated",
-        )
-    if "RevisionNotFoundError" in names:
-        return WorkbenchError(
-            f"{_sentence(what)} has no such revision.",
-            "Leave model.revision empty for its main branch, or name a branch, tag or commit.",
-            kind="revision_not_found",
-        )
-    if "RepositoryNotFoundError" in names:
-        return WorkbenchError(
-            f"The hub has no {what.removeprefix('the ')}, or it is private.",
-            "Check the spelling (owner/name); for a private one run `hf auth login` or set HF_TOKEN.",
-            kind="model_not_found",
-        )
-    if "OfflineModeIsEnabled" in names or "LocalEntryNotFoundError" in names or "RevisionResolutionError" in names:
-        return unreachable(what, "the hub did not answer")
-    if "HFValidationError" in names:
-        return WorkbenchError(
-            f"{_sentence(what)} is neither a folder on this machine nor a name that the hub could have.",
-            "Give a Hugging Face id (owner/name), a folder, or a .gguf file.",
-            kind="model_not_found",
-        )
-    if status in (401, 403):
-        place = token_place()
-        return WorkbenchError(
-            f"The hub refuses {what} ({status})" + (f" to the token in {place}." if place else "."),
-            "Run `hf auth login` with a valid token, or unset HF_TOKEN for public models.",
-            kind="token_refused",
-        )
-    if "HfHubHTTPError" in names:
-        return WorkbenchError(
-            f"The hub answered {status or 'with an error'} for {what}.", "Try again in a minute.", kind="hub_error"
-        )
-    return None
-
-
-def _sentence(what: str) -> str:
-    return what[:1].upper() + what[1:]
 
 
 def _no_model(top: list[str]) -> WorkbenchError:

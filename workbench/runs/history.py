@@ -18,7 +18,7 @@ class History:
         chosen: what the run decided of what its recipe left open, by dotted keys.
         losses: the loss of each step after the checkpoint, as it was the last time it was trained.
         conditions: what the numbers depended on when the run last started or resumed
-            (:mod:`workbench.engine.resume_check`).
+            (:mod:`workbench.engine.training.resume_check`).
     """
 
     evaluations: dict[int, float] = field(default_factory=dict)

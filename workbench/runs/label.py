@@ -9,8 +9,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
+from workbench.storage.atomic import write_text
 
 _FILE = "label.json"
 _MOST_TAGS = 20

@@ -11,7 +11,7 @@ from workbench.estimate.step import Step
 from workbench.estimate.trace.kernels import ATTENTION, register_attention
 from workbench.models.build import meta_model
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 
 
 def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> Any:

@@ -2,11 +2,11 @@
 
 import math
 
-from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint, rounded
 from workbench.estimate.optimizer import optimizer_bytes
 from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Peak
-from workbench.estimate.safetensors_size import BYTES_OF
 from workbench.estimate.step import Step
 from workbench.estimate.trace.timeline import Timeline
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.peak import Moment
-from workbench.estimate.safetensors_size import BYTES_OF
 from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.allocator import CachingAllocator
 from workbench.estimate.trace.follow import Follower
@@ -23,7 +23,7 @@ from workbench.estimate.trace.monomial import Monomial, Powers, Probe
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
 from workbench.estimate.trace.timeline import TILE_TOKENS, TILE_WIDTH, Point, Timeline
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
+from workbench.recipe.schema import Recipe
 
 INPUTS, FORWARD, BACKWARD, OPTIMIZER = "inputs", "forward", "backward", "optimizer"
 GRADIENTS = "gradients"
@@ -223,8 +223,8 @@ def main() -> None:
     """Standard input: ``{"skeleton", "recipe", "device", "variant"}``; output: a timeline, or ``{"error"}``."""
     from workbench.estimate.step import Device
     from workbench.models.skeleton_json import skeleton_from_json
-    from workbench.recipe_text import parse_as
-    from workbench.resolved import ResolvedRecipe
+    from workbench.recipe.resolved import ResolvedRecipe
+    from workbench.recipe.text import parse_as
 
     answer_to, sys.stdout = sys.stdout, sys.stderr  # libraries may print
     request = json.load(sys.stdin)

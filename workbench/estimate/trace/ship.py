@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.estimate.adapter import plan_adapter
+from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.step import plan_step
 from workbench.estimate.trace.run import follow_step
 from workbench.estimate.trace.store import SHIPPED, can_follow, key_of
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe import Recipe
-from workbench.recipe_text import edit
-from workbench.resolved import ResolvedRecipe, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 # The structures that a form visits first.
 _STRUCTURES: tuple[dict[str, Any], ...] = (

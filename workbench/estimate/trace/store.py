@@ -15,20 +15,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from workbench.atomic import write_text
 from workbench.errors import WorkbenchError
-from workbench.estimate.adapter import AdapterPlan
+from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.peak import Peak
-from workbench.estimate.settings import LoraSettings
 from workbench.estimate.step import Device, Step, Variant, plan_step
 from workbench.estimate.trace.predict import peak_from
 from workbench.estimate.trace.timeline import FORMAT, Timeline
 from workbench.models.catalog import FOLDER
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
-from workbench.recipe import Recipe
-from workbench.resolved import ResolvedRecipe
+from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.schema import Recipe
+from workbench.storage.atomic import write_text
 
 SHIPPED = FOLDER / "traces.json"
 _LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl")

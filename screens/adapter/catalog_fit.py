@@ -1,0 +1,139 @@
+"""What can be trained on this GPU: the models of the catalog under the settings in hand, on each kind of base."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalGroup
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Static
+
+from screens.shell.cost_view import device_of
+from screens.shell.fit import judge
+from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.plain import plain
+from screens.widgets.units import gib, gib_number, short
+from workbench.estimate.adapter.suggested_fix import changes_text
+from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, survey
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from screens.session import Session
+    from workbench.estimate.peak import Peak
+
+_NAME, _SIZE, _CELL = 27, 6, 10
+
+
+class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
+    """The table. The answer are changes that take the model in hand into the recipe."""
+
+    DEFAULT_CSS = """
+    SurveyScreen { align: center middle; background: $background 60%; }
+    SurveyScreen > VerticalGroup {
+        width: 78; max-width: 100%; height: 90%; border: round $border; background: $surface;
+        border-title-style: bold; border-title-color: $foreground;
+    }
+    SurveyScreen DataTable { height: 1fr; background: $surface; scrollbar-size: 0 1; }
+    SurveyScreen DataTable > .datatable--header { background: $surface; color: $muted; text-style: none; }
+    SurveyScreen #survey-words { height: 3; padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,W,q", "close", "Back", id="survey.close"),
+        Binding("enter", "use", "Use this model", key_display=ENTER, priority=True, id="survey.use"),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._rows: list[SurveyRow] = []
+        self._table: DataTable[Text] = DataTable(cursor_type="row", cell_padding=1)
+
+    def compose(self) -> ComposeResult:
+        budget = self._session.budget
+        with VerticalGroup() as box:
+            free = f"{gib(budget.free_bytes)} ({budget.label})" if budget.free_bytes is not None else "unknown memory"
+            box.border_title = f"What fits into {free}"
+            yield self._table
+            yield Static(id="survey-words")
+
+    def on_mount(self) -> None:
+        self._table.add_column(Text("model"), width=_NAME)
+        self._table.add_column(Text("size", justify="right"), width=_SIZE)
+        for name in METHODS:
+            self._table.add_column(Text(name, justify="right"), width=_CELL)
+        self._say(Content.styled("Pricing the catalog under the settings in hand …", "$muted"))
+        self.run_worker(self._fill(), exclusive=True)
+
+    async def _fill(self) -> None:
+        session = self._session
+        device = device_of(session)
+        self._rows = await asyncio.to_thread(
+            lambda: list(survey(session.recipe, device, session.traces, free_bytes=session.budget.free_bytes))
+        )
+        for row in self._rows:
+            name = plain(row.source).rpartition("/")[2]
+            cells = [Text(name, overflow="ellipsis"), Text(short(row.parameters), justify="right")]
+            self._table.add_row(*cells, *(self._cell(row.peaks.get(method)) for method in METHODS), key=row.source)
+        here = next((i for i, row in enumerate(self._rows) if row.source == session.recipe.model.source), 0)
+        self._table.move_cursor(row=here)
+        self._table.focus()
+
+    def _cell(self, peak: Peak | None) -> Text:
+        """``5.20 fits``: GiB and the verdict, which colour alone would not tell."""
+        if peak is None:
+            return Text("refused", style=self.app.theme_variables["muted"], justify="right")
+        free = self._session.budget.free_bytes
+        size = gib_number(peak.device_bytes)
+        if free is None:
+            return Text(size, justify="right")
+        fit = judge(peak, free)
+        return Text(f"{size} {fit.word:<5}", style=self.app.theme_variables[fit.colour], justify="right")
+
+    @property
+    def _in_hand(self) -> SurveyRow | None:
+        index = self._table.cursor_row
+        return self._rows[index] if 0 <= index < len(self._rows) else None
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self) -> None:
+        row = self._in_hand
+        if row is None:
+            return
+        recipe = self._session.recipe
+        dot = f" {GLYPHS.separator} "
+        settings = dot.join((f"r {recipe.adapter.r}", *settings_words(recipe)))
+        rough = any(peak.method == "closed-form" for peak in row.peaks.values())
+        notes = [
+            f"with {changes_text(row.changes)}" if row.changes else "",
+            "by formula" if rough else "",
+            "" if row.peaks else "the adapter's settings do not suit this model",
+        ]
+        told = f" ({dot.join(note for note in notes if note)})" if any(notes) else ""
+        self._say(
+            Content.assemble(
+                (plain(row.source), "bold"), f"{told}\n", (f"GiB with {settings}", "$muted"),
+                "\n", (f"{ENTER} uses this model, Esc goes back.", "$accent"),
+            )
+        )  # fmt: skip
+
+    def _say(self, words: Content) -> None:
+        self.query_one("#survey-words", Static).update(words)
+
+    def action_use(self) -> None:
+        """Take the model in hand, and the changes that it needs, into the recipe."""
+        row = self._in_hand
+        if row is not None:
+            changes: dict[str, object] = {"model.source": row.source, **row.changes}
+            if row.source != self._session.recipe.model.source:
+                changes["model.revision"] = None
+            self.dismiss(changes)
+
+    def action_close(self) -> None:
+        self.dismiss(None)

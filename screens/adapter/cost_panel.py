@@ -1,0 +1,223 @@
+"""What the recipe in hand costs: parameters, file, memory by term, and what would fit. Repainted on every keystroke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from screens.charts.stacked_bar import legend, stacked_bar
+from screens.shell.delay import Delay
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.lines import Lines
+from screens.widgets.plain import plain
+from screens.widgets.units import file_size, gib, gib_number
+
+if TYPE_CHECKING:
+    from screens.shell.cost_view import Costs, Outlook
+    from screens.shell.fit import Fit
+    from workbench.estimate.adapter.plan import AdapterPlan
+
+CHANGE_SECONDS = 1.0
+WIDE_FROM = 100
+_LABEL = 14
+
+
+@dataclass
+class _Change:
+    """Figures that moved, and until when that is shown."""
+
+    before: dict[str, float] = field(default_factory=dict)
+    until: float = 0.0
+
+
+class CostPanel(Lines):
+    """The numbers beside the form."""
+
+    def __init__(self, **arguments: str) -> None:
+        super().__init__(**arguments)
+        self._costs: Costs | None = None
+        self._outlook: Outlook | None = None
+        self._change = _Change()
+        self._settle_soon = Delay(self, self._settle, CHANGE_SECONDS)
+        self._following = False
+
+    def show(self, costs: Costs, *, moved: bool) -> None:
+        """Take new figures; ``moved``: because somebody turned a knob, so that the direction is shown for a second."""
+        before = self._costs.figures if self._costs is not None else {}
+        self._costs = costs
+        if moved and before:
+            self._change = _Change(
+                {name: value for name, value in before.items() if costs.figures.get(name) != value},
+                monotonic() + CHANGE_SECONDS,
+            )
+            self._settle_soon.ask()
+        self._changed()
+
+    def look_ahead(self, outlook: Outlook | None) -> None:
+        """Take what other settings would cost; it takes longer and comes a moment after the figures."""
+        if outlook != self._outlook:
+            self._outlook = outlook
+            self._changed()
+
+    @property
+    def _is_wide(self) -> bool:
+        return bool(self.app.size.width >= WIDE_FROM)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the peak in view is a formula's."""
+        return self._costs is not None and self._costs.is_rough
+
+    def say_following(self, following: bool) -> None:
+        """A training step is being followed, to replace the formula's peak."""
+        self._following = following
+        self._changed()
+
+    def _settle(self) -> None:
+        self._change = _Change()
+        self._changed()
+
+    # -- painting -------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        if self._costs is not None:
+            self.set_lines(list(self._told(self._costs, max(self.size.width, 30))))
+
+    def on_resize(self) -> None:
+        self._changed()
+
+    def _told(self, costs: Costs, width: int) -> Iterator[Content]:
+        if costs.absence:
+            yield Content.styled(plain(costs.absence), "$muted")
+        elif costs.refusal is not None:
+            yield Content.styled(plain(costs.refusal.message), "$error")
+            yield Content.styled(plain(costs.refusal.cure), "bold")
+            if costs.mending is not None:
+                yield Content.assemble(plain(costs.mending.sentence), ("  F does so.", "bold $accent"))
+        elif self._is_wide:
+            yield from self._adapter(costs)
+            yield Content("")
+            yield from self._memory(costs, width)
+            yield Content("")
+            yield from self._others()
+        else:
+            yield self._in_short(costs)
+            yield from self._memory(costs, width)
+            yield from self._others()
+
+    def _in_short(self, costs: Costs) -> Content:
+        """Parameters, file and base on one line, for 24 lines of screen."""
+        plan = costs.plan
+        assert plan is not None
+        assert costs.base_bytes is not None
+        count = f"{plan.trainable_parameters:,}"
+        return Content("   ").join(
+            (
+                self._figure("trainable", count, f" {_percent(plan)}", "trainable", _as_ratio),
+                Content.assemble(("file ", "$muted"), file_size(plan.file_bytes)),
+                Content.assemble(("base ", "$muted"), gib(costs.base_bytes)),
+            )
+        )
+
+    def _adapter(self, costs: Costs) -> Iterator[Content]:
+        plan = costs.plan
+        assert plan is not None
+        assert costs.base_bytes is not None
+        words = f"   {plan.dtype}, {sum(module.count for module in plan.modules)} layers"
+        count = f"{plan.trainable_parameters:,}"
+        yield self._figure("trainable", count, f"   {_percent(plan)}", "trainable", _as_ratio)
+        yield self._figure("adapter file", file_size(plan.file_bytes), words, "file", None)
+        yield self._figure("frozen base", gib(costs.base_bytes), f"   {costs.base_words}", "base", _as_gib)
+        for name in plan.unmatched:
+            yield Content.styled(f"No layer is called {plain(name)}.", "$warning")
+
+    def _memory(self, costs: Costs, width: int) -> Iterator[Content]:
+        peak = f"{'≈ ' if costs.is_rough else ''}{gib(costs.peak_bytes)}"
+        free = costs.budget.free_bytes
+        head = self._figure(f"{costs.memory_word} peak", peak, "", "peak", _as_gib)
+        if costs.fit is None or free is None:
+            yield head
+        else:
+            whose = f" ({costs.budget.label})" if self._is_wide else ""
+            words = f"{costs.fit.phrase}: {gib(free)} free{whose}"
+            verdict = Content.styled(words, f"bold ${costs.fit.colour}")
+            yield from [head, verdict] if self._is_wide else [Content.assemble(head, "   ", verdict)]
+        yield stacked_bar(costs.terms, free or costs.peak_bytes, width)
+        yield from legend(costs.terms, width)
+        if self._is_wide:
+            yield Content.styled(f"peak in the {costs.moment}", "$muted")
+            if costs.is_rough:
+                words = "following a step for the exact peak …" if self._following else "≈ by formula, to some 15 %"
+                yield Content.styled(words, "$muted")
+        if costs.priced_for:
+            yield Content.styled(costs.priced_for, "$muted")
+        for words in costs.reasons:
+            yield Content.assemble(("auto  ", "$muted"), plain(words))
+        for words in costs.warnings:
+            yield Content.styled(plain(words), "$warning")
+        if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
+            yield from self._cures(self._outlook, costs.fit)
+        elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
+            yield Content.assemble(plain(self._outlook.faster.sentence), ("  S does so.", "bold $accent"))
+        for label, fit in costs.other_gpus:
+            yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
+
+    def _cures(self, outlook: Outlook, fit: Fit) -> Iterator[Content]:
+        """The changes that make it fit, cheapest first, and the keys that make them."""
+        if not outlook.suggestions:
+            if fit.word == "no":
+                yield Content.styled("No single change makes it fit. W lists the models that do.", "$error")
+            return
+        first, *rest = outlook.suggestions
+        more = "F does so, O lists others." if rest and not self._is_wide else "F does so."
+        yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
+        if rest and self._is_wide:
+            dot = f" {GLYPHS.separator} "
+            yield Content.assemble(("or ", "$muted"), plain(dot.join(cure.short for cure in rest)),
+                                   ("  O chooses.", "bold $accent"))  # fmt: skip
+
+    def _others(self) -> Iterator[Content]:
+        outlook = self._outlook
+        if outlook is None:
+            return
+        dot = f" {GLYPHS.separator} "
+        if outlook.by_method:
+            parts = [f"{name} {gib_number(size)}" for name, size in outlook.by_method.items()]
+            yield Content.assemble(("as ", "$muted"), f"{dot.join(parts)} GiB")
+        if outlook.largest:
+            parts = [f"{name} {value:,}" for name, value in outlook.largest.items()]
+            yield Content.assemble(("largest that fits: ", "$muted"), dot.join(parts))
+        if outlook.rule_of_thumb:
+            yield Content.styled(plain(outlook.rule_of_thumb), "$muted")
+
+    def _figure(
+        self, label: str, value: str, tail: str, name: str, show: Callable[[float, float], str] | None
+    ) -> Content:
+        content = Content.assemble((f"{label:<{_LABEL}}", "$muted"), (value, "bold"), (tail, "$muted"))
+        before = self._change.before.get(name)
+        now = self._costs.figures.get(name) if self._costs is not None else None
+        if show is None or before is None or now is None or monotonic() > self._change.until:
+            return content
+        mark = GLYPHS.up if now > before else GLYPHS.down
+        return Content.assemble(content, (f"  {mark} {show(before, now)}", "bold $accent"))
+
+
+def _percent(plan: AdapterPlan) -> str:
+    return f"{plan.trainable_percent:.2f} %" if plan.trainable_percent >= 0.01 else "<0.01 %"
+
+
+def _as_ratio(before: float, now: float) -> str:
+    """``×2`` where it is one, else a percentage."""
+    if before and now / before >= 1.5:
+        return f"×{now / before:.3g}"
+    if now and before / now >= 1.5:
+        return f"÷{before / now:.3g}"
+    return f"{100 * (now - before) / before:+.1f} %" if before else ""
+
+
+def _as_gib(before: float, now: float) -> str:
+    return f"{'+' if now >= before else '−'}{gib(abs(now - before))}"

@@ -1,0 +1,326 @@
+"""Adapter: the form over the recipe, with what each setting costs beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Label, Static
+
+from screens.adapter.cost_panel import CostPanel
+from screens.adapter.fields import form
+from screens.adapter.step_tracer import StepFollower
+from screens.forms.form import KnobForm, row_of
+from screens.forms.row import KnobRow
+from screens.session import Budget
+from screens.shell.cost_view import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
+from screens.shell.delay import Delay
+from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.widgets.pane import Pane, beside
+from screens.widgets.plain import plain
+from screens.widgets.units import gib
+from workbench.errors import WorkbenchError
+from workbench.estimate.memory_text import parse_memory
+from workbench.recipe.text import allowed_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
+    from workbench.estimate.peak import Peak
+    from workbench.recipe.resolved import ResolvedRecipe
+    from workbench.recipe.schema import Recipe
+
+
+OUTLOOK_SECONDS = 0.15
+"""Quiet after a keystroke before other settings are priced."""
+
+
+class _OutOfDate(Exception):  # noqa: N818
+    """The recipe that is priced is no longer the one in hand."""
+
+
+class StepFollowed(Message, bubble=False):
+    """A step was followed, or could not be: the peak may be another one."""
+
+
+class Form(KnobForm):
+    """The groups of knobs."""
+
+    def compose(self) -> ComposeResult:
+        for number, group in enumerate(form()):
+            yield Label(group.title, classes="group" if number else "group first")
+            for spec in group.knobs:
+                # Labels hold signs that an id cannot: ×, blanks, dots.
+                yield KnobRow(spec, id=re.sub(r"[^A-Za-z0-9]+", "-", spec.label).strip("-"))
+
+
+class AdapterPane(Pane):
+    """The knobs, the cost, and the help of the knob in hand."""
+
+    NAME = "Adapter"
+    GUIDE = (
+        "Every knob of the adapter and of the memory that training takes. The arrows change the knob in hand, Enter "
+        "types a value, and the cost beside it follows at once; there is nothing to apply. The line at the bottom "
+        "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit and "
+        "O lists all of them. S takes the fastest micro-batch and checkpointing that fit, at the same effective batch; "
+        "auto leaves them to the run. W shows the models that these settings can train here."
+    )
+    DEFAULT_CSS = beside(__file__)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
+        Binding("S", "fast", "Make it fast", id="adapter.fast",
+                tooltip="Take the fastest set-up that fits, at the same effective batch, or hear that it is taken"),
+        Binding("O", "other_fits", "Other changes", show=False, id="adapter.others",
+                tooltip="All single changes that make it fit, cheapest first, to choose one"),
+        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
+        Binding("W", "survey", "What fits", id="adapter.survey",
+                tooltip="The models of the catalog that these settings can train in this memory"),
+        Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
+                tooltip="What the knob in hand means and what it allows"),
+    ]  # fmt: skip
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._form = Form()
+        self._panel = CostPanel()
+        self._helped = Content("")
+        self._mending: Cure | None = None
+        self._unfollowed: tuple[ResolvedRecipe, ...] = ()
+        self._offered: tuple[int, bool] = (0, False)
+        self._outlook: Outlook | None = None
+        self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
+        self._budget: Budget | None = None
+        self._follower: StepFollower | None = None
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="adapter-body"):
+            with Vertical(id="adapter-form") as box:
+                box.border_title = "Adapter"
+                yield self._form
+            with VerticalScroll(id="adapter-cost", can_focus=False) as costs:
+                costs.border_title = "What it costs"
+                yield self._panel
+        yield Static(id="adapter-help")
+
+    def first_focus(self) -> Widget:
+        return self._form.in_hand
+
+    # -- the session ----------------------------------------------------------------------------------------------
+
+    def on_shown(self) -> None:
+        self._show()
+
+    def on_hidden(self) -> None:
+        self._outlook_soon.cancel()
+
+    def on_recipe_changed(self, _: RecipeChanged) -> None:
+        self._show(moved=True)
+
+    def on_skeleton_changed(self, _: SkeletonChanged) -> None:
+        self._show()
+
+    def on_sample_taken(self, _: SampleTaken) -> None:
+        """Free memory trembles all the time; only what would be seen is painted."""
+        if self._budget is None or _differs(self._budget, self.session.budget):
+            self._show_costs(moved=False)
+
+    def _show(self, *, moved: bool = False) -> None:
+        recipe, skeleton = self.session.recipe, self.session.skeleton
+        for row in self._form.rows:
+            row.show(recipe, skeleton)
+        self._show_help()
+        self._show_costs(moved=moved)
+
+    def _show_costs(self, *, moved: bool) -> None:
+        self._budget = self.session.budget
+        costs = costs_of(self.session)
+        self._mending = costs.mending
+        self._unfollowed = costs.unfollowed
+        self._panel.show(costs, moved=moved)
+        if costs.plan is not None:
+            self._outlook_soon.ask()
+        else:
+            self._outlook_soon.cancel()
+            self._outlook_is(None)
+
+    def _look_ahead(self) -> None:
+        self.run_worker(self._find_outlook(), exclusive=True, group="outlook")
+
+    async def _find_outlook(self) -> None:
+        session = self.session
+        skeleton, recipe = session.skeleton, session.recipe
+        if skeleton is None:
+            return
+
+        def traced(*asked: Any) -> Peak | None:
+            if session.recipe is not recipe:
+                raise _OutOfDate
+            return session.traces(*asked)
+
+        free, device, (fed, usual) = session.budget.free_bytes, device_of(session), fed_of(session)
+        # A recipe that changes meanwhile asks again; until then the key needs the processor.
+        with suppress(_OutOfDate):
+            self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, fed, device, free, traced, usual))
+            self._follow_step()
+
+    def _follow_step(self) -> None:
+        """Replace a formula's peak by that of a followed step, unless a run needs the processor more."""
+        session = self.session
+        if not self._unfollowed or session.skeleton is None or session.is_live or not self.workbench.follow_steps:
+            return
+        if self._follower is None:
+            self._follower = StepFollower(session.traces, lambda: self.post_message(StepFollowed()))
+        skeleton, device = session.skeleton, device_of(session)
+        if any(self._follower.want(skeleton, recipe, device) for recipe in self._unfollowed):
+            self._panel.say_following(True)
+
+    def on_step_followed(self) -> None:
+        self._panel.say_following(False)
+        if self.is_shown:
+            self._show_costs(moved=False)
+
+    def _outlook_is(self, outlook: Outlook | None) -> None:
+        self._outlook = outlook
+        self._panel.look_ahead(outlook)
+        offers = (len(self._cures), outlook is not None and outlook.faster is not None)
+        if offers != self._offered:
+            self._offered = offers
+            self.refresh_bindings()
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "fit":
+            return True if self._cures else None
+        if action == "fast":
+            return True if self._outlook is not None and self._outlook.faster is not None else None
+        if action == "other_fits":
+            return True if len(self._cures) > 1 else None
+        return super().check_action(action, parameters)
+
+    @property
+    def _cures(self) -> tuple[Cure, ...]:
+        """What the settings need in order to work, else what makes them fit, cheapest first."""
+        if self._mending is not None:
+            return (self._mending,)
+        return self._outlook.suggestions if self._outlook is not None else ()
+
+    def action_fit(self) -> None:
+        """Take the change that makes it work, or the cheapest that makes it fit."""
+        if self._cures:
+            self.workbench.set_recipe(self._cures[0].changes)
+
+    def action_fast(self) -> None:
+        """Take the fastest set-up that fits, and say what was changed and why; or that there is none faster."""
+        # Asked anew: what was looked ahead to may be of the recipe before the last key.
+        faster = faster_of(self.session)
+        if faster is None:
+            return
+        words = faster.sentence
+        if faster.changes:
+            self.workbench.set_recipe(faster.changes)
+            words = f"{words} It was {faster.before}."
+        self.notify(plain(words), title="Make it fast", markup=False)
+
+    def action_other_fits(self) -> None:
+        """Choose among the changes that make it fit."""
+        cures = self._cures[:9]
+        choices = [Choice(str(n), f"{cure.short}, costs {cure.cost}", str(n)) for n, cure in enumerate(cures, 1)]
+
+        def chosen(answer: str | None) -> None:
+            if answer is not None:
+                self.workbench.set_recipe(cures[int(answer) - 1].changes)
+
+        self.app.push_screen(ChoiceDialog("Make it fit", "Each of these is enough.", choices, stacked=True), chosen)
+
+    def action_survey(self) -> None:
+        """Which models can be trained like this in this memory; one can be taken into the recipe."""
+        from screens.adapter.catalog_fit import SurveyScreen
+
+        def chosen(changes: Mapping[str, object] | None) -> None:
+            if changes is not None:
+                self.workbench.set_recipe(changes)
+
+        self.app.push_screen(SurveyScreen(self.session), chosen)
+
+    def action_memory(self) -> None:
+        """Ask for an amount of memory to judge against."""
+        typed = self.session.typed_budget
+        text = "Judge against this much memory, such as 24 GB or 22.5 GiB. Empty for what is free on this machine."
+        self.app.push_screen(LineDialog("Memory", text, gib(typed) if typed else "", "24 GB"), self._memory_typed)
+
+    def _memory_typed(self, text: str | None) -> None:
+        if text is None:
+            return
+        try:
+            self.session.typed_budget = parse_memory(text) if text.strip() else None
+        except WorkbenchError as error:
+            self.notify(plain(str(error)), severity="error", markup=False)
+            return
+        self._show_costs(moved=False)
+
+    # -- the knobs ------------------------------------------------------------------------------------------------
+
+    @on(KnobRow.Turned)
+    def _turned(self, event: KnobRow.Turned) -> None:
+        event.stop()
+        problems = self.workbench.set_recipe(event.changes)
+        if problems:
+            event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
+
+    def action_explain(self) -> None:
+        """All that is known of the knob in hand."""
+        row = next((row for row in self._form.rows if row.has_focus_within), None)
+        if row is not None:
+            text = _explanation(row, self.session.recipe)
+            self.app.push_screen(ChoiceDialog(row.spec.knob.path, text, (Choice("b", "Back", "back"),)))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        if row_of(event.widget) is not None:
+            self._show_help()
+
+    def _show_help(self) -> None:
+        """What is to be known of the knob in hand."""
+        text = _help(self._form.in_hand, self.session.recipe)
+        if text != self._helped:
+            self._helped = text
+            self.query_one("#adapter-help", Static).update(text)
+
+
+def _differs(one: Budget, other: Budget) -> bool:
+    """Whether the free memory moved by a hundredth of the whole, or is another memory."""
+    if one.label != other.label or one.free_bytes is None or other.free_bytes is None:
+        return one != other
+    return abs(one.free_bytes - other.free_bytes) > 0.01 * (other.total_bytes or other.free_bytes)
+
+
+def _help(row: KnobRow, recipe: Recipe) -> Content:
+    knob = row.spec.knob
+    lacking = row.spec.lacking(recipe)
+    text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
+    return Content.assemble(
+        (f"{knob.path}  ", "bold $accent"), (f"{plain(lacking)} " if lacking else "", "$warning"), (plain(text), "")
+    )
+
+
+def _explanation(row: KnobRow, recipe: Recipe) -> str:
+    knob = row.spec.knob
+    parts = [
+        row.spec.lacking(recipe),
+        knob.help,
+        f"Turned up: {knob.up}." if knob.up else "",
+        f"Allowed: {allowed_values(knob.path)}.",
+    ]
+    return "\n\n".join(part for part in parts if part)

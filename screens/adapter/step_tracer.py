@@ -1,0 +1,52 @@
+"""Has a training step followed where there is only a formula for its peak, one at a time and while nobody waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.estimate import Device, TraceStore
+    from workbench.models.skeleton import Skeleton
+    from workbench.recipe.resolved import ResolvedRecipe
+
+
+class StepFollower:
+    """Runs the helper process of :class:`~workbench.estimate.TraceStore` beside the event loop.
+
+    Args:
+        traces: where followed steps are kept.
+        done: called from the helper's thread when one more is there, or cannot be had.
+    """
+
+    def __init__(self, traces: TraceStore, done: Callable[[], object]) -> None:
+        self._traces = traces
+        self._done = done
+        self._tried: set[str] = set()
+        self.is_busy = False
+
+    def want(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> bool:
+        """Have the step of this recipe followed, if that can be and has not been tried. Returns whether it began."""
+        from workbench.estimate import plan_step
+        from workbench.estimate.trace.store import can_follow, key_of
+
+        step = plan_step(recipe, device)
+        key = key_of(skeleton, recipe, step)
+        if self.is_busy or key in self._tried or not can_follow(skeleton, step):
+            return False
+        self._tried.add(key)
+        self.is_busy = True
+        # A daemon: a terminal that is closed does not wait for the helper, as it would for a worker of asyncio's pool.
+        threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="follow step").start()
+        return True
+
+    def _follow(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:
+        # Where it cannot be followed the formula stays, and its mark (≈) says so.
+        with suppress(WorkbenchError):
+            self._traces.follow(skeleton, recipe, device)
+        self.is_busy = False
+        self._done()

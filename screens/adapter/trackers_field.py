@@ -1,0 +1,46 @@
+"""Who else is told of a run, as a line of the form; and that what is named has to be installed first."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from screens.forms.fields import Changes, KnobSpec, Option
+from workbench.recipe.trackers import REPORTERS, is_installed
+
+if TYPE_CHECKING:
+    from workbench.recipe.schema import Recipe
+
+_PATH = "training.report_to"
+_NOBODY = "nobody"
+
+# Asked at every key, and looked up on disk.
+_is_here = cache(is_installed)
+
+
+def report_knob() -> KnobSpec:
+    """The arrows choose one of them; several are typed, with commas between."""
+    options = [Option(_NOBODY, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
+    return KnobSpec("report to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
+
+
+def _value(recipe: Recipe) -> str:
+    return ", ".join(recipe.training.report_to) or _NOBODY
+
+
+def _parse(text: str) -> Changes:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return {_PATH: [] if names == [_NOBODY] else names}
+
+
+def _note(recipe: Recipe) -> str:
+    return "not installed" if _missing(recipe) else ""
+
+
+def _lacking(recipe: Recipe) -> str:
+    missing = _missing(recipe)
+    return f"Not installed: pip install {' '.join(missing)}." if missing else ""
+
+
+def _missing(recipe: Recipe) -> list[str]:
+    return [name for name in recipe.training.report_to if not _is_here(name)]

@@ -1,0 +1,309 @@
+"""Architecture: look into the model, see what quantisation and adapter make of it, choose the targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import Input, Static, Tree
+
+from screens.architecture.module_tree import ModuleTree
+from screens.architecture.tree_rows import (
+    Place,
+    adapted_at,
+    bytes_below,
+    class_text,
+    dtype_text,
+    is_left_alone,
+    layers_text,
+    root_of,
+    shape_text,
+    target_name,
+    toggled_targets,
+)
+from screens.forms.fields import parse_ranges, ranges_text
+from screens.shell.header import method_word, targets_word
+from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.pane import Pane, beside
+from screens.widgets.plain import plain
+from screens.widgets.units import file_size
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from screens.messages import RecipeChanged, SkeletonChanged
+    from workbench.estimate.adapter.plan import AdapterPlan
+
+
+class ArchitecturePane(Pane):
+    """The module tree and what the recipe does to it."""
+
+    NAME = "Architecture"
+    GUIDE = (
+        "The model as its own classes build it, with repeated layers folded: figures of a folded module are those of "
+        "all its copies. A dot marks layers that get an adapter, with the shapes of A and B. Space puts a layer, or "
+        "all linear layers below a module, into the targets or takes them out; in amber stand weights that stay in "
+        "16 bits although quantisation was asked for."
+    )
+    DEFAULT_CSS = beside(__file__)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "primary", "Set target", key_display=ENTER,
+                id="architecture.primary", tooltip="Target the layer in hand or leave it out; open or close a module"),
+        Binding("space", "toggle", "Subtree", id="architecture.toggle",
+                tooltip="Target the layer, or all linear layers below the module, or leave them out"),
+        Binding("slash", "search", "Search", key_display="/", id="architecture.search"),
+        Binding("n", "next(1)", "Next hit", show=False, id="architecture.next"),
+        Binding("l", "layers", "Layers", id="architecture.layers", tooltip="Adapt some layers only, as 8-15"),
+        Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="All linear layers but the last"),
+    ]  # fmt: skip
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._plan: AdapterPlan | None = None
+        self._refusal: WorkbenchError | None = None
+        self._shown: object = None
+        self._sought = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="architecture-totals")
+        yield Input(placeholder="Part of a name or class", compact=True, id="architecture-search")
+        yield Static(id="architecture-heading")
+        yield ModuleTree()
+        yield Static(id="architecture-details")
+
+    def first_focus(self) -> Widget:
+        return self.query_one(ModuleTree)
+
+    # -- the session ----------------------------------------------------------------------------------------------
+
+    def on_shown(self) -> None:
+        self._show()
+
+    def on_recipe_changed(self, _: RecipeChanged) -> None:
+        self._show()
+
+    def on_skeleton_changed(self, _: SkeletonChanged) -> None:
+        self._show()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_heading)
+
+    def _show(self) -> None:
+        skeleton, recipe = self.session.skeleton, self.session.recipe
+        tree = self.query_one(ModuleTree)
+        tree.display = skeleton is not None
+        self._show_heading()
+        if skeleton is None:
+            self._shown = None
+            self.query_one("#architecture-totals", Static).update(self._absence())
+            self.query_one("#architecture-details", Static).update("")
+            return
+        self._plan, self._refusal = self._planned()
+        if self._shown is skeleton:
+            tree.show_recipe(recipe, self._plan)
+        else:
+            self._shown = skeleton
+            tree.show_model(skeleton, recipe, self._plan)
+        self.query_one("#architecture-totals", Static).update(self._totals())
+        self._show_details()
+
+    def _planned(self) -> tuple[AdapterPlan | None, WorkbenchError | None]:
+        from workbench.estimate.adapter.plan import plan_adapter
+
+        assert self.session.skeleton is not None
+        try:
+            return plan_adapter(self.session.skeleton, self.session.recipe.adapter), None
+        except WorkbenchError as error:
+            return None, error
+
+    def _absence(self) -> Content:
+        """Why there is no tree, and what to do."""
+        name = plain(self.session.recipe.model.source)
+        if error := self.session.skeleton_error:
+            return Content.assemble(
+                (plain(error.message), "$error"), " ", plain(error.cure), ("  1 chooses another model.", "$accent")
+            )
+        return Content.styled(f"Reading the configuration of {name} …", "$muted")
+
+    def _totals(self) -> Content:
+        recipe, skeleton = self.session.recipe, self.session.skeleton
+        assert skeleton is not None
+        dot = f" {GLYPHS.separator} "
+        head = Content.assemble(
+            (plain(skeleton.architecture), "bold"),
+            (f"{dot}{skeleton.parameters:,} parameters{dot}base {method_word(recipe)}", "$muted"),
+        )
+        if self._refusal is not None:
+            return Content.assemble(head, "\n", (plain(self._refusal), "$error"))
+        assert self._plan is not None
+        plan = self._plan
+        count = sum(one.count for one in plan.modules)
+        return Content.assemble(
+            head,
+            "\n",
+            (f"adapter {plan.trainable_parameters:,}", "bold $accent"),
+            (f" trainable, {plan.trainable_percent:.2f} %{dot}on {count} layers{dot}{file_size(plan.file_bytes)}", ""),
+            (f"{dot}{plain(targets_word(recipe))}", "$muted"),
+            (f"{dot}{layers}" if (layers := layers_text(recipe)) else "", "$warning"),
+        )
+
+    def _show_heading(self) -> None:
+        place = self.query_one("#architecture-heading", Static)
+        place.update(self.query_one(ModuleTree).heading() if self.session.skeleton is not None else "")
+
+    # -- the node in hand -----------------------------------------------------------------------------------------
+
+    @property
+    def _in_hand(self) -> Place | None:
+        node = self.query_one(ModuleTree).cursor_node
+        return node.data if node is not None else None
+
+    @on(Tree.NodeHighlighted)
+    def _moved(self) -> None:
+        self._show_details()
+
+    def _show_details(self) -> None:
+        place = self._in_hand
+        if place is not None and self.session.skeleton is not None:
+            self.query_one("#architecture-details", Static).update(self._details(place))
+
+    def _details(self, place: Place) -> Content:
+        recipe, skeleton = self.session.recipe, self.session.skeleton
+        assert skeleton is not None
+        dot = f" {GLYPHS.separator} "
+        copies = f"{place.copies} × " if place.copies > 1 else ""
+        before, after = bytes_below(skeleton, place, recipe)
+        size = f"{file_size(before)} → {file_size(after)}" if after != before else file_size(after)
+        facts = [
+            f"{copies}{plain(class_text(place, recipe))}" if self.app.size.width >= 100 else "",
+            shape_text(place),
+            dtype_text(place, recipe),
+            size if before else "",
+        ]
+        lines = [
+            Content.assemble((plain(place.path) or "the whole model", "bold"), "  ",
+                             (dot.join(fact for fact in facts if fact), "$muted")),
+        ]  # fmt: skip
+        for one in adapted_at(self._plan, place):
+            a, b = ("×".join(map(str, shape)) for shape in (one.a_shape, one.b_shape))
+            lines.append(
+                Content.styled(
+                    f"lora_A {a}{dot}lora_B {b}{dot}r {one.r}{dot}{one.count} × {one.parameters:,} trainable", "$accent"
+                )
+            )
+        if is_left_alone(place, recipe):
+            lines.append(
+                Content.styled("Stays in 16 bits: transformers quantises plain linear layers only.", "$warning")
+            )
+        elif place.is_layer and len(lines) == 1:
+            lines.append(Content.styled("Space targets it: it gets lora_A and lora_B.", "$muted"))
+        return Content("\n").join(lines[:3])
+
+    # -- targets --------------------------------------------------------------------------------------------------
+
+    @on(Tree.NodeSelected)
+    def action_primary(self) -> None:
+        """Target a layer; open or close a module."""
+        node = self.query_one(ModuleTree).cursor_node
+        if node is not None and node.allow_expand:
+            node.toggle()
+        else:
+            self.action_toggle()
+
+    def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
+        """Put the layer in hand, or all linear layers below the module in hand, into the targets or out of them."""
+        place, skeleton = self._in_hand, self.session.skeleton
+        if place is None or skeleton is None:
+            return
+        if place.path == skeleton.output or place.module.kind == "embedding":
+            # PEFT then saves the base weight too: allowed, but never by walking over a subtree.
+            self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
+            self.notify(
+                f"{target_name(skeleton, place)}: its base weight is saved with the adapter, too.", markup=False
+            )
+            return
+        self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
+
+    def _set_targets(self, targets: str | list[str] | None) -> None:
+        if targets is None:
+            regex = isinstance(self.session.recipe.adapter.target_modules, str)
+            hint = (
+                "The targets are a regular expression; a sets all linear layers."
+                if regex
+                else "No layer to adapt here."
+            )
+            self.notify(hint, severity="warning", markup=False)
+        elif not targets:
+            self.notify("An adapter needs at least one target.", severity="warning")
+        else:
+            self._change({"adapter.target_modules": targets})
+
+    def action_all_linear(self) -> None:
+        """The usual choice of QLoRA."""
+        self._change({"adapter.target_modules": "all-linear", "adapter.layers_to_transform": None})
+
+    def action_layers(self) -> None:
+        """Ask for the layers that get adapters."""
+        from screens.shell.dialogs import LineDialog
+
+        now = ranges_text(self.session.recipe.adapter.layers_to_transform or ())
+        text = "Adapt these layers only, such as 8-15 or 0, 2, 4. Empty for all of them."
+        self.app.push_screen(LineDialog("Layers", text, now, "all"), self._layers_typed)
+
+    def _layers_typed(self, text: str | None) -> None:
+        if text is None:
+            return
+        changes: dict[str, object] = {"adapter.layers_to_transform": parse_ranges(text)}
+        if (
+            changes["adapter.layers_to_transform"] is not None
+            and self.session.recipe.adapter.target_modules == "all-linear"
+        ):
+            # PEFT takes layers only together with a list of names.
+            from screens.architecture.tree_rows import linear_names
+
+            assert self.session.skeleton is not None
+            changes["adapter.target_modules"] = linear_names(self.session.skeleton)
+        self._change(changes)
+
+    def _change(self, changes: dict[str, object]) -> None:
+        for problem in self.workbench.set_recipe(changes):
+            self.notify(str(problem), severity="error", markup=False)
+
+    # -- search ---------------------------------------------------------------------------------------------------
+
+    def action_search(self) -> None:
+        field = self.query_one("#architecture-search", Input)
+        field.add_class("-open")
+        field.focus()
+
+    @on(Input.Changed, "#architecture-search")
+    def _typed(self, event: Input.Changed) -> None:
+        self._sought = event.value.strip().casefold()
+        self._find(start_after=None)
+
+    @on(Input.Submitted, "#architecture-search")
+    def _submitted(self) -> None:
+        self.query_one("#architecture-search", Input).remove_class("-open")
+        self.query_one(ModuleTree).focus()
+
+    def action_next(self, _: int) -> None:
+        """The next module that matches what was searched for."""
+        self._find(start_after=self._in_hand.path if self._in_hand else None)
+
+    def _find(self, start_after: str | None) -> None:
+        if self.session.skeleton is None or not self._sought:
+            return
+        hits = [
+            place.path
+            for place in root_of(self.session.skeleton).walk()
+            if self._sought in f"{place.path} {class_text(place, self.session.recipe)}".casefold()
+        ]
+        if start_after in hits:
+            index = hits.index(start_after) + 1
+            hits = hits[index:] + hits[:index]
+        if hits:
+            self.query_one(ModuleTree).reveal(hits[0])

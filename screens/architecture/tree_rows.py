@@ -1,0 +1,178 @@
+"""The module tree as lines of text and numbers: what the recipe makes of each module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from screens.forms.fields import ranges_text
+from workbench.estimate.footprint import Storage, is_quantised, module_bytes, stays_wide
+
+if TYPE_CHECKING:
+    from workbench.estimate.adapter.plan import AdaptedModule, AdapterPlan
+    from workbench.models.skeleton import Module, Skeleton
+    from workbench.recipe.schema import Recipe
+
+_QUANTISED_CLASS = {"nf4": "Linear4bit", "fp4": "Linear4bit", "int8": "Linear8bitLt"}
+_SHORT_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module at its place in the tree; a folded one stands for all its copies.
+
+    Attributes:
+        path: full name with ``*`` where a folded list's index stands, as adapters are planned.
+        copies: how many such modules the model has.
+        parent: last name of the module above, to tell equal names apart.
+    """
+
+    path: str
+    module: Module
+    copies: int
+    parent: str
+
+    @property
+    def children(self) -> Iterator[Place]:
+        for child in self.module.children:
+            part = "*" if child.indices else child.name
+            path = f"{self.path}.{part}" if self.path else part
+            yield Place(path, child, self.copies * child.count, self.module.name or self.parent)
+
+    @property
+    def name(self) -> str:
+        """``q_proj``, or ``(0–27)`` for a folded list."""
+        return f"({self.module.label})" if self.module.indices else self.module.name
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether an adapter can be put on it."""
+        return self.module.kind != "other"
+
+    @property
+    def parameters(self) -> int:
+        """Of all copies."""
+        return self.module.parameters * self.copies
+
+    def walk(self) -> Iterator[Place]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def root_of(skeleton: Skeleton) -> Place:
+    """The whole model."""
+    return Place("", skeleton.root, 1, "")
+
+
+def shape_text(place: Place) -> str:
+    """``576 → 192`` for a linear layer, ``49152 × 576`` for other weights; empty where there is none."""
+    weight = next((tensor for tensor in place.module.tensors if not tensor.is_buffer), None)
+    if weight is None:
+        return ""
+    if place.module.kind == "linear":
+        return f"{weight.shape[1]} → {weight.shape[0]}"
+    if place.module.kind == "conv1d":
+        return f"{weight.shape[0]} → {weight.shape[1]}"
+    return " × ".join(map(str, weight.shape))
+
+
+def class_text(place: Place, recipe: Recipe) -> str:
+    """The class that the module has when the recipe runs."""
+    if is_quantised(place.module, storage_of(recipe)):
+        return _QUANTISED_CLASS[recipe.quantization.method]
+    return place.module.class_name
+
+
+def dtype_text(place: Place, recipe: Recipe) -> str:
+    """Type that the weights are stored in; ``tied`` where they are stored elsewhere."""
+    tensors = [tensor for tensor in place.module.tensors if not tensor.is_buffer]
+    if not tensors:
+        return ""
+    if all(tensor.tied_to for tensor in tensors):
+        return "tied"
+    if is_quantised(place.module, storage_of(recipe)):
+        return recipe.quantization.method
+    return _SHORT_DTYPES.get(tensors[0].dtype, tensors[0].dtype)
+
+
+def is_left_alone(place: Place, recipe: Recipe) -> bool:
+    """A weight that stays in 16 bits although quantisation was asked for."""
+    return stays_wide(place.module, storage_of(recipe))
+
+
+def bytes_below(skeleton: Skeleton, place: Place, recipe: Recipe) -> tuple[int, int]:
+    """Bytes of a module with all below it and all its copies: in 16 bits, and as the recipe stores it."""
+    before = after = 0
+    for inner in place.walk():
+        size = module_bytes(skeleton, inner.path, inner.module, storage_of(recipe))
+        before += size.in_16_bit * inner.copies
+        after += size.stored * inner.copies
+    return before, after
+
+
+def storage_of(recipe: Recipe) -> Storage:
+    """How the base is stored, in bf16 where it is not quantised: module trees are built in that type."""
+    return Storage(recipe.quantization.method, recipe.quantization.double_quant, "bfloat16")
+
+
+def adapted_at(plan: AdapterPlan | None, place: Place) -> list[AdaptedModule]:
+    """What the adapter adds here: one entry for a layer, one a parameter for fused experts."""
+    if plan is None:
+        return []
+    return [
+        one
+        for one in plan.modules
+        if place.path == (one.path.rpartition(".")[0] if one.kind == "parameter" else one.path)
+    ]
+
+
+# -- targets by name -------------------------------------------------------------------------------------------------
+
+
+def target_name(skeleton: Skeleton, place: Place) -> str:
+    """The name that targets this layer: the last part, or the last two where others have the same last part."""
+    name = place.module.name
+    parents = {other.parent for other in root_of(skeleton).walk() if other.is_layer and other.module.name == name}
+    return name if len(parents) == 1 else f"{place.parent}.{name}"
+
+
+def linear_names(skeleton: Skeleton, below: Place | None = None) -> list[str]:
+    """Names of the linear layers below a place, the output layer left out, as ``all-linear`` does."""
+    top = below or root_of(skeleton)
+    places = (p for p in top.walk() if p.module.kind in ("linear", "conv1d") and p.path != skeleton.output)
+    return list(dict.fromkeys(target_name(skeleton, place) for place in places))
+
+
+def toggled_targets(skeleton: Skeleton, recipe: Recipe, place: Place) -> str | list[str] | None:
+    """``target_modules`` with this layer, or all linear layers below it, put in or taken out.
+
+    Args:
+        place: a layer, or a module with layers below it.
+
+    Returns:
+        None where there is nothing to target, or where the targets are a regular expression.
+    """
+    now = recipe.adapter.target_modules
+    everything = linear_names(skeleton)
+    if isinstance(now, str) and now != "all-linear":
+        return None
+    chosen = list(everything) if isinstance(now, str) else list(now)
+    names = [target_name(skeleton, place)] if place.is_layer else linear_names(skeleton, place)
+    if not names:
+        return None
+    if all(name in chosen or name.rpartition(".")[2] in chosen for name in names):
+        drop = {*names, *(name.rpartition(".")[2] for name in names)}
+        chosen = [name for name in chosen if name not in drop]
+    else:
+        chosen += [name for name in names if name not in chosen]
+    if set(chosen) == set(everything) and "moe_names" not in skeleton.root.facts:
+        return "all-linear"
+    return chosen
+
+
+def layers_text(recipe: Recipe) -> str:
+    """Which layers get adapters, where not all do."""
+    layers = recipe.adapter.layers_to_transform
+    return f"layers {ranges_text(layers)} only" if layers is not None else ""

@@ -1,0 +1,96 @@
+"""A bar of named parts against a whole, and its legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from textual.content import Content
+
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.units import GIB
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term: its words, and the theme's name of its colour."""
+
+    label: str
+    colour: str
+
+
+# In the order of workbench.estimate.peak.TERMS, with what the driver takes on top.
+PARTS: Mapping[str, Part] = {
+    "weights": Part("weights", "term-weights"),
+    "quantisation_constants": Part("constants", "term-constants"),
+    "adapters": Part("adapter", "term-adapters"),
+    "gradients": Part("gradients", "term-gradients"),
+    "optimizer": Part("optimizer", "term-optimizer"),
+    "saved_activations": Part("activations", "term-activations"),
+    "recomputation": Part("recompute", "term-recomputation"),
+    "loss": Part("loss", "term-loss"),
+    "workspace": Part("workspace", "term-workspace"),
+    "reserved": Part("allocator", "term-reserved"),
+    "cuda_context": Part("CUDA", "term-context"),
+}
+
+
+def stacked_bar(sizes: Mapping[str, int], whole: int, width: int) -> Content:
+    """``▕████▓▓▒▒▒▒────▏``: each part in its colour and, for eyes or terminals without, in its own filling.
+
+    Where the parts are more than the whole, a mark stands where the whole ends.
+
+    Args:
+        sizes: bytes by the names of :data:`PARTS`.
+        whole: bytes that the full width stands for.
+        width: cells with both ends.
+    """
+    inner = max(width - 2, 1)
+    total = sum(sizes.values())
+    scale = max(whole, total, 1)
+    cells: list[tuple[str, str]] = []
+    running = 0
+    for index, (name, part) in enumerate(PARTS.items()):
+        running += sizes.get(name, 0)
+        grown = round(running / scale * inner) - len(cells)
+        cells += [(GLYPHS.terms[index % len(GLYPHS.terms)], f"${part.colour}")] * grown
+    cells += [(GLYPHS.empty, "$border")] * (inner - len(cells))
+    if total > whole:
+        cells[min(round(whole / scale * inner), inner - 1)] = (GLYPHS.limit, "bold $error")
+    runs = [("".join(glyph for glyph, _ in run), style) for style, run in groupby(cells, key=itemgetter(1))]
+    return Content.assemble((GLYPHS.left, "$muted"), *runs, (GLYPHS.right, "$muted"))
+
+
+def legend(sizes: Mapping[str, int], width: int) -> list[Content]:
+    """The parts with their GiB, as many on a line as fit; those under a hundredth of the sum stand together last."""
+    total = sum(sizes.values())
+    entries: list[Content] = []
+    small = 0
+    for index, (name, part) in enumerate(PARTS.items()):
+        size = sizes.get(name, 0)
+        if size < 0.01 * total:
+            small += size
+        else:
+            entries.append(_entry(GLYPHS.terms[index % len(GLYPHS.terms)], part.label, size, part.colour))
+    if small:
+        entries.append(_entry(GLYPHS.separator, "rest", small, "muted"))
+    return _in_lines(entries, width)
+
+
+def _entry(mark: str, label: str, size: int, colour: str) -> Content:
+    value = f"{size / GIB:.2f}" if size >= 0.005 * GIB else f"{size / GIB:.3f}"
+    return Content.assemble((mark, f"${colour}"), (f" {label} ", "$muted"), value)
+
+
+def _in_lines(entries: Sequence[Content], width: int) -> list[Content]:
+    lines: list[list[Content]] = [[]]
+    used = 0
+    for entry in entries:
+        if lines[-1] and used + 3 + entry.cell_length > width:
+            lines.append([])
+            used = 0
+        used += entry.cell_length + (3 if lines[-1] else 0)
+        lines[-1].append(entry)
+    return [Content("   ").join(line) for line in lines]

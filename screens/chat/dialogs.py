@@ -1,0 +1,114 @@
+"""Chat's questions: which of the kept conversations, and who answers side by side."""
+
+from __future__ import annotations
+
+from time import localtime, strftime
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalGroup
+from textual.content import Content
+from textual.widgets import OptionList, SelectionList, Static
+from textual.widgets.option_list import Option
+
+from screens.shell.dialogs import Dialog
+from screens.widgets.glyphs import ENTER
+from screens.widgets.plain import plain, plain_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from workbench.engine.client.conversations import Conversation
+
+OPEN, RENAME, REMOVE = "open", "rename", "remove"
+MOST_COLUMNS = 3
+
+_LIST = """
+ConversationsDialog OptionList, ColumnsDialog SelectionList, ColumnsDialog SelectionList:focus,
+ConversationsDialog OptionList:focus { height: auto; max-height: 14; border: none; background: $surface; padding: 0; }
+ConversationsDialog .keys, ColumnsDialog .keys { color: $text-muted; margin-top: 1; height: auto; }
+ColumnsDialog .problem { color: $error; height: auto; }
+"""
+
+
+class ConversationsDialog(Dialog[tuple[str, str]]):
+    """The conversations of a run or model; comes back with what to do, and the id of the one to do it with."""
+
+    DEFAULT_CSS = _LIST
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "take('rename')", "Rename", id="conversations.rename"),
+        Binding("d,delete", "take('remove')", "Remove", id="conversations.remove"),
+    ]
+
+    def __init__(self, conversations: Sequence[Conversation], current: str) -> None:
+        super().__init__()
+        self._conversations = tuple(conversations)
+        self._current = current
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "Conversations"
+            yield OptionList(*(Option(_words(one)) for one in self._conversations))
+            yield Static(f"{ENTER} open   r rename   d remove   Esc back", classes="keys", markup=False)
+
+    def on_mount(self) -> None:
+        options = self.query_one(OptionList)
+        ids = [one.id for one in self._conversations]
+        options.highlighted = ids.index(self._current) if self._current in ids else 0
+        options.focus()
+
+    @on(OptionList.OptionSelected)
+    def _opened(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss((OPEN, self._conversations[event.option_index].id))
+
+    def action_take(self, what: str) -> None:
+        index = self.query_one(OptionList).highlighted
+        if index is not None:
+            self.dismiss((what, self._conversations[index].id))
+
+
+class ColumnsDialog(Dialog[list[str]]):
+    """Mark one to three that answer side by side; comes back with their values in the order of the list."""
+
+    DEFAULT_CSS = _LIST
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "done", "Done", priority=True, id="columns.done"),
+    ]
+
+    def __init__(self, choices: Sequence[tuple[str, str]], chosen: Sequence[str]) -> None:
+        super().__init__()
+        self._choices = tuple(choices)
+        self._chosen = tuple(chosen)
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "Who answers side by side?"
+            yield SelectionList(
+                *((plain_content(words), value, value in self._chosen) for value, words in self._choices)
+            )
+            yield Static(f"Space marks up to {MOST_COLUMNS}   {ENTER} done   Esc back", classes="keys", markup=False)
+            yield Static("", classes="problem", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(SelectionList).focus()
+
+    def action_done(self) -> None:
+        marked = self.query_one(SelectionList).selected
+        if 1 <= len(marked) <= MOST_COLUMNS:
+            self.dismiss([value for value, _ in self._choices if value in marked])
+        else:
+            self.query_one(".problem", Static).update(f"Mark one to {MOST_COLUMNS}; {len(marked)} are marked.")
+
+
+def _words(conversation: Conversation) -> Content:
+    turns = len(conversation.turns)
+    return Content.assemble(
+        plain(conversation.name),
+        (
+            f"  {turns} turn{'' if turns == 1 else 's'}, {strftime('%d %b %H:%M', localtime(conversation.changed))}",
+            "$foreground 70%",
+        ),
+    )

@@ -1,0 +1,289 @@
+"""Data: where the records come from, the first of them as they will be fed, and what all of them add up to."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+
+from screens.data.dataset_figures import data_figures, histogram, notices
+from screens.data.fields import data_knobs
+from screens.data.longest_list import LongestList
+from screens.data.record_browser import RecordBrowser
+from screens.data.record_view import RecordView
+from screens.data.records import RECORDS_KEPT, looks
+from screens.forms.form import KnobForm, row_of
+from screens.forms.row import KnobRow
+from screens.messages import RecipeChanged
+from screens.session import counted_for
+from screens.widgets.line_painted import QuietPane, Words, entitle
+from screens.widgets.pane import beside
+from screens.widgets.plain import plain, plain_content
+from workbench.data.facts import DataFacts
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from workbench.recipe.schema import DataSection, Recipe
+
+# A path that is being typed is not read at every letter.
+_SECONDS_TO_SETTLE = 0.3
+
+
+class DataPane(QuietPane):
+    """The data section of the recipe as a form, and a look at the records."""
+
+    NAME = "Data"
+    GUIDE = (
+        "Where the records come from and how they are read. Enter types a value, the arrows change it. On the other "
+        "side stand the records as they will be fed, trained tokens underlined; n and p go through them, L through the "
+        "longest, / looks for a text in all of them. They are counted with the model's tokenizer; c ends the count, t "
+        "fetches tokenizer or data set if they are elsewhere."
+    )
+    DEFAULT_CSS = beside(__file__)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "source", "Source", id="data.source", tooltip="Type where the records come from"),
+        Binding("n", "turn(1)", "Next record", id="data.next"),
+        Binding("p", "turn(-1)", "Previous", id="data.previous"),
+        Binding(
+            "L", "longest", "Longest", key_display="L", id="data.longest", tooltip="Go through the longest records"
+        ),
+        Binding(
+            "slash", "search", "Search", key_display="/", id="data.search", tooltip="Look for a text in all records"
+        ),
+        Binding("ctrl+f", "search", show=False),
+        Binding("escape", "end_search", "End search", id="data.end_search"),
+        Binding("t", "fetch", "Count", id="data.fetch", tooltip="Fetch what is elsewhere and count its tokens"),
+        Binding(
+            "c", "stop_count", "Stop counting", id="data.stop_count", tooltip="Leave it at the figures of a sample"
+        ),
+        Binding("f", "figures", "Figures", id="data.figures", tooltip="Figures or records, where both have no place"),
+        Binding("down", "move(1)", "Knob below", show=False, id="data.below"),
+        Binding("up", "move(-1)", "Knob above", show=False, id="data.above"),
+    ]
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(**names)
+        self._browser = RecordBrowser(lambda: self.session, self.refresh_bindings, id="seen")
+        self._longest = 0
+        # What the engine was last asked to count, how far it is, and why it does not.
+        self._counted: object = None
+        self._progress = ""
+        self._trouble: WorkbenchError | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="data-body"):
+            with Vertical(id="data-left"):
+                with KnobForm(id="data-form") as form:
+                    form.border_title = "Data"
+                    for knob in data_knobs():
+                        yield KnobRow(knob)
+                with VerticalScroll(id="counts") as counts:
+                    counts.border_title = "figures"
+                    yield Words(id="counted")
+                    yield Words(id="histogram")
+                    yield Words(id="notices")
+            with Vertical(id="data-right"):
+                yield self._browser
+                yield LongestList()
+        yield Words(id="data-help")
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < 100, "-narrow")
+        self.refresh_bindings()
+
+    def first_focus(self) -> Widget:
+        return self.query_one(KnobForm).in_hand
+
+    # -- the recipe -----------------------------------------------------------------------------------------------
+
+    def on_shown(self) -> None:
+        if self._trouble is not None:
+            self._counted = None  # what was lacking may be here now
+        self._show()
+
+    @on(RecipeChanged)
+    def _show(self) -> None:
+        for row in self.query(KnobRow):
+            row.show(self.session.recipe, self.session.skeleton)
+        if self.session.recipe.data != self._browser.data:
+            self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
+        if counted_for(self.session.recipe) != self._counted:
+            self._count()
+        self._show_counts()
+
+    @on(KnobRow.Turned)
+    def _turned(self, event: KnobRow.Turned) -> None:
+        problems = self.workbench.set_recipe(event.changes)
+        if problems:
+            event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        row = row_of(event.widget)
+        if row is not None:
+            knob = row.spec.knob
+            text = knob.help + (f" Higher {knob.up}." if knob.up else "")
+            self.query_one("#data-help", Words).show(
+                Content.assemble((f"{knob.path}  ", "bold $accent"), (plain(text), ""))
+            )
+
+    # -- the records ----------------------------------------------------------------------------------------------
+
+    async def _look_at(self, data: DataSection) -> None:
+        """Read the records in a thread; an answer for a section that is no longer the recipe's is dropped."""
+        if self._browser.data is not None:
+            await asyncio.sleep(_SECONDS_TO_SETTLE)
+        found = looks(data, self.session.home)
+        try:
+            while seen := await asyncio.to_thread(next, found, None):
+                if data != self.session.recipe.data or not self.is_attached:
+                    return
+                self._browser.look_at(data, seen)
+        except WorkbenchError as error:
+            if data == self.session.recipe.data and self.is_attached:
+                self._browser.look_at(data, error)
+
+    def _count(self, fetch: bool = False) -> None:
+        """Have the engine count the recipe's data; an older count is given up."""
+        settle = self._counted is not None and not fetch
+        recipe = self.session.recipe
+        self._counted, self._trouble = counted_for(recipe), None
+        self._browser.forget()
+        facts = self._facts
+        if fetch or facts is None or not facts.exact:
+            self._progress = "counting"
+            # An answer that came before the first layout would be given the height of what it replaces.
+            self.call_after_refresh(self._start_counting, recipe, fetch, settle)
+
+    def _start_counting(self, recipe: Recipe, fetch: bool, settle: bool) -> None:
+        self.run_worker(self._counting(recipe, fetch, settle), group="count", exclusive=True)
+
+    async def _counting(self, recipe: Recipe, fetch: bool, settle: bool) -> None:
+        if settle:
+            await asyncio.sleep(_SECONDS_TO_SETTLE)
+        try:
+            if self.session.status is None:
+                await self.workbench.start_engine()
+            async with aclosing(self.session.engine.facts(recipe, fetch=fetch, show=RECORDS_KEPT)) as answers:
+                async for answer in answers:
+                    if isinstance(answer, DataFacts):
+                        self.session.counted = counted_for(recipe), answer
+                        self._browser.refresh_record()
+                    else:
+                        share = "" if answer.fraction is None else f" {answer.fraction:.0%}"
+                        self._progress = f"{answer.phase}{share}  {answer.detail}"
+                    self._show_counts()
+        except WorkbenchError as error:
+            self._trouble = error
+        self._progress = ""
+        self._show_counts()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        facts = self._facts
+        match action:
+            case "turn":
+                return self._browser.can_turn
+            case "end_search":
+                return self._browser.is_searching
+            case "longest":
+                return facts is not None and bool(facts.longest)
+            case "fetch":
+                return self._trouble is not None
+            case "stop_count":
+                return bool(self._progress)
+            case "figures":
+                return self.has_class("-narrow")
+        return True
+
+    def action_turn(self, by: int) -> None:
+        """The next or the previous record, or match of a search, round and round."""
+        self._browser.turn(by)
+
+    def action_search(self) -> None:
+        """Look for a text in the records."""
+        self.remove_class("-figures")
+        self._browser.open_search()
+
+    def action_end_search(self) -> None:
+        """Close the search, or give it up."""
+        self._browser.end_search()
+
+    def action_fetch(self) -> None:
+        """Fetch what is elsewhere, and count."""
+        self._count(fetch=True)
+        self._show_counts()
+
+    def action_stop_count(self) -> None:
+        """End the count; what is known up to now stays."""
+        self.workers.cancel_group(self, "count")
+        self._progress = ""
+        self._trouble = WorkbenchError("Counting was stopped.", "", kind="cancelled")
+        self._show_counts()
+
+    def action_figures(self) -> None:
+        """Figures instead of records, or back, where there is no place for both."""
+        self.toggle_class("-figures")
+        self.query_one("#counts" if self.has_class("-figures") else RecordView).focus()
+
+    def action_longest(self) -> None:
+        """The longest record, and with each further call the next one."""
+        facts = self._facts
+        if facts is not None and facts.longest:
+            index, _, _ = facts.longest[self._longest % len(facts.longest)]
+            self._longest += 1
+            self._go_to(index)
+
+    @on(LongestList.Chosen)
+    def _longest_chosen(self, event: LongestList.Chosen) -> None:
+        event.stop()
+        self._go_to(event.index)
+
+    def _go_to(self, index: int) -> None:
+        self.remove_class("-figures")
+        self.workbench.attempt(self._browser.go_to(index))
+
+    @property
+    def _facts(self) -> DataFacts | None:
+        return self.session.facts_of(self.session.recipe)
+
+    async def action_source(self) -> None:
+        """Type where the records come from."""
+        await self.query(KnobRow).first().action_edit()
+
+    def action_move(self, by: int) -> None:
+        """To the knob above or below."""
+        self.query_one(KnobForm).action_move(by)
+
+    def _show_counts(self) -> None:
+        """The figures, those of a sample marked as such, and how far the exact ones are."""
+        if not self.is_attached:
+            return
+        self.refresh_bindings()
+        facts = self._facts
+        entitle(self.query_one("#counts"), "figures" if facts is None or facts.exact else "figures of a sample")
+        state = _why_not_counted(self._trouble) if self._trouble else plain_content(self._progress, "$foreground 60%")
+        parts = [state] if state.plain else []
+        parts += [data_figures(facts, self.session.recipe)] if facts else []
+        self.query_one("#counted", Words).show(Content("\n").join(parts))
+        self.query_one("#histogram", Words).show(histogram(facts) if facts else Content(""))
+        self.query_one("#notices", Words).show(notices(facts) if facts else Content(""))
+        self.query_one(LongestList).show(facts)
+
+
+def _why_not_counted(error: WorkbenchError) -> Content:
+    cures = {
+        "tokenizer_elsewhere": "Press t to fetch it and see the records as tokens.",
+        "data_elsewhere": "Press t to fetch it and count its tokens.",
+    }
+    return Content.assemble(
+        (plain(error.message), ""),
+        (f"\n{cures.get(error.kind, f'{plain(error.cure)} Press t to try again.'.lstrip())}", "bold"),
+    )

@@ -1,0 +1,235 @@
+"""The records of the recipe, one at a time: in their order, the longest ones, those that hold a text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from textual import on
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Input
+
+from screens.data.record_search import Match, RecordSearch, matches_fed, matches_read
+from screens.data.record_view import MASKED, TRAINED, RecordView
+from screens.data.records import Look, entries
+from screens.shell.header import short_name
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.line_painted import Words, entitle
+from screens.widgets.plain import plain, plain_content
+from workbench.data.facts import DataFacts, Example
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import ComposeResult
+
+    from screens.session import Session
+    from workbench.data.sources import Item
+    from workbench.recipe.schema import DataSection
+
+
+class RecordBrowser(Vertical):
+    """One record with what is known of it, and a line to search in.
+
+    Args:
+        session: gives the recipe, and the engine for records that are not among the first.
+        moved: called when other keys may be used than before.
+
+    Attributes:
+        data: the section of a recipe whose records were read last.
+    """
+
+    def __init__(self, session: Callable[[], Session], moved: Callable[[], None], **names: Any) -> None:
+        super().__init__(**names)
+        self._session = session
+        self._moved = moved
+        self.data: DataSection | None = None
+        self._look: Look | None = None
+        self._at = 0
+        # A record that is not among the first ones.
+        self._alone: Match | None = None
+        self._search: RecordSearch | None = None
+
+    def compose(self) -> ComposeResult:
+        self.border_title = "records, before the template"
+        with Vertical(id="search"):
+            yield Input(placeholder="Text to look for; Enter searches, Esc ends it", compact=True)
+            yield Words(id="found")
+        yield Words(id="facts")
+        yield RecordView()
+
+    # -- what there is --------------------------------------------------------------------------------------------
+
+    @property
+    def is_searching(self) -> bool:
+        """The search line is open."""
+        return self.has_class("-searching")
+
+    @property
+    def can_turn(self) -> bool:
+        """There is another record to go to."""
+        return len(self._entries) > 1 or self._search is not None
+
+    def look_at(self, data: DataSection, found: Look | WorkbenchError) -> None:
+        """Show the first record of other data, or why there is none; of the same data what is known since."""
+        if data != self.data:
+            self._at, self._alone = 0, None
+        self.data = data
+        self._look = found if isinstance(found, Look) else None
+        self.refresh_record()
+        if isinstance(found, WorkbenchError) and not self._entries:
+            self._show_instead(found.message, found.cure)
+
+    def forget(self) -> None:
+        """The recipe is another one: what was found for the one before no longer holds."""
+        self._alone = None
+        self.end_search()
+
+    def refresh_record(self) -> None:
+        """Show the record in hand; as it is fed once that is known."""
+        found = self._entries
+        self._moved()
+        if found:
+            place, record = self._alone or found[min(self._at, len(found) - 1)]
+            fed = isinstance(record, Example)
+            entitle(self, "records, as they are fed" if fed else "records, before the template")
+            self.query_one("#facts", Words).show(_facts(place, record, self._look, self._data_facts))
+            self.query_one(RecordView).show(record, self._search.text if self._search else "")
+        elif self._look is not None:
+            self._show_instead("There is no record in it.", "Choose another source.")
+
+    @property
+    def _data_facts(self) -> DataFacts | None:
+        return self._session().facts_of(self._session().recipe)
+
+    @property
+    def _entries(self) -> tuple[tuple[int, Item | Example], ...]:
+        fresh = self.data == self._session().recipe.data
+        return entries(self._look if fresh else None, self._data_facts)
+
+    def _show_instead(self, text: str, cure: str) -> None:
+        self.query_one("#facts", Words).show(Content(""))
+        self.query_one(RecordView).say(text, cure)
+
+    # -- going through them ---------------------------------------------------------------------------------------
+
+    def turn(self, by: int) -> None:
+        """The next or the previous record, or match of the search, round and round."""
+        if self._search is not None:
+            if not self._search.is_looking:
+                self._go_on(self._search, by)
+        elif self._entries:
+            self._at = (self._at + (by if self._alone is None else 0)) % len(self._entries)
+            self._alone = None
+            self.refresh_record()
+
+    async def go_to(self, index: int) -> None:
+        """Any record, by its place in the data.
+
+        Raises:
+            WorkbenchError: the engine cannot give it.
+        """
+        self.end_search()
+        at = next((at for at, (place, _) in enumerate(self._entries) if place == index), None)
+        if at is not None:
+            self._at, self._alone = at, None
+        else:
+            session = self._session()
+            found = await session.engine.examples(session.recipe, index)
+            self._alone = Match(found[0].index, found[0]) if found else None
+        self.refresh_record()
+
+    # -- search ---------------------------------------------------------------------------------------------------
+
+    def open_search(self) -> None:
+        """Ask for a text to look for."""
+        self.add_class("-searching")
+        self.query_one(Input).focus()
+        self._moved()
+
+    def end_search(self) -> None:
+        """Close the search, whether it goes on or not; the record in hand stays."""
+        if not self.is_searching:
+            return
+        self.workers.cancel_group(self, "search")
+        self._search = None
+        if self.query_one("#search").has_focus_within:
+            self.query_one(RecordView).focus()
+        self.remove_class("-searching")
+        self._say("")
+        self.refresh_record()
+
+    @on(Input.Submitted)
+    def _asked(self, event: Input.Submitted) -> None:
+        event.stop()
+        if not event.value:
+            return
+        session = self._session()
+        if self._data_facts is not None:
+            more = matches_fed(session.engine, session.recipe, event.value)
+        else:
+            more = matches_read(session.recipe.data, session.home, event.value)
+        self._search = RecordSearch(event.value, more)
+        self.query_one(RecordView).focus()
+        self._go_on(self._search, 1)
+
+    def _go_on(self, search: RecordSearch, by: int) -> None:
+        self._say("looking for it, Esc ends that")
+        self.run_worker(self._find(search, by), group="search", exclusive=True)
+
+    async def _find(self, search: RecordSearch, by: int) -> None:
+        try:
+            if by > 0:
+                await search.next()
+            else:
+                search.previous()
+        except WorkbenchError as error:
+            self._say(f"{error.message} {error.cure}")
+            return
+        if search is not self._search:
+            return
+        if search.match is not None:
+            self._take(search.match)
+        self._say(f"{search.place}, n and p go on" if search.match else search.place)
+        self.refresh_record()
+
+    def _take(self, match: Match) -> None:
+        """A match among the first records is gone on from there once the search has ended."""
+        at = next((at for at, entry in enumerate(self._entries) if entry == match), None)
+        self._at, self._alone = (self._at, match) if at is None else (at, None)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#found", Words).show(plain_content(text, "$foreground 70%"))
+
+
+def _facts(place: int, record: Item | Example, found: Look | None, facts: DataFacts | None) -> Content:
+    """Which record it is, what is known of all of them, and where it comes from."""
+    count = f"more than {place + 1:,}"
+    parts: list[str] = []
+    reason = ""
+    if facts is not None:
+        parts, reason = [f"format {facts.format}", f"template {facts.template}"], facts.reason
+    if facts is not None and facts.exact:
+        count = f"{facts.records + facts.skipped + facts.lost_reply:,}"
+    if found is not None:
+        count = f"{found.count:,}" if found.complete else f"more than {found.count:,}"
+        parts = parts or [f"format {found.format}", f"{found.held_out:,} held out"]
+        parts += [f"{found.unusable:,} unusable"] if found.unusable else []
+        reason = found.reason
+    if isinstance(record, Example):
+        parts.append(f"{record.tokens:,} tokens")
+    key = Content.assemble(("trained", TRAINED), ("  masked", MASKED)) if isinstance(record, Example) else Content("")
+    return Content.assemble(
+        (f"record {place + 1:,}", "bold $accent"),
+        (f" of {count}  ", ""),
+        ("held out  " if record.held_out else "", "$warning"),
+        key,
+        (f"\n{_dotted(*parts)}", ""),
+        (f"\n{plain(reason)}", ""),
+        (f"\n{plain(short_name(record.where))}\n", ""),
+    )
+
+
+def _dotted(*parts: str) -> str:
+    return plain(f" {GLYPHS.separator} ".join(parts))

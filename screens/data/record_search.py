@@ -1,0 +1,106 @@
+"""The records that hold a text, found one after the other as they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from workbench.data.sources import Item, load_records
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from screens.session import Engine
+    from workbench.data.facts import Example
+    from workbench.recipe.schema import DataSection, Recipe
+    from workbench.storage.paths import Home
+
+# The engine gives no more at once.
+_MOST_AT_ONCE = 1000
+
+
+class Match(NamedTuple):
+    """A record and its place in the data; a long document matches in several of its chunks."""
+
+    index: int  # type: ignore[assignment]  # a tuple's own ``index`` is not missed
+    record: Item | Example
+
+
+class RecordSearch:
+    """A text, the records found to hold it, and which of them is in hand.
+
+    Args:
+        more: gives the matches in their order; asked for no more of them than were wanted.
+    """
+
+    def __init__(self, text: str, more: AsyncIterator[Match]) -> None:
+        self.text = text
+        self._more = more
+        self._found: list[Match] = []
+        self._at = -1
+        self._is_complete = False
+        self.is_looking = False
+
+    @property
+    def match(self) -> Match | None:
+        """The match in hand."""
+        return self._found[self._at] if self._found else None
+
+    @property
+    def place(self) -> str:
+        """``match 2``, and of how many once all of them are found."""
+        if not self._found:
+            return "no record holds it" if self._is_complete else ""
+        return f"match {self._at + 1:,}" + (f" of {len(self._found):,}" if self._is_complete else "")
+
+    async def next(self) -> None:
+        """Take the next match in hand; after the last one the first.
+
+        Raises:
+            WorkbenchError: the data cannot be read on.
+        """
+        if self._at + 1 == len(self._found) and not self._is_complete:
+            self.is_looking = True
+            try:
+                match = await anext(self._more, None)
+            finally:
+                self.is_looking = False
+            self._is_complete = match is None
+            self._found += [match] if match else []
+        self._at = (self._at + 1) % max(len(self._found), 1)
+
+    def previous(self) -> None:
+        """Take the match before in hand; before the first one there is only the last, once that is known."""
+        if self._at > 0 or self._is_complete:
+            self._at = (self._at - 1) % max(len(self._found), 1)
+
+
+async def matches_fed(engine: Engine, recipe: Recipe, text: str) -> AsyncIterator[Match]:
+    """Matches as they are fed, looked for by the engine."""
+    start, skip = 0, 0
+    while len(found := await engine.examples(recipe, start, skip + 1, text)) > skip:
+        example = found[skip]
+        yield Match(example.index, example)
+        start, skip = example.index, skip + 1 if example.index == start else 1
+        if skip == _MOST_AT_ONCE:
+            start, skip = start + 1, 0
+
+
+async def matches_read(data: DataSection, home: Home, text: str) -> AsyncIterator[Match]:
+    """Matches among local records before the template, looked for in a thread."""
+    stop = threading.Event()
+    found = _matches(data, home, text, stop)
+    try:
+        while match := await asyncio.to_thread(next, found, None):
+            yield match
+    finally:
+        stop.set()
+
+
+def _matches(data: DataSection, home: Home, text: str, stop: threading.Event) -> Iterator[Match]:
+    for index, item in enumerate(load_records(data, home).items()):
+        if stop.is_set():
+            return
+        if item.holds(text):
+            yield Match(index, item)

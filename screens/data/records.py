@@ -1,0 +1,92 @@
+"""The first records of local sources, read without the engine; and what the engine says of them, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from workbench.data.sources import Item, bundled_names, load_records, parts_elsewhere
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workbench.data.facts import DataFacts, Example
+    from workbench.recipe.schema import DataSection
+    from workbench.storage.paths import Home
+
+RECORDS_KEPT = 200
+
+# Counting goes on this long; a larger source is "more than".
+_SECONDS_COUNTED = 2.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of the data of a recipe.
+
+    Attributes:
+        items: the first records, unusable ones among them with their problem.
+        count: records counted; ``complete`` says whether that was all of them.
+        unusable: how many of those counted cannot be trained on.
+        held_out: how many of those counted are kept for evaluation.
+    """
+
+    format: str
+    reason: str
+    items: tuple[Item, ...]
+    count: int
+    unusable: int
+    held_out: int
+    complete: bool
+
+
+def looks(data: DataSection, home: Home) -> Iterator[Look]:
+    """The first records as soon as they are read, and again once the rest was counted for a while. For a thread.
+
+    Raises:
+        WorkbenchError: the source is no local one, cannot be read, or has no known format.
+    """
+    if missing := parts_elsewhere(data.source):
+        raise WorkbenchError(
+            f"{missing[0]} is no bundled set ({', '.join(bundled_names())}) and no file here.",
+            "If it is a Hugging Face data set, t fetches it and shows its records. Otherwise correct the source.",
+            kind="data_elsewhere",
+        )
+    records = load_records(data, home)
+    started = monotonic()
+    stream = records.items()
+    items = tuple(islice(stream, RECORDS_KEPT))
+    count, unusable, held_out = len(items), *_tally(items)
+    complete = count < RECORDS_KEPT
+    found = Look(records.format, records.reason, items, count, unusable, held_out, complete)
+    yield found
+    if complete:
+        return
+    complete = True
+    for item in stream:
+        more_unusable, more_held_out = _tally((item,))
+        count, unusable, held_out = count + 1, unusable + more_unusable, held_out + more_held_out
+        if monotonic() - started > _SECONDS_COUNTED:
+            complete = False
+            break
+    yield replace(found, count=count, unusable=unusable, held_out=held_out, complete=complete)
+
+
+def entries(found: Look | None, facts: DataFacts | None) -> tuple[tuple[int, Item | Example], ...]:
+    """What can be looked through, each with its place in the data: records as they are fed where that is known.
+
+    A document is fed in several chunks. A record that is not fed stands as it is, with its problem.
+    """
+    fed: dict[int, list[Example]] = {}
+    for example in facts.examples if facts else ():
+        fed.setdefault(example.index, []).append(example)
+    if found is None:
+        return tuple((index, example) for index, chunks in fed.items() for example in chunks)
+    return tuple((index, record) for index, item in enumerate(found.items) for record in fed.get(index, [item]))
+
+
+def _tally(items: tuple[Item, ...]) -> tuple[int, int]:
+    return sum(item.content is None for item in items), sum(item.held_out for item in items)

@@ -1,0 +1,1 @@
+"""Forms over the recipe: what Adapter and Data share."""

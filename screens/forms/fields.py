@@ -1,0 +1,224 @@
+"""The lines of a form over the recipe as data: what the arrows and the keyboard do to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.recipe.fields import Knob, knob_of
+from workbench.recipe.schema import AUTO, Recipe
+
+if TYPE_CHECKING:
+    from workbench.models.skeleton import Module, Skeleton
+
+Changes = Mapping[str, Any]
+Shape = Literal["steps", "choice", "switch", "cycle", "text"]
+"""``steps``: a number with values for the arrows; ``choice``: a few, all in view; ``cycle``: too many for that."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One value of a knob, as the dotted changes that set it."""
+
+    label: str
+    changes: Changes
+
+    def is_set(self, recipe: Recipe) -> bool:
+        return all(_holds(recipe, path, value) for path, value in self.changes.items())
+
+
+@dataclass(frozen=True)
+class KnobSpec:
+    """One line of the form.
+
+    Attributes:
+        path: the key whose help is shown and whose mistakes are shown here.
+        options: what the arrows move along; may depend on the model.
+        value: what stands in the field when it is typed into.
+        parse: typed text to changes; None where nothing can be typed.
+        note: what follows from the value.
+        lacking: what has to be done before the value can be used; it leads the help.
+        unit_step: Shift and an arrow move by one.
+    """
+
+    label: str
+    path: str
+    shape: Shape
+    options: Callable[[Skeleton | None], Sequence[Option]]
+    value: Callable[[Recipe], str]
+    parse: Callable[[str], Changes] | None = None
+    note: Callable[[Recipe], str] = lambda _: ""
+    unit_step: bool = False
+    lacking: Callable[[Recipe], str] = lambda _: ""
+
+    @property
+    def knob(self) -> Knob:
+        return known_knob(self.path)
+
+    def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
+        """The changes that an arrow makes; none at the end of the row, or where nothing is to choose from."""
+        options = self.options(skeleton)
+        if not options:
+            return {}
+        if self.shape == "steps":
+            return self._next_step(options, recipe, by)
+        here = next((index for index, option in enumerate(options) if option.is_set(recipe)), None)
+        if here is None:
+            return options[0 if by > 0 else -1].changes
+        if self.shape == "switch":
+            return options[1 - here].changes
+        return options[here + by].changes if 0 <= here + by < len(options) else {}
+
+    def nudged(self, recipe: Recipe, by: int) -> Changes:
+        """One more or one less."""
+        now = recipe.get(self.path)
+        return {self.path: now + by} if self.unit_step and now != AUTO else {}
+
+    def _next_step(self, options: Sequence[Option], recipe: Recipe, by: int) -> Changes:
+        now = recipe.get(self.path)
+        values = [option for option in options if option.changes.get(self.path) not in (None, AUTO)]
+        if now == AUTO:
+            return values[0].changes if by > 0 else {}
+        beyond = [option for option in values if (option.changes[self.path] - now) * by > 0]
+        if beyond:
+            return (beyond[0] if by > 0 else beyond[-1]).changes
+        # Left of the smallest value lies what the machine would take, where there is that.
+        return next((option.changes for option in options if by < 0 and option.changes.get(self.path) == AUTO), {})
+
+
+@dataclass(frozen=True)
+class KnobGroup:
+    """Knobs under one heading."""
+
+    title: str
+    knobs: tuple[KnobSpec, ...]
+
+
+@cache
+def known_knob(path: str) -> Knob:
+    """:func:`workbench.recipe.fields.knob_of`, which builds a schema at each call."""
+    return knob_of(path)
+
+
+def _holds(recipe: Recipe, path: str, value: Any) -> bool:
+    if path == "adapter.lora_alpha" and (value is None or recipe.adapter.alpha_is_linked):
+        return value is None and recipe.adapter.alpha_is_linked
+    return bool(recipe.get(path) == value)
+
+
+def number_text(value: float) -> str:
+    """``0.0002`` → ``2e-4``, ``16`` → ``16``; the columns are few."""
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _step_text(value: float) -> str:
+    """As :func:`number_text`, and ``4096`` → ``4k``: the steps share one line."""
+    return f"{value // 1024}k" if isinstance(value, int) and value >= 1024 and value % 1024 == 0 else number_text(value)
+
+
+def number_knob(path: str, label: str, note: Callable[[Recipe], str] = lambda _: "") -> KnobSpec:
+    knob = known_knob(path)
+    whole = knob.kind == "integer"
+    values = [int(step) if whole else step for step in knob.steps]
+    options = [Option(_step_text(value), {path: value}) for value in values]
+
+    def parse(text: str) -> Changes:
+        return {path: typed_number(text, whole)}
+
+    return KnobSpec(
+        label, path, "steps", lambda _: options, lambda recipe: number_text(recipe.get(path)), parse, note, whole
+    )
+
+
+def typed_number(text: str, whole: bool) -> Any:
+    """The number; text that is none is handed on, so that the recipe says what is allowed."""
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        return text
+
+
+def choice_knob(path: str, label: str, words: Mapping[Any, str] | None = None, shape: Shape = "choice") -> KnobSpec:
+    values = list(words) if words else known_knob(path).choices
+    options = [Option(words[value] if words else value, {path: value}) for value in values]
+    return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
+
+
+def switch_knob(path: str, label: str) -> KnobSpec:
+    options = [Option("on", {path: True}), Option("off", {path: False})]
+    return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
+
+
+def parse_targets(text: str) -> str | list[str]:
+    """``q_proj, v_proj`` → a list of names; ``all-linear`` and regular expressions stay as they are."""
+    cleaned = text.strip()
+    if "," in cleaned or cleaned.isidentifier():
+        return [name.strip() for name in cleaned.split(",") if name.strip()]
+    return cleaned
+
+
+def ranges_text(numbers: Iterable[int]) -> str:
+    """``0-3, 7`` for 0, 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def parse_ranges(text: str) -> Any:
+    """``0-3, 7`` → [0, 1, 2, 3, 7]; None for nothing; text that is none is handed on as it is."""
+    numbers: list[int] = []
+    for part in text.replace("–", "-").split(","):
+        if not part.strip():
+            continue
+        first, dash, last = part.strip().partition("-")
+        try:
+            numbers.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+        except ValueError:
+            return text
+    return sorted(set(numbers)) or None
+
+
+def target_sets(skeleton: Skeleton | None) -> dict[str, str | list[str]]:
+    """The usual choices of targets for a model, smallest last: all-linear, its attention, its q and v."""
+    sets: dict[str, str | list[str]] = {"all-linear": "all-linear"}
+    attention = attention_names(skeleton.root) if skeleton else ["q_proj", "k_proj", "v_proj", "o_proj"]
+    if attention:
+        sets["attention"] = attention
+    pair = [name for name in attention if name in ("q_proj", "v_proj", "query", "value")]
+    fused = [name for name in attention if name in ("c_attn", "query_key_value", "qkv_proj")]
+    if len(pair) == 2:
+        sets["q,v"] = pair
+    elif fused and fused != attention:
+        sets[fused[0]] = fused
+    return sets
+
+
+def attention_names(module: Module) -> list[str]:
+    """Last names of the linear layers that lie in attention blocks, in the model's order, each once."""
+    found: dict[str, None] = {}
+
+    def look(module: Module, inside: bool) -> None:
+        inside = inside or "attn" in module.name or "attention" in module.class_name.lower()
+        if inside and module.kind in ("linear", "conv1d"):
+            found[module.name] = None
+        for child in module.children:
+            look(child, inside)
+
+    look(module, False)
+    return list(found)
+
+
+def layer_count(skeleton: Skeleton | None) -> int:
+    """Length of the longest folded list: the decoder's layers."""
+    if skeleton is None:
+        return 0
+    return max((len(module.indices) for _, module in skeleton.walk()), default=0)

@@ -1,0 +1,136 @@
+"""The list of models as data: what lies on this machine, what the catalog knows, what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from workbench.errors import WorkbenchError
+from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
+from workbench.models.sources import LocalModelFacts, local_models, local_path
+from workbench.recipe.schema import DEFAULT_MODEL
+from workbench.storage.paths import Home
+
+Place = Literal["here", "hub", "folder", "file"]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One line of the list.
+
+    Attributes:
+        source: what ``model.source`` of the recipe becomes.
+        parameters: None where only the weights could tell.
+        architecture: transformers' class.
+        place: on this machine, on the hub, or a path that was typed.
+        lack: why what lies here cannot be trained as it is, in words; empty where it can.
+        size_on_disk: bytes of the weights on this machine; 0 where there are none.
+    """
+
+    source: str
+    place: Place
+    parameters: int | None = None
+    architecture: str = ""
+    model_type: str = ""
+    licence: str = ""
+    gated: bool = False
+    context_length: int | None = None
+    dtype: str = ""
+    lack: str = ""
+    size_on_disk: int = 0
+
+    @property
+    def is_demo(self) -> bool:
+        return self.source == DEFAULT_MODEL
+
+
+_LACKS = {
+    "config": "its config.json is missing or damaged",
+    "weights": "the weights are not here yet",
+    "shards": "some of its weight files are missing",
+    "only_pickle": "its weights are pickles, which are never loaded",
+}
+
+
+def all_rows(home: Home) -> list[ModelRow]:
+    """The demonstration model first, then what lies on this machine, then the rest of the catalog."""
+    local = {facts.source: _of_local(facts) for facts in local_models(home)}
+    known = [_of_catalog(entry) for entry in catalog()]
+    rows = [_merged(row, local.pop(row.source)) if row.source in local else row for row in known]
+    rows += local.values()
+    return sorted(rows, key=lambda row: (not row.is_demo, row.place == "hub"))
+
+
+def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
+    """The rows, with the model in use second where no list knows it: a folder, a file, another hub id."""
+    if any(row.source == source for row in rows):
+        return rows
+    own = typed_row(source) or ModelRow(source, "hub")
+    return [*rows[:1], own, *rows[1:]]
+
+
+def matching(rows: Iterable[ModelRow], words: str) -> list[ModelRow]:
+    """Rows that hold each of the words in name, architecture or licence; last, what was typed taken as it is."""
+    wanted = words.casefold().split()
+    found = [row for row in rows if all(word in _haystack(row) for word in wanted)]
+    typed = typed_row(words.strip())
+    if typed is not None and all(row.source != typed.source for row in found):
+        found.append(typed)
+    return found
+
+
+def typed_row(text: str) -> ModelRow | None:
+    """A hub id that is in no list, or a path; None where the text is neither."""
+    if "/" not in text and not text.endswith(".gguf") and not text.startswith("~"):
+        return None
+    try:
+        path = local_path(text)
+    except WorkbenchError as error:
+        return ModelRow(text, "folder", lack=error.message)
+    if path is None:
+        entry = catalog_entry(text)
+        return ModelRow(entry.id if entry else text, "hub")
+    return ModelRow(str(path), "file" if path.is_file() else "folder")
+
+
+def _haystack(row: ModelRow) -> str:
+    place = "here" if row.place == "here" else ""
+    return f"{row.source} {row.architecture} {row.model_type} {row.licence} {place}".casefold()
+
+
+def _of_catalog(entry: CatalogEntry) -> ModelRow:
+    return ModelRow(
+        entry.id,
+        "hub",
+        entry.parameters,
+        entry.architecture,
+        entry.model_type,
+        entry.licence,
+        entry.gated,
+        entry.context_length,
+        entry.dtype,
+    )
+
+
+def _of_local(local: LocalModelFacts) -> ModelRow:
+    facts = local.facts
+    row = ModelRow(
+        local.source, "here", licence=local.license, lack=_LACKS.get(local.lack, ""), size_on_disk=local.bytes
+    )
+    if facts is None:
+        return row
+    return replace(
+        row,
+        parameters=facts.parameters,
+        architecture=facts.architecture,
+        model_type=facts.model_type,
+        context_length=facts.context,
+        dtype=", ".join(facts.dtypes),
+    )
+
+
+def _merged(known: ModelRow, local: ModelRow) -> ModelRow:
+    """A model of the catalog that lies here, whole or in part."""
+    place: Place = "hub" if local.lack else "here"
+    return replace(known, place=place, lack="", size_on_disk=local.size_on_disk)

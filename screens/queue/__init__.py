@@ -1,0 +1,1 @@
+"""The queue, and what is asked before a run starts or is queued."""

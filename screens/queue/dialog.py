@@ -1,0 +1,297 @@
+"""The queue: what goes on, what waits, and the keys that line up, sort and hold."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalGroup
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from screens.queue import enqueue as lining_up
+from screens.shell.dialogs import Choice, ChoiceDialog
+from screens.shell.header import short_name
+from screens.shell.run_words import dotted
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.line_painted import Words
+from screens.widgets.plain import plain, plain_content
+from workbench.errors import WorkbenchError
+from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueAction, QueueRequest, differences
+from workbench.recipe.text import parse
+from workbench.runs.folder import RunFolder, RunState, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from textual.app import ComposeResult
+
+    from screens.workbench import Workbench
+    from workbench.storage.paths import Home
+
+_SECONDS = 1.0
+_EARLIER_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The queue as it was read, with what became of the run ahead and of the entries before it."""
+
+    line: Line
+    ahead: RunState | None
+    earlier: tuple[tuple[str, str], ...]
+
+
+class QueueScreen(ModalScreen[None]):
+    """The queue of this home. It is read from its file each second, and changed through the engine."""
+
+    DEFAULT_CSS = """
+    QueueScreen { align: center middle; background: $background 60%; }
+    QueueScreen > VerticalGroup {
+        width: 100; max-width: 96%; max-height: 92%; background: $surface; border: round $border; padding: 0 1;
+        border-title-style: bold; border-title-color: $foreground;
+    }
+    QueueScreen Words, QueueScreen Static { height: auto; }
+    QueueScreen OptionList, QueueScreen OptionList:focus {
+        height: auto; max-height: 12; border: none; background: $surface; padding: 0; margin: 1 0;
+    }
+    QueueScreen #keys, QueueScreen #earlier { color: $text-muted; }
+    QueueScreen #held { color: $warning; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "add", "Add", id="queue.add", tooltip="Line the recipe in hand up"),
+        Binding("w", "sweep", "Sweep", id="queue.sweep", tooltip="Line it up at several values of a knob"),
+        Binding("u,shift+up", "move(-1)", "Up", id="queue.up", tooltip="Let it run earlier"),
+        Binding("d,shift+down", "move(1)", "Down", id="queue.down", tooltip="Let it run later"),
+        Binding("x,delete", "remove", "Remove", id="queue.remove", tooltip="Take it out of the queue"),
+        Binding("t", "take", "Take in hand", id="queue.take", tooltip="Make its recipe the one in hand"),
+        Binding("r", "replace", "Replace", id="queue.replace", tooltip="Put the recipe in hand in its place"),
+        Binding("h", "hold", "Hold", id="queue.hold", tooltip="Start nothing more from the queue"),
+        Binding("g", "go", "Go on", id="queue.go", tooltip="Let the queue go on"),
+        Binding("C", "clear", "Clear", key_display="C", id="queue.clear", tooltip="Take everything out of it"),
+        Binding("escape,q", "leave", "Back", id="queue.leave"),
+    ]
+
+    def __init__(self, app: Workbench) -> None:
+        super().__init__()
+        self._workbench = app
+        self._look: _Look | None = None
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "Queue"
+            yield Words(id="earlier")
+            yield Words(id="now")
+            yield OptionList()
+            yield Words(id="held")
+            yield Static(id="keys", markup=False)
+
+    async def on_mount(self) -> None:
+        self.query_one(OptionList).focus()
+        for part in ("#earlier", "#now", "#held"):
+            self._say(part, Content(""))
+        await self._read()
+        self.set_interval(_SECONDS, self._read)
+
+    # -- what is shown --------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            look = await asyncio.to_thread(_look, self._workbench.session.home, self._look)
+        except WorkbenchError as error:
+            self._say("#held", plain_content(error, lines=True))
+            return
+        if self.is_attached:
+            self._show(look)
+
+    def _show(self, look: _Look) -> None:
+        before, self._look = self._look, look
+        self._say("#now", self._now(look))
+        if look == before:
+            return
+        line = look.line
+        options = self.query_one(OptionList)
+        was = self._entry_at(before, options.highlighted)
+        options.clear_options()
+        options.add_options(Option(_row(place, *step)) for place, step in enumerate(line.steps, 1))
+        ids = [entry.id for entry in line.waiting]
+        if ids:
+            at = options.highlighted or 0
+            options.highlighted = ids.index(was.id) if was is not None and was.id in ids else min(at, len(ids) - 1)
+        options.display = bool(ids)
+        self._say("#earlier", Content("\n").join(plain_content(f"{name}  {state}") for name, state in look.earlier))
+        self._say("#held", plain_content(_held(look), lines=True))
+        self.query_one("#keys", Static).update(_keys(line))
+        self.refresh_bindings()
+
+    def _now(self, look: _Look) -> Content:
+        """The run that goes before the first one that waits."""
+        session = self._workbench.session
+        live = session.status.run if session.status is not None else None
+        if live is not None:
+            summary = session.summary
+            steps = f"step {summary.step}/{summary.max_steps}" if summary and summary.max_steps else ""
+            doing = session.status.state if session.status is not None else ""
+            return Content.assemble((f"{GLYPHS.dot} ", "$success"), (plain(live), "bold"), f"  {dotted(doing, steps)}")
+        if look.line.ahead:
+            return plain_content(f"{Path(look.line.ahead).name}  {look.ahead or 'removed'}", "bold")
+        return Content("" if look.line.waiting else "Nothing waits.")
+
+    def _say(self, where: str, words: Content) -> None:
+        line = self.query_one(where, Words)
+        line.display = bool(words)
+        line.show(words)
+
+    # -- what the user does ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _entry_at(look: _Look | None, index: int | None) -> Entry | None:
+        if look is None or index is None or index >= len(look.line.waiting):
+            return None
+        return look.line.waiting[index]
+
+    @property
+    def _in_hand(self) -> Entry | None:
+        return self._entry_at(self._look, self.query_one(OptionList).highlighted)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        line = self._look.line if self._look is not None else Line()
+        match action:
+            case "hold":
+                return not line.held
+            case "go":
+                return bool(line.held)
+            case "move":
+                return len(line.waiting) > 1
+            case "remove" | "take" | "replace" | "clear":
+                return bool(line.waiting)
+        return True
+
+    def action_add(self) -> None:
+        """Line the recipe in hand up."""
+        self._attempt(lining_up.add(self._workbench, self._workbench.session.recipe))
+
+    def action_sweep(self) -> None:
+        """Line the recipe in hand up at several values of a knob."""
+        self._attempt(lining_up.sweep_in_hand(self._workbench))
+
+    def action_move(self, by: int) -> None:
+        """Let the entry in hand run earlier or later."""
+        at = self.query_one(OptionList).highlighted
+        if (entry := self._in_hand) is not None and at is not None:
+            self._ask("move", entry, place=max(at + 1 + by, 1))
+
+    def action_remove(self) -> None:
+        """Take the entry in hand out of the queue."""
+        if (entry := self._in_hand) is not None:
+            self._ask("remove", entry)
+
+    def action_take(self) -> None:
+        """Make the entry's recipe the one in hand, to be changed on the other tabs."""
+        if (entry := self._in_hand) is not None:
+            problems = self._workbench.set_recipe(parse(entry.recipe).as_dict())
+            self.notify(str(problems[0]) if problems else f"{entry.name} is in hand now.", markup=False, timeout=3)
+
+    def action_replace(self) -> None:
+        """Put the recipe in hand in the entry's place."""
+        if (entry := self._in_hand) is not None:
+            self._attempt(lining_up.replace(self._workbench, entry))
+
+    def action_hold(self) -> None:
+        """Start nothing more from the queue."""
+        self._ask("hold")
+
+    def action_go(self) -> None:
+        """Let the queue go on."""
+        self._ask("go")
+
+    def action_clear(self) -> None:
+        """Take everything that waits out of the queue."""
+        count = len(self._look.line.waiting) if self._look is not None else 0
+        clear, back = Choice("y", "Take them out", "clear"), Choice("b", "Back", "back")
+
+        def answered(answer: str | None) -> None:
+            if answer == clear.value:
+                self._ask("clear")
+
+        text = f"{count} runs that wait are taken out of the queue. A run that goes on is left alone."
+        self.app.push_screen(ChoiceDialog("Clear the queue?", text, (back, clear)), answered)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _ask(self, action: QueueAction, *entries: Entry, **more: Any) -> None:
+        request = QueueRequest(action=action, ids=[entry.id for entry in entries], **more)
+        self._attempt(self._workbench.session.engine.line_up(request))
+
+    def _attempt(self, work: Any) -> None:
+        async def done() -> None:
+            await work
+            if self.is_attached:
+                await self._read()
+
+        self._workbench.attempt(done())
+
+
+def _look(home: Home, before: _Look | None) -> _Look:
+    """Read the queue; what became of its runs is looked up again only where the queue is another one."""
+    line = Queue(home).read()
+    if before is not None and before.line == line:
+        return before
+    earlier = [entry for entry in line.taken if entry != line.now][-_EARLIER_SHOWN:]
+    return _Look(line, _state(line.ahead) if line.ahead else None, tuple(map(_outcome, earlier)))
+
+
+def _outcome(entry: Entry) -> tuple[str, str]:
+    if entry.problem:
+        return entry.name, f"could not start: {entry.problem}"
+    return Path(entry.run).name, _state(entry.run) or "removed"
+
+
+def _state(folder: str) -> RunState | None:
+    run = RunFolder(Path(folder))
+    return summarise(run).state if run.path.is_dir() else None
+
+
+def _row(place: int, entry: Entry, before: Mapping[str, Any] | None) -> Content:
+    recipe = entry.recipe
+    model = short_name(str(recipe.get("model", {}).get("source", "")))
+    method = str(recipe.get("quantization", {}).get("method", ""))
+    rank = f"r {recipe.get('adapter', {}).get('r', '?')}"
+    return Content.assemble(
+        (f"{place:>2}  ", "$foreground 70%"),
+        (f"{plain(entry.name):<22} ", "bold"),
+        plain(dotted(model, method, rank, entry.launch.words if entry.launch else "")),
+        (f"  {plain(differing(before, recipe))}", "$foreground 70%"),
+    )
+
+
+def differing(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    """What an entry has that the one before it has not: ``r 8 → 16, learning_rate 0.0001 → 5e-05``."""
+    if before is None:
+        return ""
+    changed = differences(before, after).items()
+    return ", ".join(f"{path.partition('.')[2]} {old} → {new}" for path, (old, new) in changed)
+
+
+def _held(look: _Look) -> str:
+    line = look.line
+    if not line.held:
+        return ""
+    run = f", {Path(line.held_for).name} from Runs too" if line.held_for and look.ahead is not None else ""
+    why = "" if line.held == ON_REQUEST else f"{line.held}\n"
+    return f"{why}The queue is held. g lets it go on{run}."
+
+
+def _keys(line: Line) -> str:
+    keys = ["a add", "w sweep"]
+    if line.waiting:
+        keys += ["u d move", "x remove", "t take in hand", "r replace"]
+    keys += ["g go on" if line.held else "h hold", "Esc back"]
+    # A line ends between two keys, not within one.
+    return "   ".join(key.replace(" ", "\N{NO-BREAK SPACE}") for key in keys)

@@ -1,0 +1,124 @@
+"""Recipes on their way into the queue: whether they fit is told first, as it is before a run starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from screens.queue import start_checks as room
+from screens.shell.dialogs import Choice, ChoiceDialog
+from screens.widgets.units import gib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from screens.workbench import Workbench
+    from workbench.planning.queue import Entry
+    from workbench.planning.start_checks import Verdict
+    from workbench.recipe.schema import Recipe
+
+_ADD, _SWEEP, _SHOW, _BACK = (
+    Choice("l", "Line it up", "add"),
+    Choice("w", "Line it up at several values of a knob", "sweep"),
+    Choice("q", "Show the queue", "show"),
+    Choice("b", "Back", "back"),
+)
+_ALL, _FITTING = "all", "fitting"
+_VERB = "line up"
+
+
+async def offer(app: Workbench) -> None:
+    """What can be done with the recipe in hand while a run goes on."""
+    recipe = app.session.recipe
+    text = (
+        f"A run goes on. {recipe.output.name}, the recipe in hand (r {recipe.adapter.r}), can wait in the queue and "
+        "start by itself, with this terminal or without it."
+    )
+    question = ChoiceDialog("Line up?", text, (_ADD, _SWEEP, _SHOW, _BACK), stacked=True)
+    match await app.push_screen_wait(question):
+        case _ADD.value:
+            await add(app, recipe)
+        case _SWEEP.value:
+            await sweep_in_hand(app)
+        case _SHOW.value:
+            app.action_queue()
+
+
+async def add(app: Workbench, recipe: Recipe) -> None:
+    """Line one recipe up, to run on the GPUs that were chosen.
+
+    Raises:
+        WorkbenchError: the engine does not start, or refuses.
+    """
+    await app.start_engine()
+    chosen = await room.asked_for(app, recipe, _VERB)
+    if chosen is not None and await room.may_lose_replies(app, chosen, _VERB):
+        await _line_up(app, [chosen])
+
+
+async def replace(app: Workbench, entry: Entry) -> None:
+    """Put the recipe in hand in the place of an entry.
+
+    Raises:
+        WorkbenchError: the entry has begun to run, or the queue cannot be written.
+    """
+    from workbench.engine.client.queue_client import wanted
+    from workbench.planning.queue import QueueRequest
+
+    request = QueueRequest(action="replace", ids=[entry.id], wanted=wanted([app.session.recipe], entry.launch))
+    await app.session.engine.line_up(request)
+    app.notify(f"{app.session.recipe.output.name} stands in its place.", markup=False, timeout=3)
+
+
+async def sweep_in_hand(app: Workbench) -> None:
+    """Ask over which knobs, show what comes of it, and line it up.
+
+    Raises:
+        WorkbenchError: the engine does not start, or refuses.
+    """
+    from screens.queue.sweep_dialog import SweepDialog
+
+    recipes = await app.push_screen_wait(SweepDialog(app.session))
+    if not recipes:
+        return
+    await app.start_engine()
+    if not await room.may_lose_replies(app, recipes[0], _VERB):
+        return
+    if chosen := await _those_that_fit(app, recipes):
+        await _line_up(app, chosen)
+
+
+async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """All of them, unless some do not fit and the user leaves those out, or goes back."""
+    from workbench.planning.start_checks import foresee_all, room_for
+
+    session = app.session
+    free = room_for(session.gpus, session.host, session.status, session.launch)
+    if free is None:
+        return list(recipes)
+    verdicts = await foresee_all(session.engine, recipes, free, session.traces)
+    judged = list(zip(recipes, verdicts, strict=True))
+    fitting = [recipe for recipe, verdict in judged if verdict is None or verdict.may_start]
+    if len(fitting) == len(recipes):
+        return fitting
+    some = (Choice("f", f"Line up the {len(fitting)} that do", _FITTING),) if fitting else ()
+    every = Choice("l", "Line up all the same", _ALL)
+    title = f"{len(recipes) - len(fitting)} of {len(recipes)} runs do not fit"
+    answer = await app.push_screen_wait(ChoiceDialog(title, _misfits(judged), (*some, _BACK, every), stacked=True))
+    return {_ALL: list(recipes), _FITTING: fitting}.get(str(answer), [])
+
+
+def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
+    failing = [(recipe, verdict) for recipe, verdict in judged if verdict is not None and not verdict.may_start]
+    lines = [f"{recipe.output.name}  needs {gib(verdict.needed_bytes)}" for recipe, verdict in failing]
+    free = failing[0][1].room
+    return "\n".join([*lines, f"{gib(free.free_bytes)} are free on {free.place}."])
+
+
+async def _line_up(app: Workbench, recipes: Sequence[Recipe]) -> None:
+    from workbench.engine.client.queue_client import wanted
+    from workbench.planning.queue import QueueRequest
+
+    line = await app.session.engine.line_up(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
+    name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
+    held = " The queue is held." if line.held else ""
+    app.notify(f"{name} lined up; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

@@ -1,0 +1,84 @@
+"""Before a run starts: whether it fits the memory that is free and keeps its replies, and what to do where not."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from screens.shell.dialogs import Choice, ChoiceDialog
+from screens.widgets.units import gib
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from screens.workbench import Workbench
+    from workbench.data.facts import DataFacts
+    from workbench.planning.start_checks import Verdict
+    from workbench.recipe.schema import Recipe
+
+_START, _BACK = "start", "back"
+_SHOWN = 4
+
+# A run is not kept waiting longer for a look at its data.
+_SECONDS_FOR_A_SAMPLE = 3.0
+
+
+async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
+    """The recipe to start: as it is, or with a change that makes it fit, which the recipe in hand takes too.
+
+    Where the prediction does not fit, the user is asked. To be awaited in a worker.
+
+    Args:
+        verb: what is about to be done with it.
+
+    Returns:
+        None where nothing is to be started.
+    """
+    from workbench.planning.start_checks import foresee, room_for
+
+    session = app.session
+    room = room_for(session.gpus, session.host, session.status, session.launch)
+    verdict = room and await foresee(session.engine, recipe, room, session.traces, session.skeleton)
+    if not verdict or verdict.may_start:
+        return recipe
+    answer = await app.push_screen_wait(_question(verdict, verb))
+    if answer == _START:
+        return recipe
+    if answer in (None, _BACK):
+        return None
+    problems = app.set_recipe(verdict.suggestions[int(answer)].changes)
+    return None if problems else session.recipe
+
+
+async def may_lose_replies(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
+    """Whether to start: asked where many records lose their reply to the cut, as far as is known or soon told."""
+    facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
+    if facts is None or not facts.loses_many_replies:
+        return True
+    start, back = Choice("s", f"{verb.capitalize()} all the same", _START), Choice("b", "Back", _BACK)
+    question = ChoiceDialog("Many replies are cut off", facts.lost_replies, (back, start))
+    return await app.push_screen_wait(question) == _START
+
+
+async def _sampled(app: Workbench, recipe: Recipe) -> DataFacts | None:
+    """The facts of a sample, if the engine gives them at once; a run says itself what is wrong with its data."""
+    from workbench.data.facts import DataFacts
+
+    with suppress(WorkbenchError, TimeoutError):
+        async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(app.session.engine.facts(recipe)) as answers:
+            async for answer in answers:
+                if isinstance(answer, DataFacts):
+                    return answer
+    return None
+
+
+def _question(verdict: Verdict, verb: str) -> ChoiceDialog:
+    changes = [
+        Choice(str(index + 1), f"{cure.label} ({gib(cure.peak_bytes)}, costs {cure.cost}), and {verb}", str(index))
+        for index, cure in enumerate(verdict.suggestions[:_SHOWN])
+    ]
+    text = verdict.sentence + (
+        " Each of these changes makes it fit, the cheapest first." if changes else " No single change makes it fit."
+    )
+    others = (Choice("b", "Back", _BACK), Choice("s", f"{verb.capitalize()} all the same", _START))
+    return ChoiceDialog("It does not fit", text, (*changes, *others), stacked=True)

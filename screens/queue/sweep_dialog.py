@@ -1,0 +1,118 @@
+"""A sweep of the recipe in hand: which knobs, which values; the runs that come of it and what each needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.containers import VerticalGroup, VerticalScroll
+from textual.content import Content
+from textual.widgets import Input, Static
+
+from screens.shell.dialogs import Dialog
+from screens.widgets.glyphs import ENTER
+from screens.widgets.line_painted import Words
+from screens.widgets.plain import plain, plain_content
+from screens.widgets.units import gib
+from workbench.errors import WorkbenchError
+from workbench.recipe.sweep import RANKS, Variant, parse_over, sweep
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from screens.session import Session
+    from workbench.planning.start_checks import Verdict
+    from workbench.recipe.schema import Recipe
+
+_PAUSE_IN_TYPING = 0.3
+
+
+class SweepDialog(Dialog[list["Recipe"]]):
+    """Comes back with the recipes to line up. The peaks are for records of the maximal length."""
+
+    DEFAULT_CSS = """
+    SweepDialog > VerticalGroup { width: 92; }
+    SweepDialog Words { height: auto; }
+    SweepDialog #runs { margin-top: 1; }
+    SweepDialog .keys { color: $text-muted; }
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._variants: list[Variant] = []
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "Sweep"
+            yield Static(
+                "A run for each value. Of several knobs, parted by a semicolon, every combination runs:\n"
+                "adapter.r=8,16; training.learning_rate=1e-4,2e-4",
+                markup=False,
+                classes="keys",
+            )
+            yield Input(
+                "; ".join(f"{path}={','.join(map(str, values))}" for path, values in RANKS.items()), compact=True
+            )
+            with VerticalScroll(can_focus=False, id="runs"):
+                yield Words(id="plan")
+            yield Static(classes="problem", markup=False)
+            yield Static(f"{ENTER} line them up   Esc back", classes="keys", markup=False)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        problem = ""
+        self._variants = []
+        try:
+            over = dict(parse_over(part) for part in event.value.split(";") if part.strip())
+            self._variants = sweep(self._session.recipe, over) if over else []
+        except WorkbenchError as error:
+            problem = str(error)
+        self.query_one(".problem", Static).update(plain_content(problem, lines=True))
+        self._draw([None] * len(self._variants), pending=True)
+        self.run_worker(self._price(self._variants), exclusive=True, group="price")
+
+    async def _price(self, variants: list[Variant]) -> None:
+        """What each needs, as far as it is known; asked for when nothing was typed for a moment."""
+        await asyncio.sleep(_PAUSE_IN_TYPING)
+        verdicts = await asyncio.to_thread(_judged, self._session, [variant.recipe for variant in variants])
+        if self.is_attached and variants is self._variants:
+            self._draw(verdicts)
+
+    def _draw(self, verdicts: list[Verdict | None], *, pending: bool = False) -> None:
+        count = len(verdicts)
+        lines = [Content.styled(f"{count} run{'' if count == 1 else 's'}", "bold")] if count else []
+        lines += [
+            _row(variant, verdict, pending=pending) for variant, verdict in zip(self._variants, verdicts, strict=True)
+        ]
+        self.query_one("#plan", Words).show(Content("\n").join(lines))
+
+    @on(Input.Submitted)
+    def _done(self) -> None:
+        if self._variants:
+            self.dismiss([variant.recipe for variant in self._variants])
+
+
+def _judged(session: Session, recipes: list[Recipe]) -> list[Verdict | None]:
+    from workbench.planning.start_checks import judge, room_for
+
+    free, tree = room_for(session.gpus, session.host, session.status, session.launch), session.skeleton
+    if free is None or tree is None:
+        return [None] * len(recipes)
+    model = session.recipe.model
+    return [judge(tree, recipe, free, session.traces) if recipe.model == model else None for recipe in recipes]
+
+
+def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content:
+    adapter = variant.recipe.adapter
+    if verdict is None:
+        needs, style = ("…" if pending else "peak not known"), "$foreground 70%"
+    else:
+        needs = f"{gib(verdict.needed_bytes)}, {verdict.fit}"
+        style = {"fits": "$success", "tight": "$warning"}.get(verdict.fit, "$error")
+    return Content.assemble(
+        f"{plain(variant.recipe.output.name):<30} ",
+        (f"{f'r {adapter.r}, alpha {adapter.lora_alpha}':<18} ", "$foreground 70%"),
+        (needs, style),
+    )

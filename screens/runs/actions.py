@@ -1,0 +1,184 @@
+"""What the history is tidied with: names, tags, the trash and back, a journal written as a table."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.widgets.line_painted import QuietPane
+from screens.widgets.plain import plain
+from workbench.errors import WorkbenchError
+from workbench.runs.label import checked_name, parse_tags
+from workbench.runs.library.naming import rename_run, tag_run
+from workbench.runs.library.trash import delete_run, restore_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from workbench.runs.folder import RunFolder
+    from workbench.runs.library.listing import Listed
+
+_NAMED_AT_MOST = 5
+
+
+class RunDeeds(QuietPane):
+    """The part of the pane that changes something on disk."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(**names)
+        self._deleted: list[list[str]] = []
+
+    @property
+    def in_hand(self) -> Listed | None:
+        """The run that is open, else the one under the cursor."""
+        raise NotImplementedError
+
+    @property
+    def subjects(self) -> Sequence[Listed]:
+        """The marked runs; without a mark the one in hand."""
+        raise NotImplementedError
+
+    async def read_again(self) -> None:
+        """Something was changed on disk: show it."""
+        raise NotImplementedError
+
+    # -- names and tags -------------------------------------------------------------------------------------------
+
+    def action_rename(self) -> None:
+        """Give the run in hand a name."""
+        if (one := self.in_hand) is None:
+            return
+
+        def typed(name: str | None) -> None:
+            if name is not None:
+                self.workbench.attempt(self._rename(one.run, name))
+
+        text = f"It is shown and found by this name. Its id stays {one.run.id}, and so does its folder. Empty: no name."
+        self.app.push_screen(LineDialog("Name of the run", text, one.label.name, check=_mistake(checked_name)), typed)
+
+    async def _rename(self, run: RunFolder, name: str) -> None:
+        await asyncio.to_thread(rename_run, self.session.home, run, name)
+        await self.read_again()
+
+    def action_tag(self) -> None:
+        """Tag the marked runs, else the one in hand."""
+        subjects = self.subjects
+        if not subjects:
+            return
+
+        def typed(line: str | None) -> None:
+            if line is not None:
+                self.workbench.attempt(self._tag(subjects, line))
+
+        present = " ".join(dict.fromkeys(one.tags for one in subjects if one.tags)) or "no tags yet"
+        text = f"{_names(subjects)}: {present}\nTags to add, and with a minus before them tags to remove."
+        self.app.push_screen(LineDialog("Tags", text, placeholder="pirate -old", check=_mistake(_changes)), typed)
+
+    async def _tag(self, subjects: Sequence[Listed], line: str) -> None:
+        add, less = _changes(line)
+        for one in subjects:
+            await asyncio.to_thread(tag_run, one.run, add, less)
+        await self.read_again()
+
+    # -- the trash ------------------------------------------------------------------------------------------------
+
+    def action_delete(self) -> None:
+        """Throw the marked runs away, else the one in hand."""
+        subjects = self.subjects
+        if not subjects:
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "delete":
+                self.workbench.attempt(self._delete(subjects))
+
+        elsewhere = [one.run for one in subjects if one.run.path.is_symlink()]
+        text = "Nothing is removed: u brings back what was deleted, as does `loraworkbench runs restore`."
+        if elsewhere:
+            text += f" Of {', '.join(run.id for run in elsewhere)} only the link moves; the folder stays where it is."
+        choices = (Choice("n", "Keep", "keep"), Choice("d", "Move into the trash", "delete"))
+        self.app.push_screen(ChoiceDialog(f"Delete {_names(subjects)}?", text, choices), answered)
+
+    async def _delete(self, subjects: Sequence[Listed]) -> None:
+        status = self.session.status
+        gone: list[str] = []
+        try:
+            for one in subjects:
+                at_work = status.run if status is not None else None
+                await asyncio.to_thread(delete_run, self.session.home, one.run, at_work=at_work)
+                gone.append(one.run.id)
+        finally:
+            if gone:
+                self._deleted.append(gone)
+                self.notify(f"{', '.join(gone)}: in the trash. u brings back what was deleted last.", markup=False)
+                await self.read_again()
+
+    @property
+    def can_undelete(self) -> bool:
+        """Whether something was deleted from here."""
+        return bool(self._deleted)
+
+    def action_undelete(self) -> None:
+        """Bring back what was deleted last."""
+        if self._deleted:
+            self.workbench.attempt(self._undelete(self._deleted.pop()))
+
+    async def _undelete(self, runs: list[str]) -> None:
+        try:
+            for run in runs:
+                await asyncio.to_thread(restore_run, self.session.home, run)
+        finally:
+            await self.read_again()
+        self.notify(f"{', '.join(runs)}: back again.", markup=False, timeout=3)
+
+    # -- a table of the journal -----------------------------------------------------------------------------------
+
+    def action_table(self) -> None:
+        """Write the journal of the run in hand as CSV or Parquet."""
+        from workbench.runs.library.export_metrics import checked_target
+
+        if (one := self.in_hand) is None:
+            return
+
+        def typed(file: str | None) -> None:
+            if file is not None:
+                self.workbench.attempt(self._write_table(one.run, Path(file).expanduser()))
+
+        text = "One row a step: loss, learning rate, tokens, memory, held-out loss … End it in .csv or .parquet."
+        check = _mistake(lambda file: checked_target(Path(file.strip()).expanduser()))
+        dialog = LineDialog("Journal as a table", text, str(Path.home() / f"{one.run.id}.csv"), check=check)
+        self.app.push_screen(dialog, typed)
+
+    async def _write_table(self, run: RunFolder, file: Path) -> None:
+        from workbench.runs.library.export_metrics import export_journal
+
+        rows = await asyncio.to_thread(export_journal, run, file)
+        self.notify(f"{rows:,} rows: {plain(file)}", markup=False)
+
+
+def _names(subjects: Sequence[Listed]) -> str:
+    names = [plain(one.name) for one in subjects[:_NAMED_AT_MOST]]
+    more = len(subjects) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _changes(line: str) -> tuple[list[str], list[str]]:
+    """Tags to add and, those with a minus, to remove."""
+    words = line.replace(",", " ").split()
+    add = parse_tags(" ".join(word for word in words if not word.startswith("-")))
+    return add, parse_tags(" ".join(word[1:] for word in words if word.startswith("-")))
+
+
+def _mistake(read: Callable[[str], object]) -> Callable[[str], str]:
+    """What is wrong with a line, as a dialog asks it."""
+
+    def check(line: str) -> str:
+        try:
+            read(line)
+        except WorkbenchError as error:
+            return str(error)
+        return ""
+
+    return check

@@ -1,0 +1,98 @@
+"""What is told of several runs, as a table: a column for each run, or a line for each where columns have no place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.align import Align
+from rich.cells import cell_len
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from screens.widgets.plain import plain
+from workbench.runs.library.comparison import letters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from workbench.runs.library.comparison import Rows
+
+# Cells of a text that is longer, such as a list of modules, have several lines.
+_MOST = 24
+_LEAST = 6
+_MOST_OF_A_NAME = 20
+_GAP = 2
+
+
+def table_of(title: str, names: Sequence[str], rows: Rows, place: int, accent: str) -> RenderableType:
+    """The rows of some runs in so many cells of width; every run is told by its letter and its name."""
+    runs = [f"{letter} {plain(name)}" for letter, name in zip(letters(len(names)), names, strict=True)]
+    rows = [(plain(label), [plain(cell) for cell in cells]) for label, cells in rows]
+    heading = Text(title, style=f"bold {accent}")
+    widths = [
+        max(_LEAST, min(_MOST, max(map(cell_len, (run, *(cells[index] for _, cells in rows))))))
+        for index, run in enumerate(runs)
+    ]
+    labels = max(cell_len(label) for label in (title, *(label for label, _ in rows)))
+    if labels + sum(_GAP + width for width in widths) <= place:
+        return _upright(heading, runs, rows)
+    return Group(*_turned(heading, runs, rows, place))
+
+
+def _upright(heading: Text, runs: Sequence[str], rows: Rows) -> Table:
+    table = _empty()
+    table.add_column(heading, no_wrap=True)
+    for run in runs:
+        table.add_column(Text(run, style="bold"), overflow="fold", min_width=_LEAST, max_width=_MOST)
+    for label, cells in rows:
+        table.add_row(Text(label), *map(Text, cells))
+    return table
+
+
+def _turned(heading: Text, runs: Sequence[str], rows: Rows, place: int) -> Iterator[RenderableType]:
+    """A line for each run; the figures that have no place beside each other go on below, the runs named again."""
+    yield heading
+    names = min(_MOST_OF_A_NAME, max(map(cell_len, runs)))
+    for number, part in enumerate(_parts(rows, place - names)):
+        if number:
+            yield Text("")
+        table = _empty()
+        table.add_column(width=names)
+        for label, cells in part:
+            head = Align.left(Text(_broken(label)), vertical="bottom")
+            table.add_column(head, width=_width(label, cells), overflow="fold")
+        for index, run in enumerate(runs):
+            name = Text(run, style="bold", no_wrap=True, overflow="ellipsis")
+            table.add_row(name, *(Text(cells[index]) for _, cells in part))
+        yield table
+
+
+def _parts(rows: Rows, place: int) -> Iterator[Rows]:
+    """The rows in groups that have place beside each other."""
+    part: Rows = []
+    left = place
+    for label, cells in rows:
+        width = _GAP + _width(label, cells)
+        if part and width > left:
+            yield part
+            part, left = [], place
+        part.append((label, cells))
+        left -= width
+    if part:
+        yield part
+
+
+def _width(label: str, cells: Sequence[str]) -> int:
+    return max(*map(cell_len, _broken(label).split()), min(_MOST, max(map(cell_len, cells))))
+
+
+def _broken(label: str) -> str:
+    """A dotted key on two lines; words part by themselves."""
+    return label.replace(".", ".\n")
+
+
+def _empty() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), expand=False)

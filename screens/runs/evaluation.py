@@ -1,0 +1,296 @@
+"""Whether a run made its model better: judged on held-out records, with replies side by side, and its report."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import Binding, BindingType
+from textual.containers import Container, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from screens.shell.dialogs import LineDialog
+from screens.shell.phase_bar import PhaseBar
+from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.line_painted import Words, entitle
+from screens.widgets.plain import plain, plain_content
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.worker import Worker
+
+    from screens.workbench import Workbench
+    from workbench.engine.client.protocol import EvaluateRequest
+    from workbench.evaluation.result import Answered, Evaluation
+    from workbench.runs.folder import RunFolder
+
+# Replies of more models than these stand one below the other, as they do on a narrow terminal.
+_SIDE_BY_SIDE = 3
+_WIDE = 100
+# Figures of more models have no room for their intervals.
+_WITH_BOUNDS = 2
+
+
+class EvaluationScreen(ModalScreen[None]):
+    """A run's newest evaluation, and a key that makes another one."""
+
+    DEFAULT_CSS = """
+    EvaluationScreen { align: center middle; background: $background 60%; }
+    EvaluationScreen > #all {
+        width: 96%; height: 92%; background: $surface; border: round $border; padding: 0 1; scrollbar-size-vertical: 1;
+        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
+    }
+    EvaluationScreen Words { height: auto; }
+    EvaluationScreen PhaseBar { display: none; margin-top: 1; }
+    EvaluationScreen.-busy PhaseBar { display: block; }
+    EvaluationScreen #figures { margin-bottom: 1; }
+    EvaluationScreen #question { height: auto; max-height: 6; margin-bottom: 1; scrollbar-size-vertical: 1; }
+    EvaluationScreen #replies { layout: horizontal; height: 1fr; }
+    EvaluationScreen #replies VerticalScroll { width: 1fr; height: 1fr; padding-right: 2; scrollbar-size-vertical: 1; }
+    EvaluationScreen.-stacked #question { max-height: 100%; }
+    EvaluationScreen.-stacked #replies { layout: vertical; height: auto; }
+    EvaluationScreen.-stacked #replies VerticalScroll { height: auto; margin-bottom: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "judge", "Evaluate", id="evaluation.judge", tooltip="Judge the run anew"),
+        Binding("d", "records", "Records", id="evaluation.records", tooltip="Judge it on other records"),
+        Binding("k", "checkpoints", "Checkpoints", id="evaluation.checkpoints", tooltip="Judge them too, or not"),
+        Binding("right,n", "turn(1)", "Next reply", id="evaluation.next"),
+        Binding("left,p", "turn(-1)", "Previous reply", id="evaluation.previous"),
+        Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md into the run's folder"),
+        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Stop what goes on; else close"),
+    ]
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self._run = run
+        self._source: str | None = None
+        self._checkpoints = False
+        self._found: Evaluation | None = None
+        self._number = 0
+        self._judging: Worker[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="all"):
+            yield Words(id="intent")
+            yield PhaseBar()
+            yield Words(id="said")
+            yield Words(id="figures")
+            with VerticalScroll(id="question"):
+                yield Words(id="prompt")
+            yield Container(id="replies")
+
+    async def on_mount(self) -> None:
+        everything = self.query_one("#all")
+        entitle(everything, f"Evaluation of {self._run.title}")
+        everything.focus()
+        self._draw()
+        self._found = await asyncio.to_thread(_newest, self._run)
+        await self._show()
+
+    async def on_resize(self, event: events.Resize) -> None:
+        await self._show()
+
+    # -- what the user does ---------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        is_busy = self._judging is not None
+        if action in ("judge", "records", "checkpoints", "report"):
+            return not is_busy
+        if action == "turn":
+            return self._found is not None and len(self._found.answered) > 1
+        return True
+
+    def action_judge(self) -> None:
+        """Have the engine judge the run."""
+        self._say("")
+        self._judging = self.run_worker(self._judge())
+        self._draw()
+
+    def action_leave(self) -> None:
+        """Stop the evaluation that goes on; without one, close."""
+        if self._judging is not None:
+            self._judging.cancel()
+        else:
+            self.dismiss(None)
+
+    def action_checkpoints(self) -> None:
+        """Judge the checkpoints too, or no longer."""
+        self._checkpoints = not self._checkpoints
+        self._draw()
+
+    def action_records(self) -> None:
+        """Judge on other records."""
+        question = LineDialog(
+            "Records to judge on",
+            "A bundled set, a file, a folder or a Hugging Face data set. Empty: those that the run held out.",
+            self._source or "",
+        )
+        self.app.push_screen(question, self._take_source)
+
+    def _take_source(self, source: str | None) -> None:
+        if source is not None:
+            self._source = source.strip() or None
+            self._draw()
+
+    async def action_turn(self, by: int) -> None:
+        """Another prompt and its replies."""
+        if self._found is not None and self._found.answered:
+            self._number = (self._number + by) % len(self._found.answered)
+            await self._show_replies(self._found)
+
+    def action_report(self) -> None:
+        """Write the report anew."""
+        self._app.attempt(self._report())
+
+    # -- the work -------------------------------------------------------------------------------------------------
+
+    @property
+    def _app(self) -> Workbench:
+        return cast("Workbench", self.app)
+
+    async def _judge(self) -> None:
+        try:
+            request = await asyncio.to_thread(_request, self._run, self._source, self._checkpoints)
+            file = await self._ask(request)
+            self._found, self._number = await asyncio.to_thread(_read, file), 0
+            self._say(f"Kept in the run's folder, with its report: {self._run.id}/report.md")
+        except asyncio.CancelledError:
+            if not self.is_attached:  # the app ends
+                raise
+            self._say("Stopped; nothing was kept.")
+        except WorkbenchError as error:
+            self._app.show_error(error)
+        finally:
+            self._judging = None
+            if self.is_attached:
+                await self._show()
+
+    async def _ask(self, request: EvaluateRequest) -> Path:
+        """Watch the engine at it; returns the file of what it found."""
+        from workbench.progress import Progress
+
+        bar = self.query_one(PhaseBar)
+        bar.show("starting")
+        await self._app.start_engine()
+        file = None
+        async with aclosing(self._app.session.engine.judge(request)) as answers:
+            async for answer in answers:
+                if isinstance(answer, Progress):
+                    bar.show(answer.phase, answer.fraction, answer.detail)
+                else:
+                    file = answer
+        if file is None:
+            raise WorkbenchError("The engine ended without a word.", "Look at its log.", kind="engine_gone")
+        return file
+
+    async def _report(self) -> None:
+        file = await asyncio.to_thread(_write_report, self._app.session.home, self._run)
+        self._say(f"The report is written: {file.parent.name}/{file.name}")
+
+    def _say(self, text: str) -> None:
+        """How the last thing that was asked for ended."""
+        self.query_one("#said", Words).show(plain_content(text, "$success"))
+
+    # -- what is seen ---------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        """What the next evaluation would be of, and the keys."""
+        is_busy = self._judging is not None
+        self.set_class(is_busy, "-busy")
+        whose = plain(self._source) if self._source else "the records it held out"
+        too = ", and its checkpoints" if self._checkpoints else ""
+        intent = f"{ENTER} judges base and adapter{too} on {whose}.  d other records  k checkpoints"
+        self.query_one("#intent", Words).show(plain_content("Esc stops it." if is_busy else intent, "$text-muted"))
+        keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
+        self.query_one("#all").border_subtitle = keys
+        self.refresh_bindings()
+
+    async def _show(self) -> None:
+        self._draw()
+        figures = self.query_one("#figures", Words)
+        if self._found is None:
+            figures.show(plain_content("\nNot evaluated yet." if self._judging is None else "", lines=True))
+            return
+        figures.show(_figures(self._found, is_wide=self.app.size.width >= _WIDE))
+        await self._show_replies(self._found)
+
+    async def _show_replies(self, found: Evaluation) -> None:
+        if not found.answered:
+            return
+        one = found.answered[self._number]
+        count = f"{self._number + 1} of {len(found.answered)}{' (fixed)' if one.fixed else ''}"
+        prompt = Content.assemble((f"prompt {count}  ", "bold $accent"), plain_content(one.prompt.strip(), lines=True))
+        self.query_one("#prompt", Words).show(prompt)
+        said = _said(one)
+        holder = self.query_one("#replies")
+        # Made anew only where another number of models takes part.
+        if len(holder.children) != len(said):
+            await holder.remove_children()
+            await holder.mount(*(VerticalScroll(Words()) for _ in said))
+        for words, (name, reply) in zip(holder.query(Words), said, strict=True):
+            words.show(Content.assemble((f"{plain(name)}\n", "bold"), plain_content(reply, lines=True)))
+        self._arrange()
+
+    def _arrange(self) -> None:
+        replies = len(self.query_one("#replies").children)
+        self.set_class(self.app.size.width < _WIDE or replies > _SIDE_BY_SIDE, "-stacked")
+
+
+def _figures(found: Evaluation, *, is_wide: bool) -> Content:
+    """What it comes to, as a table and in sentences."""
+    from workbench.evaluation.formatting import better_text, caution, figure_tables
+
+    more = ", the first of more" if found.more else ""
+    whose = "held-out records of " if found.own else "records of "
+    head = f"{found.records:,} {whose}{found.source}{more}, {found.tokens:,} tokens"
+    bounds = is_wide and len(found.judged) <= _WITH_BOUNDS
+    head += f"; in brackets {found.level:.0%} intervals" if bounds else ""
+    lines = [plain_content(head, "$text-muted")]
+    for table in figure_tables(found, bounds=bounds):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for number, row in enumerate(table):
+            words = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append(plain_content(words.rstrip(), "$text-muted" if number == 0 else ""))
+    lines += [plain_content(better_text(found, judged), "bold") for judged in found.judged if judged.minus]
+    if words := caution(found):
+        lines.append(plain_content(words, "$warning"))
+    return Content("\n").join(lines)
+
+
+def _said(one: Answered) -> list[tuple[str, str]]:
+    said = [(name, reply.strip() or "(nothing)") for name, reply in one.replies.items()]
+    return [*said, *([("reference", one.reference)] if one.reference is not None else [])]
+
+
+# Off the event loop, as they read files and import what the first frame does not need.
+
+
+def _newest(run: RunFolder) -> Evaluation | None:
+    from workbench.evaluation.result import newest_evaluation
+
+    return newest_evaluation(run)
+
+
+def _read(file: Path) -> Evaluation:
+    from workbench.evaluation.result import read_evaluation
+
+    return read_evaluation(file)
+
+
+def _request(run: RunFolder, source: str | None, checkpoints: bool) -> EvaluateRequest:
+    from workbench.engine.client.evaluation_request import evaluation_request
+
+    return evaluation_request(run, source, checkpoints=checkpoints)
+
+
+def _write_report(home: object, run: RunFolder) -> Path:
+    from workbench.evaluation.report import write_report
+
+    return write_report(home, run).markdown  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""The figures of a run of the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from screens.shell import run_words
+from screens.widgets.facts import Fact
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.units import clock, gib, short
+from workbench.runs.library.calibration import Comparison
+
+if TYPE_CHECKING:
+    from screens.shell.live_run import Story
+    from workbench.runs.folder import RunSummary
+
+
+def loss(value: object) -> str:
+    """A loss as the history shows it; the journal has a word for one that is no number."""
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
+
+
+def steps(summary: RunSummary, room: int) -> str:
+    """Steps made of those there are to be, in so many cells: a figure that was cut off would be another one."""
+    if not summary.max_steps:
+        return str(summary.step or "")
+    text = f"{summary.step}/{summary.max_steps}"
+    if len(text) <= room:
+        return text
+    return str(summary.step) if summary.step == summary.max_steps else f"{summary.step * 100 // summary.max_steps} %"
+
+
+def perplexity(summary: RunSummary) -> str:
+    """Held-out perplexity of the base, and of the adapter."""
+    base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
+    arrow = "→" if GLYPHS.eighths else "->"
+    figures = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in (base, tuned)]
+    return f" {arrow} ".join(figures) if figures[1] else figures[0]
+
+
+def _predicted(summary: RunSummary) -> tuple[str, str]:
+    """The predicted peak with its error, and the tone of it; nothing where no peak was measured."""
+    compared = Comparison.of(summary)
+    if compared is None:
+        allocated = summary.predicted_allocated
+        return (gib(allocated) if allocated and summary.peak_vram else ""), ""
+    suspect = f" {GLYPHS.separator} suspect: {compared.suspect.replace('_', ' ')}" if compared.suspect else ""
+    return f"{gib(compared.predicted)} ({compared.error:+.1%}){suspect}", "warn" if suspect else ""
+
+
+def facts(story: Story) -> list[Fact]:
+    """All that is told of a run on its page."""
+    summary = story.summary
+    seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
+    why = summary.reason if summary.state not in ("running", "finished") else ""
+    tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
+    versions = story.started.get("versions") or {}
+    host = story.step.get("host") or {}
+    kept = story.ended.get("kept_step")
+    return [
+        Fact("state", "" if summary.is_open else f"{summary.state}{': ' if why else ''}{why}", tone),
+        Fact("journal", run_words.reading(story) if story.is_rough else ""),
+        Fact("cure", summary.cure),
+        Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
+        Fact("perplexity", perplexity(summary)),
+        Fact("best", f"{story.best.loss:.4g} at step {story.best.step}" if story.best else ""),
+        Fact("adapter", f"of step {kept}" if isinstance(kept, int) and story.ended.get("adapter") else ""),
+        Fact("took", clock(seconds) if seconds is not None else ""),
+        Fact("tokens", f"{short(summary.tokens)}" if summary.tokens else ""),
+        Fact("peak VRAM", gib(summary.peak_vram) if summary.peak_vram else ""),
+        Fact("predicted", *_predicted(summary)),
+        Fact("peak memory", gib(host["peak"]) if host.get("peak") and not summary.peak_vram else ""),
+        Fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        Fact("folder", f"{story.run.path.parent.name}/{story.run.path.name}"),
+    ]

@@ -1,0 +1,224 @@
+"""The history as a table: a line a run; sorted, filtered, with marks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.coordinate import Coordinate
+from textual.message import Message
+from textual.widgets import DataTable, Input
+
+from screens.runs import facts as run_facts
+from screens.shell.header import short_name
+from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.plain import plain
+from workbench.runs.library.listing import ORDERS, Listed, holds, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Title and width in cells; fixed, so that a long history need not be measured. The last two need the wider terminal.
+_COLUMNS = (("state", 13), ("run", 16), ("steps", 8), ("loss", 6), ("perplexity", 13), ("started", 11))
+_WIDE_COLUMNS = (*_COLUMNS, ("model", 22), ("tags", 12))
+
+# Mark and colour of the theme; the word says it too.
+_LOOKS = {
+    "finished": (GLYPHS.dot, "success"),
+    "running": (GLYPHS.half, "accent"),
+    "stopped": (GLYPHS.ring, "foreground"),
+    "failed": (GLYPHS.dot, "error"),
+    "interrupted": (GLYPHS.half, "warning"),
+    "new": (GLYPHS.ring, "foreground"),
+}
+
+
+class RunTable(DataTable[Text]):
+    """The runs that hold the words looked for, in the order that is wanted: at first the newest on top."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "enter", "select_cursor", "Open", id="runs.enter", tooltip="Show its curve, its figures and its recipe"
+        ),
+    ]
+
+    class Rearranged(Message):
+        """Other runs are shown, or in another order."""
+
+    def __init__(self) -> None:
+        super().__init__(cursor_type="row", zebra_stripes=False)
+        self.marked: list[str] = []
+        self.words = ""
+        self._by, self._turned = "started", False
+        self._runs: dict[str, Listed] = {}
+        self._is_wide: bool | None = None
+
+    @property
+    def chosen(self) -> Listed | None:
+        """The run under the cursor."""
+        if not self.row_count or not self.is_valid_row_index(self.cursor_row):
+            return None
+        return self._runs.get(str(self.coordinate_to_cell_key(Coordinate(self.cursor_row, 0)).row_key.value))
+
+    @property
+    def total(self) -> int:
+        """How many runs there are, shown or not."""
+        return len(self._runs)
+
+    def get(self, run: str) -> Listed | None:
+        """The run with this id."""
+        return self._runs.get(run)
+
+    # -- what is shown --------------------------------------------------------------------------------------------
+
+    def fit(self, *, wide: bool) -> None:
+        """The columns that there is room for."""
+        if wide != self._is_wide:
+            self._is_wide = wide
+            chosen = self.chosen
+            self.clear(columns=True)
+            self._add_columns()
+            self._fill(chosen)
+
+    def put(self, one: Listed) -> None:
+        """Show what is known of a run; a new one stands last until all are laid out."""
+        is_new = one.run.id not in self._runs
+        self._runs[one.run.id] = one
+        if one.run.id in self.rows:
+            for (column, _), cell in zip(self._titles, self._cells(one), strict=True):
+                if self.get_cell(one.run.id, column) != cell:
+                    self.update_cell(one.run.id, column, cell)
+        elif is_new and holds(one, self.words):
+            self.add_row(*self._cells(one), key=one.run.id)
+
+    def keep_only(self, runs: Iterable[str]) -> None:
+        """Forget all others: they are gone."""
+        kept = set(runs)
+        for gone in self._runs.keys() - kept:
+            del self._runs[gone]
+            if gone in self.rows:
+                self.remove_row(gone)
+        self.marked = [run for run in self.marked if run in kept]
+
+    def lay_out(self) -> None:
+        """Show the runs that are looked for, in order, the cursor where it was."""
+        shown = [key.value for key in self.rows]
+        if shown != [one.run.id for one in self._wanted()]:
+            self._fill(self.chosen)
+        self.post_message(self.Rearranged())
+
+    def _wanted(self) -> list[Listed]:
+        found = (one for one in self._runs.values() if holds(one, self.words))
+        return in_order(found, self._by, turned=self._turned)
+
+    def _fill(self, chosen: Listed | None) -> None:
+        self.clear()
+        for one in self._wanted():
+            self.add_row(*self._cells(one), key=one.run.id)
+        if chosen is not None and chosen.run.id in self.rows:
+            self.move_cursor(row=self.get_row_index(chosen.run.id))
+
+    # -- marks and order ------------------------------------------------------------------------------------------
+
+    def mark(self, run: str) -> None:
+        """Mark a run, or take its mark away."""
+        if run in self.marked:
+            self.marked.remove(run)
+        else:
+            self.marked.append(run)
+        self.put(self._runs[run])
+
+    def unmark(self) -> None:
+        """Take all marks away."""
+        marked, self.marked = self.marked, []
+        for run in marked:
+            self.put(self._runs[run])
+
+    def sort_by(self, column: str) -> None:
+        """By this column; once more: the other way round."""
+        self._by, self._turned = column, column == self._by and not self._turned
+        self._name_columns()
+        self.lay_out()
+
+    def sort_by_next(self) -> None:
+        """By the column to the right of the present one."""
+        names = [name for name, _ in self._titles]
+        here = names.index(self._by) if self._by in names else -1
+        self.sort_by(names[(here + 1) % len(names)])
+
+    def turn(self) -> None:
+        """The other way round."""
+        self.sort_by(self._by)
+
+    @on(DataTable.HeaderSelected)
+    def _sort_by_clicked(self, event: DataTable.HeaderSelected) -> None:
+        event.stop()
+        self.sort_by(str(event.column_key.value))
+
+    # -- columns and cells ----------------------------------------------------------------------------------------
+
+    @property
+    def _titles(self) -> tuple[tuple[str, int], ...]:
+        return _WIDE_COLUMNS if self._is_wide else _COLUMNS
+
+    def _add_columns(self) -> None:
+        for title, width in self._titles:
+            self.add_column(self._title(title), width=width, key=title)
+
+    def _name_columns(self) -> None:
+        for column in self.columns.values():
+            column.label = self._title(str(column.key.value))
+        self._clear_caches()
+        self.refresh()
+
+    def _title(self, name: str) -> Text:
+        falls = ORDERS[name].falls != self._turned
+        return Text(f"{name} {GLYPHS.down if falls else GLYPHS.up}" if name == self._by else name)
+
+    def _cells(self, one: Listed) -> list[Text]:
+        summary = one.summary
+        colours = self.app.theme_variables
+        sign, colour = _LOOKS[summary.state]
+        mark = (f"{GLYPHS.checked} ", f"bold {colours['accent']}") if one.run.id in self.marked else "  "
+        cells = [
+            Text("reading", style="dim") if summary.is_open else Text(f"{sign} {summary.state}", style=colours[colour]),
+            Text.assemble(mark, (plain(one.name), "bold"), overflow="ellipsis", no_wrap=True),
+            Text(run_facts.steps(summary, room=8)),
+            Text(run_facts.loss(summary.loss)),
+            Text(run_facts.perplexity(summary)),
+            Text(datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""),
+            Text(plain(short_name(summary.model)), overflow="ellipsis", no_wrap=True),
+            Text(plain(one.tags), style=colours["text-muted"], overflow="ellipsis", no_wrap=True),
+        ]
+        return cells[: len(self._titles)]
+
+
+class FilterField(Input):
+    """Typed into while the table below it shows what holds these words."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,down", "settle", "To the runs", key_display=ENTER, id="filter.settle"),
+        Binding("escape", "clear", "All runs", id="filter.clear"),
+    ]
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(placeholder="name, model, state or #tag", compact=True, select_on_focus=False, **names)
+
+    class Settled(Message):
+        """Nobody types into it any more."""
+
+    def on_blur(self) -> None:
+        self.post_message(self.Settled())
+
+    def action_settle(self) -> None:
+        """Keep what was typed, and walk through what it finds."""
+        # At once: what is typed next is for the table.
+        self.screen.set_focus(self.screen.query_one(RunTable))
+
+    def action_clear(self) -> None:
+        """All runs again."""
+        self.value = ""
+        self.action_settle()

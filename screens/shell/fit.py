@@ -1,0 +1,68 @@
+"""Whether a model fits this machine under the present recipe, as a word, a colour and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from screens.widgets.units import gib
+
+if TYPE_CHECKING:
+    from workbench.estimate import Device, Tracer
+    from workbench.estimate.peak import Peak
+    from workbench.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Fit:
+    """``word`` is fits, tight or no; ``colour`` the theme's name of its colour, which never stands alone."""
+
+    word: str
+    colour: str
+    sentence: str
+
+    @property
+    def phrase(self) -> str:
+        return {"no": "does not fit"}.get(self.word, self.word)
+
+
+def judge(peak: Peak, free_bytes: int) -> Fit:
+    """What a predicted peak means for the memory that is free."""
+    from workbench.estimate.fit import fit_of
+
+    need, free = gib(peak.device_bytes), gib(free_bytes)
+    match fit_of(peak, free_bytes):
+        case "fits":
+            return Fit("fits", "success", f"Fits: needs {need} of {free} free.")
+        case "tight":
+            return Fit("tight", "warning", f"Tight: needs {need} of {free} free.")
+        case _:
+            return Fit("no", "error", f"Does not fit: needs {need}, {free} are free.")
+
+
+def fits_of(
+    sources: Iterable[str], recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
+) -> dict[str, Fit]:
+    """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
+    from workbench.estimate.adapter.suggested_fix import changes_text, mend
+    from workbench.estimate.catalog_fit import peak_of
+    from workbench.models.catalog import catalog_skeleton
+
+    found: dict[str, Fit] = {}
+    if free_bytes is None:
+        return found
+    for source in sources:
+        skeleton = catalog_skeleton(source)
+        if skeleton is None:
+            continue
+        changes = mend(skeleton, recipe)
+        peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes, free_bytes)
+        fit = judge(peak, free_bytes) if peak is not None else _REFUSED
+        if changes and peak is not None:
+            fit = replace(fit, sentence=f"{fit.sentence.removesuffix('.')}, with {changes_text(changes)}.")
+        found[source] = fit
+    return found
+
+
+_REFUSED = Fit("no", "error", "The adapter's settings do not suit this model: 3 says why.")

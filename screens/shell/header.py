@@ -1,0 +1,144 @@
+"""The line on top: the recipe in hand, the engine, the memory. Its parts are painted apart, to keep the wire quiet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from screens.widgets.glyphs import GLYPHS, bar
+from screens.widgets.plain import plain
+from screens.widgets.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from workbench.engine.client.protocol import EngineStatus
+    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.recipe.schema import Recipe
+
+_METER_WIDTH = 6
+
+# A figure that lies on the edge of rounding would flip each second, and each flip is bytes over SSH.
+_DEAD_BAND = 0.3 * GIB
+
+
+class _Text(Widget):
+    """One line of text that repaints only when it differs, and is laid out anew only when it is longer or shorter."""
+
+    text: reactive[Content] = reactive(Content(""), repaint=False)
+
+    def watch_text(self, before: Content, now: Content) -> None:
+        self.refresh(layout=self.styles.auto_dimensions and before.cell_length != now.cell_length)
+
+    def render(self) -> Content:
+        return self.text
+
+
+class HeaderBar(Horizontal):
+    """``loraworkbench  SmolLM2-135M-Instruct · nf4 · r 16 · all-linear    engine ● idle   0 H200 ▕██ ▏ 31/139 GiB``."""
+
+    def compose(self) -> ComposeResult:
+        yield _Text(id="brand")
+        yield _Text(id="summary")
+        yield _Text(id="engine-label")
+        yield _Text(id="engine")
+        yield MemoryMeter(id="memory")
+
+    def on_mount(self) -> None:
+        self.query_one("#brand", _Text).text = Content.styled("loraworkbench", "bold $primary")
+        self.query_one("#engine-label", _Text).text = Content.styled("engine", "$muted")
+        self.show_engine(None)
+
+    def show_recipe(self, recipe: Recipe) -> None:
+        """The model, and the three settings that decide most."""
+        self.query_one("#summary", _Text).text = Content.assemble(
+            (plain(short_name(recipe.model.source)), "bold"),
+            (_dotted("", method_word(recipe), f"r {recipe.adapter.r}", plain(targets_word(recipe))), "$muted"),
+        )
+
+    def show_engine(self, status: EngineStatus | None, *, starting: bool = False) -> None:
+        """The engine's state as a mark and a word."""
+        if not self.is_attached:  # the app closes
+            return
+        word: str
+        if status is not None:
+            word = "stopping" if status.stopping else status.state
+            mark, style = (GLYPHS.dot, "$success") if word == "idle" else (GLYPHS.half, "$accent")
+        else:
+            word, mark, style = ("starting", GLYPHS.half, "$accent") if starting else ("off", GLYPHS.ring, "$muted")
+        self.query_one("#engine", _Text).text = Content.styled(f"{mark} {word}", style)
+
+    def show_memory(self, gpus: Sequence[GpuSample], host: HostSample | None) -> None:
+        """VRAM of the fullest GPU, or host memory where there is none."""
+        if not self.is_attached:
+            return
+        meter = self.query_one(MemoryMeter)
+        if gpus:
+            gpu = max(gpus, key=lambda one: one.used_bytes or 0)
+            meter.show(f"{gpu.index} {short_gpu(gpu.name)}", gpu.used_bytes, gpu.total_bytes)
+        elif host is not None:
+            label = f"no GPU {GLYPHS.separator} host" if self.app.size.width >= 100 else "no GPU"
+            meter.show(label, host.used_bytes, host.total_bytes)
+
+
+class MemoryMeter(_Text):
+    """``0 H200 ▕███▏ 31/139 GiB``."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._shown: tuple[str, float] = ("", -1.0)
+
+    def show(self, label: str, used: float | None, total: float | None) -> None:
+        """Paint anew where the figure moved by more than rounding does. Bytes; None is not known."""
+        if used is None or not total:
+            self.text = Content.styled(f"{plain(label)} memory not known", "$muted")
+            return
+        if self._shown[0] == label and abs(self._shown[1] - used) < _DEAD_BAND:
+            return
+        self._shown = (label, used)
+        share = used / total
+        style = "$error" if share > 0.97 else "$warning" if share > 0.85 else "$success"
+        self.text = Content.assemble(
+            (f"{plain(label)} ", "$muted"),
+            (GLYPHS.left, "$muted"),
+            (bar(share, _METER_WIDTH), f"{style} on $panel"),
+            (GLYPHS.right, "$muted"),
+            (f" {used / GIB:.0f}/{total / GIB:.0f} GiB", ""),
+        )
+
+
+def short_name(source: str) -> str:
+    """The last part of a hub id or path."""
+    return source.rstrip("/").rpartition("/")[2] or source
+
+
+def short_gpu(name: str) -> str:
+    """``NVIDIA GeForce RTX 4090`` → ``RTX 4090``; ``NVIDIA H100 80GB HBM3`` → ``H100``."""
+    words = [word for word in plain(name).split() if word not in ("NVIDIA", "GeForce", "Tesla")]
+    return " ".join(words[: 2 if words and words[0] == "RTX" else 1]) or "GPU"
+
+
+def method_word(recipe: Recipe) -> str:
+    """How the base is stored, in one word."""
+    method = recipe.quantization.method
+    return "16-bit" if method == "none" else method
+
+
+def targets_word(recipe: Recipe) -> str:
+    """``all-linear``, ``q,v``, ``7 modules`` or ``regex``: short enough for a header."""
+    targets = recipe.adapter.target_modules
+    if isinstance(targets, str):
+        return targets if targets == "all-linear" else "regex"
+    if set(targets) == {"q_proj", "v_proj"}:
+        return "q,v"
+    return ",".join(targets) if len(targets) <= 2 else f"{len(targets)} modules"
+
+
+def _dotted(*parts: str) -> str:
+    return f" {GLYPHS.separator} ".join(parts)

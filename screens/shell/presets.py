@@ -1,0 +1,62 @@
+"""Presets in the app: choose one for the recipe in hand, or keep the recipe in hand as one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.shell.pick import PickDialog
+
+if TYPE_CHECKING:
+    from screens.workbench import Workbench
+    from workbench.recipe.presets import PresetDescription
+
+_ASKED = (
+    "The recipe in hand is kept under this name in the presets folder of {home}, beside those that ship with the "
+    "workbench. Letters, digits, '.', '_' and '-'."
+)
+
+
+async def choose_preset(app: Workbench) -> None:
+    """Show all presets, the user's own marked, and take the one that is chosen."""
+    from workbench.recipe.presets import describe_presets
+
+    found = await asyncio.to_thread(describe_presets, app.session.home)
+    width = max(len(preset.name) for preset in found)
+    lines = [(preset.name, f"{preset.name:{width}}  {_words(preset)}") for preset in found]
+    name = await app.push_screen_wait(PickDialog("Presets", lines))
+    if name is not None:
+        app.take_preset(name)
+
+
+async def save_as_preset(app: Workbench) -> None:
+    """Ask for a name and keep the recipe in hand under it; an own preset of that name is replaced if that is wished.
+
+    Raises:
+        WorkbenchError: the name cannot be a preset's, or it cannot be written.
+    """
+    from workbench.recipe.presets import describe_presets, save_preset
+
+    home, recipe = app.session.home, app.session.recipe
+    asked = LineDialog("Save recipe as preset", _ASKED.format(home=home.root), recipe.output.name or "", "my-recipe")
+    name = ((await app.push_screen_wait(asked)) or "").strip()
+    if not name:
+        return
+    there = {preset.name: preset for preset in await asyncio.to_thread(describe_presets, home)}
+    if name in there and not await _may_replace(app, there[name]):
+        return
+    await asyncio.to_thread(save_preset, name, recipe, home)
+    app.notify(f"Saved as {name}; it stands among the presets now.", markup=False, timeout=4)
+
+
+async def _may_replace(app: Workbench, preset: PresetDescription) -> bool:
+    own = f"You have a preset {preset.name} already. It is replaced."
+    shipped = f"{preset.name} ships with the workbench. Yours is taken in its place from now on."
+    replace, back = Choice("r", "Replace it", "replace"), Choice("b", "Back", "back")
+    question = ChoiceDialog(f"Replace {preset.name}?", own if preset.own else shipped, (back, replace))
+    return await app.push_screen_wait(question) == replace.value
+
+
+def _words(preset: PresetDescription) -> str:
+    return f"{preset.title} (yours)" if preset.own else preset.title

@@ -1,0 +1,91 @@
+"""The line above the footer while a run is live: ``run pirate-03 ▕██████▏ step 212/600 · loss 0.412 ↓ · …``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from screens.run_names import titled
+from screens.widgets.glyphs import GLYPHS, bar
+from screens.widgets.line_painted import Pace
+from screens.widgets.plain import plain
+from screens.widgets.units import clock, short
+
+if TYPE_CHECKING:
+    from workbench.progress import Progress
+    from workbench.runs.folder import RunSummary
+
+_BAR_WIDTH, _NARROW_BAR_WIDTH = 16, 8
+_NAME_WIDTH, _NARROW_NAME_WIDTH = 36, 20
+
+
+def waiting_words(count: int, held: str) -> str:
+    """``3 wait``, for a quiet place; empty where none does."""
+    if not count:
+        return ""
+    return f"{count} wait{'s' if count == 1 else ''}{', held' if held else ''}"
+
+
+class RunBar(Widget):
+    """How far the live run has come. A click opens the Train tab."""
+
+    text: reactive[Content] = reactive(Content(""))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._newest = Content("")
+        # The whole line goes over the wire each time, and a fast run has another step at each look.
+        self._paced = Pace(self, self._take_newest, times_a_second=1)
+
+    def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "", name: str = "") -> None:
+        """Take the figures from the journal, and from the engine what it has not told yet.
+
+        Args:
+            summary: of the live run. Its phase is the one that counts, here as on Train.
+            progress: what the engine is busy with.
+            waiting: what is to come after it, in words.
+            name: what people call it, where that is not its id.
+        """
+        is_wide = self.app.size.width >= 100
+        separator = f" {GLYPHS.separator} "
+        if progress is not None and summary.phase not in ("", progress.phase):
+            progress = None  # asked at another moment than the journal was read
+        fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
+        # Between two steps: an evaluation, or what is done at the end.
+        between = summary.phase if summary.phase != "training" else ""
+        if summary.step:
+            facts = [between] if between else []
+            facts.append(f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}")
+            if summary.loss is not None:
+                facts.append(f"loss {summary.loss:.3f}")
+            if not between:
+                # On a narrow terminal a name may need its room; Train has the speed, too.
+                if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):
+                    facts.append(f"{short(summary.tokens_per_second)} tok/s")
+                facts.append(f"ETA {clock(summary.eta_seconds)}")
+        else:
+            facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
+        if waiting:
+            facts.append(waiting)
+        width, most = (_BAR_WIDTH, _NAME_WIDTH) if is_wide else (_NARROW_BAR_WIDTH, _NARROW_NAME_WIDTH)
+        self._newest = Content.assemble(
+            ("run ", "$muted"),
+            titled(name or summary.id, summary.id, most=most),
+            (f" {GLYPHS.left}", "$muted"),
+            (bar(fraction or 0.0, width), "$accent on $panel"),
+            (f"{GLYPHS.right} ", "$muted"),
+            (plain(separator.join(facts)), ""),
+        )
+        self._paced.ask()
+
+    def _take_newest(self) -> None:
+        self.text = self._newest
+
+    def render(self) -> Content:
+        return self.text
+
+    async def on_click(self) -> None:
+        await self.run_action("app.show_tab('train')")

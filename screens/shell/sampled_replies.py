@@ -1,0 +1,84 @@
+"""The replies to a run's fixed prompts, step by step: how the model changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from screens.widgets.line_painted import Words, entitle
+from screens.widgets.plain import plain, plain_content
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from screens.shell.live_run import Story
+
+_SECONDS = 1.0
+
+
+class RepliesScreen(ModalScreen[None]):
+    """One prompt at a time with all of its replies, the newest first; it grows while the run is sampled."""
+
+    DEFAULT_CSS = """
+    RepliesScreen { align: center middle; background: $background 60%; }
+    RepliesScreen > VerticalScroll {
+        width: 96; max-width: 96%; height: auto; max-height: 92%; background: $surface; border: round $border;
+        padding: 0 1; scrollbar-size-vertical: 1;
+        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
+    }
+    RepliesScreen Words { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,v,q,enter", "dismiss", "Close", id="replies.close"),
+        Binding("right,n", "turn(1)", "Next prompt", id="replies.next"),
+        Binding("left,p", "turn(-1)", "Previous prompt", id="replies.previous"),
+    ]
+
+    def __init__(self, story: Story) -> None:
+        super().__init__()
+        self._story = story
+        self._prompt = 0
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            yield Words()
+
+    def on_mount(self) -> None:
+        self.query_one(VerticalScroll).border_subtitle = "← → another prompt, Esc closes"
+        self._show()
+        self.set_interval(_SECONDS, self._show)
+
+    def action_turn(self, by: int) -> None:
+        """Another prompt."""
+        self._prompt = (self._prompt + by) % max(len(self._prompts), 1)
+        self.query_one(VerticalScroll).scroll_home(animate=False)
+        self._show()
+
+    @property
+    def _prompts(self) -> list[str]:
+        """The fixed prompts; they are the same in every sample of a run."""
+        return list(dict.fromkeys(prompt for sample in self._story.samples for prompt, _ in _pairs(sample)))
+
+    def _show(self) -> None:
+        prompts = self._prompts
+        if not prompts:
+            return
+        prompt = prompts[min(self._prompt, len(prompts) - 1)]
+        entitle(self.query_one(VerticalScroll), f"prompt {self._prompt + 1} of {len(prompts)}")
+        lines: list[Content] = [plain_content(prompt.strip(), "$text-muted", lines=True)]
+        for sample in reversed(self._story.samples):
+            for asked, reply in _pairs(sample):
+                if asked == prompt:
+                    step = Content.styled(f"\nstep {plain(sample.get('step', '?'))}", "bold $accent")
+                    lines += [step, plain_content(reply.strip() or "(nothing)", lines=True)]
+        self.query_one(Words).show(Content("\n").join(lines))
+
+
+def _pairs(sample: dict[str, object]) -> list[tuple[str, str]]:
+    replies = sample.get("replies")
+    found = replies if isinstance(replies, list) else []
+    return [(str(one.get("prompt", "")), str(one.get("reply", ""))) for one in found if isinstance(one, dict)]

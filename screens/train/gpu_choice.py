@@ -1,0 +1,107 @@
+"""Which GPUs a run is to use: each with its memory and who has some of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalGroup
+from textual.widgets import Button, SelectionList, Static
+from textual.widgets.selection_list import Selection
+
+from screens.shell.dialogs import Dialog
+from screens.widgets.plain import plain_content
+from workbench.machine.gpu import GpuProcess, occupants
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from workbench.machine.gpu import GpuSample
+
+# Others on one GPU that are named; the rest is counted.
+_NAMED = 2
+
+
+class GpuChoiceDialog(Dialog[tuple[int, ...]]):
+    """A tick for each GPU; the answer is their numbers, in the order of the list.
+
+    Args:
+        gpus: those there are. chosen: the numbers that are ticked at first.
+    """
+
+    DEFAULT_CSS = """
+    GpuChoiceDialog > VerticalGroup { width: 96; }
+    GpuChoiceDialog SelectionList, GpuChoiceDialog SelectionList:focus {
+        height: auto; max-height: 16; border: none; background: $surface; padding: 0; margin-bottom: 1;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "enter", "take", "Take these", id="gpus.take", tooltip="Train on the GPUs that are ticked", priority=True
+        ),
+        Binding("up", "cursor(-1)", show=False, priority=True),
+        Binding("down", "cursor(1)", show=False, priority=True),
+    ]
+
+    def __init__(self, gpus: Sequence[GpuSample], chosen: Sequence[int]) -> None:
+        super().__init__()
+        self._gpus = tuple(gpus)
+        self._chosen = frozenset(chosen)
+
+    def compose(self) -> ComposeResult:
+        with VerticalGroup() as box:
+            box.border_title = "GPUs for the next run"
+            yield Static(
+                plain_content(
+                    "Space ticks. With several, each trains on its own part of the data: the effective batch grows "
+                    "with their number.",
+                    lines=True,
+                )
+            )
+            yield SelectionList[int](
+                *(Selection(plain_content(words(gpu)), gpu.index, gpu.index in self._chosen) for gpu in self._gpus)
+            )
+            yield Static(classes="problem", markup=False)
+            with Horizontal():
+                yield Button("Take these (Enter)", compact=True, variant="primary")
+
+    def on_mount(self) -> None:
+        self.query_one(SelectionList).focus()
+
+    def action_cursor(self, by: int) -> None:
+        """Go up or down in the list."""
+        gpus = self.query_one(SelectionList)
+        gpus.action_cursor_down() if by > 0 else gpus.action_cursor_up()
+
+    @on(Button.Pressed)
+    def action_take(self) -> None:
+        """Take the GPUs that are ticked."""
+        ticked = set(self.query_one(SelectionList).selected)
+        if ticked:
+            self.dismiss(tuple(gpu.index for gpu in self._gpus if gpu.index in ticked))
+        else:
+            self.query_one(".problem", Static).update("Tick at least one; Esc leaves it as it was.")
+
+
+def words(gpu: GpuSample) -> str:
+    """``0  NVIDIA A100   31.2 of 40.0 GiB free   free`` or who is on it."""
+    memory = "memory unknown"
+    if gpu.free_bytes is not None and gpu.total_bytes is not None:
+        memory = f"{gpu.free_bytes / 2**30:5.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+    return f"{gpu.index}  {gpu.name:<24}  {memory}  {_who(occupants(gpu))}"
+
+
+def _who(others: Sequence[GpuProcess]) -> str:
+    if not others:
+        return "nobody else on it"
+    named = [_one(process) for process in others[:_NAMED]]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return ", ".join(named) + more
+
+
+def _one(process: GpuProcess) -> str:
+    held = f" {process.bytes / 2**30:.1f} GiB" if process.bytes else ""
+    return f"{process.name or 'process'} ({process.pid}){held}"

@@ -1,0 +1,158 @@
+"""The hardware while a run uses it: memory and load of the GPU over time, or of the machine where it has none."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from screens.charts.spark import spark
+from screens.shell.header import short_gpu
+from screens.widgets.glyphs import GLYPHS, Glyphs
+from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, entitle, strip_of
+from screens.widgets.units import GIB, gib, gib_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.style import Style
+    from textual.strip import Strip
+
+    from workbench.machine.gpu import GpuSample, HostSample
+
+_SECONDS_KEPT = 240
+
+
+class GpuPanel(Quiet):
+    """Memory, load, heat and power at one reading a second, with their recent course.
+
+    A machine without a GPU shows its own memory and processors in the same places and says so.
+    """
+
+    COMPONENT_CLASSES = {  # noqa: RUF012
+        "gpu-panel--label",
+        "gpu-panel--good",
+        "gpu-panel--tight",
+        "gpu-panel--over",
+        "gpu-panel--load",
+    }
+    DEFAULT_CSS = """
+    GpuPanel { border: round $border; border-title-color: $text-muted; padding: 0 1; }
+    GpuPanel > .gpu-panel--label { color: $text-muted; }
+    GpuPanel > .gpu-panel--good { color: $success; }
+    GpuPanel > .gpu-panel--tight { color: $warning; }
+    GpuPanel > .gpu-panel--over { color: $error; }
+    GpuPanel > .gpu-panel--load { color: $primary; }
+    """
+
+    def __init__(self, *, glyphs: Glyphs = GLYPHS, **names: str | None) -> None:
+        super().__init__(**names)
+        self._glyphs = glyphs
+        self._gpu: GpuSample | None = None
+        self._host: HostSample | None = None
+        self._memory: deque[float] = deque(maxlen=_SECONDS_KEPT)
+        self._load: deque[float] = deque(maxlen=_SECONDS_KEPT)
+        self._engine: int | None = None
+        self._run: tuple[int, int | None] = (0, None)
+
+    def sample(self, gpus: Sequence[GpuSample], host: HostSample | None, engine: int | None = None) -> None:
+        """Take one reading in. Of several GPUs the one with most memory in use is shown.
+
+        Args:
+            engine: the engine's process; whoever else has memory on the GPU is one of the others.
+        """
+        self._engine = engine
+        self._gpu = max(gpus, key=lambda gpu: gpu.used_bytes or 0) if gpus else None
+        self._host = host
+        if self._gpu is not None:
+            self._memory.append(self._gpu.used_bytes or 0)
+            self._load.append(self._gpu.utilization or 0)
+            entitle(self, f"GPU {self._gpu.index} {self._glyphs.separator} {short_gpu(self._gpu.name)}")
+        elif host is not None:
+            self._memory.append(host.used_bytes)
+            self._load.append(host.cpu_percent)
+            entitle(self, f"no GPU {self._glyphs.separator} host")
+        self.changed()
+
+    def run_used(self, peak: int, predicted: int | None) -> None:
+        """What the run used at most so far and was predicted to use, in bytes.
+
+        Args:
+            peak: 0 while nothing was measured.
+            predicted: None where nothing was.
+        """
+        if (peak, predicted) != self._run:
+            self._run = (peak, predicted)
+            self.changed()
+
+    def paint(self, width: int, height: int) -> Sequence[Strip]:
+        if self._gpu is not None:
+            return self._fit(self._gpu_lines(self._gpu, width), height)
+        if self._host is not None:
+            return self._fit(self._host_lines(self._host, width), height)
+        return [strip_of([("waiting for the first reading", self._style("label"))])]
+
+    def _gpu_lines(self, gpu: GpuSample, width: int) -> list[list[Piece]]:
+        heat = [f"{gpu.temperature:.0f} °C"] if gpu.temperature is not None else []
+        power = [f"{gpu.power_watts:.0f} W"] if gpu.power_watts is not None else []
+        load = f"{gpu.utilization:3.0f} %" if gpu.utilization is not None else "N/A"
+        return [
+            self._memory_line("VRAM", gpu.used_bytes, gpu.total_bytes, width),
+            self._run_line("run", None),
+            self._course("util", load, self._load, 100.0, "load", width),
+            [
+                ("   ".join(heat + power) or "N/A", UNSTYLED),
+                ("   others ", self._style("label")),
+                self._others(gpu),
+            ],
+        ]
+
+    def _others(self, gpu: GpuSample) -> Piece:
+        """Who else holds memory there: it is not there for the run."""
+        others = [process for process in gpu.processes if process.pid != self._engine]
+        if not others:
+            return "none", UNSTYLED
+        known = sum(process.bytes or 0 for process in others)
+        return gib(known) if known else str(len(others)), self._style("tight")
+
+    def _host_lines(self, host: HostSample, width: int) -> list[list[Piece]]:
+        return [
+            self._memory_line("RAM", host.used_bytes, host.total_bytes, width),
+            self._run_line("engine", host.process_bytes),
+            self._course("CPU", f"{host.cpu_percent:3.0f} %", self._load, 100.0, "load", width),
+            [("No GPU here: the CPU computes,", self._style("label"))],
+            [("and this is the host's memory.", self._style("label"))],
+        ]
+
+    def _memory_line(self, label: str, used: int | None, total: int | None, width: int) -> list[Piece]:
+        if used is None or not total:
+            return [(f"{label} ", self._style("label")), ("N/A", UNSTYLED)]
+        share = used / total
+        tone = "over" if share > 0.97 else "tight" if share > 0.85 else "good"
+        text = f"{used / GIB:5.1f}/{total / GIB:.0f} GiB"
+        return self._course(label, text, self._memory, float(total), tone, width)
+
+    def _course(self, label: str, text: str, values: Sequence[float], top: float, tone: str, width: int) -> list[Piece]:
+        head = f"{label.ljust(4)} "
+        room = max(0, width - len(head) - len(text) - 1)
+        return [
+            (head, self._style("label")),
+            (f"{text} ", UNSTYLED),
+            (spark(list(values), room, top, self._glyphs), self._style(tone)),
+        ]
+
+    def _run_line(self, label: str, now: int | None) -> list[Piece]:
+        peak, predicted = self._run
+        facts = [("now", now), ("peak", peak or None), ("predicted", predicted)]
+        pieces: list[Piece] = []
+        for name, size in facts:
+            if size is not None:
+                pieces += [(f"{name} ", self._style("label")), (f"{gib_number(size)}  ", UNSTYLED)]
+        if not pieces:
+            return [(f"{label}: nothing measured yet", self._style("label"))]
+        return [(f"{label} ", self._style("label")), *pieces, ("GiB", self._style("label"))]
+
+    def _fit(self, lines: list[list[Piece]], height: int) -> list[Strip]:
+        return [strip_of(line) for line in lines[:height]]
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"gpu-panel--{name}")

@@ -1,0 +1,61 @@
+"""What panes, dialogs and palette may ask of the app."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from textual.screen import Screen
+
+    from screens.session import Session
+    from screens.widgets.pane import Pane
+    from workbench.errors import WorkbenchError
+    from workbench.recipe.text import Problem
+
+
+class Workbench(Protocol):
+    """The app as its parts see it; :class:`screens.app.WorkbenchApp` is the one there is.
+
+    Attributes:
+        follow_steps: whether training steps may be traced while nobody types.
+    """
+
+    session: Session
+    follow_steps: bool
+
+    @property
+    def pane_in_front(self) -> Pane | None:
+        """The pane that is shown."""
+
+    def set_recipe(self, changes: Mapping[str, Any]) -> list[Problem]:
+        """Change the recipe at dotted keys; returns the mistakes, with which nothing has changed."""
+
+    def take_preset(self, name: str) -> None:
+        """Put a preset in the place of the current recipe."""
+
+    async def start_engine(self) -> None:
+        """Start the engine if none runs.
+
+        Raises:
+            WorkbenchError: it does not start.
+        """
+
+    def attempt(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something that may fail in a way the user can fix; the failure is shown."""
+
+    def show_error(self, error: WorkbenchError) -> None:
+        """Show what went wrong and what to do about it."""
+
+    async def action_show_tab(self, name: str) -> None:
+        """Bring a tab to the front."""
+
+    def action_queue(self) -> None:
+        """Show the queue."""
+
+    async def push_screen_wait(self, screen: Screen[Any]) -> Any:
+        """Textual's: show a dialog and wait for its answer. From a worker only."""
+
+    def notify(self, message: str, *, timeout: float | None = None, markup: bool = True) -> None:
+        """Textual's: show a passing message."""

@@ -1,0 +1,1 @@
+"""What commands print while work is going on."""

@@ -1,0 +1,1 @@
+"""Rows out of files and hub data sets, one after the other."""

@@ -1,0 +1,35 @@
+"""Documents: text files to learn as they are."""
+
+from pathlib import Path
+
+from workbench.data.rows.row import Row, shown
+from workbench.errors import WorkbenchError
+
+_SUFFIXES = (".txt", ".md")
+
+
+def is_document(path: Path) -> bool:
+    """Whether the file is a document: text to learn as it is, not records."""
+    return path.suffix.lower() in _SUFFIXES
+
+
+def read_document(path: Path) -> Row:
+    """A whole text file as one row ``{"text": …}``; line ends become ``\\n``.
+
+    Raises:
+        WorkbenchError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkbenchError(
+            f"Cannot read {shown(path)}: {error.strerror or error}.",
+            "Check that it exists and may be read.",
+            kind="data_file",
+        ) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Row(None, shown(path), problem=f"line {line} is not UTF-8")
+    return Row({"text": text.replace("\r\n", "\n").replace("\r", "\n")}, shown(path))

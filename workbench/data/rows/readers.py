@@ -1,0 +1,66 @@
+"""Rows out of one local file, one after the other, in constant memory; each knows where it stands.
+
+A row that cannot be read comes out as a :class:`~workbench.data.rows.row.Row` with a ``problem`` and no record, and the
+rows after it follow.
+"""
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from workbench.data.rows.columnar import read_arrow, read_parquet
+from workbench.data.rows.json import read_json, read_jsonl
+from workbench.data.rows.row import COMPRESSED, Row, damaged, shown, suffix_of
+from workbench.data.rows.table import read_table
+from workbench.errors import WorkbenchError
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, by its suffix.
+
+    Raises:
+        WorkbenchError: the file is missing, unreadable, damaged as a whole, or of an unknown kind.
+    """
+    reader = _reader_of(path)
+    try:
+        yield from reader(path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise damaged(path, error, "compress it again") from None
+    except OSError as error:
+        if path.suffix in COMPRESSED and error.errno is None:
+            raise damaged(path, error, "compress it again") from None
+        raise WorkbenchError(
+            f"Cannot read {shown(path)}: {error.strerror or error}.",
+            "Check that it exists and may be read.",
+            kind="data_file",
+        ) from None
+
+
+def can_read(path: Path) -> bool:
+    """Whether the file's suffix is that of a kind of records known here."""
+    return suffix_of(path) in _READERS
+
+
+def known_suffixes() -> str:
+    """The kinds of files that can be read, for a message."""
+    return ", ".join(sorted(_READERS)) + " (the text ones also .gz, .zst)"
+
+
+def _reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:
+    reader = _READERS.get(suffix_of(path))
+    if reader is None:
+        raise WorkbenchError(
+            f"{shown(path)} is of no kind that can be read.", f"Known are {known_suffixes()}.", kind="data_file"
+        )
+    return reader

@@ -1,0 +1,67 @@
+"""Rows of a table of text: commas or tabs between cells, the columns' names in the first line."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workbench.data.rows.row import LONGEST, Row, opened, shown, suffix_of
+from workbench.errors import WorkbenchError
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """A row for each line under the header; what stands between cells follows from the suffix."""
+    with opened(path) as (stream, fraction):
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        csv.field_size_limit(LONGEST)
+        table = csv.reader(text, delimiter="\t" if suffix_of(path) == ".tsv" else ",", strict=True)
+        header = _header(path, table)
+        while True:
+            start = table.line_num + 1
+            try:
+                cells = next(table, None)
+            except csv.Error as error:
+                yield Row(None, f"{shown(path)}, line {start}", fraction(), f"column 1: {error}")
+                continue
+            if cells is None:
+                return
+            if cells:
+                yield _table_row(cells, header, f"{shown(path)}, line {start}", fraction())
+
+
+def _header(path: Path, table: Any) -> list[str]:
+    try:
+        header: list[str] = next(table, [])
+    except csv.Error as error:
+        raise WorkbenchError(
+            f"{shown(path)}, line 1: {error}.", "Write the columns' names there.", kind="data_file"
+        ) from None
+    if not any(_is_text(name) and name.strip() for name in header):
+        if header:
+            raise WorkbenchError(
+                f"{shown(path)}, line 1 names no columns.",
+                "Write the columns' names there, in UTF-8.",
+                kind="data_file",
+            )
+        return []
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise WorkbenchError(
+            f"{shown(path)} has two columns named {twice[:40]!r}.", "Rename one of them in line 1.", kind="data_file"
+        )
+    return header
+
+
+def _table_row(cells: list[str], header: list[str], where: str, fraction: float) -> Row:
+    if len(cells) != len(header):
+        column = min(len(cells), len(header)) + 1
+        return Row(None, where, fraction, f"column {column}: {len(cells)} cells, {len(header)} are expected")
+    for number, cell in enumerate(cells, start=1):
+        if not _is_text(cell):
+            return Row(None, where, fraction, f"column {number}: not UTF-8, which is expected")
+    return Row(dict(zip(header, cells, strict=True)), where, fraction)
+
+
+def _is_text(cell: str) -> bool:
+    return cell.isascii() or not any("\udc80" <= char <= "\udcff" for char in cell)

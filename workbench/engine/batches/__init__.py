@@ -1,0 +1,1 @@
+"""How records are put together into micro-batches, and cut up when memory runs out."""

@@ -1,0 +1,186 @@
+"""Conversations kept on disk, for their owner's eyes only: a run's in its folder, a plain model's under the home."""
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.engine.client.protocol import AdapterPart, Message
+from workbench.errors import WorkbenchError
+from workbench.runs.folder import find_run
+from workbench.storage.atomic import write_text
+from workbench.storage.paths import Home
+
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_LARGEST_FILE = 64 * 2**20
+_TITLE = 60
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Said(_Kept):
+    """A reply: what answered, its words, and its figures in words."""
+
+    who: str = ""
+    text: str = ""
+    figures: str = ""
+
+
+class Turn(_Kept):
+    """A question and its replies, one for each that was asked side by side."""
+
+    question: str
+    replies: tuple[Said, ...] = ()
+
+    def reply_of(self, who: str) -> str:
+        """What this one said, else what the first one did."""
+        return next((reply.text for reply in self.replies if reply.who == who), self.replies[0].text)
+
+
+class Conversation(_Kept):
+    """Turns under one system prompt. ``title`` is what the user called it, empty for its first question."""
+
+    id: str = Field(pattern=_ID)
+    title: str = ""
+    system: str = ""
+    changed: float = 0.0
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def name(self) -> str:
+        first = self.title or (" ".join(self.turns[0].question.split()) if self.turns else "empty")
+        return first if len(first) <= _TITLE else first[: _TITLE - 1] + "…"
+
+    def messages(self, who: str) -> list[Message]:
+        """The conversation as one of those that answer had it."""
+        said = [Message(role="system", content=self.system)] if self.system else []
+        for turn in self.turns:
+            if turn.replies:
+                said.append(Message(role="user", content=turn.question))
+                said.append(Message(role="assistant", content=turn.reply_of(who)))
+        return said
+
+    def as_markdown(self) -> str:
+        parts = [f"**System:** {self.system}"] if self.system else []
+        for turn in self.turns:
+            parts.append(f"**You:** {turn.question}")
+            parts += [f"**{reply.who}:** {reply.text}" for reply in turn.replies]
+        return "\n\n".join(parts)
+
+
+def new_conversation() -> Conversation:
+    """An empty one, with an id that sorts by time and that nobody else has."""
+    return Conversation(id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}", changed=time.time())
+
+
+@dataclass(frozen=True)
+class Chats:
+    """The conversations in one folder, each a JSON file (mode 0600, in a folder of mode 0700)."""
+
+    folder: Path
+    _large: int = field(default=_LARGEST_FILE, repr=False)
+
+    @classmethod
+    def of(cls, home: Home, target: str) -> "Chats":
+        """Those with a run (its id, prefix, folder, or ``run@40``), an adapter folder, or a base model."""
+        name, at, step = target.rpartition("@")
+        try:
+            return cls(find_run(home, name if at and step.isdecimal() else target).path / "chats")
+        except WorkbenchError as error:
+            if error.kind != "run_not_found":
+                raise
+        folder = Path(target).expanduser().absolute()
+        for parent in (folder.parent, folder.parent.parent):
+            if (folder / "adapter_config.json").is_file() and (parent / "recipe.yaml").is_file():
+                return cls(parent / "chats")
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-.")[-40:]
+        return cls(home.root / "chats" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:8]}")
+
+    def all(self) -> list[Conversation]:
+        """Every one that can be read, the one changed last first."""
+        try:
+            files = [entry for entry in self.folder.iterdir() if entry.suffix == ".json" and _ID.fullmatch(entry.stem)]
+        except OSError:
+            return []
+        found = [conversation for file in files if (conversation := self._read(file)) is not None]
+        return sorted(found, key=lambda conversation: conversation.changed, reverse=True)
+
+    def save(self, conversation: Conversation) -> Conversation:
+        """Keep a conversation as it is now; another process sees the old file or the new one.
+
+        Raises:
+            WorkbenchError: it cannot be written.
+        """
+        kept = conversation.model_copy(update={"changed": time.time()})
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.folder.is_symlink():
+                raise OSError(None, "the folder is a link to another one")
+            self.folder.chmod(0o700)
+            write_text(self._file(kept.id), json.dumps(kept.model_dump(), indent=1) + "\n", private=True)
+        except OSError as error:
+            raise WorkbenchError(
+                f"The conversation cannot be kept in {self.folder}: {error.strerror or error}.",
+                "Free some disk space, or make the folder yours. It goes on, but is gone when the terminal is.",
+                kind="disk",
+            ) from None
+        return kept
+
+    def remove(self, conversation: Conversation) -> None:
+        """Remove it for good.
+
+        Raises:
+            WorkbenchError: it cannot be removed.
+        """
+        try:
+            self._file(conversation.id).unlink(missing_ok=True)
+        except OSError as error:
+            raise WorkbenchError(
+                f"The conversation cannot be removed: {error.strerror}.", f"Look at {self.folder}.", kind="disk"
+            ) from None
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _read(self, file: Path) -> Conversation | None:
+        try:
+            if file.is_symlink() or file.stat().st_size > self._large:
+                return None
+            conversation = Conversation.model_validate_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValidationError, UnicodeDecodeError):
+            return None
+        # A file under another's name could be written over it.
+        return conversation if conversation.id == file.stem else None
+
+
+def parse_parts(text: str) -> list[AdapterPart]:
+    """``run-01=0.7, run-02=0.3`` as the parts of a sum; a name alone counts once.
+
+    Raises:
+        WorkbenchError: it is none.
+    """
+    parts = []
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        name, sign, weight = piece.rpartition("=")
+        try:
+            parts.append(AdapterPart(target=name.strip(), weight=float(weight)) if sign else AdapterPart(target=piece))
+        except ValueError:
+            raise WorkbenchError(
+                f"{piece} is no adapter with its weight.",
+                "Write run-01=0.7, run-02=0.3; weights go from -2 to 2.",
+                kind="bad_request",
+            ) from None
+    if not parts or any(not part.target for part in parts) or len(parts) > 16:
+        raise WorkbenchError(
+            "Name one to sixteen adapters.",
+            "Write run-01=0.7, run-02=0.3; weights go from -2 to 2.",
+            kind="bad_request",
+        )
+    return parts

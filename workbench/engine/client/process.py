@@ -1,0 +1,171 @@
+"""The life of the engine process: started when first needed, found again by any terminal, ended on request."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.protocol import ALREADY_RUNNING, EngineStatus
+from workbench.errors import WorkbenchError
+from workbench.storage.paths import Home, private_folder
+
+START_SECONDS = 30.0
+_LOG_LINES = 12
+
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Engines that this process started, by process id: nobody else is told how they end."""
+
+
+async def find_engine(home: Home) -> EngineStatus | None:
+    """The status of the engine that serves this home, or None when none answers."""
+    client = EngineClient(home)
+    try:
+        return await client.status()
+    except WorkbenchError:
+        return None
+    finally:
+        await client.close()
+
+
+async def ensure_engine(home: Home) -> EngineStatus:
+    """The engine of this home, started if there is none. It is a session of its own: a lost terminal does not end it.
+
+    Raises:
+        WorkbenchError: it did not start; the message says why, and ends with the last lines of its log.
+    """
+    if status := await find_engine(home):
+        return status
+    said_before = _size(home.engine_log)
+    process = _spawn(home)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        if status := await find_engine(home):
+            return status
+        code = process.poll()
+        if code == ALREADY_RUNNING:
+            # Another terminal was quicker, and its engine will answer; or the one before has not quite ended.
+            await asyncio.sleep(0.5)
+            process = _spawn(home)
+        elif code is not None:
+            raise _stillborn(code, last_lines(home.engine_log, since=said_before))
+    raise WorkbenchError(
+        f"The engine did not answer within {START_SECONDS:.0f} s.\n{last_lines(home.engine_log)}",
+        "`loraworkbench engine restart` tries again; `loraworkbench doctor` looks for the cause.",
+        kind="engine_start",
+    )
+
+
+async def stop_engine(home: Home, *, seconds: float = 60.0) -> bool:
+    """End the engine; a live run is stopped and saved first. One that does not end in time is killed.
+
+    Returns False when there was none.
+    """
+    pid = engine_pid(home)
+    if pid is None:
+        return False
+    client = EngineClient(home)
+    with contextlib.suppress(WorkbenchError):
+        await client.shutdown(stop=True)
+    await client.close()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        deadline = time.monotonic() + seconds
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                process.kill()
+            await asyncio.sleep(0.05)
+    return True
+
+
+def engine_pid(home: Home) -> int | None:
+    """Process id of the engine that holds this home's lock, whether it answers or not."""
+    try:
+        pid = int((home.engine / "lock").read_text())
+        command = psutil.Process(pid).cmdline()
+        # A process id is used again after a while, perhaps by the engine of another home.
+        is_ours = "workbench.engine.daemon.server" in command and home.root.samefile(command[-1])
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return pid if is_ours else None
+
+
+def exit_code(pid: int, *, seconds: float = 0.0) -> int | None:
+    """How the engine of this process id ended; None where another process started it, or it lives.
+
+    Args:
+        seconds: to wait for its end: its connections break a moment before.
+    """
+    process = _started.get(pid)
+    if process is None:
+        return None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
+
+
+def describe_exit(code: int | None) -> str:
+    """``exit code 1``, or the name of the signal that ended a process."""
+    if code is None:
+        return "still running"
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"
+
+
+def last_lines(log: Path, count: int = _LOG_LINES, *, since: int = 0) -> str:
+    """The end of a log file, of what stands after ``since`` bytes; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, log.stat().st_size - 16384))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
+    except OSError:
+        return ""
+
+
+def _stillborn(code: int, said: str) -> WorkbenchError:
+    """Why an engine ended before it answered."""
+    from workbench.failures.diagnose import explain_death
+
+    died = explain_death(code, said)
+    return WorkbenchError(
+        f"The engine ended while starting ({describe_exit(code)}). {died.message}\n{said}",
+        f"{died.cure} `loraworkbench doctor` looks for the cause.",
+        kind="engine_start",
+    )
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _spawn(home: Home) -> subprocess.Popen[bytes]:
+    try:
+        private_folder(home.engine)
+        with home.engine_log.open("ab") as log:
+            # -P: a file named torch.py in the present folder must not be imported.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "workbench.engine.daemon.server", "--home", str(home.root)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
+            )
+            _started[process.pid] = process
+            return process
+    except OSError as error:
+        raise WorkbenchError(
+            f"Cannot use {home.engine}: {error.strerror or error}.",
+            "Give a folder you may write to with --home or LORAWORKBENCH_HOME.",
+            kind="home",
+        ) from None

@@ -1,0 +1,1 @@
+"""The engine process: its API, its state, its queue."""

@@ -1,0 +1,244 @@
+"""A run in several processes, as the engine sees it: started, told what the user wants, and explained when it dies."""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from workbench.engine.client.process import last_lines
+from workbench.engine.distributed.link import Peer
+from workbench.engine.distributed.sharding import needs_sharding
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.steering.controls import Controls
+from workbench.errors import WorkbenchError
+from workbench.failures.diagnose import diagnose, diagnose_exit
+from workbench.planning.launch import Launch, launch_command, launch_environment, write_config
+from workbench.progress import Progress
+from workbench.runs.folder import RunFolder
+from workbench.runs.journal import Event, JournalReader, JournalWriter
+from workbench.storage.paths import Home, private_folder
+
+_POLL_SECONDS = 0.05
+# What the launcher itself takes to end the processes that are left when one died.
+_GRACE_SECONDS = 45.0
+_LOG_LINES = 20
+# How torch's launcher tells that a process ended.
+_EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)\s*\(pid:\s*(\d+)\)")
+
+
+class LaunchedTraining(threading.Thread):
+    """Trains a run in processes that ``accelerate launch`` starts; to its engine as a ``TrainingThread`` is.
+
+    Args:
+        finished: called last, in this thread, whatever happened.
+    """
+
+    # The processes hold the model, and take it with them.
+    base: LoadedBase | None = None
+
+    def __init__(
+        self,
+        home: Home,
+        run: RunFolder,
+        launch: Launch,
+        finished: "Callable[[LaunchedTraining], None] | None" = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        super().__init__(name=f"launch {run.id}", daemon=True)
+        self.home = home
+        self.run_folder = run
+        self.launch = launch
+        self.controls = Controls()
+        self.error: WorkbenchError | None = None
+        self._finished = finished
+        self._resume = resume
+        self._peers: list[Peer] = []
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._stop_told: bool | None = None
+        self._told = JournalReader.of_what_comes(run.journal)
+
+    @property
+    def progress(self) -> Progress | None:
+        first = self._first
+        if first is not None and first.progress is not None:
+            return first.progress
+        return Progress(phase="loading", detail=f"starting {self.launch.processes} processes")
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Those that train, as far as they have come up."""
+        return [peer.process for peer in self._peers if peer.process is not None]
+
+    def run(self) -> None:
+        try:
+            with self._listen() as listener:
+                self._start()
+                self._follow(listener)
+        except Exception as error:
+            traceback.print_exc()
+            self.error = diagnose(error)
+        finally:
+            self._end_all()
+            try:
+                self._tell_end()
+            except Exception as error:
+                traceback.print_exc()
+                self.error = self.error or diagnose(error)
+            if self._finished:
+                self._finished(self)
+
+    # -- while they live ------------------------------------------------------------------------------------------
+
+    @property
+    def _socket(self) -> Path:
+        return self.home.socket.with_name("ranks.sock")
+
+    @contextlib.contextmanager
+    def _listen(self) -> Iterator[socket.socket]:
+        """A socket of mode 0600 in a folder of mode 0700."""
+        path = self._socket
+        private_folder(path.parent)
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(self.launch.processes)
+            yield listener
+        finally:
+            listener.close()
+            path.unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        recipe, launch = self.run_folder.recipe(), self.launch
+        if not launch.sharded and needs_sharding(self.home, recipe, launch):
+            launch = launch.model_copy(update={"sharded": True})
+        config = write_config(launch, recipe, self.run_folder.path)
+        command = launch_command(launch, config, self.home, self.run_folder, engine=self._socket, resume=self._resume)
+        with self.run_folder.log.open("ab") as log:
+            self._launcher = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=launch_environment(),
+            )
+
+    def _follow(self, listener: socket.socket) -> None:
+        assert self._launcher is not None
+        while self._launcher.poll() is None:
+            lines = {peer.line.connection: peer for peer in self._peers if peer.is_open}
+            ready, _, _ = select.select([listener, *lines], [], [], _POLL_SECONDS)
+            for connection in ready:
+                if connection is listener:
+                    self._peers.append(Peer(listener.accept()[0]))
+                else:
+                    lines[connection].hear()
+            self._relay()
+            self._watch()
+        for peer in self._peers:
+            # What was said last, and the end of each line.
+            while peer.is_open and select.select([peer.line.connection], [], [], 0)[0]:
+                peer.hear()
+
+    @property
+    def _first(self) -> Peer | None:
+        return next((peer for peer in self._peers if peer.rank == 0), None)
+
+    def _relay(self) -> None:
+        """Hand on what the user wants, once there is somebody who takes it."""
+        first = self._first
+        if first is None or not first.listens or not first.is_open:
+            return
+        self.controls.paused = first.paused
+        while command := self.controls.take():
+            first.give(command)
+        if self.controls.is_stopped() and self._stop_told != self.controls.save:
+            self._stop_told = self.controls.save
+            first.stop(save=self._stop_told)
+
+    def _watch(self) -> None:
+        """End what is left where one is gone, and its launcher has not done so in good time."""
+        gone = [peer.lost for peer in self._peers if peer.lost is not None]
+        if gone and time.monotonic() - min(gone) > _GRACE_SECONDS:
+            assert self._launcher is not None
+            self._launcher.kill()
+
+    # -- when they are gone ---------------------------------------------------------------------------------------
+
+    def _end_all(self) -> None:
+        """Nothing of the run is left: the launcher, what it started, and every process that came to say who it is.
+
+        Each process is a session of its own, so they are ended one by one.
+        """
+        left = list(self.processes)
+        if self._launcher is not None:
+            with contextlib.suppress(psutil.Error):
+                left += psutil.Process(self._launcher.pid).children(recursive=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._launcher.pid, signal.SIGKILL)
+            self._launcher.wait()
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=_GRACE_SECONDS)
+        for peer in self._peers:
+            peer.line.connection.close()
+        self.controls.paused = ""
+
+    def _tell_end(self) -> None:
+        """Write into the journal how the run ended, where its own first process could not."""
+        told = self._told.read()
+        if told and told[-1]["event"] == "run_ended":
+            self.error = _told_error(told)
+            return
+        self.error = self.error or self._cause()
+        with JournalWriter(self.run_folder.journal) as journal:
+            journal.write("error", **self.error.as_json(), traceback=last_lines(self.run_folder.log, _LOG_LINES))
+            journal.write("run_ended", reason="error", run=self.run_folder.id, adapter=None, measured=None)
+
+    def _cause(self) -> WorkbenchError:
+        """Who was the first to go, and why: one that was killed, or one that said what it failed of."""
+        log = last_lines(self.run_folder.log, 400)
+        ends = [peer for peer in self._peers if not peer.is_done and _is_cause(peer)]
+        if not ends:
+            assert self._launcher is not None
+            return diagnose_exit(self._launcher.returncode, log, what="the launcher of this run")
+        first = min(ends, key=lambda peer: peer.lost or time.monotonic())
+        if first.failed is not None:
+            return first.failed
+        name = f"process {first.rank + 1} of {self.launch.processes}"
+        if first.rank < len(self.launch.devices):
+            name += f" (GPU {self.launch.devices[first.rank]})"
+        codes = {int(pid): int(code) for code, pid in _EXIT.findall(log)}
+        code = codes.get(first.process.pid if first.process else -1)
+        if code is None:
+            return WorkbenchError(
+                f"{name[:1].upper() + name[1:]} is gone without a word.",
+                "The last lines of the run's log may say more; then let the run go on.",
+                kind="killed",
+            )
+        return diagnose_exit(code, log, what=name)
+
+
+def _is_cause(peer: Peer) -> bool:
+    return peer.failed is None or peer.failed.kind != "process_lost"
+
+
+def _told_error(events: list[Event]) -> WorkbenchError | None:
+    if events[-1].get("reason") != "error":
+        return None
+    told = next((event for event in reversed(events) if event["event"] == "error"), {})
+    return WorkbenchError.from_json(told)

@@ -1,0 +1,26 @@
+"""Whether the frozen base has to be spread over the GPUs of a run because one cannot hold it."""
+
+from workbench.engine.model.libraries import import_libraries
+from workbench.errors import WorkbenchError
+from workbench.machine.gpu import gpus_now
+from workbench.planning.launch import Launch, largest_base
+from workbench.recipe.schema import Recipe
+from workbench.storage.paths import Home
+
+
+def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
+    """Whether the smallest of a launch's GPUs is too small for the base. Without GPUs, or a known size, it is not."""
+    if launch.processes < 2:
+        return False
+    limit = largest_base(launch, gpus_now())
+    if limit is None:
+        return False
+    from workbench.estimate import estimate
+    from workbench.models.trees import skeleton_of
+
+    import_libraries()
+    try:
+        base = estimate(skeleton_of(home, recipe.model), recipe).base.allocated_bytes
+    except WorkbenchError:
+        return False
+    return base > limit

@@ -1,0 +1,1 @@
+"""Replies and evaluations of the model in memory."""

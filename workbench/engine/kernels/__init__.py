@@ -1,0 +1,1 @@
+"""Replacements for parts of a model's computation, on one model at a time."""

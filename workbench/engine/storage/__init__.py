@@ -1,0 +1,1 @@
+"""Writing on a disk that may fill up."""

@@ -1,0 +1,101 @@
+"""Whether a resumed run still computes what it computed before it was interrupted."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.hardware import device_facts, library_versions
+
+# Two sums of the same numbers in another order differ by less, relatively, in every type that runs compute in.
+_ROUNDING = 1e-2
+
+Conditions = Mapping[str, Any]
+"""What the numbers of a run depend on beside its recipe, by names that a reader knows."""
+
+
+def conditions_of(base: LoadedBase, data: Any, *, processes: int, padding_free: bool, kernels: str) -> dict[str, Any]:
+    """The conditions of a run as it starts or resumes; plain data for the journal.
+
+    Args:
+        data: the training records, a ``datasets.Dataset`` with ``input_ids`` and ``labels``.
+        kernels: the fused kernels in use, in words; empty for none.
+    """
+    device = device_facts()
+    return {
+        "training records": digest_of(data),
+        "device": device.name,
+        "compute dtype": base.precision.compute,
+        "adapter dtype": base.precision.adapter,
+        "processes": processes,
+        "batches": "padding-free" if padding_free else "padded",
+        "fused kernels": kernels or "none",
+        **library_versions(),
+    }
+
+
+def digest_of(data: Any) -> str:
+    """A short hash of the tokens and labels of a data set, in their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    columns = data.select_columns(["input_ids", "labels"]).with_format("arrow")
+    for batch in columns.iter(10_000):
+        for name in batch.column_names:
+            lists = batch[name].combine_chunks()
+            digest.update(lists.value_lengths().to_numpy(zero_copy_only=False).tobytes())
+            digest.update(lists.flatten().to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
+
+
+def differences(before: Conditions, now: Conditions) -> list[str]:
+    """What changed, in words: ``torch 2.13.0 → 2.14.1``; empty where nothing did or nothing is known of before."""
+    changed = [name for name in before if name in now and before[name] != now[name]]
+    return [
+        "the training records changed" if name == "training records" else f"{name} {before[name]} → {now[name]}"
+        for name in changed
+    ]
+
+
+class ResumeCheck:
+    """Compares the first loss after a resume with the one that the journal has for the same step.
+
+    Args:
+        losses: those that the journal has of steps after the checkpoint, by step.
+        changed: :func:`differences` of the conditions.
+        warn: given a sentence for the journal, at most twice.
+    """
+
+    def __init__(self, losses: Mapping[int, float], changed: list[str], warn: Callable[[str], None]) -> None:
+        self._losses = losses
+        self._changed = changed
+        self._warn = warn
+        self._is_done = not losses
+        if changed:
+            warn(
+                f"This run resumes under other conditions: {'; '.join(changed)}. "
+                "It may not repeat the interrupted run exactly."
+            )
+
+    def see(self, step: int, loss: float) -> None:
+        """Take the loss of a step; only the first one whose step the journal knows is compared."""
+        if self._is_done:
+            return
+        self._is_done = step >= max(self._losses)
+        before = self._losses.get(step)
+        if before is None:
+            return
+        self._is_done = True
+        if loss != before:
+            self._warn(
+                f"The loss of step {step} is {loss:.6g} after the resume and was {before:.6g} before the interruption: "
+                f"the resumed run is not exactly the same run. Likely reason: {self._reason(before, loss)}."
+            )
+
+    def _reason(self, before: float, now: float) -> str:
+        if self._changed:
+            return "; ".join(self._changed)
+        if abs(now - before) <= _ROUNDING * abs(before):
+            return "rounding, where the device's kernels do not add in the same order each time"
+        return (
+            "not known. Nothing that is recorded of the run has changed; look whether the model's files did. "
+            "If not, please report it with the run's engine.log"
+        )

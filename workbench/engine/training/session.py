@@ -1,0 +1,369 @@
+"""One stretch of training: an adapter on a base under a trainer, from a checkpoint or from the start."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench.data.encode import EncodedData
+from workbench.engine.generation.evaluation import HeldOutLoss
+from workbench.engine.generation.samples import sample_replies
+from workbench.engine.generation.shared_evaluation import shared_held_out_loss
+from workbench.engine.metrics.peak_memory import no_room, predicted_peak
+from workbench.engine.metrics.step_clock import clock_for
+from workbench.engine.metrics.trackers import guard
+from workbench.engine.model.base import LoadedBase, describe
+from workbench.engine.model.packing_check import why_padded
+from workbench.engine.model.saving import load_adapter, save_adapter
+from workbench.engine.model.sharded import is_sharded, is_spread
+from workbench.engine.model.translate import sft_config
+from workbench.engine.steering.controls import Controls, Errand
+from workbench.engine.steering.ranks import Ranks
+from workbench.engine.storage.disk_full_retry import PatientJournal
+from workbench.engine.storage.room import check_room_for_checkpoints
+from workbench.engine.training.best import BestSoFar
+from workbench.engine.training.journal_callback import JournalCallback
+from workbench.engine.training.optimizer import optimizer_here
+from workbench.engine.training.resume_check import ResumeCheck, conditions_of, differences
+from workbench.engine.training.step_controls import Conductor, Duties, Leaving, LoopLeft
+from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.progress import Progress
+from workbench.recipe.resolved import COMPILE, ResolvedRecipe
+from workbench.recipe.schema import AUTO, Auto
+from workbench.recipe.text import edit
+from workbench.runs.checkpoints import Checkpoint
+from workbench.runs.folder import RunFolder
+from workbench.runs.history import History
+from workbench.storage.paths import Home
+
+if TYPE_CHECKING:
+    from workbench.estimate.fastest import Choice
+
+# More held-out records than this say little more and cost time in every evaluation.
+EVALUATED_RECORDS = 256
+
+
+@dataclass
+class Context:
+    """What all parts of a run share. ``show`` takes progress for the status, ``report`` for the journal too."""
+
+    home: Home
+    run: RunFolder
+    recipe: ResolvedRecipe
+    journal: PatientJournal
+    controls: Controls
+    report: Callable[[Progress], None]
+    show: Callable[[Progress], None]
+    ranks: Ranks
+
+
+class Session:
+    """Built once the base is in memory and the records are tokenised.
+
+    Args:
+        compiling: whether layers are to be compiled; ``auto`` leaves it to what is measured.
+
+    Raises:
+        WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        base: LoadedBase,
+        data: EncodedData,
+        history: History,
+        choice: "Choice",
+        compiling: bool | Auto = False,
+    ) -> None:
+        self._context = context
+        self._choice = choice
+        self._compiling = compiling
+        self._base = base
+        self._data = data
+        training = context.recipe.training
+        self._evaluated = dict(history.evaluations)
+        self._left_out: set[str] = set()
+        self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
+        for step, loss in sorted(history.evaluations.items()):
+            if step:
+                self.best.add(step, loss)
+        self.conductor = Conductor(
+            context.journal,
+            context.controls,
+            Duties(self._rehearse, self.evaluate, self._sample, self._away, self._answer, self._train_on),
+            training.eval_steps,
+        )
+        self._padded_because = self._why_padded()
+        self._clock = clock_for(context.recipe, base)
+        self._told = JournalCallback(
+            context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._see_loss
+        )
+        self.trainer = self._trainer()
+        self._kernels = self._compute_fused()
+        self._reporters = guard(self.trainer, context.run, self._warn)
+        self.conductor.trainer = self.trainer
+        if history.max_steps:
+            self.trainer.args.max_steps = history.max_steps
+        check_room_for_checkpoints(context.run.path, training, base.peft)
+        self._conditions = conditions_of(
+            base,
+            data.train,
+            processes=context.ranks.count,
+            padding_free=not self._padded_because,
+            kernels=self._kernels,
+        )
+        self._resume_check = ResumeCheck(
+            history.losses, differences(history.conditions, self._conditions), self._warn_of_resume
+        )
+        self._tell()
+
+    def _trainer(self) -> WorkbenchTrainer:
+        recipe, base = self._context.recipe, self._base
+        optimizer, notice = optimizer_here(recipe.training.optim)
+        if notice:
+            self._warn(notice, kind="optimizer")
+        # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
+        torch.manual_seed(recipe.training.seed)
+        model = base.attach_new(recipe.adapter)
+        here: dict[str, Any] = {"training.optim": optimizer}
+        if not self._context.ranks.is_first:
+            here["training.report_to"] = []
+        trainer = WorkbenchTrainer(
+            model=model,
+            args=sft_config(edit(recipe, here), base.precision, self._context.run.checkpoints),
+            train_dataset=self._data.train,
+            processing_class=base.tokenizer,
+            callbacks=[self.conductor, self._told],
+            clock=self._clock,
+            ranks=self._context.ranks,
+            template=self._data.template,
+            patiently=self._patiently,
+            skip_non_finite=recipe.training.non_finite == "skip",
+            warn=self._warn,
+            no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
+            padding_free=not self._padded_because,
+        )
+        if not self._padded_because:
+            base.serve_padding_free()
+        # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+        base.cast_adapter()
+        return trainer
+
+    def _why_padded(self) -> str:
+        """Why this run's batches are padded; empty where they lie flat. All processes do as the first."""
+        if is_spread():
+            return "its base is spread over several GPUs"
+        self._base.detach_all()
+        return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
+
+    def _compute_fused(self) -> str:
+        """Put on the kernels that the recipe asks for; returns whose they are and what they compute, in words."""
+        wanted = self._context.recipe.training.kernels
+        if wanted == "none":
+            return ""
+        if is_spread():
+            self._leave_out("Fused kernels are")
+            return ""
+        fused = self._base.compute_fused(wanted)
+        for notice in fused.notices:
+            self._warn(notice, kind="kernels")
+        return fused.told
+
+    def _patiently(self, work: Callable[[], Any]) -> Any:
+        return self._context.journal.patiently_together(self._context.ranks, work)
+
+    def _tell(self) -> None:
+        if not self._context.ranks.is_first:
+            return
+        base, recipe = self._base, self._context.recipe
+        self._context.journal.write(
+            "phase",
+            phase="preparing",
+            fraction=None,
+            detail=f"{base.precision.compute} ({base.precision.reason})",
+            base=describe(recipe.quantization),
+            compute_dtype=base.precision.compute,
+            adapter_dtype=base.precision.adapter,
+            processes=self._context.ranks.count,
+            padding_free=not self._padded_because,
+            padded_because=self._padded_because or None,
+            kernels=self._kernels or None,
+            trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+            chosen=dict(self._choice.chosen),
+            reasons=list(self._choice.reasons),
+            predicted=predicted_peak(
+                self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
+            ),
+            conditions=self._conditions,
+            peak_flops=self._clock.peak.flops,
+            no_peak=self._clock.peak.why,
+        )
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return int(self.trainer.state.global_step)
+
+    def train(self, checkpoint: Checkpoint | None) -> Leaving:
+        """Train until the end, or until somebody asks for something else; returns why it ended, empty for the end."""
+        while True:
+            leaving = self._loop(checkpoint)
+            if leaving != "max_steps":
+                return leaving
+            if self.conductor.max_steps <= self.step:
+                return ""
+            # The schedule is another one now; the trainer makes it anew and goes on from here.
+            checkpoint = self.trainer.checkpoint()
+            self.trainer.args.max_steps = self.conductor.max_steps
+
+    def _rehearse(self) -> None:
+        """Find out once whether the layers are to be compiled, and tell it."""
+        wanted, self._compiling = self._compiling, False
+        if not wanted:
+            return
+        from workbench.engine.training.compile_trial import Rehearsal, Verdict, step_key
+
+        context = self._context
+        if is_spread():
+            verdict = Verdict(None, "Not compiled: the base is spread over several GPUs.", failed=wanted is True)
+        else:
+            kept, key = context.home.cache / "compiled", step_key(context.recipe, self._base, not self._padded_because)
+            rehearsal = Rehearsal(self.trainer, context.ranks, kept, key, self._tell_compiling)
+            verdict = rehearsal.decide(wanted)
+        self.trainer.compiled = verdict.layers
+        if verdict.failed:
+            self._warn(verdict.reason, kind="torch_compile")
+        chosen = dict(self._choice.chosen)
+        if wanted == AUTO:
+            chosen[COMPILE] = verdict.layers is not None
+        reasons = [*self._choice.reasons, verdict.reason]
+        told = {"compiled": verdict.layers is not None, "chosen": chosen, "reasons": reasons}
+        # That training begins is told by the journal's own callback, which comes next.
+        context.journal.write("phase", phase="preparing", fraction=None, detail="", **told)
+
+    def _tell_compiling(self, what: str) -> None:
+        self._context.report(Progress(phase="preparing", detail=what))
+
+    def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
+        self.conductor.begins_from(checkpoint)
+        try:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        except LoopLeft:
+            self.trainer.is_in_train = False
+            return self.conductor.leaving
+        return ""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as it is now; of several processes, which all have the same one, the first does."""
+        weights = self.trainer.whole_weights() if is_sharded() else None
+        if not self._context.ranks.is_first:
+            return
+        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder, weights))
+
+    # -- between steps --------------------------------------------------------------------------------------------
+
+    def evaluate(self, step: int) -> bool:
+        """Loss and perplexity on the held-out part; before the first step they are the base's own.
+
+        Returns whether the run has stopped getting better, as the recipe sees it.
+        """
+        records = self._data.eval
+        controls, ranks = self._context.controls, self._context.ranks
+        if is_sharded():
+            self._leave_out("The held-out loss is")
+            return False
+        if step in self._evaluated or not len(records) or controls.is_stopped():
+            return self.best.is_over
+        held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
+        batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
+        padded = bool(self._padded_because)
+        result = shared_held_out_loss(self._base, held_out, batch, self._context.report, controls, ranks, padded=padded)
+        if result is None:
+            return False
+        self._evaluated[step] = result.loss
+        is_best = step > 0 and self.best.add(step, result.loss)
+        if is_best and self._context.recipe.training.keep == "best":
+            self.save(self._context.run.best)
+        self._context.journal.write(
+            "eval",
+            step=step,
+            loss=result.loss,
+            perplexity=result.perplexity,
+            token_accuracy=result.token_accuracy,
+            records=len(held_out),
+            tokens=result.tokens,
+            best=is_best,
+        )
+        self._report_evaluation(result)
+        return self.best.is_over
+
+    def _report_evaluation(self, result: HeldOutLoss) -> None:
+        logs = {
+            "eval_loss": result.loss,
+            "eval_perplexity": result.perplexity,
+            "eval_token_accuracy": result.token_accuracy,
+        }
+        trainer = self.trainer
+        for reporter in self._reporters:
+            reporter.tell("on_log", trainer.args, trainer.state, trainer.control, model=trainer.model, logs=logs)
+
+    def close(self) -> None:
+        """Nothing more is to be told: send what is under way."""
+        for reporter in self._reporters:
+            reporter.close()
+
+    def take_best(self) -> bool:
+        """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""
+        if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
+            return False
+        load_adapter(self._base.peft, self._context.run.best)
+        return True
+
+    def _leave_out(self, what: str) -> None:
+        """No process has a model that could answer alone."""
+        if what not in self._left_out:
+            self._left_out.add(what)
+            self._warn(f"{what} left out: the base is spread over several GPUs.", kind="sharded")
+
+    def _sample(self, step: int) -> None:
+        if is_sharded():
+            self._leave_out("Sampled replies are")
+            return
+        if not self._context.ranks.is_first:
+            return
+        records = self._data.eval if len(self._data.eval) else self._data.train
+        replies = [asdict(reply) for reply in sample_replies(self._base, records)]
+        self._context.journal.write("sample", step=step, replies=replies)
+
+    def _answer(self, errand: Errand) -> None:
+        model = self._base.active
+        was_training = model.training
+        # PEFT marks the adapter as trainable or not whenever it is switched.
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        model.eval()
+        try:
+            errand.run(self._base, self._data.template)
+        finally:
+            model.train(was_training)
+            for parameter, was_trained in trained:
+                parameter.requires_grad_(was_trained)
+
+    def _see_loss(self, step: int, loss: float) -> None:
+        self._resume_check.see(step, loss)
+
+    def _warn_of_resume(self, message: str) -> None:
+        self._warn(message, kind="resume")
+
+    def _away(self, seconds: float) -> None:
+        self._told.away(seconds)
+
+    def _train_on(self, step: int, max_steps: int) -> None:
+        self._told.trains_on(step, max_steps)
+
+    def _warn(self, message: str, **fields: Any) -> None:
+        self._context.journal.write("warning", message=message, **fields)

@@ -1,0 +1,58 @@
+"""A run in the background.
+
+It needs no engine: a notebook or a test starts a run the same way and waits with ``join()``.
+"""
+
+import threading
+from collections.abc import Callable
+
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.training.training import Training
+from workbench.errors import WorkbenchError
+from workbench.progress import Progress
+from workbench.recipe.schema import Recipe
+from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
+
+
+class TrainingThread(threading.Thread):
+    """A :class:`Training` in a background thread.
+
+    Args:
+        finished: called last, in this thread, whatever happened.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        run: RunFolder,
+        recipe: Recipe,
+        base: LoadedBase | None = None,
+        finished: "Callable[[TrainingThread], None] | None" = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        super().__init__(name=f"train {run.id}", daemon=True)
+        self.training = Training(home, run, recipe, base, resume=resume)
+        self.run_folder = run
+        self.controls = self.training.controls
+        self._finished = finished
+
+    def run(self) -> None:
+        try:
+            self.training.run()
+        finally:
+            if self._finished:
+                self._finished(self)
+
+    @property
+    def base(self) -> LoadedBase | None:
+        return self.training.base
+
+    @property
+    def error(self) -> WorkbenchError | None:
+        return self.training.error
+
+    @property
+    def progress(self) -> Progress | None:
+        return self.training.progress

@@ -1,0 +1,1 @@
+"""The adapter by shape: its modules, parameters and bytes. Exact."""

@@ -1,0 +1,282 @@
+"""What a LoRA adapter is for a model, to the parameter and to the byte: counts, shapes, and the size of its file.
+
+Equal to what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, without building either.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensors_bytes
+from workbench.estimate.adapter.settings import LoraSettings
+from workbench.estimate.adapter.sites import Site, sites
+from workbench.estimate.adapter.targets import ModuleTarget, ParameterTarget, Targets, find_targets
+from workbench.models.skeleton import Module, Skeleton
+from workbench.recipe.schema import AdapterSection
+
+_PREFIX = "base_model.model."
+# DoRA's magnitudes move by less than bfloat16 can show, so they stay in float32.
+MAGNITUDE_DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class AdapterDtypes:
+    """Types of what is trained: A, B and biases; whole modules (``modules_to_save``); and of the frozen base."""
+
+    adapter: str = "bfloat16"
+    saved_whole: str = "bfloat16"
+    base: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class AdaptedModule:
+    """A and B of ``count`` equal modules.
+
+    Attributes:
+        name: full name, with ``0–27`` where a folded list's index stands.
+        path: the same with ``*``, as the module tree folds it.
+        kind: of the base layer; ``parameter`` for fused experts and routers.
+        a_shape: as the file stores it: (r, in); (r·experts, in) for fused experts.
+        b_shape: (out, r), or (out, r·experts).
+        parameters: of one such module, with DoRA's magnitudes and ``lora_bias``.
+    """
+
+    name: str
+    path: str
+    kind: str
+    r: int
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+    parameters: int
+    count: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "r": self.r,
+            "a_shape": list(self.a_shape),
+            "b_shape": list(self.b_shape),
+            "parameters": self.parameters,
+            "count": self.count,
+        }
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """An adapter before it exists.
+
+    Attributes:
+        trainable_parameters: everything the optimizer updates: A, B, magnitudes, biases, whole modules.
+        total_parameters: base and adapter, logical ones (a packed 4-bit weight counts in full).
+        file_bytes: of ``adapter_model.safetensors``.
+        trained_bytes: of the trained tensors in memory.
+        added_bytes: of the tensors that the adapter adds to the base in memory (trained biases are there already).
+        dtype: type of A and B.
+        saved_whole: full names of the modules trained whole.
+        unmatched: target names that hit nothing although others did.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    file_bytes: int
+    trained_bytes: int
+    added_bytes: int
+    dtype: str
+    modules: tuple[AdaptedModule, ...]
+    saved_whole: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+    @property
+    def trainable_percent(self) -> float:
+        return 100 * self.trainable_parameters / self.total_parameters
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.total_parameters,
+            "trainable_percent": self.trainable_percent,
+            "file_bytes": self.file_bytes,
+            "dtype": self.dtype,
+            "modules": [module.as_json() for module in self.modules],
+        }
+
+
+def plan_adapter(
+    skeleton: Skeleton, adapter: AdapterSection | LoraSettings, dtypes: AdapterDtypes | None = None
+) -> AdapterPlan:
+    """The adapter that these settings put on this model.
+
+    Raises:
+        WorkbenchError: PEFT refuses the settings for this model, or they match nothing.
+    """
+    dtypes = dtypes or AdapterDtypes()
+    settings = adapter if isinstance(adapter, LoraSettings) else LoraSettings.of(adapter)
+    targets = find_targets(skeleton, settings)
+    added = [
+        *_module_tensors(targets, settings, dtypes),
+        *_parameter_tensors(targets, dtypes),
+        *_copies(targets, dtypes),
+    ]
+    biases = list(_trained_biases(skeleton, targets, settings, dtypes))
+    embeddings = list(_base_embeddings(skeleton, targets, dtypes))
+    added_parameters = sum(tensors.parameters for tensors in added)
+    added_bytes = sum(tensors.bytes for tensors in added)
+    return AdapterPlan(
+        trainable_parameters=added_parameters + sum(tensors.parameters for tensors in biases),
+        total_parameters=skeleton.parameters + added_parameters,
+        file_bytes=safetensors_bytes([*added, *biases, *embeddings], {"format": "pt"}),
+        trained_bytes=added_bytes + sum(tensors.bytes for tensors in biases),
+        added_bytes=added_bytes,
+        dtype=dtypes.adapter,
+        modules=tuple(_summary(targets, settings)),
+        saved_whole=tuple(site.name for site in targets.saved_whole),
+        unmatched=targets.unmatched,
+    )
+
+
+def lora_shapes(site: Site, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of A and B on a layer, as ``peft.tuners.lora.layer`` creates them."""
+    weight = _weight_shape(site)
+    if site.kind == "linear":
+        return (r, weight[1]), (weight[0], r)
+    if site.kind == "conv1d":
+        return (r, weight[0]), (weight[1], r)
+    if site.kind == "embedding":
+        return (r, weight[0]), (weight[1], r)
+    facts = site.module.facts
+    kernel = tuple(facts["kernel_size"])
+    ones = (1,) * len(kernel)
+    return (r, facts["in_channels"], *kernel), (facts["out_channels"], r // facts["groups"], *ones)
+
+
+def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shapes of A and B on a parameter: (experts, out, in), transposed where the module says so, or (out, in)."""
+    shape, r = target.tensor.shape, target.r
+    if len(shape) == 2:
+        return (r, shape[1]), (shape[0], r)
+    if len(shape) != 3:
+        raise WorkbenchError(
+            f"{target.site.name}.{target.tensor.name} has {len(shape)} dimensions; LoRA adapts weights of 2 or 3.",
+            "Leave it out of the targets.",
+            kind="adapter_target",
+        )
+    experts, rows, columns = shape
+    into, out = (rows, columns) if target.site.module.facts.get("is_transposed") else (columns, rows)
+    return (r * experts, into), (out, r * experts)
+
+
+def _weight_shape(site: Site) -> tuple[int, ...]:
+    weight = site.parameter("weight")
+    assert weight is not None, site.name
+    return weight.shape
+
+
+def _magnitude_shape(site: Site, b_shape: tuple[int, ...]) -> tuple[int, ...]:
+    if site.kind == "convolution":
+        return (1, b_shape[0], *b_shape[2:])
+    return (b_shape[0],)
+
+
+def _named(target: ModuleTarget | ParameterTarget, ending: str) -> tuple[str, ...]:
+    return _full_names(tuple([site.name for site in target.sites]), ending)
+
+
+@lru_cache(maxsize=1024)
+def _full_names(names: tuple[str, ...], ending: str) -> tuple[str, ...]:
+    return tuple([f"{_PREFIX}{name}{ending}" for name in names])
+
+
+def _module_tensors(targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+    for target in targets.modules:
+        a_shape, b_shape = lora_shapes(target.site, target.r)
+        a_name, b_name = ".lora_A.weight", ".lora_B.weight"
+        if target.site.kind == "embedding":
+            a_name, b_name = ".lora_embedding_A", ".lora_embedding_B"
+        yield SavedTensors(_named(target, a_name), a_shape, dtypes.adapter)
+        yield SavedTensors(_named(target, b_name), b_shape, dtypes.adapter)
+        if settings.lora_bias:
+            yield SavedTensors(_named(target, ".lora_B.bias"), (b_shape[0],), dtypes.adapter)
+        if settings.use_dora:
+            shape = _magnitude_shape(target.site, b_shape)
+            yield SavedTensors(_named(target, ".lora_magnitude_vector"), shape, MAGNITUDE_DTYPE)
+
+
+def _parameter_tensors(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+    for target in targets.parameters:
+        a_shape, b_shape = expert_shapes(target)
+        wrappers = ".base_layer" * target.depth
+        yield SavedTensors(_named(target, f"{wrappers}.lora_A.weight"), a_shape, dtypes.adapter)
+        yield SavedTensors(_named(target, f"{wrappers}.lora_B.weight"), b_shape, dtypes.adapter)
+
+
+def _copies(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+    for site in targets.saved_whole:
+        for name, shape in _own_parameters(site.module):
+            yield SavedTensors((f"{_PREFIX}{site.name}.{name}",), shape, dtypes.saved_whole)
+
+
+def _own_parameters(module: Module, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every parameter of a copied module; the copy of a tied one is a tensor of its own."""
+    for tensor in module.tensors:
+        if not tensor.is_buffer:
+            yield prefix + tensor.name, tensor.shape
+    for child in module.children:
+        for name in map(str, child.indices) if child.indices else (child.name,):
+            yield from _own_parameters(child, f"{prefix}{name}.")
+
+
+def _trained_biases(
+    skeleton: Skeleton, targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes
+) -> Iterator[SavedTensors]:
+    """Biases of the base that ``bias`` makes trainable, under the names that PEFT saves them by."""
+    if settings.bias == "none":
+        return
+    adapted = {site.name for target in targets.modules for site in target.sites}
+    copied = tuple(f"{site.name}." for site in targets.saved_whole)
+    for site in sites(skeleton):
+        bias = site.parameter("bias")
+        if bias is None or f"{site.name}.".startswith(copied):
+            continue
+        if site.name in adapted:
+            yield SavedTensors((f"{_PREFIX}{site.name}.base_layer.bias",), bias.shape, dtypes.adapter)
+        elif settings.bias == "all":
+            yield SavedTensors((f"{_PREFIX}{site.name}.bias",), bias.shape, dtypes.adapter)
+
+
+def _base_embeddings(skeleton: Skeleton, targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+    """Base weights that PEFT saves beside the adapter when ``embed_tokens`` or ``lm_head`` is targeted."""
+    if not targets.embedding_is_named:
+        return
+    ends = {skeleton.root.facts.get("input_embedding"), skeleton.output}
+    for target in targets.modules:
+        if target.site.name in ends:
+            for tensor in target.site.parameters:
+                yield SavedTensors(_named(target, f".base_layer.{tensor.name}"), tensor.shape, dtypes.base)
+
+
+def _summary(targets: Targets, settings: LoraSettings) -> Iterator[AdaptedModule]:
+    """One line for equal modules of a folded list."""
+    for target in targets.modules:
+        site = target.site
+        a_shape, b_shape = lora_shapes(site, target.r)
+        size = math.prod(a_shape) + math.prod(b_shape)
+        size += b_shape[0] if settings.lora_bias else 0
+        size += math.prod(_magnitude_shape(site, b_shape)) if settings.use_dora else 0
+        name = _range_name(target.sites)
+        yield AdaptedModule(name, site.path, site.kind, target.r, a_shape, b_shape, size, len(target.sites))
+    for wrapped in targets.parameters:
+        a_shape, b_shape = expert_shapes(wrapped)
+        size = math.prod(a_shape) + math.prod(b_shape)
+        name = f"{_range_name(wrapped.sites)}.{wrapped.tensor.name}"
+        path = f"{wrapped.site.path}.{wrapped.tensor.name}"
+        yield AdaptedModule(name, path, "parameter", wrapped.r, a_shape, b_shape, size, len(wrapped.sites))
+
+
+def _range_name(members: tuple[Site, ...]) -> str:
+    """``model.layers.0–27.self_attn.q_proj``: each index that varies as its first and last value."""
+    parts = [site.name.split(".") for site in (members[0], members[-1])]
+    return ".".join(first if first == last else f"{first}–{last}" for first, last in zip(*parts, strict=True))

@@ -1,0 +1,99 @@
+"""What decides the shapes of an adapter: PEFT's ``LoraConfig`` without all that does not."""
+
+import re
+from dataclasses import dataclass
+
+from workbench.errors import WorkbenchError
+from workbench.recipe.schema import AdapterSection
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A recipe's adapter section, and knobs of ``LoraConfig`` that recipes leave out but saved adapters may have."""
+
+    r: int
+    target_modules: str | tuple[str, ...]
+    lora_dropout: float = 0.0
+    bias: str = "none"
+    use_dora: bool = False
+    lora_bias: bool = False
+    init_lora_weights: bool | str = True
+    modules_to_save: tuple[str, ...] = ()
+    layers_to_transform: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+    exclude_modules: str | tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, adapter: AdapterSection) -> "LoraSettings":
+        targets = adapter.target_modules
+        layers = adapter.layers_to_transform
+        return cls(
+            r=adapter.r,
+            target_modules=targets if isinstance(targets, str) else tuple(targets),
+            lora_dropout=adapter.lora_dropout,
+            bias=adapter.bias,
+            use_dora=adapter.use_dora,
+            init_lora_weights=adapter.init_lora_weights,
+            modules_to_save=tuple(adapter.modules_to_save or ()),
+            layers_to_transform=None if layers is None else tuple(layers),
+            rank_pattern=tuple(adapter.rank_pattern.items()),
+        )
+
+    @property
+    def is_all_linear(self) -> bool:
+        return isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR
+
+
+def check_settings(settings: LoraSettings) -> None:
+    """What ``LoraConfig`` refuses whatever the model is.
+
+    Raises:
+        WorkbenchError: two settings exclude each other.
+    """
+    if isinstance(settings.target_modules, str):
+        if settings.layers_to_transform is not None:
+            raise WorkbenchError(
+                f"adapter.layers_to_transform needs names, and adapter.target_modules is {settings.target_modules!r}.",
+                "List the modules by name, such as [q_proj, v_proj], or leave layers_to_transform empty.",
+                kind="adapter_settings",
+            )
+        if settings.layers_pattern:
+            raise WorkbenchError(
+                f"layers_pattern needs names, and adapter.target_modules is {settings.target_modules!r}.",
+                "List the modules by name, such as [q_proj, v_proj].",
+                kind="adapter_settings",
+            )
+    if settings.layers_pattern and settings.layers_to_transform is None:
+        raise WorkbenchError(
+            "layers_pattern says where layers are, but adapter.layers_to_transform does not say which.",
+            "Set adapter.layers_to_transform.",
+            kind="adapter_settings",
+        )
+    if settings.lora_bias and settings.use_dora:
+        raise WorkbenchError("DoRA and lora_bias exclude each other.", "Turn one of them off.", kind="adapter_settings")
+    if settings.lora_bias and settings.init_lora_weights not in (True, False):
+        raise WorkbenchError(
+            f"lora_bias starts only from plain values, not from {settings.init_lora_weights}.",
+            "Set adapter.init_lora_weights to true.",
+            kind="adapter_settings",
+        )
+
+
+def compiled(pattern: str, where: str) -> re.Pattern[str]:
+    """A user's pattern as a regular expression.
+
+    Raises:
+        WorkbenchError: it is none.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise WorkbenchError(
+            f"{where}: {pattern!r} is no regular expression: {error}.",
+            "Correct it, or list plain module names.",
+            kind="adapter_settings",
+        ) from error

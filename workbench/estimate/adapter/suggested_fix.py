@@ -1,0 +1,76 @@
+"""What to change where PEFT refuses an adapter for a model: the default dropout on fused experts, names it lacks, …"""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.adapter.sites import sites
+from workbench.models.skeleton import Skeleton
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
+
+Changes = Mapping[str, Any]
+
+
+def mend(skeleton: Skeleton, recipe: Recipe) -> Changes | None:
+    """The smallest known change that makes PEFT accept the recipe's adapter: dotted paths and values.
+
+    Returns:
+        Nothing to change where it is accepted as it is; None where no change is known to help.
+    """
+    for changes in ({}, *_candidates(skeleton, recipe)):
+        if _is_accepted(skeleton, recipe, changes):
+            return changes
+    return None
+
+
+def changes_text(changes: Changes) -> str:
+    """``lora_dropout 0``; in a sentence."""
+    return ", ".join(f"{path.rpartition('.')[2]} {_value_text(value)}" for path, value in changes.items())
+
+
+def options_text(changes: Changes) -> str:
+    """``--set adapter.lora_dropout=0``; for a command line."""
+    return " ".join(f"--set {shlex.quote(f'{path}={_value_text(value)}')}" for path, value in changes.items())
+
+
+def _candidates(skeleton: Skeleton, recipe: Recipe) -> Iterator[dict[str, Any]]:
+    adapter = recipe.adapter
+    without: dict[str, Any] = {}
+    if adapter.lora_dropout:
+        without["adapter.lora_dropout"] = 0.0
+        yield without
+    if adapter.use_dora:
+        yield {"adapter.use_dora": False}
+        yield {**without, "adapter.use_dora": False}
+    layers = {} if adapter.layers_to_transform is None else {"adapter.layers_to_transform": None}
+    everything = {"adapter.target_modules": "all-linear", **layers}
+    yield everything
+    yield {**everything, **without}
+    if names := _adaptable(skeleton, recipe):
+        yield {"adapter.target_modules": names}
+
+
+def _adaptable(skeleton: Skeleton, recipe: Recipe) -> list[str]:
+    """Last names of the linear layers that can be adapted, for models where not all can (Mamba)."""
+    linear = (site.name for site in sites(skeleton) if site.kind in ("linear", "conv1d"))
+    names = dict.fromkeys(name.rpartition(".")[2] for name in linear if name != skeleton.output)
+    return [name for name in names if _is_accepted(skeleton, recipe, {"adapter.target_modules": [name]})]
+
+
+def _is_accepted(skeleton: Skeleton, recipe: Recipe, changes: Changes) -> bool:
+    try:
+        plan_adapter(skeleton, edit(recipe, changes).adapter)
+    except WorkbenchError:
+        return False
+    return True
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)

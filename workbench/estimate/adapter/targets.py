@@ -1,0 +1,375 @@
+"""Which modules and parameters a LoRA adapter lands on, by PEFT 0.21's own rules, on a module tree instead of a model.
+
+The rules are those of ``peft.tuners.tuners_utils`` (``check_target_module_exists``,
+``_maybe_include_all_linear_layers``) and of :mod:`workbench.estimate.adapter.experts`. What PEFT refuses is refused
+here, with the reason in plain words.
+"""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.experts import leaf_names, rename_expert_targets
+from workbench.estimate.adapter.settings import LoraSettings, check_settings, compiled
+from workbench.estimate.adapter.sites import Site, sites
+from workbench.models.skeleton import Skeleton, Tensor
+
+EMBEDDING_NAMES = ("embed_tokens", "lm_head")
+"""Targets by these names make PEFT save the base weight of the embedding beside the adapter."""
+
+_MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+_MAMBA_REFUSED = {"out_proj", "conv1d"}
+_FIRST_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ModuleTarget:
+    """Equal layers that get adapters of one rank: the members of a folded list at one place of the tree."""
+
+    sites: tuple[Site, ...]
+    r: int
+
+    @property
+    def site(self) -> Site:
+        return self.sites[0]
+
+
+@dataclass(frozen=True)
+class ParameterTarget:
+    """A parameter of equal modules that is adapted by itself: fused experts, or a router's weight.
+
+    ``depth`` counts the wrappers of other parameters of the same module around this one's.
+    """
+
+    sites: tuple[Site, ...]
+    tensor: Tensor
+    r: int
+    depth: int
+
+    @property
+    def site(self) -> Site:
+        return self.sites[0]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the adapter lands.
+
+    Attributes:
+        saved_whole: modules trained and saved whole (``modules_to_save``).
+        embedding_is_named: PEFT will save the base weight of a targeted embedding or output layer too.
+        unmatched: target names that hit nothing although others did.
+    """
+
+    modules: tuple[ModuleTarget, ...]
+    parameters: tuple[ParameterTarget, ...]
+    saved_whole: tuple[Site, ...]
+    embedding_is_named: bool
+    unmatched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """The usual rank, and rules for modules that get another one: the first whose pattern fits holds.
+
+    ``groups`` numbers the rules so that those of one rank share a number, and those of the usual rank have None.
+    """
+
+    usual: int
+    rules: tuple[tuple[str, int], ...]
+
+    @property
+    def groups(self) -> tuple[tuple[str, int | None], ...]:
+        first: dict[int, int | None] = {self.usual: None}
+        for number, (_, r) in enumerate(self.rules):
+            first.setdefault(r, number)
+        return tuple((pattern, first[r]) for pattern, r in self.rules)
+
+    def of(self, group: int | None) -> int:
+        return self.usual if group is None else self.rules[group][1]
+
+
+_Groups = tuple[tuple[str, int | None], ...]
+
+
+def _group_finder(groups: _Groups) -> Callable[[str], int | None]:
+    compiled_rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), group) for pattern, group in groups]
+
+    def group_of(name: str) -> int | None:
+        return next((group for pattern, group in compiled_rules if pattern.match(name)), None)
+
+    return group_of
+
+
+def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
+    """Where ``settings`` put an adapter on this model.
+
+    Raises:
+        WorkbenchError: PEFT refuses these settings for this model, or they match nothing.
+    """
+    check_settings(settings)
+    everything = sites(skeleton)
+    names, parameter_names, patterns = _resolve(skeleton, settings, everything)
+    ranks = _Ranks(settings.r, tuple(patterns.items()))
+    groups = ranks.groups
+    alike = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
+    modules = tuple(ModuleTarget(members, ranks.of(group)) for members, group in alike)
+    for target in modules:
+        _check_module(skeleton, target.site, target.r, settings)
+    parameters = tuple(
+        ParameterTarget(members, tensor, ranks.of(group), depth)
+        for members, tensor, depth, group in _named_parameters(skeleton, parameter_names, groups)
+    )
+    if parameters:
+        _check_parameters(settings)
+    if not modules and not parameters:
+        raise _nothing_matched(settings, everything)
+    return Targets(
+        modules=modules,
+        parameters=parameters,
+        saved_whole=_saved_whole(settings, everything, modules),
+        embedding_is_named=_embedding_is_named(names, everything),
+        unmatched=_unmatched(settings, modules, parameters),
+    )
+
+
+def _resolve(
+    skeleton: Skeleton, settings: LoraSettings, everything: tuple[Site, ...]
+) -> tuple[str | frozenset[str], frozenset[str], dict[str, int]]:
+    """Shorthands and old names of experts resolved: a regex or names, parameter names, rank patterns."""
+    names: str | frozenset[str]
+    if settings.is_all_linear:
+        names = _all_linear(skeleton)
+    elif isinstance(settings.target_modules, str):
+        names = settings.target_modules
+    else:
+        names = frozenset(settings.target_modules)
+    parameters = frozenset(settings.target_parameters)
+    ranks = dict(settings.rank_pattern)
+    family = skeleton.root.facts.get("moe_names")
+    if family is None:
+        return names, parameters, ranks
+    if isinstance(names, str):
+        names = _leaves_of_regex(settings, names, family, everything) or names
+    if isinstance(names, str):
+        return names, parameters, ranks
+    return rename_expert_targets(family, names, parameters, ranks, settings)
+
+
+@lru_cache(maxsize=64)
+def _all_linear(skeleton: Skeleton) -> frozenset[str]:
+    """All linear layers but the output layer, by name."""
+    return frozenset(s.name for s in sites(skeleton) if s.kind in ("linear", "conv1d")) - {skeleton.output or ""}
+
+
+def _leaves_of_regex(
+    settings: LoraSettings, regex: str, family: str, everything: tuple[Site, ...]
+) -> frozenset[str] | None:
+    parameter_names = [f"{site.name}.{tensor.name}" for site in everything for tensor in site.parameters]
+    return leaf_names(family, _matcher(settings, regex), [site.name for site in everything], parameter_names)
+
+
+def _matcher(settings: LoraSettings, names: str | frozenset[str]) -> Callable[[str], bool]:
+    """PEFT's ``check_target_module_exists`` for one adapter."""
+    excluded = _excluder(settings)
+    if isinstance(names, str):
+        regex = compiled(names, "adapter.target_modules")
+        return lambda key: regex.fullmatch(key) is not None and not excluded(key)
+    # Full names, as all-linear yields them, need no search for endings, and there can be hundreds of them.
+    is_spelled_out = settings.is_all_linear and all("." in name for name in names)
+    suffixes = () if is_spelled_out else tuple(f".{name}" for name in names)
+    layers = frozenset(settings.layers_to_transform or ())
+    indices = [compiled(rf"(?:^|.*?\.){p}\.(\d+)\.", "layers_pattern") for p in settings.layers_pattern]
+
+    def matches(key: str) -> bool:
+        if key in names:
+            return not excluded(key)
+        if not suffixes or not key.endswith(suffixes) or excluded(key):
+            return False
+        if not layers:
+            return True
+        found = next((match for index in indices or [_FIRST_INDEX] if (match := index.match(key))), None)
+        return found is not None and int(found.group(1)) in layers
+
+    return matches
+
+
+def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
+    saved = [compiled(rf"(^|.*\.){name}($|\..*)", "adapter.modules_to_save") for name in settings.modules_to_save]
+    excluded = settings.exclude_modules
+    regex = compiled(excluded, "exclude_modules") if isinstance(excluded, str) and excluded else None
+    names = frozenset(excluded) if not isinstance(excluded, str) else frozenset()
+    suffixes = tuple(f".{name}" for name in names)
+
+    def is_excluded(key: str) -> bool:
+        if regex is not None and regex.fullmatch(key):
+            return True
+        if names and (key in names or key.endswith(suffixes)):
+            return True
+        return any(pattern.match(key) for pattern in saved)
+
+    return is_excluded
+
+
+# The names that match, and the modules that they stand for, stay the same while the rank is turned.
+@lru_cache(maxsize=64)
+def _named_sites(
+    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: _Groups
+) -> tuple[tuple[tuple[Site, ...], int | None], ...]:
+    """Sites that are alike but for their layer and get the same rank, together."""
+    matches, group_of = _matcher(settings, names), _group_finder(groups)
+    alike: dict[tuple[str, int], dict[int | None, list[Site]]] = {}
+    for site in sites(skeleton):
+        if matches(site.name):
+            by_group = alike.setdefault((site.path, id(site.module)), {})
+            by_group.setdefault(group_of(site.name), []).append(site)
+    return tuple((tuple(members), group) for by_group in alike.values() for group, members in by_group.items())
+
+
+@lru_cache(maxsize=64)
+def _named_parameters(
+    skeleton: Skeleton, names: frozenset[str], groups: _Groups
+) -> tuple[tuple[tuple[Site, ...], Tensor, int, int | None], ...]:
+    """Modules with a parameter of theirs that goes by these names, its depth, and the group of its rank."""
+    suffixes = tuple(f".{name}" for name in names)
+    group_of = _group_finder(groups)
+    alike: dict[tuple[str, int, Tensor, int | None, int], list[Site]] = {}
+    for site in sites(skeleton):
+        keys = [(f"{site.name}.{tensor.name}", tensor) for tensor in site.parameters]
+        named = [(key, tensor) for key, tensor in keys if key in names or key.endswith(suffixes)]
+        for position, (key, tensor) in enumerate(named):
+            # Each further parameter of a module wraps the wrapper of the one before it.
+            depth = len(named) - 1 - position
+            alike.setdefault((site.path, id(site.module), tensor, group_of(key), depth), []).append(site)
+    return tuple((tuple(members), tensor, depth, group) for (_, _, tensor, group, depth), members in alike.items())
+
+
+def _saved_whole(
+    settings: LoraSettings, everything: tuple[Site, ...], modules: tuple[ModuleTarget, ...]
+) -> tuple[Site, ...]:
+    """PEFT's ``_set_trainable``: any module whose full name ends with the given letters."""
+    if not settings.modules_to_save:
+        return ()
+    for name in settings.modules_to_save:
+        if not any(site.name.endswith(name) for site in everything):
+            raise _unknown_names(f"adapter.modules_to_save: no module is called {name!r}.", [name], everything)
+    saved = tuple(site for site in everything if site.name.endswith(settings.modules_to_save))
+    inner = [site.name for target in modules for site in target.sites] + [site.name for site in saved]
+    for site in saved:
+        nested = next((name for name in inner if name.startswith(f"{site.name}.")), None)
+        if nested is None and any(site in target.sites for target in modules):
+            nested = site.name
+        if nested is not None:
+            raise WorkbenchError(
+                f"adapter.modules_to_save takes {site.name} whole, and {nested} is to be trained by itself too.",
+                "Write the full name of the module to save, or take one of the two out.",
+                kind="adapter_settings",
+            )
+    return saved
+
+
+def _embedding_is_named(names: str | frozenset[str], everything: tuple[Site, ...]) -> bool:
+    """PEFT's ``get_peft_model_state_dict`` with ``save_embedding_layers="auto"``."""
+    if not isinstance(names, str):
+        return any(name in names for name in EMBEDDING_NAMES)
+    regex = compiled(names, "adapter.target_modules")
+    return any(site.name.rpartition(".")[2] in EMBEDDING_NAMES and regex.fullmatch(site.name) for site in everything)
+
+
+def _check_module(skeleton: Skeleton, site: Site, r: int, settings: LoraSettings) -> None:
+    leaf = site.name.rpartition(".")[2]
+    if skeleton.model_type in _MAMBA_TYPES and leaf in _MAMBA_REFUSED:
+        raise WorkbenchError(
+            f"LoRA does not work on {site.name}: Mamba uses the weights of {leaf} without calling the layer.",
+            "List other targets, such as [in_proj, x_proj], instead of all-linear.",
+            kind="adapter_target",
+        )
+    if site.kind == "other":
+        raise WorkbenchError(
+            f"{site.name} is a {site.module.class_name}; LoRA adapts linear, embedding and convolution layers.",
+            "Name the layers inside it.",
+            kind="adapter_target",
+        )
+    if site.kind == "embedding" and settings.lora_bias:
+        raise WorkbenchError(
+            f"lora_bias does not work on the embedding {site.name}.", "Turn it off.", kind="adapter_target"
+        )
+    if site.kind == "convolution" and r % site.module.facts["groups"]:
+        groups = site.module.facts["groups"]
+        raise WorkbenchError(
+            f"{site.name} is a convolution in {groups} groups, and r = {r} is no multiple of that.",
+            "Choose another rank or leave this layer out.",
+            kind="adapter_target",
+        )
+    _check_start(site, r, settings)
+
+
+def _check_start(site: Site, r: int, settings: LoraSettings) -> None:
+    start = settings.init_lora_weights
+    if isinstance(start, bool) or start == "gaussian":
+        return
+    if site.kind in ("embedding", "convolution"):
+        raise WorkbenchError(
+            f"init_lora_weights: {start} works on linear layers only, and {site.name} is an {site.module.class_name}.",
+            "Set adapter.init_lora_weights to true, or leave this layer out.",
+            kind="adapter_target",
+        )
+    if start == "orthogonal" and r % 2:
+        raise WorkbenchError(
+            f"init_lora_weights: orthogonal needs an even rank, and {site.name} has r = {r}.",
+            "Choose an even r.",
+            kind="adapter_target",
+        )
+
+
+def _check_parameters(settings: LoraSettings) -> None:
+    """PEFT's ``ParamWrapper`` multiplies the weights themselves, so nothing can act on what goes into A alone."""
+    switched_on = {
+        "lora_dropout": (settings.lora_dropout > 0, "adapter.lora_dropout=0"),
+        "DoRA": (settings.use_dora, "adapter.use_dora=false"),
+        "lora_bias": (settings.lora_bias, "lora_bias=false"),
+    }
+    found = {name: cure for name, (is_on, cure) in switched_on.items() if is_on}
+    if found:
+        raise WorkbenchError(
+            f"The experts of this model are stored as one weight, and {next(iter(found))} does not work on such.",
+            f"Set {' and '.join(found.values())}, or adapt the attention only.",
+            kind="adapter_experts",
+        )
+
+
+def _nothing_matched(settings: LoraSettings, everything: tuple[Site, ...]) -> WorkbenchError:
+    if isinstance(settings.target_modules, str):
+        message = f"adapter.target_modules: {settings.target_modules!r} matches no layer of this model."
+        return _unknown_names(message, re.findall(r"\w+", settings.target_modules), everything)
+    listed = ", ".join(settings.target_modules)
+    if settings.layers_to_transform:
+        message = f"No layer among {list(settings.layers_to_transform)} has a module called {listed}."
+    else:
+        message = f"adapter.target_modules: this model has no module called {listed}."
+    return _unknown_names(message, list(settings.target_modules), everything)
+
+
+def _unknown_names(message: str, names: list[str], everything: tuple[Site, ...]) -> WorkbenchError:
+    leaves = list(
+        dict.fromkeys(s.name.rpartition(".")[2] for s in everything if s.kind in ("linear", "conv1d", "embedding"))
+    )
+    near = list(
+        dict.fromkeys(hit for name in names for hit in difflib.get_close_matches(name, leaves, n=2, cutoff=0.5))
+    )
+    cure = f"Did you mean {' or '.join(near)}?" if near else ""
+    return WorkbenchError(message, f"{cure} It has {', '.join(leaves)}.".strip(), kind="adapter_target")
+
+
+def _unmatched(
+    settings: LoraSettings, modules: tuple[ModuleTarget, ...], parameters: tuple[ParameterTarget, ...]
+) -> tuple[str, ...]:
+    if isinstance(settings.target_modules, str) or parameters:
+        return ()
+    names = [target.site.name for target in modules]
+    return tuple(
+        name for name in settings.target_modules if not any(hit == name or hit.endswith(f".{name}") for hit in names)
+    )

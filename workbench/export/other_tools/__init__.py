@@ -1,0 +1,1 @@
+"""Recipes as other tools' configurations, and back."""

@@ -1,0 +1,251 @@
+"""Recipes as Axolotl configurations and back. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
+
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.export.conversations import RecordFile, write_conversations
+from workbench.export.other_tools.keys import Foreign, place_of, to_yaml, without_counterpart
+from workbench.export.plan import base_here
+from workbench.export.work import Job, chat_template
+from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.trackers import PROJECT
+
+FILE = "axolotl.yaml"
+
+# Theirs, and ours with the same meaning and the same values.
+_SAME = {
+    "revision_of_model": "model.revision",
+    "trust_remote_code": "model.trust_remote_code",
+    "lora_r": "adapter.r",
+    "lora_alpha": "adapter.lora_alpha",
+    "lora_dropout": "adapter.lora_dropout",
+    "lora_modules_to_save": "adapter.modules_to_save",
+    "peft_layers_to_transform": "adapter.layers_to_transform",
+    "peft_use_dora": "adapter.use_dora",
+    "peft_use_rslora": "adapter.use_rslora",
+    "peft_init_lora_weights": "adapter.init_lora_weights",
+    "sequence_len": "data.max_length",
+    "sample_packing": "data.packing",
+    "num_epochs": "training.num_train_epochs",
+    "max_steps": "training.max_steps",
+    "micro_batch_size": "training.per_device_train_batch_size",
+    "gradient_accumulation_steps": "training.gradient_accumulation_steps",
+    "learning_rate": "training.learning_rate",
+    "lr_scheduler": "training.lr_scheduler_type",
+    "warmup_ratio": "training.warmup_ratio",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.max_grad_norm",
+    "optimizer": "training.optim",
+    "logging_steps": "training.logging_steps",
+    "eval_steps": "training.eval_steps",
+    "save_steps": "training.save_steps",
+    "save_total_limit": "training.save_total_limit",
+    "early_stopping_patience": "training.early_stopping_patience",
+    "seed": "training.seed",
+    "torch_compile": "training.torch_compile",
+}
+_COMPOSED = (
+    "model.source",
+    "quantization.method",
+    "quantization.double_quant",
+    "quantization.compute_dtype",
+    "adapter.target_modules",
+    "data.source",
+    "data.format",
+    "data.columns",
+    "data.split",
+    "data.malformed",
+    "data.eval_fraction",
+    "data.template",
+    "data.system",
+    "data.completion_only",
+    "training.gradient_checkpointing",
+    # What is exported states the micro-batch that was used, so that this no longer counts.
+    "training.effective_batch_size",
+    "training.report_to",
+    "output.name",
+    "output.dir",
+)
+_LIGER = "axolotl.integrations.liger.LigerPlugin"
+_LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
+# What `liger_glu_activation` was called before.
+_LIGERS_OLD_NAME = "liger_swiglu"
+_OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
+# Speed, logs and places: they change no result here.
+_IGNORED = (
+    "model_type", "tokenizer_type", "strict", "pad_to_sequence_len", "output_dir", "dataset_prepared_path", "tf32",
+    "flash_attention", "gradient_checkpointing_kwargs", "bf16", "fp16", "eval_sample_packing", "group_by_length",
+    "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "xformers_attention", "debug",
+    "special_tokens", "saves_per_epoch", "evals_per_epoch", "local_rank", "save_safetensors", "attn_implementation",
+    "liger_rope", "liger_layer_norm", "liger_cross_entropy", "liger_fused_linear_cross_entropy", "axolotl_config_path",
+    "dataset_processes", "val_set_size", "chat_template", "chat_template_jinja", "test_datasets",
+)  # fmt: skip
+
+
+def make(job: Job) -> None:
+    """``axolotl.yaml`` and the records."""
+    files = write_conversations(job.home, job.recipe.data, job.folder)
+    local = base_here(job.home, job.recipe)
+    model = local.source if local.origin == "hub" else str(local.folder)
+    values, lacking = to_axolotl(job.recipe, model, files, chat_template(job))
+    job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for Axolotl: axolotl train {FILE}"))
+    job.notices += [f"No counterpart in Axolotl: {words}" for words in lacking]
+    job.command = f"axolotl train {FILE}"
+
+
+def to_axolotl(
+    recipe: ResolvedRecipe, model: str, files: list[RecordFile], template: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """A configuration, and what of the recipe has no counterpart in it.
+
+    Args:
+        model: where the base is. files: the records as they were written beside the configuration.
+        template: Jinja; empty for the tokenizer's own.
+    """
+    quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
+    understood = [*_SAME.values(), *_COMPOSED]
+    values: dict[str, Any] = {
+        "base_model": model,
+        "adapter": "lora" if quantization.method in ("none", "int8") else "qlora",
+        "load_in_4bit": quantization.method in ("nf4", "fp4"),
+        "load_in_8bit": quantization.method == "int8",
+    }
+    if values["load_in_4bit"]:
+        values["bnb_config_kwargs"] = {
+            "bnb_4bit_quant_type": quantization.method,
+            "bnb_4bit_use_double_quant": quantization.double_quant,
+        }
+    values |= {
+        "bf16": {"auto": "auto", "bfloat16": True}.get(quantization.compute_dtype, False),
+        "fp16": quantization.compute_dtype == "float16",
+    }
+    match adapter.target_modules:
+        case "all-linear":
+            values["lora_target_linear"] = True
+        case modules:
+            values["lora_target_modules"] = modules
+    default = Recipe()
+    for theirs, path in _SAME.items():
+        value = recipe.get(path)
+        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
+        if value is not None and not is_off and (value != default.get(path) or not theirs.startswith("peft_")):
+            values[theirs] = value
+    if not training.save_steps:
+        del values["save_steps"]
+        values["save_strategy"] = "no"
+    values |= {
+        "chat_template": "jinja" if template else "tokenizer_default",
+        **({"chat_template_jinja": template} if template else {}),
+        "train_on_inputs": not recipe.data.completion_only,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "datasets": [_dataset(file) for file in files if not file.held_out],
+        "val_set_size": 0,
+        "output_dir": "./output",
+    }
+    if training.gradient_checkpointing:
+        values["gradient_checkpointing_kwargs"] = {"use_reentrant": quantization.method == "int8"}
+    if training.kernels == "liger":
+        values |= {"plugins": [_LIGER], **dict.fromkeys(_LIGERS_LAYERS, True)}
+        understood.append("training.kernels")
+    if "tensorboard" in training.report_to:
+        values["use_tensorboard"] = True
+    if "wandb" in training.report_to:
+        values |= {"wandb_project": PROJECT, "wandb_name": recipe.output.name}
+    if held_out := [{**_dataset(file), "split": "train"} for file in files if file.held_out]:
+        values["test_datasets"] = held_out
+    lacking = ["training.report_to: trackio"] if "trackio" in training.report_to else []
+    return values, lacking + without_counterpart(recipe, understood)
+
+
+def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
+    """A recipe from a configuration that lies in ``folder``, and what of it has no counterpart.
+
+    Raises:
+        WorkbenchError: it trains no LoRA adapter, or holds values that no recipe can have.
+    """
+    foreign = Foreign(values)
+    kind = foreign.take("adapter")
+    if kind not in ("lora", "qlora"):
+        raise WorkbenchError(
+            f"{origin} trains no LoRA adapter (adapter: {kind}).",
+            "Give one with adapter: lora or qlora.",
+            kind="recipe",
+        )
+    recipe = foreign.recipe
+    recipe["model.source"] = place_of(str(foreign.take("base_model", "")), folder)
+    foreign.move(_SAME)
+    recipe["training.optim"] = _OPTIMIZERS.get(recipe.get("training.optim", ""), recipe.get("training.optim"))
+    if recipe["training.optim"] is None:
+        del recipe["training.optim"]
+    reporters = {"tensorboard": foreign.take("use_tensorboard"), "wandb": foreign.take("wandb_project")}
+    recipe["training.report_to"] = [name for name, wanted in reporters.items() if wanted]
+    _take_quantization(foreign)
+    modules, linear = foreign.take("lora_target_modules"), foreign.take("lora_target_linear")
+    if modules and not linear:
+        recipe["adapter.target_modules"] = modules
+    if (checkpointing := foreign.take("gradient_checkpointing")) is not None:
+        recipe["training.gradient_checkpointing"] = bool(checkpointing)
+    _take_plugins(foreign)
+    recipe["data.completion_only"] = not foreign.take("train_on_inputs", False)
+    if foreign.take("save_strategy") == "no":
+        recipe["training.save_steps"] = 0
+    if isinstance(size := values.get("val_set_size"), int | float):
+        recipe["data.eval_fraction"] = float(size)
+    if values.get("chat_template") == "jinja" and values.get("chat_template_jinja"):
+        recipe["data.template"] = values["chat_template_jinja"]
+    elif values.get("chat_template") not in (None, "tokenizer_default", "jinja"):
+        name = str(values["chat_template"])
+        recipe["data.template"] = name if name in ("chatml", "alpaca") else "auto"
+        if recipe["data.template"] == "auto":
+            foreign.lacking.append(f"chat_template: {name!r}; the model's own is used")
+    _take_datasets(foreign, folder)
+    foreign.told_if_apart([entry.get("path") for entry in values.get("test_datasets") or () if isinstance(entry, dict)])
+    foreign.ignore(_IGNORED)
+    return foreign.made(origin)
+
+
+def _dataset(file: RecordFile) -> dict[str, Any]:
+    common = {"path": f"./{file.name}", "ds_type": "json"}
+    if file.kind == "text":
+        return {**common, "type": "completion", "field": "text"}
+    return {**common, "type": "chat_template", "field_messages": "messages", "roles_to_train": ["assistant"]}
+
+
+def _take_plugins(foreign: Foreign) -> None:
+    plugins = foreign.take("plugins", [])
+    listed = plugins if isinstance(plugins, list) else [plugins]
+    foreign.lacking += [f"plugins: {plugin!r}" for plugin in listed if plugin != _LIGER]
+    wanted = [foreign.take(name) for name in (*_LIGERS_LAYERS, _LIGERS_OLD_NAME)]
+    if _LIGER in listed and any(wanted):
+        foreign.recipe["training.kernels"] = "liger"
+
+
+def _take_quantization(foreign: Foreign) -> None:
+    four, eight = foreign.take("load_in_4bit", False), foreign.take("load_in_8bit", False)
+    details = foreign.take("bnb_config_kwargs", {})
+    details = details if isinstance(details, dict) else {}
+    foreign.recipe["quantization.method"] = (
+        str(details.get("bnb_4bit_quant_type", "nf4")) if four else "int8" if eight else "none"
+    )
+    foreign.recipe["quantization.double_quant"] = bool(details.get("bnb_4bit_use_double_quant", True))
+    if foreign.take("fp16") is True:
+        foreign.recipe["quantization.compute_dtype"] = "float16"
+
+
+def _take_datasets(foreign: Foreign, folder: Path) -> None:
+    sources = []
+    listed = foreign.take("datasets", [])
+    for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, dict) or not entry.get("path"):
+            continue
+        known = ("path", "ds_type", "type", "field_messages", "field", "roles_to_train", "split", "chat_template")
+        sources.append(place_of(str(entry["path"]), folder))
+        foreign.lacking += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in known]
+        if (name := entry.get("field_messages")) and name not in ("messages", "conversations"):
+            foreign.recipe["data.columns"] = {"messages": str(name)}
+        if (split := entry.get("split")) and split != "train":
+            foreign.recipe["data.split"] = str(split)
+    if sources:
+        foreign.recipe["data.source"] = " + ".join(sources)

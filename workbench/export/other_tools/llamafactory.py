@@ -1,0 +1,225 @@
+"""Recipes as LLaMA-Factory configurations and back. Keys: https://llamafactory.readthedocs.io."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.export.conversations import RecordFile, write_conversations
+from workbench.export.other_tools.keys import Foreign, place_of, to_yaml, without_counterpart
+from workbench.export.plan import base_here
+from workbench.export.work import Job
+from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.trackers import known_reporters
+
+FILE = "llamafactory.yaml"
+
+_SAME = {
+    "model_revision": "model.revision",
+    "trust_remote_code": "model.trust_remote_code",
+    "lora_rank": "adapter.r",
+    "lora_alpha": "adapter.lora_alpha",
+    "lora_dropout": "adapter.lora_dropout",
+    "use_rslora": "adapter.use_rslora",
+    "use_dora": "adapter.use_dora",
+    "cutoff_len": "data.max_length",
+    "packing": "data.packing",
+    "num_train_epochs": "training.num_train_epochs",
+    "max_steps": "training.max_steps",
+    "per_device_train_batch_size": "training.per_device_train_batch_size",
+    "gradient_accumulation_steps": "training.gradient_accumulation_steps",
+    "learning_rate": "training.learning_rate",
+    "lr_scheduler_type": "training.lr_scheduler_type",
+    "warmup_ratio": "training.warmup_ratio",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.max_grad_norm",
+    "optim": "training.optim",
+    "logging_steps": "training.logging_steps",
+    "eval_steps": "training.eval_steps",
+    "save_steps": "training.save_steps",
+    "save_total_limit": "training.save_total_limit",
+    "seed": "training.seed",
+    "torch_compile": "training.torch_compile",
+}
+_COMPOSED = (
+    "model.source",
+    "quantization.method",
+    "quantization.double_quant",
+    "quantization.compute_dtype",
+    "adapter.modules_to_save",
+    "data.source",
+    "data.format",
+    "data.columns",
+    "data.split",
+    "data.malformed",
+    "data.eval_fraction",
+    "data.system",
+    "data.completion_only",
+    "training.gradient_checkpointing",
+    # What is exported states the micro-batch that was used, so that this no longer counts.
+    "training.effective_batch_size",
+    "training.report_to",
+    "output.name",
+    "output.dir",
+)
+_OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
+_IGNORED = (
+    "do_train", "do_eval", "output_dir", "overwrite_output_dir", "overwrite_cache", "preprocessing_num_workers",
+    "dataloader_num_workers", "plot_loss", "ddp_timeout", "bf16", "fp16", "flash_attn", "run_name",
+    "quantization_method", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
+    "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
+)  # fmt: skip
+
+
+def make(job: Job) -> None:
+    """``llamafactory.yaml``, ``dataset_info.json`` and the records."""
+    files = write_conversations(job.home, job.recipe.data, job.folder)
+    local = base_here(job.home, job.recipe)
+    model = local.source if local.origin == "hub" else str(local.folder)
+    values, lacking = to_llamafactory(job.recipe, model, files)
+    job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
+    job.write("dataset_info.json", json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
+    job.notices += [f"No counterpart in LLaMA-Factory: {words}" for words in lacking]
+    job.notices.append("LLaMA-Factory reads the chat template off the tokenizer; it cannot be given another one here.")
+    job.command = f"llamafactory-cli train {FILE}"
+
+
+def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile]) -> tuple[dict[str, Any], list[str]]:
+    """A configuration, and what of the recipe has no counterpart in it.
+
+    Args:
+        model: where the base is. files: the records as they were written beside the configuration.
+    """
+    quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
+    understood = [*_SAME.values(), *_COMPOSED]
+    values: dict[str, Any] = {
+        "model_name_or_path": model,
+        "stage": "pt" if files and all(file.kind == "text" for file in files) else "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+    }
+    if quantization.method != "none":
+        values["quantization_method"] = "bnb"
+        values["quantization_bit"] = 8 if quantization.method == "int8" else 4
+        if quantization.method != "int8":
+            values["quantization_type"] = quantization.method
+            values["double_quantization"] = quantization.double_quant
+    if adapter.target_modules == "all-linear" or isinstance(adapter.target_modules, list):
+        modules = adapter.target_modules
+        values["lora_target"] = "all" if isinstance(modules, str) else ",".join(modules)
+        understood.append("adapter.target_modules")
+    if adapter.modules_to_save:
+        values["additional_target"] = ",".join(adapter.modules_to_save)
+    if adapter.init_lora_weights == "pissa":
+        values["pissa_init"] = True
+        understood.append("adapter.init_lora_weights")
+    for theirs, path in _SAME.items():
+        value = recipe.get(path)
+        is_off = path in ("training.max_steps", "training.eval_steps") and value < 1
+        if value is not None and not is_off:
+            values[theirs] = value
+    if not training.save_steps:
+        del values["save_steps"]
+        values["save_strategy"] = "no"
+    values |= {
+        "train_on_prompt": not recipe.data.completion_only,
+        "disable_gradient_checkpointing": not training.gradient_checkpointing,
+        "bf16": quantization.compute_dtype in ("auto", "bfloat16"),
+        "fp16": quantization.compute_dtype == "float16",
+        "dataset_dir": ".",
+        "dataset": ",".join(_name(file) for file in files if not file.held_out),
+        "output_dir": "output",
+    }
+    if training.kernels == "liger":
+        values["enable_liger_kernel"] = True
+        understood.append("training.kernels")
+    if training.report_to:
+        values["report_to"] = list(training.report_to)
+    if held_out := [_name(file) for file in files if file.held_out]:
+        values["eval_dataset"] = ",".join(held_out)
+    return values, without_counterpart(recipe, understood)
+
+
+def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
+    """A recipe from a configuration that lies in ``folder``, and what of it has no counterpart.
+
+    Raises:
+        WorkbenchError: it trains no LoRA adapter, or holds values that no recipe can have.
+    """
+    foreign = Foreign(values)
+    stage, kind = foreign.take("stage", "sft"), foreign.take("finetuning_type", "lora")
+    if stage not in ("sft", "pt") or kind != "lora":
+        raise WorkbenchError(
+            f"{origin} is no supervised training of a LoRA adapter (stage: {stage}, finetuning_type: {kind}).",
+            "Give one with stage: sft or pt, and finetuning_type: lora.",
+            kind="recipe",
+        )
+    recipe = foreign.recipe
+    recipe["model.source"] = place_of(str(foreign.take("model_name_or_path", "")), folder)
+    foreign.move(_SAME)
+    if optim := recipe.get("training.optim"):
+        recipe["training.optim"] = _OPTIMIZERS.get(optim, optim)
+    bits = foreign.take("quantization_bit")
+    kind_of_four = str(values.get("quantization_type", "nf4"))
+    recipe["quantization.method"] = "none" if bits is None else "int8" if bits == 8 else kind_of_four
+    recipe["quantization.double_quant"] = bool(foreign.take("double_quantization", True))
+    if values.get("fp16") is True:
+        recipe["quantization.compute_dtype"] = "float16"
+    target = str(foreign.take("lora_target", "all"))
+    recipe["adapter.target_modules"] = "all-linear" if target == "all" else _listed(target)
+    if extra := foreign.take("additional_target"):
+        recipe["adapter.modules_to_save"] = _listed(str(extra))
+    if foreign.take("pissa_init"):
+        recipe["adapter.init_lora_weights"] = "pissa"
+    recipe["training.report_to"] = known_reporters(foreign.take("report_to", []))
+    recipe["data.completion_only"] = not foreign.take("train_on_prompt", False)
+    recipe["training.gradient_checkpointing"] = not foreign.take("disable_gradient_checkpointing", False)
+    if foreign.take("enable_liger_kernel"):
+        recipe["training.kernels"] = "liger"
+    _take_datasets(foreign, folder)
+    if name := foreign.take("template"):
+        known = {"alpaca": "alpaca", "chatml": "chatml"}
+        recipe["data.template"] = known.get(str(name), "auto")
+        if name not in known:
+            foreign.lacking.append(f"template: {name!r}; the model's own is used")
+    recipe["data.eval_fraction"] = float(foreign.take("val_size", 0.0))
+    if foreign.take("save_strategy") == "no":
+        recipe["training.save_steps"] = 0
+    foreign.ignore(_IGNORED)
+    return foreign.made(origin)
+
+
+def _name(file: RecordFile) -> str:
+    return file.name.removesuffix(".jsonl")
+
+
+def _dataset(file: RecordFile) -> dict[str, Any]:
+    if file.kind == "text":
+        return {"file_name": file.name, "columns": {"prompt": "text"}}
+    tags = {"role_tag": "role", "content_tag": "content"}
+    tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
+    return {"file_name": file.name, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _take_datasets(foreign: Foreign, folder: Path) -> None:
+    """Names stand for entries of ``dataset_info.json``."""
+
+    def files(names: str) -> list[str]:
+        entries = [(name, known.get(name) if isinstance(known, dict) else None) for name in _listed(names)]
+        foreign.lacking += [f"{name!r} is not in dataset_info.json" for name, entry in entries if entry is None]
+        found = [(name, entry) for name, entry in entries if isinstance(entry, dict)]
+        return [str(entry.get("file_name") or entry.get("hf_hub_url") or name) for name, entry in found]
+
+    place = Path(place_of(str(foreign.take("dataset_dir", ".")), folder))
+    try:
+        known = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if sources := files(str(foreign.take("dataset", ""))):
+        foreign.recipe["data.source"] = " + ".join(place_of(source, place) for source in sources)
+    foreign.told_if_apart(files(str(foreign.take("eval_dataset", ""))))

@@ -1,0 +1,1 @@
+"""What went wrong, in plain words: causes and fixes."""

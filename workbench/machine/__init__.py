@@ -1,0 +1,1 @@
+"""The hardware as it is now."""

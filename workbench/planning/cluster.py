@@ -1,0 +1,96 @@
+"""A run on several machines, as files: what ``accelerate`` needs, what each machine runs, and a script for Slurm.
+
+Nothing is started here. The folder is a run folder like any other; all machines have to see it at the same place.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
+from workbench.planning.launch import Launch, write_config
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import to_yaml
+from workbench.runs.folder import RunFolder
+from workbench.storage.paths import Home
+
+PORT = 29500
+
+
+@dataclass(frozen=True)
+class ClusterFiles:
+    """What was written: the configuration, the script each machine runs, and the one that Slurm takes."""
+
+    config: Path
+    node: Path
+    slurm: Path
+
+
+def write_cluster_files(home: Home, folder: Path, recipe: Recipe, launch: Launch, machines: int) -> ClusterFiles:
+    """Write recipe, configuration and scripts into a new folder, which becomes the run's.
+
+    Args:
+        recipe: with absolute paths that hold on every machine.
+        launch: of one machine; all have the same number of processes.
+
+    Raises:
+        WorkbenchError: there is something in the folder, or it cannot be written.
+    """
+    launch.check()
+    run = RunFolder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise WorkbenchError(
+                f"{folder} is not empty.", "Give a new folder: it becomes the folder of this run.", kind="launch"
+            )
+        run.recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
+        files = ClusterFiles(write_config(launch, recipe, folder, machines), folder / "node.sh", folder / "job.slurm")
+        files.node.write_text(_node(home, run, files.config, launch, machines), encoding="utf-8")
+        files.slurm.write_text(_slurm(recipe, files.node, launch, machines), encoding="utf-8")
+        for script in (files.node, files.slurm):
+            script.chmod(0o700)
+    except OSError as error:
+        raise WorkbenchError(
+            f"Cannot write into {folder}: {error.strerror or error}.", "Give another folder.", kind="disk"
+        ) from None
+    return files
+
+
+def _node(home: Home, run: RunFolder, config: Path, launch: Launch, machines: int) -> str:
+    # -P: a file named torch.py in the present folder must not be imported.
+    command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    if launch.config_file:
+        command += ["--num_machines", str(machines), "--num_processes", str(launch.processes * machines)]
+    worker = ["-m", "workbench.engine.distributed.worker", "--home", str(home.root), "--resume", str(run.path)]
+    return f"""#!/bin/bash
+# One machine's part of a run on {machines}:  node.sh NUMBER ADDRESS
+# NUMBER counts the machines from 0, ADDRESS is that of machine 0. Run it on every machine; port {PORT} has to be open
+# between them. Started again, it goes on from the last checkpoint. SIGTERM stops the run and saves it.
+set -euo pipefail
+export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
+exec {shlex.join(command)} \\
+    --machine_rank "$1" --main_process_ip "$2" --main_process_port "${{PORT:-{PORT}}}" \\
+    {shlex.join(worker)}
+"""
+
+
+def _slurm(recipe: Recipe, node: Path, launch: Launch, machines: int) -> str:
+    return f"""#!/bin/bash
+# sbatch {shlex.quote(node.with_name("job.slurm").name)}
+# Add what your cluster asks for: partition, account, memory, modules.
+#SBATCH --job-name={recipe.output.name}
+#SBATCH --nodes={machines}
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node={launch.processes}
+#SBATCH --time=24:00:00
+# A job that is put off, or meets its limit, is stopped and saved first, and goes on when it is started again.
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export first node={shlex.quote(str(node))}
+exec srun --kill-on-bad-exit=1 bash -c 'exec "$node" "$SLURM_NODEID" "$first"'
+"""

@@ -1,0 +1,1 @@
+"""The history of runs: named, tagged, listed, compared, thrown away, exported."""

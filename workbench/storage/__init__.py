@@ -1,0 +1,1 @@
+"""Files and folders under the home: paths, atomic writes, the disk cache."""
