@@ -1,8 +1,8 @@
 """What torch.compile costs and gains a run: ``python -m bench.compile [--model M] [--home DIR] [--json FILE]``.
 
 Three short runs of the same recipe, each in a fresh process: not compiled; compiled where nothing was compiled before;
-and once more, with PyTorch's compiled code on disk. What compiled runs tell is the engine's own measurement, of a few
-micro-batches of the run; their losses are compared with those of the first run.
+and once more, with PyTorch's compiled code on disk. Seconds a token are those of all steps but the first;
+losses of the compiled runs are compared with those of the first run.
 """
 
 import argparse
@@ -16,18 +16,18 @@ from typing import Any
 from bench.circumstances import circumstances
 from workbench.engine.training.training import Training
 from workbench.models.cache_listing import clear
-from workbench.recipe.resolved import COMPILE
 from workbench.recipe.schema import DEFAULT_MODEL, Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run
 from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
+COMPILE = "training.torch_compile"
 TURNS = {"usual": False, "cold": True, "warm": True}
 
 
 def one_run(home: Home, recipe: Recipe) -> dict[str, Any]:
-    """Train in this process; losses by step, and what was measured of compiling."""
+    """Train in this process; losses by step, seconds a token, and seconds that compiling took."""
     run = create_run(home, recipe)
     training = Training(home, run, recipe)
     training.run()
@@ -37,10 +37,11 @@ def one_run(home: Home, recipe: Recipe) -> dict[str, Any]:
     warned = [event["message"] for event in events if event.get("kind") == "torch_compile"]
     if warned:
         raise SystemExit(warned[0])
-    files = sorted((home.cache / "compiled").glob("*.json"), key=lambda file: file.stat().st_mtime)
+    steps = [event for event in events if event["event"] == "step"]
     return {
-        "losses": [event["loss"] for event in events if event["event"] == "step"],
-        **(json.loads(files[-1].read_text(encoding="utf-8")) if recipe.training.torch_compile else {}),
+        "losses": [event["loss"] for event in steps],
+        "seconds_a_token": sum(event["seconds"] for event in steps[1:]) / (steps[-1]["tokens"] - steps[0]["tokens"]),
+        "compiling": next((event["compile_seconds"] for event in events if "compile_seconds" in event), 0.0),
     }
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--home", type=Path, default=None)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--dtype", default="auto", help="compute type, as in quantization.compute_dtype")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=TURNS, help="one run in this process; its figures go to --json")
@@ -80,11 +81,16 @@ def main() -> None:
             command += ["--home", str(options.home)] if options.home else []
             subprocess.run(command, check=True)
             found[turn] = json.loads(file.read_text(encoding="utf-8"))
-    usual = found.pop("usual")["losses"]
+    usual = found.pop("usual")
     result = {**told, "model": options.model, "dtype": options.dtype, "steps": options.steps}
     for turn, figures in found.items():
-        pairs = zip(figures.pop("losses"), usual, strict=True)
-        result[turn] = {**figures, "loss_differs_by": max(abs(ours - theirs) / theirs for ours, theirs in pairs)}
+        pairs = zip(figures["losses"], usual["losses"], strict=True)
+        result[turn] = {
+            "usual": usual["seconds_a_token"],
+            "compiled": figures["seconds_a_token"],
+            "compiling": figures["compiling"],
+            "loss_differs_by": max(abs(ours - theirs) / theirs for ours, theirs in pairs),
+        }
         print(turn, json.dumps(result[turn], indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -42,7 +42,7 @@ def form() -> tuple[KnobGroup, ...]:
                 _variant(),
                 _layers(),
                 choice_knob("adapter.bias", "bias"),
-                _names("adapter.modules_to_save", "also train"),
+                _names("adapter.modules_to_save", "extra modules to train"),
             ),
         ),
         KnobGroup(
@@ -69,7 +69,7 @@ def form() -> tuple[KnobGroup, ...]:
                 choice_knob(
                     "training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}
                 ),
-                choice_knob("training.torch_compile", "torch_compile", {False: "off", AUTO: "auto", True: "on"}),
+                switch_knob("training.torch_compile", "torch_compile"),
                 kernels_knob(),
                 choice_knob("training.optim", "optimizer", shape="cycle"),
             ),
@@ -80,7 +80,9 @@ def form() -> tuple[KnobGroup, ...]:
                 number_knob("training.learning_rate", "learning rate"),
                 number_knob("training.num_train_epochs", "epochs"),
                 number_knob(
-                    "training.max_steps", "max steps", lambda r: "" if r.training.max_steps > 0 else "by epochs"
+                    "training.max_steps",
+                    "max steps",
+                    lambda r: "" if r.training.max_steps > 0 else "unlimited (use epochs)",
                 ),
                 choice_knob("training.lr_scheduler_type", "schedule", shape="cycle"),
                 number_knob("training.warmup_ratio", "warm-up"),
@@ -188,7 +190,7 @@ def _micro_batch() -> KnobSpec:
 
 
 def _effective(recipe: Recipe) -> str:
-    return f"= {recipe.training.effective_batch} a step"
+    return f"= {recipe.training.effective_batch} per step"
 
 
 def _accumulation(recipe: Recipe) -> str:
@@ -197,4 +199,4 @@ def _accumulation(recipe: Recipe) -> str:
 
 
 def _wanted(recipe: Recipe) -> str:
-    return "a step" if recipe.training.per_device_train_batch_size == AUTO else "counts for auto only"
+    return "per step" if recipe.training.per_device_train_batch_size == AUTO else "used only with micro-batch auto"

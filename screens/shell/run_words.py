@@ -247,18 +247,16 @@ def _peak(facts: Event) -> str:
 
 
 def decided(facts: Event) -> list[str]:
-    """What the run decided of what its recipe left open: ``checkpointing off``, ``4 × 4 records``, ``compiled``."""
+    """What the run decided of what its recipe left open: ``checkpointing off``, ``4 × 4 records``."""
     chosen = facts.get("chosen")
     if not isinstance(chosen, dict):
         return []
     checkpointing = chosen.get("training.gradient_checkpointing")
     size = chosen.get("training.per_device_train_batch_size")
     times = chosen.get("training.gradient_accumulation_steps")
-    compiled = chosen.get("training.torch_compile")
     return [
         *([f"checkpointing {'on' if checkpointing else 'off'}"] if isinstance(checkpointing, bool) else []),
         *([f"{size} × {times} records"] if isinstance(size, int) and isinstance(times, int) else []),
-        *([f"{'' if compiled else 'not '}compiled"] if isinstance(compiled, bool) else []),
     ]
 
 

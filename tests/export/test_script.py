@@ -99,7 +99,7 @@ def imported_by(script: str) -> set[str]:
 
 def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, tmp_path):
     """It is not run here: with an empty cache the processor's code takes minutes to compile."""
-    recipe = tiny_recipe(tiny_llama, records, training={"torch_compile": "auto"})
+    recipe = tiny_recipe(tiny_llama, records)
     run = train(tiny_home, recipe)
     exported(tiny_home, run, tmp_path / "short")
     assert "CompiledLayers" not in (tmp_path / "short" / "train.py").read_text()

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.text import parse
+from workbench.recipe.text import from_yaml, parse
 from workbench.runs.folder import all_runs, create_run, find_run, summarise
 from workbench.runs.journal import JournalWriter
 from workbench.storage.paths import Home
@@ -27,6 +27,19 @@ def test_runs_are_numbered_and_keep_their_recipe(home):
     first, second = create_run(home, _recipe()), create_run(home, _recipe())
     assert (first.id, second.id) == ("pirate-01", "pirate-02")
     assert first.recipe() == _recipe()
+
+
+@pytest.mark.parametrize("chosen", [True, False, None])
+def test_auto_of_an_older_version_is_read_as_what_the_journal_says_was_chosen(home, chosen):
+    run = create_run(home, _recipe())
+    text = run.recipe_file.read_text().replace("torch_compile: false", "torch_compile: auto")
+    run.recipe_file.write_text(text)
+    if chosen is not None:
+        with JournalWriter(run.journal) as journal:
+            journal.write("phase", phase="preparing", chosen={"training.torch_compile": chosen})
+    assert run.recipe().training.torch_compile is bool(chosen)
+    with pytest.raises(WorkbenchError, match=r"training\.torch_compile: given is 'auto'; allowed is true or false\."):
+        from_yaml(text)
 
 
 def test_a_number_is_not_used_again_after_the_hundredth(home):

@@ -81,7 +81,7 @@ def _remove_traces(home: Home) -> None:
 def _compiled(home: Home) -> list[KeptThing]:
     folder = home.cache / "compiled"
     files = [found for _, found in files_below(folder)]
-    return _as_one("compiled", "compiled layers, and how much faster they were", folder, files)
+    return _as_one("compiled", "compiled layers", folder, files)
 
 
 def _remove_compiled(home: Home) -> None:

@@ -15,7 +15,6 @@ from workbench.recipe.text import parse_as
 CHECKPOINTING = "training.gradient_checkpointing"
 MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
-COMPILE = "training.torch_compile"
 
 R = TypeVar("R", bound=Recipe)
 
@@ -23,7 +22,6 @@ R = TypeVar("R", bound=Recipe)
 class ResolvedTraining(TrainingSection):
     per_device_train_batch_size: int = Field(default=4, ge=1, le=65536)
     gradient_checkpointing: bool = Field(default=True)
-    torch_compile: bool = Field(default=False)
 
 
 class ResolvedRecipe(Recipe):
@@ -75,16 +73,11 @@ def at_length(recipe: R, tokens: int) -> R:
 
 
 def open_keys(training: TrainingSection) -> tuple[str, ...]:
-    """The dotted keys whose values the machine decides."""
-    return priced_keys(training) + ((COMPILE,) if training.torch_compile == AUTO else ())
-
-
-def priced_keys(training: TrainingSection) -> tuple[str, ...]:
-    """Those of them that are decided by what fits in memory."""
+    """The dotted keys whose values the machine decides, by what fits in memory."""
     checkpointing = (CHECKPOINTING,) if training.gradient_checkpointing == AUTO else ()
     micro_batch = (MICRO_BATCH, ACCUMULATION) if training.per_device_train_batch_size == AUTO else ()
     return checkpointing + micro_batch
 
 
 def _least(training: TrainingSection) -> dict[str, Any]:
-    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch, COMPILE: False}
+    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch}

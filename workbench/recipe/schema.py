@@ -14,8 +14,8 @@ RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
-"""Left to the machine: :mod:`workbench.estimate.fastest` says what it comes to there, and the run itself whether to
-compile; :mod:`workbench.recipe.resolved` holds recipes in which that is done."""
+"""Left to the machine: :mod:`workbench.estimate.fastest` decides, and :mod:`workbench.recipe.resolved` holds recipes in
+which that is done."""
 
 
 def knob(
@@ -260,10 +260,10 @@ class TrainingSection(Section):
         "Recompute activations in the backward pass: far less memory for about a quarter more time. "
         "auto: off where the step fits without it.",
     )
-    torch_compile: bool | Auto = knob(
+    torch_compile: bool = knob(
         False,
-        "Compile the layers before the first step: half a minute to minutes that faster steps must earn back. auto: "
-        "where that was measured to pay within the run. The memory shown is that of uncompiled steps.",
+        "Compile the layers before the first step: half a minute to minutes that faster steps must earn back. "
+        "The memory shown is that of uncompiled steps.",
     )
     kernels: Literal["none", "liger", "hub"] = knob(
         "none",

@@ -111,6 +111,10 @@ def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
     Raises:
         RecipeError: the text is no YAML, or with every mistake in it.
     """
+    return parse(_data_of(text, origin), origin)
+
+
+def _data_of(text: str, origin: str) -> object:
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -118,7 +122,7 @@ def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         reason = getattr(error, "problem", None) or "cannot be read"
         raise RecipeError([Problem(where, str(reason), "allowed is YAML")], origin) from None
-    return parse({} if data is None else data, origin)
+    return {} if data is None else data
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -132,6 +136,15 @@ def read(path: Path) -> Recipe:
     Raises:
         WorkbenchError: the file is missing or unreadable, or the recipe in it has mistakes.
     """
+    return parse(read_data(path), origin=str(path))
+
+
+def read_data(path: Path) -> object:
+    """The plain data of a recipe file, before it is checked.
+
+    Raises:
+        WorkbenchError: the file is missing or unreadable, or is no YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -140,7 +153,7 @@ def read(path: Path) -> Recipe:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"Cannot read the recipe {path}: {error}.", "Give a readable YAML file.") from None
-    return from_yaml(text, origin=str(path))
+    return _data_of(text, origin=str(path))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -11,11 +11,12 @@ import psutil
 from workbench.errors import WorkbenchError
 from workbench.recipe.resolved import ResolvedRecipe, is_left_open, resolved
 from workbench.recipe.schema import Recipe
-from workbench.recipe.text import read, to_yaml
+from workbench.recipe.text import to_yaml
 from workbench.runs.history import read_history
 from workbench.runs.journal import Event, JournalReader
 from workbench.runs.journal_sample import glance, is_long
 from workbench.runs.label import Label, read_label
+from workbench.runs.run_recipe import read_run_recipe
 from workbench.runs.summary_cache import keep, kept
 from workbench.storage.folders import entries
 from workbench.storage.paths import Home
@@ -87,7 +88,7 @@ class RunFolder:
         Raises:
             WorkbenchError: it is missing or was changed into something unusable.
         """
-        return read(self.recipe_file)
+        return read_run_recipe(self.recipe_file, self.journal)
 
     def recipe_as_run(self) -> ResolvedRecipe:
         """The recipe with what it left to the machine as the run decided it, by its journal.

@@ -9,7 +9,7 @@ from workbench.engine.metrics.peak_memory import device_of, skeleton_of
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.steering.ranks import Ranks
-from workbench.recipe.resolved import as_fed, is_left_open, priced_keys, resolved
+from workbench.recipe.resolved import as_fed, is_left_open, resolved
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
@@ -29,7 +29,7 @@ def choose(
 
     if before and is_left_open(recipe):
         return Choice(resolved(recipe, before), before, ("As the run decided when it began.",))
-    if not priced_keys(recipe.training):
+    if not is_left_open(recipe):
         return Choice(resolved(recipe), {})
     # The fullest GPU decides; on a processor all share the host's memory.
     rooms = ranks.gather(_free_bytes(base))

@@ -30,8 +30,7 @@ from workbench.engine.training.resume_check import ResumeCheck, conditions_of, d
 from workbench.engine.training.step_controls import Conductor, Duties, Leaving, LoopLeft
 from workbench.engine.training.trainer import WorkbenchTrainer
 from workbench.progress import Progress
-from workbench.recipe.resolved import COMPILE, ResolvedRecipe
-from workbench.recipe.schema import AUTO, Auto
+from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.folder import RunFolder
@@ -62,9 +61,6 @@ class Context:
 class Session:
     """Built once the base is in memory and the records are tokenised.
 
-    Args:
-        compiling: whether layers are to be compiled; ``auto`` leaves it to what is measured.
-
     Raises:
         WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
     """
@@ -76,11 +72,10 @@ class Session:
         data: EncodedData,
         history: History,
         choice: "Choice",
-        compiling: bool | Auto = False,
     ) -> None:
         self._context = context
         self._choice = choice
-        self._compiling = compiling
+        self._compiles_layers = context.recipe.training.torch_compile
         self._base = base
         self._data = data
         training = context.recipe.training
@@ -93,7 +88,7 @@ class Session:
         self.conductor = Conductor(
             context.journal,
             context.controls,
-            Duties(self._rehearse, self.evaluate, self._sample, self._away, self._answer, self._train_on),
+            Duties(self._compile_layers, self.evaluate, self._sample, self._away, self._answer, self._train_on),
             training.eval_steps,
         )
         self._padded_because = self._why_padded()
@@ -221,33 +216,32 @@ class Session:
             checkpoint = self.trainer.checkpoint()
             self.trainer.args.max_steps = self.conductor.max_steps
 
-    def _rehearse(self) -> None:
-        """Find out once whether the layers are to be compiled, and tell it."""
-        wanted, self._compiling = self._compiling, False
+    def _compile_layers(self) -> None:
+        """Compile the layers, once, if the recipe asks for it."""
+        wanted, self._compiles_layers = self._compiles_layers, False
         if not wanted:
             return
-        from workbench.engine.training.compile_trial import Rehearsal, Verdict, step_key
+        if is_spread():
+            self._leave_out("Compiled layers are")
+            return
+        from workbench.engine.training.layer_compilation import compile_layers
 
         context = self._context
-        if is_spread():
-            verdict = Verdict(None, "Not compiled: the base is spread over several GPUs.", failed=wanted is True)
-        else:
-            kept, key = context.home.cache / "compiled", step_key(context.recipe, self._base, not self._padded_because)
-            rehearsal = Rehearsal(self.trainer, context.ranks, kept, key, self._tell_compiling)
-            verdict = rehearsal.decide(wanted)
-        self.trainer.compiled = verdict.layers
-        if verdict.failed:
-            self._warn(verdict.reason, kind="torch_compile")
-        chosen = dict(self._choice.chosen)
-        if wanted == AUTO:
-            chosen[COMPILE] = verdict.layers is not None
-        reasons = [*self._choice.reasons, verdict.reason]
-        told = {"compiled": verdict.layers is not None, "chosen": chosen, "reasons": reasons}
-        # That training begins is told by the journal's own callback, which comes next.
-        context.journal.write("phase", phase="preparing", fraction=None, detail="", **told)
-
-    def _tell_compiling(self, what: str) -> None:
-        self._context.report(Progress(phase="preparing", detail=what))
+        context.report(Progress(phase="preparing", detail="compiling the layers"))
+        seconds, problem = compile_layers(self.trainer, context.ranks, context.home.cache / "compiled" / "code")
+        if problem:
+            self._warn(f"Not compiled: {problem}.", kind="torch_compile")
+        reasons = [*self._choice.reasons, *([] if problem else [f"Layers compiled in {seconds:.0f} s."])]
+        context.journal.write(
+            "phase",
+            phase="preparing",
+            fraction=None,
+            detail="",
+            compiled=not problem,
+            compile_seconds=seconds,
+            chosen=dict(self._choice.chosen),
+            reasons=reasons,
+        )
 
     def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
         self.conductor.begins_from(checkpoint)

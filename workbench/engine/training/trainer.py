@@ -321,9 +321,10 @@ class WorkbenchTrainer(TimedTrainer):
         """What a step is computed in: by compiled layers, where there are any."""
         return self.compiled.at_work() if self.compiled is not None else nullcontext()
 
-    def rehearse(self, places: Sequence[int]) -> int:
-        """A step of one micro-batch, of the records at these places, that leaves nothing behind: its gradient is
-        dropped, no random number is used up. Called when training has begun. Returns the tokens that were computed.
+    def dry_step(self, places: Sequence[int]) -> None:
+        """Compute one micro-batch of the records at these places and drop its gradient; no random number is used up.
+
+        Called when training has begun.
         """
         batch = self.data_collator([self.train_dataset[place] for place in places])
         tally = self._tally.clone()
@@ -333,7 +334,6 @@ class WorkbenchTrainer(TimedTrainer):
         finally:
             self.model_wrapped.zero_grad(set_to_none=True)
             self._tally.copy_(tally)
-        return int(batch["input_ids"].numel())
 
     def _make_parts_smaller(self, batch: Any, problem: str) -> None:
         before = len(parts_of(batch, self.parts))

@@ -30,7 +30,6 @@ from workbench.failures.diagnose import diagnose
 from workbench.models.sources import fetch_model
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
-from workbench.recipe.resolved import COMPILE
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.recipe.trackers import check_reporters
@@ -236,8 +235,7 @@ class Training:
             self._show,
             self.ranks,
         )
-        compiling = history.chosen.get(COMPILE, self.recipe.training.torch_compile)
-        self._session = Session(context, self.base, data, history, choice, compiling)
+        self._session = Session(context, self.base, data, history, choice)
         return self._session
 
     def _tokens(self, tokenising: Tokenising) -> EncodedData:
