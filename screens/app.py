@@ -80,7 +80,7 @@ class WorkbenchApp(App[None]):
             for number, tab in enumerate(TABS, 1)
         ),
         Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
-        Binding("f1", "help", "Help", id="app.help", tooltip="What can be done here"),
+        Binding("f1", "help", "Help", id="app.help", tooltip="Keys and guide of this screen"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
@@ -145,8 +145,14 @@ class WorkbenchApp(App[None]):
     async def _load(self) -> None:
         await asyncio.to_thread(self.session.load)
         self._loaded = True
-        if (theme := self.session.settings.get("theme")) in self.available_themes:
+        if (theme := self.session.settings.theme) is not None and theme in self.available_themes:
             self.theme = theme
+        if unusable := self.session.unusable_settings:
+            self.notify(
+                f"Ignored in {self.session.home.settings.name}: {', '.join(unusable)}.",
+                severity="warning",
+                markup=False,
+            )
         self._header.show_recipe(self.session.recipe)
         self.run_worker(self._find_skeleton(), name="skeleton", exclusive=True, group="skeleton")
         watch = Watch(self.session, self._seen)
@@ -166,7 +172,7 @@ class WorkbenchApp(App[None]):
 
     def _first_tab(self) -> str:
         """The tab of the last time; Models as long as no model was chosen."""
-        last = self.session.settings.get("tab")
+        last = self.session.settings.tab
         known = next((tab.id for tab in TABS if tab.id == last), "models")
         return known if self.session.model_chosen else "models"
 
@@ -238,7 +244,7 @@ class WorkbenchApp(App[None]):
             before.on_hidden()
         self._panes.current = name
         self._tab_strip.active = name
-        self.session.settings["tab"] = name
+        self.session.remember(tab=name)
         pane = self._front = self._panes.get_child_by_id(name, Pane)
         pane.is_shown = True
         pane.on_shown()
@@ -250,7 +256,7 @@ class WorkbenchApp(App[None]):
             self.pane_in_front.focus()
 
     def action_help(self) -> None:
-        """What can be done here."""
+        """Keys and guide of this screen."""
         from screens.shell.help import HelpScreen, keys_here
 
         active = [entry for entry in self.screen.active_bindings.values() if entry.node not in (self, self.screen)]
@@ -289,7 +295,7 @@ class WorkbenchApp(App[None]):
             self.show_error(error)
             return
         self.set_recipe(preset.as_dict())
-        self.notify(f"The recipe is {name} now.", markup=False, timeout=3)
+        self.notify(f'Loaded preset "{name}".', markup=False, timeout=3)
 
     async def _find_skeleton(self) -> None:
         """Have the tree of the recipe's model in the session, or why there is none."""
@@ -324,7 +330,7 @@ class WorkbenchApp(App[None]):
             await asyncio.to_thread(self.session.save)
         except OSError as error:
             self.notify(
-                f"The settings could not be kept: {error.strerror}. Free some space in {self.session.home.root}.",
+                f"The settings could not be saved: {error.strerror}. Free some space in {self.session.home.root}.",
                 severity="warning",
                 markup=False,
             )
@@ -404,8 +410,10 @@ class WorkbenchApp(App[None]):
 
     def toggle_theme(self) -> None:
         """Swap the light and the dark look, and keep it."""
+        if not self._loaded:
+            return
         self.theme = THEMES[1].name if self.theme == THEMES[0].name else THEMES[0].name
-        self.session.settings["theme"] = self.theme
+        self.session.remember(theme=self.theme)
         self._save_soon()
 
 

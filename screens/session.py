@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
-
-from workbench.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import DataSection, ModelSection, Recipe
     from workbench.runs.folder import RunSummary
     from workbench.storage.paths import Home
+    from workbench.storage.settings import Settings
 
     Counted = tuple[ModelSection, DataSection, object]
 
@@ -90,7 +88,7 @@ class Budget:
 class Session:
     """The state of one terminal. The app writes it, screens read it.
 
-    ``recipe`` is there once :meth:`load` has run, which is before the first screen is mounted.
+    ``recipe`` and ``settings`` are there once :meth:`load` has run, which is before the first screen is mounted.
     """
 
     def __init__(self, home: Home, engine: Engine) -> None:
@@ -103,7 +101,9 @@ class Session:
         self.summary: RunSummary | None = None
         self.gpus: tuple[GpuSample, ...] = ()
         self.host: HostSample | None = None
-        self.settings: dict[str, Any] = {}
+        self.settings: Settings
+        self.unusable_settings: tuple[str, ...] = ()
+        self._changed_settings: dict[str, Any] = {}
         self.typed_budget: int | None = None
         self.counted: tuple[Counted, DataFacts] | None = None
         # None: the engine's own process trains, on the first GPU.
@@ -118,15 +118,13 @@ class Session:
 
     def load(self) -> None:
         """Read what the last terminal left. Imports pydantic, so it runs after the first frame."""
-        from workbench.recipe.schema import Recipe
-        from workbench.recipe.text import RecipeError, parse
+        from workbench.recipe.text import parse_usable
+        from workbench.storage.settings import read
 
-        self.settings = _read_settings(self.home)
-        try:
-            self.recipe = parse(self.settings.get("recipe") or {})
-        except RecipeError:  # of an older version: start anew rather than not at all
-            self.settings.pop("recipe")
-            self.recipe = Recipe()
+        self.settings = read(self.home)
+        # A recipe of an older version may hold what this one does not know.
+        self.recipe, problems = parse_usable(self.settings.recipe or {})
+        self.unusable_settings = (*self.settings.problems, *(f"recipe.{problem.path}" for problem in problems))
 
     @cached_property
     def traces(self) -> TraceStore:
@@ -165,47 +163,53 @@ class Session:
         from workbench.recipe.text import edit
 
         self.recipe = edit(self.recipe, changes)
-        self.settings["recipe"] = self.recipe.as_dict()
+        self.remember(recipe=self.recipe.as_dict())
 
     @property
     def budget(self) -> Budget:
         """The memory that a run may take: what was typed, else what is free on the GPU, else on the host."""
         if self.typed_budget is not None:
-            return Budget("your limit", self.typed_budget, self.typed_budget)
+            return Budget("your memory limit", self.typed_budget, self.typed_budget)
         # What the engine itself holds is given back before a run, or is the very base that it needs.
         own = self.status.reserved if self.status is not None else 0
         if gpu := next((gpu for gpu in self.gpus if gpu.free_bytes is not None and gpu.total_bytes), None):
             return Budget("VRAM", min((gpu.free_bytes or 0) + own, gpu.total_bytes or 0), gpu.total_bytes)
         if self.host is not None and not self.gpus:
-            return Budget("host memory, no GPU", self.host.available_bytes + own, self.host.total_bytes)
+            return Budget("host RAM, no GPU", self.host.available_bytes + own, self.host.total_bytes)
         return Budget("memory", None, None)
 
     @property
     def model_chosen(self) -> bool:
         """Whether somebody has picked a model or changed anything, now or before."""
-        return "recipe" in self.settings
+        return self.settings.recipe is not None
 
     @property
     def is_live(self) -> bool:
         """A run is going on."""
         return self.status is not None and self.status.run is not None
 
+    def remember(self, **changes: Any) -> None:
+        """Change settings; :meth:`save` writes them."""
+        new = {name: value for name, value in changes.items() if value != getattr(self.settings, name)}
+        self.settings = self.settings.model_copy(update=new)
+        self._changed_settings |= new
+
     def save(self) -> None:
-        """Keep recipe, tab and theme for the next terminal; another process sees the old file or the new one."""
-        self.home.root.mkdir(parents=True, exist_ok=True)
-        # Paths and system prompts are in it.
-        write_text(self.home.settings, json.dumps(self.settings, ensure_ascii=False, indent=1), private=True)
+        """Write the settings that changed here since the last time. All others stay as the file has them now.
+
+        Raises:
+            OSError: the disk refuses; the next call tries again.
+        """
+        from workbench.storage.settings import update
+
+        changes, self._changed_settings = self._changed_settings, {}
+        try:
+            update(self.home, changes)
+        except OSError:
+            self._changed_settings = changes | self._changed_settings
+            raise
 
 
 def counted_for(recipe: Recipe) -> Counted:
     """What the facts of a data set depend on."""
     return recipe.model, recipe.data, recipe.training.per_device_train_batch_size
-
-
-def _read_settings(home: Home) -> dict[str, Any]:
-    """The settings; none where the file is missing or not what was written."""
-    try:
-        data = json.loads(home.settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

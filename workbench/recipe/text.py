@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +87,32 @@ def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
         )
     except ValidationError as error:
         raise RecipeError(_problems(error), origin) from None
+
+
+def parse_usable(data: Mapping[str, Any]) -> tuple[Recipe, list[Problem]]:
+    """A recipe from plain data, in which keys that cannot be used have their defaults; and what is wrong with them."""
+    found: list[Problem] = []
+    while True:
+        try:
+            return parse(data), found
+        except RecipeError as error:
+            found += error.problems
+            usable = _without(data, [problem.path for problem in error.problems])
+            if usable == data:
+                return Recipe(), found
+            data = usable
+
+
+def _without(data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The data without these dotted keys, or without the whole section where it has no such key."""
+    left = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+    for path in paths:
+        section, _, name = path.partition(".")
+        if isinstance(inner := left.get(section), dict) and name in inner:
+            del inner[name]
+        else:
+            left.pop(section, None)
+    return left
 
 
 class _Dumper(yaml.SafeDumper):

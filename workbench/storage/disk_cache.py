@@ -15,13 +15,11 @@ from typing import Any
 
 import psutil
 
+from workbench.storage import settings
 from workbench.storage.folders import entries, size_of
 from workbench.storage.paths import Home
 
 ABOUT = "about.json"
-# Gigabytes each shelf may take. In ``settings.json``: ``{"cache": {"quantised_gb": 20, "tokens_gb": 5}}``; 0 keeps
-# nothing.
-LIMITS = {"quantised": 20.0, "tokens": 5.0}
 # A cache never takes the last of a disk: runs need it.
 _LEFT_FREE = 5_000_000_000
 _PARTIAL = re.compile(r"\.(?P<key>.+)\.(?P<pid>\d+)-[0-9a-f]+")
@@ -51,7 +49,8 @@ class Shelf:
     @classmethod
     def of(cls, home: Home, name: str) -> "Shelf":
         """The shelf ``name`` of a home, with the user's limit."""
-        return cls(home.cache / name, int(_gigabytes(home, name) * 1e9))
+        gigabytes = getattr(settings.read(home).cache, f"{name}_gb")
+        return cls(home.cache / name, int(gigabytes * 1e9))
 
     def find(self, key: str) -> Path | None:
         """The folder of ``key``, marked as used now; None where there is none."""
@@ -146,13 +145,3 @@ def _is_alive(name: str) -> bool:
 
 def _existing(folder: Path) -> Path:
     return folder if folder.exists() else _existing(folder.parent)
-
-
-def _gigabytes(home: Home, name: str) -> float:
-    """The user's limit; the usual one where there is none that can be read."""
-    usual = LIMITS[name]
-    try:
-        wanted = json.loads(home.settings.read_text(encoding="utf-8"))["cache"][f"{name}_gb"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return usual
-    return wanted if isinstance(wanted, int | float) and not isinstance(wanted, bool) and 0 <= wanted < 1e6 else usual
