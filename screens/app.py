@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from workbench.engine.client.protocol import EngineStatus
+    from workbench.errors import Problem
     from workbench.models.skeleton import Skeleton
-    from workbench.recipe.text import Problem
     from workbench.storage.paths import Home
 
 SAVE_SECONDS = 2.0

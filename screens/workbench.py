@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
     from screens.session import Session
     from screens.widgets.pane import Pane
-    from workbench.errors import WorkbenchError
-    from workbench.recipe.text import Problem
+    from workbench.errors import Problem, WorkbenchError
 
 
 class Workbench(Protocol):

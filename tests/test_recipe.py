@@ -1,5 +1,7 @@
 """The recipe: links, bounds, text in and out, and every mistake at once."""
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from workbench.recipe.text import (
     known_paths,
     parse,
     parse_assignment,
+    parse_usable,
     read,
     to_yaml,
 )
@@ -90,6 +93,36 @@ def test_types_are_not_coerced():
     for wrong in ({"r": "16"}, {"r": True}, {"r": 16.5}, {"use_dora": "yes"}):
         with pytest.raises(RecipeError):
             parse({"adapter": wrong})
+
+
+def test_a_value_with_a_colon_and_a_semicolon_stays_whole_in_its_problem():
+    with pytest.raises(RecipeError) as caught:
+        parse({"adapter": {"bias": "a: b; c: d", "a: b; c": 1}})
+    wrong, unknown = sorted(caught.value.problems, key=lambda problem: problem.path == "adapter.a: b; c")
+    assert (wrong.path, wrong.given) == ("adapter.bias", "given is 'a: b; c: d'")
+    assert wrong.allowed == "allowed is none, all, lora_only"
+    assert (unknown.path, unknown.given) == ("adapter.a: b; c", "there is no such key")
+    over_the_wire = WorkbenchError.from_json(json.loads(json.dumps(caught.value.as_json())))
+    assert over_the_wire.problems == caught.value.problems
+    assert (over_the_wire.kind, over_the_wire.message) == ("recipe", caught.value.message)
+
+
+def test_settings_that_exclude_each_other_are_told_as_data():
+    with pytest.raises(RecipeError) as caught:
+        parse({"adapter": {"init_lora_weights": "olora"}})
+    (problem,) = caught.value.problems
+    assert problem.given == "olora starts from the base's own weights and needs them unquantised"
+    assert problem.allowed == "set quantization.method to none, or init_lora_weights to true"
+
+
+def test_what_cannot_be_used_has_its_default_where_that_is_asked_for():
+    data = {"training": {"torch_compile": "auto", "seed": 3}, "a.b": 1, "adapter": {"init_lora_weights": "pissa"}}
+    recipe, problems = parse_usable(data)
+    assert recipe == parse({"training": {"seed": 3}})
+    paths = {problem.path for problem in problems}
+    assert paths == {"training.torch_compile", "a.b", "adapter.init_lora_weights"}
+    assert parse_usable({"adapter": 3, "data": None})[0] == Recipe()
+    assert data["training"]["torch_compile"] == "auto"
 
 
 def test_pissa_on_a_quantised_base_is_refused():

@@ -7,6 +7,7 @@ immutable; :func:`workbench.recipe.text.edit` gives a new one. Text in and out i
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BUNDLED_DATA = "first-mate"
@@ -327,6 +328,10 @@ class OutputSection(Section):
     dir: str | None = knob(None, "Folder that gets the run folder; empty for the workbench's own.")
 
 
+EXCLUDED = "excluded"
+"""Type of the validation error for settings that exclude each other; ``path``, ``given``, ``allowed`` in its context."""
+
+
 class Recipe(Section):
     """Everything that decides a run."""
 
@@ -341,14 +346,19 @@ class Recipe(Section):
     def _settings_that_exclude_each_other(self) -> Self:
         init = self.adapter.init_lora_weights
         if init in ("pissa", "olora") and self.quantization.method != "none":
-            raise ValueError(
-                f"adapter.init_lora_weights: {init} starts from the base's own weights and needs them unquantised; "
-                "set quantization.method to none, or init_lora_weights to true"
+            raise PydanticCustomError(
+                EXCLUDED,
+                "{path}: {given}; {allowed}",
+                {
+                    "path": "adapter.init_lora_weights",
+                    "given": f"{init} starts from the base's own weights and needs them unquantised",
+                    "allowed": "set quantization.method to none, or init_lora_weights to true",
+                },
             )
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data that ``recipe_text.parse`` reads back into an equal recipe, without a linked ``lora_alpha``."""
+        """Plain data, without a linked ``lora_alpha``; :func:`workbench.recipe.text.parse` makes an equal recipe of it."""
         data = self.model_dump()
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]

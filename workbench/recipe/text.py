@@ -3,31 +3,16 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from workbench.errors import WorkbenchError
-from workbench.recipe.schema import Recipe
+from workbench.errors import Problem, WorkbenchError
+from workbench.recipe.schema import EXCLUDED, Recipe
 
 R = TypeVar("R", bound=Recipe)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake in a recipe."""
-
-    path: str
-    given: str
-    allowed: str
-    nearest: str | None = None
-
-    def __str__(self) -> str:
-        hint = f" Did you mean {self.nearest}?" if self.nearest else ""
-        return f"{self.path}: {self.given}; {self.allowed}.{hint}"
 
 
 class RecipeError(WorkbenchError):
@@ -41,8 +26,7 @@ class RecipeError(WorkbenchError):
     def __init__(self, problems: list[Problem], origin: str = "The recipe") -> None:
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{origin} has {count}:\n{lines}", kind="recipe")
-        self.problems = problems
+        super().__init__(f"{origin} has {count}:\n{lines}", kind="recipe", problems=problems)
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,10 +92,10 @@ def _without(data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     left = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
     for path in paths:
         section, _, name = path.partition(".")
-        if isinstance(inner := left.get(section), dict) and name in inner:
+        if path not in left and isinstance(inner := left.get(section), dict) and name in inner:
             del inner[name]
         else:
-            left.pop(section, None)
+            left.pop(path if path in left else section, None)
     return left
 
 
@@ -234,11 +218,9 @@ def _problems(error: ValidationError) -> list[Problem]:
         path = ".".join(str(part) for part in detail["loc"][:2])
         if detail["type"] == "extra_forbidden":
             found[path] = Problem(path, "there is no such key", _keys_allowed(path), _nearest(path))
-        elif not path:  # raised by a validator of the whole recipe: the message brings its own path
-            message = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
-            where, _, rest = message.partition(": ")
-            given, _, allowed = rest.partition("; ")
-            found[where] = Problem(where, given, allowed)
+        elif detail["type"] == EXCLUDED:
+            told = detail["ctx"]
+            found[told["path"]] = Problem(told["path"], told["given"], told["allowed"])
         elif path in known_paths():
             found.setdefault(
                 path, Problem(path, f"given is {_show(detail['input'])}", f"allowed is {allowed_values(path)}")
