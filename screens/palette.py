@@ -61,29 +61,29 @@ class WorkbenchCommands(Provider):
                     yield Command(f"{pane.NAME}: {binding.description}", run, tooltip or f"key {binding.key}")
         for number, tab in enumerate(app.tabs, 1):
             yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), f"key {number}")
-        yield Command("Queue", app.action_queue, "Runs that wait for the engine: line up, sort, hold")
+        yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
         yield Command(
-            "Sweep", partial(_attempt, app, sweep_in_hand), "Line the recipe in hand up at several values of a knob"
+            "Sweep", partial(_attempt, app, sweep_in_hand), "Queue the current recipe with several values of a setting"
         )
         yield Command(
             "Presets",
             partial(_attempt, app, choose_preset),
-            "All of them, yours too, to take one for the recipe in hand",
+            "Choose a shipped or saved preset as the current recipe",
         )
         yield Command(
-            "Save recipe as preset", partial(_attempt, app, save_as_preset), "Keep the recipe in hand under a name"
+            "Save recipe as preset", partial(_attempt, app, save_as_preset), "Save the current recipe under a name"
         )
         for preset in self._presets:
             title = f"{preset.title} (yours)" if preset.own else preset.title
             yield Command(f"Recipe: {preset.name}", partial(app.take_preset, preset.name), plain(title))
         if app.session.status is not None:
-            yield Command(
-                "Engine: give the model's memory back", app.unload_engine, "Unloads the model, keeps the engine"
-            )
+            yield Command("Engine: release GPU memory", app.unload_engine, "Unload the model; the engine keeps running")
         dark = app.theme.endswith("dark")
-        yield Command(f"Theme: {'light' if dark else 'dark'}", app.toggle_theme, "Swap the light and the dark look")
-        yield Command("Help", app.action_help, "What can be done here (F1)")
-        yield Command("Quit", app.action_quit, "A live run can go on without the terminal")
+        yield Command(
+            f"Theme: {'light' if dark else 'dark'}", app.toggle_theme, "Switch between the light and the dark theme"
+        )
+        yield Command("Help", app.action_help, "Keys and guide of this screen (F1)")
+        yield Command("Quit", app.action_quit, "A live run can keep running without the terminal")
 
 
 def _attempt(app: WorkbenchApp, ask: Callable[[WorkbenchApp], Coroutine[Any, Any, None]]) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     from screens.run_names import RunNames
@@ -54,18 +54,21 @@ class Engine(Protocol):
     async def kill(self) -> None:
         """End the engine's process at once; what it had not written is lost."""
 
-    def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]: ...
+    def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]: ...
 
-    def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
-        """Evaluate a run; closing the iterator ends it."""
+    def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
+        """Evaluate a run."""
 
-    async def cancel(self) -> None: ...
+    async def cancel(self, request_id: str) -> None:
+        """End the stream that was asked for under this id, and no other. Closing its iterator ends it too."""
 
-    def fetch(self, model: ModelSection) -> AsyncIterator[Progress]: ...
+    def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]: ...
 
     async def tree(self, model: ModelSection) -> Skeleton: ...
 
-    def facts(self, recipe: Recipe, *, fetch: bool = False, show: int = 3) -> AsyncGenerator[Progress | DataFacts]: ...
+    def facts(
+        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
+    ) -> AsyncGenerator[Progress | DataFacts]: ...
 
     async def examples(self, recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]: ...
 

@@ -59,7 +59,7 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         budget = self._session.budget
         with VerticalGroup() as box:
             free = f"{gib(budget.free_bytes)} ({budget.label})" if budget.free_bytes is not None else "unknown memory"
-            box.border_title = f"What fits into {free}"
+            box.border_title = f"Models that fit in {free}"
             yield self._table
             yield Static(id="survey-words")
 
@@ -68,7 +68,7 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         self._table.add_column(Text("size", justify="right"), width=_SIZE)
         for name in METHODS:
             self._table.add_column(Text(name, justify="right"), width=_CELL)
-        self._say(Content.styled("Pricing the catalog under the settings in hand …", "$muted"))
+        self._say(Content.styled("Estimating every catalog model with the current settings …", "$muted"))
         self.run_worker(self._fill(), exclusive=True)
 
     async def _fill(self) -> None:
@@ -112,14 +112,14 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         rough = any(peak.method == "closed-form" for peak in row.peaks.values())
         notes = [
             f"with {changes_text(row.changes)}" if row.changes else "",
-            "by formula" if rough else "",
-            "" if row.peaks else "the adapter's settings do not suit this model",
+            "estimate" if rough else "",
+            "" if row.peaks else "the adapter settings do not work with this model",
         ]
         told = f" ({dot.join(note for note in notes if note)})" if any(notes) else ""
         self._say(
             Content.assemble(
                 (plain(row.source), "bold"), f"{told}\n", (f"GiB with {settings}", "$muted"),
-                "\n", (f"{ENTER} uses this model, Esc goes back.", "$accent"),
+                "\n", (f"{ENTER} use this model   Esc back", "$accent"),
             )
         )  # fmt: skip
 

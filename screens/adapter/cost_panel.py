@@ -97,7 +97,7 @@ class CostPanel(Lines):
             yield Content.styled(plain(costs.refusal.message), "$error")
             yield Content.styled(plain(costs.refusal.cure), "bold")
             if costs.mending is not None:
-                yield Content.assemble(plain(costs.mending.sentence), ("  F does so.", "bold $accent"))
+                yield Content.assemble(plain(costs.mending.sentence), ("  F apply", "bold $accent"))
         elif self._is_wide:
             yield from self._adapter(costs)
             yield Content("")
@@ -149,9 +149,9 @@ class CostPanel(Lines):
         yield stacked_bar(costs.terms, free or costs.peak_bytes, width)
         yield from legend(costs.terms, width)
         if self._is_wide:
-            yield Content.styled(f"peak in the {costs.moment}", "$muted")
+            yield Content.styled(f"peak during {costs.moment}", "$muted")
             if costs.is_rough:
-                words = "following a step for the exact peak …" if self._following else "≈ by formula, to some 15 %"
+                words = "tracing one step for an exact peak …" if self._following else "≈ estimate, ±15 %"
                 yield Content.styled(words, "$muted")
         if costs.priced_for:
             yield Content.styled(costs.priced_for, "$muted")
@@ -162,7 +162,7 @@ class CostPanel(Lines):
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
             yield from self._cures(self._outlook, costs.fit)
         elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
-            yield Content.assemble(plain(self._outlook.faster.sentence), ("  S does so.", "bold $accent"))
+            yield Content.assemble(plain(self._outlook.faster.sentence), ("  S apply", "bold $accent"))
         for label, fit in costs.other_gpus:
             yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
 
@@ -170,15 +170,15 @@ class CostPanel(Lines):
         """The changes that make it fit, cheapest first, and the keys that make them."""
         if not outlook.suggestions:
             if fit.word == "no":
-                yield Content.styled("No single change makes it fit. W lists the models that do.", "$error")
+                yield Content.styled("No single change makes it fit. W lists the models that fit.", "$error")
             return
         first, *rest = outlook.suggestions
-        more = "F does so, O lists others." if rest and not self._is_wide else "F does so."
+        more = "F apply · O other options" if rest and not self._is_wide else "F does so."
         yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
         if rest and self._is_wide:
             dot = f" {GLYPHS.separator} "
             yield Content.assemble(("or ", "$muted"), plain(dot.join(cure.short for cure in rest)),
-                                   ("  O chooses.", "bold $accent"))  # fmt: skip
+                                   ("  O other options", "bold $accent"))  # fmt: skip
 
     def _others(self) -> Iterator[Content]:
         outlook = self._outlook

@@ -42,7 +42,7 @@ def form() -> tuple[KnobGroup, ...]:
                 _variant(),
                 _layers(),
                 choice_knob("adapter.bias", "bias"),
-                _names("adapter.modules_to_save", "extra modules to train"),
+                _names("adapter.modules_to_save", "extra modules"),
             ),
         ),
         KnobGroup(
@@ -82,7 +82,7 @@ def form() -> tuple[KnobGroup, ...]:
                 number_knob(
                     "training.max_steps",
                     "max steps",
-                    lambda r: "" if r.training.max_steps > 0 else "unlimited (use epochs)",
+                    lambda r: "" if r.training.max_steps > 0 else "unlimited (epochs)",
                 ),
                 choice_knob("training.lr_scheduler_type", "schedule", shape="cycle"),
                 number_knob("training.warmup_ratio", "warm-up"),
@@ -199,4 +199,4 @@ def _accumulation(recipe: Recipe) -> str:
 
 
 def _wanted(recipe: Recipe) -> str:
-    return "per step" if recipe.training.per_device_train_batch_size == AUTO else "used only with micro-batch auto"
+    return "per step" if recipe.training.per_device_train_batch_size == AUTO else "for micro-batch auto"

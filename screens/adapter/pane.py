@@ -71,24 +71,25 @@ class AdapterPane(Pane):
 
     NAME = "Adapter"
     GUIDE = (
-        "Every knob of the adapter and of the memory that training takes. The arrows change the knob in hand, Enter "
-        "types a value, and the cost beside it follows at once; there is nothing to apply. The line at the bottom "
-        "explains the knob. Where the settings do not fit, F takes the cheapest change that makes them fit and "
-        "O lists all of them. S takes the fastest micro-batch and checkpointing that fit, at the same effective batch; "
-        "auto leaves them to the run. W shows the models that these settings can train here."
+        "All settings of the adapter and of training memory. The arrows change the selected "
+        "setting, Enter lets you type a value, and the cost beside it updates at once. The line "
+        "at the bottom explains the selected setting. If the run does not fit, F applies the "
+        "cheapest change that makes it fit and O lists the other options. S applies the fastest "
+        "micro-batch and checkpointing that fit, at the same effective batch; with auto the run "
+        "chooses them. W lists the models that these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Take the cheapest change that makes it fit"),
+        Binding("F", "fit", "Make it fit", id="adapter.fit", tooltip="Apply the cheapest change that makes it fit"),
         Binding("S", "fast", "Make it fast", id="adapter.fast",
-                tooltip="Take the fastest set-up that fits, at the same effective batch, or hear that it is taken"),
-        Binding("O", "other_fits", "Other changes", show=False, id="adapter.others",
-                tooltip="All single changes that make it fit, cheapest first, to choose one"),
-        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Judge against an amount that you type"),
+                tooltip="Apply the fastest settings that fit, at the same effective batch"),
+        Binding("O", "other_fits", "Other options", show=False, id="adapter.others",
+                tooltip="List all single changes that make it fit, cheapest first"),
+        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Check the fit against a memory limit"),
         Binding("W", "survey", "What fits", id="adapter.survey",
-                tooltip="The models of the catalog that these settings can train in this memory"),
+                tooltip="List the catalog models that these settings can train in this memory"),
         Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
-                tooltip="What the knob in hand means and what it allows"),
+                tooltip="Explain the selected setting and its allowed values"),
     ]  # fmt: skip
 
     def __init__(self, **arguments: Any) -> None:
@@ -110,7 +111,7 @@ class AdapterPane(Pane):
                 box.border_title = "Adapter"
                 yield self._form
             with VerticalScroll(id="adapter-cost", can_focus=False) as costs:
-                costs.border_title = "What it costs"
+                costs.border_title = "Cost"
                 yield self._panel
         yield Static(id="adapter-help")
 
@@ -231,7 +232,7 @@ class AdapterPane(Pane):
         words = faster.sentence
         if faster.changes:
             self.workbench.set_recipe(faster.changes)
-            words = f"{words} It was {faster.before}."
+            words = f"{words} Before: {faster.before}."
         self.notify(plain(words), title="Make it fast", markup=False)
 
     def action_other_fits(self) -> None:
@@ -243,7 +244,9 @@ class AdapterPane(Pane):
             if answer is not None:
                 self.workbench.set_recipe(cures[int(answer) - 1].changes)
 
-        self.app.push_screen(ChoiceDialog("Make it fit", "Each of these is enough.", choices, stacked=True), chosen)
+        self.app.push_screen(
+            ChoiceDialog("Make it fit", "Each of these changes alone makes it fit.", choices, stacked=True), chosen
+        )
 
     def action_survey(self) -> None:
         """Which models can be trained like this in this memory; one can be taken into the recipe."""
@@ -258,7 +261,10 @@ class AdapterPane(Pane):
     def action_memory(self) -> None:
         """Ask for an amount of memory to judge against."""
         typed = self.session.typed_budget
-        text = "Judge against this much memory, such as 24 GB or 22.5 GiB. Empty for what is free on this machine."
+        text = (
+            "Check the fit against this memory limit, such as 24 GB or 22.5 GiB. Leave empty to use "
+            "what is free on this machine."
+        )
         self.app.push_screen(LineDialog("Memory", text, gib(typed) if typed else "", "24 GB"), self._memory_typed)
 
     def _memory_typed(self, text: str | None) -> None:
@@ -320,7 +326,7 @@ def _explanation(row: KnobRow, recipe: Recipe) -> str:
     parts = [
         row.spec.lacking(recipe),
         knob.help,
-        f"Turned up: {knob.up}." if knob.up else "",
+        f"Higher: {knob.up}." if knob.up else "",
         f"Allowed: {allowed_values(knob.path)}.",
     ]
     return "\n\n".join(part for part in parts if part)

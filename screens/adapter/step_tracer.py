@@ -41,7 +41,7 @@ class StepFollower:
         self._tried.add(key)
         self.is_busy = True
         # A daemon: a terminal that is closed does not wait for the helper, as it would for a worker of asyncio's pool.
-        threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="follow step").start()
+        threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="trace step").start()
         return True
 
     def _follow(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:

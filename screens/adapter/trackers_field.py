@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 _PATH = "training.report_to"
-_NOBODY = "nobody"
+_NONE = "none"
 
 # Asked at every key, and looked up on disk.
 _is_here = cache(is_installed)
@@ -20,17 +20,17 @@ _is_here = cache(is_installed)
 
 def report_knob() -> KnobSpec:
     """The arrows choose one of them; several are typed, with commas between."""
-    options = [Option(_NOBODY, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
-    return KnobSpec("report to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
+    options = [Option(_NONE, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
+    return KnobSpec("log to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
 
 
 def _value(recipe: Recipe) -> str:
-    return ", ".join(recipe.training.report_to) or _NOBODY
+    return ", ".join(recipe.training.report_to) or _NONE
 
 
 def _parse(text: str) -> Changes:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return {_PATH: [] if names == [_NOBODY] else names}
+    return {_PATH: [] if names == [_NONE] else names}
 
 
 def _note(recipe: Recipe) -> str:

@@ -44,21 +44,21 @@ class ArchitecturePane(Pane):
 
     NAME = "Architecture"
     GUIDE = (
-        "The model as its own classes build it, with repeated layers folded: figures of a folded module are those of "
-        "all its copies. A dot marks layers that get an adapter, with the shapes of A and B. Space puts a layer, or "
-        "all linear layers below a module, into the targets or takes them out; in amber stand weights that stay in "
-        "16 bits although quantisation was asked for."
+        "The model's module tree. Repeated layers are folded; the numbers of a folded module "
+        "count all its copies. A dot marks layers that get an adapter, with the shapes of A and "
+        "B. Space adds a layer, or all linear layers below a module, to the targets or removes "
+        "them. Amber marks weights that stay in 16 bits because they cannot be quantised."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", "Set target", key_display=ENTER,
-                id="architecture.primary", tooltip="Target the layer in hand or leave it out; open or close a module"),
+                id="architecture.primary", tooltip="Add or remove the layer as a target; expand or collapse a module"),
         Binding("space", "toggle", "Subtree", id="architecture.toggle",
-                tooltip="Target the layer, or all linear layers below the module, or leave them out"),
+                tooltip="Add or remove the layer, or all linear layers below the module, as targets"),
         Binding("slash", "search", "Search", key_display="/", id="architecture.search"),
-        Binding("n", "next(1)", "Next hit", show=False, id="architecture.next"),
-        Binding("l", "layers", "Layers", id="architecture.layers", tooltip="Adapt some layers only, as 8-15"),
-        Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="All linear layers but the last"),
+        Binding("n", "next(1)", "Next match", show=False, id="architecture.next"),
+        Binding("l", "layers", "Layers", id="architecture.layers", tooltip="Adapt only some layers, such as 8-15"),
+        Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="Target all linear layers except lm_head"),
     ]  # fmt: skip
 
     def __init__(self, **arguments: Any) -> None:
@@ -70,7 +70,7 @@ class ArchitecturePane(Pane):
 
     def compose(self) -> ComposeResult:
         yield Static(id="architecture-totals")
-        yield Input(placeholder="Part of a name or class", compact=True, id="architecture-search")
+        yield Input(placeholder="Search by name or class", compact=True, id="architecture-search")
         yield Static(id="architecture-heading")
         yield ModuleTree()
         yield Static(id="architecture-details")
@@ -125,7 +125,10 @@ class ArchitecturePane(Pane):
         name = plain(self.session.recipe.model.source)
         if error := self.session.skeleton_error:
             return Content.assemble(
-                (plain(error.message), "$error"), " ", plain(error.cure), ("  1 chooses another model.", "$accent")
+                (plain(error.message), "$error"),
+                " ",
+                plain(error.cure),
+                ("  Press 1 to choose another model.", "$accent"),
             )
         return Content.styled(f"Reading the configuration of {name} …", "$muted")
 
@@ -197,10 +200,10 @@ class ArchitecturePane(Pane):
             )
         if is_left_alone(place, recipe):
             lines.append(
-                Content.styled("Stays in 16 bits: transformers quantises plain linear layers only.", "$warning")
+                Content.styled("Stays in 16 bits: transformers quantises only plain linear layers.", "$warning")
             )
         elif place.is_layer and len(lines) == 1:
-            lines.append(Content.styled("Space targets it: it gets lora_A and lora_B.", "$muted"))
+            lines.append(Content.styled("Press Space to target it: it gets lora_A and lora_B.", "$muted"))
         return Content("\n").join(lines[:3])
 
     # -- targets --------------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ class ArchitecturePane(Pane):
             # PEFT then saves the base weight too: allowed, but never by walking over a subtree.
             self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
             self.notify(
-                f"{target_name(skeleton, place)}: its base weight is saved with the adapter, too.", markup=False
+                f"{target_name(skeleton, place)}: its base weight is also saved with the adapter.", markup=False
             )
             return
         self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
@@ -232,7 +235,7 @@ class ArchitecturePane(Pane):
         if targets is None:
             regex = isinstance(self.session.recipe.adapter.target_modules, str)
             hint = (
-                "The targets are a regular expression; a sets all linear layers."
+                "The targets are a regular expression. Press a to target all linear layers."
                 if regex
                 else "No layer to adapt here."
             )
@@ -251,7 +254,7 @@ class ArchitecturePane(Pane):
         from screens.shell.dialogs import LineDialog
 
         now = ranges_text(self.session.recipe.adapter.layers_to_transform or ())
-        text = "Adapt these layers only, such as 8-15 or 0, 2, 4. Empty for all of them."
+        text = "Adapt only these layers, such as 8-15 or 0, 2, 4. Leave empty for all layers."
         self.app.push_screen(LineDialog("Layers", text, now, "all"), self._layers_typed)
 
     def _layers_typed(self, text: str | None) -> None:

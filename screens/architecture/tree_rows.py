@@ -175,4 +175,4 @@ def toggled_targets(skeleton: Skeleton, recipe: Recipe, place: Place) -> str | l
 def layers_text(recipe: Recipe) -> str:
     """Which layers get adapters, where not all do."""
     layers = recipe.adapter.layers_to_transform
-    return f"layers {ranges_text(layers)} only" if layers is not None else ""
+    return f"only layers {ranges_text(layers)}" if layers is not None else ""

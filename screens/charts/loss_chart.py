@@ -10,7 +10,7 @@ from textual.strip import Strip
 
 from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, Row, draw
 from screens.charts.scale import nice_ticks, short_number, steps_shown
-from screens.charts.series import Series
+from workbench.runs.series import Series
 from screens.widgets.glyphs import GLYPHS, Glyphs
 from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
 from screens.widgets.plain import plain

@@ -8,7 +8,7 @@ styles, no Textual: what it looks like is the widget's affair.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from screens.charts.series import Bucket, Series
+from workbench.runs.series import Bucket, Series
 
 CLOUD = 1000
 _APART = 12

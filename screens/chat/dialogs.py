@@ -85,11 +85,11 @@ class ColumnsDialog(Dialog[list[str]]):
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
-            box.border_title = "Who answers side by side?"
+            box.border_title = "Choose what to compare side by side"
             yield SelectionList(
                 *((plain_content(words), value, value in self._chosen) for value, words in self._choices)
             )
-            yield Static(f"Space marks up to {MOST_COLUMNS}   {ENTER} done   Esc back", classes="keys", markup=False)
+            yield Static(f"Space selects up to {MOST_COLUMNS}   {ENTER} done   Esc back", classes="keys", markup=False)
             yield Static("", classes="problem", markup=False)
 
     def on_mount(self) -> None:
@@ -100,7 +100,7 @@ class ColumnsDialog(Dialog[list[str]]):
         if 1 <= len(marked) <= MOST_COLUMNS:
             self.dismiss([value for value, _ in self._choices if value in marked])
         else:
-            self.query_one(".problem", Static).update(f"Mark one to {MOST_COLUMNS}; {len(marked)} are marked.")
+            self.query_one(".problem", Static).update(f"Select 1 to {MOST_COLUMNS}; {len(marked)} selected.")
 
 
 def _words(conversation: Conversation) -> Content:

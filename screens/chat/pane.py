@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,7 +26,7 @@ from screens.widgets.line_painted import Words
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain
 from workbench.engine.client.conversations import Chats, Conversation, Said, Turn, new_conversation
-from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest
+from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, new_request_id
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
 
-_WHY = {"length": "cut at the limit of tokens", "cancelled": "stopped"}
+_WHY = {"length": "cut at max new tokens", "cancelled": "stopped"}
 _TURNS_SHOWN = 40
 # Cells of the heading that are for other things than who answers.
 _AROUND_NAME = 40
@@ -46,34 +47,50 @@ class ChatPane(Choosing):
 
     NAME = "Chat"
     GUIDE = (
-        "Enter opens the line to write in, and sends what stands in it. The newest run that finished answers, unless m "
-        "picks another one; a run that is paused answers with its weights as they are. b switches the adapter off and "
-        "on, n and p go on to the next adapter on the base, + and - make it stronger or weaker, w adds several up: "
-        "the base stays in memory all the while. s puts base and tuned side by side at the same seed, c chooses up to "
-        "three others. Escape ends a reply; e takes your last question back to be changed, r asks it again. What was "
-        "said is kept with the run: l lists it. o opens system prompt and sampling."
+        "Enter opens the prompt and sends it. You chat with the newest finished run unless you "
+        "choose another model with m; a paused run replies with its current weights. b switches "
+        "the adapter off and on, n and p go to the next and previous adapter on the same base, + "
+        "and - scale the adapter, w combines several; the base stays in memory. s shows base and "
+        "tuned side by side at the same seed, c chooses up to three others. Esc stops a reply; e "
+        "edits your last question, r regenerates the reply. Conversations are saved with the "
+        "run: l lists them. o opens system prompt and sampling."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "write", "Write", id="chat.write", tooltip="Open the line to write in; Enter there sends it"),
-        Binding("escape", "stop", "Stop reply", id="chat.stop", tooltip="End the reply that is being written"),
-        Binding("s", "beside", "Side by side", id="chat.beside", tooltip="Base and tuned side by side; again: one"),
-        Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Adapter off and on"),
-        Binding("m", "pick", "Who", id="chat.pick", tooltip="Choose the run, checkpoint or base model that answers"),
-        Binding("o", "settings", "Settings", id="chat.settings", tooltip="System prompt and sampling"),
-        Binding("l", "conversations", "Chats", id="chat.list", tooltip="Conversations: open, rename, remove"),
-        Binding("e", "edit", "Edit", id="chat.edit", tooltip="Change your last question and send it again"),
-        Binding("r", "again", "Again", id="chat.again", tooltip="Have the last question answered once more"),
-        Binding("x", "clear", "New", id="chat.clear", tooltip="Begin a new conversation; this one is kept"),
-        Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard of this terminal"),
+        Binding("enter", "write", "Write", id="chat.write", tooltip="Open the prompt; Enter sends it"),
+        Binding("escape", "stop", "Stop reply", id="chat.stop", tooltip="Stop the reply being generated"),
+        Binding(
+            "s", "beside", "Side by side", id="chat.beside", tooltip="Show base and tuned side by side, or one again"
+        ),
+        Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Switch the adapter off or on"),
+        Binding("m", "pick", "Model", id="chat.pick", tooltip="Choose the run, checkpoint or base model to chat with"),
+        Binding("o", "settings", "Settings", id="chat.settings", tooltip="Set system prompt and sampling"),
+        Binding("l", "conversations", "Chats", id="chat.list", tooltip="List conversations: open, rename, remove"),
+        Binding("e", "edit", "Edit", id="chat.edit", tooltip="Edit your last question and send it again"),
+        Binding("r", "again", "Regenerate", id="chat.again", tooltip="Regenerate the last reply"),
+        Binding("x", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
+        Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard"),
         Binding("Y", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
-        Binding("c", "columns", "Columns", show=False, id="chat.columns", tooltip="Choose who answers side by side"),
-        Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="The next adapter on the same base"),
-        Binding("p", "cycle(-1)", "Before", show=False, id="chat.previous", tooltip="The adapter before, same base"),
-        Binding("plus,equals_sign", "scale(1)", "More", show=False, id="chat.more", tooltip="Adapter stronger, to 2"),
-        Binding("minus", "scale(-1)", "Less", show=False, id="chat.less", tooltip="Adapter weaker, down to 0"),
-        Binding("w", "weigh", "Sum", show=False, id="chat.weigh", tooltip="Add adapters up, each with a weight"),
-        Binding("g", "greedy", "Greedy", show=False, id="chat.greedy", tooltip="Likeliest token always, and back"),
+        Binding(
+            "c", "columns", "Columns", show=False, id="chat.columns", tooltip="Choose what to compare side by side"
+        ),
+        Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="Next adapter on the same base"),
+        Binding(
+            "p", "cycle(-1)", "Previous", show=False, id="chat.previous", tooltip="Previous adapter on the same base"
+        ),
+        Binding(
+            "plus,equals_sign",
+            "scale(1)",
+            "More",
+            show=False,
+            id="chat.more",
+            tooltip="Increase the adapter scale (up to 2)",
+        ),
+        Binding(
+            "minus", "scale(-1)", "Less", show=False, id="chat.less", tooltip="Decrease the adapter scale (down to 0)"
+        ),
+        Binding("w", "weigh", "Combine", show=False, id="chat.weigh", tooltip="Combine adapters, each with a weight"),
+        Binding("g", "greedy", "Greedy", show=False, id="chat.greedy", tooltip="Greedy decoding on or off"),
     ]
 
     def __init__(self, **names: str) -> None:
@@ -83,6 +100,7 @@ class ChatPane(Choosing):
         self._editing: int | None = None
         self._replying = False
         self._stopped = False
+        self._request_id = ""
         self._fullness = ""
         self._left_out = 0
 
@@ -96,7 +114,7 @@ class ChatPane(Choosing):
                 yield Transcript()
                 yield PhaseBar()
             yield ChatSettings(id="settings")
-        yield Prompt(id="prompt", placeholder="Write, Enter sends")
+        yield Prompt(id="prompt", placeholder="Type a message, Enter to send")
 
     def on_mount(self) -> None:
         self.set_class(True, "-silent")
@@ -142,9 +160,9 @@ class ChatPane(Choosing):
         self._prompt.focus()
 
     def action_stop(self) -> None:
-        """End the reply that is being written, and those that were to follow beside it."""
+        """Stop the reply being generated, and those that were to follow beside it."""
         self._stopped = True
-        self.workbench.attempt(self.session.engine.cancel())
+        self.workbench.attempt(self.session.engine.cancel(self._request_id))
 
     def action_settings(self) -> None:
         """Show or hide system prompt and sampling."""
@@ -172,12 +190,12 @@ class ChatPane(Choosing):
     def _edit(self, turn: int | None) -> None:
         self._editing = turn
         self._prompt.text = "" if turn is None else self._conversation.turns[turn].question
-        self._prompt.border_title = "" if turn is None else f"question {turn + 1}: what follows it is forgotten"
+        self._prompt.border_title = "" if turn is None else f"editing question {turn + 1}: later turns are dropped"
         if turn is not None:
             self._prompt.focus()
 
     def action_again(self) -> None:
-        """Have the last question answered once more."""
+        """Regenerate the last reply."""
         last = len(self._conversation.turns) - 1
         self.run_worker(self._converse(self._conversation.turns[last].question, last))
 
@@ -235,7 +253,7 @@ class ChatPane(Choosing):
         chats = await asyncio.to_thread(Chats.of, self.session.home, self.one.target)
         found = await asyncio.to_thread(chats.all)
         if not found:
-            self.notify("Nothing was said here yet.", timeout=3)
+            self.notify("No messages yet.", timeout=3)
             return
         by_id = {conversation.id: conversation for conversation in found}
 
@@ -253,15 +271,17 @@ class ChatPane(Choosing):
             self._settings.system = plain(conversation.system)
             await self._open(conversation, chats)
         elif what == RENAME:
-            name = await self.app.push_screen_wait(LineDialog("Rename", "What is it called?", plain(conversation.name)))
+            name = await self.app.push_screen_wait(
+                LineDialog("Rename", "Name of the conversation", plain(conversation.name))
+            )
             if name is not None:
                 renamed = await asyncio.to_thread(chats.save, conversation.model_copy(update={"title": name.strip()}))
                 if renamed.id == self._conversation.id:
                     self._conversation = self._conversation.model_copy(update={"title": renamed.title})
                 await self.action_conversations()
         else:
-            choices = (Choice("r", "Remove it", "yes"), Choice("k", "Keep it", "no"))
-            question = ChoiceDialog("Remove?", f"{conversation.name}\n\nIt cannot be brought back.", choices)
+            choices = (Choice("r", "Remove", "yes"), Choice("k", "Keep", "no"))
+            question = ChoiceDialog("Remove?", f"{conversation.name}\n\nThis cannot be undone.", choices)
             if await self.app.push_screen_wait(question) == "yes":
                 await asyncio.to_thread(chats.remove, conversation)
                 if conversation.id == self._conversation.id:
@@ -324,7 +344,7 @@ class ChatPane(Choosing):
         problems: list[str] = []
         for speaker, column in zip(speakers, columns, strict=True):
             if self._stopped:
-                await column.figures("not asked")
+                await column.figures("not generated")
                 continue
             messages = [*self._conversation.messages(speaker.who), Message(role="user", content=text)]
             try:
@@ -339,20 +359,22 @@ class ChatPane(Choosing):
 
     async def _receive(self, request: ReplyRequest, column: Column) -> str:
         """Write the reply down as it comes; returns its figures in words."""
-        figures = "the reply broke off"
+        figures = "the reply was interrupted"
+        self._request_id = new_request_id()
         try:
             await self.workbench.start_engine()
-            async for piece in self.session.engine.reply(request):
-                self.set_class(isinstance(piece, Progress), "-loading")
-                if isinstance(piece, Progress):
-                    self.query_one(PhaseBar).show(piece.phase, piece.fraction, piece.detail)
-                    continue
-                if piece.prompt_tokens:
-                    await self._show_context(piece)
-                if piece.text:
-                    await column.write(piece.text)
-                if piece.done:
-                    figures = _figures(piece)
+            async with aclosing(self.session.engine.reply(request, request_id=self._request_id)) as pieces:
+                async for piece in pieces:
+                    self.set_class(isinstance(piece, Progress), "-loading")
+                    if isinstance(piece, Progress):
+                        self.query_one(PhaseBar).show(piece.phase, piece.fraction, piece.detail)
+                        continue
+                    if piece.prompt_tokens:
+                        await self._show_context(piece)
+                    if piece.text:
+                        await column.write(piece.text)
+                    if piece.done:
+                        figures = _figures(piece)
         finally:
             await column.close()
         return figures
@@ -362,7 +384,7 @@ class ChatPane(Choosing):
         self._fullness = f"context {used:,} of {piece.context_tokens:,} tokens" if piece.context_tokens else ""
         if piece.left_out > self._left_out:
             await self.query_one(Transcript).notice(
-                f"The context is full: the oldest {_questions(piece.left_out)} no longer given to the model."
+                f"The context is full: the oldest {_questions(piece.left_out)} no longer sent to the model."
             )
         self._left_out = piece.left_out
         self.show_target()
@@ -383,7 +405,7 @@ class ChatPane(Choosing):
             ]
         else:
             parts = [
-                ("talking to ", "$foreground 70%"),
+                ("chatting with ", "$foreground 70%"),
                 titled(name, "" if one.combine else one.name, most=most),
                 _state(one, paused=one.target == self.paused),
             ]
@@ -398,7 +420,7 @@ def _state(one: Speaker, *, paused: bool) -> tuple[str, str]:
         return "  base model, no adapter", "$foreground 70%"
     if not one.adapter:
         return f"  {GLYPHS.off} base", "$warning"
-    return f"  {GLYPHS.on} tuned{one.strength}" + (", paused: as it is now" if paused else ""), "$success"
+    return f"  {GLYPHS.on} tuned{one.strength}" + (", paused: current weights" if paused else ""), "$success"
 
 
 def _questions(count: int) -> str:
@@ -406,14 +428,14 @@ def _questions(count: int) -> str:
 
 
 def _guide(name: str, tuned: bool) -> Content:
-    first = f"{name} is ready to be asked." if tuned else f"No run has kept an adapter yet: {name} answers as it is."
+    first = f"{name} is ready; Enter to type." if tuned else f"No adapter yet: chatting with the base model {name}."
     return Content.assemble(
         (f"{first} ", "bold"),
-        ("Press Enter", "bold $accent"),
-        (" and write.\n\n", ""),
-        ("s puts the base beside what you trained; b switches the adapter off and on.", "$foreground 70%")
+        ("Enter", "bold $accent"),
+        (" opens the prompt.\n\n", ""),
+        ("s shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
         if tuned
-        else ("5 opens Train, where Enter fine-tunes it.", "$foreground 70%"),
+        else ("5 opens Train, where Enter starts fine-tuning.", "$foreground 70%"),
     )
 
 
@@ -421,7 +443,7 @@ def _figures(piece: ReplyPiece) -> str:
     parts = [f"{piece.tokens} tokens"]
     if piece.tokens_per_second:
         parts.append(f"{piece.tokens_per_second:.1f} tok/s")
-    parts.append(f"first after {piece.first_token_seconds:.2f} s")
+    parts.append(f"first token after {piece.first_token_seconds:.2f} s")
     if piece.reason in _WHY:
         parts.append(_WHY[piece.reason])
     return f" {GLYPHS.separator} ".join(parts)

@@ -27,7 +27,7 @@ class PromptOwner(Protocol):
         """Take the adapter off, or put it on."""
 
     def leave_edit(self) -> None:
-        """Leave the earlier question as it is."""
+        """Discard the edit of the earlier question."""
 
     def focus(self) -> object:
         """Take the focus."""
@@ -46,9 +46,11 @@ class Prompt(Input):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send what stands in the line"),
-        Binding("ctrl+t", "switch", "Base/tuned", id="prompt.switch", tooltip="Adapter off and on"),
-        Binding("escape", "forget", "New question", id="prompt.forget", tooltip="Leave the earlier question as it is"),
+        Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send the message"),
+        Binding("ctrl+t", "switch", "Base/tuned", id="prompt.switch", tooltip="Switch the adapter off or on"),
+        Binding(
+            "escape", "forget", "New question", id="prompt.forget", tooltip="Discard the edit of the earlier question"
+        ),
         Binding("pageup", "scroll(-1)", "Scroll", show=False, id="prompt.up"),
         Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
     ]

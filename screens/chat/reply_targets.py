@@ -107,7 +107,7 @@ class Choosing(QuietPane):
         model = next((one.model for one in found if one.target == self.one.target), self.session.recipe.model.source)
         names = [one.target for one in found if one.model == model and one.whole]
         if not names:
-            self.notify("There is no other adapter on this base.", timeout=3)
+            self.notify("No other adapter uses this base.", timeout=3)
             return
         here = names.index(self.one.target) if self.one.target in names else -1 if by > 0 else 0
         self.one, self._picked = Speaker(names[(here + by) % len(names)], scale=self.one.scale), True
@@ -123,8 +123,8 @@ class Choosing(QuietPane):
             if answer is not None:
                 self._take_target(answer or None)
 
-        choices = await self._choices(f"{short_name(self.session.recipe.model.source)}, the base model alone")
-        self.app.push_screen(PickDialog("Who answers?", choices, "" if self.one.bare else self.one.target), picked)
+        choices = await self._choices(f"{short_name(self.session.recipe.model.source)} (base model only)")
+        self.app.push_screen(PickDialog("Choose model", choices, "" if self.one.bare else self.one.target), picked)
 
     async def action_columns(self) -> None:
         """Choose who answers side by side."""
@@ -142,14 +142,14 @@ class Choosing(QuietPane):
             self._put_beside(columns if len(columns) > 1 else ())
 
         marked = [one.target if one.is_tuned else "" for one in self.beside or (self.one,)]
-        self.app.push_screen(ColumnsDialog(await self._choices("the base, adapter off"), marked), picked)
+        self.app.push_screen(ColumnsDialog(await self._choices("base model, adapter off"), marked), picked)
 
     async def _choices(self, base: str) -> list[tuple[str, str]]:
         found = await asyncio.to_thread(candidates, self.session.home)
         choices = [(one.target, one.label) for one in found]
         if self.paused:
             choices = [c for c in choices if c[0] != self.paused]
-            choices.insert(0, (self.paused, f"{self.session.names.of(self.paused)}, paused: its weights as they are"))
+            choices.insert(0, (self.paused, f"{self.session.names.of(self.paused)}, paused: current weights"))
         return [*choices, ("", base)]
 
     async def action_weigh(self) -> None:
@@ -172,9 +172,9 @@ class Choosing(QuietPane):
             self.beside = ()
             self.show_target()
 
-        text = "Adapters of one base, each with a weight from -2 to 2. Empty: no sum."
+        text = "Adapters on one base, each with a weight from -2 to 2. Leave empty to stop combining."
         self.app.push_screen(
-            LineDialog("A sum of adapters", text, _sum_words(self.one), "run-01=0.7, run-02=0.3"), typed
+            LineDialog("Combine adapters", text, _sum_words(self.one), "run-01=0.7, run-02=0.3"), typed
         )
 
     def _put_beside(self, columns: tuple[Speaker, ...]) -> None:

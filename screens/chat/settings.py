@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 # Name in Sampling, label, what is allowed.
 _NUMBERS = (
-    ("temperature", "temperature", "Temperature is 0 to 5; 0 takes the likeliest token."),
-    ("top_p", "top-p", "Top-p is above 0 and at most 1."),
-    ("top_k", "top-k (0: off)", "Top-k is a whole number; 0 turns it off."),
-    ("min_p", "min-p (0: off)", "Min-p is 0 to 1; 0 turns it off."),
-    ("repetition_penalty", "rep. penalty", "The repetition penalty is above 0 and at most 5; 1 is none."),
-    ("max_new_tokens", "tokens at most", "A reply has 1 to 32768 tokens."),
-    ("seed", "seed (empty: any)", "The seed is a whole number; empty for another draw each time."),
+    ("temperature", "temperature", "Temperature: 0 to 5. 0 is greedy decoding."),
+    ("top_p", "top-p", "Top-p: above 0, at most 1."),
+    ("top_k", "top-k (0: off)", "Top-k: a whole number. 0 turns it off."),
+    ("min_p", "min-p (0: off)", "Min-p: 0 to 1. 0 turns it off."),
+    ("repetition_penalty", "rep. penalty", "Repetition penalty: above 0, at most 5. 1 turns it off."),
+    ("max_new_tokens", "max new tokens", "Max new tokens: 1 to 32768."),
+    ("seed", "seed (optional)", "Seed: a whole number. Leave empty for a random seed."),
 )
 _WARM = "0.7"
 
@@ -60,7 +60,7 @@ class ChatSettings(VerticalScroll):
             with HorizontalGroup():
                 yield Label(label)
                 yield Input(_written(self.sampling, name), id=name, compact=True)
-        yield _Mark("merged, in 16 bits: faster", id="merged", compact=True)
+        yield _Mark("merged in 16-bit (faster)", id="merged", compact=True)
         yield Words(id="mistake")
 
     def on_mount(self) -> None:

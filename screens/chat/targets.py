@@ -70,7 +70,7 @@ class Speaker:
             return f"{name} (base)"
         if not self.adapter:
             return f"{name} (base, adapter off)"
-        how = "merged" if self.merged else "sum" if self.combine else "tuned"
+        how = "merged" if self.merged else "combined" if self.combine else "tuned"
         return f"{name} ({how}{self.strength})"
 
     @property

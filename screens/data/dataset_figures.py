@@ -26,19 +26,19 @@ def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
     """The counts, a line each; what should be looked at is in the colour of warnings."""
     training, packing, lengths, dot = recipe.training, recipe.data.packing, facts.lengths, GLYPHS.separator
     share = facts.trained / max(facts.total, 1)
-    lost = f"{facts.skipped:,} unusable, {facts.lost_reply:,} without reply"
-    spread = f"half up to {lengths.p50:,}, 99 % up to {lengths.p99:,}, all {lengths.max:,}"
-    repeated = f"{facts.duplicates:,} {dot} {facts.overlap:,} held out too {dot} {facts.near_empty:,} near-empty"
+    lost = f"{facts.skipped:,} invalid, {facts.lost_reply:,} without response"
+    spread = f"median {lengths.p50:,} {dot} p99 {lengths.p99:,} {dot} max {lengths.max:,}"
+    repeated = f"{facts.duplicates:,} {dot} train/eval overlap {facts.overlap:,} {dot} near-empty {facts.near_empty:,}"
     waste = f"{facts.padding_waste:.0%} if padded {dot} {facts.packed_waste:.0%} packed into {facts.packed_sequences:,}"
-    steps = f"{facts.steps_per_epoch(training, packing):,} an epoch, {facts.steps(training, packing):,} in all"
+    steps = f"{facts.steps_per_epoch(training, packing):,} per epoch, {facts.steps(training, packing):,} total"
     lines = [
         ("records", f"{facts.records:,} {dot} {facts.eval_records:,} held out", ""),
         ("skipped", lost, _warn(facts.skipped, facts.lost_reply)),
         ("tokens", f"{facts.total:,} {dot} {facts.masked:,} masked", ""),
         ("trained", f"{facts.trained:,} ({share:.0%})", ""),
-        ("cut", f"{facts.truncated:,} records, {facts.cut:,} tokens lost", _warn(facts.truncated)),
+        ("truncated", f"{facts.truncated:,} records, {facts.cut:,} tokens lost", _warn(facts.truncated)),
         ("lengths", spread, ""),
-        ("repeated", repeated, _warn(facts.overlap)),
+        ("duplicates", repeated, _warn(facts.overlap)),
         ("padding", waste, ""),
         ("steps", steps, ""),
     ]
@@ -57,9 +57,9 @@ def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
     if facts.max_length <= facts.lengths.max:
         at = sum(start < facts.max_length for start, _, _ in bins)
         columns.insert(at, [(glyphs.limit, "bold $warning")] * _HEIGHT)
-        limit = f"{glyphs.limit} cut at {facts.max_length:,}"
+        limit = f"{glyphs.limit} truncated at {facts.max_length:,}"
     else:
-        limit = f"all within {facts.max_length:,}"
+        limit = f"not truncated (limit {facts.max_length:,})"
     rows = [_row([column[y] for column in columns]) for y in range(_HEIGHT)]
     axis = f"0{f'{facts.lengths.max:,}'.rjust(max(len(columns) - 1, 1))} tokens  {limit}"
     return Content("\n").join([*rows, Content.styled(axis, "$foreground 60%")])

@@ -26,12 +26,14 @@ _KEYS = (
     "completion_only",
     "malformed",
 )
+_LABELS = {"malformed": "on bad lines"}
+_CHOICE_LABELS = {"data.malformed": {"stop": "fail"}}
 
 
 def data_knobs() -> Iterator[KnobSpec]:
     """A knob for each field of the data section, in the order of the form."""
     for name in _KEYS:
-        yield _knob(f"data.{name}", name)
+        yield _knob(f"data.{name}", _LABELS.get(name, name))
 
 
 def _knob(path: str, label: str) -> KnobSpec:
@@ -44,7 +46,8 @@ def _knob(path: str, label: str) -> KnobSpec:
             options = [Option("on", {path: True}), Option("off", {path: False})]
             return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
         case "choice":
-            options = [Option(choice, {path: choice}) for choice in knob.choices]
+            names = _CHOICE_LABELS.get(path, {})
+            options = [Option(names.get(choice, choice), {path: choice}) for choice in knob.choices]
             shape: Literal["choice", "cycle"] = "choice" if len(options) < 4 else "cycle"
             return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
         case "integer" | "number":

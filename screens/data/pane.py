@@ -43,31 +43,48 @@ class DataPane(QuietPane):
 
     NAME = "Data"
     GUIDE = (
-        "Where the records come from and how they are read. Enter types a value, the arrows change it. On the other "
-        "side stand the records as they will be fed, trained tokens underlined; n and p go through them, L through the "
-        "longest, / looks for a text in all of them. They are counted with the model's tokenizer; c ends the count, t "
-        "fetches tokenizer or data set if they are elsewhere."
+        "The dataset and how it is read. Enter lets you type a value, the arrows change it. The "
+        "other panel shows the formatted training text with trained tokens underlined: n and p "
+        "step through the records, L through the longest, / searches all of them. Tokens are "
+        "counted with the model's tokenizer: c stops counting, t downloads the tokenizer or "
+        "dataset if it is not on disk."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "source", "Source", id="data.source", tooltip="Type where the records come from"),
+        Binding(
+            "enter",
+            "source",
+            "Source",
+            id="data.source",
+            tooltip="Type the dataset: a file, folder, hub id or bundled name",
+        ),
         Binding("n", "turn(1)", "Next record", id="data.next"),
         Binding("p", "turn(-1)", "Previous", id="data.previous"),
         Binding(
-            "L", "longest", "Longest", key_display="L", id="data.longest", tooltip="Go through the longest records"
+            "L", "longest", "Longest", key_display="L", id="data.longest", tooltip="Step through the longest records"
         ),
         Binding(
-            "slash", "search", "Search", key_display="/", id="data.search", tooltip="Look for a text in all records"
+            "slash", "search", "Search", key_display="/", id="data.search", tooltip="Search the text of all records"
         ),
         Binding("ctrl+f", "search", show=False),
         Binding("escape", "end_search", "End search", id="data.end_search"),
-        Binding("t", "fetch", "Count", id="data.fetch", tooltip="Fetch what is elsewhere and count its tokens"),
         Binding(
-            "c", "stop_count", "Stop counting", id="data.stop_count", tooltip="Leave it at the figures of a sample"
+            "t",
+            "fetch",
+            "Download & count",
+            id="data.fetch",
+            tooltip="Download tokenizer and dataset, then count the tokens",
         ),
-        Binding("f", "figures", "Figures", id="data.figures", tooltip="Figures or records, where both have no place"),
-        Binding("down", "move(1)", "Knob below", show=False, id="data.below"),
-        Binding("up", "move(-1)", "Knob above", show=False, id="data.above"),
+        Binding(
+            "c",
+            "stop_count",
+            "Stop counting",
+            id="data.stop_count",
+            tooltip="Stop counting; show the sample's statistics",
+        ),
+        Binding("f", "figures", "Statistics", id="data.figures", tooltip="Switch between statistics and records"),
+        Binding("down", "move(1)", "Next setting", show=False, id="data.below"),
+        Binding("up", "move(-1)", "Previous setting", show=False, id="data.above"),
     ]
 
     def __init__(self, **names: Any) -> None:
@@ -87,7 +104,7 @@ class DataPane(QuietPane):
                     for knob in data_knobs():
                         yield KnobRow(knob)
                 with VerticalScroll(id="counts") as counts:
-                    counts.border_title = "figures"
+                    counts.border_title = "statistics"
                     yield Words(id="counted")
                     yield Words(id="histogram")
                     yield Words(id="notices")
@@ -130,7 +147,7 @@ class DataPane(QuietPane):
         row = row_of(event.widget)
         if row is not None:
             knob = row.spec.knob
-            text = knob.help + (f" Higher {knob.up}." if knob.up else "")
+            text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
             self.query_one("#data-help", Words).show(
                 Content.assemble((f"{knob.path}  ", "bold $accent"), (plain(text), ""))
             )
@@ -255,7 +272,7 @@ class DataPane(QuietPane):
         return self.session.facts_of(self.session.recipe)
 
     async def action_source(self) -> None:
-        """Type where the records come from."""
+        """Type the dataset: a file, folder, hub id or bundled name."""
         await self.query(KnobRow).first().action_edit()
 
     def action_move(self, by: int) -> None:
@@ -268,7 +285,7 @@ class DataPane(QuietPane):
             return
         self.refresh_bindings()
         facts = self._facts
-        entitle(self.query_one("#counts"), "figures" if facts is None or facts.exact else "figures of a sample")
+        entitle(self.query_one("#counts"), "statistics" if facts is None or facts.exact else "statistics of a sample")
         state = _why_not_counted(self._trouble) if self._trouble else plain_content(self._progress, "$foreground 60%")
         parts = [state] if state.plain else []
         parts += [data_figures(facts, self.session.recipe)] if facts else []
@@ -280,8 +297,8 @@ class DataPane(QuietPane):
 
 def _why_not_counted(error: WorkbenchError) -> Content:
     cures = {
-        "tokenizer_elsewhere": "Press t to fetch it and see the records as tokens.",
-        "data_elsewhere": "Press t to fetch it and count its tokens.",
+        "tokenizer_elsewhere": "Press t to download the tokenizer and count.",
+        "data_elsewhere": "Press t to download and count.",
     }
     return Content.assemble(
         (plain(error.message), ""),

@@ -52,9 +52,9 @@ class RecordBrowser(Vertical):
         self._search: RecordSearch | None = None
 
     def compose(self) -> ComposeResult:
-        self.border_title = "records, before the template"
+        self.border_title = "raw records"
         with Vertical(id="search"):
-            yield Input(placeholder="Text to look for; Enter searches, Esc ends it", compact=True)
+            yield Input(placeholder="Search text; Enter searches, Esc cancels", compact=True)
             yield Words(id="found")
         yield Words(id="facts")
         yield RecordView()
@@ -93,11 +93,11 @@ class RecordBrowser(Vertical):
         if found:
             place, record = self._alone or found[min(self._at, len(found) - 1)]
             fed = isinstance(record, Example)
-            entitle(self, "records, as they are fed" if fed else "records, before the template")
+            entitle(self, "formatted training text" if fed else "raw records")
             self.query_one("#facts", Words).show(_facts(place, record, self._look, self._data_facts))
             self.query_one(RecordView).show(record, self._search.text if self._search else "")
         elif self._look is not None:
-            self._show_instead("There is no record in it.", "Choose another source.")
+            self._show_instead("The dataset has no records.", "Choose another source.")
 
     @property
     def _data_facts(self) -> DataFacts | None:
@@ -175,7 +175,7 @@ class RecordBrowser(Vertical):
         self._go_on(self._search, 1)
 
     def _go_on(self, search: RecordSearch, by: int) -> None:
-        self._say("looking for it, Esc ends that")
+        self._say("searching, Esc cancels")
         self.run_worker(self._find(search, by), group="search", exclusive=True)
 
     async def _find(self, search: RecordSearch, by: int) -> None:
@@ -191,7 +191,7 @@ class RecordBrowser(Vertical):
             return
         if search.match is not None:
             self._take(search.match)
-        self._say(f"{search.place}, n and p go on" if search.match else search.place)
+        self._say(f"{search.place}, n/p next/previous" if search.match else search.place)
         self.refresh_record()
 
     def _take(self, match: Match) -> None:
@@ -215,7 +215,7 @@ def _facts(place: int, record: Item | Example, found: Look | None, facts: DataFa
     if found is not None:
         count = f"{found.count:,}" if found.complete else f"more than {found.count:,}"
         parts = parts or [f"format {found.format}", f"{found.held_out:,} held out"]
-        parts += [f"{found.unusable:,} unusable"] if found.unusable else []
+        parts += [f"{found.unusable:,} invalid"] if found.unusable else []
         reason = found.reason
     if isinstance(record, Example):
         parts.append(f"{record.tokens:,} tokens")

@@ -51,7 +51,7 @@ class RecordSearch:
     def place(self) -> str:
         """``match 2``, and of how many once all of them are found."""
         if not self._found:
-            return "no record holds it" if self._is_complete else ""
+            return "no record matches" if self._is_complete else ""
         return f"match {self._at + 1:,}" + (f" of {len(self._found):,}" if self._is_complete else "")
 
     async def next(self) -> None:

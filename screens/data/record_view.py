@@ -77,7 +77,7 @@ def _fed(example: Example) -> Content:
         (plain(example.text[start : min(end, _CHARACTERS_SHOWN)], lines=True), TRAINED if trained else MASKED)
         for start, end, trained in spans
     ]
-    cut = f"\n… {example.cut:,} tokens are cut off" if example.cut else ""
+    cut = f"\n… {example.cut:,} tokens truncated" if example.cut else ""
     return Content.assemble(*pieces, (_more(example.text), ""), (cut, "bold $warning"))
 
 
@@ -89,7 +89,9 @@ def _places(content: Content, searched: str) -> list[tuple[int, int]]:
 
 def _content(item: Item) -> Content:
     if item.content is None:
-        return Content.assemble(("This record cannot be trained on.\n\n", "bold $error"), (plain(item.problem), ""))
+        return Content.assemble(
+            ("This record cannot be used for training.\n\n", "bold $error"), (plain(item.problem), "")
+        )
     if isinstance(item.content, str):
         return Content(_shortened(item.content))
     turns = []

@@ -51,8 +51,8 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
     """
     if missing := parts_elsewhere(data.source):
         raise WorkbenchError(
-            f"{missing[0]} is no bundled set ({', '.join(bundled_names())}) and no file here.",
-            "If it is a Hugging Face data set, t fetches it and shows its records. Otherwise correct the source.",
+            f"{missing[0]}: no such file or bundled dataset ({', '.join(bundled_names())}).",
+            "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",
             kind="data_elsewhere",
         )
     records = load_records(data, home)

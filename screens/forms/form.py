@@ -24,10 +24,10 @@ class KnobForm(VerticalScroll, can_focus=False):
     """Knobs from the top; up and down go from one to the next, in the place of scrolling."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Knob above", show=False, id="form.up"),
-        Binding("down,j", "move(1)", "Knob below", show=False, id="form.down"),
-        Binding("home", "end(0)", "First knob", show=False, id="form.first"),
-        Binding("end", "end(-1)", "Last knob", show=False, id="form.last"),
+        Binding("up,k", "move(-1)", "Previous setting", show=False, id="form.up"),
+        Binding("down,j", "move(1)", "Next setting", show=False, id="form.down"),
+        Binding("home", "end(0)", "First setting", show=False, id="form.first"),
+        Binding("end", "end(-1)", "Last setting", show=False, id="form.last"),
     ]
 
     _last: KnobRow | None = None

@@ -31,8 +31,8 @@ class ValueField(Input):
     """The field of a knob while it is typed into."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Done", key_display=ENTER, id="field.done", tooltip="Keep the value"),
-        Binding("escape", "leave", "Back", id="field.leave", tooltip="Back to the form; the last allowed value holds"),
+        Binding("enter", "submit", "Done", key_display=ENTER, id="field.done", tooltip="Apply the value"),
+        Binding("escape", "leave", "Back", id="field.leave", tooltip="Back to the form; keep the last valid value"),
     ]
 
     async def action_leave(self) -> None:
@@ -50,10 +50,10 @@ class KnobRow(Widget, can_focus=True):
             "Type a value",
             key_display=ENTER,
             id="knob.edit",
-            tooltip="Type a value, or take the next choice",
+            tooltip="Type a value, or switch to the next choice",
         ),
-        Binding("left,h,minus", "step(-1)", "Less", key_display="←", id="knob.less", tooltip="The next smaller value"),
-        Binding("right,l,plus", "step(1)", "More", key_display="→", id="knob.more", tooltip="The next larger value"),
+        Binding("left,h,minus", "step(-1)", "Less", key_display="←", id="knob.less", tooltip="Next smaller value"),
+        Binding("right,l,plus", "step(1)", "More", key_display="→", id="knob.more", tooltip="Next larger value"),
         Binding("shift+left", "nudge(-1)", "One less", show=False, id="knob.one_less"),
         Binding("shift+right", "nudge(1)", "One more", show=False, id="knob.one_more"),
         Binding("space", "toggle", "Next choice", show=False, id="knob.toggle"),

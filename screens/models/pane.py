@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -70,17 +71,17 @@ class ModelsPane(Pane):
 
     NAME = "Models"
     GUIDE = (
-        "Choose the model that is fine-tuned. Type to search by name, architecture or licence, or type a folder, a "
-        ".gguf file or any Hugging Face id (owner/name). Enter takes the model into the recipe; it is downloaded when "
-        "it is first needed, or at once with Space. “fits” is judged for the settings of the Adapter tab against the "
-        "memory that is free on this machine now."
+        "Choose the model to fine-tune. Type to search by name, architecture or licence, or type "
+        "a folder, a .gguf file or any Hugging Face id (owner/name). Enter uses the model in the "
+        "recipe; it is downloaded when first needed, or now with Space. “fits” compares the peak "
+        "estimated for the Adapter settings with the memory now free on this machine."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", "Use this model", key_display=ENTER, id="models.use",
-                tooltip="Take this model into the recipe"),
-        Binding("space", "fetch", "Download", id="models.fetch", tooltip="Bring it onto this machine, or stop that"),
-        Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="By name, family or licence"),
+                tooltip="Use this model in the recipe"),
+        Binding("space", "fetch", "Download", id="models.fetch", tooltip="Download the model, or cancel the download"),
+        Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="Search by name or licence"),
     ]  # fmt: skip
 
     def __init__(self, **arguments: Any) -> None:
@@ -90,13 +91,14 @@ class ModelsPane(Pane):
         self._rows: list[ModelRow] = []
         self._fits: dict[str, Fit] = {}
         self._fetching: str | None = None
+        self._fetch_id = ""
         self._progress: Progress | None = None
         self._judge_soon = Delay(self, self._judge, _FIT_DELAY_SECONDS)
         self._just_chosen = ""
 
     def compose(self) -> ComposeResult:
         yield SearchField(
-            placeholder="Type to search; or a folder, a .gguf file, owner/name", compact=True, select_on_focus=False
+            placeholder="Search, or type a folder, a .gguf file or owner/name", compact=True, select_on_focus=False
         )
         with Horizontal(id="models-body"):
             yield self._table
@@ -241,7 +243,7 @@ class ModelsPane(Pane):
             return
         if row.lack and row.place == "folder":
             self.workbench.show_error(
-                WorkbenchError(row.lack, "Check the path; a Hugging Face id is written owner/name.")
+                WorkbenchError(row.lack, "Check the path. A Hugging Face id has the form owner/name.")
             )
             return
         from workbench.recipe.schema import DEFAULT_MODEL
@@ -266,7 +268,7 @@ class ModelsPane(Pane):
             if answer == "change":
                 self.workbench.set_recipe(cure.changes)
 
-        choices = (Choice("c", f"Take {cure.short}", "change"), Choice("l", "Leave it", "leave"))
+        choices = (Choice("c", f"Apply {cure.short}", "change"), Choice("l", "Cancel", "leave"))
         self.app.push_screen(ChoiceDialog("Adapter", f"{refusal.message} {cure.sentence}", choices), answered)
 
     # -- download -------------------------------------------------------------------------------------------------
@@ -275,20 +277,24 @@ class ModelsPane(Pane):
         """Bring the model in hand onto this machine, or stop doing so."""
         row = self._row_in_hand
         if self._fetching is not None:
-            self.workbench.attempt(self.session.engine.cancel())
+            self.workbench.attempt(self.session.engine.cancel(self._fetch_id))
         elif row is not None and row.place != "here":
             self._fetching = row.source
             self._show_facts()
             self.workbench.attempt(self._fetch(row.source))
 
     async def _fetch(self, source: str) -> None:
+        from workbench.engine.client.protocol import new_request_id
         from workbench.recipe.schema import ModelSection
 
+        self._fetch_id = new_request_id()
         try:
             await self.workbench.start_engine()
-            async for progress in self.session.engine.fetch(ModelSection(source=source)):
-                self._progress = progress
-                self._show_facts()
+            request = self.session.engine.fetch(ModelSection(source=source), request_id=self._fetch_id)
+            async with aclosing(request) as answers:
+                async for progress in answers:
+                    self._progress = progress
+                    self._show_facts()
         except WorkbenchError as error:
             if error.kind != "cancelled":
                 raise
@@ -327,7 +333,7 @@ class ModelsPane(Pane):
             "parameters": f"{row.parameters:,}" if row.parameters else "",
             "architecture": plain(row.architecture),
             "licence": plain(row.licence),
-            "published as": plain(row.dtype),
+            "dtype": plain(row.dtype),
             "context": f"{row.context_length:,} tokens" if row.context_length else "",
             "weights": self._whereabouts(row),
         }
@@ -340,7 +346,7 @@ class ModelsPane(Pane):
         if row.gated and row.place != "here":
             lines.append(Content.styled("Gated: accept its licence on huggingface.co and set HF_TOKEN.", "$warning"))
         if row.lack:
-            lines.append(Content.styled(f"Not trainable as it is: {plain(row.lack)}.", "$error"))
+            lines.append(Content.styled(f"Not trainable: {plain(row.lack)}.", "$error"))
         if fit := self._fits.get(row.source):
             lines.append(Content.styled(fit.sentence, f"${fit.colour}"))
         if self._fetching is not None:
@@ -350,10 +356,10 @@ class ModelsPane(Pane):
     @staticmethod
     def _whereabouts(row: ModelRow) -> str:
         if row.place == "here":
-            return f"here, {file_size(row.size_on_disk)}"
+            return f"on disk, {file_size(row.size_on_disk)}"
         if row.place == "hub":
-            return f"hub, {file_size(2 * row.parameters)}" if row.parameters else "hub"
-        return "a folder of yours" if row.place == "folder" else "a file of yours"
+            return f"not downloaded, {file_size(2 * row.parameters)}" if row.parameters else "hub"
+        return "local folder" if row.place == "folder" else "local file"
 
     def _fetch_line(self) -> Content:
         progress = self._progress
@@ -368,10 +374,10 @@ class ModelsPane(Pane):
     def _show_hint(self) -> None:
         if self.session.model_chosen:
             name = plain(short_name(self.session.recipe.model.source))
-            text = f"{name} is in use. 3 sets the adapter, 4 the data, 5 trains."
+            text = f"Using {name}. Next: 3 Adapter, 4 Data, 5 Train."
         else:
-            text = "Press Enter, then 5, then Enter to fine-tune it on this machine."
+            text = "To fine-tune it here: Enter, then 5, then Enter."
         self.query_one("#models-hint", Static).update(Content.styled(text, "$accent"))
 
 
-_NOTHING = "No model of that name. Esc and backspace widen the search; owner/name takes any model of the hub."
+_NOTHING = "No match. Backspace or Esc widens the search; owner/name selects any hub model."

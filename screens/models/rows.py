@@ -46,10 +46,10 @@ class ModelRow:
 
 
 _LACKS = {
-    "config": "its config.json is missing or damaged",
-    "weights": "the weights are not here yet",
-    "shards": "some of its weight files are missing",
-    "only_pickle": "its weights are pickles, which are never loaded",
+    "config": "config.json is missing or damaged",
+    "weights": "the weights are not downloaded yet",
+    "shards": "some weight files are missing",
+    "only_pickle": "the weights are pickle files, which are never loaded",
 }
 
 

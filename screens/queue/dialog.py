@@ -64,16 +64,16 @@ class QueueScreen(ModalScreen[None]):
     QueueScreen #held { color: $warning; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "add", "Add", id="queue.add", tooltip="Line the recipe in hand up"),
-        Binding("w", "sweep", "Sweep", id="queue.sweep", tooltip="Line it up at several values of a knob"),
-        Binding("u,shift+up", "move(-1)", "Up", id="queue.up", tooltip="Let it run earlier"),
-        Binding("d,shift+down", "move(1)", "Down", id="queue.down", tooltip="Let it run later"),
-        Binding("x,delete", "remove", "Remove", id="queue.remove", tooltip="Take it out of the queue"),
-        Binding("t", "take", "Take in hand", id="queue.take", tooltip="Make its recipe the one in hand"),
-        Binding("r", "replace", "Replace", id="queue.replace", tooltip="Put the recipe in hand in its place"),
-        Binding("h", "hold", "Hold", id="queue.hold", tooltip="Start nothing more from the queue"),
-        Binding("g", "go", "Go on", id="queue.go", tooltip="Let the queue go on"),
-        Binding("C", "clear", "Clear", key_display="C", id="queue.clear", tooltip="Take everything out of it"),
+        Binding("a", "add", "Add", id="queue.add", tooltip="Add the current recipe to the queue"),
+        Binding("w", "sweep", "Sweep", id="queue.sweep", tooltip="Queue several values of a setting"),
+        Binding("u,shift+up", "move(-1)", "Up", id="queue.up", tooltip="Move the entry up"),
+        Binding("d,shift+down", "move(1)", "Down", id="queue.down", tooltip="Move the entry down"),
+        Binding("x,delete", "remove", "Remove", id="queue.remove", tooltip="Remove the entry from the queue"),
+        Binding("t", "take", "Load recipe", id="queue.take", tooltip="Load its recipe as the current one"),
+        Binding("r", "replace", "Replace", id="queue.replace", tooltip="Replace its recipe with the current one"),
+        Binding("h", "hold", "Hold", id="queue.hold", tooltip="Put the queue on hold: no queued run starts"),
+        Binding("g", "go", "Resume", id="queue.go", tooltip="Resume the queue"),
+        Binding("C", "clear", "Clear", key_display="C", id="queue.clear", tooltip="Remove all entries from the queue"),
         Binding("escape,q", "leave", "Back", id="queue.leave"),
     ]
 
@@ -140,7 +140,7 @@ class QueueScreen(ModalScreen[None]):
             return Content.assemble((f"{GLYPHS.dot} ", "$success"), (plain(live), "bold"), f"  {dotted(doing, steps)}")
         if look.line.ahead:
             return plain_content(f"{Path(look.line.ahead).name}  {look.ahead or 'removed'}", "bold")
-        return Content("" if look.line.waiting else "Nothing waits.")
+        return Content("" if look.line.waiting else "The queue is empty.")
 
     def _say(self, where: str, words: Content) -> None:
         line = self.query_one(where, Words)
@@ -173,11 +173,11 @@ class QueueScreen(ModalScreen[None]):
         return True
 
     def action_add(self) -> None:
-        """Line the recipe in hand up."""
+        """Add the current recipe to the queue."""
         self._attempt(lining_up.add(self._workbench, self._workbench.session.recipe))
 
     def action_sweep(self) -> None:
-        """Line the recipe in hand up at several values of a knob."""
+        """Add the current recipe to the queue at several values of a knob."""
         self._attempt(lining_up.sweep_in_hand(self._workbench))
 
     def action_move(self, by: int) -> None:
@@ -195,7 +195,9 @@ class QueueScreen(ModalScreen[None]):
         """Make the entry's recipe the one in hand, to be changed on the other tabs."""
         if (entry := self._in_hand) is not None:
             problems = self._workbench.set_recipe(parse(entry.recipe).as_dict())
-            self.notify(str(problems[0]) if problems else f"{entry.name} is in hand now.", markup=False, timeout=3)
+            self.notify(
+                str(problems[0]) if problems else f"Loaded the recipe of {entry.name}.", markup=False, timeout=3
+            )
 
     def action_replace(self) -> None:
         """Put the recipe in hand in the entry's place."""
@@ -203,23 +205,23 @@ class QueueScreen(ModalScreen[None]):
             self._attempt(lining_up.replace(self._workbench, entry))
 
     def action_hold(self) -> None:
-        """Start nothing more from the queue."""
+        """Put the queue on hold: no queued run starts."""
         self._ask("hold")
 
     def action_go(self) -> None:
-        """Let the queue go on."""
+        """Resume the queue."""
         self._ask("go")
 
     def action_clear(self) -> None:
         """Take everything that waits out of the queue."""
         count = len(self._look.line.waiting) if self._look is not None else 0
-        clear, back = Choice("y", "Take them out", "clear"), Choice("b", "Back", "back")
+        clear, back = Choice("y", "Remove them", "clear"), Choice("b", "Back", "back")
 
         def answered(answer: str | None) -> None:
             if answer == clear.value:
                 self._ask("clear")
 
-        text = f"{count} runs that wait are taken out of the queue. A run that goes on is left alone."
+        text = f"Removes {count} queued runs. A running run is not affected."
         self.app.push_screen(ChoiceDialog("Clear the queue?", text, (back, clear)), answered)
 
     def action_leave(self) -> None:
@@ -283,15 +285,15 @@ def _held(look: _Look) -> str:
     line = look.line
     if not line.held:
         return ""
-    run = f", {Path(line.held_for).name} from Runs too" if line.held_for and look.ahead is not None else ""
+    run = f", or resume {Path(line.held_for).name} in Runs" if line.held_for and look.ahead is not None else ""
     why = "" if line.held == ON_REQUEST else f"{line.held}\n"
-    return f"{why}The queue is held. g lets it go on{run}."
+    return f"{why}The queue is on hold. Press g to resume it{run}."
 
 
 def _keys(line: Line) -> str:
     keys = ["a add", "w sweep"]
     if line.waiting:
-        keys += ["u d move", "x remove", "t take in hand", "r replace"]
-    keys += ["g go on" if line.held else "h hold", "Esc back"]
+        keys += ["u d move", "x remove", "t load recipe", "r replace"]
+    keys += ["g resume" if line.held else "h hold", "Esc back"]
     # A line ends between two keys, not within one.
     return "   ".join(key.replace(" ", "\N{NO-BREAK SPACE}") for key in keys)

@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 _ADD, _SWEEP, _SHOW, _BACK = (
-    Choice("l", "Line it up", "add"),
-    Choice("w", "Line it up at several values of a knob", "sweep"),
+    Choice("l", "Add to queue", "add"),
+    Choice("w", "Queue several values of a setting", "sweep"),
     Choice("q", "Show the queue", "show"),
     Choice("b", "Back", "back"),
 )
 _ALL, _FITTING = "all", "fitting"
-_VERB = "line up"
+_VERB = "queue"
 
 
 async def offer(app: Workbench) -> None:
     """What can be done with the recipe in hand while a run goes on."""
     recipe = app.session.recipe
     text = (
-        f"A run goes on. {recipe.output.name}, the recipe in hand (r {recipe.adapter.r}), can wait in the queue and "
-        "start by itself, with this terminal or without it."
+        f"A run is in progress. {recipe.output.name}, the current recipe (r {recipe.adapter.r}), "
+        "can be queued. It then starts by itself, even after this terminal is closed."
     )
-    question = ChoiceDialog("Line up?", text, (_ADD, _SWEEP, _SHOW, _BACK), stacked=True)
+    question = ChoiceDialog("Add to queue?", text, (_ADD, _SWEEP, _SHOW, _BACK), stacked=True)
     match await app.push_screen_wait(question):
         case _ADD.value:
             await add(app, recipe)
@@ -66,7 +66,7 @@ async def replace(app: Workbench, entry: Entry) -> None:
 
     request = QueueRequest(action="replace", ids=[entry.id], wanted=wanted([app.session.recipe], entry.launch))
     await app.session.engine.line_up(request)
-    app.notify(f"{app.session.recipe.output.name} stands in its place.", markup=False, timeout=3)
+    app.notify(f"Replaced with {app.session.recipe.output.name}.", markup=False, timeout=3)
 
 
 async def sweep_in_hand(app: Workbench) -> None:
@@ -100,8 +100,8 @@ async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Rec
     fitting = [recipe for recipe, verdict in judged if verdict is None or verdict.may_start]
     if len(fitting) == len(recipes):
         return fitting
-    some = (Choice("f", f"Line up the {len(fitting)} that do", _FITTING),) if fitting else ()
-    every = Choice("l", "Line up all the same", _ALL)
+    some = (Choice("f", f"Queue the {len(fitting)} that fit", _FITTING),) if fitting else ()
+    every = Choice("l", "Queue all of them anyway", _ALL)
     title = f"{len(recipes) - len(fitting)} of {len(recipes)} runs do not fit"
     answer = await app.push_screen_wait(ChoiceDialog(title, _misfits(judged), (*some, _BACK, every), stacked=True))
     return {_ALL: list(recipes), _FITTING: fitting}.get(str(answer), [])
@@ -111,7 +111,7 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
     failing = [(recipe, verdict) for recipe, verdict in judged if verdict is not None and not verdict.may_start]
     lines = [f"{recipe.output.name}  needs {gib(verdict.needed_bytes)}" for recipe, verdict in failing]
     free = failing[0][1].room
-    return "\n".join([*lines, f"{gib(free.free_bytes)} are free on {free.place}."])
+    return "\n".join([*lines, f"{gib(free.free_bytes)} free on {free.place}."])
 
 
 async def _line_up(app: Workbench, recipes: Sequence[Recipe]) -> None:
@@ -120,5 +120,5 @@ async def _line_up(app: Workbench, recipes: Sequence[Recipe]) -> None:
 
     line = await app.session.engine.line_up(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
-    held = " The queue is held." if line.held else ""
-    app.notify(f"{name} lined up; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)
+    held = " The queue is on hold." if line.held else ""
+    app.notify(f"Queued {name}; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

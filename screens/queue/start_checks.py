@@ -55,8 +55,8 @@ async def may_lose_replies(app: Workbench, recipe: Recipe, verb: str = "start") 
     facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
     if facts is None or not facts.loses_many_replies:
         return True
-    start, back = Choice("s", f"{verb.capitalize()} all the same", _START), Choice("b", "Back", _BACK)
-    question = ChoiceDialog("Many replies are cut off", facts.lost_replies, (back, start))
+    start, back = Choice("s", f"{verb.capitalize()} anyway", _START), Choice("b", "Back", _BACK)
+    question = ChoiceDialog("Many responses are truncated", facts.lost_replies, (back, start))
     return await app.push_screen_wait(question) == _START
 
 
@@ -78,7 +78,7 @@ def _question(verdict: Verdict, verb: str) -> ChoiceDialog:
         for index, cure in enumerate(verdict.suggestions[:_SHOWN])
     ]
     text = verdict.sentence + (
-        " Each of these changes makes it fit, the cheapest first." if changes else " No single change makes it fit."
+        " Each of these changes makes it fit (cheapest first)." if changes else " No single change makes it fit."
     )
-    others = (Choice("b", "Back", _BACK), Choice("s", f"{verb.capitalize()} all the same", _START))
+    others = (Choice("b", "Back", _BACK), Choice("s", f"{verb.capitalize()} anyway", _START))
     return ChoiceDialog("It does not fit", text, (*changes, *others), stacked=True)

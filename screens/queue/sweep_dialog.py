@@ -47,7 +47,8 @@ class SweepDialog(Dialog[list["Recipe"]]):
         with VerticalGroup() as box:
             box.border_title = "Sweep"
             yield Static(
-                "A run for each value. Of several knobs, parted by a semicolon, every combination runs:\n"
+                "One run per value. With several settings, separated by semicolons, one run per "
+                "combination:\n"
                 "adapter.r=8,16; training.learning_rate=1e-4,2e-4",
                 markup=False,
                 classes="keys",
@@ -58,7 +59,7 @@ class SweepDialog(Dialog[list["Recipe"]]):
             with VerticalScroll(can_focus=False, id="runs"):
                 yield Words(id="plan")
             yield Static(classes="problem", markup=False)
-            yield Static(f"{ENTER} line them up   Esc back", classes="keys", markup=False)
+            yield Static(f"{ENTER} add to queue   Esc back", classes="keys", markup=False)
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -107,7 +108,7 @@ def _judged(session: Session, recipes: list[Recipe]) -> list[Verdict | None]:
 def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content:
     adapter = variant.recipe.adapter
     if verdict is None:
-        needs, style = ("…" if pending else "peak not known"), "$foreground 70%"
+        needs, style = ("…" if pending else "peak unknown"), "$foreground 70%"
     else:
         needs = f"{gib(verdict.needed_bytes)}, {verdict.fit}"
         style = {"fits": "$success", "tight": "$warning"}.get(verdict.fit, "$error")

@@ -55,7 +55,10 @@ class RunDeeds(QuietPane):
             if name is not None:
                 self.workbench.attempt(self._rename(one.run, name))
 
-        text = f"It is shown and found by this name. Its id stays {one.run.id}, and so does its folder. Empty: no name."
+        text = (
+            f"Used wherever the run is shown or searched. The id and folder stay {one.run.id}. Leave "
+            "empty to remove the name."
+        )
         self.app.push_screen(LineDialog("Name of the run", text, one.label.name, check=_mistake(checked_name)), typed)
 
     async def _rename(self, run: RunFolder, name: str) -> None:
@@ -73,7 +76,7 @@ class RunDeeds(QuietPane):
                 self.workbench.attempt(self._tag(subjects, line))
 
         present = " ".join(dict.fromkeys(one.tags for one in subjects if one.tags)) or "no tags yet"
-        text = f"{_names(subjects)}: {present}\nTags to add, and with a minus before them tags to remove."
+        text = f"{_names(subjects)}: {present}\nTags to add; prefix a tag with a minus to remove it."
         self.app.push_screen(LineDialog("Tags", text, placeholder="pirate -old", check=_mistake(_changes)), typed)
 
     async def _tag(self, subjects: Sequence[Listed], line: str) -> None:
@@ -95,10 +98,10 @@ class RunDeeds(QuietPane):
                 self.workbench.attempt(self._delete(subjects))
 
         elsewhere = [one.run for one in subjects if one.run.path.is_symlink()]
-        text = "Nothing is removed: u brings back what was deleted, as does `loraworkbench runs restore`."
+        text = "Moves the run to the trash. u or `loraworkbench runs restore` restores it."
         if elsewhere:
-            text += f" Of {', '.join(run.id for run in elsewhere)} only the link moves; the folder stays where it is."
-        choices = (Choice("n", "Keep", "keep"), Choice("d", "Move into the trash", "delete"))
+            text += f" Only the link of {', '.join(run.id for run in elsewhere)} moves; its folder stays in place."
+        choices = (Choice("n", "Keep", "keep"), Choice("d", "Move to trash", "delete"))
         self.app.push_screen(ChoiceDialog(f"Delete {_names(subjects)}?", text, choices), answered)
 
     async def _delete(self, subjects: Sequence[Listed]) -> None:
@@ -112,7 +115,7 @@ class RunDeeds(QuietPane):
         finally:
             if gone:
                 self._deleted.append(gone)
-                self.notify(f"{', '.join(gone)}: in the trash. u brings back what was deleted last.", markup=False)
+                self.notify(f"Moved {', '.join(gone)} to the trash. u restores the last deletion.", markup=False)
                 await self.read_again()
 
     @property
@@ -131,7 +134,7 @@ class RunDeeds(QuietPane):
                 await asyncio.to_thread(restore_run, self.session.home, run)
         finally:
             await self.read_again()
-        self.notify(f"{', '.join(runs)}: back again.", markup=False, timeout=3)
+        self.notify(f"Restored {', '.join(runs)}.", markup=False, timeout=3)
 
     # -- a table of the journal -----------------------------------------------------------------------------------
 
@@ -146,16 +149,19 @@ class RunDeeds(QuietPane):
             if file is not None:
                 self.workbench.attempt(self._write_table(one.run, Path(file).expanduser()))
 
-        text = "One row a step: loss, learning rate, tokens, memory, held-out loss … End it in .csv or .parquet."
+        text = (
+            "One row per step: loss, learning rate, tokens, memory, held-out loss … The file name "
+            "ends in .csv or .parquet."
+        )
         check = _mistake(lambda file: checked_target(Path(file.strip()).expanduser()))
-        dialog = LineDialog("Journal as a table", text, str(Path.home() / f"{one.run.id}.csv"), check=check)
+        dialog = LineDialog("Export metrics (CSV/Parquet)", text, str(Path.home() / f"{one.run.id}.csv"), check=check)
         self.app.push_screen(dialog, typed)
 
     async def _write_table(self, run: RunFolder, file: Path) -> None:
         from workbench.runs.library.export_metrics import export_journal
 
         rows = await asyncio.to_thread(export_journal, run, file)
-        self.notify(f"{rows:,} rows: {plain(file)}", markup=False)
+        self.notify(f"Exported {rows:,} rows to {plain(file)}", markup=False)
 
 
 def _names(subjects: Sequence[Listed]) -> str:

@@ -14,7 +14,6 @@ from textual.widgets import Static
 from screens.charts.loss_chart import Curve, LossChart
 from screens.runs.comparison_table import table_of
 from screens.shell import run_words
-from screens.shell.live_run import Story
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words, entitle
 from screens.widgets.plain import plain, plain_content
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
 
-    from screens.charts.series import Series
+    from workbench.runs.series import Series
     from workbench.runs.folder import RunFolder
 
 MOST = 6
@@ -35,7 +34,7 @@ MOST = 6
 
 _SECONDS = 1.0
 _AXES = ("step", "tokens", "time")
-_SHOWN = ("train and held out", "train", "held out")
+_SHOWN = ("train and held-out", "train", "held-out")
 
 
 class CompareScreen(ModalScreen[None]):
@@ -54,14 +53,14 @@ class CompareScreen(ModalScreen[None]):
     CompareScreen Static { height: auto; margin-top: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "axis", "Axis", id="compare.axis", tooltip="Over steps, tokens or seconds of training"),
-        Binding("l", "losses", "Losses", id="compare.losses", tooltip="Train and held out, or one of them"),
+        Binding("x", "axis", "Axis", id="compare.axis", tooltip="Switch the axis: steps, tokens or training time"),
+        Binding("l", "losses", "Losses", id="compare.losses", tooltip="Switch losses: train, held out or both"),
         Binding("escape,o,q", "leave", "Back", id="compare.leave"),
     ]
 
     def __init__(self, runs: Sequence[RunFolder]) -> None:
         super().__init__()
-        self._stories = [Story(run) for run in runs]
+        self._live = [LiveRun(run) for run in runs]
         self._recipes: list[dict[str, Any] | None] = []
         self._names: list[str] = []
         self._read: set[str] = set()
@@ -77,11 +76,11 @@ class CompareScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         box = self.query_one(VerticalScroll)
-        entitle(box, f"{len(self._stories)} runs over each other")
+        entitle(box, f"compare {len(self._live)} runs")
         sign = f" {GLYPHS.separator} "
-        box.border_subtitle = sign.join(("x another axis", "l train or held out", "↑ ↓ more", "Esc back"))
+        box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "Esc back"))
         box.focus()
-        self.query_one(LossChart).show((), nothing="Reading their journals …")
+        self.query_one(LossChart).show((), nothing="Reading journals …")
         self.run_worker(self._follow())
 
     # -- what the user does ---------------------------------------------------------------------------------------
@@ -106,29 +105,29 @@ class CompareScreen(ModalScreen[None]):
 
     async def _follow(self) -> None:
         """Read all journals, long ones at a glance first, then what is added to them as long as the screen is there."""
-        runs = [story.run for story in self._stories]
+        runs = [live.run for live in self._live]
         self._recipes, self._names = await asyncio.to_thread(_what_they_are, runs)
-        await asyncio.gather(*map(self._read_story, self._stories))
+        await asyncio.gather(*map(self._read_journal, self._live))
         while True:
             await asyncio.sleep(_SECONDS)
-            for story in self._stories:
-                if not story.is_over:
-                    before = story.seq
-                    await story.catch_up()
-                    if story.seq != before or story.is_over:
+            for live in self._live:
+                if not live.replay.is_over:
+                    before = live.replay.seq
+                    await live.catch_up()
+                    if live.replay.seq != before or live.replay.is_over:
                         self._show()
 
-    async def _read_story(self, story: Story) -> None:
-        await story.catch_up(self._show)
-        self._read.add(story.run.id)
+    async def _read_journal(self, live: LiveRun) -> None:
+        await live.catch_up(self._show)
+        self._read.add(live.run.id)
         self._show()
 
     def _show(self) -> None:
         if not self.is_attached:
             return
-        missing = [story for story in self._stories if story.run.id not in self._read]
+        missing = [live for live in self._live if live.run.id not in self._read]
         self.set_class(bool(missing), "-reading")
-        told = [f"{plain(story.run.id)} {run_words.reading(story)}" for story in missing if story.is_rough]
+        told = [f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_rough]
         self.query_one("#reading", Words).show(plain_content(", ".join(told) or "Reading …", "$text-muted"))
         self._draw()
         self._show_tables()
@@ -139,12 +138,12 @@ class CompareScreen(ModalScreen[None]):
         over, unit, title = self._scale()
         curves = list(self._curves(over, unit))
         chart = self.query_one(LossChart)
-        is_over = all(story.is_over for story in self._stories)
+        is_over = all(live.replay.is_over for live in self._live)
         ends = [curve.series.last[0] for curve in curves if curve.series.last]
         chart.show(
             curves,
             end=max(ends, default=0.0) if is_over else 0.0,
-            nothing="None of them has such a loss in its journal." if not self.has_class("-reading") else "Reading …",
+            nothing="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
         )
         entitle(self.query_one(VerticalScroll), f"{_SHOWN[self._losses]} loss over {title}")
 
@@ -154,67 +153,68 @@ class CompareScreen(ModalScreen[None]):
             case "tokens":
                 return "tokens", 1, "tokens"
             case "time":
-                longest = max((story.clock.last[1] for story in self._stories if story.clock.last), default=0.0)
+                longest = max(
+                    (live.replay.curves.seconds.last[1] for live in self._live if live.replay.curves.seconds.last),
+                    default=0.0,
+                )
                 unit, name = (3600, "hours") if longest > 7200 else (60, "minutes") if longest > 120 else (1, "seconds")
-                return "time", unit, f"{name} of training"
+                return "time", unit, f"training time ({name})"
         return "step", 1, "steps"
 
     def _curves(self, axis: str, unit: float) -> Iterator[Curve]:
         """Held-out losses last, for their marks are few: lines must not hide them."""
         shown = _SHOWN[self._losses]
-        known = list(enumerate(zip(self._stories, letters(len(self._stories)), strict=True)))
-        if shown != "held out":
-            for colour, (story, letter) in known:
-                yield Curve(self._called(colour), _along(story.train, story, axis, unit), letter=letter, colour=colour)
+        known = list(enumerate(zip(self._live, letters(len(self._live)), strict=True)))
+        if shown != "held-out":
+            for colour, (live, letter) in known:
+                yield Curve(
+                    self._called(colour),
+                    _along(live.replay.curves.train, live, axis, unit),
+                    letter=letter,
+                    colour=colour,
+                )
         if shown != "train":
-            for colour, (story, letter) in known:
-                label = self._called(colour) if shown == "held out" else ""
-                series = _along(story.eval, story, axis, unit)
+            for colour, (live, letter) in known:
+                label = self._called(colour) if shown == "held-out" else ""
+                series = _along(live.replay.curves.held_out, live, axis, unit)
                 yield Curve(label, series, marked=True, letter=letter.lower(), colour=colour)
 
     def _called(self, number: int) -> str:
-        return self._names[number] if self._names else self._stories[number].run.id
+        return self._names[number] if self._names else self._live[number].run.id
 
     # -- the tables -----------------------------------------------------------------------------------------------
 
     def _show_tables(self) -> None:
         if not self._names:
             return
-        figures = figure_rows([_figures(story) for story in self._stories], "→" if GLYPHS.eighths else "->")
+        figures = figure_rows([_figures(live) for live in self._live], "→" if GLYPHS.eighths else "->")
         # One column is the scrollbar's, whether it is there yet or not.
         place, accent = self.query_one(VerticalScroll).content_size.width - 1, self.app.theme_variables["accent"]
         drawn = (figures, place)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        self.query_one("#figures", Static).update(table_of("what came of them", self._names, figures, place, accent))
+        self.query_one("#figures", Static).update(table_of("results", self._names, figures, place, accent))
         differences = difference_rows(self._recipes)
         self.query_one("#differences", Static).update(
-            table_of("where they differ", self._names, differences, place, accent)
+            table_of("recipe differences", self._names, differences, place, accent)
             if differences
-            else Text("Their recipes are the same.", style="dim")
+            else Text("The recipes are identical.", style="dim")
         )
 
 
-def _along(series: Series, story: Story, axis: str, unit: float) -> Series:
+def _along(series: Series, live: LiveRun, axis: str, unit: float) -> Series:
     match axis:
         case "tokens":
-            return series.along(story.tokens, unit)
+            return series.along(live.replay.curves.tokens, unit)
         case "time":
-            return series.along(story.clock, unit)
+            return series.along(live.replay.curves.seconds, unit)
     return series
 
 
-def _figures(story: Story) -> Figures:
-    held_out = story.eval.last
-    return Figures(
-        story.summary,
-        best=(story.best.loss, story.best.step) if story.best else None,
-        held_out=held_out[1] if held_out and held_out[0] else None,
-        seconds=story.clock.last[1] if story.clock.last else 0.0,
-        trainable=story.facts.get("trainable_parameters"),
-        adapter_bytes=adapter_bytes(story.run),
-    )
+def _figures(live: LiveRun) -> Figures:
+    spent = live.replay.curves.seconds.last
+    return figures_of(live.run, live.replay, spent[1] if spent else 0.0)
 
 
 def _what_they_are(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any] | None], list[str]]:

@@ -58,13 +58,15 @@ class EvaluationScreen(ModalScreen[None]):
     EvaluationScreen.-stacked #replies VerticalScroll { height: auto; margin-bottom: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "judge", "Evaluate", id="evaluation.judge", tooltip="Judge the run anew"),
-        Binding("d", "records", "Records", id="evaluation.records", tooltip="Judge it on other records"),
-        Binding("k", "checkpoints", "Checkpoints", id="evaluation.checkpoints", tooltip="Judge them too, or not"),
+        Binding("enter", "judge", "Evaluate", id="evaluation.judge", tooltip="Evaluate base vs. adapter"),
+        Binding("d", "records", "Records", id="evaluation.records", tooltip="Evaluate on other records"),
+        Binding(
+            "k", "checkpoints", "Checkpoints", id="evaluation.checkpoints", tooltip="Include or exclude checkpoints"
+        ),
         Binding("right,n", "turn(1)", "Next reply", id="evaluation.next"),
         Binding("left,p", "turn(-1)", "Previous reply", id="evaluation.previous"),
-        Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md into the run's folder"),
-        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Stop what goes on; else close"),
+        Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md to the run folder"),
+        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Stop the evaluation, or close"),
     ]
 
     def __init__(self, run: RunFolder) -> None:
@@ -128,8 +130,9 @@ class EvaluationScreen(ModalScreen[None]):
     def action_records(self) -> None:
         """Judge on other records."""
         question = LineDialog(
-            "Records to judge on",
-            "A bundled set, a file, a folder or a Hugging Face data set. Empty: those that the run held out.",
+            "Records to evaluate on",
+            "A bundled dataset, a file, a folder or a Hugging Face dataset. Leave empty for the "
+            "run's held-out records.",
             self._source or "",
         )
         self.app.push_screen(question, self._take_source)
@@ -160,11 +163,11 @@ class EvaluationScreen(ModalScreen[None]):
             request = await asyncio.to_thread(_request, self._run, self._source, self._checkpoints)
             file = await self._ask(request)
             self._found, self._number = await asyncio.to_thread(_read, file), 0
-            self._say(f"Kept in the run's folder, with its report: {self._run.id}/report.md")
+            self._say(f"Saved in the run folder. Report: {self._run.id}/report.md")
         except asyncio.CancelledError:
             if not self.is_attached:  # the app ends
                 raise
-            self._say("Stopped; nothing was kept.")
+            self._say("Stopped; nothing was saved.")
         except WorkbenchError as error:
             self._app.show_error(error)
         finally:
@@ -187,12 +190,12 @@ class EvaluationScreen(ModalScreen[None]):
                 else:
                     file = answer
         if file is None:
-            raise WorkbenchError("The engine ended without a word.", "Look at its log.", kind="engine_gone")
+            raise WorkbenchError("The engine ended without a message.", "See the engine log.", kind="engine_gone")
         return file
 
     async def _report(self) -> None:
         file = await asyncio.to_thread(_write_report, self._app.session.home, self._run)
-        self._say(f"The report is written: {file.parent.name}/{file.name}")
+        self._say(f"Report written: {file.parent.name}/{file.name}")
 
     def _say(self, text: str) -> None:
         """How the last thing that was asked for ended."""
@@ -204,10 +207,10 @@ class EvaluationScreen(ModalScreen[None]):
         """What the next evaluation would be of, and the keys."""
         is_busy = self._judging is not None
         self.set_class(is_busy, "-busy")
-        whose = plain(self._source) if self._source else "the records it held out"
-        too = ", and its checkpoints" if self._checkpoints else ""
-        intent = f"{ENTER} judges base and adapter{too} on {whose}.  d other records  k checkpoints"
-        self.query_one("#intent", Words).show(plain_content("Esc stops it." if is_busy else intent, "$text-muted"))
+        whose = plain(self._source) if self._source else "its held-out records"
+        too = ", and checkpoints" if self._checkpoints else ""
+        intent = f"{ENTER} evaluate base vs. adapter{too} on {whose}.  d other records  k checkpoints"
+        self.query_one("#intent", Words).show(plain_content("Esc stop" if is_busy else intent, "$text-muted"))
         keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
         self.query_one("#all").border_subtitle = keys
         self.refresh_bindings()
@@ -247,11 +250,11 @@ def _figures(found: Evaluation, *, is_wide: bool) -> Content:
     """What it comes to, as a table and in sentences."""
     from workbench.evaluation.formatting import better_text, caution, figure_tables
 
-    more = ", the first of more" if found.more else ""
+    more = ", first part only" if found.more else ""
     whose = "held-out records of " if found.own else "records of "
     head = f"{found.records:,} {whose}{found.source}{more}, {found.tokens:,} tokens"
     bounds = is_wide and len(found.judged) <= _WITH_BOUNDS
-    head += f"; in brackets {found.level:.0%} intervals" if bounds else ""
+    head += f"; {found.level:.0%} intervals in parentheses" if bounds else ""
     lines = [plain_content(head, "$text-muted")]
     for table in figure_tables(found, bounds=bounds):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -84,8 +84,8 @@ class ExportDialog(Dialog[Exported]):
     ExportDialog .label { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Back", id="export.close", tooltip="Stop the export, or close"),
-        Binding("y", "copy", "Copy", id="export.copy", tooltip="Copy the command that comes next"),
+        Binding("escape", "close", "Back", id="export.close", tooltip="Cancel the export, or close"),
+        Binding("y", "copy", "Copy", id="export.copy", tooltip="Copy the next command"),
         Binding("enter", "done", "Back", show=False, id="export.done"),
         # Arrows move along the list; the tabulator goes on to the folder.
         Binding("left", "app.focus_previous", show=False),
@@ -127,7 +127,7 @@ class ExportDialog(Dialog[Exported]):
                 yield Static(classes="about", id="about")
                 yield Static("folder", classes="label", markup=False)
                 yield Input(compact=True, id="folder")
-                yield Input(compact=True, id="repo", placeholder="owner/name on the hub; private")
+                yield Input(compact=True, id="repo", placeholder="owner/name on the hub (private)")
                 yield Static(id="plan", markup=False)
                 yield PhaseBar()
             with VerticalScroll(id="made"):
@@ -194,7 +194,7 @@ class ExportDialog(Dialog[Exported]):
         self._cancelled.clear()
         self.set_class(True, "-busy")
         self.query_one(PhaseBar).show("starting")
-        self.query_one("#keys", Static).update("Esc stops it; nothing is left of it")
+        self.query_one("#keys", Static).update("Esc cancels and removes partial files")
         # A daemon: a terminal that is closed does not wait for it. Its process ends with this one.
         threading.Thread(target=self._work, args=(self.request(),), daemon=True, name="export").start()
 
@@ -256,7 +256,7 @@ class ExportDialog(Dialog[Exported]):
         self.dismiss(self._made)
 
     def action_copy(self) -> None:
-        """Copy the command that comes next."""
+        """Copy the next command."""
         if self._made is not None and self._made.command:
             self.app.copy_to_clipboard(plain(next_command(self._made)))
             self.notify("Copied.", timeout=2)
@@ -269,7 +269,7 @@ def plan_words(plan: Plan) -> str:
     """``270 MB to write, 80 GB free · 2.8 GB of memory, 21 GB free · about 28 s``, and what is to be known of it."""
     parts = [f"{_amount(plan.size)} to write, {_amount(plan.free)} free"]
     if plan.memory:
-        parts.append(f"{_amount(plan.memory)} of memory, {_amount(plan.free_memory)} free")
+        parts.append(f"{_amount(plan.memory)} RAM, {_amount(plan.free_memory)} free")
     parts.append(f"about {clock(plan.seconds)}")
     return "\n".join([" · ".join(parts), *plan.notices])
 
@@ -277,7 +277,7 @@ def plan_words(plan: Plan) -> str:
 def made_words(made: Exported) -> str:
     """Where it is, what to type next, how it was checked, what to know of it, and the files."""
     files = "\n".join(f"{_amount(size):>8}  {name}" for name, size in made.files)
-    parts = [f"In {made.folder}.", next_command(made), made.check, *made.notices, files]
+    parts = [f"Exported to {made.folder}.", next_command(made), made.check, *made.notices, files]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -11,8 +11,8 @@ from screens.widgets.units import clock, gib, short
 from workbench.runs.library.calibration import Comparison
 
 if TYPE_CHECKING:
-    from screens.shell.live_run import Story
-    from workbench.runs.folder import RunSummary
+    from workbench.runs.live_run import DrawnReplay
+    from workbench.runs.summary import RunSummary
 
 
 def loss(value: object) -> str:
@@ -48,28 +48,29 @@ def _predicted(summary: RunSummary) -> tuple[str, str]:
     return f"{gib(compared.predicted)} ({compared.error:+.1%}){suspect}", "warn" if suspect else ""
 
 
-def facts(story: Story) -> list[Fact]:
+def facts(run: DrawnReplay) -> list[Fact]:
     """All that is told of a run on its page."""
-    summary = story.summary
+    summary = run.summary
     seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
     why = summary.reason if summary.state not in ("running", "finished") else ""
     tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
-    versions = story.started.get("versions") or {}
-    host = story.step.get("host") or {}
-    kept = story.ended.get("kept_step")
+    versions = run.started.versions
+    host = (run.step.host if run.step is not None else None) or {}
+    kept = run.kept_step
+    adapter = run.ended.adapter if run.ended is not None else None
     return [
         Fact("state", "" if summary.is_open else f"{summary.state}{': ' if why else ''}{why}", tone),
-        Fact("journal", run_words.reading(story) if story.is_rough else ""),
-        Fact("cure", summary.cure),
+        Fact("journal", run_words.reading(run) if run.is_rough else ""),
+        Fact("suggestion", summary.cure),
         Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
         Fact("perplexity", perplexity(summary)),
-        Fact("best", f"{story.best.loss:.4g} at step {story.best.step}" if story.best else ""),
-        Fact("adapter", f"of step {kept}" if isinstance(kept, int) and story.ended.get("adapter") else ""),
-        Fact("took", clock(seconds) if seconds is not None else ""),
+        Fact("best", f"{loss(run.best.loss)} at step {run.best.step}" if run.best else ""),
+        Fact("adapter", f"from step {kept}" if kept is not None and adapter else ""),
+        Fact("duration", clock(seconds) if seconds is not None else ""),
         Fact("tokens", f"{short(summary.tokens)}" if summary.tokens else ""),
         Fact("peak VRAM", gib(summary.peak_vram) if summary.peak_vram else ""),
         Fact("predicted", *_predicted(summary)),
         Fact("peak memory", gib(host["peak"]) if host.get("peak") and not summary.peak_vram else ""),
         Fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
-        Fact("folder", f"{story.run.path.parent.name}/{story.run.path.name}"),
+        Fact("folder", f"{run.run.path.parent.name}/{run.run.path.name}"),
     ]

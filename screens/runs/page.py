@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from textual.content import Content
     from textual.widget import Widget
 
-    from screens.shell.live_run import Story
+    from workbench.runs.folder import RunFolder
+    from workbench.runs.live_run import DrawnReplay
 
 
 class RunPage(VerticalScroll):
@@ -41,26 +42,26 @@ class RunPage(VerticalScroll):
         """What scrolls."""
         return self if narrow else self.query_one("#recipe")
 
-    def begin(self, story: Story, name: str) -> None:
+    def begin(self, run: RunFolder, name: str) -> None:
         """Another run, whose journal is still to be read."""
-        self.query_one(LossChart).show((), nothing="Reading its journal …")
+        self.query_one(LossChart).show((), nothing="Reading the journal …")
         self.query_one("#facts", Facts).show(())
         self.name_it(name)
-        self.query_one("#yaml", Words).show(_recipe_text(story.run.recipe_file))
+        self.query_one("#yaml", Words).show(_recipe_text(run.recipe_file))
 
     def name_it(self, name: str) -> None:
         """What the run is called."""
         entitle(self.query_one("#facts"), name)
 
-    def show(self, story: Story) -> None:
+    def show(self, run: DrawnReplay) -> None:
         """What its journal says by now."""
-        entitle(self.query_one(LossChart), run_words.title_of_curve(story))
+        entitle(self.query_one(LossChart), run_words.title_of_curve(run))
         self.query_one(LossChart).show(
-            [Curve("train", story.train), Curve("eval", story.eval, marked=True)],
-            end=story.summary.max_steps,
-            nothing="It has no step in its journal.",
+            [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
+            end=run.summary.max_steps,
+            nothing="No steps logged yet.",
         )
-        self.query_one("#facts", Facts).show(run_facts.facts(story))
+        self.query_one("#facts", Facts).show(run_facts.facts(run))
 
 
 def _recipe_text(path: Path) -> Content:

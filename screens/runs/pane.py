@@ -18,7 +18,6 @@ from screens.runs.page import RunPage
 from screens.runs.table import FilterField, RunTable
 from screens.shell.delay import Delay
 from screens.shell.header import short_name
-from screens.shell.live_run import Story, can_go_on
 from screens.shell.sampled_replies import RepliesScreen
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words
@@ -45,42 +44,44 @@ class RunsPane(RunDeeds):
 
     NAME = "Runs"
     GUIDE = (
-        "Every run of this workbench, the newest first, with what its journal says of it. Enter shows its curve, its "
-        "figures and its recipe. Space marks runs, and o lays the marked ones over each other: curves, what differs in "
-        "their recipes, final figures. / filters, s and S sort, as a click on a heading does. r takes a run's recipe "
-        "in hand, its name too: change what you like on Adapter and Data, and 5, Enter starts that as another run. "
-        "c opens Chat with it; e exports it; j judges it on held-out records and writes its report; g lets one go on "
-        "that was interrupted, stopped or failed. n names it, t tags it, w writes its journal as CSV or Parquet, d "
-        "moves it into the trash and u brings it back. Perplexity is that of the held-out records: of the base before, "
-        "of the adapter after."
+        "All runs, newest first. Enter opens a run: curve, metrics and recipe. Space marks runs "
+        "and o compares the marked ones: curves, recipe differences, results. / filters; s, S or "
+        "a click on a heading sorts. r loads a run's recipe and name as the current recipe: edit "
+        "it in Adapter and Data, then press 5 and Enter to start it as a new run. c chats with "
+        "its adapter, e exports it, j evaluates base vs. adapter on held-out records and writes "
+        "a report, g resumes an interrupted, stopped or failed run. n names it, t tags it, w "
+        "exports its metrics (CSV/Parquet), d moves it to the trash and u restores it. "
+        "Perplexity is measured on held-out records: base → adapter."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open", id="runs.open", tooltip="Show its curve, its figures and its recipe"),
-        Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark it, to be compared, tagged or deleted"),
-        Binding("o", "compare", "Compare", id="runs.compare", tooltip="Lay the marked runs over each other"),
-        Binding("slash", "filter", "Filter", key_display="/", id="runs.filter", tooltip="By name, model, state, #tag"),
-        Binding("s", "sort", "Sort", id="runs.sort", tooltip="By the next column"),
-        Binding("S", "turn", "Other way round", show=False, id="runs.turn", tooltip="Sort the other way round"),
-        Binding("g", "go_on", "Go on", id="runs.go_on", tooltip="Train it further, from its last checkpoint"),
-        Binding("r", "reuse", "Reuse recipe", id="runs.reuse", tooltip="Take its recipe in hand: a clone to edit"),
-        Binding("c", "chat", "Chat", id="runs.chat", tooltip="Talk to its adapter"),
-        Binding("v", "replies", "Replies", id="runs.replies", tooltip="How its sampled replies changed"),
-        Binding("e", "export", "Export", id="runs.export", tooltip="Merged, GGUF, Ollama, a server, the hub, a script"),
-        Binding("j", "judge", "Evaluate", id="runs.judge", tooltip="Held-out figures and replies of base and adapter"),
-        Binding("n", "rename", "Name", id="runs.rename", tooltip="Give it a name; its id stays"),
-        Binding("t", "tag", "Tags", id="runs.tag", tooltip="Tag the marked runs, else this one"),
-        Binding("w", "table", "Table", id="runs.table", tooltip="Write its journal as CSV or Parquet"),
-        Binding("d", "delete", "Delete", id="runs.delete", tooltip="Move the marked runs, else this one, to the trash"),
-        Binding("u", "undelete", "Undelete", id="runs.undelete", tooltip="Bring back what was deleted last"),
-        Binding("escape", "back", "Back", id="runs.back", tooltip="To the history"),
-        Binding("escape", "clear", "Clear", id="runs.clear", tooltip="No filter; then no marks"),
+        Binding("enter", "open", "Open", id="runs.open", tooltip="Show its curve, metrics and recipe"),
+        Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark it for comparing, tagging or deleting"),
+        Binding("o", "compare", "Compare", id="runs.compare", tooltip="Compare the marked runs"),
+        Binding(
+            "slash", "filter", "Filter", key_display="/", id="runs.filter", tooltip="Filter by name, model, state, #tag"
+        ),
+        Binding("s", "sort", "Sort", id="runs.sort", tooltip="Sort by the next column"),
+        Binding("S", "turn", "Reverse sort", show=False, id="runs.turn", tooltip="Reverse the sort order"),
+        Binding("g", "go_on", "Resume", id="runs.go_on", tooltip="Resume training from its last checkpoint"),
+        Binding("r", "reuse", "Reuse recipe", id="runs.reuse", tooltip="Load its recipe as the current one"),
+        Binding("c", "chat", "Chat", id="runs.chat", tooltip="Chat with its adapter"),
+        Binding("v", "replies", "Replies", id="runs.replies", tooltip="Show its sampled replies step by step"),
+        Binding("e", "export", "Export", id="runs.export", tooltip="Export: merged, GGUF, Ollama, server, hub, script"),
+        Binding("j", "judge", "Evaluate", id="runs.judge", tooltip="Evaluate base vs. adapter on held-out records"),
+        Binding("n", "rename", "Name", id="runs.rename", tooltip="Name the run; its id stays the same"),
+        Binding("t", "tag", "Tags", id="runs.tag", tooltip="Tag the marked runs, or this one"),
+        Binding("w", "table", "Export metrics", id="runs.table", tooltip="Export its metrics (CSV/Parquet)"),
+        Binding("d", "delete", "Delete", id="runs.delete", tooltip="Move the marked runs, or this one, to the trash"),
+        Binding("u", "undelete", "Undelete", id="runs.undelete", tooltip="Restore the last deletion"),
+        Binding("escape", "back", "Back", id="runs.back", tooltip="Back to the run list"),
+        Binding("escape", "clear", "Clear", id="runs.clear", tooltip="Clear the filter, then the marks"),
     ]
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._known: dict[str, tuple[int, ...]] = {}
-        self._story: Story | None = None
+        self._live: LiveRun | None = None
         self._reading = asyncio.Lock()
         self._filter_delay = Delay(self, self._filter, _FILTER_SECONDS)
 
@@ -95,9 +96,9 @@ class RunsPane(RunDeeds):
     def on_mount(self) -> None:
         self.query_one("#none", Words).show(
             Content.assemble(
-                ("No run yet. ", "bold"),
+                ("No runs yet. ", "bold"),
                 ("Press 5", "bold $accent"),
-                (", then Enter, to fine-tune the model in hand.", ""),
+                (", then Enter, to fine-tune the current model.", ""),
             )
         )
         # The history may be read before the pane has its size.
@@ -117,14 +118,14 @@ class RunsPane(RunDeeds):
     # -- what the app tells ---------------------------------------------------------------------------------------
 
     def first_focus(self) -> Widget:
-        if self._story is None:
+        if self._live is None:
             return self._table
         return self.query_one(RunPage).first_focus(narrow=self.has_class("-narrow"))
 
     def on_shown(self) -> None:
         self.run_worker(self.read_again())
-        if self._story is not None:
-            self.run_worker(self._read_story(self._story), group="story")
+        if self._live is not None:
+            self.run_worker(self._read_journal(self._live), group="journal")
 
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:
@@ -138,9 +139,9 @@ class RunsPane(RunDeeds):
         if summary is not None and summary.id == message.run and one is not None:
             self._table.put(Listed(one.run, summary, one.label))
             self._show_line()
-        if self._story is not None and self._story.run.id == message.run:
-            await self._story.add(message.events)
-            self._show_story(self._story)
+        if self._live is not None and self._live.run.id == message.run:
+            await self._live.add(message.events)
+            self._show_run(self._live)
 
     # -- the history ----------------------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class RunsPane(RunDeeds):
             self._known = found.known
             self.set_class(not found.runs, "-none")
             self._table.keep_only(found.known)
-            if self._story is not None and self._story.run.id not in found.known:
+            if self._live is not None and self._live.run.id not in found.known:
                 self.action_back()
             for batch in batches(found.changed):
                 for summed in await asyncio.to_thread(listed, batch):
@@ -162,7 +163,7 @@ class RunsPane(RunDeeds):
                     self._table.put(summed)
             self._table.lay_out()
             await self._read_the_long_ones(found.changed)
-            if self._story is not None and (one := self.in_hand) is not None:
+            if self._live is not None and (one := self.in_hand) is not None:
                 self.query_one(RunPage).name_it(one.name)
 
     async def _read_the_long_ones(self, runs: Sequence[RunFolder]) -> None:
@@ -177,12 +178,12 @@ class RunsPane(RunDeeds):
 
     @property
     def in_hand(self) -> Listed | None:
-        return self._table.get(self._story.run.id) if self._story is not None else self._table.chosen
+        return self._table.get(self._live.run.id) if self._live is not None else self._table.chosen
 
     @property
     def subjects(self) -> Sequence[Listed]:
         one = self.in_hand
-        if self._story is None and self._table.marked:
+        if self._live is None and self._table.marked:
             return self._marked
         return [one] if one is not None else []
 
@@ -195,7 +196,7 @@ class RunsPane(RunDeeds):
     def _show_line(self) -> None:
         """What the columns have no room for: marks, its id and model and tags, and why it ended."""
         table, one = self._table, self.in_hand
-        parts = [f"{len(table.marked)} marked, o compares" if table.marked else ""]
+        parts = [f"{len(table.marked)} marked, o compare" if table.marked else ""]
         if table.words:
             parts.append(f"{table.row_count} of {table.total}")
         if one is not None:
@@ -203,7 +204,7 @@ class RunsPane(RunDeeds):
             parts.append(one.run.id if one.name != one.run.id else "")
             parts.append(short_name(summary.model))
             parts.append(summary.reason if summary.state not in ("running", "finished") else "")
-            parts += ["g goes on" if can_go_on(summary) else "", one.tags]
+            parts += ["g resume" if can_go_on(summary) else "", one.tags]
         text = f" {GLYPHS.separator} ".join(plain(part) for part in parts if part)
         self.query_one("#line", Words).show(plain_content(text))
         self.refresh_bindings()
@@ -218,21 +219,21 @@ class RunsPane(RunDeeds):
             self._show_line()
 
     def action_compare(self) -> None:
-        """Lay the marked runs over each other; with one mark, that one and the one in hand."""
+        """Compare the marked runs; with one mark, that one and the one in hand."""
         from screens.runs.compare import MOST, CompareScreen
 
         marked, one = self._marked, self._table.chosen
         if len(marked) == 1 and one is not None and one.run.id != marked[0].run.id:
             marked.append(one)
         if len(marked) < 2:
-            self.notify("Mark two runs or more with Space first; then o lays them over each other.", timeout=5)
+            self.notify("Mark two or more runs with Space, then press o to compare them.", timeout=5)
         elif len(marked) > MOST:
-            self.notify(f"{len(marked)} runs are marked. At most {MOST} can be told apart in one chart.", timeout=5)
+            self.notify(f"{len(marked)} runs are marked; a chart compares at most {MOST}.", timeout=5)
         else:
             self.app.push_screen(CompareScreen([one.run for one in marked]))
 
     def action_sort(self) -> None:
-        """By the next column."""
+        """Sort by the next column."""
         self._table.sort_by_next()
 
     def action_turn(self) -> None:
@@ -270,7 +271,7 @@ class RunsPane(RunDeeds):
     # -- what the user does ---------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_open, one = self._story is not None, self.in_hand
+        is_open, one = self._live is not None, self.in_hand
         match action:
             case "open" | "mark":
                 return not is_open and one is not None
@@ -286,11 +287,11 @@ class RunsPane(RunDeeds):
                 return is_open
             case "go_on":
                 status = self.session.status
-                chosen = self._story.summary if self._story is not None else one.summary if one is not None else None
+                chosen = self._live.replay.summary if self._live is not None else one.summary if one is not None else None
                 is_busy = status is not None and status.state != "idle"
                 return chosen is not None and can_go_on(chosen) and (None if is_busy else True)
             case "replies":
-                return self._story is not None and bool(self._story.samples)
+                return self._live is not None and bool(self._live.replay.samples)
             case "chat":
                 return one is not None and ((one.run.adapter / "adapter_config.json").is_file() or None)
             case "reuse" | "export" | "judge" | "rename" | "tag" | "table" | "delete":
@@ -301,16 +302,16 @@ class RunsPane(RunDeeds):
     def action_open(self) -> None:
         """Show the run in hand."""
         if (one := self._table.chosen) is not None:
-            self._story = Story(one.run)
-            self.query_one(RunPage).begin(self._story, one.name)
+            self._live = LiveRun(one.run)
+            self.query_one(RunPage).begin(one.run, one.name)
             self.set_class(True, "-open")
             self.first_focus().focus()
-            self.run_worker(self._read_story(self._story), group="story")
+            self.run_worker(self._read_journal(self._live), group="journal")
 
     def action_back(self) -> None:
-        """To the history."""
-        self._story = None
-        self.workers.cancel_group(self, "story")  # a long journal may still be read
+        """Back to the run list."""
+        self._live = None
+        self.workers.cancel_group(self, "journal")  # a long journal may still be read
         self.set_class(False, "-open")
         self.first_focus().focus()
         self.refresh_bindings()
@@ -324,8 +325,8 @@ class RunsPane(RunDeeds):
 
     def action_replies(self) -> None:
         """How the replies to the fixed prompts changed."""
-        if self._story is not None:
-            self.app.push_screen(RepliesScreen(self._story))
+        if self._live is not None:
+            self.app.push_screen(RepliesScreen(self._live))
 
     def action_reuse(self) -> None:
         """Take the recipe of the run in hand, its name too."""
@@ -337,7 +338,7 @@ class RunsPane(RunDeeds):
             self.workbench.show_error(error)
             return
         self.workbench.set_recipe(recipe.as_dict())
-        self.notify(f"The recipe of {plain(one.name)} is in hand. 5, then Enter, runs it again.", markup=False)
+        self.notify(f"Loaded the recipe of {plain(one.name)}. Press 5, then Enter, to run it again.", markup=False)
 
     def action_export(self) -> None:
         """Take the run in hand elsewhere."""
@@ -363,14 +364,14 @@ class RunsPane(RunDeeds):
 
     # -- one run --------------------------------------------------------------------------------------------------
 
-    async def _read_story(self, story: Story) -> None:
+    async def _read_journal(self, live: LiveRun) -> None:
         def show() -> None:
-            if story is self._story and self.is_attached:
-                self._show_story(story)
+            if live is self._live and self.is_attached:
+                self._show_run(live)
 
-        await story.catch_up(show)
+        await live.catch_up(show)
         show()
 
-    def _show_story(self, story: Story) -> None:
-        self.query_one(RunPage).show(story)
+    def _show_run(self, live: LiveRun) -> None:
+        self.query_one(RunPage).show(live.replay)
         self.refresh_bindings()

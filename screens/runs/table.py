@@ -40,9 +40,7 @@ class RunTable(DataTable[Text]):
     """The runs that hold the words looked for, in the order that is wanted: at first the newest on top."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "enter", "select_cursor", "Open", id="runs.enter", tooltip="Show its curve, its figures and its recipe"
-        ),
+        Binding("enter", "select_cursor", "Open", id="runs.enter", tooltip="Show its curve, metrics and recipe"),
     ]
 
     class Rearranged(Message):
@@ -200,7 +198,7 @@ class FilterField(Input):
     """Typed into while the table below it shows what holds these words."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,down", "settle", "To the runs", key_display=ENTER, id="filter.settle"),
+        Binding("enter,down", "settle", "Back to runs", key_display=ENTER, id="filter.settle"),
         Binding("escape", "clear", "All runs", id="filter.clear"),
     ]
 

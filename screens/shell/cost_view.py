@@ -156,7 +156,7 @@ def fed_of(session: Session) -> tuple[Recipe, int | None]:
 def _priced_for(recipe: Recipe, fed: Recipe) -> str:
     if fed is recipe:
         return ""
-    return f"priced for the longest record, {fed.data.max_length:,} tokens, of at most {recipe.data.max_length:,}"
+    return f"estimated at {fed.data.max_length:,} tokens (longest record; limit {recipe.data.max_length:,})"
 
 
 def outlook_of(
@@ -216,14 +216,14 @@ def mending_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | Non
         if not changes:
             return error, None
         words = changes_text(changes)
-        return error, Cure(f"With {words} it works.", words, changes)
+        return error, Cure(f"It works with {words}.", words, changes)
     return None, None
 
 
 def _cure(suggestion: Suggestion) -> Cure:
     label = suggestion.label[:1].upper() + suggestion.label[1:]
     return Cure(
-        f"{label} would fit ({gib(suggestion.peak_bytes)}), at the cost of {suggestion.cost}.",
+        f"{label} makes it fit ({gib(suggestion.peak_bytes)}); costs {suggestion.cost}.",
         f"{suggestion.label} ({gib(suggestion.peak_bytes)})",
         suggestion.changes,
         suggestion.cost,

@@ -46,7 +46,7 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
 
     DEFAULT_CSS = _STYLES
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Back", id="dialog.close", tooltip="Close without an answer"),
+        Binding("escape", "close", "Back", id="dialog.close", tooltip="Close without choosing"),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
@@ -149,7 +149,7 @@ class ErrorDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "close", "Back", id="error.close"),
-        Binding("c", "copy", "Copy", id="error.copy", tooltip="Copy the text to the clipboard of this terminal"),
+        Binding("c", "copy", "Copy", id="error.copy", tooltip="Copy the text to the clipboard"),
     ]
 
     def __init__(self, error: WorkbenchError) -> None:
@@ -158,7 +158,7 @@ class ErrorDialog(Dialog[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
-            box.border_title = "That did not work"
+            box.border_title = "Error"
             with VerticalScroll():
                 yield Static(plain_content(self._error.message, lines=True))
                 if self._error.cure:
@@ -188,10 +188,10 @@ LEAVE, STOP, STAY = "leave", "stop", "stay"
 
 def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
     """Quitting while a run is live: nothing is lost unless asked for."""
-    after = f" So does the queue: {queued} more." if queued else ""
+    after = f" So do the {queued} queued runs." if queued else ""
     return ChoiceDialog(
         f"{shortened(run, _NAME_WIDTH)} is still training",
-        f"It goes on without this terminal: start loraworkbench again to watch it.{after}",
+        f"It keeps running without this terminal; start loraworkbench again to watch it.{after}",
         (
             Choice("l", "Leave it running", LEAVE),
             Choice("s", "Stop and save", STOP),

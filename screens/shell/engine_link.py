@@ -47,7 +47,7 @@ class HomeEngine:
 
     async def status(self) -> EngineStatus:
         if not self.home.socket.exists():
-            raise WorkbenchError("No engine runs.", "It starts when it is needed.", kind="engine_gone")
+            raise WorkbenchError("No engine is running.", "It starts when needed.", kind="engine_gone")
         status = await (await self._ready()).status()
         if status.pid != self._pid:
             self._pid, self._oom_kills = status.pid, await asyncio.to_thread(_oom_kills)
@@ -74,33 +74,35 @@ class HomeEngine:
         killing = await asyncio.to_thread(import_module, "workbench.engine.client.kill_engine")
         await killing.kill_engine(self.home)
 
-    async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
+    async def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]:
         client = await self._ready()
-        async for piece in self._explained(client.reply(request)):
-            yield piece
+        async with aclosing(client.reply(request, request_id=request_id)) as pieces:
+            async for piece in self._explained(pieces):
+                yield piece
 
-    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+    async def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
         client = await self._ready()
-        async with aclosing(client.judge(request)) as answers:
+        async with aclosing(client.judge(request, request_id=request_id)) as answers:
             async for answer in self._explained(answers):
                 yield answer
 
-    async def cancel(self) -> None:
-        await (await self._ready()).cancel()
+    async def cancel(self, request_id: str) -> None:
+        await (await self._ready()).cancel(request_id)
 
-    async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
+    async def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]:
         client = await self._ready()
-        async for progress in self._explained(client.fetch(model)):
-            yield progress
+        async with aclosing(client.fetch(model, request_id=request_id)) as answers:
+            async for progress in self._explained(answers):
+                yield progress
 
     async def tree(self, model: ModelSection) -> Skeleton:
         return await (await self._ready()).tree(model)
 
     async def facts(
-        self, recipe: Recipe, *, fetch: bool = False, show: int = 3
+        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
     ) -> AsyncGenerator[Progress | DataFacts]:
         client = await self._ready()
-        async with aclosing(client.facts(recipe, fetch=fetch, show=show)) as answers:
+        async with aclosing(client.facts(recipe, fetch=fetch, show=show, request_id=request_id)) as answers:
             async for answer in answers:
                 yield answer
 

@@ -38,7 +38,7 @@ def judge(peak: Peak, free_bytes: int) -> Fit:
         case "tight":
             return Fit("tight", "warning", f"Tight: needs {need} of {free} free.")
         case _:
-            return Fit("no", "error", f"Does not fit: needs {need}, {free} are free.")
+            return Fit("no", "error", f"Does not fit: needs {need}, only {free} free.")
 
 
 def fits_of(
@@ -65,4 +65,4 @@ def fits_of(
     return found
 
 
-_REFUSED = Fit("no", "error", "The adapter's settings do not suit this model: 3 says why.")
+_REFUSED = Fit("no", "error", "The adapter settings do not work with this model. See 3 Adapter.")

@@ -97,7 +97,7 @@ class MemoryMeter(_Text):
     def show(self, label: str, used: float | None, total: float | None) -> None:
         """Paint anew where the figure moved by more than rounding does. Bytes; None is not known."""
         if used is None or not total:
-            self.text = Content.styled(f"{plain(label)} memory not known", "$muted")
+            self.text = Content.styled(f"{plain(label)} memory unknown", "$muted")
             return
         if self._shown[0] == label and abs(self._shown[1] - used) < _DEAD_BAND:
             return

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from screens.widgets.pane import Pane
 
 _EVERYWHERE = (
-    ("1 … 7", "Open a tab. While a text field is being typed in: Esc first, or Alt with the digit."),
-    ("^p", "The palette: everything that can be done, by name."),
+    ("1 … 7", "Open a tab. In a text field press Esc first, or Alt with the digit."),
+    ("^p", "Command palette: search all commands by name."),
     ("F1", "This help."),
-    ("Tab, Shift+Tab", "To the next or the previous part of the screen."),
-    ("Esc", "Out of a text field or a dialog."),
-    ("^q", "Quit. A run that is live can go on without the terminal."),
+    ("Tab, Shift+Tab", "Move to the next or previous part of the screen."),
+    ("Esc", "Leave a text field or a dialog."),
+    ("^q", "Quit. A live run can keep running without the terminal."),
 )
 
 
@@ -51,7 +51,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll() as box:
             box.border_title = f"Help: {self._pane.NAME}" if self._pane else "Help"
-            box.border_subtitle = "Esc closes"
+            box.border_subtitle = "Esc close"
             if self._pane:
                 yield Static(self._pane.GUIDE, markup=False)
             if self._keys:

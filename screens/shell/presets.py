@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from workbench.recipe.presets import PresetDescription
 
 _ASKED = (
-    "The recipe in hand is kept under this name in the presets folder of {home}, beside those that ship with the "
-    "workbench. Letters, digits, '.', '_' and '-'."
+    "Saves the current recipe under this name in the presets folder of {home}. Allowed: "
+    "letters, digits, '.', '_' and '-'."
 )
 
 
@@ -47,12 +47,12 @@ async def save_as_preset(app: Workbench) -> None:
     if name in there and not await _may_replace(app, there[name]):
         return
     await asyncio.to_thread(save_preset, name, recipe, home)
-    app.notify(f"Saved as {name}; it stands among the presets now.", markup=False, timeout=4)
+    app.notify(f"Saved as preset {name}.", markup=False, timeout=4)
 
 
 async def _may_replace(app: Workbench, preset: PresetDescription) -> bool:
-    own = f"You have a preset {preset.name} already. It is replaced."
-    shipped = f"{preset.name} ships with the workbench. Yours is taken in its place from now on."
+    own = f"This overwrites your preset {preset.name}."
+    shipped = f"{preset.name} ships with the workbench. Your preset will be used instead of it."
     replace, back = Choice("r", "Replace it", "replace"), Choice("b", "Back", "back")
     question = ChoiceDialog(f"Replace {preset.name}?", own if preset.own else shipped, (back, replace))
     return await app.push_screen_wait(question) == replace.value

@@ -23,10 +23,10 @@ _NAME_WIDTH, _NARROW_NAME_WIDTH = 36, 20
 
 
 def waiting_words(count: int, held: str) -> str:
-    """``3 wait``, for a quiet place; empty where none does."""
+    """``3 queued``, or ``3 queued (on hold)``; empty where none is."""
     if not count:
         return ""
-    return f"{count} wait{'s' if count == 1 else ''}{', held' if held else ''}"
+    return f"{count} queued{' (on hold)' if held else ''}"
 
 
 class RunBar(Widget):

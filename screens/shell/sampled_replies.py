@@ -15,7 +15,8 @@ from screens.widgets.plain import plain, plain_content
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from screens.shell.live_run import Story
+    from workbench.runs.events import Sample
+    from workbench.runs.live_run import LiveRun
 
 _SECONDS = 1.0
 
@@ -38,9 +39,9 @@ class RepliesScreen(ModalScreen[None]):
         Binding("left,p", "turn(-1)", "Previous prompt", id="replies.previous"),
     ]
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, run: LiveRun) -> None:
         super().__init__()
-        self._story = story
+        self._run = run
         self._prompt = 0
 
     def compose(self) -> ComposeResult:
@@ -48,7 +49,7 @@ class RepliesScreen(ModalScreen[None]):
             yield Words()
 
     def on_mount(self) -> None:
-        self.query_one(VerticalScroll).border_subtitle = "← → another prompt, Esc closes"
+        self.query_one(VerticalScroll).border_subtitle = "← → switch prompt   Esc close"
         self._show()
         self.set_interval(_SECONDS, self._show)
 
@@ -61,7 +62,7 @@ class RepliesScreen(ModalScreen[None]):
     @property
     def _prompts(self) -> list[str]:
         """The fixed prompts; they are the same in every sample of a run."""
-        return list(dict.fromkeys(prompt for sample in self._story.samples for prompt, _ in _pairs(sample)))
+        return list(dict.fromkeys(prompt for sample in self._run.replay.samples for prompt, _ in _pairs(sample)))
 
     def _show(self) -> None:
         prompts = self._prompts
@@ -70,15 +71,13 @@ class RepliesScreen(ModalScreen[None]):
         prompt = prompts[min(self._prompt, len(prompts) - 1)]
         entitle(self.query_one(VerticalScroll), f"prompt {self._prompt + 1} of {len(prompts)}")
         lines: list[Content] = [plain_content(prompt.strip(), "$text-muted", lines=True)]
-        for sample in reversed(self._story.samples):
+        for sample in reversed(self._run.replay.samples):
             for asked, reply in _pairs(sample):
                 if asked == prompt:
-                    step = Content.styled(f"\nstep {plain(sample.get('step', '?'))}", "bold $accent")
+                    step = Content.styled(f"\nstep {sample.step}", "bold $accent")
                     lines += [step, plain_content(reply.strip() or "(nothing)", lines=True)]
         self.query_one(Words).show(Content("\n").join(lines))
 
 
-def _pairs(sample: dict[str, object]) -> list[tuple[str, str]]:
-    replies = sample.get("replies")
-    found = replies if isinstance(replies, list) else []
-    return [(str(one.get("prompt", "")), str(one.get("reply", ""))) for one in found if isinstance(one, dict)]
+def _pairs(sample: Sample) -> list[tuple[str, str]]:
+    return [(str(one.get("prompt", "")), str(one.get("reply", ""))) for one in sample.replies]

@@ -39,9 +39,7 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "enter", "take", "Take these", id="gpus.take", tooltip="Train on the GPUs that are ticked", priority=True
-        ),
+        Binding("enter", "take", "Use these", id="gpus.take", tooltip="Train on the selected GPUs", priority=True),
         Binding("up", "cursor(-1)", show=False, priority=True),
         Binding("down", "cursor(1)", show=False, priority=True),
     ]
@@ -56,8 +54,8 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
             box.border_title = "GPUs for the next run"
             yield Static(
                 plain_content(
-                    "Space ticks. With several, each trains on its own part of the data: the effective batch grows "
-                    "with their number.",
+                    "Space selects. With several GPUs each trains on its own part of the data; the effective "
+                    "batch grows with their number.",
                     lines=True,
                 )
             )
@@ -66,7 +64,7 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
             )
             yield Static(classes="problem", markup=False)
             with Horizontal():
-                yield Button("Take these (Enter)", compact=True, variant="primary")
+                yield Button("Use these (Enter)", compact=True, variant="primary")
 
     def on_mount(self) -> None:
         self.query_one(SelectionList).focus()
@@ -83,7 +81,7 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
         if ticked:
             self.dismiss(tuple(gpu.index for gpu in self._gpus if gpu.index in ticked))
         else:
-            self.query_one(".problem", Static).update("Tick at least one; Esc leaves it as it was.")
+            self.query_one(".problem", Static).update("Select at least one GPU; Esc cancels.")
 
 
 def words(gpu: GpuSample) -> str:
@@ -96,7 +94,7 @@ def words(gpu: GpuSample) -> str:
 
 def _who(others: Sequence[GpuProcess]) -> str:
     if not others:
-        return "nobody else on it"
+        return "no other processes"
     named = [_one(process) for process in others[:_NAMED]]
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     return ", ".join(named) + more

@@ -119,8 +119,8 @@ class GpuPanel(Quiet):
             self._memory_line("RAM", host.used_bytes, host.total_bytes, width),
             self._run_line("engine", host.process_bytes),
             self._course("CPU", f"{host.cpu_percent:3.0f} %", self._load, 100.0, "load", width),
-            [("No GPU here: the CPU computes,", self._style("label"))],
-            [("and this is the host's memory.", self._style("label"))],
+            [("No GPU: training on the CPU.", self._style("label"))],
+            [("Memory shown is host RAM.", self._style("label"))],
         ]
 
     def _memory_line(self, label: str, used: int | None, total: int | None, width: int) -> list[Piece]:
@@ -148,7 +148,7 @@ class GpuPanel(Quiet):
             if size is not None:
                 pieces += [(f"{name} ", self._style("label")), (f"{gib_number(size)}  ", UNSTYLED)]
         if not pieces:
-            return [(f"{label}: nothing measured yet", self._style("label"))]
+            return [(f"{label}: not measured yet", self._style("label"))]
         return [(f"{label} ", self._style("label")), *pieces, ("GiB", self._style("label"))]
 
     def _fit(self, lines: list[list[Piece]], height: int) -> list[Strip]:

@@ -18,7 +18,6 @@ from screens.queue import enqueue as lining_up
 from screens.queue import start_checks as room
 from screens.run_names import titled
 from screens.shell import run_words
-from screens.shell.live_run import Story
 from screens.shell.phase_bar import PhaseBar
 from screens.shell.sampled_replies import RepliesScreen
 from screens.train.gpu_choice import GpuChoiceDialog
@@ -36,10 +35,14 @@ from screens.widgets.units import clock
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Line, Queue
-from workbench.runs.folder import RunFolder, RunSummary, all_runs, summarise
+from workbench.runs.folder import RunFolder, all_runs, summarise
+from workbench.runs.live_run import DrawnReplay, LiveRun
 from workbench.runs.step_times import StepTimes
 
 if TYPE_CHECKING:
+    from workbench.progress import Progress
+    from workbench.runs.events import Phase
+    from workbench.runs.summary import RunSummary
     from textual import events
     from textual.app import ComposeResult
 
@@ -61,24 +64,27 @@ class TrainPane(RunControlPane):
 
     NAME = "Train"
     GUIDE = (
-        "Enter starts a run with the recipe in hand. It trains in the engine, a process of its own: closing this "
-        "terminal does not end it, and a terminal opened later shows it from its first step and has the same keys. "
-        "What is asked of the run is done between two steps, and the line under the figures says after which one. "
-        "g lets a run go on that was paused, stopped or interrupted; s ends it and keeps its adapter, S keeps nothing, "
-        "K kills an engine that does not obey; l shows what the libraries print. "
-        "The line under the figures says where a step's time goes. MFU is what the model needs, as a share of the "
-        "GPU's peak; HFU counts what checkpointing computes again. Where no peak is known there is TFLOP/s instead."
+        "Enter starts a run with the current recipe. It trains in the engine, a separate "
+        "process: it keeps running when this terminal closes, and a terminal opened later shows "
+        "it from the first step and has the same keys. Actions apply between two steps; the line "
+        "under the metrics shows after which one. g resumes a paused, stopped or interrupted "
+        "run, s stops and saves, S stops and discards, K force-kills an engine that isn't "
+        "responding, l shows the library output. The time bar shows where the time of a step "
+        "goes. MFU is the model's FLOP/s as a share of the GPU's peak; HFU also counts "
+        "recomputation by checkpointing. If the peak is unknown, TFLOP/s is shown instead."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "start", "Start", id="train.start", tooltip="Fine-tune with the recipe in hand"),
-        Binding("enter", "line_up", "Next", id="train.line_up", tooltip="Let the recipe in hand run after this one"),
+        Binding("enter", "start", "Start", id="train.start", tooltip="Start training with the current recipe"),
+        Binding(
+            "enter", "line_up", "Queue next", id="train.line_up", tooltip="Queue the current recipe after this run"
+        ),
         *CONTROLS,
-        Binding("q", "queue", "Queue", id="train.queue", tooltip="What waits: line up, sort, hold"),
-        Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Which GPUs the next run is to use"),
-        Binding("l", "log", "Log", id="train.log", tooltip="Show or hide what the libraries print"),
-        Binding("v", "replies", "Replies", id="train.replies", tooltip="How the sampled replies change"),
-        Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy why the run failed to the clipboard"),
+        Binding("q", "queue", "Queue", id="train.queue", tooltip="Show the queue: add, reorder, hold"),
+        Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Choose the GPUs for the next run"),
+        Binding("l", "log", "Log", id="train.log", tooltip="Show or hide the library output"),
+        Binding("v", "replies", "Replies", id="train.replies", tooltip="Show the sampled replies step by step"),
+        Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy the error to the clipboard"),
     ]
 
     def __init__(self, **names: str) -> None:
@@ -115,8 +121,8 @@ class TrainPane(RunControlPane):
 
     def on_shown(self) -> None:
         self._follow_status(self.session.status)
-        if self._story is not None:
-            self.run_worker(self._catch_up(self._story))
+        if self._live is not None:
+            self.run_worker(self._catch_up(self._live))
         else:
             self.run_worker(self._look_back())
         self._show_hardware()
@@ -125,15 +131,15 @@ class TrainPane(RunControlPane):
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:
         self._follow_status(message.status)
-        if self._story is not None and not self._is_live(self._story):
+        if self._live is not None and not self._is_live(self._live.run):
             # The app reads on for a live run; what a dead one said last, or did not say, is read here.
-            self.run_worker(self._catch_up(self._story))
+            self.run_worker(self._catch_up(self._live))
         self.draw()
 
     @on(JournalGrew)
     async def _run_went_on(self, message: JournalGrew) -> None:
-        if self._story is not None and message.run == self._story.run.id:
-            await self._story.add(message.events)
+        if self._live is not None and message.run == self._live.run.id:
+            await self._live.add(message.events)
             self.draw()
 
     @on(SampleTaken)
@@ -155,26 +161,26 @@ class TrainPane(RunControlPane):
 
     def _follow(self, run: RunFolder) -> None:
         """Show this run from its beginning."""
-        if self._story is None or self._story.run != run:
-            self._story, self._asked = Story(run), ""
-            self.run_worker(self._catch_up(self._story))
+        if self._live is None or self._live.run != run:
+            self._live, self._asked = LiveRun(run), ""
+            self.run_worker(self._catch_up(self._live))
 
     async def _look_back(self) -> None:
         """The newest run of this home: where it broke off, the first thing to offer is to go on. And what waits."""
         self._newest, self._queued = await asyncio.to_thread(_left_behind, self.session.home)
         self.draw()
 
-    def _is_live(self, story: Story) -> bool:
+    def _is_live(self, run: RunFolder) -> bool:
         status = self.session.status
-        return status is not None and status.run == story.run.id
+        return status is not None and status.run == run.id
 
-    async def _catch_up(self, story: Story) -> None:
+    async def _catch_up(self, live: LiveRun) -> None:
         def show() -> None:
             # Nothing is left to draw on while the app ends.
-            if story is self._story and self.app.is_running:
+            if live is self._live and self.app.is_running:
                 self.draw()
 
-        await story.catch_up(show)
+        await live.catch_up(show)
         show()
 
     # -- what the user does ---------------------------------------------------------------------------------------
@@ -193,15 +199,15 @@ class TrainPane(RunControlPane):
             case "gpus":
                 return len(self.session.gpus) > 1 and not self.session.is_live
             case "replies":
-                return self._story is not None and bool(self._story.samples)
+                return self._live is not None and bool(self._live.replay.samples)
             case "log":
-                return self._story is not None
+                return self._live is not None
             case "copy":
-                return self._story is not None and self._story.error is not None
+                return self._live is not None and self._live.replay.error is not None
         return super().check_action(action, parameters)
 
     def action_start(self) -> None:
-        """Fine-tune with the recipe in hand."""
+        """Start training with the current recipe."""
         self._asking = True
         self.refresh_bindings()
         self.run_worker(self._start())
@@ -217,7 +223,7 @@ class TrainPane(RunControlPane):
             self.workbench.show_error(error)
         else:
             self._follow(RunFolder(self.session.home.runs / run))
-            self.run_worker(self._see_off(self._story))
+            self.run_worker(self._see_off(self._live))
         finally:
             self._asking = False
             self.draw()
@@ -241,23 +247,23 @@ class TrainPane(RunControlPane):
             self.session.launch = None if is_first else Launch.on(devices)
             self.draw()
 
-    async def _see_off(self, story: Story | None, after: int = -1) -> None:
+    async def _see_off(self, live: LiveRun | None, after: int = -1) -> None:
         """Read a new run's journal until the app does: one that fails at once is never seen live.
 
         Args:
             after: number of the last event before it went on; what ended it then counts no more.
         """
-        while story is not None and story is self._story and not self._is_live(story):
-            await self._catch_up(story)
-            if story.seq > after and story.is_over:
+        while live is not None and live is self._live and not self._is_live(live.run):
+            await self._catch_up(live)
+            if live.replay.seq > after and live.replay.is_over:
                 break
             await asyncio.sleep(_SECONDS_BETWEEN_READS)
 
     @property
     def _to_resume(self) -> RunFolder | None:
         """The run that can go on: the one that is shown, else the newest one where it broke off."""
-        if self._story is not None:
-            return self._story.run if self._story.can_go_on else None
+        if self._live is not None:
+            return self._live.run if self._live.replay.summary.can_be_resumed else None
         if self._newest is not None and self._newest.state == "interrupted":
             return RunFolder(self.session.home.runs / self._newest.id)
         return None
@@ -287,23 +293,23 @@ class TrainPane(RunControlPane):
             self.workbench.show_error(error)
         else:
             self._follow(run)
-            self.run_worker(self._see_off(self._story, seq))
+            self.run_worker(self._see_off(self._live, seq))
         finally:
             self._asking = False
             self.draw()
 
     def action_replies(self) -> None:
         """How the replies to the fixed prompts change."""
-        if self._story is not None:
-            self.app.push_screen(RepliesScreen(self._story))
+        if self._live is not None:
+            self.app.push_screen(RepliesScreen(self._live))
 
     def action_log(self) -> None:
-        """Show or hide what the libraries print."""
+        """Show or hide the library output."""
         self.toggle_class("-log")
         self.draw()
 
     def action_copy(self) -> None:
-        """Copy why the run failed to the clipboard."""
+        """Copy the error to the clipboard."""
         self.app.copy_to_clipboard(self.query_one(Problem).text)
         self.notify("Copied.", timeout=2)
 
@@ -313,49 +319,49 @@ class TrainPane(RunControlPane):
         """Bring every part up to date; each repaints only where it differs."""
         if not self.is_shown or not self.is_attached:
             return
-        story = self._story
-        self.set_class(story is None, "-empty")
+        self.set_class(self._live is None, "-empty")
         self.refresh_bindings()
-        if story is None:
+        if self._live is None:
             newest = self._newest
             called = self.session.names.of(newest.id) if newest is not None else ""
             plan = run_words.plan(self.session.recipe, newest, self.session.launch, called=called)
             self.query_one("#plan", Words).show(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
             return
-        self.query_one(PhaseBar).show(*self._phase(story))
-        name = self.session.names.of(story.run.path)
-        entitle(self.query_one(LossChart), self._title_of_chart(story, name))
+        run = self._live.replay
+        self.query_one(PhaseBar).show(*self._phase(run))
+        name = self.session.names.of(run.run.path)
+        entitle(self.query_one(LossChart), self._title_of_chart(run, name))
         self.query_one(LossChart).show(
-            [Curve("train", story.train), Curve("eval", story.eval, marked=True)],
-            end=story.summary.max_steps,
-            nothing="" if story.is_over else "The curve begins with the first step.",
+            [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
+            end=run.summary.max_steps,
+            nothing="" if run.is_over else "Loss appears after step 1.",
         )
-        times = StepTimes.of(story.recent)
-        self.query_one("#figures", Facts).show(run_words.figures(story, times))
-        self.query_one(TimeBar).show(run_words.seconds_a_step(story, times), times.shares)
+        times = StepTimes.of(run.recent)
+        self.query_one("#figures", Facts).show(run_words.figures(run, times))
+        self.query_one(TimeBar).show(run_words.seconds_a_step(run, times), times.shares)
         about = self.query_one("#about", Facts)
-        entitle(about, titled(name, story.run.id, most=_SIDE_TITLE, style=""))
-        about.show(run_words.about(story, times))
-        self._say("#answer", run_words.answer(story.done, self.asked))
-        self._say("#notice", plain_content(self._notice(story)))
-        host = story.step.get("host") or {}
+        entitle(about, titled(name, run.run.id, most=_SIDE_TITLE, style=""))
+        about.show(run_words.about(run, times))
+        self._say("#answer", run_words.answer(run.done, self.asked))
+        self._say("#notice", plain_content(self._notice(run)))
+        host = (run.step.host if run.step is not None else None) or {}
         self.query_one(GpuPanel).run_used(
-            story.summary.peak_vram or host.get("peak") or 0,
-            story.summary.predicted_allocated if story.summary.peak_vram else None,
+            run.summary.peak_vram or host.get("peak") or 0,
+            run.summary.predicted_allocated if run.summary.peak_vram else None,
         )
-        if self.has_class("-failed") != (story.error is not None):
-            self.set_class(story.error is not None, "-failed")
-            if story.error is not None:
-                self.query_one(Problem).show(story.error)
+        if self.has_class("-failed") != (run.error is not None):
+            self.set_class(run.error is not None, "-failed")
+            if run.error is not None:
+                self.query_one(Problem).show(run.error)
         if self.has_class("-log"):
-            self.query_one(LogPane).show(story.run.log)
+            self.query_one(LogPane).show(run.run.log)
 
-    def _title_of_chart(self, story: Story, name: str) -> Content:
+    def _title_of_chart(self, run: DrawnReplay, name: str) -> Content:
         """What the curve is of; on a narrow terminal, where the panel with its name has no room, whose it is too."""
-        title = plain_content(run_words.title_of_curve(story))
+        title = plain_content(run_words.title_of_curve(run))
         if not self.has_class("-narrow"):
             return title
-        return Content(f" {GLYPHS.separator} ").join([titled(name, story.run.id, most=_SIDE_TITLE, style=""), title])
+        return Content(f" {GLYPHS.separator} ").join([titled(name, run.run.id, most=_SIDE_TITLE, style=""), title])
 
     def _say(self, where: str, words: Content) -> None:
         """A line that takes no room while there is nothing to say."""
@@ -363,44 +369,41 @@ class TrainPane(RunControlPane):
         line.display = bool(words)
         line.show(words)
 
-    def _phase(self, story: Story) -> tuple[str, float | None, str]:
+    def _phase(self, run: DrawnReplay) -> tuple[str, float | None, str]:
         """The phase in a word, how far it has come, and words to it."""
-        summary = story.summary
-        if story.is_over:
-            return summary.state, None, run_words.outcome(story)
+        summary = run.summary
+        if run.is_over:
+            return summary.state, None, run_words.outcome(run)
         status = self.session.status
-        if story.summary.is_open and not self._is_live(story):
-            return "reading", story.share, "its journal, for whether it goes on"
+        if run.summary.is_open and not self._is_live(run.run):
+            return "reading", run.share, "its journal, to see whether it is still running"
         if status is not None and status.stopping:
-            return "stopping", None, "the present step is finished first; K kills the engine at once"
-        if why := self._why_paused(story):
-            return "paused", None, run_words.standing_still(story, "" if len(why) > _SHORT else why)
+            return "stopping", None, "finishing this step; K force-kills the engine"
+        if why := self._why_paused(run):
+            return "paused", None, run_words.standing_still(run, "" if len(why) > _SHORT else why)
         steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else ""
         if summary.step and summary.phase == "training":
             fraction = summary.step / summary.max_steps if summary.max_steps else None
             return "training", fraction, run_words.dotted(steps, f"ETA {clock(summary.eta_seconds)}")
-        phase = story.phase
-        if not phase and status is not None and status.progress is not None and self._is_live(story):
-            phase = status.progress.model_dump()  # the engine knows more as long as the journal tells none
-        return (
-            str(phase.get("phase", "starting")),
-            phase.get("fraction"),
-            run_words.dotted(str(phase.get("detail", "")), steps if summary.step else ""),
-        )
+        phase: Phase | Progress = run.phase
+        if not phase.phase and status is not None and status.progress is not None and self._is_live(run.run):
+            phase = status.progress  # the engine knows more as long as the journal has no phase
+        detail = run_words.dotted(phase.detail, steps if summary.step else "")
+        return phase.phase or "starting", phase.fraction, detail
 
-    def _why_paused(self, story: Story) -> str:
+    def _why_paused(self, run: DrawnReplay) -> str:
         """Why the run stands still; empty while it goes on. A full disk cannot tell it in the journal."""
         status = self.session.status
-        if status is not None and status.run == story.run.id:
+        if status is not None and status.run == run.run.id:
             return status.paused
-        return str(story.paused.get("reason", "")) if story.paused else ""
+        return run.paused.reason if run.paused else ""
 
-    def _notice(self, story: Story) -> str:
+    def _notice(self, run: DrawnReplay) -> str:
         """What to know most of all: why it stands still where that takes a sentence, else the newest warning."""
-        why = self._why_paused(story)
+        why = self._why_paused(run)
         if len(why) > _SHORT:
             return why
-        return self._in_queue or (story.notices[-1] if story.notices else "")
+        return self._in_queue or (run.notices[-1] if run.notices else "")
 
     @property
     def _in_queue(self) -> str:

@@ -32,9 +32,9 @@ class Problem(VerticalScroll):
         yield Static(id="cure", markup=False)
         yield Static(id="trace", markup=False)
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: RunError) -> None:
         """Show an event with ``kind``, ``message``, ``cure`` and ``traceback``."""
-        message, cure, trace = (plain(event.get(name) or "", lines=True) for name in ("message", "cure", "traceback"))
+        message, cure, trace = (plain(text, lines=True) for text in (event.message, event.cure, event.traceback))
         self.border_title = "The run failed"
         self.text = "\n".join(part for part in (message, cure, trace) if part)
         for name, text in (("message", message), ("cure", cure), ("trace", trace)):

@@ -9,29 +9,29 @@ from textual.binding import Binding
 
 from screens.charts.scale import short_number
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.shell.live_run import Story
 from screens.widgets.line_painted import QuietPane
 
 if TYPE_CHECKING:
+    from workbench.runs.live_run import LiveRun
     from collections.abc import Awaitable, Callable
 
     from workbench.engine.client.protocol import ControlAction
 
 CONTROLS: tuple[Binding, ...] = (
-    Binding("g", "go_on", "Go on", id="run.go_on", tooltip="Let the run train on"),
-    Binding("p", "pause", "Pause", id="run.pause", tooltip="Let it stand still, its model in memory or not"),
-    Binding("s", "stop", "Stop", id="run.stop", tooltip="End it, keep its adapter and its whole state"),
-    Binding("c", "checkpoint", "Checkpoint", id="run.checkpoint", tooltip="Write one after this step"),
+    Binding("g", "go_on", "Resume", id="run.go_on", tooltip="Resume the paused run"),
+    Binding("p", "pause", "Pause", id="run.pause", tooltip="Pause; optionally release GPU memory"),
+    Binding("s", "stop", "Stop", id="run.stop", tooltip="Stop and save (resumable)"),
+    Binding("c", "checkpoint", "Checkpoint", id="run.checkpoint", tooltip="Save checkpoint after this step"),
     Binding("e", "evaluate", "Evaluate", id="run.evaluate", tooltip="Held-out loss and perplexity after this step"),
-    Binding("x", "sample", "Sample", id="run.sample", tooltip="Have the fixed prompts answered after this step"),
-    Binding("m", "menu", "More", id="run.menu", tooltip="All that can be asked of the run"),
-    Binding("f", "release", "Free the memory", show=False, id="run.release", tooltip="While it is paused"),
-    Binding("r", "rate", "Learning rate", show=False, id="run.rate", tooltip="Another peak"),
-    Binding("n", "steps", "Number of steps", show=False, id="run.steps", tooltip="Train for more or fewer"),
+    Binding("x", "sample", "Sample", id="run.sample", tooltip="Generate replies to the fixed prompts after this step"),
+    Binding("m", "menu", "More", id="run.menu", tooltip="List all actions on the run"),
+    Binding("f", "release", "Release GPU memory", show=False, id="run.release", tooltip="Unload the paused run's model"),
+    Binding("r", "rate", "Learning rate", show=False, id="run.rate", tooltip="Change learning rate"),
+    Binding("n", "steps", "Max steps", show=False, id="run.steps", tooltip="Change max steps"),
     Binding("S", "discard", "Discard", show=False, key_display="S", id="run.discard",
-            tooltip="End it, keep neither adapter nor checkpoint"),
-    Binding("K", "kill", "Kill the engine", show=False, key_display="K", id="run.kill",
-            tooltip="At once; the last checkpoint is kept"),
+            tooltip="Stop and delete adapter and checkpoints"),
+    Binding("K", "kill", "Force-kill engine", show=False, key_display="K", id="run.kill",
+            tooltip="Force-kill an engine that isn't responding; the last checkpoint is kept"),
 )  # fmt: skip
 """The footer has those that are wanted most; the menu, the palette and the help have all."""
 
@@ -39,12 +39,12 @@ BACK = Choice("b", "Back", "back")
 
 _ASKED: dict[ControlAction, str] = {
     "pause": "pause",
-    "resume": "go on",
+    "resume": "resume",
     "checkpoint": "checkpoint",
     "evaluate": "evaluate",
     "sample": "sample replies",
     "learning_rate": "peak learning rate",
-    "max_steps": "number of steps",
+    "max_steps": "max steps",
 }
 
 # In the order of the menu, which has what the footer has no room for.
@@ -62,7 +62,7 @@ class RunControlPane(QuietPane):
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
-        self._story: Story | None = None
+        self._live: LiveRun | None = None
         self._asked = ""
         self._asked_at = -1
 
@@ -92,14 +92,15 @@ class RunControlPane(QuietPane):
     @property
     def asked(self) -> str:
         """What was asked last and is not done yet, in a few words; empty where nothing is."""
-        story = self._story
-        if story is None or story.is_over or (story.done is not None and story.done["seq"] > self._asked_at):
+        run = self._live.replay if self._live is not None else None
+        if run is None or run.is_over or (run.done is not None and run.done.seq > self._asked_at):
             self._asked = ""
         return self._asked
 
     @property
     def _memory_is_released(self) -> bool:
-        return self._story is not None and self._story.paused is not None and bool(self._story.paused.get("release"))
+        paused = self._live.replay.paused if self._live is not None else None
+        return paused is not None and paused.release
 
     # -- what is done between two steps ---------------------------------------------------------------------------
 
@@ -111,9 +112,9 @@ class RunControlPane(QuietPane):
         """Let the run stand still."""
         self._choose(
             "Pause?",
-            "The run stands still after its present step until g lets it go on. With its memory freed, others can have "
-            "the device meanwhile; going on loads the model again.",
-            (Choice("k", "Keep it loaded", "keep"), Choice("f", "Free the memory", "release"), BACK),
+            "The run pauses after this step until you press g to resume it. Release its GPU memory to use the GPU for "
+            "something else meanwhile; resuming then loads the model again.",
+            (Choice("k", "Keep model loaded", "keep"), Choice("f", "Release GPU memory", "release"), BACK),
             lambda answer: self._control("pause", release=answer == "release"),
         )
 
@@ -134,20 +135,20 @@ class RunControlPane(QuietPane):
         self._ask("sample")
 
     def action_rate(self) -> None:
-        """Another peak learning rate."""
-        now = self._story.peak_rate if self._story else None
-        text = "The peak learning rate from the next step on; the schedule falls from it as it did before."
+        """Change the peak learning rate."""
+        now = self._live.replay.peak_rate if self._live else None
+        text = "The new peak learning rate, from the next step on. The schedule keeps its shape."
         typed = short_number(now) if now else ""
         self._ask_number("learning_rate", LineDialog("Learning rate", text, typed, "1e-4", _no_rate))
 
     def action_steps(self) -> None:
         """More steps or fewer."""
-        summary = self._story.summary if self._story else None
-        text = "Optimizer steps in all; the schedule is made anew for them."
+        summary = self._live.replay.summary if self._live else None
+        text = "Total optimizer steps. The schedule is recomputed for them."
         if summary is not None:
-            text += f" With {summary.step} or fewer the run ends now, as one that has finished."
+            text += f" With {summary.step} or fewer the run finishes now."
         typed = str(summary.max_steps) if summary else ""
-        self._ask_number("max_steps", LineDialog("Number of steps", text, typed, "500", _no_steps))
+        self._ask_number("max_steps", LineDialog("Max steps", text, typed, "500", _no_steps))
 
     def _ask_number(self, action: ControlAction, dialog: LineDialog) -> None:
         def answered(text: str | None) -> None:
@@ -160,7 +161,7 @@ class RunControlPane(QuietPane):
         self.workbench.attempt(self._control(action, value))
 
     async def _control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
-        at = self._story.seq if self._story else -1
+        at = self._live.replay.seq if self._live else -1
         await self.session.engine.control(action, value, release=release)
         self._asked = _ASKED[action] + ("" if value is None else f" {value:g}")
         self._asked_at = at
@@ -175,7 +176,7 @@ class RunControlPane(QuietPane):
         """End the run and keep its adapter."""
         self._choose(
             "Stop and save?",
-            "The run ends within one micro-step. Its adapter can be chatted with, and g lets the run go on later."
+            "The run stops within one micro-step and saves its adapter and state. Press g to resume it later."
             + self._next_starts,
             (Choice("s", "Stop and save", "save"), *self._hold, Choice("k", "Keep training", "back")),
             lambda answer: self._stop(save=True, hold=answer == "hold"),
@@ -185,7 +186,7 @@ class RunControlPane(QuietPane):
         """End the run and keep no adapter."""
         self._choose(
             "Stop and discard?",
-            "The run ends within one micro-step; neither adapter nor checkpoint is kept. Its curve and its log stay in "
+            "The run stops within one micro-step. Its adapter and checkpoints are deleted; its curve and log stay in "
             "Runs." + self._next_starts,
             (Choice("d", "Discard", "discard"), *self._hold, Choice("k", "Keep training", "back")),
             lambda answer: self._stop(save=False, hold=answer == "hold"),
@@ -198,11 +199,11 @@ class RunControlPane(QuietPane):
 
     @property
     def _next_starts(self) -> str:
-        return " The next run of the queue starts then." if self._next_is_due else ""
+        return " The next queued run then starts." if self._next_is_due else ""
 
     @property
     def _hold(self) -> tuple[Choice, ...]:
-        return (Choice("h", "Hold the queue too", "hold"),) if self._next_is_due else ()
+        return (Choice("h", "Also hold the queue", "hold"),) if self._next_is_due else ()
 
     async def _stop(self, *, save: bool, hold: bool) -> None:
         if hold:
@@ -213,20 +214,18 @@ class RunControlPane(QuietPane):
 
     def action_kill(self) -> None:
         """End the engine at once."""
-        checkpoint = self._story.checkpoint if self._story else 0
-        kept = (
-            f"goes on from its checkpoint of step {checkpoint}" if checkpoint else "has no checkpoint and begins anew"
-        )
+        checkpoint = self._live.replay.checkpoint if self._live else 0
+        kept = f"resume from its checkpoint at step {checkpoint}" if checkpoint else "restart: it has no checkpoint yet"
         self._choose(
-            "Kill the engine?",
-            "The harder stop, for an engine that does not obey: its process ends at once, and all of its memory is "
-            f"free. What was trained since the last checkpoint is lost; g lets the run go on: it {kept}.",
-            (Choice("y", "Kill it", "kill"), Choice("k", "Keep training", "back")),
+            "Force-kill the engine?",
+            "Force-kills an engine that isn't responding: its process ends at once and frees all its memory. Training "
+            f"since the last checkpoint is lost. Press g afterwards to {kept}.",
+            (Choice("y", "Force-kill", "kill"), Choice("k", "Keep training", "back")),
             lambda _: self.session.engine.kill(),
         )
 
     def action_menu(self) -> None:
-        """All that can be asked of the run."""
+        """List all actions on the run."""
         shown = {binding.action: binding for _, binding in self._bindings}
         offered = [shown[name] for name in _MENU if self.check_action(name, ())]
         choices = [Choice(one.key, f"{one.description}: {one.tooltip}", one.action) for one in offered]
@@ -235,8 +234,8 @@ class RunControlPane(QuietPane):
             if action not in (None, BACK.value):
                 self.app.call_later(self.run_action, str(action))
 
-        text = "Done between two steps; the line under the figures says when."
-        self.app.push_screen(ChoiceDialog("The run", text, (*choices, BACK), stacked=True), answered)
+        text = "Actions apply between two steps. The line under the metrics shows when."
+        self.app.push_screen(ChoiceDialog("Run actions", text, (*choices, BACK), stacked=True), answered)
 
     def _choose(
         self, title: str, text: str, choices: tuple[Choice, ...], act: Callable[[str], Awaitable[object]]
@@ -261,9 +260,9 @@ def _number(text: str) -> float:
 
 
 def _no_rate(text: str) -> str:
-    return "" if 0 < _number(text) <= 1 else "A learning rate is a number between 0 and 1, such as 1e-4."
+    return "" if 0 < _number(text) <= 1 else "Enter a number between 0 and 1, such as 1e-4."
 
 
 def _no_steps(text: str) -> str:
     value = _number(text)
-    return "" if value >= 1 and value.is_integer() else "A number of steps is a whole number from 1 on."
+    return "" if value >= 1 and value.is_integer() else "Enter a whole number, 1 or more."

@@ -1,4 +1,4 @@
-"""Where a step's time goes: ``a step 2.31 s ▕█▓▓▓▓▓▒▒▒▒▒▒▒▒▏`` with its legend below, or all in one line of words."""
+"""Where a step's time goes: ``step 2.31 s ▕█▓▓▓▓▓▒▒▒▒▒▒▒▒▏`` and its legend, or all on one line."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TimeBar(Quiet):
         if not self._shares:
             return []
         label = self.get_component_rich_style("time--label")
-        head: list[Piece] = [("a step ", label), (duration(self._seconds), UNSTYLED)]
+        head: list[Piece] = [("step ", label), (duration(self._seconds), UNSTYLED)]
         words = [(part, f"{self._shares.get(part, 0.0):.0%}") for part in PARTS]
         if height == 1:
             return [strip_of([*head, *(piece for word in words for piece in _named(*word, label))])]

@@ -179,7 +179,7 @@ class LogPane(Quiet, can_focus=True):
 
     def _look(self) -> None:
         """The user does not wait for the next move of the log."""
-        self.border_subtitle = "" if self._top is None else f"from line {self._top + 1} on; End follows"
+        self.border_subtitle = "" if self._top is None else f"from line {self._top + 1}; End follows the log"
         self._repaint()
 
 

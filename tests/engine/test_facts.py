@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from workbench.data.facts import DataFacts
+from workbench.engine.client.client import EngineClient
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.text import edit
@@ -70,17 +71,32 @@ async def test_many_records_are_first_answered_from_a_sample(engine, recipe, man
 
 async def test_cancel_ends_the_count_and_says_so(engine, recipe, many):
     recipe = edit(recipe, {"data.source": str(many)})
-    answers = engine.facts(recipe)
+    answers = engine.facts(recipe, request_id="mine")
     async for answer in answers:
         if isinstance(answer, DataFacts):
             break
-    cancelling = asyncio.create_task(engine.cancel())
+    cancelling = asyncio.create_task(engine.cancel("mine"))
     with pytest.raises(WorkbenchError) as ended:
         async for _ in answers:
             pass
     await cancelling
     assert ended.value.kind == "cancelled"
     assert (await engine.status()).state == "idle"
+
+
+async def test_cancelling_one_count_leaves_the_other(engine, home, recipe, many):
+    recipe = edit(recipe, {"data.source": str(many)})
+    other = EngineClient(home)
+    mine, theirs = engine.facts(recipe, request_id="mine"), other.facts(recipe, request_id="theirs")
+    assert not facts_of([await anext(mine), await anext(theirs)])  # both have begun
+    await engine.cancel("nobody's")
+    await engine.cancel("mine")
+    with pytest.raises(WorkbenchError) as ended:
+        async for _ in mine:
+            pass
+    assert ended.value.kind == "cancelled"
+    assert facts_of([answer async for answer in theirs])[-1].exact
+    await other.close()
 
 
 async def test_facts_are_answered_while_a_run_trains(engine, recipe):

@@ -9,7 +9,7 @@ import pytest
 
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling, new_request_id
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection
@@ -104,13 +104,13 @@ async def test_while_it_trains_it_answers_status_and_refuses_the_rest(engine, ho
 
 async def test_a_reply_can_be_cancelled(engine, recipe):
     request = question(recipe.model.source, sampling=Sampling(temperature=1.0, max_new_tokens=400, seed=1))
-    pieces = 0
-    async for piece in engine.reply(request):
+    pieces, request_id = 0, new_request_id()
+    async for piece in engine.reply(request, request_id=request_id):
         if isinstance(piece, Progress):
             continue
         pieces += 1
         if pieces == 2:
-            await engine.cancel()
+            await engine.cancel(request_id)
         if piece.done:
             assert piece.reason in ("cancelled", "end")
             assert piece.tokens < 400

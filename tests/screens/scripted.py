@@ -8,7 +8,7 @@ a reply for its pieces (:meth:`ScriptedEngine.say`), a run for its steps (:meth:
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ class ScriptedEngine:
         self.examples_there: list[Example] = []
         self._journal: JournalWriter | None = None
         self._body: subprocess.Popen[bytes] | None = None
+        # Of the stream that was asked for last.
+        self._request_id = ""
         self._stream: asyncio.Queue[Progress | ReplyPiece | Path | WorkbenchError | None] = asyncio.Queue()
 
     # -- what screens call ----------------------------------------------------------------------------------------
@@ -173,8 +175,9 @@ class ScriptedEngine:
         self.asked.append("kill")
         self.die()
 
-    async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
+    async def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]:
         self.asked.append("reply")
+        self._request_id = request_id
         if self.paused:
             self._replies_in_pause = True
         else:
@@ -191,8 +194,9 @@ class ScriptedEngine:
             else:
                 self.state = "idle"
 
-    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
+    async def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
         self.asked.append("judge")
+        self._request_id = request_id
         self._claim("evaluating")
         self.judged.append(request)
         try:
@@ -204,13 +208,15 @@ class ScriptedEngine:
         finally:
             self.state = "idle"
 
-    async def cancel(self) -> None:
-        self.asked.append("cancel")
-        if self._replies:
+    async def cancel(self, request_id: str) -> None:
+        is_mine = request_id == self._request_id
+        self.asked.append("cancel" if is_mine else "cancel what another one asked for")
+        if self._replies and is_mine:
             self.end(reason="cancelled")
 
-    async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
+    async def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]:
         self.asked.append(f"fetch {model.source}")
+        self._request_id = request_id
         self._claim("loading")
         try:
             while (piece := await self._stream.get()) is not None:
@@ -229,7 +235,7 @@ class ScriptedEngine:
         return self.skeleton
 
     async def facts(
-        self, recipe: Recipe, *, fetch: bool = False, show: int = 3
+        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
     ) -> AsyncGenerator[Progress | DataFacts]:
         self.counted.append((recipe, fetch))
         self._must_run()

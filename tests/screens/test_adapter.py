@@ -64,11 +64,11 @@ async def test_an_arrow_turns_the_rank_and_the_figures_move_and_say_how(tmp_path
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size: tuple[int, int]) -> None:
-    words = "priced for the longest record, 92 tokens, of at most"
+    words = "estimated at 92 tokens (longest record; limit"
     async with opened(tmp_path, size=size) as screen:
         await shown(screen)
         session, pane = screen.app.session, screen.app.pane_in_front
-        assert "priced for" not in costs(screen)
+        assert "(longest record" not in costs(screen)
         as_long_as_allowed = costs_of(session).peak_bytes
 
         session.counted = counted_for(session.recipe), some_facts([], max_length=1024)
@@ -235,7 +235,7 @@ async def test_a_misfit_names_its_cure_and_one_key_takes_it(tmp_path: Path) -> N
                 "training.per_device_train_batch_size": 16,
             }
         )
-        await screen.until(lambda: "F does so." in costs(screen), "the cure")
+        await screen.until(lambda: "F apply" in costs(screen), "the cure")
         assert "does not fit: 24.0 GiB free" in costs(screen)
         before = screen.app.session.recipe.training.effective_batch
         await screen.press("F")
@@ -250,7 +250,7 @@ async def test_all_changes_that_make_it_fit_can_be_chosen_from(tmp_path: Path) -
         await shown(screen)
         screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct", "data.max_length": 4096,
                                "training.per_device_train_batch_size": 16})  # fmt: skip
-        await screen.until(lambda: "O chooses." in costs(screen), "further changes")
+        await screen.until(lambda: "O other options" in costs(screen), "further changes")
         await screen.press("O")
         await screen.sees("1  micro-batch")
         await screen.sees("2  records of at most")
@@ -265,7 +265,7 @@ async def test_settings_that_the_model_refuses_are_mended_with_one_key(tmp_path:
     async with opened(tmp_path) as screen:
         await shown(screen, gib=141)
         screen.app.set_recipe({"model.source": "Qwen/Qwen3-30B-A3B"})
-        await screen.until(lambda: "With lora_dropout 0 it works.  F does so." in costs(screen), "the cure")
+        await screen.until(lambda: "It works with lora_dropout 0.  F apply" in costs(screen), "the cure")
         await screen.press("F")
         await screen.until(lambda: "fits: 141 GiB free" in costs(screen), "the figures")
         assert screen.app.session.recipe.adapter.lora_dropout == 0
@@ -322,13 +322,13 @@ async def test_one_key_makes_it_fast_and_says_so_or_that_it_is(tmp_path: Path) -
     async with opened(tmp_path) as screen:
         await shown(screen, gib=80)
         screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct", "training.gradient_checkpointing": True})
-        await screen.until(lambda: "about 39 % faster.  S does so." in costs(screen), "the offer")
+        await screen.until(lambda: "about 39 % faster.  S apply" in costs(screen), "the offer")
         await screen.press("S")
         training = screen.app.session.recipe.training
         assert training.gradient_checkpointing is False
         assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (8, 2)
         assert told(screen)[-1].endswith("about 39 % faster. It was checkpointing on, micro-batch 4 × 4.")
-        await screen.until(lambda: "S does so." not in costs(screen), "nothing faster")
+        await screen.until(lambda: "S apply" not in costs(screen), "nothing faster")
         before = screen.app.session.recipe
         await screen.press("S")
         await screen.until(lambda: told(screen)[-1].startswith("It is the fastest set-up that fits already"), "so")
@@ -359,7 +359,7 @@ async def test_a_table_says_what_fits_and_takes_a_model(tmp_path: Path, size: tu
     async with opened(tmp_path, size=size) as screen:
         await shown(screen)
         await screen.press("W")
-        await screen.sees("What fits into 24.0 GiB (VRAM)")
+        await screen.sees("Models that fit in 24.0 GiB (VRAM)")
         await screen.sees("QLoRA")
         await screen.sees("SmolLM2-135M-Instruct")
         table = screen.app.screen.query_one(DataTable)
@@ -389,7 +389,7 @@ async def test_memory_can_be_typed(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
         await screen.press("m", *"1 GB", "enter")
-        await screen.until(lambda: "0.93 GiB free (your limit)" in costs(screen), "the limit")
+        await screen.until(lambda: "0.93 GiB free (your memory limit)" in costs(screen), "the limit")
         await screen.press("m", *["backspace"] * 10, "enter")
         await screen.until(lambda: "24.0 GiB free (VRAM)" in costs(screen), "the GPU again")
 
@@ -421,7 +421,7 @@ async def test_a_machine_without_a_gpu_shows_host_memory_and_says_so(tmp_path: P
         await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
         await screen.tab("adapter")
         assert "memory peak" in costs(screen)
-        assert "12.0 GiB free (host memory, no GPU)" in costs(screen)
+        assert "12.0 GiB free (host RAM, no GPU)" in costs(screen)
         assert device_of(screen.app.session).kind == "cpu"
         assert "CUDA" not in costs(screen)
 

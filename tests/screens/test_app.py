@@ -38,7 +38,7 @@ def in_front(app: object) -> str | None:
 async def test_a_fresh_home_opens_on_models_and_says_what_to_press(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         assert in_front(screen.app) == "models"
-        await screen.sees("Press Enter, then 5, then Enter to fine-tune it on this machine.")
+        await screen.sees("To fine-tune it here: Enter, then 5, then Enter.")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -207,7 +207,7 @@ async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
         await screen.press("f1")
         assert isinstance(screen.app.screen, HelpScreen)
         words = " ".join(screen.words.split())
-        for part in ("Help: Models", "Take this model into the recipe", "Quit. A run that is live"):
+        for part in ("Help: Models", "Use this model in the recipe", "Quit. A run that is live"):
             assert part in words
         await screen.press("escape")
         assert not isinstance(screen.app.screen, HelpScreen)

@@ -33,7 +33,7 @@ def with_run(root: Path, *, runs: int = 1) -> ScriptedEngine:
 async def chat(screen: Opened) -> ChatPane:
     pane = await screen.tab("chat")
     assert isinstance(pane, ChatPane)
-    await screen.until(lambda: "talking to" in screen.words, "who answers")
+    await screen.until(lambda: "chatting with" in screen.words, "who answers")
     return pane
 
 
@@ -64,8 +64,8 @@ async def ask(screen: Opened, text: str) -> None:
 async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
         await chat(screen)
-        await screen.sees("No run has kept an adapter yet")
-        await screen.sees("Press Enter and write.")
+        await screen.sees("No adapter yet")
+        await screen.sees("Enter opens the prompt.")
         await screen.press("enter", *"Hi there", "enter")
         await screen.until(lambda: screen.engine.requests, "the engine is asked")
         request = screen.engine.requests[0]
@@ -89,7 +89,7 @@ async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None
         await screen.until(lambda: "42 %" not in screen.words, "as it should stand")
         engine.say("! They push water.")
         engine.end(tokens=42)
-        await screen.until(lambda: "42 tokens · 21.5 tok/s · first after 0.25 s" in screen.words, "its figures")
+        await screen.until(lambda: "42 tokens · 21.5 tok/s · first token after 0.25 s" in screen.words, "its figures")
         await screen.sees("Aye, matey! They push water.")
         await ask(screen, "And stones?")
         assert [message.content for message in engine.requests[1].messages] == [
@@ -167,7 +167,7 @@ async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> 
         assert request.sampling == Sampling(temperature=0, top_p=0.5, max_new_tokens=7)
         screen.engine.end()
         pane.query_one("#top_p", Input).value = "2"
-        await screen.until(lambda: "above 0 and at most 1" in screen.words, "what is allowed")
+        await screen.until(lambda: "above 0, at most 1" in screen.words, "what is allowed")
         assert pane.query_one(ChatSettings).sampling.top_p == 0.5
 
 
@@ -192,7 +192,7 @@ async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
         await screen.press("escape", "y")
         assert screen.app.clipboard == "Hello."
         await screen.press("x")
-        await screen.until(lambda: "Press Enter" in screen.words, "the empty screen")
+        await screen.until(lambda: "Enter opens the prompt." in screen.words, "the empty screen")
         assert said(pane) == []
         assert not pane.query_one(Transcript).children
 
@@ -242,7 +242,7 @@ async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path
         assert [request.messages[1].content for request in screen.engine.requests[2:]] == ["Hello.", "Ahoy."]
         await answered(screen, "2")
         await screen.press("escape", "s")
-        await screen.sees("talking to run-01")
+        await screen.sees("chatting with run-01")
 
 
 async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ async def test_escape_ends_all_columns(tmp_path: Path) -> None:
         await screen.press("escape")
         await screen.until(lambda: not pane._replying, "the end")
         assert len(screen.engine.requests) == 1
-        await screen.sees("not asked")
+        await screen.sees("not generated")
 
 
 async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
         await screen.press("escape", "c")
         await screen.until(lambda: isinstance(screen.app.screen, ColumnsDialog), "the list")
         await screen.press("up", "space", "enter")
-        await screen.sees("Mark one to 3; 4 are marked.")
+        await screen.sees("Select 1 to 3; 4 selected.")
 
 
 async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await chat(screen)
         await screen.until(lambda: "run-02" in screen.words, "the newest run")
         await screen.press("n")
-        await screen.sees("talking to run-01")
+        await screen.sees("chatting with run-01")
         await screen.press("minus", "minus")
         await screen.sees("tuned × 0.8")
         await ask(screen, "Hi")
@@ -334,7 +334,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
         screen.app.screen.query_one(Input).value = "run-01=0.7, run-02=-0.3"
         await screen.press("enter")
-        await screen.sees("talking to 0.7·run-01 + -0.3·run-02")
+        await screen.sees("chatting with 0.7·run-01 + -0.3·run-02")
         await ask(screen, "Hi")
         request = screen.engine.requests[1]
         assert request.combine == [AdapterPart(target="run-01", weight=0.7), AdapterPart(target="run-02", weight=-0.3)]
@@ -430,7 +430,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
         await listed()
         await screen.sees("[red]Ships")
         await screen.press("d")
-        await screen.sees("It cannot be brought back.")
+        await screen.sees("This cannot be undone.")
         await screen.press("enter")
         await screen.until(lambda: len(kept.all()) == 1, "one is gone")
         await screen.until(lambda: said(pane) == [], "a new one in its place")
@@ -448,7 +448,7 @@ async def test_the_context_is_counted_and_what_is_left_out_is_told(tmp_path: Pat
         await ask(screen, "And?")
         screen.engine.say("Well.")
         screen.engine.end(tokens=2000, context=2048, left_out=1)
-        await screen.sees("The context is full: the oldest question and its reply are no longer given")
+        await screen.sees("The context is full: the oldest question and its reply are no longer sent")
         await screen.sees("context 2,030 of 2,048 tokens")
 
 
@@ -456,10 +456,10 @@ async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
     engine = with_run(tmp_path)
     async with opened(tmp_path, engine=engine) as screen:
         await chat(screen)
-        await screen.until(lambda: "talking to run-01" in screen.words, "the finished run")
+        await screen.until(lambda: "chatting with run-01" in screen.words, "the finished run")
         engine.begin(Recipe())
         engine.paused = "Paused; the model stays in memory."
-        await screen.sees("talking to run-02  ● tuned, paused: as it is now")
+        await screen.sees("chatting with run-02  ● tuned, paused: current weights")
         await ask(screen, "Hi")
         assert (engine.requests[0].target, engine.requests[0].on) == ("run-02", "")
         engine.say("Half an aye.")
@@ -490,7 +490,7 @@ async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
         assert not screen.engine.requests[0].merged  # a bare model has nothing to merge
         screen.engine.end()
         pane.query_one("#seed", Input).value = "-1"
-        await screen.sees("The seed is a whole number")
+        await screen.sees("Seed: a whole number")
 
 
 async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_two_runs_are_laid_over_each_other(tmp_path: Path, size: tuple[int
             await screen.press("pagedown")
         words = screen.words
         if size == NARROW:
-            await screen.until(lambda: "where they" in screen.words, "the differences")
+            await screen.until(lambda: "recipe differences" in screen.words, "the differences")
             words = screen.words
         assert "Low rank" in words
         assert "adapter.r " in words
@@ -79,17 +79,17 @@ async def test_the_axis_and_the_losses_are_switched_by_a_key(tmp_path: Path) -> 
         await screen.sees("loss over tokens")
         assert chart(screen)[-1].split()[-1] == "60k"
         await screen.press("x")
-        await screen.sees("loss over minutes of training")
+        await screen.sees("loss over training time (minutes)")
         assert chart(screen)[-1].split()[-1] == "20"
         await screen.press("l")
-        await screen.sees("train loss over minutes")
+        await screen.sees("train loss over training time (minutes)")
         assert "b" not in "".join(chart(screen)[1:-1])
         await screen.press("l")
-        await screen.sees("held out loss over minutes")
+        await screen.sees("held-out loss over training time (minutes)")
         assert "b run-01 2" in chart(screen)[0], "the run without an evaluation has no curve"
         assert "A" not in "".join(chart(screen)[1:-1])
         await screen.press("x", "l")
-        await screen.sees("train and held out loss over steps")
+        await screen.sees("train and held-out loss over steps")
 
 
 async def test_a_live_run_grows_and_a_failed_one_says_so(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_a_live_run_grows_and_a_failed_one_says_so(tmp_path: Path) -> None
         engine.step(2, 1.75)
         await screen.until(lambda: "A run-02 1.75" in chart(screen)[0], "one step more")
         await screen.sees("2/100")
-        await screen.sees("Their recipes are the same.")
+        await screen.sees("The recipes are identical.")
         engine.finish(step=2)
         await screen.until(lambda: "finished" in screen.words, "its end")
 
@@ -171,7 +171,7 @@ async def test_a_run_without_a_step_and_one_with_no_numbers(tmp_path: Path) -> N
     async with opened(tmp_path) as screen:
         await history(screen, 2)
         await compared(screen, 2)
-        await screen.sees("None of them has such a loss")
+        await screen.sees("No run has logged this loss")
         await screen.press("x", "x", "l")
         await screen.sees("failed")
         await screen.sees("new")

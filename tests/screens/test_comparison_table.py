@@ -20,7 +20,7 @@ NAMES = ["low rank", "run-02", "a name that somebody made up at length", "船長
 
 def drawn(names: list[str], rows: Rows, width: int) -> list[str]:
     console = Console(file=StringIO(), width=width, color_system=None)
-    console.print(table_of("what came of them", names, rows, width, "cyan"))
+    console.print(table_of("results", names, rows, width, "cyan"))
     file = console.file
     assert isinstance(file, StringIO)
     return [line.rstrip() for line in file.getvalue().splitlines()]
@@ -28,7 +28,7 @@ def drawn(names: list[str], rows: Rows, width: int) -> list[str]:
 
 def test_where_the_columns_have_place_each_run_is_one() -> None:
     lines = drawn(NAMES[:2], [(label, cells[:2]) for label, cells in FIGURES], 80)
-    assert lines[0].split("  ")[0] == "what came of them"
+    assert lines[0].split("  ")[0] == "results"
     assert lines[0].endswith("A low rank   B run-02")
     assert [line.split()[0] for line in lines[1:]] == ["state", "best", "perplexity", "tokens", "peak", FIGURES[-1][0]]
 

@@ -65,8 +65,8 @@ async def test_a_source_that_is_not_here_says_what_to_do(tmp_path: Path) -> None
     async with opened(tmp_path) as screen:
         await data_pane(screen)
         screen.app.set_recipe({"data.source": "tatsu-lab/alpaca"})
-        await screen.until(lambda: "tatsu-lab/alpaca is no bundled set (first-mate)" in screen.words, "a sentence")
-        await screen.sees("t fetches it")
+        await screen.until(lambda: "tatsu-lab/alpaca: no such file or bundled dataset (first-mate)" in screen.words, "a sentence")
+        await screen.sees("press t to download it")
 
 
 async def test_an_unreadable_file_says_what_to_do_and_the_next_one_is_read(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ async def test_a_record_that_cannot_be_trained_on_says_why(tmp_path: Path) -> No
         await data_pane(screen)
         screen.app.set_recipe({"data.source": path})
         await screen.until(lambda: "record 1 of 2" in screen.words, "its records")
-        await screen.sees("1 unusable")
+        await screen.sees("1 invalid")
         await screen.press("n")
-        await screen.sees("This record cannot be trained on.")
+        await screen.sees("This record cannot be used for training.")
         await screen.sees("column answer is empty")
 
 
@@ -107,7 +107,7 @@ async def test_records_are_shown_as_they_are_fed_with_the_trained_tokens_apart(t
     async with opened(tmp_path) as screen:
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         pane = await data_pane(screen)
-        await screen.until(lambda: "records, as they are fed" in screen.words, "tokens")
+        await screen.until(lambda: "formatted training text" in screen.words, "tokens")
         await screen.sees("<|im_start|>assistant")
         text = pane.query_one(RecordView).query_one(Static).content
         assert isinstance(text, Content)
@@ -129,22 +129,22 @@ async def test_the_figures_of_a_sample_come_first_and_the_exact_ones_later(tmp_p
         ]
         await data_pane(screen)
         await screen.until(lambda: "tokenising 40%  4,096 records" in screen.words, "how far it is")
-        await screen.sees("figures of a sample")
+        await screen.sees("statistics of a sample")
         await screen.sees("256 · 26 held out")
         screen.engine.counted_on.set()
         await screen.until(lambda: "9,999 · 26 held out" in screen.words, "the exact figures")
         await screen.until(lambda: "tokenising" not in screen.words, "as it should stand")
-        await screen.until(lambda: "figures of a sample" not in screen.words, "as it should stand")
+        await screen.until(lambda: "statistics of a sample" not in screen.words, "as it should stand")
 
 
 async def test_what_is_elsewhere_is_fetched_by_a_key_only(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await data_pane(screen)
-        await screen.until(lambda: "Press t to fetch it" in screen.words, "which key brings the tokens")
+        await screen.until(lambda: "Press t to download" in screen.words, "which key brings the tokens")
         assert [fetch for _, fetch in screen.engine.counted] == [False]
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         await screen.press("t")
-        await screen.until(lambda: "as they are fed" in screen.words, "tokens")
+        await screen.until(lambda: "formatted training text" in screen.words, "tokens")
         assert [fetch for _, fetch in screen.engine.counted] == [False, True]
         await screen.until(lambda: "Press t" not in screen.words, "as it should stand")
 
@@ -155,7 +155,7 @@ async def test_the_longest_records_are_a_key_away_wherever_they_are(tmp_path: Pa
         screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
         screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
-        await screen.until(lambda: "as they are fed" in screen.words, "tokens")
+        await screen.until(lambda: "formatted training text" in screen.words, "tokens")
         await screen.press("L")
         await screen.until(lambda: "Question 250?" in screen.words, "the longest record")
         await screen.sees("record 251 of")
@@ -169,9 +169,9 @@ async def test_other_settings_are_counted_anew_and_only_those(tmp_path: Path) ->
     async with opened(tmp_path) as screen:
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
-        await screen.until(lambda: "19 an epoch" in screen.words, "the steps")
+        await screen.until(lambda: "19 per epoch" in screen.words, "the steps")
         screen.app.set_recipe({"training.gradient_accumulation_steps": 1})
-        await screen.until(lambda: "75 an epoch" in screen.words, "more steps")
+        await screen.until(lambda: "75 per epoch" in screen.words, "more steps")
         assert len(screen.engine.counted) == 1
         screen.app.set_recipe({"data.max_length": 512})
         await screen.until(lambda: len(screen.engine.counted) == 2, "another count")
@@ -214,8 +214,8 @@ async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> Non
         screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
         screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
-        await screen.sees("251  1,092 tokens  1,028 cut  [b]own.jsonl, line 251")
-        await screen.sees("2     60 tokens      whole  own.jsonl, line 2")
+        await screen.sees("251  1,092 tokens  1,028 truncated  [b]own.jsonl, line 251")
+        await screen.sees("2     60 tokens      not truncated  own.jsonl, line 2")
         listed = screen.app.query_one(LongestList)
         listed.focus()
         await screen.press("down", "enter")
@@ -230,10 +230,10 @@ async def test_where_there_is_little_place_the_longest_stand_under_the_figures(t
     async with opened(tmp_path, size=NARROW) as screen:
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
-        await screen.sees("as they are fed")
+        await screen.sees("formatted training text")
         assert "longest records" not in screen.words
         await screen.press("f")
-        await screen.sees("251  92 tokens  28 cut  first-mate.jsonl, line 251")
+        await screen.sees("251  92 tokens  28 truncated  first-mate.jsonl, line 251")
         screen.app.query_one(LongestList).focus()
         await screen.press("down", "down", "enter")
         await screen.sees("record 2 of")
@@ -249,9 +249,9 @@ async def test_a_text_is_looked_for_in_all_records_by_the_engine(tmp_path: Path)
         screen.engine.answers = [some_facts([talk(n) for n in range(4)])]
         screen.engine.examples_there = [fed(n, *talk(n)) for n in range(8)]
         pane = await data_pane(screen)
-        await screen.sees("as they are fed")
+        await screen.sees("formatted training text")
         await screen.press("slash", *"sea", "enter")
-        await screen.sees("match 1, n and p go on")
+        await screen.sees("match 1, n/p next/previous")
         text = pane.query_one(RecordView).query_one(Static).content
         assert isinstance(text, Content)
         assert [text.plain[span.start : span.end] for span in text.spans if "reverse" in str(span.style)] == ["SEA"]
@@ -285,7 +285,7 @@ async def test_records_are_searched_before_there_is_a_tokenizer(tmp_path: Path) 
         await screen.press("n")
         await screen.sees("match 1 of 2")
         await screen.press("slash", *"nowhere", "enter")
-        await screen.sees("no record holds it")
+        await screen.sees("no record matches")
 
 
 async def test_a_search_that_goes_on_is_seen_and_can_be_given_up(tmp_path: Path) -> None:
@@ -303,12 +303,12 @@ async def test_a_search_that_goes_on_is_seen_and_can_be_given_up(tmp_path: Path)
 
         screen.engine.examples = examples  # type: ignore[method-assign]
         await data_pane(screen)
-        await screen.sees("as they are fed")
+        await screen.sees("formatted training text")
         await screen.press("slash", *"sea", "enter")
-        await screen.sees("looking for it, Esc ends that")
+        await screen.sees("searching, Esc cancels")
         await screen.press("n", "escape")
         await screen.until(given_up.is_set, "the end of the search")
-        await screen.until(lambda: "looking for it" not in screen.words, "the line gone")
+        await screen.until(lambda: "searching," not in screen.words, "the line gone")
         await screen.press("n")
         await screen.sees("record 2 of")
 
@@ -317,7 +317,7 @@ async def test_a_search_that_fails_says_why_and_another_recipe_ends_it(tmp_path:
     async with opened(tmp_path) as screen:
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
-        await screen.sees("as they are fed")
+        await screen.sees("formatted training text")
         screen.engine.running = False
         await screen.press("slash", *"sea", "enter")
         await screen.sees("The engine does not answer.")
@@ -343,7 +343,7 @@ async def test_what_is_found_is_brought_into_view(tmp_path: Path) -> None:
         screen.engine.answers = [some_facts(CONVERSATIONS)]
         screen.engine.examples_there = [fed(5, "Where? " * 300, "Aye, in the deep blue sea.")]
         await data_pane(screen)
-        await screen.sees("as they are fed")
+        await screen.sees("formatted training text")
         await screen.press("slash", *"deep blue", "enter")
         await screen.sees("Aye, in the deep blue sea.")
 
@@ -356,7 +356,7 @@ async def test_a_count_can_be_stopped_and_taken_up_again(tmp_path: Path) -> None
         await screen.sees("tokenising 40%  4,096 records")
         await screen.press("c")
         await screen.sees("Counting was stopped.")
-        await screen.sees("figures of a sample")
+        await screen.sees("statistics of a sample")
         await screen.until(lambda: "tokenising" not in screen.words, "the progress gone")
         screen.engine.answers = [some_facts(CONVERSATIONS, records=9_999)]
         await screen.press("t")

@@ -119,7 +119,7 @@ async def test_other_records_and_the_checkpoints_are_asked_for(tmp_path: Path) -
         await screen.press("d", *"mine.jsonl", "enter")
         await screen.sees("on mine.jsonl")
         await screen.press("k")
-        await screen.sees("and its checkpoints")
+        await screen.sees("and checkpoints")
         await screen.press("enter")
         await screen.until(lambda: engine.judged, "the request")
         data = engine.judged[0].data
@@ -139,7 +139,7 @@ async def test_escape_stops_the_evaluation_and_then_closes(tmp_path: Path) -> No
         await screen.press("enter")  # not a second one
         await screen.press("escape")
         await screen.until(lambda: engine.state == "idle", "its end")
-        await screen.sees("nothing was kept")
+        await screen.sees("nothing was saved")
         assert isinstance(screen.app.screen, EvaluationScreen)
         assert len(engine.judged) == 1
         await screen.press("escape")
@@ -178,6 +178,6 @@ async def test_w_writes_the_report(tmp_path: Path) -> None:
         await screen.press("w")
         report = run_of(engine).path / "report.md"
         await screen.until(report.is_file, "the report")
-        await screen.sees("The report is written: run-01/report.md")
+        await screen.sees("Report written: run-01/report.md")
     assert "run-01 is better than the base" in report.read_text()
     assert (run_of(engine).path / "report.svg").is_file()

@@ -61,7 +61,7 @@ async def test_size_disk_and_time_stand_there_before_anything_is_done(tmp_path, 
         await screen.sees("PEFT folder with template")
         await screen.press("down")
         await screen.sees("base with the adapter merged in")
-        await screen.sees("of memory")
+        await screen.sees(" RAM, ")
         await screen.press("escape")
         await screen.until(lambda: not isinstance(screen.app.screen, ExportDialog), "closed")
         assert {entry.name for entry in tmp_path.iterdir()} == {"home"}
@@ -95,7 +95,7 @@ async def test_a_merge_shows_its_check(tmp_path, run) -> None:
         await choose(screen, dialog, tmp_path / "out", "merged")
         await screen.press("enter")
         await screen.until(lambda: dialog.is_busy, "at work")
-        await screen.sees("Esc stops it")
+        await screen.sees("Esc cancels and removes partial files")
         for _ in range(120):  # a process that imports torch takes its time
             if not dialog.is_busy:
                 break

@@ -71,8 +71,8 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
     assert knob(path).value(several) == "wandb, trackio"
     assert knob(path).lacking(several) == "Not installed: pip install wandb trackio."
     assert knob(path).lacking(turned(Recipe(), path, 1)) == ""
-    for nobody in ("", "nobody"):
-        assert edit(several, knob(path).parse(nobody)).training.report_to == []
+    for none in ("", "none"):
+        assert edit(several, knob(path).parse(none)).training.report_to == []
     with pytest.raises(RecipeError) as caught:
         edit(Recipe(), knob(path).parse("mlflow"))
     assert "tensorboard" in str(caught.value)
@@ -83,7 +83,11 @@ def test_whose_kernels_is_chosen_and_what_is_not_installed_or_foreign_is_said(mo
     monkeypatch.setattr(kernels_knob, "_is_here", lambda name: name == "hub")
     chosen = [turned(Recipe(), path, *[1] * n) for n in range(4)]
     assert [recipe.training.kernels for recipe in chosen] == ["none", "liger", "hub", "hub"]
-    assert [knob(path).note(recipe) for recipe in chosen[:3]] == ["", "not installed", "runs code from the hub"]
+    assert [knob(path).note(recipe) for recipe in chosen[:3]] == [
+        "",
+        "not installed",
+        "runs code from the hub",
+    ]
     lacking = ["", "Not installed: pip install liger-kernel.", ""]
     assert [knob(path).lacking(recipe) for recipe in chosen[:3]] == lacking
 

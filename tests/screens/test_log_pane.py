@@ -115,7 +115,7 @@ async def test_the_wheel_moves_it(tmp_path: Path) -> None:
         await screen.pilot.pause()
         before = pane.top
         pane.post_message(wheel(events.MouseScrollUp, pane))
-        await screen.sees(f"from line {before - 2} on")
+        await screen.sees(f"from line {before - 2};")
         pane.post_message(wheel(events.MouseScrollDown, pane))
         await screen.until(lambda: "from line" not in screen.words, "it follows again")
 

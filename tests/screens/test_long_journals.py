@@ -115,14 +115,14 @@ async def test_a_live_run_is_taken_up_and_followed_while_its_past_is_read(
         assert isinstance(pane, TrainPane)
         await screen.sees("≈ reading 0%")
         await screen.sees("step 400/1000")
-        assert "12.20 now" not in screen.words
+        assert "→ 12.20" not in screen.words
         engine.step(401, 0.75)
         await screen.until(lambda: pane._story is not None and pane._story.summary.step == 401, "it is followed")
         await screen.sees("step 401/1000")
         assert "≈ reading" in screen.words
         reading_on.set()
         await screen.sees("loss over steps ─")
-        await screen.sees("12.20 now")
+        await screen.sees("→ 12.20")
         assert pane._story is not None
         assert pane._story.train.count == 401
         engine.step(402, 0.75)
@@ -140,6 +140,6 @@ async def test_whether_a_run_goes_on_is_not_guessed_on_train(tmp_path: Path, rea
         await screen.tab("train")
         await screen.sees("≈ reading 0%")
         engine.die()
-        await screen.sees("for whether it goes on")
+        await screen.sees("to see whether it is still running")
         reading_on.set()
         await screen.sees("interrupted")

@@ -6,7 +6,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Region
 
 from screens.charts.loss_chart import Curve, LossChart
-from screens.charts.series import Series
+from workbench.runs.series import Series
 from screens.widgets.glyphs import ASCII, UNICODE
 
 
@@ -61,8 +61,8 @@ async def test_a_label_is_no_markup_and_no_control_sequence() -> None:
 async def test_without_points_it_says_what_it_was_told() -> None:
     chart = LossChart()
     async with ChartApp(chart).run_test(size=(80, 20)):
-        chart.show([Curve("train", Series())], nothing="The curve begins with the first step.")
-        assert any("The curve begins with the first step." in line for line in lines(chart))
+        chart.show([Curve("train", Series())], nothing="Loss appears after step 1.")
+        assert any("Loss appears after step 1." in line for line in lines(chart))
 
 
 async def test_one_more_point_repaints_a_few_lines_only() -> None:

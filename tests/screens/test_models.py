@@ -105,7 +105,7 @@ async def test_a_model_that_takes_no_dropout_is_chosen_with_the_offer_to_drop_it
     async with opened(tmp_path) as screen:
         await listed(screen)
         await screen.press(*"mixtral", "enter")
-        await screen.sees("lora_dropout does not work on such. With lora_dropout 0 it works.")
+        await screen.sees("lora_dropout does not work on such. It works with lora_dropout 0.")
         assert screen.app.session.recipe.adapter.lora_dropout == 0.05
         await screen.press("enter")
         await screen.until(lambda: screen.app.session.recipe.adapter.lora_dropout == 0, "the change")
@@ -117,7 +117,7 @@ async def test_a_model_that_takes_the_adapter_as_it_is_asks_nothing(tmp_path: Pa
         await listed(screen)
         await screen.press(*"gpt2", "enter")
         await screen.until(lambda: screen.app.session.skeleton is catalog_skeleton("openai-community/gpt2"), "its tree")
-        await screen.sees("gpt2 is in use.")
+        await screen.sees("Using gpt2.")
         assert screen.app.screen is screen.app.screen_stack[0]
 
 
@@ -127,7 +127,7 @@ async def test_enter_takes_the_model_and_the_header_follows(tmp_path: Path) -> N
         await screen.press("down", "enter")
         assert screen.app.session.recipe.model.source == "HuggingFaceTB/SmolLM2-360M-Instruct"
         await screen.until(lambda: "SmolLM2-360M-Instruct · nf4" in screen.words.splitlines()[0], "the header")
-        await screen.sees("SmolLM2-360M-Instruct is in use.")
+        await screen.sees("Using SmolLM2-360M-Instruct.")
         await screen.until(lambda: screen.app.session.skeleton is not None, "its module tree")
 
 

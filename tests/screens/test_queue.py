@@ -55,14 +55,14 @@ async def test_while_a_run_is_live_enter_lines_the_recipe_in_hand_up(tmp_path: P
         await screen.until(lambda: "12/100" in screen.words, "the run")
         screen.app.set_recipe({"output.name": "later", "adapter.r": 32})
         await screen.press("enter")
-        await screen.sees("later, the recipe in hand (r 32), can wait")
+        await screen.sees("later, the current recipe (r 32), can be queued")
         await screen.press("l")
         await screen.until(lambda: waiting(engine.home) == ["later"], "it waits")
         assert Queue(engine.home).read().ahead == str(engine.run and engine.run.path)
-        await screen.sees("1 waits")
+        await screen.sees("1 queued")
         assert "train" not in engine.asked
         await screen.press("ctrl+q")
-        await screen.sees("So does the queue: 1 more.")
+        await screen.sees("So do the 1 queued runs.")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -81,11 +81,11 @@ async def test_it_is_sorted_emptied_and_held_by_keys(tmp_path: Path, size: tuple
         await screen.press("x")
         await screen.until(lambda: waiting(engine.home) == ["two", "one"], "taken out")
         await screen.press("h")
-        await screen.sees("The queue is held. g lets it go on.")
+        await screen.sees("The queue is on hold. Press g to resume it.")
         await screen.press("g")
         await screen.until(lambda: not Queue(engine.home).read().held, "it goes on")
         await screen.press("C")
-        await screen.sees("2 runs that wait are taken out")
+        await screen.sees("Removes 2 queued runs.")
         await screen.press("y")
         await screen.until(lambda: waiting(engine.home) == [], "cleared")
         await screen.press("escape")
@@ -156,10 +156,10 @@ async def test_why_it_is_held_is_said_on_train_and_in_the_queue(tmp_path: Path) 
     Queue(engine.home).change(lambda line: line.broken_off(run, "gone-01 was interrupted in step 7."))
     async with opened(tmp_path, engine=engine) as screen:
         await screen.tab("train")
-        await screen.sees("1 waits in the queue, which is held: q shows it.")
+        await screen.sees("1 queued (on hold). Press q to show the queue.")
         await queue_screen(screen)
         await screen.sees("gone-01 was interrupted in step 7.")
-        await screen.sees("g lets it go on, gone-01 from Runs too.")
+        await screen.sees("Press g to resume it, or resume gone-01 in Runs.")
 
 
 async def test_a_stop_can_hold_the_queue(tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ async def test_a_stop_can_hold_the_queue(tmp_path: Path) -> None:
     fill(engine.home, "one")
     async with opened(tmp_path, engine=engine) as screen:
         await screen.tab("train")
-        await screen.sees("1 waits")
+        await screen.sees("1 queued")
         await screen.press("s")
-        await screen.sees("The next run of the queue")
+        await screen.sees("The next queued run")
         await screen.press("h")
         await screen.until(lambda: engine.asked[-2:] == ["queue hold", "stop"], "held, then stopped")
 
@@ -179,9 +179,9 @@ async def test_the_palette_has_it_on_every_tab_and_without_an_engine(tmp_path: P
     async with opened(tmp_path, engine=engine) as screen:
         await screen.tab("models")
         await screen.press("ctrl+p", *"queue")
-        await screen.sees("Runs that wait for the engine")
+        await screen.sees("Queued runs: add, reorder, hold")
         await screen.press("enter")
-        await screen.sees("Nothing waits.")
+        await screen.sees("The queue is empty.")
         assert engine.asked == []
 
 
@@ -209,8 +209,8 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
 def test_words() -> None:
     assert [waiting_words(count, held) for count, held in ((0, "x"), (1, ""), (3, "on request"))] == [
         "",
-        "1 waits",
-        "3 wait, held",
+        "1 queued",
+        "3 queued (on hold)",
     ]
     assert differing(None, {}) == ""
     line = Line().asked(

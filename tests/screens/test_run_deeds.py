@@ -84,7 +84,7 @@ async def test_marks_are_seen_without_colour_and_outlive_a_filter(tmp_path: Path
         pane = await history(screen, 3)
         await screen.press("space", "space")
         await screen.sees("☑ middle-01")
-        await screen.sees("2 marked, o compares")
+        await screen.sees("2 marked, o compare")
         await screen.press("slash", *"long", "enter")
         await screen.until(lambda: shown(pane) == ["long-01"], "the filter")
         await screen.sees("2 marked")
@@ -101,7 +101,7 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("n")
-        await screen.sees("Its id stays middle-01")
+        await screen.sees("The id and folder stay middle-01")
         await screen.press(*"a/b", "enter")
         await screen.sees("cannot be the name")
         for _ in range(3):
@@ -122,7 +122,7 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("c")
-        await screen.sees("talking to Best of all  middle-01")
+        await screen.sees("chatting with Best of all  middle-01")
         await screen.press("m")
         await screen.sees("Best of all (middle-01)")
         await screen.press("escape", "s")
@@ -132,7 +132,7 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
         assert [one.who for one in pane.beside] == ["middle-01 (base, adapter off)", "middle-01 (tuned)"]
         await screen.press("s")
         rename_run(home, run, "Second best")
-        await screen.sees("talking to Second best  middle-01")
+        await screen.sees("chatting with Second best  middle-01")
 
 
 async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_a_journal_is_written_as_a_table(tmp_path: Path, monkeypatch: pyte
     async with opened(tmp_path / "home") as screen:
         await history(screen, 3)
         await screen.press("w")
-        await screen.sees("One row a step")
+        await screen.sees("One row per step")
         await screen.press("enter")
         await screen.until((tmp_path / "middle-01.csv").is_file, "the file")
         with (tmp_path / "middle-01.csv").open(newline="") as lines:
@@ -253,7 +253,7 @@ async def test_hostile_labels_and_models(tmp_path: Path) -> None:
         await history(screen, 2)
         assert_harmless(screen)
         await screen.press("space", "space", "o")
-        await screen.sees("what came of them")
+        await screen.sees("results")
         assert_harmless(screen)
 
 

@@ -48,7 +48,7 @@ async def history(screen: Opened, runs: int) -> RunsPane:
 async def test_an_empty_history_names_the_next_key(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
         await history(screen, 0)
-        await screen.until(lambda: "No run yet. Press 5" in screen.words, "what to do")
+        await screen.until(lambda: "No runs yet. Press 5" in screen.words, "what to do")
 
 
 async def test_a_line_tells_what_the_journal_says(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ async def test_one_key_lets_a_run_go_on_and_shows_it_on_train(tmp_path: Path) ->
     assert failed is not None
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await history(screen, 2)
-        await screen.sees("CUDA ran out of memory. · g goes on")
+        await screen.sees("CUDA ran out of memory. · g resume")
         await screen.press("g")
         await screen.until(lambda: isinstance(screen.app.pane_in_front, TrainPane), "Train")
         await screen.until(lambda: engine.asked == ["ensure", f"resume {failed.id}"], "it is resumed")
@@ -135,7 +135,7 @@ async def test_the_replies_of_a_run_can_be_read_later(tmp_path: Path) -> None:
         await history(screen, 1)
         await screen.press("enter")
         await screen.sees("1 at step 3")
-        await screen.sees("of step 3")
+        await screen.sees("from step 3")
         await screen.press("v")
         await screen.sees("Aye, the mate.")
 
@@ -171,7 +171,7 @@ async def test_chat_with_it_and_not_with_one_that_kept_nothing(tmp_path: Path) -
         assert isinstance(screen.app.pane_in_front, RunsPane)
         await screen.press("down", "c")
         await screen.until(lambda: isinstance(screen.app.pane_in_front, ChatPane), "the chat")
-        await screen.until(lambda: "talking to run-01" in screen.words, "with that run")
+        await screen.until(lambda: "chatting with run-01" in screen.words, "with that run")
 
 
 async def test_a_live_run_moves_on_in_its_line_and_in_its_page(tmp_path: Path) -> None:

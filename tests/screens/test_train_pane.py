@@ -31,8 +31,8 @@ GIB = 2**30
 # What can be asked of a live run, as the footer, the menu, the palette and the help name it.
 STEERING = dict.fromkeys(
     (
-        "Pause", "Stop", "Checkpoint", "Evaluate", "Sample", "More", "Learning rate", "Number of steps", "Discard",
-        "Kill the engine", "Next", "Queue",
+        "Pause", "Stop", "Checkpoint", "Evaluate", "Sample", "More", "Learning rate", "Max steps", "Discard",
+        "Force-kill engine", "Queue next", "Queue",
     ),
     True,
 )  # fmt: skip
@@ -58,10 +58,10 @@ def offered(screen: Opened) -> dict[str, bool]:
 async def test_with_nothing_to_show_it_says_what_enter_would_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await train_pane(screen)
-        await screen.sees("Nothing is training. Press Enter to fine-tune")
-        await screen.sees("4 × 4 = 16 records a step")
+        await screen.sees("Ready to train. Enter starts.")
+        await screen.sees("4 × 4 = 16 records per step")
         screen.app.set_recipe({"training.per_device_train_batch_size": 2})
-        await screen.until(lambda: "2 × 4 = 8 records a step" in screen.words, "the plan follows the recipe")
+        await screen.until(lambda: "2 × 4 = 8 records per step" in screen.words, "the plan follows the recipe")
         assert offered(screen) == IDLE
 
 
@@ -73,7 +73,7 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         await screen.until(lambda: engine.asked == ["ensure", "train"], "the engine is asked")
         engine.phase("loading", 0.42, "model.safetensors")
         await screen.until(lambda: "loading" in screen.words and "42 %" in screen.words, "the phase in view")
-        await screen.sees("The curve begins with the first step.")
+        await screen.sees("Loss appears after step 1.")
         await screen.until(lambda: offered(screen) == {**STEERING, "Log": True}, "its keys")
         engine.phase("training", 0.0, max_steps=100)
         engine.step(1, 2.5)
@@ -188,7 +188,7 @@ async def test_stopping_asks_first_and_saves_or_discards(tmp_path: Path) -> None
             assert engine.asked == [asked]
             await screen.until(lambda screen=screen: "stopping" in screen.words, "it stops")
             await screen.until(lambda screen=screen: offered(screen)["Stop"] is False, "once is enough")
-            assert offered(screen)["Kill the engine"] is True
+            assert offered(screen)["Force-kill engine"] is True
 
 
 async def test_a_terminal_that_comes_back_shows_the_run_from_its_first_step(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ async def test_a_run_whose_engine_was_killed_is_called_interrupted(tmp_path: Pat
         engine.running = False
         await screen.until(lambda: "interrupted" in screen.words, "its engine is gone")
         await screen.sees("at step 7")
-        await screen.sees("g goes on from step 5")
+        await screen.sees("g resume from step 5")
         await screen.until(lambda: offered(screen).get("Start") is True, "another one can be started")
 
 
@@ -337,7 +337,7 @@ def live(root: Path, steps: int = 12, of: int = 100) -> ScriptedEngine:
         ("e", "evaluate", "step 12: evaluated"),
         ("x", "sample", "step 12: replies sampled"),
         ("pk", "pause", "paused  at step 12/100"),
-        ("pf", "pause release", "the model's memory was given back"),
+        ("pf", "pause release", "GPU memory released"),
         ("r", "learning_rate 0.001", "step 12: peak learning rate 0.001"),
         ("n", "max_steps 300", "step 12: 300 steps in all"),
     ],
@@ -357,10 +357,10 @@ async def test_what_is_asked_is_shown_as_asked_and_then_as_done(
             field.value = asked.split()[1]
             await screen.press("enter")
         await screen.until(lambda: engine.asked == [asked], "the engine is asked")
-        await screen.sees("asked for, done between two steps")
+        await screen.sees("requested; applies after this step")
         engine.obey(12)
         await screen.sees(told)
-        await screen.until(lambda: "asked for" not in screen.words, "it is done")
+        await screen.until(lambda: "requested" not in screen.words, "it is done")
         # It is as wide as the screen: nothing is cut off.
         assert f"{told}" in screen.words
 
@@ -372,19 +372,19 @@ async def test_a_pause_says_which_key_ends_it(tmp_path: Path) -> None:
         await screen.press("p", "enter")
         await screen.until(lambda: engine.asked == ["pause"], "the engine is asked")
         engine.obey(12)
-        await screen.sees("paused  at step 12/100 · g goes on · the model stays in memory")
-        await screen.until(lambda: offered(screen).get("Go on") is True, "it can go on")
+        await screen.sees("paused  at step 12/100 · g resume · model kept in memory")
+        await screen.until(lambda: offered(screen).get("Resume") is True, "it can go on")
         assert "Pause" not in offered(screen)
         await screen.press("f")
         await screen.until(lambda: engine.asked[-1] == "pause release", "its memory is asked back")
         engine.obey(12)
-        await screen.sees("the model's memory was given back")
+        await screen.sees("GPU memory released")
         await screen.until(lambda: offered(screen)["Evaluate"] is False, "nothing to evaluate with")
         assert offered(screen)["Stop"] is True
         await screen.press("g")
         await screen.until(lambda: engine.asked[-1] == "resume", "it is to go on")
         engine.obey(12)
-        await screen.sees("step 12: went on")
+        await screen.sees("step 12: resumed")
         await screen.until(lambda: offered(screen).get("Pause") is True, "it goes on")
 
 
@@ -394,7 +394,7 @@ async def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
         await train_pane(screen)
         # A disk without room takes no line of a journal either: the engine's state tells it.
         engine.paused = "The disk of /runs is full (0 MB free). Nothing is lost: free some space, and the run goes on."
-        await screen.sees("paused  at step 12/100 · g goes on")
+        await screen.sees("paused  at step 12/100 · g resume")
         await screen.sees("The disk of /runs is full")
 
 
@@ -406,7 +406,7 @@ async def test_a_value_that_cannot_be_is_refused(tmp_path: Path, keys: str, text
         await screen.press(keys)
         screen.app.screen.query_one(Input).value = text
         await screen.press("enter")
-        await screen.sees("is a number between 0 and 1" if keys == "r" else "is a whole number")
+        await screen.sees("Enter a number between 0 and 1" if keys == "r" else "Enter a whole number")
         assert engine.asked == []
 
 
@@ -415,7 +415,7 @@ async def test_the_menu_has_what_the_footer_has_no_room_for(tmp_path: Path) -> N
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
         await screen.press("m")
-        for name in set(STEERING) - {"More", "Next", "Queue"}:
+        for name in set(STEERING) - {"More", "Queue next", "Queue"}:
             await screen.sees(name)
         await screen.pilot.click("#choice-1")
         await screen.until(lambda: engine.asked == ["checkpoint"], "clicked")
@@ -429,9 +429,9 @@ async def test_everything_is_in_the_palette(tmp_path: Path) -> None:
     async with opened(tmp_path, engine=live(tmp_path)) as screen:
         await train_pane(screen)
         await screen.press("ctrl+p", *"number")
-        await screen.sees("Train: Number of steps")
+        await screen.sees("Train: Max steps")
         await screen.press("enter")
-        await screen.sees("Optimizer steps in all")
+        await screen.sees("Total optimizer steps")
 
 
 async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -445,11 +445,11 @@ async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_check
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         pane = await train_pane(screen)
         await screen.press("s", "s")
-        await screen.sees("K kills the engine at once")
+        await screen.sees("K force-kills the engine")
         await screen.press("K")
-        await screen.sees("from its checkpoint of step 10")
+        await screen.sees("from its checkpoint at step 10")
         await screen.press("y")
-        await screen.sees("interrupted  at step 12 · g goes on from step 10")
+        await screen.sees("interrupted  at step 12 · g resume from step 10")
         assert engine.asked == ["stop", "kill"]
         await screen.press("g")
         await screen.until(lambda: engine.asked[-1] == f"resume {run.id}", "it is resumed")
@@ -471,7 +471,7 @@ async def test_a_new_app_offers_the_run_that_was_interrupted(tmp_path: Path) -> 
     engine.die()
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
-        await screen.sees(f"{run.id} was interrupted after step 12. Press g to let it go on")
+        await screen.sees(f"{run.id} was interrupted after step 12. Press g to resume")
         await screen.press("g")
         await screen.until(lambda: engine.asked == ["ensure", f"resume {run.id}"], "it is resumed")
         engine.goes_on(0)
@@ -488,9 +488,9 @@ async def test_a_new_app_tells_how_the_run_ended_that_no_terminal_saw(tmp_path: 
     engine.finish(step=2)
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
-        await screen.sees(f"last run  {run.id} finished · perplexity 20.1 → 2.7 · 7 has it")
-        await screen.sees("Press Enter to fine-tune")
-        assert not offered(screen).get("Go on")
+        await screen.sees(f"last run  {run.id} finished · perplexity 20.1 → 2.7 · details in Runs (7)")
+        await screen.sees("Enter starts.")
+        assert not offered(screen).get("Resume")
 
 
 def test_a_run_that_goes_on_is_not_told_as_the_last() -> None:
@@ -506,7 +506,7 @@ async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
         await train_pane(screen)
         await screen.sees("step 12/100")
         engine.finish("stopped", step=12)
-        await screen.until(lambda: offered(screen).get("Go on") is True, "it can go on")
+        await screen.until(lambda: offered(screen).get("Resume") is True, "it can go on")
         engine.refusal = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
         await screen.press("g")
         await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the error")
@@ -537,7 +537,7 @@ async def test_the_best_step_and_an_early_end_are_shown(tmp_path: Path) -> None:
         await screen.sees("best 1.04 at 4")
         await screen.sees("2 of 2 evals no better")
         engine.finish("early_stopping", step=12, kept_step=4)
-        await screen.sees("ended early · kept step 4")
+        await screen.sees("ended early · adapter of step 4")
 
 
 async def test_replies_are_read_step_by_step(tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ async def test_two_terminals_see_what_either_asks_for(tmp_path: Path) -> None:
         await one.press("g")
         await one.until(lambda: engine.asked[-1] == "resume", "ended by the first")
         engine.obey(300)
-        await other.sees("step 300: went on")
+        await other.sees("step 300: resumed")
         assert [event["action"] for event in read_events(engine.run.journal) if event["event"] == "control"] == [
             "checkpoint",
             "pause",
