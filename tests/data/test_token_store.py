@@ -203,6 +203,34 @@ def test_damaged_ones_are_tokenised_anew(home: Home, data: DataSection, words: A
     assert encoded(home, data, words).was_kept
 
 
+def test_files_are_hashed_again_only_after_they_were_touched(
+    home: Home, data: DataSection, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded(home, data, words)
+    read: list[str] = []
+    given = token_store._digest
+    monkeypatch.setattr(token_store, "_digest", lambda file: read.append(file.name) or given(file))
+    first = encoded(home, data, words)
+    assert first.was_kept
+    # Their names in the run's folder went since they were kept, which the system notes as a change.
+    read.clear()
+    for _ in range(3):
+        again = encoded(home, data, words)
+        assert again.was_kept
+        assert_same(first, again)
+    assert read == []
+    file = shelf(home).kept()[0].folder / "train.arrow"
+    os.utime(file)
+    assert encoded(home, data, words).was_kept
+    assert read == ["train.arrow", "held-out.arrow"]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    before = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not encoded(home, data, words).was_kept
+
+
 def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, words: Any) -> None:
     data = data.model_copy(update={"split": "train[7:8]"})
     for _ in range(2):

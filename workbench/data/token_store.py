@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -21,12 +22,15 @@ from workbench.data.templates import Template
 from workbench.data.token_file import dataset_of
 from workbench.data.tokenize import rust_tokenizer
 from workbench.recipe.schema import DataSection
+from workbench.storage.atomic import write_text
 from workbench.storage.disk_cache import Shelf
 
 SHELF = "tokens"
 # Fewer are tokenised in some tenths of a second.
 _LEAST_BYTES = 1_000_000
 _PARTS = ("train.arrow", "held-out.arrow")
+# Size and times of both parts when their digests were last found right.
+_VERIFIED = "verified.json"
 
 
 class TokenStore:
@@ -49,7 +53,7 @@ class TokenStore:
             return None
         try:
             about = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-            if any(_digest(folder / name) != about["digests"][name] for name in _PARTS):
+            if not _is_whole(folder, about["digests"]):
                 raise ValueError("a file is damaged")
             train, held_out = (dataset_of(folder / name) for name in _PARTS)
             return train, held_out, DataFacts.from_json(about["facts"])
@@ -136,6 +140,22 @@ def _code() -> list[str]:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "jinja2", "datasets"))]
+
+
+def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
+    """Whether both parts are as they were written. They are read for it only if they were touched since the last time."""
+    stamps = {}
+    for name in _PARTS:
+        found = (folder / name).stat()
+        stamps[name] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    with suppress(OSError, ValueError):
+        if json.loads((folder / _VERIFIED).read_text(encoding="utf-8")) == stamps:
+            return True
+    if any(_digest(folder / name) != digests[name] for name in _PARTS):
+        return False
+    with suppress(OSError):
+        write_text(folder / _VERIFIED, json.dumps(stamps), private=True)
+    return True
 
 
 def _digest(file: Path) -> str:

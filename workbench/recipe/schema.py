@@ -329,7 +329,7 @@ class OutputSection(Section):
 
 
 EXCLUDED = "excluded"
-"""Type of the validation error for settings that exclude each other; ``path``, ``given``, ``allowed`` in its context."""
+"""Type of the validation error for settings that exclude each other; its context has path, given and allowed."""
 
 
 class Recipe(Section):
@@ -358,7 +358,7 @@ class Recipe(Section):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, without a linked ``lora_alpha``; :func:`workbench.recipe.text.parse` makes an equal recipe of it."""
+        """Plain data without a linked ``lora_alpha``; :func:`workbench.recipe.text.parse` gives an equal recipe."""
         data = self.model_dump()
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
