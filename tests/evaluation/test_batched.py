@@ -4,12 +4,15 @@ import threading
 
 import pytest
 import torch
+from datasets import Dataset
 
+from workbench.data.sample import IGNORED
 from workbench.data.templates import Template
 from workbench.engine.client.protocol import Message, Sampling
 from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.generation.generation import end_tokens, generate_reply
+from workbench.engine.generation.samples import sample_replies
 from workbench.engine.model.adapters import Voice, speaking
 from workbench.engine.model.base import load_base
 
@@ -63,6 +66,32 @@ def test_batched_is_unbatched(base, template, run, tuned, tokens_at_once):
         alone = one_by_one(base, template, 40)
         assert at_once(base, template, 40, tokens_at_once) == alone
     assert len(set(alone)) > 1
+
+
+def test_a_sample_in_a_run_is_the_greedy_reply_of_a_chat(base, template, run, monkeypatch):
+    # A model whose own settings would end no reply, and would draw other tokens.
+    monkeypatch.setattr(base.model.generation_config, "eos_token_id", None)
+    monkeypatch.setattr(base.model.generation_config, "repetition_penalty", 1.8)
+    prompts = [template.encode_prompt([{"role": "user", "content": text}]) for text in QUESTIONS[:3]]
+    records = Dataset.from_list(
+        [{"input_ids": [*ids, 5, 6], "labels": [*[IGNORED] * len(ids), 5, 6]} for ids in prompts]
+    )
+    generated = []
+    with speaking(base, Voice(((run.adapter, 1.0),))):
+        plain = base.active.generate
+
+        def noted(**options):
+            generated.append(plain(**options))
+            return generated[-1]
+
+        monkeypatch.setattr(base.active, "generate", noted)
+        replies = one_by_one(base, template, 64)[:3]
+        in_chat = [tokens[0].tolist() for tokens in generated[:3]]
+        generated.clear()
+        samples = sample_replies(base, template, records)
+    assert [tokens[0].tolist() for tokens in generated] == in_chat
+    assert [sample.reply for sample in samples] == replies
+    assert any(tokens[-1] in end_tokens(base, template) for tokens in in_chat)
 
 
 def test_batches_keep_to_their_tokens(base, template, monkeypatch):

@@ -143,7 +143,7 @@ def _code() -> list[str]:
 
 
 def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether both parts are as they were written. They are read for it only if they were touched since the last time."""
+    """Whether both parts are as they were written. They are read for it only if touched since the last time."""
     stamps = {}
     for name in _PARTS:
         found = (folder / name).stat()

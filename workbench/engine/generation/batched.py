@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.engine.batches.oom_split import in_halves
 from workbench.engine.generation.context import context_of
-from workbench.engine.generation.generation import Cancelled, StopWhen
+from workbench.engine.generation.generation import GREEDY, Cancelled, StopWhen, drawing
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.progress import Progress
@@ -103,12 +103,7 @@ def _continue(
             stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
             pad_token_id=pad,
             eos_token_id=list(ends),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            min_p=None,
-            repetition_penalty=1.0,
+            **drawing(GREEDY),
         )
     return [_reply(base.tokenizer, row, ends) for row in output[:, width:].tolist()]
 

@@ -10,6 +10,7 @@ from workbench.engine.generation.context import context_of, fit_prompt
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 
+GREEDY = Sampling(temperature=0)
 _SECONDS_BETWEEN_PIECES = 0.03
 
 
@@ -42,7 +43,6 @@ def generate_reply(
         WorkbenchError: system prompt and last question alone are longer than the model's context.
     """
     import torch
-    from transformers import StoppingCriteriaList
 
     if not in_training:
         base.packing.allow()
@@ -54,19 +54,16 @@ def generate_reply(
         torch.manual_seed(sampling.seed)
     ends = end_tokens(base, template)
     started = time.monotonic()
-    # What a layer keeps for later under `inference_mode` could not be trained with.
-    with torch.no_grad() if in_training else torch.inference_mode():
-        output = base.active.generate(
-            input_ids=torch.tensor([prompt.ids], device=base.device),
-            attention_mask=torch.ones((1, len(prompt.ids)), dtype=torch.long, device=base.device),
-            max_new_tokens=prompt.room(sampling.max_new_tokens),
-            streamer=streamer,
-            stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
-            pad_token_id=pad_token_id(base.tokenizer),
-            eos_token_id=ends,
-            **_drawing(sampling),
-        )
-    generated = output[0, len(prompt.ids) :].tolist()
+    generated = continue_prompt(
+        base,
+        prompt.ids,
+        prompt.room(sampling.max_new_tokens),
+        ends,
+        sampling,
+        cancelled=cancelled,
+        streamer=streamer,
+        in_training=in_training,
+    )
     finished = time.monotonic()
     first = streamer.first_token or finished
     ended = bool(generated) and generated[-1] in ends
@@ -84,6 +81,43 @@ def generate_reply(
     return str(base.tokenizer.decode(generated, skip_special_tokens=True))
 
 
+def continue_prompt(
+    base: LoadedBase,
+    prompt: Sequence[int],
+    room: int,
+    ends: Sequence[int],
+    sampling: Sampling,
+    *,
+    cancelled: Cancelled,
+    streamer: Any = None,
+    in_training: bool = False,
+) -> list[int]:
+    """Generate the tokens that follow a prompt, with what is active on ``base``.
+
+    Args:
+        room: tokens to generate at most.
+        ends: tokens that end the reply.
+        streamer: gets the tokens as they come, as a transformers ``BaseStreamer``.
+        in_training: see :func:`generate_reply`.
+    """
+    import torch
+    from transformers import StoppingCriteriaList
+
+    # What a layer keeps for later under `inference_mode` could not be trained with.
+    with torch.no_grad() if in_training else torch.inference_mode():
+        output = base.active.generate(
+            input_ids=torch.tensor([prompt], device=base.device),
+            attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=base.device),
+            max_new_tokens=room,
+            streamer=streamer,
+            stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
+            pad_token_id=pad_token_id(base.tokenizer),
+            eos_token_id=list(ends),
+            **drawing(sampling),
+        )
+    return [int(token) for token in output[0, len(prompt) :]]
+
+
 def end_tokens(base: LoadedBase, template: Template) -> list[int]:
     """Tokens that end a reply: what the model's own settings say, and what the template was trained to end with."""
     own = base.model.generation_config.eos_token_id
@@ -91,7 +125,8 @@ def end_tokens(base: LoadedBase, template: Template) -> list[int]:
     return sorted(token for token in ends if token is not None)
 
 
-def _drawing(sampling: Sampling) -> dict[str, Any]:
+def drawing(sampling: Sampling) -> dict[str, Any]:
+    """How ``generate`` draws the next token; nothing of it is left to the model's own generation settings."""
     penalty = {"repetition_penalty": sampling.repetition_penalty}
     if sampling.temperature == 0:
         # The rest is reset, or a model's own generation settings would warn about unused ones.

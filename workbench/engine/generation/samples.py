@@ -1,11 +1,14 @@
 """The same few prompts answered again and again during a run, so that one sees the model change."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from workbench.data.sample import IGNORED
+from workbench.data.templates import Template
+from workbench.engine.generation.context import context_of
+from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
 
 _PROMPTS = 3
 _NEW_TOKENS = 64
@@ -17,43 +20,35 @@ class SampledReply:
     reply: str
 
 
-def sample_replies(base: LoadedBase, records: Any) -> list[SampledReply]:
-    """Greedy replies to the prompts of the first records; the model is left as it was found.
+def sample_replies(base: LoadedBase, template: Template, records: Any) -> list[SampledReply]:
+    """Greedy replies to the prompts of the first records, as a chat would give them; the model is left as it was found.
 
     Args:
         records: a data set with ``input_ids`` and ``labels``; a record's prompt is what stands before its first trained
             token.
     """
-    import torch
-
     model = base.active
     was_training = model.training
     model.eval()
-    replies = []
     try:
-        with torch.inference_mode():
-            for record in records.select(range(min(_PROMPTS, len(records)))):
-                prompt = _prompt(record["input_ids"], record["labels"])
-                output = model.generate(
-                    input_ids=torch.tensor([prompt], device=base.device),
-                    attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=base.device),
-                    max_new_tokens=_NEW_TOKENS,
-                    do_sample=False,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                    pad_token_id=pad_token_id(base.tokenizer),
-                )
-                decode = base.tokenizer.decode
-                replies.append(
-                    SampledReply(
-                        decode(prompt, skip_special_tokens=True),
-                        decode(output[0, len(prompt) :], skip_special_tokens=True),
-                    )
-                )
+        prompts = [
+            _prompt(one["input_ids"], one["labels"]) for one in records.select(range(min(_PROMPTS, len(records))))
+        ]
+        return [reply for prompt in prompts if (reply := _sample(base, template, prompt)) is not None]
     finally:
         model.train(was_training)
-    return replies
+
+
+def _sample(base: LoadedBase, template: Template, prompt: list[int]) -> SampledReply | None:
+    """The reply to one prompt; None where the model's context has no room for it."""
+    limit = context_of(base.model.config)
+    room = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, limit - len(prompt))
+    if room < 1:
+        return None
+    ends = end_tokens(base, template)
+    reply = continue_prompt(base, prompt, room, ends, GREEDY, cancelled=threading.Event(), in_training=True)
+    decode = base.tokenizer.decode
+    return SampledReply(decode(prompt, skip_special_tokens=True), decode(reply, skip_special_tokens=True))
 
 
 def _prompt(ids: list[int], labels: list[int]) -> list[int]:

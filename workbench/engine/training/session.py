@@ -331,7 +331,7 @@ class Session:
         if not self._context.ranks.is_first:
             return
         records = self._data.eval if len(self._data.eval) else self._data.train
-        replies = [asdict(reply) for reply in sample_replies(self._base, records)]
+        replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
         self._context.journal.write("sample", step=step, replies=replies)
 
     def _answer(self, errand: Errand) -> None:
