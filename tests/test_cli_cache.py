@@ -55,7 +55,7 @@ def listed(home):
 
 
 def test_nothing_is_kept_at_first(home):
-    assert call(home) == "Nothing is kept.\n"
+    assert call(home) == "The cache is empty.\n"
     assert call(home, "clear", "tokens") == "tokens: nothing was kept.\n"
     assert not home.root.exists()
 

@@ -68,7 +68,7 @@ class LongestList(OptionList):
 def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content, ...]:
     """Numbers under numbers, in columns as wide as they need to be."""
     cells = [
-        (f"{index + 1:,}", f"{tokens:,} tokens", f"{tokens - limit:,} truncated" if tokens > limit else "whole", where)
+        (f"{index + 1:,}", f"{tokens:,} tokens", f"{tokens - limit:,} truncated" if tokens > limit else "not truncated", where)
         for index, where, tokens in longest
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -76,7 +76,7 @@ def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content
         Content.assemble(
             (number.rjust(widths[0]), "bold"),
             f"  {tokens.rjust(widths[1])}  ",
-            (cut.rjust(widths[2]), "$foreground 60%" if cut == "whole" else "$warning"),
+            (cut.rjust(widths[2]), "$foreground 60%" if cut == "not truncated" else "$warning"),
             (f"  {plain(short_name(where))}", "$foreground 60%"),
         )
         for number, tokens, cut, where in cells

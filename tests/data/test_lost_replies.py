@@ -117,7 +117,7 @@ async def test_the_command_asks_a_person(
     else:
         with pytest.raises(WorkbenchError, match="lose the whole reply"):
             await ask_about_lost_replies(engine, Recipe())
-    assert asked == ["Start all the same?"]
+    assert asked == ["Start anyway?"]
 
 
 @pytest.mark.parametrize(

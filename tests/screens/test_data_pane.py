@@ -215,7 +215,7 @@ async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> Non
         screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
         await screen.sees("251  1,092 tokens  1,028 truncated  [b]own.jsonl, line 251")
-        await screen.sees("2     60 tokens      not truncated  own.jsonl, line 2")
+        await screen.sees("2     60 tokens    not truncated  own.jsonl, line 2")
         listed = screen.app.query_one(LongestList)
         listed.focus()
         await screen.press("down", "enter")

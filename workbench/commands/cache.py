@@ -12,7 +12,7 @@ from workbench.commands.common import JsonOption, amount, console, home_of, prin
 from workbench.models.cache_listing import KINDS, clear, kept
 
 app = typer.Typer(
-    help="What is kept so that it need not be made again: quantised bases, tokens, followed steps, models.",
+    help="Cached files: quantized bases, tokens, traces, converted models.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -28,7 +28,7 @@ def cache(context: typer.Context, as_json: JsonOption = False) -> None:
             print_json({**asdict(one), "place": str(one.place)})
         return
     if not found:
-        console.print("Nothing is kept.")
+        console.print("The cache is empty.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "size", "last used", "what"):
@@ -40,7 +40,7 @@ def cache(context: typer.Context, as_json: JsonOption = False) -> None:
         table.add_row(one.kind, amount(one.bytes), used, what)
     console.print(table)
     total = amount(sum(one.bytes for one in found))
-    console.print(f"\n{total} in all. `loraworkbench cache clear KIND` removes a kind.")
+    console.print(f"\n{total} in total. `loraworkbench cache clear KIND` removes one kind.")
 
 
 @app.command("clear")
@@ -48,13 +48,13 @@ def clear_kinds(
     context: typer.Context,
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KIND…", help=f"Which: {', '.join(KINDS)}. Without one, all but the models."),
+        typer.Argument(metavar="KIND…", help=f"One or more of {', '.join(KINDS)}. Default: all except models."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what can be made again. Runs are never touched, models only when they are named."""
+    """Remove cached files. Runs are never removed; models only if named."""
     for kind, freed in clear(home_of(context), kinds or []).items():
         if as_json:
             print_json({"kind": kind, "bytes": freed})
         else:
-            console.print(Text(f"{kind}: {amount(freed)} removed." if freed else f"{kind}: nothing was kept."))
+            console.print(Text(f"{kind}: {amount(freed)} removed." if freed else f"{kind}: nothing to remove."))

@@ -26,7 +26,7 @@ def calibration(context: typer.Context, as_json: JsonOption = False) -> None:
             }
         )
     elif not result.runs:
-        told = f"None of {len(runs)} runs has" if runs else "There are no runs, so none has"
+        told = f"None of the {len(runs)} runs has" if runs else "There are no runs with"
         console.print(f"{told} both a predicted and a measured peak. Peaks are measured on a CUDA GPU only.")
     else:
         _show(result)
@@ -42,7 +42,8 @@ def _show(result: Calibration) -> None:
     count = len(result.runs)
     console.print(
         f"\n{count} {'run' if count == 1 else 'runs'}, allocated memory: mean error {result.mean:.2%}, "
-        f"bias {result.bias:+.2%}, worst {result.worst:.2%}. A suspect is named above {TOLERANCE:.0%}."
+        f"bias {result.bias:+.2%}, worst {result.worst:.2%}. The suspect column is filled in for "
+        f"errors above {TOLERANCE:.0%}."
     )
 
 

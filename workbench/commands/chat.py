@@ -34,35 +34,39 @@ class _Voice:
 def chat(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="A run, a checkpoint (RUN@40), an adapter folder, or a model.")],
-    prompt: Annotated[str | None, typer.Option(help="Ask this and exit; without it a conversation starts.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Send this prompt and exit. Default: start a conversation.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    base: Annotated[bool, typer.Option("--base", help="Ask the base model, without the adapter.")] = False,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Ask base and tuned, at the same seed.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Chat with the base model, without the adapter.")] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Compare base and tuned at the same seed.")
+    ] = False,
     beside: Annotated[
         list[str] | None,
-        typer.Option(metavar="TARGET", help="Ask this one too, on the same base. May be given again."),
+        typer.Option(metavar="TARGET", help="Also compare this run, on the same base. Can be repeated."),
     ] = None,
-    scale: Annotated[float, typer.Option(min=0, max=2, help="How much the adapter counts; 1 as it was trained.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0, max=2, help="Adapter scale. 1: as trained.")] = 1.0,
     combine: Annotated[
-        str | None, typer.Option(metavar="A=0.7,B=0.3", help="Add adapters up, each times its weight.")
+        str | None, typer.Option(metavar="A=0.7,B=0.3", help="Combine adapters, each with a weight.")
     ] = None,
     merged: Annotated[
-        bool, typer.Option("--merged", help="Base in 16 bits with the adapter merged: faster, and nothing else.")
+        bool, typer.Option("--merged", help="Merge the adapter into a 16-bit base: faster, one adapter only.")
     ] = False,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest token always; as --temperature 0.")] = False,
-    temperature: Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from this share of the probability.")] = 0.95,
-    top_k: Annotated[int, typer.Option(min=0, max=1_000_000, help="Draw from so many tokens; 0 from all.")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Greedy decoding, same as --temperature 0.")] = False,
+    temperature: Annotated[float, typer.Option(min=0, max=5, help="0 is greedy decoding.")] = 0.7,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Nucleus sampling: probability mass to sample from.")
+    ] = 0.95,
+    top_k: Annotated[int, typer.Option(min=0, max=1_000_000, help="Sample from the k most likely tokens. 0: all.")] = 0,
     min_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out tokens less likely than this share of the likeliest.")
+        float, typer.Option(min=0, max=1, help="Drop tokens less likely than this share of the most likely one.")
     ] = 0.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(min=0.01, max=5, help="Above 1: what was there becomes less likely.")
-    ] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Longest reply.")] = 256,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Makes the draw repeatable.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(min=0.01, max=5, help="Repetition penalty. 1: none.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Maximum reply length in tokens.")] = 256,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Sampling seed.")] = None,
 ) -> None:
-    """Talk to a fine-tuned model, an adapter folder, a base model, or to several of them side by side."""
+    """Chat with a fine-tuned model, an adapter folder or a base model, or with several side by side."""
     home = home_of(context)
     sampling = Sampling(
         temperature=0 if greedy else temperature,
@@ -90,7 +94,7 @@ def chat(
         requests[other] = first.model_copy(update=update)
     if len(requests) > 1 and merged:
         raise WorkbenchError(
-            "A merged base serves one adapter only.", "Leave out --merged to ask several side by side.", kind="usage"
+            "--merged works with one adapter only.", "Omit --merged to compare several side by side.", kind="usage"
         )
     heard = (Message(role="system", content=system),) if system else ()
     run_async(_chat(home, prompt, [_Voice(label, request, heard) for label, request in requests.items()]))
@@ -169,7 +173,7 @@ async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
 
 def _left_out(piece: ReplyPiece) -> str:
     questions = "question" if piece.left_out == 1 else f"{piece.left_out} questions"
-    return f"\nThe context of {piece.context_tokens} tokens is full: the oldest {questions} went out of it."
+    return f"\nThe context of {piece.context_tokens} tokens is full; dropped the oldest {questions}."
 
 
 def _unicode() -> bool:

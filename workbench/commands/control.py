@@ -32,33 +32,31 @@ class Action(StrEnum):
 
 # What happens, and the event of the journal that says so.
 _WORDS = {
-    Action.pause: ("pauses after its present step; the model stays in memory", "paused"),
-    Action.resume: ("goes on", "resumed"),
-    Action.checkpoint: ("writes a checkpoint after its present step", "checkpoint"),
-    Action.evaluate: ("is evaluated on its held-out records after its present step", "eval"),
-    Action.sample: ("answers its fixed prompts after its present step", "sample"),
-    Action.learning_rate: ("takes {value:g} for its peak learning rate from the next step on", "control"),
-    Action.max_steps: ("ends after step {value:g}; its schedule is made anew", "control"),
-    Action.stop: ("ends within one micro-step; its adapter and all of its state are saved", "run_ended"),
-    Action.discard: ("ends within one micro-step; adapter and checkpoints are removed", "run_ended"),
+    Action.pause: ("pauses after this step; model kept in memory", "paused"),
+    Action.resume: ("resumes", "resumed"),
+    Action.checkpoint: ("saves a checkpoint after this step", "checkpoint"),
+    Action.evaluate: ("is evaluated on its held-out records after this step", "eval"),
+    Action.sample: ("generates replies to its fixed prompts after this step", "sample"),
+    Action.learning_rate: ("uses peak learning rate {value:g} from the next step on", "control"),
+    Action.max_steps: ("ends after step {value:g}; the schedule is recomputed", "control"),
+    Action.stop: ("stops within one micro-step and saves its adapter and state (resumable)", "run_ended"),
+    Action.discard: ("stops within one micro-step; adapter and checkpoints are deleted", "run_ended"),
 }
 _NEEDS_VALUE = {Action.learning_rate: "1e-4", Action.max_steps: "500"}
 
 
 def control(
     context: typer.Context,
-    action: Annotated[Action, typer.Argument(help="What the live run is to do.")],
-    value: Annotated[
-        float | None, typer.Argument(help="The new peak learning rate, or the new number of steps.")
-    ] = None,
+    action: Annotated[Action, typer.Argument(help="Action to apply to the live run.")],
+    value: Annotated[float | None, typer.Argument(help="New peak learning rate, or new max steps.")] = None,
     release: Annotated[
-        bool, typer.Option("--release", help="With pause: give the model's memory back; going on loads it again.")
+        bool, typer.Option("--release", help="With pause: release GPU memory. Resuming loads the model again.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the live run what to do. Done between two of its steps, and acknowledged in its journal with the step.
+    """Control the live run. Actions apply between two steps; the journal records the step.
 
-    kill ends the engine at once, whatever it is at; the run keeps its last checkpoint and can be resumed.
+    kill force-kills the engine at once; the run keeps its last checkpoint and can be resumed.
     """
     home = home_of(context)
     _check(action, value, release=release)
@@ -68,14 +66,14 @@ def control(
         if action is Action.kill:
             await kill_engine(home)
             words, event = f"was interrupted; it {what_is_kept(run)}", None
-            where = f"Go on:  loraworkbench train --resume {run.id}"
+            where = f"Resume:  loraworkbench train --resume {run.id}"
         else:
             await _ask(home, action, value, release=release)
             words, event = _WORDS[action]
             words = words.format(value=value or 0)
             if release:
-                words = "pauses after its present step and gives the model's memory back"
-            where = f"Its journal will say `{event}` with the step: loraworkbench attach {run.id}"
+                words = "pauses after this step and releases GPU memory"
+            where = f"Its journal records `{event}` with the step: loraworkbench attach {run.id}"
         if as_json:
             print_json({"run": run.id, "action": action.value, "value": value, "acknowledged_by": event})
         else:
@@ -92,15 +90,17 @@ def _check(action: Action, value: float | None, *, release: bool) -> None:
             kind="bad_request",
         )
     if action not in _NEEDS_VALUE and value is not None:
-        raise WorkbenchError(f"{action.value} takes no number.", "Leave it out.", kind="bad_request")
+        raise WorkbenchError(f"{action.value} takes no number.", "Omit it.", kind="bad_request")
     if value is not None and value <= 0:
         raise WorkbenchError(f"{value:g} is not greater than 0.", "Give a positive number.", kind="bad_request")
     if action is Action.learning_rate and value is not None and value > 1:
-        raise WorkbenchError(f"{value:g} is no learning rate.", "Give a number up to 1.", kind="bad_request")
+        raise WorkbenchError(
+            f"{value:g} is not a valid learning rate.", "Give a number of at most 1.", kind="bad_request"
+        )
     if action is Action.max_steps and value is not None and not value.is_integer():
-        raise WorkbenchError(f"{value:g} is no number of steps.", "Give a whole number.", kind="bad_request")
+        raise WorkbenchError(f"{value:g} is not a valid number of steps.", "Give a whole number.", kind="bad_request")
     if release and action is not Action.pause:
-        raise WorkbenchError("--release goes with pause.", "Leave it out.", kind="bad_request")
+        raise WorkbenchError("--release works only with pause.", "Omit it.", kind="bad_request")
 
 
 async def _live_run(home: Home) -> RunFolder:
@@ -108,7 +108,7 @@ async def _live_run(home: Home) -> RunFolder:
     if status is None or status.run is None:
         raise WorkbenchError(
             "No run is live.",
-            "Start one with `loraworkbench train`, or let one go on with `loraworkbench train --resume RUN`.",
+            "Start one with `loraworkbench train`, or resume one with `loraworkbench train --resume RUN`.",
             kind="no_run",
         )
     return find_run(home, status.run_folder or status.run)

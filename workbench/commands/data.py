@@ -20,15 +20,15 @@ _LONGEST_LINES = 3
 
 def data(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A bundled set, a file, a folder, or a Hugging Face data set.")],
+    source: Annotated[str, typer.Argument(help="A bundled dataset, a file, a folder or a Hugging Face dataset.")],
     model: Annotated[
-        str | None, typer.Option(help="Whose tokenizer and template count; without it the demo model's.")
+        str | None, typer.Option(help="Model whose tokenizer and template are used. Default: the demo model.")
     ] = None,
     assignments: SetOption = None,
-    show: Annotated[int, typer.Option(min=0, help="Records to show as they are fed.")] = 3,
+    show: Annotated[int, typer.Option(min=0, help="Records to show as formatted training text.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Count records and tokens, trained and masked, and show the first records as they will be fed."""
+    """Count records and tokens (trained and masked) and show the first records as formatted training text."""
     changes = {"data.source": source, **({"model.source": model} if model else {})}
     recipe = edit(Recipe(), {**changes, **dict(parse_assignment(text) for text in assignments or [])})
     home = home_of(context)
@@ -66,24 +66,24 @@ def _show(facts: DataFacts, recipe: Recipe) -> None:
 def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
     training, packing = recipe.training, recipe.data.packing
     share = facts.trained / max(facts.total, 1)
-    waste = f"padding would take {facts.padding_waste:.1%} of a batch of {training.largest_micro_batch}"
+    waste = f"padding {facts.padding_waste:.1%} of a batch of {training.largest_micro_batch}"
     return [
         ("records", f"{facts.records:,}"),
-        ("", f"{facts.train_records:,} to train on, {facts.eval_records:,} held out, {facts.skipped:,} skipped"),
+        ("", f"{facts.train_records:,} train, {facts.eval_records:,} held out, {facts.skipped:,} invalid"),
         ("format", f"{facts.format}: {facts.reason}"),
         ("template", f"{facts.template}, {facts.padding}"),
         ("tokens", f"{facts.total:,}: {facts.trained:,} trained ({share:.0%}), {facts.masked:,} masked"),
-        ("cut", f"{facts.truncated:,} records at {facts.max_length} tokens, {facts.cut:,} tokens lost"),
+        ("truncated", f"{facts.truncated:,} records truncated at {facts.max_length} tokens, {facts.cut:,} tokens lost"),
         (
             "length",
-            f"half up to {facts.lengths.p50:,}, 90 % up to {facts.lengths.p90:,}, 99 % up to {facts.lengths.p99:,}, "
-            f"longest {facts.lengths.max:,}",
+            f"median {facts.lengths.p50:,}, p90 {facts.lengths.p90:,}, p99 {facts.lengths.p99:,}, max "
+            f"{facts.lengths.max:,}",
         ),
         *_longest(facts),
         ("packing", f"{waste}; packed {facts.packed_sequences:,} sequences with {facts.packed_waste:.1%}"),
-        ("repeated", f"{facts.duplicates:,} duplicates, {facts.overlap:,} held out and trained on too"),
+        ("duplicates", f"{facts.duplicates:,}, train/eval overlap {facts.overlap:,}"),
         ("near-empty", f"{facts.near_empty:,}"),
-        ("steps", f"{facts.steps_per_epoch(training, packing):,} an epoch, {facts.steps(training, packing):,} in all"),
+        ("steps", f"{facts.steps_per_epoch(training, packing):,} per epoch, {facts.steps(training, packing):,} total"),
     ]
 
 
@@ -91,7 +91,7 @@ def _longest(facts: DataFacts) -> list[tuple[str, str]]:
     """The longest records, a line each; ``--json`` lists more of them."""
     lines: list[tuple[str, str]] = []
     for index, where, tokens in facts.longest[:_LONGEST_LINES]:
-        cut = f", {tokens - facts.max_length:,} cut" if tokens > facts.max_length else ""
+        cut = f", {tokens - facts.max_length:,} truncated" if tokens > facts.max_length else ""
         lines.append(("" if lines else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {where}"))
     return lines
 
@@ -118,7 +118,7 @@ def _show_lengths(facts: DataFacts) -> None:
 def _example(example: Example) -> Text:
     """A record with its trained tokens coloured and, for eyes and terminals without colour, underlined."""
     head = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
-    head += f", {example.cut:,} cut" if example.cut else ""
+    head += f", {example.cut:,} truncated" if example.cut else ""
     head += ", held out" if example.held_out else ""
     text = Text(printable(head) + "\n", style="bold")
     for start, end, trained in example.spans:

@@ -36,10 +36,10 @@ class Answers:
 
 def demo(
     context: typer.Context,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; more learn more.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune SmolLM2-135M-Instruct with QLoRA on the bundled set, and ask it before and after."""
+    """Fine-tune SmolLM2-135M-Instruct with QLoRA on the bundled dataset and compare replies before and after."""
     run_async(_demo(home_of(context), steps, as_json=as_json))
 
 
@@ -80,7 +80,7 @@ async def _fetch(client: EngineClient, model: ModelSection, *, as_json: bool) ->
         console=console,
         refresh_per_second=4,
     ) as bars:
-        task = bars.add_task(f"fetching {model.source}", total=None)
+        task = bars.add_task(f"downloading {model.source}", total=None)
         async for progress in client.fetch(model):
             label = printable(f"{progress.phase} {progress.detail}")[:60]
             bars.update(
@@ -90,7 +90,7 @@ async def _fetch(client: EngineClient, model: ModelSection, *, as_json: bool) ->
                 # A full bar would stop the clock, and the next phase may follow.
                 completed=min(progress.fraction or 0.0, 0.999),
             )
-        bars.update(task, description=f"{model.source} is here", total=1.0, completed=1.0)
+        bars.update(task, description=f"{model.source} is on disk", total=1.0, completed=1.0)
 
 
 def _held_out_questions(home: Home, recipe: Recipe) -> list[str]:

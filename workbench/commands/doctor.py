@@ -12,7 +12,7 @@ _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem
 
 
 def doctor(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Check Python, torch, CUDA, bitsandbytes, NVML, disk, token and hub. Exits with 1 on a problem."""
+    """Check Python, torch, CUDA, bitsandbytes, NVML, disk, token and hub. Exit code 1 on a problem."""
     problems = 0
     for check in checks(home_of(context)):
         problems += check.ok == "problem"

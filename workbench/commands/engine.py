@@ -12,13 +12,13 @@ from workbench.errors import WorkbenchError
 from workbench.runs.folder import find_run
 from workbench.storage.paths import Home
 
-app = typer.Typer(help="The process that holds the GPU.", no_args_is_help=True)
-ForceOption = Annotated[bool, typer.Option("--force", help="Even while a run is live: it is stopped and saved first.")]
+app = typer.Typer(help="The engine: the background process that uses the GPU.", no_args_is_help=True)
+ForceOption = Annotated[bool, typer.Option("--force", help="Also while a run is live: stop and save it first.")]
 
 
 @app.command()
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """What the engine is doing, and what it holds."""
+    """Show what the engine is doing and the memory it uses."""
     home = home_of(context)
 
     async def work() -> None:
@@ -26,14 +26,14 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
         if found is None and (pid := engine_pid(home)):
             raise WorkbenchError(
                 f"The engine (process {pid}) does not answer.\n{last_lines(home.engine_log)}",
-                "`loraworkbench engine restart` ends it and starts another.",
+                "`loraworkbench engine restart` ends it and starts a new one.",
             )
         if as_json:
             print_json({"running": found is not None, **(found.model_dump() if found else {})})
         elif found:
             _show(found)
         else:
-            console.print("No engine is running. It starts with the first run or reply.")
+            console.print("No engine is running. It starts when needed.")
 
     run_async(work())
 
@@ -43,10 +43,10 @@ def stop(
     context: typer.Context,
     force: ForceOption = False,
     now: Annotated[
-        bool, typer.Option("--now", help="Kill it at once; a live run keeps its last checkpoint and can be resumed.")
+        bool, typer.Option("--now", help="Force-kill it; a live run keeps its last checkpoint and can be resumed.")
     ] = False,
 ) -> None:
-    """End the engine and give all its memory back."""
+    """Stop the engine and release all its memory."""
     home = home_of(context)
 
     async def work() -> None:
@@ -54,20 +54,20 @@ def stop(
             await _kill(home)
             return
         await _refuse_while_live(home, force)
-        console.print("The engine has ended." if await stop_engine(home) else "No engine was running.")
+        console.print("Engine stopped." if await stop_engine(home) else "No engine was running.")
 
     run_async(work())
 
 
 @app.command()
 def restart(context: typer.Context, force: ForceOption = False) -> None:
-    """End the engine and start a fresh one: the one sure way to get all VRAM back."""
+    """Restart the engine. This releases all VRAM."""
     home = home_of(context)
 
     async def work() -> None:
         await _refuse_while_live(home, force)
         await stop_engine(home)
-        console.print(f"A fresh engine is running (process {(await ensure_engine(home)).pid}).")
+        console.print(f"Started a new engine (process {(await ensure_engine(home)).pid}).")
 
     run_async(work())
 
@@ -77,11 +77,11 @@ async def _kill(home: Home) -> None:
     if not await kill_engine(home):
         console.print("No engine was running.")
         return
-    console.print("The engine was killed.")
+    console.print("Engine killed.")
     if found and found.run:
         run = find_run(home, found.run_folder or found.run)
         console.print(
-            f"{run.id} {what_is_kept(run)}. Go on:  loraworkbench train --resume {run.id}",
+            f"{run.id} {what_is_kept(run)}. Resume:  loraworkbench train --resume {run.id}",
             markup=False,
             soft_wrap=True,
         )
@@ -92,7 +92,7 @@ async def _refuse_while_live(home: Home, force: bool) -> None:
     if found and found.run and not force:
         raise WorkbenchError(
             f"Run {found.run} is live.",
-            "Add --force to stop and save it first, --now to end it at once, or wait for its end.",
+            "Add --force to stop and save it first, --now to kill it at once, or wait until it ends.",
             kind="busy",
         )
 

@@ -29,26 +29,31 @@ _REPLIES_SHOWN = 3
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, prefix or folder.")],
+    run: Annotated[str, typer.Argument(help="A run's id, id prefix or folder.")],
     data: Annotated[
-        str | None, typer.Option(help="Records to judge on; without it those that the run held out.")
+        str | None, typer.Option(help="Records to evaluate on. Default: the run's held-out records.")
     ] = None,
-    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Judge every checkpoint of the run too.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also evaluate every checkpoint of the run.")
+    ] = False,
     adapters: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Judge these too: runs, run@40 for a checkpoint, or adapter folders."),
+        typer.Option(metavar="NAME", help="Also evaluate these: runs, checkpoints (run@40) or adapter folders."),
     ] = None,
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask this besides, in place of the usual four.")
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="TEXT", help="Use this prompt instead of the four default prompts. Can be repeated."
+        ),
     ] = None,
-    records: Annotated[int, typer.Option(min=0, help="Records at most; 0 for all.")] = 256,
-    replies: Annotated[int, typer.Option(min=0, max=100_000, help="To how many of them replies are written.")] = 20,
-    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Longest reply.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws that the intervals are made from.")] = 0,
+    records: Annotated[int, typer.Option(min=0, help="Maximum number of records. 0: all.")] = 256,
+    replies: Annotated[int, typer.Option(min=0, max=100_000, help="Number of records to generate replies for.")] = 20,
+    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Maximum reply length in tokens.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap draws for the intervals.")] = 0,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a run with its base on held-out records: perplexity, accuracy, replies; and write its report.
+    """Evaluate base vs. adapter on held-out records: perplexity, accuracy, replies. Writes the report.
 
     What is found is kept in the run's folder, under evaluations/.
     """
@@ -70,10 +75,10 @@ def evaluate(
 
 def report(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, prefix or folder.")],
+    run: Annotated[str, typer.Argument(help="A run's id, id prefix or folder.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.md, report.json and the curve as a picture into a run's folder, for somebody else to read."""
+    """Write report.md, report.json and the loss curve as SVG to the run folder."""
     from workbench.evaluation.report import write_report
 
     home = home_of(context)
@@ -117,7 +122,7 @@ def _phase(progress: Progress) -> str:
 
 
 def _show(found: Evaluation, file: Path) -> None:
-    more = ", the first of more" if found.more else ""
+    more = ", first part only" if found.more else ""
     console.print(
         Text(
             printable(f"{found.records:,} {'held-out ' if found.own else ''}records of {found.source}{more}; ")
@@ -136,7 +141,7 @@ def _show(found: Evaluation, file: Path) -> None:
     console.print(
         Text(printable(f"\nAll {len(found.answered)} replies: {file.parent.parent / 'report.md'}")), soft_wrap=True
     )
-    console.print(Text(printable(f"Figures record by record: {file}")), soft_wrap=True)
+    console.print(Text(printable(f"Per-record metrics: {file}")), soft_wrap=True)
 
 
 def _table(heads: Sequence[str], *rows: Sequence[str]) -> Table:

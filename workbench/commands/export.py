@@ -44,8 +44,8 @@ class NumberType(StrEnum):
 
 def export(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its folder.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; nothing is written elsewhere.")],
+    run: Annotated[str, typer.Argument(help="A run's id, id prefix or folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder. Nothing is written elsewhere.")],
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help=f"One of {', '.join(TARGETS)}.")],
     weights: Annotated[
         WeightKind, typer.Option(help="For vllm, tgi and hub: the adapter alone, or merged into the base.")
@@ -54,12 +54,12 @@ def export(
         NumberType, typer.Option("--type", help="For gguf and ollama: 16 bits a weight, or 8.5.")
     ] = NumberType.f16,
     repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="For hub: the repository.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="For hub: let everybody see it.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
-    plan_only: Annotated[bool, typer.Option("--plan", help="Tell size, disk and time, and do nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For hub: make the repository public.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export in DIR.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Show size, disk space and time; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a run elsewhere. Weights are merged by a process of its own, and compared with the trained ones."""
+    """Export a run. Weights are merged in a separate process and checked against the trained ones."""
     home = home_of(context)
     found = find_run(home, run)
     target = target_named(to)
@@ -80,13 +80,13 @@ def export(
 
 def import_recipe(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A YAML configuration of Axolotl or LLaMA-Factory.")],
+    file: Annotated[Path, typer.Argument(help="An Axolotl or LLaMA-Factory YAML configuration.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the recipe to this new file instead of printing it.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a recipe of another tool's configuration, and list what has no counterpart."""
+    """Convert an Axolotl or LLaMA-Factory configuration to a recipe; list unsupported settings."""
     from workbench.errors import WorkbenchError
     from workbench.export.other_tools.imported import import_settings
 
@@ -97,7 +97,7 @@ def import_recipe(
                 stream.write(to_yaml(recipe))
         except OSError as error:
             raise WorkbenchError(
-                f"Cannot write {output}: {error.strerror or error}.", "Name a file that does not exist yet."
+                f"Cannot write {output}: {error.strerror or error}.", "Give a new file name."
             ) from None
     if as_json:
         print_json({"recipe": recipe.as_dict(), "without_counterpart": lacking})
@@ -106,13 +106,13 @@ def import_recipe(
         # Not through the console, which would break long lines where YAML does not.
         sys.stdout.write(printable(to_yaml(recipe)))
     for words in lacking:
-        errors.print(Text("No counterpart: ", "yellow"), Text(printable(words)), sep="")
+        errors.print(Text("Not supported: ", "yellow"), Text(printable(words)), sep="")
 
 
 def _show_plan(plan: Plan) -> None:
     parts = [f"{amount(plan.size)} to write", f"{amount(plan.free)} free on the disk", f"about {_time(plan.seconds)}"]
     if plan.memory:
-        parts.insert(2, f"{amount(plan.memory)} of memory, {amount(plan.free_memory)} free")
+        parts.insert(2, f"{amount(plan.memory)} RAM, {amount(plan.free_memory)} free")
     console.print(Text(" · ".join(parts), "dim"))
 
 
@@ -153,7 +153,7 @@ def _show(made: Exported) -> None:
         console.print(Text(printable(made.check)))
     for notice in made.notices:
         console.print(Text("! ", "yellow"), Text(printable(notice)), sep="")
-    console.print(Text(f"In {printable(str(made.folder))}."))
+    console.print(Text(f"Exported to {printable(str(made.folder))}."))
     if made.command.startswith("https://"):
         console.print(Text(printable(made.command), "bold"))
     elif made.command:

@@ -19,7 +19,7 @@ LauncherOption = Annotated[
     str | None,
     typer.Option(
         metavar="accelerate",
-        help="Train in several processes that accelerate launches; the other options for several GPUs imply it.",
+        help="Train in several processes launched by accelerate. Implied by the other multi-GPU options.",
     ),
 ]
 ProcessesOption = Annotated[
@@ -27,27 +27,28 @@ ProcessesOption = Annotated[
     typer.Option(
         "--num-processes",
         min=1,
-        help="Processes in all, one for each GPU. The effective batch grows with them.",
+        help="Total processes, one per GPU. The effective batch grows with their number.",
     ),
 ]
 GpusOption = Annotated[
     str | None,
-    typer.Option(metavar="0,1", help="The GPUs to use, as nvidia-smi numbers them."),
+    typer.Option(metavar="0,1", help="GPU indices as shown by nvidia-smi."),
 ]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config-file", help="A configuration of accelerate, such as one with DeepSpeed, in the place of ours."
+        "--config-file",
+        help="An accelerate configuration to use instead of the generated one, such as one with DeepSpeed.",
     ),
 ]
-MachinesOption = Annotated[int | None, typer.Option("--num-machines", min=2, help="Machines in all; needs --write.")]
+MachinesOption = Annotated[int | None, typer.Option("--num-machines", min=2, help="Number of machines. Needs --write.")]
 WriteOption = Annotated[
     Path | None,
     typer.Option(
         "--write",
         metavar="DIR",
-        help="Start nothing: write configuration, per-machine command and Slurm script into a new folder that all "
-        "machines see.",
+        help="Do not start: write configuration, per-machine command and Slurm script to a new folder "
+        "visible to all machines.",
     ),
 ]
 
@@ -61,7 +62,7 @@ def launch_of(
         WorkbenchError: they cannot be, or contradict each other.
     """
     if launcher not in (None, "accelerate"):
-        raise _refused(f"There is no launcher {launcher}.", "The one there is: --launcher accelerate.")
+        raise _refused(f"Unknown launcher {launcher}.", "Use --launcher accelerate.")
     if (launcher, processes, gpus, config, machines) == (None,) * 5:
         return None
     devices = _devices(gpus)
@@ -69,14 +70,14 @@ def launch_of(
     if processes is not None and machines is not None:
         if processes % machines:
             raise _refused(
-                f"{processes} processes cannot be shared out among {machines} machines.",
-                "--num-processes counts those of all machines; give a multiple of --num-machines.",
+                f"{processes} processes cannot be split evenly across {machines} machines.",
+                "--num-processes counts all machines; give a multiple of --num-machines.",
             )
         share = processes // machines
     if share is None:
         share = len(devices) or len(gpus_now())
     if not share:
-        raise _refused("This machine has no GPU that says how many processes to start.", "Add --num-processes N.")
+        raise _refused("The number of processes is unknown: this machine has no GPU.", "Add --num-processes N.")
     launch = Launch(processes=share, devices=devices, config_file=str(config.absolute()) if config else "")
     launch.check()
     return launch
@@ -92,14 +93,15 @@ def write_for_cluster(
     """
     if launch is None or machines is None:
         raise _refused(
-            "--write is for a run on several machines.", "Add --num-machines M and --num-processes N (of all machines)."
+            "--write works only for a run on several machines.", "Add --num-machines M and --num-processes N (total)."
         )
     files = write_cluster_files(home, folder.absolute(), anchored(recipe), launch, machines)
     if as_json:
         print_json({"folder": str(folder.absolute()), **{name: str(path) for name, path in vars(files).items()}})
         return
     for line in (
-        f"Nothing was started. {folder} holds the run; every machine has to see it, and its model and data, there.",
+        f"Nothing was started. The run folder is {folder}; every machine must see it, the model "
+        "and the data at the same path.",
         f"With Slurm:     sbatch {files.slurm}",
         f"Without:        {files.node} NUMBER ADDRESS   on each machine (NUMBER from 0, ADDRESS of machine 0)",
         f"Watch it:       loraworkbench attach {folder.absolute()}",
@@ -111,12 +113,12 @@ def _devices(gpus: str | None) -> tuple[int, ...]:
     if gpus is None:
         return ()
     if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", gpus):
-        raise _refused("--gpus takes numbers with commas between.", "For instance --gpus 0,1; nvidia-smi lists them.")
+        raise _refused("--gpus takes comma-separated numbers.", "For example --gpus 0,1. nvidia-smi lists the GPUs.")
     devices = tuple(map(int, gpus.split(",")))
     there = {gpu.index for gpu in gpus_now()}
     if missing := [device for device in devices if device not in there]:
         have = ", ".join(map(str, sorted(there))) or "none"
-        raise _refused(f"There is no GPU {missing[0]} here.", f"This machine has: {have}.")
+        raise _refused(f"This machine has no GPU {missing[0]}.", f"Available: {have}.")
     return devices
 
 

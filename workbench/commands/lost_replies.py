@@ -27,18 +27,18 @@ async def ask_about_lost_replies(client: EngineClient, recipe: Recipe) -> None:
     if facts is None or not facts.loses_many_replies:
         return
     refusal = WorkbenchError(
-        facts.lost_replies, "Raise data.max_length, or add --force to start all the same.", kind="lost_replies"
+        facts.lost_replies, "Raise data.max_length, or add --force to start anyway.", kind="lost_replies"
     )
     if not sys.stdin.isatty():
         raise refusal
     errors.print(Text(printable(facts.lost_replies)))
-    if not typer.confirm("Start all the same?", err=True):
+    if not typer.confirm("Start anyway?", err=True):
         raise refusal
 
 
 async def _sampled(client: EngineClient, recipe: Recipe) -> DataFacts | None:
     """The first answer of the engine, which is that of a sample."""
-    with errors.status("looking at the data") as status:
+    with errors.status("checking the data") as status:
         async with aclosing(client.facts(recipe, fetch=True, show=0)) as answers:
             async for answer in answers:
                 if isinstance(answer, DataFacts):

@@ -17,28 +17,28 @@ from workbench.runs.library.trash import Trashed, delete_run, empty_trash, resto
 from workbench.storage.paths import Home
 
 RunArgument = Annotated[str, typer.Argument(help="A run's id, name or folder.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def rename(
-    context: typer.Context, run: RunArgument, name: Annotated[str, typer.Argument(help="Empty takes it back.")]
+    context: typer.Context,
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(help="New name. Leave empty to remove the name.")],
 ) -> None:
-    """Give a run a name. Its id and its folder stay, so that nothing that refers to it breaks; both find it."""
+    """Name a run. Its id and folder stay the same; both the name and the id find it."""
     home = home_of(context)
     folder = find_run(home, run)
     label = rename_run(home, folder, name)
-    _say(f"{folder.id} is called {label.name} now." if label.name else f"{folder.id} has no other name now.")
+    _say(f"Renamed {folder.id} to {label.name}." if label.name else f"Removed the name of {folder.id}.")
 
 
 def tag(
     context: typer.Context,
     run: RunArgument,
     tags: Annotated[list[str] | None, typer.Argument(help="Tags to add.")] = None,
-    remove: Annotated[
-        list[str] | None, typer.Option("--remove", "-r", metavar="TAG", help="Take this one off.")
-    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", metavar="TAG", help="Remove this tag.")] = None,
 ) -> None:
-    """Give a run tags; without one, show those it has."""
+    """Add or remove tags of a run. Without options, show its tags."""
     folder = find_run(home_of(context), run)
     add, less = parse_tags(" ".join(tags or [])), parse_tags(" ".join(remove or []))
     label = tag_run(folder, add, less) if add or less else folder.label
@@ -50,10 +50,10 @@ def delete(
     runs: Annotated[list[str], typer.Argument(help="Ids, names or folders.", metavar="RUN...")],
     yes: YesOption = False,
 ) -> None:
-    """Move runs into the trash, from where `runs restore` brings them back. A live run is refused."""
+    """Move runs to the trash. `runs restore` restores them. A live run cannot be deleted."""
     home = home_of(context)
     folders = list({run.id: run for run in (find_run(home, name) for name in runs)}.values())
-    _ask(f"Move {', '.join(run.name for run in folders)} into the trash?", yes)
+    _ask(f"Move {', '.join(run.name for run in folders)} to the trash?", yes)
     run_async(_delete(home, folders))
 
 
@@ -63,23 +63,21 @@ async def _delete(home: Home, folders: list[RunFolder]) -> None:
     engine = await find_engine(home)
     for run in folders:
         gone = delete_run(home, run, at_work=engine.run if engine else None)
-        _say(f"{run.id} is in the trash{_where(gone)}. Back:  loraworkbench runs restore {run.id}")
+        _say(f"Moved {run.id} to the trash{_where(gone)}. Undo:  loraworkbench runs restore {run.id}")
 
 
-def restore(context: typer.Context, run: Annotated[str, typer.Argument(help="Its id or name.")]) -> None:
-    """Bring a run back from the trash."""
-    _say(f"{restore_run(home_of(context), run).id} is back.")
+def restore(context: typer.Context, run: Annotated[str, typer.Argument(help="The run's id or name.")]) -> None:
+    """Restore a run from the trash."""
+    _say(f"Restored {restore_run(home_of(context), run).id}.")
 
 
 def trash(
     context: typer.Context,
-    empty: Annotated[
-        bool, typer.Option("--empty", help="Remove for good what is in it, after saying how much.")
-    ] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Permanently delete its contents, after asking.")] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List what is in the trash."""
+    """List the runs in the trash."""
     home = home_of(context)
     there = trashed_runs(home)
     if as_json and not empty:
@@ -96,9 +94,9 @@ def trash(
     if empty:
         count = "1 run" if len(there) == 1 else f"{len(there)} runs"
         size = amount(sum(one.bytes for one in there))
-        _ask(f"Remove {count} for good, {size}? Nothing brings them back.", yes)
+        _ask(f"Permanently delete {count} ({size})? This cannot be undone.", yes)
         empty_trash(home)
-        _say(f"{count} removed, {size} freed.")
+        _say(f"Deleted {count}, freed {size}.")
 
 
 def _show(there: list[Trashed]) -> None:
@@ -114,14 +112,14 @@ def _show(there: list[Trashed]) -> None:
 
 
 def _where(gone: Trashed) -> str:
-    return f"; only its link moved, its folder stays {gone.elsewhere}" if gone.elsewhere else ""
+    return f"; only its link moved, its folder stays at {gone.elsewhere}" if gone.elsewhere else ""
 
 
 def _ask(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise WorkbenchError(question, "Nobody can answer here: add --yes.", kind="unanswered")
+        raise WorkbenchError(question, "No terminal to confirm on: add --yes.", kind="unanswered")
     typer.confirm(printable(question), abort=True)
 
 

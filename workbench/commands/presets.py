@@ -17,7 +17,7 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Show this preset's recipe.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the presets, the user's own beside those that ship, or print one as YAML."""
+    """List all presets, shipped and saved, or print one as YAML."""
     home = home_of(context)
     if name is not None:
         recipe = load_preset(name, home)
