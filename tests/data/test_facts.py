@@ -71,7 +71,8 @@ def test_figures(five: DataSection, words: Any) -> None:
             "Cut at 12 tokens, and with it the end of the reply: 1 record.",
             "Equal to an earlier one: 1 record.",
         ],
-        "padding": "laid end to end, or where the model cannot take that, padded with the end of sequence </s>, "
+        "padding": "concatenated without padding, or, if the model does not support it, padded with the end "
+        "of sequence </s>, "
         "masked by place: a reply's own end is trained",
         "exact": True,
         "examples": [],

@@ -146,7 +146,7 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         ({"m": [{"content": "a"}]}, TURNS, "turn 1 of m has no role"),
         ({"m": [{"role": "ghost", "content": "a"}]}, TURNS, "unknown role 'ghost'"),
         ({"m": [{"role": "user"}]}, TURNS, "turn 1 of m has no text"),
-        ({"m": [{"role": "user", "content": "a"}]}, TURNS, "no turn is the assistant's"),
+        ({"m": [{"role": "user", "content": "a"}]}, TURNS, "there is no assistant turn"),
         (
             {"m": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
             TURNS,

@@ -117,7 +117,7 @@ def test_where_nothing_is_known_the_least_memory_is_taken() -> None:
     told = estimate(tree(SMALL), OPEN).choice
     assert told.chosen == {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: 16}
     assert told.reasons == (
-        "Checkpointing on, micro-batch 1 × 16, which takes the least memory: the free memory is not known.",
+        "Checkpointing on, micro-batch 1 × 16, which takes the least memory: the free memory is unknown.",
     )
     assert Chooser(None, GIB, lacking="nobody knows").choose(Recipe()).chosen == {CHECKPOINTING: True}
 
@@ -188,7 +188,7 @@ def test_faster_makes_a_misfit_fit_or_says_that_nothing_does() -> None:
     recipe = edit(Recipe(), {"model.source": SEVEN, CHECKPOINTING: False, MICRO_BATCH: 16, ACCUMULATION: 1})
     faster = chooser(SEVEN, 24).faster(recipe)
     assert faster is not None
-    assert faster.sentence.endswith("the fastest that fits.")
+    assert faster.sentence.endswith("fastest that fits.")
     nothing = chooser(LARGE, 24).faster(edit(recipe, {"model.source": LARGE}))
     assert nothing is not None
     assert (nothing.changes, nothing.sentence[:11]) == ({}, "No set-up o")

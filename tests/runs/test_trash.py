@@ -54,7 +54,7 @@ def test_a_live_run_is_refused_paused_too(home):
     run = begin(home)
     with writer_of(run) as journal:
         take_steps(journal, [1])
-        journal.write("paused", step=1, reason="Paused; the model stays in memory.", release=False)
+        journal.write("paused", step=1, reason="Paused; model kept in memory.", release=False)
         with pytest.raises(WorkbenchError, match="live") as caught:
             delete_run(home, run)
         assert caught.value.kind == "run_busy"

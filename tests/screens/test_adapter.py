@@ -253,7 +253,7 @@ async def test_all_changes_that_make_it_fit_can_be_chosen_from(tmp_path: Path) -
         await screen.until(lambda: "O other options" in costs(screen), "further changes")
         await screen.press("O")
         await screen.sees("1  micro-batch")
-        await screen.sees("2  records of at most")
+        await screen.sees("2  max length")
         await screen.press("2")
         await screen.until(lambda: "fits: 24.0 GiB free" in costs(screen), "the fit")
         recipe = screen.app.session.recipe
@@ -340,7 +340,7 @@ async def test_where_no_memory_is_known_there_is_no_fastest_one(tmp_path: Path) 
         await shown(screen)
         screen.app.session.gpus, screen.app.session.host = (), None
         screen.app.set_recipe({"adapter.r": 8})
-        await screen.until(lambda: "which takes the least memory: the free memory is not known" in costs(screen), "why")
+        await screen.until(lambda: "which takes the least memory: the free memory is unknown" in costs(screen), "why")
         pane = screen.app.query_one(AdapterPane)
         await screen.until(lambda: pane.check_action("fast", ()) is None, "no such key")
 

@@ -458,7 +458,7 @@ async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
         await chat(screen)
         await screen.until(lambda: "chatting with run-01" in screen.words, "the finished run")
         engine.begin(Recipe())
-        engine.paused = "Paused; the model stays in memory."
+        engine.paused = "Paused; model kept in memory."
         await screen.sees("chatting with run-02  ● tuned, paused: current weights")
         await ask(screen, "Hi")
         assert (engine.requests[0].target, engine.requests[0].on) == ("run-02", "")

@@ -68,7 +68,7 @@ async def test_the_axis_and_the_losses_are_switched_by_a_key(tmp_path: Path) -> 
     run = begin(home)
     with writer_of(run) as journal:
         take_steps(journal, range(1, 21), seconds=30.0)
-        journal.write("paused", step=20, reason="Paused; the model stays in memory.", release=False)
+        journal.write("paused", step=20, reason="Paused; model kept in memory.", release=False)
         journal.write("resumed", step=20)
         take_steps(journal, range(21, 41), seconds=30.0)
         journal.write("run_ended", reason="stopped")

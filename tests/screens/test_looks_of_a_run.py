@@ -48,7 +48,7 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
         trainable_parameters=4_884_480,
         predicted={"allocated_bytes": int(23.7 * GIB)} if gpu else None,
         peak_flops=989.4e12 if gpu else None,
-        no_peak="" if gpu else "no peak is known of a processor",
+        no_peak="" if gpu else "the peak FLOP/s of a CPU is unknown",
     )
     engine.phase("tokenising", 1.0, counts={"train": 313, "eval": 34})
     engine.phase("training", 0.0, max_steps=of)

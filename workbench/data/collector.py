@@ -107,37 +107,35 @@ class Collector:
             found.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")
         if counts["lost_reply"]:
             lost = records_text(counts["lost_reply"])
-            found.append(f"Dropped, as max_length {data.max_length} left nothing of the reply: {lost}.")
+            found.append(f"Skipped because max_length {data.max_length} cut off the whole response: {lost}.")
         if shortened := counts["truncated"] - counts["lost_reply"]:
             found.append(
-                f"Cut at {data.max_length} tokens, and with it the end of the reply: {records_text(shortened)}."
+                f"Truncated at {data.max_length} tokens, losing the end of the response: {records_text(shortened)}."
             )
         if overlap:
-            found.append(f"Held out for evaluation, yet also trained on: {records_text(overlap)}.")
+            found.append(f"Train/eval overlap: {records_text(overlap)}.")
         if duplicates:
-            found.append(f"Equal to an earlier one: {records_text(duplicates)}.")
+            found.append(f"Duplicates: {records_text(duplicates)}.")
         if counts["rewritten"]:
             found.append(
-                "Only the last reply is trained, as the template rewrites earlier turns: "
+                "Trained on the last response only, because the template rewrites earlier turns: "
                 f"{records_text(counts['rewritten'])}."
             )
         if counts["control"]:
             found.append(
-                f"With control tokens in their text, which the model takes as such: {records_text(counts['control'])}."
+                f"Text contains control tokens, which the model treats as such: {records_text(counts['control'])}."
             )
         if data.completion_only and self._records.format == "text" and not self._records.documents:
-            found.append("Plain text has no reply: every token is trained.")
+            found.append("Plain text has no response: trained on every token.")
         return found
 
 
 def _padding(tokenizer: Any) -> str:
     """The collator masks padding by its place, not by its id, so an end of sequence stays trained."""
-    flat = "laid end to end, or where the model cannot take that,"
+    flat = "concatenated without padding, or, if the model does not support it,"
     if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
         return f"{flat} padded with {tokenizer.pad_token}, masked"
-    return (
-        f"{flat} padded with the end of sequence {tokenizer.eos_token}, masked by place: a reply's own end is trained"
-    )
+    return f"{flat} padded with {tokenizer.eos_token}, masked by position: the end of a response is trained"
 
 
 def _reason(problem: str) -> str:

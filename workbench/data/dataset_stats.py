@@ -103,12 +103,12 @@ def open_data(
     elsewhere = [(part, data.split) for part in parts_elsewhere(data.source)]
     if not fetch and not _brought.issuperset(elsewhere):
         raise WorkbenchError(
-            f"{elsewhere[0][0]} is not on this machine.", "Give a path, or let it be fetched.", kind="data_elsewhere"
+            f"{elsewhere[0][0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
         )
     folder = _tokenizer_folder(home, model, fetch, report, cancelled)
     report(Progress(phase="loading the tokenizer", detail=model.source))
     template = Template.for_model(_tokenizer(folder, model.trust_remote_code), data.template, data.system)
-    report(Progress(phase="opening the data", detail=data.source))
+    report(Progress(phase="opening the dataset", detail=data.source))
     records = load_records(data, home)
     _brought.update(elsewhere)
     return records, template
@@ -121,7 +121,7 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
     if not fetch:
         raise WorkbenchError(
             f"The tokenizer of {model.source} is not on this machine.",
-            "Fetch the model, or let its tokenizer be fetched.",
+            "Download the model or its tokenizer.",
             kind="tokenizer_elsewhere",
         )
     if folder is None:
@@ -139,4 +139,4 @@ def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise diagnose(error) from error
+        raise diagnose(error, "reading the tokenizer") from error

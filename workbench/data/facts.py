@@ -119,9 +119,10 @@ class DataFacts:
         if not self.loses_many_replies:
             return ""
         return (
-            f"{records_text(self.lost_reply)} of {self.lost_reply + self.records:,} ({self.lost_reply_share:.0%}) lose "
-            f"the whole reply to the cut at {self.max_length} tokens and are left out; half of all have up to "
-            f"{self.lengths.p50:,} tokens, 9 of 10 up to {self.lengths.p90:,}. A higher data.max_length keeps them."
+            f"{records_text(self.lost_reply)} of {self.lost_reply + self.records:,} "
+            f"({self.lost_reply_share:.0%}) lose the whole response to truncation at "
+            f"{self.max_length} tokens and are skipped. Lengths: median {self.lengths.p50:,}, p90 "
+            f"{self.lengths.p90:,}. Raise data.max_length to keep them."
         )
 
     def steps_per_epoch(self, training: TrainingSection, packing: bool) -> int:
@@ -196,14 +197,14 @@ def refuse_if_nothing_is_trained(facts: DataFacts) -> None:
         return
     if facts.lost_reply:
         raise WorkbenchError(
-            f"All {facts.lost_reply} records lost their reply to the cut at {facts.max_length} tokens.",
+            f"All {facts.lost_reply} records lost their response to truncation at {facts.max_length} tokens.",
             f"Raise data.max_length; the longest record has {facts.lengths.max} tokens.",
             kind="data_no_tokens",
         )
     reasons = "; ".join(f"{reason}: {count}" for reason, count in list(facts.skipped_reasons.items())[:3])
     raise WorkbenchError(
-        f"The data holds no record that can be trained on{f' ({reasons})' if reasons else ''}.",
-        "Look at the records, and at data.format and data.columns.",
+        f"The dataset has no usable record{f' ({reasons})' if reasons else ''}.",
+        "Check the records, data.format and data.columns.",
         kind="data_no_tokens",
     )
 

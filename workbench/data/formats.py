@@ -99,18 +99,18 @@ def detect(
         if found is None:
             wanted = " and ".join(" or ".join(_NAMES[asked][part][:3]) for part in _NEEDED[asked])  # type: ignore[index]
             raise WorkbenchError(
-                f"{origin} has no columns for the format {asked}: it holds {_listed(columns)}, wanted is {wanted}.",
+                f"{origin} has no columns for format {asked}: found {_listed(columns)}, expected {wanted}.",
                 "Set data.format to auto, or name the columns in data.columns.",
                 kind="data_format",
             )
-        return RecordFormat(asked, found, f"format {asked} was asked for; {_shown(found)}")  # type: ignore[arg-type]
+        return RecordFormat(asked, found, f"format {asked} set in the recipe; {_shown(found)}")  # type: ignore[arg-type]
     for kind in _NAMES:
         found = _match(kind, columns)
         if found is None or not _fits(kind, sample.get(found.get("messages", ""))):
             continue
         return RecordFormat(kind, found, _because(kind, found))
     raise WorkbenchError(
-        f"{origin} has columns of no known record format: {_listed(columns)}.",
+        f"The columns of {origin} match no known record format: {_listed(columns)}.",
         "Name the columns in data.columns, such as {prompt: title, reply: body} or {text: body}.",
         kind="data_format",
     )
@@ -122,13 +122,13 @@ def _by_hand(
     for part, column in by_hand.items():
         if part not in PARTS:
             raise WorkbenchError(
-                f"data.columns names the part {part!r}, which there is not.",
+                f"data.columns has an unknown part {part!r}.",
                 f"Parts are {', '.join(PARTS)}.",
                 kind="data_format",
             )
         if column not in columns:
             raise WorkbenchError(
-                f"{origin} has no column {column!r}, which data.columns names as {part}.",
+                f"{origin} has no column {column!r} (data.columns: {part}).",
                 f"Its columns are {_listed(columns)}.",
                 kind="data_format",
             )
@@ -141,11 +141,11 @@ def _by_hand(
         kind = "prompt"
     else:
         raise WorkbenchError(
-            "data.columns names neither prompt and reply, nor messages, nor text.",
-            "Name one of these, such as data.columns={prompt: title, reply: body}.",
+            "data.columns sets neither prompt and reply, nor messages, nor text.",
+            "Set one of these, such as data.columns={prompt: title, reply: body}.",
             kind="data_format",
         )
-    return RecordFormat(kind, dict(by_hand), f"columns were named by hand; {_shown(by_hand)}")
+    return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_shown(by_hand)}")
 
 
 def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
@@ -170,11 +170,11 @@ def _fits(kind: FormatKind, value: Any) -> bool:
 
 def _because(kind: FormatKind, found: Mapping[str, str]) -> str:
     if kind == "messages":
-        return f"the column {found['messages']} holds turns with role and content"
+        return f"column {found['messages']} has turns with role and content"
     if kind == "sharegpt":
-        return f"the column {found['messages']} holds turns with from and value (ShareGPT)"
+        return f"column {found['messages']} has turns with from and value (ShareGPT)"
     if kind == "text":
-        return f"the column {found['text']} is plain text, and no column is a reply"
+        return f"column {found['text']} is plain text; there is no response column"
     return _shown(found)
 
 
@@ -184,7 +184,7 @@ def _shown(found: Mapping[str, str]) -> str:
 
 def _listed(columns: Collection[str]) -> str:
     names = [repr(column) if column.isprintable() else ascii(column) for column in list(columns)[:12]]
-    return ", ".join(names) + (" …" if len(columns) > 12 else "") if names else "none at all"
+    return ", ".join(names) + (" …" if len(columns) > 12 else "") if names else "none"
 
 
 def convert(record: Mapping[str, Any], form: RecordFormat) -> Conversation | str:
@@ -226,12 +226,12 @@ def as_text(value: Any, where: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise BadRecord(f"{where} holds {_kind_of(value)} where text is expected")
+        raise BadRecord(f"{where} is {_kind_of(value)}, expected text")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise BadRecord(f"{where} holds bytes that are not UTF-8, or half a surrogate pair") from None
+            raise BadRecord(f"{where} is not valid UTF-8") from None
     return value
 
 
@@ -244,12 +244,12 @@ def _turns(value: Any, form: RecordFormat) -> Conversation:
     column = form.columns["messages"]
     role_key, text_key = ("from", "value") if form.kind == "sharegpt" else ("role", "content")
     if not isinstance(value, list) or not value:
-        raise BadRecord(f"column {column} is {'empty' if not value else _kind_of(value)}, a list of turns is expected")
+        raise BadRecord(f"column {column} is {'empty' if not value else _kind_of(value)}, expected a list of turns")
     turns: Conversation = []
     for number, turn in enumerate(value, start=1):
         where = f"turn {number} of {column}"
         if not isinstance(turn, dict):
-            raise BadRecord(f"{where} is {_kind_of(turn)}, an object with {role_key} and {text_key} is expected")
+            raise BadRecord(f"{where} is {_kind_of(turn)}, expected an object with {role_key} and {text_key}")
         given = turn.get(role_key)
         if not isinstance(given, str) or not given:
             raise BadRecord(f"{where} has no {role_key}")
@@ -265,7 +265,7 @@ def _content(value: Any, where: str) -> str:
     """A turn's text; a list of text parts, as multimodal sets have it, is joined."""
     if isinstance(value, list) and value:
         if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value):
-            raise BadRecord(f"{where} holds parts that are no text")
+            raise BadRecord(f"{where} has parts that are not text")
         value = "".join(part["text"] for part in value)
     if value is None:
         raise BadRecord(f"{where} has no text")
@@ -277,9 +277,9 @@ def _check_order(turns: Conversation) -> None:
         if turn["role"] == "system":
             raise BadRecord(f"turn {number} is a system prompt; only the first turn may be one")
         if turn["role"] == before["role"]:
-            raise BadRecord(f"turns {number - 1} and {number} are both the {turn['role']}'s")
+            raise BadRecord(f"turns {number - 1} and {number} are both {turn['role']} turns")
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     if not replies:
-        raise BadRecord("no turn is the assistant's")
+        raise BadRecord("there is no assistant turn")
     if not all(turn["content"].strip() for turn in replies):
         raise BadRecord("a reply is empty")

@@ -115,7 +115,7 @@ class Records:
             if self.stop_at_malformed:
                 raise WorkbenchError(
                     f"{row.where}, {row.problem}.",
-                    "Correct it, or set data.malformed to skip: then such lines are left out and counted.",
+                    "Correct it, or set data.malformed to skip: bad lines are then skipped and counted.",
                     kind="data_malformed",
                 )
             return Item(None, row.where, problem=row.problem)
@@ -206,7 +206,7 @@ def _weight(part: str) -> tuple[str, float]:
         value = 0.0
     if not 0 < value <= 1000:
         raise WorkbenchError(
-            f"{part}: {weight.strip()!r} is no weight.",
+            f"{part}: {weight.strip()!r} is not a valid weight.",
             "Give a number above 0, such as notes.jsonl*0.5.",
             kind="data_source",
         )
@@ -246,16 +246,17 @@ def _find(name: str, data: DataSection, home: Home | None) -> Found:
     looks_local = name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
     if looks_local or match is None:
         raise WorkbenchError(
-            f"There is no file or folder {shown(path)}.",
-            f"Give a path that exists; known kinds are {known_suffixes()}.",
+            f"No such file or folder: {shown(path)}.",
+            f"Give an existing path. Supported: {known_suffixes()}.",
             kind="data_missing",
         )
     if "/" not in name:
         near = difflib.get_close_matches(name, bundled_names(), n=1)
         raise WorkbenchError(
-            f"There is no data set {name!r}.",
+            f"No such dataset: {name!r}.",
             (f"Did you mean {near[0]}? " if near else "")
-            + f"Give a bundled set ({', '.join(bundled_names())}), a local path, or owner/name of a hub data set.",
+            + f"Give a bundled dataset ({', '.join(bundled_names())}), a local path, or owner/name of a "
+            "hub dataset.",
             kind="data_missing",
         )
     rows, held_out, hub_files = hub_rows(match["name"], match["config"], data.split, bool(match["streaming"]))
@@ -284,8 +285,8 @@ def _folder(folder: Path, split: str) -> Found:
     if records:
         return (lambda: islice(read_records(), start, stop)), None, False, tuple(records)
     raise WorkbenchError(
-        f"The folder {shown(folder)} holds nothing that can be read ({len(files)} files).",
-        f"It needs .txt or .md documents, or files of records: {known_suffixes()}.",
+        f"The folder {shown(folder)} has no supported files ({len(files)} files).",
+        f"Supported: .txt or .md documents, or record files: {known_suffixes()}.",
         kind="data_empty",
     )
 
@@ -299,8 +300,8 @@ def _slice(split: str) -> tuple[int | None, int | None]:
     match = _SLICE.fullmatch(split)
     if match is None:
         raise WorkbenchError(
-            f"data.split {split!r} is no slice of a local file.",
-            "Write it as train[:2000]; percentages work with Hugging Face data sets only.",
+            f"data.split {split!r} is not a valid slice of a local file.",
+            "Write it as train[:2000]; percentages work only with Hugging Face datasets.",
             kind="data_source",
         )
     return tuple(int(match[end]) if match[end] else None for end in ("start", "stop"))  # type: ignore[return-value]
@@ -329,6 +330,6 @@ def _look(name: str, rows: Rows, data: DataSection) -> RecordFormat:
     if not columns:
         if first_problem:
             raise WorkbenchError(f"{first_problem}.", "Correct the file, or choose another.", kind="data_malformed")
-        problem = "is empty" if not seen else "has records without any column"
-        raise WorkbenchError(f"{name} {problem}.", "Choose a source that holds records.", kind="data_empty")
+        problem = "is empty" if not seen else "has records without columns"
+        raise WorkbenchError(f"{name} {problem}.", "Choose a source with records.", kind="data_empty")
     return detect(list(columns), sample, data.format, data.columns, name)

@@ -81,7 +81,7 @@ class Template:
                 return cls("model", own, tokenizer, system)._checked()
             name = DEFAULT_NAME
             notices.append(
-                f"The model brings no chat template: {name} serves training and chat. Set data.template to change it."
+                f"The model has no chat template; {name} is used for training and chat. Set data.template to change it."
             )
         if name in NAMED:
             header, end_notices = _header(tokenizer, name)
@@ -137,12 +137,12 @@ class Template:
         """A conversation cut at its replies, and whether the template rewrites earlier turns.
 
         Raises:
-            BadRecord: no turn is the assistant's, or the template refuses the conversation.
+            BadRecord: there is no assistant turn, or the template refuses the conversation.
         """
         prepared = self._prepared(messages)
         last = max((i for i, message in enumerate(prepared) if message["role"] == "assistant"), default=-1)
         if last < 0:
-            raise BadRecord("no turn is the assistant's")
+            raise BadRecord("there is no assistant turn")
         prompt = self._render_prepared(prepared[:last], True)
         pieces, rewritten = self._prompt_pieces(prepared[:last], prompt)
         whole = self._render_prepared(prepared[: last + 1], False)
@@ -179,7 +179,7 @@ class Template:
             pieces, _ = self._prompt_pieces(prepared, self._render_prepared(prepared, True))
         except BadRecord as error:
             raise WorkbenchError(
-                f"The {self.name} template refuses this conversation: {error}.", "Clear the chat and start anew.",
+                f"The {self.name} template rejects this conversation: {error}.", "Start a new conversation.",
                 kind="template",
             ) from None  # fmt: skip
         return self.encode_pieces([pieces])[0].input_ids
@@ -282,7 +282,7 @@ class Template:
                 add_generation_prompt=add_generation_prompt,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise BadRecord(f"the {self.name} template refuses it ({_one_line(error)})") from None
+            raise BadRecord(f"the {self.name} template rejects it ({_one_line(error)})") from None
         return str(text)
 
     def _prompt_pieces(self, messages: Sequence[Message], prompt: str) -> tuple[list[Piece], bool]:
@@ -320,23 +320,21 @@ class Template:
             pieces, _ = self.pieces([{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}])
         except (BadRecord, ValueError) as error:
             raise WorkbenchError(
-                f"The {self.name} template cannot render a question and its reply: {_one_line(error)}.",
+                f"The {self.name} template cannot render a question and a response: {_one_line(error)}.",
                 f"Choose another in data.template: auto, {', '.join(NAMED)}.",
                 kind="template",
             ) from None
         if not any(piece.reply and _PROBE in piece.text for piece in pieces):
             raise WorkbenchError(
-                f"The {self.name} template does not write the reply into the text.",
+                f"The {self.name} template omits the response.",
                 f"Choose another in data.template: auto, {', '.join(NAMED)}.",
                 kind="template",
             )
         notices = list(self.notices)
         if not end.strip():
-            notices.append(
-                "The template ends a reply with no token of its own: the model will not learn where to stop."
-            )
+            notices.append("The template adds no end token to a response: the model will not learn where to stop.")
         if self.system and not self._takes_system:
-            notices.append("The template has no place for a system prompt: it is put before the first question.")
+            notices.append("The template does not support a system prompt: it is prepended to the first question.")
         return replace(self, notices=tuple(dict.fromkeys(notices)))
 
     def _source_for_others(self) -> str:
@@ -373,7 +371,7 @@ def _header(tokenizer: Any, name: str) -> tuple[str, list[str]]:
             end = "<|im_end|>"
         else:
             end = "<|im_end|>" + end
-            notices.append("This tokenizer has no ChatML tokens: <|im_start|> and <|im_end|> are spelt out as text.")
+            notices.append("This tokenizer has no ChatML tokens: <|im_start|> and <|im_end|> are encoded as text.")
     begin = _begin(tokenizer)
     return f"{{%- set end = {json.dumps(end)} %}}{{{{- {json.dumps(begin)} }}}}", notices
 
@@ -390,7 +388,7 @@ def _custom_source(name: str) -> str:
                 f"Cannot read the template {name}: {_one_line(error)}.", "Give a readable .jinja file.", kind="template"
             ) from None
     raise WorkbenchError(
-        f"There is no template {name!r}.",
+        f"Unknown template {name!r}.",
         f"Choose auto, {', '.join(NAMED)}, a .jinja file, or write Jinja.",
         kind="template",
     )

@@ -39,7 +39,7 @@ class TokenStore:
     def __init__(self, records: Records, template: Template, data: DataSection) -> None:
         self._sources = records.sources
         self._stamps = self._now() if records.home else None
-        self._what = f"{data.source}, at most {data.max_length} tokens a record"
+        self._what = f"{data.source}, at most {data.max_length} tokens per record"
         identity = None
         if self._stamps and sum(stamp[1] for stamp in self._stamps) >= _LEAST_BYTES / 20:
             identity = _identity(records, template, data)
@@ -95,7 +95,7 @@ class TokenStore:
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            print(f"The tokens are not kept: {error}.", flush=True)
+            print(f"The tokens cannot be cached: {error}.", flush=True)
 
     def _now(self) -> list[tuple[str, int, int, int]] | None:
         """What the system knows of the files; it notes the time whenever one is written, whatever its age says.

@@ -58,7 +58,7 @@ def survey(
 def settings_words(recipe: Recipe) -> tuple[str, ...]:
     """What of a recipe decides its peak: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
     training = recipe.training
-    checkpointing = {True: "on", False: "off", AUTO: "where it is needed"}[training.gradient_checkpointing]
+    checkpointing = {True: "on", False: "off", AUTO: "if needed"}[training.gradient_checkpointing]
     batch = training.per_device_train_batch_size
     size = f"up to {training.effective_batch}" if batch == AUTO else str(batch)
     return f"{size} × {recipe.data.max_length} tokens", f"checkpointing {checkpointing}", training.optim

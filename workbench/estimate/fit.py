@@ -156,6 +156,6 @@ def _ladders(recipe: ResolvedRecipe) -> Iterator[tuple[str, str, list[dict[str, 
         ],
     )
     lengths = [length for length in _LENGTHS if length < recipe.data.max_length]
-    yield "records of at most", _LONG, [{"data.max_length": length} for length in lengths]
+    yield "max length", _LONG, [{"data.max_length": length} for length in lengths]
     ranks = [r for r in reversed(RANK_STEPS) if r < recipe.adapter.r]
     yield "rank", _CAPACITY, [{"adapter.r": r} for r in ranks]

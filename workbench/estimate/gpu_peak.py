@@ -29,9 +29,9 @@ def gpu_peak(name: str, compute: str) -> GpuPeak:
     """
     found = _peaks().get(_essence(name))
     if found is None:
-        return GpuPeak(None, f"the peak of {name} is not known here")
+        return GpuPeak(None, f"the peak FLOP/s of {name} is unknown")
     if compute not in ("bfloat16", "float16") or found.get("only", compute) != compute:
-        return GpuPeak(None, f"the peak of {name} is known for 16-bit types that it computes in hardware")
+        return GpuPeak(None, f"the peak FLOP/s of {name} is known only for 16-bit types that it supports")
     return GpuPeak(found["tflops"] * 1e12)
 
 

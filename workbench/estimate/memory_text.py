@@ -22,5 +22,5 @@ def parse_memory(text: str) -> int:
         if 0 < size < _MOST:
             return size
     raise WorkbenchError(
-        f"{text} is no amount of memory.", "Write it as 24 GB (10⁹ bytes) or 22.5 GiB (2³⁰).", kind="bad_request"
+        f"{text} is not an amount of memory.", "Write it as 24 GB (10⁹ bytes) or 22.5 GiB (2³⁰).", kind="bad_request"
     )

@@ -18,7 +18,7 @@ class RuleOfThumb:
 
     @property
     def label(self) -> str:
-        return f"rule of thumb for {self.billions}B: {self.lora_gb} GB (LoRA-16), {self.qlora_gb} GB (QLoRA)"
+        return f"rule of thumb for {self.billions}B: {self.lora_gb} GB (16-bit LoRA), {self.qlora_gb} GB (QLoRA)"
 
 
 def rule_of_thumb(skeleton: Skeleton) -> RuleOfThumb | None:

@@ -33,7 +33,7 @@ def curve_picture(title: str, lines: Sequence[Line], *, across: str = "step", up
     shown = [line for line in kept if line.points]
     parts = [_text(_LEFT, 22, title, "font-weight='bold'")]
     if not shown:
-        parts.append(_text(_WIDTH / 2, _HEIGHT / 2, "The run has no step in its journal.", "text-anchor='middle'"))
+        parts.append(_text(_WIDTH / 2, _HEIGHT / 2, "No steps logged yet.", "text-anchor='middle'"))
         return _document(title, parts)
     every = [point for line in shown for point in line.points]
     scale = _Scale(ticks(*_ends(x for x, _ in every), whole=True), ticks(*_ends(y for _, y in every)))

@@ -144,12 +144,12 @@ def _as_text(turns: Conversation) -> str:
 def _nothing(data: DataSection, own: bool, left_out: int) -> WorkbenchError:
     if own and not left_out:
         return WorkbenchError(
-            f"The run held out no record of {data.source} (data.eval_fraction is {data.eval_fraction:g}).",
-            "Name records that it was not trained on, with --data.",
+            f"The run has no held-out records of {data.source} (data.eval_fraction is {data.eval_fraction:g}).",
+            "Give records that it was not trained on with --data.",
             kind="nothing_held_out",
         )
     return WorkbenchError(
-        f"{data.source} holds no record to evaluate on; {left_out} lost their reply to the cut or cannot be read.",
-        "Look at it with `loraworkbench data`, or raise data.max_length.",
+        f"{data.source} has no record to evaluate on; {left_out} are invalid or lost their response to truncation.",
+        "Check it with `loraworkbench data`, or raise data.max_length.",
         kind="data_no_tokens",
     )

@@ -57,18 +57,21 @@ def better_text(evaluation: Evaluation, judged: Judged) -> str:
     if gain.high < 0:
         higher = f"{_number(-gain.high)} to {_number(-gain.low)}"
         return f"{judged.name} is worse than the base: {figures}, higher by {_number(-gain.value)} ({higher})."
-    return f"{judged.name} cannot be told from the base: {figures}, a difference of {_number(gain.value)} ({bounds})."
+    return (
+        f"{judged.name} shows no significant difference from the base: {figures}, difference "
+        f"{_number(gain.value)} ({bounds})."
+    )
 
 
 def caution(evaluation: Evaluation) -> str:
     """What to keep in mind with these figures; empty where there is nothing."""
     parts = []
     if evaluation.records < FEW_RECORDS:
-        parts.append(f"Only {evaluation.records} records: take the intervals for rough guesses.")
+        parts.append(f"Only {evaluation.records} records: the intervals are rough.")
     if evaluation.left_out:
-        parts.append(f"{evaluation.left_out} records were left out: unreadable, or no reply left after the cut.")
+        parts.append(f"{evaluation.left_out} records were skipped: invalid, or no response left after truncation.")
     if evaluation.too_long:
-        parts.append(f"{evaluation.too_long} prompts leave no room for a reply in the model's context.")
+        parts.append(f"{evaluation.too_long} prompts fill the model's context and leave no room for a reply.")
     return " ".join(parts)
 
 

@@ -140,7 +140,7 @@ def keep(run: RunFolder, evaluation: Evaluation) -> Path:
         write_text(path, text + "\n", errors="backslashreplace")
     except OSError as error:
         raise WorkbenchError(
-            f"The evaluation cannot be kept in {folder}: {error.strerror or error}.",
+            f"The evaluation cannot be saved in {folder}: {error.strerror or error}.",
             "Free some disk space and evaluate again.",
             kind="disk",
         ) from None
@@ -173,7 +173,7 @@ def read_evaluation(path: Path) -> Evaluation:
         return Evaluation.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise WorkbenchError(
-            f"{path} is no evaluation that can be read.", "Evaluate the run again.", kind="damaged"
+            f"{path} is not a readable evaluation.", "Evaluate the run again.", kind="damaged"
         ) from None
 
 

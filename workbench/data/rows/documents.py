@@ -24,7 +24,7 @@ def read_document(path: Path) -> Row:
     except OSError as error:
         raise WorkbenchError(
             f"Cannot read {shown(path)}: {error.strerror or error}.",
-            "Check that it exists and may be read.",
+            "Check that it exists and is readable.",
             kind="data_file",
         ) from None
     try:

@@ -87,7 +87,7 @@ def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:
             raise
         except Exception as error:  # a stream breaks where it is read, with whatever its reader or the network raises
             refusal = _refusal(name, error)
-            message = f"{refusal.message} {number:,} records were read before."
+            message = f"{refusal.message} {number:,} records had been read."
             raise WorkbenchError(message, refusal.cure, kind=refusal.kind) from error
 
     return rows
@@ -119,8 +119,8 @@ def _refusal(name: str, error: Exception) -> WorkbenchError:
         )
     if "scripts are no longer supported" in text:
         return WorkbenchError(
-            f"The data set {name} needs a script of its own, which is not run here.",
-            "Use a version in parquet or JSON, or convert it.",
+            f"The dataset {name} needs its own loading script, which is not supported.",
+            "Use a Parquet or JSON version, or convert it.",
             kind="data_source",
         )
     return WorkbenchError(

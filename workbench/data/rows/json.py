@@ -31,15 +31,13 @@ def _json_row(line: bytes, where: str, fraction: float) -> Row:
     try:
         value = json.loads(line.decode(), object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
-        return Row(None, where, fraction, f"column {error.start + 1}: not UTF-8, which is expected")
+        return Row(None, where, fraction, f"column {error.start + 1}: not UTF-8")
     except json.JSONDecodeError as error:
         return Row(None, where, fraction, f"column {error.colno}: {_json_words(error)}")
     except (ValueError, RecursionError) as error:
         return Row(None, where, fraction, f"column 1: {_other_words(error)}")
     if not isinstance(value, dict):
-        return Row(
-            None, where, fraction, 'column 1: a JSON object is expected, such as {"instruction": …, "response": …}'
-        )
+        return Row(None, where, fraction, 'column 1: expected a JSON object, such as {"instruction": …, "response": …}')
     return Row(value, where, fraction)
 
 
@@ -64,7 +62,7 @@ def _json_words(error: json.JSONDecodeError) -> str:
 def _other_words(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "values nested too deeply"
-    return str(error) if isinstance(error, _TwiceError) else "a number of too many digits"
+    return str(error) if isinstance(error, _TwiceError) else "a number with too many digits"
 
 
 def read_json(path: Path) -> Iterator[Row]:
@@ -105,7 +103,7 @@ def _only_list(record: dict[str, Any] | None) -> list[Any] | None:
 def _as_row(value: Any, where: str, fraction: float) -> Row:
     if isinstance(value, dict):
         return Row(value, where, fraction)
-    return Row(None, where, fraction, 'a JSON object is expected, such as {"instruction": …, "response": …}')
+    return Row(None, where, fraction, 'expected a JSON object, such as {"instruction": …, "response": …}')
 
 
 def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], in_list: bool) -> Iterator[Row]:
@@ -131,7 +129,7 @@ def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], i
                 None,
                 f"{shown(path)}, line {text.line}",
                 fraction(),
-                f"{found} where , or ] is expected; the rest is lost",
+                f"{found}, expected , or ]; the rest is lost",
             )
             return
 

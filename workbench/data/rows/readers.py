@@ -42,7 +42,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             raise damaged(path, error, "compress it again") from None
         raise WorkbenchError(
             f"Cannot read {shown(path)}: {error.strerror or error}.",
-            "Check that it exists and may be read.",
+            "Check that it exists and is readable.",
             kind="data_file",
         ) from None
 
@@ -61,6 +61,6 @@ def _reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:
     reader = _READERS.get(suffix_of(path))
     if reader is None:
         raise WorkbenchError(
-            f"{shown(path)} is of no kind that can be read.", f"Known are {known_suffixes()}.", kind="data_file"
+            f"{shown(path)} has an unsupported file type.", f"Supported: {known_suffixes()}.", kind="data_file"
         )
     return reader

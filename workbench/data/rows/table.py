@@ -35,13 +35,13 @@ def _header(path: Path, table: Any) -> list[str]:
         header: list[str] = next(table, [])
     except csv.Error as error:
         raise WorkbenchError(
-            f"{shown(path)}, line 1: {error}.", "Write the columns' names there.", kind="data_file"
+            f"{shown(path)}, line 1: {error}.", "Put the column names there.", kind="data_file"
         ) from None
     if not any(_is_text(name) and name.strip() for name in header):
         if header:
             raise WorkbenchError(
-                f"{shown(path)}, line 1 names no columns.",
-                "Write the columns' names there, in UTF-8.",
+                f"{shown(path)}, line 1 has no column names.",
+                "Put the column names there, in UTF-8.",
                 kind="data_file",
             )
         return []
@@ -56,10 +56,10 @@ def _header(path: Path, table: Any) -> list[str]:
 def _table_row(cells: list[str], header: list[str], where: str, fraction: float) -> Row:
     if len(cells) != len(header):
         column = min(len(cells), len(header)) + 1
-        return Row(None, where, fraction, f"column {column}: {len(cells)} cells, {len(header)} are expected")
+        return Row(None, where, fraction, f"column {column}: {len(cells)} cells, expected {len(header)}")
     for number, cell in enumerate(cells, start=1):
         if not _is_text(cell):
-            return Row(None, where, fraction, f"column {number}: not UTF-8, which is expected")
+            return Row(None, where, fraction, f"column {number}: not UTF-8")
     return Row(dict(zip(header, cells, strict=True)), where, fraction)
 
 

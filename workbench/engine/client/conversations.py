@@ -127,8 +127,9 @@ class Chats:
             write_text(self._file(kept.id), json.dumps(kept.model_dump(), indent=1) + "\n", private=True)
         except OSError as error:
             raise WorkbenchError(
-                f"The conversation cannot be kept in {self.folder}: {error.strerror or error}.",
-                "Free some disk space, or make the folder yours. It goes on, but is gone when the terminal is.",
+                f"The conversation cannot be saved in {self.folder}: {error.strerror or error}.",
+                "Free some disk space, or make the folder writable. You can continue, but the "
+                "conversation is lost when the terminal closes.",
                 kind="disk",
             ) from None
         return kept
@@ -143,7 +144,7 @@ class Chats:
             self._file(conversation.id).unlink(missing_ok=True)
         except OSError as error:
             raise WorkbenchError(
-                f"The conversation cannot be removed: {error.strerror}.", f"Look at {self.folder}.", kind="disk"
+                f"The conversation cannot be removed: {error.strerror}.", f"Check {self.folder}.", kind="disk"
             ) from None
 
     def _file(self, name: str) -> Path:
@@ -173,13 +174,13 @@ def parse_parts(text: str) -> list[AdapterPart]:
             parts.append(AdapterPart(target=name.strip(), weight=float(weight)) if sign else AdapterPart(target=piece))
         except ValueError:
             raise WorkbenchError(
-                f"{piece} is no adapter with its weight.",
+                f"{piece} is not of the form adapter=weight.",
                 "Write run-01=0.7, run-02=0.3; weights go from -2 to 2.",
                 kind="bad_request",
             ) from None
     if not parts or any(not part.target for part in parts) or len(parts) > 16:
         raise WorkbenchError(
-            "Name one to sixteen adapters.",
+            "Give one to sixteen adapters.",
             "Write run-01=0.7, run-02=0.3; weights go from -2 to 2.",
             kind="bad_request",
         )

@@ -29,8 +29,8 @@ def evaluation_request(
     for key in changes or {}:
         if key.removeprefix("data.") not in _CHANGEABLE or not key.startswith("data."):
             raise WorkbenchError(
-                f"An evaluation cannot change {key}: all else is as the run was trained.",
-                f"What it takes is {', '.join(f'data.{name}' for name in _CHANGEABLE)}.",
+                f"An evaluation cannot change {key}: it uses the run's settings.",
+                f"It can change {', '.join(f'data.{name}' for name in _CHANGEABLE)}.",
                 kind="bad_request",
             )
     wanted: dict[str, Any] = dict(changes or {})

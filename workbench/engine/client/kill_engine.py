@@ -44,4 +44,4 @@ def _lives(process: psutil.Process) -> bool:
 def what_is_kept(run: RunFolder) -> str:
     """In words that follow on the run's name, what is left of it once its engine was killed."""
     made = checkpoints(run.checkpoints)
-    return f"keeps its checkpoint of step {made[-1].step}" if made else "has no checkpoint yet and would begin anew"
+    return f"keeps its checkpoint at step {made[-1].step}" if made else "has no checkpoint yet and restarts from step 0"

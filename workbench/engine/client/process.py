@@ -58,7 +58,7 @@ async def ensure_engine(home: Home) -> EngineStatus:
             raise _stillborn(code, last_lines(home.engine_log, since=said_before))
     raise WorkbenchError(
         f"The engine did not answer within {START_SECONDS:.0f} s.\n{last_lines(home.engine_log)}",
-        "`loraworkbench engine restart` tries again; `loraworkbench doctor` looks for the cause.",
+        "Retry with `loraworkbench engine restart`; `loraworkbench doctor` checks for causes.",
         kind="engine_start",
     )
 
@@ -139,7 +139,7 @@ def _stillborn(code: int, said: str) -> WorkbenchError:
     died = explain_death(code, said)
     return WorkbenchError(
         f"The engine ended while starting ({describe_exit(code)}). {died.message}\n{said}",
-        f"{died.cure} `loraworkbench doctor` looks for the cause.",
+        f"{died.cure} `loraworkbench doctor` checks for causes.",
         kind="engine_start",
     )
 
@@ -166,6 +166,6 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise WorkbenchError(
             f"Cannot use {home.engine}: {error.strerror or error}.",
-            "Give a folder you may write to with --home or LORAWORKBENCH_HOME.",
+            "Set a writable folder with --home or LORAWORKBENCH_HOME.",
             kind="home",
         ) from None

@@ -51,8 +51,8 @@ class TreeBuilder:
         except BrokenProcessPool as error:
             self.close()
             raise WorkbenchError(
-                f"The helper process that reads the layers of {model.source} was ended from outside.",
-                "Try again; if the host's memory is full, end what takes it first.",
+                f"The helper process that reads the layers of {model.source} was killed by another program.",
+                "Try again. If host memory is full, free some first.",
                 kind="child_died",
             ) from error
 

@@ -21,8 +21,6 @@ class Work:
     progress: Progress | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     training: TrainingThread | LaunchedTraining | None = None
-    # One for each reply of a run that stands still.
-    replies: set[threading.Event] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,12 @@ def busy(state: EngineState) -> WorkbenchError:
     """The refusal of what has to wait."""
     doing = {
         "training": "training a run",
-        "replying": "writing a reply",
+        "replying": "generating a reply",
         "evaluating": "evaluating a run",
         "loading": "loading a model",
     }
     return WorkbenchError(
-        f"The engine is busy {doing.get(state, 'working')}.", "Wait for it to end, or stop it first.", kind="busy"
+        f"The engine is busy {doing.get(state, 'working')}.", "Wait until it finishes, or stop it first.", kind="busy"
     )
 
 

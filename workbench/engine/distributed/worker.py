@@ -26,7 +26,9 @@ def main() -> None:
     """Train; the exit code is 0 where the run came to an end that the user wanted."""
     parser = argparse.ArgumentParser(prog="python -m workbench.engine.distributed.worker")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint, if there is one")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the newest complete checkpoint, if there is one"
+    )
     parser.add_argument("--engine", type=Path, metavar="SOCKET", help=argparse.SUPPRESS)
     parser.add_argument("run_folder", type=Path)
     asked = parser.parse_args()
@@ -37,7 +39,7 @@ def main() -> None:
         error = train(home, run, link, resume=asked.resume)
     except Exception as problem:
         traceback.print_exc()
-        error = diagnose(problem)
+        error = diagnose(problem, f"training run {run.id}", run.log)
     if link is not None:
         link.say_done() if error is None else link.say_failed(error)
     if error is not None:

@@ -51,8 +51,8 @@ def fit_prompt(template: Template, messages: Sequence[Message], limit: int | Non
         if limit is None or len(ids) + (1 if is_last else reserved) <= limit:
             return Prompt(ids, limit, left_out)
     raise WorkbenchError(
-        f"The question is {len(ids)} tokens long with all that belongs to it; the model's context holds {limit}.",
-        "Shorten it, or the system prompt.",
+        f"The prompt is {len(ids)} tokens long; the model's context is {limit} tokens.",
+        "Shorten the question or the system prompt.",
         kind="context_full",
     )
 

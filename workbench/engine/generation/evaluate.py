@@ -110,7 +110,7 @@ def evaluate(
                 cancelled=cancelled,
             )
         candidate.replies = _unless_cancelled(replies)
-    report(Progress(phase="drawing intervals"))
+    report(Progress(phase="computing intervals"))
     file = keep(run, _result(run, recipe, data, own, request, exam, candidates))
     write_report(home, run)
     return file
@@ -176,7 +176,7 @@ def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_C
     elif not named and not request.adapters:
         raise WorkbenchError(
             f"Run {run.id} has no adapter yet.",
-            "Wait for its end, or evaluate its checkpoints with --checkpoints.",
+            "Wait until it ends, or evaluate its checkpoints with --checkpoints.",
             kind="no_adapter",
         )
     candidates = [_Candidate(BASE)]
@@ -184,8 +184,8 @@ def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_C
         target = resolve(home, name)
         if target.adapter is None:
             raise WorkbenchError(
-                f"{name} is a base model; the base of the run is judged anyway.",
-                "Name runs, their checkpoints (run@40), or adapter folders.",
+                f"{name} is a base model. The run's base is always evaluated.",
+                "Give runs, checkpoints (run@40) or adapter folders.",
                 kind="no_adapter",
             )
         check_adapter(target.adapter)
@@ -313,7 +313,7 @@ Found = TypeVar("Found")
 
 def _unless_cancelled(found: Found | None) -> Found:
     if found is None:
-        raise WorkbenchError("The evaluation was cancelled; nothing was kept.", kind="cancelled")
+        raise WorkbenchError("The evaluation was cancelled; nothing was saved.", kind="cancelled")
     return found
 
 

@@ -100,16 +100,16 @@ def reply_in_run(
     """
     if not _is_of_run(resolve(home, request.target), run, base, request):
         raise WorkbenchError(
-            f"Run {run.id} is paused with its model in memory: only it and its base can answer now.",
-            "Resume or stop the run to talk to others.",
+            f"Run {run.id} is paused with its model in memory: you can chat only with it and its base.",
+            "Resume or stop the run to chat with others.",
             kind="busy",
         )
     name = base.peft.active_adapter
     config = base.peft.peft_config[name].to_dict()
     if not request.adapter and alters_base(config):
         raise WorkbenchError(
-            f"Run {run.id} trains weights of the base itself, so that there is no base to ask while it is paused.",
-            "Ask the run, or stop it first.",
+            f"Run {run.id} trains base weights, so its base is not available while it is paused.",
+            "Chat with the run itself, or stop it first.",
             kind="busy",
         )
     if request.scale != 1:

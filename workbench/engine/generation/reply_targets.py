@@ -62,8 +62,8 @@ def wanted(home: Home, request: ReplyRequest) -> tuple[Target, Voice, list[Targe
         for part, asked in zip(parts, request.combine, strict=True):
             if part[0].adapter is None:
                 raise WorkbenchError(
-                    f"{asked.target} is a base model: there is no adapter to add up.",
-                    "Name runs or adapter folders.",
+                    f"{asked.target} is a base model: there is no adapter to combine.",
+                    "Give runs or adapter folders.",
                     kind="no_adapter",
                 )
     elif request.adapter and target.adapter is not None:
@@ -87,8 +87,8 @@ def _of_folder(folder: Path) -> Target:
     source = check_adapter(folder).get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise WorkbenchError(
-            f"The adapter in {folder} does not say which base it belongs to.",
-            "Write its base_model_name_or_path into adapter_config.json.",
+            f"The adapter in {folder} does not name its base model.",
+            "Set base_model_name_or_path in its adapter_config.json.",
             kind="adapter",
         )
     return Target(ModelSection(source=source), QuantizationSection(), folder)

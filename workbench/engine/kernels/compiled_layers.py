@@ -50,7 +50,7 @@ class CompiledLayers:
         # One that has a forward of its own is on a device of its own, or somebody else's.
         self._forwards = [(layer, self._forward_of(layer)) for layer in layers if "forward" not in layer.__dict__]
         if not self._forwards:
-            raise NotImplementedError("this architecture has no layers of transformers' usual kind")
+            raise NotImplementedError("this architecture has no standard transformers decoder layers")
         self._as_usual = {name: torch.compiler.disable(ALL_ATTENTION_FUNCTIONS[name]) for name in as_usual}
 
     def _forward_of(self, layer: Any) -> Callable[..., Any]:

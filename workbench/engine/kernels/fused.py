@@ -11,7 +11,7 @@ from typing import Any
 from workbench.errors import WorkbenchError
 from workbench.recipe.fused_kernels import Fused
 
-_WITHOUT = "Set training.kernels to none, or give the error to who makes them."
+_WITHOUT = "Set training.kernels to none, or report the error to the kernels' authors."
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def check_device(kernels: str) -> None:
 
     if not torch.cuda.is_available():
         raise WorkbenchError(
-            f"training.kernels is {kernels}, whose kernels run on a GPU, and PyTorch finds none here.",
-            "Set training.kernels to none; `loraworkbench doctor` says more about the GPU.",
+            f"training.kernels is {kernels}, which needs a GPU, and PyTorch finds none.",
+            "Set training.kernels to none; `loraworkbench doctor` checks the GPU.",
             kind="kernels",
         )
     if kernels == "hub":
@@ -44,7 +44,8 @@ def check_device(kernels: str) -> None:
 
         if not is_kernels_available():
             raise WorkbenchError(
-                "training.kernels is hub, and this transformers does not go with the installed version of kernels.",
+                "training.kernels is hub, and this transformers version does not support the installed "
+                "kernels package.",
                 f"`pip install 'kernels>={KERNELS_MIN_VERSION},<{KERNELS_MAX_VERSION}'` and `loraworkbench engine "
                 "restart`, or set training.kernels to liger or none.",
                 kind="kernels",
@@ -71,7 +72,9 @@ def _put_liger_on(model: Any) -> Kernels:
     try:
         counts, take_off = compute_with(liger_operations(), model)
     except Exception as error:
-        raise WorkbenchError(f"Liger's kernels do not run here: {_short(error)}.", _WITHOUT, kind="kernels") from error
+        raise WorkbenchError(
+            f"The Liger kernels do not run here: {_short(error)}.", _WITHOUT, kind="kernels"
+        ) from error
     return _kernels("Liger", counts, (), take_off)
 
 
@@ -95,11 +98,11 @@ def _put_hub_on(model: Any, trusts_code: bool) -> Kernels:
             )
 
     counts, take_off = replaced_by(replace, model)
-    notices = ["Kernels of the hub are on: compiled code that was downloaded and runs here."] if counts else []
+    notices = ["Hub kernels are on: they run downloaded compiled code."] if counts else []
     if left := sorted(distrusted & {getattr(type(layer), "kernel_layer_name", "") for layer in _layers(model)}):
         notices.append(
-            f"Left out: kernels for {', '.join(left)}, whose publisher the hub does not vouch for. "
-            "model.trust_remote_code: true takes them."
+            f"Skipped kernels for {', '.join(left)}: their publisher is not verified by the hub. "
+            "model.trust_remote_code: true allows them."
         )
     return _kernels("Hub", counts, tuple(notices), take_off)
 
@@ -137,7 +140,9 @@ def replaced_by(replace: Callable[[], None], model: Any) -> tuple[Counter[tuple[
         replace()
     except Exception as error:
         take_off()
-        raise WorkbenchError(f"The hub's kernels cannot be had: {_short(error)}.", _WITHOUT, kind="kernels") from error
+        raise WorkbenchError(
+            f"The hub kernels are not available: {_short(error)}.", _WITHOUT, kind="kernels"
+        ) from error
     counts: Counter[tuple[str, str]] = Counter()
     for layer, forward in before.values():
         now = layer.__dict__.get("forward")
@@ -158,7 +163,7 @@ def _kernels(
     whose: str, counts: Counter[tuple[str, str]], notices: tuple[str, ...], take_off: Callable[[], None]
 ) -> Kernels:
     if not counts:
-        none = f"{whose} kernels are wanted, and this model has no layer that one of them computes: it trains without."
+        none = f"{whose} kernels: no layer of this model is supported, so it trains without them."
         return Kernels("", (*notices, none), take_off)
     words = [f"{count} {kind}{'s' * (count != 1)} ({name})" for (kind, name), count in counts.most_common()]
     return Kernels(f"{whose} kernels: {', '.join(words)}", notices, take_off)

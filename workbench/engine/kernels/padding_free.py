@@ -77,7 +77,7 @@ def attend_apart(
         NotImplementedError: what this model's attention does beside the usual cannot be done so.
     """
     if any(extra is not None for extra in (attention_mask, softcap, position_bias)):
-        raise NotImplementedError("a mask, capped scores, or scores that depend on the place")
+        raise NotImplementedError("a mask, capped scores or position-dependent scores")
     if query.is_cuda and not dropout:
         return _by_kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, sliding_window), None
     bounds = cu_seq_lens_q.tolist()

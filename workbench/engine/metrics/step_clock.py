@@ -140,7 +140,7 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> StepClock:
     if device.kind == "cuda":
         peak, timing = gpu_peak(device.name, base.precision.compute), QueueTime()
         return StepClock(_flops(recipe, base), peak, timing)
-    return StepClock(_flops(recipe, base), GpuPeak(None, "no peak is known of a processor"), HostTime())
+    return StepClock(_flops(recipe, base), GpuPeak(None, "the peak FLOP/s of a CPU is unknown"), HostTime())
 
 
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:

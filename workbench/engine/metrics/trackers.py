@@ -82,14 +82,14 @@ class Guarded(TrainerCallback):
         ending.start()
         ending.join(_FINISH_SECONDS)
         if ending.is_alive():
-            failed.append(TimeoutError(f"it has not ended within {_FINISH_SECONDS:.0f} s"))
+            failed.append(TimeoutError(f"it did not finish within {_FINISH_SECONDS:.0f} s"))
         if failed and not self._broken:
             self._break(failed[0])
 
     def _break(self, error: Exception) -> None:
         self._broken = True
         reason = without_secrets(" ".join(str(error).split())[:200] or type(error).__name__)
-        self._warn(f"{self._name} is told no more of this run, which goes on: {reason}", kind="reporter")
+        self._warn(f"Logging to {self._name} stopped: {reason}. The run continues.", kind="reporter")
 
 
 def guard(trainer: Any, run: RunFolder, warn: Callable[..., None]) -> list[Guarded]:
@@ -131,8 +131,7 @@ def _begin_wandb(run: RunFolder, warn: Callable[..., None]) -> None:
     why = "" if mode else _no_wandb()
     if why:
         warn(
-            f"The figures for Weights & Biases are kept in {run.path / 'wandb'}, because {why}. "
-            "`wandb sync` sends them from there.",
+            f"The Weights & Biases log is saved in {run.path / 'wandb'}, because {why}. Upload it with `wandb sync`.",
             kind="reporter",
         )
     wandb.init(
@@ -161,7 +160,7 @@ def _no_wandb() -> str:
     place = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
     host = urlsplit(place).hostname or place
     if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _is_logged_in(host)):
-        return f"there is no key for {host} (`wandb login`, or WANDB_API_KEY before the engine starts)"
+        return f"there is no API key for {host} (`wandb login`, or WANDB_API_KEY before the engine starts)"
     try:
         httpx.head(place, timeout=_PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):

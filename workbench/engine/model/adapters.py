@@ -138,7 +138,7 @@ def check_same_base(base: LoadedBase, model: ModelSection, name: str) -> None:
     theirs, ours = (f"{m.source} at {m.revision}" if m.revision else m.source for m in (model, base.section))
     raise WorkbenchError(
         f"{name} was trained on {theirs}; the base in memory is {ours}.",
-        "Adapters are compared, switched and added up on the base they share. Talk to this one by itself.",
+        "Adapters can be compared, switched and combined only on the same base. Chat with this one alone.",
         kind="adapter_of_another_base",
     )
 
@@ -150,14 +150,14 @@ def check_scale(name: object, config: dict[str, Any]) -> None:
         WorkbenchError: it is not; with the reason.
     """
     reasons = {
-        "it is a DoRA, whose magnitudes have no scale": config.get("use_dora"),
-        "it brings whole modules": config.get("modules_to_save") or config.get("trainable_token_indices"),
+        "it is a DoRA adapter, whose magnitudes cannot be scaled": config.get("use_dora"),
+        "it contains whole modules": config.get("modules_to_save") or config.get("trainable_token_indices"),
         "it changes the base's own weights": alters_base(config),
     }
     for reason, holds in reasons.items():
         if holds:
             raise WorkbenchError(
-                f"The adapter of {name} can be neither scaled nor added to another one: {reason}.",
+                f"The adapter of {name} cannot be scaled or combined: {reason}.",
                 "Use it alone, at scale 1.",
                 kind="adapter",
             )
@@ -184,8 +184,8 @@ def _combination(base: LoadedBase, names: list[str], weights: list[float]) -> st
             peft.add_weighted_adapter(names, weights, _COMBINED, combination_type="cat")
     except (ValueError, TypeError) as error:
         raise WorkbenchError(
-            f"PEFT cannot add these adapters up: {str(error).splitlines()[0]}",
-            "Choose adapters on the same kind of layers.",
+            f"PEFT cannot combine these adapters: {str(error).splitlines()[0]}",
+            "Choose adapters on the same layers.",
             kind="adapter",
         ) from error
     base.combined = wanted
@@ -193,8 +193,8 @@ def _combination(base: LoadedBase, names: list[str], weights: list[float]) -> st
     for layer in _layers(peft):
         if not _has(layer, _COMBINED) and any(_has(layer, name) for name in names):
             raise WorkbenchError(
-                "These adapters sit on different layers, and PEFT would drop those that the first one lacks.",
-                "Name the adapter with the most layers first.",
+                "These adapters target different layers; PEFT would drop those that the first one lacks.",
+                "Put the adapter with the most layers first.",
                 kind="adapter",
             )
         # PEFT takes over rsLoRA's √r from the first one, though every scale is in the matrices already.
@@ -255,11 +255,11 @@ def _check_fit(base: LoadedBase, folder: Path, config: dict[str, Any]) -> None:
             f"{folder / 'adapter_model.safetensors'} is damaged: {error}.", "Save the adapter again.", kind="adapter"
         ) from None
     if missing and not found:
-        raise _of_another_base(base, folder, config, "none of its layers are there")
+        raise _of_another_base(base, folder, config, "none of its layers exist in this model")
 
 
 def _of_another_base(base: LoadedBase, folder: Path, config: dict[str, Any], why: str) -> WorkbenchError:
-    own = config.get("base_model_name_or_path") or "a base that it does not name"
+    own = config.get("base_model_name_or_path") or "an unnamed base"
     return WorkbenchError(
         f"The adapter in {folder} was trained on {own} and does not fit {base.section.source}: {why}.",
         "Chat with it on the base it was trained on.",

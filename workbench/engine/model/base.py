@@ -108,7 +108,7 @@ class LoadedBase:
             # It may have come as far as some of the layers.
             self.is_altered = True
             raise WorkbenchError(
-                f"PEFT refuses this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
+                f"PEFT rejects this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
             ) from error
         # Such adapters change the base itself, so it cannot be used again afterwards.
         self.is_altered |= adapter.bias != "none" or adapter.init_lora_weights in ("pissa", "olora")
@@ -278,7 +278,7 @@ def load_base(
             model = store.load(arguments)
         was_kept = model is not None
         if model is None:
-            anew = " anew: what was kept of it is damaged" if is_kept else ""
+            anew = " again: the cached copy is damaged" if is_kept else ""
             report(Progress(phase="loading", detail=what + anew))
             model = AutoModelForCausalLM.from_pretrained(
                 local.folder, quantization_config=quantization_config(quantization, precision), **arguments
@@ -297,7 +297,7 @@ def _loading_explained() -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError) as error:
         from workbench.failures.diagnose import diagnose
 
-        raise diagnose(error) from error
+        raise diagnose(error, "loading the model") from error
 
 
 def describe(quantization: QuantizationSection) -> str:
@@ -330,7 +330,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise WorkbenchError(
             f"There is no adapter in {folder}.",
-            "Name a run that ended with an adapter, or a folder with adapter_config.json.",
+            "Give a run that saved an adapter, or a folder with adapter_config.json.",
             kind="no_adapter",
         ) from None
     except ValueError as error:
@@ -339,6 +339,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         ) from None
     if not (folder / "adapter_model.safetensors").is_file():
         raise WorkbenchError(
-            f"{folder} holds no adapter_model.safetensors.", "Save the adapter as safetensors; pickles are not loaded."
+            f"{folder} has no adapter_model.safetensors.",
+            "Save the adapter as safetensors; pickle files are not loaded.",
         )
     return config if isinstance(config, dict) else {}

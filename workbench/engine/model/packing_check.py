@@ -23,17 +23,17 @@ def why_padded(base: LoadedBase) -> str:
     if base.device.type == "cuda" and (
         base.precision.compute == "float32" or torch.cuda.get_device_capability(base.device) < (8, 0)
     ):
-        return "this GPU has no attention kernel for records of varying length in this number type"
+        return "this GPU has no variable-length attention kernel for this dtype"
     if base.device.type not in ("cpu", "cuda"):
-        return f"it has not been tried on {base.device.type}"
+        return f"it is untested on {base.device.type}"
     model = base.model
     takes_ours = getattr(model, "_supports_attention_backend", False) or getattr(model, "_supports_flash_attn", False)
     if not takes_ours or model.base_model is model:
-        return "this architecture brings its own attention"
+        return "this architecture has a custom attention"
     try:
         return _tried(base)
     except Exception as error:
-        return f"this architecture cannot ({type(error).__name__}: {str(error)[:120]})"
+        return f"this architecture fails ({type(error).__name__}: {str(error)[:120]})"
 
 
 def _tried(base: LoadedBase) -> str:
@@ -54,9 +54,9 @@ def _tried(base: LoadedBase) -> str:
         alone, beside = (_said_last(base, usual([one]), one) for one in (record, altered))
     scale = (alone - beside).abs().mean()
     if bool((first - second).abs().mean() > _SEEN * scale):
-        return "this architecture lets records see their neighbours"
+        return "this architecture mixes neighbouring records"
     if bool((first - alone).abs().mean() > _MOVED * scale):
-        return "this architecture's attention is more than the usual one"
+        return "this architecture has a non-standard attention"
     return ""
 
 

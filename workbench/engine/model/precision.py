@@ -61,8 +61,8 @@ def _fastest_here() -> tuple[ComputeType, str]:
         name = torch.cuda.get_device_name(0)
         # `is_bf16_supported` counts emulation as support unless told otherwise; a T4 emulates.
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bfloat16", f"{name} computes bfloat16 in hardware"
-        return "float16", f"{name} has no bfloat16 units, so float16 with a loss scaler"
+            return "bfloat16", f"{name} supports bfloat16"
+        return "float16", f"{name} has no bfloat16 support, so float16 with a loss scaler"
     if computes_bfloat16(None):
-        return "bfloat16", "this CPU computes bfloat16 in hardware"
-    return "float32", "this CPU has no bfloat16 units"
+        return "bfloat16", "this CPU supports bfloat16"
+    return "float32", "this CPU has no bfloat16 support"

@@ -70,7 +70,7 @@ class QuantisedStore:
         try:
             written = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
             if any((folder / name).stat().st_size != size for name, size in written["files"].items()):
-                raise ValueError("a file is not as long as it was")
+                raise ValueError("a file has a different size")
             model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
             _call_it(model, str(self._local.folder))
             marks, settings = ModelState.of(model).marks(), settings_of(model)
@@ -80,14 +80,14 @@ class QuantisedStore:
         except Exception as error:  # whatever transformers makes of a damaged file
             return self._drop(f"it cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}")
         if is_another:
-            self._drop("transformers makes another model of it")
+            self._drop("transformers builds a different model from it")
             # Nothing is damaged, so it would be the same each time.
-            self._shelf.put(self._key, self._shelf.begin(self._key), {"what": f"{self._what}: cannot be kept"})
+            self._shelf.put(self._key, self._shelf.begin(self._key), {"what": f"{self._what}: cannot be cached"})
             return None
-        return model if marks == written["marks"] else self._drop("its weights are not those that were written")
+        return model if marks == written["marks"] else self._drop("its weights differ from those written")
 
     def _drop(self, reason: str) -> None:
-        print(f"The quantised base that was kept is dropped: {reason}.", flush=True)
+        print(f"The cached quantised base is discarded: {reason}.", flush=True)
         self._shelf.remove(self._key)
 
     def keep(self, model: Any) -> threading.Thread | None:
@@ -108,7 +108,7 @@ class QuantisedStore:
             return None
         weakref.finalize(model, state.stored.clear)
         thread = threading.Thread(
-            target=self._write, args=(state, written, quantisation), name="keep the base", daemon=True
+            target=self._write, args=(state, written, quantisation), name="cache the base", daemon=True
         )
         thread.start()
         return thread
@@ -150,15 +150,15 @@ def _call_it(model: Any, name: str) -> None:
 
 
 def _tell_why_not(error: Exception) -> None:
-    reason = "the model has gone" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
-    print(f"The quantised base is not kept: {reason}.", flush=True)
+    reason = "the model was unloaded" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+    print(f"The quantised base is not cached: {reason}.", flush=True)
 
 
 def _write_weights(folder: Path, stored: dict[str, Any]) -> dict[str, Mark]:
     """Write and let go of one tensor after the other; returns their marks.
 
     Raises:
-        KeyError: the model has gone meanwhile.
+        KeyError: the model was unloaded meanwhile.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file

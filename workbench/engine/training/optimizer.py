@@ -17,11 +17,12 @@ def optimizer_here(wanted: str) -> tuple[str, str]:
         import_module("bitsandbytes.optim")
     except Exception as error:
         return _ALWAYS_THERE, (
-            f"bitsandbytes cannot be used here ({type(error).__name__}), so the optimizer is {_ALWAYS_THERE} instead "
-            f"of {wanted}: 8 bytes of state a trained parameter instead of 2."
+            f"bitsandbytes is not usable here ({type(error).__name__}), so the optimizer is "
+            f"{_ALWAYS_THERE} instead of {wanted}: 8 bytes of state per trained parameter instead of "
+            "2."
         )
     import torch
 
     if wanted.startswith("paged_") and not torch.cuda.is_available():
-        return wanted, f"{wanted} pages nothing on a machine without a GPU: its state stays in memory."
+        return wanted, f"{wanted} does not page without a GPU: its state stays in memory."
     return wanted, ""

@@ -71,8 +71,8 @@ class ResumeCheck:
         self._is_done = not losses
         if changed:
             warn(
-                f"This run resumes under other conditions: {'; '.join(changed)}. "
-                "It may not repeat the interrupted run exactly."
+                f"This run resumes with changed conditions: {'; '.join(changed)}. It may not reproduce "
+                "the interrupted run exactly."
             )
 
     def see(self, step: int, loss: float) -> None:
@@ -86,16 +86,17 @@ class ResumeCheck:
         self._is_done = True
         if loss != before:
             self._warn(
-                f"The loss of step {step} is {loss:.6g} after the resume and was {before:.6g} before the interruption: "
-                f"the resumed run is not exactly the same run. Likely reason: {self._reason(before, loss)}."
+                f"The loss of step {step} is {loss:.6g} after resuming and was {before:.6g} before the "
+                "interruption: the resumed run is not identical. Likely reason: "
+                f"{self._reason(before, loss)}."
             )
 
     def _reason(self, before: float, now: float) -> str:
         if self._changed:
             return "; ".join(self._changed)
         if abs(now - before) <= _ROUNDING * abs(before):
-            return "rounding, where the device's kernels do not add in the same order each time"
+            return "rounding: the device's kernels add in varying order"
         return (
-            "not known. Nothing that is recorded of the run has changed; look whether the model's files did. "
-            "If not, please report it with the run's engine.log"
+            "unknown. No recorded condition has changed; check whether the model's files have. If "
+            "not, please report it with the run's engine.log"
         )

@@ -345,8 +345,8 @@ class WorkbenchTrainer(TimedTrainer):
         rows = max(self.args.per_device_train_batch_size // self.parts, 1)
         accumulation = self.args.gradient_accumulation_steps * self.parts
         self._warn(
-            f"Memory ended at step {self.state.global_step + 1}. The micro-batch is now {rows} and the accumulation "
-            f"{accumulation}; the effective batch and its gradient stay the same.",
+            f"Out of memory at step {self.state.global_step + 1}. The micro-batch is now {rows} and "
+            f"the accumulation {accumulation}; the effective batch and its gradient stay the same.",
             kind="out_of_memory",
             micro_batch=rows,
             accumulation=accumulation,
@@ -364,13 +364,13 @@ class WorkbenchTrainer(TimedTrainer):
             if not self._skip_non_finite:
                 raise WorkbenchError(
                     f"Loss or gradient became {float(norm)} in step {step}.",
-                    "Lower training.learning_rate (a tenth is a good start), or compute in bfloat16 instead of "
-                    "float16; training.non_finite: skip leaves such steps out.",
+                    "Lower training.learning_rate (try a tenth), or use bfloat16 instead of float16; "
+                    "training.non_finite: skip skips such steps.",
                     kind="nan_loss",
                 )
             for parameter in model.parameters():
                 parameter.grad = None
-            self._warn(f"Step {step} was left out: its gradient is {float(norm)}.", kind="skipped_step", step=step)
+            self._warn(f"Skipped step {step}: its gradient is {float(norm)}.", kind="skipped_step", step=step)
         return norm
 
 

@@ -49,7 +49,7 @@ def rename_expert_targets(
             raise WorkbenchError(
                 f"{', '.join(present)} cannot be adapted without {', '.join(missing)}: "
                 f"this model stores them as one weight, {fused}.",
-                f"Add {', '.join(missing)} to adapter.target_modules, or take {', '.join(present)} out.",
+                f"Add {', '.join(missing)} to adapter.target_modules, or remove {', '.join(present)}.",
                 kind="adapter_experts",
             )
         if present:

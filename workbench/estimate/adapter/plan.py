@@ -161,7 +161,7 @@ def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, 
     if len(shape) != 3:
         raise WorkbenchError(
             f"{target.site.name}.{target.tensor.name} has {len(shape)} dimensions; LoRA adapts weights of 2 or 3.",
-            "Leave it out of the targets.",
+            "Remove it from the targets.",
             kind="adapter_target",
         )
     experts, rows, columns = shape

@@ -69,15 +69,15 @@ def check_settings(settings: LoraSettings) -> None:
             )
     if settings.layers_pattern and settings.layers_to_transform is None:
         raise WorkbenchError(
-            "layers_pattern says where layers are, but adapter.layers_to_transform does not say which.",
+            "layers_pattern is set, but adapter.layers_to_transform is not.",
             "Set adapter.layers_to_transform.",
             kind="adapter_settings",
         )
     if settings.lora_bias and settings.use_dora:
-        raise WorkbenchError("DoRA and lora_bias exclude each other.", "Turn one of them off.", kind="adapter_settings")
+        raise WorkbenchError("DoRA and lora_bias cannot be combined.", "Turn one of them off.", kind="adapter_settings")
     if settings.lora_bias and settings.init_lora_weights not in (True, False):
         raise WorkbenchError(
-            f"lora_bias starts only from plain values, not from {settings.init_lora_weights}.",
+            f"lora_bias does not work with init_lora_weights: {settings.init_lora_weights}.",
             "Set adapter.init_lora_weights to true.",
             kind="adapter_settings",
         )
@@ -93,7 +93,7 @@ def compiled(pattern: str, where: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise WorkbenchError(
-            f"{where}: {pattern!r} is no regular expression: {error}.",
+            f"{where}: {pattern!r} is not a valid regular expression: {error}.",
             "Correct it, or list plain module names.",
             kind="adapter_settings",
         ) from error

@@ -264,8 +264,8 @@ def _saved_whole(
             nested = site.name
         if nested is not None:
             raise WorkbenchError(
-                f"adapter.modules_to_save takes {site.name} whole, and {nested} is to be trained by itself too.",
-                "Write the full name of the module to save, or take one of the two out.",
+                f"adapter.modules_to_save contains {site.name}, and {nested} inside it is trained separately.",
+                "Give the full name of the module to save, or remove one of the two.",
                 kind="adapter_settings",
             )
     return saved
@@ -289,8 +289,8 @@ def _check_module(skeleton: Skeleton, site: Site, r: int, settings: LoraSettings
         )
     if site.kind == "other":
         raise WorkbenchError(
-            f"{site.name} is a {site.module.class_name}; LoRA adapts linear, embedding and convolution layers.",
-            "Name the layers inside it.",
+            f"{site.name} is a {site.module.class_name}; LoRA supports linear, embedding and convolution layers.",
+            "Target the layers inside it.",
             kind="adapter_target",
         )
     if site.kind == "embedding" and settings.lora_bias:
@@ -300,7 +300,7 @@ def _check_module(skeleton: Skeleton, site: Site, r: int, settings: LoraSettings
     if site.kind == "convolution" and r % site.module.facts["groups"]:
         groups = site.module.facts["groups"]
         raise WorkbenchError(
-            f"{site.name} is a convolution in {groups} groups, and r = {r} is no multiple of that.",
+            f"{site.name} is a convolution with {groups} groups; r = {r} is not a multiple.",
             "Choose another rank or leave this layer out.",
             kind="adapter_target",
         )
@@ -335,8 +335,8 @@ def _check_parameters(settings: LoraSettings) -> None:
     found = {name: cure for name, (is_on, cure) in switched_on.items() if is_on}
     if found:
         raise WorkbenchError(
-            f"The experts of this model are stored as one weight, and {next(iter(found))} does not work on such.",
-            f"Set {' and '.join(found.values())}, or adapt the attention only.",
+            f"The experts of this model are stored as one weight, which {next(iter(found))} does not support.",
+            f"Set {' and '.join(found.values())}, or target the attention only.",
             kind="adapter_experts",
         )
 

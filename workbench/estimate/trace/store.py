@@ -73,8 +73,8 @@ class TraceStore:
         step = plan_step(recipe, device, variant)
         if not can_follow(skeleton, step):
             raise WorkbenchError(
-                f"A step of {skeleton.architecture} in {step.compute} cannot be followed.",
-                "The closed form stands in for it.",
+                f"A step of {skeleton.architecture} in {step.compute} cannot be traced.",
+                "The estimate is used instead.",
                 kind="trace_unsupported",
             )
         request = {
@@ -86,8 +86,8 @@ class TraceStore:
         answer = _run_helper(request)
         if "error" in answer:
             raise WorkbenchError(
-                f"A step of {skeleton.architecture} cannot be followed without data: {answer['error']}.",
-                "The closed form stands in for it.",
+                f"A step of {skeleton.architecture} cannot be traced without data: {answer['error']}.",
+                "The estimate is used instead.",
                 kind="trace_unsupported",
             )
         timeline = Timeline.from_json(answer)
@@ -194,8 +194,8 @@ def _run_helper(request: dict[str, Any]) -> dict[str, Any]:
         answer = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise WorkbenchError(
-            f"The helper that follows a step ended early: {type(error).__name__}.",
-            "The closed form stands in for it; `loraworkbench doctor` tells whether torch can be imported.",
+            f"The tracing process ended early: {type(error).__name__}.",
+            "The estimate is used instead; `loraworkbench doctor` checks whether torch can be imported.",
             kind="trace_failed",
         ) from error
     return answer if isinstance(answer, dict) else {"error": "no answer"}
