@@ -18,9 +18,9 @@ from screens.shell.cost_view import device_of
 from screens.shell.fit import judge
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
-from screens.widgets.units import gib, gib_number, short
 from workbench.estimate.adapter.suggested_fix import changes_text
 from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, survey
+from workbench.units import gib, gib_number, short
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -14,7 +14,7 @@ from screens.shell.delay import Delay
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.lines import Lines
 from screens.widgets.plain import plain
-from screens.widgets.units import file_size, gib, gib_number
+from workbench.units import file_size, gib, gib_number
 
 if TYPE_CHECKING:
     from screens.shell.cost_view import Costs, Outlook

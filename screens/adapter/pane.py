@@ -25,10 +25,10 @@ from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
-from screens.widgets.units import gib
 from workbench.errors import WorkbenchError
 from workbench.estimate.memory_text import parse_memory
 from workbench.recipe.text import allowed_values
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

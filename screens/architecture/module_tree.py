@@ -21,7 +21,7 @@ from screens.architecture.tree_rows import (
 )
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
-from screens.widgets.units import short
+from workbench.units import short
 
 if TYPE_CHECKING:
     from textual.widgets.tree import TreeNode

@@ -28,8 +28,8 @@ from screens.shell.header import method_word, targets_word
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
-from screens.widgets.units import file_size
 from workbench.errors import WorkbenchError
+from workbench.units import file_size
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -58,7 +58,7 @@ class ArchitecturePane(Pane):
         Binding("slash", "search", "Search", key_display="/", id="architecture.search"),
         Binding("n", "next(1)", "Next match", show=False, id="architecture.next"),
         Binding("l", "layers", "Layers", id="architecture.layers", tooltip="Adapt only some layers, such as 8-15"),
-        Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="Target all linear layers except lm_head"),
+        Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="Target all linear layers but lm_head"),
     ]  # fmt: skip
 
     def __init__(self, **arguments: Any) -> None:

@@ -10,7 +10,7 @@ from operator import itemgetter
 from textual.content import Content
 
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.units import GIB
+from workbench.units import GIB, gib_number
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def legend(sizes: Mapping[str, int], width: int) -> list[Content]:
 
 
 def _entry(mark: str, label: str, size: int, colour: str) -> Content:
-    value = f"{size / GIB:.2f}" if size >= 0.005 * GIB else f"{size / GIB:.3f}"
+    value = gib_number(size, 2 if size >= 0.005 * GIB else 3)
     return Content.assemble((mark, f"${colour}"), (f" {label} ", "$muted"), value)
 
 

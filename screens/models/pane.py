@@ -22,8 +22,8 @@ from screens.shell.header import short_name
 from screens.widgets.glyphs import ENTER, GLYPHS, bar
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
-from screens.widgets.units import file_size, short
 from workbench.errors import WorkbenchError
+from workbench.units import file_size, short
 
 if TYPE_CHECKING:
     from textual import events

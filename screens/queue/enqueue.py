@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from screens.queue import start_checks as room
 from screens.shell.dialogs import Choice, ChoiceDialog
-from screens.widgets.units import gib
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

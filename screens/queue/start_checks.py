@@ -7,8 +7,8 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from screens.shell.dialogs import Choice, ChoiceDialog
-from screens.widgets.units import gib
 from workbench.errors import WorkbenchError
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from screens.workbench import Workbench

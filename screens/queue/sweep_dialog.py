@@ -14,9 +14,9 @@ from screens.shell.dialogs import Dialog
 from screens.widgets.glyphs import ENTER
 from screens.widgets.line_painted import Words
 from screens.widgets.plain import plain, plain_content
-from screens.widgets.units import gib
 from workbench.errors import WorkbenchError
 from workbench.recipe.sweep import RANKS, Variant, parse_over, sweep
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -19,11 +19,11 @@ from textual.widgets.option_list import Option
 from screens.shell.dialogs import Dialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.plain import plain, plain_content
-from screens.widgets.units import clock
 from workbench.errors import WorkbenchError
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import TARGETS, Exported, Request
 from workbench.export.run import export_run
+from workbench.units import clock, rounded_file_size
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -214,7 +214,7 @@ class ExportDialog(Dialog[Exported]):
         except Exception as error:
             from workbench.failures.diagnose import diagnose
 
-            self.post_message(self.Ended(None, diagnose(error)))
+            self.post_message(self.Ended(None, diagnose(error, "exporting the run", self._home.terminal_log)))
         else:
             self.post_message(self.Ended(made, None))
 
@@ -267,16 +267,16 @@ class ExportDialog(Dialog[Exported]):
 
 def plan_words(plan: Plan) -> str:
     """``270 MB to write, 80 GB free · 2.8 GB of memory, 21 GB free · about 28 s``, and what is to be known of it."""
-    parts = [f"{_amount(plan.size)} to write, {_amount(plan.free)} free"]
+    parts = [f"{rounded_file_size(plan.size)} to write, {rounded_file_size(plan.free)} free"]
     if plan.memory:
-        parts.append(f"{_amount(plan.memory)} RAM, {_amount(plan.free_memory)} free")
+        parts.append(f"{rounded_file_size(plan.memory)} RAM, {rounded_file_size(plan.free_memory)} free")
     parts.append(f"about {clock(plan.seconds)}")
     return "\n".join([" · ".join(parts), *plan.notices])
 
 
 def made_words(made: Exported) -> str:
     """Where it is, what to type next, how it was checked, what to know of it, and the files."""
-    files = "\n".join(f"{_amount(size):>8}  {name}" for name, size in made.files)
+    files = "\n".join(f"{rounded_file_size(size):>8}  {name}" for name, size in made.files)
     parts = [f"Exported to {made.folder}.", next_command(made), made.check, *made.notices, files]
     return "\n\n".join(part for part in parts if part)
 
@@ -286,10 +286,3 @@ def next_command(made: Exported) -> str:
     if not made.command or "://" in made.command:
         return made.command
     return f"cd {shlex.quote(str(made.folder))} && {made.command}"
-
-
-def _amount(count: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} B"

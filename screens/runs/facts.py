@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from screens.shell import run_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.units import clock, gib, short
+from workbench.units import clock, gib, short
 from workbench.runs.library.calibration import Comparison
 
 if TYPE_CHECKING:

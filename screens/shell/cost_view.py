@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 from screens.session import Budget
 from screens.shell.fit import Fit, judge
 from screens.shell.header import short_gpu
-from screens.widgets.units import gib
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Pricing, estimate, largest_fit
 from workbench.estimate.adapter.plan import AdapterPlan, plan_adapter
@@ -18,6 +17,7 @@ from workbench.estimate.catalog_fit import by_method, on_device
 from workbench.estimate.fastest import Faster, worth_following
 from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.recipe.resolved import as_fed
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from screens.session import Session

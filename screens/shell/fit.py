@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from screens.widgets.units import gib
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from workbench.estimate import Device, Tracer

@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
-from screens.widgets.units import GIB
+from workbench.units import GIB, gib, gib_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ class MemoryMeter(_Text):
             (GLYPHS.left, "$muted"),
             (bar(share, _METER_WIDTH), f"{style} on $panel"),
             (GLYPHS.right, "$muted"),
-            (f" {used / GIB:.0f}/{total / GIB:.0f} GiB", ""),
+            (f" {gib_number(used, 0)}/{gib(total, 0)}", ""),
         )
 
 

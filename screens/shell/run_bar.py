@@ -12,7 +12,7 @@ from screens.run_names import titled
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.line_painted import Pace
 from screens.widgets.plain import plain
-from screens.widgets.units import clock, short
+from workbench.units import clock, short
 
 if TYPE_CHECKING:
     from workbench.progress import Progress

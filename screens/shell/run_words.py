@@ -12,7 +12,7 @@ from screens.shell.run_bar import waiting_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
-from screens.widgets.units import clock, short
+from workbench.units import clock, short
 
 if TYPE_CHECKING:
     from workbench.planning.launch import Launch

@@ -13,6 +13,7 @@ from textual.widgets.selection_list import Selection
 from screens.shell.dialogs import Dialog
 from screens.widgets.plain import plain_content
 from workbench.machine.gpu import GpuProcess, occupants
+from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ def words(gpu: GpuSample) -> str:
     """``0  NVIDIA A100   31.2 of 40.0 GiB free   free`` or who is on it."""
     memory = "memory unknown"
     if gpu.free_bytes is not None and gpu.total_bytes is not None:
-        memory = f"{gpu.free_bytes / 2**30:5.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+        memory = f"{gib_number(gpu.free_bytes, 1):>5} of {gib(gpu.total_bytes, 1)} free"
     return f"{gpu.index}  {gpu.name:<24}  {memory}  {_who(occupants(gpu))}"
 
 
@@ -101,5 +102,5 @@ def _who(others: Sequence[GpuProcess]) -> str:
 
 
 def _one(process: GpuProcess) -> str:
-    held = f" {process.bytes / 2**30:.1f} GiB" if process.bytes else ""
+    held = f" {gib(process.bytes, 1)}" if process.bytes else ""
     return f"{process.name or 'process'} ({process.pid}){held}"

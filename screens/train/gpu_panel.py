@@ -9,7 +9,7 @@ from screens.charts.spark import spark
 from screens.shell.header import short_gpu
 from screens.widgets.glyphs import GLYPHS, Glyphs
 from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, entitle, strip_of
-from screens.widgets.units import GIB, gib, gib_number
+from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,7 @@ class GpuPanel(Quiet):
             return [(f"{label} ", self._style("label")), ("N/A", UNSTYLED)]
         share = used / total
         tone = "over" if share > 0.97 else "tight" if share > 0.85 else "good"
-        text = f"{used / GIB:5.1f}/{total / GIB:.0f} GiB"
+        text = f"{gib_number(used, 1):>5}/{gib(total, 0)}"
         return self._course(label, text, self._memory, float(total), tone, width)
 
     def _course(self, label: str, text: str, values: Sequence[float], top: float, tone: str, width: int) -> list[Piece]:

@@ -31,7 +31,7 @@ from screens.widgets.line_painted import Words, entitle
 from screens.widgets.log_pane import LogPane
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain_content
-from screens.widgets.units import clock
+from workbench.units import clock
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Line, Queue

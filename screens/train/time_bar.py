@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
 from workbench.runs.step_times import PARTS
+from workbench.units import step_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class TimeBar(Quiet):
         if not self._shares:
             return []
         label = self.get_component_rich_style("time--label")
-        head: list[Piece] = [("step ", label), (duration(self._seconds), UNSTYLED)]
+        head: list[Piece] = [("step ", label), (step_time(self._seconds), UNSTYLED)]
         words = [(part, f"{self._shares.get(part, 0.0):.0%}") for part in PARTS]
         if height == 1:
             return [strip_of([*head, *(piece for word in words for piece in _named(*word, label))])]
@@ -83,13 +84,6 @@ class TimeBar(Quiet):
 
     def _style(self, part: str) -> Style:
         return self.get_component_rich_style(f"time--{part}")
-
-
-def duration(seconds: float) -> str:
-    """``2.31 s``, ``12.3 s``, ``43 ms``: about three figures."""
-    if seconds < 0.1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.{2 if seconds < 10 else 1 if seconds < 100 else 0}f} s"
 
 
 def _named(part: str, share: str, label: Style, gap: str = _GAP) -> tuple[Piece, Piece]:

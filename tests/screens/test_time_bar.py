@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from screens.train.time_bar import TimeBar, duration
+from screens.train.time_bar import TimeBar
 from screens.widgets.glyphs import GLYPHS
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from workbench.units import step_time
 
 PARTS = {"data": 0.05, "forward": 1.55, "backward": 3.0, "optimizer": 0.3, "other": 0.1}
 
@@ -68,4 +69,4 @@ async def test_a_journal_of_old_shows_nothing(tmp_path: Path) -> None:
     ("seconds", "words"), [(0.0432, "43.2 ms"), (2.314, "2.31 s"), (12.34, "12.3 s"), (123.4, "123 s")]
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert step_time(seconds) == words

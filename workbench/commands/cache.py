@@ -8,8 +8,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from workbench.commands.common import JsonOption, amount, console, home_of, print_json, printable
+from workbench.commands.common import JsonOption, console, home_of, print_json, printable
 from workbench.models.cache_listing import KINDS, clear, kept
+from workbench.units import file_size
 
 app = typer.Typer(
     help="Cached files: quantized bases, tokens, traces, converted models.",
@@ -37,9 +38,9 @@ def cache(context: typer.Context, as_json: JsonOption = False) -> None:
     for one in found:
         used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M")
         what = Text.assemble(printable(one.what), "\n", (printable(str(one.place)), "dim"))
-        table.add_row(one.kind, amount(one.bytes), used, what)
+        table.add_row(one.kind, file_size(one.bytes, 2), used, what)
     console.print(table)
-    total = amount(sum(one.bytes for one in found))
+    total = file_size(sum(one.bytes for one in found), 2)
     console.print(f"\n{total} in total. `loraworkbench cache clear KIND` removes one kind.")
 
 
@@ -57,4 +58,4 @@ def clear_kinds(
         if as_json:
             print_json({"kind": kind, "bytes": freed})
         else:
-            console.print(Text(f"{kind}: {amount(freed)} removed." if freed else f"{kind}: nothing to remove."))
+            console.print(Text(f"{kind}: {file_size(freed, 2)} removed." if freed else f"{kind}: nothing to remove."))

@@ -6,9 +6,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from workbench.commands.common import JsonOption, console, gibibytes, home_of, print_json, printable
+from workbench.commands.common import JsonOption, console, home_of, print_json, printable
 from workbench.runs.folder import all_runs, summarise
 from workbench.runs.library.calibration import TOLERANCE, Calibration, Comparison, calibrate
+from workbench.units import gib
 
 
 def calibration(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -48,12 +49,12 @@ def _show(result: Calibration) -> None:
 
 
 def _cells(run: Comparison) -> list[str]:
-    reserved = f"{gibibytes(run.predicted_reserved)} / {gibibytes(run.measured_reserved)}"
+    reserved = f"{gib(run.predicted_reserved, 2)} / {gib(run.measured_reserved, 2)}"
     return [
         run.run,
         run.model,
-        gibibytes(run.predicted),
-        gibibytes(run.measured),
+        gib(run.predicted, 2),
+        gib(run.measured, 2),
         f"{run.error:+.2%}",
         reserved,
         run.method,

@@ -25,9 +25,9 @@ _ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in (*_UNSAFE, *range(0
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: adapter.r=64.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, such as adapter.r=64.")
 ]
 
 
@@ -45,6 +45,16 @@ def fail(error: WorkbenchError) -> NoReturn:
     if error.cure:
         errors.print(Text(printable(error.cure)))
     raise typer.Exit(1)
+
+
+def exit_with(error: Exception, doing: str, home: Home) -> NoReturn:
+    """Say what went wrong and what to do, and end the process with 1; what nobody foresaw is logged in the home."""
+    from workbench.failures.diagnose import diagnose
+
+    try:
+        fail(diagnose(error, doing, home.terminal_log))
+    except typer.Exit:
+        raise SystemExit(1) from None
 
 
 def print_json(value: Any) -> None:
@@ -81,7 +91,7 @@ def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
         recipe = load_preset(name, home)
     else:
         raise WorkbenchError(
-            f"There is no recipe file and no preset {name}.",
+            f"No recipe file or preset named {name}.",
             f"Presets: {', '.join(preset_names(home))}.",
             kind="no_recipe",
         )
@@ -96,19 +106,6 @@ def edited(recipe: Recipe, assignments: list[str] | None) -> Recipe:
 def figure(value: object, digits: int = 2) -> str:
     """A number out of a journal, which has a word for those that JSON lacks (``inf``, ``nan``)."""
     return f"{value:.{digits}f}" if isinstance(value, int | float) else printable(str(value))
-
-
-def amount(count: int | float) -> str:
-    """``1.24 GB``: bytes in powers of ten, as file sizes are told."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.{1 if count >= 10 * factor else 2}f} {unit}"
-    return f"{count:.0f} bytes"
-
-
-def gibibytes(count: int | float) -> str:
-    """``1.24 GiB``: bytes in powers of two, as memory is told."""
-    return f"{count / 2**30:.2f} GiB"
 
 
 def _is_utf8(encoding: str | None) -> bool:

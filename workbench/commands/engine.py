@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from workbench.commands.common import JsonOption, console, gibibytes, home_of, print_json, printable, run_async
+from workbench.commands.common import JsonOption, console, home_of, print_json, printable, run_async
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, last_lines, stop_engine
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import find_run
 from workbench.storage.paths import Home
+from workbench.units import gib
 
 app = typer.Typer(help="The engine: the background process that uses the GPU.", no_args_is_help=True)
 ForceOption = Annotated[bool, typer.Option("--force", help="Also while a run is live: stop and save it first.")]
@@ -105,11 +106,11 @@ def _show(found: EngineStatus) -> None:
         console.print(f"progress {printable(found.progress.phase)} {printable(found.progress.detail)}", markup=False)
     if found.model:
         console.print(
-            f"model    {printable(found.model.source)} as {found.model.method}, {gibibytes(found.model.bytes)}",
+            f"model    {printable(found.model.source)} as {found.model.method}, {gib(found.model.bytes, 2)}",
             markup=False,
         )
     if found.device:
         device = found.device
-        console.print(f"device   {printable(device.name)}, {gibibytes(device.total_bytes)}", markup=False)
+        console.print(f"device   {printable(device.name)}, {gib(device.total_bytes, 2)}", markup=False)
         if device.kind == "cuda":
-            console.print(f"VRAM     {gibibytes(found.allocated)} allocated, {gibibytes(found.reserved)} reserved")
+            console.print(f"VRAM     {gib(found.allocated, 2)} allocated, {gib(found.reserved, 2)} reserved")

@@ -10,10 +10,8 @@ from rich.text import Text
 from workbench.commands.common import (
     JsonOption,
     SetOption,
-    amount,
     console,
     errors,
-    gibibytes,
     home_of,
     print_json,
     printable,
@@ -25,11 +23,12 @@ from workbench.estimate import Device, Estimate, TraceStore
 from workbench.estimate import estimate as price
 from workbench.estimate.adapter.suggested_fix import mend, options_text
 from workbench.estimate.memory_text import parse_memory
-from workbench.machine.gpu import GpuSampler, computes_bfloat16
+from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.models.trees import known_skeleton, skeleton_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 from workbench.storage.paths import Home
+from workbench.units import file_size, gib
 
 
 class StepVariant(StrEnum):
@@ -42,27 +41,28 @@ class StepVariant(StrEnum):
 def estimate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A Hugging Face id, a folder (config.json is enough), or a GGUF file.")],
-    recipe: Annotated[str | None, typer.Option(help="A recipe file or preset; without it the defaults.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe file or preset. Default: the default settings.")] = None,
     assignments: SetOption = None,
     vram: Annotated[
-        str | None, typer.Option(help="Free memory to fit into, such as 24GB or 22.5GiB; without it this GPU's.")
+        str | None, typer.Option(help="Memory limit, such as 24GB or 22.5GiB. Default: this GPU's free memory.")
     ] = None,
     variant: Annotated[
-        StepVariant, typer.Option(help="plain prices the step of common notebooks instead of ours.")
+        StepVariant,
+        typer.Option(help="plain estimates the training step of common notebooks instead of this program's."),
     ] = StepVariant.workbench,
     follow: Annotated[
         bool | None,
         typer.Option(
-            help="Follow one training step (some 10 s, once) where there is only a formula for its peak; without this "
+            help="Trace one training step (about 10 s, once) if the peak is only an estimate. Default: "
             "for models outside the catalog."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count parameters and bytes (exact) and predict the training peak. Needs no GPU and no weights."""
+    """Count parameters and bytes exactly and predict the training peak. Needs no GPU and no weights."""
     home = home_of(context)
     chosen = _recipe(home, model, recipe, assignments or [])
-    gpu = next(iter(GpuSampler().sample()), None)
+    gpu = first_gpu()
     free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
     # Without a GPU the price is that of one with bfloat16 units, not of this machine's processor.
     device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
@@ -77,7 +77,7 @@ def estimate(
         result = priced()
     except WorkbenchError as error:
         if changes := mend(skeleton, chosen):
-            cure = f"{error.cure} With {options_text(changes)} it works."
+            cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
     wanted = known_skeleton(chosen.model) is None if follow is None else follow
@@ -92,7 +92,7 @@ def estimate(
 def _followed(traces: TraceStore, result: Estimate, device: Device) -> bool:
     """Have the steps followed that have only a formula, and say so; whether one was."""
     for count, recipe in enumerate(result.worth_following):
-        words = f"Following one training step of {printable(result.skeleton.architecture)}, which is done once …"
+        words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once) …"
         errors.print(Text(words, "dim"))
         try:
             traces.follow(result.skeleton, recipe, device, result.step.variant)
@@ -111,25 +111,29 @@ def _show(result: Estimate, free: int | None) -> None:
     adapter, base, peak = result.adapter, result.base, result.peak
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f"{adapter.trainable_parameters:,} of {adapter.total_parameters:,}"
-    reserved = gibibytes(peak.reserved_bytes)
+    reserved = gib(peak.reserved_bytes, 2)
     rows = [
         ("model", f"{result.model}  {result.skeleton.architecture}"),
         ("parameters", f"{result.skeleton.parameters:,}"),
         ("trainable", f"{trained} · {adapter.trainable_percent:.4f} %"),
-        ("adapter file", f"{amount(adapter.file_bytes)} ({adapter.dtype})"),
-        ("base", f"{amount(base.footprint_bytes)} by get_memory_footprint(), {amount(base.true_bytes)} in memory"),
-        ("training peak", f"≈ {gibibytes(peak.allocated_bytes)} allocated, {reserved} reserved ({peak.method})"),
-        *(("", f"{gibibytes(size):>11}  {name.replace('_', ' ')}") for name, size in peak.terms.items() if size),
+        ("adapter file", f"{file_size(adapter.file_bytes, 2)} ({adapter.dtype})"),
+        (
+            "base",
+            f"{file_size(base.footprint_bytes, 2)} by get_memory_footprint(), "
+            f"{file_size(base.true_bytes, 2)} in memory",
+        ),
+        ("training peak", f"≈ {gib(peak.allocated_bytes, 2)} allocated, {reserved} reserved ({peak.method})"),
+        *(("", f"{gib(size, 2):>11}  {name.replace('_', ' ')}") for name, size in peak.terms.items() if size),
     ]
     if free is not None and result.fit is not None:
-        rows.append(("fit", f"{result.fit} into {gibibytes(free)}"))
+        rows.append(("fit", f"{result.fit} in {gib(free, 2)}"))
     rows += [("auto", reason) for reason in result.choice.reasons]
     if result.rule_of_thumb:
-        rows.append(("elsewhere", result.rule_of_thumb.label))
+        rows.append(("rule of thumb", result.rule_of_thumb.label))
     for name, value in rows:
         table.add_row(Text(name, style="dim"), Text(printable(value)))
     console.print(table)
     if base.not_quantised:
-        console.print(Text(f"Not quantised although asked for: {printable(', '.join(base.not_quantised))}."))
+        console.print(Text(f"Not quantised (not supported): {printable(', '.join(base.not_quantised))}."))
     for suggestion in result.suggestions:
-        console.print(Text(f"· {suggestion.label}: {gibibytes(suggestion.peak_bytes)}, costs {suggestion.cost}"))
+        console.print(Text(f"· {suggestion.label}: {gib(suggestion.peak_bytes, 2)}, costs {suggestion.cost}"))

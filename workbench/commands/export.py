@@ -12,7 +12,6 @@ from rich.text import Text
 
 from workbench.commands.common import (
     JsonOption,
-    amount,
     console,
     errors,
     home_of,
@@ -26,6 +25,7 @@ from workbench.progress import Progress as Told
 from workbench.recipe.text import to_yaml
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
+from workbench.units import file_size, rough_time
 
 
 class WeightKind(StrEnum):
@@ -110,14 +110,14 @@ def import_recipe(
 
 
 def _show_plan(plan: Plan) -> None:
-    parts = [f"{amount(plan.size)} to write", f"{amount(plan.free)} free on the disk", f"about {_time(plan.seconds)}"]
+    parts = [
+        f"{file_size(plan.size, 2)} to write",
+        f"{file_size(plan.free, 2)} free on the disk",
+        f"about {rough_time(plan.seconds)}",
+    ]
     if plan.memory:
-        parts.insert(2, f"{amount(plan.memory)} RAM, {amount(plan.free_memory)} free")
+        parts.insert(2, f"{file_size(plan.memory, 2)} RAM, {file_size(plan.free_memory, 2)} free")
     console.print(Text(" · ".join(parts), "dim"))
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _with_bar(home: Home, run: RunFolder, request: Request) -> Exported:
@@ -148,7 +148,7 @@ def _with_bar(home: Home, run: RunFolder, request: Request) -> Exported:
 
 def _show(made: Exported) -> None:
     for name, size in made.files:
-        console.print(Text(f"  {amount(size):>10}  {printable(name)}"))
+        console.print(Text(f"  {file_size(size, 2):>10}  {printable(name)}"))
     if made.check:
         console.print(Text(printable(made.check)))
     for notice in made.notices:

@@ -8,13 +8,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from workbench.commands.common import JsonOption, amount, console, home_of, print_json, printable, run_async
+from workbench.commands.common import JsonOption, console, home_of, print_json, printable, run_async
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder, find_run
 from workbench.runs.label import parse_tags
 from workbench.runs.library.naming import rename_run, tag_run
 from workbench.runs.library.trash import Trashed, delete_run, empty_trash, restore_run, trashed_runs
 from workbench.storage.paths import Home
+from workbench.units import file_size
 
 RunArgument = Annotated[str, typer.Argument(help="A run's id, name or folder.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -93,7 +94,7 @@ def trash(
     _show(there)
     if empty:
         count = "1 run" if len(there) == 1 else f"{len(there)} runs"
-        size = amount(sum(one.bytes for one in there))
+        size = file_size(sum(one.bytes for one in there), 2)
         _ask(f"Permanently delete {count} ({size})? This cannot be undone.", yes)
         empty_trash(home)
         _say(f"Deleted {count}, freed {size}.")
@@ -106,7 +107,7 @@ def _show(there: list[Trashed]) -> None:
     for one in there:
         name = one.name if one.name == one.id else f"{one.name} ({one.id})"
         when = datetime.fromtimestamp(one.deleted).strftime("%Y-%m-%d %H:%M")
-        cells = (name, when, "" if one.elsewhere else amount(one.bytes), _where(one).removeprefix("; "))
+        cells = (name, when, "" if one.elsewhere else file_size(one.bytes, 2), _where(one).removeprefix("; "))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 

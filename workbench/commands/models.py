@@ -9,9 +9,7 @@ from rich.text import Text
 from workbench.commands.common import (
     JsonOption,
     SetOption,
-    amount,
     console,
-    gibibytes,
     home_of,
     print_json,
     printable,
@@ -24,12 +22,13 @@ from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, s
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
-from workbench.machine.gpu import GpuSampler, computes_bfloat16
+from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.models.catalog import catalog, catalog_entry
 from workbench.models.sources import LocalModelFacts, local_models
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 from workbench.storage.paths import Home
+from workbench.units import file_size, gib, gib_number, parameters
 
 
 def models(
@@ -38,20 +37,20 @@ def models(
         str | None,
         typer.Option(
             metavar="MEMORY",
-            help="What of the catalog a recipe can train in this much memory, such as 24GB; `here` for what is free on "
-            "this machine's GPU.",
+            help="List the catalog models that a recipe can train in this much memory, such as 24GB; "
+            "`here`: this GPU's free memory.",
         ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="With --fits: a recipe file or preset.")] = None,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List models: those on this machine, then the catalog; with --fits, what can be trained in so much memory."""
+    """List models on this machine and in the catalog; with --fits, those that can be trained in an amount of memory."""
     if fits is not None:
         _show_what_fits(home_of(context), fits, recipe, assignments or [], as_json=as_json)
         return
     if recipe is not None or assignments:
-        raise WorkbenchError("A recipe is priced with --fits only.", "Add --fits 24GB.", kind="bad_request")
+        raise WorkbenchError("--recipe and --set work only with --fits.", "Add --fits 24GB.", kind="bad_request")
     here = local_models(home_of(context))
     on_disk = {model.source for model in here}
     if as_json:
@@ -77,7 +76,7 @@ def models(
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "model")
     for model in here:
         architecture = model.facts.architecture if model.facts else ""
-        _add(table, model.source, model.origin, amount(model.bytes), architecture, _licence(model))
+        _add(table, model.source, model.origin, file_size(model.bytes, 2), architecture, _licence(model))
     for entry in catalog():
         if entry.id not in on_disk:
             gated = ", gated" if entry.gated else ""
@@ -88,7 +87,7 @@ def models(
 def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list[str], *, as_json: bool) -> None:
     changes = dict(parse_assignment(text) for text in assignments)
     chosen = edit(recipe_from(home, name, None) if name else Recipe(), changes)
-    gpu = next(iter(GpuSampler().sample()), None)
+    gpu = first_gpu()
     free = _memory(memory, gpu.free_bytes if gpu else None)
     device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
     table = Table(box=None, pad_edge=False)
@@ -107,11 +106,11 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     if not as_json:
         console.print(table)
         console.print(
-            f"\nPeaks in GiB against {gibibytes(free)}: r {chosen.adapter.r}, "
-            f"{', '.join(settings_words(chosen))}. ≈ by formula."
+            f"\nPeaks in GiB against {gib(free, 2)}: r {chosen.adapter.r}, "
+            f"{', '.join(settings_words(chosen))}. ≈ estimate, ±15 %."
         )
         for words, names in changed.items():
-            console.print(Text(f"* With {words}: {', '.join(names)}."))
+            console.print(Text(f"* with {words}: {', '.join(names)}."))
 
 
 def _memory(text: str, free_here: int | None) -> int:
@@ -119,8 +118,8 @@ def _memory(text: str, free_here: int | None) -> int:
         return parse_memory(text)
     if free_here is None:
         raise WorkbenchError(
-            "This machine has no GPU whose free memory is known.",
-            "Say how much it is: --fits 24GB.",
+            "The free GPU memory of this machine is unknown.",
+            "Give an amount: --fits 24GB.",
             kind="bad_request",
         )
     return free_here
@@ -131,7 +130,7 @@ def _verdict(peak: Peak | None, free: int) -> str:
         return "refused"
     about = "≈ " if peak.method == "closed-form" else ""
     word = {"does not fit": "no"}.get(verdict := fit_of(peak, free), verdict)
-    return f"{about}{peak.device_bytes / 2**30:.1f} {word:<5}"
+    return f"{about}{gib_number(peak.device_bytes, 1)} {word:<5}"
 
 
 def _survey_json(row: SurveyRow, free: int) -> dict[str, object]:
@@ -158,8 +157,3 @@ def _licence(model: LocalModelFacts) -> str:
 
 def _add(table: Table, *cells: str) -> None:
     table.add_row(*(Text(printable(cell)) for cell in cells))
-
-
-def parameters(count: int) -> str:
-    """``1.10 B parameters``, as models are called."""
-    return f"{count / 1e9:.2f} B" if count >= 0.9995e9 else f"{count / 1e6:.0f} M"

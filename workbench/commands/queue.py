@@ -14,7 +14,6 @@ from workbench.commands.common import (
     SetOption,
     console,
     edited,
-    gibibytes,
     home_of,
     print_json,
     printable,
@@ -41,23 +40,26 @@ from workbench.recipe.sweep import RANKS, parse_over, sweep
 from workbench.recipe.text import from_yaml, parse, to_yaml
 from workbench.runs.folder import RunFolder, summarise
 from workbench.storage.paths import Home
+from workbench.units import gib
 
 # Entries that became runs are told of in full by --json.
 _TAKEN_SHOWN = 5
 
-app = typer.Typer(help="Runs that wait for the engine: each starts when the one before it has ended.")
+app = typer.Typer(help="Queued runs. Each starts when the previous one has ended.")
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", help="Even what is predicted not to fit the memory, or loses many replies to the cut."),
+    typer.Option(
+        "--force", help="Queue even if the run is predicted not to fit, or truncation removes many responses."
+    ),
 ]
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file (YAML) or the name of a preset.")]
-EntryArgument = Annotated[int, typer.Argument(metavar="ENTRY", help="Its number, as `loraworkbench queue` shows it.")]
+EntryArgument = Annotated[int, typer.Argument(metavar="ENTRY", help="Entry number, as shown by `loraworkbench queue`.")]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Only show the runs and what they need.")]
 
 
 @app.callback(invoke_without_command=True)
 def show_queue(context: typer.Context, as_json: JsonOption = False) -> None:
-    """What goes on, what waits, and what became of the last entries. Starts no engine."""
+    """Show the running run, the queued runs and the results of the last entries. Starts no engine."""
     if context.invoked_subcommand is None:
         _show(Queue(home_of(context)).read(), as_json=as_json)
 
@@ -74,7 +76,7 @@ def add(
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Line a run up. An engine with nothing else to do starts it at once."""
+    """Add a run to the queue. An idle engine starts it at once."""
     home = home_of(context)
     chosen = recipe_from(home, recipe, assignments)
     launch = launch_of(launcher, num_processes, gpus, config_file, None)
@@ -89,7 +91,7 @@ def sweep_recipe(
         list[str] | None,
         typer.Option(
             metavar="KEY=A,B,C",
-            help="A knob and its values; given twice, every combination runs. Without it adapter.r=8,16,32,64.",
+            help="A setting and its values. Repeat it for every combination. Default: adapter.r=8,16,32,64.",
         ),
     ] = None,
     assignments: SetOption = None,
@@ -101,7 +103,7 @@ def sweep_recipe(
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Line a run up for each value of a knob, or for each combination of several."""
+    """Queue one run per value of a setting, or per combination of several."""
     home = home_of(context)
     base = recipe_from(home, recipe, assignments)
     variants = sweep(base, dict(map(parse_over, over)) if over else RANKS)
@@ -112,7 +114,7 @@ def sweep_recipe(
 
 @app.command()
 def show(context: typer.Context, entry: EntryArgument) -> None:
-    """Print the recipe of an entry as YAML, to be changed and given to `queue replace`."""
+    """Print the recipe of an entry as YAML, to edit and pass to `queue replace`."""
     line = Queue(home_of(context)).read()
     for found in (*line.waiting, *line.taken):
         if found.id == entry:
@@ -126,12 +128,15 @@ def replace(
     context: typer.Context,
     entry: EntryArgument,
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, a preset, or - for YAML on standard input; without it its own.")
+        str | None,
+        typer.Argument(
+            help="A recipe file, a preset, or - for YAML on standard input. Default: the entry's own recipe."
+        ),
     ] = None,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put another recipe in an entry's place, or change its own with --set."""
+    """Replace the recipe of an entry, or change it with --set."""
     home = home_of(context)
     chosen, launch = _replacement(home, entry, recipe, assignments)
     request = QueueRequest(action="replace", ids=[entry], wanted=wanted([chosen], launch))
@@ -141,10 +146,10 @@ def replace(
 @app.command()
 def remove(
     context: typer.Context,
-    entries: Annotated[list[int], typer.Argument(metavar="ENTRY...", help="Their numbers.")],
+    entries: Annotated[list[int], typer.Argument(metavar="ENTRY...", help="Entry numbers.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Take entries out of the queue. A run that goes on is ended with `loraworkbench control stop`."""
+    """Remove entries from the queue. `loraworkbench control stop` stops a running run."""
     run_async(_ask(home_of(context), QueueRequest(action="remove", ids=entries), as_json=as_json))
 
 
@@ -152,28 +157,28 @@ def remove(
 def move(
     context: typer.Context,
     entry: EntryArgument,
-    place: Annotated[int, typer.Argument(min=1, help="Its new place, counted from 1.")],
+    place: Annotated[int, typer.Argument(min=1, help="New position, counted from 1.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Let an entry run earlier or later."""
+    """Move an entry to another position."""
     run_async(_ask(home_of(context), QueueRequest(action="move", ids=[entry], place=place), as_json=as_json))
 
 
 @app.command()
 def hold(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Start nothing from the queue until `queue go`. A run that goes on is left alone."""
+    """Put the queue on hold until `queue go`. A running run is not affected."""
     run_async(_ask(home_of(context), QueueRequest(action="hold"), as_json=as_json))
 
 
 @app.command()
 def go(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Let the queue go on, without the run that it was held for if that broke off."""
+    """Resume the queue. If it was held because a run was interrupted, that run is not resumed."""
     run_async(_ask(home_of(context), QueueRequest(action="go"), as_json=as_json))
 
 
 @app.command()
 def clear(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Take everything that waits out of the queue. A run that goes on is left alone."""
+    """Remove all entries from the queue. A running run is not affected."""
     run_async(_ask(home_of(context), QueueRequest(action="clear"), as_json=as_json))
 
 
@@ -189,11 +194,11 @@ def _replacement(
 ) -> tuple[Recipe, Launch | None]:
     entry = next((one for one in Queue(home).read().waiting if one.id == number), None)
     if entry is None:
-        raise WorkbenchError(f"No entry {number} waits.", "`loraworkbench queue` lists them.", kind="queue_entry")
-    if name is None and not assignments:
         raise WorkbenchError(
-            "Nothing says what to put in its place.", "Give a recipe, or --set KEY=VALUE.", kind="bad_request"
+            f"There is no queued entry {number}.", "`loraworkbench queue` lists them.", kind="queue_entry"
         )
+    if name is None and not assignments:
+        raise WorkbenchError("No replacement given.", "Give a recipe, or --set KEY=VALUE.", kind="bad_request")
     if name == "-":
         return edited(from_yaml(typer.get_text_stream("stdin").read(), "Standard input"), assignments), entry.launch
     recipe = parse(entry.recipe) if name is None else recipe_from(home, name, None)
@@ -227,10 +232,10 @@ async def _foreseen(
     home: Home, client: EngineClient, recipes: Sequence[Recipe], launch: Launch | None
 ) -> list[Verdict | None]:
     from workbench.estimate import TraceStore
-    from workbench.machine.gpu import HardwareSampler
+    from workbench.machine.gpu import hardware_now
     from workbench.planning.start_checks import foresee_all, room_for
 
-    gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
+    gpus, host = await asyncio.to_thread(hardware_now)
     room = room_for(gpus, host, await client.status(), launch)
     if room is None:
         return [None] * len(recipes)
@@ -246,8 +251,8 @@ def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verd
     if failing:
         count = "This run does" if len(recipes) == 1 else f"{len(failing)} of {len(recipes)} runs do"
         raise WorkbenchError(
-            f"{count} not fit, and nothing was lined up.\n" + "\n".join(failing),
-            "`loraworkbench train` names what would make a recipe fit. Or add --force to line up all the same.",
+            f"{count} not fit. Nothing was queued.\n" + "\n".join(failing),
+            "`loraworkbench train` shows what makes a recipe fit. Or add --force to queue anyway.",
             kind="no_room",
         )
 
@@ -264,7 +269,7 @@ def _show_plan(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) ->
     console.print(f"{len(recipes)} runs:")
     table = Table(box=None, pad_edge=False, show_header=False)
     for recipe, verdict in zip(recipes, verdicts, strict=True):
-        peak = f"{gibibytes(verdict.needed_bytes)}, {verdict.fit}" if verdict else "peak not known"
+        peak = f"{gib(verdict.needed_bytes, 2)}, {verdict.fit}" if verdict else "peak unknown"
         table.add_row(f"  {recipe.output.name}", f"r {recipe.adapter.r}", f"alpha {recipe.adapter.lora_alpha}", peak)
     console.print(table)
 
@@ -284,18 +289,18 @@ def _show(line: Line, *, as_json: bool) -> None:
     if line.waiting:
         _show_waiting(line)
     elif not line.ahead:
-        console.print("Nothing waits. `loraworkbench queue add RECIPE` lines a run up.")
+        console.print("The queue is empty. `loraworkbench queue add RECIPE` adds a run.")
     if line.held:
         why = "" if line.held == ON_REQUEST else f" {line.held}"
-        console.print(Text(printable(f"The queue is held.{why}")), soft_wrap=True)
-        console.print("Go on:  loraworkbench queue go")
+        console.print(Text(printable(f"The queue is on hold.{why}")), soft_wrap=True)
+        console.print("Resume:  loraworkbench queue go")
         if line.held_for:
-            console.print(Text(printable(f"Or:     loraworkbench train --resume {Path(line.held_for).name}")))
+            console.print(Text(printable(f"Or:      loraworkbench train --resume {Path(line.held_for).name}")))
 
 
 def _show_waiting(line: Line) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("entry", "waits", "model", "as", "r", "on", "differs"):
+    for heading in ("entry", "name", "model", "method", "r", "GPUs", "differs"):
         table.add_column(heading, justify="right" if heading in ("entry", "r") else "left")
     for entry, before in line.steps:
         table.add_row(*(Text(printable(cell)) for cell in (str(entry.id), *_cells(entry, before))))

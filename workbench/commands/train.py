@@ -14,7 +14,6 @@ from workbench.commands.common import (
     SetOption,
     console,
     errors,
-    gibibytes,
     home_of,
     print_json,
     printable,
@@ -41,6 +40,7 @@ from workbench.planning.launch import Launch
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder, RunSummary, find_run
 from workbench.storage.paths import Home
+from workbench.units import gib
 
 WatchOption = Annotated[
     bool,
@@ -186,7 +186,7 @@ async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Re
     if not verdict or verdict.may_start:
         return
     cures = [
-        f"  {_as_options(cure.changes)}  ({gibibytes(cure.peak_bytes)}, costs {cure.cost})"
+        f"  {_as_options(cure.changes)}  ({gib(cure.peak_bytes, 2)}, costs {cure.cost})"
         for cure in verdict.suggestions[:3]
     ]
     changes = "Any of these makes it fit:\n" + "\n".join(cures) if cures else "No single change makes it fit."

@@ -32,6 +32,7 @@ from workbench.recipe.resolved import (
 )
 from workbench.recipe.schema import AUTO, Recipe
 from workbench.recipe.text import edit
+from workbench.units import part_of
 
 RECOMPUTING = 1.25
 """Time of a step with checkpointing, by that of one without: the least that is to be expected.
@@ -90,7 +91,7 @@ class Chooser:
     """Weighs set-ups for one memory.
 
     Args:
-        predict: the peak of a recipe; None where no step can be priced.
+        predict: the peak of a recipe; None where the step cannot be estimated.
         free_bytes: None where it is not known.
         usual_length: tokens of a usual record, where that is known; what it fills decides how fast a micro-batch is.
         lacking: why there is nothing to decide by, for a memory or a model that is not known.
@@ -108,11 +109,13 @@ class Chooser:
         self._free = free_bytes
         self._device = device or Device()
         self._usual = usual_length
-        self._lacking = lacking or ("the free memory is not known" if free_bytes is None else "no step can be priced")
+        self._lacking = lacking or (
+            "the free memory is unknown" if free_bytes is None else "the step cannot be estimated"
+        )
         self._guessed: dict[bool, ResolvedRecipe] = {}
 
     def choose(self, recipe: Recipe) -> Choice:
-        """Decide what the recipe leaves open: the fastest that fits, else what takes the least memory.
+        """Decide what the recipe leaves open: fastest that fits, else what takes the least memory.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter.
@@ -142,15 +145,15 @@ class Chooser:
         now = self.choose(recipe).recipe
         before = ", ".join(_parts(now))
         if best is None:
-            return Faster("No set-up of this effective batch fits, so there is no fastest one.", before, {})
+            return Faster("No settings fit at this effective batch.", before, {})
         gain, fits = self.time_of(now) / self.time_of(best), self._fits(now)
         if fits and gain <= CLOSE:
-            words = f"It is the fastest set-up that fits already: {before}, {self._figures(now)}."
+            words = f"These are already the fastest settings that fit: {before}, {self._figures(now)}."
             return Faster(words, before, {})
         stays = open_keys(recipe.training)
         keys = (CHECKPOINTING, MICRO_BATCH, ACCUMULATION)
         changes = {path: best.get(path) for path in keys if path not in stays and best.get(path) != now.get(path)}
-        speed = f"about {100 * (gain - 1):.0f} % faster" if fits else "the fastest that fits"
+        speed = f"about {100 * (gain - 1):.0f} % faster" if fits else "fastest that fits"
         changed = ", ".join(new for new, old in zip(_parts(best), _parts(now), strict=True) if new != old)
         words = f"{_capital(changed)}: {self._figures(best)}, {speed}."
         return Faster(words, before, changes)
@@ -204,11 +207,11 @@ class Chooser:
 
     def _reasons(self, recipe: Recipe, best: ResolvedRecipe, found: ResolvedRecipe | None) -> Sequence[str]:
         if self._is_blind:
-            return [f"{_decided(recipe, best)}, which takes the least memory: {self._lacking}."]
+            return [f"{_decided(recipe, best)} (least memory): {self._lacking}."]
         if found is None:
             peak = self._peak(best)
             verdict = {"fits": "may not fit", "tight": "is tight"}.get(fit_of(peak, self._free or 0), "does not fit")
-            return [f"{_decided(recipe, best)}, which takes the least memory and {verdict}: {self._figures(best)}."]
+            return [f"{_decided(recipe, best)} (least memory) {verdict}: {self._figures(best)}."]
         reasons = []
         if recipe.training.gradient_checkpointing == AUTO:
             reasons.append(self._why_checkpointing(recipe, best))
@@ -222,8 +225,8 @@ class Chooser:
         without = edit(best, {CHECKPOINTING: False})
         if recipe.training.per_device_train_batch_size == AUTO and self._fits_less_of(without):
             batch = best.training.per_device_train_batch_size
-            return f"Checkpointing on: a micro-batch of {batch} with it is faster than what fits without it."
-        return f"Checkpointing on: without it the step would take {self._figures(without)}."
+            return f"Checkpointing on: micro-batch {batch} with it is faster than what fits without it."
+        return f"Checkpointing on: without it the step needs {self._figures(without)}."
 
     def _fits_less_of(self, recipe: ResolvedRecipe) -> bool:
         return self._fits(edit(recipe, {MICRO_BATCH: 1, ACCUMULATION: recipe.training.effective_batch}))
@@ -233,11 +236,11 @@ class Chooser:
         size, times = training.per_device_train_batch_size, training.gradient_accumulation_steps
         words = f"Micro-batch {size} × {times} = {size * times}: {self._figures(best)}"
         if times == 1:
-            return f"{words}, the whole step at once."
+            return f"{words}, no accumulation."
         larger = next(n for n in _divisors(training.effective_batch) if n > size)
         more = edit(best, {MICRO_BATCH: larger, ACCUMULATION: training.effective_batch // larger})
         if self._fits(more):
-            return f"{words}; {larger} would gain little."
+            return f"{words}; {larger} is hardly faster."
         return f"{words}; {larger} {'may' if self._peak(more).method == 'closed-form' else 'would'} not fit."
 
     def _figures(self, recipe: ResolvedRecipe) -> str:
@@ -246,8 +249,8 @@ class Chooser:
         peak = self._peak(recipe)
         about = "≈ " if peak.method == "closed-form" else ""
         kept = self._room(peak) < self._free
-        spare = f" ({100 * (1 - DOUBT):.0f} % are kept free)" if kept and not self._is_comfortable(peak) else ""
-        return f"{about}{peak.device_bytes / 2**30:.2f} of {self._free / 2**30:.2f} GiB{spare}"
+        spare = f" ({100 * (1 - DOUBT):.0f} % headroom)" if kept and not self._is_comfortable(peak) else ""
+        return f"{about}{part_of('GiB', peak.device_bytes, self._free, 2)}{spare}"
 
     def _is_comfortable(self, peak: Peak) -> bool:
         return fit_of(peak, int(self._room(peak))) == "fits"

@@ -11,6 +11,7 @@ from workbench.evaluation.result import Evaluation
 from workbench.markdown import code, text
 from workbench.plain_text import plain
 from workbench.recipe.text import as_yaml
+from workbench.units import GIB, duration, gib, size_in
 
 SHOWN_REPLIES = 20
 _LONGEST = 4000
@@ -58,14 +59,14 @@ def _in_short(told: dict[str, Any], evaluation: Evaluation | None) -> str:
 
 
 def _evaluated(evaluation: Evaluation) -> str:
-    whose = "records that the run held out" if evaluation.own else "records"
-    more = " (the first ones of more)" if evaluation.more else ""
+    whose = "held-out records" if evaluation.own else "records"
+    more = " (first part only)" if evaluation.more else ""
     lines = [
-        "## Figures",
+        "## Metrics",
         f"{_count(evaluation.records)} {whose}{more} of {text(evaluation.source)}, {_count(evaluation.tokens)} tokens; "
-        f"{_count(evaluation.referenced)} replies compared with a reference. In brackets: where the middle "
-        f"{evaluation.level:.0%} of {_count(evaluation.draws)} bootstrap draws of the records lie "
-        f"(seed {evaluation.seed}).",
+        f"{_count(evaluation.referenced)} replies with a reference. In parentheses: "
+        f"{evaluation.level:.0%} intervals from {_count(evaluation.draws)} bootstrap draws of the "
+        f"records (seed {evaluation.seed}).",
         *(_figures(table) for table in figure_tables(evaluation)),
     ]
     return "\n\n".join(lines)
@@ -78,7 +79,7 @@ def _figures(table: Sequence[Sequence[str]]) -> str:
 
 
 def _not_evaluated() -> str:
-    return "Not evaluated yet: `loraworkbench evaluate` adds figures with intervals, and replies side by side."
+    return "Not evaluated yet: `loraworkbench evaluate` adds metrics with intervals and replies side by side."
 
 
 def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -88,17 +89,20 @@ def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
     speed = times["tokens_per_second"]
     return [
         ("base model", base["source"]),
-        ("its revision", base["revision"]),
-        ("its licence", base["licence"]),
+        ("revision", base["revision"]),
+        ("licence", base["licence"]),
         *[("records", _file(file)) for file in told["data"]],
-        ("trained on, held out", Own(f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}")),
-        ("trained parameters", _count(precision.get("trainable_parameters"))),
-        ("base stored as, computed in", f"{precision.get('base', '?')}, {precision.get('compute_dtype', '?')}"),
+        (
+            "train, held-out records",
+            Own(f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}"),
+        ),
+        ("trainable parameters", _count(precision.get("trainable_parameters"))),
+        ("base storage, compute dtype", f"{precision.get('base', '?')}, {precision.get('compute_dtype', '?')}"),
         ("last training loss", _number(told["figures"]["loss"])),
         ("started", _moment(times["started"])),
-        ("took", _duration(times["seconds"])),
-        ("in training steps", _duration(times["seconds_in_steps"])),
-        ("tokens a second", Own(f"{speed:,.0f}") if speed else None),
+        ("duration", _duration(times["seconds"])),
+        ("training time", _duration(times["seconds_in_steps"])),
+        ("tokens/s", Own(f"{speed:,.0f}") if speed else None),
         *_utilisation_rows(told["utilisation"] or {}),
         ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_memory(hardware.get('ram_bytes'))}"),
         ("seed", told["seed"]),
@@ -110,10 +114,10 @@ def _utilisation_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
     shares, flops, peak = found.get("shares") or {}, found.get("flops"), found.get("peak_flops")
     of_peak = f"{_share(found.get('mfu'))} of the GPU's peak of {peak / 1e12:,.0f} (MFU)" if peak else ""
     hfu = found.get("hfu")
-    again = f", {_share(hfu)} with what checkpointing computes again (HFU)" if peak and hfu is not None else ""
+    again = f", {_share(hfu)} with checkpointing recomputation (HFU)" if peak and hfu is not None else ""
     padding = found.get("padding")
     return [
-        ("of a step", Own(", ".join(f"{text(part)} {_share(share)}" for part, share in shares.items()))),
+        ("time per step", Own(", ".join(f"{text(part)} {_share(share)}" for part, share in shares.items()))),
         (
             "model FLOPs, TFLOP/s",
             Own(f"{flops / 1e12:,.3g}, {of_peak or text(found.get('no_peak'))}{again}") if flops else None,
@@ -124,14 +128,14 @@ def _utilisation_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, Any]]:
     error = memory["error"]
-    suspect = f"; the term to suspect is {memory['suspect'].replace('_', ' ')}" if memory["suspect"] else ""
+    suspect = f"; suspect: {memory['suspect'].replace('_', ' ')}" if memory["suspect"] else ""
     terms = (memory["predicted_terms"] or {}).items()
     return [
         ("predicted peak", _memory(memory["predicted_allocated"])),
-        ("measured peak", _memory(memory["measured_allocated"]) or Own("not measured: there was no GPU")),
+        ("measured peak", _memory(memory["measured_allocated"]) or Own("not measured (no GPU)")),
         ("prediction − measurement", Own(f"{error:+.1%}{text(suspect)}") if error is not None else None),
         ("measured peak, reserved", _memory(memory["measured_reserved"])),
-        ("of the process, in host memory", _memory(memory["host_peak"])),
+        ("process peak, host memory", _memory(memory["host_peak"])),
         *[(f"predicted for {name.replace('_', ' ')}", _memory(size)) for name, size in terms if size],
     ]
 
@@ -154,9 +158,7 @@ def _held_out(evaluations: list[dict[str, Any]]) -> str:
 
 
 def _changes(changes: list[str]) -> str:
-    return (
-        "## Changed by hand or by chance\n\n" + "\n".join(f"- {text(change)}" for change in changes) if changes else ""
-    )
+    return "## Changes during the run\n\n" + "\n".join(f"- {text(change)}" for change in changes) if changes else ""
 
 
 def _replies(evaluation: Evaluation) -> str:
@@ -215,7 +217,7 @@ def _share(value: object) -> str:
 def _memory(value: object) -> str | None:
     if not isinstance(value, int | float) or not value:
         return None
-    return Own(f"{value / 2**30:.2f} GiB" if value >= 2**30 / 10 else f"{value / 2**20:.1f} MiB")
+    return Own(gib(value, 2) if value >= GIB / 10 else size_in("MiB", value))
 
 
 def _moment(value: object) -> str | None:
@@ -223,10 +225,4 @@ def _moment(value: object) -> str | None:
 
 
 def _duration(seconds: object) -> str | None:
-    if not isinstance(seconds, int | float):
-        return None
-    if seconds < 120:
-        return Own(f"{seconds:.1f} s")
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return Own(f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
+    return Own(duration(seconds)) if isinstance(seconds, int | float) else None

@@ -18,6 +18,7 @@ from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import files_in
 from workbench.storage.paths import Home
+from workbench.units import size_in
 
 # Beside the weights: configuration, card, template, a margin for what is counted in blocks.
 _BESIDE = 2_000_000
@@ -175,4 +176,4 @@ def _tokenizer_bytes(folder: Path) -> int:
 
 
 def _amount(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return size_in("GB", count) if count >= 1e9 else size_in("MB", count, 0)

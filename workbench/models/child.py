@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
+from workbench.units import part_of
 
 _POLL_SECONDS = 0.2
 
@@ -110,9 +111,7 @@ def bars_as_progress(phase: str, total_bytes: int | None = None) -> Iterator[Non
 
 
 def _of(done: int, total: int) -> str:
-    if total >= 1e10:
-        return f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
-    return f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
+    return part_of("GB", done, total) if total >= 1e10 else part_of("MB", done, total, 0)
 
 
 def _answers(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -178,7 +177,7 @@ def _main() -> None:
         from workbench.failures.diagnose import diagnose
 
         traceback.print_exc()
-        child._say(error=diagnose(error).as_json())
+        child._say(error=diagnose(error, f"working in a helper process ({function})").as_json())
     else:
         child._say(result=result)
 

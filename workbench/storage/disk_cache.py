@@ -18,6 +18,7 @@ import psutil
 from workbench.storage import settings
 from workbench.storage.folders import entries, size_of
 from workbench.storage.paths import Home
+from workbench.units import size_in
 
 ABOUT = "about.json"
 # A cache never takes the last of a disk: runs need it.
@@ -64,7 +65,7 @@ class Shelf:
     def why_not(self, key: str, size: int) -> str:
         """Why ``size`` bytes cannot be kept, empty where they can; the oldest go for it if they must."""
         if size > self._limit:
-            return f"{size / 1e9:.1f} GB are more than the {self._limit / 1e9:.1f} GB it may take"
+            return f"{size_in('GB', size)} are more than the {size_in('GB', self._limit)} it may take"
         self._sweep()
         if any(match["key"] == key for match in map(_PARTIAL.fullmatch, self._names()) if match):
             return "it is being written already"
@@ -75,7 +76,7 @@ class Shelf:
             _remove(kept.pop(0).folder)
         free = shutil.disk_usage(_existing(self.place)).free
         if free - size < _LEFT_FREE:
-            return f"only {free / 1e9:.1f} GB are free on its disk"
+            return f"only {size_in('GB', free)} are free on its disk"
         return ""
 
     def begin(self, key: str) -> Path:

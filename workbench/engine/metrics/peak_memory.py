@@ -8,10 +8,11 @@ from workbench.data.facts import DataFacts
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
-from workbench.machine.gpu import GpuSampler
+from workbench.machine.gpu import gpus_now
 from workbench.recipe.resolved import ResolvedRecipe, as_fed, at_length
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
+from workbench.units import gib
 
 if TYPE_CHECKING:
     from workbench.estimate import Device, Estimate
@@ -47,13 +48,13 @@ def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFact
     else:
         name = max(priced.peak.terms, key=lambda term: priced.peak.terms[term])
         size = priced.peak.terms[name]
-        largest = f" The most of it is {name.replace('_', ' ')}: {size / 2**30:.2f} GiB by the estimate."
+        largest = f" Largest part: {name.replace('_', ' ')}, estimated {gib(size, 2)}."
         told = [f"{suggestion.label} ({suggestion.cost})" for suggestion in priced.suggestions[:3]]
         cure = (
             "What would fit: " + "; ".join(told) + "." if told else "Lower data.max_length, or choose a smaller base."
         )
     return WorkbenchError(
-        f"One record at a time does not fit in the memory of {device.name}.{largest}", cure, kind="out_of_memory"
+        f"Even micro-batch 1 does not fit in the memory of {device.name}.{largest}", cure, kind="out_of_memory"
     )
 
 
@@ -124,9 +125,5 @@ class PeakMeter:
 
 def _told_by_driver() -> int | None:
     """Memory of this process on all GPUs; the allocator gives nothing back in training, so it is the peak."""
-    sampler = GpuSampler()
-    try:
-        told = [p.bytes for gpu in sampler.sample() for p in gpu.processes if p.pid == os.getpid() and p.bytes]
-    finally:
-        sampler.close()
+    told = [p.bytes for gpu in gpus_now() for p in gpu.processes if p.pid == os.getpid() and p.bytes]
     return sum(told) or None

@@ -6,6 +6,7 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import TrainingSection
+from workbench.units import size_in
 
 _LEAST = 200_000_000
 # Tokenizer, configuration and template lie in every adapter folder.
@@ -34,14 +35,14 @@ def check_room_for_checkpoints(folder: Path, training: TrainingSection, model: A
     kept = training.save_total_limit + 1 if training.save_steps else 1
     adapters = 3 if training.keep == "best" else 2
     bytes_needed = kept * whole + adapters * weights
-    _need(folder, max(bytes_needed, _LEAST), f"{bytes_needed / 1e9:.1f} GB for {kept} checkpoints and the adapter")
+    _need(folder, max(bytes_needed, _LEAST), f"{size_in('GB', bytes_needed)} for {kept} checkpoints and the adapter")
 
 
 def _need(folder: Path, least: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < least:
         raise WorkbenchError(
-            f"Only {free / 1e6:,.0f} MB are free on the disk of {folder}; the run needs {what}.",
+            f"Only {size_in('MB', free, 0)} free on the disk of {folder}; the run needs {what}.",
             "Free some space, lower training.save_total_limit, or set output.dir to another disk.",
             kind="disk_full",
         )
