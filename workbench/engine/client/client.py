@@ -11,12 +11,15 @@ import httpx
 
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.protocol import (
+    REQUEST_ID,
+    CancelRequest,
     ControlAction,
     ControlRequest,
     EngineStatus,
     EvaluateRequest,
     ReplyPiece,
     ReplyRequest,
+    new_request_id,
 )
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
@@ -38,6 +41,9 @@ _PROMPT = httpx.Timeout(10.0)
 
 class EngineClient:
     """Talks to the engine of one home. Does not start it: see :mod:`workbench.engine.client.process`.
+
+    A method that answers with a stream takes a ``request_id``, by which :meth:`cancel` ends it and no other; closing
+    its iterator ends it too. See :func:`~workbench.engine.client.protocol.new_request_id`.
 
     Every method raises :class:`WorkbenchError` with kind ``engine_gone`` when no engine listens, and the engine's own
     error when it refuses.
@@ -80,40 +86,43 @@ class EngineClient:
         """End the live run within one micro-step, with or without its adapter saved."""
         await self._call("POST", "/stop", {"save": save})
 
-    async def reply(self, request: ReplyRequest) -> AsyncIterator[Progress | ReplyPiece]:
+    async def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]:
         """Progress while a model loads, then the reply in pieces; the last piece has ``done``."""
-        async for event, data in self._stream("/reply", request.model_dump()):
-            yield Progress.model_validate(data) if event == "progress" else ReplyPiece.model_validate(data)
+        async with aclosing(self._stream("/reply", request.model_dump(), request_id)) as events:
+            async for event, data in events:
+                yield Progress.model_validate(data) if event == "progress" else ReplyPiece.model_validate(data)
 
-    async def judge(self, request: EvaluateRequest) -> AsyncGenerator[Progress | Path]:
-        """Judge a run: progress, and last the file of what was found. Closing the iterator ends the evaluation."""
-        async with aclosing(self._stream("/evaluate", _anchored_names(request).model_dump())) as events:
+    async def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
+        """Judge a run: progress, and last the file of what was found."""
+        body = _anchored_names(request).model_dump()
+        async with aclosing(self._stream("/evaluate", body, request_id)) as events:
             async for event, data in events:
                 yield Progress.model_validate(data) if event == "progress" else Path(data["file"])
 
-    async def cancel(self) -> None:
-        """End the reply, evaluation, download or count in progress."""
-        await self._call("POST", "/cancel")
+    async def cancel(self, request_id: str) -> None:
+        """End one reply, evaluation, download or count; one that has ended already is no mistake."""
+        await self._call("POST", "/cancel", CancelRequest(id=request_id).model_dump())
 
-    async def fetch(self, model: ModelSection) -> AsyncIterator[Progress]:
+    async def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]:
         """Bring a model onto this machine: download, unpack, convert."""
-        async for _, data in self._stream("/fetch", model.model_dump()):
-            yield Progress.model_validate(data)
+        async with aclosing(self._stream("/fetch", model.model_dump(), request_id)) as events:
+            async for _, data in events:
+                yield Progress.model_validate(data)
 
     async def tree(self, model: ModelSection) -> Skeleton:
         """The module tree of a model, from its configuration."""
         return skeleton_from_json(await self._call("POST", "/tree", model.model_dump()))
 
     async def facts(
-        self, recipe: Recipe, *, fetch: bool = False, show: int = 3
+        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
     ) -> AsyncGenerator[Progress | DataFacts]:
         """What the recipe's data holds: progress, the facts of a sample, and the exact ones.
 
-        Closing the iterator ends the count. With ``fetch`` off, a tokenizer or data set that is elsewhere is refused
+        With ``fetch`` off, a tokenizer or data set that is elsewhere is refused
         with kind ``tokenizer_elsewhere`` or ``data_elsewhere``.
         """
         body = {"recipe": anchored(recipe).as_dict(), "fetch": fetch, "show": show}
-        async with aclosing(self._stream("/facts", body)) as events:
+        async with aclosing(self._stream("/facts", body, request_id)) as events:
             async for event, data in events:
                 yield Progress.model_validate(data) if event == "progress" else DataFacts.from_json(data)
 
@@ -138,25 +147,24 @@ class EngineClient:
         _refuse(response.status_code, response.content)
         return response.json()
 
-    async def _stream(self, path: str, body: Any) -> AsyncGenerator[tuple[str, Any]]:
-        async with self._open(path, body) as response:
+    async def _stream(self, path: str, body: Any, request_id: str) -> AsyncGenerator[tuple[str, Any]]:
+        from httpx_sse import EventSource
+
+        async with self._open(path, body, request_id or new_request_id()) as response:
             if response.status_code >= 400:
                 _refuse(response.status_code, await response.aread())
-            event = ""
             with _as_workbench_errors():
-                async for line in response.aiter_lines():
-                    if line.startswith("event: "):
-                        event = line[7:]
-                    elif line.startswith("data: "):
-                        data = json.loads(line[6:])
-                        if event == "error":
+                async with aclosing(EventSource(response).aiter_sse()) as events:
+                    async for event in events:
+                        data = json.loads(event.data)
+                        if event.event == "error":
                             raise WorkbenchError.from_json(data)
-                        yield event, data
+                        yield event.event, data
 
     @asynccontextmanager
-    async def _open(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+    async def _open(self, path: str, body: Any, request_id: str) -> AsyncIterator[httpx.Response]:
         with _as_workbench_errors():
-            async with self._http.stream("POST", path, json=body) as response:
+            async with self._http.stream("POST", path, json=body, headers={REQUEST_ID: request_id}) as response:
                 yield response
 
 
@@ -223,6 +231,4 @@ def _refuse(status: int, content: bytes) -> None:
     try:
         raise WorkbenchError.from_json(json.loads(content))
     except ValueError:
-        raise WorkbenchError(
-            f"The engine answered {status}.", "Its log says more: `loraworkbench engine status`."
-        ) from None
+        raise WorkbenchError(f"The engine answered {status}.", "See its log: `loraworkbench engine status`.") from None

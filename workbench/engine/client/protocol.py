@@ -12,7 +12,8 @@
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
 ``POST /evaluate``        :class:`EvaluateRequest` → server-sent :class:`Progress` events, and last ``evaluation``:
                           ``{"file": path}`` of what was kept in the run's folder
-``POST /cancel``          → ``{}``; ends the reply, evaluation, download or count of a data set in progress
+``POST /cancel``          :class:`CancelRequest` → ``{}``; ends the reply, evaluation, download or count with this
+                          request id, and no other; an id that is not in progress changes nothing
 ``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
 ``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
 ``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
@@ -23,11 +24,15 @@
 ``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
 ========================  =====================================================================================
 
+A request that is answered by events carries an id of the client's own choice in the header :data:`REQUEST_ID`. To
+cancel that id ends the work; so does closing the stream.
+
 A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
 ``error`` with the same data.
 """
 
 from typing import Any, Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,8 +42,16 @@ from workbench.progress import Progress
 # Exit code of an engine that finds another one at work on its home.
 ALREADY_RUNNING = 3
 
+# The header with the id by which a streamed answer can be cancelled.
+REQUEST_ID = "X-Request-ID"
+
 EngineState = Literal["idle", "loading", "training", "paused", "replying", "evaluating"]
 ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return uuid4().hex
 
 
 class _Wire(BaseModel):
@@ -110,6 +123,12 @@ class ControlRequest(_Wire):
     action: ControlAction
     value: float | None = Field(default=None, gt=0)
     release: bool = False
+
+
+class CancelRequest(_Wire):
+    """Which reply, evaluation, download or count is to end: the id that its request carried."""
+
+    id: str
 
 
 class FactsRequest(_Wire):

@@ -26,6 +26,7 @@ from workbench.engine.steering.controls import Command, Errand
 from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
+from workbench.failures.unforeseen import write_traceback
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Line, QueueRequest
 from workbench.progress import Progress
@@ -41,7 +42,10 @@ Emit = Callable[[Progress | ReplyPiece], None]
 
 
 class Engine:
-    """The state behind the API. Methods are called from the API's thread and return at once.
+    """The state behind the API. Methods may be called from any thread.
+
+    :meth:`train`, :meth:`resume`, :meth:`line_up` and :meth:`unload` read and write files or free memory, so the API
+    calls them off its event loop; the others return at once.
 
     Args:
         output: where file descriptors 1 and 2 go; a run borrows it for its own log.
@@ -93,6 +97,11 @@ class Engine:
         return self._work is not None
 
     @property
+    def is_training(self) -> bool:
+        """Whether a run is live or about to be."""
+        return (work := self._work) is not None and work.state == "training"
+
+    @property
     def holds_model(self) -> bool:
         """Whether a base lies in memory that no run is using."""
         return self._base is not None
@@ -137,10 +146,8 @@ class Engine:
         summary = summarise(run)
         if summary.state in ("running", "finished"):
             raise WorkbenchError(
-                f"Run {run.id} is still being trained."
-                if summary.state == "running"
-                else f"Run {run.id} has finished.",
-                "Start a new run from its recipe to train more.",
+                f"Run {run.id} is still training." if summary.state == "running" else f"Run {run.id} has finished.",
+                "Start a new run from its recipe to train further.",
                 kind="nothing_to_resume",
             )
         last = last_seq(run.journal)
@@ -161,30 +168,50 @@ class Engine:
             self.queue.begins(run)
             if launch is not None and launch.needs_launcher:
                 self._drop_base()
-                work.training = LaunchedTraining(self.home, run, launch, finished=self._training_ended, resume=resume)
+                training: TrainingThread | LaunchedTraining = LaunchedTraining(
+                    self.home, run, launch, finished=self._training_ended, resume=resume
+                )
             else:
-                work.training = TrainingThread(
+                training = TrainingThread(
                     self.home, run, recipe, self._base, finished=self._training_ended, resume=resume
                 )
                 self._base = None
                 if self._output:
                     self._output.switch(run.log)
-            work.training.start()
+            with self._lock:
+                work.training = training
+                if self._is_ending:  # asked for while the folder was made: end() saw no training that it could stop
+                    training.controls.stop(save=True)
+            training.start()
         except BaseException:
             self._release()
             raise
         return run
 
     def _training_ended(self, training: TrainingThread | LaunchedTraining) -> None:
+        """Take the model back, tell the queue, and be free again, whatever fails on the way."""
         from workbench.engine.model.hardware import free_cached_memory
 
         self._base = training.base
+        last: list[Callable[[], None]] = [
+            lambda: self.queue.ends(training.run_folder, with_engine=self._is_ending),
+            # A trainer is held together by cycles: without this, optimizer and gradients would still lie there.
+            free_cached_memory,
+        ]
         if self._output:
-            self._output.restore()
-        self.queue.ends(training.run_folder, with_engine=self._is_ending)
-        # A trainer is held together by cycles: without this, optimizer and gradients would still lie there.
-        free_cached_memory()
-        self._release()
+            last.insert(0, self._output.restore)
+        try:
+            for step in last:
+                self._logged(step, f"ending run {training.run_folder.id}")
+        finally:
+            self._release()
+
+    def _logged(self, do: Callable[[], None], doing: str) -> None:
+        """Do something that may fail without stopping what follows; the engine's log then holds the traceback."""
+        try:
+            do()
+        except Exception as error:
+            write_traceback(error, doing, self.home.engine_log)
 
     def stop(self, *, save: bool) -> None:
         """End the live run within one micro-step.
@@ -224,12 +251,6 @@ class Engine:
         if command.action in ("learning_rate", "max_steps") and command.value is None:
             raise WorkbenchError(f"{command.action} needs a number.", "Give the new value.", kind="bad_request")
         training.controls.give(command)
-
-    def cancel(self) -> None:
-        """End the reply or the evaluation in progress, if there is one."""
-        if (work := self._work) is not None:
-            for cancelled in (work.cancelled, *work.replies):
-                cancelled.set()
 
     def end(self) -> None:
         """Take no more work, and stop and save the live run."""
@@ -283,7 +304,7 @@ class Engine:
             try:
                 do()
             except Exception as problem:
-                error = diagnose(problem)
+                error = diagnose(problem, f"{work.state} in the background", self.home.engine_log)
             finally:
                 self._release()
                 finished(error)
@@ -300,10 +321,6 @@ class Engine:
             return None
         training, cancelled = work.training, threading.Event()
 
-        def done(error: WorkbenchError | None) -> None:
-            work.replies.discard(cancelled)
-            finished(error)
-
         def answer(base: LoadedBase, template: Template) -> None:
             from workbench.engine.generation.replies import reply_in_run
 
@@ -312,16 +329,14 @@ class Engine:
                 ending = EndsWithRun(cancelled, training.controls)
                 reply_in_run(self.home, training.run_folder, base, template, request, emit, ending)
             except Exception as problem:
-                error = diagnose(problem)
-            done(error)
+                error = diagnose(problem, "replying with the paused run", self.home.engine_log)
+            finished(error)
 
-        work.replies.add(cancelled)
-        if training.controls.ask(Errand(answer, lambda: done(busy("training")))):
+        if training.controls.ask(Errand(answer, lambda: finished(busy("training")))):
             return cancelled.set
-        work.replies.discard(cancelled)
         if training.controls.paused:
             raise WorkbenchError(
-                f"Run {training.run_folder.id} is paused, and its model is not there to answer.",
+                f"Run {training.run_folder.id} is paused and its model is not in memory.",
                 "Resume the run, or stop it first.",
                 kind="busy",
             )
@@ -379,7 +394,7 @@ class Engine:
     def _claim(self, state: EngineState) -> Work:
         with self._lock:
             if self._is_ending:
-                raise WorkbenchError("The engine is ending.", "Try again in a moment.", kind="engine_gone")
+                raise WorkbenchError("The engine is shutting down.", "Try again in a moment.", kind="engine_gone")
             if self._work is not None:
                 raise busy(self._work.state)
             self._work = Work(state)

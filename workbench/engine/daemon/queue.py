@@ -92,7 +92,7 @@ class QueueKeeper:
         """A run has ended; ``with_engine``: because the engine is to end."""
         folder = str(run.path)
         if with_engine and summarise(run).state == "stopped":
-            why = f"The engine was ended while {run.id} was trained, which was stopped and saved."
+            why = f"The engine was shut down while {run.id} was training; the run was stopped and saved."
             self._note(lambda line: line.broken_off(folder, why))
         else:
             self._note(lambda line: line.ended(folder))
@@ -120,7 +120,7 @@ class QueueKeeper:
         summary = summarise(run)
         if run.path.is_dir() and summary.state in ("new", "running", "interrupted"):
             at = f"in step {summary.step}" if summary.step else "before its first step"
-            why = f"{run.id} was interrupted {at}: the engine that trained it is gone."
+            why = f"{run.id} was interrupted {at}: its engine ended."
             self._note(lambda line: line.broken_off(ahead, why))
         elif ahead != self.line.held_for:
             self._note(lambda line: line.ended(ahead))
@@ -132,15 +132,15 @@ class QueueKeeper:
             self._trouble = ""
             if line.has_work:
                 self._start(line.waiting[0])
-        except WorkbenchError as error:
-            self._trouble = str(error)
+        except Exception as error:  # the thread must live: nothing else starts what waits
+            self._trouble = str(diagnose(error, "starting the next run of the queue", self._home.engine_log))
 
     def _start(self, entry: Entry) -> None:
         made: list[RunFolder] = []
 
         def take(line: Line) -> Line:
             if not line.has_work or line.waiting[0] != entry:
-                raise WorkbenchError("The queue is another one by now.", kind="queue_changed")
+                raise WorkbenchError("The queue has changed in the meantime.", kind="queue_changed")
             made.append(create_run(self._home, recipe))
             return line.took(entry, run=str(made[0].path))
 
@@ -152,7 +152,7 @@ class QueueKeeper:
             recipe = parse(entry.recipe, f"Entry {entry.id} of the queue")
             self._engine.train(recipe, entry.launch, folder=folder)
         except Exception as problem:
-            error = diagnose(problem)
+            error = diagnose(problem, "starting the next run of the queue", self._home.engine_log)
             if error.kind == "queue_changed":
                 self.wake()
             elif made:

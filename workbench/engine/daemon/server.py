@@ -20,13 +20,17 @@ from typing import Any
 
 import uvicorn
 from pydantic import BaseModel, ValidationError
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from workbench.engine.client.protocol import (
     ALREADY_RUNNING,
+    REQUEST_ID,
+    CancelRequest,
     ControlRequest,
     EvaluateRequest,
     ExamplesRequest,
@@ -34,6 +38,7 @@ from workbench.engine.client.protocol import (
     ReplyRequest,
     ResumeRequest,
     TrainRequest,
+    new_request_id,
 )
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.daemon.idle import IdleLimits
@@ -61,8 +66,8 @@ class Api:
         self.last_request = time.monotonic()
         self.shutdown = asyncio.Event()
         self.trees = TreeBuilder()
-        # One event for each download or count in progress, which ends it.
-        self._cancels: set[threading.Event] = set()
+        # What ends each reply, evaluation, download or count that a client waits for, by its request's id.
+        self._cancels: dict[str, Callable[[], None]] = {}
 
     def app(self) -> Starlette:
         routes = [
@@ -83,7 +88,7 @@ class Api:
             Route("/unload", self._unload, methods=["POST"]),
             Route("/shutdown", self._shutdown, methods=["POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers=_ANSWERS)
+        return Starlette(routes=routes, exception_handlers={**_ANSWERS, Exception: self._unforeseen})
 
     @property
     def is_busy(self) -> bool:
@@ -96,7 +101,7 @@ class Api:
 
     async def _train(self, request: Request) -> Response:
         body = TrainRequest.model_validate(await request.json())
-        run = self.engine.train(parse(body.recipe), body.launch)
+        run = await asyncio.to_thread(self.engine.train, parse(body.recipe), body.launch)
         return JSONResponse({"run": run.id, "folder": str(run.path)})
 
     async def _stop(self, request: Request) -> Response:
@@ -124,29 +129,34 @@ class Api:
 
     async def _reply(self, request: Request) -> Response:
         body = ReplyRequest.model_validate(await request.json())
-        events = _Events()
-        return events.response(on_close=self.engine.reply(body, events.put, events.finish))
+        return self._streamed(request, lambda events: self.engine.reply(body, events.put, events.finish))
 
     async def _evaluate(self, request: Request) -> Response:
         body = EvaluateRequest.model_validate(await request.json())
-        events = _Events()
 
-        def kept(file: Path) -> None:
-            events.send("evaluation", {"file": str(file)})
+        def begin(events: _Events) -> Callable[[], None]:
+            def kept(file: Path) -> None:
+                events.send("evaluation", {"file": str(file)})
 
-        return events.response(on_close=self.engine.evaluate(body, _paced(events.put), kept, events.finish))
+            return self.engine.evaluate(body, _paced(events.put), kept, events.finish)
+
+        return self._streamed(request, begin)
 
     async def _cancel(self, request: Request) -> Response:
-        self.engine.cancel()
-        for cancelled in self._cancels:
-            cancelled.set()
+        body = CancelRequest.model_validate(await request.json())
+        if cancel := self._cancels.get(body.id):
+            cancel()
         return JSONResponse({})
 
     async def _fetch(self, request: Request) -> Response:
         from workbench.models.sources import fetch_model
 
         section = ModelSection.model_validate(await request.json())
-        return self._in_thread("fetch", lambda events, stop: fetch_model(self.engine.home, section, events.put, stop))
+
+        def work(events: _Events, cancelled: Callable[[], bool]) -> None:
+            fetch_model(self.engine.home, section, events.put, cancelled)
+
+        return self._in_thread(request, "fetching the model", work)
 
     async def _facts(self, request: Request) -> Response:
         from workbench.data.dataset_stats import survey
@@ -162,7 +172,7 @@ class Api:
             ):
                 events.send("facts", facts.as_json())
 
-        return self._in_thread("facts", work)
+        return self._in_thread(request, "counting the data", work)
 
     async def _examples(self, request: Request) -> Response:
         from workbench.data.dataset_stats import examples
@@ -173,36 +183,64 @@ class Api:
             await asyncio.to_thread(import_libraries)
             found = await asyncio.to_thread(examples, self.engine.home, recipe, body.start, body.count, body.search)
         except Exception as error:
-            raise diagnose(error) from error
+            raise diagnose(error, "reading the records", self.engine.home.engine_log) from error
         return JSONResponse([example.as_json() for example in found])
 
-    def _in_thread(self, name: str, work: "Callable[[_Events, Callable[[], bool]], object]") -> Response:
+    def _in_thread(
+        self, request: Request, doing: str, work: "Callable[[_Events, Callable[[], bool]], object]"
+    ) -> Response:
         """The events of work in a thread of its own, which is to end soon once what it is given last says so."""
-        events, cancelled = _Events(), threading.Event()
-        self._cancels.add(cancelled)
 
-        def run() -> None:
-            error = None
-            try:
-                work(events, cancelled.is_set)
-            except Exception as problem:
-                error = diagnose(problem)
-            events.finish(error)
+        def begin(events: _Events) -> Callable[[], None]:
+            cancelled = threading.Event()
+
+            def run() -> None:
+                error = None
+                try:
+                    work(events, cancelled.is_set)
+                except Exception as problem:
+                    error = diagnose(problem, doing, self.engine.home.engine_log)
+                events.finish(error)
+
+            threading.Thread(target=run, name=doing, daemon=True).start()
+            return cancelled.set
+
+        return self._streamed(request, begin)
+
+    def _streamed(self, request: Request, begin: "Callable[[_Events], Callable[[], None]]") -> Response:
+        """Answer with the events of work.
+
+        Args:
+            begin: starts the work and returns what ends it; that is called when the client cancels its request's id
+                or closes the stream.
+        """
+        name = request.headers.get(REQUEST_ID) or new_request_id()
+        if name in self._cancels:
+            raise WorkbenchError(
+                "A request with this id is in progress already.",
+                "Send each request under a new id.",
+                kind="bad_request",
+            )
+        events = _Events()
+        cancel = self._cancels[name] = begin(events)
 
         def close() -> None:
-            cancelled.set()
-            self._cancels.discard(cancelled)
+            del self._cancels[name]
+            cancel()
             self.last_request = time.monotonic()
 
-        threading.Thread(target=run, name=name, daemon=True).start()
-        return events.response(on_close=close)
+        return _EventStream(events, close)
+
+    async def _unforeseen(self, request: Request, error: Exception) -> Response:
+        problem = diagnose(error, f"answering {request.url.path}", self.engine.home.engine_log)
+        return JSONResponse(problem.as_json(), status_code=500)
 
     async def _tree(self, request: Request) -> Response:
         section = ModelSection.model_validate(await request.json())
         try:
             skeleton = await asyncio.to_thread(self.trees.skeleton_of, self.engine.home, section)
         except Exception as error:
-            raise diagnose(error) from error
+            raise diagnose(error, "reading the model's layers", self.engine.home.engine_log) from error
         return JSONResponse(skeleton_to_json(skeleton))
 
     async def _unload(self, request: Request) -> Response:
@@ -213,47 +251,58 @@ class Api:
         body = await request.json()
         if not body.get("stop", False):
             if self.engine.is_busy:
-                raise WorkbenchError("The engine is busy.", "Wait for it to end, or stop it first.", kind="busy")
+                raise WorkbenchError("The engine is busy.", "Wait until it finishes, or stop it first.", kind="busy")
             if self.engine.queue.has_work:
-                raise WorkbenchError("Runs wait in the queue.", "Hold the queue first, or clear it.", kind="busy")
+                raise WorkbenchError("There are queued runs.", "Hold or clear the queue first.", kind="busy")
         self.shutdown.set()
         return JSONResponse({})
 
 
 class _Events:
-    """Server-sent events that come from another thread."""
+    """Server-sent events that come from another thread; iterating gives them until :meth:`finish`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[ServerSentEvent | None] = asyncio.Queue()
 
     def put(self, event: BaseModel) -> None:
         # A piece for each token may pass here: what is as it always is is left out, and the other end puts it back.
         self.send("progress" if isinstance(event, Progress) else "piece", event.model_dump(exclude_defaults=True))
 
     def send(self, name: str, data: dict[str, Any]) -> None:
-        # In ASCII: a reader takes some of the other signs for the end of a line.
-        self._put(f"event: {name}\ndata: {json.dumps(data)}\n\n")
+        # JSON in ASCII has no character that could end a line of the stream.
+        self._put(ServerSentEvent(json.dumps(data), event=name))
 
     def finish(self, error: WorkbenchError | None) -> None:
         if error is not None:
             self.send("error", error.as_json())
         self._put(None)
 
-    def _put(self, event: str | None) -> None:
+    def _put(self, event: ServerSentEvent | None) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-    def response(self, on_close: Callable[[], None]) -> StreamingResponse:
-        """The stream; ``on_close`` is called when it ends or the client goes away."""
+    async def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
+        while (event := await self._queue.get()) is not None:
+            yield event
 
-        async def stream() -> AsyncIterator[str]:
-            try:
-                while (event := await self._queue.get()) is not None:
-                    yield event
-            finally:
-                on_close()
 
-        return StreamingResponse(stream(), media_type="text/event-stream")
+class _EventStream(EventSourceResponse):
+    """Events on their way to the client. ``on_close`` is called when the stream ends or the client goes away.
+
+    It is called even where the client has gone before the first byte: a generator that was never started would not
+    run its ``finally``. No pings are sent: nothing stands between the two processes that would close a quiet
+    connection.
+    """
+
+    def __init__(self, events: _Events, on_close: Callable[[], None]) -> None:
+        super().__init__(events, ping=0)
+        self._on_close = on_close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_close()
 
 
 def _paced(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -278,18 +327,13 @@ async def _refusal(request: Request, error: Exception) -> Response:
 async def _bad_request(request: Request, error: Exception) -> Response:
     problem = WorkbenchError(
         "The engine does not understand this request.",
-        "Engine and terminal are of different versions: `loraworkbench engine restart`.",
+        "Engine and terminal have different versions. Run `loraworkbench engine restart`.",
         kind="bad_request",
     )
     return JSONResponse(problem.as_json(), status_code=400)
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    """Starlette raises it again after this answer, so that the log has the traceback."""
-    return JSONResponse(diagnose(error).as_json(), status_code=500)
-
-
-_ANSWERS: Any = {WorkbenchError: _refusal, ValidationError: _bad_request, Exception: _unforeseen}
+_ANSWERS: Any = {WorkbenchError: _refusal, ValidationError: _bad_request}
 
 
 class _Server(uvicorn.Server):
@@ -311,8 +355,9 @@ async def serve(home: Home, output: OutputFile) -> None:
         api.app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
     server = _Server(config)
-    engine.queue.start()
     with _listen(home.socket) as listener:
+        # Runs may begin from here on: the socket is there, and who asks is answered.
+        engine.queue.start()
         running = asyncio.create_task(server.serve(sockets=[listener]))
         threading.Thread(target=engine.warm_up, name="warm up", daemon=True).start()
         await _until_asked_or_idle(api, home)
@@ -341,20 +386,21 @@ async def _until_asked_or_idle(api: Api, home: Home) -> None:
 
 async def _end_run(engine: Engine) -> None:
     engine.end()
-    while engine.status().run is not None:
+    while engine.is_training:
         await asyncio.sleep(0.05)
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket of mode 0600 in a folder of mode 0700."""
+    """A socket of mode 0600 in a folder of mode 0700.
+
+    Nobody can connect before its mode is set, since it does not listen yet. The umask is left alone: it is the whole
+    process's, and a file that another thread makes meanwhile would get its rights from it.
+    """
     private_folder(path.parent)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
+    listener.bind(str(path))
+    path.chmod(0o600)
     return listener
 
 
