@@ -16,6 +16,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
+from textual.worker import WorkerFailed
 
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Engine, Session
@@ -30,6 +31,7 @@ from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.pane import Pane
+from screens.widgets.plain import plain
 from screens.widgets.sparse_compositor import SparseCompositor
 from workbench.errors import WorkbenchError
 
@@ -90,6 +92,9 @@ class WorkbenchApp(App[None]):
         self.tabs = TABS
         self.sample_hardware = True
         self.follow_steps = True
+        # What nobody foresaw in this terminal.
+        self.faults: list[BaseException] = []
+        self._last_words: WorkbenchError | None = None
         self._loaded = False
         self._switching = asyncio.Lock()
         self._front: Pane | None = None
@@ -364,6 +369,33 @@ class WorkbenchApp(App[None]):
             await work
         except WorkbenchError as error:
             self.show_error(error)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """What nobody foresaw in a worker is told, and the app lives on; anywhere else Textual ends the app."""
+        from workbench.failures.diagnose import diagnose
+        from workbench.failures.unforeseen import KIND
+
+        fault = error.error if isinstance(error, WorkerFailed) else error
+        pane = self.pane_in_front
+        doing = f"showing the tab {pane.NAME}" if pane is not None else "showing the app"
+        told = diagnose(fault, doing, self.session.home.terminal_log)
+        if told.kind == KIND:
+            self.faults.append(fault)
+        if isinstance(error, WorkerFailed) and self.is_running:
+            self.show_error(told)
+        else:
+            self._last_words = told
+            super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        """End the app with a sentence in the place of Textual's traceback, which is in the log."""
+        if self._last_words is None:
+            super()._fatal_error()
+        else:
+            from rich.text import Text
+
+            self.bell()
+            self.panic(Text(plain(str(self._last_words), lines=True)))
 
     def show_error(self, error: WorkbenchError) -> None:
         """What went wrong and what to do about it, to be read and copied."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -450,11 +451,47 @@ def test_the_cause_behind_a_wrapper_is_found() -> None:
     assert diagnose(_raised(wrap)).kind == "out_of_vram"
 
 
-def test_an_unknown_error_keeps_its_words() -> None:
-    known = diagnose(ValueError("the flux\n  capacitor " + "x" * 1000))
-    assert known.kind == "unknown"
-    assert known.message.startswith("ValueError: the flux capacitor x")
-    assert len(known.message) < 330
+def test_an_error_that_nobody_foresaw_keeps_its_words_and_says_whose_fault_it_is(tmp_path: Path) -> None:
+    def raising() -> None:
+        raise ValueError("the flux\n  capacitor " + "x" * 1000)
+
+    log = tmp_path / "home" / "terminal.log"
+    told = diagnose(_raised(raising), "starting the run", log)
+    assert told.kind == "unforeseen"
+    assert told.message.startswith("loraworkbench failed while starting the run. This is a fault of loraworkbench")
+    assert "ValueError: the flux capacitor x" in told.message
+    assert "test_diagnose.py, line" in told.message
+    assert len(told.message) < 550
+    assert "loraworkbench doctor" in told.cure
+    assert str(log) in told.cure
+    assert "failed while starting the run:\nTraceback" in log.read_text()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_an_error_without_words_is_no_class_name_alone() -> None:
+    told = diagnose(AttributeError())
+    assert "failed while doing what was asked" in told.message
+    assert "AttributeError: no text" in told.message
+    assert "engine.log" in told.cure
+
+
+def test_a_log_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
+    assert diagnose(AttributeError("x"), "trying", tmp_path).kind == "unforeseen"
+
+
+def test_what_an_inner_part_did_not_foresee_is_logged_by_the_outer_one(tmp_path: Path) -> None:
+    def inner() -> None:
+        try:
+            raise KeyError("lm_head")
+        except KeyError as error:
+            raise diagnose(error, "loading the model") from error
+
+    log = tmp_path / "engine.log"
+    told = diagnose(_raised(inner), "training run tiny-01", log)
+    assert told.kind == "unforeseen"
+    assert "KeyError: 'lm_head'" in told.message
+    assert str(log) in told.cure
+    assert "KeyError: 'lm_head'" in log.read_text()
 
 
 def test_a_sentence_stays_as_it_is() -> None:
@@ -503,7 +540,10 @@ def test_a_traceback_in_the_log_is_read() -> None:
     code, log = _run("raise OSError(28, 'No space left on device')")
     assert diagnose_exit(code, log).kind == "disk_full"
     code, log = _run("raise ValueError('the flux capacitor')")
-    assert diagnose_exit(code, log).message == "ValueError: the flux capacitor"
+    told = diagnose_exit(code, log)
+    assert told.kind == "unforeseen"
+    assert told.message.startswith("loraworkbench failed while running the engine.")
+    assert told.message.endswith("ValueError: the flux capacitor")
 
 
 def test_an_end_without_a_word() -> None:

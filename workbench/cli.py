@@ -14,7 +14,12 @@ def main() -> None:
     """Entry point of the console script."""
     arguments = sys.argv[1:]
     if home := _home_alone(arguments):
-        open_app(home)
+        try:
+            open_app(home)
+        except Exception as error:
+            from workbench.commands.common import exit_with
+
+            exit_with(error, "opening the app", home)
     else:
         from workbench.commands.app import run
 

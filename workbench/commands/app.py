@@ -29,8 +29,7 @@ from workbench.commands import (
     runs,
     train,
 )
-from workbench.commands.common import fail
-from workbench.errors import WorkbenchError
+from workbench.commands.common import exit_with
 from workbench.storage.paths import ENVIRONMENT_VARIABLE, Home
 
 app = typer.Typer(
@@ -93,16 +92,13 @@ app.add_typer(cache.app, name="cache")
 
 
 def run(arguments: list[str]) -> None:
-    """Run a command; a user's mistake ends in a sentence and exit code 1, never in a traceback."""
+    """Run a command; whatever fails ends in a sentence and exit code 1, never in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 lacks many a character of a reply
             stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="loraworkbench")
-    except (WorkbenchError, PermissionError) as error:
-        from workbench.failures.diagnose import diagnose
-
-        try:
-            fail(diagnose(error))
-        except typer.Exit:
-            raise SystemExit(1) from None
+    except Exception as error:
+        commands = typer.main.get_group(app).commands
+        command = next((argument for argument in arguments if argument in commands), "")
+        exit_with(error, f"running `{f'loraworkbench {command}'.strip()}`", Home.find())

@@ -84,6 +84,6 @@ def _explained(error: Exception, repo: str) -> WorkbenchError:
         return WorkbenchError(
             f"{repo} is there already.", "Name another repository, or add --force to commit to it.", kind="exists"
         )
-    told = diagnose(error)
+    told = diagnose(error, f"uploading to {repo}")
     token = get_token() or "\0"
     return WorkbenchError(told.message.replace(token, "…"), told.cure.replace(token, "…"), kind=told.kind)

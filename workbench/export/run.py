@@ -37,7 +37,7 @@ def export_run(
     except OSError as error:
         from workbench.failures.diagnose import diagnose
 
-        raise diagnose(error) from error
+        raise diagnose(error, "writing the export") from error
     files = sorted(
         (str(file.relative_to(request.folder)), found.st_size) for file, found in files_below(request.folder)
     )

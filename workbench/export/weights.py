@@ -134,7 +134,7 @@ def load(folder: Path, trust_remote_code: bool = False, *, precise: bool = False
         except (OSError, ValueError, KeyError, ImportError) as error:
             from workbench.failures.diagnose import diagnose
 
-            raise diagnose(error) from error
+            raise diagnose(error, "loading the weights to export") from error
     model.eval()
     return model, tokenizer
 

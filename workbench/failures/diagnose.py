@@ -5,22 +5,30 @@ import re
 import signal
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.failures.known_failures import KNOWN
+from workbench.failures.unforeseen import KIND, unforeseen, unforeseen_text
 
 _TEXT_LIMIT = 300
 
 
-def diagnose(error: BaseException) -> WorkbenchError:
-    """The sentence and the cure for any exception; one that is not known keeps its own words, with kind ``unknown``.
+def diagnose(error: BaseException, doing: str = "doing what was asked", log: Path | None = None) -> WorkbenchError:
+    """The sentence and the cure for any exception.
 
     The chain of causes is followed: libraries often wrap what went wrong.
+
+    Args:
+        doing: what was being done, for one that no rule knows; see :func:`~workbench.failures.unforeseen.unforeseen`.
+        log: the file that then takes its traceback.
     """
     from workbench.failures.hub_errors import hub_error
 
     for link in _chain(error):
         if isinstance(link, WorkbenchError):
+            if link.kind == KIND and link.__cause__ is not None and log is not None:
+                continue  # told again, with this log
             return link
         if isinstance(link, KeyboardInterrupt):
             return WorkbenchError("Interrupted.", kind="cancelled")
@@ -30,20 +38,16 @@ def diagnose(error: BaseException) -> WorkbenchError:
         names = {base.__name__ for base in type(link).__mro__}
         if known := _look_up(names, str(link)):
             return known
-    return WorkbenchError(
-        f"{type(error).__name__}: {_first_words(str(error)) or 'no text'}",
-        "The engine's log holds the whole story.",
-        kind="unknown",
-    )
+    while isinstance(error, WorkbenchError) and error.__cause__ is not None:
+        error = error.__cause__
+    return unforeseen(error, doing, log)
 
 
-def diagnose_text(kind: str, text: str) -> WorkbenchError:
+def diagnose_text(kind: str, text: str, doing: str = "working in the background") -> WorkbenchError:
     """As :func:`diagnose`, for an exception of which only the class's name and the text are left (a log, a journal)."""
     if known := _look_up({kind.rpartition(".")[2]}, text) or _system_error_in(text):
         return known
-    return WorkbenchError(
-        f"{kind}: {_first_words(text) or 'no text'}", "The engine's log holds the whole story.", kind="unknown"
-    )
+    return unforeseen_text(kind, text, doing, None)
 
 
 def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None = None) -> WorkbenchError:
@@ -60,7 +64,7 @@ def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None
     if exit_code is None and oom_kills:
         return _killed_for_memory("The engine")
     if last := _last_exception(log_tail):
-        return diagnose_text(*last)
+        return diagnose_text(*last, "running the engine")
     if exit_code is None and _CRASH.search(log_tail):
         return _crashed("The engine", "no signal is known", log_tail)
     return WorkbenchError(
@@ -89,7 +93,7 @@ def diagnose_exit(code: int, log: str, *, what: str = "the engine", oom_kills: i
             return WorkbenchError(f"{name} was ended from outside ({sign}).", "Start it again.", kind="killed")
         return _crashed(name, sign, log)
     if last := _last_exception(log):
-        return diagnose_text(*last)
+        return diagnose_text(*last, f"running {what}")
     tail = _first_words(log.strip().splitlines()[-1]) if log.strip() else "it printed nothing"
     return WorkbenchError(f"{name} ended with code {code}: {tail}", "The log holds the whole story.", kind="ended")
 

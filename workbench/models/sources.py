@@ -293,4 +293,4 @@ def _system_errors_explained() -> Iterator[None]:
     except OSError as error:
         from workbench.failures.diagnose import diagnose
 
-        raise diagnose(error) from error
+        raise diagnose(error, "fetching the model") from error

@@ -59,6 +59,11 @@ class Home:
         return self.engine / "engine.log"
 
     @property
+    def terminal_log(self) -> Path:
+        """The tracebacks of what nobody foresaw in the app and on the command line."""
+        return self.root / "terminal.log"
+
+    @property
     def settings(self) -> Path:
         return self.root / "settings.json"
 
