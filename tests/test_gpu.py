@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from workbench.engine.metrics.peak_memory import _told_by_driver
+from workbench.engine.model.hardware import hardware_facts
+from workbench.machine import gpu as machine_gpu
 from workbench.machine.gpu import (
     GpuProcess,
     GpuSample,
@@ -17,7 +21,12 @@ from workbench.machine.gpu import (
     HostSampler,
     _container_memory,
     computes_bfloat16,
+    first_gpu,
+    gpus_now,
+    hardware_now,
 )
+from workbench.planning import doctor
+from workbench.storage.paths import Home
 
 
 class NVMLError(Exception):
@@ -32,6 +41,7 @@ class FakeNvml:
 
     def __init__(self, broken: tuple[str, ...] = (), unknown: tuple[str, ...] = ()) -> None:
         self.broken, self.unknown, self.is_open = broken, unknown, False
+        self.opened = 0
 
     def __getattribute__(self, name: str):  # type: ignore[no-untyped-def]
         if name.startswith("nvml") and name in object.__getattribute__(self, "unknown"):
@@ -45,6 +55,7 @@ class FakeNvml:
 
     def nvmlInit(self) -> None:  # noqa: N802
         self.is_open = True
+        self.opened += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
         self.is_open = False
@@ -172,6 +183,30 @@ def test_closing_ends_it() -> None:
     sampler.close()
     assert not nvml.is_open
     assert sampler.sample() == []
+
+
+def _doctor() -> None:
+    assert any(check.name == "NVIDIA driver" for check in doctor.checks(Home(Path("/nowhere"))))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [gpus_now, first_gpu, hardware_now, hardware_facts, _told_by_driver, _doctor],
+    ids=["all", "first", "hardware", "a run's facts", "a run's peak", "doctor"],
+)
+def test_whoever_reads_once_lets_go_of_the_driver(read: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    monkeypatch.setattr(machine_gpu, "_load_pynvml", lambda: nvml)
+    read()
+    assert (nvml.opened, nvml.is_open) == (1, False)
+
+
+def test_a_driver_without_a_gpu_is_let_go_of_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    nvml = FakeNvml()
+    with GpuSampler(nvml) as sampler:
+        assert sampler.sample() == []
+    assert (nvml.opened, nvml.is_open) == (1, False)
 
 
 def test_the_real_library_on_this_machine() -> None:

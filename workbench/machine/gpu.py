@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -65,11 +65,19 @@ class HostSample:
 
 def gpus_now() -> list[GpuSample]:
     """Every visible GPU, read once. Takes up to a second."""
-    sampler = GpuSampler()
-    try:
+    with GpuSampler() as sampler:
         return sampler.sample()
-    finally:
-        sampler.close()
+
+
+def first_gpu() -> GpuSample | None:
+    """The GPU that is used where none was chosen, read once; None where there is none."""
+    return next(iter(gpus_now()), None)
+
+
+def hardware_now() -> tuple[list[GpuSample], HostSample]:
+    """GPUs and host, read once."""
+    with HardwareSampler() as sampler:
+        return sampler.sample()
 
 
 def occupants(gpu: GpuSample) -> tuple[GpuProcess, ...]:
@@ -91,7 +99,8 @@ class GpuSampler:
     """Reads the GPUs that CUDA may use here, in the order of ``CUDA_VISIBLE_DEVICES`` where that is set.
 
     Opening takes NVML's start, up to a second on some machines; a sample takes some milliseconds. ``reason`` says why
-    there is no GPU, and is empty where there is one; ``driver`` is the driver's version.
+    there is no GPU, and is empty where there is one; ``driver`` is the driver's version. It must be closed, or used as
+    a context manager: NVML counts those that opened it. Who reads the GPUs once calls :func:`gpus_now`.
 
     Args:
         library: the ``pynvml`` module, or what stands for it.
@@ -101,6 +110,7 @@ class GpuSampler:
         self.reason = ""
         self.driver: str | None = None
         self._handles: list[tuple[int, Any]] = []
+        self._is_open = False
         try:
             self._nvml = library or _load_pynvml()
         except ImportError:
@@ -112,6 +122,7 @@ class GpuSampler:
         except self._nvml.NVMLError as error:
             self.reason = f"NVML does not start: {error}"
             return
+        self._is_open = True
         self.driver = self._ask("nvmlSystemGetDriverVersion")
         count = self._ask("nvmlDeviceGetCount") or 0
         handles = [(index, self._ask("nvmlDeviceGetHandleByIndex", index)) for index in range(count)]
@@ -128,9 +139,16 @@ class GpuSampler:
 
     def close(self) -> None:
         """Let go of NVML. Sampling ends with that."""
-        if self._handles:
-            self._handles = []
+        self._handles = []
+        if self._is_open:
+            self._is_open = False
             self._ask("nvmlShutdown")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _sample(self, index: int, handle: Any) -> GpuSample:
         memory = self._memory(handle)
@@ -231,7 +249,7 @@ class HostSampler:
 
 
 class HardwareSampler:
-    """GPUs and host in one reading."""
+    """GPUs and host in one reading. To be closed, as :class:`GpuSampler`; once: :func:`hardware_now`."""
 
     def __init__(self) -> None:
         self.gpus = GpuSampler()
@@ -239,6 +257,16 @@ class HardwareSampler:
 
     def sample(self, pid: int | None = None) -> tuple[list[GpuSample], HostSample]:
         return self.gpus.sample(), self.host.sample(pid)
+
+    def close(self) -> None:
+        """Let go of NVML."""
+        self.gpus.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _load_pynvml() -> Any:

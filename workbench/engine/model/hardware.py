@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from workbench.engine.client.protocol import DeviceFacts
-from workbench.machine.gpu import GpuSampler
+from workbench.machine.gpu import gpus_now
 
 _REPORTED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 _WHERE_INSTALLED = ("liger-kernel", "kernels")
@@ -18,7 +18,7 @@ _WHERE_INSTALLED = ("liger-kernel", "kernels")
 
 def hardware_facts() -> dict[str, Any]:
     """GPUs (through NVML), cores and memory of this machine; bytes are bytes. Imports no torch."""
-    gpus = [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in GpuSampler().sample()]
+    gpus = [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in gpus_now()]
     return {"gpus": gpus, "cpu_cores": psutil.cpu_count(), "ram_bytes": psutil.virtual_memory().total}
 
 
