@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_tiny_model
+from tests.journals import read_events
 from workbench.engine.training.thread import TrainingThread
 from workbench.estimate import estimate
 from workbench.models.catalog import catalog_entry, catalog_skeleton
@@ -15,7 +16,6 @@ from workbench.recipe.presets import load_preset, preset_names
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, summarise
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 # Records in the columns of each preset's own data set.
@@ -32,12 +32,12 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
 }
 # What the sources state, where they state it right.
 TRAINABLE = {
-    "tinyllama-notebook": 2_252_800,
-    "llama32-lite": 18_350_080,
-    "llama32-full": 389_021_696,
+    "tinyllama-chat": 2_252_800,
+    "llama32-prices-lite": 18_350_080,
+    "llama32-prices-full": 389_021_696,
     "llama32-instruct": 4_587_520,
-    "lesson-lora": 4_194_304,
-    "lesson-qlora": 4_194_304,
+    "llama2-lora": 4_194_304,
+    "llama2-qlora": 4_194_304,
 }
 
 
@@ -73,8 +73,8 @@ def test_a_preset_runs(name: str, tiny_llama: Path, tiny_mistral: Path, tmp_path
     assert counts["template"] == ("model" if recipe.data.template == "auto" else recipe.data.template)
 
 
-@pytest.mark.parametrize("name", ["toolkit-lora", "toolkit-qlora"])
-def test_the_toolkits_presets_take_a_folder_of_text(name: str, tiny_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llama2-chat-lora", "llama2-chat-qlora"])
+def test_the_llama2_chat_presets_take_a_folder_of_text(name: str, tiny_llama: Path, tmp_path: Path) -> None:
     """Their source names a text folder first; a long text becomes several records."""
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -90,7 +90,7 @@ def test_the_notebooks_preset_takes_its_text_records(tiny_llama: Path, tmp_path:
     records = tmp_path / "records.jsonl"
     texts = [{"text": f"### User: How many is {n}?\n### Assistant: {n} it is."} for n in range(8)]
     records.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
-    counts = _run_small(load_preset("tinyllama-notebook"), tiny_llama, records, tmp_path / "home")
+    counts = _run_small(load_preset("tinyllama-chat"), tiny_llama, records, tmp_path / "home")
     assert counts["format"] == "text"
     assert counts["tokens"]["masked"] == 0
 

@@ -21,18 +21,18 @@ from workbench.storage.paths import Home
 
 # The facts that the sources of the presets state.
 STATED = {
-    "tinyllama-notebook": {
+    "tinyllama-chat": {
         "model.source": "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "quantization.method": "nf4", "adapter.r": 16,
         "adapter.lora_alpha": 32, "adapter.target_modules": ["q_proj", "v_proj"], "data.template": "user-assistant",
         "data.max_length": 512, "training.per_device_train_batch_size": 2, "training.gradient_accumulation_steps": 4,
         "training.num_train_epochs": 3, "training.learning_rate": 2e-4, "quantization.compute_dtype": "float16",
         "training.logging_steps": 5,
     },
-    "llama32-lite": {
+    "llama32-prices-lite": {
         "model.source": "meta-llama/Llama-3.2-3B", "adapter.r": 32, "adapter.lora_alpha": 64,
         "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "data.split": "train[:20000]",
     },
-    "llama32-full": {
+    "llama32-prices-full": {
         "model.source": "meta-llama/Llama-3.2-3B", "adapter.r": 256, "adapter.lora_alpha": 512, "data.split": "train",
     },
     "llama32-instruct": {
@@ -40,24 +40,24 @@ STATED = {
         "adapter.lora_dropout": 0.05, "data.template": "instruction-response", "training.num_train_epochs": 3,
         "training.per_device_train_batch_size": 4, "training.gradient_accumulation_steps": 4,
     },
-    "lesson-lora": {"quantization.method": "none", "adapter.r": 8, "adapter.lora_alpha": 16},
-    "lesson-qlora": {"quantization.method": "nf4", "adapter.r": 8, "adapter.lora_alpha": 16},
-    "toolkit-lora": {
+    "llama2-lora": {"quantization.method": "none", "adapter.r": 8, "adapter.lora_alpha": 16},
+    "llama2-qlora": {"quantization.method": "nf4", "adapter.r": 8, "adapter.lora_alpha": 16},
+    "llama2-chat-lora": {
         "quantization.method": "none", "adapter.r": 16, "adapter.lora_alpha": 32, "adapter.lora_dropout": 0.05,
         "training.learning_rate": 1e-4, "training.per_device_train_batch_size": 1,
         "training.gradient_accumulation_steps": 8, "data.max_length": 2048, "data.template": "auto",
     },
-    "toolkit-qlora": {
+    "llama2-chat-qlora": {
         "quantization.method": "nf4", "adapter.r": 64, "adapter.lora_alpha": 16, "adapter.lora_dropout": 0.1,
         "training.learning_rate": 2e-4, "training.per_device_train_batch_size": 4,
         "training.gradient_accumulation_steps": 4, "data.max_length": 2048,
     },
-    "roadmap-quotes": {
+    "mistral-quotes": {
         "training.max_steps": 500, "training.warmup_ratio": 0.2, "training.per_device_train_batch_size": 4,
         "training.gradient_accumulation_steps": 4, "training.save_steps": 100, "data.max_length": 128,
         "data.format": "text",
     },
-    "roadmap-multitask": {"adapter.r": 16, "adapter.lora_alpha": 32},
+    "mistral-multitask": {"adapter.r": 16, "adapter.lora_alpha": 32},
     "demo": {"data.source": "first-mate", "adapter.target_modules": "all-linear", "adapter.lora_alpha": 32},
 }  # fmt: skip
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -72,7 +72,7 @@ def test_the_shipped_presets() -> None:
 def test_a_preset_holds_what_its_source_states(name: str) -> None:
     recipe = load_preset(name)
     assert {path: recipe.get(path) for path in STATED[name]} == STATED[name]
-    if name.startswith(("toolkit", "llama32-full", "roadmap")):
+    if name.startswith(("llama2-chat", "llama32-prices-full", "mistral")):
         assert recipe.adapter.target_modules == SEVEN
     assert recipe.data.template in ("auto", *NAMED)
     assert "/" in recipe.data.source or recipe.data.source in bundled_names()
@@ -88,8 +88,8 @@ def test_a_preset_says_where_it_comes_from_and_when_to_use_it(name: str) -> None
     assert not described.own
 
 
-def test_lesson_presets_differ_in_the_base_alone() -> None:
-    lora, qlora = load_preset("lesson-lora"), load_preset("lesson-qlora")
+def test_llama2_presets_differ_in_the_base_alone() -> None:
+    lora, qlora = load_preset("llama2-lora"), load_preset("llama2-qlora")
     assert lora.adapter == qlora.adapter
     assert lora.data == qlora.data
 
@@ -114,14 +114,14 @@ def test_the_users_own(tmp_path: Path) -> None:
 def test_a_name_is_no_path(name: str, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match="no preset"):
         load_preset(name, Home(tmp_path))
-    with pytest.raises(WorkbenchError, match="cannot be a preset's name"):
+    with pytest.raises(WorkbenchError, match="is not a valid preset name"):
         save_preset(name, Recipe(), Home(tmp_path))
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(WorkbenchError) as caught:
-        load_preset("llama32-light")
-    assert "Did you mean llama32-lite?" in caught.value.cure
+        load_preset("llama32-prices-light")
+    assert "Did you mean llama32-prices-lite?" in caught.value.cure
 
 
 def test_a_damaged_preset_of_the_users(tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ async def test_the_palette_offers_the_keys_of_the_tab_in_front(tmp_path: Path) -
 
 async def test_a_preset_is_taken_by_name_in_the_palette(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        await screen.press("ctrl+p", *"tinyllama-notebook")
-        await screen.until(lambda: "Recipe: tinyllama-notebook" in screen.words, "the command")
+        await screen.press("ctrl+p", *"tinyllama-chat")
+        await screen.until(lambda: "Recipe: tinyllama-chat" in screen.words, "the command")
         await screen.press("enter")
         await screen.until(
             lambda: screen.app.session.recipe.model.source == "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "the preset"

@@ -29,7 +29,7 @@ async def test_the_recipe_in_hand_is_saved_and_found_among_the_presets(tmp_path:
         assert kept == screen.app.session.recipe
         screen.app.set_recipe({"adapter.r": 8})
         await palette(screen, "Presets")
-        await screen.sees("A first mate in two minutes")
+        await screen.sees("QLoRA r=16 on SmolLM2-135M, bundled first-mate data")
         await screen.press("end")
         await screen.sees("harbour-2 (yours)")
         await screen.press("enter")
@@ -65,5 +65,5 @@ async def test_a_name_that_cannot_be_a_presets_is_refused_in_words(tmp_path: Pat
         await screen.sees("in the presets folder of")
         await screen.press(*"../out", "enter")
         await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the refusal")
-        await screen.sees("cannot be a preset's name")
+        await screen.sees("is not a valid preset name")
         assert not (tmp_path / "presets").exists()
