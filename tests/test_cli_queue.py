@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_told_before_anything_is_lined_up(home, recipe_file
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--over", "adapter.rr=8"], ["there is no such key", "adapter.r"]),
+        (["--over", "adapter.rr=8"], ["unknown key", "adapter.r"]),
         (["--over", "adapter.r=0,8"], ["adapter.r", "from 1 to 8192"]),
         (["--over", "adapter.r"], ["adapter.r=8,16,32,64"]),
     ],

@@ -601,7 +601,7 @@ def test_a_death_of_which_only_the_log_is_left() -> None:
     _, log = _run("raise OSError(28, 'No space left on device', 'adapter')")
     assert explain_death(None, log).message == "The disk is full: adapter could not be written."
     silent = explain_death(None, "step 12\nstep 13\n")
-    assert silent.message == "The engine's last words do not say why it ended."
+    assert silent.message == "The engine log does not say why it ended."
     assert silent.cure
 
 

@@ -24,5 +24,5 @@ def test_a_private_folder_is_the_owners_alone(tmp_path: Path) -> None:
 def test_a_link_in_the_place_of_a_private_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(WorkbenchError, match="not a folder of yours"):
+    with pytest.raises(WorkbenchError, match="not owned by you"):
         private_folder(tmp_path / "link")

@@ -57,7 +57,7 @@ def test_five_mistakes_give_five_messages():
     assert set(problems) == {
         "adapter.r", "adapter.lora_alhpa", "training.learning_rate", "training.max_stepz", "modle",
     }  # fmt: skip
-    assert problems["adapter.r"].given == "given is 0"
+    assert problems["adapter.r"].given == "got 0"
     assert "from 1 to 8192" in problems["adapter.r"].allowed
     assert problems["adapter.lora_alhpa"].nearest == "adapter.lora_alpha"
     assert problems["training.max_stepz"].nearest == "training.max_steps"
@@ -99,9 +99,9 @@ def test_a_value_with_a_colon_and_a_semicolon_stays_whole_in_its_problem():
     with pytest.raises(RecipeError) as caught:
         parse({"adapter": {"bias": "a: b; c: d", "a: b; c": 1}})
     wrong, unknown = sorted(caught.value.problems, key=lambda problem: problem.path == "adapter.a: b; c")
-    assert (wrong.path, wrong.given) == ("adapter.bias", "given is 'a: b; c: d'")
-    assert wrong.allowed == "allowed is none, all, lora_only"
-    assert (unknown.path, unknown.given) == ("adapter.a: b; c", "there is no such key")
+    assert (wrong.path, wrong.given) == ("adapter.bias", "got 'a: b; c: d'")
+    assert wrong.allowed == "expected none, all, lora_only"
+    assert (unknown.path, unknown.given) == ("adapter.a: b; c", "unknown key")
     over_the_wire = WorkbenchError.from_json(json.loads(json.dumps(caught.value.as_json())))
     assert over_the_wire.problems == caught.value.problems
     assert (over_the_wire.kind, over_the_wire.message) == ("recipe", caught.value.message)

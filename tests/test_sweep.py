@@ -70,7 +70,7 @@ def test_names_are_legal_short_enough_and_different():
 
 
 def test_what_is_no_recipe_is_said_before_anything_is_lined_up():
-    with pytest.raises(RecipeError, match=r"adapter\.r: given is 0"):
+    with pytest.raises(RecipeError, match=r"adapter\.r: got 0"):
         sweep(Recipe(), {"adapter.r": [8, 0]})
     with pytest.raises(RecipeError, match=r"Did you mean adapter\.r\?"):
         sweep(Recipe(), {"adapter.rr": [8]})

@@ -167,7 +167,7 @@ def test_too_little_room_is_said_before_the_download(monkeypatch: pytest.MonkeyP
     with pytest.raises(WorkbenchError) as caught:
         hub_module._check_room("a/b", 14_000_000_000)
     assert caught.value.kind == "disk_full"
-    assert "needs 14.0 GB, and 1.0 GB are free" in caught.value.message
+    assert "needs 14.0 GB, only 1.0 GB free" in caught.value.message
 
 
 def test_a_download_can_be_cancelled(hub: Hub, home: Home) -> None:

@@ -135,7 +135,7 @@ async def test_a_mistake_stands_at_the_field_and_what_was_typed_stays(tmp_path: 
         await shown(screen)
         await screen.press("enter", *"0")
         rank = row(screen, "rank-r")
-        assert rank.problem == "given is 0; allowed is a whole number from 1 to 8192."
+        assert rank.problem == "got 0; expected a whole number from 1 to 8192."
         assert rank.query_one(Input).value == "0"
         assert screen.app.session.recipe.adapter.r == 16
         await screen.press("enter")

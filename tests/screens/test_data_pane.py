@@ -386,4 +386,4 @@ async def test_columns_are_named_by_hand(tmp_path: Path) -> None:
         await screen.sees("format text")
         assert screen.app.session.recipe.data.columns == {"text": "body"}
         await screen.press("enter", *"title", "enter")
-        await screen.sees("given is 'title'; allowed is a mapping")
+        await screen.sees("got 'title'; expected a mapping")

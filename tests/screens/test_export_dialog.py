@@ -124,7 +124,7 @@ async def test_what_stands_in_the_way_is_told_at_once(tmp_path, run) -> None:
         await choose(screen, dialog, tmp_path / "mine", "adapter")
         await screen.sees("no export wrote")
         await choose(screen, dialog, tmp_path / "out", "hub, adapter")
-        await screen.sees("Which repository on the hub?")
+        await screen.sees("No hub repository given.")
         dialog.query_one("#repo", Input).value = "owner/name"
         await screen.sees("to write")
         shutil.rmtree(run.adapter)

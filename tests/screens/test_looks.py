@@ -86,7 +86,7 @@ def test_adapter_that_does_not_fit(snap_compare: Any, tmp_path: Path) -> None:
 
 
 def test_adapter_with_a_mistake_being_typed(snap_compare: Any, tmp_path: Path) -> None:
-    before = ready("adapter", "enter", "0", until="allowed is a whole number")
+    before = ready("adapter", "enter", "0", until="expected a whole number")
     assert snap_compare(app_on(tmp_path), terminal_size=NARROW, run_before=before)
 
 

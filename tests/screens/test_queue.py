@@ -117,7 +117,7 @@ async def test_a_sweep_is_shown_before_it_is_lined_up(tmp_path: Path) -> None:
         await screen.until(lambda: screen.words.count("GiB, fits") == 4, "what each needs")
         field = screen.app.screen.query_one(Input)
         field.value = "adapter.r=0"
-        await screen.sees("adapter.r: given is 0")
+        await screen.sees("adapter.r: got 0")
         await screen.press("enter")
         assert waiting(engine.home) == []
         field.value = "adapter.r=8,16; training.learning_rate=1e-4,2e-4"
@@ -203,7 +203,7 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     engine.home.queue.write_text("{")
     async with opened(tmp_path, engine=engine) as screen:
         await queue_screen(screen)
-        await screen.sees("it is not what was written. Mend the file")
+        await screen.sees("its format is not valid. Mend the file")
 
 
 def test_words() -> None:

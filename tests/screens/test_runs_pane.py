@@ -158,7 +158,7 @@ async def test_a_recipe_that_was_changed_into_nonsense_is_told(tmp_path: Path) -
         await history(screen, 1)
         before = screen.app.session.recipe
         await screen.press("r")
-        await screen.until(lambda: "adapter.r: given is -1" in screen.words, "the mistake")
+        await screen.until(lambda: "adapter.r: got -1" in screen.words, "the mistake")
         assert screen.app.session.recipe == before
 
 

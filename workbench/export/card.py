@@ -84,16 +84,16 @@ def _base_rows(facts: Provenance) -> list[tuple[str, Any]]:
         "wheel": "a copy of the hub's model, unpacked from a quantised file",
         "gguf": "a GGUF file",
         "local": "a local folder",
-        "missing": "not on the exporting machine any more",
+        "missing": "no longer on the exporting machine",
     }[base.origin]
     return [
         ("model", base.source),
-        ("revision", base.revision or "not known"),
-        ("licence", base.licence or "not known; look at the base model's own page"),
+        ("revision", base.revision or "unknown"),
+        ("licence", base.licence or "unknown; see the base model's page"),
         ("from", origin),
         ("sha256 of the file", base.sha256),
-        ("stored as", facts.precision.get("base")),
-        ("computed in", facts.precision.get("compute_dtype")),
+        ("storage", facts.precision.get("base")),
+        ("compute dtype", facts.precision.get("compute_dtype")),
     ]
 
 
@@ -106,10 +106,10 @@ def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
         rows.append((file.name, known))
     return [
         *rows,
-        ("records trained on", counts.get("train_records")),
-        ("records held out", counts.get("eval_records")),
-        ("tokens an epoch", tokens.get("total")),
-        ("of them trained", tokens.get("trained")),
+        ("training records", counts.get("train_records")),
+        ("held-out records", counts.get("eval_records")),
+        ("tokens per epoch", tokens.get("total")),
+        ("trained tokens", tokens.get("trained")),
         ("template", counts.get("template")),
     ]
 
@@ -122,7 +122,7 @@ def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
         ("steps", summary.step),
         ("tokens seen", summary.tokens or None),
         ("last training loss", summary.loss),
-        ("trained parameters", facts.precision.get("trainable_parameters")),
+        ("trainable parameters", facts.precision.get("trainable_parameters")),
         ("seed", training["seed"]),
         ("measured peak, bytes allocated", measured.get("allocated")),
     ]
@@ -136,7 +136,7 @@ def _changes(facts: Provenance) -> str:
     if not facts.changes:
         return ""
     lines = "\n".join(f"- {text(change)}" for change in facts.changes)
-    return f"## Changed in mid-run\n\nThe recipe alone does not tell these:\n\n{lines}"
+    return f"## Changed during the run\n\nNot part of the recipe:\n\n{lines}"
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:

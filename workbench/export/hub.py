@@ -17,7 +17,7 @@ def make(job: Job) -> None:
     """Fill the folder as for ``adapter`` or ``merged``, then upload it."""
     repo = str(job.request.repo)
     if not is_hub_id(repo) or "/" not in repo:
-        raise WorkbenchError(f"{repo!r} is no name of a repository.", "Write it as owner/name.", kind="no_repo")
+        raise WorkbenchError(f"{repo!r} is not a repository name.", "Write it as owner/name.", kind="no_repo")
     if job.request.weights == "adapter":
         make_adapter(job)
         _name_base(job)
@@ -43,8 +43,8 @@ def _upload(job: Job, repo: str) -> str:
     url = str(api.create_repo(repo, private=private, exist_ok=job.request.force))
     if private and not api.model_info(repo).private:
         raise WorkbenchError(
-            f"{repo} is there already and public.",
-            "Name another repository, or add --public if everybody may see this.",
+            f"{repo} already exists and is public.",
+            "Choose another repository, or add --public to publish there.",
             kind="repo_public",
         )
     with bars_as_progress("uploading"):
@@ -62,9 +62,7 @@ def _name_base(job: Job) -> None:
         config["base_model_name_or_path"] = job.facts.base.source
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if job.facts.base.origin in ("local", "gguf", "missing"):
-        job.notices.append(
-            f"The base {job.facts.base.source} is a file of this machine: others need it to use the adapter."
-        )
+        job.notices.append(f"The base {job.facts.base.source} is a local file: others need it to use the adapter.")
 
 
 def _explained(error: Exception, repo: str) -> WorkbenchError:
@@ -76,13 +74,13 @@ def _explained(error: Exception, repo: str) -> WorkbenchError:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if status in (401, 403):
         return WorkbenchError(
-            f"The hub does not let this token write to {repo}.",
-            "Log in with a token that may write: `hf auth login`, or set HF_TOKEN.",
+            f"The hub token has no write access to {repo}.",
+            "Log in with a write token: `hf auth login`, or set HF_TOKEN.",
             kind="hub_refused",
         )
     if status == 409:
         return WorkbenchError(
-            f"{repo} is there already.", "Name another repository, or add --force to commit to it.", kind="exists"
+            f"{repo} already exists.", "Choose another repository, or add --force to commit to it.", kind="exists"
         )
     told = diagnose(error, f"uploading to {repo}")
     token = get_token() or "\0"

@@ -46,13 +46,13 @@ def check_read_back(merged: Merged, folder: Path, trust_remote_code: bool) -> tu
         WorkbenchError: it answers otherwise than the model that was saved.
     """
     merged.model = None
-    report("checking", None, "reading the files back")
+    report("checking", None, "verifying the files")
     model, _ = load(folder, trust_remote_code)
     found = difference(merged.merged_logits, logits(model, merged.prompts))
     if found.largest > 1e-3:
         raise WorkbenchError(
-            f"The files do not hold the model that was saved: {found}.",
-            "Report this with the model's name; the adapter itself can be exported.",
+            f"The files differ from the saved model: {found}.",
+            "Please report this with the model's name. The adapter itself can be exported.",
             kind="export_check",
         )
-    return f"Read back from its files: {found}.", {"read_back_against_merged": found.as_json()}
+    return f"Verified from its files: {found}.", {"read_back_against_merged": found.as_json()}

@@ -60,8 +60,8 @@ def make(job: Job) -> None:
     if pattern is None or '"""' in pattern.as_go():
         pattern = None
         job.notices.append(
-            "The template cannot be written in Ollama's language; Ollama then guesses it by the GGUF file. "
-            "Compare its prompts with the run's before you trust it."
+            "The template cannot be converted for Ollama, which then guesses it from the GGUF file. "
+            "Compare its prompts with the run's before relying on it."
         )
     job.write("Modelfile", modelfile(merged.template, pattern, merged.tokenizer, merged.context))
     job.command = f"ollama create {job.run.id.lower()} -f Modelfile"

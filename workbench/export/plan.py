@@ -62,14 +62,14 @@ class Plan:
         """Raises WorkbenchError when disk or memory do not suffice."""
         if self.free < self.disk:
             raise WorkbenchError(
-                f"The export needs {_amount(self.disk)}, and the disk of {folder} has {_amount(self.free)} free.",
-                "Free some space, or name a folder on another disk.",
+                f"The export needs {_amount(self.disk)}, but the disk of {folder} has only {_amount(self.free)} free.",
+                "Free some space, or choose a folder on another disk.",
                 kind="disk_full",
             )
         if self.free_memory < self.memory:
             raise WorkbenchError(
-                f"Merging needs about {_amount(self.memory)} of memory, and {_amount(self.free_memory)} are free.",
-                "End other programs (`loraworkbench engine stop` gives the engine's back), or export the adapter.",
+                f"Merging needs about {_amount(self.memory)} of memory, but only {_amount(self.free_memory)} is free.",
+                "Close other programs (`loraworkbench engine stop` frees the engine's memory), or export the adapter.",
                 kind="out_of_memory",
             )
 
@@ -84,7 +84,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     check_place(request.folder, request.force)
     recipe = run.recipe()
     if request.target == "hub" and not request.repo:
-        raise WorkbenchError("Which repository on the hub?", "Add --repo owner/name.", kind="no_repo")
+        raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
     plan = Plan(_BESIDE, 2 * _BESIDE, room(request.folder), 0, psutil.virtual_memory().available, 2.0)
     if request.target in WITHOUT_WEIGHTS:
         return _plan_records(run, recipe, plan)
@@ -106,7 +106,7 @@ def base_here(home: Home, recipe: Recipe) -> LocalModel:
     if local is None:
         raise WorkbenchError(
             f"The base {recipe.model.source} is not on this machine.",
-            f"Fetch it first: `loraworkbench chat {recipe.model.source}`, or on the Models screen.",
+            f"Download it first: `loraworkbench chat {recipe.model.source}`, or on the Models screen.",
             kind="model_not_found",
         )
     return local
@@ -124,15 +124,15 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
     facts = describe_folder(local.folder)
     if facts.parameters is None:
         raise WorkbenchError(
-            f"{recipe.model.source} is stored in packed form, which an adapter cannot be merged into.",
-            "Export the adapter itself, or train on the model's 16-bit form.",
+            f"{recipe.model.source} is a pre-quantised model; an adapter cannot be merged into it.",
+            "Export the adapter itself, or train on the 16-bit model.",
             kind="cannot_merge",
         )
     notices = []
     if recipe.quantization.method != "none":
         notices.append(
-            f"Trained on the base in {recipe.quantization.method}, merged into the base in 16 bits: the two differ a "
-            "little, as they do for anybody who loads the adapter on an unquantised base."
+            f"Trained on the {recipe.quantization.method} base, merged into the 16-bit base: results "
+            "differ slightly, as always when the adapter is used on an unquantised base."
         )
     whole, precise = 2 * facts.parameters, False
     memory = int(whole * _MERGE_MEMORY) + _PYTHON_MEMORY
@@ -144,11 +144,11 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
         precise = plan.free_memory >= 2 * whole * _GGUF_MEMORY + _PYTHON_MEMORY
         memory = int((2 if precise else 1) * whole * _GGUF_MEMORY) + _PYTHON_MEMORY
         if not precise:
-            notices.append("The memory is too small to merge in 32 bits; in 16 bits a little more is lost.")
+            notices.append("Not enough memory to merge in 32 bits; merging in 16 bits is slightly less precise.")
         seconds += size / _GGUF_BYTES_A_SECOND
         window = facts.config.get("sliding_window")
         if facts.model_type == "mistral" and window and (facts.context or 0) > window:
-            notices.append(f"llama.cpp leaves out this model's attention window of {window} tokens.")
+            notices.append(f"llama.cpp ignores this model's attention window of {window} tokens.")
     return replace(
         plan, size=size, disk=int(size * 1.02), memory=memory, seconds=seconds, precise=precise, notices=tuple(notices)
     )

@@ -23,14 +23,14 @@ Weights = Literal["adapter", "merged"]
 GgufType = Literal["f16", "q8_0"]
 
 TARGETS: dict[Target, str] = {
-    "adapter": "PEFT folder with template and model card, for transformers and all that reads PEFT",
-    "merged": "base with the adapter merged in, 16-bit safetensors, for any program that loads a model",
-    "gguf": "one GGUF file for llama.cpp and its kin",
+    "adapter": "PEFT folder with template and model card, for transformers and PEFT-compatible tools",
+    "merged": "base with the adapter merged in, 16-bit safetensors, for any tool that loads a model",
+    "gguf": "one GGUF file for llama.cpp-compatible tools",
     "ollama": "GGUF file and Modelfile, for `ollama create`",
     "vllm": "weights and the command that serves them with vLLM",
     "tgi": "weights and the command that serves them with Text Generation Inference",
-    "hub": "repository on the Hugging Face hub, private unless told otherwise",
-    "script": "plain Python script that trains the same run again without this program",
+    "hub": "repository on the Hugging Face hub, private by default",
+    "script": "plain Python script that repeats the run without this program",
     "notebook": "the same as a Jupyter notebook",
     "axolotl": "configuration and records for Axolotl",
     "llamafactory": "configuration and records for LLaMA-Factory",
@@ -88,9 +88,7 @@ def target_named(name: str) -> Target:
     """
     if name in get_args(Target):
         return name  # type: ignore[return-value]
-    raise WorkbenchError(
-        f"There is no export target {name!r}.", f"Choose one of {', '.join(TARGETS)}.", kind="no_target"
-    )
+    raise WorkbenchError(f"Unknown export target {name!r}.", f"Choose one of {', '.join(TARGETS)}.", kind="no_target")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def make(job: Job) -> None:
         make_merged(job, "merged")
     words = (vllm_command if target == "vllm" else tgi_command)(job)
     job.command = shlex.join(words)
-    lines = ["#!/bin/sh", "# Arguments given to this script are passed on, such as --port 8000.", "set -e"]
+    lines = ["#!/bin/sh", "# Arguments of this script are passed on, such as --port 8000.", "set -e"]
     lines += ['cd "$(dirname "$0")"', f'exec {job.command} "$@"', ""]
     job.write(FILE, "\n".join(lines))
     (job.folder / FILE).chmod(0o755)
@@ -50,7 +50,7 @@ def check_servable(adapter: AdapterSection, server: str) -> None:
         beyond.append("adapter.r")
     if beyond:
         raise WorkbenchError(
-            f"{server} serves no adapter with {', '.join(beyond)} as this one has.",
+            f"{server} does not support adapters with {', '.join(beyond)}.",
             "Export with --weights merged.",
             kind="cannot_serve",
         )

@@ -26,18 +26,20 @@ def check_place(folder: Path, force: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
-        raise WorkbenchError(f"{folder} is no folder.", "Name a folder that does not exist yet.", kind="exists")
+        raise WorkbenchError(f"{folder} is not a folder.", "Choose a new folder name.", kind="exists")
     if not entries(folder):
         return
     if not (folder / MARK).is_file():
         raise WorkbenchError(
-            f"{folder} holds files that no export wrote; they are left alone.",
-            f"Name a folder that does not exist yet, such as {folder / 'export'}.",
+            f"{folder} contains files that no export wrote; they are not touched.",
+            f"Choose a new folder name, such as {folder / 'export'}.",
             kind="exists",
         )
     if not force:
         raise WorkbenchError(
-            f"{folder} holds an earlier export.", "Name another folder, or add --force to replace it.", kind="exists"
+            f"{folder} contains an earlier export.",
+            "Choose another folder, or add --force to overwrite it.",
+            kind="exists",
         )
 
 

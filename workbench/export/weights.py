@@ -84,20 +84,20 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
     model, tokenizer = load(local.folder, recipe.model.trust_remote_code, precise=precise)
     template = Template.load(adapter, tokenizer)
     prompts = probe_prompts(template)
-    report("asking the base", None, "")
+    report("running the base model", None, "")
     base_logits = logits(model, prompts)
-    report("putting the adapter on", None, "")
+    report("loading the adapter", None, "")
     try:
         with torch.no_grad():
             peft_model = PeftModel.from_pretrained(model, adapter)
     except (RuntimeError, ValueError, KeyError) as error:
         raise WorkbenchError(
             f"The adapter does not fit {recipe.model.source}: {str(error).splitlines()[0]}",
-            "Export with the base it was trained on in its place.",
+            "Export it with the base it was trained on.",
             kind="adapter_of_another_base",
         ) from error
     peft_model.eval()
-    report("asking the tuned model", None, "")
+    report("running the tuned model", None, "")
     tuned_logits = logits(peft_model, prompts)
     try:
         with torch.no_grad(), bars_as_progress("merging"):
@@ -178,19 +178,19 @@ def check_merge(merged: Merged) -> tuple[str, dict[str, Any], list[str]]:
 
     if not all(bool(torch.isfinite(part).all()) for part in merged.merged_logits):
         raise WorkbenchError(
-            "The merged model answers with numbers that are not finite.",
-            "Look at the run's loss: the adapter itself may be broken.",
+            "The merged model produces non-finite values.",
+            "Check the run's loss: the adapter itself may be broken.",
             kind="export_check",
         )
     rounding = difference(merged.tuned_logits, merged.merged_logits)
     effect = difference(merged.tuned_logits, merged.base_logits)
-    words = f"Merged against base with adapter: {rounding}. The adapter's own effect: KL divergence "
+    words = f"Merged vs. base with adapter: {rounding}. The adapter's own effect: KL divergence "
     words += f"{effect.divergence:.2g} nats."
     notices = []
     if rounding.divergence > 0.1 * effect.divergence and rounding.divergence > 1e-6:
         notices.append(
-            "Rounding the merged weights to 16 bits loses a good part of what the adapter changes. The adapter itself "
-            "keeps all of it, and GGUF (f16) nearly all."
+            "Rounding the merged weights to 16 bits loses a large part of the adapter's change. The "
+            "adapter itself keeps all of it, and GGUF (f16) nearly all."
         )
     return words, {"merged_against_unmerged": rounding.as_json(), "adapter_against_base": effect.as_json()}, notices
 

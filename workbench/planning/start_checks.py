@@ -69,9 +69,9 @@ def room_for(
     held = status.model.bytes if status and status.model else 0
     processes = launch.processes if launch else 1
     free = min(host.available_bytes + held, host.total_bytes) // processes
-    place = "this machine, which trains without a GPU"
+    place = "this machine (CPU training)"
     if processes > 1:
-        place = f"this machine for each of {processes} processes, without a GPU"
+        place = f"this machine for each of {processes} processes (CPU training)"
     return Room(place, free, Device("cpu", bfloat16=computes_bfloat16(None)))
 
 
@@ -85,7 +85,7 @@ def _room_on(taken: Sequence[GpuSample], first: GpuSample, held: int, largest: i
     if not known:
         return None
     free, gpu = min(known, key=lambda pair: pair[0])
-    place = f"GPU {gpu.index} ({gpu.name})" + (f", the fullest of {len(taken)}" if len(taken) > 1 else "")
+    place = f"GPU {gpu.index} ({gpu.name})" + (f", the fullest of {len(taken)} GPUs" if len(taken) > 1 else "")
     return Room(place, free, Device("cuda", bfloat16=computes_bfloat16(gpu)), largest)
 
 
@@ -115,7 +115,7 @@ class Verdict:
         """``Needs 26.1 GiB (records of 1024 tokens); 22.4 GiB are free on GPU 0 (NVIDIA H200).``"""
         about = "about " if self.is_rough else ""
         needed, free = (gib(size, 2) for size in (self.needed_bytes, self.room.free_bytes))
-        return f"Needs {about}{needed} (records of {self.length} tokens); {free} are free on {self.room.place}."
+        return f"Needs {about}{needed} (records of {self.length} tokens); {free} free on {self.room.place}."
 
 
 def judge(

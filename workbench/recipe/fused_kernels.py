@@ -30,13 +30,13 @@ def check_kernels(kernels: Fused | Literal["none"]) -> None:
     if not is_installed(kernels):
         raise WorkbenchError(
             f"training.kernels is {kernels}, and {package} is not installed.",
-            f"`pip install {package}` into the workbench's environment and `loraworkbench engine restart`; without a "
-            "GPU leave training.kernels at none.",
+            f"Run `pip install {package}` in the workbench's environment, then `loraworkbench engine "
+            "restart`. Without a GPU keep training.kernels: none.",
             kind="kernels",
         )
     if kernels == "hub" and is_offline():
         raise WorkbenchError(
-            "training.kernels is hub, whose kernels are downloaded, and HF_HUB_OFFLINE forbids that.",
+            "training.kernels is hub, which downloads kernels, but HF_HUB_OFFLINE is set.",
             "Unset HF_HUB_OFFLINE and `loraworkbench engine restart`, or set training.kernels to liger or none.",
             kind="kernels",
         )

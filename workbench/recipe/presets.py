@@ -63,7 +63,7 @@ def preset_text(name: str, home: Home | None = None) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"Cannot read the preset {path}: {error}.", "Mend or remove that file.") from None
+        raise WorkbenchError(f"Cannot read the preset {path}: {error}.", "Fix or remove that file.") from None
 
 
 def describe_preset(name: str, home: Home | None = None) -> PresetDescription:
@@ -106,7 +106,7 @@ def save_preset(name: str, recipe: Recipe, home: Home, title: str = "", advice: 
     """
     if not _NAME.fullmatch(name):
         raise WorkbenchError(
-            f"{name!r} cannot be a preset's name.",
+            f"{name!r} is not a valid preset name.",
             "Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit.",
             kind="preset",
         )
@@ -119,7 +119,7 @@ def save_preset(name: str, recipe: Recipe, home: Home, title: str = "", advice: 
         write_text(path, comments + recipe_text.to_yaml(recipe), private=True)
     except OSError as error:
         raise WorkbenchError(
-            f"Cannot save the preset {path}: {error.strerror}.", "Free space, or choose another home."
+            f"Cannot save the preset {path}: {error.strerror}.", "Free some space, or set another --home."
         ) from None
     return path
 
@@ -138,7 +138,7 @@ def _path(name: str, home: Home | None) -> Path:
     near = next(iter(difflib.get_close_matches(name, preset_names(home), n=1)), None)
     raise WorkbenchError(
         f"There is no preset {name!r}.",
-        (f"Did you mean {near}? " if near else "") + f"There are {', '.join(preset_names(home))}.",
+        (f"Did you mean {near}? " if near else "") + f"Available: {', '.join(preset_names(home))}.",
         kind="no_preset",
     )
 

@@ -53,12 +53,10 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    source: str = knob(
-        DEFAULT_MODEL, "The base model: a Hugging Face id, a local folder, or a GGUF file.", min_length=1
-    )
-    revision: str | None = knob(None, "Branch, tag or commit of the hub repository; empty for its main branch.")
+    source: str = knob(DEFAULT_MODEL, "Base model: a Hugging Face id, a local folder or a GGUF file.", min_length=1)
+    revision: str | None = knob(None, "Branch, tag or commit of the hub repository. Empty: main.")
     trust_remote_code: bool = knob(
-        False, "Let the repository run its own Python code on this machine. Leave off unless you have read that code."
+        False, "Allow the repository's own Python code to run on this machine. Enable it only after reading that code."
     )
 
 
@@ -68,15 +66,15 @@ QuantMethod = Literal["nf4", "fp4", "int8", "none"]
 class QuantizationSection(Section):
     method: QuantMethod = knob(
         "nf4",
-        "How the frozen base is stored: nf4 or fp4 in 4 bits (QLoRA), int8 in 8 bits, none in 16 bits (LoRA).",
+        "Quantization of the frozen base: nf4 or fp4 (4-bit, QLoRA), int8 (8-bit), none (16-bit LoRA).",
     )
     double_quant: bool = knob(
-        True, "Quantise the 4-bit constants a second time: saves about 0.37 bit a parameter, costs next to no time."
+        True, "Quantize the quantization constants too: saves about 0.37 bit per parameter at almost no cost in speed."
     )
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob(
         "auto",
-        "Type that matrices are multiplied in. auto: bfloat16 where the device computes it, "
-        "float16 on older GPUs (a T4 has no bf16 units), float32 on a CPU.",
+        "Dtype of matrix multiplications. auto: bfloat16 if the device supports it, float16 on "
+        "older GPUs (such as a T4), float32 on a CPU.",
     )
 
 
@@ -87,22 +85,22 @@ class AdapterSection(Section):
     r: int = knob(
         16,
         "Rank of ΔW = B·A. 8–32 suits most tasks.",
-        up="learns more; parameters, file and optimizer memory grow in proportion",
+        up="more capacity; parameters, file and optimizer memory grow in proportion",
         steps=RANK_STEPS,
         ge=1,
         le=8192,
     )
     lora_alpha: int = knob(
         32,
-        "Strength of the adapter: ΔW is scaled by lora_alpha / r (/ √r with rsLoRA). Follows 2·r until set.",
-        up="the adapter changes the model more per step, like a higher learning rate",
+        "Adapter scaling: ΔW is multiplied by lora_alpha / r (/ √r with rsLoRA). Default 2·r until set.",
+        up="stronger updates, similar to a higher learning rate",
         steps=(8, 16, 32, 64, 128, 256, 512),
         ge=1,
         le=65536,
     )
     lora_dropout: float = knob(
         0.05,
-        "Share of the adapter's inputs set to zero at random while training.",
+        "Dropout probability on the adapter's inputs during training.",
         up="less overfitting on small data, slower learning",
         steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
@@ -110,30 +108,29 @@ class AdapterSection(Section):
     )
     target_modules: str | list[str] = knob(
         "all-linear",
-        "Which layers get an adapter: all-linear, a list of names such as [q_proj, v_proj], or a regular expression.",
-        up="more layers learn more and cost in proportion",
+        "Layers that get an adapter: all-linear, a list of names such as [q_proj, v_proj], or a regular expression.",
+        up="more layers: more capacity and proportional cost",
         min_length=1,
     )
     bias: Literal["none", "all", "lora_only"] = knob(
-        "none", "Which biases of the base are trained too. Anything but none changes the base when the adapter is off."
+        "none", "Biases of the base to train as well. all or lora_only changes the base even when the adapter is off."
     )
-    use_rslora: bool = knob(False, "Scale by lora_alpha / √r, which keeps high ranks (64 and up) learning.")
+    use_rslora: bool = knob(False, "rsLoRA: scale by lora_alpha / √r, which stabilizes high ranks (64 and up).")
     use_dora: bool = knob(
-        False, "DoRA: learn magnitude and direction apart. Often better at low rank; slower, a little more memory."
+        False, "DoRA: train magnitude and direction separately. Often better at low rank; slower, slightly more memory."
     )
     init_lora_weights: bool | InitMethod = knob(
         True,
-        "Start of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: from the base's own "
+        "Initialization of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: "
+        "from the base's own "
         "singular vectors or QR factors (unquantised base only). orthogonal: orthogonal A and B.",
     )
     modules_to_save: list[str] | None = knob(
-        None, "Modules trained and saved whole beside the adapter, such as lm_head or embed_tokens. Costly."
+        None, "Extra modules to train fully and save with the adapter, such as lm_head or embed_tokens. Costly."
     )
-    layers_to_transform: list[int] | None = knob(
-        None, "Indices of the layers that get adapters; empty for all of them."
-    )
-    rank_pattern: dict[str, int] = knob({}, "Ranks that differ: module name or pattern → r.")
-    alpha_pattern: dict[str, int] = knob({}, "Alphas that differ: module name or pattern → lora_alpha.")
+    layers_to_transform: list[int] | None = knob(None, "Layer indices that get adapters. Empty: all layers.")
+    rank_pattern: dict[str, int] = knob({}, "Per-module ranks: module name or pattern → r.")
+    alpha_pattern: dict[str, int] = knob({}, "Per-module alphas: module name or pattern → lora_alpha.")
 
     @model_validator(mode="after")
     def _link_alpha(self) -> Self:
@@ -160,153 +157,152 @@ SHORTEST = 8
 class DataSection(Section):
     source: str = knob(
         BUNDLED_DATA,
-        "The records: a bundled set's name, a local file or folder, or a Hugging Face data set.",
+        "Dataset: a bundled name, a local file or folder, or a Hugging Face dataset.",
         min_length=1,
     )
     format: Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"] = knob(
-        "auto", "Shape of a record; auto reads it from the column names."
+        "auto", "Record format. auto: detect it from the column names."
     )
     columns: dict[str, str] = knob(
         {},
-        "Columns named by hand where their names say nothing: prompt, input, reply, system, messages or text → column.",
+        "Column mapping if auto-detection fails: prompt, input, reply, system, messages or text → column.",
     )
     malformed: Literal["stop", "skip"] = knob(
         "stop",
-        "A line that cannot be read: stop and say where it is, or skip it and count it. "
-        "Records without a reply are always skipped and counted.",
+        "On bad lines: stop (fail with the line number) or skip (and count). Records without a "
+        "response are always skipped and counted.",
     )
-    split: str = knob("train", "Split of a Hugging Face data set, slices allowed: train[:2000].", min_length=1)
+    split: str = knob("train", "Split of a Hugging Face dataset. Slices are allowed: train[:2000].", min_length=1)
     eval_fraction: float = knob(
         0.1,
-        "Share of the records held out for evaluation when the source has no held-out part of its own.",
-        up="surer evaluation, fewer records to learn from",
+        "Fraction of the records held out for evaluation if the dataset has no eval split.",
+        up="more precise evaluation, fewer training records",
         steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
         le=0.5,
     )
     template: str = knob(
         "auto",
-        "How a conversation becomes text: auto (the model's own chat template), or a named one: "
-        "instruction-response, user-assistant, alpaca, chatml, plain.",
+        "Chat template. auto: the model's own. Or one of instruction-response, user-assistant, alpaca, chatml, plain.",
         min_length=1,
     )
-    system: str | None = knob(None, "System prompt for records that bring none.")
+    system: str | None = knob(None, "System prompt for records without one.")
     max_length: int = knob(
         1024,
-        "Records are cut at this many tokens.",
-        up="longer records are kept whole; activation memory grows in proportion",
+        "Records are truncated at this many tokens.",
+        up="fewer records are truncated; activation memory grows in proportion",
         unit="tokens",
         steps=(128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
         ge=SHORTEST,
         le=10_000_000,
     )
     packing: bool = knob(
-        False, "Fill each sequence with several records: steps of even size. The micro-batch then counts sequences."
+        False, "Pack several records into each sequence of max_length. The micro-batch then counts sequences."
     )
-    completion_only: bool = knob(True, "Loss on the reply only, not on the prompt.")
+    completion_only: bool = knob(True, "Compute the loss on the response only, not on the prompt.")
 
 
 class TrainingSection(Section):
     num_train_epochs: float = knob(
-        1.0, "Passes over the records.", up="learns the set better, then by heart", unit="epochs",
+        1.0, "Passes over the training records.", up="better fit, then overfitting", unit="epochs",
         steps=(1, 2, 3, 5, 10), gt=0, le=10_000,
     )  # fmt: skip
     max_steps: int = knob(
-        -1, "Stop after this many optimizer steps; -1 leaves it to the epochs.", unit="steps",
+        -1, "Maximum optimizer steps. -1: unlimited (use epochs).", unit="steps",
         steps=(-1, 50, 100, 200, 500, 1000), ge=-1, le=100_000_000,
     )  # fmt: skip
     per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = knob(
-        4, "Micro-batch: records a GPU computes at once. auto: as many as are fastest and fit, under the wanted "
-        "effective batch.", unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
+        4, "Micro-batch per GPU. auto: the fastest size that fits, within the effective batch size.",
+        unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
         up="faster until the GPU is full; activation memory grows in proportion",
     )  # fmt: skip
     gradient_accumulation_steps: int = knob(
         4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this. "
-        "Follows from the effective batch where the micro-batch is auto.",
-        up="smoother steps at no memory, fewer of them an epoch", unit="micro-batches",
+        "Derived from the effective batch if the micro-batch is auto.",
+        up="less gradient noise at no memory cost, fewer steps per epoch", unit="micro-batches",
         steps=(1, 2, 4, 8, 16, 32), ge=1, le=65536,
     )  # fmt: skip
     effective_batch_size: int = knob(
-        16, "Records an optimizer step that are wanted on one GPU; counts only where the micro-batch is auto.",
-        up="smoother steps at no memory, fewer of them an epoch", unit="records",
+        16, "Records per optimizer step and GPU. Used only with micro-batch auto.",
+        up="less gradient noise at no memory cost, fewer steps per epoch", unit="records",
         steps=(4, 8, 16, 32, 64, 128), ge=1, le=65536,
     )  # fmt: skip
     learning_rate: float = knob(
-        2e-4, "Peak learning rate.", up="learns faster, then diverges",
+        2e-4, "Peak learning rate.", up="faster learning, then divergence",
         steps=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3), gt=0, le=1,
     )  # fmt: skip
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = (
-        knob("cosine", "How the learning rate falls from its peak.")
+        knob("cosine", "Learning rate schedule after warm-up.")
     )
     warmup_ratio: float = knob(
-        0.03, "Share of the steps in which the learning rate rises to its peak.", up="gentler start",
+        0.03, "Fraction of the steps used to warm up to the peak learning rate.", up="slower start",
         steps=(0.0, 0.03, 0.05, 0.1), ge=0, le=1,
     )  # fmt: skip
     weight_decay: float = knob(
-        0.0, "Pull of the adapter's weights towards zero.", up="less overfitting, slower learning",
+        0.0, "Weight decay on the adapter's weights.", up="less overfitting, slower learning",
         steps=(0.0, 0.001, 0.01, 0.1), ge=0, le=1,
     )  # fmt: skip
     max_grad_norm: float = knob(
-        1.0, "Gradients longer than this are shortened to it; 0 turns it off.", up="larger jumps are allowed",
+        1.0, "Clip the gradient norm at this value. 0: no clipping.", up="larger updates are allowed",
         steps=(0.0, 0.3, 1.0), ge=0, le=1e6,
     )  # fmt: skip
     optim: Literal[
         "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
     ] = knob(
         "adamw_torch_fused",
-        "The optimizer. AdamW keeps 8 bytes a trained parameter, its 8-bit forms 2; paged ones spill to host memory.",
+        "Optimizer. AdamW keeps 8 bytes per trained parameter, the 8-bit variants 2; paged "
+        "variants spill to host memory.",
     )
     gradient_checkpointing: bool | Auto = knob(
         AUTO,
         "Recompute activations in the backward pass: far less memory for about a quarter more time. "
-        "auto: off where the step fits without it.",
+        "auto: off if the step fits without it.",
     )
     torch_compile: bool = knob(
         False,
-        "Compile the layers before the first step: half a minute to minutes that faster steps must earn back. "
-        "The memory shown is that of uncompiled steps.",
+        "Compile the layers before the first step. Takes half a minute to several minutes; pays "
+        "off on long runs. The memory estimate is for uncompiled steps.",
     )
     kernels: Literal["none", "liger", "hub"] = knob(
         "none",
-        "Fused GPU kernels for norms and gated MLPs, where installed. They save a little memory, which the estimate "
-        "does not count. hub: compiled code is downloaded and run here; leave off unless you trust it.",
+        "Fused GPU kernels for norms and gated MLPs, if installed. They save a little memory, "
+        "not included in the estimate. hub: downloads and runs compiled code; use only if you "
+        "trust it.",
     )
     logging_steps: int = knob(
-        1, "Optimizer steps between two points of the curve.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
+        1, "Log every this many optimizer steps.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
     )
     eval_steps: int = knob(
-        0, "Optimizer steps between evaluations on the held-out part; 0 evaluates only at the end.", unit="steps",
+        0, "Evaluate every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 10, 50, 100, 500), ge=0, le=100_000_000,
     )  # fmt: skip
     save_steps: int = knob(
-        100, "Optimizer steps between checkpoints; 0 saves only at the end.", unit="steps",
+        100, "Save a checkpoint every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 20, 50, 100, 500), ge=0, le=100_000_000,
     )  # fmt: skip
     save_total_limit: int = knob(
         2,
-        "Checkpoints kept; older ones are removed.",
-        up="more to go back to, more disk",
+        "Checkpoints to keep; older ones are deleted.",
+        up="more checkpoints, more disk space",
         unit="checkpoints",
         ge=1,
         le=10_000,
     )
     early_stopping_patience: int = knob(
-        0, "Evaluations in a row without a better held-out loss after which the run ends; 0 never ends it early.",
+        0, "Early stopping after this many evaluations without a better held-out loss. 0: off.",
         unit="evaluations", steps=(0, 2, 3, 5), ge=0, le=10_000,
     )  # fmt: skip
     early_stopping_min_delta: float = knob(
-        0.0, "A held-out loss is better when it is lower than the best by more than this.", ge=0, le=100
+        0.0, "Minimum decrease of the held-out loss that counts as better.", ge=0, le=100
     )
-    keep: Literal["last", "best"] = knob(
-        "last", "Which adapter the run leaves: the last one, or that of the best evaluation (needs eval_steps)."
-    )
+    keep: Literal["last", "best"] = knob("last", "Adapter to keep: last, or best held-out loss (needs eval_steps).")
     non_finite: Literal["stop", "skip"] = knob(
-        "stop", "A step whose loss or gradient is no finite number: stop before it does harm, or leave it out."
+        "stop", "On a non-finite loss or gradient: stop the run, or skip the step."
     )
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = knob(
-        [], "Who else is told of loss and speed: tensorboard (in the run's folder), wandb, trackio; each if installed."
+        [], "Also log metrics to tensorboard (in the run folder), wandb or trackio, if installed."
     )
-    seed: int = knob(42, "Start of all randomness: order of records, dropout, A's first values.", ge=0, le=2**32 - 1)
+    seed: int = knob(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
 
     @property
     def effective_batch(self) -> int:
@@ -324,8 +320,8 @@ class TrainingSection(Section):
 
 
 class OutputSection(Section):
-    name: str = knob("run", "Name of the run; a number is added.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    dir: str | None = knob(None, "Folder that gets the run folder; empty for the workbench's own.")
+    name: str = knob("run", "Run name; a number is appended.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    dir: str | None = knob(None, "Parent folder of the run folder. Empty: the default runs folder.")
 
 
 EXCLUDED = "excluded"
@@ -351,7 +347,7 @@ class Recipe(Section):
                 "{path}: {given}; {allowed}",
                 {
                     "path": "adapter.init_lora_weights",
-                    "given": f"{init} starts from the base's own weights and needs them unquantised",
+                    "given": f"{init} needs an unquantised base",
                     "allowed": "set quantization.method to none, or init_lora_weights to true",
                 },
             )

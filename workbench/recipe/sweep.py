@@ -50,14 +50,14 @@ def parse_over(text: str) -> tuple[str, list[Any]]:
     path, sign, values = text.partition("=")
     if not sign or not values.strip():
         raise WorkbenchError(
-            f"{text.strip()} says no knob and its values.", "Write adapter.r=8,16,32,64.", kind="bad_request"
+            f"{text.strip()} is not of the form setting=values.", "Write adapter.r=8,16,32,64.", kind="bad_request"
         )
     try:
         path, listed = parse_assignment(f"{path}=[{values}]")
     except WorkbenchError:
         raise WorkbenchError(
             f"The values of {path.strip()} cannot be read: {values}.",
-            "Write adapter.r=8,16,32,64; quote a text that has commas in it.",
+            "Write adapter.r=8,16,32,64; quote text that contains commas.",
             kind="bad_request",
         ) from None
     return path, [value for index, value in enumerate(listed) if value not in listed[:index]]
@@ -72,12 +72,12 @@ def sweep(recipe: Recipe, over: Mapping[str, Sequence[Any]] = RANKS) -> list[Var
         WorkbenchError: there are too many, or one of them is no recipe; with every mistake in it.
     """
     if "output.name" in over:
-        raise WorkbenchError("The names of the runs are made of the values.", "Leave output.name out.")
+        raise WorkbenchError("Run names are generated from the values.", "Remove output.name.")
     count = 1
     for values in over.values():
         count *= len(values)
     if count > _MOST:
-        raise WorkbenchError(f"These would be {count:,} runs.", f"Line up at most {_MOST} in one go.")
+        raise WorkbenchError(f"This makes {count:,} runs.", f"Queue at most {_MOST} at once.")
     combinations = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
     names = _names(recipe.output.name, combinations)
     return [

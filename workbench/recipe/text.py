@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -63,8 +63,8 @@ def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
         RecipeError: with every mistake in it.
     """
     if not isinstance(data, Mapping):
-        allowed = f"allowed is a mapping with the sections {', '.join(Recipe.model_fields)}"
-        raise RecipeError([Problem("recipe", f"given is {_show(data)}", allowed)], origin)
+        allowed = f"expected a mapping with the sections {', '.join(Recipe.model_fields)}"
+        raise RecipeError([Problem("recipe", f"got {_show(data)}", allowed)], origin)
     try:
         return kind.model_validate(
             {key: {} if value is None and key in Recipe.model_fields else value for key, value in data.items()}
@@ -131,7 +131,7 @@ def _data_of(text: str, origin: str) -> object:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         reason = getattr(error, "problem", None) or "cannot be read"
-        raise RecipeError([Problem(where, str(reason), "allowed is YAML")], origin) from None
+        raise RecipeError([Problem(where, str(reason), "expected YAML")], origin) from None
     return {} if data is None else data
 
 
@@ -159,7 +159,7 @@ def read_data(path: Path) -> object:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise WorkbenchError(
-            f"There is no recipe file {path}.", "Give a YAML file, or a preset's name.", kind="no_recipe"
+            f"No such recipe file: {path}.", "Give a YAML file, or a preset's name.", kind="no_recipe"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"Cannot read the recipe {path}: {error}.", "Give a readable YAML file.") from None
@@ -217,17 +217,17 @@ def _problems(error: ValidationError) -> list[Problem]:
     for detail in error.errors(include_url=False):
         path = ".".join(str(part) for part in detail["loc"][:2])
         if detail["type"] == "extra_forbidden":
-            found[path] = Problem(path, "there is no such key", _keys_allowed(path), _nearest(path))
+            found[path] = Problem(path, "unknown key", _keys_allowed(path), _nearest(path))
         elif detail["type"] == EXCLUDED:
             told = detail["ctx"]
             found[told["path"]] = Problem(told["path"], told["given"], told["allowed"])
         elif path in known_paths():
-            found.setdefault(
-                path, Problem(path, f"given is {_show(detail['input'])}", f"allowed is {allowed_values(path)}")
-            )
+            found.setdefault(path, Problem(path, f"got {_show(detail['input'])}", f"expected {allowed_values(path)}"))
         else:
             found[path] = Problem(
-                path, f"given is {_show(detail['input'])}", f"a section is wanted, {_keys_allowed(path + '.')}"
+                path,
+                f"got {_show(detail['input'])}",
+                f"expected a section with keys {_keys_allowed(path + '.').removeprefix('allowed: ')}",
             )
     return list(found.values())
 
@@ -240,8 +240,8 @@ def _show(value: object) -> str:
 def _keys_allowed(path: str) -> str:
     section, dot, _ = path.partition(".")
     if dot and section in Recipe.model_fields:
-        return "allowed are " + ", ".join(p.partition(".")[2] for p in known_paths() if p.startswith(section + "."))
-    return "allowed are " + ", ".join(Recipe.model_fields)
+        return "allowed: " + ", ".join(p.partition(".")[2] for p in known_paths() if p.startswith(section + "."))
+    return "allowed: " + ", ".join(Recipe.model_fields)
 
 
 def _nearest(path: str) -> str | None:

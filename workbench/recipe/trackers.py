@@ -32,9 +32,9 @@ def check_reporters(reporters: Iterable[str]) -> None:
     missing = [name for name in reporters if not is_installed(name)]
     if missing:
         raise WorkbenchError(
-            f"training.report_to names {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed.",
-            f"`pip install {' '.join(missing)}` into the workbench's environment and `loraworkbench engine restart`, "
-            "or leave it out.",
+            f"training.report_to contains {' and '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed.",
+            f"Run `pip install {' '.join(missing)}` in the workbench's environment, then "
+            "`loraworkbench engine restart`, or remove it.",
             kind="reporter_missing",
         )

@@ -52,8 +52,8 @@ def hint_on(early: Sequence[float], recent: Sequence[float], learning_rate: floa
         return Hint(
             "diverging",
             f"The loss rises: {levels}.",
-            f"Lower learning_rate (now {learning_rate:.2g}; try a third of it), warm up longer (warmup_ratio), or set "
-            "max_grad_norm to 0.3–1.",
+            f"Lower learning_rate (now {learning_rate:.2g}; try a third), warm up longer "
+            "(warmup_ratio), or set max_grad_norm to 0.3–1.",
         )
     is_flat = before - now < _FALLEN * before and before - now < 2 * error
     if is_flat and idle_steps >= FAIR and before > _NOTHING_LEFT:
@@ -62,8 +62,8 @@ def hint_on(early: Sequence[float], recent: Sequence[float], learning_rate: floa
         return Hint(
             "flat",
             f"The loss does not fall: {levels}.",
-            f"{usual if learning_rate < _USUAL_LEARNING_RATE else other}, look on the Data screen at what is trained "
-            "on and whether the template is the model's, or choose more target_modules.",
+            f"{usual if learning_rate < _USUAL_LEARNING_RATE else other}, check the training text and "
+            "the template on the Data screen, or choose more target_modules.",
         )
     return None
 

@@ -56,7 +56,7 @@ def write_label(folder: Path, label: Label) -> None:
     except OSError as error:
         raise WorkbenchError(
             f"The label of {folder.name} cannot be written: {error.strerror or error}.",
-            "Free some disk space, or look at the folder's permissions.",
+            "Free some disk space, or check the folder's permissions.",
             kind="disk",
         ) from None
 
@@ -70,8 +70,8 @@ def checked_name(text: str) -> str:
     name = " ".join(text.split())
     if name and not _NAME.fullmatch(name):
         raise WorkbenchError(
-            f"{name} cannot be the name of a run.",
-            "Up to 64 letters, digits, blanks and . _ + - are allowed, a letter or digit first.",
+            f"{name} is not a valid run name.",
+            "Allowed: up to 64 letters, digits, spaces and . _ + -, starting with a letter or digit.",
             kind="label",
         )
     return name
@@ -87,8 +87,8 @@ def parse_tags(text: str) -> list[str]:
     for tag in tags:
         if not _TAG.fullmatch(tag):
             raise WorkbenchError(
-                f"{tag} cannot be a tag.",
-                "Up to 32 letters, digits and . _ + - are allowed, a letter or digit first.",
+                f"{tag} is not a valid tag.",
+                "Allowed: up to 32 letters, digits and . _ + -, starting with a letter or digit.",
                 kind="label",
             )
     return tags

@@ -54,7 +54,7 @@ class TimeWatch:
                 Hint(
                     "data",
                     f"The device waits for data {waiting:.0%} of the time.",
-                    "Free the processor of other work, put LORAWORKBENCH_HOME on a local disk, or raise "
+                    "Stop other CPU work, put LORAWORKBENCH_HOME on a local disk, or raise "
                     "per_device_train_batch_size.",
                 )
             )
@@ -62,9 +62,9 @@ class TimeWatch:
             found.append(
                 Hint(
                     "padding",
-                    f"{padding:.0%} of what is computed is padding.",
-                    "Take a smaller per_device_train_batch_size and more gradient_accumulation_steps, or lower "
-                    "data.max_length.",
+                    f"{padding:.0%} of the computed tokens are padding.",
+                    "Use a smaller per_device_train_batch_size with more gradient_accumulation_steps, or "
+                    "lower data.max_length.",
                 )
             )
         return found

@@ -92,8 +92,8 @@ def private_folder(folder: Path) -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise WorkbenchError(
-            f"{folder} is not a folder of yours, so it cannot hold the engine's socket.",
-            "Remove it, or choose another home with --home.",
+            f"{folder} is not owned by you, so it cannot hold the engine's socket.",
+            "Remove it, or set another home with --home.",
             kind="home",
         )
     folder.chmod(0o700)

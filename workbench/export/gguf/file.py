@@ -90,13 +90,11 @@ def check_gguf(merged: Merged, file: Path, kind: GgufType) -> tuple[str, dict[st
         found = difference(merged.merged_logits, logits(model, merged.prompts))
     if not found.divergence <= _MOST[kind]:
         raise WorkbenchError(
-            f"The GGUF file does not hold the model that was written: {found}.",
+            f"The GGUF file differs from the exported model: {found}.",
             "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
             kind="export_check",
         )
-    return f"GGUF ({kind}) read back by transformers, against merged: {found}.", {
-        "gguf_against_merged": found.as_json()
-    }
+    return f"GGUF ({kind}) loaded with transformers vs. merged: {found}.", {"gguf_against_merged": found.as_json()}
 
 
 def _write_facts(writer: Any, config: Any, name: str, kind: GgufType, licence: str) -> None:
@@ -158,7 +156,7 @@ def _tensors(weights: dict[str, Any], config: Any, architecture: str, kind: Gguf
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise WorkbenchError(
-                f"The model has a weight that GGUF has no name for: {source}.",
+                f"The model has a weight that GGUF does not support: {source}.",
                 "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
                 kind="gguf_unsupported",
             )
@@ -201,7 +199,7 @@ def _data(weight: Any, tensor: GgufTensor) -> Any:
         halves = values.astype(np.float16)
         if not np.isfinite(halves).all():
             raise WorkbenchError(
-                f"{tensor.source} holds values beyond what 16-bit floats of GGUF can show.",
+                f"{tensor.source} has values outside the range of GGUF's 16-bit floats.",
                 "Export with --type q8_0.",
                 kind="gguf_unsupported",
             )

@@ -19,14 +19,14 @@ def check_gguf_support(config: dict[str, Any]) -> None:
     name = next(iter(config.get("architectures") or ()), config.get("model_type") or "this model")
     if name not in ARCHITECTURES:
         raise WorkbenchError(
-            f"{name} cannot be written as GGUF here; Llama, Mistral, Qwen2 and their like can.",
+            f"{name} cannot be exported as GGUF; Llama, Mistral, Qwen2 and similar models can.",
             "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
             kind="gguf_unsupported",
         )
     rope = rope_of(config)
     if rope.get("rope_type") not in _ROPE_TYPES:
         raise WorkbenchError(
-            f"{name} with {rope['rope_type']} positions cannot be written as GGUF here.",
+            f"{name} with {rope['rope_type']} positions cannot be exported as GGUF.",
             "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
             kind="gguf_unsupported",
         )

@@ -96,8 +96,8 @@ def _tokens(tokenizer: Any, vocabulary: dict[str, int], rows: int) -> tuple[list
     highest = max([*vocabulary.values(), *added], default=-1)
     if highest >= rows:
         raise WorkbenchError(
-            f"The tokenizer has token {highest}, and the model embeddings for {rows}.",
-            "The tokenizer is another model's; put the base's own beside it.",
+            f"The tokenizer has token {highest}, but the model has only {rows} embeddings.",
+            "The tokenizer belongs to another model; use the base's own.",
             kind="gguf_unsupported",
         )
     for token, place in vocabulary.items():
@@ -156,7 +156,7 @@ def _adds_space(backend: dict[str, Any]) -> bool:
 def _pre(backend: dict[str, Any]) -> str:
     """llama.cpp's name for how this tokenizer cuts text before merging."""
     if backend.get("normalizer") is not None and backend["normalizer"].get("type") != "NFC":
-        raise _unknown(f"a tokenizer that changes text first ({backend['normalizer'].get('type')})")
+        raise _unknown(f"a tokenizer with an unsupported normalizer ({backend['normalizer'].get('type')})")
     parts = _parts(backend.get("pre_tokenizer"), "pretokenizers")
     match [part["type"] for part in parts]:
         case ["ByteLevel"] if parts[0].get("use_regex", True) and not parts[0].get("add_prefix_space"):
@@ -167,7 +167,7 @@ def _pre(backend: dict[str, Any]) -> str:
             expression = parts[0].get("pattern", {}).get("Regex", "")
             if expression in _SPLITS and parts[0].get("behavior") == "Isolated":
                 return _SPLITS[expression]
-    raise _unknown("a tokenizer that cuts text in a way that is not known here")
+    raise _unknown("a tokenizer with an unsupported pre-tokenizer")
 
 
 def _parts(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def _parts(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
 
 def _unknown(what: str) -> WorkbenchError:
     return WorkbenchError(
-        f"This model has {what}, which cannot be written as GGUF here.",
+        f"This model has {what}, which cannot be exported as GGUF.",
         "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
         kind="gguf_unsupported",
     )

@@ -91,7 +91,7 @@ def make(job: Job) -> None:
     model = local.source if local.origin == "hub" else str(local.folder)
     values, lacking = to_axolotl(job.recipe, model, files, chat_template(job))
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for Axolotl: axolotl train {FILE}"))
-    job.notices += [f"No counterpart in Axolotl: {words}" for words in lacking]
+    job.notices += [f"Not supported by Axolotl: {words}" for words in lacking]
     job.command = f"axolotl train {FILE}"
 
 
@@ -169,8 +169,8 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
     kind = foreign.take("adapter")
     if kind not in ("lora", "qlora"):
         raise WorkbenchError(
-            f"{origin} trains no LoRA adapter (adapter: {kind}).",
-            "Give one with adapter: lora or qlora.",
+            f"{origin} does not train a LoRA adapter (adapter: {kind}).",
+            "Use adapter: lora or qlora.",
             kind="recipe",
         )
     recipe = foreign.recipe

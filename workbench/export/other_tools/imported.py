@@ -23,7 +23,7 @@ def import_settings(file: Path) -> tuple[Recipe, list[str]]:
     if "model_name_or_path" in values:
         return from_llamafactory(values, folder, str(file))
     raise WorkbenchError(
-        f"{file} is no configuration of Axolotl (it names no base_model) or LLaMA-Factory (no model_name_or_path).",
-        "Give one of theirs; the workbench's own recipes are used as they are.",
+        f"{file} is not an Axolotl (no base_model) or LLaMA-Factory (no model_name_or_path) configuration.",
+        "Give an Axolotl or LLaMA-Factory file. Recipes need no import.",
         kind="recipe",
     )

@@ -49,7 +49,7 @@ class Foreign:
         sources = [Path(part) for part in str(self.recipe.get("data.source", "")).split(" + ")]
         own = {f"{path.stem}.eval{path.suffix}" for path in sources}
         self.lacking += [
-            f"held-out records {name!r}: give them the name of the records with .eval before its ending"
+            f"held-out records {name!r}: name the file like the training file, with .eval before the extension"
             for name in map(str, held_out)
             if Path(name).name not in own
         ]
@@ -92,14 +92,14 @@ def read_settings(file: Path) -> dict[str, Any]:
         with file.open(encoding="utf-8-sig") as stream:
             text = stream.read(_LONGEST + 1)
         if len(text) > _LONGEST:
-            raise ValueError("it is too long to be a configuration")
+            raise ValueError("it is too large for a configuration")
         values = yaml.safe_load(text)
         if not isinstance(values, dict):
-            raise ValueError("it holds no settings")
+            raise ValueError("it has no settings")
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WorkbenchError(
-            f"{file} cannot be read: {reason}.", "Give a YAML file of Axolotl or LLaMA-Factory.", kind="recipe"
+            f"{file} cannot be read: {reason}.", "Give an Axolotl or LLaMA-Factory YAML file.", kind="recipe"
         ) from None
     return values
 

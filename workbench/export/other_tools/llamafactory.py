@@ -80,8 +80,8 @@ def make(job: Job) -> None:
     values, lacking = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
     job.write("dataset_info.json", json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
-    job.notices += [f"No counterpart in LLaMA-Factory: {words}" for words in lacking]
-    job.notices.append("LLaMA-Factory reads the chat template off the tokenizer; it cannot be given another one here.")
+    job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in lacking]
+    job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
     job.command = f"llamafactory-cli train {FILE}"
 
 
@@ -151,8 +151,8 @@ def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tupl
     stage, kind = foreign.take("stage", "sft"), foreign.take("finetuning_type", "lora")
     if stage not in ("sft", "pt") or kind != "lora":
         raise WorkbenchError(
-            f"{origin} is no supervised training of a LoRA adapter (stage: {stage}, finetuning_type: {kind}).",
-            "Give one with stage: sft or pt, and finetuning_type: lora.",
+            f"{origin} is not supervised LoRA training (stage: {stage}, finetuning_type: {kind}).",
+            "Use stage: sft or pt, and finetuning_type: lora.",
             kind="recipe",
         )
     recipe = foreign.recipe

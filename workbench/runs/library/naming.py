@@ -20,7 +20,7 @@ def rename_run(home: Home, run: RunFolder, name: str) -> Label:
     for other in others:
         if wanted.casefold() in (other.id.casefold(), other.label.name.casefold()):
             raise WorkbenchError(
-                f"Another run, {other.id}, is called {wanted} already.", "Choose another name.", kind="label"
+                f"Another run, {other.id}, is already named {wanted}.", "Choose another name.", kind="label"
             )
     label = Label(wanted, run.label.tags)
     write_label(run.path, label)

@@ -56,8 +56,8 @@ def delete_run(home: Home, run: RunFolder, *, at_work: str | None = None) -> Tra
     place = home.runs / run.id
     if not place.is_dir() or not run.path.is_dir() or not place.samefile(run.path):
         raise WorkbenchError(
-            f"{run.path} is not in the history of this home, so it cannot go into its trash.",
-            "Remove the folder itself, if that is what you want.",
+            f"{run.path} is not in this home's runs folder, so it cannot be moved to its trash.",
+            "Delete the folder yourself if you want to remove it.",
             kind="run_elsewhere",
         )
     # Paused is running, too; and not every file system knows the lock of a journal.
@@ -69,15 +69,15 @@ def delete_run(home: Home, run: RunFolder, *, at_work: str | None = None) -> Tra
             home.trash.mkdir(exist_ok=True)
             if os.path.lexists(to):
                 raise WorkbenchError(
-                    f"There is a {run.id} in the trash already.",
+                    f"The trash already has a {run.id}.",
                     "Restore it or empty the trash first: `loraworkbench runs trash`.",
                     kind="trash",
                 )
             place.rename(to)
     except OSError as error:
         raise WorkbenchError(
-            f"{run.id} cannot be moved into the trash: {error.strerror or error}.",
-            f"Look at the permissions of {home.runs}.",
+            f"{run.id} cannot be moved to the trash: {error.strerror or error}.",
+            f"Check the permissions of {home.runs}.",
             kind="disk",
         ) from None
     return _trashed(to)
@@ -108,7 +108,7 @@ def _nobody_writing(run: RunFolder) -> Iterator[None]:
 
 def _live(run: RunFolder) -> WorkbenchError:
     return WorkbenchError(
-        f"{run.id} is live, so it cannot be deleted.", "Stop it first, or wait for its end.", kind="run_busy"
+        f"{run.id} is live, so it cannot be deleted.", "Stop it first, or wait until it ends.", kind="run_busy"
     )
 
 
@@ -150,21 +150,21 @@ def restore_run(home: Home, name: str) -> RunFolder:
     if len(found) != 1:
         ids = ", ".join(one.id for one in (found or there)[:6])
         raise WorkbenchError(
-            f"{name} fits {len(found)} runs in the trash: {ids}." if found else f"There is no run {name} in the trash.",
-            "Write more of the id." if found else f"There are: {ids}." if there else "It is empty.",
+            f"{name} matches {len(found)} runs in the trash: {ids}."
+            if found
+            else f"There is no run {name} in the trash.",
+            "Give more of the id." if found else f"It contains: {ids}." if there else "The trash is empty.",
             kind="run_ambiguous" if found else "run_not_found",
         )
     run = RunFolder(home.runs / found[0].id)
     if os.path.lexists(run.path):
-        raise WorkbenchError(
-            f"There is another {run.id} in {home.runs}.", "Delete or move that one first.", kind="trash"
-        )
+        raise WorkbenchError(f"{home.runs} already has a {run.id}.", "Delete or move that one first.", kind="trash")
     try:
         found[0].path.rename(run.path)
     except OSError as error:
         raise WorkbenchError(
-            f"{run.id} cannot be brought back: {error.strerror or error}.",
-            f"Look at the permissions of {home.runs}.",
+            f"{run.id} cannot be restored: {error.strerror or error}.",
+            f"Check the permissions of {home.runs}.",
             kind="disk",
         ) from None
     return run
@@ -187,7 +187,7 @@ def empty_trash(home: Home) -> list[Trashed]:
     except OSError as error:
         raise WorkbenchError(
             f"The trash cannot be emptied: {error.strerror or error}.",
-            f"Look at the permissions of {home.trash}.",
+            f"Check the permissions of {home.trash}.",
             kind="disk",
         ) from None
     return there
