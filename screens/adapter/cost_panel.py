@@ -187,7 +187,7 @@ class CostPanel(Lines):
         dot = f" {GLYPHS.separator} "
         if outlook.by_method:
             parts = [f"{name} {gib_number(size)}" for name, size in outlook.by_method.items()]
-            yield Content.assemble(("as ", "$muted"), f"{dot.join(parts)} GiB")
+            yield Content.assemble(("with ", "$muted"), f"{dot.join(parts)} GiB")
         if outlook.largest:
             parts = [f"{name} {value:,}" for name, value in outlook.largest.items()]
             yield Content.assemble(("largest that fits: ", "$muted"), dot.join(parts))

@@ -195,7 +195,7 @@ def _effective(recipe: Recipe) -> str:
 
 def _accumulation(recipe: Recipe) -> str:
     is_auto = recipe.training.per_device_train_batch_size == AUTO
-    return "follows" if is_auto else _effective(recipe)
+    return "derived" if is_auto else _effective(recipe)
 
 
 def _wanted(recipe: Recipe) -> str:

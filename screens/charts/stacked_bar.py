@@ -24,7 +24,7 @@ class Part:
 # In the order of workbench.estimate.peak.TERMS, with what the driver takes on top.
 PARTS: Mapping[str, Part] = {
     "weights": Part("weights", "term-weights"),
-    "quantisation_constants": Part("constants", "term-constants"),
+    "quantisation_constants": Part("quantization constants", "term-constants"),
     "adapters": Part("adapter", "term-adapters"),
     "gradients": Part("gradients", "term-gradients"),
     "optimizer": Part("optimizer", "term-optimizer"),

@@ -91,7 +91,7 @@ def test_fits_lists_the_catalog_with_three_bases_as_estimate_prices_them(run: An
         priced = json.loads(
             run("estimate", model, "--set", f"quantization.method={method}", "--vram", "24GB", "--json").stdout
         )
-        cell = rows[model]["methods"]["QLoRA" if method == "nf4" else "LoRA-16"]
+        cell = rows[model]["methods"]["QLoRA" if method == "nf4" else "16-bit LoRA"]
         assert cell["fits"] is priced["fits"]
         assert cell["peak_bytes"] == priced["peak"]["reserved_bytes"] + priced["peak"]["terms"]["cuda_context"]
 

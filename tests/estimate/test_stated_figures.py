@@ -187,5 +187,5 @@ def test_rules_of_thumb_stand_beside_our_figure_under_that_name(
         (tmp_path / "config.json").write_text(json.dumps(model), encoding="utf-8")
         model = str(tmp_path)
     shown = CliRunner().invoke(app, ["estimate", model, "--no-follow"]).stdout
-    assert f"rule of thumb for {billions}B: {lora} GB (LoRA-16), {qlora} GB (QLoRA)" in shown
+    assert f"rule of thumb for {billions}B: {lora} GB (16-bit LoRA), {qlora} GB (QLoRA)" in shown
     assert "training peak" in shown

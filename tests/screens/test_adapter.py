@@ -381,7 +381,7 @@ async def test_other_ways_and_the_largest_that_fits_come_a_moment_later(tmp_path
     async with opened(tmp_path) as screen:
         await shown(screen)
         await screen.until(lambda: "largest that fits" in costs(screen), "the outlook")
-        assert "as LoRA-16" in costs(screen)
+        assert "with 16-bit LoRA" in costs(screen)
         assert "QLoRA" in costs(screen)
 
 

@@ -14,7 +14,7 @@ from workbench.recipe.schema import AUTO, Recipe
 from workbench.recipe.text import edit
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "LoRA-16": {"quantization.method": "none"},
+    "16-bit LoRA": {"quantization.method": "none"},
     "int8": {"quantization.method": "int8"},
     "QLoRA": {"quantization.method": "nf4"},
 }

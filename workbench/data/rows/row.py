@@ -48,7 +48,7 @@ def suffix_of(path: Path) -> str:
 def damaged(path: Path, error: Exception, cure: str) -> WorkbenchError:
     """The refusal of a file that is broken as a whole."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return WorkbenchError(f"{shown(path)} is damaged: {reason}.", f"Fetch it again or {cure}.", kind="data_file")
+    return WorkbenchError(f"{shown(path)} is damaged: {reason}.", f"Download it again or {cure}.", kind="data_file")
 
 
 @contextmanager
