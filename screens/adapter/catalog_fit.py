@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from screens.session import Session
     from workbench.estimate.peak import Peak
 
-_NAME, _SIZE, _CELL = 27, 6, 10
+_NAME, _SIZE, _CELL = 25, 6, 11
 
 
 class SurveyScreen(ModalScreen[Mapping[str, object] | None]):

@@ -291,7 +291,7 @@ async def test_left_of_the_first_value_lies_auto_and_the_effective_batch_counts(
         training = screen.app.session.recipe.training
         assert (training.per_device_train_batch_size, training.effective_batch) == ("auto", 8)
         assert "Micro-batch 8 × 1 = 8: " in costs(screen)
-        assert "32  follows" in row(screen, "accumulation").render().plain
+        assert "32  derived" in row(screen, "accumulation").render().plain
         await screen.press("left", "shift+left", "shift+right")
         assert screen.app.session.recipe.training.per_device_train_batch_size == "auto"
         await screen.press("right")
