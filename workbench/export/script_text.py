@@ -104,7 +104,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{padding_free}{liger}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+{padding_free}{liger}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 regardless of the compute dtype.
 cast_adapter(model)
 trainer.train()
 

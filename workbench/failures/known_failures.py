@@ -344,7 +344,7 @@ KNOWN = (
         r"cannot open shared object file|undefined symbol|version `GLIBC|operator torchvision::\w+ does not exist|"
         r"Cannot find a working triton installation",
         "A native library is missing or does not match the other installed ones.",
-        "Install loraworkbench in a fresh environment; `loraworkbench doctor` checks each library.",
+        "Install loraworkbench in a new environment; `loraworkbench doctor` checks each library.",
     ),
     Failure(
         "import",
@@ -358,6 +358,6 @@ KNOWN = (
         ("ImportError",),
         r"cannot import name '(?P<what>[^']{1,80})' from",
         "Two installed Python packages are incompatible: {what} is missing from one of them.",
-        "Install loraworkbench in a fresh environment; `loraworkbench doctor` checks each library.",
+        "Install loraworkbench in a new environment; `loraworkbench doctor` checks each library.",
     ),
 )

@@ -66,8 +66,8 @@ def _node(home: Home, run: RunFolder, config: Path, launch: Launch, machines: in
     worker = ["-m", "workbench.engine.distributed.worker", "--home", str(home.root), "--resume", str(run.path)]
     return f"""#!/bin/bash
 # One machine's part of a run on {machines}:  node.sh NUMBER ADDRESS
-# NUMBER counts the machines from 0, ADDRESS is that of machine 0. Run it on every machine; port {PORT} has to be open
-# between them. Started again, it goes on from the last checkpoint. SIGTERM stops the run and saves it.
+# NUMBER counts the machines from 0, ADDRESS is the address of machine 0. Run it on every machine; port {PORT} must be
+# open between them. When restarted, it resumes from the last checkpoint. SIGTERM stops the run and saves it.
 set -euo pipefail
 export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 exec {shlex.join(command)} \\
@@ -79,13 +79,13 @@ exec {shlex.join(command)} \\
 def _slurm(recipe: Recipe, node: Path, launch: Launch, machines: int) -> str:
     return f"""#!/bin/bash
 # sbatch {shlex.quote(node.with_name("job.slurm").name)}
-# Add what your cluster asks for: partition, account, memory, modules.
+# Add what your cluster requires: partition, account, memory, modules.
 #SBATCH --job-name={recipe.output.name}
 #SBATCH --nodes={machines}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={launch.processes}
 #SBATCH --time=24:00:00
-# A job that is put off, or meets its limit, is stopped and saved first, and goes on when it is started again.
+# A preempted job, or one at its time limit, stops and saves first. It resumes when it is started again.
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append

@@ -118,7 +118,7 @@ def _memory() -> Check:
             "warning",
             found,
             "Loading a model may run out of memory, and the system then kills the engine.",
-            "End other programs, or give the container more memory.",
+            "Close other programs, or raise the memory limit of the container.",
         )
     return Check("Memory", "ok", found)
 
@@ -208,7 +208,7 @@ def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
             "CUDA", "warning", "none: this torch is a CPU build", slow, "Nothing to fix on a machine without a GPU."
         )
     level: Literal["warning", "problem"] = "problem" if has_gpu else "warning"
-    return Check("CUDA", level, f"{probe['cuda']}, unusable: {probe['reason']}", slow, probe["cure"])
+    return Check("CUDA", level, f"{probe['cuda']}, not usable: {probe['reason']}", slow, probe["cure"])
 
 
 def _bitsandbytes(probe: dict[str, Any] | WorkbenchError) -> Check:

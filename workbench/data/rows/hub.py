@@ -39,7 +39,7 @@ def hub_rows(
         base = split.partition("[")[0]
         if base not in splits:
             raise WorkbenchError(
-                f"The data set {name} has no split {base!r}.", f"It has {', '.join(splits)}.", kind="data_split"
+                f"The dataset {name} has no split {base!r}.", f"It has {', '.join(splits)}.", kind="data_split"
             )
         held_out = next((other for other in _HELD_OUT_NAMES if other in splits and other != base), None)
         parts = [_load(name, config, part, streaming) for part in (split, held_out) if part]
@@ -101,19 +101,19 @@ def _refusal(name: str, error: Exception) -> WorkbenchError:
     text = " ".join(str(error).split())
     if "Gated" in kind or "gated" in text:
         return WorkbenchError(
-            f"The data set {name} is gated.",
+            f"The dataset {name} is gated.",
             f"Accept its terms on huggingface.co/datasets/{name} and set HF_TOKEN.",
             kind="data_gated",
         )
     if kind in ("OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout", "LocalEntryNotFoundError"):
         return WorkbenchError(
-            f"The data set {name} is not in the cache, and the hub cannot be reached.",
+            f"The dataset {name} is not in the cache, and the hub cannot be reached.",
             "Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file.",
             kind="hub_unreachable",
         )
     if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
         return WorkbenchError(
-            f"There is no data set {name} on the hub, or it is private.",
+            f"There is no dataset {name} on the hub, or it is private.",
             "Check its name; set HF_TOKEN for a private one.",
             kind="data_missing",
         )
@@ -124,7 +124,7 @@ def _refusal(name: str, error: Exception) -> WorkbenchError:
             kind="data_source",
         )
     return WorkbenchError(
-        f"The data set {name} cannot be loaded: {text[:300] or kind}.",
+        f"The dataset {name} cannot be loaded: {text[:300] or kind}.",
         "Check its name, configuration (owner/name:config) and split.",
         kind="data_source",
     )
