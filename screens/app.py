@@ -291,7 +291,7 @@ class WorkbenchApp(App[None]):
         return []
 
     def take_preset(self, name: str) -> None:
-        """Put a preset in the place of the recipe in hand."""
+        """Put a preset in the place of the current recipe."""
         from workbench.recipe.presets import load_preset
 
         try:

@@ -23,7 +23,7 @@ class _Newest(Message, bubble=False):
 
 
 class RecipeChanged(_Newest):
-    """The recipe in hand is another one."""
+    """The current recipe is another one."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()

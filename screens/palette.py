@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from screens.queue.enqueue import sweep_in_hand
+from screens.queue.enqueue import sweep_current
 from screens.shell.presets import choose_preset, save_as_preset
 from screens.widgets.plain import plain
 
@@ -63,7 +63,7 @@ class WorkbenchCommands(Provider):
             yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), f"key {number}")
         yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
         yield Command(
-            "Sweep", partial(_attempt, app, sweep_in_hand), "Queue the current recipe with several values of a setting"
+            "Sweep", partial(_attempt, app, sweep_current), "Queue the current recipe with several values of a setting"
         )
         yield Command(
             "Presets",

@@ -1,4 +1,4 @@
-"""What all screens share: the recipe in hand, the engine, and the last that was heard of it. No widgets in here."""
+"""What all screens share: the current recipe, the engine, and the last that was heard of it. No widgets in here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     async def resume(self, run: str) -> tuple[str, int]: ...
 
-    async def line_up(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> Line:
         """Change the queue; what is to start runs starts the engine too."""
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None: ...

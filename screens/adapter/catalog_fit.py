@@ -1,4 +1,4 @@
-"""What can be trained on this GPU: the models of the catalog under the settings in hand, on each kind of base."""
+"""What can be trained on this GPU: the models of the catalog under the selected settings, on each kind of base."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from screens.shell.fit import judge
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
 from workbench.estimate.adapter.suggested_fix import changes_text
-from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, survey
+from workbench.estimate.catalog_fit import METHODS, CatalogFit, catalog_fits, settings_words
 from workbench.units import gib, gib_number, short
 
 if TYPE_CHECKING:
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 _NAME, _SIZE, _CELL = 25, 6, 11
 
 
-class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
-    """The table. The answer are changes that take the model in hand into the recipe."""
+class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
+    """The table. The answer are changes that take the current model into the recipe."""
 
     DEFAULT_CSS = """
-    SurveyScreen { align: center middle; background: $background 60%; }
-    SurveyScreen > VerticalGroup {
+    CatalogFitScreen { align: center middle; background: $background 60%; }
+    CatalogFitScreen > VerticalGroup {
         width: 78; max-width: 100%; height: 90%; border: round $border; background: $surface;
         border-title-style: bold; border-title-color: $foreground;
     }
-    SurveyScreen DataTable { height: 1fr; background: $surface; scrollbar-size: 0 1; }
-    SurveyScreen DataTable > .datatable--header { background: $surface; color: $muted; text-style: none; }
-    SurveyScreen #survey-words { height: 3; padding: 0 1; }
+    CatalogFitScreen DataTable { height: 1fr; background: $surface; scrollbar-size: 0 1; }
+    CatalogFitScreen DataTable > .datatable--header { background: $surface; color: $muted; text-style: none; }
+    CatalogFitScreen #catalog-fit-words { height: 3; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,W,q", "close", "Back", id="survey.close"),
-        Binding("enter", "use", "Use this model", key_display=ENTER, priority=True, id="survey.use"),
+        Binding("escape,W,q", "close", "Back", id="catalog_fits.close"),
+        Binding("enter", "use", "Use this model", key_display=ENTER, priority=True, id="catalog_fits.use"),
     ]
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self._rows: list[SurveyRow] = []
+        self._rows: list[CatalogFit] = []
         self._table: DataTable[Text] = DataTable(cursor_type="row", cell_padding=1)
 
     def compose(self) -> ComposeResult:
@@ -61,7 +61,7 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
             free = f"{gib(budget.free_bytes)} ({budget.label})" if budget.free_bytes is not None else "unknown memory"
             box.border_title = f"Models that fit in {free}"
             yield self._table
-            yield Static(id="survey-words")
+            yield Static(id="catalog-fit-words")
 
     def on_mount(self) -> None:
         self._table.add_column(Text("model"), width=_NAME)
@@ -75,7 +75,7 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         session = self._session
         device = device_of(session)
         self._rows = await asyncio.to_thread(
-            lambda: list(survey(session.recipe, device, session.traces, free_bytes=session.budget.free_bytes))
+            lambda: list(catalog_fits(session.recipe, device, session.traces, free_bytes=session.budget.free_bytes))
         )
         for row in self._rows:
             name = plain(row.source).rpartition("/")[2]
@@ -97,13 +97,13 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         return Text(f"{size} {fit.word:<5}", style=self.app.theme_variables[fit.colour], justify="right")
 
     @property
-    def _in_hand(self) -> SurveyRow | None:
+    def _selected(self) -> CatalogFit | None:
         index = self._table.cursor_row
         return self._rows[index] if 0 <= index < len(self._rows) else None
 
     @on(DataTable.RowHighlighted)
     def _moved(self) -> None:
-        row = self._in_hand
+        row = self._selected
         if row is None:
             return
         recipe = self._session.recipe
@@ -124,11 +124,11 @@ class SurveyScreen(ModalScreen[Mapping[str, object] | None]):
         )  # fmt: skip
 
     def _say(self, words: Content) -> None:
-        self.query_one("#survey-words", Static).update(words)
+        self.query_one("#catalog-fit-words", Static).update(words)
 
     def action_use(self) -> None:
-        """Take the model in hand, and the changes that it needs, into the recipe."""
-        row = self._in_hand
+        """Take the current model, and the changes that it needs, into the recipe."""
+        row = self._selected
         if row is not None:
             changes: dict[str, object] = {"model.source": row.source, **row.changes}
             if row.source != self._session.recipe.model.source:

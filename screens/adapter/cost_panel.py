@@ -1,4 +1,4 @@
-"""What the recipe in hand costs: parameters, file, memory by term, and what would fit. Repainted on every keystroke."""
+"""What the current recipe costs: parameters, file, memory by term, and what would fit. Repainted on every keystroke."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class CostPanel(Lines):
         elif costs.refusal is not None:
             yield Content.styled(plain(costs.refusal.message), "$error")
             yield Content.styled(plain(costs.refusal.cure), "bold")
-            if costs.mending is not None:
-                yield Content.assemble(plain(costs.mending.sentence), ("  F apply", "bold $accent"))
+            if costs.suggested_fix is not None:
+                yield Content.assemble(plain(costs.suggested_fix.sentence), ("  F apply", "bold $accent"))
         elif self._is_wide:
             yield from self._adapter(costs)
             yield Content("")

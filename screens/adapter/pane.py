@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 
 OUTLOOK_SECONDS = 0.15
-"""Quiet after a keystroke before other settings are priced."""
+"""LinePaintedWidget after a keystroke before other settings are priced."""
 
 
 class _OutOfDate(Exception):  # noqa: N818
-    """The recipe that is priced is no longer the one in hand."""
+    """The recipe that is priced is no longer the selected one."""
 
 
 class StepFollowed(Message, bubble=False):
@@ -67,7 +67,7 @@ class Form(KnobForm):
 
 
 class AdapterPane(Pane):
-    """The knobs, the cost, and the help of the knob in hand."""
+    """The knobs, the cost, and the help of the selected setting."""
 
     NAME = "Adapter"
     GUIDE = (
@@ -97,7 +97,7 @@ class AdapterPane(Pane):
         self._form = Form()
         self._panel = CostPanel()
         self._helped = Content("")
-        self._mending: Cure | None = None
+        self._suggested_fix: Cure | None = None
         self._unfollowed: tuple[ResolvedRecipe, ...] = ()
         self._offered: tuple[int, bool] = (0, False)
         self._outlook: Outlook | None = None
@@ -116,7 +116,7 @@ class AdapterPane(Pane):
         yield Static(id="adapter-help")
 
     def first_focus(self) -> Widget:
-        return self._form.in_hand
+        return self._form.selected
 
     # -- the session ----------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class AdapterPane(Pane):
     def _show_costs(self, *, moved: bool) -> None:
         self._budget = self.session.budget
         costs = costs_of(self.session)
-        self._mending = costs.mending
+        self._suggested_fix = costs.suggested_fix
         self._unfollowed = costs.unfollowed
         self._panel.show(costs, moved=moved)
         if costs.plan is not None:
@@ -214,8 +214,8 @@ class AdapterPane(Pane):
     @property
     def _cures(self) -> tuple[Cure, ...]:
         """What the settings need in order to work, else what makes them fit, cheapest first."""
-        if self._mending is not None:
-            return (self._mending,)
+        if self._suggested_fix is not None:
+            return (self._suggested_fix,)
         return self._outlook.suggestions if self._outlook is not None else ()
 
     def action_fit(self) -> None:
@@ -250,13 +250,13 @@ class AdapterPane(Pane):
 
     def action_survey(self) -> None:
         """Which models can be trained like this in this memory; one can be taken into the recipe."""
-        from screens.adapter.catalog_fit import SurveyScreen
+        from screens.adapter.catalog_fit import CatalogFitScreen
 
         def chosen(changes: Mapping[str, object] | None) -> None:
             if changes is not None:
                 self.workbench.set_recipe(changes)
 
-        self.app.push_screen(SurveyScreen(self.session), chosen)
+        self.app.push_screen(CatalogFitScreen(self.session), chosen)
 
     def action_memory(self) -> None:
         """Ask for an amount of memory to judge against."""
@@ -287,7 +287,7 @@ class AdapterPane(Pane):
             event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
 
     def action_explain(self) -> None:
-        """All that is known of the knob in hand."""
+        """All that is known of the selected setting."""
         row = next((row for row in self._form.rows if row.has_focus_within), None)
         if row is not None:
             text = _explanation(row, self.session.recipe)
@@ -298,8 +298,8 @@ class AdapterPane(Pane):
             self._show_help()
 
     def _show_help(self) -> None:
-        """What is to be known of the knob in hand."""
-        text = _help(self._form.in_hand, self.session.recipe)
+        """What is to be known of the selected setting."""
+        text = _help(self._form.selected, self.session.recipe)
         if text != self._helped:
             self._helped = text
             self.query_one("#adapter-help", Static).update(text)

@@ -127,7 +127,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         self.call_after_refresh(self.move_cursor, node)
 
     def action_fold(self) -> None:
-        """Close the node in hand, or go to the one above."""
+        """Close the selected node, or go to the one above."""
         node = self.cursor_node
         if node is not None and node.is_expanded:
             node.collapse()
@@ -135,7 +135,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             self.move_cursor(node.parent)
 
     def action_unfold(self) -> None:
-        """Open the node in hand, or go into it."""
+        """Open the selected node, or go into it."""
         node = self.cursor_node
         if node is None or not node.allow_expand:
             return

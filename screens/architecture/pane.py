@@ -158,10 +158,10 @@ class ArchitecturePane(Pane):
         place = self.query_one("#architecture-heading", Static)
         place.update(self.query_one(ModuleTree).heading() if self.session.skeleton is not None else "")
 
-    # -- the node in hand -----------------------------------------------------------------------------------------
+    # -- the selected node -----------------------------------------------------------------------------------------
 
     @property
-    def _in_hand(self) -> Place | None:
+    def _selected(self) -> Place | None:
         node = self.query_one(ModuleTree).cursor_node
         return node.data if node is not None else None
 
@@ -170,7 +170,7 @@ class ArchitecturePane(Pane):
         self._show_details()
 
     def _show_details(self) -> None:
-        place = self._in_hand
+        place = self._selected
         if place is not None and self.session.skeleton is not None:
             self.query_one("#architecture-details", Static).update(self._details(place))
 
@@ -218,8 +218,8 @@ class ArchitecturePane(Pane):
             self.action_toggle()
 
     def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
-        """Put the layer in hand, or all linear layers below the module in hand, into the targets or out of them."""
-        place, skeleton = self._in_hand, self.session.skeleton
+        """Put the selected layer, or all linear layers below the selected module, into the targets or out of them."""
+        place, skeleton = self._selected, self.session.skeleton
         if place is None or skeleton is None:
             return
         if place.path == skeleton.output or place.module.kind == "embedding":
@@ -295,7 +295,7 @@ class ArchitecturePane(Pane):
 
     def action_next(self, _: int) -> None:
         """The next module that matches what was searched for."""
-        self._find(start_after=self._in_hand.path if self._in_hand else None)
+        self._find(start_after=self._selected.path if self._selected else None)
 
     def _find(self, start_after: str | None) -> None:
         if self.session.skeleton is None or not self._sought:

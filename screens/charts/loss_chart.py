@@ -10,10 +10,10 @@ from textual.strip import Strip
 
 from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, Row, draw
 from screens.charts.scale import nice_ticks, short_number, steps_shown
-from workbench.runs.series import Series
 from screens.widgets.glyphs import GLYPHS, Glyphs
-from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.plain import plain
+from workbench.runs.series import Series
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Curve:
     colour: int | None = None
 
 
-class LossChart(Quiet):
+class LossChart(LinePaintedWidget):
     """Curves on common axes, in braille, with a legend; plain ASCII where the terminal is not UTF-8.
 
     Several points that share a column are drawn as their mean, with a faint cloud from the least to the greatest.

@@ -15,9 +15,9 @@ from textual.content import Content
 from textual.widgets import Input
 
 from screens.chat.prompt import Prompt
-from screens.chat.reply_targets import Choosing
+from screens.chat.reply_targets import ReplyTargets
 from screens.chat.settings import ChatSettings
-from screens.chat.targets import Speaker
+from screens.chat.targets import ReplyTarget
 from screens.chat.transcript import Column, Transcript
 from screens.run_names import titled
 from screens.shell.phase_bar import PhaseBar
@@ -42,7 +42,7 @@ _TURNS_SHOWN = 40
 _AROUND_NAME = 40
 
 
-class ChatPane(Choosing):
+class ChatPane(ReplyTargets):
     """Conversations with a run's adapter, with the base under it, or with several of them side by side."""
 
     NAME = "Chat"
@@ -144,7 +144,7 @@ class ChatPane(Choosing):
 
     # -- the conversation -----------------------------------------------------------------------------------------
 
-    def _speakers(self) -> tuple[Speaker, ...]:
+    def _targets(self) -> tuple[ReplyTarget, ...]:
         return self.beside or (replace(self.one, merged=self._settings.merged),)
 
     @property
@@ -309,9 +309,9 @@ class ChatPane(Choosing):
             if turn is not None:
                 await transcript.keep(turn - max(len(before.turns) - _TURNS_SHOWN, 0))
             self._conversation = before.model_copy(update={"turns": kept, "system": self._settings.system})
-            speakers = self._speakers()
-            view = await transcript.ask(text, [speaker.who for speaker in speakers])
-            replies, problems = await self._ask_all(text, speakers, view.columns)
+            targets = self._targets()
+            view = await transcript.ask(text, [target.who for target in targets])
+            replies, problems = await self._ask_all(text, targets, view.columns)
             if replies:
                 asked = Turn(question=text, replies=tuple(replies))
                 self._conversation = self._conversation.model_copy(update={"turns": (*kept, asked)})
@@ -330,31 +330,31 @@ class ChatPane(Choosing):
                 self.show_target()
 
     async def _ask_all(
-        self, text: str, speakers: Sequence[Speaker], columns: Sequence[Column]
+        self, text: str, targets: Sequence[ReplyTarget], columns: Sequence[Column]
     ) -> tuple[list[Said], list[str]]:
         """Have each answer in turn: they share one model. Several draw with one seed. Returns what went wrong, too."""
         sampling, seed = self._settings.sampling, ""
-        if len(speakers) > 1 and sampling.temperature > 0:
+        if len(targets) > 1 and sampling.temperature > 0:
             sampling = sampling.model_copy(
                 update={"seed": secrets.randbelow(10**6) if sampling.seed is None else sampling.seed}
             )
             seed = f" {GLYPHS.separator} seed\u00a0{sampling.seed}"
-        on = self.under if len(speakers) > 1 or not speakers[0].bare else ""
+        on = self.under if len(targets) > 1 or not targets[0].bare else ""
         replies: list[Said] = []
         problems: list[str] = []
-        for speaker, column in zip(speakers, columns, strict=True):
+        for target, column in zip(targets, columns, strict=True):
             if self._stopped:
                 await column.figures("not generated")
                 continue
-            messages = [*self._conversation.messages(speaker.who), Message(role="user", content=text)]
+            messages = [*self._conversation.messages(target.who), Message(role="user", content=text)]
             try:
-                figures = await self._receive(speaker.request(messages, sampling, on), column)
+                figures = await self._receive(target.request(messages, sampling, on), column)
             except WorkbenchError as error:
                 problems.append(str(error))
                 await column.problem(str(error))
             else:
                 await column.figures(figures + seed)
-                replies.append(Said(who=speaker.who, text=column.text, figures=figures + seed))
+                replies.append(Said(who=target.who, text=column.text, figures=figures + seed))
         return replies, problems
 
     async def _receive(self, request: ReplyRequest, column: Column) -> str:
@@ -415,7 +415,7 @@ class ChatPane(Choosing):
         self.refresh_bindings()
 
 
-def _state(one: Speaker, *, paused: bool) -> tuple[str, str]:
+def _state(one: ReplyTarget, *, paused: bool) -> tuple[str, str]:
     if one.bare:
         return "  base model, no adapter", "$foreground 70%"
     if not one.adapter:

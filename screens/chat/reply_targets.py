@@ -8,10 +8,10 @@ from typing import Any
 
 from textual import on
 
-from screens.chat.targets import SMALLEST_STEP, Speaker, candidates, runs_with_adapters
+from screens.chat.targets import SMALLEST_STEP, ReplyTarget, candidates, runs_with_adapters
 from screens.messages import RecipeChanged, RunSelected, RunsRenamed, StatusChanged
 from screens.shell.header import short_name
-from screens.widgets.line_painted import QuietPane
+from screens.widgets.line_painted import PacedPane
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.protocol import AdapterPart
 from workbench.errors import WorkbenchError
@@ -19,7 +19,7 @@ from workbench.errors import WorkbenchError
 _LARGEST_SCALE = 2.0
 
 
-class Choosing(QuietPane):
+class ReplyTargets(PacedPane):
     """The part of the pane that keeps who answers: ``one`` alone, or those in ``beside`` next to each other.
 
     ``under`` names the one whose base serves them all, empty for a model's own.
@@ -27,8 +27,8 @@ class Choosing(QuietPane):
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
-        self.one = Speaker("", bare=True)
-        self.beside: tuple[Speaker, ...] = ()
+        self.one = ReplyTarget("", bare=True)
+        self.beside: tuple[ReplyTarget, ...] = ()
         self.under = ""
         self.paused: str | None = None
         self._picked = False
@@ -70,15 +70,15 @@ class Choosing(QuietPane):
             runs = [self.paused] if self.paused else await asyncio.to_thread(runs_with_adapters, self.session.home)
             target = runs[0] if runs else None
             if self.one.target != (target or self.session.recipe.model.source):
-                self.one, self.under = self._speaker(target), target or ""
+                self.one, self.under = self._reply_target(target), target or ""
         if self.is_attached:
             self.show_target()
 
-    def _speaker(self, target: str | None) -> Speaker:
-        return Speaker(target) if target else Speaker(self.session.recipe.model.source, bare=True)
+    def _reply_target(self, target: str | None) -> ReplyTarget:
+        return ReplyTarget(target) if target else ReplyTarget(self.session.recipe.model.source, bare=True)
 
     def _take_target(self, target: str | None) -> None:
-        self.one, self.under, self._picked = self._speaker(target), target or "", True
+        self.one, self.under, self._picked = self._reply_target(target), target or "", True
         self.beside = ()
         self.show_target()
 
@@ -110,7 +110,7 @@ class Choosing(QuietPane):
             self.notify("No other adapter uses this base.", timeout=3)
             return
         here = names.index(self.one.target) if self.one.target in names else -1 if by > 0 else 0
-        self.one, self._picked = Speaker(names[(here + by) % len(names)], scale=self.one.scale), True
+        self.one, self._picked = ReplyTarget(names[(here + by) % len(names)], scale=self.one.scale), True
         self.under = self.under or self.one.target
         self.beside = ()
         self.show_target()
@@ -136,9 +136,9 @@ class Choosing(QuietPane):
             named = [name for name in answer if name]
             anchor = named[0] if named else self.one.target
             if named and self.one.target not in named:
-                self.one, self.under, self._picked = Speaker(named[0]), named[0], True
-            base = Speaker(anchor, bare=not named and self.one.bare, adapter=False)
-            columns = tuple(Speaker(name, scale=self.one.scale) if name else base for name in answer)
+                self.one, self.under, self._picked = ReplyTarget(named[0]), named[0], True
+            base = ReplyTarget(anchor, bare=not named and self.one.bare, adapter=False)
+            columns = tuple(ReplyTarget(name, scale=self.one.scale) if name else base for name in answer)
             self._put_beside(columns if len(columns) > 1 else ())
 
         marked = [one.target if one.is_tuned else "" for one in self.beside or (self.one,)]
@@ -165,7 +165,7 @@ class Choosing(QuietPane):
                 self.workbench.show_error(error)
                 return
             if parts:
-                self.one, self._picked = Speaker(parts[0].target, scale=self.one.scale, combine=parts), True
+                self.one, self._picked = ReplyTarget(parts[0].target, scale=self.one.scale, combine=parts), True
                 self.under = parts[0].target
             else:
                 self.one = replace(self.one, combine=())
@@ -177,13 +177,13 @@ class Choosing(QuietPane):
             LineDialog("Combine adapters", text, _sum_words(self.one), "run-01=0.7, run-02=0.3"), typed
         )
 
-    def _put_beside(self, columns: tuple[Speaker, ...]) -> None:
+    def _put_beside(self, columns: tuple[ReplyTarget, ...]) -> None:
         self.beside = columns
         if columns and self.has_class("-settings"):
             self.remove_class("-settings")  # the columns need its place
         self.show_target()
 
 
-def _sum_words(one: Speaker) -> str:
+def _sum_words(one: ReplyTarget) -> str:
     parts = one.combine or (() if one.bare else (AdapterPart(target=one.target),))
     return ", ".join(f"{part.target}={part.weight:g}" for part in parts)

@@ -24,7 +24,7 @@ SMALLEST_STEP = 0.1
 
 
 @dataclass(frozen=True)
-class Speaker:
+class ReplyTarget:
     """One that answers.
 
     ``target`` is as in :class:`~workbench.engine.client.protocol.ReplyRequest`; ``bare`` says that it is a model and no

@@ -21,7 +21,7 @@ from screens.forms.form import KnobForm, row_of
 from screens.forms.row import KnobRow
 from screens.messages import RecipeChanged
 from screens.session import counted_for
-from screens.widgets.line_painted import QuietPane, Words, entitle
+from screens.widgets.line_painted import PacedPane, Words, entitle
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _SECONDS_TO_SETTLE = 0.3
 
 
-class DataPane(QuietPane):
+class DataPane(PacedPane):
     """The data section of the recipe as a form, and a look at the records."""
 
     NAME = "Data"
@@ -118,7 +118,7 @@ class DataPane(QuietPane):
         self.refresh_bindings()
 
     def first_focus(self) -> Widget:
-        return self.query_one(KnobForm).in_hand
+        return self.query_one(KnobForm).selected
 
     # -- the recipe -----------------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class RecordBrowser(Vertical):
         self.end_search()
 
     def refresh_record(self) -> None:
-        """Show the record in hand; as it is fed once that is known."""
+        """Show the selected record; as it is fed once that is known."""
         found = self._entries
         self._moved()
         if found:
@@ -149,7 +149,7 @@ class RecordBrowser(Vertical):
         self._moved()
 
     def end_search(self) -> None:
-        """Close the search, whether it goes on or not; the record in hand stays."""
+        """Close the search, whether it goes on or not; the selected record stays."""
         if not self.is_searching:
             return
         self.workers.cancel_group(self, "search")

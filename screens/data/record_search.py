@@ -28,7 +28,7 @@ class Match(NamedTuple):
 
 
 class RecordSearch:
-    """A text, the records found to hold it, and which of them is in hand.
+    """A text, the records found to hold it, and which of them is selected.
 
     Args:
         more: gives the matches in their order; asked for no more of them than were wanted.
@@ -44,7 +44,7 @@ class RecordSearch:
 
     @property
     def match(self) -> Match | None:
-        """The match in hand."""
+        """The selected match."""
         return self._found[self._at] if self._found else None
 
     @property
@@ -55,7 +55,7 @@ class RecordSearch:
         return f"match {self._at + 1:,}" + (f" of {len(self._found):,}" if self._is_complete else "")
 
     async def next(self) -> None:
-        """Take the next match in hand; after the last one the first.
+        """Select the next match; after the last one the first.
 
         Raises:
             WorkbenchError: the data cannot be read on.
@@ -71,7 +71,7 @@ class RecordSearch:
         self._at = (self._at + 1) % max(len(self._found), 1)
 
     def previous(self) -> None:
-        """Take the match before in hand; before the first one there is only the last, once that is known."""
+        """Select the previous match; before the first one there is only the last, once that is known."""
         if self._at > 0 or self._is_complete:
             self._at = (self._at - 1) % max(len(self._found), 1)
 

@@ -1,4 +1,4 @@
-"""The lines of a form, one under the other: the keys between them, and which was in hand last."""
+"""The lines of a form, one under the other: the keys between them, and which was selected last."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class KnobForm(VerticalScroll, can_focus=False):
         return list(self.query(KnobRow))
 
     @property
-    def in_hand(self) -> KnobRow:
+    def selected(self) -> KnobRow:
         """The knob that had the focus last, which is where the form is scrolled to; at first the topmost."""
         return self._last or self.rows[0]
 

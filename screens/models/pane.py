@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Input, Static
 
 from screens.models.rows import ModelRow, all_rows, matching, with_source
-from screens.shell.cost_view import device_of, mending_of
+from screens.shell.cost_view import device_of, suggested_fix_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.fit import Fit, fits_of
@@ -161,7 +161,7 @@ class ModelsPane(Pane):
 
     def _fill(self) -> None:
         """The rows that match what is typed, with the cursor where it was."""
-        before = self._row_in_hand
+        before = self._selected_row
         self._rows = matching(
             with_source(self._all, self.session.recipe.model.source), self.query_one(SearchField).value
         )
@@ -193,7 +193,7 @@ class ModelsPane(Pane):
         return cells if self._columns_are_wide else [*cells[:4], cells[5]]
 
     @property
-    def _row_in_hand(self) -> ModelRow | None:
+    def _selected_row(self) -> ModelRow | None:
         index = self._table.cursor_row
         return self._rows[index] if 0 <= index < len(self._rows) else None
 
@@ -237,8 +237,8 @@ class ModelsPane(Pane):
     # -- use ------------------------------------------------------------------------------------------------------
 
     def action_primary(self) -> None:
-        """Take the model in hand into the recipe."""
-        row = self._row_in_hand
+        """Take the current model into the recipe."""
+        row = self._selected_row
         if row is None:
             return
         if row.lack and row.place == "folder":
@@ -260,7 +260,7 @@ class ModelsPane(Pane):
         self._table.focus()
 
     def _offer_mending(self, skeleton: Skeleton) -> None:
-        refusal, cure = mending_of(skeleton, self.session.recipe)
+        refusal, cure = suggested_fix_of(skeleton, self.session.recipe)
         if refusal is None or cure is None:
             return
 
@@ -274,8 +274,8 @@ class ModelsPane(Pane):
     # -- download -------------------------------------------------------------------------------------------------
 
     def action_fetch(self) -> None:
-        """Bring the model in hand onto this machine, or stop doing so."""
-        row = self._row_in_hand
+        """Bring the current model onto this machine, or stop doing so."""
+        row = self._selected_row
         if self._fetching is not None:
             self.workbench.attempt(self.session.engine.cancel(self._fetch_id))
         elif row is not None and row.place != "here":
@@ -322,7 +322,7 @@ class ModelsPane(Pane):
     # -- the details ----------------------------------------------------------------------------------------------
 
     def _show_facts(self) -> None:
-        row = self._row_in_hand
+        row = self._selected_row
         place = self.query_one("#models-facts", Static)
         place.update(self._facts(row) if row is not None else Content.styled(_NOTHING, "$muted"))
 

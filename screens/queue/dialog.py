@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from screens.queue import enqueue as lining_up
+from screens.queue import enqueue
 from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.header import short_name
 from screens.shell.run_words import dotted
@@ -156,7 +156,7 @@ class QueueScreen(ModalScreen[None]):
         return look.line.waiting[index]
 
     @property
-    def _in_hand(self) -> Entry | None:
+    def _selected(self) -> Entry | None:
         return self._entry_at(self._look, self.query_one(OptionList).highlighted)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -174,35 +174,35 @@ class QueueScreen(ModalScreen[None]):
 
     def action_add(self) -> None:
         """Add the current recipe to the queue."""
-        self._attempt(lining_up.add(self._workbench, self._workbench.session.recipe))
+        self._attempt(enqueue.add(self._workbench, self._workbench.session.recipe))
 
     def action_sweep(self) -> None:
         """Add the current recipe to the queue at several values of a knob."""
-        self._attempt(lining_up.sweep_in_hand(self._workbench))
+        self._attempt(enqueue.sweep_current(self._workbench))
 
     def action_move(self, by: int) -> None:
-        """Let the entry in hand run earlier or later."""
+        """Let the selected entry run earlier or later."""
         at = self.query_one(OptionList).highlighted
-        if (entry := self._in_hand) is not None and at is not None:
+        if (entry := self._selected) is not None and at is not None:
             self._ask("move", entry, place=max(at + 1 + by, 1))
 
     def action_remove(self) -> None:
-        """Take the entry in hand out of the queue."""
-        if (entry := self._in_hand) is not None:
+        """Take the selected entry out of the queue."""
+        if (entry := self._selected) is not None:
             self._ask("remove", entry)
 
     def action_take(self) -> None:
-        """Make the entry's recipe the one in hand, to be changed on the other tabs."""
-        if (entry := self._in_hand) is not None:
+        """Make the entry's recipe the selected one, to be changed on the other tabs."""
+        if (entry := self._selected) is not None:
             problems = self._workbench.set_recipe(parse(entry.recipe).as_dict())
             self.notify(
                 str(problems[0]) if problems else f"Loaded the recipe of {entry.name}.", markup=False, timeout=3
             )
 
     def action_replace(self) -> None:
-        """Put the recipe in hand in the entry's place."""
-        if (entry := self._in_hand) is not None:
-            self._attempt(lining_up.replace(self._workbench, entry))
+        """Put the current recipe in the entry's place."""
+        if (entry := self._selected) is not None:
+            self._attempt(enqueue.replace(self._workbench, entry))
 
     def action_hold(self) -> None:
         """Put the queue on hold: no queued run starts."""
@@ -229,7 +229,7 @@ class QueueScreen(ModalScreen[None]):
 
     def _ask(self, action: QueueAction, *entries: Entry, **more: Any) -> None:
         request = QueueRequest(action=action, ids=[entry.id for entry in entries], **more)
-        self._attempt(self._workbench.session.engine.line_up(request))
+        self._attempt(self._workbench.session.engine.change_queue(request))
 
     def _attempt(self, work: Any) -> None:
         async def done() -> None:

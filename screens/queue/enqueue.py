@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from screens.queue import start_checks as room
+from screens.queue import start_checks
 from screens.shell.dialogs import Choice, ChoiceDialog
 from workbench.units import gib
 
@@ -27,7 +27,7 @@ _VERB = "queue"
 
 
 async def offer(app: Workbench) -> None:
-    """What can be done with the recipe in hand while a run goes on."""
+    """What can be done with the current recipe while a run goes on."""
     recipe = app.session.recipe
     text = (
         f"A run is in progress. {recipe.output.name}, the current recipe (r {recipe.adapter.r}), "
@@ -38,7 +38,7 @@ async def offer(app: Workbench) -> None:
         case _ADD.value:
             await add(app, recipe)
         case _SWEEP.value:
-            await sweep_in_hand(app)
+            await sweep_current(app)
         case _SHOW.value:
             app.action_queue()
 
@@ -50,13 +50,13 @@ async def add(app: Workbench, recipe: Recipe) -> None:
         WorkbenchError: the engine does not start, or refuses.
     """
     await app.start_engine()
-    chosen = await room.asked_for(app, recipe, _VERB)
-    if chosen is not None and await room.may_lose_replies(app, chosen, _VERB):
-        await _line_up(app, [chosen])
+    chosen = await start_checks.asked_for(app, recipe, _VERB)
+    if chosen is not None and await start_checks.may_lose_replies(app, chosen, _VERB):
+        await _enqueue(app, [chosen])
 
 
 async def replace(app: Workbench, entry: Entry) -> None:
-    """Put the recipe in hand in the place of an entry.
+    """Put the current recipe in the place of an entry.
 
     Raises:
         WorkbenchError: the entry has begun to run, or the queue cannot be written.
@@ -65,11 +65,11 @@ async def replace(app: Workbench, entry: Entry) -> None:
     from workbench.planning.queue import QueueRequest
 
     request = QueueRequest(action="replace", ids=[entry.id], wanted=wanted([app.session.recipe], entry.launch))
-    await app.session.engine.line_up(request)
+    await app.session.engine.change_queue(request)
     app.notify(f"Replaced with {app.session.recipe.output.name}.", markup=False, timeout=3)
 
 
-async def sweep_in_hand(app: Workbench) -> None:
+async def sweep_current(app: Workbench) -> None:
     """Ask over which knobs, show what comes of it, and line it up.
 
     Raises:
@@ -81,10 +81,10 @@ async def sweep_in_hand(app: Workbench) -> None:
     if not recipes:
         return
     await app.start_engine()
-    if not await room.may_lose_replies(app, recipes[0], _VERB):
+    if not await start_checks.may_lose_replies(app, recipes[0], _VERB):
         return
     if chosen := await _those_that_fit(app, recipes):
-        await _line_up(app, chosen)
+        await _enqueue(app, chosen)
 
 
 async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -114,11 +114,11 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
     return "\n".join([*lines, f"{gib(free.free_bytes)} free on {free.place}."])
 
 
-async def _line_up(app: Workbench, recipes: Sequence[Recipe]) -> None:
+async def _enqueue(app: Workbench, recipes: Sequence[Recipe]) -> None:
     from workbench.engine.client.queue_client import wanted
     from workbench.planning.queue import QueueRequest
 
-    line = await app.session.engine.line_up(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
+    line = await app.session.engine.change_queue(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
     held = " The queue is on hold." if line.held else ""
     app.notify(f"Queued {name}; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

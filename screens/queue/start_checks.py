@@ -24,7 +24,7 @@ _SECONDS_FOR_A_SAMPLE = 3.0
 
 
 async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
-    """The recipe to start: as it is, or with a change that makes it fit, which the recipe in hand takes too.
+    """The recipe to start: as it is, or with a change that makes it fit, which the current recipe takes too.
 
     Where the prediction does not fit, the user is asked. To be awaited in a worker.
 

@@ -1,4 +1,4 @@
-"""A sweep of the recipe in hand: which knobs, which values; the runs that come of it and what each needs."""
+"""A sweep of the current recipe: which knobs, which values; the runs that come of it and what each needs."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.widgets.line_painted import QuietPane
+from screens.widgets.line_painted import PacedPane
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.runs.label import checked_name, parse_tags
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAMED_AT_MOST = 5
 
 
-class RunDeeds(QuietPane):
+class RunActions(PacedPane):
     """The part of the pane that changes something on disk."""
 
     def __init__(self, **names: Any) -> None:
@@ -31,13 +31,13 @@ class RunDeeds(QuietPane):
         self._deleted: list[list[str]] = []
 
     @property
-    def in_hand(self) -> Listed | None:
+    def selected(self) -> Listed | None:
         """The run that is open, else the one under the cursor."""
         raise NotImplementedError
 
     @property
     def subjects(self) -> Sequence[Listed]:
-        """The marked runs; without a mark the one in hand."""
+        """The marked runs; without a mark the selected one."""
         raise NotImplementedError
 
     async def read_again(self) -> None:
@@ -47,8 +47,8 @@ class RunDeeds(QuietPane):
     # -- names and tags -------------------------------------------------------------------------------------------
 
     def action_rename(self) -> None:
-        """Give the run in hand a name."""
-        if (one := self.in_hand) is None:
+        """Give the selected run a name."""
+        if (one := self.selected) is None:
             return
 
         def typed(name: str | None) -> None:
@@ -66,7 +66,7 @@ class RunDeeds(QuietPane):
         await self.read_again()
 
     def action_tag(self) -> None:
-        """Tag the marked runs, else the one in hand."""
+        """Tag the marked runs, else the selected one."""
         subjects = self.subjects
         if not subjects:
             return
@@ -88,7 +88,7 @@ class RunDeeds(QuietPane):
     # -- the trash ------------------------------------------------------------------------------------------------
 
     def action_delete(self) -> None:
-        """Throw the marked runs away, else the one in hand."""
+        """Throw the marked runs away, else the selected one."""
         subjects = self.subjects
         if not subjects:
             return
@@ -139,10 +139,10 @@ class RunDeeds(QuietPane):
     # -- a table of the journal -----------------------------------------------------------------------------------
 
     def action_table(self) -> None:
-        """Write the journal of the run in hand as CSV or Parquet."""
+        """Write the journal of the selected run as CSV or Parquet."""
         from workbench.runs.library.export_metrics import checked_target
 
-        if (one := self.in_hand) is None:
+        if (one := self.selected) is None:
             return
 
         def typed(file: str | None) -> None:

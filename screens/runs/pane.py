@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Input
 
 from screens.messages import JournalGrew, ResumeAsked, RunSelected, StatusChanged
-from screens.runs.actions import RunDeeds
+from screens.runs.actions import RunActions
 from screens.runs.history import batches, changed_runs, listed, listed_exactly
 from screens.runs.page import RunPage
 from screens.runs.table import FilterField, RunTable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _FILTER_SECONDS = 0.12
 
 
-class RunsPane(RunDeeds):
+class RunsPane(RunActions):
     """The history, or one run of it."""
 
     NAME = "Runs"
@@ -163,7 +163,7 @@ class RunsPane(RunDeeds):
                     self._table.put(summed)
             self._table.lay_out()
             await self._read_the_long_ones(found.changed)
-            if self._live is not None and (one := self.in_hand) is not None:
+            if self._live is not None and (one := self.selected) is not None:
                 self.query_one(RunPage).name_it(one.name)
 
     async def _read_the_long_ones(self, runs: Sequence[RunFolder]) -> None:
@@ -177,12 +177,12 @@ class RunsPane(RunDeeds):
                 self._show_line()
 
     @property
-    def in_hand(self) -> Listed | None:
+    def selected(self) -> Listed | None:
         return self._table.get(self._live.run.id) if self._live is not None else self._table.chosen
 
     @property
     def subjects(self) -> Sequence[Listed]:
-        one = self.in_hand
+        one = self.selected
         if self._live is None and self._table.marked:
             return self._marked
         return [one] if one is not None else []
@@ -195,7 +195,7 @@ class RunsPane(RunDeeds):
     @on(RunTable.Rearranged)
     def _show_line(self) -> None:
         """What the columns have no room for: marks, its id and model and tags, and why it ended."""
-        table, one = self._table, self.in_hand
+        table, one = self._table, self.selected
         parts = [f"{len(table.marked)} marked, o compare" if table.marked else ""]
         if table.words:
             parts.append(f"{table.row_count} of {table.total}")
@@ -219,7 +219,7 @@ class RunsPane(RunDeeds):
             self._show_line()
 
     def action_compare(self) -> None:
-        """Compare the marked runs; with one mark, that one and the one in hand."""
+        """Compare the marked runs; with one mark, that one and the selected one."""
         from screens.runs.compare import MOST, CompareScreen
 
         marked, one = self._marked, self._table.chosen
@@ -271,7 +271,7 @@ class RunsPane(RunDeeds):
     # -- what the user does ---------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_open, one = self._live is not None, self.in_hand
+        is_open, one = self._live is not None, self.selected
         match action:
             case "open" | "mark":
                 return not is_open and one is not None
@@ -287,7 +287,9 @@ class RunsPane(RunDeeds):
                 return is_open
             case "go_on":
                 status = self.session.status
-                chosen = self._live.replay.summary if self._live is not None else one.summary if one is not None else None
+                chosen = (
+                    self._live.replay.summary if self._live is not None else one.summary if one is not None else None
+                )
                 is_busy = status is not None and status.state != "idle"
                 return chosen is not None and can_go_on(chosen) and (None if is_busy else True)
             case "replies":
@@ -300,7 +302,7 @@ class RunsPane(RunDeeds):
 
     @on(DataTable.RowSelected)
     def action_open(self) -> None:
-        """Show the run in hand."""
+        """Show the selected run."""
         if (one := self._table.chosen) is not None:
             self._live = LiveRun(one.run)
             self.query_one(RunPage).begin(one.run, one.name)
@@ -317,8 +319,8 @@ class RunsPane(RunDeeds):
         self.refresh_bindings()
 
     async def action_go_on(self) -> None:
-        """Let the run in hand go on, and watch it on Train."""
-        if (one := self.in_hand) is not None:
+        """Let the selected run go on, and watch it on Train."""
+        if (one := self.selected) is not None:
             await self.workbench.action_show_tab("train")
             if (pane := self.workbench.pane_in_front) is not None:
                 pane.post_message(ResumeAsked(one.run))
@@ -329,8 +331,8 @@ class RunsPane(RunDeeds):
             self.app.push_screen(RepliesScreen(self._live))
 
     def action_reuse(self) -> None:
-        """Take the recipe of the run in hand, its name too."""
-        if (one := self.in_hand) is None:
+        """Take the recipe of the selected run, its name too."""
+        if (one := self.selected) is None:
             return
         try:
             recipe = one.run.recipe()
@@ -341,22 +343,22 @@ class RunsPane(RunDeeds):
         self.notify(f"Loaded the recipe of {plain(one.name)}. Press 5, then Enter, to run it again.", markup=False)
 
     def action_export(self) -> None:
-        """Take the run in hand elsewhere."""
+        """Take the selected run elsewhere."""
         from screens.runs.export_dialog import ExportDialog
 
-        if (one := self.in_hand) is not None:
+        if (one := self.selected) is not None:
             self.app.push_screen(ExportDialog(self.session.home, one.run))
 
     def action_judge(self) -> None:
-        """Judge the run in hand on held-out records."""
+        """Judge the selected run on held-out records."""
         from screens.runs.evaluation import EvaluationScreen
 
-        if (one := self.in_hand) is not None:
+        if (one := self.selected) is not None:
             self.app.push_screen(EvaluationScreen(one.run))
 
     async def action_chat(self) -> None:
-        """Talk to the run in hand."""
-        one = self.in_hand
+        """Talk to the selected run."""
+        one = self.selected
         await self.workbench.action_show_tab("chat")
         pane = self.workbench.pane_in_front
         if one is not None and pane is not None:

@@ -1,4 +1,4 @@
-"""What the recipe in hand costs, as the figures that the Adapter tab shows."""
+"""What the current recipe costs, as the figures that the Adapter tab shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from screens.shell.header import short_gpu
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Pricing, estimate, largest_fit
 from workbench.estimate.adapter.plan import AdapterPlan, plan_adapter
-from workbench.estimate.adapter.suggested_fix import changes_text, mend
+from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
 from workbench.estimate.catalog_fit import by_method, on_device
 from workbench.estimate.fastest import Faster, worth_following
 from workbench.estimate.rules_of_thumb import rule_of_thumb
@@ -47,10 +47,10 @@ class Costs:
     Attributes:
         absence: why there are no figures, in words; empty where there are.
         refusal: why PEFT would refuse the settings; then there is no plan.
-        mending: a change that PEFT accepts, where one is known.
+        suggested_fix: a change that PEFT accepts, where one is known.
         terms: of the peak, with what the allocator holds in reserve and what the driver takes.
         reasons: what the recipe's ``auto`` came to and why, in sentences.
-        unfollowed: the set-ups with only a formula for their peak, the one in hand first.
+        unfollowed: the set-ups with only a formula for their peak, the selected one first.
         is_rough: the peak is a formula's (≈) and not that of a followed step.
         other_gpus: on a machine with several, the further ones and what the peak means for their free memory.
         priced_for: that it is for the longest record there is, in words; empty where it is for the longest allowed.
@@ -60,7 +60,7 @@ class Costs:
     budget: Budget
     absence: str = ""
     refusal: WorkbenchError | None = None
-    mending: Cure | None = None
+    suggested_fix: Cure | None = None
     plan: AdapterPlan | None = None
     base_bytes: int | None = None
     base_words: str = ""
@@ -109,7 +109,7 @@ def costs_of(session: Session) -> Costs:
         choice = pricing.chooser(budget.free_bytes, usual).choose(fed)
         priced = estimate(skeleton, choice.recipe, device=device, traced=session.traces)
     except WorkbenchError as error:
-        return Costs(budget, refusal=error, mending=mending_of(skeleton, recipe)[1])
+        return Costs(budget, refusal=error, suggested_fix=suggested_fix_of(skeleton, recipe)[1])
     plan, base, peak = priced.adapter, priced.base, on_device(device, priced.peak)
     fit = None if budget.free_bytes is None else judge(peak, budget.free_bytes)
     terms = dict(peak.terms)
@@ -207,12 +207,12 @@ def device_of(session: Session) -> Device:
     return Device(kind, bfloat16=(kind == "cuda" and gpu is None) or computes_bfloat16(gpu))
 
 
-def mending_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | None, Cure | None]:
+def suggested_fix_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | None, Cure | None]:
     """Why PEFT refuses the recipe's adapter for a model, and a change that it accepts; None for what there is not."""
     try:
         plan_adapter(skeleton, recipe.adapter)
     except WorkbenchError as error:
-        changes = mend(skeleton, recipe)
+        changes = suggested_fix(skeleton, recipe)
         if not changes:
             return error, None
         words = changes_text(changes)

@@ -59,9 +59,9 @@ class HomeEngine:
     async def resume(self, run: str) -> tuple[str, int]:
         return await (await self._ready()).resume(run)
 
-    async def line_up(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> Line:
         door = await asyncio.to_thread(import_module, "workbench.engine.client.queue_client")
-        line: Line = await door.line_up(self.home, request)
+        line: Line = await door.change_queue(self.home, request)
         return line
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:

@@ -45,7 +45,7 @@ def fits_of(
     sources: Iterable[str], recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
 ) -> dict[str, Fit]:
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
-    from workbench.estimate.adapter.suggested_fix import changes_text, mend
+    from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
     from workbench.estimate.catalog_fit import peak_of
     from workbench.models.catalog import catalog_skeleton
 
@@ -56,7 +56,7 @@ def fits_of(
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        changes = mend(skeleton, recipe)
+        changes = suggested_fix(skeleton, recipe)
         peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes, free_bytes)
         fit = judge(peak, free_bytes) if peak is not None else _REFUSED
         if changes and peak is not None:

@@ -1,4 +1,4 @@
-"""The line on top: the recipe in hand, the engine, the memory. Its parts are painted apart, to keep the wire quiet."""
+"""The line on top: the current recipe, the engine, the memory. Its parts are painted apart, to keep the wire quiet."""
 
 from __future__ import annotations
 

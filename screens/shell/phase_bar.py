@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from screens.widgets.glyphs import GLYPHS, Glyphs, bar
-from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 24
 
 
-class PhaseBar(Quiet):
+class PhaseBar(LinePaintedWidget):
     """One line: the phase, a bar where its end is known, and words."""
 
     REDRAWS_A_SECOND = 1

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class PickDialog(Dialog[str]):
-    """A list in the middle of the screen; Enter takes the line in hand.
+    """A list in the middle of the screen; Enter takes the selected line.
 
     Args:
         choices: (value that comes back, words).
-        chosen: the value that is in hand at first.
+        chosen: the value selected at first.
     """
 
     DEFAULT_CSS = """

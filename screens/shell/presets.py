@@ -1,4 +1,4 @@
-"""Presets in the app: choose one for the recipe in hand, or keep the recipe in hand as one."""
+"""Presets in the app: choose one for the current recipe, or keep the current recipe as one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def choose_preset(app: Workbench) -> None:
 
 
 async def save_as_preset(app: Workbench) -> None:
-    """Ask for a name and keep the recipe in hand under it; an own preset of that name is replaced if that is wished.
+    """Ask for a name and keep the current recipe under it; an own preset of that name is replaced if that is wished.
 
     Raises:
         WorkbenchError: the name cannot be a preset's, or it cannot be written.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from screens.charts.spark import spark
 from screens.shell.header import short_gpu
 from screens.widgets.glyphs import GLYPHS, Glyphs
-from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, entitle, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, entitle, strip_of
 from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SECONDS_KEPT = 240
 
 
-class GpuPanel(Quiet):
+class GpuPanel(LinePaintedWidget):
     """Memory, load, heat and power at one reading a second, with their recent course.
 
     A machine without a GPU shows its own memory and processors in the same places and says so.

@@ -14,8 +14,7 @@ from textual.content import Content
 
 from screens.charts.loss_chart import Curve, LossChart
 from screens.messages import JournalGrew, RecipeChanged, ResumeAsked, RunsRenamed, SampleTaken, StatusChanged
-from screens.queue import enqueue as lining_up
-from screens.queue import start_checks as room
+from screens.queue import enqueue, start_checks
 from screens.run_names import titled
 from screens.shell import run_words
 from screens.shell.phase_bar import PhaseBar
@@ -31,22 +30,22 @@ from screens.widgets.line_painted import Words, entitle
 from screens.widgets.log_pane import LogPane
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain_content
-from workbench.units import clock
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Line, Queue
 from workbench.runs.folder import RunFolder, all_runs, summarise
 from workbench.runs.live_run import DrawnReplay, LiveRun
 from workbench.runs.step_times import StepTimes
+from workbench.units import clock
 
 if TYPE_CHECKING:
-    from workbench.progress import Progress
-    from workbench.runs.events import Phase
-    from workbench.runs.summary import RunSummary
     from textual import events
     from textual.app import ComposeResult
 
     from workbench.engine.client.protocol import EngineStatus
+    from workbench.progress import Progress
+    from workbench.runs.events import Phase
+    from workbench.runs.summary import RunSummary
     from workbench.storage.paths import Home
 
 
@@ -77,7 +76,7 @@ class TrainPane(RunControlPane):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Start", id="train.start", tooltip="Start training with the current recipe"),
         Binding(
-            "enter", "line_up", "Queue next", id="train.line_up", tooltip="Queue the current recipe after this run"
+            "enter", "enqueue", "Queue next", id="train.enqueue", tooltip="Queue the current recipe after this run"
         ),
         *CONTROLS,
         Binding("q", "queue", "Queue", id="train.queue", tooltip="Show the queue: add, reorder, hold"),
@@ -192,7 +191,7 @@ class TrainPane(RunControlPane):
         match action:
             case "start":
                 return not self.session.is_live and (None if busy or self._asking else True)
-            case "line_up":
+            case "enqueue":
                 return self.session.is_live and (None if self._asking else True)
             case "go_on" if not self.session.is_live:
                 return self._to_resume is not None and (None if busy or self._asking else True)
@@ -215,8 +214,8 @@ class TrainPane(RunControlPane):
     async def _start(self) -> None:
         try:
             await self.workbench.start_engine()
-            recipe = await room.asked_for(self.workbench, self.session.recipe)
-            if recipe is None or not await room.may_lose_replies(self.workbench, recipe):
+            recipe = await start_checks.asked_for(self.workbench, self.session.recipe)
+            if recipe is None or not await start_checks.may_lose_replies(self.workbench, recipe):
                 return
             run = await self.session.engine.train(recipe, self.session.launch)
         except WorkbenchError as error:
@@ -228,9 +227,9 @@ class TrainPane(RunControlPane):
             self._asking = False
             self.draw()
 
-    def action_line_up(self) -> None:
-        """Let the recipe in hand run after the live one."""
-        self.workbench.attempt(lining_up.offer(self.workbench))
+    def action_enqueue(self) -> None:
+        """Let the current recipe run after the live one."""
+        self.workbench.attempt(enqueue.offer(self.workbench))
 
     def action_queue(self) -> None:
         """What waits."""

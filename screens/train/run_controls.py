@@ -9,13 +9,13 @@ from textual.binding import Binding
 
 from screens.charts.scale import short_number
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.widgets.line_painted import QuietPane
+from screens.widgets.line_painted import PacedPane
 
 if TYPE_CHECKING:
-    from workbench.runs.live_run import LiveRun
     from collections.abc import Awaitable, Callable
 
     from workbench.engine.client.protocol import ControlAction
+    from workbench.runs.live_run import LiveRun
 
 CONTROLS: tuple[Binding, ...] = (
     Binding("g", "go_on", "Resume", id="run.go_on", tooltip="Resume the paused run"),
@@ -51,7 +51,7 @@ _ASKED: dict[ControlAction, str] = {
 _MENU = ("go_on", "pause", "release", "checkpoint", "evaluate", "sample", "rate", "steps", "stop", "discard", "kill")
 
 
-class RunControlPane(QuietPane):
+class RunControlPane(PacedPane):
     """A pane over a run that may be live.
 
     What is asked is done between two steps of the run, and its journal says when; ``asked`` names what is to come.
@@ -209,7 +209,7 @@ class RunControlPane(QuietPane):
         if hold:
             from workbench.planning.queue import QueueRequest
 
-            await self.session.engine.line_up(QueueRequest(action="hold"))
+            await self.session.engine.change_queue(QueueRequest(action="hold"))
         await self.session.engine.stop(save=save)
 
     def action_kill(self) -> None:

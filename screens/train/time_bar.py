@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from workbench.runs.step_times import PARTS
 from workbench.units import step_time
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _GAP = "  "
 
 
-class TimeBar(Quiet):
+class TimeBar(LinePaintedWidget):
     """The parts of a step. One line high it has words alone, two lines high a bar above them."""
 
     # It tells a mean over many steps: to be looked at now and then.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
 
-from screens.widgets.line_painted import UNSTYLED, Piece, Quiet, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Fact(NamedTuple):
     tone: str = ""
 
 
-class Facts(Quiet):
+class Facts(LinePaintedWidget):
     """Figures side by side, each in a place as wide as it has ever been, so that they do not dance.
 
     Args:

@@ -22,7 +22,7 @@ Piece = tuple[str, Style]
 UNSTYLED = Style()
 
 
-class Quiet(Widget):
+class LinePaintedWidget(Widget):
     """A widget painted line by line.
 
     A subclass implements :meth:`paint` from its own data and calls :meth:`changed` when that data has changed. However
@@ -107,7 +107,7 @@ def entitle(widget: Widget, title: str | Content) -> None:
         widget.border_title = content
 
 
-class QuietPane(Pane):
+class PacedPane(Pane):
     """A pane whose footer is made anew, at the cost of a layout of the screen, only when other keys can be used."""
 
     _offered: tuple[bool | None, ...] = ()

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
-from screens.widgets.line_painted import Quiet
+from screens.widgets.line_painted import LinePaintedWidget
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _WHEEL_LINES = 3
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
-class LogPane(Quiet, can_focus=True):
+class LogPane(LinePaintedWidget, can_focus=True):
     """Shows the last :data:`LINES_KEPT` lines of a file and follows it while it can be seen.
 
     A library may print a hundred lines a second; each moves all others. So the pane moves once a second, and stands

@@ -44,7 +44,7 @@ for source, split in json.loads(sys.argv[1]):
 SURVEY = """
 import json, sys
 from pathlib import Path
-from workbench.data.dataset_stats import examples, survey
+from workbench.data.dataset_stats import examples, dataset_stats
 from workbench.errors import WorkbenchError
 from workbench.storage.paths import Home
 from workbench.recipe.schema import Recipe
@@ -53,7 +53,7 @@ home = Home(Path(sys.argv[1]).parent / "home")
 recipe = edit(Recipe(), {"model.source": sys.argv[1], "data.source": "own/talk:small"})
 def count(recipe, fetch):
     try:
-        *_, facts = survey(home, recipe, fetch=fetch, show=0)
+        *_, facts = dataset_stats(home, recipe, fetch=fetch, show=0)
         print(json.dumps({"records": facts.records, "held_out": facts.eval_records}))
     except WorkbenchError as error:
         print(json.dumps({"kind": error.kind}))

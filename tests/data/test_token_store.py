@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.conftest import CHAT_TEMPLATE, make_word_tokenizer
 from workbench.data import encode, token_file, token_store
-from workbench.data.dataset_stats import survey
+from workbench.data.dataset_stats import dataset_stats
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates import Template
@@ -266,13 +266,13 @@ def test_the_facts_of_a_survey_are_those_that_a_run_kept(
     monkeypatch.setattr(module, "SAMPLED", 8)
     recipe = edit(recipe, {"training.per_device_train_batch_size": 3, "data.system": "Be kind."})
     recipe = edit(recipe, {"data.source": data.source, "data.max_length": 100})
-    *_, counted = survey(home, recipe)
+    *_, counted = dataset_stats(home, recipe)
     records, template = module.open_data(home, recipe.model, recipe.data)
     assert not encode_dataset(records, template, recipe.data).was_kept
     counts = []
     given = module.data_facts
     monkeypatch.setattr(module, "data_facts", lambda *a, **o: counts.append(o["limit"]) or given(*a, **o))
-    *_, kept = survey(home, recipe)
+    *_, kept = dataset_stats(home, recipe)
     assert counts == [8]
     assert kept == counted
     assert kept.exact

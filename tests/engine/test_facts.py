@@ -14,7 +14,7 @@ from workbench.progress import Progress
 from workbench.recipe.text import edit
 
 
-async def survey(engine, recipe, **more):
+async def dataset_stats(engine, recipe, **more):
     return [answer async for answer in engine.facts(recipe, **more)]
 
 
@@ -43,7 +43,7 @@ def many(tmp_path_factory):
 
 
 async def test_few_records_are_exact_at_once_and_shown_as_they_are_fed(engine, recipe):
-    answers = await survey(engine, recipe, show=5)
+    answers = await dataset_stats(engine, recipe, show=5)
     (facts,) = facts_of(answers)
     assert facts.exact
     assert facts.records == 20
@@ -101,7 +101,7 @@ async def test_cancelling_one_count_leaves_the_other(engine, home, recipe, many)
 
 async def test_facts_are_answered_while_a_run_trains(engine, recipe):
     await engine.train(edit(recipe, {"training.max_steps": 2000}))
-    (facts,) = facts_of(await survey(engine, recipe))
+    (facts,) = facts_of(await dataset_stats(engine, recipe))
     assert facts.records == 20
     assert (await engine.status()).state == "training"
     await engine.stop(save=False)
@@ -123,5 +123,5 @@ async def test_the_longest_record_is_given_alone_and_a_search_finds_its_records(
 )
 async def test_what_is_elsewhere_is_not_fetched_unasked(engine, recipe, changes, kind):
     with pytest.raises(WorkbenchError) as refused:
-        await survey(engine, edit(recipe, changes))
+        await dataset_stats(engine, edit(recipe, changes))
     assert refused.value.kind == kind

@@ -228,7 +228,7 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, mo
     package = PACKAGES[kernels][0]
     for ask in (
         lambda: engine.train(wanted),
-        lambda: engine.line_up(QueueRequest(action="add", wanted=[Wanted(recipe=wanted.as_dict())])),
+        lambda: engine.change_queue(QueueRequest(action="add", wanted=[Wanted(recipe=wanted.as_dict())])),
     ):
         with pytest.raises(WorkbenchError) as caught:
             ask()

@@ -12,7 +12,7 @@ import pytest
 from tests.engine.test_process import answer, at_rest, question, until
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
 from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
-from workbench.engine.client.queue_client import line_up, wanted
+from workbench.engine.client.queue_client import change_queue, wanted
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, Wanted
 from workbench.recipe.text import edit
@@ -55,7 +55,7 @@ async def until_done(home, count, seconds=240):
 
 async def test_three_runs_go_one_after_the_other_with_nobody_connected(engine, home, recipe):
     await engine.close()
-    line = await line_up(home, add(*(named(recipe, f"rank-{r}", adapter__r=r) for r in (2, 4, 8))))
+    line = await change_queue(home, add(*(named(recipe, f"rank-{r}", adapter__r=r) for r in (2, 4, 8))))
     assert len(line.waiting) + len(line.taken) == 3
     await until_done(home, 3)
     assert states(home) == {f"rank-{r}-01": "finished" for r in (2, 4, 8)}
@@ -71,8 +71,8 @@ async def test_three_runs_go_one_after_the_other_with_nobody_connected(engine, h
 
 async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, home, recipe):
     nowhere = edit(named(recipe, "fails"), {"model.source": str(home.root / "no-such-model")})
-    await engine.line_up(add(nowhere, named(recipe, "stopped", **LONG), named(recipe, "dropped", **LONG)))
-    await engine.line_up(add(named(recipe, "last")))
+    await engine.change_queue(add(nowhere, named(recipe, "stopped", **LONG), named(recipe, "dropped", **LONG)))
+    await engine.change_queue(add(named(recipe, "last")))
     for name, save in (("stopped", True), ("dropped", False)):
         await until(lambda name=name: summarise_of(home, name).step >= 1)
         assert (await engine.status()).queued == {"stopped": 2, "dropped": 1}[name]
@@ -89,10 +89,10 @@ async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, ho
 async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, recipe):
     broken = Wanted(recipe={**recipe.as_dict(), "adapter": {"r": "many"}})
     with pytest.raises(WorkbenchError, match=r"adapter\.r"):
-        await engine.line_up(QueueRequest(action="add", wanted=[broken]))
+        await engine.change_queue(QueueRequest(action="add", wanted=[broken]))
     # As of an older version, whose recipes had other keys.
     await asyncio.to_thread(Queue(home).ask, QueueRequest(action="add", wanted=[broken]))
-    await engine.line_up(add(named(recipe, "next")))
+    await engine.change_queue(add(named(recipe, "next")))
     await until_done(home, 1)
     first, second = Queue(home).read().taken
     assert "adapter.r" in first.problem
@@ -101,16 +101,16 @@ async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, re
 
 
 async def test_a_held_queue_takes_nothing_until_it_goes_on(engine, home, recipe):
-    line = await engine.line_up(ask("hold"))
+    line = await engine.change_queue(ask("hold"))
     assert line.held == ON_REQUEST
-    await engine.line_up(add(named(recipe, "one"), named(recipe, "two")))
+    await engine.change_queue(add(named(recipe, "one"), named(recipe, "two")))
     # An engine that may take work again looks at the queue; this one has been idle all along.
     await answer(engine, question(recipe.model.source, sampling=Sampling(max_new_tokens=1)))
     await at_rest(engine)
     status = await engine.status()
     assert (status.queued, status.queue_held) == (2, ON_REQUEST)
     assert not all_runs(home)
-    await engine.line_up(ask("go"))
+    await engine.change_queue(ask("go"))
     await until_done(home, 2)
     assert set(states(home).values()) == {"finished"}
 
@@ -125,7 +125,7 @@ async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, 
     async for piece in pieces:
         if getattr(piece, "text", ""):
             break
-    await engine.line_up(add(named(recipe, "after-the-reply")))
+    await engine.change_queue(add(named(recipe, "after-the-reply")))
     status = await engine.status()
     assert (status.state, status.queued) == ("replying", 1)
     assert [piece async for piece in pieces][-1].done
@@ -136,7 +136,7 @@ async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, 
 async def test_a_run_started_by_hand_goes_before_those_that_wait(engine, home, recipe):
     await engine.train(named(recipe, "by-hand", **LONG))
     await until(lambda: summarise_of(home, "by-hand").step >= 1)
-    line = await engine.line_up(add(named(recipe, "queued")))
+    line = await engine.change_queue(add(named(recipe, "queued")))
     assert line.ahead == str(find_run(home, "by-hand").path)
     assert line.now is None
     with pytest.raises(WorkbenchError) as caught:
@@ -149,7 +149,7 @@ async def test_a_run_started_by_hand_goes_before_those_that_wait(engine, home, r
 
 async def test_a_killed_engine_holds_the_queue_until_the_run_goes_on(engine, home, recipe):
     first = named(recipe, "first", **LONG, training__save_steps=1)
-    await engine.line_up(add(first, named(recipe, "second")))
+    await engine.change_queue(add(first, named(recipe, "second")))
     await until(lambda: summarise_of(home, "first").step >= 2)
     os.kill(engine_pid(home), signal.SIGKILL)
     await until(lambda: summarise_of(home, "first").state == "interrupted")
@@ -169,25 +169,25 @@ async def test_a_killed_engine_holds_the_queue_until_the_run_goes_on(engine, hom
 
 async def test_after_a_kill_the_queue_can_be_told_to_go_on_without_the_run(engine, home, recipe):
     await engine.train(named(recipe, "by-hand", **LONG))
-    await engine.line_up(add(named(recipe, "second")))
+    await engine.change_queue(add(named(recipe, "second")))
     await until(lambda: summarise_of(home, "by-hand").step >= 1)
     os.kill(engine_pid(home), signal.SIGKILL)
     await until(lambda: engine_pid(home) is None)
-    line = await line_up(home, ask("go"))
+    line = await change_queue(home, ask("go"))
     assert not line.held
     await until(lambda: summarise_of(home, "second").state == "finished")
     assert states(home) == {"by-hand-01": "interrupted", "second-01": "finished"}
 
 
 async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recipe):
-    await engine.line_up(add(named(recipe, "first", **LONG), named(recipe, "second")))
+    await engine.change_queue(add(named(recipe, "first", **LONG), named(recipe, "second")))
     await until(lambda: summarise_of(home, "first").step >= 1)
     await stop_engine(home)
     assert states(home) == {"first-01": "stopped"}
     status = await ensure_engine(home)
     assert "The engine was ended while first-01" in status.queue_held
     assert states(home) == {"first-01": "stopped"}
-    await engine.line_up(ask("go"))
+    await engine.change_queue(ask("go"))
     await until(lambda: summarise_of(home, "second").state == "finished")
 
 
@@ -204,11 +204,11 @@ async def test_an_engine_does_not_end_over_runs_that_wait(home, recipe):
 
 
 async def test_an_engine_between_two_runs_is_not_ended_by_a_terminal_that_leaves(engine, home, recipe):
-    await engine.line_up(add(named(recipe, "one", **LONG), named(recipe, "two")))
+    await engine.change_queue(add(named(recipe, "one", **LONG), named(recipe, "two")))
     with pytest.raises(WorkbenchError) as caught:
         await engine.shutdown()
     assert caught.value.kind == "busy"
-    await engine.line_up(ask("clear"))
+    await engine.change_queue(ask("clear"))
     await engine.stop(save=False)
 
 
@@ -217,7 +217,7 @@ async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, rec
     status = await engine.status()
     assert "cannot be read" in status.queue_held
     with pytest.raises(WorkbenchError, match="Mend the file"):
-        await engine.line_up(add(recipe))
+        await engine.change_queue(add(recipe))
     assert home.queue.read_text() == "{"
     await engine.train(named(recipe, "all-the-same"))
     await until_done(home, 1)
@@ -282,9 +282,9 @@ async def test_without_an_engine_the_file_itself_is_changed_and_none_is_started(
     home = Home(tmp_path / "home")
     assert Queue(home).read() == Line()
     await asyncio.to_thread(Queue(home).ask, QueueRequest(action="add", wanted=[Wanted(recipe={}), Wanted(recipe={})]))
-    line = await line_up(home, ask("remove", 1))
+    line = await change_queue(home, ask("remove", 1))
     assert [entry.id for entry in line.waiting] == [2]
-    assert (await line_up(home, ask("hold"))).held
+    assert (await change_queue(home, ask("hold"))).held
     assert engine_pid(home) is None
     assert stat.S_IMODE(home.queue.stat().st_mode) == 0o600
 

@@ -154,7 +154,7 @@ class ScriptedEngine:
         self.run = find_run(self.home, run)
         return run, last_seq(self.run.journal)
 
-    async def line_up(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> Line:
         self.asked.append(" ".join([f"queue {request.action}", *map(str, request.ids)]))
         self._refuse()
         live = str(self.run.path) if self.run and self.state == "training" else ""
@@ -463,6 +463,6 @@ class ScriptedEngine:
                 "loading": "loading a model",
             }
             raise WorkbenchError(
-                f"The engine is busy {doing[self.state]}.", "Wait for it to end, or stop it first.", kind="busy"
+                f"The engine is busy {doing[self.state]}.", "Wait until it finishes, or stop it first.", kind="busy"
             )
         self.state = state

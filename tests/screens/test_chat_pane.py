@@ -38,7 +38,7 @@ async def chat(screen: Opened) -> ChatPane:
 
 
 def said(pane: ChatPane) -> list[str]:
-    """All that was said in the conversation in hand, in order."""
+    """All that was said in the selected conversation, in order."""
     turns = pane._conversation.turns
     return [text for turn in turns for text in (turn.question, *(reply.text for reply in turn.replies))]
 

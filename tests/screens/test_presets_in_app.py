@@ -1,4 +1,4 @@
-"""Presets: chosen from a list, and the recipe in hand kept as one beside them."""
+"""Presets: chosen from a list, and the current recipe kept as one beside them."""
 
 from pathlib import Path
 

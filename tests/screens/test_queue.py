@@ -75,7 +75,7 @@ async def test_it_is_sorted_emptied_and_held_by_keys(tmp_path: Path, size: tuple
         await screen.sees("r 8 → 16")
         await screen.press("d")
         await screen.until(lambda: waiting(engine.home) == ["two", "one", "three"], "one place down")
-        await screen.until(lambda: screen.app.screen.query_one(OptionList).highlighted == 1, "it stays in hand")
+        await screen.until(lambda: screen.app.screen.query_one(OptionList).highlighted == 1, "it stays selected")
         await screen.press("down", "u")
         await screen.until(lambda: waiting(engine.home) == ["two", "three", "one"], "one place up")
         await screen.press("x")
@@ -98,7 +98,7 @@ async def test_an_entry_is_taken_in_hand_changed_and_put_back(tmp_path: Path) ->
     async with opened(tmp_path, engine=engine) as screen:
         await queue_screen(screen)
         await screen.press("down", "t")
-        await screen.until(lambda: screen.app.session.recipe.output.name == "two", "in hand")
+        await screen.until(lambda: screen.app.session.recipe.output.name == "two", "loaded")
         screen.app.set_recipe({"output.name": "other", "adapter.r": 4})
         await screen.press("r")
         await screen.until(lambda: waiting(engine.home) == ["one", "other"], "in its place")

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable
-from workbench.data.dataset_stats import survey
+from workbench.data.dataset_stats import dataset_stats
 from workbench.data.facts import DataFacts, Example
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
@@ -33,7 +33,7 @@ def data(
     recipe = edit(Recipe(), {**changes, **dict(parse_assignment(text) for text in assignments or [])})
     home = home_of(context)
     with errors.status("reading") as status:
-        for facts in survey(
+        for facts in dataset_stats(
             home, recipe, show=show, report=lambda progress: status.update(Text(printable(_phase(progress))))
         ):
             found = facts

@@ -21,7 +21,7 @@ from workbench.commands.output.fetching import FetchBar
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Estimate, TraceStore
 from workbench.estimate import estimate as price
-from workbench.estimate.adapter.suggested_fix import mend, options_text
+from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.memory_text import parse_memory
 from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.models.trees import known_skeleton, skeleton_of
@@ -76,7 +76,7 @@ def estimate(
     try:
         result = priced()
     except WorkbenchError as error:
-        if changes := mend(skeleton, chosen):
+        if changes := suggested_fix(skeleton, chosen):
             cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise

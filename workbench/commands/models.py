@@ -18,7 +18,7 @@ from workbench.commands.common import (
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, TraceStore
 from workbench.estimate.adapter.suggested_fix import changes_text
-from workbench.estimate.catalog_fit import METHODS, SurveyRow, settings_words, survey
+from workbench.estimate.catalog_fit import METHODS, CatalogFit, catalog_fits, settings_words
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
@@ -94,9 +94,9 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     for heading in ("model", "size", *METHODS):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     changed: dict[str, list[str]] = {}
-    for row in survey(chosen, device, TraceStore(home.cache / "traces"), free_bytes=free):
+    for row in catalog_fits(chosen, device, TraceStore(home.cache / "traces"), free_bytes=free):
         if as_json:
-            print_json(_survey_json(row, free))
+            print_json(_catalog_fit_json(row, free))
         else:
             cells = (_verdict(row.peaks.get(method), free) for method in METHODS)
             name = row.source.rpartition("/")[2]
@@ -133,7 +133,7 @@ def _verdict(peak: Peak | None, free: int) -> str:
     return f"{about}{gib_number(peak.device_bytes, 1)} {word:<5}"
 
 
-def _survey_json(row: SurveyRow, free: int) -> dict[str, object]:
+def _catalog_fit_json(row: CatalogFit, free: int) -> dict[str, object]:
     return {
         "source": row.source,
         "parameters": row.parameters,

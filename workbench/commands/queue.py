@@ -30,7 +30,7 @@ from workbench.commands.launcher import (
 from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine
-from workbench.engine.client.queue_client import line_up, wanted
+from workbench.engine.client.queue_client import change_queue, wanted
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, differences
@@ -80,7 +80,7 @@ def add(
     home = home_of(context)
     chosen = recipe_from(home, recipe, assignments)
     launch = launch_of(launcher, num_processes, gpus, config_file, None)
-    run_async(_line_up(home, [chosen], launch, force=force, plan=False, as_json=as_json))
+    run_async(_enqueue(home, [chosen], launch, force=force, plan=False, as_json=as_json))
 
 
 @app.command("sweep")
@@ -109,7 +109,7 @@ def sweep_recipe(
     variants = sweep(base, dict(map(parse_over, over)) if over else RANKS)
     recipes = [variant.recipe for variant in variants]
     launch = launch_of(launcher, num_processes, gpus, config_file, None)
-    run_async(_line_up(home, recipes, launch, force=force, plan=plan, as_json=as_json))
+    run_async(_enqueue(home, recipes, launch, force=force, plan=plan, as_json=as_json))
 
 
 @app.command()
@@ -186,7 +186,7 @@ def clear(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 async def _ask(home: Home, request: QueueRequest, *, as_json: bool) -> None:
-    _show(await line_up(home, request), as_json=as_json)
+    _show(await change_queue(home, request), as_json=as_json)
 
 
 def _replacement(
@@ -205,7 +205,7 @@ def _replacement(
     return edited(recipe, assignments), entry.launch
 
 
-async def _line_up(
+async def _enqueue(
     home: Home, recipes: Sequence[Recipe], launch: Launch | None, *, force: bool, plan: bool, as_json: bool
 ) -> None:
     await ensure_engine(home)
@@ -222,7 +222,7 @@ async def _line_up(
             _refuse_what_does_not_fit(recipes, verdicts)
             for recipe in {repr((recipe.model, recipe.data)): recipe for recipe in recipes}.values():
                 await ask_about_lost_replies(client, recipe)
-        line = await client.line_up(QueueRequest(action="add", wanted=wanted(recipes, launch)))
+        line = await client.change_queue(QueueRequest(action="add", wanted=wanted(recipes, launch)))
     finally:
         await client.close()
     _show(line, as_json=as_json)

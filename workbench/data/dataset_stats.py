@@ -34,7 +34,7 @@ Report = Callable[[Progress], None]
 Cancelled = Callable[[], bool]
 
 
-def survey(
+def dataset_stats(
     home: Home,
     recipe: Recipe,
     *,
@@ -80,7 +80,7 @@ def examples(home: Home, recipe: Recipe, start: int, count: int, search: str = "
     """Records as they are fed, from the ``start``-th on, without fetching anything.
 
     Raises:
-        WorkbenchError: as :func:`survey`.
+        WorkbenchError: as :func:`dataset_stats`.
     """
     records, template = open_data(home, recipe.model, recipe.data, fetch=False)
     return find_examples(records, template, recipe.data, start, count, search)
@@ -98,7 +98,7 @@ def open_data(
     """The records, and the template bound to the model's tokenizer.
 
     Raises:
-        WorkbenchError: as :func:`survey`.
+        WorkbenchError: as :func:`dataset_stats`.
     """
     elsewhere = [(part, data.split) for part in parts_elsewhere(data.source)]
     if not fetch and not _brought.issuperset(elsewhere):

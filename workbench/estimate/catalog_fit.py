@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Pricing, Tracer
-from workbench.estimate.adapter.suggested_fix import mend
+from workbench.estimate.adapter.suggested_fix import suggested_fix
 from workbench.estimate.peak import Peak, on_device
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
@@ -22,7 +22,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class SurveyRow:
+class CatalogFit:
     """What a recipe takes on one model.
 
     Attributes:
@@ -36,13 +36,13 @@ class SurveyRow:
     peaks: Mapping[str, Peak]
 
 
-def survey(
+def catalog_fits(
     recipe: Recipe,
     device: Device,
     traced: Tracer | None = None,
     sources: Iterable[str] | None = None,
     free_bytes: int | None = None,
-) -> Iterator[SurveyRow]:
+) -> Iterator[CatalogFit]:
     """Price a recipe on each model of the catalog, or on those of ``sources`` that it holds; some ms a model.
 
     What the recipe leaves open is decided for each model, by what fits into ``free_bytes``.
@@ -50,9 +50,9 @@ def survey(
     for source in sources if sources is not None else (entry.id for entry in catalog()):
         skeleton = catalog_skeleton(source)
         if skeleton is not None:
-            changes = mend(skeleton, recipe)
+            changes = suggested_fix(skeleton, recipe)
             peaks = {} if changes is None else by_method(skeleton, edit(recipe, changes), device, traced, free_bytes)
-            yield SurveyRow(source, skeleton.parameters, changes or {}, peaks)
+            yield CatalogFit(source, skeleton.parameters, changes or {}, peaks)
 
 
 def settings_words(recipe: Recipe) -> tuple[str, ...]:

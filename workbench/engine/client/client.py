@@ -73,7 +73,7 @@ class EngineClient:
         """The runs that are lined up."""
         return Line.model_validate(await self._call("GET", "/queue", timeout=_PROMPT))
 
-    async def line_up(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> Line:
         """Change the queue; see :mod:`workbench.engine.client.queue_client`, which needs no engine for most of it."""
         return Line.model_validate(await self._call("POST", "/queue", request.model_dump()))
 

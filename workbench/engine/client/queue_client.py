@@ -19,7 +19,7 @@ def wanted(recipes: Iterable[Recipe], launch: Launch | None = None) -> list[Want
     return [Wanted(recipe=anchored(recipe).as_dict(), launch=launch) for recipe in recipes]
 
 
-async def line_up(home: Home, request: QueueRequest) -> Line:
+async def change_queue(home: Home, request: QueueRequest) -> Line:
     """Change the queue.
 
     Raises:
@@ -31,6 +31,6 @@ async def line_up(home: Home, request: QueueRequest) -> Line:
         return await asyncio.to_thread(Queue(home).ask, request)
     client = EngineClient(home)
     try:
-        return await client.line_up(request)
+        return await client.change_queue(request)
     finally:
         await client.close()

@@ -44,8 +44,8 @@ Emit = Callable[[Progress | ReplyPiece], None]
 class Engine:
     """The state behind the API. Methods may be called from any thread.
 
-    :meth:`train`, :meth:`resume`, :meth:`line_up` and :meth:`unload` read and write files or free memory, so the API
-    calls them off its event loop; the others return at once.
+    :meth:`train`, :meth:`resume`, :meth:`change_queue` and :meth:`unload` read and write files or free memory, so the
+    API calls them off its event loop; the others return at once.
 
     Args:
         output: where file descriptors 1 and 2 go; a run borrows it for its own log.
@@ -224,7 +224,7 @@ class Engine:
             raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
         work.training.controls.stop(save=save)
 
-    def line_up(self, request: QueueRequest) -> Line:
+    def change_queue(self, request: QueueRequest) -> Line:
         """Change the queue.
 
         Raises:

@@ -124,7 +124,7 @@ class Api:
 
     async def _line_up(self, request: Request) -> Response:
         body = QueueRequest.model_validate(await request.json())
-        line = await asyncio.to_thread(self.engine.line_up, body)
+        line = await asyncio.to_thread(self.engine.change_queue, body)
         return JSONResponse(line.model_dump())
 
     async def _reply(self, request: Request) -> Response:
@@ -159,7 +159,7 @@ class Api:
         return self._in_thread(request, "fetching the model", work)
 
     async def _facts(self, request: Request) -> Response:
-        from workbench.data.dataset_stats import survey
+        from workbench.data.dataset_stats import dataset_stats
 
         body = FactsRequest.model_validate(await request.json())
         recipe = parse(body.recipe)
@@ -167,7 +167,7 @@ class Api:
         def work(events: _Events, cancelled: Callable[[], bool]) -> None:
             import_libraries()
             report = _paced(events.put)
-            for facts in survey(
+            for facts in dataset_stats(
                 self.engine.home, recipe, fetch=body.fetch, show=body.show, report=report, cancelled=cancelled
             ):
                 events.send("facts", facts.as_json())

@@ -14,7 +14,7 @@ from workbench.recipe.text import edit
 Changes = Mapping[str, Any]
 
 
-def mend(skeleton: Skeleton, recipe: Recipe) -> Changes | None:
+def suggested_fix(skeleton: Skeleton, recipe: Recipe) -> Changes | None:
     """The smallest known change that makes PEFT accept the recipe's adapter: dotted paths and values.
 
     Returns:
