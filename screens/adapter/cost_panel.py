@@ -173,7 +173,7 @@ class CostPanel(Lines):
                 yield Content.styled("No single change makes it fit. W lists the models that fit.", "$error")
             return
         first, *rest = outlook.suggestions
-        more = "F apply · O other options" if rest and not self._is_wide else "F apply"
+        more = f"F apply {GLYPHS.separator} O other options" if rest and not self._is_wide else "F apply"
         yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
         if rest and self._is_wide:
             dot = f" {GLYPHS.separator} "

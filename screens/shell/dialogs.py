@@ -188,7 +188,7 @@ LEAVE, STOP, STAY = "leave", "stop", "stay"
 
 def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
     """Quitting while a run is live: nothing is lost unless asked for."""
-    after = f" So do the {queued} queued runs." if queued else ""
+    after = f" The queue keeps running too ({queued} queued)." if queued else ""
     return ChoiceDialog(
         f"{shortened(run, _NAME_WIDTH)} is still training",
         f"It keeps running without this terminal; start loraworkbench again to watch it.{after}",

@@ -62,7 +62,7 @@ async def test_while_a_run_is_live_enter_lines_the_recipe_in_hand_up(tmp_path: P
         await screen.sees("1 queued")
         assert "train" not in engine.asked
         await screen.press("ctrl+q")
-        await screen.sees("So do the 1 queued runs.")
+        await screen.sees("The queue keeps running too (1 queued).")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])

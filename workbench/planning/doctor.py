@@ -126,7 +126,7 @@ def _memory() -> Check:
 def _terminal() -> Check:
     name = os.environ.get("TERM", "")
     if not sys.stdout.isatty():
-        return Check("Terminal", "ok", "output does not go to a terminal")
+        return Check("Terminal", "ok", "output is not a terminal")
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     size = shutil.get_terminal_size()
     depth = "no colours" if "NO_COLOR" in os.environ or name in ("", "dumb") else _colours(name)

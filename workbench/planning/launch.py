@@ -160,7 +160,7 @@ def check_config(file: Path) -> None:
     """
     if read_config(file)["distributed_type"] == "DEEPSPEED" and find_spec("deepspeed") is None:
         raise WorkbenchError(
-            f"{file} asks for DeepSpeed, which is not installed.",
+            f"{file} needs DeepSpeed, which is not installed.",
             "Run `pip install deepspeed`, or omit --config-file: several GPUs do not need DeepSpeed.",
             kind="launch",
         )

@@ -125,7 +125,7 @@ def what_is_wrong(checkpoint: Path) -> str:
             if file.stat().st_size != facts["bytes"]:
                 return f"{name} holds {file.stat().st_size:,} bytes instead of {facts['bytes']:,}"
             if _digest(file) != facts["sha256"]:
-                return f"{name} is not what was written"
+                return f"{name} does not match its manifest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
     return ""
