@@ -84,7 +84,7 @@ def test_a_link_in_the_folders_place_is_refused(home, tmp_path):
     chats = Chats.of(home, "some/model")
     chats.folder.parent.mkdir(parents=True)
     chats.folder.symlink_to(elsewhere)
-    with pytest.raises(WorkbenchError, match="cannot be kept"):
+    with pytest.raises(WorkbenchError, match="cannot be saved"):
         chats.save(talk("one"))
     assert not list(elsewhere.iterdir())
 

@@ -148,7 +148,7 @@ def test_a_step_that_cannot_be_followed_leaves_the_formula(home, tiny_llama, tmp
     shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
     done = call(home, "estimate", tmp_path, "--set", "quantization.compute_dtype=float16", "--json")
     assert done.returncode == 0
-    assert "cannot be followed" in done.stderr
+    assert "cannot be traced" in done.stderr
     assert json.loads(done.stdout)["peak"]["method"] == "closed-form"
 
 
@@ -205,7 +205,7 @@ def test_a_run_whose_engine_is_killed_goes_on_and_ends_with_somebody_watching(ho
     wait_for(first, "step 30/400")
     beside = start(home, "attach", "--watch")
     assert "hardy-01 running" in wait_for(beside, "step ")
-    wait_for(beside, "checkpoint written")
+    wait_for(beside, "checkpoint saved")
     os.kill(engine_pid(home), signal.SIGKILL)
     for process in (first, beside):
         _, err = process.communicate(timeout=120)
@@ -218,7 +218,7 @@ def test_a_run_whose_engine_is_killed_goes_on_and_ends_with_somebody_watching(ho
     assert watched.returncode == 0, watched.stderr
     assert "\x1b" not in watched.stdout
     assert f"step {steps}/{steps}" in watched.stdout
-    assert "hardy-01 finished (finished) after step 400; the adapter of step 400 is kept" in watched.stdout
+    assert "hardy-01 finished (finished) after step 400; keeps the adapter of step 400" in watched.stdout
     events = facts(home, "attach", "hardy-01")
     assert [event["seq"] for event in events] == list(range(len(events)))
     (resumed,) = [event for event in events if event["event"] == "run_resumed"]
@@ -283,7 +283,7 @@ def test_an_engine_is_killed_at_once_and_watching_is_left_alone(home, recipe_fil
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=60)
     assert watching.returncode == 130
-    assert "Left the run to the engine" in err
+    assert "The run keeps running in the background" in err
     assert facts(home, "engine", "status")[0]["run"] == begun["run"]
     done = call(home, "engine", "stop", "--now")
     assert "The engine was killed" in done.stdout
@@ -305,13 +305,13 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would(home, recipe_file):
     ("arguments", "words"),
     [
         (["train"], ["Give a recipe, or --resume RUN"]),
-        (["train", "demo", "--resume", "x"], ["has its own recipe"]),
+        (["train", "demo", "--resume", "x"], ["uses its own recipe"]),
         (["train", "--resume", "nobody"], ["nobody"]),
         (["control", "learning-rate"], ["learning-rate needs a number", "1e-4"]),
-        (["control", "learning-rate", "3"], ["no learning rate"]),
-        (["control", "max-steps", "2.5"], ["no number of steps"]),
+        (["control", "learning-rate", "3"], ["not a valid learning rate"]),
+        (["control", "max-steps", "2.5"], ["not a valid number of steps"]),
         (["control", "pause", "3"], ["takes no number"]),
-        (["control", "stop", "--release"], ["--release goes with pause"]),
+        (["control", "stop", "--release"], ["--release works only with pause"]),
         (["control", "stop"], ["No run is live"]),
         (["attach", "nobody"], ["nobody"]),
     ],
@@ -335,7 +335,7 @@ def test_five_mistakes_in_a_recipe_give_five_messages(home, tmp_path):
         (["model.source=/nowhere/model"], ["no model at /nowhere/model"]),
         (["data.source=/nowhere/data.jsonl"], ["/nowhere/data.jsonl"]),
         (["adapter.target_modules=[nope]"], ["nope"]),
-        (["output.dir=/proc/nowhere"], ["Cannot make a run folder"]),
+        (["output.dir=/proc/nowhere"], ["Cannot create a run folder"]),
         (["adapter.r"], ["has no value"]),
     ],
 )
@@ -377,7 +377,7 @@ def test_a_full_disk_is_a_sentence(recipe, tmp_path):
     try:
         path = tmp_path / "recipe.yaml"
         path.write_text(to_yaml(edit(recipe, {"output.dir": str(small)})))
-        assert_a_sentence(call(own, "train", path), "are free on the disk")
+        assert_a_sentence(call(own, "train", path), "free on the disk")
     finally:
         call(own, "engine", "stop")
         subprocess.run(["umount", str(small)], check=False)

@@ -56,7 +56,7 @@ def listed(home):
 
 def test_nothing_is_kept_at_first(home):
     assert call(home) == "The cache is empty.\n"
-    assert call(home, "clear", "tokens") == "tokens: nothing was kept.\n"
+    assert call(home, "clear", "tokens") == "tokens: nothing to remove.\n"
     assert not home.root.exists()
 
 
@@ -98,6 +98,6 @@ def test_what_is_being_written_stays(filled):
 
 
 def test_an_unknown_kind_removes_nothing(filled):
-    with pytest.raises(Exception, match="Nothing is kept as 'runs'"):
+    with pytest.raises(Exception, match="Unknown kind of cached files: 'runs'"):
         call(filled, "clear", "tokens", "runs")
     assert len(listed(filled)) == 5

@@ -41,8 +41,8 @@ def test_one_and_several_by_command(home, recipe):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--combine", "a=b"), "no adapter with its weight"),
-        (("--merged", "--side-by-side"), "A merged base serves one adapter only"),
+        (("--combine", "a=b"), "not of the form adapter=weight"),
+        (("--merged", "--side-by-side"), "--merged works with one adapter only"),
     ],
 )
 def test_mistakes_are_sentences(home, recipe, arguments, words):

@@ -40,7 +40,7 @@ def waiting(home):
 
 
 def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_file):
-    assert "Nothing waits" in call(home, "queue").stdout
+    assert "The queue is empty" in call(home, "queue").stdout
     assert "held" in call(home, "queue", "hold").stdout
     assert engine_pid(home) is None
     over = ["--over", "adapter.r=2,4", "--over", "training.learning_rate=1e-3,1e-4"]
@@ -70,7 +70,7 @@ def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_f
     (line,) = facts(home, "queue")
     assert [entry["id"] for entry in line["waiting"]] == [4, 3]
     assert line["held"] == "on request"
-    assert "The queue is held." in call(home, "queue").stdout
+    assert "The queue is on hold." in call(home, "queue").stdout
     call(home, "queue", "clear")
     assert waiting(home) == []
     assert not all_runs(home)
@@ -101,7 +101,7 @@ def test_two_are_lined_up_and_run_when_every_command_is_gone(home, recipe_file):
     assert {run.id for run in all_runs(home)} == {"one-01", "two-01"}
     said = call(home, "queue").stdout
     assert "one-01  finished" in said
-    assert "Nothing waits" in said
+    assert "The queue is empty" in said
     (line,) = facts(home, "queue")
     assert [entry["state"] for entry in line["taken"]] == ["finished", "finished"]
 
@@ -109,7 +109,7 @@ def test_two_are_lined_up_and_run_when_every_command_is_gone(home, recipe_file):
 def test_what_does_not_fit_is_told_before_anything_is_lined_up(home, recipe_file):
     huge = ["--set", "data.max_length=8000000", "--set", "data.packing=true"]
     done = call(home, "queue", "sweep", recipe_file, *huge, "--over", "adapter.r=8,64")
-    assert_a_sentence(done, "2 of 2 runs do not fit, and nothing was lined up", "tiny-r8: Needs", "--force")
+    assert_a_sentence(done, "2 of 2 runs do not fit. Nothing was queued", "tiny-r8: Needs", "--force")
     assert waiting(home) == []
     # Where nothing is taken yet, what is wanted all the same can be lined up.
     call(home, "queue", "hold")

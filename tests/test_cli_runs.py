@@ -31,7 +31,7 @@ def test_the_list_is_filtered_and_sorted_and_shows_names_and_tags(home):
     assert "#pirate" in shown
     assert "None of 2 runs has [x] in it." in call(home, "runs", "--filter", "[x]").stdout
     assert_a_sentence(call(home, "runs", "--sort", "colour"), "cannot be sorted by colour", "perplexity")
-    assert_a_sentence(call(home, "runs", "rename", "run-02", "the small one"), "run-01, is called the small one")
+    assert_a_sentence(call(home, "runs", "rename", "run-02", "the small one"), "run-01, is already named the small one")
 
 
 def test_runs_are_compared_over_each_axis(home):
@@ -44,7 +44,7 @@ def test_runs_are_compared_over_each_axis(home):
     shown = call(home, "runs", "compare", "run-01", "run-02", "--by", "time").stdout
     for words in ("adapter.r ", "best held-out loss", "2 at 10", "loss by time", "to 10.0 s"):
         assert words in shown
-    assert_a_sentence(call(home, "runs", "compare", "run-01", "run-01"), "One run alone", "Name two or more")
+    assert_a_sentence(call(home, "runs", "compare", "run-01", "run-01"), "at least two runs", "Give two or more runs")
 
 
 def test_a_run_goes_to_the_trash_and_comes_back_and_the_trash_is_emptied(home):
@@ -61,7 +61,7 @@ def test_a_run_goes_to_the_trash_and_comes_back_and_the_trash_is_emptied(home):
     emptied = call(home, "runs", "trash", "--empty", "--yes")
     assert "2 runs removed" in emptied.stdout
     assert "The trash is empty." in call(home, "runs", "trash").stdout
-    assert_a_sentence(call(home, "runs", "restore", "run-01"), "no run run-01 in the trash", "It is empty")
+    assert_a_sentence(call(home, "runs", "restore", "run-01"), "no run run-01 in the trash", "The trash is empty")
 
 
 def test_a_live_run_is_not_deleted(home):

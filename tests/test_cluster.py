@@ -61,9 +61,9 @@ def test_options_that_contradict_each_other_are_refused(tmp_path):
     assert launch_of(None, None, None, None, None) is None
     assert launch_of("accelerate", 6, None, None, 3) == Launch(processes=2)
     for arguments, words in {
-        ("mpirun", 2, None, None, None): "no launcher",
-        (None, 5, None, None, 2): "cannot be shared out",
-        (None, None, "0;reboot", None, None): "numbers with commas",
+        ("mpirun", 2, None, None, None): "Unknown launcher",
+        (None, 5, None, None, 2): "cannot be split evenly",
+        (None, None, "0;reboot", None, None): "comma-separated numbers",
         (None, None, "4000", None, None): "no GPU 4000",
         (None, 2, None, tmp_path / "none.yaml", None): "cannot be read",
     }.items():

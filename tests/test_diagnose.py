@@ -363,7 +363,7 @@ CASES = [
     (gpu_held_by_another, "gpu_busy", "Another process"),
     (gpu_with_broken_memory, "gpu_fault", "hardware"),
     (gpu_taken_away_from_bitsandbytes, "bitsandbytes", "finds no GPU"),
-    (processes_apart, "gpus_apart", "lost each other"),
+    (processes_apart, "gpus_apart", "lost their connection"),
     (port_in_use, "port_busy", "port"),
     (messages_that_the_template_refuses, "template", "template"),
     (no_tokenizer, "no_tokenizer", "tokenizer"),
@@ -372,7 +372,7 @@ CASES = [
     (damaged_index, "model_damaged", "weight file"),
     (a_norm_as_target, "target_modules", "LoRA"),
     (token_outside_the_vocabulary, "token_range", "vocabulary"),
-    (two_dtypes, "dtype", "number formats"),
+    (two_dtypes, "dtype", "different dtypes"),
     (nothing_takes_a_gradient, "nothing_to_train", "gradient"),
     (gated, "gated", "licence"),
     (gated_in_the_hubs_words, "gated", "licence"),
@@ -555,7 +555,7 @@ def test_an_end_without_a_word() -> None:
 
 def test_a_kill_for_want_of_memory_is_told_from_another() -> None:
     assert explain_death(-signal.SIGKILL, "", oom_kills=1).kind == "out_of_memory"
-    assert "did not do it" in explain_death(-signal.SIGKILL, "", oom_kills=0).message
+    assert "did not kill it for memory" in explain_death(-signal.SIGKILL, "", oom_kills=0).message
     assert "most likely" in explain_death(-signal.SIGKILL, "").message
     # As a shell, or a launcher, tells it.
     assert explain_death(137, "", oom_kills=1).kind == "out_of_memory"

@@ -95,7 +95,7 @@ def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) ->
         ("12.8", (9, 0), True, "ok", "sm_90"),
         ("12.8", (7, 5), True, "warning", "sm_75"),
         ("12.8", None, True, "problem", "too old"),
-        ("12.8", None, False, "warning", "unusable"),
+        ("12.8", None, False, "warning", "not usable"),
         (None, None, True, "problem", "though there is a GPU"),
         (None, None, False, "warning", "CPU build"),
     ],
@@ -112,7 +112,7 @@ def test_cuda_on_other_machines(
 def test_wrong_numbers_of_bitsandbytes_are_a_problem() -> None:
     check = doctor._bitsandbytes({"version": "0.50", "device": "cuda", "error": 0.8})
     assert check.ok == "problem"
-    assert "wrong numbers" in check.found
+    assert "wrong results" in check.found
 
 
 @pytest.mark.parametrize(("free", "level"), [(5e8, "problem"), (5e9, "warning"), (5e10, "ok")])

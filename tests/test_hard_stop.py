@@ -36,7 +36,7 @@ def test_without_an_engine_there_is_nothing_to_kill(tmp_path):
 
 def test_it_says_which_checkpoint_is_kept(tmp_path):
     run = RunFolder(tmp_path)
-    assert "begin anew" in what_is_kept(run)
+    assert "restarts from step 0" in what_is_kept(run)
     for step in (20, 100):
         write_checkpoint(run.checkpoints, step, lambda folder: folder.mkdir(), keep=2)
     assert what_is_kept(run) == "keeps its checkpoint of step 100"

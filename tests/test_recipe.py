@@ -143,7 +143,7 @@ def test_assignments():
 
 
 def test_a_missing_file_says_what_to_give(tmp_path):
-    with pytest.raises(WorkbenchError, match="There is no recipe file"):
+    with pytest.raises(WorkbenchError, match="No such recipe file"):
         read(tmp_path / "none.yaml")
 
 

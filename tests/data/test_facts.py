@@ -184,7 +184,7 @@ def test_a_slice_of_a_local_file(split: str, records: int, five: DataSection, wo
 
 
 def test_a_percentage_of_a_local_file_is_refused(five: DataSection) -> None:
-    with pytest.raises(WorkbenchError, match="no slice of a local file"):
+    with pytest.raises(WorkbenchError, match="not a valid slice of a local file"):
         load_records(five.model_copy(update={"split": "train[:10%]"}))
 
 

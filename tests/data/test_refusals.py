@@ -73,18 +73,18 @@ UNUSABLE = {
     "a header alone": ("x.csv", b"prompt,completion\n", "is empty"),
     "blank lines": ("x.jsonl", b"\n\r\n \n", "is empty"),
     "an empty list": ("x.json", b" [ ] ", "is empty"),
-    "an empty object": ("x.jsonl", b"{}\n", "without any column"),
+    "an empty object": ("x.jsonl", b"{}\n", "without columns"),
     "no known columns": ("x.jsonl", b'{"title": "a", "body": "b"}\n', "no known record format: 'title', 'body'"),
     "a column name twice": ("x.csv", b"prompt,prompt\na,b\n", "two columns named 'prompt'"),
-    "a header not UTF-8": ("x.csv", b"\xff\xfe\n", "names no columns"),
+    "a header not UTF-8": ("x.csv", b"\xff\xfe\n", "has no column names"),
     "no Parquet": ("x.parquet", b"PAR1 or not", "is damaged"),
     "no Arrow": ("x.arrow", b"\x00" * 100, "is damaged"),
     "no gzip": ("x.jsonl.gz", b"not gzip", "is damaged"),
     "gzip cut off": ("x.jsonl.gz", gzip.compress(GOOD.encode() * 1000)[:-20], "is damaged"),
     "no zstd": ("x.jsonl.zst", b"not zstd", "is damaged"),
-    "an unknown kind": ("x.docx", b"PK", "of no kind that can be read"),
-    "Parquet in gzip": ("x.parquet.gz", b"", "of no kind that can be read"),
-    "every reply empty": ("x.jsonl", b'{"prompt": "a", "completion": ""}\n', "no record that can be trained on"),
+    "an unknown kind": ("x.docx", b"PK", "an unsupported file type"),
+    "Parquet in gzip": ("x.parquet.gz", b"", "an unsupported file type"),
+    "every reply empty": ("x.jsonl", b'{"prompt": "a", "completion": ""}\n', "no usable record"),
 }
 
 
@@ -110,7 +110,7 @@ def test_a_files_name_cannot_steer_the_terminal(words: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "/nowhere/at/all", "folder/"])
 def test_a_missing_path(name: str, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no file or folder" in refusal(name, words).message
+    assert "No such file or folder" in refusal(name, words).message
 
 
 def test_a_bundled_set_misspelt(words: Any) -> None:
@@ -141,7 +141,7 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         ({"p": True, "r": "b"}, PAIRS, "column p holds true or false where text is expected"),
         ({"p": "a\ud800", "r": "b"}, PAIRS, "half a surrogate pair"),
         ({"m": None}, TURNS, "column m is empty"),
-        ({"m": "hello"}, TURNS, "a list of turns is expected"),
+        ({"m": "hello"}, TURNS, "expected a list of turns"),
         ({"m": ["hello"]}, TURNS, "turn 1 of m is a str"),
         ({"m": [{"content": "a"}]}, TURNS, "turn 1 of m has no role"),
         ({"m": [{"role": "ghost", "content": "a"}]}, TURNS, "unknown role 'ghost'"),

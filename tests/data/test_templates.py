@@ -152,7 +152,7 @@ def test_a_template_that_rewrites_earlier_turns_trains_the_last_reply_only(words
 def test_a_template_without_a_place_for_a_system_prompt(words: Any) -> None:
     template = Template.for_model(words, NO_SYSTEM, system="be kind")
     assert template.encode_prompt(TALK[:1]) == [4, 6, 7, 8, 9, 11, 10, 5]
-    assert "no place for a system prompt" in template.notices[0]
+    assert "does not support a system prompt" in template.notices[0]
     assert_chat_is_training(template, TALK)
 
 
@@ -171,7 +171,7 @@ def test_a_template_that_refuses_a_conversation_says_why(words: Any) -> None:
         ("{{ messages", "unexpected"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0].content }}", "unsafe"),
         ("{% for m in messages %}{{ m.role }}{% endfor %}", "cannot render a question|does not write the reply"),
-        ("no-such-template", "no template"),
+        ("no-such-template", "Unknown template"),
         ("missing.jinja", "Cannot read"),
     ],
 )

@@ -234,7 +234,7 @@ def test_files_are_hashed_again_only_after_they_were_touched(
 def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, words: Any) -> None:
     data = data.model_copy(update={"split": "train[7:8]"})
     for _ in range(2):
-        with pytest.raises(WorkbenchError, match="no record that can be trained on"):
+        with pytest.raises(WorkbenchError, match="no usable record"):
             encoded(home, data, words)
     assert not shelf(home).place.exists() or not list(shelf(home).place.iterdir())
 

@@ -138,6 +138,6 @@ def test_a_question_that_comes_after_the_resume_is_refused_not_forgotten(home, l
 
 def test_a_run_that_gave_its_memory_back_says_so(home, long_recipe, engine_here):
     run = paused(engine_here, long_recipe, release=True)
-    with pytest.raises(WorkbenchError, match="its model is not there to answer"):
+    with pytest.raises(WorkbenchError, match="its model is not in memory"):
         answered(engine_here, question(run.id))
     assert engine_here._work.training.base is None

@@ -104,4 +104,4 @@ def test_a_memory_that_cannot_be_judged_takes_the_least(home, recipe, monkeypatc
     ended(thread)
     (told,) = [event for event in events_of(run, "phase") if event.get("reasons")]
     assert told["chosen"] == {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: 8}
-    assert "cannot be priced" in told["reasons"][0]
+    assert "cannot be estimated" in told["reasons"][0]

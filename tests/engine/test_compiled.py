@@ -84,7 +84,7 @@ def test_a_model_that_cannot_be_compiled_is_trained_as_usual(home, recipe, tmp_p
     run, thread = begin(home, edit(recipe, {COMPILE: True, "model.source": str(folder)}))
     ended(thread)
     (warning,) = [event for event in events_of(run, "warning") if event.get("kind") == "torch_compile"]
-    assert "no layers of transformers' usual kind" in warning["message"]
+    assert "no standard transformers decoder layers" in warning["message"]
     assert len(curve(run)) == 8
 
 

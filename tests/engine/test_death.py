@@ -65,5 +65,5 @@ async def test_another_terminal_than_the_one_that_started_it_is_told_too(tmp_pat
     with pytest.raises(WorkbenchError) as caught:
         [piece async for piece in engine.reply(request)]
     assert caught.value.kind == "engine_died"
-    assert "do not say why" in caught.value.message
+    assert "does not say why" in caught.value.message
     await engine.close()

@@ -155,9 +155,9 @@ async def test_fetching_and_trees(engine, tiny_llama):
     skeleton = await engine.tree(section)
     assert skeleton.architecture == "LlamaForCausalLM"
     missing = ModelSection(source="/nowhere/at/all")
-    with pytest.raises(WorkbenchError, match="no model at"):
+    with pytest.raises(WorkbenchError, match="No model at"):
         await engine.tree(missing)
-    with pytest.raises(WorkbenchError, match="no model at"):
+    with pytest.raises(WorkbenchError, match="No model at"):
         [progress async for progress in engine.fetch(missing)]
 
 

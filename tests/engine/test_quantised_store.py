@@ -46,7 +46,7 @@ def load(home):
 
 def written() -> None:
     for thread in threading.enumerate():
-        if thread.name == "keep the base":
+        if thread.name == "cache the base":
             thread.join(60)
             assert not thread.is_alive()
 
@@ -149,7 +149,7 @@ def test_a_base_that_goes_takes_what_is_not_yet_written_along(home, recipe, monk
     assert weight() is None
     gone.set()
     written()
-    assert "not kept" in capfd.readouterr().out
+    assert "not cached" in capfd.readouterr().out
     assert not list(shelf(home).place.iterdir())
 
 
@@ -194,7 +194,7 @@ def test_what_transformers_would_make_another_model_of_is_tried_once(home, recip
     assert_same(fresh.model, again.model)
     _, told = load(recipe)
     assert "before" not in told[-1]
-    assert [one.what.endswith("cannot be kept") for one in shelf(home).kept()] == [True]
+    assert [one.what.endswith("cannot be cached") for one in shelf(home).kept()] == [True]
 
 
 def test_a_model_that_was_changed_is_another_one(home, tmp_path, tiny_llama, recipe, load):
@@ -231,14 +231,14 @@ def test_nothing_is_kept_beyond_the_limit(home, recipe, load, settings, capfd):
     home.settings.write_text(settings)
     load(recipe)
     assert not shelf(home).kept()
-    assert "not kept" in capfd.readouterr().out
+    assert "not cached" in capfd.readouterr().out
 
 
 def test_the_last_of_a_disk_is_left_alone(home, recipe, load, monkeypatch, capfd):
     monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", shutil.disk_usage("/").free * 2)
     load(recipe)
     assert not shelf(home).kept()
-    assert "are free on its disk" in capfd.readouterr().out
+    assert "free on its disk" in capfd.readouterr().out
 
 
 def test_a_base_in_16_bits_is_not_kept(home, recipe, load):

@@ -216,7 +216,7 @@ async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, rec
     home.queue.write_text("{")
     status = await engine.status()
     assert "cannot be read" in status.queue_held
-    with pytest.raises(WorkbenchError, match="Mend the file"):
+    with pytest.raises(WorkbenchError, match="Fix the file"):
         await engine.change_queue(add(recipe))
     assert home.queue.read_text() == "{"
     await engine.train(named(recipe, "all-the-same"))

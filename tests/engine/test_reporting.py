@@ -138,7 +138,7 @@ def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
         del os.environ["SOME_TOKEN"]
     assert told == [0]
     ((message, fields),) = warned
-    assert message.startswith("wandb is told no more of this run, which goes on: no room")
+    assert message.startswith("Logging to wandb stopped: no room")
     assert "hunter2" not in message
     assert fields == {"kind": "reporter"}
     assert without_secrets("plain") == "plain"
@@ -155,7 +155,7 @@ def test_a_reporter_that_does_not_end_is_not_waited_for(monkeypatch):
     started = time.monotonic()
     guarded.close()
     assert time.monotonic() - started < 3
-    assert "has not ended within" in warned[0]
+    assert "did not finish within" in warned[0]
 
 
 def test_the_recipe_takes_those_there_are():

@@ -194,7 +194,7 @@ def test_a_resume_that_is_not_exact_says_so(home, recipe):
     resumed(home, again, thread.base)
     (warning,) = [event for event in events_of(again, "warning") if event.get("kind") == "resume"]
     assert warning["message"].startswith("The loss of step 5 is ")
-    assert "the resumed run is not exactly the same run. Likely reason: " in warning["message"]
+    assert "the resumed run is not identical. Likely reason: " in warning["message"]
 
 
 def test_a_resume_under_other_conditions_names_them(home, recipe, tmp_path):
@@ -212,7 +212,7 @@ def test_a_resume_under_other_conditions_names_them(home, recipe, tmp_path):
     resumed(home, again, thread.base)
     told = [event["message"] for event in events_of(again, "warning") if event.get("kind") == "resume"]
     changed = f"the training records changed; torch 1.0 → {version}"
-    assert told[0].startswith(f"This run resumes under other conditions: {changed}. ")
+    assert told[0].startswith(f"This run resumes with changed conditions: {changed}. ")
     assert told[1].endswith(f"Likely reason: {changed}.")
 
 

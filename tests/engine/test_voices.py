@@ -242,7 +242,7 @@ def test_an_adapter_that_changes_the_base_has_one_to_itself(engine_here, home, r
         assert told(engine_here, plain.id) == tuned
         assert told(engine_here, altering.id) == changed
     for request in (ask(altering.id, scale=0.5), ask(plain.id, combine=[AdapterPart(target=altering.id, weight=0.5)])):
-        with pytest.raises(WorkbenchError, match="neither scaled nor added"):
+        with pytest.raises(WorkbenchError, match="cannot be scaled or combined"):
             answered(engine_here, request)
 
 

@@ -255,7 +255,7 @@ def test_refusals_name_what_is_near() -> None:
         plan_adapter(mixtral, AdapterSection())
     with pytest.raises(WorkbenchError, match="cannot be adapted without w3"):
         plan_adapter(mixtral, AdapterSection(target_modules=["w1"], lora_dropout=0.0))
-    with pytest.raises(WorkbenchError, match="no regular expression"):
+    with pytest.raises(WorkbenchError, match="not a valid regular expression"):
         plan_adapter(llama, AdapterSection(target_modules="(q_proj"))
     with pytest.raises(WorkbenchError, match="modules_to_save"):
         plan_adapter(llama, AdapterSection(modules_to_save=["lm_haed"]))

@@ -82,7 +82,7 @@ def test_no_checkpointing_where_the_step_fits_without_it_and_the_reason_is_told(
     assert narrow.chosen == {CHECKPOINTING: True}
     peak = Pricing(tree(SEVEN), GPU, TRACES).peak(roomy.recipe).device_bytes / GIB
     assert roomy.reasons == (f"Checkpointing off: {peak:.2f} of 40.00 GiB, about 25 % faster.",)
-    assert narrow.reasons == (f"Checkpointing on: without it the step would take {peak:.2f} of 24.00 GiB.",)
+    assert narrow.reasons == (f"Checkpointing on: without it the step needs {peak:.2f} of 24.00 GiB.",)
 
 
 def test_a_large_micro_batch_with_checkpointing_beats_a_small_one_without() -> None:
@@ -144,7 +144,7 @@ def test_a_formula_is_trusted_less_and_following_its_step_is_proposed() -> None:
     near = pricing.chooser(int(without.device_bytes / 0.9)).choose(recipe)
     assert near.recipe.training.gradient_checkpointing
     assert [one.training.gradient_checkpointing for one in near.guessed] == [False]
-    assert "(20 % are kept free)" in near.reasons[0]
+    assert "(20 % headroom)" in near.reasons[0]
     roomy = pricing.chooser(int(without.device_bytes / 0.7)).choose(recipe)
     assert not roomy.recipe.training.gradient_checkpointing
     assert roomy.reasons[0].startswith("Checkpointing off: ≈ ")
@@ -191,7 +191,7 @@ def test_faster_makes_a_misfit_fit_or_says_that_nothing_does() -> None:
     assert faster.sentence.endswith("fastest that fits.")
     nothing = chooser(LARGE, 24).faster(edit(recipe, {"model.source": LARGE}))
     assert nothing is not None
-    assert (nothing.changes, nothing.sentence[:11]) == ({}, "No set-up o")
+    assert (nothing.changes, nothing.sentence[:11]) == ({}, "No settings fit")
     assert Pricing(tree(SEVEN)).chooser(None).faster(recipe) is None
 
 

@@ -258,7 +258,7 @@ def test_a_run_that_held_nothing_out_asks_for_records(engine, run, tmp_path):
     copy = RunFolder(tmp_path / run.id)
     shutil.copytree(run.path, copy.path)
     copy.recipe_file.write_text(to_yaml(edit(run.recipe(), {"data.eval_fraction": 0.0})))
-    with pytest.raises(WorkbenchError, match="held out no record") as refused:
+    with pytest.raises(WorkbenchError, match="has no held-out records") as refused:
         engine.judge(copy)
     assert "--data" in refused.value.cure
 

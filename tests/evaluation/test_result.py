@@ -55,12 +55,12 @@ def test_a_damaged_file_is_passed_over(tmp_path):
     keep(run, evaluation(source="whole"))
     (tmp_path / "evaluations" / "2.json").write_text("{")
     assert newest_evaluation(run).source == "whole"
-    with pytest.raises(WorkbenchError, match="no evaluation"):
+    with pytest.raises(WorkbenchError, match="not a readable evaluation"):
         read_evaluation(tmp_path / "evaluations" / "2.json")
     assert keep(run, evaluation()).name == "3.json"
 
 
 def test_a_disk_that_refuses_is_told(tmp_path):
     (tmp_path / "evaluations").write_text("in the way")
-    with pytest.raises(WorkbenchError, match="cannot be kept"):
+    with pytest.raises(WorkbenchError, match="cannot be saved"):
         keep(RunFolder(tmp_path), evaluation())

@@ -65,7 +65,7 @@ def test_a_refusal_is_a_sentence_without_the_token(hub, tiny_home, tiny_run, tmp
 
 def test_a_repository_that_is_there_is_not_written_to_unless_told_to(hub, tiny_home, tiny_run, tmp_path):
     hub.repos["someone/sailor"] = True
-    with pytest.raises(WorkbenchError, match="is there already"):
+    with pytest.raises(WorkbenchError, match="already exists"):
         upload(tiny_home, tiny_run, tmp_path / "out")
     assert hub.files == {}
     upload(tiny_home, tiny_run, tmp_path / "out", force=True)
@@ -74,7 +74,7 @@ def test_a_repository_that_is_there_is_not_written_to_unless_told_to(hub, tiny_h
 
 def test_nothing_goes_into_a_public_repository_by_mistake(hub, tiny_home, tiny_run, tmp_path):
     hub.repos["someone/sailor"] = False
-    with pytest.raises(WorkbenchError, match="there already and public"):
+    with pytest.raises(WorkbenchError, match="already exists and is public"):
         upload(tiny_home, tiny_run, tmp_path / "out", force=True)
     assert hub.files == {}
     upload(tiny_home, tiny_run, tmp_path / "out", force=True, public=True)
@@ -82,7 +82,7 @@ def test_nothing_goes_into_a_public_repository_by_mistake(hub, tiny_home, tiny_r
 
 
 def test_a_repository_must_be_named(tiny_home, tiny_run, tmp_path):
-    with pytest.raises(WorkbenchError, match="Which repository"):
+    with pytest.raises(WorkbenchError, match="No hub repository given"):
         plan_export(tiny_home, tiny_run, Request("hub", tmp_path / "out"))
-    with pytest.raises(WorkbenchError, match="no name of a repository"):
+    with pytest.raises(WorkbenchError, match="not a repository name"):
         upload(tiny_home, tiny_run, tmp_path / "out", repo="../../etc")

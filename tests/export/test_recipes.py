@@ -173,9 +173,9 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
     ("content", "words"),
     [
         ("base_model: x/y\nadapter: full\n", "trains no LoRA adapter"),
-        ("model_name_or_path: x/y\nstage: dpo\n", "no supervised training"),
-        ("adapter: {r: 8}\n", "no configuration of Axolotl"),
-        ("- a\n- b\n", "holds no settings"),
+        ("model_name_or_path: x/y\nstage: dpo\n", "not supervised LoRA training"),
+        ("adapter: {r: 8}\n", "not an Axolotl"),
+        ("- a\n- b\n", "has no settings"),
         ("a: !!python/object/apply:os.system ['true']\n", "cannot be read"),
         ("{" * 4000, "cannot be read"),
     ],

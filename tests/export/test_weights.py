@@ -78,7 +78,7 @@ def test_merged_answers_as_base_and_adapter_do(tiny_home, tiny_run, tiny_llama, 
     figures = result.figures
     assert figures["read_back_against_merged"]["largest"] == 0.0
     assert 0 < figures["merged_against_unmerged"]["divergence"] < 0.02
-    assert "Merged against base with adapter" in result.check
+    assert "Merged vs. base with adapter" in result.check
     assert any("nf4" in notice for notice in result.notices), "the base was another one in training, which is told"
     card = (tmp_path / "out" / "README.md").read_text()
     assert "KL divergence" in card
@@ -164,7 +164,7 @@ def test_nothing_is_overwritten_without_being_told_to(tiny_home, tiny_run, tmp_p
     folder = tmp_path / "out"
     made(tiny_home, tiny_run, "adapter", folder)
     before = (folder / "export.json").stat().st_mtime_ns
-    with pytest.raises(WorkbenchError, match="holds an earlier export"):
+    with pytest.raises(WorkbenchError, match="contains an earlier export"):
         made(tiny_home, tiny_run, "vllm", folder)
     assert (folder / "export.json").stat().st_mtime_ns == before
     made(tiny_home, tiny_run, "vllm", folder, force=True)
@@ -180,7 +180,7 @@ def test_a_folder_of_somebody_elses_is_left_alone_whatever_is_asked(tiny_home, t
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
-    with pytest.raises(WorkbenchError, match="is no folder"):
+    with pytest.raises(WorkbenchError, match="is not a folder"):
         made(tiny_home, tiny_run, "adapter", link, force=True)
 
 

@@ -221,7 +221,7 @@ def test_weights_cut_short_are_refused(tiny_gguf: Path, tmp_path: Path) -> None:
 def test_another_file_is_no_gguf(tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(WorkbenchError, match="letters GGUF"):
+    with pytest.raises(WorkbenchError, match="start with GGUF"):
         describe_gguf(other)
 
 

@@ -113,8 +113,8 @@ def test_mistakes_are_sentences_and_leave_nothing(home, tmp_path):
     (tmp_path / "there.csv").write_text("mine")
     for name, words in (
         ("table.xlsx", "in which form"),
-        ("no/where.csv", "no folder"),
-        ("there.csv", "there already"),
+        ("no/where.csv", "No such folder"),
+        ("there.csv", "already exists"),
     ):
         with pytest.raises(WorkbenchError, match=words):
             export_journal(run, tmp_path / name)

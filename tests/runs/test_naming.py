@@ -42,7 +42,7 @@ def test_no_two_runs_have_one_name(home):
     run, other = finished(home), finished(home)
     rename_run(home, run, "best")
     for taken in ("best", "BEST", "run-01"):
-        with pytest.raises(WorkbenchError, match=r"Another run, run-01, is called"):
+        with pytest.raises(WorkbenchError, match=r"Another run, run-01, is already named"):
             rename_run(home, other, taken)
     rename_run(home, run, "run-03")
     assert begin(home).id == "run-04", "an id is never a name that somebody gave"
@@ -75,7 +75,7 @@ def test_tags_come_and_go(home):
     assert tag_run(run, ["Keep", "new"], ["LR-2e-4"]).tags == ("Keep", "new")
     with pytest.raises(WorkbenchError, match="at most 20"):
         tag_run(run, [f"t{number}" for number in range(30)])
-    with pytest.raises(WorkbenchError, match="cannot be a tag"):
+    with pytest.raises(WorkbenchError, match="is not a valid tag"):
         parse_tags("ok =cmd()")
 
 

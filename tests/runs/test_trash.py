@@ -111,7 +111,7 @@ def _elsewhere(home, folder):
 def test_a_folder_that_is_no_run_of_the_home_is_refused(home, tmp_path):
     finished(home)
     stray = finished(Home(tmp_path / "another home"))
-    with pytest.raises(WorkbenchError, match="not in the history of this home"):
+    with pytest.raises(WorkbenchError, match="not in this home's runs folder"):
         delete_run(home, stray)
     assert files_of(stray.path)
 
@@ -123,7 +123,7 @@ def test_nothing_is_put_in_the_place_of_another(home):
     (run.path / "recipe.yaml").write_text("{}")
     with pytest.raises(WorkbenchError, match="another run-01"):
         restore_run(home, "run-01")
-    with pytest.raises(WorkbenchError, match="in the trash already"):
+    with pytest.raises(WorkbenchError, match="The trash already has a "):
         delete_run(home, run)
     assert files_of(home.trash / "run-01")
     assert files_of(run.path)

@@ -152,7 +152,7 @@ async def test_a_choice_that_excludes_another_is_refused_at_its_row(tmp_path: Pa
         variant = row(screen, "variant")
         variant.focus()
         await screen.press("right", "right", "right")
-        assert "needs them unquantised" in variant.problem
+        assert "needs an unquantised base" in variant.problem
         assert screen.app.session.recipe.adapter.use_dora
         await screen.press("left")
         assert variant.problem == ""
@@ -331,7 +331,7 @@ async def test_one_key_makes_it_fast_and_says_so_or_that_it_is(tmp_path: Path) -
         await screen.until(lambda: "S apply" not in costs(screen), "nothing faster")
         before = screen.app.session.recipe
         await screen.press("S")
-        await screen.until(lambda: told(screen)[-1].startswith("It is the fastest set-up that fits already"), "so")
+        await screen.until(lambda: told(screen)[-1].startswith("These are already the fastest settings that fit"), "so")
         assert screen.app.session.recipe == before
 
 

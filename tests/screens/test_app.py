@@ -207,7 +207,7 @@ async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
         await screen.press("f1")
         assert isinstance(screen.app.screen, HelpScreen)
         words = " ".join(screen.words.split())
-        for part in ("Help: Models", "Use this model in the recipe", "Quit. A run that is live"):
+        for part in ("Help: Models", "Use this model in the recipe", "Quit. A live run can keep"):
             assert part in words
         await screen.press("escape")
         assert not isinstance(screen.app.screen, HelpScreen)

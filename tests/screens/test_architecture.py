@@ -135,4 +135,4 @@ async def test_a_model_that_cannot_be_read_says_why_and_what_to_press(tmp_path: 
         await screen.until(lambda: screen.app.session.skeleton_error is not None, "the refusal")
         await screen.tab("architecture")
         assert "There is no model somebody/something." in totals(screen)
-        assert "1 chooses another model." in totals(screen)
+        assert "Press 1 to choose another model." in totals(screen)

@@ -100,7 +100,7 @@ async def test_a_merge_shows_its_check(tmp_path, run) -> None:
             if not dialog.is_busy:
                 break
             await screen.pilot.pause(0.5)
-        await screen.sees("Merged against base with adapter")
+        await screen.sees("Merged vs. base with adapter")
 
 
 async def test_escape_ends_the_work_and_leaves_nothing(tmp_path, run) -> None:

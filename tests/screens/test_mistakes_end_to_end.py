@@ -50,7 +50,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
         ({"model.source": "someone/gated"}, "licence"),
     ]
     if small_disk is not None:
-        mistakes.append(({"output.dir": str(small_disk)}, "are free on the disk"))
+        mistakes.append(({"output.dir": str(small_disk)}, "free on the disk"))
     home = Home(tmp_path / "home")
     with serve(served) as address:
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):

@@ -65,7 +65,7 @@ def test_what_is_typed_can_be_a_hub_id_a_folder_or_a_file(tmp_path: Path) -> Non
     ]
     missing = typed_row(f"{tmp_path}/nowhere")
     assert missing is not None
-    assert "There is no model at" in missing.lack
+    assert "No model at" in missing.lack
 
 
 def test_a_folder_in_the_hub_cache_is_here(tmp_path: Path, tiny_llama: Path) -> None:
@@ -169,7 +169,7 @@ async def test_nothing_found_says_what_else_can_be_typed(tmp_path: Path) -> None
     async with opened(tmp_path) as screen:
         await listed(screen)
         await screen.press(*"zzz")
-        assert "owner/name takes any model of the hub" in " ".join(facts(screen).split())
+        assert "owner/name selects any hub model" in " ".join(facts(screen).split())
         await screen.press("enter")
         assert screen.app.session.recipe.model.source == DEFAULT_MODEL
 
@@ -180,7 +180,7 @@ async def test_a_path_with_nothing_there_is_refused_in_words(tmp_path: Path) -> 
         screen.app.query_one(SearchField).value = str(tmp_path / "nowhere")
         await screen.pilot.pause()
         await screen.press("slash", "enter")
-        await screen.sees("There is no model at")
+        await screen.sees("No model at")
         await screen.press("escape")
         assert screen.app.session.recipe.model.source == DEFAULT_MODEL
 

@@ -103,14 +103,14 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
         await screen.press("n")
         await screen.sees("The id and folder stay middle-01")
         await screen.press(*"a/b", "enter")
-        await screen.sees("cannot be the name")
+        await screen.sees("is not a valid run name")
         for _ in range(3):
             await screen.press("backspace")
         await screen.press(*"Best", "enter")
         await screen.until(lambda: "  Best  " in screen.words and "middle-01 ·" in screen.words, "name and id")
         assert find_run(home, "Best").id == "middle-01"
         await screen.press("down", "n", *"Best", "enter")
-        await screen.sees("Another run, middle-01, is called Best already")
+        await screen.sees("Another run, middle-01, is already named Best")
 
 
 async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_deleting_asks_once_and_one_key_takes_it_back(tmp_path: Path) -> N
         await screen.sees("Delete middle-01, short-01?")
         await screen.press("d")
         await screen.until(lambda: shown(pane) == ["long-01"], "they are gone")
-        await screen.is_told("u brings back what was deleted last")
+        await screen.is_told("u restores the last deletion")
         assert not pane.query_one(RunTable).marked
         assert {path.name for path in home.trash.iterdir()} == {"middle-01", "short-01"}
         await screen.press("u")
@@ -216,7 +216,7 @@ async def test_a_journal_is_written_as_a_table(tmp_path: Path, monkeypatch: pyte
         with (tmp_path / "middle-01.csv").open(newline="") as lines:
             assert len(list(csv.DictReader(lines))) == 11
         await screen.press("w", "enter")
-        await screen.sees("is there already")
+        await screen.sees("already exists")
 
 
 async def test_a_recipe_in_hand_is_a_clone_with_its_name(tmp_path: Path) -> None:
