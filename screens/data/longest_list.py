@@ -68,7 +68,12 @@ class LongestList(OptionList):
 def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content, ...]:
     """Numbers under numbers, in columns as wide as they need to be."""
     cells = [
-        (f"{index + 1:,}", f"{tokens:,} tokens", f"{tokens - limit:,} truncated" if tokens > limit else "not truncated", where)
+        (
+            f"{index + 1:,}",
+            f"{tokens:,} tokens",
+            f"{tokens - limit:,} truncated" if tokens > limit else "not truncated",
+            where,
+        )
         for index, where, tokens in longest
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

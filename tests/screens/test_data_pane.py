@@ -65,7 +65,7 @@ async def test_a_source_that_is_not_here_says_what_to_do(tmp_path: Path) -> None
     async with opened(tmp_path) as screen:
         await data_pane(screen)
         screen.app.set_recipe({"data.source": "tatsu-lab/alpaca"})
-        await screen.until(lambda: "tatsu-lab/alpaca: no such file or bundled dataset (first-mate)" in screen.words, "a sentence")
+        await screen.until(lambda: "tatsu-lab/alpaca: no such file or bundled dataset" in screen.words, "a sentence")
         await screen.sees("press t to download it")
 
 
