@@ -182,7 +182,7 @@ class WorkbenchApp(App[None]):
         return known if self.session.model_chosen else "models"
 
     async def action_quit(self) -> None:
-        """End the terminal. A live run goes on, unless it is asked to stop; an engine with nothing to do ends too."""
+        """Quit the app. A live run keeps running unless it is asked to stop; an idle engine ends too."""
         status = await self._asked_status()
         if status is not None and status.run is not None:
             from screens.shell.dialogs import quit_dialog
@@ -371,7 +371,7 @@ class WorkbenchApp(App[None]):
             self.show_error(error)
 
     def _handle_exception(self, error: Exception) -> None:
-        """What nobody foresaw in a worker is told, and the app lives on; anywhere else Textual ends the app."""
+        """Show an unforeseen error of a worker and keep running; anywhere else Textual ends the app."""
         from workbench.failures.diagnose import diagnose
         from workbench.failures.unforeseen import KIND
 
@@ -435,7 +435,7 @@ class WorkbenchApp(App[None]):
             self.pane_in_front.post_message(message)
 
     def action_queue(self) -> None:
-        """The runs that are lined up."""
+        """Show the queue."""
         from screens.queue.dialog import QueueScreen
 
         self.push_screen(QueueScreen(self))

@@ -1,4 +1,4 @@
-"""What runs are called, for titles that are drawn again and again: read once, and looked at anew each second."""
+"""Names of runs for titles that are drawn often: cached, and checked for changes every second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunNames:
         self._names: dict[Path, str] = {}
 
     def of(self, run: str | Path) -> str:
-        """The name of a run, by its id or folder; its id where nobody gave it one."""
+        """The name of a run, by its id or folder; its id if it has no name."""
         folder = self._home.runs / run  # an absolute path stays what it is
         if folder not in self._names:
             self._names[folder] = read_label(folder).name

@@ -1,4 +1,4 @@
-"""Has a training step followed where there is only a formula for its peak, one at a time and while nobody waits."""
+"""Traces a training step whose peak is only estimated: one at a time, while the app is idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who else is told of a run, as a line of the form; and that what is named has to be installed first."""
+"""The form's line for ``report_to``: where metrics are logged, and whether that tracker is installed."""
 
 from __future__ import annotations
 

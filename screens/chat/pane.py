@@ -288,7 +288,7 @@ class ChatPane(ReplyTargets):
                     await self.action_clear()
 
     async def _keep(self) -> None:
-        """Write the conversation down; where that fails it goes on all the same."""
+        """Save the conversation; if that fails, the chat continues."""
         if self._chats is None:
             self._chats = await asyncio.to_thread(Chats.of, self.session.home, self.one.target)
         try:

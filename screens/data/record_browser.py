@@ -149,7 +149,7 @@ class RecordBrowser(Vertical):
         self._moved()
 
     def end_search(self) -> None:
-        """Close the search, whether it goes on or not; the selected record stays."""
+        """Close the search, running or not; the selected record stays."""
         if not self.is_searching:
             return
         self.workers.cancel_group(self, "search")

@@ -1,4 +1,4 @@
-"""Recipes on their way into the queue: whether they fit is told first, as it is before a run starts."""
+"""Adds recipes to the queue, after the same fit check as before a run starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VERB = "queue"
 
 
 async def offer(app: Workbench) -> None:
-    """What can be done with the current recipe while a run goes on."""
+    """Offer to queue the current recipe while a run is live."""
     recipe = app.session.recipe
     text = (
         f"A run is in progress. {recipe.output.name}, the current recipe (r {recipe.adapter.r}), "

@@ -1,4 +1,4 @@
-"""What is told of several runs, as a table: a column for each run, or a line for each where columns have no place."""
+"""A table comparing runs: one column per run, or one line per run if columns do not fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GAP = 2
 
 
 def table_of(title: str, names: Sequence[str], rows: Rows, place: int, accent: str) -> RenderableType:
-    """The rows of some runs in so many cells of width; every run is told by its letter and its name."""
+    """The table in a given width in cells; each run is labelled with its letter and name."""
     runs = [f"{letter} {plain(name)}" for letter, name in zip(letters(len(names)), names, strict=True)]
     rows = [(plain(label), [plain(cell) for cell in cells]) for label, cells in rows]
     heading = Text(title, style=f"bold {accent}")

@@ -116,7 +116,7 @@ class EvaluationScreen(ModalScreen[None]):
         self._draw()
 
     def action_leave(self) -> None:
-        """Stop the evaluation that goes on; without one, close."""
+        """Stop the running evaluation; without one, close."""
         if self._judging is not None:
             self._judging.cancel()
         else:
@@ -149,7 +149,7 @@ class EvaluationScreen(ModalScreen[None]):
             await self._show_replies(self._found)
 
     def action_report(self) -> None:
-        """Write the report anew."""
+        """Write the report again."""
         self._app.attempt(self._report())
 
     # -- the work -------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ class FilterField(Input):
         super().__init__(placeholder="name, model, state or #tag", compact=True, select_on_focus=False, **names)
 
     class Settled(Message):
-        """Nobody types into it any more."""
+        """The field lost focus."""
 
     def on_blur(self) -> None:
         self.post_message(self.Settled())

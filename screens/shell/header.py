@@ -29,7 +29,7 @@ _DEAD_BAND = 0.3 * GIB
 
 
 class _Text(Widget):
-    """One line of text that repaints only when it differs, and is laid out anew only when it is longer or shorter."""
+    """One line of text that repaints only when it changes, with a new layout only when its length changes."""
 
     text: reactive[Content] = reactive(Content(""), repaint=False)
 
@@ -95,7 +95,7 @@ class MemoryMeter(_Text):
         self._shown: tuple[str, float] = ("", -1.0)
 
     def show(self, label: str, used: float | None, total: float | None) -> None:
-        """Paint anew where the figure moved by more than rounding does. Bytes; None is not known."""
+        """Repaint if the value changed by more than rounding. Bytes; None if unknown."""
         if used is None or not total:
             self.text = Content.styled(f"{plain(label)} memory unknown", "$muted")
             return

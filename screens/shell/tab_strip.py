@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TabStrip(Widget):
-    """One line that stands still; Textual's ``Tabs`` take two and slide, and 24 lines are few and SSH is slow."""
+    """A static one-line tab bar. Textual's ``Tabs`` take two lines and animate, too much for 24 lines over SSH."""
 
     auto_links = False
     active: reactive[str] = reactive("")

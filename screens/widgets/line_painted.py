@@ -1,4 +1,4 @@
-"""The base of all widgets that change while nobody types: only the lines that differ go over the wire."""
+"""Base of widgets that update by themselves: only changed lines are sent to the terminal."""
 
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -87,7 +87,7 @@ class LinePaintedWidget(Widget):
 
 
 class Words(Static):
-    """Text that is laid out and painted anew only when it differs."""
+    """Text that is laid out and painted only when it changes."""
 
     def __init__(self, **names: Any) -> None:
         super().__init__(markup=False, **names)
@@ -108,7 +108,7 @@ def entitle(widget: Widget, title: str | Content) -> None:
 
 
 class PacedPane(Pane):
-    """A pane whose footer is made anew, at the cost of a layout of the screen, only when other keys can be used."""
+    """A pane that rebuilds its footer, which costs a layout of the screen, only when the available keys change."""
 
     _offered: tuple[bool | None, ...] = ()
 

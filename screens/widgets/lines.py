@@ -1,4 +1,4 @@
-"""A block of text lines of which only those that differ are made and painted anew: for figures that move with a key."""
+"""A block of text lines that repaints only the changed ones, for numbers that change with every key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Lines(Widget):
         self._painted: list[Strip] = []
 
     def set_lines(self, lines: Sequence[Content]) -> None:
-        """Show these lines. The widget is laid out anew, which is dear, only where they have no room."""
+        """Show these lines. The widget gets a new layout, which is expensive, only if they do not fit."""
         self._lines = lines
         if not self.size.width:
             self.refresh(layout=True)
