@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import circumstances
+from tests.journals import read_events
 from workbench.engine.training.training import Training
 from workbench.models.cache_listing import clear
 from workbench.recipe.schema import DEFAULT_MODEL, Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 COMPILE = "training.torch_compile"

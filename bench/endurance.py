@@ -28,12 +28,12 @@ from typing import Any
 
 from bench.terminal import Terminal
 from screens.app import WorkbenchApp
+from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import engine_pid, ensure_engine, stop_engine
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs, summarise
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 STEPS = 200
@@ -104,18 +104,19 @@ async def _shown_by_a_new_app(home: Home, run: RunFolder) -> tuple[int, float]:
             await _until(pilot, lambda: _pane_is(app, "runs"))
             await pilot.pause(1)
             await pilot.press("enter")
-        await _until(pilot, lambda: (story := _story(app)) is not None and story.run.id == run.id and story.is_over)
-        story = _story(app)
-        return story.train.count, story.train.last[0] if story.train.last else 0
+        await _until(pilot, lambda: (live := _shown(app)) is not None and live.run.id == run.id and live.replay.is_over)
+        live = _shown(app)
+        train = live.replay.curves.train
+        return train.count, train.last[0] if train.last else 0
 
 
 def _pane_is(app: WorkbenchApp, name: str) -> bool:
     return app.pane_in_front is not None and app.pane_in_front.id == name
 
 
-def _story(app: WorkbenchApp) -> Any:
+def _shown(app: WorkbenchApp) -> Any:
     """What the screen in front knows of its run."""
-    return getattr(app.pane_in_front, "_story", None)
+    return getattr(app.pane_in_front, "_live", None)
 
 
 async def _until(pilot: Any, condition: Callable[[], object]) -> None:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import circumstances
+from tests.journals import JournalWriter
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import JournalWriter
 from workbench.storage.paths import Home
 
 MODELS = ("meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3-70B")
@@ -188,10 +188,10 @@ def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]
     pane = screen.app.pane_in_front
 
     def is_drawn() -> bool:
-        return pane._story is not None and bool(pane._story.train) and "━ train" in screen.words
+        return pane._live is not None and bool(pane._live.replay.curves.train) and "━ train" in screen.words
 
     def is_whole() -> bool:
-        return pane._story is not None and not pane._story.is_rough and "reading" not in screen.words
+        return pane._live is not None and not pane._live.replay.is_rough and "reading" not in screen.words
 
     return is_drawn, is_whole
 

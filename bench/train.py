@@ -35,15 +35,15 @@ import yaml
 from bench.circumstances import circumstances, error_of_median
 from bench.random_model import write_random_model
 from bench.terminal import Terminal
+from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
-from workbench.machine.gpu import GpuSampler, computes_bfloat16
+from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.recipe.presets import load_preset
 from workbench.recipe.resolved import resolved
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 from workbench.runs.folder import RunFolder, find_run, summarise
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
@@ -179,8 +179,7 @@ def _of_journal(run: RunFolder, started: float, peak: int) -> dict[str, Any]:
 
 def compute_dtype() -> str:
     """What the device multiplies in hardware: a processor without bfloat16 units takes twenty times as long in it."""
-    gpus = GpuSampler().sample()
-    return "bfloat16" if computes_bfloat16(gpus[0] if gpus else None) else "float32"
+    return "bfloat16" if computes_bfloat16(first_gpu()) else "float32"
 
 
 def main() -> None:

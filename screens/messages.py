@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
     from workbench.runs.folder import RunFolder
-    from workbench.runs.journal import Event
 
 
 class _Newest(Message, bubble=False):
@@ -55,16 +54,12 @@ class SampleTaken(_Newest):
         self.host = host
 
 
-class JournalGrew(Message, bubble=False):
-    """New events of the live run, in order. ``run`` is its id.
+class JournalGrew(_Newest):
+    """The live run's journal has new events, which ``session.live`` has folded. ``run`` is its id."""
 
-    A screen that is shown later reads the journal itself and leaves out events whose ``seq`` it has.
-    """
-
-    def __init__(self, run: str, events: list[Event]) -> None:
+    def __init__(self, run: str) -> None:
         super().__init__()
         self.run = run
-        self.events = events
 
 
 class RunsRenamed(_Newest):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from workbench.planning.queue import Line, QueueRequest
     from workbench.progress import Progress
     from workbench.recipe.schema import DataSection, ModelSection, Recipe
-    from workbench.runs.folder import RunSummary
+    from workbench.runs.live_run import LiveRun
+    from workbench.runs.summary import RunSummary
     from workbench.storage.paths import Home
     from workbench.storage.settings import Settings
 
@@ -101,7 +102,7 @@ class Session:
         self.skeleton: Skeleton | None = None
         self.skeleton_error: WorkbenchError | None = None
         self.status: EngineStatus | None = None
-        self.summary: RunSummary | None = None
+        self.live: LiveRun | None = None
         self.gpus: tuple[GpuSample, ...] = ()
         self.host: HostSample | None = None
         self.settings: Settings
@@ -185,6 +186,11 @@ class Session:
     def model_chosen(self) -> bool:
         """Whether somebody has picked a model or changed anything, now or before."""
         return self.settings.recipe is not None
+
+    @property
+    def summary(self) -> RunSummary | None:
+        """The run that is live, or was last, in a few figures; None before the first one."""
+        return self.live.replay.summary if self.live is not None else None
 
     @property
     def is_live(self) -> bool:

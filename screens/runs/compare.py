@@ -17,7 +17,9 @@ from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words, entitle
 from screens.widgets.plain import plain, plain_content
-from workbench.runs.library.comparison import Figures, adapter_bytes, difference_rows, figure_rows, letters, recipe_of
+from workbench.runs.curves import figures_of
+from workbench.runs.library.comparison import Figures, difference_rows, figure_rows, letters, recipe_of
+from workbench.runs.live_run import LiveRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
 
-    from workbench.runs.series import Series
     from workbench.runs.folder import RunFolder
+    from workbench.runs.library.comparison import Figures
+    from workbench.runs.series import Series
 
 MOST = 6
 """Runs at a time: the chart has as many colours."""

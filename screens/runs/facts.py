@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from screens.shell import run_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
-from workbench.units import clock, gib, short
 from workbench.runs.library.calibration import Comparison
+from workbench.units import clock, gib, short
 
 if TYPE_CHECKING:
     from workbench.runs.live_run import DrawnReplay
@@ -49,7 +49,7 @@ def _predicted(summary: RunSummary) -> tuple[str, str]:
 
 
 def facts(run: DrawnReplay) -> list[Fact]:
-    """All that is told of a run on its page."""
+    """The facts shown on a run's page."""
     summary = run.summary
     seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
     why = summary.reason if summary.state not in ("running", "finished") else ""

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from workbench.runs.folder import RunFolder
+    from workbench.runs.live_run import LiveRun
+from workbench.runs.folder import RunFolder
 
 # A filter is typed in a burst, and a long history takes a moment to be laid out anew.
 _FILTER_SECONDS = 0.12
@@ -134,13 +135,12 @@ class RunsPane(RunActions):
             self.run_worker(self.read_again())
 
     @on(JournalGrew)
-    async def _run_went_on(self, message: JournalGrew) -> None:
+    def _journal_grew(self, message: JournalGrew) -> None:
         summary, one = self.session.summary, self._table.get(message.run)
         if summary is not None and summary.id == message.run and one is not None:
             self._table.put(Listed(one.run, summary, one.label))
             self._show_line()
-        if self._live is not None and self._live.run.id == message.run:
-            await self._live.add(message.events)
+        if self._live is not None and self._live is self.session.live:
             self._show_run(self._live)
 
     # -- the history ----------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class RunsPane(RunActions):
             parts.append(one.run.id if one.name != one.run.id else "")
             parts.append(short_name(summary.model))
             parts.append(summary.reason if summary.state not in ("running", "finished") else "")
-            parts += ["g resume" if can_go_on(summary) else "", one.tags]
+            parts += ["g resume" if summary.can_be_resumed else "", one.tags]
         text = f" {GLYPHS.separator} ".join(plain(part) for part in parts if part)
         self.query_one("#line", Words).show(plain_content(text))
         self.refresh_bindings()
@@ -291,7 +291,7 @@ class RunsPane(RunActions):
                     self._live.replay.summary if self._live is not None else one.summary if one is not None else None
                 )
                 is_busy = status is not None and status.state != "idle"
-                return chosen is not None and can_go_on(chosen) and (None if is_busy else True)
+                return chosen is not None and chosen.can_be_resumed and (None if is_busy else True)
             case "replies":
                 return self._live is not None and bool(self._live.replay.samples)
             case "chat":
@@ -304,7 +304,8 @@ class RunsPane(RunActions):
     def action_open(self) -> None:
         """Show the selected run."""
         if (one := self._table.chosen) is not None:
-            self._live = LiveRun(one.run)
+            watched = self.session.live
+            self._live = watched if watched is not None and watched.run.id == one.run.id else LiveRun(one.run)
             self.query_one(RunPage).begin(one.run, one.name)
             self.set_class(True, "-open")
             self.first_focus().focus()

@@ -16,7 +16,7 @@ from workbench.units import clock, short
 
 if TYPE_CHECKING:
     from workbench.progress import Progress
-    from workbench.runs.folder import RunSummary
+    from workbench.runs.summary import RunSummary
 
 _BAR_WIDTH, _NARROW_BAR_WIDTH = 16, 8
 _NAME_WIDTH, _NARROW_NAME_WIDTH = 36, 20

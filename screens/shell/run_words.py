@@ -1,4 +1,4 @@
-"""A run in words and figures: what would be started, what goes on, what was asked of it, how it ended."""
+"""Texts and metrics of a run: what Enter would start, its progress, requested actions, and how it ended."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from screens.shell.run_bar import waiting_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
+from workbench.runs.events import Control, Resumed, Step
 from workbench.units import clock, short
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from workbench.planning.launch import Launch
     from workbench.recipe.schema import Recipe
-    from workbench.runs.folder import RunSummary
-    from workbench.runs.journal import Event
+    from workbench.runs.events import Number
+    from workbench.runs.live_run import DrawnReplay
     from workbench.runs.step_times import StepTimes
+    from workbench.runs.summary import RunSummary
 
 
 def plan(
@@ -125,7 +130,7 @@ def standing_still(run: DrawnReplay, why: str) -> str:
 # What was asked of the run, once it is done.
 _DONE = {
     "pause": "paused",
-    "checkpoint": "checkpoint written",
+    "checkpoint": "checkpoint saved",
     "evaluate": "evaluated",
     "sample": "replies sampled, v to view",
     "learning_rate": "peak learning rate {}",
@@ -243,7 +248,7 @@ def _peak(facts: Mapping[str, Any]) -> Fact:
     return Fact("MFU", "n/a (peak unknown)" if facts.get("no_peak") else "")
 
 
-def _base_and_tuned(base: float | None, tuned: float | None) -> str:
+def _base_and_tuned(base: Number, tuned: Number) -> str:
     """``75.41 (base) → 35.78``, or the one that is known."""
     if not base:
         return _figure(tuned, ".2f")

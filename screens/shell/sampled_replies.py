@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from screens.widgets.line_painted import Words, entitle
-from screens.widgets.plain import plain, plain_content
+from screens.widgets.plain import plain_content
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

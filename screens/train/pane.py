@@ -136,9 +136,8 @@ class TrainPane(RunControlPane):
         self.draw()
 
     @on(JournalGrew)
-    async def _run_went_on(self, message: JournalGrew) -> None:
+    def _journal_grew(self, message: JournalGrew) -> None:
         if self._live is not None and message.run == self._live.run.id:
-            await self._live.add(message.events)
             self.draw()
 
     @on(SampleTaken)
@@ -160,7 +159,11 @@ class TrainPane(RunControlPane):
 
     def _follow(self, run: RunFolder) -> None:
         """Show this run from its beginning."""
-        if self._live is None or self._live.run != run:
+        watched = self.session.live
+        if watched is not None and watched.run.id == run.id and watched is not self._live:
+            # The app reads its journal: each event is folded once.
+            self._live, self._asked = watched, "" if self._live is None or self._live.run.id != run.id else self._asked
+        elif self._live is None or self._live.run.id != run.id:
             self._live, self._asked = LiveRun(run), ""
             self.run_worker(self._catch_up(self._live))
 
@@ -179,7 +182,9 @@ class TrainPane(RunControlPane):
             if live is self._live and self.app.is_running:
                 self.draw()
 
-        await live.catch_up(show)
+        # The app's own reading logs a disk that fails; the next call tries again.
+        with suppress(OSError):
+            await live.catch_up(show)
         show()
 
     # -- what the user does ---------------------------------------------------------------------------------------
@@ -391,14 +396,14 @@ class TrainPane(RunControlPane):
         return phase.phase or "starting", phase.fraction, detail
 
     def _why_paused(self, run: DrawnReplay) -> str:
-        """Why the run stands still; empty while it goes on. A full disk cannot tell it in the journal."""
+        """Why the run is paused; empty while it runs. A full disk cannot be recorded in the journal."""
         status = self.session.status
         if status is not None and status.run == run.run.id:
             return status.paused
         return run.paused.reason if run.paused else ""
 
     def _notice(self, run: DrawnReplay) -> str:
-        """What to know most of all: why it stands still where that takes a sentence, else the newest warning."""
+        """The most important notice: why the run is paused if that takes a sentence, else the newest warning."""
         why = self._why_paused(run)
         if len(why) > _SHORT:
             return why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.widgets import Static
@@ -11,6 +11,8 @@ from screens.widgets.plain import plain, plain_content
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+
+    from workbench.runs.events import RunError
 
 
 class Problem(VerticalScroll):

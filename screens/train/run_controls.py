@@ -25,7 +25,7 @@ CONTROLS: tuple[Binding, ...] = (
     Binding("e", "evaluate", "Evaluate", id="run.evaluate", tooltip="Held-out loss and perplexity after this step"),
     Binding("x", "sample", "Sample", id="run.sample", tooltip="Generate replies to the fixed prompts after this step"),
     Binding("m", "menu", "More", id="run.menu", tooltip="List all actions on the run"),
-    Binding("f", "release", "Release GPU memory", show=False, id="run.release", tooltip="Unload the paused run's model"),
+    Binding("f", "release", "Release GPU memory", show=False, id="run.release", tooltip="Unload the paused model"),
     Binding("r", "rate", "Learning rate", show=False, id="run.rate", tooltip="Change learning rate"),
     Binding("n", "steps", "Max steps", show=False, id="run.steps", tooltip="Change max steps"),
     Binding("S", "discard", "Discard", show=False, key_display="S", id="run.discard",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from tests.journals import read_events
 from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.data.facts import DataFacts
 from workbench.engine.training.thread import TrainingThread
@@ -18,7 +19,6 @@ from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import create_run, summarise
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 SHORT = {"instruction": "Why?", "response": "Aye, for the sea is wide."}
@@ -53,7 +53,7 @@ def test_every_record_is_counted_in_the_journal_and_lost_replies_are_a_warning(r
     assert counts["tokens"]["total"] == counts["tokens"]["trained"] + counts["tokens"]["masked"]
     assert counts["tokens"]["cut"] > 0
     warnings = [event["message"] for event in events if event["event"] == "warning"]
-    assert "3 records of 13 (23%) lose the whole reply to the cut at 64 tokens" in warnings[0]
+    assert "3 records of 13 (23%) lose the whole response to truncation at 64 tokens" in warnings[0]
     assert "Skipped: 2 records (column response is empty: 2)." in warnings
     assert any("left nothing of the reply: 3 records" in warning for warning in warnings)
 
@@ -115,7 +115,7 @@ async def test_the_command_asks_a_person(
     if answer:
         await ask_about_lost_replies(engine, Recipe())
     else:
-        with pytest.raises(WorkbenchError, match="lose the whole reply"):
+        with pytest.raises(WorkbenchError, match="lose the whole response"):
             await ask_about_lost_replies(engine, Recipe())
     assert asked == ["Start anyway?"]
 
@@ -141,12 +141,13 @@ def test_a_run_by_command_that_loses_many_replies_is_refused_unless_forced(recip
     try:
         refused = call("train", str(file))
         assert refused.returncode == 1
-        assert "3 records of 13 (23%) lose the whole reply" in " ".join(refused.stderr.split())
+        assert "3 records of 13 (23%) lose the whole response" in " ".join(refused.stderr.split())
         assert "--force" in refused.stderr
         assert not list((tmp_path / "home" / "runs").glob("*/journal.jsonl"))
         forced = call("train", str(file), "--force", "--json")
         events = [json.loads(line) for line in forced.stdout.splitlines()]
         assert events[-1]["reason"] == "finished", forced.stderr
-        assert [event for event in events if event["event"] == "warning" and "lose the whole reply" in event["message"]]
+        warned = [event["message"] for event in events if event["event"] == "warning"]
+        assert any("lose the whole response" in message for message in warned)
     finally:
         call("engine", "stop", "--force")

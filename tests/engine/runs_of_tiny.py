@@ -4,9 +4,9 @@ import hashlib
 import time
 from collections.abc import Callable
 
+from tests.journals import Fields, read_events
 from workbench.engine.training.thread import TrainingThread
 from workbench.runs.folder import RunFolder, create_run
-from workbench.runs.journal import Event, read_events
 
 
 def begin(home, recipe, base=None) -> tuple[RunFolder, TrainingThread]:
@@ -36,7 +36,7 @@ def curve(run: RunFolder) -> dict[int, float]:
     return {event["step"]: event["loss"] for event in events_of(run, "step")}
 
 
-def events_of(run: RunFolder, kind: str) -> list[Event]:
+def events_of(run: RunFolder, kind: str) -> list[Fields]:
     return [event for event in read_events(run.journal) if event["event"] == kind]
 
 

@@ -65,7 +65,7 @@ async def test_the_api_answers_while_a_run_s_folder_is_made(home, monkeypatch):
     def create_run(home, recipe):
         entered.set()
         assert made.wait(SECONDS), "the event loop was blocked"
-        raise WorkbenchError("Cannot make a run folder.", "Free some space.", kind="disk")
+        raise WorkbenchError("Cannot create a run folder.", "Free some space.", kind="disk")
 
     monkeypatch.setattr(engine_module, "create_run", create_run)
     async with here(Api(Engine(home))) as client, asyncio.timeout(2 * SECONDS):
@@ -79,17 +79,18 @@ async def test_the_api_answers_while_a_run_s_folder_is_made(home, monkeypatch):
 
 def test_a_run_that_is_being_made_when_the_engine_is_told_to_end_is_stopped(home, recipe, monkeypatch):
     engine = Engine(home)
-    make = engine_module.create_run
+    make, works = engine_module.create_run, []
 
     def create_run(home, recipe):
         run = make(home, recipe)
+        works.append(engine._work)
         engine.end()
         assert engine.is_training
         return run
 
     monkeypatch.setattr(engine_module, "create_run", create_run)
     engine.train(recipe)
-    threading.Thread.join(next(one for one in threading.enumerate() if one.name == "train tiny-01"), 240)
+    works[0].training.join(240)
     assert not engine.is_training
     assert '"stopped"' in (home.runs / "tiny-01" / "journal.jsonl").read_text()
 

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_for_step
+from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.distributed.launched import LaunchedTraining
 from workbench.errors import WorkbenchError
@@ -15,7 +16,6 @@ from workbench.planning.launch import Launch
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import newest_whole
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
-from workbench.runs.journal import read_events
 
 TWO = Launch(processes=2)
 # float32 all through, so that only the order of additions differs.

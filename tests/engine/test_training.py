@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.journals import JournalWriter, read_events
 from workbench.engine.metrics.step_clock import HostTime, StepClock
 from workbench.engine.training.journal_callback import JournalCallback
 from workbench.engine.training.thread import TrainingThread
 from workbench.progress import Progress
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, summarise
-from workbench.runs.journal import JournalWriter, read_events
 
 
 def train(home, recipe, base=None):

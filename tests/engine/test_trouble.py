@@ -19,6 +19,7 @@ from tests.engine.runs_of_tiny import (
     wait_for_step,
     wait_until,
 )
+from tests.journals import read_events
 from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.batches.parts import parts_of
 from workbench.engine.steering.controls import Command, Controls
@@ -26,7 +27,6 @@ from workbench.engine.storage.disk_full_retry import PatientJournal, is_disk_ful
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import summarise
-from workbench.runs.journal import read_events
 
 
 class Memory:
@@ -92,8 +92,8 @@ def test_memory_that_ends_at_one_record_names_what_takes_most_and_what_would_fit
     memory.limit = 1
     thread.join(120)
     assert thread.error.kind == "out_of_memory"
-    assert "One record at a time does not fit" in thread.error.message
-    assert "by the estimate" in thread.error.message
+    assert "Even micro-batch 1 does not fit" in thread.error.message
+    assert "Largest part: " in thread.error.message
     assert thread.error.cure
     # What was learned before is there, and can go on.
     assert (run.adapter / "adapter_model.safetensors").is_file()
@@ -292,7 +292,7 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
 def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_files):
     controls = Controls()
     journal = PatientJournal(tmp_path / "journal.jsonl", controls)
-    controls.stand("Paused; the model stays in memory.")
+    controls.stand("Paused; model kept in memory.")
     small_files(10)
     waiting = threading.Thread(target=journal.write, args=("checkpoint",))
     waiting.start()
@@ -302,7 +302,7 @@ def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_f
         time.sleep(0.01)
     small_files(None)
     waiting.join(20)
-    assert controls.paused == "Paused; the model stays in memory."
+    assert controls.paused == "Paused; model kept in memory."
     journal.close()
 
 

@@ -9,13 +9,13 @@ import pytest
 from tests.engine.runs_of_tiny import events_of
 from tests.evaluation.test_judge import Engine, data_of
 from tests.evaluation.test_result import evaluation
+from tests.journals import JournalWriter
 from workbench.errors import WorkbenchError
 from workbench.evaluation.chart import Line, curve_picture, ticks
 from workbench.evaluation.report import read_curves, write_report
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Answered, keep, newest_evaluation
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import JournalWriter
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = (
@@ -71,7 +71,7 @@ def test_the_markdown_is_fit_to_be_handed_on(reported, home):
     assert "![Loss over steps](report.svg)" in text
     assert "is better than the base\\: held-out perplexity" in text
     assert "| of a step | data " in text
-    assert "no peak is known of a processor" in text
+    assert "the peak FLOP/s of a CPU is unknown" in text
     assert f"{found.judged[0].figures.perplexity.value:.4g}" in text
     assert "\n  r: 8\n" in text
     assert text.count("<tr><td colspan") == 7 + 4  # seven records, four fixed prompts
@@ -115,7 +115,7 @@ def test_a_spike_among_very_many_points_is_not_lost():
 
 @pytest.mark.parametrize("points", [[], [(0.0, float("nan"))]])
 def test_a_run_without_a_step_has_a_picture_that_says_so(points):
-    assert "The run has no step in its journal." in texts_of(curve_picture("run", [Line("training", points)]))
+    assert "No steps logged yet." in texts_of(curve_picture("run", [Line("training", points)]))
 
 
 def test_one_point_is_a_dot():

@@ -41,7 +41,7 @@ def test_mistakes_end_in_a_sentence(tiny_home, tiny_run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("")
     for arguments, words in (
-        (("tiny-01", "--to", "gugf", tmp_path / "out"), "There is no export target"),
+        (("tiny-01", "--to", "gugf", tmp_path / "out"), "Unknown export target"),
         (("nothing", "--to", "adapter", tmp_path / "out"), "There is no run nothing"),
         (("tiny-01", "--to", "adapter", tmp_path / "mine", "--force"), "no export wrote"),
         (("tiny-01", "--to", "hub", tmp_path / "out"), "--repo owner/name"),
@@ -59,7 +59,7 @@ def test_another_tools_file_becomes_a_recipe(tiny_home, tiny_run, tmp_path):
         file.write('neftune_noise_alpha: 5\nlora_note: "\\e[31mred"\n')
     done = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "--output", tmp_path / "recipe.yaml")
     assert done.returncode == 0, done.stderr
-    assert "No counterpart: neftune_noise_alpha: 5" in done.stderr
+    assert "Not supported: neftune_noise_alpha: 5" in done.stderr
     assert "\x1b" not in done.stderr
     again = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "-o", tmp_path / "recipe.yaml")
     assert again.returncode == 1

@@ -13,11 +13,11 @@ import torch
 
 from tests.engine.fused_in_torch import as_if_installed
 from tests.export.conftest import tiny_recipe, train
+from tests.journals import JournalWriter, read_events
 from workbench.engine.model.hardware import library_versions
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe.text import edit, to_yaml
-from workbench.runs.journal import JournalWriter, read_events
 
 VARIANTS = {
     "dropout and nf4": {},

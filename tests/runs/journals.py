@@ -7,8 +7,8 @@ from typing import Any
 
 import psutil
 
+from tests.journals import JournalWriter
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import JournalWriter
 
 _TERMS = {"weights": 6000, "saved_activations": 3000}
 _PREDICTED = {"allocated_bytes": 9900, "reserved_bytes": 11_000, "terms": _TERMS, "method": "trace", "length": 64}

@@ -5,10 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from tests.journals import JournalWriter
 from workbench.commands.app import app
 from workbench.recipe.text import parse
 from workbench.runs.folder import all_runs, create_run, summarise
-from workbench.runs.journal import JournalWriter
 from workbench.runs.library.calibration import calibrate
 from workbench.storage.paths import Home
 

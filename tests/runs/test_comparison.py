@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.runs.told import GIB, begin, evaluate, finished, resume, take_steps, writer_of
-from workbench.runs.curves import Course
+from workbench.runs.curves import RunCurves
 from workbench.runs.folder import summarise
 from workbench.runs.library.comparison import difference_rows, figure_rows, recipe_of
 from workbench.runs.library.listing import Listed, holds, in_order
@@ -42,7 +42,7 @@ def test_final_figures_stand_beside_each_other(home):
     run, begun = finished(home, steps=10), begin(home)
     run.adapter.mkdir()
     (run.adapter / "adapter_model.safetensors").write_bytes(b"0" * 2_500_000)
-    rows = dict(figure_rows([Course.of(run).figures(), Course.of(begun).figures()]))
+    rows = dict(figure_rows([RunCurves(run).figures(), RunCurves(begun).figures()]))
     assert rows["steps"] == ["10/100", "–"]
     assert rows["last loss"] == ["2.9", "–"]
     assert rows["best held-out loss"] == ["2 at 10", "–"]
@@ -67,7 +67,7 @@ def test_a_curve_lies_over_steps_tokens_and_seconds_without_what_was_trained_twi
         take_steps(journal, [3, 4], loss=2.0, seconds=0.25, vram=None)
         evaluate(journal, 4, 1.5, best=True)
         take_steps(journal, [5], loss=math.nan)
-    course = Course.of(run)
+    course = RunCurves(run)
     losses = [2.99, 2.98, 1.97, 1.96]
     assert course.curve("step") == list(zip([1, 2, 3, 4], losses, strict=True))
     assert course.curve("tokens") == list(zip([1500, 3000, 4500, 6000], losses, strict=True))

@@ -7,10 +7,10 @@ import sys
 import psutil
 import pytest
 
+from tests.journals import JournalWriter
 from workbench.errors import WorkbenchError
 from workbench.recipe.text import from_yaml, parse
 from workbench.runs.folder import all_runs, create_run, find_run, summarise
-from workbench.runs.journal import JournalWriter
 from workbench.storage.paths import Home
 
 
@@ -38,7 +38,7 @@ def test_auto_of_an_older_version_is_read_as_what_the_journal_says_was_chosen(ho
         with JournalWriter(run.journal) as journal:
             journal.write("phase", phase="preparing", chosen={"training.torch_compile": chosen})
     assert run.recipe().training.torch_compile is bool(chosen)
-    with pytest.raises(WorkbenchError, match=r"training\.torch_compile: given is 'auto'; allowed is true or false\."):
+    with pytest.raises(WorkbenchError, match=r"training\.torch_compile: got 'auto'; expected true or false\."):
         from_yaml(text)
 
 
@@ -85,7 +85,7 @@ def test_a_run_elsewhere_never_shares_its_id_with_one_of_the_home(home, tmp_path
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(home, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkbenchError, match="Cannot make a run folder"):
+    with pytest.raises(WorkbenchError, match="Cannot create a run folder"):
         create_run(home, _recipe(dir=str(tmp_path / "file")))
 
 

@@ -4,11 +4,13 @@ from dataclasses import asdict
 
 import pytest
 
+from tests.journals import JournalWriter
 from tests.runs import journals
 from tests.runs.journals import KINDS, run_of
 from workbench.runs import journal_sample as glance
+from workbench.runs.events import Step
 from workbench.runs.folder import summarise
-from workbench.runs.journal import JournalReader, JournalWriter, read_events
+from workbench.runs.journal import JournalReader, read_events
 from workbench.runs.journal_sample import Glance
 
 # Figures that a rough summary has from the end alone: they are those of the exact one.
@@ -23,10 +25,10 @@ def everything_is_long(monkeypatch):
 
 def _in_order(seen: Glance, events):
     """Whether what was seen is part of the events, in their order, none twice."""
-    places = {event["seq"]: place for place, event in enumerate(events)}
-    found = [places[event["seq"]] for event in (*seen.head, *seen.between, *seen.tail)]
+    places = {event.seq: place for place, event in enumerate(events)}
+    found = [places[event.seq] for event in (*seen.head, *seen.between, *seen.tail)]
     return found == sorted(set(found)) and all(
-        event == events[places[event["seq"]]] for event in (*seen.head, *seen.between, *seen.tail)
+        event == events[places[event.seq]] for event in (*seen.head, *seen.between, *seen.tail)
     )
 
 
@@ -47,7 +49,7 @@ def test_what_is_seen_stands_in_the_journal(tmp_path, kind, places):
 
 def test_lines_come_from_all_over_it(tmp_path):
     journal = run_of(tmp_path, journals.interrupted).journal
-    steps = [event["step"] for event in glance.glance(journal, 8).between if event["event"] == "step"]
+    steps = [event.step for event in glance.glance(journal, 8).between if isinstance(event, Step)]
     assert all(any(100 * part < step <= 100 * (part + 1) for step in steps) for part in range(8))
     assert len(steps) < 400
 
@@ -118,4 +120,4 @@ def test_a_journal_that_grows_meanwhile_is_seen_up_to_a_whole_line(tmp_path):
     with run.journal.open("ab") as file:
         file.write(b'ep","step":801}\n')
     (event,) = JournalReader(run.journal, seen.end).read()
-    assert event["step"] == 801
+    assert event.step == 801

@@ -112,7 +112,7 @@ def test_mistakes_are_sentences_and_leave_nothing(home, tmp_path):
     run = finished(home)
     (tmp_path / "there.csv").write_text("mine")
     for name, words in (
-        ("table.xlsx", "in which form"),
+        ("table.xlsx", "no supported file type"),
         ("no/where.csv", "No such folder"),
         ("there.csv", "already exists"),
     ):

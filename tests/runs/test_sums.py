@@ -6,18 +6,18 @@ from dataclasses import asdict
 
 import pytest
 
+from tests.journals import JournalWriter
 from tests.runs import journals
 from tests.runs.journals import KINDS, run_of
 from workbench.runs import folder
 from workbench.runs import summary_cache as sums
-from workbench.runs.folder import RunSummary, summarise
-from workbench.runs.journal import JournalReader, JournalWriter, read_events
+from workbench.runs.folder import summarise
+from workbench.runs.journal import JournalReader
+from workbench.runs.replay import Replay
 
 
 def _from_scratch(run):
-    summary = RunSummary(run.id)
-    for event in read_events(run.journal):
-        summary.add(event)
+    summary = Replay.of(run.journal).summary
     summary.settle()
     return asdict(summary)
 

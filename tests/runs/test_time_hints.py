@@ -1,7 +1,9 @@
 """Hints on a run's time: told once, of a window, and never of the first point."""
 
+import json
 from typing import Any
 
+from workbench.runs.events import Step, decode
 from workbench.runs.hints import Hint
 from workbench.runs.step_times import StepTimes
 from workbench.runs.time_hints import WINDOW, TimeWatch
@@ -45,8 +47,8 @@ def test_what_begins_late_is_told_too() -> None:
     assert "gradient_accumulation_steps" in hint.cure
 
 
-def step(seconds: float, **more: Any) -> dict[str, Any]:
-    return {"event": "step", "seconds": seconds, "parts": {"data": 0.25 * seconds, "forward": 0.75 * seconds}, **more}
+def step(seconds: float, **more: Any) -> Step:
+    return Step(step=1, seconds=seconds, parts={"data": 0.25 * seconds, "forward": 0.75 * seconds}, **more)
 
 
 def test_means_are_weighted_by_time() -> None:
@@ -58,5 +60,8 @@ def test_means_are_weighted_by_time() -> None:
 
 
 def test_journals_of_old_and_damaged_ones_tell_nothing() -> None:
-    times = StepTimes.of([{"seconds": 1.0}, {"seconds": "x", "parts": {}}, {"seconds": 1.0, "parts": [1, 2]}, {}])
+    lines = [{"seconds": 1.0}, {"seconds": "x", "parts": {}}, {"seconds": 1.0, "parts": [1, 2]}, {}]
+    steps = [decode(json.dumps({"event": "step", "step": 1, **line}).encode()) for line in lines]
+    assert all(isinstance(step, Step) for step in steps)
+    times = StepTimes.of(steps)
     assert (times.shares, times.flops, times.as_json()) == ({}, None, None)

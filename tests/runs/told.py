@@ -6,9 +6,9 @@ from typing import Any
 
 import psutil
 
+from tests.journals import JournalWriter
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
-from workbench.runs.journal import JournalWriter
 from workbench.storage.paths import Home
 
 GIB = 2**30

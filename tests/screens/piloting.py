@@ -125,3 +125,4 @@ async def opened(
         await pilot.pause()
         yield opened
         app.workers.cancel_all()  # as when the app ends by itself
+        assert not app.faults, app.faults

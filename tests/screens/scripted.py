@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.journals import JournalWriter
 from workbench.data.facts import DataFacts, Example, Lengths
 from workbench.engine.client.protocol import (
     ControlAction,
@@ -32,7 +33,7 @@ from workbench.planning.queue import Line, Queue, QueueRequest
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection, Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run
-from workbench.runs.journal import JournalWriter, last_seq
+from workbench.runs.journal import last_seq
 from workbench.storage.paths import Home
 
 GIB = 2**30
@@ -326,7 +327,7 @@ class ScriptedEngine:
             match command.action:
                 case "pause":
                     self.paused = "Paused; " + (
-                        "the model's memory was given back." if command.release else "the model stays in memory."
+                        "GPU memory released." if command.release else "model kept in memory."
                     )
                     self.write("paused", step=step, reason=self.paused, release=command.release)
                 case "checkpoint":
@@ -458,7 +459,7 @@ class ScriptedEngine:
         if self.state != "idle":
             doing = {
                 "training": "training a run",
-                "replying": "writing a reply",
+                "replying": "generating a reply",
                 "evaluating": "evaluating a run",
                 "loading": "loading a model",
             }

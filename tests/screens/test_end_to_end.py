@@ -8,10 +8,10 @@ import pytest
 
 from screens.adapter.cost_panel import CostPanel
 from screens.app import WorkbenchApp
+from tests.journals import read_events
 from workbench.engine.client.process import engine_pid, stop_engine
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
-from workbench.runs.journal import read_events
 from workbench.storage.paths import Home
 
 

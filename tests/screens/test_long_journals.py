@@ -11,13 +11,13 @@ from screens.runs.pane import RunsPane, RunTable
 from screens.shell import live_run as story
 from screens.shell import watch
 from screens.train.pane import TrainPane
+from tests.journals import JournalWriter
 from tests.runs import journals
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.runs import journal_sample as glance
 from workbench.runs.folder import create_run
-from workbench.runs.journal import JournalWriter
 from workbench.storage.paths import Home
 
 
@@ -73,12 +73,12 @@ async def test_a_run_of_the_history(tmp_path: Path, reading_on: threading.Event,
         await screen.press("down", "enter")
         await screen.sees("loss over steps · ≈ reading 0%")
         await screen.sees("train 1.182")
-        assert pane._story is not None
-        assert 100 < pane._story.train.count < 1000
+        assert pane._live is not None
+        assert 100 < pane._live.replay.curves.train.count < 1000
         reading_on.set()
         await screen.until(lambda: "reading" not in screen.words, "all is read")
         await screen.sees("loss over steps ─")
-        assert pane._story.train.count == 1000
+        assert pane._live.replay.curves.train.count == 1000
         await screen.press("escape")
         await screen.sees("interrupted")
 
@@ -89,12 +89,12 @@ async def test_whoever_leaves_it_does_not_have_it_read(tmp_path: Path, reading_o
         pane = await history(screen, 1)
         await screen.press("enter")
         await screen.sees("reading 0%")
-        left = pane._story
+        left = pane._live
         await screen.press("escape")
         reading_on.set()
-        await screen.until(lambda: not any(w.group == "story" and w.is_running for w in screen.app.workers), "its end")
+        await screen.until(lambda: not any(w.group == "journal" and w.is_running for w in screen.app.workers), "end")
         assert left is not None
-        assert left.is_rough
+        assert left.replay.is_rough
         await screen.press("enter")
         await screen.sees("loss over steps ─")
 
@@ -117,14 +117,14 @@ async def test_a_live_run_is_taken_up_and_followed_while_its_past_is_read(
         await screen.sees("step 400/1000")
         assert "→ 12.20" not in screen.words
         engine.step(401, 0.75)
-        await screen.until(lambda: pane._story is not None and pane._story.summary.step == 401, "it is followed")
+        await screen.until(lambda: pane._live is not None and pane._live.replay.summary.step == 401, "it is followed")
         await screen.sees("step 401/1000")
         assert "≈ reading" in screen.words
         reading_on.set()
         await screen.sees("loss over steps ─")
         await screen.sees("→ 12.20")
-        assert pane._story is not None
-        assert pane._story.train.count == 401
+        assert pane._live is not None
+        assert pane._live.replay.curves.train.count == 401
         engine.step(402, 0.75)
         await screen.sees("step 402/1000")
 

@@ -6,8 +6,8 @@ from textual.app import App, ComposeResult
 from textual.geometry import Region
 
 from screens.charts.loss_chart import Curve, LossChart
-from workbench.runs.series import Series
 from screens.widgets.glyphs import ASCII, UNICODE
+from workbench.runs.series import Series
 
 
 class ChartApp(App[None]):

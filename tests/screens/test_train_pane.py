@@ -14,6 +14,7 @@ from screens.train.gpu_panel import GpuPanel
 from screens.train.pane import TrainPane
 from screens.train.problem import Problem
 from screens.widgets.log_pane import LogPane, clean_line
+from tests.journals import read_events
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
 from workbench.errors import WorkbenchError
@@ -22,8 +23,7 @@ from workbench.models.catalog import catalog_skeleton
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
-from workbench.runs.folder import RunSummary
-from workbench.runs.journal import read_events
+from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
 
 GIB = 2**30
@@ -129,12 +129,12 @@ async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(t
         screen.engine.answers = [some_facts([], records=80, lost_reply=20)]
         await train_pane(screen)
         await screen.press("enter")
-        await screen.until(lambda: "20 records of 100 (20%) lose the whole reply" in screen.words, "the question")
+        await screen.until(lambda: "20 records of 100 (20%) lose the whole response" in screen.words, "the question")
         await screen.press("enter")
         await screen.until(lambda: offered(screen) == IDLE, "back without a run")
         assert "train" not in screen.engine.asked
         await screen.press("enter")
-        await screen.until(lambda: "lose the whole reply" in screen.words, "the question again")
+        await screen.until(lambda: "lose the whole response" in screen.words, "the question again")
         await screen.press("s")
         await screen.until(lambda: "train" in screen.engine.asked, "the run")
 
@@ -200,12 +200,12 @@ async def test_a_terminal_that_comes_back_shows_the_run_from_its_first_step(tmp_
     async with opened(tmp_path, engine=engine) as screen:
         pane = await train_pane(screen)
         await screen.until(lambda: "step 3000/5000" in screen.words, "the newest step")
-        await screen.until(lambda: pane._story is not None and pane._story.train.count == 3000, "all of its steps")
+        await screen.until(lambda: pane._live and pane._live.replay.curves.train.count == 3000, "all steps")
         await screen.tab("adapter")
         for step in range(3001, 3101):
             engine.step(step, 1.5)
         await train_pane(screen)
-        await screen.until(lambda: pane._story is not None and pane._story.train.count == 3100, "what it missed")
+        await screen.until(lambda: pane._live and pane._live.replay.curves.train.count == 3100, "the rest")
 
 
 async def test_a_run_that_failed_says_why_and_can_be_copied(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_the_log_follows_its_file_as_plain_text(tmp_path: Path) -> None:
         assert screen.engine.run is not None
         log = screen.engine.run.log
         log.write_bytes(b"\x1b[31mloading\x1b[0m\n 10%|#\r 50%|##\r100%|####\n[red]not red[/red] \x1b]52;c;aGk=\x07\n")
-        await screen.until(lambda: pane._story is not None, "its story")
+        await screen.until(lambda: pane._live is not None, "its story")
         await screen.press("l")
         await screen.until(lambda: "[red]not red[/red]" in screen.words, "the log")
         shown = pane.query_one(LogPane)
@@ -333,7 +333,7 @@ def live(root: Path, steps: int = 12, of: int = 100) -> ScriptedEngine:
 @pytest.mark.parametrize(
     ("keys", "asked", "told"),
     [
-        ("c", "checkpoint", "step 12: checkpoint written"),
+        ("c", "checkpoint", "step 12: checkpoint saved"),
         ("e", "evaluate", "step 12: evaluated"),
         ("x", "sample", "step 12: replies sampled"),
         ("pk", "pause", "paused  at step 12/100"),
@@ -458,8 +458,8 @@ async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_check
         for step in range(11, 21):
             engine.step(step, 1.0)
         await screen.sees("step 20/100")
-        assert pane._story is not None
-        assert [x for x, _ in pane._story.train.points()] == list(range(1, 21))
+        assert pane._live is not None
+        assert [x for x, _ in pane._live.replay.curves.train.points()] == list(range(1, 21))
         await screen.until(lambda: offered(screen).get("Pause") is True, "all controls")
 
 
@@ -568,11 +568,13 @@ async def test_two_terminals_see_what_either_asks_for(tmp_path: Path) -> None:
             await screen.press("5")
             await screen.until(lambda screen=screen: isinstance(screen.app.pane_in_front, TrainPane), "Train")
             pane = screen.app.pane_in_front
-            await screen.until(lambda pane=pane: pane._story and pane._story.train.count == 300, "the whole curve")
+            await screen.until(
+                lambda pane=pane: pane._live and pane._live.replay.curves.train.count == 300, "the curve"
+            )
         await one.press("c")
         await one.until(lambda: engine.asked == ["checkpoint"], "asked by one")
         engine.obey(300)
-        await other.sees("step 300: checkpoint written")
+        await other.sees("step 300: checkpoint saved")
         await other.press("p", "k")
         await other.until(lambda: engine.asked[-1] == "pause", "asked by the other")
         engine.obey(300)

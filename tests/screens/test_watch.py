@@ -9,7 +9,6 @@ import pytest
 
 from screens.messages import JournalGrew
 from screens.session import Session
-from screens.shell import watch
 from screens.shell.watch import Watch
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
@@ -39,33 +38,32 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_long_journal_is_read_in_bites_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "JOURNAL_BITE", 4096)
+async def test_a_journal_is_folded_as_it_grows(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
-    run = engine.begin(Recipe(), max_steps=400)
+    engine.begin(Recipe(), max_steps=400)
     for step in range(1, 201):
         engine.step(step, 1.0)
     async with watching(engine) as (session, told):
         await until(lambda: session.summary is not None and session.summary.step == 200)
-        assert len(told) > run.journal.stat().st_size / 4096 / 2
-        assert max(len(message.events) for message in told) < 60
-        assert [event["seq"] for message in told for event in message.events] == list(range(201))
         engine.step(201, 0.5)
         await until(lambda: session.summary is not None and session.summary.step == 201)
+        assert session.live is not None
+        assert session.live.replay.curves.train.count == 201
+        assert {message.run for message in told} == {session.live.run.id}
 
 
-async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "JOURNAL_BITE", 512)
+async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=20)
     engine.step(1, 1.0)
-    async with watching(engine) as (session, told):
+    async with watching(engine) as (session, _):
         await until(lambda: session.summary is not None and session.summary.step == 1)
         for step in range(2, 21):
             engine.step(step, 1.0)
         engine.finish()
         await until(lambda: session.summary is not None and session.summary.state == "finished")
-        assert told[-1].events[-1]["event"] == "run_ended"
+        assert session.live is not None
+        assert session.live.replay.ended is not None
 
 
 async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,11 +77,9 @@ async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch
         engine.step(step, 1.0)
         if step == 100:
             engine.evaluate(100, 1.0, 2.7)
-    async with watching(engine) as (session, told):
+    async with watching(engine) as (session, _):
         await until(lambda: session.summary is not None and not session.summary.is_rough)
         assert session.summary is not None
         assert (session.summary.step, session.summary.perplexity) == (200, {"base": 20.1, "tuned": 2.7})
-        assert told == []
         engine.step(201, 0.5)
         await until(lambda: session.summary.step == 201)
-        assert [event["step"] for message in told for event in message.events] == [201]

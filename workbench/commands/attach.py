@@ -11,18 +11,19 @@ from workbench.commands.train import WatchOption
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import engine_pid, find_engine
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import RunFolder, RunSummary, find_run
-from workbench.runs.journal import each_event
+from workbench.runs.folder import RunFolder, find_run
+from workbench.runs.replay import Replay
+from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
 
 
 def attach(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument(help="A run's id, prefix or folder; the live one without it.")] = None,
+    run: Annotated[str | None, typer.Argument(help="A run's id, id prefix or folder. Default: the live run.")] = None,
     watch: WatchOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Watch a run to its end: what was so far in short, then live. Ctrl-C leaves the run alone.
+    """Watch a run to its end: a summary so far, then live. Ctrl-C does not stop the run.
 
     With --json every event of its journal is printed, from the first on.
     """
@@ -55,7 +56,7 @@ def attach(
     try:
         run_async(work())
     except typer.Exit:
-        errors.print("Left the run to the engine; `loraworkbench attach` watches it again.", markup=False)
+        errors.print("The run keeps running in the background. `loraworkbench attach` shows it again.", markup=False)
         raise
 
 
@@ -66,7 +67,7 @@ async def _wanted(home: Home, name: str | None) -> RunFolder:
     if status is None or status.run is None:
         raise WorkbenchError(
             "No run is live.",
-            "`loraworkbench runs` lists those there are, `loraworkbench train --resume RUN` lets one go on.",
+            "`loraworkbench runs` lists all runs, `loraworkbench train --resume RUN` resumes one.",
             kind="no_run",
         )
     return find_run(home, status.run_folder or status.run)
@@ -74,10 +75,7 @@ async def _wanted(home: Home, name: str | None) -> RunFolder:
 
 def _so_far(run: RunFolder) -> tuple[RunSummary, int]:
     """What the journal says until now, and the number of the newest event that tells how far the run is."""
-    summary, newest = RunSummary(run.id), 0
-    for event in each_event(run.journal):
-        summary.add(event)
-        if event["event"] in ("phase", "step"):
-            newest = event.get("seq", newest)
-    summary.settle()
-    return summary, newest
+    replay = Replay.of(run.journal)
+    replay.summary.settle()
+    newest = max(replay.phase.seq, replay.step.seq if replay.step is not None else 0, 0)
+    return replay.summary, newest

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
 from workbench.errors import WorkbenchError
-from workbench.runs.curves import Axis, Course, as_json
+from workbench.runs.curves import Axis, RunCurves, as_json
 from workbench.runs.folder import find_run
 from workbench.runs.library.comparison import Rows, difference_rows, figure_rows, recipe_of
 
@@ -20,29 +20,27 @@ _PLACES = 10
 def compare(
     context: typer.Context,
     runs: Annotated[list[str], typer.Argument(help="Two runs or more: ids, names or folders.", metavar="RUN...")],
-    by: Annotated[
-        Axis, typer.Option(help="What the curves are laid over: step, tokens, or time in training.")
-    ] = "step",
+    by: Annotated[Axis, typer.Option(help="X axis: step, tokens, or time (training time).")] = "step",
     in_json: JsonOption = False,
 ) -> None:
-    """Put runs side by side: where their recipes differ, what came of each, and their loss."""
+    """Compare runs: recipe differences, results and loss."""
     home = home_of(context)
     folders = {run.path.resolve(): run for run in (find_run(home, name) for name in runs)}
     if len(folders) < 2:
-        raise WorkbenchError("One run alone cannot be compared.", "Name two or more.", kind="compare")
-    courses = []
+        raise WorkbenchError("Comparing needs at least two runs.", "Give two or more runs.", kind="compare")
+    read = []
     with errors.status("reading") as status:
         for run in folders.values():
             status.update(Text(printable(f"reading {run.name}")))
-            courses.append(Course.of(run))
-    differences = difference_rows([recipe_of(course.run) for course in courses])
+            read.append(RunCurves(run))
+    differences = difference_rows([recipe_of(one.run) for one in read])
     if in_json:
-        print_json({"runs": [as_json(course, by) for course in courses], "differences": dict(differences)})
+        print_json({"runs": [as_json(one, by) for one in read], "differences": dict(differences)})
         return
-    names = [course.run.name for course in courses]
-    _print("recipe", names, differences or [("no difference", [""] * len(courses))])
-    _print("figures", names, figure_rows([course.figures() for course in courses]))
-    if places := _places(courses, by):
+    names = [one.run.name for one in read]
+    _print("recipe", names, differences or [("no difference", [""] * len(read))])
+    _print("figures", names, figure_rows([one.figures() for one in read]))
+    if places := _places(read, by):
         _print(f"loss by {by}", names, places)
 
 
@@ -50,9 +48,9 @@ def export(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run's id, name or folder.")],
     file: Annotated[Path, typer.Argument(help="FILE.csv or FILE.parquet.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a run's journal as a table: one row a step, held-out figures beside them."""
+    """Export a run's metrics as CSV or Parquet: one row per step, with held-out metrics."""
     from workbench.runs.library.export_metrics import export_journal
 
     folder = find_run(home_of(context), run)
@@ -60,7 +58,7 @@ def export(
         rows = export_journal(
             folder, file, replace=force, report=lambda share: status.update(Text(f"writing {share:.0%}"))
         )
-    console.print(Text(printable(f"{rows:,} rows: {file}")), soft_wrap=True)
+    console.print(Text(printable(f"Exported {rows:,} rows to {file}")), soft_wrap=True)
 
 
 def _print(title: str, names: list[str], rows: Rows) -> None:
@@ -73,9 +71,9 @@ def _print(title: str, names: list[str], rows: Rows) -> None:
     console.print()
 
 
-def _places(courses: list[Course], by: Axis) -> Rows:
+def _places(runs: list[RunCurves], by: Axis) -> Rows:
     """The loss at a few places of the axis: the mean around each, blank where a run did not get so far."""
-    curves = [course.curve(by) for course in courses]
+    curves = [run.curve(by) for run in runs]
     end = max((curve[-1][0] for curve in curves if curve), default=0.0)
     rows: Rows = []
     for number in range(1, _PLACES + 1):

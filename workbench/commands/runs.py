@@ -11,10 +11,11 @@ from rich.text import Text
 from workbench.commands import compare, manage
 from workbench.commands.common import JsonOption, console, figure, home_of, print_json, printable
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import RunSummary, all_runs, summarise
+from workbench.runs.folder import all_runs, summarise
 from workbench.runs.library.listing import ORDERS, Listed, holds, in_order
+from workbench.runs.summary import RunSummary
 
-app = typer.Typer(invoke_without_command=True, help="All runs, and what can be done with them.")
+app = typer.Typer(invoke_without_command=True, help="List and manage runs.")
 app.command()(compare.compare)
 app.command()(manage.rename)
 app.command()(manage.tag)
@@ -28,12 +29,12 @@ app.command()(compare.export)
 def runs(
     context: typer.Context,
     words: Annotated[
-        str, typer.Option("--filter", metavar="WORDS", help="Only runs with these in name, model, state or #tag.")
+        str, typer.Option("--filter", metavar="WORDS", help="Filter by words in name, model, state or #tag.")
     ] = "",
-    sort: Annotated[str, typer.Option(help=f"{', '.join(ORDERS)}; with a minus before it the other way round.")] = "",
+    sort: Annotated[str, typer.Option(help=f"{', '.join(ORDERS)}. A leading minus reverses the order.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List all runs, newest first. `train --resume RUN` lets one that was interrupted, stopped or failed go on."""
+    """List all runs, newest first. `train --resume RUN` resumes an interrupted, stopped or failed run."""
     if context.invoked_subcommand is not None:
         return
     every = [Listed(run, summarise(run), run.label) for run in all_runs(home_of(context))]
@@ -45,15 +46,15 @@ def runs(
     elif found:
         _show(found)
     elif every:
-        console.print(Text(printable(f"None of {len(every)} runs has {words} in it.")), soft_wrap=True)
+        console.print(Text(printable(f"None of the {len(every)} runs matches {words}.")), soft_wrap=True)
     else:
-        console.print("No runs yet. `loraworkbench demo` makes the first one.")
+        console.print("No runs yet. `loraworkbench demo` starts one.")
 
 
 def _sorted(found: list[Listed], sort: str) -> list[Listed]:
     column = sort.removeprefix("-")
     if column and column not in ORDERS:
-        raise WorkbenchError(f"Runs cannot be sorted by {column}.", f"By: {', '.join(ORDERS)}.", kind="sort")
+        raise WorkbenchError(f"Runs cannot be sorted by {column}.", f"Sort by {', '.join(ORDERS)}.", kind="sort")
     return in_order(found, column, turned=sort.startswith("-")) if column else found
 
 

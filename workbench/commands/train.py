@@ -38,7 +38,8 @@ from workbench.engine.client.process import engine_pid, ensure_engine
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.recipe.schema import Recipe
-from workbench.runs.folder import RunFolder, RunSummary, find_run
+from workbench.runs.folder import RunFolder, find_run
+from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
 from workbench.units import gib
 
@@ -46,8 +47,8 @@ WatchOption = Annotated[
     bool,
     typer.Option(
         "--watch",
-        help="A plain line for each point of the curve, without control sequences; chosen by itself where the output "
-        "is no terminal.",
+        help="Print one plain line per logged step, without control sequences. Default if the output "
+        "is not a terminal.",
     ),
 ]
 
@@ -58,14 +59,14 @@ def train(
     assignments: SetOption = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Let this run go on from its last whole checkpoint, with its own recipe."),
+        typer.Option(metavar="RUN", help="Resume this run from its last complete checkpoint, with its own recipe."),
     ] = None,
     watch: WatchOption = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it and leave it to the engine.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run in the background and return.")] = False,
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Start even where the prediction does not fit the free memory, or many replies are cut off."
+            "--force", help="Start even if the run is predicted not to fit, or truncation removes many responses."
         ),
     ] = False,
     launcher: LauncherOption = None,
@@ -76,21 +77,21 @@ def train(
     write: WriteOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe, or let a run go on. The engine goes on when this command or the line ends.
+    """Train a recipe, or resume a run. Training continues in the background if this command or the connection ends.
 
     Ctrl-C stops the run and saves it; a second one kills the engine, and the last checkpoint is kept.
     """
     home = home_of(context)
     if (recipe is None) == (resume is None):
         raise WorkbenchError(
-            "Nothing says what to train." if recipe is None else "A run that is resumed has its own recipe.",
+            "No recipe given." if recipe is None else "A resumed run uses its own recipe.",
             "Give a recipe, or --resume RUN.",
             kind="bad_request",
         )
     if resume is not None and assignments:
         raise WorkbenchError(
-            "A run that is resumed keeps its recipe.",
-            "Leave --set out; `loraworkbench control` changes learning rate and steps of a live run.",
+            "A resumed run keeps its recipe.",
+            "Omit --set. `loraworkbench control` changes learning rate and max steps of a live run.",
             kind="bad_request",
         )
     chosen = None if recipe is None else recipe_from(home, recipe, assignments)
@@ -101,8 +102,8 @@ def train(
         return
     if write is not None or num_machines is not None:
         raise WorkbenchError(
-            "A run on several machines is not started from here.",
-            "Give a recipe, and --write DIR: it writes what the machines need.",
+            "A run on several machines cannot be started by this command.",
+            "Give a recipe and --write DIR: it writes the files for the machines.",
             kind="launch",
         )
 
@@ -177,10 +178,10 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
 
 async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
     from workbench.estimate import TraceStore
-    from workbench.machine.gpu import HardwareSampler
+    from workbench.machine.gpu import hardware_now
     from workbench.planning.start_checks import foresee, room_for
 
-    gpus, host = await asyncio.to_thread(lambda: HardwareSampler().sample())
+    gpus, host = await asyncio.to_thread(hardware_now)
     room = room_for(gpus, host, await client.status(), launch)
     verdict = room and await foresee(client, recipe, room, TraceStore(home.cache / "traces"))
     if not verdict or verdict.may_start:
@@ -189,10 +190,10 @@ async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Re
         f"  {_as_options(cure.changes)}  ({gib(cure.peak_bytes, 2)}, costs {cure.cost})"
         for cure in verdict.suggestions[:3]
     ]
-    changes = "Any of these makes it fit:\n" + "\n".join(cures) if cures else "No single change makes it fit."
+    changes = "Any of these changes makes it fit:\n" + "\n".join(cures) if cures else "No single change makes it fit."
     raise WorkbenchError(
         f"This run does not fit. {verdict.sentence}",
-        f"{changes}\nOr add --force to start all the same.",
+        f"{changes}\nOr add --force to start anyway.",
         kind="no_room",
     )
 
@@ -207,7 +208,7 @@ def _tell_detached(run: RunFolder, seq: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"run": run.id, "folder": str(run.path), "seq": seq})
     else:
-        console.print(f"The engine has {run.id}. Watch it:  loraworkbench attach {run.id}", markup=False)
+        console.print(f"{run.id} is running in the background. Watch it:  loraworkbench attach {run.id}", markup=False)
 
 
 def _tell_end(run: RunFolder, summary: RunSummary) -> None:
@@ -216,7 +217,7 @@ def _tell_end(run: RunFolder, summary: RunSummary) -> None:
         console.print(Text(f"Adapter: {printable(str(run.adapter))}"), soft_wrap=True)
         console.print(f"Try it:  loraworkbench chat {run.id}", markup=False)
     if summary.state == "stopped" and summary.reason != "discarded":
-        console.print(f"Go on:   loraworkbench train --resume {run.id}", markup=False)
+        console.print(f"Resume:  loraworkbench train --resume {run.id}", markup=False)
 
 
 class _StopOnInterrupt:
@@ -238,8 +239,9 @@ class _StopOnInterrupt:
     def _interrupted(self) -> None:
         if self._asked is None:
             errors.print(
-                f"Stopping {self._run.id} after the present step and saving it … (Ctrl-C again kills the engine: "
-                f"the run {what_is_kept(self._run)}, and `loraworkbench train --resume {self._run.id}` goes on)",
+                f"Stopping {self._run.id} after this step and saving it … (Ctrl-C again kills the engine: "
+                f"the run {what_is_kept(self._run)}, and `loraworkbench train --resume {self._run.id}` "
+                "resumes it)",
                 markup=False,
                 soft_wrap=True,
             )
@@ -257,8 +259,8 @@ class _StopOnInterrupt:
     async def _kill(self) -> None:
         await kill_engine(self._home)
         errors.print(
-            f"The engine was killed. {self._run.id} {what_is_kept(self._run)}.\n"
-            f"Go on:  loraworkbench train --resume {self._run.id}",
+            f"The engine was killed. {self._run.id} {what_is_kept(self._run)}.\nResume:  "
+            f"loraworkbench train --resume {self._run.id}",
             markup=False,
             soft_wrap=True,
         )

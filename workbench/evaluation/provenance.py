@@ -19,8 +19,10 @@ from workbench.models.gguf import read_origin
 from workbench.models.sources import LocalModel
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
-from workbench.runs.folder import RunFolder, RunSummary
-from workbench.runs.journal import Event, each_event
+from workbench.runs.events import Eval
+from workbench.runs.folder import RunFolder
+from workbench.runs.replay import Replay, deviations_text
+from workbench.runs.summary import RunSummary
 from workbench.storage.folders import files_below
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
@@ -101,47 +103,29 @@ def provenance_of(
     Args:
         report: told the name of the file that is read and how much of it was, 0 to 1.
     """
-    summary = RunSummary(run.id)
-    facts: dict[str, Any] = {"precision": {}, "counts": {}, "versions": {}, "hardware": {}}
-    evaluations, changes = [], []
-    for event in each_event(run.journal):
-        summary.add(event)
-        match event["event"]:
-            case "run_started":
-                facts |= {"versions": event.get("versions") or {}, "hardware": event.get("hardware") or {}}
-            case "phase":
-                facts |= _phase_facts(event)
-            case "eval":
-                names = ("step", "loss", "perplexity", "token_accuracy", "records", "tokens")
-                evaluations.append({name: event.get(name) for name in names})
-        if change := mid_run_change(event):
-            changes.append(change)
+    replay = Replay.of(run.journal)
+    summary = replay.summary
     summary.settle()
+    names = ("base", "compute_dtype", "adapter_dtype", "trainable_parameters", "padding_free")
+    precision = {name: replay.facts.get(name) for name in names} if replay.facts.get("compute_dtype") else {}
     return Provenance(
         run=run.id,
         base=base_facts(recipe, local),
         data=tuple(_data_file(part, report) for part in _parts(recipe.data.source)),
         recipe=fit_to_publish(recipe).as_dict(),
         summary=summary,
-        evaluations=tuple(evaluations),
-        changes=tuple(changes),
-        **facts,
+        evaluations=tuple(_evaluation(one) for one in replay.evaluations),
+        changes=tuple(deviations_text(replay.deviations)),
+        precision=precision,
+        counts=replay.facts.get("counts") or {},
+        versions=replay.versions,
+        hardware=replay.started.hardware,
     )
 
 
-def mid_run_change(event: Event) -> str:
-    """What a journal's event tells of a run that its recipe alone would not do again; empty for most events."""
-    match event["event"]:
-        case "control" if event.get("action") in ("learning_rate", "max_steps"):
-            name = str(event["action"]).replace("_", " ")
-            return f"{name} set to {event.get('value')} by hand after step {event.get('step')}"
-        case "run_resumed":
-            return f"went on from step {event.get('step')} after an interruption"
-        case "warning" if event.get("kind") == "out_of_memory":
-            return f"memory ended; the micro-batch became {event.get('micro_batch')}"
-        case "warning" if event.get("kind") == "skipped_step":
-            return f"step {event.get('step')} was left out: its gradient was no finite number"
-    return ""
+def _evaluation(event: Eval) -> dict[str, Any]:
+    names = ("step", "loss", "perplexity", "token_accuracy", "records", "tokens")
+    return {name: getattr(event, name) for name in names}
 
 
 def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
@@ -178,15 +162,6 @@ def public_name(source: str) -> str:
 def _with_weight(part: str) -> str:
     name, star, weight = part.rpartition("*")
     return f"{public_name(name.strip())}*{weight}" if star else public_name(part)
-
-
-def _phase_facts(event: Event) -> dict[str, Any]:
-    if event.get("phase") == "tokenising" and event.get("counts"):
-        return {"counts": event["counts"]}
-    if event.get("phase") == "preparing" and event.get("compute_dtype"):
-        names = ("base", "compute_dtype", "adapter_dtype", "trainable_parameters", "padding_free")
-        return {"precision": {name: event.get(name) for name in names}}
-    return {}
 
 
 def _parts(source: str) -> list[str]:

@@ -6,8 +6,10 @@ of this machine are named by their last part only.
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from workbench.evaluation.provenance import Provenance, provenance_of, public_na
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Evaluation, newest_evaluation
 from workbench.models.sources import find_local
+from workbench.runs.curves import ExactCurve
+from workbench.runs.events import Step
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import each_event
 from workbench.runs.library.calibration import Comparison
+from workbench.runs.replay import Replay, held_out_losses
 from workbench.runs.step_times import StepTimes
 from workbench.storage.atomic import write_text
 from workbench.storage.paths import Home
@@ -70,7 +74,7 @@ def write_report(
     recipe = run.recipe_as_run()
     if not run.journal.is_file():
         raise WorkbenchError(
-            f"Run {run.id} has no journal, so there is nothing to report.", "Let it run first.", kind="no_journal"
+            f"Run {run.id} has no journal, so there is nothing to report.", "Start it first.", kind="no_journal"
         )
     facts = provenance_of(run, recipe, find_local(home, recipe.model), report)
     curves = read_curves(run)
@@ -85,32 +89,51 @@ def write_report(
         write_text(files.markdown, report_markdown(told, evaluation, PICTURE), errors=_UNKNOWN)
     except OSError as error:
         raise WorkbenchError(
-            f"The report cannot be written into {run.path}: {error.strerror or error}.",
-            "Free some disk space, or look at the folder's permissions.",
+            f"The report cannot be written to {run.path}: {error.strerror or error}.",
+            "Free some disk space, or check the folder's permissions.",
             kind="disk",
         ) from None
     return files
 
 
 def read_curves(run: RunFolder) -> Curves:
-    """The curve of a run, from its journal."""
-    curves = Curves()
-    for event in each_event(run.journal):
-        step = event.get("step")
-        if "no_peak" in event:
-            curves.device_peak = {name: event.get(name) for name in ("peak_flops", "no_peak")}
-        if not isinstance(step, int):
-            continue
-        match event["event"]:
-            case "step":
-                _put(curves.train, step, event.get("loss"))
-                _put(curves.seconds, step, event.get("seconds"))
-                curves.times.add(event)
-                peak = (event.get("host") or {}).get("peak")
-                curves.host_peak = max(curves.host_peak or 0, peak) if isinstance(peak, int) else curves.host_peak
-            case "eval":
-                _put(curves.held_out, step, event.get("loss"))
-    return replace(curves, train=dict(sorted(curves.train.items())), held_out=dict(sorted(curves.held_out.items())))
+    """The curve of a run, from its journal; what a resume cut away is not in it."""
+    points = _ReportedCurve()
+    replay = Replay.of(run.journal, points)
+    return Curves(
+        train=points.by_step(points.losses),
+        seconds=points.by_step(points.durations),
+        held_out=dict(sorted(held_out_losses(replay).items())),
+        times=points.times,
+        host_peak=points.host_peak,
+        device_peak={name: replay.facts.get(name) for name in ("peak_flops", "no_peak")}
+        if {"peak_flops", "no_peak"} & replay.facts.keys()
+        else {},
+    )
+
+
+class _ReportedCurve(ExactCurve):
+    """The points, and what all steps took, those that were trained in vain too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = StepTimes()
+        self.host_peak: int | None = None
+
+    def add(self, step: Step) -> None:
+        super().add(step)
+        self.times.add(step)
+        if step.host and (peak := step.host.get("peak")):
+            self.host_peak = max(self.host_peak or 0, peak)
+
+    @property
+    def durations(self) -> list[float]:
+        """Seconds of each point."""
+        return [after - before for before, after in pairwise([0.0, *self.seconds])]
+
+    def by_step(self, values: Sequence[float]) -> dict[int, float]:
+        """The finite ones of some values, by step."""
+        return {int(step): value for step, value in zip(self.steps, values, strict=True) if isfinite(value)}
 
 
 def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> dict[str, Any]:
@@ -160,8 +183,3 @@ def _fit_to_publish(evaluation: Evaluation) -> Evaluation:
     sources = " + ".join(map(public_name, evaluation.source.split(" + ")))
     names = {"source": sources, "model": public_name(evaluation.model)}
     return evaluation.model_copy(update={**names, "judged": judged})
-
-
-def _put(points: dict[int, float], step: int, value: object) -> None:
-    if isinstance(value, int | float):
-        points[step] = float(value)

@@ -23,7 +23,7 @@ from workbench.models.child import report
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import each_event
+from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
 _PINNED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
@@ -131,21 +131,12 @@ class _Past:
     """How the run went, where the recipe alone does not tell it."""
 
     def __init__(self, run: RunFolder) -> None:
-        losses: dict[int, float] = {}
-        self.stop_after: int | None = None
-        self.kept_step: int | None = None
-        planned = 0
-        for event in each_event(run.journal):
-            match event["event"]:
-                case "step":
-                    losses[event["step"]] = event["loss"]
-                    planned = event.get("max_steps", planned)
-                case "run_ended":
-                    step = event.get("step")
-                    self.stop_after = step if step and step < planned else None
-                    kept = event.get("kept_step")
-                    self.kept_step = kept if kept != step else None
-        self.last_loss = losses[max(losses)] if losses else None
+        replay = Replay.of(run.journal)
+        ended, summary = replay.ended, replay.summary
+        step = ended.step if ended is not None else None
+        self.stop_after = step if step and step < summary.max_steps else None
+        self.kept_step = replay.kept_step if replay.kept_step != step else None
+        self.last_loss = summary.loss
 
 
 def _precision(job: Job) -> Precision:
@@ -188,14 +179,15 @@ def _tell(job: Job, data: EncodedData) -> None:
     names = ("train_records", "tokens")
     if then and any(then.get(name) != now.get(name) for name in names):
         job.notices.append(
-            f"The records have changed since the run: {now['train_records']:,} with {now['tokens']['total']:,} tokens "
-            f"now, {then.get('train_records') or 0:,} with {(then.get('tokens') or {}).get('total') or 0:,} then."
+            f"The records have changed since the run: {now['train_records']:,} with "
+            f"{now['tokens']['total']:,} tokens now, {then.get('train_records') or 0:,} with "
+            f"{(then.get('tokens') or {}).get('total') or 0:,} then."
         )
-    by_hand = [change for change in job.facts.changes if not change.startswith("went on")]
+    by_hand = [change for change in job.facts.changes if not change.startswith("resumed")]
     if by_hand:
-        job.notices.append(f"The script does not do again: {'; '.join(by_hand)}.")
+        job.notices.append(f"The script does not reproduce: {'; '.join(by_hand)}.")
     if job.recipe.training.kernels == "hub":
-        job.notices.append("The script computes without the kernels of the hub, so its losses agree to rounding only.")
+        job.notices.append("The script does not use the hub kernels, so its losses match only up to rounding.")
 
 
 def _pass_on(progress: Progress) -> None:

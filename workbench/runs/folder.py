@@ -2,21 +2,20 @@
 
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
-
-import psutil
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.resolved import ResolvedRecipe, is_left_open, resolved
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.runs.history import read_history
-from workbench.runs.journal import Event, JournalReader
+from workbench.runs.journal import JournalReader
 from workbench.runs.journal_sample import glance, is_long
 from workbench.runs.label import Label, read_label
+from workbench.runs.replay import Replay, fold
 from workbench.runs.run_recipe import read_run_recipe
+from workbench.runs.summary import RunSummary
 from workbench.runs.summary_cache import keep, kept
 from workbench.storage.folders import entries
 from workbench.storage.paths import Home
@@ -134,8 +133,8 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
             _remember(home, run)
     except OSError as error:
         raise WorkbenchError(
-            f"Cannot make a run folder in {parent}: {error.strerror or error}.",
-            "Free some disk space, or set output.dir to a folder you may write to.",
+            f"Cannot create a run folder in {parent}: {error.strerror or error}.",
+            "Free some disk space, or set output.dir to a writable folder.",
             kind="disk",
         ) from None
     return run
@@ -175,7 +174,9 @@ def find_run(home: Home, name: str) -> RunFolder:
         return fitting[0]
     if fitting:
         some = ", ".join(run.id for run in fitting[:6])
-        raise WorkbenchError(f"{name} fits {len(fitting)} runs: {some}.", "Write more of the id.", kind="run_ambiguous")
+        raise WorkbenchError(
+            f"{name} matches {len(fitting)} runs: {some}.", "Give more of the id.", kind="run_ambiguous"
+        )
     if (folder / "recipe.yaml").is_file():
         return RunFolder(folder.absolute())
     raise WorkbenchError(
@@ -186,115 +187,6 @@ def find_run(home: Home, name: str) -> RunFolder:
 # Bytes of a journal that are read in less time than what was kept of it.
 _READ_AT_ONCE = 1 << 15
 
-RunState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
-
-
-@dataclass
-class RunSummary:
-    """What the journal says of a run so far. :meth:`add` takes further events, so that a live view need not reread.
-
-    Attributes:
-        predicted_peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method`` and the ``length`` they are for.
-        is_unpriced: its steps were compiled or computed by fused kernels, and those are not what was predicted.
-        measured_peak: ``allocated``, ``reserved``, ``resting`` and ``nvml`` in bytes; None without a GPU.
-        is_rough: the middle of a long journal is not in it yet. What it tells is so, but there may be more: an
-            evaluation, a higher peak; and whether a run without an end goes on is told only where it is known.
-    """
-
-    id: str
-    state: RunState = "new"
-    model: str = ""
-    started: float | None = None
-    ended: float | None = None
-    step: int = 0
-    max_steps: int = 0
-    phase: str = ""
-    loss: float | None = None
-    perplexity: dict[str, Any] = field(default_factory=dict)
-    tokens: int = 0
-    peak_vram: int = 0
-    eta_seconds: float | None = None
-    tokens_per_second: float | None = None
-    reason: str = ""
-    cure: str = ""
-    predicted_peak: dict[str, Any] | None = None
-    is_unpriced: bool = False
-    measured_peak: dict[str, Any] | None = None
-    writer: tuple[int, float] | None = None
-    is_rough: bool = False
-
-    def add(self, event: Event) -> None:
-        """Take one event of the journal into account."""
-        match event["event"]:
-            case "step":
-                self.step = event["step"]
-                self.phase = "training"  # an evaluation in between does not tell when it is over
-                self.max_steps = event.get("max_steps", self.max_steps)
-                self.loss = event.get("loss")
-                self.tokens = event.get("tokens", self.tokens)
-                self.eta_seconds = event.get("eta_seconds")
-                self.tokens_per_second = event.get("tokens_per_second")
-                self.peak_vram = max(self.peak_vram, (event.get("vram") or {}).get("peak") or 0)
-            case "run_started":
-                self.state = "running"
-                self.model = event.get("model", "")
-                self.started = self.started or event["time"]
-                self.ended = None
-                self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
-            case "run_resumed":
-                self.state = "running"
-                self.ended, self.reason, self.cure = None, "", ""
-                self.step, self.phase = event.get("step", 0), ""
-                self.writer = (event.get("pid", 0), event.get("process_started", 0.0))
-            case "phase":
-                self.phase = event.get("phase", "")
-                self.max_steps = event.get("max_steps", self.max_steps)
-                self.predicted_peak = event.get("predicted", self.predicted_peak)
-                self.is_unpriced |= bool(event.get("compiled") or event.get("kernels"))
-            case "eval":
-                # Before the first step the adapter changes nothing: that figure is the base's own.
-                self.perplexity["tuned" if event.get("step") else "base"] = event.get("perplexity")
-            case "error":
-                self.reason, self.cure = event.get("message", ""), event.get("cure", "")
-            case "run_ended":
-                self.ended = event["time"]
-                self.measured_peak = event.get("measured")
-                self.peak_vram = max(self.peak_vram, (self.measured_peak or {}).get("allocated") or 0)
-                reason = event.get("reason", "finished")
-                self.state = {"finished": "finished", "early_stopping": "finished", "error": "failed"}.get(
-                    reason, "stopped"
-                )  # type: ignore[assignment]
-                self.reason = self.reason if reason == "error" else reason
-
-    def leap(self) -> None:
-        """Events are left out here, up to some step: what they may have changed counts no more."""
-        self.is_rough = True
-        self.state, self.writer = "running", None
-        self.ended, self.reason, self.cure = None, "", ""
-        self.perplexity.pop("tuned", None)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the run goes on is not known: it has no end, and who writes it stands in a part that was not read."""
-        return self.is_rough and self.state == "running" and self.writer is None
-
-    @property
-    def predicted_allocated(self) -> int | None:
-        """Bytes that PyTorch was to have handed out at the peak."""
-        return (self.predicted_peak or {}).get("allocated_bytes")
-
-    @property
-    def peak_error(self) -> float | None:
-        """(predicted − measured) / measured of the allocated peak; None unless the run has both, of the same steps."""
-        predicted, measured = self.predicted_allocated, (self.measured_peak or {}).get("allocated")
-        return predicted / measured - 1 if predicted and measured and not self.is_unpriced else None
-
-    def settle(self) -> None:
-        """A run whose writer is gone without an end was interrupted."""
-        if self.state == "running" and not self.is_open and not _is_alive(self.writer):
-            self.state = "interrupted"
-            self.reason = "the process that trained it is gone"
-
 
 def summarise(run: RunFolder, *, soon: bool = False) -> RunSummary:
     """The state of a run, from its journal alone; what was added up of it before is not read again.
@@ -303,13 +195,13 @@ def summarise(run: RunFolder, *, soon: bool = False) -> RunSummary:
         soon: where much is to be read, only its beginning and its end are, and the summary is rough.
     """
     summary, known = _added_up(run)
+    replay = Replay(run.id, summary=summary)
     if soon and is_long(run.journal, known):
-        _add_at_a_glance(summary, run, known)
+        _add_at_a_glance(replay, run, known)
     else:
         reader = JournalReader(run.journal, known)
         for events in reader.blocks():
-            for event in events:
-                summary.add(event)
+            fold(events, replay)
         if reader.offset - known > _READ_AT_ONCE:
             keep_sums(run, summary, reader.offset)
     summary.settle()
@@ -326,26 +218,14 @@ def _added_up(run: RunFolder) -> tuple[RunSummary, int]:
     sums, offset = kept(run.journal)
     if sums.keys() | {"id"} != {one.name for one in fields(RunSummary)}:
         return RunSummary(run.id), 0
-    writer = sums.pop("writer")
-    return RunSummary(run.id, **sums, writer=tuple(writer) if writer else None), offset
+    writer, perplexities = sums.pop("writer"), sums.pop("perplexities")
+    summary = RunSummary(run.id, **sums, writer=tuple(writer) if writer else None)
+    summary.perplexities = [tuple(one) for one in perplexities]
+    return summary, offset
 
 
-def _add_at_a_glance(summary: RunSummary, run: RunFolder, known: int) -> None:
+def _add_at_a_glance(replay: Replay, run: RunFolder, known: int) -> None:
     look = glance(run.journal, places=0)
-    for event in look.head if not known else ():
-        summary.add(event)
-    summary.leap()
-    for event in look.tail:
-        summary.add(event)
-
-
-def _is_alive(writer: tuple[int, float] | None) -> bool:
-    """Whether the very process lives: a process id is used again after a while, its start time is not."""
-    if not writer or not writer[0]:
-        return False
-    try:
-        process = psutil.Process(writer[0])
-        # A zombie is dead; only its parent, perhaps this very terminal, has not asked for its exit code.
-        return abs(process.create_time() - writer[1]) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    fold(look.head if not known else (), replay)
+    replay.leap()
+    fold(look.tail, replay)

@@ -1,11 +1,12 @@
-"""What a run that goes on needs to know of its own past, from its journal."""
+"""What a run that is resumed has to know of its own past, from its journal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.runs.journal import Event, each_event
+from workbench.runs.events import Step
+from workbench.runs.replay import Replay, held_out_losses
 
 
 @dataclass
@@ -14,7 +15,7 @@ class History:
 
     Attributes:
         evaluations: held-out loss by step, those after the checkpoint left out.
-        max_steps: the number of steps that was asked for in mid-run; None where the recipe's holds.
+        max_steps: the max steps that the user asked for in mid-run; None where the recipe's hold.
         chosen: what the run decided of what its recipe left open, by dotted keys.
         losses: the loss of each step after the checkpoint, as it was the last time it was trained.
         conditions: what the numbers depended on when the run last started or resumed
@@ -29,26 +30,28 @@ class History:
 
 
 def read_history(journal: Path, step: int) -> History:
-    """The past of a run that goes on after ``step`` steps."""
-    history = History()
-    if not journal.is_file():
-        return history
-    for event in each_event(journal):
-        match event["event"]:
-            case "eval" if event.get("step", 0) <= step and isinstance(event.get("loss"), int | float):
-                history.evaluations[event["step"]] = event["loss"]
-            case "control" if event.get("action") == "max_steps" and event.get("value"):
-                history.max_steps = int(event["value"])
-            case "step" if event.get("step", 0) > step and isinstance(event.get("loss"), int | float):
-                history.losses[event["step"]] = event["loss"]
-            case "phase":
-                history.chosen = chosen_by(event) or history.chosen
-                if isinstance(found := event.get("conditions"), dict):
-                    history.conditions = found
-    return history
+    """The past of a run that is resumed after ``step`` steps."""
+    after = _LossesAfter(step)
+    replay = Replay.of(journal, after)
+    return History(
+        evaluations={at: loss for at, loss in held_out_losses(replay).items() if at <= step},
+        max_steps=replay.asked_steps,
+        chosen=replay.chosen,
+        losses=after.losses,
+        conditions=replay.facts.get("conditions") or {},
+    )
 
 
-def chosen_by(event: Event) -> Mapping[str, Any]:
-    """What an event tells of what the run decided; empty for most events."""
-    chosen = event.get("chosen")
-    return chosen if event["event"] == "phase" and isinstance(chosen, dict) else {}
+class _LossesAfter:
+    """Losses of the steps that are about to be trained again: no cut forgets them."""
+
+    def __init__(self, step: int) -> None:
+        self._after = step
+        self.losses: dict[int, float] = {}
+
+    def add(self, step: Step) -> None:
+        if step.step > self._after and isinstance(step.loss, int | float):
+            self.losses[step.step] = float(step.loss)
+
+    def cut(self, step: int) -> None:
+        return None

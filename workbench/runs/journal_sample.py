@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.runs.journal import BLOCK, Event, event_of
+from workbench.runs.events import AnyEvent, decode
+from workbench.runs.journal import BLOCK
 
 LONG = 16 * BLOCK
 """Bytes of a journal that take too long to be read while somebody waits: some 35,000 steps."""
@@ -31,9 +32,9 @@ class Glance(NamedTuple):
         end: bytes up to the end of the last line.
     """
 
-    head: list[Event]
-    between: list[Event]
-    tail: list[Event]
+    head: list[AnyEvent]
+    between: list[AnyEvent]
+    tail: list[AnyEvent]
     end: int
 
 
@@ -106,5 +107,5 @@ def _pages(disk: int, start: int, end: int, places: int) -> Iterator[bytes]:
             yield data[first:last]
 
 
-def _events(data: bytes) -> list[Event]:
-    return [event for line in data.splitlines() if (event := event_of(line)) is not None]
+def _events(data: bytes) -> list[AnyEvent]:
+    return [event for line in data.splitlines() if (event := decode(line)) is not None]

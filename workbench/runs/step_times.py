@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.runs.journal import Event
+from workbench.runs.events import Step
 
 PARTS = ("data", "forward", "backward", "optimizer", "other")
 
@@ -24,22 +24,22 @@ class StepTimes:
     _sums: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> "StepTimes":
+    def of(cls, steps: Iterable[Step]) -> "StepTimes":
         times = cls()
-        for event in events:
-            times.add(event)
+        for step in steps:
+            times.add(step)
         return times
 
-    def add(self, event: Event) -> None:
-        """Take a ``step`` event into account."""
-        parts, seconds = event.get("parts"), _number(event.get("seconds"))
-        if not isinstance(parts, dict) or not seconds:
+    def add(self, step: Step) -> None:
+        """Add a point of the curve."""
+        parts, seconds = step.parts, step.seconds
+        if not parts or not seconds:
             return
         self.seconds += seconds
         for part in PARTS:
-            self.parts[part] += _number(parts.get(part)) or 0.0
+            self.parts[part] += parts.get(part) or 0.0
         for name in ("padding", "flops", "mfu", "hfu"):
-            if (value := _number(event.get(name))) is not None:
+            if (value := getattr(step, name)) is not None:
                 self._times[name] = self._times.get(name, 0.0) + seconds
                 self._sums[name] = self._sums.get(name, 0.0) + seconds * value
 
@@ -79,7 +79,3 @@ class StepTimes:
     def _mean(self, name: str) -> float | None:
         times = self._times.get(name)
         return self._sums[name] / times if times else None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

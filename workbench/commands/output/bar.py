@@ -7,11 +7,23 @@ from rich.table import Column
 
 from workbench.commands.common import console, figure, printable
 from workbench.commands.output.lines import one_line, reasons, remaining, told
-from workbench.runs.folder import RunSummary
-from workbench.runs.journal import Event
+from workbench.runs.events import (
+    AnyEvent,
+    Control,
+    Eval,
+    Hint,
+    Paused,
+    Phase,
+    Resumed,
+    RunResumed,
+    RunWarning,
+    Sample,
+    Step,
+)
+from workbench.runs.summary import RunSummary
 
 # What is said above the bar; the rest is in it.
-_SAID = {"run_resumed", "control", "paused", "resumed", "sample", "warning", "hint"}
+_SAID = RunResumed | Control | Paused | Resumed | Sample | RunWarning | Hint
 
 
 class RunBar:
@@ -37,36 +49,35 @@ class RunBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, event: Event, summary: RunSummary) -> None:
+    def show(self, event: AnyEvent, summary: RunSummary) -> None:
         """Move the bar, or say something above it."""
-        match event["event"]:
-            case "phase":
-                fraction = event.get("fraction")
+        match event:
+            case Phase():
                 self._bar.update(
                     self._task,
-                    description=printable(event["phase"]),
-                    total=None if fraction is None else 1.0,
-                    completed=fraction or 0.0,
-                    figures=printable(event.get("detail", ""))[:60],
+                    description=printable(event.phase),
+                    total=None if event.fraction is None else 1.0,
+                    completed=event.fraction or 0.0,
+                    figures=printable(event.detail)[:60],
                 )
                 for words in reasons(event):
                     self._say(one_line(words))
-            case "step":
+            case Step():
                 self._bar.update(
                     self._task,
                     description="training",
                     total=summary.max_steps,
                     completed=summary.step,
-                    figures=f"step {summary.step}/{summary.max_steps} · loss {figure(event.get('loss'), 3)} · "
-                    f"{event.get('tokens_per_second') or 0:.0f} tok/s · {remaining(event.get('eta_seconds'))} left",
+                    figures=f"step {summary.step}/{summary.max_steps} · loss {figure(event.loss, 3)} · "
+                    f"{event.tokens_per_second or 0:.0f} tok/s · {remaining(event.eta_seconds)} left",
                 )
-            case "eval":
+            case Eval():
                 self._say(
-                    f"held-out perplexity {figure(event['perplexity'])} "
-                    f"({'before training' if event['step'] == 0 else 'after step ' + str(event['step'])}, "
-                    f"{event['records']} records, {event['tokens']} tokens)"
+                    f"held-out perplexity {figure(event.perplexity)} "
+                    f"({'before training' if event.step == 0 else 'after step ' + str(event.step)}, "
+                    f"{event.records} records, {event.tokens} tokens)"
                 )
-            case name if name in _SAID:
+            case _ if isinstance(event, _SAID):
                 for words in told(event, summary):
                     self._say(one_line(words))
 

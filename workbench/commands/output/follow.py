@@ -12,8 +12,11 @@ from workbench.engine.client.process import exit_code, last_lines
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import explain_death
 from workbench.machine.oom_killer import kills_since, oom_kills
-from workbench.runs.folder import RunFolder, RunSummary
-from workbench.runs.journal import Event, JournalReader
+from workbench.runs.events import AnyEvent, to_fields
+from workbench.runs.folder import RunFolder
+from workbench.runs.journal import JournalReader
+from workbench.runs.replay import Replay
+from workbench.runs.summary import RunSummary
 
 _POLL_SECONDS = 0.1
 _ASK_SECONDS = 1.0
@@ -28,7 +31,7 @@ class Display(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, event: Event, summary: RunSummary) -> None:
+    def show(self, event: AnyEvent, summary: RunSummary) -> None:
         """Show one event; ``summary`` has it in it already."""
 
 
@@ -41,7 +44,7 @@ def form_of(*, as_json: bool, watch: bool) -> Form:
 
 async def events_of(
     run: RunFolder, is_live: Callable[[], Awaitable[bool]], *, after: int = -1
-) -> AsyncIterator[tuple[Event, RunSummary]]:
+) -> AsyncIterator[tuple[AnyEvent, RunSummary]]:
     """Every event of a run from its first on, each with the summary up to it, until it has ended.
 
     A run that was resumed has ended before, and goes on after that.
@@ -54,7 +57,8 @@ async def events_of(
         WorkbenchError: the run, or the process that trained it, is gone without an end.
     """
     reader = JournalReader(run.journal)
-    summary = RunSummary(run.id)
+    replay = Replay(run.id)
+    summary = replay.summary
     seq, is_over, asked, kills = -1, False, time.monotonic(), oom_kills()
     while True:
         # Looked at before reading: what a process wrote before it died is still read.
@@ -63,8 +67,8 @@ async def events_of(
             is_over, asked = not await is_live(), time.monotonic()
         for events in reader.blocks():
             for event in events:
-                summary.add(event)
-                seq = event.get("seq", seq)
+                replay.add(event)
+                seq = replay.seq
                 yield event, summary
         if seq > after and summary.ended is not None:
             return
@@ -72,10 +76,9 @@ async def events_of(
             raise _engine_died(run, summary, kills_since(kills))
         if is_over:
             raise WorkbenchError(
-                f"Run {run.id} broke off after step {summary.step}, and its journal does not say why."
-                f"\n{last_lines(run.log)}",
-                f"Most likely the disk is full: free some space for {run.path}, then "
-                f"`loraworkbench train --resume {run.id}`.",
+                f"Run {run.id} ended after step {summary.step}; its journal does not say why.\n{last_lines(run.log)}",
+                f"The disk is probably full: free some space for {run.path}, then run `loraworkbench "
+                f"train --resume {run.id}`.",
                 kind="run_lost",
             )
         await asyncio.sleep(_POLL_SECONDS)
@@ -86,8 +89,8 @@ def _engine_died(run: RunFolder, summary: RunSummary, kills: int | None) -> Work
     said = last_lines(run.log)
     died = explain_death(exit_code(summary.writer[0]) if summary.writer else None, said, oom_kills=kills)
     return WorkbenchError(
-        f"The engine ended in the middle of run {run.id}, after step {summary.step}. {died.message}\n{said}",
-        f"{died.cure} `loraworkbench train --resume {run.id}` goes on from its last checkpoint.",
+        f"The engine ended during run {run.id}, after step {summary.step}. {died.message}\n{said}",
+        f"{died.cure} `loraworkbench train --resume {run.id}` resumes it from its last checkpoint.",
         kind="engine_died",
     )
 
@@ -112,7 +115,7 @@ async def follow(
     summary = RunSummary(run.id)
     with _DISPLAYS[form]() as display:
         async for event, summary in events_of(run, is_live, after=after):
-            if event.get("seq", 0) >= told_from:
+            if event.seq >= told_from:
                 display.show(event, summary)
     if summary.state == "failed":
         raise WorkbenchError(summary.reason, summary.cure, kind="run_failed")
@@ -128,8 +131,8 @@ class _JsonLines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def show(self, event: Event, summary: RunSummary) -> None:
-        print_json(event)
+    def show(self, event: AnyEvent, summary: RunSummary) -> None:
+        print_json(to_fields(event))
 
 
 _DISPLAYS: dict[Form, Callable[[], Display]] = {"bar": RunBar, "lines": RunLines, "json": _JsonLines}

@@ -4,8 +4,26 @@ import sys
 from typing import Self
 
 from workbench.commands.common import figure, printable
-from workbench.runs.folder import RunSummary
-from workbench.runs.journal import Event
+from workbench.runs.events import (
+    AnyEvent,
+    Checkpoint,
+    Control,
+    Eval,
+    Hint,
+    Paused,
+    Phase,
+    Resumed,
+    RunEnded,
+    RunError,
+    RunResumed,
+    RunStarted,
+    RunWarning,
+    Sample,
+    Step,
+    name_of,
+)
+from workbench.runs.summary import RunSummary
+from workbench.units import clock
 
 
 class RunLines:
@@ -20,60 +38,60 @@ class RunLines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def show(self, event: Event, summary: RunSummary) -> None:
+    def show(self, event: AnyEvent, summary: RunSummary) -> None:
         """Write what there is to say of one event."""
-        if event["event"] == "phase":
-            # A download tells how far it is twice a second; a line for each kind of work is enough.
-            if event.get("phase") == self._phase:
+        if isinstance(event, Phase):
+            # A download reports its progress twice a second; a line for each kind of work is enough.
+            if event.phase == self._phase:
                 return
-            self._phase = str(event.get("phase", ""))
+            self._phase = event.phase
         for words in told(event, summary):
             sys.stdout.write(one_line(words) + "\n")
         sys.stdout.flush()
 
 
-def told(event: Event, summary: RunSummary) -> list[str]:
+def told(event: AnyEvent, summary: RunSummary) -> list[str]:
     """What an event says, in words; nothing for what only programs want to know."""
-    step = event.get("step", 0)
-    match event["event"]:
-        case "run_started":
-            return [f"{summary.id} begins: {summary.model}"]
-        case "run_resumed":
-            return [f"{summary.id} goes on from step {step}"]
-        case "phase" if event.get("phase") != "training":
-            return [f"{event.get('phase', '')} {event.get('detail', '')}".strip(), *reasons(event)]
-        case "step":
+    match event:
+        case RunStarted():
+            return [f"{summary.id} started: {summary.model}"]
+        case RunResumed(step=step):
+            return [f"{summary.id} resumed from step {step}"]
+        case Phase() if event.phase != "training":
+            return [f"{event.phase} {event.detail}".strip(), *reasons(event)]
+        case Step():
             return [_point(event, summary)]
-        case "eval":
+        case Eval():
             return [_evaluation(event)]
-        case "control":
+        case Control(step=step):
             return [f"step {step}: {action_words(event)}"]
-        case "paused":
-            return [f"step {event.get('step', summary.step)}: {event.get('reason', 'paused')}"]
-        case "resumed":
-            return [f"step {event.get('step', summary.step)}: goes on"]
-        case "checkpoint":
-            return [f"step {step}: checkpoint written"]
-        case "sample":
-            replies = [reply for reply in event.get("replies", []) if isinstance(reply, dict)]
-            return [f"step {step}: {reply.get('prompt', '')} -> {reply.get('reply', '')}" for reply in replies]
-        case "warning" | "hint" | "error" as kind:
-            return [f"{kind}: {event.get('message', '')}"]
-        case "run_ended":
+        case Paused():
+            return [f"step {_step(event, summary)}: {event.reason or 'paused'}"]
+        case Resumed():
+            return [f"step {_step(event, summary)}: resumed"]
+        case Checkpoint(step=step):
+            return [f"step {step}: checkpoint saved"]
+        case Sample(step=step):
+            return [f"step {step}: {one.get('prompt', '')} -> {one.get('reply', '')}" for one in event.replies]
+        case RunWarning() | Hint() | RunError():
+            return [f"{name_of(event)}: {event.message}"]
+        case RunEnded():
             return [_end(event, summary)]
     return []
 
 
-def reasons(event: Event) -> list[str]:
-    """Why the run decided as it did what its recipe left open; nothing for most events."""
-    told = event.get("reasons")
-    return [str(reason) for reason in told] if isinstance(told, list) else []
+def _step(event: Paused | Resumed, summary: RunSummary) -> int:
+    return summary.step if event.step is None else event.step
 
 
-def action_words(event: Event) -> str:
-    """What was asked of a run and done: ``learning rate 0.0001``."""
-    value = event.get("value")
-    return f"{str(event.get('action', '')).replace('_', ' ')}{'' if value is None else f' {value:g}'}"
+def reasons(event: Phase) -> list[str]:
+    """Why the run decided as it did what its recipe left open; nothing for most phases."""
+    return event.reasons or []
+
+
+def action_words(event: Control) -> str:
+    """A request that was carried out: ``learning rate 0.0001``."""
+    return f"{event.action.replace('_', ' ')}{'' if event.value is None else f' {event.value:g}'}"
 
 
 def one_line(text: str) -> str:
@@ -83,34 +101,27 @@ def one_line(text: str) -> str:
 
 def remaining(seconds: float | None) -> str:
     """``4:12`` or ``1:04:12``."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return "?" if seconds is None else clock(seconds).removeprefix("0")
 
 
-def _point(event: Event, summary: RunSummary) -> str:
-    rate = event.get("learning_rate")
+def _point(event: Step, summary: RunSummary) -> str:
     parts = [
         f"step {summary.step}/{summary.max_steps}",
-        f"loss {figure(event.get('loss'), 4)}",
-        f"lr {rate:.2e}" if isinstance(rate, float) else "",
-        f"{event.get('tokens_per_second') or 0:.0f} tok/s",
-        f"MFU {mfu:.0%}" if isinstance(mfu := event.get("mfu"), float) else "",
-        f"{remaining(event.get('eta_seconds'))} left",
+        f"loss {figure(event.loss, 4)}",
+        f"lr {event.learning_rate:.2e}" if event.learning_rate is not None else "",
+        f"{event.tokens_per_second or 0:.0f} tok/s",
+        f"MFU {event.mfu:.0%}" if event.mfu is not None else "",
+        f"{remaining(event.eta_seconds)} left",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _evaluation(event: Event) -> str:
-    best = ", the best so far" if event.get("best") else ""
-    figures = f"loss {figure(event.get('loss'), 4)}, perplexity {figure(event.get('perplexity'))}"
-    return f"step {event.get('step', 0)}: held out {figures}{best}"
+def _evaluation(event: Eval) -> str:
+    best = ", best so far" if event.best else ""
+    figures = f"loss {figure(event.loss, 4)}, perplexity {figure(event.perplexity)}"
+    return f"step {event.step}: held-out {figures}{best}"
 
 
-def _end(event: Event, summary: RunSummary) -> str:
-    kept = event.get("kept_step")
-    adapter = f"; the adapter of step {kept} is kept" if event.get("adapter") and kept is not None else ""
-    reason = str(event.get("reason", "finished")).replace("_", " ")
-    return f"{summary.id} {summary.state} ({reason}) after step {summary.step}{adapter}"
+def _end(event: RunEnded, summary: RunSummary) -> str:
+    adapter = f"; keeps the adapter of step {event.kept_step}" if event.adapter and event.kept_step is not None else ""
+    return f"{summary.id} {summary.state} ({event.reason.replace('_', ' ')}) after step {summary.step}{adapter}"

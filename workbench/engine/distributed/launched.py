@@ -24,8 +24,9 @@ from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose, diagnose_exit
 from workbench.planning.launch import Launch, launch_command, launch_environment, write_config
 from workbench.progress import Progress
+from workbench.runs.events import AnyEvent, RunEnded, RunError
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import Event, JournalReader, JournalWriter
+from workbench.runs.journal import JournalReader, JournalWriter
 from workbench.storage.paths import Home, private_folder
 
 _POLL_SECONDS = 0.05
@@ -87,14 +88,15 @@ class LaunchedTraining(threading.Thread):
                 self._follow(listener)
         except Exception as error:
             traceback.print_exc()
-            self.error = diagnose(error)
+            self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
         finally:
             self._end_all()
             try:
                 self._tell_end()
             except Exception as error:
                 traceback.print_exc()
-                self.error = self.error or diagnose(error)
+                doing = f"writing the end of run {self.run_folder.id}"
+                self.error = self.error or diagnose(error, doing, self.run_folder.log)
             if self._finished:
                 self._finished(self)
 
@@ -201,13 +203,13 @@ class LaunchedTraining(threading.Thread):
     def _tell_end(self) -> None:
         """Write into the journal how the run ended, where its own first process could not."""
         told = self._told.read()
-        if told and told[-1]["event"] == "run_ended":
+        if told and isinstance(told[-1], RunEnded):
             self.error = _told_error(told)
             return
         self.error = self.error or self._cause()
         with JournalWriter(self.run_folder.journal) as journal:
-            journal.write("error", **self.error.as_json(), traceback=last_lines(self.run_folder.log, _LOG_LINES))
-            journal.write("run_ended", reason="error", run=self.run_folder.id, adapter=None, measured=None)
+            journal.write(RunError(**self.error.as_json(), traceback=last_lines(self.run_folder.log, _LOG_LINES)))
+            journal.write(RunEnded(reason="error", run=self.run_folder.id))
 
     def _cause(self) -> WorkbenchError:
         """Who was the first to go, and why: one that was killed, or one that said what it failed of."""
@@ -226,8 +228,8 @@ class LaunchedTraining(threading.Thread):
         code = codes.get(first.process.pid if first.process else -1)
         if code is None:
             return WorkbenchError(
-                f"{name[:1].upper() + name[1:]} is gone without a word.",
-                "The last lines of the run's log may say more; then let the run go on.",
+                f"{name[:1].upper() + name[1:]} ended without an error message.",
+                "See the last lines of the run's log, then resume the run.",
                 kind="killed",
             )
         return diagnose_exit(code, log, what=name)
@@ -237,8 +239,9 @@ def _is_cause(peer: Peer) -> bool:
     return peer.failed is None or peer.failed.kind != "process_lost"
 
 
-def _told_error(events: list[Event]) -> WorkbenchError | None:
-    if events[-1].get("reason") != "error":
+def _told_error(events: list[AnyEvent]) -> WorkbenchError | None:
+    last = events[-1]
+    if not isinstance(last, RunEnded) or last.reason != "error":
         return None
-    told = next((event for event in reversed(events) if event["event"] == "error"), {})
-    return WorkbenchError.from_json(told)
+    told = next((event for event in reversed(events) if isinstance(event, RunError)), RunError())
+    return WorkbenchError(told.message, told.cure, kind=told.kind)

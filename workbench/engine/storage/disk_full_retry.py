@@ -6,11 +6,13 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.steering.ranks import Ranks
-from workbench.runs.journal import Event, JournalWriter
+from workbench.runs.events import AnyEvent, Paused, Resumed
+from workbench.runs.journal import JournalWriter
+from workbench.units import size_in
 
 T = TypeVar("T")
 
@@ -40,8 +42,8 @@ class PatientJournal(JournalWriter):
         # Why the run stood still already, if it did.
         self._before = ""
 
-    def write(self, event: str, **fields: Any) -> Event:
-        return self.patiently(lambda: super(PatientJournal, self).write(event, **fields))
+    def write(self, event: AnyEvent) -> None:
+        self.patiently(lambda: super(PatientJournal, self).write(event))
 
     def patiently(self, work: Callable[[], T]) -> T:
         """Do ``work``; as long as the disk is full, pause and try again every two seconds, or on the user's resume.
@@ -83,11 +85,11 @@ class PatientJournal(JournalWriter):
             self._is_waiting, self._before = True, self._controls.paused
             free = shutil.disk_usage(self.path.parent).free
             self._controls.paused = (
-                f"The disk of {self.path.parent} is full ({free / 1e6:,.0f} MB free). Nothing is lost: "
-                "free some space, and the run goes on by itself."
+                f"The disk of {self.path.parent} is full ({size_in('MB', free, 0)} free). Nothing is lost: "
+                "free some space and the run continues automatically."
             )
             with contextlib.suppress(OSError):
-                super().write("paused", reason=self._controls.paused, release=False)
+                super().write(Paused(reason=self._controls.paused))
         command = self._controls.wait(_RETRY_SECONDS)
         if command is None or command.action == "resume":
             return
@@ -104,7 +106,7 @@ class PatientJournal(JournalWriter):
             while self._later:
                 self._controls.give(self._later.pop(0))
             with contextlib.suppress(OSError):
-                super().write("resumed")
+                super().write(Resumed())
 
 
 class SilentJournal(PatientJournal):
@@ -113,8 +115,8 @@ class SilentJournal(PatientJournal):
     def __init__(self) -> None:
         self._is_waiting = False
 
-    def write(self, event: str, **fields: Any) -> Event:
-        return {"event": event, **fields}
+    def write(self, event: AnyEvent) -> None:
+        return None
 
     def patiently(self, work: Callable[[], T]) -> T:
         return work()

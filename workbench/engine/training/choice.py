@@ -28,7 +28,7 @@ def choose(
     from workbench.estimate.fastest import Choice
 
     if before and is_left_open(recipe):
-        return Choice(resolved(recipe, before), before, ("As the run decided when it began.",))
+        return Choice(resolved(recipe, before), before, ("As chosen when the run started.",))
     if not is_left_open(recipe):
         return Choice(resolved(recipe), {})
     # The fullest GPU decides; on a processor all share the host's memory.
@@ -59,7 +59,7 @@ def _chooser(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free
     from workbench.estimate import Pricing, TraceStore
 
     if is_sharded():
-        return _nothing_known(free, "the base is spread over several GPUs")
+        return _nothing_known(free, "the base is sharded across GPUs")
     skeleton = skeleton_of(recipe, base)
     if skeleton is None:
         return _nothing_known(free)
@@ -68,7 +68,7 @@ def _chooser(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free
     return pricing.chooser(free, data.lengths.p50)
 
 
-def _nothing_known(free: int, lacking: str = "its step cannot be priced") -> "Chooser":
+def _nothing_known(free: int, lacking: str = "its step cannot be estimated") -> "Chooser":
     from workbench.estimate.fastest import Chooser
 
     return Chooser(None, free, lacking=lacking)

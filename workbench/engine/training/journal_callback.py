@@ -10,6 +10,8 @@ from transformers import TrainerCallback
 
 from workbench.engine.metrics.step_clock import StepClock
 from workbench.progress import Progress
+from workbench.runs.events import Hint as HintEvent
+from workbench.runs.events import Phase, Step
 from workbench.runs.hints import Hint, LossWatch
 from workbench.runs.journal import JournalWriter
 from workbench.runs.time_hints import TimeWatch
@@ -57,7 +59,7 @@ class JournalCallback(TrainerCallback):
     def trains_on(self, step: int, max_steps: int) -> None:
         """What was done between two steps is over; the next one may take long, and only its end is told."""
         fraction = step / max(max_steps, 1)
-        self._journal.write("phase", phase="training", fraction=fraction, detail="", max_steps=max_steps)
+        self._journal.write(Phase(phase="training", fraction=fraction, max_steps=max_steps))
         self._show(step, max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -80,21 +82,22 @@ class JournalCallback(TrainerCallback):
         seconds = now - self._last
         spent = self._step_clock.read(seconds)
         self._journal.write(
-            "step",
-            step=state.global_step,
-            max_steps=state.max_steps,
-            epoch=round(float(state.epoch or 0.0), 4),
-            loss=loss,
-            learning_rate=logs.get("learning_rate"),
-            grad_norm=logs.get("grad_norm"),
-            token_accuracy=logs.get("mean_token_accuracy"),
-            tokens=tokens,
-            tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
-            seconds=round(seconds, 4),
-            **spent,
-            vram=_vram(),
-            host=self._host(),
-            eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
+            Step(
+                step=state.global_step,
+                max_steps=state.max_steps,
+                epoch=round(float(state.epoch or 0.0), 4),
+                loss=loss,
+                learning_rate=logs.get("learning_rate"),
+                grad_norm=logs.get("grad_norm"),
+                token_accuracy=logs.get("mean_token_accuracy"),
+                tokens=tokens,
+                tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
+                seconds=round(seconds, 4),
+                **spent,
+                vram=_vram(),
+                host=self._host(),
+                eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
+            )
         )
         self._last = now
         self._see_loss(state.global_step, loss)
@@ -103,7 +106,7 @@ class JournalCallback(TrainerCallback):
 
     def _tell(self, hint: Hint | None, step: int) -> None:
         if hint is not None:
-            self._journal.write("hint", step=step, kind=hint.kind, message=f"{hint.message} {hint.cure}")
+            self._journal.write(HintEvent(step=step, kind=hint.kind, message=f"{hint.message} {hint.cure}"))
 
     def _clock(self) -> float:
         """Seconds, evaluations left out."""

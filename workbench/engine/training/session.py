@@ -33,6 +33,7 @@ from workbench.progress import Progress
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import Checkpoint
+from workbench.runs.events import Eval, Phase, RunWarning, Sample
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import History
 from workbench.storage.paths import Home
@@ -150,7 +151,7 @@ class Session:
     def _why_padded(self) -> str:
         """Why this run's batches are padded; empty where they lie flat. All processes do as the first."""
         if is_spread():
-            return "its base is spread over several GPUs"
+            return "its base is sharded across GPUs"
         self._base.detach_all()
         return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
 
@@ -175,26 +176,26 @@ class Session:
             return
         base, recipe = self._base, self._context.recipe
         self._context.journal.write(
-            "phase",
-            phase="preparing",
-            fraction=None,
-            detail=f"{base.precision.compute} ({base.precision.reason})",
-            base=describe(recipe.quantization),
-            compute_dtype=base.precision.compute,
-            adapter_dtype=base.precision.adapter,
-            processes=self._context.ranks.count,
-            padding_free=not self._padded_because,
-            padded_because=self._padded_because or None,
-            kernels=self._kernels or None,
-            trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
-            chosen=dict(self._choice.chosen),
-            reasons=list(self._choice.reasons),
-            predicted=predicted_peak(
-                self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
-            ),
-            conditions=self._conditions,
-            peak_flops=self._clock.peak.flops,
-            no_peak=self._clock.peak.why,
+            Phase(
+                phase="preparing",
+                detail=f"{base.precision.compute} ({base.precision.reason})",
+                base=describe(recipe.quantization),
+                compute_dtype=base.precision.compute,
+                adapter_dtype=base.precision.adapter,
+                processes=self._context.ranks.count,
+                padding_free=not self._padded_because,
+                padded_because=self._padded_because or None,
+                kernels=self._kernels or None,
+                trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+                chosen=dict(self._choice.chosen),
+                reasons=list(self._choice.reasons),
+                predicted=predicted_peak(
+                    self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
+                ),
+                conditions=self._conditions,
+                peak_flops=self._clock.peak.flops,
+                no_peak=self._clock.peak.why,
+            )
         )
 
     # -- training -------------------------------------------------------------------------------------------------
@@ -233,14 +234,13 @@ class Session:
             self._warn(f"Not compiled: {problem}.", kind="torch_compile")
         reasons = [*self._choice.reasons, *([] if problem else [f"Layers compiled in {seconds:.0f} s."])]
         context.journal.write(
-            "phase",
-            phase="preparing",
-            fraction=None,
-            detail="",
-            compiled=not problem,
-            compile_seconds=seconds,
-            chosen=dict(self._choice.chosen),
-            reasons=reasons,
+            Phase(
+                phase="preparing",
+                compiled=not problem,
+                compile_seconds=seconds,
+                chosen=dict(self._choice.chosen),
+                reasons=reasons,
+            )
         )
 
     def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
@@ -284,14 +284,15 @@ class Session:
         if is_best and self._context.recipe.training.keep == "best":
             self.save(self._context.run.best)
         self._context.journal.write(
-            "eval",
-            step=step,
-            loss=result.loss,
-            perplexity=result.perplexity,
-            token_accuracy=result.token_accuracy,
-            records=len(held_out),
-            tokens=result.tokens,
-            best=is_best,
+            Eval(
+                step=step,
+                loss=result.loss,
+                perplexity=result.perplexity,
+                token_accuracy=result.token_accuracy,
+                records=len(held_out),
+                tokens=result.tokens,
+                best=is_best,
+            )
         )
         self._report_evaluation(result)
         return self.best.is_over
@@ -322,7 +323,7 @@ class Session:
         """No process has a model that could answer alone."""
         if what not in self._left_out:
             self._left_out.add(what)
-            self._warn(f"{what} left out: the base is spread over several GPUs.", kind="sharded")
+            self._warn(f"{what} skipped: the base is sharded across GPUs.", kind="sharded")
 
     def _sample(self, step: int) -> None:
         if is_sharded():
@@ -332,7 +333,7 @@ class Session:
             return
         records = self._data.eval if len(self._data.eval) else self._data.train
         replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
-        self._context.journal.write("sample", step=step, replies=replies)
+        self._context.journal.write(Sample(step=step, replies=replies))
 
     def _answer(self, errand: Errand) -> None:
         model = self._base.active
@@ -360,4 +361,4 @@ class Session:
         self._told.trains_on(step, max_steps)
 
     def _warn(self, message: str, **fields: Any) -> None:
-        self._context.journal.write("warning", message=message, **fields)
+        self._context.journal.write(RunWarning(message=message, **fields))

@@ -12,6 +12,8 @@ from workbench.engine.steering.controls import Command, Controls, Errand
 from workbench.engine.storage.disk_full_retry import PatientJournal
 from workbench.engine.training.trainer import WorkbenchTrainer
 from workbench.runs.checkpoints import Checkpoint
+from workbench.runs.events import Checkpoint as CheckpointWritten
+from workbench.runs.events import Control, Paused, Resumed
 
 # Why the trainer's loop was left before its end: for good, or to be entered again.
 Leaving = Literal["", "stopped", "early_stopping", "released", "max_steps"]
@@ -114,8 +116,7 @@ class Conductor(TrainerCallback):
             self.leaving = "early_stopping"
 
     def _obey(self, command: Command, step: int) -> None:
-        fields = {"value": command.value} if command.value is not None else {}
-        self._journal.write("control", action=command.action, step=step, **fields)
+        self._journal.write(Control(action=command.action, step=step, value=command.value))
         match command.action:
             case "pause" if command.release:
                 self.leaving = "released"
@@ -138,9 +139,9 @@ class Conductor(TrainerCallback):
 
     def _pause(self, step: int) -> None:
         """Stand still, the model in memory, and obey everything else meanwhile, until told to go on or to stop."""
-        self._controls.stand("Paused; the model stays in memory.")
+        self._controls.stand("Paused; model kept in memory.")
         try:
-            self._journal.write("paused", step=step, reason=self._controls.paused, release=False)
+            self._journal.write(Paused(step=step, reason=self._controls.paused))
             while not self.leaving and (command := self._controls.wait()) and command.action != "resume":
                 if command.errand is not None:
                     self._duties.answer(command.errand)
@@ -148,7 +149,7 @@ class Conductor(TrainerCallback):
                     self._obey(command, step)
         finally:
             self._controls.go_on()
-        self._journal.write("resumed", step=step)
+        self._journal.write(Resumed(step=step))
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step, and tell it."""
@@ -157,4 +158,4 @@ class Conductor(TrainerCallback):
             self._tell_checkpoint(self.trainer.state.global_step)
 
     def _tell_checkpoint(self, step: int) -> None:
-        self._journal.write("checkpoint", step=step, path=f"{self.trainer.args.output_dir}/checkpoint-{step}")
+        self._journal.write(CheckpointWritten(step=step, path=f"{self.trainer.args.output_dir}/checkpoint-{step}"))

@@ -4,10 +4,9 @@
 """
 
 import hashlib
-import os
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -27,6 +26,7 @@ from workbench.engine.storage.room import check_disk
 from workbench.engine.training.tokenizing import Tokenising
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
+from workbench.failures.unforeseen import KIND as UNFORESEEN
 from workbench.models.sources import fetch_model
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
@@ -34,6 +34,17 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.recipe.trackers import check_reporters
 from workbench.runs.checkpoints import Checkpoint, newest_whole, remove_checkpoints
+from workbench.runs.events import (
+    FORMAT,
+    Paused,
+    Phase,
+    Resumed,
+    RunEnded,
+    RunError,
+    RunResumed,
+    RunStarted,
+    RunWarning,
+)
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import read_history
 from workbench.storage.paths import Home
@@ -104,7 +115,7 @@ class Training:
                     self.ranks.wait_for_all()
         except Exception as error:
             # The journal itself cannot be written: the log is all that is left to tell it.
-            self.error = diagnose(error)
+            self.error = diagnose(error, "writing the run's journal", self.run_folder.log)
             traceback.print_exc()
         finally:
             self._session = None
@@ -143,30 +154,35 @@ class Training:
     def _begin(self) -> Checkpoint | None:
         """Write how the run begins; returns the checkpoint it goes on from."""
         process = psutil.Process()
-        who = {"pid": os.getpid(), "process_started": process.create_time()}
         versions = {"loraworkbench": __version__, **library_versions()}
         if self._resume and self._journal.is_continued:
             checkpoint, damaged = newest_whole(self.run_folder.checkpoints)
             self._journal.write(
-                "run_resumed",
-                run=self.run_folder.id,
-                step=checkpoint.step if checkpoint else 0,
-                checkpoint=str(checkpoint.path) if checkpoint else None,
-                versions=versions,
-                **who,
+                RunResumed(
+                    run=self.run_folder.id,
+                    step=checkpoint.step if checkpoint else 0,
+                    checkpoint=str(checkpoint.path) if checkpoint else None,
+                    versions=versions,
+                    pid=process.pid,
+                    process_started=process.create_time(),
+                    format=FORMAT,
+                )
             )
             for problem in damaged:
-                self._journal.write("warning", message=f"{problem}. The one before it is used.", kind="checkpoint")
+                self._warn(f"{problem}. Using the previous one.", kind="checkpoint")
             return checkpoint
         self._journal.write(
-            "run_started",
-            run=self.run_folder.id,
-            model=self.recipe.model.source,
-            recipe_hash=hashlib.sha256(to_yaml(self.recipe).encode()).hexdigest(),
-            recipe=self.recipe.as_dict(),
-            versions=versions,
-            hardware=hardware_facts(),
-            **who,
+            RunStarted(
+                run=self.run_folder.id,
+                model=self.recipe.model.source,
+                recipe_hash=hashlib.sha256(to_yaml(self.recipe).encode()).hexdigest(),
+                recipe=self.recipe.as_dict(),
+                versions=versions,
+                hardware=hardware_facts(),
+                pid=process.pid,
+                process_started=process.create_time(),
+                format=FORMAT,
+            )
         )
         return None
 
@@ -190,7 +206,7 @@ class Training:
                 self.controls.heard.is_stopped,
                 tokenising.begin,
             )
-            self._journal.write("phase", phase="loading", fraction=1.0, detail=self.base.told)
+            self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.told))
         self._raise_if_stopped()
 
     def _fetch(self) -> None:
@@ -213,8 +229,8 @@ class Training:
         finally:
             tokenising.abandon()
         if found := restore_default_dtype():
-            message = f"Loading the model left PyTorch's default number type at {found}; it is float32 again."
-            self._journal.write("warning", message=message, kind="default_dtype")
+            message = f"Loading the model left PyTorch's default dtype at {found}; it is reset to float32."
+            self._warn(message, kind="default_dtype")
         self._raise_if_stopped()
         # Not before the base is loaded: half-made libraries would be met, which another thread is still importing.
         from workbench.engine.training.choice import choose
@@ -242,11 +258,11 @@ class Training:
         assert self.base is not None
         data = tokenising.result(self.base.tokenizer, self._report)
         if data.facts.loses_many_replies:
-            self._journal.write("warning", message=data.facts.lost_replies)
+            self._warn(data.facts.lost_replies)
         for notice in data.notices:
-            self._journal.write("warning", message=notice)
-        detail = "the tokens of an earlier run" if data.was_kept else ""
-        self._journal.write("phase", phase="tokenising", fraction=1.0, detail=detail, counts=data.counts)
+            self._warn(notice)
+        detail = "cached tokens" if data.was_kept else ""
+        self._journal.write(Phase(phase="tokenising", fraction=1.0, detail=detail, counts=data.counts))
         return data
 
     def _wait_released(self, checkpoint: Checkpoint) -> bool:
@@ -254,8 +270,8 @@ class Training:
         self.base = None
         free_cached_memory()
         later: list[Command] = []
-        self.controls.paused = "Paused; the model's memory was given back."
-        self._journal.write("paused", step=checkpoint.step, reason=self.controls.paused, release=True)
+        self.controls.paused = "Paused; GPU memory released."
+        self._journal.write(Paused(step=checkpoint.step, reason=self.controls.paused, release=True))
         while (command := self.controls.wait()) and command.action != "resume":
             if command.action != "pause":
                 later.append(command)
@@ -264,7 +280,7 @@ class Training:
             return False
         for command in later:
             self.controls.give(command)
-        self._journal.write("resumed", step=checkpoint.step)
+        self._journal.write(Resumed(step=checkpoint.step))
         return True
 
     # -- the run's end --------------------------------------------------------------------------------------------
@@ -277,7 +293,7 @@ class Training:
         if session.step == 0:
             raise StoppedEarly
         self.progress = Progress(phase="saving")
-        self._journal.write("phase", phase="saving", fraction=None, detail="")
+        self._journal.write(Phase(phase="saving"))
         kept = session.step
         if leaving == "stopped":
             # All of it, so that the run may go on another day.
@@ -307,15 +323,20 @@ class Training:
             self._journal.patiently(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
         self._end("stopped", step=checkpoint.step, kept_step=checkpoint.step)
 
-    def _end(self, reason: str, *, adapter: bool = True, **fields: Any) -> None:
+    def _end(self, reason: str, *, adapter: bool = True, step: int | None = None, kept_step: int | None = None) -> None:
         self._journal.write(
-            "run_ended",
-            reason=reason,
-            run=self.run_folder.id,
-            adapter=str(self.run_folder.adapter) if adapter else None,
-            measured=self._measured,
-            **fields,
+            RunEnded(
+                reason=reason,
+                run=self.run_folder.id,
+                adapter=str(self.run_folder.adapter) if adapter else None,
+                measured=self._measured,
+                step=step,
+                kept_step=kept_step,
+            )
         )
+
+    def _warn(self, message: str, *, kind: str = "") -> None:
+        self._journal.write(RunWarning(message=message, kind=kind))
 
     def _fail(self, error: Exception) -> bool:
         """Tell what ended the run early; returns whether all its processes have met it at the same place."""
@@ -327,21 +348,23 @@ class Training:
         if self.ranks.count > 1 and tells_of_lost_process(error):
             self._lose_process(error)
             return False
-        self.error = diagnose(error)
+        self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
         are_together = self.ranks.count == 1 or self.error.kind in _MET_BY_ALL
         saved = are_together and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_what_is_good()
         self._take_adapter_off()
-        trace = "" if isinstance(error, WorkbenchError) else "".join(traceback.format_exception(error))
-        self._journal.write("error", **self.error.as_json(), traceback=trace)
+        is_known = isinstance(error, WorkbenchError) and error.kind != UNFORESEEN
+        trace = "" if is_known else "".join(traceback.format_exception(error))
+        self._journal.write(RunError(**self.error.as_json(), traceback=trace))
         self._end("error", adapter=saved)
         return are_together
 
     def _lose_process(self, error: Exception) -> None:
         self.error = WorkbenchError(
-            "Another process of this run is gone.", "The logs say why; then let the run go on.", kind="process_lost"
+            "Another process of this run ended.", "See the logs, then resume the run.", kind="process_lost"
         )
         if not self._watched:
-            self._journal.write("error", **self.error.as_json(), traceback="".join(traceback.format_exception(error)))
+            trace = "".join(traceback.format_exception(error))
+            self._journal.write(RunError(**self.error.as_json(), traceback=trace))
             self._end("error", adapter=False)
 
     def _save_what_is_good(self) -> bool:
@@ -385,7 +408,7 @@ class Training:
         now = time.monotonic()
         if progress.phase != phase or now - written >= 0.5:
             self._reported = (progress.phase, now)
-            self._journal.write("phase", **progress.model_dump())
+            self._journal.write(Phase(**progress.model_dump()))
 
 
 class StoppedEarly(Exception):  # noqa: N818  (no error: the user asked for it)

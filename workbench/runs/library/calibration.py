@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Self
 
-from workbench.runs.folder import RunSummary
+from workbench.runs.summary import RunSummary
 
 TOLERANCE = 0.05
 """A relative error above this is looked into: a term of the prediction is suspected."""

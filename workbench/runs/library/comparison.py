@@ -6,7 +6,9 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
-from workbench.runs.folder import RunFolder, RunSummary
+from workbench.runs.folder import RunFolder
+from workbench.runs.summary import RunSummary
+from workbench.units import clock, gib, size_in
 
 Rows = list[tuple[str, list[str]]]
 """A label with one cell a run."""
@@ -62,7 +64,7 @@ class Figures:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from start to end, all that lay between them; None before it ended."""
+        """Seconds from duration, all that lay between them; None before it ended."""
         summary = self.summary
         return summary.ended - summary.started if summary.ended and summary.started else None
 
@@ -87,11 +89,11 @@ def figure_rows(runs: Sequence[Figures], arrow: str = "→") -> Rows:
         ("tokens", [f"{one.summary.tokens:,}" if one.summary.tokens else "" for one in runs]),
         ("tokens/s", [f"{one.tokens_per_second:,.0f}" if one.tokens_per_second else "" for one in runs]),
         ("training time", [_clock(one.seconds or None) for one in runs]),
-        ("start to end", [_clock(one.duration) for one in runs]),
+        ("duration", [_clock(one.duration) for one in runs]),
         ("peak VRAM predicted", [_gib(one.summary.predicted_allocated) for one in runs]),
         ("peak VRAM measured", [_gib(one.summary.peak_vram) for one in runs]),
         ("trainable parameters", [f"{one.trainable:,}" if one.trainable else "" for one in runs]),
-        ("adapter file", [f"{one.adapter_bytes / 1e6:,.1f} MB" if one.adapter_bytes else "" for one in runs]),
+        ("adapter file", [size_in("MB", one.adapter_bytes) if one.adapter_bytes else "" for one in runs]),
     ]
     return [(label, [cell or _ABSENT for cell in cells]) for label, cells in rows if any(cells)]
 
@@ -164,12 +166,8 @@ def _perplexity(summary: RunSummary, arrow: str) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(max(0, seconds), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{int(rest):02d}" if hours else f"{minutes:02d}:{rest:04.1f}"
+    return "" if seconds is None else clock(seconds, tenths=True)
 
 
 def _gib(count: int | None) -> str:
-    return f"{count / 2**30:.2f} GiB" if count else ""
+    return gib(count, 2) if count else ""

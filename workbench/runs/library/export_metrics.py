@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from workbench.errors import WorkbenchError
+from workbench.runs.events import AnyEvent, Eval, Step, to_fields
 from workbench.runs.folder import RunFolder
-from workbench.runs.journal import Event, JournalReader, each_event
+from workbench.runs.journal import JournalReader, each_event
+from workbench.runs.replay import Cuts
 from workbench.storage.atomic import written_aside
 
 FORMATS = (".csv", ".parquet")
@@ -51,20 +53,15 @@ class _Plan:
 
     Attributes:
         columns: name and kind of each.
-        resumes: (number of the event, step that the run went on from), in order.
+        cuts: what resumes cut away.
         last: number of the last event; what a live run adds meanwhile is left for another time.
         rows: about how many there will be.
     """
 
     columns: dict[str, Kind] = field(default_factory=lambda: dict(_USUAL))
-    resumes: list[tuple[int, int]] = field(default_factory=list)
+    cuts: Cuts = field(default_factory=Cuts)
     last: int = -1
     rows: int = 0
-
-    def is_void(self, event: Event) -> bool:
-        """Whether a later resume went back to before this step."""
-        seq, step = event.get("seq", 0), event.get("step", 0)
-        return any(at > seq and step > resumed for at, resumed in self.resumes)
 
 
 def export_journal(
@@ -87,7 +84,7 @@ def export_journal(
     """
     checked_target(file, replace=replace)
     if not run.journal.is_file():
-        raise WorkbenchError(f"Run {run.id} has no journal yet.", "Let it begin first.", kind="no_journal")
+        raise WorkbenchError(f"Run {run.id} has no journal yet.", "Start it first.", kind="no_journal")
     try:
         with written_aside(file) as aside:
             rows = _write(run, aside, file.suffix.lower(), report)
@@ -109,12 +106,12 @@ def checked_target(file: Path, *, replace: bool = False) -> None:
     """
     if file.suffix.lower() not in FORMATS:
         raise WorkbenchError(
-            f"{file.name} does not say in which form to write.", "End its name in .csv or .parquet.", kind="export"
+            f"{file.name} has no supported file type.", "Use a name ending in .csv or .parquet.", kind="export"
         )
     if not file.parent.is_dir():
-        raise WorkbenchError(f"There is no folder {file.parent}.", "Make it first, or choose another.", kind="export")
+        raise WorkbenchError(f"No such folder: {file.parent}.", "Create it first, or choose another.", kind="export")
     if file.is_dir() or (file.exists() and not replace):
-        raise WorkbenchError(f"{file} is there already.", "Choose another name.", kind="export")
+        raise WorkbenchError(f"{file} already exists.", "Choose another name.", kind="export")
 
 
 def _write(run: RunFolder, aside: Path, form: str, report: Callable[[float], None]) -> int:
@@ -152,27 +149,25 @@ def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
     plan = _Plan()
     size, seen = max(run.journal.stat().st_size, 1), set[tuple[str, type]]()
     for event, read in _events(run):
-        plan.last = event.get("seq", plan.last)
-        match event["event"]:
-            case "run_resumed":
-                plan.resumes.append((event.get("seq", 0), event.get("step", 0)))
-            case "step" | "eval":
-                plan.rows += event["event"] == "step"
-                for name, value in _cells(event).items():
-                    # All numbers of a column but the first are what it holds already.
-                    known = (name, type(value))
-                    if known in seen:
-                        continue
-                    if isinstance(value, float | bool):
-                        seen.add(known)
-                    kind = _kind(value)
-                    if kind and (name in plan.columns or len(plan.columns) < _MOST_COLUMNS):
-                        plan.columns[name] = _common(plan.columns.get(name, kind), kind)
+        plan.last = event.seq
+        plan.cuts.add(event)
+        if isinstance(event, Step | Eval):
+            plan.rows += isinstance(event, Step)
+            for name, value in _cells(event).items():
+                # All numbers of a column but the first are what it holds already.
+                known = (name, type(value))
+                if known in seen:
+                    continue
+                if isinstance(value, float | bool):
+                    seen.add(known)
+                kind = _kind(value)
+                if kind and (name in plan.columns or len(plan.columns) < _MOST_COLUMNS):
+                    plan.columns[name] = _common(plan.columns.get(name, kind), kind)
         report(min(0.5, 0.5 * read / size))
     return plan
 
 
-def _events(run: RunFolder) -> Iterator[tuple[Event, int]]:
+def _events(run: RunFolder) -> Iterator[tuple[AnyEvent, int]]:
     """Each event, and how many bytes were read by then."""
     reader = JournalReader(run.journal)
     for events in reader.blocks():
@@ -184,12 +179,12 @@ def _rows(run: RunFolder, plan: _Plan) -> Iterator[Row]:
     """A row a step; what an evaluation found stands beside the step that it came after."""
     row: Row | None = None
     for event in each_event(run.journal):
-        if event.get("seq", 0) > plan.last:
+        if event.seq > plan.last:
             break
-        if event["event"] not in ("step", "eval") or plan.is_void(event):
+        if not isinstance(event, Step | Eval) or plan.cuts.leave_out(event):
             continue
         cells = _cells(event)
-        if event["event"] == "eval" and row is not None and row.get("step") == cells.get("step"):
+        if isinstance(event, Eval) and row is not None and row.get("step") == cells.get("step"):
             row |= {name: value for name, value in cells.items() if name not in ("step", "time")}
             continue
         if row is not None:
@@ -199,17 +194,17 @@ def _rows(run: RunFolder, plan: _Plan) -> Iterator[Row]:
         yield row
 
 
-def _cells(event: Event) -> Row:
+def _cells(event: Step | Eval) -> Row:
     """An event's fields by column: ``vram.peak`` as ``vram_peak``; those of an evaluation apart from the step's."""
     flat: Row = {}
-    for name, value in event.items():
+    for name, value in to_fields(event).items():
         if name in _LEFT_OUT:
             continue
         if isinstance(value, dict):
             flat |= {f"{name}_{inner}": found for inner, found in value.items()}
         else:
             flat[name] = value
-    if event["event"] == "eval":
+    if isinstance(event, Eval):
         own = ("step", "time", "perplexity")
         flat = {name if name in own else f"eval_{name}": value for name, value in flat.items()}
     return flat

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from workbench.runs.folder import RunFolder, RunSummary
+from workbench.runs.folder import RunFolder
 from workbench.runs.label import Label
+from workbench.runs.summary import RunSummary
 
 
 @dataclass(frozen=True)

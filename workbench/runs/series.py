@@ -1,0 +1,153 @@
+"""A curve of any length in little memory."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import NamedTuple
+
+CAPACITY = 2048
+
+
+class Bucket(NamedTuple):
+    """Neighbouring points of a curve as one: their mean, and how far they scatter."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Series:
+    """Points (x, y) with rising x, kept as fewer than :data:`CAPACITY` buckets of equally many points.
+
+    Adding one costs constant time on average: when the buckets are full, each two neighbours become one. The
+    extremes of every bucket are kept, so that a single spike among a million points is still there.
+
+    Attributes:
+        count: points taken in.
+        stride: points a bucket stands for.
+        last: the newest point, None while there is none.
+    """
+
+    def __init__(self, points: Iterable[tuple[float, float]] = ()) -> None:
+        self.count = 0
+        self.stride = 1
+        self.last: tuple[float, float] | None = None
+        self._xs: list[float] = []
+        self._firsts: list[float] = []
+        self._means: list[float] = []
+        self._lows: list[float] = []
+        self._highs: list[float] = []
+        self._in_last = 0
+        for x, y in points:
+            self.add(x, y)
+
+    def add(self, x: float, y: float) -> None:
+        """Take a point in; one that is not finite has no place on a chart and is left out."""
+        if not math.isfinite(y):
+            return
+        self.count += 1
+        self.last = (x, y)
+        if 0 < self._in_last < self.stride:
+            self._in_last += 1
+            share = 1 / self._in_last
+            self._xs[-1] += (x - self._xs[-1]) * share
+            self._means[-1] += (y - self._means[-1]) * share
+            self._lows[-1] = min(self._lows[-1], y)
+            self._highs[-1] = max(self._highs[-1], y)
+            return
+        if len(self._xs) == CAPACITY:
+            self._halve()
+        self._xs.append(x)
+        self._firsts.append(x)
+        self._means.append(y)
+        self._lows.append(y)
+        self._highs.append(y)
+        self._in_last = 1
+
+    def cut(self, x: float) -> None:
+        """Forget the points after ``x``: what follows there is drawn anew.
+
+        In a bucket that reaches over ``x`` points are taken to be equally far apart, as steps are; the part of it that
+        stays keeps the mean and the extremes of the whole.
+        """
+        while self._firsts and self._firsts[-1] > x:
+            self.count -= self._in_last
+            for values in (self._xs, self._firsts, self._means, self._lows, self._highs):
+                values.pop()
+            # All but the last are full.
+            self._in_last = self.stride if self._firsts else 0
+        if not self._firsts:
+            self.last = None
+            return
+        first, end = self._firsts[-1], 2 * self._xs[-1] - self._firsts[-1]
+        if end > x:
+            apart = (end - first) / (self._in_last - 1)
+            stays = min(self._in_last, int((x - first) / apart + 1e-6) + 1)
+            self.count -= self._in_last - stays
+            self._in_last, end = stays, first + (stays - 1) * apart
+            self._xs[-1] = (first + end) / 2
+        if self.last is not None and self.last[0] > x:
+            self.last = (end, self._means[-1])
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __len__(self) -> int:
+        """Buckets held."""
+        return len(self._xs)
+
+    @property
+    def mean_range(self) -> tuple[float, float]:
+        """The least and the greatest mean of a bucket. At least one point is needed."""
+        return min(self._means), max(self._means)
+
+    def points(self) -> list[tuple[float, float]]:
+        """The buckets as points."""
+        return list(zip(self._xs, self._means, strict=True))
+
+    def along(self, other: "Series", unit: float = 1) -> "Series":
+        """The same points over what ``other`` says of their x, in units: a loss over tokens instead of steps.
+
+        ``other`` rises from 0 at 0; between two of its buckets it is taken to be a straight line.
+        """
+        xs, ys = [0.0, *other._xs], [0.0, *other._means]
+        if other.last is not None:
+            xs.append(other.last[0])
+            ys.append(other.last[1])
+
+        def found(x: float) -> float:
+            right = bisect_left(xs, x)
+            if right == 0 or right == len(xs) or xs[right] == x:
+                return ys[min(right, len(xs) - 1)] / unit
+            share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+            return (ys[right - 1] + share * (ys[right] - ys[right - 1])) / unit
+
+        moved = Series()
+        moved.count, moved.stride, moved._in_last = self.count, self.stride, self._in_last
+        moved.last = (found(self.last[0]), self.last[1]) if self.last is not None else None
+        moved._xs, moved._firsts = [found(x) for x in self._xs], [found(x) for x in self._firsts]
+        moved._means, moved._lows, moved._highs = self._means[:], self._lows[:], self._highs[:]
+        return moved
+
+    def columns(self, low: float, high: float, count: int) -> dict[int, Bucket]:
+        """What falls into each of ``count`` equal parts of ``[low, high]``; empty parts are left out."""
+        found: dict[int, Bucket] = {}
+        width = (high - low) / count
+        at, end = bisect_left(self._xs, low), len(self._xs)
+        while at < end and self._xs[at] <= high:
+            column = min(count - 1, int((self._xs[at] - low) / width)) if width else 0
+            # The last part takes its right edge in.
+            edge = low + (column + 1) * width if column < count - 1 else math.nextafter(high, math.inf)
+            to = max(at + 1, bisect_left(self._xs, edge, at, end))
+            means = self._means[at:to]
+            found[column] = Bucket(sum(means) / len(means), min(self._lows[at:to]), max(self._highs[at:to]))
+            at = to
+        return found
+
+    def _halve(self) -> None:
+        for values in (self._xs, self._means):
+            values[:] = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)]
+        self._firsts = self._firsts[::2]
+        self._lows = list(map(min, self._lows[::2], self._lows[1::2]))
+        self._highs = list(map(max, self._highs[::2], self._highs[1::2]))
+        self.stride *= 2
