@@ -25,32 +25,39 @@ class _Group(BaseModel):
 
 class EngineSettings(_Group):
     unload_after_minutes: float = Field(
-        10, ge=0, description="Minutes without use after which the engine unloads its model; 0 never unloads it."
+        default=10,
+        ge=0,
+        description="Minutes without use after which the engine unloads its model; 0 never unloads it.",
     )
     stop_after_minutes: float = Field(
-        30, ge=0, description="Minutes without a request or work after which the engine exits; 0 keeps it running."
+        default=30,
+        ge=0,
+        description="Minutes without a request or work after which the engine exits; 0 keeps it running.",
     )
 
 
 class CacheSettings(_Group):
     quantised_gb: float = Field(
-        20, ge=0, lt=1e6, description="Gigabytes (10^9 bytes) of quantized bases to keep on disk; 0 keeps none."
+        default=20, ge=0, lt=1e6, description="Gigabytes (10^9 bytes) of quantized bases to keep on disk; 0 keeps none."
     )
     tokens_gb: float = Field(
-        5, ge=0, lt=1e6, description="Gigabytes (10^9 bytes) of tokenized data sets to keep on disk; 0 keeps none."
+        default=5,
+        ge=0,
+        lt=1e6,
+        description="Gigabytes (10^9 bytes) of tokenized datasets to keep on disk; 0 keeps none.",
     )
 
 
 class Settings(_Group):
     """Everything that ``settings.json`` may hold. A key that is missing, or cannot be used, has its default."""
 
-    theme: str | None = Field(None, description="Name of the app's theme; null for the dark one.")
-    tab: str | None = Field(None, description="The tab that is opened first; null for Models.")
+    theme: str | None = Field(default=None, description="Name of the app's theme; null for the dark one.")
+    tab: str | None = Field(default=None, description="The tab that opens first; null for Models.")
     recipe: dict[str, Any] | None = Field(
-        None, description="The recipe that the app was last left with, as plain data; null for the default one."
+        default=None, description="The app's recipe when it was last closed, as plain data; null for the default one."
     )
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="When an unused engine gives up.")
-    cache: CacheSettings = Field(default_factory=CacheSettings, description="How much disk each cache may take.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
+    cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
 
     _problems: tuple[str, ...] = PrivateAttr(())
 
