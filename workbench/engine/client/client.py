@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.protocol import (
@@ -148,8 +149,6 @@ class EngineClient:
         return response.json()
 
     async def _stream(self, path: str, body: Any, request_id: str) -> AsyncGenerator[tuple[str, Any]]:
-        from httpx_sse import EventSource
-
         async with self._open(path, body, request_id or new_request_id()) as response:
             if response.status_code >= 400:
                 _refuse(response.status_code, await response.aread())
