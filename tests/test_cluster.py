@@ -65,7 +65,7 @@ def test_options_that_contradict_each_other_are_refused(tmp_path):
         (None, 5, None, None, 2): "cannot be split evenly",
         (None, None, "0;reboot", None, None): "comma-separated numbers",
         (None, None, "4000", None, None): "no GPU 4000",
-        (None, 2, None, tmp_path / "none.yaml", None): "cannot be read",
+        (None, 2, None, tmp_path / "none.yaml", None): "not a readable accelerate configuration",
     }.items():
         with pytest.raises(WorkbenchError, match=words):
             launch_of(*arguments)

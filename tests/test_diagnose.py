@@ -362,7 +362,7 @@ CASES = [
     (driver_and_library_apart, "driver_mismatch", "versions"),
     (gpu_held_by_another, "gpu_busy", "Another process"),
     (gpu_with_broken_memory, "gpu_fault", "hardware"),
-    (gpu_taken_away_from_bitsandbytes, "bitsandbytes", "finds no GPU"),
+    (gpu_taken_away_from_bitsandbytes, "bitsandbytes", "finds no usable GPU"),
     (processes_apart, "gpus_apart", "lost their connection"),
     (port_in_use, "port_busy", "port"),
     (messages_that_the_template_refuses, "template", "template"),
@@ -373,7 +373,7 @@ CASES = [
     (a_norm_as_target, "target_modules", "LoRA"),
     (token_outside_the_vocabulary, "token_range", "vocabulary"),
     (two_dtypes, "dtype", "different dtypes"),
-    (nothing_takes_a_gradient, "nothing_to_train", "gradient"),
+    (nothing_takes_a_gradient, "nothing_to_train", "No parameter"),
     (gated, "gated", "licence"),
     (gated_in_the_hubs_words, "gated", "licence"),
     (no_such_model, "model_not_found", "private"),
@@ -383,7 +383,7 @@ CASES = [
     (package_missing, "import", "package_of_next_year"),
     (packages_that_do_not_fit, "import", "LoraConfigOfNextYear"),
     (out_of_vram, "out_of_vram", "2.50 GiB"),
-    (out_of_host_memory, "out_of_memory", "4000000000000000 bytes"),
+    (out_of_host_memory, "out_of_memory", "4000000000000000 more bytes"),
     (out_of_python_memory, "out_of_memory", "memory"),
     (no_cuda_in_torch, "no_driver", "GPU"),
     (old_driver, "driver_too_old", "driver"),
@@ -403,7 +403,7 @@ CASES = [
     (no_adapter, "no_adapter", "adapter"),
     (numbers_overflowed, "nan_loss", "overflowed"),
     (disk_full, "disk_full", "disk"),
-    (not_allowed, "not_allowed", "may not"),
+    (not_allowed, "not_allowed", "no permission"),
     (no_connection, "unreachable", "reached"),
     (no_name, "unreachable", "reached"),
 ]
@@ -519,12 +519,12 @@ def test_a_process_killed_by_the_system() -> None:
     code, log = _run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     known = diagnose_exit(code, log)
     assert (code, known.kind) == (-signal.SIGKILL, "killed")
-    assert "memory ran out" in known.message
+    assert "ran out of memory" in known.message
 
 
 def test_a_process_that_was_asked_to_end() -> None:
     code, log = _run("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
-    assert diagnose_exit(code, log).message == "The engine was ended from outside (SIGTERM)."
+    assert diagnose_exit(code, log).message == "The engine was terminated by another program (SIGTERM)."
 
 
 def test_a_crash_in_native_code() -> None:

@@ -39,4 +39,4 @@ def test_it_says_which_checkpoint_is_kept(tmp_path):
     assert "restarts from step 0" in what_is_kept(run)
     for step in (20, 100):
         write_checkpoint(run.checkpoints, step, lambda folder: folder.mkdir(), keep=2)
-    assert what_is_kept(run) == "keeps its checkpoint of step 100"
+    assert what_is_kept(run) == "keeps its checkpoint at step 100"

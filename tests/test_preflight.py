@@ -62,21 +62,21 @@ def free_of(*gpus: GpuSample, launch: Launch, reserved: int = 0) -> tuple[str, f
 def test_the_fullest_of_the_gpus_that_are_taken_decides() -> None:
     gpus = (gpu(0, 2), gpu(1, 9), gpu(3, 20), gpu(4, None))
     assert free_of(*gpus, launch=Launch.on([3])) == ("GPU 3 (L4)", 20)
-    assert free_of(*gpus, launch=Launch.on([3, 1])) == ("GPU 1 (L4), the fullest of 2", 9)
+    assert free_of(*gpus, launch=Launch.on([3, 1])) == ("GPU 1 (L4), the fullest of 2 GPUs", 9)
     # Without numbers the first ones are taken.
-    assert free_of(*gpus, launch=Launch(processes=2)) == ("GPU 0 (L4), the fullest of 2", 2)
+    assert free_of(*gpus, launch=Launch(processes=2)) == ("GPU 0 (L4), the fullest of 2 GPUs", 2)
     # One that does not tell its memory does not keep the others from deciding.
-    assert free_of(*gpus, launch=Launch.on([3, 4])) == ("GPU 3 (L4), the fullest of 2", 20)
+    assert free_of(*gpus, launch=Launch.on([3, 4])) == ("GPU 3 (L4), the fullest of 2 GPUs", 20)
     assert free_of(*gpus, launch=Launch.on([4])) is None
     # What the engine holds lies on the first one.
-    assert free_of(*gpus, launch=Launch.on([0, 1]), reserved=8) == ("GPU 1 (L4), the fullest of 2", 9)
-    assert free_of(*gpus, launch=Launch.on([1, 3]), reserved=8) == ("GPU 1 (L4), the fullest of 2", 9)
+    assert free_of(*gpus, launch=Launch.on([0, 1]), reserved=8) == ("GPU 1 (L4), the fullest of 2 GPUs", 9)
+    assert free_of(*gpus, launch=Launch.on([1, 3]), reserved=8) == ("GPU 1 (L4), the fullest of 2 GPUs", 9)
 
 
 def test_processes_without_a_gpu_share_the_hosts_memory() -> None:
     found = room_for([], HOST, status("cpu"), Launch(processes=4))
     assert found is not None
-    assert (found.place, found.free_bytes) == ("this machine for each of 4 processes, without a GPU", 10 * GIB)
+    assert (found.place, found.free_bytes) == ("this machine for each of 4 processes (CPU training)", 10 * GIB)
 
 
 def test_what_a_base_that_is_spread_needs_is_not_guessed(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_misfit_names_both_figures_and_what_would_fit() -> None:
     verdict = judge(skeleton, LARGE, room(20 * GIB))
     assert verdict is not None
     assert not verdict.may_start
-    assert f"{verdict.needed_bytes / GIB:.2f} GiB (records of 4096 tokens); 20.00 GiB are free on GPU 0." in (
+    assert f"{verdict.needed_bytes / GIB:.2f} GiB (records of 4096 tokens); 20.00 GiB free on GPU 0." in (
         verdict.sentence
     )
     cheapest = verdict.suggestions[0]

@@ -76,5 +76,5 @@ def test_what_is_no_recipe_is_said_before_anything_is_lined_up():
         sweep(Recipe(), {"adapter.rr": [8]})
     with pytest.raises(WorkbenchError, match="1,000 runs"):
         sweep(Recipe(), {"training.seed": range(1000)})
-    with pytest.raises(WorkbenchError, match="names of the runs"):
+    with pytest.raises(WorkbenchError, match="Run names are generated"):
         sweep(Recipe(), {"output.name": ["a", "b"]})

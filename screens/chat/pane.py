@@ -428,11 +428,11 @@ def _questions(count: int) -> str:
 
 
 def _guide(name: str, tuned: bool) -> Content:
-    first = f"{name} is ready; Enter to type." if tuned else f"No adapter yet: chatting with the base model {name}."
+    first = f"{name} is ready." if tuned else f"No adapter yet: chatting with the base model {name}."
     return Content.assemble(
-        (f"{first} ", "bold"),
+        (f"{first}\n", "bold"),
         ("Enter", "bold $accent"),
-        (" opens the prompt.\n\n", ""),
+        (" to type.\n\n", ""),
         ("s shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
         if tuned
         else ("5 opens Train, where Enter starts fine-tuning.", "$foreground 70%"),

@@ -71,7 +71,7 @@ def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content
         (
             f"{index + 1:,}",
             f"{tokens:,} tokens",
-            f"{tokens - limit:,} truncated" if tokens > limit else "not truncated",
+            f"{tokens - limit:,} lost" if tokens > limit else "complete",
             where,
         )
         for index, where, tokens in longest
@@ -81,7 +81,7 @@ def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content
         Content.assemble(
             (number.rjust(widths[0]), "bold"),
             f"  {tokens.rjust(widths[1])}  ",
-            (cut.rjust(widths[2]), "$foreground 60%" if cut == "not truncated" else "$warning"),
+            (cut.rjust(widths[2]), "$foreground 60%" if cut == "complete" else "$warning"),
             (f"  {plain(short_name(where))}", "$foreground 60%"),
         )
         for number, tokens, cut, where in cells

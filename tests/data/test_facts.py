@@ -68,12 +68,11 @@ def test_figures(five: DataSection, words: Any) -> None:
         "near_empty": 3,
         "longest": [],
         "notices": [
-            "Cut at 12 tokens, and with it the end of the reply: 1 record.",
-            "Equal to an earlier one: 1 record.",
+            "Truncated at 12 tokens, losing the end of the response: 1 record.",
+            "Duplicates: 1 record.",
         ],
-        "padding": "concatenated without padding, or, if the model does not support it, padded with the end "
-        "of sequence </s>, "
-        "masked by place: a reply's own end is trained",
+        "padding": "concatenated without padding, or, if the model does not support it, padded with "
+        "</s>, masked by position: the end of a response is trained",
         "exact": True,
         "examples": [],
     }
@@ -96,7 +95,7 @@ def test_a_lost_reply_is_dropped_and_counted(five: DataSection, words: Any) -> N
     assert encoded.facts.lost_reply_share == 0.5
     assert encoded.facts.loses_many_replies
     assert encoded.facts.cut == 11
-    assert encoded.notices == ["Dropped, as max_length 8 left nothing of the reply: 1 record."]
+    assert encoded.notices == ["Skipped because max_length 8 cut off the whole response: 1 record."]
 
 
 def test_steps_are_those_of_the_trainer() -> None:
@@ -150,7 +149,7 @@ def test_overlap_with_an_own_held_out_part(five: DataSection, words: Any) -> Non
     write(path.with_name("five.eval.jsonl"), [("why", "because"), ("why", "five")])
     facts = data_facts(load_records(five), Template.for_model(words), five)
     assert (facts.records, facts.train_records, facts.eval_records, facts.overlap) == (5, 5, 2, 1)
-    assert "Held out for evaluation, yet also trained on: 1 record." in facts.notices
+    assert "Train/eval overlap: 1 record." in facts.notices
 
 
 def test_the_bundled_set(words: Any) -> None:
@@ -171,7 +170,7 @@ def test_a_mix_with_weights(five: DataSection, words: Any, tmp_path: Path) -> No
     facts = data_facts(load_records(data), Template.for_model(words), data)
     assert facts.records == 2 * 5 + 5
     wrong = five.model_copy(update={"source": f"{five.source}*none"})
-    with pytest.raises(WorkbenchError, match="'none' is no weight"):
+    with pytest.raises(WorkbenchError, match="'none' is not a valid weight"):
         load_records(wrong)
 
 
@@ -239,7 +238,7 @@ def test_control_tokens_in_a_record_are_told(tmp_path: Path, words: Any) -> None
     write(tmp_path / "x.jsonl", [("why </s>", "because")])
     data = DataSection(source=str(tmp_path / "x.jsonl"), eval_fraction=0.0)
     encoded = encode_dataset(load_records(data), Template.for_model(words), data)
-    assert encoded.notices == ["With control tokens in their text, which the model takes as such: 1 record."]
+    assert encoded.notices == ["Text contains control tokens, which the model treats as such: 1 record."]
 
 
 def test_long_documents_are_chunked_at_paragraphs(tmp_path: Path, words: Any) -> None:

@@ -37,16 +37,16 @@ def refusal(path: Path | str, words: Any, **changes: Any) -> WorkbenchError:
 MALFORMED = {
     "broken off": ("x.jsonl", GOOD + '{"prompt": "why", "comp', r"x\.jsonl, line 2, column 19: unterminated string", 1),
     "no comma": ("x.jsonl", GOOD * 2 + '{"prompt": "a" "completion": "b"}', r"line 3, column 16: expecting ','", 2),
-    "no object": ("x.jsonl", "[1, 2]\n" + GOOD, r"line 1, column 1: a JSON object is expected", 1),
+    "no object": ("x.jsonl", "[1, 2]\n" + GOOD, r"line 1, column 1: expected a JSON object", 1),
     "a key twice": ("x.jsonl", GOOD + '{"prompt": "a", "prompt": "b"}\n' + GOOD, r"line 2.*'prompt' is given twice", 2),
     "nested too deeply": ("x.jsonl", GOOD + "[" * 100_000, r"line 2.*nested too deeply", 1),
     "too many digits": ("x.jsonl", GOOD + '{"prompt": ' + "1" * 5000 + "}\n", r"line 2.*too many digits", 1),
     "not UTF-8": ("x.jsonl", GOOD + '{"prompt": "caf\udce9", "completion": "b"}', r"line 2, column 16: not UTF-8", 1),
     "list broken off": ("x.json", f'[{GOOD},{GOOD}, {{"prompt"', r"x\.json, line 3, column 12: .*the rest is lost", 2),
-    "list without comma": ("x.json", f"[{GOOD}{GOOD}]", r"line 2, '\{' where , or \] is expected; the rest is lost", 1),
-    "list of other things": ("x.json", f"[{GOOD}, 7, {GOOD}]", r"line 2, a JSON object is expected", 2),
-    "too few cells": ("x.csv", "prompt,completion\na,b\nc\n", r"x\.csv, line 3, column 2: 1 cells, 2 are expected", 1),
-    "too many cells": ("x.tsv", "prompt\tcompletion\na\tb\nc\td\te\n", r"line 3, column 3: 3 cells, 2 are expected", 1),
+    "list without comma": ("x.json", f"[{GOOD}{GOOD}]", r"line 2, '\{' instead of , or \]; the rest is lost", 1),
+    "list of other things": ("x.json", f"[{GOOD}, 7, {GOOD}]", r"line 2, expected a JSON object", 2),
+    "too few cells": ("x.csv", "prompt,completion\na,b\nc\n", r"x\.csv, line 3, column 2: 1 cells, expected 2", 1),
+    "too many cells": ("x.tsv", "prompt\tcompletion\na\tb\nc\td\te\n", r"line 3, column 3: 3 cells, expected 2", 1),
     "an open quotation": ("x.csv", 'prompt,completion\na,b\nc,"d\n', r"line 3, column 1: unexpected end of data", 1),
     "a cell not UTF-8": ("x.csv", "prompt,completion\na,b\nc,\udcff\n", r"line 3, column 2: not UTF-8", 1),
 }
@@ -97,7 +97,7 @@ def test_unusable(name: str, words: Any, tmp_path: Path) -> None:
 
 def test_a_folder_with_nothing_usable(words: Any, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    assert "nothing that can be read (1 files)" in refusal(tmp_path, words).message
+    assert "no supported files (1 files)" in refusal(tmp_path, words).message
 
 
 def test_a_files_name_cannot_steer_the_terminal(words: Any, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         ({"p": "a", "r": " \n"}, PAIRS, "column r is empty"),
         ({"p": "a", "r": float("nan")}, PAIRS, "column r is empty"),
         ({"p": "", "r": "b"}, PAIRS, "column p is empty"),
-        ({"p": "a", "r": ["b"]}, PAIRS, "column r holds a list where text is expected"),
-        ({"p": {"a": 1}, "r": "b"}, PAIRS, "column p holds an object where text is expected"),
-        ({"p": True, "r": "b"}, PAIRS, "column p holds true or false where text is expected"),
-        ({"p": "a\ud800", "r": "b"}, PAIRS, "half a surrogate pair"),
+        ({"p": "a", "r": ["b"]}, PAIRS, "column r is a list, expected text"),
+        ({"p": {"a": 1}, "r": "b"}, PAIRS, "column p is an object, expected text"),
+        ({"p": True, "r": "b"}, PAIRS, "column p is a boolean, expected text"),
+        ({"p": "a\ud800", "r": "b"}, PAIRS, "column p is not valid UTF-8"),
         ({"m": None}, TURNS, "column m is empty"),
         ({"m": "hello"}, TURNS, "expected a list of turns"),
         ({"m": ["hello"]}, TURNS, "turn 1 of m is a str"),
@@ -150,7 +150,7 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         (
             {"m": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
             TURNS,
-            "turns 1 and 2 are both the user's",
+            "turns 1 and 2 are both user turns",
         ),
         (
             {"m": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]},
@@ -161,7 +161,7 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         (
             {"m": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]},
             TURNS,
-            "turn 1 of m holds parts that are no text",
+            "turn 1 of m has parts that are not text",
         ),
     ],
 )
@@ -235,11 +235,11 @@ def test_columns_by_hand(words: Any, tmp_path: Path) -> None:
     data = section(path, columns={"prompt": "title", "reply": "body"})
     encoded = encode_dataset(load_records(data), Template.for_model(words), data)
     assert encoded.train[0]["input_ids"] == [1, 4, 13, 5, 14, 2]
-    assert "by hand" in encoded.facts.reason
+    assert "columns set in the recipe" in encoded.facts.reason
     for columns, message in {
         '{"prompt": "title"}': "neither prompt and reply",
         '{"prompt": "titel", "reply": "body"}': "no column 'titel'",
-        '{"question": "title"}': "the part 'question'",
+        '{"question": "title"}': "unknown part 'question'",
     }.items():
         assert message in refusal(path, words, columns=json.loads(columns)).message
 
@@ -247,7 +247,7 @@ def test_columns_by_hand(words: Any, tmp_path: Path) -> None:
 def test_a_format_that_was_asked_for_and_is_not_there(words: Any, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(GOOD, encoding="utf-8")
     error = refusal(tmp_path / "x.jsonl", words, format="messages")
-    assert "no columns for the format messages" in error.message
+    assert "no columns for format messages" in error.message
 
 
 def test_no_reply_survives_the_cut(words: Any, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_no_reply_survives_the_cut(words: Any, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     error = refusal(tmp_path / "x.jsonl", words, max_length=8)
     assert error.kind == "data_no_tokens"
-    assert "All 1 records lost their reply" in error.message
+    assert "All 1 records lost their response" in error.message
     assert "longest record has 15 tokens" in error.cure
 
 

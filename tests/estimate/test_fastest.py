@@ -64,7 +64,7 @@ def test_it_fits_and_nothing_that_is_faster_does(model: str, gib: float, device:
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == training.effective_batch_size
     if not fitting:
         assert (training.gradient_checkpointing, training.per_device_train_batch_size) == (True, 1)
-        assert "takes the least memory" in choice.reasons[0]
+        assert "(least memory)" in choice.reasons[0]
         return
     assert fits(choice.recipe)
     best = min(map(weighing.time_of, fitting))
@@ -94,7 +94,7 @@ def test_a_large_micro_batch_with_checkpointing_beats_a_small_one_without() -> N
     assert fit_of(Pricing(tree(SEVEN), GPU, TRACES).peak(one), 15 * GIB) == "fits"
     assert choice.recipe.training.gradient_checkpointing
     assert choice.recipe.training.per_device_train_batch_size == 8
-    assert "a micro-batch of 8 with it is faster than what fits without it" in choice.reasons[0]
+    assert "micro-batch 8 with it is faster than what fits without it" in choice.reasons[0]
 
 
 def test_short_records_want_more_of_them_at_once() -> None:
@@ -117,7 +117,7 @@ def test_where_nothing_is_known_the_least_memory_is_taken() -> None:
     told = estimate(tree(SMALL), OPEN).choice
     assert told.chosen == {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: 16}
     assert told.reasons == (
-        "Checkpointing on, micro-batch 1 × 16, which takes the least memory: the free memory is unknown.",
+        "Checkpointing on, micro-batch 1 × 16 (least memory): the free memory is unknown.",
     )
     assert Chooser(None, GIB, lacking="nobody knows").choose(Recipe()).chosen == {CHECKPOINTING: True}
 
@@ -171,7 +171,7 @@ def test_faster_changes_what_is_stated_and_says_what_it_gains() -> None:
     again = chooser(SEVEN, 80).faster(changed)
     assert again is not None
     assert again.changes == {}
-    assert again.sentence.startswith("It is the fastest set-up that fits already: checkpointing off, micro-batch 8 × 2")
+    assert again.sentence.startswith("These are already the fastest settings that fit: checkpointing off, micro-batch 8 × 2")
 
 
 def test_faster_leaves_to_the_machine_what_was_left_to_it() -> None:

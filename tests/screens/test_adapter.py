@@ -165,7 +165,7 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
         await screen.press("down", "down")
         assert "adapter.lora_dropout" in str(screen.app.query_one("#adapter-help", Static).content)
         await screen.press("end")
-        assert row(screen, "report-to").has_focus
+        assert row(screen, "log-to").has_focus
         await screen.press("home")
         assert row(screen, "rank-r").has_focus
 
@@ -211,7 +211,7 @@ async def test_every_knob_has_an_id_of_its_label(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
         ids = [one.id for one in screen.app.query(KnobRow)]
-        assert {"rank-r", "lora-alpha", "accumulation", "torch-compile", "report-to"} <= set(ids)
+        assert {"rank-r", "lora-alpha", "accumulation", "torch-compile", "log-to"} <= set(ids)
         assert len(ids) == len(set(ids))
 
 
@@ -308,7 +308,7 @@ async def test_what_auto_came_to_is_told_with_its_reason(tmp_path: Path, size: t
         await screen.until(lambda: "Checkpointing off: 36.92 of 40.00 GiB, about 25 % faster." in costs(screen), "off")
         with_memory(screen, 24)
         screen.app.set_recipe({"adapter.lora_alpha": 64})
-        reason = "Checkpointing on: without it the step would take 36.92 of 24.00 GiB."
+        reason = "Checkpointing on: without it the step needs 36.92 of 24.00 GiB."
         await screen.until(lambda: reason in costs(screen), "on")
         row(screen, "checkpointing").focus()
         await screen.press("right")
@@ -327,7 +327,7 @@ async def test_one_key_makes_it_fast_and_says_so_or_that_it_is(tmp_path: Path) -
         training = screen.app.session.recipe.training
         assert training.gradient_checkpointing is False
         assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (8, 2)
-        assert told(screen)[-1].endswith("about 39 % faster. It was checkpointing on, micro-batch 4 × 4.")
+        assert told(screen)[-1].endswith("about 39 % faster. Before: checkpointing on, micro-batch 4 × 4.")
         await screen.until(lambda: "S apply" not in costs(screen), "nothing faster")
         before = screen.app.session.recipe
         await screen.press("S")
@@ -340,7 +340,7 @@ async def test_where_no_memory_is_known_there_is_no_fastest_one(tmp_path: Path) 
         await shown(screen)
         screen.app.session.gpus, screen.app.session.host = (), None
         screen.app.set_recipe({"adapter.r": 8})
-        await screen.until(lambda: "which takes the least memory: the free memory is unknown" in costs(screen), "why")
+        await screen.until(lambda: "(least memory): the free memory is unknown" in costs(screen), "why")
         pane = screen.app.query_one(AdapterPane)
         await screen.until(lambda: pane.check_action("fast", ()) is None, "no such key")
 
@@ -411,7 +411,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "lots", "-3 GB", "nan", "1e30", "0", "9" * 30, "٣ GB", "24 GB free"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
-    with pytest.raises(WorkbenchError, match="is no amount of memory"):
+    with pytest.raises(WorkbenchError, match="is not an amount of memory"):
         parse_memory(text)
 
 

@@ -65,7 +65,7 @@ async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> 
     async with opened(tmp_path, size=NARROW) as screen:
         await chat(screen)
         await screen.sees("No adapter yet")
-        await screen.sees("Enter opens the prompt.")
+        await screen.sees("Enter to type.")
         await screen.press("enter", *"Hi there", "enter")
         await screen.until(lambda: screen.engine.requests, "the engine is asked")
         request = screen.engine.requests[0]
@@ -192,7 +192,7 @@ async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
         await screen.press("escape", "y")
         assert screen.app.clipboard == "Hello."
         await screen.press("x")
-        await screen.until(lambda: "Enter opens the prompt." in screen.words, "the empty screen")
+        await screen.until(lambda: "Enter to type." in screen.words, "the empty screen")
         assert said(pane) == []
         assert not pane.query_one(Transcript).children
 
@@ -343,7 +343,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
         screen.app.screen.query_one(Input).value = "run-01=lots"
         await screen.press("enter")
-        await screen.sees("run-01=lots is no adapter with its weight.")
+        await screen.sees("run-01=lots is not of the form adapter=weight.")
 
 
 async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Path) -> None:

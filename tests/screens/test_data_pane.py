@@ -214,8 +214,8 @@ async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> Non
         screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
         screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
-        await screen.sees("251  1,092 tokens  1,028 truncated  [b]own.jsonl, line 251")
-        await screen.sees("2     60 tokens    not truncated  own.jsonl, line 2")
+        await screen.sees("251  1,092 tokens  1,028 lost  [b]own.jsonl, line 251")
+        await screen.sees("2     60 tokens    complete  own.jsonl, line 2")
         listed = screen.app.query_one(LongestList)
         listed.focus()
         await screen.press("down", "enter")
@@ -233,7 +233,7 @@ async def test_where_there_is_little_place_the_longest_stand_under_the_figures(t
         await screen.sees("formatted training text")
         assert "longest records" not in screen.words
         await screen.press("f")
-        await screen.sees("251  92 tokens  28 truncated  first-mate.jsonl, line 251")
+        await screen.sees("251  92 tokens  28 lost  first-mate.jsonl, line 251")
         screen.app.query_one(LongestList).focus()
         await screen.press("down", "down", "enter")
         await screen.sees("record 2 of")

@@ -236,7 +236,7 @@ def as_text(value: Any, where: str) -> str:
 
 
 def _kind_of(value: Any) -> str:
-    names = {bool: "true or false", dict: "an object", list: "a list", type(None): "nothing", bytes: "bytes"}
+    names = {bool: "a boolean", dict: "an object", list: "a list", type(None): "nothing", bytes: "bytes"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 

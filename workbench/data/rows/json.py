@@ -129,7 +129,7 @@ def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], i
                 None,
                 f"{shown(path)}, line {text.line}",
                 fraction(),
-                f"{found}, expected , or ]; the rest is lost",
+                f"{found} instead of , or ]; the rest is lost",
             )
             return
 
