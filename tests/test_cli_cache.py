@@ -71,7 +71,7 @@ def test_everything_is_listed_with_size_and_place(filled):
     assert "2.00 MB" in shown
     assert "[red]notes[/red]" in shown
     assert "\x1b" not in shown
-    assert "4.00 MB in all" in shown
+    assert "4.00 MB in total" in shown
 
 
 def test_clear_removes_all_but_models_and_runs(filled):

@@ -75,10 +75,10 @@ def test_a_person_sees_counts_lengths_warnings_and_the_records(call, tmp_path):
         ],
     )
     shown = call(source, "--set", "data.max_length=48", "--set", "data.eval_fraction=0")
-    assert "1 to train on, 0 held out, 1 skipped" in shown
-    assert "1 record of 2 (50%) lose the whole reply to the cut at 48 tokens" in shown
+    assert "1 train, 0 held out, 1 invalid" in shown
+    assert "1 record of 2 (50%) lose the whole response to truncation at 48 tokens" in shown
     # Where lines end hangs on the length of the path.
-    assert re.search(r"longest\d+tokens,\d+cut:record2,.*two\.jsonl,line2", re.sub(r"\s", "", shown))
+    assert re.search(r"longest\d+tokens,\d+truncated:record2,.*two\.jsonl,line2", re.sub(r"\s", "", shown))
     assert "<|im_start|>assistant\nYes.<|im_end|>" in shown
     assert "question: " in shown
 

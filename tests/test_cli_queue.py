@@ -65,7 +65,7 @@ def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_f
     shown = call(home, "queue", "show", "3").stdout
     assert "name: other" in shown
     assert "r: 16" in shown
-    assert_a_sentence(call(home, "queue", "remove", "17"), "No entry 17 waits", "loraworkbench queue")
+    assert_a_sentence(call(home, "queue", "remove", "17"), "There is no queued entry 17", "loraworkbench queue")
     assert_a_sentence(call(home, "queue", "replace", "3"), "Give a recipe, or --set")
     (line,) = facts(home, "queue")
     assert [entry["id"] for entry in line["waiting"]] == [4, 3]

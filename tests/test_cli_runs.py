@@ -29,7 +29,7 @@ def test_the_list_is_filtered_and_sorted_and_shows_names_and_tags(home):
     shown = call(home, "runs").stdout
     assert "the small one (run-01)" in shown
     assert "#pirate" in shown
-    assert "None of 2 runs has [x] in it." in call(home, "runs", "--filter", "[x]").stdout
+    assert "None of the 2 runs matches [x]." in call(home, "runs", "--filter", "[x]").stdout
     assert_a_sentence(call(home, "runs", "--sort", "colour"), "cannot be sorted by colour", "perplexity")
     assert_a_sentence(call(home, "runs", "rename", "run-02", "the small one"), "run-01, is already named the small one")
 
@@ -48,16 +48,16 @@ def test_runs_are_compared_over_each_axis(home):
 
 
 def test_a_run_goes_to_the_trash_and_comes_back_and_the_trash_is_emptied(home):
-    assert_a_sentence(call(home, "runs", "delete", "run-01"), "Move run-01 into the trash?", "--yes")
+    assert_a_sentence(call(home, "runs", "delete", "run-01"), "Move run-01 to the trash?", "--yes")
     gone = call(home, "runs", "delete", "run-01", "--yes")
     assert "loraworkbench runs restore run-01" in gone.stdout
     assert [run["id"] for run in facts(home, "runs")] == ["run-02"]
     assert [one["id"] for one in facts(home, "runs", "trash")] == ["run-01"]
-    assert "run-01 is back." in call(home, "runs", "restore", "run-01").stdout
+    assert "Restored run-01." in call(home, "runs", "restore", "run-01").stdout
     assert len(facts(home, "runs")) == 2
     call(home, "runs", "delete", "run-01", "run-02", "--yes")
     refused = call(home, "runs", "trash", "--empty")
-    assert_a_sentence(refused, "Remove 2 runs for good,", "kB", "--yes")
+    assert_a_sentence(refused, "Permanently delete 2 runs", "kB", "--yes")
     emptied = call(home, "runs", "trash", "--empty", "--yes")
     assert "2 runs removed" in emptied.stdout
     assert "The trash is empty." in call(home, "runs", "trash").stdout

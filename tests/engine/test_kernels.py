@@ -166,7 +166,7 @@ def test_a_kernel_that_fails_leaves_the_model_as_it_was(home, tmp_path, monkeypa
     monkeypatch.setattr(liger, "liger_operations", lambda: broken)
     with pytest.raises(WorkbenchError) as caught:
         base.compute_fused("liger")
-    assert caught.value.message == "Liger's kernels do not run here: RuntimeError: no such instruction."
+    assert caught.value.message == "The Liger kernels do not run here: RuntimeError: no such instruction."
     assert not traces(base.model)
 
 
@@ -300,7 +300,7 @@ def test_what_the_hub_replaces_is_counted_and_undone(home, tmp_path):
         kernelize()
         raise OSError("no network")
 
-    with pytest.raises(WorkbenchError, match="The hub's kernels cannot be had: OSError: no network"):
+    with pytest.raises(WorkbenchError, match="The hub kernels are not available: OSError: no network"):
         replaced_by(fail, base.model)
     assert not traces(base.model)
 

@@ -51,7 +51,7 @@ def test_a_number_type_that_somebody_left_behind_is_set_back_and_told(home, reci
     finally:
         torch.set_default_dtype(torch.float32)
     (warning,) = [event for event in events_of(again, "warning") if event.get("kind") == "default_dtype"]
-    assert "left PyTorch's default number type at bfloat16; it is float32 again" in warning["message"]
+    assert "left PyTorch's default dtype at bfloat16; it is reset to float32" in warning["message"]
     assert curve(again) == curve(whole)
 
 

@@ -185,7 +185,7 @@ async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recip
     await stop_engine(home)
     assert states(home) == {"first-01": "stopped"}
     status = await ensure_engine(home)
-    assert "The engine was ended while first-01" in status.queue_held
+    assert "The engine was shut down while first-01" in status.queue_held
     assert states(home) == {"first-01": "stopped"}
     await engine.change_queue(ask("go"))
     await until(lambda: summarise_of(home, "second").state == "finished")
@@ -257,9 +257,9 @@ def test_what_is_asked_of_it(request_, expected):
 @pytest.mark.parametrize("action", ["remove", "move", "replace"])
 def test_an_entry_that_does_not_wait_is_named(action):
     line = some_line("a").took(some_line("a").waiting[0], run="/runs/a-01")
-    with pytest.raises(WorkbenchError, match="No entry 1 waits: it became a-01"):
+    with pytest.raises(WorkbenchError, match="There is no queued entry 1: it started as a-01"):
         line.asked(ask(action, 1))
-    with pytest.raises(WorkbenchError, match="No entry 7 waits"):
+    with pytest.raises(WorkbenchError, match="There is no queued entry 7"):
         line.asked(ask(action, 7))
 
 

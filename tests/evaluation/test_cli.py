@@ -77,7 +77,7 @@ def test_report(home, run):
     ("arguments", "words"),
     [
         (["no-such-run"], "There is no run no-such-run"),
-        (["{run}", "--data", "missing.jsonl"], "There is no file or folder missing.jsonl"),
+        (["{run}", "--data", "missing.jsonl"], "No such file or folder: missing.jsonl"),
         (["{run}", "--adapters", "{run}@7"], "checkpoint-7"),
         (["{run}", "--set", "adapter.r=4"], "cannot change adapter.r"),
         (["{run}", "--set", "data.system=Hi"], "cannot change data.system"),

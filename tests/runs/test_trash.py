@@ -130,7 +130,7 @@ def test_nothing_is_put_in_the_place_of_another(home):
 
 
 def test_what_is_not_there_is_named(home):
-    with pytest.raises(WorkbenchError, match=r"no run ghost in the trash. It is empty"):
+    with pytest.raises(WorkbenchError, match=r"no run ghost in the trash. The trash is empty"):
         restore_run(home, "ghost")
     for _ in range(2):
         delete_run(home, finished(home))

@@ -185,8 +185,8 @@ def test_a_histogram_marks_where_records_are_cut() -> None:
         assert all(row[17] == limit for row in rows)
         assert set(rows[-1][18:]) == {beyond}
         assert beyond not in rows[-1][:17]
-        assert f"{limit} cut at 64" in axis
-    assert "all within 1,024" in histogram(some_facts([], max_length=1024)).plain
+        assert f"{limit} truncated at 64" in axis
+    assert "not truncated (limit 1,024)" in histogram(some_facts([], max_length=1024)).plain
 
 
 def test_the_first_records_are_there_before_the_rest_is_counted(tmp_path: Path) -> None:
