@@ -59,7 +59,7 @@ def test_a_run_goes_to_the_trash_and_comes_back_and_the_trash_is_emptied(home):
     refused = call(home, "runs", "trash", "--empty")
     assert_a_sentence(refused, "Permanently delete 2 runs", "kB", "--yes")
     emptied = call(home, "runs", "trash", "--empty", "--yes")
-    assert "2 runs removed" in emptied.stdout
+    assert "Deleted 2 runs" in emptied.stdout
     assert "The trash is empty." in call(home, "runs", "trash").stdout
     assert_a_sentence(call(home, "runs", "restore", "run-01"), "no run run-01 in the trash", "The trash is empty")
 
@@ -78,7 +78,7 @@ def test_a_journal_becomes_a_table(home, tmp_path):
     assert "11 rows" in call(home, "runs", "export", "run-01", file).stdout
     with file.open(newline="") as lines:
         assert [row["step"] for row in csv.DictReader(lines)] == [str(step) for step in range(11)]
-    assert_a_sentence(call(home, "runs", "export", "run-01", file), "is there already")
+    assert_a_sentence(call(home, "runs", "export", "run-01", file), "already exists")
     assert call(home, "runs", "export", "run-01", file, "--force").returncode == 0
     assert_a_sentence(call(home, "runs", "export", "run-01", tmp_path / "run.xlsx"), ".csv or .parquet")
 

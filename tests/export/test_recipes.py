@@ -172,7 +172,7 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("base_model: x/y\nadapter: full\n", "trains no LoRA adapter"),
+        ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
         ("model_name_or_path: x/y\nstage: dpo\n", "not supervised LoRA training"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),

@@ -121,7 +121,7 @@ def test_nothing_is_put_in_the_place_of_another(home):
     delete_run(home, run)
     run.path.mkdir()
     (run.path / "recipe.yaml").write_text("{}")
-    with pytest.raises(WorkbenchError, match="another run-01"):
+    with pytest.raises(WorkbenchError, match="already has a run-01"):
         restore_run(home, "run-01")
     with pytest.raises(WorkbenchError, match="The trash already has a "):
         delete_run(home, run)
@@ -134,7 +134,7 @@ def test_what_is_not_there_is_named(home):
         restore_run(home, "ghost")
     for _ in range(2):
         delete_run(home, finished(home))
-    with pytest.raises(WorkbenchError, match="fits 2 runs"):
+    with pytest.raises(WorkbenchError, match="matches 2 runs"):
         restore_run(home, "run")
     with pytest.raises(WorkbenchError, match="There are: run-02, run-01"):
         restore_run(home, "ghost")
