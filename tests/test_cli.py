@@ -137,7 +137,7 @@ def test_the_peak_of_a_model_outside_the_catalog_is_that_of_a_followed_step(home
     (rough,) = facts(home, "estimate", tmp_path, "--no-follow")
     assert rough["peak"]["method"] == "closed-form"
     first = call(home, "estimate", tmp_path, "--json")
-    assert "Following one training step of LlamaForCausalLM" in first.stderr
+    assert "Tracing one training step of LlamaForCausalLM" in first.stderr
     assert json.loads(first.stdout)["peak"]["method"] == "trace"
     again = call(home, "estimate", tmp_path, "--json")
     assert again.stdout == first.stdout
@@ -192,7 +192,7 @@ def test_an_engine_that_is_killed_is_explained(home, recipe_file):
     os.kill(engine_pid(home), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "The engine ended in the middle of run tiny-" in err
+    assert "The engine ended during run tiny-" in err
     assert "Traceback" not in err
     assert facts(home, "runs")[0]["state"] == "interrupted"
 

@@ -1,4 +1,4 @@
-"""The queue: what goes on, what waits, and the keys that line up, sort and hold."""
+"""The queue: the running run, the queued runs, and the keys that add, reorder and hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueAction, QueueRequest, differences
 from workbench.recipe.text import parse
-from workbench.runs.folder import RunFolder, RunState, summarise
+from workbench.runs.folder import RunFolder, summarise
+from workbench.runs.summary import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ _EARLIER_SHOWN = 4
 
 @dataclass(frozen=True)
 class _Look:
-    """The queue as it was read, with what became of the run ahead and of the entries before it."""
+    """The queue as read from disk, with the state of the run ahead and of earlier entries."""
 
     line: Line
     ahead: RunState | None
@@ -221,7 +222,7 @@ class QueueScreen(ModalScreen[None]):
             if answer == clear.value:
                 self._ask("clear")
 
-        text = f"Removes {count} queued runs. A running run is not affected."
+        text = f"Removes {count} queued run{'' if count == 1 else 's'}. A running run is not affected."
         self.app.push_screen(ChoiceDialog("Clear the queue?", text, (back, clear)), answered)
 
     def action_leave(self) -> None:

@@ -303,6 +303,8 @@ class RunsPane(RunActions):
     @on(DataTable.RowSelected)
     def action_open(self) -> None:
         """Show the selected run."""
+        from workbench.runs.live_run import LiveRun
+
         if (one := self._table.chosen) is not None:
             watched = self.session.live
             self._live = watched if watched is not None and watched.run.id == one.run.id else LiveRun(one.run)

@@ -55,7 +55,7 @@ def test_every_record_is_counted_in_the_journal_and_lost_replies_are_a_warning(r
     warnings = [event["message"] for event in events if event["event"] == "warning"]
     assert "3 records of 13 (23%) lose the whole response to truncation at 64 tokens" in warnings[0]
     assert "Skipped: 2 records (column response is empty: 2)." in warnings
-    assert any("left nothing of the reply: 3 records" in warning for warning in warnings)
+    assert any("cut off the whole response: 3 records" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(("records", "kind"), [([LONG] * 4, "data_no_tokens"), ([UNUSABLE] * 4, "data_no_tokens")])

@@ -41,7 +41,7 @@ def test_an_adapter_goes_up_private_with_its_card(hub, tiny_home, tiny_run, tiny
     assert not any(str(tiny_llama.parent).encode() in content for content in hub.files.values())
     assert result.command.endswith("/someone/sailor")
     assert any("is private" in notice for notice in result.notices)
-    assert any("a file of this machine" in notice for notice in result.notices)
+    assert any("is a local file" in notice for notice in result.notices)
 
 
 def test_the_token_is_in_no_file_and_in_no_word(hub, tiny_home, tiny_run, tmp_path):

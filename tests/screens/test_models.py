@@ -105,7 +105,7 @@ async def test_a_model_that_takes_no_dropout_is_chosen_with_the_offer_to_drop_it
     async with opened(tmp_path) as screen:
         await listed(screen)
         await screen.press(*"mixtral", "enter")
-        await screen.sees("which lora_dropout does not support. It works with lora_dropout 0.")
+        await screen.sees("lora_dropout does not support. It works with lora_dropout 0.")
         assert screen.app.session.recipe.adapter.lora_dropout == 0.05
         await screen.press("enter")
         await screen.until(lambda: screen.app.session.recipe.adapter.lora_dropout == 0, "the change")

@@ -101,7 +101,7 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("n")
-        await screen.sees("The id and folder stay middle-01")
+        await screen.sees("The id and folder stay")
         await screen.press(*"a/b", "enter")
         await screen.sees("is not a valid run name")
         for _ in range(3):

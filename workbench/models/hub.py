@@ -26,7 +26,7 @@ def unreachable_reason(seconds: float = _PROBE_SECONDS) -> str | None:
     A thread does the asking: a name server that is silent blocks it for longer than any time-out of HTTP.
     """
     if is_offline():
-        return "HF_HUB_OFFLINE forbids it"
+        return "HF_HUB_OFFLINE is set"
     reasons: list[str | None] = []
     prober = threading.Thread(target=lambda: reasons.append(_probe(seconds)), daemon=True)
     prober.start()
@@ -42,7 +42,7 @@ def _probe(seconds: float) -> str | None:
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return str(error).strip() or type(error).__name__
     if answer.status_code == 407:
-        return "the proxy wants a password"
+        return "the proxy requires a password"
     return None
 
 
@@ -99,28 +99,28 @@ def wanted_files(names: Iterable[str], *, with_code: bool = False, config_only: 
 def _no_model(top: list[str]) -> WorkbenchError:
     if "adapter_config.json" in top:
         return WorkbenchError(
-            "This repository holds an adapter, not a model.",
-            "Take the model named as base_model_name_or_path in its adapter_config.json.",
+            "This repository contains an adapter, not a model.",
+            "Use the model named as base_model_name_or_path in its adapter_config.json.",
             kind="no_model",
         )
     if any(name.endswith(".gguf") for name in top):
         return WorkbenchError(
-            "This repository holds only GGUF files.",
-            "Download one of them and give its path, or take the repository that it was made from.",
+            "This repository contains only GGUF files.",
+            "Download one and give its path, or use the original repository.",
             kind="no_safetensors",
         )
-    return WorkbenchError("This repository holds no config.json.", "Take another model.", kind="no_model")
+    return WorkbenchError("This repository has no config.json.", "Choose another model.", kind="no_model")
 
 
 def _no_safetensors(top: list[str]) -> WorkbenchError:
     if any(name.endswith((".bin", ".pt", ".pth")) for name in top):
         return WorkbenchError(
-            "This repository holds its weights only as pickles, which can run code when opened; they are not taken.",
-            "Take a repository with safetensors; the hub's converter at "
-            f"{DEFAULT_ENDPOINT}/spaces/safetensors/convert offers one as a pull request.",
+            "This repository has its weights only as pickle files, which can run code when loaded; they are not used.",
+            "Use a repository with safetensors; the converter at "
+            f"{DEFAULT_ENDPOINT}/spaces/safetensors/convert creates one as a pull request.",
             kind="no_safetensors",
         )
-    return WorkbenchError("This repository holds no weights.", "Take another model.", kind="no_safetensors")
+    return WorkbenchError("This repository has no weights.", "Choose another model.", kind="no_safetensors")
 
 
 def _check_room(repo: str, needed: int) -> None:
@@ -131,7 +131,7 @@ def _check_room(repo: str, needed: int) -> None:
     if needed > free:
         raise WorkbenchError(
             f"The disk is too full: {repo} needs {size_in('GB', needed)}, "
-            f"and {size_in('GB', free)} are free at {cache}.",
+            f"only {size_in('GB', free)} free at {cache}.",
             "Free some space (`hf cache rm`), or set HF_HOME to a folder on another disk and restart the engine.",
             kind="disk_full",
         )

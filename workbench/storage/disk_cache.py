@@ -65,10 +65,10 @@ class Shelf:
     def why_not(self, key: str, size: int) -> str:
         """Why ``size`` bytes cannot be kept, empty where they can; the oldest go for it if they must."""
         if size > self._limit:
-            return f"{size_in('GB', size)} are more than the {size_in('GB', self._limit)} it may take"
+            return f"{size_in('GB', size)} exceeds its limit of {size_in('GB', self._limit)}"
         self._sweep()
         if any(match["key"] == key for match in map(_PARTIAL.fullmatch, self._names()) if match):
-            return "it is being written already"
+            return "it is already being written"
         kept = sorted(self.kept(), key=lambda one: one.used)
         taken = sum(one.bytes for one in kept)
         while kept and taken + size > self._limit:
@@ -76,7 +76,7 @@ class Shelf:
             _remove(kept.pop(0).folder)
         free = shutil.disk_usage(_existing(self.place)).free
         if free - size < _LEFT_FREE:
-            return f"only {size_in('GB', free)} are free on its disk"
+            return f"only {size_in('GB', free)} free on its disk"
         return ""
 
     def begin(self, key: str) -> Path:
