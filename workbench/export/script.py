@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import workbench.engine
+import workbench.engine.kernels
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates import Template
@@ -86,8 +86,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
 
 
 def _carried(name: str) -> str:
-    """A module of the engine's, as it is: one that needs nothing of this project."""
-    text = (Path(workbench.engine.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    """The text of a module of kernels, as it is: one that imports nothing of this project."""
+    text = (Path(workbench.engine.kernels.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     _, about, code = text.split('"""', 2)
     return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 
