@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.engine.training.training import choice
+from workbench.engine.training import choice
 from workbench.evaluation.report import write_report
 from workbench.export.other_tools.axolotl import to_axolotl
 from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, resolved

@@ -8,7 +8,6 @@ import pytest
 
 from screens.runs import history as run_history
 from screens.runs.pane import RunsPane, RunTable
-from screens.shell import live_run as story
 from screens.shell import watch
 from screens.train.pane import TrainPane
 from tests.journals import JournalWriter
@@ -17,6 +16,7 @@ from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.runs import journal_sample as glance
+from workbench.runs import live_run
 from workbench.runs.folder import create_run
 from workbench.storage.paths import Home
 
@@ -38,7 +38,7 @@ def reading_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
         monkeypatch.setattr(module, name, waits)
 
-    wait_in(story, "_read_on")
+    wait_in(live_run, "_read_on")
     wait_in(run_history, "summarise")
     wait_in(watch, "_summarise")
     yield go

@@ -11,6 +11,7 @@ import psutil
 
 from workbench.errors import WorkbenchError
 from workbench.runs.checkpoints import sync_folder
+from workbench.storage.atomic import put_folder
 from workbench.storage.folders import entries
 
 MARK = "export.json"
@@ -71,17 +72,7 @@ def room(folder: Path) -> int:
 def _put(aside: Path, folder: Path, force: bool) -> None:
     # Somebody may have put something there meanwhile.
     check_place(folder, force)
-    if not folder.exists():
-        aside.rename(folder)
-        return
-    before = aside.with_name(f"{aside.name}-before")
-    folder.rename(before)
-    try:
-        aside.rename(folder)
-    except OSError:
-        before.rename(folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
+    put_folder(aside, folder, aside.with_name(f"{aside.name}-before"))
 
 
 def _remove_leftovers(folder: Path) -> None:

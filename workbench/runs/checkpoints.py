@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.storage.atomic import put_folder
 from workbench.storage.folders import entries
 
 _MANIFEST = "manifest.json"
@@ -62,11 +63,8 @@ def write_checkpoint(
     def publish() -> None:
         filled = aside / made.path.name
         _seal(filled)
-        if made.path.exists():
-            # Should the process be killed before the next rename, `recover` brings it back.
-            (aside / _BEFORE).mkdir()
-            made.path.rename(aside / _BEFORE / made.path.name)
-        filled.rename(made.path)
+        # Should the process be killed between its two renames, `recover` brings the old one back.
+        put_folder(filled, made.path, aside / _BEFORE / made.path.name)
         _sync(folder)
 
     try:

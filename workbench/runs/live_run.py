@@ -141,11 +141,11 @@ class LiveRun:
         show()
         whole, reader, shown = DrawnReplay(self.run), JournalReader(self.run.journal), monotonic()
         news, blocks = JournalReader(self.run.journal, seen.end), reader.blocks()
-        while await asyncio.to_thread(_read_on, whole, blocks):
+        while reader.offset < seen.end and await asyncio.to_thread(_read_on, whole, blocks):
             # The run continues while its past is read.
             fold(news.read(), sampled)
             # Never all of it: the whole is not in its place yet.
-            sampled.share = min(0.99, reader.offset / max(1, journal_sample.unread(self.run.journal)))
+            sampled.share = min(0.99, reader.offset / max(1, seen.end))
             if monotonic() - shown >= _SECONDS_BETWEEN_LOOKS:
                 shown = monotonic()
                 show()

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, and given their name when they are complete."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,3 +45,26 @@ def write_text(path: Path, text: str, *, private: bool = False, sync: bool = Fal
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def put_folder(filled: Path, place: Path, before: Path) -> None:
+    """Give a filled folder its place.
+
+    What is there is renamed and not removed first: whenever a process is killed, one of the two is there whole.
+
+    Args:
+        before: where the old folder waits meanwhile, on the same disk; removed in the end.
+
+    Raises:
+        OSError: a rename is refused; the old folder is back in its place.
+    """
+    if place.exists():
+        before.parent.mkdir(parents=True, exist_ok=True)
+        place.rename(before)
+    try:
+        filled.rename(place)
+    except OSError:
+        if before.exists():
+            before.rename(place)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import Any
 from workbench.data.templates import Template
 from workbench.engine.model.base import LoadedBase
 from workbench.runs.checkpoints import sync_folder
+from workbench.storage.atomic import put_folder
 
 # What a checkpoint holds for the trainer's sake only.
 _TRAINERS = (
@@ -61,22 +62,13 @@ def _replace(folder: Path, fill: Callable[[Path], object]) -> None:
     aside, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
     shutil.rmtree(aside, ignore_errors=True)
     if not folder.exists() and before.exists():
-        # A process was killed between the two renames below.
+        # A process was killed between the two renames of `put_folder`.
         before.rename(folder)
     try:
         fill(aside)
         sync_folder(aside)
-        # Renamed and not removed: whatever happens now, one of the two is there whole.
         shutil.rmtree(before, ignore_errors=True)
-        if folder.exists():
-            folder.rename(before)
-        try:
-            aside.rename(folder)
-        except OSError:
-            if before.exists():
-                before.rename(folder)
-            raise
-        shutil.rmtree(before, ignore_errors=True)
+        put_folder(aside, folder, before)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
