@@ -41,7 +41,7 @@ def waiting(home):
 
 def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_file):
     assert "The queue is empty" in call(home, "queue").stdout
-    assert "held" in call(home, "queue", "hold").stdout
+    assert "on hold" in call(home, "queue", "hold").stdout
     assert engine_pid(home) is None
     over = ["--over", "adapter.r=2,4", "--over", "training.learning_rate=1e-3,1e-4"]
     (plan,) = facts(home, "queue", "sweep", recipe_file, *over, "--plan")
@@ -83,7 +83,7 @@ def test_a_sweep_takes_the_options_for_several_gpus_as_a_run_does(home, recipe_f
     assert [entry.launch for entry in Queue(home).read().waiting] == [Launch(processes=2)] * 2
     for options, words in {
         ("--gpus", "4000"): "no GPU 4000",
-        ("--launcher", "mpirun"): "no launcher mpirun",
+        ("--launcher", "mpirun"): "Unknown launcher mpirun",
         ("--num-processes", "2", "--config-file", "nowhere.yaml"): "cannot be read",
     }.items():
         assert_a_sentence(call(home, "queue", "sweep", recipe_file, *options), words)

@@ -29,7 +29,7 @@ async def test_the_recipe_in_hand_is_saved_and_found_among_the_presets(tmp_path:
         assert kept == screen.app.session.recipe
         screen.app.set_recipe({"adapter.r": 8})
         await palette(screen, "Presets")
-        await screen.sees("QLoRA r=16 on SmolLM2-135M, bundled first-mate data")
+        await screen.sees("QLoRA r=16 on SmolLM2")
         await screen.press("end")
         await screen.sees("harbour-2 (yours)")
         await screen.press("enter")

@@ -55,7 +55,7 @@ async def test_while_a_run_is_live_enter_lines_the_recipe_in_hand_up(tmp_path: P
         await screen.until(lambda: "12/100" in screen.words, "the run")
         screen.app.set_recipe({"output.name": "later", "adapter.r": 32})
         await screen.press("enter")
-        await screen.sees("later, the current recipe (r 32), can be queued")
+        await screen.sees("the current recipe (r 32)")
         await screen.press("l")
         await screen.until(lambda: waiting(engine.home) == ["later"], "it waits")
         assert Queue(engine.home).read().ahead == str(engine.run and engine.run.path)
@@ -203,7 +203,7 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     engine.home.queue.write_text("{")
     async with opened(tmp_path, engine=engine) as screen:
         await queue_screen(screen)
-        await screen.sees("its format is not valid. Mend the file")
+        await screen.sees("its format is not valid. Fix the file")
 
 
 def test_words() -> None:
