@@ -50,7 +50,7 @@ async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: P
         await screen.tab("train")
         screen.app.session.skeleton = tree
         screen.app.session.gpus = (GPUS[0], full)
-        for launch, room in ((Launch.on([1]), "GPU 1 (NVIDIA T4)."), (Launch.on([0, 1]), "the fullest of 2.")):
+        for launch, room in ((Launch.on([1]), "GPU 1 (NVIDIA T4)."), (Launch.on([0, 1]), "the fullest of 2 GPUs.")):
             screen.app.session.launch = launch
             screen.app.run_worker(asked_for(screen.app, Recipe()))
             await screen.is_asked(room)
