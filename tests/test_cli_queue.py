@@ -84,7 +84,7 @@ def test_a_sweep_takes_the_options_for_several_gpus_as_a_run_does(home, recipe_f
     for options, words in {
         ("--gpus", "4000"): "no GPU 4000",
         ("--launcher", "mpirun"): "Unknown launcher mpirun",
-        ("--num-processes", "2", "--config-file", "nowhere.yaml"): "cannot be read",
+        ("--num-processes", "2", "--config-file", "nowhere.yaml"): "not a readable accelerate configuration",
     }.items():
         assert_a_sentence(call(home, "queue", "sweep", recipe_file, *options), words)
     assert len(waiting(home)) == 2
