@@ -115,7 +115,7 @@ class GpuSampler:
             self._nvml = library or _load_pynvml()
         except ImportError:
             self._nvml = None
-            self.reason = "the library nvidia-ml-py is not installed"
+            self.reason = "nvidia-ml-py is not installed"
             return
         try:
             self._nvml.nvmlInit()
