@@ -183,7 +183,7 @@ async def test_controls_are_obeyed_by_all_processes_and_a_stopped_run_goes_on(ho
 async def test_a_launch_that_cannot_be_is_refused(home, recipe, tmp_path, engine: EngineClient):
     for launch, words in {
         Launch(processes=2, devices=(0, 0)): "cannot share the GPUs",
-        Launch(processes=2, config_file=str(tmp_path / "none.yaml")): "cannot be read",
+        Launch(processes=2, config_file=str(tmp_path / "none.yaml")): "is not a readable",
     }.items():
         with pytest.raises(WorkbenchError, match=words):
             await engine.train(recipe, launch)

@@ -108,7 +108,7 @@ def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkey
 
     base = _loaded(home, tiny_llama)
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, APART, sees_all)
-    assert "neighbours" in why_padded(base)
+    assert "neighbouring" in why_padded(base)
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8", "none"])

@@ -102,7 +102,7 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, no
     wanted = edit(recipe, {"training.report_to": ["tensorboard", "trackio"]})
     with pytest.raises(WorkbenchError) as caught:
         engine.train(wanted)
-    assert "names tensorboard and trackio, which are not installed" in caught.value.message
+    assert "contains tensorboard and trackio, which are not installed" in caught.value.message
     assert "pip install tensorboard trackio" in caught.value.cure
     assert not all_runs(home)
     assert not engine.is_busy

@@ -26,6 +26,7 @@ from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.storage.disk_full_retry import PatientJournal, is_disk_full
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import checkpoints
+from workbench.runs.events import Checkpoint
 from workbench.runs.folder import summarise
 
 
@@ -294,7 +295,7 @@ def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_f
     journal = PatientJournal(tmp_path / "journal.jsonl", controls)
     controls.stand("Paused; model kept in memory.")
     small_files(10)
-    waiting = threading.Thread(target=journal.write, args=("checkpoint",))
+    waiting = threading.Thread(target=journal.write, args=(Checkpoint(step=1),))
     waiting.start()
     end = time.monotonic() + 20
     while "is full" not in controls.paused:

@@ -326,9 +326,7 @@ class ScriptedEngine:
             self.write("control", action=command.action, step=step, **value)
             match command.action:
                 case "pause":
-                    self.paused = "Paused; " + (
-                        "GPU memory released." if command.release else "model kept in memory."
-                    )
+                    self.paused = "Paused; " + ("GPU memory released." if command.release else "model kept in memory.")
                     self.write("paused", step=step, reason=self.paused, release=command.release)
                 case "checkpoint":
                     self.write("checkpoint", step=step, path=f"checkpoint-{step}")

@@ -130,8 +130,7 @@ def _check_room(repo: str, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise WorkbenchError(
-            f"The disk is too full: {repo} needs {size_in('GB', needed)}, "
-            f"only {size_in('GB', free)} free at {cache}.",
+            f"The disk is too full: {repo} needs {size_in('GB', needed)}, only {size_in('GB', free)} free at {cache}.",
             "Free some space (`hf cache rm`), or set HF_HOME to a folder on another disk and restart the engine.",
             kind="disk_full",
         )
