@@ -380,7 +380,7 @@ class TrainPane(RunControlPane):
             return summary.state, None, run_words.outcome(run)
         status = self.session.status
         if run.summary.is_open and not self._is_live(run.run):
-            return "reading", run.share, "its journal, to see whether it is still running"
+            return "reading", run.share, "its journal: is it still running?"
         if status is not None and status.stopping:
             return "stopping", None, "finishing this step; K force-kills the engine"
         if why := self._why_paused(run):

@@ -66,7 +66,7 @@ def test_the_json_tells_what_the_journal_and_the_evaluation_tell(reported):
 def test_the_markdown_is_fit_to_be_handed_on(reported, home):
     text = (reported.path / "report.md").read_text()
     found = newest_evaluation(reported)
-    for head in ("Figures", "The run", "Memory", "Settings", "Made with", "Replies", "Evaluations during the run"):
+    for head in ("Metrics", "The run", "Memory", "Settings", "Made with", "Replies", "Evaluations during the run"):
         assert f"\n## {head}\n" in text
     assert "![Loss over steps](report.svg)" in text
     assert "is better than the base\\: held-out perplexity" in text

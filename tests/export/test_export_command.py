@@ -63,7 +63,7 @@ def test_another_tools_file_becomes_a_recipe(tiny_home, tiny_run, tmp_path):
     assert "\x1b" not in done.stderr
     again = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "-o", tmp_path / "recipe.yaml")
     assert again.returncode == 1
-    assert "does not exist yet" in again.stderr
+    assert "Give a new file name" in again.stderr
     printed = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "--json")
     assert json.loads(printed.stdout)["recipe"]["adapter"]["r"] == 8
 

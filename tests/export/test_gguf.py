@@ -105,7 +105,7 @@ def test_a_file_of_another_model_does_not_pass(family, tmp_path):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM cannot be written as GGUF"),
+        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM cannot be exported as GGUF"),
         ({"architectures": [], "model_type": "t5"}, "t5 cannot"),
         ({"architectures": ["LlamaForCausalLM"], "rope_scaling": {"type": "yarn"}}, "with yarn positions"),
     ],

@@ -97,5 +97,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match="not valid JSON"):
         build_skeleton(tmp_path)
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(WorkbenchError, match="no JSON object"):
+    with pytest.raises(WorkbenchError, match="not a JSON object"):
         build_skeleton(tmp_path)

@@ -78,7 +78,7 @@ def test_without_measured_runs_it_says_why(home):
     assert "no runs" in call(home)
     run(home, "cpu", PREDICTED, None)
     said = " ".join(call(home).split())
-    assert "None of 1 runs has both" in said
+    assert "None of the 1 runs has both" in said
     assert "CUDA GPU" in said
     empty = {"count": 0, "mean": None, "bias": None, "worst": None, "runs": []}
     assert json.loads(call(home, "--json")) == empty

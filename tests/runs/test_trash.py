@@ -136,7 +136,7 @@ def test_what_is_not_there_is_named(home):
         delete_run(home, finished(home))
     with pytest.raises(WorkbenchError, match="matches 2 runs"):
         restore_run(home, "run")
-    with pytest.raises(WorkbenchError, match="There are: run-02, run-01"):
+    with pytest.raises(WorkbenchError, match="It contains: run-02, run-01"):
         restore_run(home, "ghost")
 
 

@@ -91,7 +91,7 @@ async def test_layers_are_typed_as_a_range(tmp_path: Path) -> None:
         assert adapter.layers_to_transform == list(range(8, 16))
         assert adapter.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         assert "on 56 layers" in totals(screen)
-        assert "layers 8-15 only" in totals(screen)
+        assert "only layers 8-15" in totals(screen)
 
 
 async def test_search_goes_to_the_module_and_n_to_the_next(tmp_path: Path) -> None:

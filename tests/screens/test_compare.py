@@ -126,7 +126,7 @@ async def test_six_runs_at_most_and_what_to_do_with_fewer_marks(tmp_path: Path) 
         await screen.until(lambda: isinstance(screen.app.screen, CompareScreen), "the marked one and the selected one")
         await screen.press("escape")
         await screen.press(*["space"] * 6, "o")
-        await screen.is_told("At most 6 can be told apart")
+        await screen.is_told("a chart compares at most 6")
         await screen.press("up", "up", "up", "space", "o")
         await screen.until(lambda: isinstance(screen.app.screen, CompareScreen), "six of them")
         comparison = screen.app.screen

@@ -8,7 +8,6 @@ import pytest
 
 from screens.runs import history as run_history
 from screens.runs.pane import RunsPane, RunTable
-from screens.shell import watch
 from screens.train.pane import TrainPane
 from tests.journals import JournalWriter
 from tests.runs import journals
@@ -38,9 +37,8 @@ def reading_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
         monkeypatch.setattr(module, name, waits)
 
-    wait_in(live_run, "_read_on")
+    wait_in(live_run, "_read_up_to")
     wait_in(run_history, "summarise")
-    wait_in(watch, "_summarise")
     yield go
     go.set()
 
@@ -140,6 +138,6 @@ async def test_whether_a_run_goes_on_is_not_guessed_on_train(tmp_path: Path, rea
         await screen.tab("train")
         await screen.sees("≈ reading 0%")
         engine.die()
-        await screen.sees("to see whether it is still running")
+        await screen.sees("its journal: is it still running?")
         reading_on.set()
         await screen.sees("interrupted")

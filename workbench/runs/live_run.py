@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from workbench.runs import journal_sample
@@ -14,7 +13,7 @@ from workbench.runs.replay import Replay, finite, fold
 from workbench.runs.series import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from workbench.runs.events import AnyEvent
     from workbench.runs.summary import RunSummary
@@ -139,16 +138,17 @@ class LiveRun:
         sampled.look(seen, summary)
         self.replay = sampled
         show()
-        whole, reader, shown = DrawnReplay(self.run), JournalReader(self.run.journal), monotonic()
-        news, blocks = JournalReader(self.run.journal, seen.end), reader.blocks()
-        while reader.offset < seen.end and await asyncio.to_thread(_read_on, whole, blocks):
+        whole, reader = DrawnReplay(self.run), JournalReader(self.run.journal)
+        news = JournalReader(self.run.journal, seen.end)
+        reading = asyncio.create_task(asyncio.to_thread(_read_up_to, whole, reader, seen.end))
+        while not reading.done():
+            await asyncio.wait([reading], timeout=_SECONDS_BETWEEN_LOOKS)
             # The run continues while its past is read.
             fold(news.read(), sampled)
             # Never all of it: the whole is not in its place yet.
             sampled.share = min(0.99, reader.offset / max(1, seen.end))
-            if monotonic() - shown >= _SECONDS_BETWEEN_LOOKS:
-                shown = monotonic()
-                show()
+            show()
+        reading.result()
         # What came meanwhile is little, and nothing can be heard between this line and the next.
         fold(reader.read(), whole)
         self.replay, self._reader = whole, reader
@@ -159,8 +159,8 @@ def _look_at(run: RunFolder) -> tuple[journal_sample.Glance, RunSummary]:
     return journal_sample.glance(run.journal), summarise(run, soon=True)
 
 
-def _read_on(replay: DrawnReplay, blocks: Iterator[list[AnyEvent]]) -> bool:
-    """Fold the next block; False at the end."""
-    events = next(blocks, None)
-    fold(events or (), replay)
-    return events is not None
+def _read_up_to(replay: DrawnReplay, reader: JournalReader, end: int) -> None:
+    """Fold a journal from its start, a block at a time, up to where it ended when it was sampled."""
+    blocks = reader.blocks()
+    while reader.offset < end and (events := next(blocks, None)) is not None:
+        fold(events, replay)
