@@ -46,7 +46,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
     mistakes = [
         ({"data.source": "/nowhere/data.jsonl"}, "/nowhere/data.jsonl"),
         ({"data.source": str(broken)}, "line 2"),
-        ({"model.source": "/nowhere/model"}, "no model at /nowhere/model"),
+        ({"model.source": "/nowhere/model"}, "No model at /nowhere/model"),
         ({"model.source": "someone/gated"}, "licence"),
     ]
     if small_disk is not None:

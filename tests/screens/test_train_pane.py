@@ -598,7 +598,7 @@ async def test_a_run_that_does_not_fit_is_asked_about_and_made_to_fit_by_one_key
         await train_pane(screen)
         await screen.press("enter")
         await screen.sees("It does not fit")
-        await screen.is_asked("4.00 GiB are free on this machine")
+        await screen.is_asked("4.00 GiB free on this machine")
         await screen.sees("1  micro-batch")
         await screen.press("b")
         await screen.until(lambda: offered(screen) == IDLE, "back without a run")
