@@ -102,7 +102,7 @@ def test_data_before_its_tokens_are_known(snap_compare: Any, tmp_path: Path, siz
 def test_data_as_it_is_fed(snap_compare: Any, tmp_path: Path, size: tuple[int, int], keys: str) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.answers = [some_facts([("Who sails her?", "Aye, the mate."), ("Why do ships float?", "They weigh less.")])]
-    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("as they are fed", *keys))
+    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("formatted training text", *keys))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -228,6 +228,6 @@ def test_runs_over_each_other(snap_compare: Any, tmp_path: Path, size: tuple[int
     async def act(screen: Opened) -> None:
         await screen.until(lambda: "run-01" in screen.words and "failed" in screen.words, "the history")
         await screen.press("space", "space", "o")
-        await screen.until(lambda: "B run-01" in screen.words and "what came" in screen.words, "both curves")
+        await screen.until(lambda: "B run-01" in screen.words and "results" in screen.words, "both curves")
 
     assert snapped(snap_compare, tmp_path, size, engine, "runs", act)
