@@ -29,7 +29,7 @@ _PAUSE_IN_TYPING = 0.3
 
 
 class SweepDialog(Dialog[list["Recipe"]]):
-    """Comes back with the recipes to line up. The peaks are for records of the maximal length."""
+    """Returns the recipes to queue. The peaks are for records of the maximal length."""
 
     DEFAULT_CSS = """
     SweepDialog > VerticalGroup { width: 92; }

@@ -1,4 +1,4 @@
-"""What goes on outside the terminal (the engine, the live run, the hardware): read, kept in the session, passed on."""
+"""What happens outside the terminal (the engine, the live run, the hardware): read, kept in the session, passed on."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_READS = 0.5
 
-# A longer reason why the run stands still has the line of notices.
+# A longer reason for a pause is shown in the line of notices.
 _SHORT = 50
 
 # Cells of a title beside the curve.

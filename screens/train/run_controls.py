@@ -86,7 +86,7 @@ class RunControlPane(PacedPane):
                 return bool(status.paused) and not self._memory_is_released
             case "stop" | "discard":
                 return True
-        # Nothing can be computed while the model is not in memory; it is done when the run goes on.
+        # Nothing can be computed while the model is not in memory; it is done when the run resumes.
         return None if self._memory_is_released else True
 
     @property

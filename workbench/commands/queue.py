@@ -1,4 +1,4 @@
-"""``loraworkbench queue``: runs that wait for the engine, lined up by recipe or by sweep."""
+"""``loraworkbench queue``: runs that wait for the engine, added by recipe or by sweep."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.events import Eval
 from workbench.runs.folder import RunFolder
-from workbench.runs.replay import Replay, deviations_text
+from workbench.runs.replay import Replay, deviation_text
 from workbench.runs.summary import RunSummary
 from workbench.storage.folders import files_below
 
@@ -115,10 +115,10 @@ def provenance_of(
         recipe=fit_to_publish(recipe).as_dict(),
         summary=summary,
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
-        changes=tuple(deviations_text(replay.deviations)),
+        changes=tuple(map(deviation_text, replay.deviations)),
         precision=precision,
         counts=replay.facts.get("counts") or {},
-        versions=replay.versions,
+        versions=replay.started.versions,
         hardware=replay.started.hardware,
     )
 

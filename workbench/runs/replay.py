@@ -8,7 +8,7 @@ Summary, curves, history, report, script, table and screens are views over a :cl
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,11 +160,6 @@ class Replay:
     def training(self) -> dict[str, Any]:
         """The ``training`` section of the recipe that the run was started with; empty before that."""
         return dict(self.started.recipe.get("training") or {})
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Of the libraries that trained it, as it was started."""
-        return self.started.versions
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -342,8 +337,3 @@ def deviation_text(event: RunResumed | Control | RunWarning) -> str:
         case RunWarning(kind="out_of_memory"):
             return f"out of memory: the micro-batch became {event.micro_batch}"
     return f"step {event.step} was skipped: its gradient was not finite"
-
-
-def deviations_text(events: Sequence[RunResumed | Control | RunWarning]) -> list[str]:
-    """All of them, in order."""
-    return [deviation_text(event) for event in events]

@@ -47,7 +47,7 @@ async def events_of(
 ) -> AsyncIterator[tuple[AnyEvent, RunSummary]]:
     """Every event of a run from its first on, each with the summary up to it, until it has ended.
 
-    A run that was resumed has ended before, and goes on after that.
+    A resumed run has an earlier end in its journal, which is not its last.
 
     Args:
         is_live: whether the run is still trained; asked once a second, since a journal on a full disk cannot tell.

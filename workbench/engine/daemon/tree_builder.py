@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class TreeBuilder:
             return known
         folder = fetch_config(home, model, lambda progress: None, lambda: False)
         try:
-            return self._opened().submit(_build, folder).result()
+            return self._submit(folder).result()
         except BrokenProcessPool as error:
             self.close()
             raise WorkbenchError(
@@ -58,7 +58,7 @@ class TreeBuilder:
 
     def close_if_idle(self) -> None:
         """End the helper if nobody has asked for a tree for two minutes."""
-        if self._pool is not None and time.monotonic() - self._last_used > _IDLE_SECONDS:
+        if time.monotonic() - self._last_used > _IDLE_SECONDS:
             self.close()
 
     def close(self) -> None:
@@ -66,16 +66,18 @@ class TreeBuilder:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # A tree that was asked for just before is still built.
+            pool.shutdown(wait=False)
 
-    def _opened(self) -> ProcessPoolExecutor:
+    def _submit(self, folder: Path) -> Future[Skeleton]:
+        # Under the lock: between opening and submitting nobody may close the pool.
         with self._lock:
             self._last_used = time.monotonic()
             if self._pool is None:
                 # Spawned: a fork would copy the engine's threads' locks and its open GPU.
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_helper)
-            return self._pool
+            return self._pool.submit(_build, folder)
 
 
 def _build(folder: Path) -> Skeleton:
