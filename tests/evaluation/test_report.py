@@ -70,7 +70,7 @@ def test_the_markdown_is_fit_to_be_handed_on(reported, home):
         assert f"\n## {head}\n" in text
     assert "![Loss over steps](report.svg)" in text
     assert "is better than the base\\: held-out perplexity" in text
-    assert "| of a step | data " in text
+    assert "| time per step | data " in text
     assert "the peak FLOP/s of a CPU is unknown" in text
     assert f"{found.judged[0].figures.perplexity.value:.4g}" in text
     assert "\n  r: 8\n" in text
