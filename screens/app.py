@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 from textual.worker import WorkerFailed
 
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Engine, Session
 from screens.shell.engine_link import HomeEngine
-from screens.shell.gc_pacing import Tidy
 from screens.shell.header import HeaderBar
 from screens.shell.model_tree import tree_of
 from screens.shell.run_bar import RunBar, waiting_words
@@ -32,15 +29,11 @@ from screens.theme import THEMES
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.pane import Pane
 from screens.widgets.plain import plain
-from screens.widgets.sparse_compositor import SparseCompositor
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from textual.await_remove import AwaitRemove
     from textual.command import Provider
-    from textual.dom import DOMNode
     from textual.message import Message
-    from textual.widget import Widget
 
     from workbench.engine.client.protocol import EngineStatus
     from workbench.errors import Problem
@@ -50,8 +43,6 @@ if TYPE_CHECKING:
 SAVE_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
 ASK_SECONDS = 1.0
-THREAD_TURN_SECONDS = 0.0005
-"""How long a thread that computes may keep a key waiting; Python's own 5 ms add up over the steps of a frame."""
 
 
 def _palette() -> type[Provider]:
@@ -99,7 +90,6 @@ class WorkbenchApp(App[None]):
         self._switching = asyncio.Lock()
         self._front: Pane | None = None
         self._starting_engine = False
-        self._tidy = Tidy()
         self._save_at = math.inf
         self._wanted_tab: str | None = None
         self._header = HeaderBar()
@@ -111,11 +101,6 @@ class WorkbenchApp(App[None]):
             self.register_theme(theme)
         self.theme = THEMES[0].name
 
-    def get_default_screen(self) -> Screen[Any]:
-        screen = super().get_default_screen()
-        SparseCompositor.of(screen)
-        return screen
-
     def compose(self) -> ComposeResult:
         yield self._header
         yield self._tab_strip
@@ -124,22 +109,8 @@ class WorkbenchApp(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        sys.setswitchinterval(THREAD_TURN_SECONDS)
         self.set_interval(1, self._each_second)
         self.call_after_refresh(self._begin)
-
-    def _prune(self, *nodes: Widget, parent: DOMNode | None = None) -> AwaitRemove:
-        """What works for a dialog or a pane ends before that is taken apart; Textual 8.2 ends it after its children."""
-        leaving = {node for root in nodes for node in root.walk_children(with_self=True)}
-        for worker in self.workers:
-            if worker.node in leaving:
-                worker.cancel()
-        return super()._prune(*nodes, parent=parent)
-
-    async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.Key):
-            self._tidy.key_came()
-        await super().on_event(event)
 
     # -- start and end ------------------------------------------------------------------------------------------
 
@@ -173,7 +144,8 @@ class WorkbenchApp(App[None]):
         """Import the other tabs and their estimator off the event loop, so that no key has to wait for it."""
         for name in (*(tab.module for tab in TABS), "workbench.estimate"):
             await asyncio.to_thread(import_module, name)
-        self._tidy.spare()
+        # Modules live as long as the app: the collector need not look through them while somebody types.
+        gc.freeze()
 
     def _first_tab(self) -> str:
         """The tab of the last time; Models as long as no model was chosen."""
@@ -243,7 +215,6 @@ class WorkbenchApp(App[None]):
         if not self._panes.query_children(f"#{name}"):
             pane_class = getattr(await asyncio.to_thread(import_module, tab.module), tab.pane)
             await self._panes.add_content(pane_class(id=name))
-            self._tidy.spare()
         if before is not None:
             before.is_shown = False
             before.on_hidden()
@@ -325,7 +296,6 @@ class WorkbenchApp(App[None]):
         self._save_at = monotonic() + SAVE_SECONDS
 
     def _each_second(self) -> None:
-        self._tidy.look()
         if monotonic() > self._save_at:
             self._save_at = math.inf
             self.run_worker(self._save(), name="save", group="save", exclusive=True)
