@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from screens.session import Session
     from screens.widgets.pane import Pane
     from workbench.errors import Problem, WorkbenchError
+
+
+Answer = TypeVar("Answer")
 
 
 class Workbench(Protocol):
@@ -53,7 +56,7 @@ class Workbench(Protocol):
     def action_queue(self) -> None:
         """Show the queue."""
 
-    async def push_screen_wait(self, screen: Screen[Any]) -> Any:
+    async def push_screen_wait(self, screen: Screen[Answer]) -> Answer:
         """Textual's: show a dialog and wait for its answer. From a worker only."""
 
     def notify(self, message: str, *, timeout: float | None = None, markup: bool = True) -> None:

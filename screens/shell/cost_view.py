@@ -13,8 +13,9 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Device, Pricing, estimate, largest_fit
 from workbench.estimate.adapter.plan import AdapterPlan, plan_adapter
 from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
-from workbench.estimate.catalog_fit import by_method, on_device
+from workbench.estimate.catalog_fit import by_method
 from workbench.estimate.fastest import Faster, worth_following
+from workbench.estimate.peak import on_device
 from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.recipe.resolved import as_fed
 from workbench.units import gib

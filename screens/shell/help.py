@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from textual.app import ComposeResult
-    from textual.screen import ActiveBinding
+    from textual.binding import ActiveBinding
 
     from screens.widgets.pane import Pane
 

@@ -89,15 +89,15 @@ def compute_with(operations: Operations, model: Any) -> tuple[Counter[tuple[str,
     return counts, take_off
 
 
-@torch.no_grad()
 def _fused(
     operations: Operations, module: Any, dtype: torch.dtype, device: torch.device
 ) -> tuple[str, Callable[..., torch.Tensor]] | None:
-    if type(module).__name__.endswith("RMSNorm"):
-        norm = _norm(operations, module, dtype, device)
-        return ("norm", norm) if norm else None
-    mlp = _mlp(operations, module, dtype, device)
-    return ("MLP", mlp) if mlp else None
+    with torch.no_grad():
+        if type(module).__name__.endswith("RMSNorm"):
+            norm = _norm(operations, module, dtype, device)
+            return ("norm", norm) if norm else None
+        mlp = _mlp(operations, module, dtype, device)
+        return ("MLP", mlp) if mlp else None
 
 
 def _norm(
@@ -217,4 +217,4 @@ def _own(module: Any, states: torch.Tensor, itself: Any = None) -> torch.Tensor 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     rounding = max(_ROUNDING, 4 * torch.finfo(one.dtype).eps)
     same_form = one.shape == other.shape and one.dtype == other.dtype
-    return same_form and torch.allclose(one, other, rtol=rounding, atol=rounding / 10)
+    return same_form and bool(torch.allclose(one, other, rtol=rounding, atol=rounding / 10))

@@ -101,7 +101,8 @@ class WorkbenchTrainer(TimedTrainer):
                 together=self._ranks.together,
             )
 
-        return self._patiently(write)
+        checkpoint: Checkpoint = self._patiently(write)
+        return checkpoint
 
     def _fill(self, model: Any, folder: Path) -> None:
         self._folder = folder.parent
@@ -272,7 +273,7 @@ class WorkbenchTrainer(TimedTrainer):
         if arguments.max_steps > 0:
             return int(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
         in_epoch = -(-len(self.train_dataset) // arguments.per_device_train_batch_size)
-        return math.ceil(arguments.num_train_epochs * in_epoch)
+        return math.ceil(float(arguments.num_train_epochs) * in_epoch)
 
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch that will come; None where batches are padded."""

@@ -25,16 +25,16 @@ def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         rows = args[0].numel() // args[0].shape[-1]
         if rows <= 512:
             return 0
-        weight = args[2][0] * args[2][1]
+        weight = int(args[2][0] * args[2][1])
         has_nested = (len(args) > 7 and args[7] is not None) or kwargs.get("absmax_8bit") is not None
-        return weight * args[0].element_size() + (8 * (weight // args[4]) if has_nested else 0)
+        return weight * int(args[0].element_size()) + (8 * (weight // args[4]) if has_nested else 0)
     if name == "aten::_scaled_dot_product_flash_attention_backward":
         query, key = args[1], args[2]
-        batch, heads, length, width = query.shape
+        batch, heads, length, width = map(int, query.shape)
         shared = 2 * batch * heads * key.shape[2] * width * query.element_size() if key.shape[1] != heads else 0
         return 4 * batch * heads * length * width + 4 * batch * heads * length + shared
     if name == "aten::_scaled_dot_product_efficient_attention_backward":
-        batch, heads, length, width = args[1].shape
+        batch, heads, length, width = map(int, args[1].shape)
         widened = 4 * batch * heads * length * width if args[1].element_size() < 4 else 0
         return 4 * batch * heads * length + widened
     return 0

@@ -142,7 +142,8 @@ def _write(run: RunFolder, aside: Path, form: str, report: Callable[[float], Non
 def _writer(aside: Path, form: str, schema: Any) -> _Writer:
     from pyarrow import csv, parquet
 
-    return csv.CSVWriter(aside, schema) if form == ".csv" else parquet.ParquetWriter(aside, schema)
+    writer: _Writer = csv.CSVWriter(aside, schema) if form == ".csv" else parquet.ParquetWriter(aside, schema)
+    return writer
 
 
 def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
