@@ -272,7 +272,7 @@ class WorkbenchTrainer(TimedTrainer):
         arguments = self.args
         if arguments.max_steps > 0:
             return int(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
-        in_epoch = -(-len(self.train_dataset) // arguments.per_device_train_batch_size)
+        in_epoch = -(-len(self.train_dataset) // int(arguments.per_device_train_batch_size))
         return math.ceil(float(arguments.num_train_epochs) * in_epoch)
 
     def fullest_micro_batch(self) -> int | None:
