@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from workbench.storage.atomic import write_text, written_aside
+from workbench.storage.atomic import atomic_file, write_text
 
 
 def modes(folder):
@@ -15,7 +15,7 @@ def modes(folder):
 def test_a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it(tmp_path):
     file = tmp_path / "kept.json"
     write_text(file, "old")
-    with written_aside(file) as aside:
+    with atomic_file(file) as aside:
         aside.write_text("new, as far as it is writ")
         assert file.read_text() == "old"
         aside.write_text("new")
@@ -30,7 +30,7 @@ def test_what_fails_leaves_what_was_there(tmp_path):
         write_text(file, "half a character: \ud83d")
 
     def break_off():
-        with written_aside(file) as aside:
+        with atomic_file(file) as aside:
             aside.write_text("ne")
             raise RuntimeError("in the middle")
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from workbench.commands.app import app
 from workbench.models.local import ORIGIN_FILE
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import DiskCache
 from workbench.storage.paths import Home
 
 
@@ -22,10 +22,10 @@ def home(tmp_path):
 def filled(home):
     """One of each kind, and a run."""
     for kind, what in (("quantised", "owner/name as nf4"), ("tokens", "[red]notes[/red]\x1b[2J.jsonl")):
-        shelf = Shelf.of(home, kind)
-        partial = shelf.begin("0123")
+        cache = DiskCache.of(home, kind)
+        partial = cache.begin("0123")
         (partial / "content").write_bytes(b"x" * 2_000_000)
-        shelf.put("0123", partial, {"what": what})
+        cache.put("0123", partial, {"what": what})
     (home.cache / "traces").mkdir()
     (home.cache / "traces" / "a.json").write_text("{}")
     old, young = home.cache / "data" / "tokens-old", home.cache / "data" / "tokens-young"
@@ -92,7 +92,7 @@ def test_a_kind_by_name(filled, kind):
 
 
 def test_what_is_being_written_stays(filled):
-    partial = Shelf.of(filled, "tokens").begin("4567")
+    partial = DiskCache.of(filled, "tokens").begin("4567")
     call(filled, "clear")
     assert partial.is_dir()
 

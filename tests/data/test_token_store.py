@@ -18,7 +18,7 @@ from workbench.data.templates import Template
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 from workbench.recipe.text import edit
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import DiskCache
 from workbench.storage.paths import Home
 
 TEXTS = ("add two and three", "five", "the sea is blue", "why", "because the sea is blue and two is three")
@@ -27,7 +27,7 @@ TEXTS = ("add two and three", "five", "the sea is blue", "why", "because the sea
 @pytest.fixture(autouse=True)
 def _few_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_store, "_LEAST_BYTES", 0)
-    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", 0)
+    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def encoded(home: Home, data: DataSection, tokenizer: Any) -> EncodedData:
     return encode_dataset(load_records(data, home), Template.for_model(tokenizer, data.template), data)
 
 
-def shelf(home: Home) -> Shelf:
-    return Shelf.of(home, "tokens")
+def cache(home: Home) -> DiskCache:
+    return DiskCache.of(home, "tokens")
 
 
 def assert_same(one: EncodedData, other: EncodedData) -> None:
@@ -82,7 +82,7 @@ def test_what_is_read_is_what_was_tokenised(
 
 def test_only_the_owner_may_read_them(home: Home, data: DataSection, words: Any) -> None:
     encoded(home, data, words)
-    (kept,) = shelf(home).kept()
+    (kept,) = cache(home).entries()
     assert [path.stat().st_mode & 0o777 for path in (kept.folder.parent, kept.folder)] == [0o700] * 2
     assert {file.stat().st_mode & 0o777 for file in kept.folder.iterdir()} == {0o600}
     assert not list((home.cache / "data").iterdir())
@@ -169,7 +169,7 @@ def test_records_that_change_while_they_are_read_are_not_kept(
 
     monkeypatch.setattr(encode, "encode_samples", slowly)
     encoded(home, data, words)
-    assert not shelf(home).kept()
+    assert not cache(home).entries()
 
 
 def test_a_tokenizer_that_does_something_of_its_own_is_not_relied_on(home: Home, data: DataSection) -> None:
@@ -183,14 +183,14 @@ def test_a_tokenizer_that_does_something_of_its_own_is_not_relied_on(home: Home,
     own = Own(tokenizer_object=words.backend_tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     own.chat_template = CHAT_TEMPLATE
     encoded(home, data, own)
-    assert not shelf(home).kept()
+    assert not cache(home).entries()
 
 
 @pytest.mark.parametrize("name", ["train.arrow", "held-out.arrow", "facts.json"])
 @pytest.mark.parametrize("damage", ["short", "flipped", "gone"])
 def test_damaged_ones_are_tokenised_anew(home: Home, data: DataSection, words: Any, name: str, damage: str) -> None:
     fresh = encoded(home, data, words)
-    file = shelf(home).kept()[0].folder / name
+    file = cache(home).entries()[0].folder / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     if damage == "gone":
@@ -219,7 +219,7 @@ def test_files_are_hashed_again_only_after_they_were_touched(
         assert again.was_kept
         assert_same(first, again)
     assert read == []
-    file = shelf(home).kept()[0].folder / "train.arrow"
+    file = cache(home).entries()[0].folder / "train.arrow"
     os.utime(file)
     assert encoded(home, data, words).was_kept
     assert read == ["train.arrow", "held-out.arrow"]
@@ -236,7 +236,7 @@ def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, wor
     for _ in range(2):
         with pytest.raises(WorkbenchError, match="no usable record"):
             encoded(home, data, words)
-    assert not shelf(home).place.exists() or not list(shelf(home).place.iterdir())
+    assert not cache(home).folder.exists() or not list(cache(home).folder.iterdir())
 
 
 def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, words: Any) -> None:

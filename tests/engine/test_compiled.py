@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import make_tiny_model, tiny_recipe
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
-from workbench.models.cache_listing import clear, kept
+from workbench.models.cache_listing import cached_files, clear
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs
 from workbench.storage.paths import Home
@@ -108,7 +108,7 @@ def test_a_run_of_a_version_that_knew_auto_is_read_and_resumed(home, recipe):
 
 def test_what_was_compiled_is_listed_and_removed(compiled):
     home = compiled[0]
-    (found,) = [one for one in kept(home) if one.kind == "compiled"]
+    (found,) = [one for one in cached_files(home) if one.kind == "compiled"]
     assert found.bytes > 10_000
     assert clear(home, ["compiled"]) == {"compiled": found.bytes}
     assert not found.place.exists()

@@ -14,7 +14,7 @@ from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, event
 from workbench.engine.model import quantized_store as quantised_store
 from workbench.engine.model.base import load_base
 from workbench.recipe.text import edit
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import DiskCache
 
 METHODS = {
     "nf4": {"quantization.method": "nf4"},
@@ -28,7 +28,7 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def _tiny_ones_too(monkeypatch):
     monkeypatch.setattr(quantised_store, "_LEAST_BYTES", 0)
-    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", 0)
+    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def written() -> None:
             assert not thread.is_alive()
 
 
-def shelf(home) -> Shelf:
-    return Shelf.of(home, "quantised")
+def cache(home) -> DiskCache:
+    return DiskCache.of(home, "quantised")
 
 
 def assert_same(one, other):
@@ -94,7 +94,7 @@ def test_what_is_read_is_what_was_quantised(home, recipe, load, method):
     assert not any("before" in detail for detail in told)
     again, told = load(recipe)
     assert told[-1].endswith(", quantised before")
-    assert len(shelf(home).kept()) == 1
+    assert len(cache(home).entries()) == 1
     assert_same(fresh.model, again.model)
     assert (again.footprint, again.reference, again.local) == (fresh.footprint, fresh.reference, fresh.local)
     assert again.may_be_trained
@@ -122,7 +122,7 @@ def test_what_training_changes_in_place_is_not_what_is_kept(home, tmp_path, reci
     folder = make_tiny_model(tmp_path / "tiny-qwen", Qwen2ForCausalLM)
     recipe = edit(recipe, {"model.source": str(folder), "adapter.bias": "all"})
     untouched, _ = load(recipe)
-    shelf(home).clear()
+    cache(home).clear()
     # The run is over before the first byte is written.
     begun, trained = quantised_store._write_weights, threading.Event()
     monkeypatch.setattr(quantised_store, "_write_weights", lambda *given: trained.wait(60) and begun(*given))
@@ -150,7 +150,7 @@ def test_a_base_that_goes_takes_what_is_not_yet_written_along(home, recipe, monk
     gone.set()
     written()
     assert "not cached" in capfd.readouterr().out
-    assert not list(shelf(home).place.iterdir())
+    assert not list(cache(home).folder.iterdir())
 
 
 def _shorten(folder: Path) -> None:
@@ -176,7 +176,7 @@ def _flip_a_bit(folder: Path) -> None:
 )
 def test_a_damaged_one_is_dropped_and_the_base_quantised_anew(home, recipe, load, damage):
     fresh, _ = load(recipe)
-    damage(shelf(home).kept()[0].folder)
+    damage(cache(home).entries()[0].folder)
     again, told = load(recipe)
     assert "damaged" in told[-1]
     assert_same(fresh.model, again.model)
@@ -186,7 +186,7 @@ def test_a_damaged_one_is_dropped_and_the_base_quantised_anew(home, recipe, load
 
 def test_what_transformers_would_make_another_model_of_is_tried_once(home, recipe, load):
     fresh, _ = load(recipe)
-    folder = shelf(home).kept()[0].folder
+    folder = cache(home).entries()[0].folder
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     assert text != (folder / "config.json").read_text()
@@ -194,7 +194,7 @@ def test_what_transformers_would_make_another_model_of_is_tried_once(home, recip
     assert_same(fresh.model, again.model)
     _, told = load(recipe)
     assert "before" not in told[-1]
-    assert [one.what.endswith("cannot be cached") for one in shelf(home).kept()] == [True]
+    assert [entry.what.endswith("cannot be cached") for entry in cache(home).entries()] == [True]
 
 
 def test_a_model_that_was_changed_is_another_one(home, tmp_path, tiny_llama, recipe, load):
@@ -210,19 +210,19 @@ def test_a_model_that_was_changed_is_another_one(home, tmp_path, tiny_llama, rec
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     _, told = load(recipe)
     assert "before" not in told[-1]
-    assert len(shelf(home).kept()) == 2
+    assert len(cache(home).entries()) == 2
 
 
 def test_the_one_used_longest_ago_goes_when_there_are_too_many(home, recipe, load):
     methods = ["nf4", "fp4", "int8"]
     for method in methods[:2]:
         load(edit(recipe, {"quantization.method": method}))
-    size = max(one.bytes for one in shelf(home).kept())
-    for one in shelf(home).kept():
-        os.utime(one.folder / "about.json", (time.time() - 1000 * ("nf4" in one.what),) * 2)
+    size = max(entry.bytes for entry in cache(home).entries())
+    for entry in cache(home).entries():
+        os.utime(entry.folder / "about.json", (time.time() - 1000 * ("nf4" in entry.what),) * 2)
     home.settings.write_text(f'{{"cache": {{"quantised_gb": {2.9 * size / 1e9}}}}}')
     load(edit(recipe, {"quantization.method": "int8"}))
-    assert [any(method in one.what for one in shelf(home).kept()) for method in methods] == [False, True, True]
+    assert [any(method in entry.what for entry in cache(home).entries()) for method in methods] == [False, True, True]
 
 
 @pytest.mark.parametrize("settings", ['{"cache": {"quantised_gb": 0}}', '{"cache": {"quantised_gb": 1e-6}}'])
@@ -230,25 +230,25 @@ def test_nothing_is_kept_beyond_the_limit(home, recipe, load, settings, capfd):
     home.root.mkdir()
     home.settings.write_text(settings)
     load(recipe)
-    assert not shelf(home).kept()
+    assert not cache(home).entries()
     assert "not cached" in capfd.readouterr().out
 
 
 def test_the_last_of_a_disk_is_left_alone(home, recipe, load, monkeypatch, capfd):
-    monkeypatch.setattr("workbench.storage.disk_cache._LEFT_FREE", shutil.disk_usage("/").free * 2)
+    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", shutil.disk_usage("/").free * 2)
     load(recipe)
-    assert not shelf(home).kept()
+    assert not cache(home).entries()
     assert "free on its disk" in capfd.readouterr().out
 
 
 def test_a_base_in_16_bits_is_not_kept(home, recipe, load):
     load(edit(recipe, {"quantization.method": "none"}))
-    assert not shelf(home).place.exists()
+    assert not cache(home).folder.exists()
 
 
 def test_what_a_dead_process_left_is_removed(home, recipe, load):
-    left = shelf(home).place / f".0123.{2**22 + 1}-abcd"
+    left = cache(home).folder / f".0123.{2**22 + 1}-abcd"
     left.mkdir(parents=True)
     load(recipe)
     assert not left.exists()
-    assert shelf(home).kept()[0].folder.stat().st_mode & 0o777 == 0o700
+    assert cache(home).entries()[0].folder.stat().st_mode & 0o777 == 0o700

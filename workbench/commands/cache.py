@@ -1,4 +1,4 @@
-"""``loraworkbench cache``: what is kept on disk so that it need not be made again, and its removal."""
+"""``loraworkbench cache``: lists and removes cached files."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
-from workbench.models.cache_listing import KINDS, clear, kept
+from workbench.models.cache_listing import KINDS, cached_files, clear
 from workbench.units import file_size
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
 def cache(context: typer.Context, as_json: JsonOption = False) -> None:
     if context.invoked_subcommand is not None:
         return
-    found = kept(home_of(context))
+    found = cached_files(home_of(context))
     if as_json:
         for one in found:
             print_json({**asdict(one), "place": str(one.place)})

@@ -23,9 +23,8 @@ from workbench.data.token_file import dataset_of
 from workbench.data.tokenize import rust_tokenizer
 from workbench.recipe.schema import DataSection
 from workbench.storage.atomic import write_text
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import DiskCache
 
-SHELF = "tokens"
 # Fewer are tokenised in some tenths of a second.
 _LEAST_BYTES = 1_000_000
 _PARTS = ("train.arrow", "held-out.arrow")
@@ -43,13 +42,13 @@ class TokenStore:
         identity = None
         if self._stamps and sum(stamp[1] for stamp in self._stamps) >= _LEAST_BYTES / 20:
             identity = _identity(records, template, data)
-        self._shelf = Shelf.of(records.home, SHELF) if records.home and identity else None
+        self._cache = DiskCache.of(records.home, "tokens") if records.home and identity else None
         text = json.dumps([identity, self._stamps], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def load(self) -> tuple[Any, Any, DataFacts] | None:
         """Both parts as data sets, and the facts; None where they are not here whole."""
-        if self._shelf is None or (folder := self._shelf.find(self._key)) is None:
+        if self._cache is None or (folder := self._cache.find(self._key)) is None:
             return None
         try:
             about = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -58,7 +57,7 @@ class TokenStore:
             train, held_out = (dataset_of(folder / name) for name in _PARTS)
             return train, held_out, DataFacts.from_json(about["facts"])
         except (OSError, ValueError, KeyError, TypeError):
-            self._shelf.remove(self._key)
+            self._cache.remove(self._key)
             return None
 
     def facts(self, batch_size: int) -> DataFacts | None:
@@ -77,13 +76,13 @@ class TokenStore:
         Not if the records were touched while they were read, or are too few to matter.
         """
         size = train.stat().st_size + held_out.stat().st_size
-        if self._shelf is None or size < _LEAST_BYTES or self._now() != self._stamps:
+        if self._cache is None or size < _LEAST_BYTES or self._now() != self._stamps:
             return
         folder = None
         try:
-            if reason := self._shelf.why_not(self._key, size):
+            if reason := self._cache.make_room(self._key, size):
                 raise OSError(reason)
-            folder = self._shelf.begin(self._key)
+            folder = self._cache.begin(self._key)
             for file, name in zip((train, held_out), _PARTS, strict=True):
                 os.link(file, folder / name)
             digests = {name: _digest(folder / name) for name in _PARTS}
@@ -91,7 +90,7 @@ class TokenStore:
             exact = {"padding_waste": facts.padding_waste, "packed_waste": facts.packed_waste}
             about = {"digests": digests, "facts": facts.as_json() | exact}
             (folder / "facts.json").write_text(json.dumps(about), encoding="utf-8")
-            self._shelf.put(self._key, folder, {"what": self._what})
+            self._cache.put(self._key, folder, {"what": self._what})
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""All that is kept on disk so that it need not be made again, by kind: what it is, where, how large, when last used."""
+"""Lists and deletes cached files by kind: quantized bases, tokens, traces, compiled layers, converted models."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.models.sources import local_models, remove_model
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import CacheName, DiskCache
 from workbench.storage.folders import entries, files_below, files_in, size_of
 from workbench.storage.paths import Home
 
@@ -19,8 +19,8 @@ _DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class KeptThing:
-    """``place`` is a folder or a file, ``used`` the time it was last used or written."""
+class CachedFiles:
+    """A cache entry of any kind. ``place`` is a folder or a file; ``used`` is the time of its last use or writing."""
 
     kind: str
     what: str
@@ -29,20 +29,20 @@ class KeptThing:
     used: float
 
 
-def kept(home: Home) -> list[KeptThing]:
-    """Everything, kind by kind, what was used last first."""
+def cached_files(home: Home) -> list[CachedFiles]:
+    """All cached files, ordered by kind, most recently used first."""
     return [
-        one
+        entry
         for list_kind, _ in KINDS.values()
-        for one in sorted(list_kind(home), key=lambda one: one.used, reverse=True)
+        for entry in sorted(list_kind(home), key=lambda entry: entry.used, reverse=True)
     ]
 
 
 def clear(home: Home, kinds: Sequence[str]) -> dict[str, int]:
-    """Remove all that is of some kinds; returns the bytes that came free by kind.
+    """Delete all cached files of some kinds; returns the freed bytes by kind.
 
     Args:
-        kinds: none means all but the models.
+        kinds: keys of :data:`KINDS`; empty for all kinds except the models.
 
     Raises:
         WorkbenchError: there is no such kind.
@@ -55,23 +55,24 @@ def clear(home: Home, kinds: Sequence[str]) -> dict[str, int]:
     freed = {}
     for kind in kinds or [kind for kind in KINDS if kind != MODELS]:
         list_kind, remove_kind = KINDS[kind]
-        before = sum(one.bytes for one in list_kind(home))
+        before = sum(entry.bytes for entry in list_kind(home))
         remove_kind(home)
-        freed[kind] = before - sum(one.bytes for one in list_kind(home))
+        freed[kind] = before - sum(entry.bytes for entry in list_kind(home))
     return freed
 
 
-def _shelf_of(kind: str) -> tuple[Callable[[Home], list[KeptThing]], Callable[[Home], None]]:
-    def list_kind(home: Home) -> list[KeptThing]:
-        return [KeptThing(kind, one.what, one.folder, one.bytes, one.used) for one in Shelf.of(home, kind).kept()]
+def _disk_cache(kind: CacheName) -> tuple[Callable[[Home], list[CachedFiles]], Callable[[Home], None]]:
+    def list_kind(home: Home) -> list[CachedFiles]:
+        entries_of_kind = DiskCache.of(home, kind).entries()
+        return [CachedFiles(kind, entry.what, entry.folder, entry.bytes, entry.used) for entry in entries_of_kind]
 
-    return list_kind, lambda home: Shelf.of(home, kind).clear()
+    return list_kind, lambda home: DiskCache.of(home, kind).clear()
 
 
-def _traces(home: Home) -> list[KeptThing]:
-    files = [found for file, found in files_in(home.cache / "traces") if file.suffix == ".json"]
+def _traces(home: Home) -> list[CachedFiles]:
+    files = [status for file, status in files_in(home.cache / "traces") if file.suffix == ".json"]
     what = f"{len(files)} traced training steps (for memory prediction)"
-    return _as_one("traces", what, home.cache / "traces", files)
+    return _as_one_entry("traces", what, home.cache / "traces", files)
 
 
 def _remove_traces(home: Home) -> None:
@@ -80,54 +81,55 @@ def _remove_traces(home: Home) -> None:
             file.unlink(missing_ok=True)
 
 
-def _compiled(home: Home) -> list[KeptThing]:
+def _compiled(home: Home) -> list[CachedFiles]:
     folder = home.cache / "compiled"
-    files = [found for _, found in files_below(folder)]
-    return _as_one("compiled", "compiled layers", folder, files)
+    files = [status for _, status in files_below(folder)]
+    return _as_one_entry("compiled", "compiled layers", folder, files)
 
 
 def _remove_compiled(home: Home) -> None:
     shutil.rmtree(home.cache / "compiled", ignore_errors=True)
 
 
-def _as_one(kind: str, what: str, folder: Path, files: Sequence[os.stat_result]) -> list[KeptThing]:
-    """Many small files, as one thing; nothing where there are none."""
+def _as_one_entry(kind: str, what: str, folder: Path, files: Sequence[os.stat_result]) -> list[CachedFiles]:
+    """Many small files listed as a single entry; an empty list if there are no files."""
     if not files:
         return []
     used = max(file.st_mtime for file in files)
-    return [KeptThing(kind, what, folder, sum(file.st_size for file in files), used)]
+    return [CachedFiles(kind, what, folder, sum(file.st_size for file in files), used)]
 
 
-def _leftovers(home: Home) -> list[KeptThing]:
-    """What a process that was killed left in the cache; what is younger may be of one that works."""
-    long_ago = time.time() - _DAY
+def _leftovers(home: Home) -> list[CachedFiles]:
+    """Temporary folders left by killed processes: those over a day old, as younger ones may still be in use."""
+    a_day_ago = time.time() - _DAY
     found = []
     tokens = [path for path in entries(home.cache / "data") if path.name.startswith("tokens-")]
     wheels = [path for path in entries(home.cache) if path.name.startswith(".wheel-")]
     for path in (*tokens, *wheels):
         with suppress(OSError):
-            if (written := path.stat().st_mtime) < long_ago:
-                found.append(KeptThing("leftovers", "partial files of an ended process", path, size_of(path), written))
+            if (written := path.stat().st_mtime) < a_day_ago:
+                what = "partial files of an ended process"
+                found.append(CachedFiles("leftovers", what, path, size_of(path), written))
     return found
 
 
 def _remove_leftovers(home: Home) -> None:
-    for one in _leftovers(home):
-        shutil.rmtree(one.place, ignore_errors=True)
+    for leftover in _leftovers(home):
+        shutil.rmtree(leftover.place, ignore_errors=True)
 
 
-def _models(home: Home) -> list[KeptThing]:
-    """Models that were converted here; those of the hub's cache are other programs' too."""
+def _models(home: Home) -> list[CachedFiles]:
+    """Models converted on this machine. The hub cache is left out, as other programs share it."""
     return [
-        KeptThing(MODELS, f"{model.source}, converted", model.folder, size_of(model.folder), _last_read(model.folder))
+        CachedFiles(MODELS, f"{model.source}, converted", model.folder, size_of(model.folder), _last_read(model.folder))
         for model in local_models(home)
         if model.folder.parent == home.models
     ]
 
 
 def _last_read(folder: Path) -> float:
-    """When a model's files were last opened, as far as the system notes it."""
-    return max((max(found.st_atime, found.st_mtime) for _, found in files_in(folder)), default=0)
+    """When a model's files were last opened, as far as the file system records it."""
+    return max((max(status.st_atime, status.st_mtime) for _, status in files_in(folder)), default=0)
 
 
 def _remove_models(home: Home) -> None:
@@ -136,11 +138,12 @@ def _remove_models(home: Home) -> None:
             remove_model(home, model)
 
 
-KINDS: dict[str, tuple[Callable[[Home], list[KeptThing]], Callable[[Home], None]]] = {
-    "quantised": _shelf_of("quantised"),
-    "tokens": _shelf_of("tokens"),
+KINDS: dict[str, tuple[Callable[[Home], list[CachedFiles]], Callable[[Home], None]]] = {
+    "quantised": _disk_cache("quantised"),
+    "tokens": _disk_cache("tokens"),
     "traces": (_traces, _remove_traces),
     "compiled": (_compiled, _remove_compiled),
     "leftovers": (_leftovers, _remove_leftovers),
     MODELS: (_models, _remove_models),
 }
+"""How to list and how to delete each kind."""

@@ -1,1 +1,1 @@
-"""Files and folders under the home: paths, atomic writes, the disk cache."""
+"""The home folder: its paths, the settings file, atomic writes, the disk cache."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, and given their name when they are complete."""
+"""Atomic writes: a file or folder is written under a temporary name and then renamed into place."""
 
 import os
 import shutil
@@ -8,63 +8,67 @@ from pathlib import Path
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Within, the file to write; afterwards it stands at ``path``, or, after an exception, what stood there before.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to ``path``; when the block ends, what was written there replaces ``path``.
 
-    Whoever reads ``path`` meanwhile sees the old file or the new one. Of several writers the last one's is kept.
+    A reader sees the old file or the new one, never a partial one. After an exception the old file stays. With several
+    writers, the last one wins.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written or renamed.
     """
-    # Two threads have one process id.
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
+    # Threads of one process share its id, hence the random part.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
-        yield aside
-        aside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        # What went wrong before is to be told, not this.
+        # An error here must not hide the one that the block raised.
         with suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str, *, private: bool = False, sync: bool = False, errors: str = "strict") -> None:
-    """Write a whole file of text, as :func:`written_aside` does.
+    """Write a whole text file atomically, see :func:`atomic_file`.
 
     Args:
-        private: for its owner's eyes only, whatever the umask.
-        sync: on the disk before it has its name, for a machine that may lose its power.
-        errors: what becomes of characters that UTF-8 has no bytes for, as of :func:`open`.
+        private: make it readable by its owner only (mode 0600), whatever the umask.
+        sync: flush it to the disk before the rename, so that a power cut cannot leave an empty file.
+        errors: how to treat characters that UTF-8 cannot encode, as in :func:`open`.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written or renamed.
     """
-    with written_aside(path) as aside:
-        new = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666)
-        with os.fdopen(new, "w", encoding="utf-8", errors=errors) as file:
+    with atomic_file(path) as temporary:
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666
+        )
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors=errors) as file:
             file.write(text)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
 
 
-def put_folder(filled: Path, place: Path, before: Path) -> None:
-    """Give a filled folder its place.
+def put_folder(new: Path, target: Path, backup: Path) -> None:
+    """Rename the complete folder ``new`` to ``target``, replacing a folder that is already there.
 
-    What is there is renamed and not removed first: whenever a process is killed, one of the two is there whole.
+    The old folder is renamed to ``backup`` first and deleted last: if the process is killed at any moment, the old or
+    the new folder still exists in full.
 
     Args:
-        before: where the old folder waits meanwhile, on the same disk; removed in the end.
+        backup: a free name on the same disk; its parent is created if needed.
 
     Raises:
-        OSError: a rename is refused; the old folder is back in its place.
+        OSError: a rename failed; the old folder is back at ``target``.
     """
-    if place.exists():
-        before.parent.mkdir(parents=True, exist_ok=True)
-        place.rename(before)
+    if target.exists():
+        backup.parent.mkdir(parents=True, exist_ok=True)
+        target.rename(backup)
     try:
-        filled.rename(place)
+        new.rename(target)
     except OSError:
-        if before.exists():
-            before.rename(place)
+        if backup.exists():
+            backup.rename(target)
         raise
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(backup, ignore_errors=True)

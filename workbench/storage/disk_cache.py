@@ -1,7 +1,7 @@
-"""What is kept on disk because making it again takes time: each thing in a folder of its own, whole or absent.
+"""A disk cache: one folder per entry, a size limit, and least-recently-used eviction.
 
-A shelf has a limit; what was used longest ago goes first when it is passed. Nothing on it is missed once it is gone.
-Folders are mode 0700: tokens are a user's texts.
+It holds what takes time to make again (quantized bases, tokenized datasets). Entries are complete or absent, and any of
+them may be deleted at any time. Folders have mode 0700, because tokens are a user's texts.
 """
 
 import json
@@ -9,26 +9,33 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import psutil
 
 from workbench.storage import settings
+from workbench.storage.atomic import put_folder
 from workbench.storage.folders import entries, size_of
 from workbench.storage.paths import Home
 from workbench.units import size_in
 
 ABOUT = "about.json"
-# A cache never takes the last of a disk: runs need it.
-_LEFT_FREE = 5_000_000_000
-_PARTIAL = re.compile(r"\.(?P<key>.+)\.(?P<pid>\d+)-[0-9a-f]+")
+"""The file that describes an entry; an entry without it is incomplete. Its mtime is the time of the last use."""
+
+# Always left free on the disk: runs need it.
+_MIN_FREE = 5_000_000_000
+# A folder that a process is filling or deleting: ``.<key>.<process id>-<random>``.
+_TEMPORARY = re.compile(r"\.(?P<key>.+)\.(?P<pid>\d+)-[0-9a-f]+")
+
+CacheName = Literal["quantised", "tokens"]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One thing on a shelf. ``used`` is the time it was last taken or put there."""
+class CacheEntry:
+    """One complete entry. ``what`` describes it to the user; ``used`` is the time of its last use or of its writing."""
 
     folder: Path
     what: str
@@ -36,113 +43,132 @@ class Kept:
     used: float
 
 
-class Shelf:
-    """Folders by key under one place.
+class DiskCache:
+    """Entries by key, each a folder below ``folder``.
 
     Args:
-        limit: bytes that all of them may take together.
+        limit: maximum total size of the entries, in bytes.
     """
 
-    def __init__(self, place: Path, limit: int) -> None:
-        self.place = place
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
         self._limit = limit
 
     @classmethod
-    def of(cls, home: Home, name: str) -> "Shelf":
-        """The shelf ``name`` of a home, with the user's limit."""
-        gigabytes = getattr(settings.read(home).cache, f"{name}_gb")
+    def of(cls, home: Home, name: CacheName) -> "DiskCache":
+        """The cache ``name`` of a home, with the limit from the user's settings."""
+        limits = settings.read(home).cache
+        gigabytes = limits.quantised_gb if name == "quantised" else limits.tokens_gb
         return cls(home.cache / name, int(gigabytes * 1e9))
 
     def find(self, key: str) -> Path | None:
-        """The folder of ``key``, marked as used now; None where there is none."""
-        about = self.place / key / ABOUT
+        """The folder of an entry, which counts as used now; None if there is no such entry."""
+        about = self.folder / key / ABOUT
         try:
             os.utime(about)
         except OSError:
             return None
         return about.parent
 
-    def why_not(self, key: str, size: int) -> str:
-        """Why ``size`` bytes cannot be kept, empty where they can; the oldest go for it if they must."""
+    def make_room(self, key: str, size: int) -> str:
+        """Delete the least recently used entries until ``size`` bytes fit.
+
+        Returns:
+            An empty string, or the reason why an entry of this size cannot be stored.
+        """
         if size > self._limit:
             return f"{size_in('GB', size)} exceeds its limit of {size_in('GB', self._limit)}"
-        self._sweep()
-        if any(match["key"] == key for match in map(_PARTIAL.fullmatch, self._names()) if match):
+        self._remove_unfinished()
+        if any(match["key"] == key for match in map(_TEMPORARY.fullmatch, self._names()) if match):
             return "it is already being written"
-        kept = sorted(self.kept(), key=lambda one: one.used)
-        taken = sum(one.bytes for one in kept)
-        while kept and taken + size > self._limit:
-            taken -= kept[0].bytes
-            _remove(kept.pop(0).folder)
-        free = shutil.disk_usage(_existing(self.place)).free
-        if free - size < _LEFT_FREE:
+        oldest_first = sorted(self.entries(), key=lambda entry: entry.used)
+        total = sum(entry.bytes for entry in oldest_first)
+        while oldest_first and total + size > self._limit:
+            total -= oldest_first[0].bytes
+            _remove(oldest_first.pop(0).folder)
+        free = shutil.disk_usage(_nearest_existing(self.folder)).free
+        if free - size < _MIN_FREE:
             return f"only {size_in('GB', free)} free on its disk"
         return ""
 
     def begin(self, key: str) -> Path:
-        """An empty folder beside the place of ``key``, to be filled and :meth:`put`."""
-        partial = self.place / f".{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.mkdir(mode=0o700)
-        return partial
+        """Create an empty folder to fill and then to :meth:`put`."""
+        new = self._temporary_folder(key)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.mkdir(mode=0o700)
+        return new
 
-    def put(self, key: str, partial: Path, about: dict[str, Any]) -> Path:
-        """Give a filled folder its place, unless somebody else has just put the same there. Returns what is there."""
-        (partial / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-        for file in partial.iterdir():
+    def put(self, key: str, new: Path, about: Mapping[str, object]) -> Path:
+        """Add the filled folder ``new`` as the entry ``key`` and return the entry's folder.
+
+        If another process added the same entry in the meantime, that one stays and ``new`` is deleted.
+
+        Raises:
+            OSError: the entry cannot be written.
+        """
+        (new / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        for file in new.iterdir():
             file.chmod(0o600)
-        place = self.place / key
-        try:
-            partial.rename(place)
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
-            if not (place / ABOUT).is_file():
-                raise
-        return place
+        target = self.folder / key
+        if not (target / ABOUT).is_file():
+            try:
+                put_folder(new, target, self._temporary_folder(key))
+            except OSError:
+                if not (target / ABOUT).is_file():
+                    raise
+        shutil.rmtree(new, ignore_errors=True)
+        return target
 
     def remove(self, key: str) -> None:
-        _remove(self.place / key)
+        """Delete an entry, if it exists."""
+        _remove(self.folder / key)
 
-    def kept(self) -> list[Kept]:
-        """What lies there whole."""
+    def entries(self) -> list[CacheEntry]:
+        """All complete entries."""
         found = []
         for name in self._names():
-            folder = self.place / name
+            if _TEMPORARY.fullmatch(name):
+                continue
+            folder = self.folder / name
             try:
                 used = (folder / ABOUT).stat().st_mtime
                 about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-                found.append(Kept(folder, str(about["what"]), size_of(folder), used))
+                found.append(CacheEntry(folder, str(about["what"]), size_of(folder), used))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found
 
     def clear(self) -> None:
-        """Remove all that is not being written at this moment."""
+        """Delete everything except folders that a running process is filling."""
         for name in self._names():
-            if not _is_alive(name):
-                _remove(self.place / name)
+            if not _is_in_use(name):
+                _remove(self.folder / name)
 
-    def _sweep(self) -> None:
-        """Remove what a process left half written, or half removed, when it ended."""
+    def _remove_unfinished(self) -> None:
+        """Delete folders that a process left half written or half deleted when it ended."""
         for name in self._names():
-            if not (self.place / name / ABOUT).exists() and not _is_alive(name):
-                _remove(self.place / name)
+            is_complete = not _TEMPORARY.fullmatch(name) and (self.folder / name / ABOUT).exists()
+            if not is_complete and not _is_in_use(name):
+                _remove(self.folder / name)
 
     def _names(self) -> list[str]:
-        return [folder.name for folder in entries(self.place)]
+        return [folder.name for folder in entries(self.folder)]
+
+    def _temporary_folder(self, key: str) -> Path:
+        return self.folder / f".{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def _remove(folder: Path) -> None:
-    """From its description on: what is half removed is not found any more."""
+    # The description goes first, so that a half deleted entry is no longer found.
     (folder / ABOUT).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_alive(name: str) -> bool:
-    """Whether a folder is being filled by a process that still runs."""
-    match = _PARTIAL.fullmatch(name)
+def _is_in_use(name: str) -> bool:
+    """Whether this is the temporary folder of a process that is still running."""
+    match = _TEMPORARY.fullmatch(name)
     return match is not None and psutil.pid_exists(int(match["pid"]))
 
 
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
+def _nearest_existing(folder: Path) -> Path:
+    return folder if folder.exists() else _nearest_existing(folder.parent)

@@ -1,7 +1,7 @@
-"""Folders that another process changes while they are listed: what vanishes meanwhile is left out.
+"""Lists folders and measures their size, ignoring entries that another process deletes in the meantime.
 
-pip empties its scratch folder during a download, another engine removes old checkpoints, somebody deletes a run.
-``Path.rglob`` and ``Path.iterdir`` raise FileNotFoundError then; nothing here does.
+``Path.rglob`` and ``Path.iterdir`` raise FileNotFoundError in that case, for instance while pip empties its scratch
+folder, another engine removes old checkpoints, or somebody deletes a run.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted by name; nothing where there is no such folder."""
+    """The entries of a folder, sorted by name; an empty list if there is no such folder."""
     try:
         return [folder / name for name in sorted(os.listdir(folder))]  # noqa: PTH208  (names alone are sorted faster)
     except (FileNotFoundError, NotADirectoryError):
@@ -19,36 +19,37 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """The files directly in a folder, sorted by name, each with what the system knows of it."""
-    return [(path, found) for path in entries(folder) if (found := _file(path))]
+    """The files directly in a folder, sorted by name, each with its ``stat``."""
+    return [(path, status) for path in entries(folder) if (status := _file_status(path))]
 
 
 def files_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file below a folder, with what the system knows of it. Folders that are links are not followed."""
-    for place, _, names in os.walk(folder):
+    """Every file below a folder, each with its ``stat``. Links to folders are not followed."""
+    for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(place, name)
-            if found := _file(path):
-                yield path, found
+            path = Path(parent, name)
+            if status := _file_status(path):
+                yield path, status
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; a link counts as itself."""
-    found = _lstat(path)
-    if found is None:
+    """Bytes of a file, or of all files below a folder; a link counts as itself, not as its target."""
+    status = _lstat(path)
+    if status is None:
         return 0
-    if not stat.S_ISDIR(found.st_mode):
-        return found.st_size
-    places = (Path(place, name) for place, _, names in os.walk(path) for name in names)
-    return sum(found.st_size for place in places if (found := _lstat(place)))
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size
+    files = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+    return sum(status.st_size for file in files if (status := _lstat(file)))
 
 
-def _file(path: Path) -> os.stat_result | None:
+def _file_status(path: Path) -> os.stat_result | None:
+    """The ``stat`` of a regular file; None for anything else and for a file that is gone."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found if stat.S_ISREG(found.st_mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _lstat(path: Path) -> os.stat_result | None:

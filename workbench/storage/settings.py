@@ -1,7 +1,7 @@
-"""The user's settings: ``settings.json`` in the home.
+"""Reads and updates the user's settings, ``settings.json`` in the home.
 
-The file is the user's: every program reads it anew, and writes only the keys that it changed. Keys that this version
-does not know stay in the file.
+The user may edit the file at any time. So every program re-reads it, and writes only the keys that it changed. Keys
+that this version does not know stay in the file.
 """
 
 import fcntl
@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -18,7 +18,7 @@ from workbench.storage.paths import Home
 
 
 class _Group(BaseModel):
-    """Unknown keys are kept, values are not coerced."""
+    """A group of settings. Unknown keys are kept, values are not coerced."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -49,11 +49,11 @@ class CacheSettings(_Group):
 
 
 class Settings(_Group):
-    """Everything that ``settings.json`` may hold. A key that is missing, or cannot be used, has its default."""
+    """All settings. A key that is missing or invalid in the file has its default value."""
 
     theme: str | None = Field(default=None, description="Name of the app's theme; null for the dark one.")
     tab: str | None = Field(default=None, description="The tab that opens first; null for Models.")
-    recipe: dict[str, Any] | None = Field(
+    recipe: dict[str, object] | None = Field(
         default=None, description="The app's recipe when it was last closed, as plain data; null for the default one."
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
@@ -63,23 +63,23 @@ class Settings(_Group):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Dotted keys whose values cannot be used; ``settings.json`` where the whole file cannot."""
+        """Dotted keys with invalid values; just ``settings.json`` if the whole file is unreadable."""
         return self._problems
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], problems: tuple[str, ...] = ()) -> Self:
-        """Settings from plain data."""
+    def of(cls, data: Mapping[str, object], problems: tuple[str, ...] = ()) -> Self:
+        """Settings from the file's data; invalid values are dropped and listed in :attr:`problems`."""
         try:
             settings = cls.model_validate(data)
         except ValidationError as error:
-            bad = {_key(detail["loc"], data) for detail in error.errors(include_url=False)}
-            return cls.of(_without(data, bad), (*problems, *sorted(".".join(key) for key in bad)))
+            invalid = {_key(detail["loc"], data) for detail in error.errors(include_url=False)}
+            return cls.of(_without(data, invalid), (*problems, *sorted(".".join(key) for key in invalid)))
         settings._problems = problems
         return settings
 
 
 def read(home: Home) -> Settings:
-    """The settings as the file has them now; the defaults where there is no file."""
+    """The settings that are in the file now; the defaults if there is no file."""
     try:
         return Settings.of(_load(home))
     except FileNotFoundError:
@@ -88,14 +88,14 @@ def read(home: Home) -> Settings:
         return Settings.of({}, (home.settings.name,))
 
 
-def update(home: Home, changes: Mapping[str, Any]) -> None:
-    """Change some top-level keys of the file as it is now; a value of None removes the key.
+def update(home: Home, changes: Mapping[str, object]) -> None:
+    """Change some top-level keys of the file and leave the others as they are; a value of None removes its key.
 
-    Other processes that update it wait meanwhile, and readers see the old file or the new one. A file that is not JSON
-    is kept beside it, as ``settings.json.unreadable``.
+    Other processes that update the file wait until this is done; readers see the old file or the new one. A file that
+    is not JSON is renamed to ``settings.json.unreadable`` and kept.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be read or written.
     """
     if not changes:
         return
@@ -111,12 +111,12 @@ def update(home: Home, changes: Mapping[str, Any]) -> None:
                 home.settings.replace(home.settings.with_name(f"{home.settings.name}.unreadable"))
         data.update(changes)
         data = {key: value for key, value in data.items() if key not in changes or value is not None}
-        # Paths and system prompts are in it.
+        # Private, because it contains paths and system prompts.
         write_text(home.settings, json.dumps(data, ensure_ascii=False, indent=1), private=True)
 
 
-def _load(home: Home) -> dict[str, Any]:
-    """The file's plain data; ValueError where it is no JSON object."""
+def _load(home: Home) -> dict[str, object]:
+    """The file's JSON object; raises ValueError if it is not one."""
     data = json.loads(home.settings.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
@@ -125,7 +125,7 @@ def _load(home: Home) -> dict[str, Any]:
 
 @contextmanager
 def _locked(home: Home) -> Iterator[None]:
-    # Not the file itself, which every write replaces.
+    # A lock on settings.json itself would be lost, as every write replaces that file.
     lock = os.open(home.settings.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -134,15 +134,17 @@ def _locked(home: Home) -> Iterator[None]:
         os.close(lock)
 
 
-def _key(place: tuple[int | str, ...], data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The key in the file at which a problem lies: one of a group, or a top-level one."""
-    group = data.get(str(place[0]))
-    is_grouped = place[0] in ("engine", "cache") and len(place) > 1 and isinstance(group, Mapping)
-    return tuple(map(str, place[: 2 if is_grouped else 1]))
+def _key(location: tuple[int | str, ...], data: Mapping[str, object]) -> tuple[str, ...]:
+    """The key to drop for a validation error at ``location``: ``(key,)``, or ``(group, key)`` inside a group."""
+    group = data.get(str(location[0]))
+    is_grouped = location[0] in ("engine", "cache") and len(location) > 1 and isinstance(group, Mapping)
+    return tuple(map(str, location[: 2 if is_grouped else 1]))
 
 
-def _without(data: Mapping[str, Any], keys: set[tuple[str, ...]]) -> dict[str, Any]:
-    left = {key: value for key, value in data.items() if (key,) not in keys}
-    for group, name in (key for key in keys if len(key) == 2):
-        left[group] = {key: value for key, value in left[group].items() if key != name}
-    return left
+def _without(data: Mapping[str, object], keys: set[tuple[str, ...]]) -> dict[str, object]:
+    """The data without these keys, each ``(key,)`` or ``(group, key)``."""
+    remaining = {key: value for key, value in data.items() if (key,) not in keys}
+    for name, group in remaining.items():
+        if isinstance(group, Mapping):
+            remaining[name] = {key: value for key, value in group.items() if (name, key) not in keys}
+    return remaining

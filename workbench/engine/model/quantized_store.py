@@ -22,11 +22,11 @@ from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
 from workbench.models.sources import LocalModel
 from workbench.recipe.schema import QuantizationSection
-from workbench.storage.disk_cache import Shelf
+from workbench.storage.disk_cache import CacheName, DiskCache
 from workbench.storage.folders import files_in
 from workbench.storage.paths import Home
 
-SHELF = "quantised"
+CACHE: CacheName = "quantised"
 _FORMAT = 1
 # Smaller ones are quantised sooner than they are looked for.
 _LEAST_BYTES = 50_000_000
@@ -37,7 +37,7 @@ _DESCRIBED_BY = ("config.json", "generation_config.json", "model.safetensors.ind
 
 
 class QuantisedStore:
-    """The place of one base on the shelf. Of several processes on a machine all read, and the first one writes.
+    """The cache entry of one quantized base. Of several processes on a machine all read, and the first one writes.
 
     Args:
         what: the base in words, for whoever lists what is kept.
@@ -46,7 +46,7 @@ class QuantisedStore:
     def __init__(
         self, home: Home, local: LocalModel, quantization: QuantizationSection, precision: Precision, what: str
     ) -> None:
-        self._shelf = Shelf.of(home, SHELF)
+        self._cache = DiskCache.of(home, CACHE)
         self._local = local
         self._may_keep = quantization.method != "none" and not is_sharded()
         self._key = _key(local, quantization, precision) if self._may_keep else ""
@@ -54,7 +54,7 @@ class QuantisedStore:
 
     def holds(self) -> bool:
         """Whether the base was quantised and kept before."""
-        folder = self._shelf.find(self._key) if self._may_keep else None
+        folder = self._cache.find(self._key) if self._may_keep else None
         return folder is not None and (folder / _WRITTEN).is_file()
 
     def load(self, arguments: Mapping[str, Any]) -> Any:
@@ -66,7 +66,7 @@ class QuantisedStore:
         import torch
         from transformers import AutoModelForCausalLM
 
-        folder = self._shelf.place / self._key
+        folder = self._cache.folder / self._key
         try:
             written = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
             if any((folder / name).stat().st_size != size for name, size in written["files"].items()):
@@ -82,13 +82,13 @@ class QuantisedStore:
         if is_another:
             self._drop("transformers builds a different model from it")
             # Nothing is damaged, so it would be the same each time.
-            self._shelf.put(self._key, self._shelf.begin(self._key), {"what": f"{self._what}: cannot be cached"})
+            self._cache.put(self._key, self._cache.begin(self._key), {"what": f"{self._what}: cannot be cached"})
             return None
         return model if marks == written["marks"] else self._drop("its weights differ from those written")
 
     def _drop(self, reason: str) -> None:
         print(f"The cached quantised base is discarded: {reason}.", flush=True)
-        self._shelf.remove(self._key)
+        self._cache.remove(self._key)
 
     def keep(self, model: Any) -> threading.Thread | None:
         """Write a base that was just quantised, in the background, while it is already used.
@@ -97,14 +97,14 @@ class QuantisedStore:
         puts others in their place and leaves these as they are. When the model goes, those not yet written go with it,
         for their memory may be wanted.
         """
-        if not self._may_keep or not _is_worth_it(model) or self._shelf.find(self._key) is not None:
+        if not self._may_keep or not _is_worth_it(model) or self._cache.find(self._key) is not None:
             return None
         try:
             state = ModelState.of(model)
             written = {"settings": settings_of(model), "marks": marks_of(state.passing)}
             quantisation = model.config.quantization_config.to_dict()
         except Exception as error:  # a model of a kind never seen: it is loaded, which is all that was asked for
-            _tell_why_not(error)
+            _tell_make_room(error)
             return None
         weakref.finalize(model, state.stored.clear)
         thread = threading.Thread(
@@ -116,20 +116,20 @@ class QuantisedStore:
     def _write(self, state: ModelState, written: dict[str, Any], quantisation: dict[str, Any]) -> None:
         folder = None
         try:
-            if reason := self._shelf.why_not(self._key, sum(tensor.nbytes for tensor in state.stored.values())):
+            if reason := self._cache.make_room(self._key, sum(tensor.nbytes for tensor in state.stored.values())):
                 raise OSError(reason)
-            folder = self._shelf.begin(self._key)
+            folder = self._cache.begin(self._key)
             marks = _write_weights(folder, state.stored)
             written["marks"] |= marks | {name: marks[first] for name, first in state.ties.items()}
             written["files"] = {file.name: file.stat().st_size for file in folder.iterdir()}
             self._write_configuration(folder, quantisation)
             (folder / _WRITTEN).write_text(json.dumps(written), encoding="utf-8")
-            self._shelf.put(self._key, folder, {"what": self._what})
+            self._cache.put(self._key, folder, {"what": self._what})
         except Exception as error:  # a full disk, a model that went, tensors that no file can hold
             state.stored.clear()
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            _tell_why_not(error)
+            _tell_make_room(error)
 
     def _write_configuration(self, folder: Path, quantisation: dict[str, Any]) -> None:
         """The model's own files, and how its weights are quantised."""
@@ -149,7 +149,7 @@ def _call_it(model: Any, name: str) -> None:
             module.name_or_path = name
 
 
-def _tell_why_not(error: Exception) -> None:
+def _tell_make_room(error: Exception) -> None:
     reason = "the model was unloaded" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
     print(f"The quantised base is not cached: {reason}.", flush=True)
 

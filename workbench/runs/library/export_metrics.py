@@ -15,7 +15,7 @@ from workbench.runs.events import AnyEvent, Eval, Step, to_fields
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.replay import Cuts
-from workbench.storage.atomic import written_aside
+from workbench.storage.atomic import atomic_file
 
 FORMATS = (".csv", ".parquet")
 
@@ -86,7 +86,7 @@ def export_journal(
     if not run.journal.is_file():
         raise WorkbenchError(f"Run {run.id} has no journal yet.", "Start it first.", kind="no_journal")
     try:
-        with written_aside(file) as aside:
+        with atomic_file(file) as aside:
             rows = _write(run, aside, file.suffix.lower(), report)
             checked_target(file, replace=replace)
     except OSError as error:
