@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.fields import knob_of
+from workbench.recipe.fields import setting_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import (
     RecipeError,
@@ -149,9 +149,9 @@ def test_a_missing_file_says_what_to_give(tmp_path):
 
 def test_every_field_explains_itself():
     for path in known_paths():
-        knob = knob_of(path)
-        assert knob.help.endswith((".", ":")), path
-        assert knob.kind != "choice" or knob.choices, path
+        setting = setting_of(path)
+        assert setting.help.endswith((".", ":")), path
+        assert setting.kind != "choice" or setting.choices, path
 
 
 def test_an_edit_changes_nothing_else():

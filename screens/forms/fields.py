@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.recipe.fields import Knob, knob_of
+from workbench.recipe.fields import Setting, setting_of
 from workbench.recipe.schema import AUTO, Recipe
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class KnobSpec:
     lacking: Callable[[Recipe], str] = lambda _: ""
 
     @property
-    def knob(self) -> Knob:
+    def knob(self) -> Setting:
         return known_knob(self.path)
 
     def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
@@ -97,9 +97,9 @@ class KnobGroup:
 
 
 @cache
-def known_knob(path: str) -> Knob:
-    """:func:`workbench.recipe.fields.knob_of`, which builds a schema at each call."""
-    return knob_of(path)
+def known_knob(path: str) -> Setting:
+    """:func:`workbench.recipe.fields.setting_of`, which builds a schema at each call."""
+    return setting_of(path)
 
 
 def _holds(recipe: Recipe, path: str, value: Any) -> bool:

@@ -17,7 +17,7 @@ from workbench.estimate.catalog_fit import by_method
 from workbench.estimate.fastest import Faster, worth_following
 from workbench.estimate.peak import on_device
 from workbench.estimate.rules_of_thumb import rule_of_thumb
-from workbench.recipe.resolved import as_fed
+from workbench.recipe.resolved import limit_to_longest
 from workbench.units import gib
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def fed_of(session: Session) -> tuple[Recipe, int | None]:
     """The session's recipe as a run will be fed, and tokens of a usual record, both as far as the data is known."""
     recipe = session.recipe
     lengths = session.lengths_of(recipe)
-    return (as_fed(recipe, lengths.max), lengths.p50) if lengths is not None else (recipe, None)
+    return (limit_to_longest(recipe, lengths.max), lengths.p50) if lengths is not None else (recipe, None)
 
 
 def _priced_for(recipe: Recipe, fed: Recipe) -> str:

@@ -27,7 +27,7 @@ from workbench.recipe.resolved import (
     CHECKPOINTING,
     MICRO_BATCH,
     ResolvedRecipe,
-    open_keys,
+    auto_keys,
     resolved,
 )
 from workbench.recipe.schema import AUTO, Recipe
@@ -121,12 +121,12 @@ class Chooser:
             WorkbenchError: PEFT would refuse the adapter.
         """
         least = resolved(recipe)
-        if not open_keys(recipe.training):
+        if not auto_keys(recipe.training):
             return Choice(least, {})
         self._guessed = {}
         found = None if self._is_blind else self._fastest(recipe)
         best = found or least
-        chosen = {path: best.get(path) for path in open_keys(recipe.training)}
+        chosen = {path: best.get(path) for path in auto_keys(recipe.training)}
         return Choice(best, chosen, tuple(self._reasons(recipe, best, found)), tuple(self._guessed.values()))
 
     def faster(self, recipe: Recipe) -> Faster | None:
@@ -150,7 +150,7 @@ class Chooser:
         if fits and gain <= CLOSE:
             words = f"These are already the fastest settings that fit: {before}, {self._figures(now)}."
             return Faster(words, before, {})
-        stays = open_keys(recipe.training)
+        stays = auto_keys(recipe.training)
         keys = (CHECKPOINTING, MICRO_BATCH, ACCUMULATION)
         changes = {path: best.get(path) for path in keys if path not in stays and best.get(path) != now.get(path)}
         speed = f"about {100 * (gain - 1):.0f} % faster" if fits else "fastest that fits"

@@ -16,7 +16,7 @@ from workbench.machine.gpu import GpuSample, HostSample, computes_bfloat16
 from workbench.models.skeleton import Skeleton
 from workbench.planning.launch import Launch, gpus_of, largest_base
 from workbench.progress import Progress
-from workbench.recipe.resolved import ResolvedRecipe, as_fed, resolved
+from workbench.recipe.resolved import ResolvedRecipe, limit_to_longest, resolved
 from workbench.recipe.schema import ModelSection, Recipe
 from workbench.units import gib
 
@@ -134,7 +134,7 @@ def judge(
     pricing = Pricing(skeleton, room.device, traced)
 
     def predict(changed: ResolvedRecipe) -> Peak:
-        return on_device(room.device, pricing.peak(as_fed(changed, longest)))
+        return on_device(room.device, pricing.peak(limit_to_longest(changed, longest)))
 
     limit = room.largest_base
     if limit is not None and pricing.base(resolved(recipe)).allocated_bytes > limit:
@@ -146,7 +146,7 @@ def judge(
         return None
     fit = fit_of(peak, room.free_bytes)
     suggestions = suggest(choice.recipe, room.free_bytes, predict) if fit == "does not fit" else ()
-    length = as_fed(recipe, longest).data.max_length
+    length = limit_to_longest(recipe, longest).data.max_length
     return Verdict(peak.device_bytes, room, fit, length, peak.method == "closed-form", suggestions)
 
 

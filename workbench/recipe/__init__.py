@@ -1,1 +1,1 @@
-"""The one configuration of a run: its fields, its text, its presets."""
+"""The recipe, which configures a run: its settings, its YAML, presets and sweeps."""

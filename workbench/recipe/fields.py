@@ -1,53 +1,65 @@
-"""What a form needs to know of a field of the recipe, read off the recipe itself."""
+"""Describes the recipe's settings for a form: kind, help text, choices and step values of each."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import section_models
 
-KnobKind = Literal["integer", "number", "switch", "choice", "text", "list", "mapping"]
+SettingKind = Literal["integer", "number", "switch", "choice", "text", "list", "mapping"]
+
+_KINDS: dict[str, SettingKind] = {
+    "array": "list",
+    "object": "mapping",
+    "number": "number",
+    "integer": "integer",
+    "boolean": "switch",
+}
+"""The kind of a setting for each JSON Schema type; where a setting allows several types, the first one listed here."""
 
 
-class Knob(BaseModel):
-    """What a form needs to know of one field of the recipe."""
+class Setting(BaseModel):
+    """What a form needs to know about one setting of the recipe.
+
+    Attributes:
+        path: its dotted key, such as ``adapter.r``.
+        help: what the value means.
+        up: the effect of a higher value.
+        steps: values that the arrow keys step through.
+    """
 
     path: str
     name: str
-    kind: KnobKind
+    kind: SettingKind
     help: str
     up: str
     unit: str
     choices: list[str]
     steps: list[float]
-    default: Any
+    default: object
 
 
-def knob_of(path: str) -> Knob:
-    """The field at a dotted path.
+def setting_of(path: str) -> Setting:
+    """Describe the setting at a dotted key.
 
     Raises:
-        KeyError: there is no such field.
+        KeyError: there is no such setting.
     """
     section, _, name = path.partition(".")
-    info = Recipe.model_fields[section].annotation.model_fields[name]  # type: ignore[union-attr]
-    schema = Recipe.model_fields[section].annotation.model_json_schema()["properties"][name]  # type: ignore[union-attr]
+    model = section_models()[section]
+    info = model.model_fields[name]
+    schema = model.model_json_schema()["properties"][name]
     options = schema.get("anyOf", [schema])
     choices = [str(value) for option in options for value in option.get("enum", [])]
     types = {option.get("type") for option in options}
-    by_type: dict[str, KnobKind] = {
-        "array": "list",
-        "object": "mapping",
-        "number": "number",
-        "integer": "integer",
-        "boolean": "switch",
-    }
-    kind: KnobKind = "choice" if choices else next((by_type[name] for name in by_type if name in types), "text")
+    kind: SettingKind = "choice" if choices else next((_KINDS[name] for name in _KINDS if name in types), "text")
     if choices and "boolean" in types:
         choices = ["true", *choices]
     extra = info.json_schema_extra
     assert isinstance(extra, dict)
-    return Knob(
+    steps = extra["steps"]
+    assert isinstance(steps, list)
+    return Setting(
         path=path,
         name=name,
         kind=kind,
@@ -55,6 +67,6 @@ def knob_of(path: str) -> Knob:
         up=str(extra["up"]),
         unit=str(extra["unit"]),
         choices=choices,
-        steps=extra["steps"],
+        steps=[step for step in steps if isinstance(step, int | float)],
         default=info.get_default(call_default_factory=True),
     )

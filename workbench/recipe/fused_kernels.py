@@ -1,4 +1,4 @@
-"""Whose fused kernels a run may compute with: Liger's, or those of the Hugging Face hub. Each where it is installed."""
+"""Checks whether the fused kernels that a recipe asks for (Liger's, or the Hugging Face hub's) are available."""
 
 from importlib.util import find_spec
 from typing import Literal
@@ -7,23 +7,24 @@ from workbench.errors import WorkbenchError
 from workbench.machine.hub import is_offline
 
 Fused = Literal["liger", "hub"]
-"""Whose kernels, as ``training.kernels`` names them."""
+"""The sources of kernels, as ``training.kernels`` names them."""
 
 PACKAGES: dict[Fused, tuple[str, str]] = {"liger": ("liger-kernel", "liger_kernel"), "hub": ("kernels", "kernels")}
-"""The package of each: as ``pip`` knows it, and as Python imports it."""
+"""The package of each source: its name for ``pip`` and its name for ``import``."""
 
 
 def is_installed(kernels: Fused) -> bool:
-    """Whether its package is there; nothing is imported."""
+    """Whether the source's package is installed. Imports nothing."""
     return find_spec(PACKAGES[kernels][1]) is not None
 
 
 def check_kernels(kernels: Fused | Literal["none"]) -> None:
-    """Whether this machine has what a run would need, as far as that is known without its libraries.
+    """Refuse kernels that this machine cannot load, as far as that is known without importing their libraries.
 
     Raises:
-        WorkbenchError: the package is not installed, or the hub may not be asked.
+        WorkbenchError: the package is not installed, or hub kernels are requested and HF_HUB_OFFLINE is set.
     """
+
     if kernels == "none":
         return
     package = PACKAGES[kernels][0]

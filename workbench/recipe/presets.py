@@ -1,11 +1,11 @@
-"""Recipes with a name: those that ship with the workbench, and the user's own beside them.
+"""Lists, reads and saves presets: named recipes, shipped with the workbench or saved by the user.
 
-A preset is a recipe's YAML with three comments in front, which :func:`describe_preset` reads::
+A preset is a recipe's YAML file that starts with three comments, which :func:`describe_preset` reads::
 
     # Title
-    # Origin: where it comes from, in a line.
-    # Advice: when to use it; goes on
-    #   over indented lines.
+    # Origin: where it comes from, in one line.
+    # Advice: when to use it; may continue
+    #   on indented lines.
 """
 
 import difflib
@@ -22,12 +22,12 @@ from workbench.storage.paths import Home
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "presets" / "recipes"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FIRST = ("demo",)
+_LISTED_FIRST = ("demo",)
 
 
 @dataclass(frozen=True)
 class PresetDescription:
-    """What a preset says of itself. ``own``: the user saved it."""
+    """The comments of a preset. ``own``: saved by the user, not shipped."""
 
     name: str
     title: str
@@ -37,24 +37,29 @@ class PresetDescription:
 
 
 def preset_names(home: Home | None = None) -> list[str]:
-    """Shipped presets, the demo first, then the user's own; a preset of the user's hides a shipped one of its name."""
-    shipped = sorted((path.stem for path in _SHIPPED.glob("*.yaml")), key=lambda name: (name not in _FIRST, name))
+    """Names of the shipped presets, the demo first, then of the user's own.
+
+    A preset saved by the user replaces a shipped one of the same name.
+    """
+    shipped = sorted(
+        (path.stem for path in _SHIPPED.glob("*.yaml")), key=lambda name: (name not in _LISTED_FIRST, name)
+    )
     own = [path.stem for path in entries(_folder(home)) if path.suffix == ".yaml"] if home else []
     return [*shipped, *(name for name in own if name not in shipped)]
 
 
 def load_preset(name: str, home: Home | None = None) -> Recipe:
-    """The recipe of a preset.
+    """Read the recipe of a preset.
 
     Raises:
         WorkbenchError: there is no such preset.
-        RecipeError: it has mistakes; all of them.
+        RecipeError: the recipe has mistakes; the error lists all of them.
     """
     return recipe_text.read(_path(name, home))
 
 
 def preset_text(name: str, home: Home | None = None) -> str:
-    """A preset's YAML as it stands, comments included.
+    """Read a preset's YAML text, comments included.
 
     Raises:
         WorkbenchError: there is no such preset, or it cannot be read.
@@ -67,7 +72,7 @@ def preset_text(name: str, home: Home | None = None) -> str:
 
 
 def describe_preset(name: str, home: Home | None = None) -> PresetDescription:
-    """Title, origin and advice out of the comments in front of a preset.
+    """Read title, origin and advice from a preset's comments.
 
     Raises:
         WorkbenchError: there is no such preset, or it cannot be read.
@@ -88,21 +93,21 @@ def describe_preset(name: str, home: Home | None = None) -> PresetDescription:
 
 
 def describe_presets(home: Home | None = None) -> list[PresetDescription]:
-    """All presets as :func:`preset_names` orders them; the title of one that cannot be read says so."""
-    found = []
+    """Describe all presets, in the order of :func:`preset_names`. For an unreadable one, the title is the error."""
+    descriptions = []
     for name in preset_names(home):
         try:
-            found.append(describe_preset(name, home))
+            descriptions.append(describe_preset(name, home))
         except WorkbenchError as error:
-            found.append(PresetDescription(name, error.message, "", error.cure, own=True))
-    return found
+            descriptions.append(PresetDescription(name, error.message, "", error.cure, own=True))
+    return descriptions
 
 
 def save_preset(name: str, recipe: Recipe, home: Home, title: str = "", advice: str = "") -> Path:
-    """Keep a recipe as a preset of the user's own, in the home's ``presets`` folder; one of that name is replaced.
+    """Save a recipe as a preset in the home's ``presets`` folder, replacing one of the same name.
 
     Raises:
-        WorkbenchError: the name cannot be a file's, or the folder cannot be written to.
+        WorkbenchError: the name is not valid, or the folder cannot be written to.
     """
     if not _NAME.fullmatch(name):
         raise WorkbenchError(
@@ -129,7 +134,7 @@ def _folder(home: Home) -> Path:
 
 
 def _path(name: str, home: Home | None) -> Path:
-    # A name is no path: it must not lead out of the two folders.
+    # The pattern keeps a name from being a path out of these two folders.
     if _NAME.fullmatch(name):
         for folder in ([_folder(home)] if home else []) + [_SHIPPED]:
             path = folder / f"{name}.yaml"

@@ -1,15 +1,15 @@
-"""Recipes in which nothing is left to the machine: what is priced, what is run, and what is exported.
+"""Recipes without ``auto``: the form in which a recipe is priced, run and exported.
 
-Whoever needs a micro-batch or has to know whether activations are recomputed takes a :class:`ResolvedRecipe`, so that
-``auto`` cannot be mistaken for a value.
+Code that needs a micro-batch size, or needs to know whether activations are recomputed, takes a
+:class:`ResolvedRecipe`. The type checker then keeps ``auto`` from being used as a value.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
-from workbench.recipe.schema import AUTO, SHORTEST, Recipe, TrainingSection
+from workbench.recipe.schema import AUTO, MIN_LENGTH, Recipe, TrainingSection
 from workbench.recipe.text import parse_as
 
 CHECKPOINTING = "training.gradient_checkpointing"
@@ -20,64 +20,66 @@ R = TypeVar("R", bound=Recipe)
 
 
 class ResolvedTraining(TrainingSection):
+    """The training section with its ``auto`` values filled in."""
+
     per_device_train_batch_size: int = Field(default=4, ge=1, le=65536)
     gradient_checkpointing: bool = Field(default=True)
 
 
 class ResolvedRecipe(Recipe):
-    """A recipe without ``auto``; otherwise like any other."""
+    """A recipe in which no setting is ``auto``."""
 
     training: ResolvedTraining = ResolvedTraining()
 
 
-def is_left_open(recipe: Recipe) -> bool:
-    """Whether something in it is left to the machine."""
-    return bool(open_keys(recipe.training))
+def has_auto(recipe: Recipe) -> bool:
+    """Whether any setting of the recipe is ``auto``."""
+    return bool(auto_keys(recipe.training))
 
 
-def resolved(recipe: Recipe, chosen: Mapping[str, Any] | None = None) -> ResolvedRecipe:
-    """The recipe with what was left open as it was chosen; what was not chosen takes the least memory and trouble.
-
-    Args:
-        chosen: by dotted keys; those of values that the recipe states do not count.
-
-    Raises:
-        RecipeError: what was chosen is no value that a recipe can have.
-    """
-    if isinstance(recipe, ResolvedRecipe):
-        return recipe
-    data, training = recipe.as_dict(), recipe.training
-    wanted = {**_least(training), **(chosen or {})}
-    for path, value in wanted.items():
-        name = path.partition(".")[2]
-        if path in open_keys(training):
-            data["training"][name] = value
-    return parse_as(ResolvedRecipe, data)
-
-
-def as_fed(recipe: R, longest: int | None) -> R:
-    """The recipe as its batches really are: no longer than the longest record. By it a run decides and is priced.
-
-    Args:
-        longest: tokens of the longest record; None where it is not known.
-    """
-    if longest is None or recipe.data.packing or longest >= recipe.data.max_length:
-        return recipe
-    return at_length(recipe, longest)
-
-
-def at_length(recipe: R, tokens: int) -> R:
-    """The recipe with records of so many tokens, or of the fewest that are allowed."""
-    # Copied and not checked anew: the form asks at every key.
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_length": max(tokens, SHORTEST)})})
-
-
-def open_keys(training: TrainingSection) -> tuple[str, ...]:
-    """The dotted keys whose values the machine decides, by what fits in memory."""
+def auto_keys(training: TrainingSection) -> tuple[str, ...]:
+    """The dotted keys whose values the machine chooses by what fits in memory."""
     checkpointing = (CHECKPOINTING,) if training.gradient_checkpointing == AUTO else ()
     micro_batch = (MICRO_BATCH, ACCUMULATION) if training.per_device_train_batch_size == AUTO else ()
     return checkpointing + micro_batch
 
 
-def _least(training: TrainingSection) -> dict[str, Any]:
+def resolved(recipe: Recipe, chosen: Mapping[str, object] | None = None) -> ResolvedRecipe:
+    """Replace each ``auto`` of a recipe by its value in ``chosen``, or else by the value that needs least memory.
+
+    Args:
+        chosen: values by dotted key. Keys that are not ``auto`` in the recipe are ignored.
+
+    Raises:
+        RecipeError: a chosen value is not allowed in a recipe.
+    """
+    if isinstance(recipe, ResolvedRecipe):
+        return recipe
+    data, training = recipe.as_dict(), recipe.training
+    for path, value in {**_least_memory(training), **(chosen or {})}.items():
+        if path in auto_keys(training):
+            data["training"][path.partition(".")[2]] = value
+    return parse_as(ResolvedRecipe, data)
+
+
+def limit_to_longest(recipe: R, longest: int | None) -> R:
+    """Lower ``max_length`` to the longest record: the length that batches really have, which decides their cost.
+
+    With packing the recipe stays as it is, since packed sequences are always ``max_length`` long.
+
+    Args:
+        longest: tokens of the longest record; None if unknown.
+    """
+    if longest is None or recipe.data.packing or longest >= recipe.data.max_length:
+        return recipe
+    return with_max_length(recipe, longest)
+
+
+def with_max_length(recipe: R, tokens: int) -> R:
+    """Set ``max_length`` to ``tokens``, or to the smallest value allowed."""
+    # Copied without validation, because the form calls this on every key.
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_length": max(tokens, MIN_LENGTH)})})
+
+
+def _least_memory(training: TrainingSection) -> dict[str, object]:
     return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch}

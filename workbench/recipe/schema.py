@@ -1,10 +1,12 @@
-"""The one configuration: form on screen, YAML preset, CLI input, what is priced, what is run, what is exported.
+"""Defines the recipe, the pydantic model that configures a run: every setting with its default, bounds and help text.
 
-Names are those of the libraries (PEFT's ``LoraConfig``, bitsandbytes, transformers' ``TrainingArguments``). A recipe is
-immutable; :func:`workbench.recipe.text.edit` gives a new one. Text in and out is :mod:`workbench.recipe.text`.
+The same recipe is the form on screen, the YAML preset and the input of the command line; it is priced, run and
+exported. Settings have the names of the libraries (PEFT's ``LoraConfig``, bitsandbytes, transformers'
+``TrainingArguments``). A recipe is immutable: :func:`workbench.recipe.text.edit` returns a changed copy. Reading and
+writing YAML is in :mod:`workbench.recipe.text`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,47 +17,59 @@ RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
-"""Left to the machine: :mod:`workbench.estimate.fastest` decides, and :mod:`workbench.recipe.resolved` holds recipes in
+"""The machine chooses the value, see :mod:`workbench.estimate.fastest`. :mod:`workbench.recipe.resolved` has recipes in
 which that is done."""
 
+T = TypeVar("T")
 
-def knob(
-    default: Any,
+
+def setting(
+    default: T,
     text: str,
     *,
     up: str = "",
     unit: str = "",
     steps: tuple[float, ...] = (),
-    **bounds: Any,
-) -> Any:
-    """A field with the help that the form shows.
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    min_length: int | None = None,
+    pattern: str | None = None,
+) -> T:
+    """A pydantic field with the help that the form shows.
 
     Args:
         text: what the value means, in one sentence.
-        up: what turning it up does.
-        unit: of the value; empty for a plain number or a choice.
-        steps: values that the arrow keys move along.
-        bounds: ``ge``, ``gt``, ``le``, ``lt``, ``min_length`` as pydantic takes them.
+        up: the effect of a higher value.
+        unit: the unit of the value; empty for a plain number or a choice.
+        steps: values that the arrow keys step through.
+        ge, gt, le, lt, min_length, pattern: bounds, as in pydantic's ``Field``.
     """
+    # Bounds that are None are left out: pydantic would try to apply them to types that have no such bound.
+    given = {"ge": ge, "gt": gt, "le": le, "lt": lt, "min_length": min_length, "pattern": pattern}
+    bounds: dict[str, Any] = {name: bound for name, bound in given.items() if bound is not None}
     extra: dict[str, Any] = {"unit": unit, "up": up, "steps": list(steps)}
+    field: T
     if isinstance(default, list | dict):
-        return Field(
-            default_factory=lambda: type(default)(default), description=text, json_schema_extra=extra, **bounds
-        )
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
+        # A new list or dict for every recipe.
+        field = Field(default_factory=default.copy, description=text, json_schema_extra=extra, **bounds)
+    else:
+        field = Field(default, description=text, json_schema_extra=extra, **bounds)
+    return field
 
 
 class Section(BaseModel):
-    """A part of the recipe: unknown keys are errors, types are not coerced, values do not change."""
+    """A part of the recipe. Unknown keys are errors, types are not coerced, values cannot be changed."""
 
     # protected_namespaces: `model_…` names are pydantic's by default, and `model` is ours.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModelSection(Section):
-    source: str = knob(DEFAULT_MODEL, "Base model: a Hugging Face id, a local folder or a GGUF file.", min_length=1)
-    revision: str | None = knob(None, "Branch, tag or commit of the hub repository. Empty: main.")
-    trust_remote_code: bool = knob(
+    source: str = setting(DEFAULT_MODEL, "Base model: a Hugging Face id, a local folder or a GGUF file.", min_length=1)
+    revision: str | None = setting(None, "Branch, tag or commit of the hub repository. Empty: main.")
+    trust_remote_code: bool = setting(
         False, "Allow the repository's own Python code to run on this machine. Enable it only after reading that code."
     )
 
@@ -64,14 +78,14 @@ QuantMethod = Literal["nf4", "fp4", "int8", "none"]
 
 
 class QuantizationSection(Section):
-    method: QuantMethod = knob(
+    method: QuantMethod = setting(
         "nf4",
         "Quantization of the frozen base: nf4 or fp4 (4-bit, QLoRA), int8 (8-bit), none (16-bit LoRA).",
     )
-    double_quant: bool = knob(
+    double_quant: bool = setting(
         True, "Quantize the quantization constants too: saves about 0.37 bit per parameter at almost no cost in speed."
     )
-    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob(
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = setting(
         "auto",
         "Dtype of matrix multiplications. auto: bfloat16 if the device supports it, float16 on "
         "older GPUs (such as a T4), float32 on a CPU.",
@@ -82,7 +96,7 @@ InitMethod = Literal["gaussian", "pissa", "olora", "orthogonal"]
 
 
 class AdapterSection(Section):
-    r: int = knob(
+    r: int = setting(
         16,
         "Rank of ΔW = B·A. 8–32 suits most tasks.",
         up="more capacity; parameters, file and optimizer memory grow in proportion",
@@ -90,7 +104,7 @@ class AdapterSection(Section):
         ge=1,
         le=8192,
     )
-    lora_alpha: int = knob(
+    lora_alpha: int = setting(
         32,
         "Adapter scaling: ΔW is multiplied by lora_alpha / r (/ √r with rsLoRA). Default 2·r until set.",
         up="stronger updates, similar to a higher learning rate",
@@ -98,7 +112,7 @@ class AdapterSection(Section):
         ge=1,
         le=65536,
     )
-    lora_dropout: float = knob(
+    lora_dropout: float = setting(
         0.05,
         "Dropout probability on the adapter's inputs during training.",
         up="less overfitting on small data, slower learning",
@@ -106,42 +120,42 @@ class AdapterSection(Section):
         ge=0.0,
         lt=1.0,
     )
-    target_modules: str | list[str] = knob(
+    target_modules: str | list[str] = setting(
         "all-linear",
         "Layers that get an adapter: all-linear, a list of names such as [q_proj, v_proj], or a regular expression.",
         up="more layers: more capacity and proportional cost",
         min_length=1,
     )
-    bias: Literal["none", "all", "lora_only"] = knob(
+    bias: Literal["none", "all", "lora_only"] = setting(
         "none", "Biases of the base to train as well. all or lora_only changes the base even when the adapter is off."
     )
-    use_rslora: bool = knob(False, "rsLoRA: scale by lora_alpha / √r, which stabilizes high ranks (64 and up).")
-    use_dora: bool = knob(
+    use_rslora: bool = setting(False, "rsLoRA: scale by lora_alpha / √r, which stabilizes high ranks (64 and up).")
+    use_dora: bool = setting(
         False, "DoRA: train magnitude and direction separately. Often better at low rank; slower, slightly more memory."
     )
-    init_lora_weights: bool | InitMethod = knob(
+    init_lora_weights: bool | InitMethod = setting(
         True,
         "Initialization of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: "
         "from the base's own "
         "singular vectors or QR factors (unquantised base only). orthogonal: orthogonal A and B.",
     )
-    modules_to_save: list[str] | None = knob(
+    modules_to_save: list[str] | None = setting(
         None, "Extra modules to train fully and save with the adapter, such as lm_head or embed_tokens. Costly."
     )
-    layers_to_transform: list[int] | None = knob(None, "Layer indices that get adapters. Empty: all layers.")
-    rank_pattern: dict[str, int] = knob({}, "Per-module ranks: module name or pattern → r.")
-    alpha_pattern: dict[str, int] = knob({}, "Per-module alphas: module name or pattern → lora_alpha.")
+    layers_to_transform: list[int] | None = setting(None, "Layer indices that get adapters. Empty: all layers.")
+    rank_pattern: dict[str, int] = setting({}, "Per-module ranks: module name or pattern → r.")
+    alpha_pattern: dict[str, int] = setting({}, "Per-module alphas: module name or pattern → lora_alpha.")
 
     @model_validator(mode="after")
     def _link_alpha(self) -> Self:
-        # Written past the frozen guard and past `model_fields_set`, so that the link survives a dump and a reload.
+        # `__dict__` bypasses both the frozen model and `model_fields_set`, so that the link survives dump and reload.
         if self.alpha_is_linked:
             self.__dict__["lora_alpha"] = 2 * self.r
         return self
 
     @property
     def alpha_is_linked(self) -> bool:
-        """True while ``lora_alpha`` follows 2·r, until somebody sets it."""
+        """True while ``lora_alpha`` follows 2·r, that is, as long as it has not been set."""
         return "lora_alpha" not in self.model_fields_set
 
     @property
@@ -150,30 +164,30 @@ class AdapterSection(Section):
         return float(self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r))
 
 
-SHORTEST = 8
-"""The least that ``data.max_length`` may be, in tokens."""
+MIN_LENGTH = 8
+"""The smallest value of ``data.max_length``, in tokens."""
 
 
 class DataSection(Section):
-    source: str = knob(
+    source: str = setting(
         BUNDLED_DATA,
         "Dataset: a bundled name, a local file or folder, or a Hugging Face dataset.",
         min_length=1,
     )
-    format: Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"] = knob(
+    format: Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"] = setting(
         "auto", "Record format. auto: detect it from the column names."
     )
-    columns: dict[str, str] = knob(
+    columns: dict[str, str] = setting(
         {},
         "Column mapping if auto-detection fails: prompt, input, reply, system, messages or text → column.",
     )
-    malformed: Literal["stop", "skip"] = knob(
+    malformed: Literal["stop", "skip"] = setting(
         "stop",
         "On bad lines: stop (fail with the line number) or skip (and count). Records without a "
         "response are always skipped and counted.",
     )
-    split: str = knob("train", "Split of a Hugging Face dataset. Slices are allowed: train[:2000].", min_length=1)
-    eval_fraction: float = knob(
+    split: str = setting("train", "Split of a Hugging Face dataset. Slices are allowed: train[:2000].", min_length=1)
+    eval_fraction: float = setting(
         0.1,
         "Fraction of the records held out for evaluation if the dataset has no eval split.",
         up="more precise evaluation, fewer training records",
@@ -181,106 +195,106 @@ class DataSection(Section):
         ge=0.0,
         le=0.5,
     )
-    template: str = knob(
+    template: str = setting(
         "auto",
         "Chat template. auto: the model's own. Or one of instruction-response, user-assistant, alpaca, chatml, plain.",
         min_length=1,
     )
-    system: str | None = knob(None, "System prompt for records without one.")
-    max_length: int = knob(
+    system: str | None = setting(None, "System prompt for records without one.")
+    max_length: int = setting(
         1024,
         "Records are truncated at this many tokens.",
         up="fewer records are truncated; activation memory grows in proportion",
         unit="tokens",
         steps=(128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
-        ge=SHORTEST,
+        ge=MIN_LENGTH,
         le=10_000_000,
     )
-    packing: bool = knob(
+    packing: bool = setting(
         False, "Pack several records into each sequence of max_length. The micro-batch then counts sequences."
     )
-    completion_only: bool = knob(True, "Compute the loss on the response only, not on the prompt.")
+    completion_only: bool = setting(True, "Compute the loss on the response only, not on the prompt.")
 
 
 class TrainingSection(Section):
-    num_train_epochs: float = knob(
+    num_train_epochs: float = setting(
         1.0, "Passes over the training records.", up="better fit, then overfitting", unit="epochs",
         steps=(1, 2, 3, 5, 10), gt=0, le=10_000,
     )  # fmt: skip
-    max_steps: int = knob(
+    max_steps: int = setting(
         -1, "Maximum optimizer steps. -1: unlimited (use epochs).", unit="steps",
         steps=(-1, 50, 100, 200, 500, 1000), ge=-1, le=100_000_000,
     )  # fmt: skip
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = knob(
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = setting(
         4, "Micro-batch per GPU. auto: the fastest size that fits, within the effective batch size.",
         unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
         up="faster until the GPU is full; activation memory grows in proportion",
     )  # fmt: skip
-    gradient_accumulation_steps: int = knob(
+    gradient_accumulation_steps: int = setting(
         4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this. "
         "Derived from the effective batch if the micro-batch is auto.",
         up="less gradient noise at no memory cost, fewer steps per epoch", unit="micro-batches",
         steps=(1, 2, 4, 8, 16, 32), ge=1, le=65536,
     )  # fmt: skip
-    effective_batch_size: int = knob(
+    effective_batch_size: int = setting(
         16, "Records per optimizer step and GPU. Used only with micro-batch auto.",
         up="less gradient noise at no memory cost, fewer steps per epoch", unit="records",
         steps=(4, 8, 16, 32, 64, 128), ge=1, le=65536,
     )  # fmt: skip
-    learning_rate: float = knob(
+    learning_rate: float = setting(
         2e-4, "Peak learning rate.", up="faster learning, then divergence",
         steps=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3), gt=0, le=1,
     )  # fmt: skip
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = (
-        knob("cosine", "Learning rate schedule after warm-up.")
+        setting("cosine", "Learning rate schedule after warm-up.")
     )
-    warmup_ratio: float = knob(
+    warmup_ratio: float = setting(
         0.03, "Fraction of the steps used to warm up to the peak learning rate.", up="slower start",
         steps=(0.0, 0.03, 0.05, 0.1), ge=0, le=1,
     )  # fmt: skip
-    weight_decay: float = knob(
+    weight_decay: float = setting(
         0.0, "Weight decay on the adapter's weights.", up="less overfitting, slower learning",
         steps=(0.0, 0.001, 0.01, 0.1), ge=0, le=1,
     )  # fmt: skip
-    max_grad_norm: float = knob(
+    max_grad_norm: float = setting(
         1.0, "Clip the gradient norm at this value. 0: no clipping.", up="larger updates are allowed",
         steps=(0.0, 0.3, 1.0), ge=0, le=1e6,
     )  # fmt: skip
     optim: Literal[
         "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
-    ] = knob(
+    ] = setting(
         "adamw_torch_fused",
         "Optimizer. AdamW keeps 8 bytes per trained parameter, the 8-bit variants 2; paged "
         "variants spill to host memory.",
     )
-    gradient_checkpointing: bool | Auto = knob(
+    gradient_checkpointing: bool | Auto = setting(
         AUTO,
         "Recompute activations in the backward pass: far less memory for about a quarter more time. "
         "auto: off if the step fits without it.",
     )
-    torch_compile: bool = knob(
+    torch_compile: bool = setting(
         False,
         "Compile the layers before the first step. Takes half a minute to several minutes; pays "
         "off on long runs. The memory estimate is for uncompiled steps.",
     )
-    kernels: Literal["none", "liger", "hub"] = knob(
+    kernels: Literal["none", "liger", "hub"] = setting(
         "none",
         "Fused GPU kernels for norms and gated MLPs, if installed. They save a little memory, "
         "not included in the estimate. hub: downloads and runs compiled code; use only if you "
         "trust it.",
     )
-    logging_steps: int = knob(
+    logging_steps: int = setting(
         1, "Log every this many optimizer steps.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
     )
-    eval_steps: int = knob(
+    eval_steps: int = setting(
         0, "Evaluate every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 10, 50, 100, 500), ge=0, le=100_000_000,
     )  # fmt: skip
-    save_steps: int = knob(
+    save_steps: int = setting(
         100, "Save a checkpoint every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 20, 50, 100, 500), ge=0, le=100_000_000,
     )  # fmt: skip
-    save_total_limit: int = knob(
+    save_total_limit: int = setting(
         2,
         "Checkpoints to keep; older ones are deleted.",
         up="more checkpoints, more disk space",
@@ -288,48 +302,48 @@ class TrainingSection(Section):
         ge=1,
         le=10_000,
     )
-    early_stopping_patience: int = knob(
+    early_stopping_patience: int = setting(
         0, "Early stopping after this many evaluations without a better held-out loss. 0: off.",
         unit="evaluations", steps=(0, 2, 3, 5), ge=0, le=10_000,
     )  # fmt: skip
-    early_stopping_min_delta: float = knob(
+    early_stopping_min_delta: float = setting(
         0.0, "Minimum decrease of the held-out loss that counts as better.", ge=0, le=100
     )
-    keep: Literal["last", "best"] = knob("last", "Adapter to keep: last, or best held-out loss (needs eval_steps).")
-    non_finite: Literal["stop", "skip"] = knob(
+    keep: Literal["last", "best"] = setting("last", "Adapter to keep: last, or best held-out loss (needs eval_steps).")
+    non_finite: Literal["stop", "skip"] = setting(
         "stop", "On a non-finite loss or gradient: stop the run, or skip the step."
     )
-    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = knob(
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = setting(
         [], "Also log metrics to tensorboard (in the run folder), wandb or trackio, if installed."
     )
-    seed: int = knob(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
+    seed: int = setting(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
 
     @property
     def effective_batch(self) -> int:
-        """Records an optimizer step on one GPU."""
+        """Records per optimizer step on one GPU."""
         if self.per_device_train_batch_size == AUTO:
             return self.effective_batch_size
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
     def largest_micro_batch(self) -> int:
-        """The micro-batch, or the most that it may become where it is left to the machine."""
+        """The micro-batch size; if it is ``auto``, the largest that can be chosen."""
         if self.per_device_train_batch_size == AUTO:
             return self.effective_batch_size
         return self.per_device_train_batch_size
 
 
 class OutputSection(Section):
-    name: str = knob("run", "Run name; a number is appended.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    dir: str | None = knob(None, "Parent folder of the run folder. Empty: the default runs folder.")
+    name: str = setting("run", "Run name; a number is appended.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    dir: str | None = setting(None, "Parent folder of the run folder. Empty: the default runs folder.")
 
 
 EXCLUDED = "excluded"
-"""Type of the validation error for settings that exclude each other; its context has path, given and allowed."""
+"""Type of the validation error for settings that exclude each other. Its context holds path, given and allowed."""
 
 
 class Recipe(Section):
-    """Everything that decides a run."""
+    """The complete configuration of a run."""
 
     model: ModelSection = Field(default_factory=ModelSection)
     quantization: QuantizationSection = Field(default_factory=QuantizationSection)
@@ -353,14 +367,25 @@ class Recipe(Section):
             )
         return self
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data without a linked ``lora_alpha``; :func:`workbench.recipe.text.parse` gives an equal recipe."""
-        data = self.model_dump()
+    def as_dict(self) -> dict[str, dict[str, object]]:
+        """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
+
+        A linked ``lora_alpha`` is left out, so that it stays linked.
+        """
+        data: dict[str, dict[str, object]] = self.model_dump()
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
         return data
 
     def get(self, path: str) -> Any:
-        """The value at a dotted path such as ``adapter.r``."""
+        """The value at a dotted key such as ``adapter.r``."""
         section, _, name = path.partition(".")
         return getattr(getattr(self, section), name)
+
+
+def section_models() -> dict[str, type[Section]]:
+    """The recipe's sections by name, in order."""
+    annotations = {name: info.annotation for name, info in Recipe.model_fields.items()}
+    return {
+        name: model for name, model in annotations.items() if isinstance(model, type) and issubclass(model, Section)
+    }

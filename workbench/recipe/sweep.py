@@ -1,22 +1,21 @@
-"""One recipe at several values of its knobs: a run for each of them, or for each combination."""
+"""Sweeps: makes one recipe per combination of setting values, each with its own run name."""
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 
-RANKS: Mapping[str, Sequence[Any]] = {"adapter.r": (8, 16, 32, 64)}
-"""What is swept where nothing else is said."""
+RANKS: Mapping[str, Sequence[object]] = {"adapter.r": (8, 16, 32, 64)}
+"""The default sweep."""
 
-_MOST = 200
-_LONGEST_NAME = 64
-# Knobs whose own name is long in the name of a run.
-_SHORT = {
+_MAX_RUNS = 200
+_MAX_NAME_LENGTH = 64
+# Abbreviations of setting names in run names.
+_ABBREVIATIONS = {
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
     "target_modules": "targets",
@@ -35,17 +34,17 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a sweep: what was set, and the recipe that came of it."""
+    """One run of a sweep: the values set, by dotted key, and the resulting recipe."""
 
-    changes: Mapping[str, Any]
+    changes: Mapping[str, object]
     recipe: Recipe
 
 
-def parse_over(text: str) -> tuple[str, list[Any]]:
-    """``adapter.r=8,16,32`` as the knob and its values, each once. A value that is a list is written ``[a, b]``.
+def parse_over(text: str) -> tuple[str, list[object]]:
+    """Parse ``adapter.r=8,16,32`` into the dotted key and its distinct values. A list as a value is written ``[a, b]``.
 
     Raises:
-        WorkbenchError: it is none.
+        WorkbenchError: the text does not have this form.
     """
     path, sign, values = text.partition("=")
     if not sign or not values.strip():
@@ -60,24 +59,29 @@ def parse_over(text: str) -> tuple[str, list[Any]]:
             "Write adapter.r=8,16,32,64; quote text that contains commas.",
             kind="bad_request",
         ) from None
+    assert isinstance(listed, list)
     return path, [value for index, value in enumerate(listed) if value not in listed[:index]]
 
 
-def sweep(recipe: Recipe, over: Mapping[str, Sequence[Any]] = RANKS) -> list[Variant]:
-    """The recipe at every combination of these values, the last knob turning fastest.
+def sweep(recipe: Recipe, over: Mapping[str, Sequence[object]] = RANKS) -> list[Variant]:
+    """Make a recipe for every combination of values; the last setting varies fastest.
 
-    A linked ``lora_alpha`` stays linked. Each run has a name of its own, made of the recipe's and the values.
+    A linked ``lora_alpha`` stays linked. Run names consist of the recipe's name and the values, and are unique.
+
+    Args:
+        over: the values to try, by dotted key.
 
     Raises:
-        WorkbenchError: there are too many, or one of them is no recipe; with every mistake in it.
+        WorkbenchError: there are too many combinations.
+        RecipeError: a value is not allowed; the error lists every mistake.
     """
     if "output.name" in over:
         raise WorkbenchError("Run names are generated from the values.", "Remove output.name.")
     count = 1
     for values in over.values():
         count *= len(values)
-    if count > _MOST:
-        raise WorkbenchError(f"This makes {count:,} runs.", f"Queue at most {_MOST} at once.")
+    if count > _MAX_RUNS:
+        raise WorkbenchError(f"This makes {count:,} runs.", f"Queue at most {_MAX_RUNS} at once.")
     combinations = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
     names = _names(recipe.output.name, combinations)
     return [
@@ -86,17 +90,18 @@ def sweep(recipe: Recipe, over: Mapping[str, Sequence[Any]] = RANKS) -> list[Var
     ]
 
 
-def _names(name: str, combinations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """``run-r8-lr0.0001``; where two would be the same, or too long, a number tells them apart."""
-    made: list[str] = []
+def _names(base: str, combinations: Sequence[Mapping[str, object]]) -> list[str]:
+    """Run names such as ``run-r8-lr0.0001``; a number is appended to one that would repeat another."""
+    names: list[str] = []
     for changes in combinations:
-        ends = "".join(f"-{_word(path, value)}" for path, value in changes.items())
-        wanted = f"{name[: max(_LONGEST_NAME - len(ends), 8)]}{ends}"[:_LONGEST_NAME]
-        made.append(wanted if wanted not in made else f"{wanted[:58]}-{len(made) + 1}")
-    return made
+        suffix = "".join(f"-{_name_part(path, value)}" for path, value in changes.items())
+        name = f"{base[: max(_MAX_NAME_LENGTH - len(suffix), 8)]}{suffix}"[:_MAX_NAME_LENGTH]
+        names.append(name if name not in names else f"{name[:58]}-{len(names) + 1}")
+    return names
 
 
-def _word(path: str, value: Any) -> str:
-    knob = path.partition(".")[2]
+def _name_part(path: str, value: object) -> str:
+    setting = path.partition(".")[2]
+    label = _ABBREVIATIONS.get(setting, setting.replace("_", "-"))
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{_SHORT.get(knob, knob.replace('_', '-'))}{text}").strip("-.")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{label}{text}").strip("-.")

@@ -1,4 +1,4 @@
-"""Recipes as text: YAML in and out, dotted changes, and every mistake at once."""
+"""Reads, writes and edits recipes: YAML in and out, changes by dotted key, and errors that list every mistake."""
 
 import difflib
 import re
@@ -10,17 +10,17 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import Problem, WorkbenchError
-from workbench.recipe.schema import EXCLUDED, Recipe
+from workbench.recipe.schema import EXCLUDED, Recipe, section_models
 
 R = TypeVar("R", bound=Recipe)
 
 
 class RecipeError(WorkbenchError):
-    """A recipe that cannot be used, with all that is wrong in it.
+    """A recipe that is not valid; lists every mistake in it.
 
     Args:
         problems: every mistake, in the order of the recipe.
-        origin: the file or preset it came from.
+        origin: the file or preset that the recipe came from.
     """
 
     def __init__(self, problems: list[Problem], origin: str = "The recipe") -> None:
@@ -30,7 +30,7 @@ class RecipeError(WorkbenchError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with ``2e-4`` read as a number (YAML 1.1 calls it a string) and no key given twice."""
+    """YAML's safe loader that reads ``2e-4`` as a number (a string in YAML 1.1) and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -48,23 +48,23 @@ _Loader.add_implicit_resolver(
 
 
 def parse(data: object, origin: str = "The recipe") -> Recipe:
-    """A recipe from plain data; an empty section may be left out or ``null``.
+    """Make a recipe from plain data; an empty section may be left out or ``null``.
 
     Raises:
-        RecipeError: with every mistake in it.
+        RecipeError: the data is not a valid recipe.
     """
     return parse_as(Recipe, data, origin)
 
 
 def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
-    """As :func:`parse`, for a narrower kind of recipe.
+    """Like :func:`parse`, for a subclass of Recipe.
 
     Raises:
-        RecipeError: with every mistake in it.
+        RecipeError: the data is not a valid recipe.
     """
     if not isinstance(data, Mapping):
         allowed = f"expected a mapping with the sections {', '.join(Recipe.model_fields)}"
-        raise RecipeError([Problem("recipe", f"got {_show(data)}", allowed)], origin)
+        raise RecipeError([Problem("recipe", f"got {_shortened(data)}", allowed)], origin)
     try:
         return kind.model_validate(
             {key: {} if value is None and key in Recipe.model_fields else value for key, value in data.items()}
@@ -73,34 +73,34 @@ def parse_as(kind: type[R], data: object, origin: str = "The recipe") -> R:
         raise RecipeError(_problems(error), origin) from None
 
 
-def parse_usable(data: Mapping[str, Any]) -> tuple[Recipe, list[Problem]]:
-    """A recipe from plain data, in which keys that cannot be used have their defaults; and what is wrong with them."""
-    found: list[Problem] = []
+def parse_usable(data: Mapping[str, object]) -> tuple[Recipe, list[Problem]]:
+    """Make a recipe from plain data, using defaults in place of invalid values; returns it with all mistakes."""
+    problems: list[Problem] = []
     while True:
         try:
-            return parse(data), found
+            return parse(data), problems
         except RecipeError as error:
-            found += error.problems
+            problems += error.problems
             usable = _without(data, [problem.path for problem in error.problems])
             if usable == data:
-                return Recipe(), found
+                return Recipe(), problems
             data = usable
 
 
-def _without(data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """The data without these dotted keys, or without the whole section where it has no such key."""
-    left = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+def _without(data: Mapping[str, object], paths: Sequence[str]) -> dict[str, object]:
+    """The data without these dotted keys; if a section has no such key, without the whole section."""
+    remaining = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
     for path in paths:
         section, _, name = path.partition(".")
-        if path not in left and isinstance(inner := left.get(section), dict) and name in inner:
+        if path not in remaining and isinstance(inner := remaining.get(section), dict) and name in inner:
             del inner[name]
         else:
-            left.pop(path if path in left else section, None)
-    return left
+            remaining.pop(path if path in remaining else section, None)
+    return remaining
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, with U+0085 written as an escape: within quotes it would come back as an end of line."""
+    """YAML's safe dumper that escapes U+0085, which would be read back as a line end within quotes."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if "\x85" in data else None
@@ -111,15 +111,15 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def as_yaml(data: object, width: int = 120) -> str:
-    """Plain data as YAML, in the order it has."""
+    """Write plain data as YAML, in its own order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
 def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
-    """A recipe from YAML text.
+    """Make a recipe from YAML text.
 
     Raises:
-        RecipeError: the text is no YAML, or with every mistake in it.
+        RecipeError: the text is not YAML, or not a valid recipe.
     """
     return parse(_data_of(text, origin), origin)
 
@@ -136,12 +136,12 @@ def _data_of(text: str, origin: str) -> object:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """YAML that :func:`from_yaml` reads back into an equal recipe."""
+    """Write a recipe as YAML; :func:`from_yaml` reads it back into an equal recipe."""
     return as_yaml(recipe.as_dict())
 
 
 def read(path: Path) -> Recipe:
-    """A recipe from a file.
+    """Read a recipe from a YAML file.
 
     Raises:
         WorkbenchError: the file is missing or unreadable, or the recipe in it has mistakes.
@@ -150,10 +150,10 @@ def read(path: Path) -> Recipe:
 
 
 def read_data(path: Path) -> object:
-    """The plain data of a recipe file, before it is checked.
+    """Read the plain data of a recipe file without validating it.
 
     Raises:
-        WorkbenchError: the file is missing or unreadable, or is no YAML.
+        WorkbenchError: the file is missing, unreadable, or not YAML.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -166,11 +166,11 @@ def read_data(path: Path) -> object:
     return _data_of(text, origin=str(path))
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """``adapter.r=64`` → ``("adapter.r", 64)``; the value is read as YAML.
+def parse_assignment(text: str) -> tuple[str, object]:
+    """Split ``adapter.r=64`` into ``("adapter.r", 64)``; the value is read as YAML.
 
     Raises:
-        WorkbenchError: there is no ``=`` in it, or the value is no YAML.
+        WorkbenchError: the text has no ``=``, or the value is not YAML.
     """
     path, sign, value = text.partition("=")
     if not sign:
@@ -183,56 +183,56 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def edit(recipe: R, changes: Mapping[str, Any]) -> R:
-    """A copy with dotted keys changed: ``{"adapter.r": 64}``. ``{"adapter.lora_alpha": None}`` links alpha again.
+def edit(recipe: R, changes: Mapping[str, object]) -> R:
+    """Copy a recipe with some dotted keys changed, as in ``edit(recipe, {"adapter.r": 64})``.
 
-    A recipe in which nothing is ``auto`` stays one: ``auto`` is a mistake there.
+    ``{"adapter.lora_alpha": None}`` links alpha to the rank again. The copy is of the same class; a
+    :class:`~workbench.recipe.resolved.ResolvedRecipe` does not accept ``auto``.
 
     Raises:
-        RecipeError: with every mistake in it.
+        RecipeError: a key or value is not allowed.
     """
-    changed: dict[str, Any] = {section: dict(values) for section, values in recipe.as_dict().items()}
+    changed: dict[str, object] = {**recipe.as_dict()}
     for path, value in changes.items():
         section, dot, name = path.partition(".")
         if not dot:
             changed[section] = value
-        elif path == "adapter.lora_alpha" and value is None:
-            changed["adapter"].pop("lora_alpha", None)
-        elif isinstance(place := changed.setdefault(section, {}), dict):
-            place[name] = value
+        elif isinstance(values := changed.setdefault(section, {}), dict):
+            if path == "adapter.lora_alpha" and value is None:
+                values.pop("lora_alpha", None)
+            else:
+                values[name] = value
     return parse_as(type(recipe), changed)
 
 
 def known_paths() -> list[str]:
     """Every dotted key of a recipe, in order."""
-    return [
-        f"{section}.{name}"
-        for section, info in Recipe.model_fields.items()
-        for name in info.annotation.model_fields  # type: ignore[union-attr]
-    ]
+    return [f"{section}.{name}" for section, model in section_models().items() for name in model.model_fields]
 
 
 def _problems(error: ValidationError) -> list[Problem]:
-    found: dict[str, Problem] = {}
+    """Pydantic's errors as one problem per dotted key."""
+    problems: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         path = ".".join(str(part) for part in detail["loc"][:2])
         if detail["type"] == "extra_forbidden":
-            found[path] = Problem(path, "unknown key", _keys_allowed(path), _nearest(path))
+            problems[path] = Problem(path, "unknown key", _keys_allowed(path), _nearest(path))
         elif detail["type"] == EXCLUDED:
-            told = detail["ctx"]
-            found[told["path"]] = Problem(told["path"], told["given"], told["allowed"])
+            context = detail["ctx"]
+            problems[context["path"]] = Problem(context["path"], context["given"], context["allowed"])
         elif path in known_paths():
-            found.setdefault(path, Problem(path, f"got {_show(detail['input'])}", f"expected {allowed_values(path)}"))
+            problem = Problem(path, f"got {_shortened(detail['input'])}", f"expected {allowed_values(path)}")
+            problems.setdefault(path, problem)
         else:
-            found[path] = Problem(
+            problems[path] = Problem(
                 path,
-                f"got {_show(detail['input'])}",
+                f"got {_shortened(detail['input'])}",
                 f"expected a section with keys {_keys_allowed(path + '.').removeprefix('allowed: ')}",
             )
-    return list(found.values())
+    return list(problems.values())
 
 
-def _show(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -245,25 +245,27 @@ def _keys_allowed(path: str) -> str:
 
 
 def _nearest(path: str) -> str | None:
+    """The known key most similar to an unknown one, preferring keys of the same section."""
     if "." not in path:
         return next(iter(difflib.get_close_matches(path, list(Recipe.model_fields), n=1, cutoff=0.5)), None)
     section, _, name = path.partition(".")
     by_name = {p.partition(".")[2]: p for p in known_paths()}
-    here = {n: p for n, p in by_name.items() if p.startswith(section + ".")}
-    for names in (here, by_name):
+    same_section = {n: p for n, p in by_name.items() if p.startswith(section + ".")}
+    for names in (same_section, by_name):
         if match := difflib.get_close_matches(name, list(names), n=1, cutoff=0.6):
             return names[match[0]]
     return None
 
 
 def allowed_values(path: str) -> str:
-    """What may stand at a dotted key, in words: ``a whole number from 1 to 8192``."""
+    """Describe the values allowed at a dotted key, as in ``a whole number from 1 to 8192``."""
     section, _, name = path.partition(".")
-    schema = Recipe.model_fields[section].annotation.model_json_schema()["properties"][name]  # type: ignore[union-attr]
-    return " or ".join(_option(option) for option in schema.get("anyOf", [schema]))
+    schema = section_models()[section].model_json_schema()["properties"][name]
+    return " or ".join(_allowed(option) for option in schema.get("anyOf", [schema]))
 
 
-def _option(schema: dict[str, Any]) -> str:
+def _allowed(schema: dict[str, Any]) -> str:
+    """Describe the values that one type of a JSON Schema allows."""
     if "enum" in schema:
         return ", ".join(str(value) for value in schema["enum"])
     if "const" in schema:

@@ -1,4 +1,4 @@
-"""Where else a run may be told of: TensorBoard, Weights & Biases, trackio. Each is used where it is installed."""
+"""Checks whether the experiment trackers that a recipe logs to (TensorBoard, W&B, trackio) are installed."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -6,29 +6,30 @@ from importlib.util import find_spec
 from workbench.errors import WorkbenchError
 
 REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-"""The name of each in a recipe, and the packages of which any will do."""
+"""The trackers by their name in ``training.report_to``, each with its packages, any one of which is enough."""
 
 PROJECT = "loraworkbench"
-"""Under which name the runs are kept there, unless WANDB_PROJECT or TRACKIO_PROJECT says otherwise."""
+"""The project that runs are logged to, unless WANDB_PROJECT or TRACKIO_PROJECT is set."""
 
 
 def is_installed(reporter: str) -> bool:
-    """Whether one of its packages is there; nothing is imported."""
+    """Whether one of the tracker's packages is installed. Imports nothing."""
     return any(find_spec(package) is not None for package in REPORTERS[reporter])
 
 
 def known_reporters(names: object) -> list[str]:
-    """Those of another tool's ``report_to`` (a name, or a list of them) that a recipe has too."""
+    """The names in another tool's ``report_to`` (one name or a list) that a recipe supports."""
     listed = names if isinstance(names, list) else [names]
     return [name for name in listed if name in REPORTERS]
 
 
 def check_reporters(reporters: Iterable[str]) -> None:
-    """Whether all that are to be told are installed.
+    """Refuse trackers that are not installed.
 
     Raises:
-        WorkbenchError: some are not.
+        WorkbenchError: some are not installed; the error names them.
     """
+
     missing = [name for name in reporters if not is_installed(name)]
     if missing:
         raise WorkbenchError(

@@ -9,7 +9,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import gpus_now
-from workbench.recipe.resolved import ResolvedRecipe, as_fed, at_length
+from workbench.recipe.resolved import ResolvedRecipe, limit_to_longest, with_max_length
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 from workbench.units import gib
@@ -32,9 +32,9 @@ def predicted_peak(
             as their longest record; then that of the longest record is priced.
     """
     if fullest is None:
-        fed = as_fed(recipe, data.lengths.max)
+        fed = limit_to_longest(recipe, data.lengths.max)
     else:
-        fed = at_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
+        fed = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
     priced = _priced(home, fed, base, None)
     return None if priced is None else {**priced.peak.as_json(), "length": fed.data.max_length}
 
@@ -42,7 +42,7 @@ def predicted_peak(
 def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
     """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
     device = device_facts()
-    priced = _priced(home, as_fed(recipe, data.lengths.max), base, device.total_bytes)
+    priced = _priced(home, limit_to_longest(recipe, data.lengths.max), base, device.total_bytes)
     if priced is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
     else:

@@ -9,7 +9,7 @@ from workbench.engine.metrics.peak_memory import device_of, skeleton_of
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.steering.ranks import Ranks
-from workbench.recipe.resolved import as_fed, is_left_open, resolved
+from workbench.recipe.resolved import has_auto, limit_to_longest, resolved
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
@@ -27,9 +27,9 @@ def choose(
     """
     from workbench.estimate.fastest import Choice
 
-    if before and is_left_open(recipe):
+    if before and has_auto(recipe):
         return Choice(resolved(recipe, before), before, ("As chosen when the run started.",))
-    if not is_left_open(recipe):
+    if not has_auto(recipe):
         return Choice(resolved(recipe), {})
     # The fullest GPU decides; on a processor all share the host's memory.
     rooms = ranks.gather(_free_bytes(base))
@@ -46,7 +46,7 @@ def _chosen(
     from workbench.errors import WorkbenchError
 
     try:
-        choice = _chooser(home, recipe, base, data, free).choose(as_fed(recipe, data.lengths.max))
+        choice = _chooser(home, recipe, base, data, free).choose(limit_to_longest(recipe, data.lengths.max))
     except WorkbenchError:  # PEFT refuses the adapter, and says so when it is attached
         choice = _nothing_known(free).choose(recipe)
     except Exception:  # a run is worth more than its speed; the log keeps what was wrong
