@@ -1,13 +1,22 @@
-"""How far long work has come: what everything that takes over a second reports."""
+"""Progress reports and cancellation of work that takes longer than a second."""
+
+from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Progress(BaseModel):
-    """How far something over a second long has come. ``fraction`` is None where the end is not known."""
+    """How far a long piece of work has come. ``fraction`` is None if its end is not known."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     phase: str
     fraction: float | None = None
     detail: str = ""
+
+
+Report = Callable[[Progress], None]
+"""Receives progress, several times a second while something moves."""
+
+Cancelled = Callable[[], bool]
+"""Called several times a second; returns True once the work is to stop."""

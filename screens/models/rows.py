@@ -116,7 +116,7 @@ def _of_catalog(entry: CatalogEntry) -> ModelRow:
 def _of_local(local: LocalModelFacts) -> ModelRow:
     facts = local.facts
     row = ModelRow(
-        local.source, "here", licence=local.license, lack=_LACKS.get(local.lack, ""), size_on_disk=local.bytes
+        local.source, "here", licence=local.license, lack=_LACKS.get(local.missing, ""), size_on_disk=local.bytes
     )
     if facts is None:
         return row

@@ -20,7 +20,7 @@ def _work_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(function: str, **arguments: object) -> tuple[object, list[Progress]]:
     seen: list[Progress] = []
-    return run_in_child(f"child_work:{function}", arguments, seen.append, lambda: False), seen
+    return run_in_child(f"child_work:{function}", arguments, seen.append, lambda: False, result=object), seen
 
 
 def failure(function: str) -> WorkbenchError:
@@ -82,7 +82,7 @@ def test_cancelling_ends_the_child(tmp_path: Path) -> None:
     seen: list[Progress] = []
     file = tmp_path / "pid"
     with pytest.raises(WorkbenchError) as caught:
-        run_in_child("child_work:wait", {"file": str(file)}, seen.append, lambda: bool(seen))
+        run_in_child("child_work:wait", {"file": str(file)}, seen.append, lambda: bool(seen), result=object)
     assert caught.value.kind == "cancelled"
     wait_until_gone(int(file.read_text()))
 
@@ -91,7 +91,7 @@ def test_a_killed_parent_takes_the_child_with_it(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = (
         "from workbench.models.child import run_in_child;"
-        f"run_in_child('child_work:wait', {{'file': {str(file)!r}}}, lambda step: None, lambda: False)"
+        f"run_in_child('child_work:wait', {{'file': {str(file)!r}}}, lambda step: None, lambda: False, result=object)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     end = time.monotonic() + 20

@@ -170,7 +170,7 @@ def test_it_is_found_again_without_reading_it(converted: tuple[Home, Path, list[
     assert found
     assert found.folder == folder
     listed = [model for model in local_models(home) if model.origin == "gguf"]
-    assert [(model.source, model.license, model.lack) for model in listed] == [(str(tiny_gguf), "apache-2.0", "")]
+    assert [(model.source, model.license, model.missing) for model in listed] == [(str(tiny_gguf), "apache-2.0", "")]
     assert listed[0].facts
     assert listed[0].facts.parameters == 384 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
 
@@ -261,3 +261,15 @@ def test_a_converted_model_can_be_removed_and_no_other(tiny_gguf: Path, tmp_path
     assert not facts.folder.exists()
     with pytest.raises(WorkbenchError):
         remove_model(home, facts)
+
+
+def test_a_half_deleted_conversion_is_made_again(tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = convert_gguf(tiny_gguf, tmp_path, quietly, never)
+    (folder / "model.safetensors").unlink()
+    (folder / "of before").touch()
+    assert find_converted(tmp_path, tiny_gguf) is None
+    assert convert_gguf(tiny_gguf, tmp_path, quietly, never) == folder
+    assert find_converted(tmp_path, tiny_gguf) == folder
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "of before").exists()
+    assert list(tmp_path.iterdir()) == [folder]

@@ -13,7 +13,7 @@ from tests.models.hub_server import COMMIT, Hub, serve
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import is_hub_id
 from workbench.models import hub as hub_module
-from workbench.models.hub import unreachable_reason, wanted_files
+from workbench.models.hub import files_to_download, unreachable_reason
 from workbench.models.sources import fetch_config, fetch_model, find_config, find_local, local_models
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection
@@ -89,7 +89,7 @@ def test_what_is_cached_is_taken_without_the_network(hub: Hub, home: Home, monke
     model = fetch_model(home, TINY, lambda step: None, lambda: False)
     assert (model.folder, model.revision, model.origin) == (folder, COMMIT, "hub")
     listed = local_models(home)
-    assert [(entry.source, entry.origin, entry.lack) for entry in listed] == [("someone/tiny-llama", "hub", "")]
+    assert [(entry.source, entry.origin, entry.missing) for entry in listed] == [("someone/tiny-llama", "hub", "")]
     assert listed[0].facts
     assert listed[0].facts.architecture == "LlamaForCausalLM"
 
@@ -106,7 +106,7 @@ def test_a_half_downloaded_model_is_completed(hub: Hub, home: Home) -> None:
     folder, _ = fetch(home)
     (folder / "model.safetensors").unlink()
     assert find_local(home, TINY) is None
-    assert local_models(home)[0].lack == "weights"
+    assert local_models(home)[0].missing == "weights"
     assert (fetch(home)[0] / "model.safetensors").is_file()
 
 
@@ -163,9 +163,9 @@ def test_a_repository_with_pickles_only(hub: Hub, home: Home) -> None:
 
 def test_too_little_room_is_said_before_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000_000))
-    hub_module._check_room("a/b", 999_999_999)
+    hub_module._check_disk_space("a/b", 999_999_999)
     with pytest.raises(WorkbenchError) as caught:
-        hub_module._check_room("a/b", 14_000_000_000)
+        hub_module._check_disk_space("a/b", 14_000_000_000)
     assert caught.value.kind == "disk_full"
     assert "needs 14.0 GB, only 1.0 GB free" in caught.value.message
 
@@ -238,7 +238,7 @@ def test_offline_says_so(empty_cache: Path, home: Home, monkeypatch: pytest.Monk
 )
 def test_repositories_that_hold_no_usable_model(names: list[str], kind: str) -> None:
     with pytest.raises(WorkbenchError) as caught:
-        wanted_files(names)
+        files_to_download(names)
     assert caught.value.kind == kind
 
 
@@ -252,7 +252,7 @@ def test_shards_are_taken_with_their_index() -> None:
         "original/consolidated.00.pth",
         "tokenizer.model",
     ]
-    assert set(names) - set(wanted_files(names)) == {
+    assert set(names) - set(files_to_download(names)) == {
         "model.fp16-00001-of-00001.safetensors",
         "original/consolidated.00.pth",
     }

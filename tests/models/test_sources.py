@@ -74,7 +74,7 @@ def test_facts_of_a_folder(tiny_llama: Path) -> None:
     assert facts.weight_bytes == (tiny_llama / "model.safetensors").stat().st_size
     assert facts.parameters == sum(facts.dtypes.values()) == facts.dtypes["BF16"]
     assert facts.has_chat_template
-    assert facts.lack == ""
+    assert facts.missing == ""
 
 
 def test_looking_costs_no_heavy_library(tiny_llama: Path, home: Home) -> None:
@@ -103,14 +103,14 @@ def test_a_configuration_alone_is_enough_to_inspect_not_to_train(home: Home, tin
     shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
     assert fetch_config(home, ModelSection(source=str(tmp_path)), quietly, never) == tmp_path
     assert refusal(home, tmp_path).kind == "no_safetensors"
-    assert describe_folder(tmp_path).lack == "weights"
+    assert describe_folder(tmp_path).missing == "weights"
     assert describe_folder(tmp_path).parameters is None
 
 
 def test_a_folder_without_a_tokenizer(home: Home, tiny_llama: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copy(tiny_llama / name, tmp_path / name)
-    assert describe_folder(tmp_path).lack == "tokenizer"
+    assert describe_folder(tmp_path).missing == "tokenizer"
     assert describe_folder(tmp_path).parameters
     assert "tokenizer" in refusal(home, tmp_path).message
 
@@ -122,16 +122,16 @@ def test_a_missing_shard_is_noticed(home: Home, tiny_llama: Path, tmp_path: Path
     (folder / "model.safetensors").rename(folder / shard)
     index = {"weight_map": {"a": shard, "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert describe_folder(folder).lack == "shards"
+    assert describe_folder(folder).missing == "shards"
     assert refusal(home, folder).kind == "model_damaged"
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    assert describe_folder(folder).lack == ""
+    assert describe_folder(folder).missing == ""
 
 
 def test_an_index_cannot_point_out_of_the_folder(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../etc/passwd"}}')
-    assert describe_folder(tmp_path).lack == "shards"
+    assert describe_folder(tmp_path).missing == "shards"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def models(
                     "bytes": model.bytes,
                     "architecture": model.facts.architecture if model.facts else "",
                     "licence": _licence(model),
-                    "lack": model.lack,
+                    "lack": model.missing,
                 }
             )
         for entry in catalog():

@@ -127,7 +127,7 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
     if folder is None:
         folder = fetch_config(home, model, report, cancelled)
     elif local_path(model.source) is None:
-        folder = download_model(model.source, model.revision, report, cancelled, config_only=True)[0]
+        folder = download_model(model.source, model.revision, report, cancelled, config_only=True).folder
     # Refuses a folder that lacks its tokenizer, in the words that a run would use.
     return folder if has_tokenizer(folder) else fetch_model(home, model, report, cancelled).folder
 

@@ -172,7 +172,7 @@ def tensor_dtype(skeleton: Skeleton, path: str, tensor: Tensor, storage: Storage
     if tensor.dtype != "bfloat16":  # module trees are built in bfloat16, so any other type is fixed by the model
         return tensor.dtype
     facts = skeleton.root.facts
-    patterns = []
+    patterns: list[str] = []
     if storage.dtype in ("float16", "bfloat16"):
         patterns += facts.get("always_float32", ())
     if storage.dtype == "float16":

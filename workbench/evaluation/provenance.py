@@ -15,7 +15,7 @@ import yaml
 from workbench import __version__
 from workbench.data.sources import bundled_names
 from workbench.models.catalog import catalog_entry
-from workbench.models.gguf import read_origin
+from workbench.models.gguf import ConversionOrigin, read_origin
 from workbench.models.sources import LocalModel
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -134,10 +134,10 @@ def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
     name = public_name(source)
     if local is None:
         return BaseFacts(name, "missing", recipe.model.revision, _catalog_licence(source))
-    origin = read_origin(local.folder)
-    licence = _card_licence(local.folder) or str(origin.get("license", "")) or _catalog_licence(source)
+    origin = read_origin(local.folder) or ConversionOrigin()
+    licence = _card_licence(local.folder) or origin.license or _catalog_licence(source)
     known = licence if _LICENCE.fullmatch(licence) else ""
-    return BaseFacts(name, local.origin, local.revision, known, str(origin.get("sha256", "")))
+    return BaseFacts(name, local.origin, local.revision, known, origin.sha256)
 
 
 def fit_to_publish(recipe: Recipe) -> Recipe:

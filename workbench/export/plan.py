@@ -147,6 +147,7 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
             notices.append("Not enough memory to merge in 32 bits; merging in 16 bits is slightly less precise.")
         seconds += size / _GGUF_BYTES_A_SECOND
         window = facts.config.get("sliding_window")
+        window = window if isinstance(window, int) else 0
         if facts.model_type == "mistral" and window and (facts.context or 0) > window:
             notices.append(f"llama.cpp ignores this model's attention window of {window} tokens.")
     return replace(

@@ -68,5 +68,7 @@ def _make(
             "aside": str(aside),
             "precise": plan.precise,
         }
-        told: dict[str, Any] = run_in_child("workbench.export.work:work", work, progress, cancelled, what="the export")
+        told: dict[str, Any] = run_in_child(
+            "workbench.export.work:work", work, progress, cancelled, result=dict, what="the export"
+        )
     return told

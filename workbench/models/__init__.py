@@ -1,0 +1,1 @@
+"""Models: where they come from (catalog, hub, folder, GGUF file), and their module trees."""

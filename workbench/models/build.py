@@ -1,34 +1,42 @@
-"""A module tree from a configuration: transformers builds the model on the meta device, we write down what it built.
+"""Builds a model's module tree from its ``config.json``, by instantiating the model on torch's meta device.
 
-Nothing is downloaded, no weight is allocated and no code of the repository is run. Costs the import of torch once and
-then 15–60 ms a model, whatever its size.
+Nothing is downloaded, no weights are allocated, and no code from the model's repository runs. It takes 15–60 ms per
+model of any size, after importing torch.
 """
 
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
-from workbench.models.skeleton import Module, ModuleKind, Skeleton, Tensor
+from workbench.models.skeleton import Module, ModuleFacts, ModuleKind, Skeleton, Tensor
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 LAYER_LIMIT = 1000
-"""More layers than any published model by far; a configuration that asks for more would only eat time and memory."""
+"""Far more layers than any published model has. A configuration with more is refused, to save time and memory."""
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
-# Keys that change how weights are loaded or which code runs, not which modules there are.
-_NOT_STRUCTURE = ("quantization_config", "auto_map", "_attn_implementation", "attn_implementation", "_name_or_path")
+# Keys that affect how weights are loaded or which code runs, but not which modules exist.
+_NON_STRUCTURAL_KEYS = (
+    "quantization_config",
+    "auto_map",
+    "_attn_implementation",
+    "attn_implementation",
+    "_name_or_path",
+)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration in a ``config.json`` or in the folder that holds one.
+def read_config(path: Path) -> dict[str, object]:
+    """Read a ``config.json``, given its path or that of its folder.
 
     Raises:
-        WorkbenchError: there is none, or it is no JSON object.
+        WorkbenchError: the file is missing, or not a JSON object.
     """
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -48,20 +56,20 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def build_skeleton(config: dict[str, Any] | Path) -> Skeleton:
-    """The module tree of the causal language model that ``config`` describes.
+def build_skeleton(config: dict[str, object] | Path) -> Skeleton:
+    """Build the module tree of a causal language model.
 
     Args:
-        config: the content of a ``config.json``, the file, or the folder that holds it.
+        config: the content of a ``config.json``, its path, or the path of its folder.
 
     Raises:
-        WorkbenchError: no such architecture in transformers, not a causal LM, or a configuration it cannot build.
+        WorkbenchError: transformers does not know the architecture or cannot build it, or it is not a causal LM.
     """
     if isinstance(config, Path):
         config = read_config(config)
     model = meta_model(config)
     output = model.get_output_embeddings()
-    root = _fold_module("", model, _Context(model))
+    root = _module_tree("", model, _ModelContext(model))
     return Skeleton(
         architecture=type(model).__name__,
         model_type=str(model.config.model_type),
@@ -71,13 +79,13 @@ def build_skeleton(config: dict[str, Any] | Path) -> Skeleton:
     )
 
 
-def meta_model(config: dict[str, Any]) -> Any:
-    """The transformers model of ``config`` with all its parameters on torch's meta device, in bfloat16.
+def meta_model(config: dict[str, object]) -> "PreTrainedModel":
+    """Instantiate the transformers model of a configuration on torch's meta device, in bfloat16.
 
     Raises:
         WorkbenchError: as :func:`build_skeleton`.
     """
-    # On some processors bitsandbytes warns, when peft imports it, of a kernel that it could not download. Nobody asked.
+    # On some CPUs, bitsandbytes warns on import that it could not download an optional kernel. PEFT imports it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,11 +101,11 @@ def meta_model(config: dict[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(parsed, dtype=torch.bfloat16)
-    except Exception as error:  # the constructors of 200 architectures, fed a file from outside, raise anything
+    except Exception as error:  # any of 200 architectures' constructors may raise anything for an unchecked file
         raise _cannot_build(parsed.model_type, error) from error
 
 
-def _parse_config(config: dict[str, Any]) -> Any:
+def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
     from transformers import CONFIG_MAPPING
 
     model_type = config.get("model_type")
@@ -116,7 +124,7 @@ def _parse_config(config: dict[str, Any]) -> Any:
                 "Check the model's config.json.",
                 kind="model_config",
             )
-    structure = {key: value for key, value in config.items() if key not in _NOT_STRUCTURE}
+    structure = {key: value for key, value in config.items() if key not in _NON_STRUCTURAL_KEYS}
     try:
         return CONFIG_MAPPING[model_type].from_dict(structure)
     except Exception as error:  # see meta_model
@@ -132,27 +140,26 @@ def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
     )
 
 
-class _Context:
-    """What a module needs to know of the whole model while it is written down."""
+class _ModelContext:
+    """Facts about the whole model that are needed to describe each of its modules."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         from transformers.quantizers.base import get_keys_to_not_convert
 
         self.model = model
-        # As transformers' bitsandbytes quantisers put it together when no list is given.
+        # The default of transformers' bitsandbytes quantizers.
         self.not_converted = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
-        self.owners: dict[int, str] = {}
-        for name, parameter in model.named_parameters():
-            self.owners[id(parameter)] = name
+        self._names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def tied_to(self, name: str, parameter: "torch.Tensor") -> str | None:
-        owner = self.owners.get(id(parameter), name)
-        return None if owner == name else owner
+        """The first name of a parameter that the model has under several names; None if ``name`` is that one."""
+        first_name = self._names.get(id(parameter), name)
+        return None if first_name == name else first_name
 
 
-def _fold_module(path: str, module: "torch.nn.Module", context: _Context) -> Module:
+def _module_tree(path: str, module: "torch.nn.Module", context: _ModelContext) -> Module:
     children = [
-        (name, _fold_module(f"{path}.{name}" if path else name, child, context))
+        (name, _module_tree(f"{path}.{name}" if path else name, child, context))
         for name, child in module.named_children()
     ]
     kind = _kind(module)
@@ -161,37 +168,34 @@ def _fold_module(path: str, module: "torch.nn.Module", context: _Context) -> Mod
         class_name=type(module).__name__,
         kind=kind,
         tensors=tuple(_tensors(path, module, context)),
-        children=tuple(_fold_list(children)),
+        children=tuple(_fold_repeated(children)),
         facts=_facts(path, module, kind, context),
     )
 
 
-def _fold_list(children: list[tuple[str, Module]]) -> Iterable[Module]:
-    """Members of a list (names that are numbers) with equal ones made one; other children as they are."""
-    groups: dict[int, tuple[Module, list[int]]] = {}
+def _fold_repeated(children: list[tuple[str, Module]]) -> Iterable[Module]:
+    """Fold equal members of a module list (children named by numbers) into one; keep other children as they are."""
+    groups: list[tuple[Module, list[int]]] = []
     for name, child in children:
         if not name.isdecimal():
             yield child
             continue
-        nameless = Module("", child.class_name, child.kind, child.tensors, child.children, (), child.facts)
-        for known, indices in groups.values():
-            if known == nameless:
+        unnamed = replace(child, name="")
+        for first, indices in groups:
+            if first == unnamed:
                 indices.append(int(name))
                 break
         else:
-            groups[len(groups)] = (nameless, [int(name)])
-    for known, indices in groups.values():
-        yield Module(
-            "", known.class_name, known.kind, known.tensors, known.children, tuple(indices), known.facts
-        )  # fmt: skip
+            groups.append((unnamed, [int(name)]))
+    for first, indices in groups:
+        yield replace(first, indices=tuple(indices))
 
 
-def _tensors(path: str, module: "torch.nn.Module", context: _Context) -> Iterable[Tensor]:
+def _tensors(path: str, module: "torch.nn.Module", context: _ModelContext) -> Iterable[Tensor]:
     for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
         full_name = f"{path}.{name}" if path else name
-        yield Tensor(
-            name, tuple(parameter.shape), _dtype(parameter), tied_to=context.tied_to(full_name, parameter)
-        )  # fmt: skip
+        tied_to = context.tied_to(full_name, parameter)
+        yield Tensor(name, tuple(parameter.shape), _dtype(parameter), tied_to=tied_to)
     for name, buffer in module.named_buffers(recurse=False):
         yield Tensor(name, tuple(buffer.shape), _dtype(buffer), is_buffer=True)
 
@@ -215,7 +219,7 @@ def _kind(module: "torch.nn.Module") -> ModuleKind:
     return "other"
 
 
-def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _Context) -> dict[str, Any]:
+def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _ModelContext) -> ModuleFacts:
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     if not path:
@@ -238,19 +242,19 @@ def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _Con
 
 
 def _is_plain_linear(module: "torch.nn.Module") -> bool:
-    """What transformers' ``replace_with_bnb_linear`` converts: exactly ``nn.Linear``, or a ``Conv1D``."""
+    """Whether transformers' ``replace_with_bnb_linear`` would convert it: exactly ``nn.Linear``, or a ``Conv1D``."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     return type(module) is nn.Linear or isinstance(module, Conv1D)
 
 
-def _model_facts(model: Any) -> dict[str, Any]:
+def _model_facts(model: "PreTrainedModel") -> ModuleFacts:
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     hidden = getattr(config, "hidden_size", None)
     embedding = model.get_input_embeddings()
-    facts = {
+    facts: dict[str, Any] = {
         "hidden_size": hidden,
         "layers": getattr(config, "num_hidden_layers", None),
         "heads": heads,
@@ -267,11 +271,13 @@ def _model_facts(model: Any) -> dict[str, Any]:
         "always_float32": sorted(model._keep_in_fp32_modules_strict),
         "moe_names": _moe_names(model.config.model_type),
     }
-    return {name: value for name, value in facts.items() if value not in (None, [])}
+    present: Any = {name: value for name, value in facts.items() if value not in (None, [])}
+    model_facts: ModuleFacts = present
+    return model_facts
 
 
 def _moe_names(model_type: str) -> str | None:
-    """The family under which PEFT renames targets of fused experts (``mixtral``, ``qwen2_moe``), if it does."""
+    """The model family (such as ``mixtral``) by which PEFT renames targets of fused experts; None without one."""
     from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -1,7 +1,7 @@
-"""The models that the workbench knows without a network: names, licences, sizes and module trees, as shipped data.
+"""Reads the shipped model catalog: names, licences, sizes and module trees. Needs no network and no torch.
 
-``presets/models/published.json`` holds the published facts; :mod:`workbench.models.build_catalog` makes ``index.json``
-(the list) and ``trees/*.json`` (one module tree an architecture) from it. Reading needs no torch.
+:mod:`workbench.models.build_catalog` generates ``presets/models/index.json`` (the list) and ``trees/*.json`` (one
+module tree per architecture and size) from ``published.json``.
 """
 
 import json
@@ -20,13 +20,13 @@ class CatalogEntry:
     """One published model.
 
     Attributes:
-        id: its name on the Hugging Face hub.
-        gated: the hub asks to accept the licence (and for a token) before the weights can be downloaded.
-        parameters: logical parameters, tied ones once.
-        context_length: tokens it was trained to read; None for one without a limit.
-        dtype: type of the published weights.
-        tree: name of the file with the module tree; models of one architecture and size share it.
-        aliases: other names of the same repository.
+        id: its Hugging Face id.
+        gated: downloading the weights requires a token and accepting the licence on the hub.
+        parameters: tied ones count once.
+        context_length: in tokens; None if unlimited.
+        dtype: dtype of the published weights.
+        tree: name of the file with the module tree, which models of one architecture and size share.
+        aliases: other ids of the same repository.
     """
 
     id: str
@@ -43,18 +43,19 @@ class CatalogEntry:
 
 @cache
 def catalog() -> tuple[CatalogEntry, ...]:
-    """All models, the demonstration model first, then by family."""
+    """All models, the demo model first, the others by family."""
     entries = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
     return tuple(CatalogEntry(**{**entry, "aliases": tuple(entry.get("aliases", ()))}) for entry in entries)
 
 
 def catalog_entry(model_id: str) -> CatalogEntry | None:
-    """The entry of a hub id or one of its aliases; None for a model that is not in the catalog."""
+    """The entry with this Hugging Face id or alias; None if the model is not in the catalog."""
     return _by_id().get(model_id.casefold())
 
 
 def catalog_skeleton(model_id: str) -> Skeleton | None:
-    """The module tree of a model of the catalog; None for any other."""
+    """The module tree of a model in the catalog; None for any other model."""
+
     entry = catalog_entry(model_id)
     return None if entry is None else _tree(entry.tree)
 

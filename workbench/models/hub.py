@@ -1,18 +1,19 @@
-"""The Hugging Face hub: whether it can be reached, what of a repository is taken, and what its refusals mean."""
+"""Downloads models from the Hugging Face hub: checks the connection, selects the files, explains refusals."""
 
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from workbench.errors import WorkbenchError
 from workbench.failures.hub_errors import hub_error, unreachable
 from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
 from workbench.models.local import cached_snapshot, hub_cache
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.units import size_in
 
 _PROBE_SECONDS = 4.0
@@ -20,10 +21,18 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _TEXT_ENDINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
-def unreachable_reason(seconds: float = _PROBE_SECONDS) -> str | None:
-    """None when the hub answers within ``seconds``, else why not. Any HTTP answer counts, an error page too.
+@dataclass(frozen=True)
+class Snapshot:
+    """A downloaded revision of a repository: its folder in the hub cache and its commit hash."""
 
-    A thread does the asking: a name server that is silent blocks it for longer than any time-out of HTTP.
+    folder: Path
+    commit: str
+
+
+def unreachable_reason(seconds: float = _PROBE_SECONDS) -> str | None:
+    """Why the hub cannot be reached; None if it answers within ``seconds``, even with an error page.
+
+    The request runs in a thread, because an unresponsive DNS server blocks for longer than the HTTP timeout.
     """
     if is_offline():
         return "HF_HUB_OFFLINE is set"
@@ -49,16 +58,19 @@ def _probe(seconds: float) -> str | None:
 def download_model(
     repo: str,
     revision: str | None,
-    progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    progress: Report,
+    cancelled: Cancelled,
     *,
     with_code: bool = False,
     config_only: bool = False,
-) -> tuple[Path, str]:
-    """Bring a model into the hub's cache: safetensors and text files, no pickles. Returns ``(folder, commit)``.
+) -> Snapshot:
+    """Download a model into the hub cache: safetensors and text files, no pickles.
 
-    A download that was broken off goes on where it stopped. ``with_code`` takes the repository's Python files too;
-    ``config_only`` takes no weights.
+    An interrupted download resumes where it stopped.
+
+    Args:
+        with_code: also download the repository's Python files.
+        config_only: download no weights.
 
     Raises:
         WorkbenchError: ``unreachable``, ``gated``, ``model_not_found``, ``no_safetensors``, ``disk_full``, …
@@ -66,23 +78,23 @@ def download_model(
     progress(Progress(phase="reaching the hub", detail=repo))
     if reason := unreachable_reason():
         raise unreachable(f"the model {repo}", reason)
-    answer = run_in_child(
+    return run_in_child(
         f"{__name__}:_download",
         {"repo": repo, "revision": revision, "with_code": with_code, "config_only": config_only},
         progress,
         cancelled,
+        result=Snapshot,
         what="the download",
     )
-    return Path(answer["folder"]), answer["commit"]
 
 
-def wanted_files(names: Iterable[str], *, with_code: bool = False, config_only: bool = False) -> list[str]:
-    """The files of a repository that are taken: weights as safetensors, configuration, tokenizer. Top level only.
+def files_to_download(names: Iterable[str], *, with_code: bool = False, config_only: bool = False) -> list[str]:
+    """Select the files of a repository to download: safetensors, configuration and tokenizer, from its top level.
 
-    Copies of the weights in other layouts (``consolidated.safetensors``, ``model.fp16.safetensors``) are left.
+    Copies of the weights in other layouts (``consolidated.safetensors``, ``model.fp16.safetensors``) are skipped.
 
     Raises:
-        WorkbenchError: the repository holds no model that can be trained; the message says what it holds instead.
+        WorkbenchError: the repository has no model that can be trained; the message says what it contains instead.
     """
     top = [name for name in names if "/" not in name]
     text = [name for name in top if name.endswith(_TEXT_ENDINGS) or (with_code and name.endswith(".py"))]
@@ -123,11 +135,11 @@ def _no_safetensors(top: list[str]) -> WorkbenchError:
     return WorkbenchError("This repository has no weights.", "Choose another model.", kind="no_safetensors")
 
 
-def _check_room(repo: str, needed: int) -> None:
-    """Refuse before a download, not at its end."""
+def _check_disk_space(repo: str, needed: int) -> None:
+    """Refuse a download that does not fit before it starts."""
     cache = hub_cache()
-    place = next(parent for parent in (cache, *cache.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
+    existing = next(parent for parent in (cache, *cache.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise WorkbenchError(
             f"The disk is too full: {repo} needs {size_in('GB', needed)}, only {size_in('GB', free)} free at {cache}.",
@@ -136,21 +148,26 @@ def _check_room(repo: str, needed: int) -> None:
         )
 
 
-def _download(repo: str, revision: str | None, with_code: bool, config_only: bool) -> dict[str, Any]:
-    """In the child: list, choose, download."""
+class _SnapshotJson(TypedDict):
+    folder: str
+    commit: str
+
+
+def _download(repo: str, revision: str | None, with_code: bool, config_only: bool) -> _SnapshotJson:
+    """In the child: list the repository's files, select some and download them."""
     from huggingface_hub import HfApi, snapshot_download
     from tqdm.auto import tqdm
 
     try:
         listing = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=15.0)
         sizes = {file.rfilename: file.size or 0 for file in listing.siblings or []}
-        wanted = wanted_files(sizes, with_code=with_code, config_only=config_only)
-        here = cached_snapshot(repo, listing.sha)
-        missing = sum(sizes[name] for name in wanted if here is None or not (here / name).exists())
-        _check_room(repo, missing)
+        selected = files_to_download(sizes, with_code=with_code, config_only=config_only)
+        cached = cached_snapshot(repo, listing.sha)
+        missing = sum(sizes[name] for name in selected if cached is None or not (cached / name).exists())
+        _check_disk_space(repo, missing)
         report("downloading", 0.0, repo)
         with bars_as_progress("downloading", missing):
-            folder = snapshot_download(repo, revision=revision, allow_patterns=wanted, tqdm_class=tqdm)
+            folder = snapshot_download(repo, revision=revision, allow_patterns=selected, tqdm_class=tqdm)
     except WorkbenchError as error:
         message = error.message.replace("This repository", f"{repo} on the hub")
         raise WorkbenchError(message, error.cure, kind=error.kind) from None

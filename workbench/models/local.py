@@ -1,7 +1,7 @@
-"""What a model on disk is, read from its own files: no torch, no hub library, no network.
+"""Describes models on disk from their own files, and finds models in the hub cache. Needs no torch and no hub library.
 
-The layout of the hub's cache is that of huggingface_hub: ``models--<owner>--<name>/refs/<branch>`` holds a commit,
-``snapshots/<commit>/`` the files of it.
+The hub cache has huggingface_hub's layout: ``models--<owner>--<name>/refs/<branch>`` contains a commit hash, and
+``snapshots/<commit>/`` the files of that commit.
 """
 
 import json
@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from workbench.errors import WorkbenchError
 from workbench.storage.folders import entries, files_in
 
 ORIGIN_FILE = "origin.json"
-"""Beside the weights of a converted model: ``{"source", "sha256", "bytes", "license", "path", "mtime_ns"}``."""
+"""In the folder of a converted model: what it was made from, see :class:`workbench.models.gguf.ConversionOrigin`."""
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
-# A header is a few hundred bytes a tensor. A larger one is no model but damage, or an attack on the reader's memory.
-_LARGEST_HEADER = 100_000_000
+# A header takes a few hundred bytes per tensor. A larger one is damaged, or meant to exhaust the reader's memory.
+_MAX_HEADER_BYTES = 100_000_000
 
-Lack = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer"]
-"""Why a folder cannot be trained: no config.json, no weights, shards missing, weights as pickles only, no tokenizer."""
+Missing = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer"]
+"""What a model folder lacks for training: config.json, all weights, some shards, weights other than pickles, or the
+tokenizer; empty if it is complete."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -38,14 +39,24 @@ _TOKENIZER_FILES = (
 )
 
 
+class TensorHeader(TypedDict):
+    """One tensor in the header of a safetensors file. ``dtype`` is safetensors' name, such as ``BF16``."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
 @dataclass(frozen=True)
 class FolderFacts:
-    """What a model's folder says about itself.
+    """What is known about a model folder from its files.
 
-    ``architecture`` is the class that transformers loads (``LlamaForCausalLM``). ``weight_bytes`` is the size of the
-    safetensors files; ``parameters`` counts their elements, and is None where the weights are missing or are stored
-    packed by a quantiser. ``dtypes`` maps safetensors' names of types (``BF16``) to elements. ``config`` is the whole
-    ``config.json``.
+    Attributes:
+        architecture: the class that transformers loads, such as ``LlamaForCausalLM``.
+        weight_bytes: size of the safetensors files.
+        parameters: elements in them; None if weights are missing, or packed by quantization.
+        dtypes: elements by safetensors' dtype name, such as ``BF16``.
+        config: the content of ``config.json``.
     """
 
     folder: Path
@@ -59,19 +70,20 @@ class FolderFacts:
     parameters: int | None = None
     dtypes: dict[str, int] = field(default_factory=dict, hash=False)
     has_chat_template: bool = False
-    lack: Lack = ""
-    config: dict[str, Any] = field(default_factory=dict, hash=False)
+    missing: Missing = ""
+    config: dict[str, object] = field(default_factory=dict, hash=False)
 
 
 def describe_folder(folder: Path) -> FolderFacts:
-    """Read the facts of a model's folder; costs a few milliseconds, however large the model.
+    """Read what a model folder's files say about it. Takes a few milliseconds for a model of any size.
 
     Raises:
-        WorkbenchError: ``config.json`` is there and cannot be read.
+        WorkbenchError: ``config.json`` exists but cannot be read.
     """
     config = read_config(folder)
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else None
-    sizes = {**config, **(text or {})}
+    text_config = config.get("text_config")
+    sizes = {**config, **(text_config if isinstance(text_config, dict) else {})}
+
     weights, incomplete = weight_files(folder)
     dtypes = _element_counts(weights)
     is_packed = "quantization_config" in config
@@ -87,30 +99,30 @@ def describe_folder(folder: Path) -> FolderFacts:
         parameters=sum(dtypes.values()) if dtypes and not is_packed and not incomplete else None,
         dtypes=dtypes,
         has_chat_template=_has_chat_template(folder),
-        lack=what_is_lacking(folder),
+        missing=what_is_missing(folder),
         config=config,
     )
 
 
-def what_is_lacking(folder: Path) -> Lack:
-    """Why a folder cannot be trained as it is; empty if it can. Looks at names only."""
+def what_is_missing(folder: Path) -> Missing:
+    """What a model folder lacks for training, judged by file names alone; empty if it is complete."""
     if not (folder / "config.json").is_file():
         return "config"
-    if lack := weight_files(folder)[1]:
-        return lack
+    if missing := weight_files(folder)[1]:
+        return missing
     return "" if has_tokenizer(folder) else "tokenizer"
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer's files lie in a folder. Looks at names only."""
+    """Whether a folder contains a tokenizer, judged by file names alone."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a folder; empty where there is none.
+def read_config(folder: Path) -> dict[str, object]:
+    """Read the ``config.json`` of a folder; an empty dict if there is none.
 
     Raises:
-        WorkbenchError: it is no JSON object.
+        WorkbenchError: it cannot be read, or is not a JSON object.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -128,11 +140,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def weight_files(folder: Path) -> tuple[list[Path], Lack]:
-    """The safetensors files that hold the weights, and what is missing.
+def weight_files(folder: Path) -> tuple[list[Path], Missing]:
+    """The safetensors files with the weights, and what is missing of them.
 
-    With an index, they are the files that it names, whether there or not; without, ``model.safetensors`` or, failing
-    that, every safetensors file at the top of the folder.
+    If there is an index, these are the files that it lists, existing or not; else ``model.safetensors``; else every
+    safetensors file directly in the folder.
     """
     index = folder / WEIGHTS_INDEX
     if index.is_file():
@@ -151,16 +163,16 @@ def weight_files(folder: Path) -> tuple[list[Path], Lack]:
     return [], "only_pickle" if any(file.suffix == ".bin" for file in files) else "weights"
 
 
-def safetensors_header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor name → ``{"dtype", "shape", "data_offsets"}``.
+def safetensors_header(file: Path) -> dict[str, TensorHeader]:
+    """Read the header of a safetensors file: its tensors by name.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no safetensors file.
+        ValueError: it is not a safetensors file.
     """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= _LARGEST_HEADER:
+        if not 0 < length <= _MAX_HEADER_BYTES:
             raise ValueError(f"{file.name} is not a safetensors file, or is damaged")
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
@@ -170,7 +182,7 @@ def safetensors_header(file: Path) -> dict[str, Any]:
 
 
 def hub_cache() -> Path:
-    """The folder of huggingface_hub's cache, by the variables that it reads, in its order."""
+    """The folder of the hub cache, from the environment variables that huggingface_hub reads, in its order."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     home = Path(os.environ.get("HF_HOME") or base)
     chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
@@ -178,12 +190,12 @@ def hub_cache() -> Path:
 
 
 def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
-    """The folder of a model in the hub's cache, complete or not; None where nothing of it is there."""
+    """The folder of a model in the hub cache, complete or not; None if it is not there. Default revision: main."""
     store = hub_cache() / f"models--{repo.replace('/', '--')}"
-    wanted = revision or "main"
-    reference = store / "refs" / wanted
+    revision = revision or "main"
+    reference = store / "refs" / revision
     try:
-        commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else wanted
+        commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else revision
     except (OSError, ValueError):
         return None
     snapshot = store / "snapshots" / commit
@@ -191,7 +203,7 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 
 def cached_repos() -> Iterator[tuple[str, Path]]:
-    """Every model in the hub's cache as ``(id, snapshot)``: its main branch, else its newest snapshot."""
+    """Yield ``(id, folder)`` of every model in the hub cache: of its main branch, or else its newest snapshot."""
     for store in entries(hub_cache()):
         if not store.name.startswith("models--"):
             continue
@@ -209,13 +221,14 @@ def _newest(folders: list[Path]) -> Path | None:
     return max(changed, key=lambda folder: changed[folder], default=None)
 
 
-def _architecture(config: dict[str, Any]) -> str:
+def _architecture(config: dict[str, object]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
 
 
-def _integer(values: dict[str, Any], *names: str) -> int | None:
-    return next((values[name] for name in names if isinstance(values.get(name), int)), None)
+def _integer(values: dict[str, object], *names: str) -> int | None:
+    """The first value under one of these names that is an integer."""
+    return next((value for name in names if isinstance(value := values.get(name), int)), None)
 
 
 def _element_counts(files: list[Path]) -> dict[str, int]:
@@ -225,8 +238,9 @@ def _element_counts(files: list[Path]) -> dict[str, int]:
             for tensor in safetensors_header(file).values():
                 counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
         except (OSError, ValueError, KeyError, TypeError):
-            # Missing or damaged: whoever loads the model says so; here it only means that the count is not known.
+            # A missing or damaged file is reported when the model is loaded; here the counts are just unknown.
             return {}
+
     return counts
 
 

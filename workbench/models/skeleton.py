@@ -1,25 +1,64 @@
-"""The module tree of a model as plain data: names, classes, shapes. No torch needed to hold, read or price one.
+"""A model's module tree as plain data: the names, classes and tensor shapes of its modules, without torch.
 
-It is made from a configuration on torch's meta device (:mod:`workbench.models.build`), which costs the import of torch
-and some 50 ms, and kept as JSON. Repeated layers are folded: one :class:`Module` stands for all its ``indices``.
+:mod:`workbench.models.build` makes it from a configuration with torch; :mod:`workbench.models.skeleton_json` stores it.
+Repeated layers are folded: one :class:`Module` stands for all of its ``indices``.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 ModuleKind = Literal["linear", "conv1d", "embedding", "convolution", "other"]
-"""``linear``: ``torch.nn.Linear`` or a class made from it (``facts["plain"]``: exactly it); ``conv1d``: GPT-2's
-transposed one; ``convolution``: ``torch.nn.Conv1d``, ``Conv2d`` or ``Conv3d``."""
+"""``linear``: ``torch.nn.Linear`` or a subclass; ``conv1d``: transformers' ``Conv1D``, the transposed linear layer of
+GPT-2; ``convolution``: ``torch.nn.Conv1d``, ``Conv2d`` or ``Conv3d``."""
+
+
+class ModelFacts(TypedDict, total=False):
+    """Facts about the whole model, on the root module. Facts that the configuration does not state are absent.
+
+    ``float32_in_float16`` and ``always_float32`` are name patterns of the modules that transformers keeps in float32
+    if the model is loaded in float16, or always. ``moe_names`` is the family by which PEFT renames targets of fused
+    experts. ``input_embedding`` is a full name.
+    """
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context_length: int
+    experts_per_token: int
+    tied_embeddings: bool
+    input_embedding: str
+    float32_in_float16: list[str]
+    always_float32: list[str]
+    moe_names: str
+
+
+class ModuleFacts(ModelFacts, total=False):
+    """Facts about one module.
+
+    ``plain``: a linear layer that is exactly ``torch.nn.Linear``, not a subclass. ``convertible``: bitsandbytes would
+    quantize this layer. ``is_transposed``: the weights of fused experts are stored as ``[in, out]``.
+    """
+
+    plain: bool
+    convertible: bool
+    in_channels: int
+    out_channels: int
+    kernel_size: list[int]
+    groups: int
+    is_transposed: bool
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A parameter or a buffer that hangs directly on a module.
+    """A parameter or buffer that belongs directly to a module.
 
-    ``tied_to`` is the full name of the tensor that holds the storage, where this one is a second name of it.
+    ``tied_to`` is the full name of the tensor whose storage this one shares, if any.
     """
 
     name: str
@@ -36,9 +75,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Module:
-    """A module, or several equal ones that are the ``indices`` of one list (``model.layers.0`` … ``.27``).
+    """A module, or several equal modules of one list (``model.layers.0`` … ``.27``), given by their ``indices``.
 
-    ``name`` is the last part of the full name; it is empty for a folded module, whose names are its indices.
+    ``name`` is the last part of the full name; it is empty for a folded module, which has indices instead.
     """
 
     name: str
@@ -47,22 +86,22 @@ class Module:
     tensors: tuple[Tensor, ...] = ()
     children: tuple["Module", ...] = ()
     indices: tuple[int, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict, hash=False)
+    facts: ModuleFacts = field(default_factory=ModuleFacts, hash=False)
 
     @property
     def count(self) -> int:
-        """How many modules this one stands for."""
+        """The number of modules that this one stands for."""
         return len(self.indices) or 1
 
     @cached_property
     def parameters(self) -> int:
-        """Parameters of one such module with all below it; a tied tensor counts where it is stored."""
+        """Parameters of one such module, including its children. A tied tensor counts only where it is stored."""
         own = sum(t.size for t in self.tensors if not t.is_buffer and t.tied_to is None)
         return own + sum(child.parameters * child.count for child in self.children)
 
     @property
     def label(self) -> str:
-        """``q_proj``, ``0``, or ``0–27`` for a folded module with consecutive indices."""
+        """The name to show: ``q_proj``, ``0``, or ``0–27`` for a folded module with consecutive indices."""
         if not self.indices:
             return self.name
         first, last = self.indices[0], self.indices[-1]
@@ -75,33 +114,34 @@ class Module:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A whole model.
+    """The module tree of a whole model.
 
-    ``output`` is the full name of the module that makes the logits (PEFT's ``all-linear`` leaves it out).
-    ``config`` holds the configuration the tree was made from.
+    ``output`` is the full name of the module that computes the logits (PEFT's ``all-linear`` skips it). ``config`` is
+    the content of the ``config.json`` from which the tree was built.
     """
 
     architecture: str
     model_type: str
     root: Module
     output: str | None
-    config: dict[str, Any] = field(default_factory=dict, hash=False)
+    config: dict[str, object] = field(default_factory=dict, hash=False)
 
     @cached_property
     def _hash(self) -> int:
         return hash((self.architecture, self.model_type, self.root, self.output))
 
     def __hash__(self) -> int:
-        # What is known of a model is kept by its skeleton, and a keystroke asks for it some dozen times.
+        # Cached, because skeletons are keys of caches that every keystroke looks up a dozen times.
         return self._hash
 
     @property
     def parameters(self) -> int:
-        """Logical parameters of the base model, tied ones once."""
+        """Parameters of the model; tied ones count once."""
         return self.root.parameters
 
     def walk(self) -> Iterator[tuple[str, Module]]:
-        """Every module once, folded ones under the name of their first index: ``("model.layers.0.self_attn", …)``."""
+        """Yield every module with its full name; a folded one once, named after its first index."""
+
         yield from _walk("", self.root)
 
 

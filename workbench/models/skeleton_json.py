@@ -1,16 +1,17 @@
-"""A :class:`~workbench.models.skeleton.Skeleton` as JSON and back. Folded layers stay folded: a 70B model is 3 kB."""
+"""Converts module trees to JSON and back. Folded layers stay folded: a 70B model takes 3 kB."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Module, Skeleton, Tensor
 
 FORMAT = 1
-"""Raised when the meaning of a field changes, so that old cached files are built again instead of misread."""
+"""Version of the format; incremented when a field changes its meaning, so that old files are rebuilt, not misread."""
 
 
-def skeleton_to_json(skeleton: Skeleton) -> dict[str, Any]:
-    """Plain data: what :func:`skeleton_from_json` reads, without the fields that have their default value."""
+def skeleton_to_json(skeleton: Skeleton) -> dict[str, object]:
+    """Convert a module tree to a JSON object that :func:`skeleton_from_json` reads. Default values are left out."""
     return {
         "format": FORMAT,
         "architecture": skeleton.architecture,
@@ -21,11 +22,11 @@ def skeleton_to_json(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def skeleton_from_json(data: dict[str, Any]) -> Skeleton:
-    """The skeleton that ``data`` describes.
+def skeleton_from_json(data: Mapping[str, Any]) -> Skeleton:
+    """Convert a JSON object back to a module tree.
 
     Raises:
-        WorkbenchError: the data was written by another version of the workbench, or is damaged.
+        WorkbenchError: the object was written by another version of the workbench, or is damaged.
     """
     if data.get("format") != FORMAT:
         raise WorkbenchError(
@@ -49,8 +50,8 @@ def skeleton_from_json(data: dict[str, Any]) -> Skeleton:
         ) from error
 
 
-def _module_to_json(module: Module) -> dict[str, Any]:
-    data: dict[str, Any] = {"class": module.class_name}
+def _module_to_json(module: Module) -> dict[str, object]:
+    data: dict[str, object] = {"class": module.class_name}
     if module.indices:
         data["indices"] = _runs(module.indices)
     else:
@@ -66,7 +67,7 @@ def _module_to_json(module: Module) -> dict[str, Any]:
     return data
 
 
-def _module_from_json(data: dict[str, Any]) -> Module:
+def _module_from_json(data: Mapping[str, Any]) -> Module:
     return Module(
         name=data.get("name", ""),
         class_name=data["class"],
@@ -78,8 +79,8 @@ def _module_from_json(data: dict[str, Any]) -> Module:
     )
 
 
-def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
-    data: dict[str, Any] = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype}
+def _tensor_to_json(tensor: Tensor) -> dict[str, object]:
+    data: dict[str, object] = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype}
     if tensor.is_buffer:
         data["buffer"] = True
     if tensor.tied_to is not None:
@@ -87,7 +88,7 @@ def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
     return data
 
 
-def _tensor_from_json(data: dict[str, Any]) -> Tensor:
+def _tensor_from_json(data: Mapping[str, Any]) -> Tensor:
     return Tensor(
         name=data["name"],
         shape=tuple(data["shape"]),
@@ -98,7 +99,8 @@ def _tensor_from_json(data: dict[str, Any]) -> Tensor:
 
 
 def _runs(indices: tuple[int, ...]) -> list[list[int]]:
-    """``(0, 1, 2, 5)`` as ``[[0, 2], [5, 5]]``: first and last of each stretch without a gap."""
+    """Write ``(0, 1, 2, 5)`` as ``[[0, 2], [5, 5]]``: the first and last of each run of consecutive numbers."""
+
     runs: list[list[int]] = []
     for index in indices:
         if runs and runs[-1][1] == index - 1:

