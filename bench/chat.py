@@ -22,7 +22,7 @@ import psutil
 
 from bench.circumstances import circumstances, error_of_median
 from bench.streamed import Asked, a_reader
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.generation import generate_reply
 from workbench.engine.model.adapters import Voice, merge, speaking

@@ -63,7 +63,7 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     from screens.data.records import looks
     from workbench.data.sources import load_records
     from workbench.data.statistics import data_facts
-    from workbench.data.templates import Template
+    from workbench.data.templates.template import Template
     from workbench.recipe.schema import DataSection
     from workbench.storage.paths import Home
 

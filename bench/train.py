@@ -71,7 +71,7 @@ def write_tokens(home: Home, recipe: Recipe, path: Path) -> dict[str, int]:
 
     from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
-    from workbench.data.templates import Template
+    from workbench.data.templates.template import Template
     from workbench.models.sources import fetch_model
 
     local = fetch_model(home, recipe.model, lambda progress: None, lambda: False)

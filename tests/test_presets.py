@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.data.named_templates import NAMED
 from workbench.data.sources import bundled_names
+from workbench.data.templates.named import NAMED
 from workbench.errors import WorkbenchError
 from workbench.recipe.presets import (
     describe_preset,

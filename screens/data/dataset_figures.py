@@ -67,7 +67,7 @@ def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
 
 def notices(facts: DataFacts) -> Content:
     """What was noticed, most pressing first."""
-    found = [(facts.lost_replies, "$warning")] if facts.lost_replies else []
+    found = [(question, "$warning") for question in facts.questions]
     found += [(notice, "$foreground 80%") for notice in facts.notices]
     found += [(f"Batches are {facts.padding}.", "$foreground 60%")] if facts.padding else []
     return Content("\n").join(Content.styled(plain(text), style) for text, style in found)

@@ -95,7 +95,7 @@ def _content(item: Item) -> Content:
     if isinstance(item.content, str):
         return Content(_shortened(item.content))
     turns = []
-    for message in item.content:
+    for message in item.content.messages:
         role = message["role"]
         turns.append(
             Content.assemble((f"{plain(role)}\n", _LOOKS.get(role, "bold")), (_shortened(message["content"]), ""))

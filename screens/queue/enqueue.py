@@ -51,7 +51,7 @@ async def add(app: Workbench, recipe: Recipe) -> None:
     """
     await app.start_engine()
     chosen = await start_checks.asked_for(app, recipe, _VERB)
-    if chosen is not None and await start_checks.may_lose_replies(app, chosen, _VERB):
+    if chosen is not None and await start_checks.may_start_with_data(app, chosen, _VERB):
         await _enqueue(app, [chosen])
 
 
@@ -81,7 +81,7 @@ async def sweep_current(app: Workbench) -> None:
     if not recipes:
         return
     await app.start_engine()
-    if not await start_checks.may_lose_replies(app, recipes[0], _VERB):
+    if not await start_checks.may_start_with_data(app, recipes[0], _VERB):
         return
     if chosen := await _those_that_fit(app, recipes):
         await _enqueue(app, chosen)

@@ -50,13 +50,17 @@ async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Reci
     return None if problems else session.recipe
 
 
-async def may_lose_replies(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
-    """Whether to start: asked where many records lose their reply to the cut, as far as is known or soon told."""
+async def may_start_with_data(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
+    """Whether to start: asks where many responses are truncated, or fields that look fed are not.
+
+    Uses the statistics that are there, or else those of a sample.
+    """
     facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
-    if facts is None or not facts.loses_many_replies:
+    if facts is None or not facts.questions:
         return True
     start, back = Choice("s", f"{verb.capitalize()} anyway", _START), Choice("b", "Back", _BACK)
-    question = ChoiceDialog("Many responses are truncated", facts.lost_replies, (back, start))
+    title = "Many responses are truncated" if facts.lost_replies else "Some fields are not used"
+    question = ChoiceDialog(title, "\n\n".join(facts.questions), (back, start))
     return await app.push_screen_wait(question) == _START
 
 

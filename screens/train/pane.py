@@ -220,7 +220,7 @@ class TrainPane(RunControlPane):
         try:
             await self.workbench.start_engine()
             recipe = await start_checks.asked_for(self.workbench, self.session.recipe)
-            if recipe is None or not await start_checks.may_lose_replies(self.workbench, recipe):
+            if recipe is None or not await start_checks.may_start_with_data(self.workbench, recipe):
                 return
             run = await self.session.engine.train(recipe, self.session.launch)
         except WorkbenchError as error:

@@ -14,7 +14,7 @@ from workbench.data.facts import DataFacts
 from workbench.data.packing import packed_sequences, padding_waste
 from workbench.data.sources import Records, _HeldOut, load_records
 from workbench.data.statistics import data_facts
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection, TrainingSection
@@ -156,7 +156,7 @@ def test_the_bundled_set(words: Any) -> None:
     data = DataSection()
     records = load_records(data)
     items = list(records.items())
-    texts = [(item.content[0]["content"], item.content[1]["content"]) for item in items]  # type: ignore[index]
+    texts = [tuple(item.content.texts) for item in items]  # type: ignore[index]
     assert len([item for item in items if not item.held_out]) >= 300
     assert len([item for item in items if item.held_out]) == 24
     assert len({prompt.casefold() for prompt, _ in texts}) == len(texts)

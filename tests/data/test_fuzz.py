@@ -14,7 +14,7 @@ import pytest
 
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 

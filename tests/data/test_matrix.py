@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from workbench.data.encode import encode_dataset
-from workbench.data.formats import detect
+from workbench.data.records.formats import detect
 from workbench.data.rows.hub import hub_rows
 from workbench.data.sources import Records, Source, load_records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.recipe.schema import DataSection
 
 _ = -100
@@ -234,7 +234,7 @@ def test_ids_and_labels_through_datasets(form: str, words: Any, tmp_path: Path) 
     assert held_out is not None
     assert files is not None
     assert [file.suffix for file in files] == [".arrow", ".arrow"]
-    records = Records((Source("hub", rows, detect(list(record), record), 1.0, held_out),), 0.1, True)
+    records = Records((Source("hub", rows, detect(list(record), [record]), 1.0, held_out),), 0.1, True)
     assert records.format == kind
     encoded = encode_dataset(records, Template.for_model(words), DataSection())
     assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, labels)] * 2

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from workbench.data.encode import encode_dataset
-from workbench.data.formats import BadRecord, RecordFormat, convert, detect
+from workbench.data.records.conversation import BadRecord
+from workbench.data.records.convert import convert
+from workbench.data.records.formats import RecordFormat, detect
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 
@@ -171,10 +173,13 @@ def test_a_record_that_is_skipped_says_why(record: dict[str, Any], form: RecordF
 
 
 def test_numbers_and_text_parts_are_text() -> None:
-    assert convert({"p": "a", "r": 7}, PAIRS)[1]["content"] == "7"  # type: ignore[index]
+    assert convert({"p": "a", "r": 7}, PAIRS).content.texts[1] == "7"  # type: ignore[union-attr]
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     turns = [{"role": "human", "content": parts}, {"role": "GPT", "content": "c"}]
-    assert convert({"m": turns}, TURNS) == [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]
+    assert convert({"m": turns}, TURNS).content.messages == [  # type: ignore[union-attr]
+        {"role": "user", "content": "ab"},
+        {"role": "assistant", "content": "c"},
+    ]
 
 
 def test_skipped_records_are_counted_by_reason(words: Any, tmp_path: Path) -> None:
@@ -216,7 +221,7 @@ def test_byte_order_mark_and_crlf(words: Any, tmp_path: Path) -> None:
     ],
 )
 def test_detection(columns: list[str], kind: str) -> None:
-    form = detect(columns, {})
+    form = detect(columns, [])
     assert form.kind == kind
     assert form.reason
 
@@ -224,9 +229,9 @@ def test_detection(columns: list[str], kind: str) -> None:
 def test_turns_are_told_apart_by_their_keys() -> None:
     messages = [{"role": "user", "content": "a"}]
     sharegpt = [{"from": "human", "value": "a"}]
-    assert detect(["conversations"], {"conversations": sharegpt}).kind == "sharegpt"
-    assert detect(["conversations"], {"conversations": messages}).kind == "messages"
-    assert detect(["messages"], {"messages": messages}).kind == "messages"
+    assert detect(["conversations"], [{"conversations": sharegpt}]).kind == "sharegpt"
+    assert detect(["conversations"], [{"conversations": messages}]).kind == "messages"
+    assert detect(["messages"], [{"messages": messages}]).kind == "messages"
 
 
 def test_columns_by_hand(words: Any, tmp_path: Path) -> None:

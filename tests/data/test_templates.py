@@ -9,16 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.conftest import make_word_tokenizer
-from workbench.data.formats import BadRecord, Conversation
-from workbench.data.named_templates import NAMED
-from workbench.data.templates import Template
+from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.templates.named import NAMED
+from workbench.data.templates.template import REWRITTEN, Template
 from workbench.data.tokenize import token_ids
 from workbench.errors import WorkbenchError
 from workbench.models.sources import find_local
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
-TALK: Conversation = [
+TALK: list[Message] = [
     {"role": "user", "content": "add two and three"},
     {"role": "assistant", "content": "five"},
     {"role": "user", "content": "why"},
@@ -50,17 +50,18 @@ def smollm2(smollm2_home: Home) -> Any:
     return AutoTokenizer.from_pretrained(find_local(smollm2_home, ModelSection()).folder)
 
 
-def assert_chat_is_training(template: Template, talk: Conversation) -> None:
+def assert_chat_is_training(template: Template, talk: list[Message]) -> None:
     """Before each trained reply, training has the very tokens that chat gives the model at that point."""
-    encoded = template.encode_conversation(talk)
+    encoded = template.encode_conversation(Conversation(talk))
     assert len(encoded.input_ids) == len(encoded.trained)
+    rewritten = REWRITTEN in template.cut(Conversation(talk)).changes
     replies = [number for number, turn in enumerate(talk) if turn["role"] == "assistant"]
-    for number in replies[-1:] if encoded.rewritten else replies:
+    for number in replies[-1:] if rewritten else replies:
         prompt = template.encode_prompt(talk[:number])
         assert encoded.input_ids[: len(prompt)] == prompt
         assert not encoded.trained[len(prompt) - 1]
         assert encoded.trained[len(prompt)]
-    if encoded.rewritten:
+    if rewritten:
         assert not any(encoded.trained[: len(prompt)])
 
 
@@ -100,7 +101,7 @@ def test_chat_is_training_whatever_is_said(smollm2: Any, name: str, texts: list[
 @pytest.mark.real
 def test_smollm2s_own_system_prompt_is_in_training_and_chat(smollm2: Any) -> None:
     template = Template.for_model(smollm2)
-    encoded = template.encode_conversation(TALK[:2])
+    encoded = template.encode_conversation(Conversation(TALK[:2]))
     own = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     assert smollm2.decode(template.encode_prompt(TALK[:1])) == (
         own + "<|im_start|>user\nadd two and three<|im_end|>\n<|im_start|>assistant\n"
@@ -141,8 +142,8 @@ def test_alpaca_sets_an_input_apart(words: Any) -> None:
 
 def test_a_template_that_rewrites_earlier_turns_trains_the_last_reply_only(words: Any) -> None:
     template = Template.for_model(words, REWRITING)
-    encoded = template.encode_conversation(TALK)
-    assert encoded.rewritten
+    encoded = template.encode_conversation(Conversation(TALK))
+    assert REWRITTEN in template.cut(Conversation(TALK)).changes
     # [Q] add two and three [A] five </s> [Q] why [A] be kind because the sea is blue </s>
     assert encoded.input_ids == [4, 8, 9, 11, 10, 5, 12, 2, 4, 13, 5, 6, 7, 14, 15, 16, 17, 18, 2]
     assert encoded.trained == [False] * 11 + [True] * 8
@@ -160,7 +161,7 @@ def test_a_template_that_refuses_a_conversation_says_why(words: Any) -> None:
     strict = "{% if messages[0].role != 'user' %}{{ raise_exception('The user comes first') }}{% endif %}" + REWRITING
     template = Template.for_model(words, strict)
     with pytest.raises(BadRecord, match="The user comes first"):
-        template.pieces(TALK[1:])
+        template.cut(Conversation(TALK[1:]))
     with pytest.raises(WorkbenchError, match="The user comes first"):
         template.encode_prompt(TALK[1:3])
 
@@ -232,7 +233,9 @@ def test_a_tokenizer_that_puts_a_space_before_a_text() -> None:
         spaced,
         "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% else %}:{% endif %}{% endfor %}",
     )
-    encoded = template.encode_conversation([{"role": "user", "content": "b"}, {"role": "assistant", "content": "a"}])
+    encoded = template.encode_conversation(
+        Conversation([{"role": "user", "content": "b"}, {"role": "assistant", "content": "a"}])
+    )
     # ▁ b : a </s>, and not ▁a in place of a
     assert encoded.input_ids == [2, 4, 5, 3, 1]
     assert encoded.trained == [False, False, False, True, True]

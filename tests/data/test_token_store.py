@@ -14,7 +14,7 @@ from workbench.data import encode, token_file, token_store
 from workbench.data.dataset_stats import dataset_stats
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 from workbench.recipe.text import edit
@@ -240,7 +240,7 @@ def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, wor
 
 
 def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, words: Any) -> None:
-    from workbench.data.formats import detect
+    from workbench.data.records.formats import detect
     from workbench.data.rows.hub import hub_rows
     from workbench.data.sources import Records, Source
 
@@ -251,7 +251,7 @@ def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, word
 
     def once(streaming: bool) -> EncodedData:
         rows, held_out, files = hub_rows(str(tmp_path / "set"), None, "train", streaming)
-        source = Source("owner/set", rows, detect(list(record), record), 1.0, held_out, False, files)
+        source = Source("owner/set", rows, detect(list(record), [record]), 1.0, held_out, False, files)
         return encode_dataset(Records((source,), 0.1, True, home), Template.for_model(words), data)
 
     assert [once(False).was_kept, once(False).was_kept] == [False, True]

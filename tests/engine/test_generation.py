@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.engine.voices_of_tiny import answered, run_with_adapter
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.generation.context import fit_prompt

@@ -154,7 +154,7 @@ def test_the_same_base_serves_run_after_run(home, recipe):
 
 def test_a_loaded_adapter_gives_the_trained_loss_in_a_foreign_process(home, recipe, tiny_llama):
     """Plain transformers + PEFT, with no import of this project, get the engine's own greedy reply."""
-    from workbench.data.templates import Template
+    from workbench.data.templates.template import Template
     from workbench.engine.client.protocol import Message, Sampling
     from workbench.engine.generation.generation import generate_reply
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from workbench.data.sample import IGNORED
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, Sampling
 from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import record_losses

@@ -2,8 +2,8 @@
 
 import pytest
 
-from workbench.data.named_templates import NAMED
-from workbench.data.templates import Template
+from workbench.data.templates.named import NAMED
+from workbench.data.templates.template import Template
 from workbench.export.ollama import Pattern, modelfile, pattern_of
 
 LLAMA3 = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tests.conftest import CHAT_TEMPLATE
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.export.weights import Merged, load, logits, probe_prompts
 
 TEXTS = (

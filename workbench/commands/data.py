@@ -56,9 +56,8 @@ def _show(facts: DataFacts, recipe: Recipe) -> None:
         table.add_row(Text(name, style="dim"), Text(printable(value)))
     console.print(table)
     _show_lengths(facts)
-    for notice in (facts.lost_replies, *facts.notices):
-        if notice:
-            console.print(Text.assemble(("! ", "yellow"), printable(notice)))
+    for notice in (*facts.questions, *facts.notices):
+        console.print(Text.assemble(("! ", "yellow"), printable(notice)))
     for example in facts.examples:
         console.print(_example(example))
 

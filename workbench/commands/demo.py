@@ -94,10 +94,11 @@ async def _fetch(client: EngineClient, model: ModelSection, *, as_json: bool) ->
 
 
 def _held_out_questions(home: Home, recipe: Recipe) -> list[str]:
+    from workbench.data.records.conversation import Conversation
     from workbench.data.sources import load_records
 
     held_out = (item.content for item in load_records(recipe.data, home).items() if item.held_out)
-    turns = (turn for content in held_out if isinstance(content, list) for turn in content)
+    turns = (turn for content in held_out if isinstance(content, Conversation) for turn in content.messages)
     return list(islice((turn["content"] for turn in turns if turn["role"] == "user"), _QUESTIONS))
 
 

@@ -20,6 +20,7 @@ from workbench.commands.common import (
     recipe_from,
     run_async,
 )
+from workbench.commands.data_questions import ask_about_data
 from workbench.commands.launcher import (
     ConfigOption,
     GpusOption,
@@ -27,7 +28,6 @@ from workbench.commands.launcher import (
     ProcessesOption,
     launch_of,
 )
-from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.queue_client import change_queue, wanted
@@ -221,7 +221,7 @@ async def _enqueue(
         if not force:
             _refuse_what_does_not_fit(recipes, verdicts)
             for recipe in {repr((recipe.model, recipe.data)): recipe for recipe in recipes}.values():
-                await ask_about_lost_replies(client, recipe)
+                await ask_about_data(client, recipe)
         line = await client.change_queue(QueueRequest(action="add", wanted=wanted(recipes, launch)))
     finally:
         await client.close()

@@ -20,6 +20,7 @@ from workbench.commands.common import (
     recipe_from,
     run_async,
 )
+from workbench.commands.data_questions import ask_about_data
 from workbench.commands.launcher import (
     ConfigOption,
     GpusOption,
@@ -30,7 +31,6 @@ from workbench.commands.launcher import (
     launch_of,
     write_for_cluster,
 )
-from workbench.commands.lost_replies import ask_about_lost_replies
 from workbench.commands.output.follow import Form, follow, form_of
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
@@ -113,7 +113,7 @@ def train(
         try:
             if chosen is not None and not force:
                 await _refuse_what_does_not_fit(home, client, chosen, launch)
-                await ask_about_lost_replies(client, chosen)
+                await ask_about_data(client, chosen)
             run, seq = await _begin(home, client, chosen, resume, launch)
             if detach:
                 _tell_detached(run, seq, as_json=as_json)

@@ -6,9 +6,10 @@ from heapq import heappush, heappushpop
 from typing import Any
 
 from workbench.data.facts import DataFacts, Example, Lengths, records_text
+from workbench.data.records.unused import UnusedField
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.recipe.schema import DataSection
 
 LONGEST_LISTED = 10
@@ -25,6 +26,9 @@ class Collector:
         self._train_hashes = array("q")
         self._eval_hashes = array("q")
         self._reasons: Counter[str] = Counter()
+        self._changes: Counter[str] = Counter()
+        self._unused: Counter[str] = Counter()
+        self._asks: Counter[str] = Counter()
         self._longest: list[tuple[int, int, str]] = []
         self._examples: list[Example] = []
         self._counts: Counter[str] = Counter()
@@ -36,8 +40,10 @@ class Collector:
             counts["skipped"] += 1
             self._reasons[_reason(sample.problem)] += 1
             return
-        counts["rewritten"] += sample.rewritten
-        counts["control"] += sample.control_tokens
+        self._changes.update(sample.changes)
+        for unused in sample.unused:
+            self._unused[unused.path] += 1
+            self._asks[unused.path] += unused.asks
         if example is not None:
             self._examples.append(example)
         if not sample.apart:
@@ -95,9 +101,19 @@ class Collector:
             longest=tuple((-index, where, length) for length, index, where in sorted(self._longest, reverse=True)),
             examples=tuple(self._examples),
             notices=tuple(self._notices(duplicates, overlap)),
+            unused=self._unused_fields(),
             padding=_padding(self._template.tokenizer),
             exact=exact,
         )
+
+    def _unused_fields(self) -> tuple[UnusedField, ...]:
+        """Fields that are not fed, those to ask about first. One is asked about if half of its values look fed."""
+        ignored = {*self._data.ignore}
+        fields = [
+            UnusedField(path, count, self._asks[path] * 2 >= count and path not in ignored)
+            for path, count in self._unused.items()
+        ]
+        return tuple(sorted(fields, key=lambda field: (not field.asks, -field.records)))
 
     def _notices(self, duplicates: int, overlap: int) -> list[str]:
         counts, data = self._counts, self._data
@@ -116,15 +132,10 @@ class Collector:
             found.append(f"Train/eval overlap: {records_text(overlap)}.")
         if duplicates:
             found.append(f"Duplicates: {records_text(duplicates)}.")
-        if counts["rewritten"]:
-            found.append(
-                "Trained on the last response only, because the template rewrites earlier turns: "
-                f"{records_text(counts['rewritten'])}."
-            )
-        if counts["control"]:
-            found.append(
-                f"Text contains control tokens, which the model treats as such: {records_text(counts['control'])}."
-            )
+        found += [f"{change}: {records_text(count)}." for change, count in self._changes.items()]
+        if unused := self._unused_fields():
+            listed = ", ".join(f"{field.path} ({records_text(field.records)})" for field in unused)
+            found.append(f"Not used for training: {listed}.")
         if data.completion_only and self._records.format == "text" and not self._records.documents:
             found.append("Plain text has no response: trained on every token.")
         return found

@@ -13,7 +13,7 @@ from workbench.data.examples import find_examples
 from workbench.data.facts import DataFacts, Example
 from workbench.data.sources import Records, load_records, parts_elsewhere
 from workbench.data.statistics import data_facts
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.data.token_store import TokenStore
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose

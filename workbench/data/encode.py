@@ -9,10 +9,11 @@ from typing import Any
 from workbench.data.chunking import chunks
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
-from workbench.data.formats import BadRecord
+from workbench.data.records.conversation import BadRecord, Conversation
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records
-from workbench.data.templates import Encoded, Piece, Template
+from workbench.data.templates.pieces import Encoded
+from workbench.data.templates.template import Cut, Template
 from workbench.data.token_file import TokenFile
 from workbench.data.token_store import TokenStore
 from workbench.errors import WorkbenchError
@@ -20,6 +21,7 @@ from workbench.progress import Progress
 from workbench.recipe.schema import DataSection
 
 _BATCH = 256
+CONTROL = "Text contains control tokens, which the model treats as such"
 
 
 @dataclass(frozen=True)
@@ -116,28 +118,30 @@ def encode_items(
 ) -> Iterator[Sample]:
     """Some records, each with its place in the data, tokenised in one call."""
     control = _control_tokens(template)
-    prepared = [_pieces(item, template, records.documents) for _, item in items]
-    encoded = iter(template.encode_pieces([pieces for pieces, _, _ in prepared if pieces]))
-    for (index, item), (pieces, rewritten, problem) in zip(items, prepared, strict=True):
-        if not pieces:
-            yield Sample(index, item.where, [], [], 0, item.held_out, item.apart, problem=problem)
+    prepared = [_cut(item, template, records.documents) for _, item in items]
+    encoded = iter(template.encode_pieces([cut.pieces for cut in prepared if isinstance(cut, Cut)]))
+    for (index, item), cut in zip(items, prepared, strict=True):
+        if isinstance(cut, str):
+            yield Sample(index, item.where, [], [], 0, item.held_out, item.apart, problem=cut)
             continue
         whole = next(encoded)
-        holds_control = isinstance(item.content, list) and any(control.search(turn["content"]) for turn in item.content)
+        texts = item.content.texts if isinstance(item.content, Conversation) else []
+        changes = (*cut.changes, *([CONTROL] if any(map(control.search, texts)) else []))
         for ids, trained, length in _parts(whole, data, records.documents):
-            yield Sample(index, item.where, ids, trained, length, item.held_out, item.apart, rewritten, holds_control)
+            unused = (*item.unused, *cut.unused)
+            yield Sample(index, item.where, ids, trained, length, item.held_out, item.apart, changes, unused)
 
 
-def _pieces(item: Item, template: Template, documents: bool) -> tuple[list[Piece], bool, str]:
-    """An item's text in pieces, whether its template rewrites earlier turns, and why it is skipped if it is."""
+def _cut(item: Item, template: Template, documents: bool) -> Cut | str:
+    """An item's text in pieces, or why it is skipped."""
     if item.content is None:
-        return [], False, item.problem
+        return item.problem
     if isinstance(item.content, str):
-        return (template.document_pieces if documents else template.text_pieces)(item.content), False, ""
+        return Cut((template.document_pieces if documents else template.text_pieces)(item.content))
     try:
-        return *template.pieces(item.content), ""
+        return template.cut(item.content)
     except BadRecord as error:
-        return [], False, str(error)
+        return str(error)
 
 
 def _parts(whole: Encoded, data: DataSection, documents: bool) -> Iterator[tuple[list[int], list[bool], int]]:

@@ -7,7 +7,7 @@ from workbench.data.encode import encode_items
 from workbench.data.facts import Example
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.recipe.schema import DataSection
 
 

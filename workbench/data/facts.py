@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from workbench.data.records.unused import UnusedField
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import TrainingSection
 
@@ -68,6 +69,7 @@ class DataFacts:
             ``packed_waste`` with it, 0 to 1.
         duplicates: training records equal to an earlier one. overlap: held-out records that are also trained on.
         near_empty: records with at most one trained token beside the end of sequence.
+        unused: fields of records that are not fed to the model.
         padding: what batches are padded with, and that the end of a reply is trained all the same.
         exact: False for the facts of a sample.
     """
@@ -96,6 +98,7 @@ class DataFacts:
     longest: tuple[tuple[int, str, int], ...] = ()
     examples: tuple[Example, ...] = ()
     notices: tuple[str, ...] = ()
+    unused: tuple[UnusedField, ...] = ()
     padding: str = ""
     exact: bool = True
 
@@ -123,6 +126,24 @@ class DataFacts:
             f"({self.lost_reply_share:.0%}) lose the whole response to truncation at "
             f"{self.max_length} tokens and are skipped. Lengths: median {self.lengths.p50:,}, p90 "
             f"{self.lengths.p90:,}. Raise data.max_length to keep them."
+        )
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What to ask before a run starts."""
+        return tuple(text for text in (self.lost_replies, self.unused_question) if text)
+
+    @property
+    def unused_question(self) -> str:
+        """Names the unused fields that look like a part of the conversation; empty if there are none."""
+        asked = [f"{field.path} ({records_text(field.records)})" for field in self.unused if field.asks]
+        if not asked:
+            return ""
+        looks = "looks like a part" if len(asked) == 1 else "look like parts"
+        return (
+            f"Not used for training, but {looks} of the conversation: {', '.join(asked)}. "
+            "Map a column with data.columns, such as {input: context}, choose a data.template that writes it, or list "
+            "what you don't need in data.ignore."
         )
 
     def steps_per_epoch(self, training: TrainingSection, packing: bool) -> int:
@@ -167,6 +188,7 @@ class DataFacts:
             "near_empty": self.near_empty,
             "longest": [{"index": index, "where": where, "tokens": tokens} for index, where, tokens in self.longest],
             "notices": list(self.notices),
+            "unused": [asdict(field) for field in self.unused],
             "padding": self.padding,
             "exact": self.exact,
             "examples": [example.as_json() for example in self.examples],
@@ -176,9 +198,9 @@ class DataFacts:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """What :meth:`as_json` wrote."""
         tokens, length = data["tokens"], data["length"]
-        names = {item.name for item in fields(cls)}
+        names = {item.name for item in fields(cls)} - {"longest", "examples", "notices", "unused"}
         return cls(
-            **{name: value for name, value in data.items() if name in names - {"longest", "examples", "notices"}},
+            **{name: value for name, value in data.items() if name in names},
             lost_reply=data["lost_reply_records"],
             total=tokens["total"],
             trained=tokens["trained"],
@@ -187,6 +209,7 @@ class DataFacts:
             lengths=Lengths(**length, histogram=tuple((start, end, count) for start, end, count in data["histogram"])),
             longest=tuple((record["index"], record["where"], record["tokens"]) for record in data["longest"]),
             notices=tuple(data["notices"]),
+            unused=tuple(UnusedField(**field) for field in data["unused"]),
             examples=tuple(map(Example.from_json, data["examples"])),
         )
 

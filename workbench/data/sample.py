@@ -3,6 +3,8 @@
 from array import array
 from dataclasses import dataclass
 
+from workbench.data.records.unused import Unused
+
 # Labels of tokens that are not trained; PyTorch's cross entropy leaves them out.
 IGNORED = -100
 
@@ -11,6 +13,7 @@ IGNORED = -100
 class Sample:
     """One record as it is fed: cut at ``max_length``. ``length`` is before the cut.
 
+    ``changes``: what was done to its turns, in words. ``unused``: its fields that are not fed.
     ``problem``: why it was skipped; then there are no tokens. A sample whose ``trained`` is all False lost its reply.
     """
 
@@ -21,8 +24,8 @@ class Sample:
     length: int
     held_out: bool = False
     apart: bool = False
-    rewritten: bool = False
-    control_tokens: bool = False
+    changes: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
     problem: str = ""
 
     @property

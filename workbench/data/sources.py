@@ -12,7 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.data.formats import BadRecord, Conversation, RecordFormat, convert, detect
+from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.convert import convert
+from workbench.data.records.formats import RecordFormat, detect
+from workbench.data.records.unused import Unused
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows
 from workbench.data.rows.readers import can_read, known_suffixes, read_rows
@@ -43,11 +46,12 @@ class Item:
     apart: bool = False
     fraction: float = 0.0
     problem: str = ""
+    unused: tuple[Unused, ...] = ()
 
     def holds(self, text: str) -> bool:
         """Whether the record's own text holds ``text``, in any case."""
-        own = [self.content] if isinstance(self.content, str) else [turn["content"] for turn in self.content or ()]
-        return any(text.casefold() in part.casefold() for part in own)
+        texts = [self.content] if isinstance(self.content, str) else self.content.texts if self.content else []
+        return any(text.casefold() in part.casefold() for part in texts)
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,10 @@ class Records:
                 )
             return Item(None, row.where, problem=row.problem)
         try:
-            return Item(convert(row.record, source.form), row.where)
+            converted = convert(row.record, source.form)
         except BadRecord as error:
             return Item(None, row.where, problem=str(error))
+        return Item(converted.content, row.where, unused=converted.unused)
 
 
 class _HeldOut:
@@ -314,7 +319,7 @@ def _look(name: str, rows: Rows, data: DataSection) -> RecordFormat:
         WorkbenchError: there are none, none can be read, or they have no known format.
     """
     columns: dict[str, None] = {}
-    sample: dict[str, Any] = {}
+    samples: list[dict[str, Any]] = []
     first_problem = ""
     seen = 0
     for row in islice(rows(), _LOOKED_AT):
@@ -323,13 +328,12 @@ def _look(name: str, rows: Rows, data: DataSection) -> RecordFormat:
             first_problem = first_problem or f"{row.where}, {row.problem}"
             if data.malformed == "stop":
                 break
-        for column, value in (row.record or {}).items():
+        for column in row.record or {}:
             columns.setdefault(str(column))
-            if value is not None:
-                sample.setdefault(str(column), value)
+        samples += [row.record] if row.record else []
     if not columns:
         if first_problem:
             raise WorkbenchError(f"{first_problem}.", "Correct the file, or choose another.", kind="data_malformed")
         problem = "is empty" if not seen else "has records without columns"
         raise WorkbenchError(f"{name} {problem}.", "Choose a source with records.", kind="data_empty")
-    return detect(list(columns), sample, data.format, data.columns, name)
+    return detect(list(columns), samples, data.format, data.columns, name)

@@ -8,7 +8,7 @@ from workbench.data.encode import encode_samples
 from workbench.data.examples import example_of
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection
 

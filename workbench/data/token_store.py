@@ -18,7 +18,7 @@ from typing import Any
 
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.data.token_file import dataset_of
 from workbench.data.tokenize import rust_tokenizer
 from workbench.recipe.schema import DataSection

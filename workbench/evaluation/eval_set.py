@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from workbench.data.encode import encode_items
-from workbench.data.formats import BadRecord, Conversation
+from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection
@@ -121,23 +121,24 @@ def _questions(items: list[tuple[int, Item]], template: Template) -> Iterator[Qu
             yield question
 
 
-def _question(turns: Conversation, template: Template, where: str) -> Question | None:
+def _question(conversation: Conversation, template: Template, where: str) -> Question | None:
     """The last reply of a conversation, and all that stands before it."""
+    turns = conversation.messages
     last = max(place for place, turn in enumerate(turns) if turn["role"] == "assistant")
     before = turns[:last]
     try:
         # Refused in the same words as in training, where such a record is left out.
-        template.pieces(turns)
-        ids = template.encode_prompt(before)
+        template.cut(conversation)
+        ids = template.encode_prompt(before, conversation.tools)
     except (BadRecord, WorkbenchError):
         return None
     return Question(ids, _as_text(before), turns[last]["content"], where)
 
 
-def _as_text(turns: Conversation) -> str:
+def _as_text(turns: list[Message]) -> str:
     """One question as it is, several turns with who said them."""
     if [turn["role"] for turn in turns] == ["user"]:
-        return turns[0]["content"]
+        return str(turns[0]["content"])
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 

@@ -7,8 +7,8 @@ each role, and is taken only if it writes the same text for several conversation
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.data.formats import BadRecord
-from workbench.data.templates import Template
+from workbench.data.records.conversation import BadRecord
+from workbench.data.templates.template import Template
 from workbench.export.work import Job, make_gguf
 
 MODEL = "model.gguf"

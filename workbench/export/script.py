@@ -12,7 +12,7 @@ from typing import Any
 import workbench.engine.kernels
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.export.notebook import notebook_of

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.models.child import bars_as_progress, report

@@ -179,7 +179,12 @@ class DataSection(Section):
     )
     columns: dict[str, str] = setting(
         {},
-        "Column mapping if auto-detection fails: prompt, input, reply, system, messages or text → column.",
+        "Column mapping if auto-detection fails: prompt, input, reply, system, history, messages, "
+        "tools or text → column.",
+    )
+    ignore: list[str] = knob(
+        [],
+        "Fields of records that may stay unused without a question before the run, such as category.",
     )
     malformed: Literal["stop", "skip"] = setting(
         "stop",
@@ -197,7 +202,8 @@ class DataSection(Section):
     )
     template: str = setting(
         "auto",
-        "Chat template. auto: the model's own. Or one of instruction-response, user-assistant, alpaca, chatml, plain.",
+        "Chat template. auto: the model's own. Or one of instruction-response, user-assistant, alpaca, chatml, "
+        "chatml-tools, plain.",
         min_length=1,
     )
     system: str | None = setting(None, "System prompt for records without one.")

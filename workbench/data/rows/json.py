@@ -11,7 +11,10 @@ from workbench.errors import WorkbenchError
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """One object a line; blank lines are passed over."""
+    """One object a line; blank lines are passed over. A file that is one JSON list is read by :func:`read_json`."""
+    if _is_list(path):
+        yield from read_json(path)
+        return
     with opened(path) as (stream, fraction):
         for number, given in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
             where = f"{shown(path)}, line {number}"
@@ -27,6 +30,21 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             yield _json_row(line, where, fraction())
 
 
+def _is_list(path: Path) -> bool:
+    """Whether a file is one JSON list: it begins with one, and its first line is not a whole list of turns."""
+    with opened(path) as (stream, _):
+        first = stream.readline(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
+        while first == b"" and (line := stream.readline(CHUNK)):
+            first = line.lstrip()
+        if not first.startswith(b"["):
+            return False
+        try:
+            value = json.loads(first)
+        except (ValueError, RecursionError):
+            return True  # the list goes on over more lines, or over more than was read
+        return not (isinstance(value, list) and value and isinstance(value[0], dict) and _is_turn(value[0]))
+
+
 def _json_row(line: bytes, where: str, fraction: float) -> Row:
     try:
         value = json.loads(line.decode(), object_pairs_hook=_unique)
@@ -36,9 +54,8 @@ def _json_row(line: bytes, where: str, fraction: float) -> Row:
         return Row(None, where, fraction, f"column {error.colno}: {_json_words(error)}")
     except (ValueError, RecursionError) as error:
         return Row(None, where, fraction, f"column 1: {_other_words(error)}")
-    if not isinstance(value, dict):
-        return Row(None, where, fraction, 'column 1: expected a JSON object, such as {"instruction": …, "response": …}')
-    return Row(value, where, fraction)
+    row = _as_row(value, where, fraction)
+    return row if row.record is not None else Row(None, where, fraction, f"column 1: {row.problem}")
 
 
 class _TwiceError(ValueError):
@@ -95,12 +112,18 @@ def _only_list(record: dict[str, Any] | None) -> list[Any] | None:
     lists = [value for value in (record or {}).values() if isinstance(value, list)]
     if record is None or len(lists) != 1 or not lists[0] or not all(isinstance(item, dict) for item in lists[0]):
         return None
-    if {"role", "from"} & set(lists[0][0]):
+    if _is_turn(lists[0][0]):
         return None
     return lists[0]
 
 
+def _is_turn(value: dict[str, Any]) -> bool:
+    return bool({"role", "from"} & value.keys())
+
+
 def _as_row(value: Any, where: str, fraction: float) -> Row:
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and _is_turn(turn) for turn in value):
+        value = {"messages": value}
     if isinstance(value, dict):
         return Row(value, where, fraction)
     return Row(None, where, fraction, 'expected a JSON object, such as {"instruction": …, "response": …}')

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workbench import __version__
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import (
     DeviceFacts,
     EngineState,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from workbench import __version__
-from workbench.data.templates import FILE as TEMPLATE_FILE
-from workbench.data.templates import Template
+from workbench.data.templates.template import FILE as TEMPLATE_FILE
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import RecordLoss, record_losses

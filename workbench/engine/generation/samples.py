@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.data.sample import IGNORED
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.generation.context import context_of
 from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
 from workbench.engine.model.base import LoadedBase

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.model.base import LoadedBase
 from workbench.runs.checkpoints import sync_folder
 from workbench.storage.atomic import put_folder

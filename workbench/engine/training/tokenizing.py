@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import Records, load_records, needs_hub
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.steering.ranks import Ranks
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection

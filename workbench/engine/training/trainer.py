@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import SFTTrainer
 
-from workbench.data.templates import Template
+from workbench.data.templates.template import Template
 from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.batches.parts import parts_of

@@ -257,8 +257,8 @@ class Training:
     def _tokens(self, tokenising: Tokenising) -> EncodedData:
         assert self.base is not None
         data = tokenising.result(self.base.tokenizer, self._report)
-        if data.facts.loses_many_replies:
-            self._warn(data.facts.lost_replies)
+        for question in data.facts.questions:
+            self._warn(question)
         for notice in data.notices:
             self._warn(notice)
         detail = "cached tokens" if data.was_kept else ""

@@ -1,4 +1,4 @@
-"""Ask before a run starts that would lose many of its replies to the cut."""
+"""Asks before a run starts that would lose responses to truncation, or fields that look like part of a conversation."""
 
 import sys
 from contextlib import aclosing, suppress
@@ -13,31 +13,30 @@ from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 
 
-async def ask_about_lost_replies(client: EngineClient, recipe: Recipe) -> None:
-    """Look at a sample of the data; where over a tenth of it loses its reply to the cut, ask whether to start.
+async def ask_about_data(client: EngineClient, recipe: Recipe) -> None:
+    """Check a sample of the data and ask each of :attr:`~workbench.data.facts.DataFacts.questions`.
 
-    What the run needs and is elsewhere is fetched for it. Data that cannot be read is left to the run to refuse.
+    Tokenizer and data are downloaded if needed. Data that cannot be read is left to the run to refuse.
 
     Raises:
-        WorkbenchError: the answer is no, or there is nobody to ask; kind ``lost_replies``.
+        WorkbenchError: the answer is no, or standard input is no terminal; kind ``data_question``.
     """
     facts = None
     with suppress(WorkbenchError):
         facts = await _sampled(client, recipe)
-    if facts is None or not facts.loses_many_replies:
+    if facts is None or not facts.questions:
         return
-    refusal = WorkbenchError(
-        facts.lost_replies, "Raise data.max_length, or add --force to start anyway.", kind="lost_replies"
-    )
+    text = " ".join(facts.questions)
+    refusal = WorkbenchError(text, "Change the recipe, or add --force to start anyway.", kind="data_question")
     if not sys.stdin.isatty():
         raise refusal
-    errors.print(Text(printable(facts.lost_replies)))
+    errors.print(Text(printable(text)))
     if not typer.confirm("Start anyway?", err=True):
         raise refusal
 
 
 async def _sampled(client: EngineClient, recipe: Recipe) -> DataFacts | None:
-    """The first answer of the engine, which is that of a sample."""
+    """The engine's first answer, which it counts on a sample."""
     with errors.status("checking the data") as status:
         async with aclosing(client.facts(recipe, fetch=True, show=0)) as answers:
             async for answer in answers:

@@ -57,6 +57,39 @@ CHATML = r"""{%- for message in messages %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
 
+# ChatML with tools in the manner of NousResearch's Hermes, which Qwen 2.5 and others have taken over.
+CHATML_TOOLS = r"""{%- set ns = namespace(first=0) %}
+{%- if messages and messages[0].role == 'system' %}{% set ns.first = 1 %}{% endif %}
+{%- if tools or ns.first %}
+{{- '<|im_start|>system\n' + (messages[0].content if ns.first else '') }}
+{%- if tools %}
+{{- ('\n\n' if ns.first else '') + 'You can call these functions, given as JSON schemas:\n<tools>' }}
+{%- for tool in tools %}{{- '\n' }}{{- tool | tojson }}{% endfor %}
+{{- '\n</tools>\nTo call one, write its name and arguments as JSON:\n' }}
+{{- '<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call>' }}
+{%- endif %}
+{{- '<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages[ns.first:] %}
+{%- if message.role == 'tool' %}
+{%- if loop.first or loop.previtem.role != 'tool' %}{{- '<|im_start|>user' }}{% endif %}
+{{- '\n<tool_response>\n' + message.content + '\n</tool_response>' }}
+{%- if loop.last or loop.nextitem.role != 'tool' %}{{- '<|im_end|>\n' }}{% endif %}
+{%- elif message.role == 'assistant' %}
+{{- '<|im_start|>assistant\n' + message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '' if loop.first and not message.content else '\n' }}
+{{- '<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments if call.function.arguments is string else call.function.arguments | tojson }}
+{{- '}\n</tool_call>' }}
+{%- endfor %}
+{{- end + '\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
+
 PLAIN = r"""{%- for message in messages %}
 {{- message.content | trim }}
 {%- if message.role == 'assistant' %}{{- end }}{% endif %}
@@ -68,5 +101,6 @@ NAMED = {
     "user-assistant": USER_ASSISTANT,
     "alpaca": ALPACA,
     "chatml": CHATML,
+    "chatml-tools": CHATML_TOOLS,
     "plain": PLAIN,
 }

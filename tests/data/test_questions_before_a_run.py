@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from tests.journals import read_events
-from workbench.commands.lost_replies import ask_about_lost_replies
+from workbench.commands.data_questions import ask_about_data
 from workbench.data.facts import DataFacts
 from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
@@ -93,7 +93,7 @@ async def test_the_command_refuses_where_nobody_can_be_asked(monkeypatch: pytest
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     engine: Any = _Engine(Progress(phase="loading the tokenizer"), counted(lost=11, kept=89))
     with pytest.raises(WorkbenchError) as refused:
-        await ask_about_lost_replies(engine, Recipe())
+        await ask_about_data(engine, Recipe())
     assert refused.value.kind == "lost_replies"
     assert "11 records of 100 (11%)" in refused.value.message
     assert "--force" in refused.value.cure
@@ -113,10 +113,10 @@ async def test_the_command_asks_a_person(
     monkeypatch.setattr(typer, "confirm", confirm)
     engine: Any = _Engine(counted(lost=11, kept=89))
     if answer:
-        await ask_about_lost_replies(engine, Recipe())
+        await ask_about_data(engine, Recipe())
     else:
         with pytest.raises(WorkbenchError, match="lose the whole response"):
-            await ask_about_lost_replies(engine, Recipe())
+            await ask_about_data(engine, Recipe())
     assert asked == ["Start anyway?"]
 
 
@@ -124,7 +124,7 @@ async def test_the_command_asks_a_person(
     "engine", [_Engine(counted(lost=10, kept=90)), _Engine(WorkbenchError("Line 2 is broken.", "Mend it.")), _Engine()]
 )
 async def test_other_runs_start_unasked(engine: Any) -> None:
-    await ask_about_lost_replies(engine, Recipe())
+    await ask_about_data(engine, Recipe())
 
 
 def test_a_run_by_command_that_loses_many_replies_is_refused_unless_forced(recipe: Recipe, tmp_path: Path) -> None:

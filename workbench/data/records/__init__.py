@@ -1,0 +1,1 @@
+"""How one record becomes a conversation or plain text, and which of its fields that leaves unused."""

@@ -1,0 +1,35 @@
+"""A conversation as training and chat take it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# A chat message in the form that transformers' chat templates expect: "role" (system, user, assistant or tool) and
+# "content", for a call of tools "tool_calls" too, and any other key that the record has, such as "reasoning_content".
+# A user message of an instruction record with an input also holds both apart ("instruction", "input").
+Message = dict[str, Any]
+
+
+class BadRecord(Exception):  # noqa: N818  (a reason to skip, not a failure)
+    """A record that cannot be used for training; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The turns of one record.
+
+    Attributes:
+        tools: JSON schemas of the functions that the assistant may call, as ``apply_chat_template(tools=…)`` takes
+            them.
+        untrained: places in ``messages`` of responses that the record excludes from the loss.
+        changes: what was done to the record's turns, in words that can be counted over many records.
+    """
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    untrained: frozenset[int] = frozenset()
+    changes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each turn."""
+        return [message["content"] for message in self.messages]

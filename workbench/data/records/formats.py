@@ -1,0 +1,254 @@
+"""Which shape records have, read from their columns and their first values."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from workbench.data.records.conversation import BadRecord
+from workbench.data.records.turns import as_turns, turn_keys
+from workbench.data.records.values import is_empty, type_in_words
+from workbench.errors import WorkbenchError
+
+FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
+
+_SYSTEM = ("system", "system_prompt")
+_TOOLS = ("tools", "functions")
+_INPUT = ("input", "context")
+_HISTORY = ("history",)
+
+# Column names by the part they play, likeliest first.
+_NAMES: dict[FormatKind, dict[str, tuple[str, ...]]] = {
+    "messages": {
+        "messages": ("messages", "conversation", "dialogue", "conversations"), "system": _SYSTEM, "tools": _TOOLS,
+    },
+    "sharegpt": {"messages": ("conversations", "conversation", "messages"), "system": _SYSTEM, "tools": _TOOLS},
+    "instruction": {
+        "prompt": ("instruction",), "reply": ("response", "output", "answer", "completion"), "input": _INPUT,
+        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
+    },
+    "prompt": {
+        "prompt": ("prompt",), "reply": ("completion", "response", "output", "answer"), "input": _INPUT,
+        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
+    },
+    "question": {
+        "prompt": ("question", "query"), "reply": ("answer", "response", "output", "answers"), "input": _INPUT,
+        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
+    },
+    "text": {"text": ("text", "content", "document", "quote")},
+}  # fmt: skip
+_NEEDED: dict[FormatKind, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("messages",),
+    "instruction": ("prompt", "reply"),
+    "prompt": ("prompt", "reply"),
+    "question": ("prompt", "reply"),
+    "text": ("text",),
+}
+PARTS = ("prompt", "input", "reply", "system", "history", "messages", "tools", "text")
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """Which column plays which part, and why this was taken to be so."""
+
+    kind: FormatKind
+    columns: Mapping[str, str]
+    reason: str
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The columns that are fed."""
+        return frozenset(self.columns.values())
+
+
+def detect(
+    columns: Collection[str],
+    samples: Sequence[Mapping[str, Any]],
+    asked: str = "auto",
+    by_hand: Mapping[str, str] | None = None,
+    origin: str = "The data",
+) -> RecordFormat:
+    """The format of records with these columns.
+
+    Args:
+        columns: every column seen in the first records.
+        samples: these records; they tell role/content from from/value, and turns from text.
+        asked: a kind of format, or ``auto``.
+        by_hand: part → column, which goes before any name.
+
+    Raises:
+        WorkbenchError: nothing fits, a column named by hand does not exist, or the records are for preference training.
+    """
+    if by_hand:
+        return _by_hand(columns, samples, by_hand, origin)
+    if asked != "auto":
+        kind = _kind(asked)
+        found = _match(kind, columns)
+        if found is None:
+            wanted = " and ".join(" or ".join(_NAMES[kind][part][:3]) for part in _NEEDED[kind])
+            raise WorkbenchError(
+                f"{origin} has no columns for format {kind}: found {_listed(columns)}, expected {wanted}.",
+                "Set data.format to auto, or name the columns in data.columns.",
+                kind="data_format",
+            )
+        return RecordFormat(kind, found, f"format {kind} set in the recipe; {_shown(found)}")
+    _refuse_kto(columns, samples, origin)
+    unfit = ""
+    for kind in _NAMES:
+        found = _match(kind, columns)
+        if found is None:
+            continue
+        if "messages" in found:
+            keys = _first_keys(samples, found["messages"])
+            if keys is None:
+                unfit = unfit or _why_not_turns(samples, found["messages"])
+                continue
+            if (keys[0] == "role") != (kind == "messages"):
+                continue
+        if kind == "text" and "role" in columns:
+            raise WorkbenchError(
+                f"Each record of {origin} is a single turn.",
+                "Write one conversation per record: a list of turns, or an object with messages.",
+                kind="data_format",
+            )
+        return RecordFormat(kind, found, _because(kind, found, samples))
+    _refuse_preferences(columns, samples, origin)
+    if unfit:
+        raise WorkbenchError(
+            f"{origin}: {unfit}.",
+            'Expected a list of turns such as [{"role": "user", "content": …}, …], or its JSON text.',
+            kind="data_format",
+        )
+    raise WorkbenchError(
+        f"The columns of {origin} match no known record format: {_listed(columns)}.",
+        "Name the columns in data.columns, such as {prompt: title, reply: body} or {text: body}.",
+        kind="data_format",
+    )
+
+
+def _kind(name: str) -> FormatKind:
+    return next(kind for kind in get_args(FormatKind) if kind == name)
+
+
+def _by_hand(
+    columns: Collection[str], samples: Sequence[Mapping[str, Any]], by_hand: Mapping[str, str], origin: str
+) -> RecordFormat:
+    for part, column in by_hand.items():
+        if part not in PARTS:
+            raise WorkbenchError(
+                f"data.columns has an unknown part {part!r}.",
+                f"Parts are {', '.join(PARTS)}.",
+                kind="data_format",
+            )
+        if column not in columns:
+            raise WorkbenchError(
+                f"{origin} has no column {column!r} (data.columns: {part}).",
+                f"Its columns are {_listed(columns)}.",
+                kind="data_format",
+            )
+    kind: FormatKind
+    if "messages" in by_hand:
+        keys = _first_keys(samples, by_hand["messages"])
+        kind = "sharegpt" if keys is not None and keys[0] == "from" else "messages"
+    elif "text" in by_hand:
+        kind = "text"
+    elif "prompt" in by_hand and "reply" in by_hand:
+        kind = "prompt"
+    else:
+        raise WorkbenchError(
+            "data.columns sets neither prompt and reply, nor messages, nor text.",
+            "Set one of these, such as data.columns={prompt: title, reply: body}.",
+            kind="data_format",
+        )
+    return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_shown(by_hand)}")
+
+
+def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
+    folded = {column.strip().lower(): column for column in reversed(list(columns))}
+    found = {}
+    for part, names in _NAMES[kind].items():
+        column = next((folded[name] for name in names if name in folded), None)
+        if column is not None:
+            found[part] = column
+        elif part in _NEEDED[kind]:
+            return None
+    return found
+
+
+def _first_keys(samples: Sequence[Mapping[str, Any]], column: str) -> tuple[str, str] | None:
+    """The keys of the first turns found in a column, such as ``("role", "content")``."""
+    return next((keys for record in samples if (keys := turn_keys(record.get(column))) is not None), None)
+
+
+def _why_not_turns(samples: Sequence[Mapping[str, Any]], column: str) -> str:
+    """What a column that should hold turns holds instead."""
+    value = next((record[column] for record in samples if not is_empty(record.get(column))), None)
+    try:
+        first = as_turns(value, f"column {column}")[0]
+    except BadRecord as error:
+        return str(error)
+    if not isinstance(first, Mapping):
+        return f"turn 1 of column {column} is {type_in_words(first)}, expected an object with role and content"
+    return f"turn 1 of column {column} has no role; its keys are {_listed(list(map(str, first)))}"
+
+
+def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, Any]], origin: str) -> None:
+    folded = {column.strip().lower(): column for column in columns}
+    if not {"chosen", "rejected"} <= folded.keys():
+        return
+    chosen = folded["chosen"]
+    prompt = folded.get("prompt") or folded.get("question") or folded.get("instruction")
+    if _first_keys(samples, chosen) is not None and (prompt is None or _holds_prompt(samples, chosen)):
+        way = f"data.columns={{messages: {chosen}}}"
+    elif prompt is not None:
+        way = f"data.columns={{prompt: {prompt}, reply: {chosen}}}"
+    else:
+        way = f"data.columns={{text: {chosen}}}"
+    raise WorkbenchError(
+        f"{origin} holds preference data: pairs of a chosen and a rejected response.",
+        f"Supervised training uses one response per prompt. To train on the chosen ones, set {way}.",
+        kind="data_preference",
+    )
+
+
+def _holds_prompt(samples: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether the turns of a column begin before the response."""
+    for record in samples:
+        if turn_keys(record.get(column)) is not None:
+            first = as_turns(record[column], "")[0]
+            return str(first.get("role", first.get("from"))).lower() not in ("assistant", "gpt")
+    return False
+
+
+def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, Any]], origin: str) -> None:
+    if {"prompt", "completion", "label"} <= set(columns) and any(
+        isinstance(record.get("label"), bool) for record in samples
+    ):
+        raise WorkbenchError(
+            f"{origin} holds preference data: completions labelled as good or bad (KTO).",
+            "Supervised training would learn the bad ones too. Keep the records with label true, "
+            "or set data.format to prompt to train on all of them.",
+            kind="data_preference",
+        )
+
+
+def _because(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, Any]]) -> str:
+    if "messages" in found:
+        role, text = _first_keys(samples, found["messages"]) or ("role", "content")
+        end = " (ShareGPT)" if kind == "sharegpt" else ""
+        besides = {part: column for part, column in found.items() if part != "messages"}
+        more = f"; {_shown(besides)}" if besides else ""
+        return f"column {found['messages']} has turns with {role} and {text}{end}{more}"
+    if kind == "text":
+        return f"column {found['text']} is plain text; there is no response column"
+    return _shown(found)
+
+
+def _shown(found: Mapping[str, str]) -> str:
+    return "the " + ", ".join(f"{part} is in {column}" for part, column in found.items())
+
+
+def _listed(columns: Collection[str]) -> str:
+    names = [repr(column) if column.isprintable() else ascii(column) for column in list(columns)[:12]]
+    return ", ".join(names) + (" …" if len(columns) > 12 else "") if names else "none"

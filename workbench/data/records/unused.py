@@ -1,0 +1,75 @@
+"""Names the fields of a record that are not fed to the model.
+
+The rule of the project: whatever a record holds is used, or named. Columns are compared here, once, with those that the
+record's format uses; keys of turns are compared by the template, which alone knows what it writes
+(:meth:`workbench.data.templates.template.Template.pieces`).
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.data.records.conversation import Conversation
+from workbench.data.records.values import is_empty
+
+# Names under which data sets have parts of a conversation: a field of such a name is asked about before a run.
+KNOWN_NAMES = frozenset({
+    "system", "system_prompt", "instruction", "prompt", "question", "query", "input", "context", "passage", "history",
+    "tools", "functions", "tool_calls", "function_call", "tool_call_id", "reasoning", "reasoning_content", "thinking",
+    "thought", "rationale", "explanation", "documents", "response", "output", "answer", "answers", "completion",
+    "messages", "conversation", "conversations", "chosen", "rejected", "image", "images", "video", "videos", "audio",
+    "audios", "weight", "loss", "train", "training", "trainable",
+})  # fmt: skip
+# A value of this many words reads like a part of a conversation, and not like a label or an id.
+_TEXT_WORDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A field of one record that is not fed.
+
+    ``path`` is a column (``context``) or a key of turns (``messages[].name``). ``asks``: it looks like a part of the
+    conversation, by its name or its text.
+    """
+
+    path: str
+    asks: bool
+
+
+@dataclass(frozen=True)
+class UnusedField:
+    """A field that is not fed, over a data set: the records that fill it, and whether to ask before a run."""
+
+    path: str
+    records: int
+    asks: bool
+
+
+def unused_columns(record: Mapping[str, Any], used: Set[str], content: Conversation | str) -> tuple[Unused, ...]:
+    """The filled columns of a record that its format does not use."""
+    if record.keys() <= used:
+        return ()
+    return tuple(
+        Unused(str(column), _asks(str(column), value, content))
+        for column, value in record.items()
+        if column not in used and not is_empty(value)
+    )
+
+
+def unused_key(name: str, value: Any) -> Unused:
+    """A key of a turn that the template does not write."""
+    return Unused(f"messages[].{name}", _asks(name, value, ""))
+
+
+def _asks(name: str, value: Any, content: Conversation | str) -> bool:
+    if isinstance(value, str) and _repeats(value, content):
+        return False
+    if name.strip().lower() in KNOWN_NAMES:
+        return True
+    return isinstance(value, str) and len(value.split(None, _TEXT_WORDS)) >= _TEXT_WORDS and " " in value
+
+
+def _repeats(value: str, content: Conversation | str) -> bool:
+    """Whether a text only repeats what is fed, such as Alpaca's ``text`` column: prompt and response in one."""
+    parts = [content] if isinstance(content, str) else [text for text in content.texts if text]
+    return bool(parts) and (parts[-1] in value or any(value.strip() in part for part in parts))

@@ -1,0 +1,73 @@
+"""Values of a record: whether a field is filled, its text, and lists that a file stores as text."""
+
+import ast
+import json
+import math
+from typing import Any
+
+from workbench.data.records.conversation import BadRecord
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field holds nothing: null, NaN, an empty text, list or object."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return isinstance(value, str | list | tuple | dict) and not value
+
+
+def as_text(value: Any, where: str) -> str:
+    """Text from a value: strings as they are, numbers written out.
+
+    Raises:
+        BadRecord: the value is neither, or holds half a surrogate pair, which is no text.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise BadRecord(f"{where} is {type_in_words(value)}, expected text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadRecord(f"{where} is not valid UTF-8") from None
+    return value
+
+
+def as_structure(value: Any, where: str, expected: str) -> Any:
+    """A list or object, parsed where the file stores it as text: JSON, or Python's notation, which pandas writes.
+
+    Args:
+        expected: what should be there, for the message.
+
+    Raises:
+        BadRecord: the text is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        # Literals only: nothing is executed.
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        raise BadRecord(f"{where} is text that is not JSON, expected {expected}") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """Lists and objects without null members: Parquet fills in every key that any other record has."""
+    if isinstance(value, dict):
+        return {key: without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(member) for member in value]
+    return value
+
+
+def type_in_words(value: Any) -> str:
+    """The type of a JSON value for a message."""
+    names = {
+        bool: "a boolean", dict: "an object", list: "a list", type(None): "nothing", bytes: "bytes", str: "text",
+        int: "a number", float: "a number",
+    }  # fmt: skip
+    return names.get(type(value), f"a {type(value).__name__}")

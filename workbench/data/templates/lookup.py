@@ -1,0 +1,68 @@
+"""Finds the Jinja source that a recipe's ``data.template`` names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench.data.templates.named import NAMED
+from workbench.errors import WorkbenchError
+
+DEFAULT_NAME = "instruction-response"
+
+
+def own_template(tokenizer: Any) -> str | None:
+    """The chat template that comes with a tokenizer."""
+    own = getattr(tokenizer, "chat_template", None)
+    if isinstance(own, dict):
+        own = own.get("default")
+    return own or None
+
+
+def begin_of_sequence(tokenizer: Any) -> str:
+    """The begin-of-sequence token where this tokenizer puts one before a text by itself, else nothing."""
+    ids = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else ""
+
+
+def named_source(tokenizer: Any, name: str) -> tuple[str, list[str]]:
+    """A named template's source for this tokenizer, with its begin and end of sequence, and notices about it."""
+    notices = []
+    end = tokenizer.eos_token or ""
+    if name.startswith("chatml"):
+        if "<|im_end|>" in tokenizer.added_tokens_encoder:
+            end = "<|im_end|>"
+        else:
+            end = "<|im_end|>" + end
+            notices.append("This tokenizer has no ChatML tokens: <|im_start|> and <|im_end|> are encoded as text.")
+    begin = begin_of_sequence(tokenizer)
+    header = f"{{%- set end = {json.dumps(end)} %}}{{{{- {json.dumps(begin)} }}}}"
+    return header + NAMED[name], notices
+
+
+def custom_source(name: str) -> str:
+    """The source in a ``.jinja`` file, or ``name`` itself where it is Jinja.
+
+    Raises:
+        WorkbenchError: it is neither, or the file cannot be read.
+    """
+    if "{{" in name or "{%" in name:
+        return name
+    path = Path(name).expanduser()
+    if path.suffix in (".jinja", ".jinja2", ".j2"):
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WorkbenchError(
+                f"Cannot read the template {name}: {one_line(error)}.", "Give a readable .jinja file.", kind="template"
+            ) from None
+    raise WorkbenchError(
+        f"Unknown template {name!r}.",
+        f"Choose auto, {', '.join(NAMED)}, a .jinja file, or write Jinja.",
+        kind="template",
+    )
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line, shortened to 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
