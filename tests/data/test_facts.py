@@ -67,6 +67,7 @@ def test_figures(five: DataSection, words: Any) -> None:
         "overlap": 0,
         "near_empty": 3,
         "longest": [],
+        "unused": [],
         "notices": [
             "Truncated at 12 tokens, losing the end of the response: 1 record.",
             "Duplicates: 1 record.",

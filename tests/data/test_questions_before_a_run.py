@@ -94,7 +94,7 @@ async def test_the_command_refuses_where_nobody_can_be_asked(monkeypatch: pytest
     engine: Any = _Engine(Progress(phase="loading the tokenizer"), counted(lost=11, kept=89))
     with pytest.raises(WorkbenchError) as refused:
         await ask_about_data(engine, Recipe())
-    assert refused.value.kind == "lost_replies"
+    assert refused.value.kind == "data_question"
     assert "11 records of 100 (11%)" in refused.value.message
     assert "--force" in refused.value.cure
 

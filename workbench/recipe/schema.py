@@ -182,7 +182,7 @@ class DataSection(Section):
         "Column mapping if auto-detection fails: prompt, input, reply, system, history, messages, "
         "tools or text → column.",
     )
-    ignore: list[str] = knob(
+    ignore: list[str] = setting(
         [],
         "Fields of records that may stay unused without a question before the run, such as category.",
     )

@@ -36,7 +36,7 @@ def convert(record: Mapping[str, Any], form: RecordFormat) -> Converted:
 def _conversation(record: Mapping[str, Any], form: RecordFormat) -> Conversation:
     columns = form.columns
     if form.kind in ("messages", "sharegpt"):
-        turns = read_turns(record.get(columns["messages"]), f"column {columns['messages']}")
+        turns = read_turns(record.get(columns["messages"]), columns["messages"])
     else:
         turns = _prompt(record, form) + _reply(record, columns["reply"])
     system = _text(record, columns["system"]) if "system" in columns else ""
@@ -48,11 +48,11 @@ def _conversation(record: Mapping[str, Any], form: RecordFormat) -> Conversation
 
 def _prompt(record: Mapping[str, Any], form: RecordFormat) -> list[Turn]:
     columns = form.columns
-    turns = read_history(record.get(columns["history"]), f"column {columns['history']}") if "history" in columns else []
+    turns = read_history(record.get(columns["history"]), columns["history"]) if "history" in columns else []
     prompt = record.get(columns["prompt"])
     extra = _text(record, columns["input"]) if "input" in columns else ""
     if is_turns(prompt):
-        asked = [Turn(turn.message, untrained=True) for turn in read_turns(prompt, f"column {columns['prompt']}")]
+        asked = [Turn(turn.message, untrained=True) for turn in read_turns(prompt, columns["prompt"])]
         if extra.strip():
             asked[-1].message["content"] += f"\n\n{extra}"
         # A system prompt comes first.
@@ -67,12 +67,13 @@ def _prompt(record: Mapping[str, Any], form: RecordFormat) -> list[Turn]:
 def _reply(record: Mapping[str, Any], column: str) -> list[Turn]:
     value = record.get(column)
     if is_turns(value):
-        return read_turns(value, f"column {column}")
+        return read_turns(value, column)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         value = value["text"]  # SQuAD's answers
     if isinstance(value, list) and len(set(map(str, value))) == 1:
         value = value[0]
-    return [Turn({"role": "assistant", "content": _text({**record, column: value}, column, needed=True)})]
+    reply = _text({**record, column: value} if column in record else record, column, needed=True)
+    return [Turn({"role": "assistant", "content": reply})]
 
 
 def _text(record: Mapping[str, Any], column: str, needed: bool = False) -> str:

@@ -81,16 +81,17 @@ def as_turns(value: Any, where: str) -> list[Any]:
     return list(value)
 
 
-def read_turns(value: Any, where: str) -> list[Turn]:
-    """The turns of a value.
+def read_turns(value: Any, column: str) -> list[Turn]:
+    """The turns in a column.
 
     Raises:
         BadRecord: a turn has no role, an unknown one, or content that is not text.
     """
-    return [_turn(turn, f"turn {number} of {where}") for number, turn in enumerate(as_turns(value, where), start=1)]
+    turns = as_turns(value, f"column {column}")
+    return [_turn(turn, f"turn {number} of {column}") for number, turn in enumerate(turns, start=1)]
 
 
-def read_history(value: Any, where: str) -> list[Turn]:
+def read_history(value: Any, column: str) -> list[Turn]:
     """Earlier turns as pairs of a question and its response, as Alpaca's ``history`` column has them.
 
     Raises:
@@ -98,9 +99,10 @@ def read_history(value: Any, where: str) -> list[Turn]:
     """
     if is_empty(value) or (isinstance(value, str) and not value.strip()):
         return []
+    where = f"column {column}"
     pairs = as_structure(value, where, "pairs of question and response")
     if is_turns(pairs):
-        return read_turns(pairs, where)
+        return read_turns(pairs, column)
     turns = []
     for number, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
         if not isinstance(pair, list | tuple) or len(pair) != 2:

@@ -31,7 +31,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is one JSON list: it begins with one, and its first line is not a whole list of turns."""
+    """Whether a file is one JSON list: it begins with one, which is neither the turns of one record nor one line of many."""
     with opened(path) as (stream, _):
         first = stream.readline(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
         while first == b"" and (line := stream.readline(CHUNK)):
@@ -42,7 +42,8 @@ def _is_list(path: Path) -> bool:
             value = json.loads(first)
         except (ValueError, RecursionError):
             return True  # the list goes on over more lines, or over more than was read
-        return not (isinstance(value, list) and value and isinstance(value[0], dict) and _is_turn(value[0]))
+        turns = isinstance(value, list) and value and isinstance(value[0], dict) and _is_turn(value[0])
+        return not turns and not stream.readline(CHUNK).strip()
 
 
 def _json_row(line: bytes, where: str, fraction: float) -> Row:
