@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,7 @@ from workbench.data.chunking import chunks
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
 from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.reasoning import without_reasoning
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Encoded
@@ -118,7 +119,7 @@ def encode_items(
 ) -> Iterator[Sample]:
     """Some records, each with its place in the data, tokenised in one call."""
     control = _control_tokens(template)
-    prepared = [_cut(item, template, records.documents) for _, item in items]
+    prepared = [_cut(item, template, records.documents, data) for _, item in items]
     encoded = iter(template.encode_pieces([cut.pieces for cut in prepared if isinstance(cut, Cut)]))
     for (index, item), cut in zip(items, prepared, strict=True):
         if isinstance(cut, str):
@@ -132,16 +133,26 @@ def encode_items(
             yield Sample(index, item.where, ids, trained, length, item.held_out, item.apart, changes, unused)
 
 
-def _cut(item: Item, template: Template, documents: bool) -> Cut | str:
+def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> Cut | str:
     """An item's text in pieces, or why it is skipped."""
     if item.content is None:
         return item.problem
     if isinstance(item.content, str):
         return Cut((template.document_pieces if documents else template.text_pieces)(item.content))
     try:
-        return template.cut(item.content)
+        return template.cut(_chosen(item.content, data), answer_only=data.reasoning == "mask")
     except BadRecord as error:
         return str(error)
+
+
+def _chosen(conversation: Conversation, data: DataSection) -> Conversation:
+    """A conversation with the parts of it that the recipe wants trained."""
+    if data.reasoning == "drop":
+        conversation = without_reasoning(conversation)
+    if data.responses == "last":
+        last = max(n for n, message in enumerate(conversation.messages) if message["role"] == "assistant")
+        conversation = replace(conversation, untrained=conversation.untrained | frozenset(range(last)))
+    return conversation
 
 
 def _parts(whole: Encoded, data: DataSection, documents: bool) -> Iterator[tuple[list[int], list[bool], int]]:

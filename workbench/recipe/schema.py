@@ -220,6 +220,13 @@ class DataSection(Section):
         False, "Pack several records into each sequence of max_length. The micro-batch then counts sequences."
     )
     completion_only: bool = setting(True, "Compute the loss on the response only, not on the prompt.")
+    responses: Literal["all", "last"] = setting(
+        "all", "Which responses of a conversation are trained: all, or only the last one."
+    )
+    reasoning: Literal["train", "mask", "drop"] = setting(
+        "train",
+        "Reasoning in responses: train it, mask it (kept in the text, no loss on it), or drop it from the text.",
+    )
 
 
 class TrainingSection(Section):

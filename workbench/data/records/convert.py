@@ -92,15 +92,15 @@ def _in_order(turns: list[Turn], tools: list[dict[str, Any]]) -> Conversation:
     """
     joined = _joined(turns)
     changes = [JOINED] if len(joined) < len(turns) else []
+    for number, turn in enumerate(joined[1:], start=2):
+        if turn.message["role"] == "system":
+            raise BadRecord(f"turn {number} is a system prompt; only the first turn may be one")
     last = max((n for n, turn in enumerate(joined) if turn.message["role"] == "assistant"), default=-1)
     if last < 0:
         raise BadRecord("there is no assistant turn")
     changes += [SHORTENED] if last + 1 < len(joined) else []
     joined = joined[: last + 1]
-    for number, turn in enumerate(joined, start=1):
-        message = turn.message
-        if message["role"] == "system" and number > 1:
-            raise BadRecord(f"turn {number} is a system prompt; only the first turn may be one")
+    for message in (turn.message for turn in joined):
         if message["role"] == "assistant" and not message["content"].strip() and "tool_calls" not in message:
             raise BadRecord("a reply is empty")
     untrained = frozenset(n for n, turn in enumerate(joined) if turn.untrained and turn.message["role"] == "assistant")

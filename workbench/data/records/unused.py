@@ -15,7 +15,7 @@ from workbench.data.records.values import is_empty
 # Names under which data sets have parts of a conversation: a field of such a name is asked about before a run.
 KNOWN_NAMES = frozenset({
     "system", "system_prompt", "instruction", "prompt", "question", "query", "input", "context", "passage", "history",
-    "tools", "functions", "tool_calls", "function_call", "tool_call_id", "reasoning", "reasoning_content", "thinking",
+    "tools", "functions", "tool_calls", "function_call", "reasoning", "reasoning_content", "thinking",
     "thought", "rationale", "explanation", "documents", "response", "output", "answer", "answers", "completion",
     "messages", "conversation", "conversations", "chosen", "rejected", "image", "images", "video", "videos", "audio",
     "audios", "weight", "loss", "train", "training", "trainable",
@@ -56,13 +56,13 @@ def unused_columns(record: Mapping[str, Any], used: Set[str], content: Conversat
     )
 
 
-def unused_key(name: str, value: Any) -> Unused:
-    """A key of a turn that the template does not write."""
-    return Unused(f"messages[].{name}", _asks(name, value, ""))
+def unwritten_field(name: str, value: Any) -> Unused:
+    """A key of turns that the template does not write, or ``tools``."""
+    return Unused(name if name == "tools" else f"messages[].{name}", _asks(name, value, ""))
 
 
 def _asks(name: str, value: Any, content: Conversation | str) -> bool:
-    if isinstance(value, str) and _repeats(value, content):
+    if content and isinstance(value, str) and _repeats(value, content):
         return False
     if name.strip().lower() in KNOWN_NAMES:
         return True

@@ -31,7 +31,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is one JSON list: it begins with one, which is neither the turns of one record nor one line of many."""
+    """Whether a file is one JSON list. A list of turns is a record, and so is one of several lines."""
     with opened(path) as (stream, _):
         first = stream.readline(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
         while first == b"" and (line := stream.readline(CHUNK)):

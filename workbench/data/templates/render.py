@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.tool_calls import with_arguments_as_text
 from workbench.data.templates.lookup import one_line
 
 _PROBE = "probe"
-# Keys that models' templates read reasoning from, likeliest first; records use them interchangeably.
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _OWN_KEYS = frozenset({"role", "content", "instruction", "input"})
 
 
@@ -47,11 +47,29 @@ class Renderer:
             raise BadRecord(f"the {self.name} template rejects it ({one_line(error)})") from None
         return str(text)
 
+    def generated_spans(self, conversation: Conversation) -> list[tuple[int, int]] | None:
+        """Where the text holds responses, as the template's ``{% generation %}`` blocks mark them, from 0.
+
+        None if the template has no such blocks. Those are what TRL trains with ``assistant_only_loss``.
+        """
+        if _GENERATION.search(self.source) is None:
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        _, spans = render_jinja_template(
+            conversations=[list(conversation.messages)],
+            tools=conversation.tools or None,
+            chat_template=self.source,
+            return_assistant_tokens_mask=True,
+            **self.tokenizer.special_tokens_map,
+        )
+        return [(start, end) for start, end in spans[0]]
+
     def prepared(self, conversation: Conversation, system: str | None) -> Conversation:
         """The conversation in the form that the template expects.
 
-        The system prompt is in place (inside the first user turn where the template has none), reasoning under the
-        template's key, and arguments of calls are an object or text.
+        The system prompt is in place (inside the first user turn where the template has none); arguments of calls are
+        an object or text.
 
         Raises:
             BadRecord: it holds tool calls or results, and the template writes none.
@@ -85,7 +103,7 @@ class Renderer:
         return unwritten
 
     def _writes(self, prepared: Conversation, key: str, text: str) -> bool:
-        if not self._mentions(key):
+        if not any(map(self._mentions, REASONING_KEYS if key in REASONING_KEYS else (key,))):
             return False
         without = [{k: value for k, value in message.items() if k != key} for message in prepared.messages]
         return self._text_of(replace(prepared, messages=without)) != text
@@ -108,31 +126,34 @@ class Renderer:
         return "§system§" in (self._prompt_of(messages) or "")
 
     @cached_property
-    def reasoning_key(self) -> str | None:
-        """The key that the template reads a response's reasoning from."""
-        return next((key for key in REASONING_KEYS if self._mentions(key)), None)
-
-    @cached_property
     def takes_tool_calls(self) -> bool:
         """Whether the template writes calls of tools and their results."""
-        return self._writes_call(as_text=False) or self._writes_call(as_text=True)
+        return self._call_form is not None
 
     @cached_property
-    def _arguments_as_text(self) -> bool:
-        """Whether the template expects the arguments of a call as JSON text; most expect an object."""
-        return not self._writes_call(as_text=False)
+    def _call_form(self) -> tuple[bool, bool] | None:
+        """How the template expects a call: arguments as JSON text (most expect an object), content null (most: empty).
 
-    def _writes_call(self, as_text: bool) -> bool:
+        None if it writes no calls. A form in which a call continues its own prompt is preferred.
+        """
+        forms = [(as_text, null) for as_text in (False, True) for null in (False, True)]
+        written = {form: self._writes_call(*form) for form in forms}
+        return max((form for form in forms if written[form]), key=lambda form: written[form], default=None)
+
+    def _writes_call(self, as_text: bool, null: bool) -> int:
+        """0 if a call in this form is not written, 2 if it continues its own prompt, else 1."""
         function = {"name": "probe_name", "arguments": {"probe_key": "probe_value"}}
         calls: list[dict[str, Any]] = [{"type": "function", "id": "probe1234", "function": function}]
         messages: list[Message] = [
             {"role": "user", "content": _PROBE},
-            {"role": "assistant", "content": "", "tool_calls": with_arguments_as_text(calls) if as_text else calls},
+            _in_form({"role": "assistant", "content": "", "tool_calls": calls}, as_text, null),
             {"role": "tool", "content": "§result§", "name": "probe_name", "tool_call_id": "probe1234"},
         ]
         text = self._prompt_of(messages) or ""
         # Python's notation of an object would be no JSON.
-        return all(part in text for part in ("probe_name", "probe_key", "§result§")) and "'probe_key'" not in text
+        if "'probe_key'" in text or not all(part in text for part in ("probe_name", "probe_key", "§result§")):
+            return 0
+        return 2 if text.startswith(self._prompt_of(messages[:1]) or text + "|") else 1
 
     def _prompt_of(self, messages: Sequence[Message]) -> str | None:
         try:
@@ -145,12 +166,12 @@ class Renderer:
             raise BadRecord(f"the {self.name} template writes no tool calls (data.template chatml-tools does)")
 
     def _message(self, message: Message) -> Message:
-        if message.keys() <= _OWN_KEYS:
+        if "tool_calls" not in message or self._call_form is None:
             return message
-        changed = {self._name_of(key): value for key, value in message.items()}
-        if "tool_calls" in changed and self._arguments_as_text:
-            changed["tool_calls"] = with_arguments_as_text(changed["tool_calls"])
-        return changed
+        return _in_form(message, *self._call_form)
 
-    def _name_of(self, key: str) -> str:
-        return (self.reasoning_key or key) if key in REASONING_KEYS else key
+
+def _in_form(message: Message, as_text: bool, null: bool) -> Message:
+    """A message with calls: their arguments as JSON text or an object, empty content as null or as an empty text."""
+    calls = with_arguments_as_text(message["tool_calls"]) if as_text else message["tool_calls"]
+    return message | {"tool_calls": calls, "content": message["content"] or (None if null else "")}

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
-from workbench.data.records.unused import Unused, unused_key
+from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
+from workbench.data.records.unused import Unused, unwritten_field
 from workbench.data.templates.lookup import (
     DEFAULT_NAME,
     begin_of_sequence,
@@ -134,33 +135,62 @@ class Template:
         prepared = self.renderer.prepared(Conversation(list(messages)), self.system)
         return self.renderer.render(prepared, add_generation_prompt)
 
-    def cut(self, conversation: Conversation) -> Cut:
+    def cut(self, conversation: Conversation, *, answer_only: bool = False) -> Cut:
         """A conversation's text cut at its responses.
+
+        Args:
+            answer_only: leave the reasoning of responses out of what is trained.
 
         Raises:
             BadRecord: there is no assistant turn, or the template refuses the conversation.
         """
         prepared = self.renderer.prepared(conversation, self.system)
-        messages = prepared.messages
-        last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-        if last < 0:
+        replies = [place for place, message in enumerate(prepared.messages) if message["role"] == "assistant"]
+        if not replies:
             raise BadRecord("there is no assistant turn")
-        pieces, rewritten = self._cut_prompt(prepared, last)
+        prepared = _first(prepared, replies[-1] + 1)
+        spans = self.renderer.generated_spans(prepared)
+        if spans is not None and len(spans) == len(replies):
+            return self._cut_as_marked(prepared, dict(zip(replies, spans, strict=True)), answer_only)
+        return self._cut_at_prefixes(prepared, answer_only)
+
+    def _cut_as_marked(self, prepared: Conversation, spans: dict[int, tuple[int, int]], answer_only: bool) -> Cut:
+        """The text cut where the template itself marks its responses."""
+        text = self.renderer.render(prepared, False)
+        pieces: list[Piece] = []
+        at = 0
+        for place, (marked, end) in spans.items():
+            # What the prompt of a response already holds is not the model's to write, even where the mark says so.
+            prompt = self._prompt(prepared, place)
+            start = len(prompt) if text.startswith(prompt) and marked < len(prompt) < end else marked
+            reply, _ = self._split_end(text[start:end])
+            pieces += [Piece(text[at:start], False), *_reply_pieces(reply, prepared, place, answer_only)]
+            at = start + len(reply)
+        pieces.append(Piece(text[at:], False))
+        return Cut([piece for piece in pieces if piece.text], self._unused(prepared, text), prepared.changes)
+
+    def _cut_at_prefixes(self, prepared: Conversation, answer_only: bool) -> Cut:
+        """The text cut where rendered prefixes of the conversation end."""
+        last = len(prepared.messages) - 1
+        pieces, rewritten = self._cut_prompt(prepared, last, answer_only)
         prompt = "".join(piece.text for piece in pieces)
-        whole = self.renderer.render(_first(prepared, last + 1), False)
+        whole = self.renderer.render(prepared, False)
+        unused = self._unused(prepared, whole)
         if whole.startswith(prompt):
             reply, after = self._split_end(whole[len(prompt) :])
         else:
-            reply, after, rewritten = messages[last]["content"] + self._end, "", True
-        pieces.append(Piece(reply, last not in prepared.untrained))
-        if last + 1 < len(messages):
-            everything = self.renderer.render(prepared, False)
-            after = everything[len(prompt) + len(reply) :] if everything.startswith(prompt + reply) else after
-        if after:
-            pieces.append(Piece(after, False))
-        unwritten = self.renderer.unwritten(_first(prepared, last + 1), whole)
-        unused = tuple(unused_key(key, value) for key, value in unwritten)
-        return Cut(pieces, unused, (*conversation.changes, *([REWRITTEN] if rewritten else [])))
+            # The template ends a prompt with text that it leaves out before a finished response.
+            message = prepared.messages[last]
+            if "tool_calls" in message:
+                raise BadRecord(f"the {self.name} template does not continue its own prompt with a tool call")
+            lost = [unwritten_field(key, message[key]) for key in REASONING_KEYS if key in message]
+            unused = tuple(dict.fromkeys((*unused, *lost)))
+            reply, after, rewritten = message["content"] + self._end, "", True
+        pieces += [*_reply_pieces(reply, prepared, last, answer_only), *([Piece(after, False)] if after else [])]
+        return Cut(pieces, unused, (*prepared.changes, *([REWRITTEN] if rewritten else [])))
+
+    def _unused(self, prepared: Conversation, text: str) -> tuple[Unused, ...]:
+        return tuple(unwritten_field(key, value) for key, value in self.renderer.unwritten(prepared, text))
 
     def text_pieces(self, text: str) -> list[Piece]:
         """Plain text as one piece, between begin and end of sequence; those that it already has are not doubled."""
@@ -224,7 +254,7 @@ class Template:
 
     # -- where responses start and end ----------------------------------------------------------------------------
 
-    def _cut_prompt(self, prepared: Conversation, end: int) -> tuple[list[Piece], bool]:
+    def _cut_prompt(self, prepared: Conversation, end: int, answer_only: bool = False) -> tuple[list[Piece], bool]:
         """The prompt of the message at ``end``, cut at the responses in it.
 
         Whole, and True, where the template rewrites earlier turns.
@@ -240,7 +270,10 @@ class Template:
             if not (prompt.startswith(upto) and upto.startswith(before)):
                 return [Piece(prompt, False)], True
             reply, _ = self._split_end(upto[len(before) :])
-            pieces += [Piece(prompt[at : len(before)], False), Piece(reply, number not in prepared.untrained)]
+            pieces += [
+                Piece(prompt[at : len(before)], False),
+                *_reply_pieces(reply, prepared, number, answer_only),
+            ]
             at = len(before) + len(reply)
         pieces.append(Piece(prompt[at:], False))
         return [piece for piece in pieces if piece.text], False
@@ -329,3 +362,20 @@ class Template:
 
 def _first(conversation: Conversation, count: int) -> Conversation:
     return replace(conversation, messages=conversation.messages[:count])
+
+
+def _reply_pieces(reply: str, prepared: Conversation, place: int, answer_only: bool) -> list[Piece]:
+    """A response as one piece, or as its reasoning and its answer."""
+    trained = place not in prepared.untrained
+    at = _answer_start(reply, prepared.messages[place]) if answer_only and trained else 0
+    return [Piece(reply[:at], False), Piece(reply[at:], trained)] if at else [Piece(reply, trained)]
+
+
+def _answer_start(reply: str, message: Message) -> int:
+    """Where the answer begins in the text of a response; 0 if it has no reasoning."""
+    thought, answer = split_thinking(message["content"] or "")
+    reasoning = next((str(message[key]) for key in REASONING_KEYS if key in message), thought).strip()
+    if not reasoning or reasoning not in reply:
+        return 0
+    end = reply.index(reasoning) + len(reasoning)
+    return reply.index(answer.strip(), end) if answer.strip() and answer.strip() in reply[end:] else end

@@ -1,0 +1,242 @@
+"""Records in the shapes that people have them: what is fed of each, and what is named as unused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.data.records.conversation import Conversation
+from workbench.data.records.convert import JOINED, SHORTENED, Converted, convert
+from workbench.data.records.formats import detect
+from workbench.data.sources import load_records
+from workbench.data.statistics import data_facts
+from workbench.data.templates.template import Template
+from workbench.errors import WorkbenchError
+from workbench.recipe.schema import DataSection
+
+USER, REPLY = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}
+SHAREGPT = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Yes."}]
+TOOL = {"name": "weather", "description": "The weather of a city.", "parameters": {"type": "object", "properties": {}}}
+WRAPPED = {"type": "function", "function": TOOL}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+
+
+def converted(record: dict[str, Any], **options: Any) -> Converted:
+    return convert(record, detect(list(record), [record], **options))
+
+
+def conversation(record: dict[str, Any], **options: Any) -> Conversation:
+    content = converted(record, **options).content
+    assert isinstance(content, Conversation)
+    return content
+
+
+PAIR = [("user", "Hi?"), ("assistant", "Yes.")]
+SYSTEM = ("system", "Be kind.")
+SHAPES = {
+    "messages": ({"messages": [USER, REPLY]}, PAIR),
+    "messages with a system column": ({"messages": [USER, REPLY], "system": "Be kind."}, [SYSTEM, *PAIR]),
+    "sharegpt": ({"conversations": SHAREGPT}, PAIR),
+    "sharegpt with a system column": ({"conversations": SHAREGPT, "system": "Be kind."}, [SYSTEM, *PAIR]),
+    "sharegpt with role": (
+        {"conversations": [{"role": "user", "value": "Hi?"}, {"role": "assistant", "value": "Yes."}]},
+        PAIR,
+    ),
+    "turns as JSON text": ({"messages": json.dumps([USER, REPLY])}, PAIR),
+    "turns as Python text": ({"messages": str([USER, REPLY])}, PAIR),
+    "an object of lists": ({"messages": {"role": ["user", "assistant"], "content": ["Hi?", "Yes."]}}, PAIR),
+    "parts": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi?"}]}, REPLY]}, PAIR),
+    "alpaca": ({"instruction": "Hi?", "input": "", "output": "Yes."}, PAIR),
+    "alpaca with history": (
+        {"instruction": "Hi?", "output": "Yes.", "history": [["One?", "1"]], "system": "Be kind."},
+        [SYSTEM, ("user", "One?"), ("assistant", "1"), *PAIR],
+    ),
+    "dolly": ({"instruction": "Hi?", "context": "Bergen.", "response": "Yes."}, [("user", "Hi?\n\nBergen."), PAIR[1]]),
+    "a question with context": (
+        {"question": "Hi?", "context": "Bergen.", "answer": "Yes."},
+        [("user", "Hi?\n\nBergen."), PAIR[1]],
+    ),
+    "squad": (
+        {"question": "Hi?", "context": "Bergen.", "answers": {"text": ["Yes."], "answer_start": [0]}},
+        [("user", "Hi?\n\nBergen."), PAIR[1]],
+    ),
+    "prompt and completion": ({"prompt": "Hi?", "completion": "Yes."}, PAIR),
+    "prompt and completion as turns": ({"prompt": [USER], "completion": [REPLY]}, PAIR),
+    "prompt of turns and a response": ({"prompt": [USER], "response": "Yes."}, PAIR),
+    "orca": ({"system_prompt": "Be kind.", "question": "Hi?", "response": "Yes."}, [SYSTEM, *PAIR]),
+    "the assistant opens": (
+        {"messages": [{"role": "assistant", "content": "Hello."}, USER, REPLY]},
+        [("assistant", "Hello."), *PAIR],
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "turns"), SHAPES.values(), ids=SHAPES)
+def test_a_shape_is_read(record: dict[str, Any], turns: list[tuple[str, str]]) -> None:
+    found = conversation(record)
+    assert [(message["role"], message["content"]) for message in found.messages] == turns
+    assert converted(record).unused == ()
+
+
+def test_neighbours_of_one_role_are_joined_and_an_open_end_is_left_out() -> None:
+    found = conversation({"messages": [USER, USER, REPLY, REPLY, USER]})
+    assert found.texts == ["Hi?\n\nHi?", "Yes.\n\nYes."]
+    assert found.changes == (JOINED, SHORTENED)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [CALL],
+        [{"name": "weather", "arguments": {"city": "Oslo"}}],
+        [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}],
+        json.dumps([CALL]),
+    ],
+    ids=["OpenAI", "bare", "arguments as text", "text"],
+)
+def test_tool_calls_have_one_form(calls: Any) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": calls}
+    turns = [USER, call, {"role": "tool", "content": {"rain": 1}}, REPLY]
+    found = conversation({"messages": turns, "tools": json.dumps([TOOL])})
+    assert found.messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert found.messages[2] == {"role": "tool", "content": '{"rain": 1}'}
+    assert found.tools == [WRAPPED]
+
+
+def test_sharegpt_calls_and_observations() -> None:
+    turns = [
+        SHAREGPT[0],
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
+        {"from": "observation", "value": "rain"},
+        SHAREGPT[1],
+    ]
+    found = conversation({"conversations": turns, "tools": json.dumps([WRAPPED])})
+    assert [message["role"] for message in found.messages] == ["user", "assistant", "tool", "assistant"]
+    assert found.messages[1]["tool_calls"] == [CALL]
+    assert found.tools == [WRAPPED]
+
+
+@pytest.mark.parametrize(("key", "off"), [("weight", 0), ("loss", False), ("train", "false"), ("trainable", 0.0)])
+def test_a_turn_says_whether_it_is_trained(key: str, off: Any) -> None:
+    found = conversation({"messages": [USER, REPLY | {key: off}, USER, REPLY | {key: 1}]})
+    assert found.untrained == {1}
+    assert all(message.keys() == {"role", "content"} for message in found.messages)
+
+
+def test_responses_in_a_prompt_are_not_trained() -> None:
+    assert conversation({"prompt": [USER, REPLY, USER], "completion": [REPLY]}).untrained == {1}
+
+
+@pytest.mark.parametrize(
+    ("record", "way"),
+    [
+        ({"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}, "data.columns={prompt: prompt, reply: chosen}"),
+        ({"chosen": [USER, REPLY], "rejected": [USER, REPLY]}, "data.columns={messages: chosen}"),
+        ({"prompt": [USER], "chosen": [REPLY], "rejected": [REPLY]}, "data.columns={prompt: prompt, reply: chosen}"),
+        ({"chosen": "Hi? Yes.", "rejected": "Hi? No."}, "data.columns={text: chosen}"),
+        ({"prompt": "Hi?", "completion": "Yes.", "label": True}, "data.format to prompt"),
+    ],
+)
+def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any], way: str) -> None:
+    with pytest.raises(WorkbenchError, match="preference data") as refused:
+        converted(record)
+    assert way in refused.value.cure
+
+
+def test_the_way_out_of_preference_data_works_and_names_the_rest() -> None:
+    record = {"prompt": [USER], "chosen": [REPLY], "rejected": [REPLY]}
+    found = converted(record, by_hand={"prompt": "prompt", "reply": "chosen"})
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("rejected", True)]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"id": 1, "messages": "hello"}, "column messages is text that is not JSON"),
+        ({"messages": []}, "column messages is empty"),
+        ({"messages": [{"speaker": "a", "content": "b"}]}, "turn 1 of column messages has no role"),
+        ({"role": "user", "content": "Hi?"}, "is a single turn"),
+    ],
+)
+def test_a_column_of_the_right_name_says_what_is_wrong_with_it(record: dict[str, Any], reason: str) -> None:
+    with pytest.raises(WorkbenchError) as refused:
+        converted(record)
+    assert reason in refused.value.message
+
+
+def test_a_format_is_read_from_many_records() -> None:
+    records: list[dict[str, Any]] = [{"conversations": []}, {"conversations": None}, {"conversations": SHAREGPT}]
+    assert detect(["conversations"], records).kind == "sharegpt"
+
+
+@pytest.mark.parametrize("layout", ["one line", "many lines"])
+def test_a_json_list_named_jsonl(layout: str, tmp_path: Path) -> None:
+    records = [{"prompt": f"p{n}", "completion": "c"} for n in range(6)]
+    (tmp_path / "x.jsonl").write_text(json.dumps(records, indent=None if layout == "one line" else 1))
+    assert len(list(load_records(DataSection(source=str(tmp_path / "x.jsonl"))).items())) == 6
+
+
+def test_a_bare_list_of_turns_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps([USER, REPLY]) + "\n" + json.dumps([USER, REPLY]) + "\n")
+    items = list(load_records(DataSection(source=str(tmp_path / "x.jsonl"))).items())
+    assert [item.content and item.content.texts for item in items] == [["Hi?", "Yes."]] * 2  # type: ignore[union-attr]
+
+
+# -- the law: used, or named ------------------------------------------------------------------------------------------
+
+_values = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40),
+    st.integers(), st.booleans(), st.lists(st.integers(), min_size=1, max_size=3), st.just({"a": 1}),
+)  # fmt: skip
+_names = st.from_regex(r"zz[a-z_]{1,8}", fullmatch=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns=st.dictionaries(_names, _values, max_size=4), keys=st.dictionaries(_names, _values, max_size=4))
+def test_whatever_a_record_holds_is_fed_or_named(columns: dict[str, Any], keys: dict[str, Any]) -> None:
+    template = Template.for_model(tokenizer_of_bytes(), "chatml")
+    found = converted({"messages": [{**USER, **keys}, REPLY], **columns})
+    assert isinstance(found.content, Conversation)
+    cut = template.cut(found.content)
+    named = {unused.path for unused in (*found.unused, *cut.unused)}
+    assert named == {*columns, *(f"messages[].{key}" for key in keys)}
+
+
+def tokenizer_of_bytes() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer(models.BPE({c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rust, bos_token="<s>", eos_token="<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|end|>", "<|return|>", "<|call|>"]})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("value", "asks"),
+    [("open qa", False), (17, False), ("Paris is the capital of France.", True), ("Hi? Yes.", False)],
+    ids=["a label", "a number", "a text", "a copy of what is fed"],
+)
+def test_a_field_that_reads_like_text_is_asked_about(value: Any, asks: bool) -> None:
+    found = converted({"prompt": "Hi?", "completion": "Yes.", "extra": value})
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("extra", asks)]
+
+
+def test_unused_fields_are_counted_named_and_can_be_waved_through(tmp_path: Path) -> None:
+    rows = [{"prompt": "Hi?", "completion": "Yes.", "context": "Bergen.", "rationale": "As I know."}] * 5
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSection(source=str(tmp_path / "x.jsonl"), format="prompt")
+    template = Template.for_model(tokenizer_of_bytes(), "chatml")
+    facts = data_facts(load_records(data), template, data)
+    assert [(field.path, field.records, field.asks) for field in facts.unused] == [("rationale", 5, True)]
+    assert "Not used for training: rationale (5 records)." in facts.notices
+    assert "rationale (5 records)" in facts.questions[0]
+    ignoring = data.model_copy(update={"ignore": ["rationale"]})
+    facts = data_facts(load_records(ignoring), template, ignoring)
+    assert facts.questions == ()
+    assert "Not used for training: rationale (5 records)." in facts.notices
