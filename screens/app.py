@@ -32,8 +32,10 @@ from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from textual.await_complete import AwaitComplete
     from textual.command import Provider
     from textual.message import Message
+    from textual.worker import Worker
 
     from workbench.engine.client.protocol import EngineStatus
     from workbench.errors import Problem
@@ -112,6 +114,14 @@ class WorkbenchApp(App[None]):
         self.set_interval(1, self._each_second)
         self.call_after_refresh(self._begin)
 
+    def pop_screen(self) -> AwaitComplete:
+        """Close the front screen; first end its workers, which Textual ends only after the widgets they look for."""
+        leaving = set(self.screen.walk_children(with_self=True))
+        for worker in self.workers:
+            if worker.node in leaving:
+                worker.cancel()
+        return super().pop_screen()
+
     # -- start and end ------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -130,7 +140,7 @@ class WorkbenchApp(App[None]):
                 markup=False,
             )
         self._header.show_recipe(self.session.recipe)
-        self.run_worker(self._find_skeleton(), name="skeleton", exclusive=True, group="skeleton")
+        self._seek_skeleton()
         watch = Watch(self.session, self._seen)
         self.run_worker(watch.engine(), name="engine status")
         self.run_worker(watch.journal(), name="journal")
@@ -257,7 +267,7 @@ class WorkbenchApp(App[None]):
         self._header.show_recipe(recipe)
         self._tell(RecipeChanged(recipe))
         if recipe.model != before.model:
-            self.run_worker(self._find_skeleton(), name="skeleton", exclusive=True, group="skeleton")
+            self._seek_skeleton()
         self._save_soon()
         return []
 
@@ -272,6 +282,10 @@ class WorkbenchApp(App[None]):
             return
         self.set_recipe(preset.as_dict())
         self.notify(f'Loaded preset "{name}".', markup=False, timeout=3)
+
+    def _seek_skeleton(self) -> None:
+        # The method and not its coroutine: a worker that the next one replaces before it began would never await that.
+        _: Worker[None] = self.run_worker(self._find_skeleton, name="skeleton", exclusive=True, group="skeleton")
 
     async def _find_skeleton(self) -> None:
         """Have the tree of the recipe's model in the session, or why there is none."""
