@@ -55,6 +55,8 @@ async def answered(screen: Opened, text: str) -> None:
 
 async def ask(screen: Opened, text: str) -> None:
     requests = len(screen.engine.requests)
+    pane = screen.app.query_one(ChatPane)
+    await screen.until(lambda: not pane._replying, "the end of the reply before")
     screen.app.query_one("#prompt", Input).value = text
     screen.app.query_one("#prompt", Input).focus()
     await screen.press("enter")

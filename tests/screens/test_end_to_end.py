@@ -14,6 +14,8 @@ from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
 from workbench.storage.paths import Home
 
+pytestmark = pytest.mark.real_time
+
 
 async def until(pilot, condition, what, seconds=120.0):
     """Wait for a condition while the app goes on; a bounded time."""

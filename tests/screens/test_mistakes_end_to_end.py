@@ -15,6 +15,8 @@ from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
 from workbench.storage.paths import Home
 
+pytestmark = pytest.mark.real_time
+
 
 def squeezed(app: WorkbenchApp) -> str:
     """The words of the screen with frames and line breaks taken out, so that a folded sentence can be found."""
