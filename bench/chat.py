@@ -25,7 +25,7 @@ from bench.streamed import Asked, a_reader
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.generation import generate_reply
-from workbench.engine.model.adapters import Voice, merge, speaking
+from workbench.engine.model.adapters import ActiveAdapters, merge, use_adapters
 from workbench.engine.model.base import LoadedBase, load_base
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.recipe.schema import DEFAULT_MODEL, ModelSection, QuantizationSection
@@ -171,7 +171,7 @@ def switching(base: LoadedBase, folders: list[Path]) -> dict[str, float]:
 
 def _milliseconds(base: LoadedBase, folder: Path) -> float:
     started = time.perf_counter()
-    with speaking(base, Voice(((folder, 1.0),))):
+    with use_adapters(base, ActiveAdapters(((folder, 1.0),))):
         return (time.perf_counter() - started) * 1000
 
 
@@ -188,14 +188,14 @@ def main() -> None:
         base = loaded(home, options.model, "nf4")
         folders = make_adapters(base, Path(temporary))
         result["switching"] = switching(base, folders)
-        voice = Voice(((folders[0], 1.0),))
-        measures: dict[str, Callable[[], Any]] = {"nf4, adapter": lambda: speaking(base, voice)}
-        measures["nf4, adapter off"] = lambda: speaking(base, Voice())
+        voice = ActiveAdapters(((folders[0], 1.0),))
+        measures: dict[str, Callable[[], Any]] = {"nf4, adapter": lambda: use_adapters(base, voice)}
+        measures["nf4, adapter off"] = lambda: use_adapters(base, ActiveAdapters())
         for name, speak in measures.items():
             with speak():
                 result[name] = in_turns(base, options.tokens, options.rounds)
         base = loaded(home, options.model, "none")
-        with speaking(base, voice):
+        with use_adapters(base, voice):
             result["16-bit, adapter"] = in_turns(base, options.tokens, options.rounds)
         merge(base, voice)
         result["16-bit, merged"] = in_turns(base, options.tokens, options.rounds)

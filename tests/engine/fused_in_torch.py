@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from workbench.engine.kernels import liger
-from workbench.engine.kernels.liger import Operations
+from workbench.engine.kernels.liger import FusedOperations
 
 
 def rms_norm(states, weight, eps, offset, cast):
@@ -24,7 +24,7 @@ class Counted:
         self.calls = Counter()
 
     def operations(self):
-        return Operations(
+        return FusedOperations(
             self._counted("norm", rms_norm),
             self._counted("silu", lambda gate, up: functional.silu(gate) * up),
             self._counted("gelu", lambda gate, up: functional.gelu(gate, approximate="tanh") * up),

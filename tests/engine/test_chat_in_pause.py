@@ -69,7 +69,7 @@ def test_replies_of_a_paused_run_change_nothing(home, long_recipe, engine_here, 
     assert len({now, drawn, bare}) == 3
     assert engine_here.status().state == "paused"
     assert base.peft.training
-    assert not base.packing.happened
+    assert not base.packing.has_packed_layers
     assert {name for name, parameter in base.peft.named_parameters() if parameter.requires_grad} == trained
     training = engine_here._work.training
     engine_here.control(Command("resume"))

@@ -16,8 +16,8 @@ from tests.engine.fused_in_torch import Counted, as_if_installed, rms_norm
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.kernels import liger
-from workbench.engine.kernels.fused import check_device, replaced_by, vouched_for
-from workbench.engine.kernels.liger import Operations, compute_with
+from workbench.engine.kernels.fused import check_device, replace_forwards, verified_kernels
+from workbench.engine.kernels.liger import FusedOperations, apply_kernels
 from workbench.engine.model.base import load_base
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import QueueRequest, Wanted
@@ -95,7 +95,7 @@ def test_a_model_says_the_same_with_kernels_on_and_after_them(home, tmp_path, na
     before = traces(base.model)
     loss, gradients = said(model)
 
-    counts, take_off = compute_with(counted.operations(), base.model)
+    counts, take_off = apply_kernels(counted.operations(), base.model)
     assert {kind: count for (_, kind), count in counts.items()} == expected
     assert len(traces(base.model)) == len(before) + sum(expected.values())
     counted.calls.clear()
@@ -123,7 +123,7 @@ def test_an_adapter_inside_of_an_mlp_still_counts(home, tmp_path):
     """The kernel multiplies what the adapted projections say, and their adapters learn."""
     base = loaded(home, tmp_path, "llama")
     model = base.attach_new(AdapterSection(r=4, lora_dropout=0.0, target_modules=["gate_proj", "down_proj"]))
-    compute_with(Counted().operations(), base.model)
+    apply_kernels(Counted().operations(), base.model)
     loss, gradients = said(model)
     assert all(gradient.abs().max() > 0 for name, gradient in gradients.items() if "lora_B" in name)
     for parameter_name, parameter in model.named_parameters():
@@ -135,7 +135,7 @@ def test_an_adapter_inside_of_an_mlp_still_counts(home, tmp_path):
 def test_whole_modules_that_are_trained_get_kernels_too_and_copies_are_their_own(home, tmp_path):
     base = loaded(home, tmp_path, "llama")
     model = base.attach_new(AdapterSection(r=4, lora_dropout=0.0, modules_to_save=["norm"]))
-    counts, _ = compute_with(Counted().operations(), base.model)
+    counts, _ = apply_kernels(Counted().operations(), base.model)
     # PEFT takes the name for an ending, so that each is there twice: as it was, and as it is trained.
     assert counts["norm", "LlamaRMSNorm"] == 10
     _, gradients = said(model)
@@ -151,9 +151,9 @@ def test_whole_modules_that_are_trained_get_kernels_too_and_copies_are_their_own
 def test_four_bit_weights_are_neither_used_nor_packed_by_the_trial(home, tmp_path):
     base = loaded(home, tmp_path, "llama", method="nf4")
     base.attach_new(AdapterSection(r=4))
-    counts, _ = compute_with(Counted().operations(), base.model)
+    counts, _ = apply_kernels(Counted().operations(), base.model)
     assert counts["MLP", "LlamaMLP"] == 2
-    assert base.may_be_trained
+    assert base.is_unchanged
 
 
 def test_a_kernel_that_fails_leaves_the_model_as_it_was(home, tmp_path, monkeypatch):
@@ -162,20 +162,20 @@ def test_a_kernel_that_fails_leaves_the_model_as_it_was(home, tmp_path, monkeypa
     def fail(*_):
         raise RuntimeError("no such instruction")
 
-    broken = Operations(rms_norm, fail, fail)
+    broken = FusedOperations(rms_norm, fail, fail)
     monkeypatch.setattr(liger, "liger_operations", lambda: broken)
     with pytest.raises(WorkbenchError) as caught:
-        base.compute_fused("liger")
+        base.apply_fused_kernels("liger")
     assert caught.value.message == "The Liger kernels do not run here: RuntimeError: no such instruction."
     assert not traces(base.model)
 
 
 def test_a_kernel_with_other_numbers_is_not_put_on(home, tmp_path):
     base = loaded(home, tmp_path, "llama")
-    off = Operations(
+    off = FusedOperations(
         lambda *given: rms_norm(*given) * 1.001, lambda gate, up: gate * up, lambda gate, up: gate.relu() * up
     )
-    counts, _ = compute_with(off, base.model)
+    counts, _ = apply_kernels(off, base.model)
     assert not counts
     assert not traces(base.model)
 
@@ -207,7 +207,7 @@ def test_a_run_has_the_same_losses_tells_its_kernels_and_leaves_none(home, recip
     assert told == ["Liger kernels: 5 norms (LlamaRMSNorm), 2 MLPs (LlamaMLP)"]
     assert not [event for event in events_of(plain, "phase") if event.get("kernels")]
     assert not traces(thread.base.model)
-    assert thread.base.may_be_trained
+    assert thread.base.is_unchanged
 
 
 def test_a_model_without_such_layers_trains_and_the_journal_says_so(home, recipe, in_torch, tmp_path):
@@ -288,7 +288,7 @@ def test_what_the_hub_replaces_is_counted_and_undone(home, tmp_path):
                 module.forward = MethodType(type(module).forward, module)
         rotary.forward = MethodType(torch.nn.Identity.forward, rotary)
 
-    counts, take_off = replaced_by(kernelize, base.model)
+    counts, take_off = replace_forwards(kernelize, base.model)
     assert counts == {("layer", "LlamaRMSNorm"): 5}
     assert torch.allclose(said(base.peft)[0], loss, rtol=1e-6)
     take_off()
@@ -301,7 +301,7 @@ def test_what_the_hub_replaces_is_counted_and_undone(home, tmp_path):
         raise OSError("no network")
 
     with pytest.raises(WorkbenchError, match="The hub kernels are not available: OSError: no network"):
-        replaced_by(fail, base.model)
+        replace_forwards(fail, base.model)
     assert not traces(base.model)
 
 
@@ -314,7 +314,7 @@ def test_only_kernels_that_the_hub_vouches_for_are_taken_unasked():
         "Delta": {"cuda": other},
         "Listed": {"cuda": {"training": listed}},
     }
-    kept, left = vouched_for(mapping)
+    kept, left = verified_kernels(mapping)
     assert kept == {
         "RMSNorm": mapping["RMSNorm"],
         "Mixed": {"cuda": {"inference": known}, "rocm": known},

@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import make_tiny_model
 from workbench.engine.generation.evaluation import record_losses
-from workbench.engine.kernels.padding_free import TrainedRowsCollator, mark_trained, serve_padding_free
+from workbench.engine.kernels.padding_free import TrainedTokensCollator, add_trained_positions, enable_padding_free
 from workbench.engine.model.base import load_base
 from workbench.engine.model.packing_check import why_padded
 from workbench.recipe.schema import ModelSection, QuantizationSection
@@ -66,7 +66,7 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
     base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
     assert why_padded(base) == ""
     records = _records([21, 5, 34, 13])
-    collate = TrainedRowsCollator(pad_token_id=0, padding_free=True)
+    collate = TrainedTokensCollator(pad_token_id=0, padding_free=True)
     weight = base.model.get_input_embeddings().weight.requires_grad_(True)
 
     def told(batches):
@@ -76,7 +76,7 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
         return values.detach(), weight.grad.clone()
 
     with base.fused_head():
-        undo = serve_padding_free(base.model)
+        undo = enable_padding_free(base.model)
         (row, of_row), (alone, of_alone) = told([records]), told([[record] for record in records])
         undo()
     assert len(row) == sum(len(record["input_ids"]) - 2 for record in records)
@@ -101,13 +101,13 @@ def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkey
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from workbench.engine.kernels.padding_free import APART
+    from workbench.engine.kernels.padding_free import PER_RECORD
 
     def sees_all(module, query, key, value, mask, **options):
         return sdpa_attention_forward(module, query, key, value, mask, is_causal=True)
 
     base = _loaded(home, tiny_llama)
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, APART, sees_all)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, PER_RECORD, sees_all)
     assert "neighbouring" in why_padded(base)
 
 
@@ -116,7 +116,7 @@ def test_a_quantised_base_is_as_it_was_after_the_trial(home, tiny_llama, method)
     base = _loaded(home, tiny_llama, method, "bfloat16")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items() if torch.is_tensor(tensor)}
     assert why_padded(base) == ""
-    assert base.may_be_trained
+    assert base.is_unchanged
     for name, tensor in base.model.state_dict().items():
         if torch.is_tensor(tensor):
             assert torch.equal(tensor, before[name]), name
@@ -124,13 +124,13 @@ def test_a_quantised_base_is_as_it_was_after_the_trial(home, tiny_llama, method)
 
 def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, tiny_llama):
     base = _loaded(home, tiny_llama)
-    padded = TrainedRowsCollator(pad_token_id=0)
+    padded = TrainedTokensCollator(pad_token_id=0)
     records = _records([12, 30])
     batch = {name: value for name, value in padded(records).items() if name in ("input_ids", "attention_mask")}
     before = base.model(**batch).logits
     with base.fused_head():
-        undo = serve_padding_free(base.model)
-        flat = _log_probs(base, TrainedRowsCollator(pad_token_id=0, padding_free=True)(records))
+        undo = enable_padding_free(base.model)
+        flat = _log_probs(base, TrainedTokensCollator(pad_token_id=0, padding_free=True)(records))
         during = base.model(**batch).logits
         compact = _log_probs(base, padded(records))
         undo()
@@ -140,8 +140,8 @@ def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, 
 
 def test_trained_places_are_those_before_labelled_tokens():
     batch = {"labels": torch.tensor([[-100, -100, 7, 8], [-100, 5, -100, -100]])}
-    mark_trained(batch)
-    assert batch["trained_at"].tolist() == [1, 2, 4]
+    add_trained_positions(batch)
+    assert batch["trained_positions"].tolist() == [1, 2, 4]
     assert batch["shift_labels"].tolist() == [[7, 8, 5]]
 
 

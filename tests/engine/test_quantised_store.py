@@ -27,7 +27,7 @@ METHODS = {
 
 @pytest.fixture(autouse=True)
 def _tiny_ones_too(monkeypatch):
-    monkeypatch.setattr(quantised_store, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(quantised_store, "_MIN_BYTES", 0)
     monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
 
 
@@ -97,7 +97,7 @@ def test_what_is_read_is_what_was_quantised(home, recipe, load, method):
     assert len(cache(home).entries()) == 1
     assert_same(fresh.model, again.model)
     assert (again.footprint, again.reference, again.local) == (fresh.footprint, fresh.reference, fresh.local)
-    assert again.may_be_trained
+    assert again.is_unchanged
     tied = again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
     assert tied
 

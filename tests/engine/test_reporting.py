@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.runs_of_tiny import begin, ended, events_of
 from workbench.engine.daemon.engine import Engine
-from workbench.engine.metrics.trackers import Guarded, without_secrets
+from workbench.engine.metrics.trackers import GuardedTracker, without_secrets
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import Queue
 from workbench.recipe.schema import Recipe
@@ -130,7 +130,7 @@ def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
 
     os.environ["SOME_TOKEN"] = "hunter2hunter2"
     try:
-        guarded = Guarded("wandb", Fails(), lambda: None, lambda: None, warn)
+        guarded = GuardedTracker("wandb", Fails(), lambda: None, lambda: None, warn)
         for number in range(3):
             assert guarded.on_log(None, None, None, logs=number) is None
         guarded.close()
@@ -147,7 +147,7 @@ def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
 def test_a_reporter_that_does_not_end_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("workbench.engine.metrics.trackers._FINISH_SECONDS", 0.1)
     warned = []
-    guarded = Guarded(
+    guarded = GuardedTracker(
         "wandb", type("Quiet", (), {"on_log": lambda *_, **__: None})(), lambda: None, lambda: time.sleep(5),
         lambda message, **_: warned.append(message),
     )  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of, resumed
-from workbench.engine.batches.stats import Fed, count_fed
-from workbench.engine.metrics.step_clock import HostTime, StepClock
+from workbench.engine.batches.stats import BatchStats, batch_stats
+from workbench.engine.metrics.step_clock import HostTimer, StepClock
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
@@ -148,9 +148,9 @@ def test_waiting_for_data_is_told_once(home, recipe, monkeypatch):
 
     def slow_count(batch):
         time.sleep(0.15)
-        return count_fed(batch)
+        return batch_stats(batch)
 
-    monkeypatch.setattr("workbench.engine.batches.stats.count_fed", slow_count)
+    monkeypatch.setattr("workbench.engine.batches.stats.batch_stats", slow_count)
     run, thread = begin(home, edit(recipe, {"training.max_steps": WINDOW + 5}))
     ended(thread)
     steps = events_of(run, "step")
@@ -168,12 +168,12 @@ def test_what_the_collator_makes_is_counted_where_it_is_made():
         {"input_ids": [5, 9], "labels": [-100, 9]},
     ]
     padded = DataCollatorForLanguageModeling(pad_token_id=0)(records)
-    assert count_fed(padded) == Fed((4, 2), 8, 3)
+    assert batch_stats(padded) == BatchStats((4, 2), 8, 3)
     flat = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(records)
-    assert count_fed(flat) == Fed((4, 2), 6, 3)
+    assert batch_stats(flat) == BatchStats((4, 2), 6, 3)
     rows = [{**records[0], "seq_lengths": [3, 1]}, {**records[1], "seq_lengths": [2]}]
     packed = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
-    assert count_fed(packed).lengths == (3, 1, 2)
+    assert batch_stats(packed).lengths == (3, 1, 2)
 
 
 class Queue:
@@ -210,9 +210,9 @@ def test_shares_of_a_peak():
 
     settings = LoraSettings(r=4, target_modules=("q_proj",))
     flops = training_flops(build_skeleton(TINY["llama"]), settings, checkpointing=True)
-    clock = StepClock(flops, GpuPeak(1e9), HostTime())
+    clock = StepClock(flops, GpuPeak(1e9), HostTimer())
     clock.begins()
-    clock.fed(Fed((10, 30), 60, 25))
+    clock.fed(BatchStats((10, 30), 60, 25))
     told = clock.read(2.0)
     needed = flops.model([10, 30], 25)
     assert told["mfu"] == pytest.approx(needed / 2e9, abs=1e-4)
@@ -225,11 +225,11 @@ def test_shares_of_a_peak():
 def test_parts_of_a_gpu_are_those_of_its_queue():
     import torch
 
-    from workbench.engine.metrics.step_clock import QueueTime
+    from workbench.engine.metrics.step_clock import CudaTimer
 
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    clock = StepClock(None, GpuPeak(None), QueueTime())
+    clock = StepClock(None, GpuPeak(None), CudaTimer())
     clock.begins()
     matrix = torch.randn(4096, 4096, device="cuda")
     spent = defaultdict(float)

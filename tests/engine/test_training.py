@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.journals import JournalWriter, read_events
-from workbench.engine.metrics.step_clock import HostTime, StepClock
+from workbench.engine.metrics.step_clock import HostTimer, StepClock
 from workbench.engine.training.journal_callback import JournalCallback
 from workbench.engine.training.thread import TrainingThread
 from workbench.progress import Progress
@@ -105,7 +105,7 @@ def test_evaluations_in_between_come_after_their_step(home, recipe):
 def test_the_engine_says_that_it_trains_before_the_first_step_has_ended(tmp_path):
     shown: list[Progress] = []
     with JournalWriter(tmp_path / "journal.jsonl") as journal:
-        told = JournalCallback(journal, shown.append, lambda: 0, StepClock(None, None, HostTime()), lambda *_: None)
+        told = JournalCallback(journal, shown.append, lambda: 0, StepClock(None, None, HostTimer()), lambda *_: None)
         told.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=8), None)
     assert shown == [Progress(phase="training", fraction=0.0, detail="step 0/8")]
     (event,) = read_events(tmp_path / "journal.jsonl")

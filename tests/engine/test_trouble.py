@@ -21,9 +21,9 @@ from tests.engine.runs_of_tiny import (
 )
 from tests.journals import read_events
 from workbench.engine.batches.oom_split import is_out_of_memory
-from workbench.engine.batches.parts import parts_of
+from workbench.engine.batches.parts import split_batch
 from workbench.engine.steering.controls import Command, Controls
-from workbench.engine.storage.disk_full_retry import PatientJournal, is_disk_full
+from workbench.engine.storage.disk_full_retry import RetryingJournal, is_disk_full
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.events import Checkpoint
@@ -144,11 +144,11 @@ def test_parts_of_a_batch_hold_every_token_once():
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]),
     }
     for parts in (1, 2, 3, 4, 8):
-        cut = parts_of(rows, parts)
+        cut = split_batch(rows, parts)
         assert len(cut) == min(parts, 4)
         fed = [token for part in cut for token in part["input_ids"][part["attention_mask"].bool()].tolist()]
         assert fed == rows["input_ids"][rows["attention_mask"].bool()].tolist()
-    assert parts_of(rows, 4)[2]["input_ids"].shape == (1, 1)
+    assert split_batch(rows, 4)[2]["input_ids"].shape == (1, 1)
     flat = {
         "input_ids": torch.arange(10)[None],
         "labels": torch.arange(10)[None],
@@ -159,13 +159,13 @@ def test_parts_of_a_batch_hold_every_token_once():
         "max_length_k": 4,
         "seq_idx": torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2, 3]], dtype=torch.int32),
     }
-    first, second = parts_of(flat, 2)
+    first, second = split_batch(flat, 2)
     assert first["input_ids"].tolist() == [[0, 1, 2, 3, 4]]
     assert second["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert second["cu_seq_lens_q"].tolist() == [0, 4, 5]
     assert (first["max_length_q"], second["max_length_k"]) == (3, 4)
     assert second["seq_idx"].tolist() == [[0, 0, 0, 0, 1]]
-    assert [part["input_ids"].numel() for part in parts_of(flat, 64)] == [3, 2, 4, 1]
+    assert [part["input_ids"].numel() for part in split_batch(flat, 64)] == [3, 2, 4, 1]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
 
 def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_files):
     controls = Controls()
-    journal = PatientJournal(tmp_path / "journal.jsonl", controls)
+    journal = RetryingJournal(tmp_path / "journal.jsonl", controls)
     controls.stand("Paused; model kept in memory.")
     small_files(10)
     waiting = threading.Thread(target=journal.write, args=(Checkpoint(step=1),))

@@ -113,14 +113,14 @@ def test_a_combination_is_the_sum_that_peft_makes(engine_here, runs, plain):
 
 def test_a_combination_is_exact_for_ranks_scales_and_rslora(engine_here, runs):
     """Its ΔW in every layer is Σ wᵢ·ΔWᵢ, as near as PEFT's bfloat16 comes to it."""
-    from workbench.engine.model.adapters import Voice, speaking
+    from workbench.engine.model.adapters import ActiveAdapters, use_adapters
 
     told(engine_here, runs[0].id)
     base = engine_here._base
     weights = (0.5, 0.25, 1.5)
     for order in ((0, 1, 2), (2, 0, 1)):
         parts = tuple((runs[i].adapter, weights[i]) for i in order)
-        with speaking(base, Voice(parts)):
+        with use_adapters(base, ActiveAdapters(parts)):
             layers = [m for m in base.peft.modules() if hasattr(m, "lora_A") and base.peft.active_adapter in m.lora_A]
             assert layers
             for layer in layers:
@@ -143,7 +143,7 @@ def test_merged_is_what_plain_peft_merges(engine_here, runs, tiny_llama):
     expected = plain_reply(merged.eval(), AutoTokenizer.from_pretrained(tiny_llama), TOKENS)
     assert told(engine_here, runs[1].id, merged=True) == expected
     assert engine_here._base.peft is None
-    assert not engine_here._base.may_be_trained
+    assert not engine_here._base.is_unchanged
     again, _, loaded = answered(engine_here, ask(runs[1].id, merged=True))
     assert (again, loaded) == (expected, [])
     # Any other voice gets a base of its own again.
@@ -235,7 +235,7 @@ def test_an_adapter_that_changes_the_base_has_one_to_itself(engine_here, home, r
     base, tuned = told(engine_here, plain.id, adapter=False), told(engine_here, plain.id)
     changed, _, loaded = answered(engine_here, ask(altering.id))
     assert loaded
-    assert not engine_here._base.may_be_trained
+    assert not engine_here._base.is_unchanged
     assert answered(engine_here, ask(altering.id))[::2] == (changed, [])
     for _ in range(2):
         assert told(engine_here, altering.id, adapter=False) == base

@@ -13,7 +13,7 @@ from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.generation.generation import end_tokens, generate_reply
 from workbench.engine.generation.samples import sample_replies
-from workbench.engine.model.adapters import Voice, speaking
+from workbench.engine.model.adapters import ActiveAdapters, use_adapters
 from workbench.engine.model.base import load_base
 
 QUESTIONS = [
@@ -61,8 +61,8 @@ def at_once(base, template, most, tokens_at_once=10_000, questions=QUESTIONS):
 @pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("tokens_at_once", [1, 150, 10_000])
 def test_batched_is_unbatched(base, template, run, tuned, tokens_at_once):
-    voice = Voice(((run.adapter, 1.0),)) if tuned else Voice()
-    with speaking(base, voice):
+    voice = ActiveAdapters(((run.adapter, 1.0),)) if tuned else ActiveAdapters()
+    with use_adapters(base, voice):
         alone = one_by_one(base, template, 40)
         assert at_once(base, template, 40, tokens_at_once) == alone
     assert len(set(alone)) > 1
@@ -77,7 +77,7 @@ def test_a_sample_in_a_run_is_the_greedy_reply_of_a_chat(base, template, run, mo
         [{"input_ids": [*ids, 5, 6], "labels": [*[IGNORED] * len(ids), 5, 6]} for ids in prompts]
     )
     generated = []
-    with speaking(base, Voice(((run.adapter, 1.0),))):
+    with use_adapters(base, ActiveAdapters(((run.adapter, 1.0),))):
         plain = base.active.generate
 
         def noted(**options):
@@ -103,7 +103,7 @@ def test_batches_keep_to_their_tokens(base, template, monkeypatch):
         return plain(**inputs)
 
     monkeypatch.setattr(base.model, "generate", counted)
-    with speaking(base, Voice()):
+    with use_adapters(base, ActiveAdapters()):
         monkeypatch.setattr(base, "peft", None)
         at_once(base, template, 10, tokens_at_once=80)
     assert len(seen) > 1

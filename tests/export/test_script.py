@@ -107,7 +107,7 @@ def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, t
     exported(tiny_home, run, tmp_path / "out")
     script = (tmp_path / "out" / "train.py").read_text()
     assert imported_by(script) == IMPORTED | {"contextlib", "os"}
-    assert 'compiled = CompiledLayers(model, HERE / "compiled", [APART])' in script
+    assert 'compiled = CompiledLayers(model, HERE / "compiled", [PER_RECORD])' in script
     assert script.index("trainer.training_step = compiled_step") < script.index("trainer.train()")
 
 
@@ -130,7 +130,7 @@ def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
     exported(tiny_home, run, tmp_path / "out")
     assert "liger-kernel==1\n" in (tmp_path / "out" / "requirements.txt").read_text()
     script = (tmp_path / "out" / "train.py").read_text()
-    assert "    compute_with(liger_operations(), model.get_base_model())\n" in script
+    assert "    apply_kernels(liger_operations(), model.get_base_model())\n" in script
     assert "workbench" not in script
     if torch.cuda.is_available():
         pytest.skip("the rest is for a machine without a GPU, where the script trains without kernels")

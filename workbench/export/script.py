@@ -80,7 +80,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     parts = {"padding_free": flat, "liger": is_fused, "compiled_layers": training.torch_compile}
     carried = [name for name, is_wanted in parts.items() if is_wanted]
     head = HEAD.format(title=title, here=here)
-    compiled = COMPILED.format(as_usual="[APART]" if flat else "[]") if training.torch_compile else ""
+    compiled = COMPILED.format(uncompiled="[PER_RECORD]" if flat else "[]") if training.torch_compile else ""
     train = TRAIN.format(padding_free=PADDING_FREE if flat else "", liger=LIGER if is_fused else "", compiled=compiled)
     return "".join((head, lines, "\n\n\n", CALLBACK, *map(_carried, carried), LOAD, train))
 

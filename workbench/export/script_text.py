@@ -67,17 +67,17 @@ with (HERE / "records.jsonl").open(encoding="utf-8") as file:
 
 """
 
-PADDING_FREE = """serve_padding_free(model.get_base_model())
-trainer.data_collator = TrainedRowsCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
+PADDING_FREE = """enable_padding_free(model.get_base_model())
+trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
 """
 
-COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {as_usual})
+COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {uncompiled})
 compiled.is_strict = False
 step = trainer.training_step
 
 
 def compiled_step(*arguments, **options):
-    with compiled.at_work():
+    with compiled.active():
         return step(*arguments, **options)
 
 
@@ -85,7 +85,7 @@ trainer.training_step = compiled_step
 """
 
 LIGER = """if torch.cuda.is_available():
-    compute_with(liger_operations(), model.get_base_model())
+    apply_kernels(liger_operations(), model.get_base_model())
 """
 
 TRAIN = """# %% Train

@@ -22,7 +22,7 @@ from workbench.engine.daemon.work import EndsWithRun, Work, busy, loaded_model, 
 from workbench.engine.distributed.launched import LaunchedTraining
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.libraries import import_libraries
-from workbench.engine.steering.controls import Command, Errand
+from workbench.engine.steering.controls import Command, PausedTask
 from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
@@ -332,7 +332,7 @@ class Engine:
                 error = diagnose(problem, "replying with the paused run", self.home.engine_log)
             finished(error)
 
-        if training.controls.ask(Errand(answer, lambda: finished(busy("training")))):
+        if training.controls.ask(PausedTask(answer, lambda: finished(busy("training")))):
             return cancelled.set
         if training.controls.paused:
             raise WorkbenchError(

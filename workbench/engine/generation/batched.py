@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from workbench.engine.batches.oom_split import in_halves
+from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.generation.context import context_of
 from workbench.engine.generation.generation import GREEDY, Cancelled, StopWhen, drawing
 from workbench.engine.model.base import LoadedBase
@@ -45,7 +45,9 @@ def greedy_replies(
     replies: dict[int, str] = {}
     for done, batch in enumerate(batches):
         ticking = _Ticking(cancelled, report, done, len(batches), rooms[batch[0]])
-        made = in_halves(partial(_continue, base, rooms[batch[0]], ends, ticking), [prompts[place] for place in batch])
+        made = split_on_oom(
+            partial(_continue, base, rooms[batch[0]], ends, ticking), [prompts[place] for place in batch]
+        )
         if cancelled.is_set():
             return None
         replies.update(zip(batch, made, strict=True))

@@ -15,7 +15,7 @@ from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import RecordLoss, record_losses
 from workbench.engine.generation.generation import Cancelled, end_tokens
 from workbench.engine.generation.reply_targets import Target, resolve
-from workbench.engine.model.adapters import Voice, can_speak, check_same_base, speaking
+from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase, check_adapter, load_base
 from workbench.engine.model.hardware import library_versions
 from workbench.engine.model.packing_check import why_padded
@@ -46,9 +46,9 @@ class _Candidate:
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def voice(self) -> Voice:
+    def voice(self) -> ActiveAdapters:
         adapter = self.target.adapter if self.target else None
-        return Voice(((adapter, 1.0),)) if adapter else Voice()
+        return ActiveAdapters(((adapter, 1.0),)) if adapter else ActiveAdapters()
 
 
 def evaluate(
@@ -142,7 +142,7 @@ class _Room:
     def answering(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:
         """Within, what is active on the base is the candidate."""
         base = self.base_for(candidate, exact=exact)
-        with speaking(base, candidate.voice):
+        with use_adapters(base, candidate.voice):
             yield base
 
     def base_for(self, candidate: _Candidate, *, exact: bool) -> LoadedBase:
@@ -153,8 +153,8 @@ class _Room:
         """
         model, quantization = self._recipe.model, self._recipe.quantization
         base = self._base
-        serves = base is not None and base.serves(model, quantization) and can_speak(base, candidate.voice)
-        if base is None or not serves or (exact and base.packing.happened):
+        serves = base is not None and base.matches(model, quantization) and can_use(base, candidate.voice)
+        if base is None or not serves or (exact and base.packing.has_packed_layers):
             self._base = None
             base = self._base = self._load(
                 lambda: load_base(self._home, model, quantization, self._report, self._cancelled.is_set)

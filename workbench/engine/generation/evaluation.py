@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.engine.batches.oom_split import in_halves
+from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.progress import Progress
@@ -82,14 +82,14 @@ def record_losses(
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from workbench.engine.kernels.padding_free import TrainedRowsCollator
+    from workbench.engine.kernels.padding_free import TrainedTokensCollator
 
     padding = pad_token_id(base.tokenizer)
     if padded:
         head, losses_of, collate = base.fused_head(), _padded_losses, DataCollatorForLanguageModeling(padding)
     else:
         head, losses_of = base.padding_free_head(), _flat_losses
-        collate = TrainedRowsCollator(padding, padding_free=True)
+        collate = TrainedTokensCollator(padding, padding_free=True)
     # Records of like length share a batch: less padding, and none that holds much more than the others.
     order = sorted(range(len(records)), key=lambda index: len(records[index]["input_ids"]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -103,7 +103,7 @@ def record_losses(
                 if cancelled():
                     return None
                 report(Progress(phase="evaluating", fraction=done / len(batches)))
-                losses = in_halves(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
+                losses = split_on_oom(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
                 found.update(zip(batch, losses, strict=True))
     finally:
         model.train(was_training)

@@ -8,14 +8,14 @@ from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
 from workbench.engine.generation.generation import Cancelled, generate_reply
 from workbench.engine.generation.reply_targets import Target, resolve, wanted
 from workbench.engine.model.adapters import (
-    Voice,
-    alters_base,
-    can_speak,
+    ActiveAdapters,
+    can_use,
+    changes_base_weights,
     check_same_base,
     check_scale,
     merge,
     scaled,
-    speaking,
+    use_adapters,
 )
 from workbench.engine.model.base import LoadedBase, check_adapter, load_base
 from workbench.errors import WorkbenchError
@@ -32,7 +32,7 @@ class Asked:
 
     base: LoadedBase
     target: Target
-    voice: Voice
+    voice: ActiveAdapters
 
 
 def base_for(
@@ -66,7 +66,7 @@ def base_for(
             merge(made, voice)
         return made
 
-    if base is None or not base.serves(under.model, under.quantization) or not can_speak(base, voice):
+    if base is None or not base.matches(under.model, under.quantization) or not can_use(base, voice):
         base = load(new)
     else:
         _check_bases(base, parts, voice)
@@ -80,7 +80,7 @@ def reply(asked: Asked, request: ReplyRequest, emit: Emit, cancelled: Cancelled)
         WorkbenchError: an adapter does not fit, or the question does not fit into the context.
     """
     base = asked.base
-    with speaking(base, asked.voice):
+    with use_adapters(base, asked.voice):
         generate_reply(base, _template(asked), request.messages, request.sampling, emit, cancelled)
 
 
@@ -104,9 +104,10 @@ def reply_in_run(
             "Resume or stop the run to chat with others.",
             kind="busy",
         )
-    name = base.peft.active_adapter
-    config = base.peft.peft_config[name].to_dict()
-    if not request.adapter and alters_base(config):
+    peft = base.active
+    name = peft.active_adapter
+    config = peft.peft_config[name].to_dict()
+    if not request.adapter and changes_base_weights(config):
         raise WorkbenchError(
             f"Run {run.id} trains base weights, so its base is not available while it is paused.",
             "Chat with the run itself, or stop it first.",
@@ -114,7 +115,7 @@ def reply_in_run(
         )
     if request.scale != 1:
         check_scale(run.id, config)
-    with scaled(base.peft, name, request.scale) if request.adapter else base.peft.disable_adapter():
+    with scaled(peft, name, request.scale) if request.adapter else peft.disable_adapter():
         generate_reply(base, template, request.messages, request.sampling, emit, cancelled, in_training=True)
 
 
@@ -124,10 +125,10 @@ def _is_of_run(target: Target, run: RunFolder, base: LoadedBase, request: ReplyR
         return False
     if target.run is not None and target.run.path.samefile(run.path):
         return not request.adapter or target.adapter == target.run.adapter
-    return not request.adapter and target.adapter is None and base.serves(target.model, base.quantization)
+    return not request.adapter and target.adapter is None and base.matches(target.model, base.quantization)
 
 
-def _check_bases(base: LoadedBase, parts: Sequence[Target], voice: Voice) -> None:
+def _check_bases(base: LoadedBase, parts: Sequence[Target], voice: ActiveAdapters) -> None:
     for part, folder in zip(parts, voice.folders, strict=True):
         check_same_base(base, part.model, str(folder) if part.run is None else part.run.id)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.engine.client.protocol import ReplyRequest
-from workbench.engine.model.adapters import Voice
+from workbench.engine.model.adapters import ActiveAdapters
 from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import ModelSection, QuantizationSection
@@ -50,7 +50,7 @@ def resolve(home: Home, name: str) -> Target:
         return Target(ModelSection(source=name), QuantizationSection(), None)
 
 
-def wanted(home: Home, request: ReplyRequest) -> tuple[Target, Voice, list[Target]]:
+def wanted(home: Home, request: ReplyRequest) -> tuple[Target, ActiveAdapters, list[Target]]:
     """What a request asks for: the target that gives base and template, the voice, and the targets it is made of.
 
     Raises:
@@ -69,8 +69,8 @@ def wanted(home: Home, request: ReplyRequest) -> tuple[Target, Voice, list[Targe
     elif request.adapter and target.adapter is not None:
         parts = [(target, 1.0)]
     else:
-        return target, Voice(), []
-    voice = Voice(
+        return target, ActiveAdapters(), []
+    voice = ActiveAdapters(
         tuple((part.adapter, weight) for part, weight in parts if part.adapter is not None),
         request.scale,
         request.merged,

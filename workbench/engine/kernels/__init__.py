@@ -1,1 +1,1 @@
-"""Replacements for parts of a model's computation, on one model at a time."""
+"""Replaces parts of a model's computation by faster ones: attention, loss head, fused kernels, compiled layers."""

@@ -1,40 +1,47 @@
-"""Keeps bitsandbytes from repacking 4-bit weights on a CPU while they are trained on.
+"""Prevents bitsandbytes from repacking 4-bit weights on a CPU while a model is trained.
 
-On processors with AVX512-BF16, ``Linear4bit`` rewrites its weight into a layout for fast inference as soon as it is
-called outside training (bitsandbytes 0.50, ``nn/modules.py``). The kernel for that layout has no backward: an
-evaluation before or between training steps would silently cut the gradient of everything below the layer. The layout
-also rounds the constants, so that a base that was repacked is not quite the one that was loaded.
+On CPUs with AVX512-BF16, ``Linear4bit`` converts its weight to a layout for fast inference when it is first called in
+eval mode (bitsandbytes 0.50, ``nn/modules.py``). The kernel for that layout has no backward: an evaluation before or
+between training steps would silently cut off the gradient of everything below the layer. The layout also rounds the
+quantization constants, so a repacked base differs slightly from the one that was loaded.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitsandbytes.nn import Linear4bit
+    from transformers import PreTrainedModel
 
 
 class CpuPacking:
-    """The layers of a model that would repack themselves; none on a GPU or an older processor."""
+    """Switches repacking on or off for the layers of a model; there are none on a GPU or an older CPU."""
 
-    def __init__(self, model: Any) -> None:
-        self._layers = [layer for layer in model.modules() if getattr(layer, "support_avx512bf16_for_cpu", False)]
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self._layers: list[Linear4bit] = [
+            layer for layer in model.modules() if getattr(layer, "support_avx512bf16_for_cpu", False)
+        ]
         self.forbid()
 
     def forbid(self) -> None:
-        """Leave weights as they are: for training, and whatever is measured beside it."""
+        """Leave weights as they are: for training, and for everything measured during a run."""
         for layer in self._layers:
             layer.support_avx512bf16_for_cpu = False
 
     def allow(self) -> None:
-        """Let layers repack when they are called next: replies come faster."""
+        """Let each layer repack its weight at its next call, which speeds up replies."""
         for layer in self._layers:
             layer.support_avx512bf16_for_cpu = True
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Within, weights that are packed stay so, also when PEFT asks for a state dict as it attaches an adapter.
+    def without_unpacking(self) -> Iterator[None]:
+        """Within, packed weights stay packed when PEFT reads a state dict to attach an adapter.
 
-        bitsandbytes would unpack them for it, which rounds once more: replies would depend on when an adapter came.
+        bitsandbytes would unpack them for the state dict, which rounds once more: replies would then depend on when an
+        adapter was attached.
         """
-        states = [layer.weight.quant_state for layer in self._packed]
+        states = [layer.weight.quant_state for layer in self._packed_layers]
         for state in states:
             state.packing_format_for_cpu = False
         try:
@@ -44,10 +51,10 @@ class CpuPacking:
                 state.packing_format_for_cpu = True
 
     @property
-    def _packed(self) -> list[Any]:
+    def _packed_layers(self) -> "list[Linear4bit]":
         return [layer for layer in self._layers if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)]
 
     @property
-    def happened(self) -> bool:
-        """Whether any layer was repacked; such a base must be loaded again before it is trained on."""
-        return bool(self._packed)
+    def has_packed_layers(self) -> bool:
+        """Whether any layer was repacked; such a base must be loaded again before it is trained."""
+        return bool(self._packed_layers)

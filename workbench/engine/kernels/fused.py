@@ -1,30 +1,44 @@
-"""With which fused kernels a base computes while it is trained: put on its modules, and taken off again.
+"""Applies fused kernels (Liger's, or those on the Hugging Face hub) to one model for training, and removes them again.
 
-What the loss needs no kernel for: its logits are never held (:mod:`workbench.engine.kernels.padding_free`).
+The loss is not among them: it never holds all logits anyway (:mod:`workbench.engine.kernels.padding_free`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.fused_kernels import Fused
+
+if TYPE_CHECKING:
+    from kernels import RepositoryProtocol
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+    # As in ``kernels``: layer name → device → a repository, or a repository for each mode.
+    KernelMapping = Mapping[str, Mapping[object, RepositoryProtocol | dict[object, RepositoryProtocol]]]
 
 _WITHOUT = "Set training.kernels to none, or report the error to the kernels' authors."
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """Kernels that are on. ``told``: whose, and on how many modules; ``notices``: what else a run should say."""
+class AppliedKernels:
+    """Fused kernels that are active on a model.
 
-    told: str
+    Attributes:
+        description: whose kernels they are, and on how many modules; empty where none was applied.
+        notices: what else the user should know.
+        remove: removes them.
+    """
+
+    description: str
     notices: tuple[str, ...]
-    take_off: Callable[[], None]
+    remove: Callable[[], None]
 
 
 def check_device(kernels: str) -> None:
-    """Whether the kernels can run here, which takes torch to know; to be asked before a model is loaded.
+    """Check that the kernels can run on this machine; called before a model is loaded. Imports torch.
 
     Raises:
         WorkbenchError: there is no GPU, or transformers wants another version of the package.
@@ -52,41 +66,41 @@ def check_device(kernels: str) -> None:
             )
 
 
-def put_on(model: Any, kernels: Fused, *, trusts_code: bool) -> Kernels:
-    """Let a model of transformers compute with fused kernels, module by module; nothing else in the process changes.
+def apply_fused_kernels(model: "PreTrainedModel", kernels: Fused, *, trusts_code: bool) -> AppliedKernels:
+    """Replace forwards of a model's modules with fused kernels; nothing else in the process changes.
 
     Args:
-        trusts_code: whether kernels are taken from publishers whom the hub does not vouch for.
+        trusts_code: whether to use kernels from publishers that the hub has not verified.
 
     Raises:
-        WorkbenchError: the kernels cannot be had, or do not run on this device.
+        WorkbenchError: the kernels are not available, or do not run on this device.
     """
     if kernels == "liger":
-        return _put_liger_on(model)
-    return _put_hub_on(model, trusts_code)
+        return _apply_liger(model)
+    return _apply_hub(model, trusts_code)
 
 
-def _put_liger_on(model: Any) -> Kernels:
-    from workbench.engine.kernels.liger import compute_with, liger_operations
+def _apply_liger(model: "PreTrainedModel") -> AppliedKernels:
+    from workbench.engine.kernels.liger import apply_kernels, liger_operations
 
     try:
-        counts, take_off = compute_with(liger_operations(), model)
+        counts, remove = apply_kernels(liger_operations(), model)
     except Exception as error:
         raise WorkbenchError(
             f"The Liger kernels do not run here: {_short(error)}.", _WITHOUT, kind="kernels"
         ) from error
-    return _kernels("Liger", counts, (), take_off)
+    return _applied("Liger", counts, (), remove)
 
 
-def _put_hub_on(model: Any, trusts_code: bool) -> Kernels:
-    """As transformers' ``kernelize``, without what that leaves behind: a mapping for the process, and no way back."""
+def _apply_hub(model: "PreTrainedModel", trusts_code: bool) -> AppliedKernels:
+    """Do what transformers' ``kernelize`` does, but undoably, and without leaving a process-wide kernel mapping."""
     from kernels import KernelizeFallback, Mode, kernelize, use_kernel_mapping
     from transformers.integrations.hub_kernels import get_kernel_mapping_transformers
     from transformers.utils.import_utils import get_device_type
 
-    mapping, distrusted = get_kernel_mapping_transformers(), set[str]()
+    mapping, unverified = get_kernel_mapping_transformers(), set[str]()
     if not trusts_code:
-        mapping, distrusted = vouched_for(mapping)
+        mapping, unverified = verified_kernels(mapping)
 
     def replace() -> None:
         with use_kernel_mapping(mapping, inherit_mapping=False):
@@ -97,40 +111,42 @@ def _put_hub_on(model: Any, trusts_code: bool) -> Kernels:
                 use_fallback=KernelizeFallback.ALL,
             )
 
-    counts, take_off = replaced_by(replace, model)
+    counts, remove = replace_forwards(replace, model)
     notices = ["Hub kernels are on: they run downloaded compiled code."] if counts else []
-    if left := sorted(distrusted & {getattr(type(layer), "kernel_layer_name", "") for layer in _layers(model)}):
+    if skipped := sorted(unverified & {getattr(type(layer), "kernel_layer_name", "") for layer in _layers(model)}):
         notices.append(
-            f"Skipped kernels for {', '.join(left)}: their publisher is not verified by the hub. "
+            f"Skipped kernels for {', '.join(skipped)}: their publisher is not verified by the hub. "
             "model.trust_remote_code: true allows them."
         )
-    return _kernels("Hub", counts, tuple(notices), take_off)
+    return _applied("Hub", counts, tuple(notices), remove)
 
 
-def vouched_for(mapping: Mapping[str, Mapping[Any, Any]]) -> tuple[dict[str, dict[Any, Any]], set[str]]:
-    """The part of a kernel mapping whose repositories the hub vouches for, and the layers that lack one by that."""
-    kept: dict[str, dict[Any, Any]] = {}
-    left = set()
+def verified_kernels(mapping: "KernelMapping") -> "tuple[KernelMapping, set[str]]":
+    """Keep the kernels from publishers that the hub has verified; also returns the layers that lose a kernel."""
+    verified: dict[str, dict[object, RepositoryProtocol | dict[object, RepositoryProtocol]]] = {}
+    affected = set()
     for layer, devices in mapping.items():
         for device, entry in devices.items():
             by_mode = entry if isinstance(entry, dict) else {None: entry}
-            trusted = {mode: repo for mode, repo in by_mode.items() if not repo._trust_remote_code}
+            trusted = {mode: repository for mode, repository in by_mode.items() if not repository._trust_remote_code}
             if len(trusted) < len(by_mode):
-                left.add(layer)
+                affected.add(layer)
             if trusted:
-                kept.setdefault(layer, {})[device] = trusted if isinstance(entry, dict) else trusted[None]
-    return kept, left
+                verified.setdefault(layer, {})[device] = trusted if isinstance(entry, dict) else trusted[None]
+    return verified, affected
 
 
-def replaced_by(replace: Callable[[], None], model: Any) -> tuple[Counter[tuple[str, str]], Callable[[], None]]:
-    """Call what replaces forwards of a model's layers; returns whose it replaced, and what undoes it.
+def replace_forwards(
+    replace: Callable[[], None], model: "PreTrainedModel"
+) -> tuple[Counter[tuple[str, str]], Callable[[], None]]:
+    """Call a function that replaces forwards of a model's layers; returns how many by class, and how to undo it.
 
     Raises:
-        WorkbenchError: it failed; the layers are as they were.
+        WorkbenchError: the function failed; the layers are unchanged.
     """
     before = {id(layer): (layer, layer.__dict__.get("forward")) for layer in _layers(model)}
 
-    def take_off() -> None:
+    def remove() -> None:
         for layer, forward in before.values():
             layer.__dict__.pop("forward", None)
             if forward is not None:
@@ -139,34 +155,34 @@ def replaced_by(replace: Callable[[], None], model: Any) -> tuple[Counter[tuple[
     try:
         replace()
     except Exception as error:
-        take_off()
+        remove()
         raise WorkbenchError(
             f"The hub kernels are not available: {_short(error)}.", _WITHOUT, kind="kernels"
         ) from error
     counts: Counter[tuple[str, str]] = Counter()
     for layer, forward in before.values():
         now = layer.__dict__.get("forward")
-        # What has no kernel gets its own forward, as an attribute.
+        # `kernelize` sets the class's own forward as an attribute where it has no kernel.
         if now is not None and now is not forward and getattr(now, "__func__", None) is not type(layer).forward:
             counts["layer", getattr(type(layer), "kernel_layer_name", type(layer).__name__)] += 1
-    return counts, take_off
+    return counts, remove
 
 
-def _layers(model: Any) -> Iterator[Any]:
-    """A model's modules, and the functions that transformers ties to them, which all models of a kind share."""
+def _layers(model: "PreTrainedModel") -> "Iterator[Module]":
+    """A model's modules, and the functions that transformers attaches to them, which models of a class share."""
     for module in model.modules():
         yield module
         yield from module.__dict__.get("_kernel_funcs", {}).values()
 
 
-def _kernels(
-    whose: str, counts: Counter[tuple[str, str]], notices: tuple[str, ...], take_off: Callable[[], None]
-) -> Kernels:
+def _applied(
+    source: str, counts: Counter[tuple[str, str]], notices: tuple[str, ...], remove: Callable[[], None]
+) -> AppliedKernels:
     if not counts:
-        none = f"{whose} kernels: no layer of this model is supported, so it trains without them."
-        return Kernels("", (*notices, none), take_off)
-    words = [f"{count} {kind}{'s' * (count != 1)} ({name})" for (kind, name), count in counts.most_common()]
-    return Kernels(f"{whose} kernels: {', '.join(words)}", notices, take_off)
+        none = f"{source} kernels: no layer of this model is supported, so it trains without them."
+        return AppliedKernels("", (*notices, none), remove)
+    modules = [f"{count} {kind}{'s' * (count != 1)} ({name})" for (kind, name), count in counts.most_common()]
+    return AppliedKernels(f"{source} kernels: {', '.join(modules)}", notices, remove)
 
 
 def _short(error: Exception) -> str:

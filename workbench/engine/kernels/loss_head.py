@@ -1,12 +1,18 @@
-"""TRL's head that never holds all logits, without the entropy that TRL's trainer asks for and nobody here reads."""
+"""Puts TRL's fused language-model head on a model: it computes token log-probabilities without holding all logits.
 
-from typing import Any
+TRL's trainer also asks that head for the entropy, which nothing here reads.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def head_without_entropy(model: Any) -> None:
-    """Let a causal language model take ``fused_lm_head=True``, in place of a head that TRL's trainer put on.
+def add_fused_head(model: "PreTrainedModel") -> None:
+    """Make a causal language model accept ``fused_lm_head=True``; replaces a head that TRL's trainer put on.
 
-    It is an attribute of this one model object, named ``forward``.
+    The head is the ``forward`` attribute of this one model object.
     """
     from trl.trainer.utils import add_fused_lm_head
 

@@ -1,51 +1,52 @@
-"""Batches without padding: records end to end in one row, none of which sees its neighbours.
+"""Trains on batches without padding: records are concatenated in one row, and attention treats each separately.
 
-Three parts, which work together and with nothing else: the collator lays records out and says where a token is trained;
-the attention of this module takes each record by itself; and of the last hidden states only those that a trained token
-is predicted from reach the head. An exported script carries this text along: nothing of the project is imported.
+Three parts work together: the collator concatenates the records and notes where tokens are trained; the attention
+function of this module handles each record by itself; and only the hidden states that predict a trained token reach the
+head. An exported script contains this text: nothing of the project is imported.
 """
 
 from collections.abc import Callable
 from functools import wraps
 from itertools import pairwise
-from typing import Any
 
 import torch
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import FusedCausalLMOutput
 
-# Under this name no mask is made: transformers knows of none for it.
-APART = "records_apart"
-# Tokens of the vocabulary that the head computes at once, without and with a GPU: a processor holds some six copies.
+# The attention implementation's name in transformers, which builds no mask for a name that it does not know.
+PER_RECORD = "per_record"
+# Vocabulary entries that the head computes at once, without and with a GPU: a CPU holds about six copies of them.
 _TILE = (4096, 32768)
-_HAS_KERNEL = {torch.bfloat16, torch.float16}
+_KERNEL_DTYPES = {torch.bfloat16, torch.float16}
 
 
-class TrainedRowsCollator(DataCollatorForLanguageModeling):
-    """TRL's collator, with what :func:`mark_trained` adds; lies flat or is padded as ``padding_free`` says."""
+class TrainedTokensCollator(DataCollatorForLanguageModeling):
+    """TRL's collator, whose batches also say where tokens are trained (:func:`add_trained_positions`)."""
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        return mark_trained(super().torch_call(examples))
+    def torch_call(self, examples: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        return add_trained_positions(super().torch_call(examples))
 
 
-def mark_trained(batch: dict[str, Any]) -> dict[str, Any]:
-    """Add where the trained tokens of a batch are predicted from; on the processor, before the device is kept waiting.
+def add_trained_positions(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add the positions that predict a trained token. Done on the CPU, so that the GPU never waits for them.
 
-    ``trained_at``: places in the batch's states, its rows laid end to end; (trained,). ``shift_labels``: the tokens to
-    predict there; (1, trained).
+    ``trained_positions``: indices into the batch's states with its rows concatenated; (trained,). ``shift_labels``: the
+    tokens to predict there; (1, trained).
     """
-    following = batch["labels"][:, 1:]
-    rows, columns = (following != -100).nonzero(as_tuple=True)
-    batch["trained_at"] = rows * batch["labels"].shape[1] + columns
-    batch["shift_labels"] = following[rows, columns][None]
+    next_labels = batch["labels"][:, 1:]
+    rows, columns = (next_labels != -100).nonzero(as_tuple=True)
+    batch["trained_positions"] = rows * batch["labels"].shape[1] + columns
+    batch["shift_labels"] = next_labels[rows, columns][None]
     return batch
 
 
-def attend_apart(
-    module: Any,
+def per_record_attention(
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -58,42 +59,42 @@ def attend_apart(
     sliding_window: int | None = None,
     softcap: float | None = None,
     position_bias: torch.Tensor | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each record of a row, in transformers' form of an attention function.
+    """Causal attention within each record of a row, as a transformers attention function.
 
-    On a GPU it is PyTorch's own kernel for records of varying length; elsewhere each record is given to
-    ``scaled_dot_product_attention`` alone, so that nothing is computed for a mask to throw away.
+    On a GPU this is PyTorch's variable-length kernel; elsewhere ``scaled_dot_product_attention`` is called once per
+    record, so that nothing is computed and then masked.
 
     Args:
         query: (1, heads, tokens, width); key and value may have fewer heads.
-        cu_seq_lens_q: where records begin, and where the last one ends; (records + 1,).
+        cu_seq_lens_q: start of each record, and the end of the last one; (records + 1,).
         max_length_q: tokens of the longest record.
 
     Returns:
-        (1, tokens, heads, width), and no weights.
+        (1, tokens, heads, width), and no attention weights.
 
     Raises:
-        NotImplementedError: what this model's attention does beside the usual cannot be done so.
+        NotImplementedError: this model's attention needs something that this function does not support.
     """
     if any(extra is not None for extra in (attention_mask, softcap, position_bias)):
         raise NotImplementedError("a mask, capped scores or position-dependent scores")
     if query.is_cuda and not dropout:
-        return _by_kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, sliding_window), None
+        return _varlen_attention(query, key, value, cu_seq_lens_q, max_length_q, scaling, sliding_window), None
     bounds = cu_seq_lens_q.tolist()
-    parts = []
+    outputs = []
     for start, end in pairwise(bounds):
         record = (states[:, :, start:end] for states in (query, key, value))
         mask = _window_mask(end - start, sliding_window, query.device)
-        # The window's mask is causal itself.
-        part, _ = sdpa_attention_forward(
+        # The window's mask is already causal.
+        output, _ = sdpa_attention_forward(
             module, *record, mask, dropout=dropout, scaling=scaling, is_causal=mask is None
         )
-        parts.append(part)
-    return torch.cat(parts, dim=1), None
+        outputs.append(output)
+    return torch.cat(outputs, dim=1), None
 
 
-def _by_kernel(
+def _varlen_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -104,10 +105,10 @@ def _by_kernel(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    if query.dtype not in _HAS_KERNEL:
+    if query.dtype not in _KERNEL_DTYPES:
         raise NotImplementedError(f"{query.dtype} on a GPU")
     query, key, value = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
-    attended = varlen_attn(
+    output = varlen_attn(
         query,
         key,
         value,
@@ -119,71 +120,77 @@ def _by_kernel(
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=key.shape[1] != query.shape[1],
     )
-    return attended[None]
+    return output[None]
 
 
 def _window_mask(tokens: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Which tokens see which, where the window is shorter than the record; (1, 1, tokens, tokens)."""
+    """The mask of a sliding window; (1, 1, tokens, tokens). None where the whole record fits into the window."""
     if window is None or window >= tokens:
         return None
-    place = torch.arange(tokens, device=device)
-    back = place[:, None] - place[None, :]
-    return ((back >= 0) & (back < window))[None, None]
+    position = torch.arange(tokens, device=device)
+    distance = position[:, None] - position[None, :]
+    return ((distance >= 0) & (distance < window))[None, None]
 
 
-ALL_ATTENTION_FUNCTIONS.register(APART, attend_apart)
+ALL_ATTENTION_FUNCTIONS.register(PER_RECORD, per_record_attention)
 
 
-def serve_padding_free(model: Any) -> Callable[[], None]:
-    """Make a causal language model of transformers take the batches of :class:`TrainedRowsCollator`.
+def enable_padding_free(model: PreTrainedModel) -> Callable[[], None]:
+    """Make a causal language model accept batches of :class:`TrainedTokensCollator`; returns how to undo it.
 
-    To be called when TRL's head is on. Other batches, and those of experts whose load is balanced by the loss, are
-    answered by that head as before. Returns what takes it back.
+    Call this after TRL's fused head is on. That head still handles all other batches, and those of mixture-of-experts
+    models whose loss balances the load of the experts.
     """
-    usual, has_own, answer = model.config._attn_implementation, "forward" in model.__dict__, model.forward
-    capped, scaled = _logit_settings(model.config.get_text_config())
+    usual, had_forward, head_forward = (
+        model.config._attn_implementation,
+        "forward" in model.__dict__,
+        model.forward,
+    )
+    softcap, scale = _logit_settings(model.config.get_text_config())
 
-    def before(_: Any, arguments: Any, options: dict[str, Any]) -> None:
-        # Not set back afterwards: checkpointed layers are computed again in the backward pass.
-        model.config._attn_implementation = APART if "cu_seq_lens_q" in options else usual
+    def choose_attention(_: PreTrainedModel, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        # Not reset after the forward pass: checkpointed layers are computed again in the backward pass.
+        model.config._attn_implementation = PER_RECORD if "cu_seq_lens_q" in kwargs else usual
 
     @wraps(type(model).forward)
-    def forward(*arguments: Any, trained_at: torch.Tensor | None = None, **options: Any) -> Any:
-        if trained_at is None:
-            return answer(*arguments, **options)
-        targets = options.pop("shift_labels")
-        if options.get("output_router_logits"):
-            return answer(*arguments, **options)
-        del options["labels"], options["fused_lm_head"]
-        states = model.base_model(*arguments, **options).last_hidden_state
-        picked = states.reshape(-1, states.shape[-1]).index_select(0, trained_at)
+    def forward(
+        *args: torch.Tensor, trained_positions: torch.Tensor | None = None, **kwargs: torch.Tensor
+    ) -> ModelOutput:
+        if trained_positions is None:
+            return head_forward(*args, **kwargs)
+        targets = kwargs.pop("shift_labels")
+        if kwargs.get("output_router_logits"):
+            return head_forward(*args, **kwargs)
+        del kwargs["labels"], kwargs["fused_lm_head"]
+        states = model.base_model(*args, **kwargs).last_hidden_state
+        trained_states = states.reshape(-1, states.shape[-1]).index_select(0, trained_positions)
         head = model.get_output_embeddings()
         log_probs, _, _, _, is_top1 = ChunkedLogProbFunction.apply(
-            picked, head.weight, head.bias, targets[0], 1.0, _TILE[states.is_cuda], capped, scaled, ("is_top1",)
+            trained_states, head.weight, head.bias, targets[0], 1.0, _TILE[states.is_cuda], softcap, scale, ("is_top1",)
         )
         return FusedCausalLMOutput(
             log_probs=log_probs[None],
-            # TRL's own trainer adds it up for its log; it is not computed here.
+            # Not computed here; TRL's own trainer sums it up for its log.
             entropy=torch.zeros_like(log_probs[None]),
             is_top1=is_top1[None],
             label_mask=torch.ones_like(targets, dtype=torch.bool),
         )
 
-    hook = model.register_forward_pre_hook(before, with_kwargs=True)
+    hook = model.register_forward_pre_hook(choose_attention, with_kwargs=True)
     model.forward = forward
 
     def undo() -> None:
         hook.remove()
         model.config._attn_implementation = usual
         del model.forward
-        if has_own:
-            model.forward = answer
+        if had_forward:
+            model.forward = head_forward
 
     return undo
 
 
-def _logit_settings(config: Any) -> tuple[float | None, float]:
-    """What a model does to its logits: the cap, if any, and the factor; under the names that TRL's head knows."""
+def _logit_settings(config: PretrainedConfig) -> tuple[float | None, float]:
+    """The cap (None for none) and the factor that a model applies to its logits, by the names that TRL's head knows."""
     factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
     divisor = getattr(config, "logits_scaling", None)
     factor = next((factor for factor in factors if factor is not None), 1 / divisor if divisor else 1.0)

@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from typing import Any, Literal
 
-from workbench.engine.batches.stats import Fed
+from workbench.engine.batches.stats import BatchStats
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
@@ -29,7 +29,7 @@ Part = Literal["data", "forward", "backward", "optimizer", "other", "away"]
 checkpoints; ``away`` what is no training and told nowhere: evaluations, samples, pauses."""
 
 
-class HostTime:
+class HostTimer:
     """The host's clock."""
 
     def mark(self) -> float:
@@ -40,7 +40,7 @@ class HostTime:
         return end - start
 
 
-class QueueTime:
+class CudaTimer:
     """Events in the queue of the GPU that computes."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class StepClock:
         peak: what the device could do.
     """
 
-    def __init__(self, flops: TrainingFlops | None, peak: GpuPeak, timing: HostTime | QueueTime) -> None:
+    def __init__(self, flops: TrainingFlops | None, peak: GpuPeak, timing: HostTimer | CudaTimer) -> None:
         self.peak = peak
         self._flops = flops
         self._timing = timing
@@ -93,7 +93,7 @@ class StepClock:
         if part == "data":
             self._settle()
 
-    def fed(self, fed: Fed) -> None:
+    def fed(self, fed: BatchStats) -> None:
         """A batch of the step that begins."""
         self._tokens += sum(fed.lengths)
         self._places += fed.places
@@ -138,9 +138,9 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> StepClock:
     """The clock of a run on the device at hand."""
     device = device_facts()
     if device.kind == "cuda":
-        peak, timing = gpu_peak(device.name, base.precision.compute), QueueTime()
+        peak, timing = gpu_peak(device.name, base.precision.compute), CudaTimer()
         return StepClock(_flops(recipe, base), peak, timing)
-    return StepClock(_flops(recipe, base), GpuPeak(None, "the peak FLOP/s of a CPU is unknown"), HostTime())
+    return StepClock(_flops(recipe, base), GpuPeak(None, "the peak FLOP/s of a CPU is unknown"), HostTimer())
 
 
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:

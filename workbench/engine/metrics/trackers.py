@@ -28,7 +28,7 @@ _PROBE_SECONDS = 3.0
 _FINISH_SECONDS = 60.0
 
 
-class Guarded(TrainerCallback):
+class GuardedTracker(TrainerCallback):
     """One of transformers' reporters. Where it fails once it is told no more, and a warning says so.
 
     Args:
@@ -92,14 +92,14 @@ class Guarded(TrainerCallback):
         self._warn(f"Logging to {self._name} stopped: {reason}. The run continues.", kind="reporter")
 
 
-def guard(trainer: Any, run: RunFolder, warn: Callable[..., None]) -> list[Guarded]:
+def guard(trainer: Any, run: RunFolder, warn: Callable[..., None]) -> list[GuardedTracker]:
     """Put a guard around each of a trainer's reporters, which then keep what they write in the run's folder."""
     callbacks = trainer.callback_handler.callbacks
     guarded = []
     for index, callback in enumerate(callbacks):
         if (name := _REPORTERS.get(type(callback))) is not None:
             begin, end = _ways(name, callback, run, warn)
-            callbacks[index] = Guarded(name, callback, begin, end, warn)
+            callbacks[index] = GuardedTracker(name, callback, begin, end, warn)
             guarded.append(callbacks[index])
     return guarded
 

@@ -1,13 +1,13 @@
-"""The one base model in memory: loaded once, adapters attached to it and taken off again."""
+"""Loads the base model, and manages what is attached to it: adapters, loss head, fused kernels."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.cpu_packing import CpuPacking
-from workbench.engine.kernels.fused import Kernels, put_on
+from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.errors import WorkbenchError
@@ -17,32 +17,43 @@ from workbench.recipe.fused_kernels import Fused
 from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
 from workbench.storage.paths import Home
 
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 Report = Callable[[Progress], None]
 Cancelled = Callable[[], bool]
 
-# PEFT saves the adapter of this name at the top of a folder, where every other tool looks for it.
+# Name of the trained adapter inside PEFT, which saves the one of this name at the top of a folder, as tools expect.
 TRAINED = "default"
 
 
 @dataclass
 class LoadedBase:
-    """A frozen base model, quantised as the recipe asks, with its tokenizer.
+    """A frozen base model, quantized as the recipe asks, with its tokenizer and the adapters attached to it.
 
-    ``model`` is the plain transformers model; ``peft`` wraps it while any adapter is attached. ``adapters`` maps the
-    folder of an attached adapter to its name inside PEFT, ``stamps`` a name to the file it was read from;
-    see :mod:`workbench.engine.model.adapters`. ``footprint`` is the base's size in bytes, as transformers counts it.
-    ``altered_by`` and ``merged`` say which adapter is in the base's own weights, where one is. ``was_kept``: it was
-    quantised once before and read back.
+    Attributes:
+        model: the plain transformers model.
+        footprint: size of the base in bytes, as transformers counts it.
+        peft: wraps ``model`` while any adapter is attached, else None.
+        adapters: folder of each attached adapter → its name inside PEFT; see :mod:`workbench.engine.model.adapters`.
+        stamps: name inside PEFT → :func:`adapter_stamp` of the file it was read from.
+        attached: adapters attached so far, for their names.
+        combined: names and weights of the adapters in the current weighted sum.
+        is_altered: the base's own weights are no longer those that were loaded; ``altered_by`` and ``merged`` name the
+            adapter that changed them, if one did.
+        was_cached: the quantized base was read from the disk cache.
     """
 
     section: ModelSection
     quantization: QuantizationSection
     precision: Precision
     local: LocalModel
-    model: Any
-    tokenizer: Any
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     footprint: int
-    peft: Any = None
+    peft: "PeftModel | None" = None
     adapters: dict[Path, str] = field(default_factory=dict)
     stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
     attached: int = 0
@@ -50,48 +61,48 @@ class LoadedBase:
     is_altered: bool = False
     altered_by: tuple[object, ...] | None = None
     merged: tuple[object, ...] | None = None
-    was_kept: bool = False
+    was_cached: bool = False
     packing: CpuPacking = field(init=False)
-    _pad_again: Callable[[], None] | None = field(init=False, default=None)
-    _take_kernels_off: Callable[[], None] | None = field(init=False, default=None)
+    _undo_padding_free: Callable[[], None] | None = field(init=False, default=None)
+    _remove_kernels: Callable[[], None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.packing = CpuPacking(self.model)
 
     @property
-    def active(self) -> Any:
-        """What to call: the PEFT model while an adapter is attached, else the plain one."""
+    def active(self) -> "PreTrainedModel | PeftModel":
+        """The model to call: the PEFT model while an adapter is attached, else the plain one."""
         return self.peft if self.peft is not None else self.model
 
     @property
-    def told(self) -> str:
-        """``owner/name as nf4 + double quant``, and whether that was done before."""
-        return f"{self.section.source} as {describe(self.quantization)}" + ", quantised before" * self.was_kept
+    def description(self) -> str:
+        """``owner/name as nf4 + double quant``, and whether it was read from the cache."""
+        return f"{self.section.source} as {describe(self.quantization)}" + ", quantised before" * self.was_cached
 
     @property
-    def device(self) -> Any:
+    def device(self) -> "torch.device":
         return next(self.model.parameters()).device
 
-    def serves(self, section: ModelSection, quantization: QuantizationSection) -> bool:
-        """Whether this is the base that a recipe asks for; whether it is still as it was loaded is another question."""
+    def matches(self, section: ModelSection, quantization: QuantizationSection) -> bool:
+        """Whether this is the base that a recipe asks for; its weights may have changed, see :attr:`is_unchanged`."""
         return (self.section, self.quantization) == (section, quantization)
 
-    def goes_by(self, name: str) -> bool:
-        """Whether an adapter that names its base so means this one."""
+    def is_named(self, name: str) -> bool:
+        """Whether an adapter with this base model name belongs to this base."""
         return name in (self.section.source, self.reference, str(self.local.folder))
 
     @property
-    def may_be_trained(self) -> bool:
-        """Whether the weights are still bit for bit those that were loaded."""
-        return not self.is_altered and not self.packing.happened and not self._is_partly_replaced
+    def is_unchanged(self) -> bool:
+        """Whether the weights are still bit for bit those that were loaded, so that the base can be trained."""
+        return not self.is_altered and not self.packing.has_packed_layers and not self._has_replaced_modules
 
     @property
-    def _is_partly_replaced(self) -> bool:
-        """Whether an attached adapter brought whole modules: PEFT leaves its copies behind when it is taken off."""
+    def _has_replaced_modules(self) -> bool:
+        """Whether an attached adapter contains whole modules: PEFT leaves its copies in place when it is detached."""
         return self.peft is not None and any(config.modules_to_save for config in self.peft.peft_config.values())
 
-    def attach_new(self, adapter: AdapterSection) -> Any:
-        """Put a fresh adapter on, after taking all others off. Returns the PEFT model, in training shape.
+    def attach_new(self, adapter: AdapterSection) -> "PeftModel":
+        """Attach a new adapter to train, after detaching all others. Returns the PEFT model, ready for training.
 
         Raises:
             WorkbenchError: PEFT refuses the adapter for this model.
@@ -105,7 +116,7 @@ class LoadedBase:
             self.peft = get_peft_model(self.model, lora_config(adapter), adapter_name=TRAINED)
         except (ValueError, TypeError) as error:
             self.peft = None
-            # It may have come as far as some of the layers.
+            # Some of the layers may have been changed already.
             self.is_altered = True
             raise WorkbenchError(
                 f"PEFT rejects this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
@@ -117,25 +128,26 @@ class LoadedBase:
         return self.peft
 
     def cast_adapter(self) -> None:
-        """Bring the trained weights into the type that :class:`Precision` names."""
+        """Convert the trained weights to the dtype that :class:`Precision` names."""
         import torch
 
+        assert self.peft is not None
         dtype = getattr(torch, self.precision.adapter)
         for name, parameter in self.peft.named_parameters():
-            # DoRA's magnitudes move by less than bfloat16 can show.
+            # DoRA's magnitudes change by less than bfloat16 can represent.
             if parameter.requires_grad and "lora_magnitude_vector" not in name:
                 parameter.data = parameter.data.to(dtype)
 
     @contextmanager
     def fused_head(self) -> Iterator[None]:
-        """Within, the model takes ``fused_lm_head=True`` and returns log-probabilities without ever holding all logits.
+        """Within, the model accepts ``fused_lm_head=True`` and returns log-probabilities without holding all logits.
 
-        A trainer puts the same head on for as long as it trains; this one is taken off again.
+        A trainer leaves the same head on while it trains; this one is removed at the end.
         """
-        from workbench.engine.kernels.loss_head import head_without_entropy
+        from workbench.engine.kernels.loss_head import add_fused_head
 
         before = self.model.__dict__.get("forward")
-        head_without_entropy(self.model)
+        add_fused_head(self.model)
         try:
             yield
         finally:
@@ -146,52 +158,52 @@ class LoadedBase:
 
     @contextmanager
     def padding_free_head(self) -> Iterator[None]:
-        """Within, the model takes padding-free batches (:mod:`workbench.engine.kernels.padding_free`)."""
-        from workbench.engine.kernels.padding_free import serve_padding_free
+        """Within, the model accepts padding-free batches (:mod:`workbench.engine.kernels.padding_free`)."""
+        from workbench.engine.kernels.padding_free import enable_padding_free
 
-        if self._pad_again is not None:
-            # It is being trained so, and TRL's head is on.
+        if self._undo_padding_free is not None:
+            # Already enabled by training, with TRL's head.
             yield
             return
         with self.fused_head():
-            undo = serve_padding_free(self.model)
+            undo = enable_padding_free(self.model)
             try:
                 yield
             finally:
                 undo()
 
-    def serve_padding_free(self) -> None:
-        """Take batches without padding until :meth:`prepare_for_chat`."""
-        from workbench.engine.kernels.padding_free import serve_padding_free
+    def enable_padding_free(self) -> None:
+        """Accept padding-free batches until :meth:`prepare_for_chat`."""
+        from workbench.engine.kernels.padding_free import enable_padding_free
 
-        self._serve_padded()
-        self._pad_again = serve_padding_free(self.model)
+        self._disable_padding_free()
+        self._undo_padding_free = enable_padding_free(self.model)
 
-    def _serve_padded(self) -> None:
-        if self._pad_again is not None:
-            self._pad_again()
-            self._pad_again = None
+    def _disable_padding_free(self) -> None:
+        if self._undo_padding_free is not None:
+            self._undo_padding_free()
+            self._undo_padding_free = None
 
-    def compute_fused(self, kernels: Fused) -> Kernels:
-        """Compute with fused kernels until :meth:`prepare_for_chat`.
+    def apply_fused_kernels(self, kernels: Fused) -> AppliedKernels:
+        """Use fused kernels until :meth:`prepare_for_chat`.
 
         Raises:
-            WorkbenchError: they cannot be had, or do not run here.
+            WorkbenchError: they are not available, or do not run here.
         """
-        self._compute_plainly()
-        fused = put_on(self.model, kernels, trusts_code=self.section.trust_remote_code)
-        self._take_kernels_off = fused.take_off
+        self._remove_fused_kernels()
+        fused = apply_fused_kernels(self.model, kernels, trusts_code=self.section.trust_remote_code)
+        self._remove_kernels = fused.remove
         return fused
 
-    def _compute_plainly(self) -> None:
-        if self._take_kernels_off is not None:
-            self._take_kernels_off()
-            self._take_kernels_off = None
+    def _remove_fused_kernels(self) -> None:
+        if self._remove_kernels is not None:
+            self._remove_kernels()
+            self._remove_kernels = None
 
     def prepare_for_chat(self) -> None:
-        """Undo what a trainer leaves on a model: head and kernels, checkpointing, input gradients, training mode."""
-        self._serve_padded()
-        self._compute_plainly()
+        """Undo what a trainer leaves on a model: head, kernels, checkpointing, input gradients and training mode."""
+        self._disable_padding_free()
+        self._remove_fused_kernels()
         for model in {id(m): m for m in (self.model, self.active)}.values():
             model.__dict__.pop("forward", None)
         if self.model.is_activation_checkpointing:
@@ -200,27 +212,27 @@ class LoadedBase:
             self.model.disable_input_require_grads()
         self.active.eval()
 
-    def keep_trained(self, folder: Path) -> None:
-        """The adapter that was just trained is now the one saved in ``folder``: chat with it without a reload."""
+    def register_trained(self, folder: Path) -> None:
+        """Register the adapter just trained as the one saved in ``folder``, so that chat uses it without a reload."""
         from peft.tuners.tuners_utils import cast_adapter_dtype
 
-        # As PEFT does when it loads an adapter: a reply now is the reply after a restart, and anybody else's.
+        # PEFT does the same when it loads an adapter, so replies do not change after a restart.
         cast_adapter_dtype(self.model, adapter_name=TRAINED, autocast_adapter_dtype=True)
         self.adapters[folder], self.stamps[TRAINED] = TRAINED, adapter_stamp(folder)
 
     @property
     def active_adapter(self) -> str | None:
-        """Folder of the adapter that is active, or None."""
-        peft, adapters = self.peft, dict(self.adapters)  # another thread may ask while one is attached
+        """Folder of the active adapter, or None."""
+        peft, adapters = self.peft, dict(self.adapters)  # copied: another thread may be attaching one
         if peft is None:
             return None
         return next((str(folder) for folder, name in adapters.items() if name == peft.active_adapter), None)
 
     def detach_all(self) -> None:
-        """Take every adapter off; the base is as it was loaded."""
-        self._compute_plainly()
+        """Detach every adapter and restore the base as it was loaded."""
+        self._remove_fused_kernels()
         if self.peft is not None:
-            self.is_altered |= self._is_partly_replaced
+            self.is_altered |= self._has_replaced_modules
             self.model = self.peft.unload()
             self.peft = self.combined = None
             self.adapters.clear()
@@ -228,7 +240,7 @@ class LoadedBase:
 
     @property
     def reference(self) -> str:
-        """What an adapter writes down as its base: the hub id where the weights are the hub's own, else the folder."""
+        """The base model name that adapters store: the hub id if the weights are from the hub, else the folder."""
         return self.local.source if self.local.origin == "hub" else str(self.local.folder)
 
 
@@ -238,15 +250,15 @@ def load_base(
     quantization: QuantizationSection,
     report: Report,
     cancelled: Cancelled,
-    meanwhile: Callable[[Any], None] = lambda tokenizer: None,
+    meanwhile: "Callable[[PreTrainedTokenizerBase], None]" = lambda tokenizer: None,
 ) -> LoadedBase:
-    """Fetch, load and quantise a base model.
+    """Download if necessary, load and quantize a base model.
 
     Args:
-        meanwhile: given the tokenizer before the weights are loaded, to begin what needs no more than that.
+        meanwhile: called with the tokenizer before the weights are loaded, to start work that needs only that.
 
     Raises:
-        WorkbenchError: the model cannot be had, or transformers cannot load it.
+        WorkbenchError: the model is not available, or transformers cannot load it.
     """
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))
@@ -254,16 +266,16 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from workbench.engine.model.quantized_store import QuantisedStore
+    from workbench.engine.model.quantized_store import QuantizedStore
     from workbench.engine.model.sharded import is_sharded
     from workbench.engine.model.translate import quantization_config
 
     precision = choose_precision(quantization)
-    what = f"{section.source} as {describe(quantization)}"
-    store = QuantisedStore(home, local, quantization, precision, f"{what}, {precision.compute}")
+    name = f"{section.source} as {describe(quantization)}"
+    store = QuantizedStore(home, local, quantization, precision, f"{name}, {precision.compute}")
     arguments = {
         "dtype": getattr(torch, precision.compute),
-        # Of several processes each has a GPU of its own, or a part of the base that FSDP gives it later.
+        # With several processes, each has a GPU of its own, or gets its part of the base from FSDP later.
         "device_map": {"": torch.cuda.current_device()} if torch.cuda.is_available() and not is_sharded() else None,
         "trust_remote_code": section.trust_remote_code,
         "use_safetensors": True,
@@ -273,25 +285,26 @@ def load_base(
     meanwhile(tokenizer)
     with _loading_explained():
         model = None
-        if is_kept := store.holds():
-            report(Progress(phase="loading", detail=f"{what}, quantised before"))
+        if is_cached := store.holds():
+            report(Progress(phase="loading", detail=f"{name}, quantised before"))
             model = store.load(arguments)
-        was_kept = model is not None
+        was_cached = model is not None
         if model is None:
-            anew = " again: the cached copy is damaged" if is_kept else ""
-            report(Progress(phase="loading", detail=what + anew))
+            again = " again: the cached copy is damaged" if is_cached else ""
+            report(Progress(phase="loading", detail=name + again))
             model = AutoModelForCausalLM.from_pretrained(
                 local.folder, quantization_config=quantization_config(quantization, precision), **arguments
             )
-            store.keep(model)
+            store.write(model)
     model.requires_grad_(False)
     model.eval()
     footprint = model.get_memory_footprint()
-    return LoadedBase(section, quantization, precision, local, model, tokenizer, footprint, was_kept=was_kept)
+    return LoadedBase(section, quantization, precision, local, model, tokenizer, footprint, was_cached=was_cached)
 
 
 @contextmanager
 def _loading_explained() -> Iterator[None]:
+    """Turn errors of transformers into :class:`WorkbenchError`, with their cause."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -301,7 +314,7 @@ def _loading_explained() -> Iterator[None]:
 
 
 def describe(quantization: QuantizationSection) -> str:
-    """``nf4 + double quant``, ``int8``, ``16-bit``."""
+    """A base's quantization as text: ``nf4 + double quant``, ``int8``, ``16-bit``."""
     if quantization.method == "none":
         return "16-bit"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")
@@ -309,19 +322,19 @@ def describe(quantization: QuantizationSection) -> str:
 
 
 def adapter_stamp(folder: Path) -> tuple[int, int]:
-    """Tells one writing of an adapter folder from the next; the same for as long as nobody writes it anew."""
+    """Modification time and size of an adapter's weights: changes whenever the folder is written again."""
     try:
-        found = (folder / "adapter_model.safetensors").stat()
+        stat = (folder / "adapter_model.safetensors").stat()
     except OSError:
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return stat.st_mtime_ns, stat.st_size
 
 
-def check_adapter(folder: Path) -> dict[str, Any]:
-    """The configuration of a PEFT folder with safetensors in it.
+def check_adapter(folder: Path) -> dict[str, object]:
+    """Read the configuration of a PEFT adapter folder, and check that its weights are safetensors.
 
     Raises:
-        WorkbenchError: it is none.
+        WorkbenchError: it is not an adapter folder, or its files are damaged.
     """
     import json
 

@@ -1,7 +1,7 @@
-"""The heavy libraries, imported by one thread at a time.
+"""Imports the heavy libraries (torch, transformers, PEFT, TRL, bitsandbytes) in one thread at a time.
 
-Two threads that import them for the first time together can meet each other's half-made modules: their imports are
-circular in places.
+Their imports are circular in places: two threads that import them for the first time at once can see partly initialized
+modules.
 """
 
 import threading
@@ -12,24 +12,24 @@ _lock = threading.Lock()
 
 
 def import_libraries() -> None:
-    """Import what loading, training and trees need; at once when that has been done. Slow the first time."""
+    """Import what loading, training and module trees need. Slow the first time, immediate afterwards."""
     with _lock:
         for name in ("torch", "transformers", "bitsandbytes", "peft", "trl"):
-            # One that cannot be imported is told of by the first that needs it.
+            # The code that needs a library reports why it cannot be imported.
             with suppress(Exception):
                 import_module(name)
 
 
 def restore_default_dtype() -> str:
-    """Set PyTorch's default number type back to float32; returns what it was instead, empty where it was right.
+    """Set PyTorch's default dtype back to float32; returns the dtype it had, empty if it was float32.
 
-    Losses and optimizer state are made in it, so a model's own code that leaves another one would change every run of
-    this process.
+    Losses and optimizer states are created in the default dtype, so model code that leaves another one behind would
+    change every later run of this process.
     """
     import torch
 
-    found = torch.get_default_dtype()
-    if found is torch.float32:
+    dtype = torch.get_default_dtype()
+    if dtype is torch.float32:
         return ""
     torch.set_default_dtype(torch.float32)
-    return str(found).removeprefix("torch.")
+    return str(dtype).removeprefix("torch.")

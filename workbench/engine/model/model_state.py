@@ -1,38 +1,50 @@
-"""All that makes a loaded model what it is, as tensors by name, and marks that tell whether another is the same."""
+"""Collects a loaded model's tensors by name, and fingerprints them to tell whether two models are the same."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-State = dict[str, Any]
-# Number type, shape, and the sums of its bytes.
-Mark = list[Any]
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+Tensors = dict[str, "torch.Tensor"]
+Fingerprint = list[object]
+"""Dtype, shape and the sums of a tensor's bytes; a list, since it is stored as JSON."""
+
+
+class ModelSettings(TypedDict):
+    """A model's configurations as JSON data, and its size in bytes (``footprint``)."""
+
+    config: dict[str, object]
+    generation: dict[str, object]
+    footprint: int
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """Tensors of a model, as they are at this moment.
+    """The tensors of a model at one moment.
 
     Attributes:
-        stored: what a checkpoint holds, the parts of quantised weights included; each tensor under one name.
-        ties: further names of such tensors.
-        passing: buffers that are made from the configuration whenever the model is.
+        stored: what a checkpoint contains, parts of quantized weights included; each tensor under one name.
+        ties: further names of those tensors, mapped to the name in ``stored``.
+        buffers: buffers that are computed from the configuration whenever the model is built.
     """
 
-    stored: State
+    stored: Tensors
     ties: dict[str, str]
-    passing: State
+    buffers: Tensors
 
     @classmethod
-    def of(cls, model: Any) -> "ModelState":
-        """The tensors themselves, not copies; only biases are copied, since a run may train them in place."""
+    def of(cls, model: "PreTrainedModel") -> "ModelState":
+        """References to the tensors, not copies; only biases are copied, since a run may train them in place."""
         import torch
 
-        stored: State = {}
+        stored: Tensors = {}
         ties: dict[str, str] = {}
         names: dict[tuple[object, ...], str] = {}
-        # bitsandbytes' own kinds of tensor know their layer, and would keep the model alive.
+        # bitsandbytes' tensor classes refer to their layer, and would keep the model alive.
         everything = {name: tensor.as_subclass(torch.Tensor) for name, tensor in model.state_dict().items()}
         for name, tensor in everything.items():
             first = names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape), name)
@@ -40,24 +52,24 @@ class ModelState:
                 ties[name] = first
             else:
                 stored[name] = tensor.to("cpu", copy=True) if name.endswith("bias") else tensor
-        passing = {name: buffer for name, buffer in model.named_buffers() if name not in everything}
-        return cls(stored, ties, passing)
+        buffers = {name: buffer for name, buffer in model.named_buffers() if name not in everything}
+        return cls(stored, ties, buffers)
 
-    def marks(self) -> dict[str, Mark]:
-        """A mark for each name."""
-        found = marks_of(self.stored | self.passing)
-        return found | {name: found[first] for name, first in self.ties.items()}
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """A fingerprint for each name."""
+        fingerprints = fingerprints_of(self.stored | self.buffers)
+        return fingerprints | {name: fingerprints[first] for name, first in self.ties.items()}
 
 
-def marks_of(state: Mapping[str, Any]) -> dict[str, Mark]:
-    """Type, shape and sums of each tensor: of its bytes as whole numbers, a quarter of it at a time.
+def fingerprints_of(tensors: "Mapping[str, torch.Tensor]") -> dict[str, Fingerprint]:
+    """Dtype, shape and byte sums of each tensor: one sum per quarter of the tensor, of its bytes as 64-bit integers.
 
-    They are added up where the tensor lies; all sums of a device come to the host at once.
+    Sums are computed on the tensor's device; all sums of a device are copied to the host at once.
     """
     import torch
 
-    sums: dict[Any, list[Any]] = {}
-    for tensor in state.values():
+    sums: dict[torch.device, list[torch.Tensor]] = {}
+    for tensor in tensors.values():
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         quarter = flat.numel() // 32 * 8
         words = flat[: 4 * quarter]
@@ -66,17 +78,19 @@ def marks_of(state: Mapping[str, Any]) -> dict[str, Mark]:
         quarters = words.view(torch.int64).reshape(4, -1).sum(1)
         rest = flat[4 * quarter :].sum(dtype=torch.int64).reshape(1)
         sums.setdefault(tensor.device, []).append(torch.cat([quarters, rest]))
-    told = {device: iter(torch.stack(some).tolist()) for device, some in sums.items()}
-    return {name: [str(tensor.dtype), list(tensor.shape), *next(told[tensor.device])] for name, tensor in state.items()}
+    rows = {device: iter(torch.stack(some).tolist()) for device, some in sums.items()}
+    return {
+        name: [str(tensor.dtype), list(tensor.shape), *next(rows[tensor.device])] for name, tensor in tensors.items()
+    }
 
 
-def shapes(marks: Mapping[str, Mark]) -> dict[str, Mark]:
-    """What of the marks does not depend on a tensor's values."""
-    return {name: mark[:2] for name, mark in marks.items()}
+def dtypes_and_shapes(fingerprints: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
+    """The part of the fingerprints that does not depend on the tensors' values."""
+    return {name: fingerprint[:2] for name, fingerprint in fingerprints.items()}
 
 
-def settings_of(model: Any) -> dict[str, Any]:
-    """Its configuration and that of its generation, in the words that JSON has for them; how large it is."""
+def settings_of(model: "PreTrainedModel") -> ModelSettings:
+    """The model's configuration and generation configuration as JSON data, and its size."""
     both = [model.config.to_dict(), model.generation_config.to_dict() if model.generation_config else {}]
     config, generation = json.loads(json.dumps(both, default=str))
     return {"config": config, "generation": generation, "footprint": model.get_memory_footprint()}

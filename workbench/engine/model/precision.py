@@ -1,4 +1,4 @@
-"""Which number types a run computes and keeps its adapter in, and why."""
+"""Chooses the dtypes that a run computes in and stores its adapter in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,14 @@ ComputeType = Literal["bfloat16", "float16", "float32"]
 
 @dataclass(frozen=True)
 class Precision:
-    """``compute``: type of the matrix products. ``adapter``: type the adapter is trained and kept in.
+    """The dtypes of a run, and why they were chosen.
 
-    Adapters follow bfloat16, as the QLoRA paper does (Dettmers et al. 2023, §3). Under float16 they stay float32, since
-    its gradients need a scaler, and the scaler full-precision weights.
+    Adapters are bfloat16 where the base computes in bfloat16, as in the QLoRA paper (Dettmers et al. 2023, §3). Under
+    float16 they are float32: its gradients need a loss scaler, and the scaler needs full-precision weights.
+
+    Attributes:
+        compute: dtype of the matrix products.
+        adapter: dtype in which the adapter is trained and stored.
     """
 
     compute: ComputeType
@@ -25,7 +29,7 @@ class Precision:
 
 
 def choose_precision(quantization: QuantizationSection) -> Precision:
-    """The types for this machine; ``compute_dtype: auto`` is resolved by what the device computes in hardware."""
+    """Choose the dtypes for this machine; ``compute_dtype: auto`` takes the fastest one that its hardware supports."""
     if quantization.compute_dtype != "auto":
         chosen: ComputeType = quantization.compute_dtype
         return Precision(chosen, _adapter_type(chosen), "set in the recipe")
@@ -35,9 +39,9 @@ def choose_precision(quantization: QuantizationSection) -> Precision:
 
 @contextmanager
 def tensor_float() -> Iterator[None]:
-    """Within, a GPU that has TF32 units multiplies float32 in them: 10 bits of fraction, several times as fast.
+    """Within, a GPU with TF32 units uses them for float32 products: 10 bits of fraction, several times faster.
 
-    For training only; replies and figures in float32 are to be float32.
+    For training only; replies and metrics in float32 are computed in full float32.
     """
     import torch
 
@@ -59,7 +63,7 @@ def _fastest_here() -> tuple[ComputeType, str]:
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
-        # `is_bf16_supported` counts emulation as support unless told otherwise; a T4 emulates.
+        # By default `is_bf16_supported` counts emulation as support; a T4 emulates.
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", f"{name} supports bfloat16"
         return "float16", f"{name} has no bfloat16 support, so float16 with a loss scaler"

@@ -1,9 +1,8 @@
-"""Quantised bases on disk, so that each is quantised once: the next load reads a quarter of the bytes and computes
-nothing.
+"""Caches quantized bases on disk: each is quantized once, and later loads read a quarter of the bytes.
 
-What is read is compared with what was written, tensor by tensor, before it is used: a base from here is bit for bit the
-one that was quantised. Anything else is dropped, and the base is quantised anew. A model whose class is not
-transformers' own is not kept: its code would have to be copied, and trusted a second time.
+Before a cached base is used, each tensor is compared with the fingerprint of the one that was written, so the base is
+bit for bit the one that was quantized. If they differ the cache entry is removed and the base is quantized again. A
+model whose class is not part of transformers is not cached: its code would have to be copied, and trusted again.
 """
 
 import hashlib
@@ -15,9 +14,17 @@ import weakref
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-from workbench.engine.model.model_state import Mark, ModelState, marks_of, settings_of, shapes
+from workbench.engine.model.model_state import (
+    Fingerprint,
+    ModelSettings,
+    ModelState,
+    Tensors,
+    dtypes_and_shapes,
+    fingerprints_of,
+    settings_of,
+)
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
 from workbench.models.sources import LocalModel
@@ -26,21 +33,32 @@ from workbench.storage.disk_cache import CacheName, DiskCache
 from workbench.storage.folders import files_in
 from workbench.storage.paths import Home
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 CACHE: CacheName = "quantised"
 _FORMAT = 1
-# Smaller ones are quantised sooner than they are looked for.
-_LEAST_BYTES = 50_000_000
-# What lies in the host's memory at once while a base is copied from a GPU.
+# Smaller models are quantized faster than they are read from the cache.
+_MIN_BYTES = 50_000_000
+# Host memory used at once while a base is copied from a GPU.
 _SHARD_BYTES = 500_000_000
 _WRITTEN = "written.json"
-_DESCRIBED_BY = ("config.json", "generation_config.json", "model.safetensors.index.json")
+_CONFIG_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 
-class QuantisedStore:
-    """The cache entry of one quantized base. Of several processes on a machine all read, and the first one writes.
+class _Written(TypedDict):
+    """What ``written.json`` says of a cached base: its settings, its tensors, and the sizes of its files."""
+
+    settings: ModelSettings
+    marks: dict[str, Fingerprint]
+    files: dict[str, int]
+
+
+class QuantizedStore:
+    """The cache entry of one base. All processes on a machine read it; only the first one writes it.
 
     Args:
-        what: the base in words, for whoever lists what is kept.
+        what: describes the base in listings of the cache.
     """
 
     def __init__(
@@ -48,117 +66,124 @@ class QuantisedStore:
     ) -> None:
         self._cache = DiskCache.of(home, CACHE)
         self._local = local
-        self._may_keep = quantization.method != "none" and not is_sharded()
-        self._key = _key(local, quantization, precision) if self._may_keep else ""
+        self._is_enabled = quantization.method != "none" and not is_sharded()
+        self._key = _key(local, quantization, precision) if self._is_enabled else ""
         self._what = what
 
     def holds(self) -> bool:
-        """Whether the base was quantised and kept before."""
-        folder = self._cache.find(self._key) if self._may_keep else None
+        """Whether there is an entry for the base."""
+        folder = self._cache.find(self._key) if self._is_enabled else None
         return folder is not None and (folder / _WRITTEN).is_file()
 
-    def load(self, arguments: Mapping[str, Any]) -> Any:
-        """The model; None where what is kept cannot be used, and is dropped.
+    def load(self, arguments: Mapping[str, object]) -> "PreTrainedModel | None":
+        """Load the model from the cache; None if the entry cannot be used, which is then removed.
 
         Args:
-            arguments: of ``from_pretrained``, without the quantisation, which lies with the weights.
+            arguments: for ``from_pretrained``, without the quantization config, which is stored with the weights.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
         folder = self._cache.folder / self._key
         try:
-            written = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
+            written: _Written = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
             if any((folder / name).stat().st_size != size for name, size in written["files"].items()):
                 raise ValueError("a file has a different size")
             model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
-            _call_it(model, str(self._local.folder))
-            marks, settings = ModelState.of(model).marks(), settings_of(model)
-            is_another = shapes(marks) != shapes(written["marks"]) or settings != written["settings"]
+            _set_name(model, str(self._local.folder))
+            fingerprints, settings = ModelState.of(model).fingerprints(), settings_of(model)
+            is_another = (
+                dtypes_and_shapes(fingerprints) != dtypes_and_shapes(written["marks"])
+                or settings != written["settings"]
+            )
         except (torch.OutOfMemoryError, MemoryError):
             raise
-        except Exception as error:  # whatever transformers makes of a damaged file
-            return self._drop(f"it cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}")
+        except Exception as error:  # transformers raises all kinds of errors for a damaged file
+            self._drop(f"it cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}")
+            return None
         if is_another:
             self._drop("transformers builds a different model from it")
-            # Nothing is damaged, so it would be the same each time.
+            # Nothing is damaged, so each new attempt would fail too: an empty entry prevents them.
             self._cache.put(self._key, self._cache.begin(self._key), {"what": f"{self._what}: cannot be cached"})
             return None
-        return model if marks == written["marks"] else self._drop("its weights differ from those written")
+        if fingerprints != written["marks"]:
+            self._drop("its weights differ from those written")
+            return None
+        return model
 
     def _drop(self, reason: str) -> None:
         print(f"The cached quantised base is discarded: {reason}.", flush=True)
         self._cache.remove(self._key)
 
-    def keep(self, model: Any) -> threading.Thread | None:
-        """Write a base that was just quantised, in the background, while it is already used.
+    def write(self, model: "PreTrainedModel") -> threading.Thread | None:
+        """Write a base that was just quantized to the cache, in the background, while it is already in use.
 
-        Its tensors are noted down here and now: an adapter, and what bitsandbytes does to a layer on a processor,
-        puts others in their place and leaves these as they are. When the model goes, those not yet written go with it,
-        for their memory may be wanted.
+        The tensors are collected before this returns: attaching an adapter, or repacking on a CPU, replaces tensors in
+        the model and leaves these unchanged. If the model is unloaded first, tensors not yet written are released too,
+        since their memory may be needed.
         """
-        if not self._may_keep or not _is_worth_it(model) or self._cache.find(self._key) is not None:
+        if not self._is_enabled or not _is_worth_caching(model) or self._cache.find(self._key) is not None:
             return None
         try:
             state = ModelState.of(model)
-            written = {"settings": settings_of(model), "marks": marks_of(state.passing)}
-            quantisation = model.config.quantization_config.to_dict()
-        except Exception as error:  # a model of a kind never seen: it is loaded, which is all that was asked for
-            _tell_make_room(error)
+            written: _Written = {"settings": settings_of(model), "marks": fingerprints_of(state.buffers), "files": {}}
+            quantization = model.config.quantization_config.to_dict()
+        except Exception as error:  # an unknown kind of model: it is loaded, only not cached
+            _print_reason(error)
             return None
         weakref.finalize(model, state.stored.clear)
         thread = threading.Thread(
-            target=self._write, args=(state, written, quantisation), name="cache the base", daemon=True
+            target=self._write_files, args=(state, written, quantization), name="cache the base", daemon=True
         )
         thread.start()
         return thread
 
-    def _write(self, state: ModelState, written: dict[str, Any], quantisation: dict[str, Any]) -> None:
+    def _write_files(self, state: ModelState, written: _Written, quantization: dict[str, object]) -> None:
         folder = None
         try:
             if reason := self._cache.make_room(self._key, sum(tensor.nbytes for tensor in state.stored.values())):
                 raise OSError(reason)
             folder = self._cache.begin(self._key)
-            marks = _write_weights(folder, state.stored)
-            written["marks"] |= marks | {name: marks[first] for name, first in state.ties.items()}
+            fingerprints = _write_weights(folder, state.stored)
+            written["marks"] |= fingerprints | {name: fingerprints[first] for name, first in state.ties.items()}
             written["files"] = {file.name: file.stat().st_size for file in folder.iterdir()}
-            self._write_configuration(folder, quantisation)
+            self._write_configuration(folder, quantization)
             (folder / _WRITTEN).write_text(json.dumps(written), encoding="utf-8")
             self._cache.put(self._key, folder, {"what": self._what})
-        except Exception as error:  # a full disk, a model that went, tensors that no file can hold
+        except Exception as error:  # a full disk, an unloaded model, tensors that safetensors cannot store
             state.stored.clear()
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            _tell_make_room(error)
+            _print_reason(error)
 
-    def _write_configuration(self, folder: Path, quantisation: dict[str, Any]) -> None:
-        """The model's own files, and how its weights are quantised."""
+    def _write_configuration(self, folder: Path, quantization: dict[str, object]) -> None:
+        """Write the model's configuration files, with the quantization config added."""
         config = json.loads((self._local.folder / "config.json").read_text(encoding="utf-8"))
-        text = json.dumps(config | {"quantization_config": quantisation}, indent=1)
+        text = json.dumps(config | {"quantization_config": quantization}, indent=1)
         (folder / "config.json").write_text(text, encoding="utf-8")
-        own = self._local.folder / "generation_config.json"
-        if own.is_file():
-            shutil.copyfile(own, folder / own.name)
+        generation = self._local.folder / "generation_config.json"
+        if generation.is_file():
+            shutil.copyfile(generation, folder / generation.name)
 
 
-def _call_it(model: Any, name: str) -> None:
-    """Name a model and its parts after the folder that the weights are from in truth."""
+def _set_name(model: "PreTrainedModel", name: str) -> None:
+    """Set the name of a model and its modules to the original folder, which transformers took from the cache."""
     model.config._name_or_path = name
     for module in model.modules():
         if hasattr(module, "name_or_path"):
             module.name_or_path = name
 
 
-def _tell_make_room(error: Exception) -> None:
+def _print_reason(error: Exception) -> None:
     reason = "the model was unloaded" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
     print(f"The quantised base is not cached: {reason}.", flush=True)
 
 
-def _write_weights(folder: Path, stored: dict[str, Any]) -> dict[str, Mark]:
-    """Write and let go of one tensor after the other; returns their marks.
+def _write_weights(folder: Path, stored: Tensors) -> dict[str, Fingerprint]:
+    """Write the tensors shard by shard, releasing each; returns their fingerprints.
 
     Raises:
-        KeyError: the model was unloaded meanwhile.
+        KeyError: the model was unloaded in the meantime.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
@@ -166,35 +191,35 @@ def _write_weights(folder: Path, stored: dict[str, Any]) -> dict[str, Mark]:
     plan = split_torch_state_dict_into_shards(
         stored, filename_pattern="model{suffix}.safetensors", max_shard_size=_SHARD_BYTES
     )
-    marks: dict[str, Mark] = {}
+    fingerprints: dict[str, Fingerprint] = {}
     for file, names in plan.filename_to_tensors.items():
         shard = {name: stored.pop(name).to("cpu").contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
-        marks |= marks_of(shard)
+        fingerprints |= fingerprints_of(shard)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    return marks
+    return fingerprints
 
 
-def _is_worth_it(model: Any) -> bool:
-    return (
+def _is_worth_caching(model: "PreTrainedModel") -> bool:
+    return bool(
         os.environ.get("LOCAL_RANK", "0") == "0"
         and type(model).__module__.startswith("transformers.")
         and not model.hf_quantizer.pre_quantized
-        and model.get_memory_footprint() >= _LEAST_BYTES
+        and model.get_memory_footprint() >= _MIN_BYTES
     )
 
 
 def _key(local: LocalModel, quantization: QuantizationSection, precision: Precision) -> str:
-    """Names all that the quantised weights depend on: the files, the settings, the device, and the libraries."""
+    """A hash of everything the quantized weights depend on: files, settings, device and library versions."""
     import torch
 
-    # Set by the system whenever a file's content or name is: a copy that keeps its age does not pass for the old one.
+    # The system sets ctime whenever a file is changed or renamed: a copy with the old mtime still differs.
     stats = {
-        file.name: (str(file.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        for file, found in files_in(local.folder)
-        if file.suffix == ".safetensors" or file.name in _DESCRIBED_BY
+        file.name: (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for file, stat in files_in(local.folder)
+        if file.suffix == ".safetensors" or file.name in _CONFIG_FILES
     }
     parts = {
         "format": _FORMAT,

@@ -1,36 +1,45 @@
-"""The generators of random numbers: their state, and work that leaves it alone. Imports torch."""
+"""Saves and restores the states of the random number generators. Imports torch."""
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 
-def randomness() -> dict[str, Any]:
-    """Where the generators of Python, numpy, torch and the present GPU stand."""
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+@dataclass(frozen=True)
+class RandomState:
+    """States of the generators of Python, numpy, torch's CPU and the current GPU (None without one)."""
+
+    python: tuple[Any, ...]
+    numpy: dict[str, Any] | tuple[Any, ...]
+    cpu: torch.Tensor
+    cuda: torch.Tensor | None
 
 
-def set_randomness(state: dict[str, Any]) -> None:
-    """Put the generators where they stood."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+def random_state() -> RandomState:
+    """The current states of all generators."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return RandomState(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
+
+
+def set_random_state(state: RandomState) -> None:
+    """Restore the states of all generators."""
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+    torch.set_rng_state(state.cpu)
+    if state.cuda is not None:
+        torch.cuda.set_rng_state(state.cuda)
 
 
 @contextmanager
-def unmoved_randomness() -> Iterator[None]:
-    """Within, random numbers may be drawn; afterwards the generators stand where they stood."""
-    before = randomness()
+def preserved_random_state() -> Iterator[None]:
+    """Within, random numbers may be drawn; afterwards the generators are in the states they had before."""
+    before = random_state()
     try:
         yield
     finally:
-        set_randomness(before)
+        set_random_state(before)

@@ -1,17 +1,21 @@
-"""Adapter folders, written so that half of one is never seen."""
+"""Saves, copies and loads adapter folders; a reader never sees a half-written one."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import LoadedBase
 from workbench.runs.checkpoints import sync_folder
 from workbench.storage.atomic import put_folder
 
-# What a checkpoint holds for the trainer's sake only.
-_TRAINERS = (
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+# Files of a checkpoint that only the trainer needs.
+_TRAINER_FILES = (
     "optimizer*",
     "scheduler*",
     "scaler*",
@@ -22,35 +26,37 @@ _TRAINERS = (
 )
 
 
-def save_adapter(base: LoadedBase, template: Template, folder: Path, weights: Any = None) -> None:
-    """Write the adapter that is trained on ``base``, with tokenizer and template, as a standard PEFT folder.
+def save_adapter(
+    base: LoadedBase, template: Template, folder: Path, weights: "dict[str, torch.Tensor] | None" = None
+) -> None:
+    """Save the adapter being trained on ``base``, with tokenizer and template, as a standard PEFT folder.
 
     Args:
-        weights: the whole state of the model, where ``base`` holds only a part of it.
+        weights: the full state dict of the model, if ``base`` holds only a part of it.
 
     Raises:
-        OSError: the disk is full or broken; an older folder of that name is untouched.
+        OSError: the disk is full or broken; an existing folder of that name is unchanged.
     """
 
-    def fill(aside: Path) -> None:
-        base.peft.save_pretrained(aside, safe_serialization=True, state_dict=weights)
-        base.tokenizer.save_pretrained(aside)
-        template.save(aside)
+    def fill(staging: Path) -> None:
+        base.active.save_pretrained(staging, safe_serialization=True, state_dict=weights)
+        base.tokenizer.save_pretrained(staging)
+        template.save(staging)
 
     _replace(folder, fill)
 
 
 def copy_adapter(source: Path, folder: Path) -> None:
-    """Make an adapter folder of a checkpoint, or of another adapter folder.
+    """Copy the adapter of a checkpoint, or of another adapter folder, into a folder of its own.
 
     Raises:
         OSError: as :func:`save_adapter`.
     """
-    _replace(folder, lambda aside: shutil.copytree(source, aside, ignore=shutil.ignore_patterns(*_TRAINERS)))
+    _replace(folder, lambda staging: shutil.copytree(source, staging, ignore=shutil.ignore_patterns(*_TRAINER_FILES)))
 
 
-def load_adapter(model: Any, folder: Path) -> None:
-    """Put the weights of an adapter folder into the active adapter of a PEFT model, in the types they have there."""
+def load_adapter(model: "PeftModel", folder: Path) -> None:
+    """Load an adapter folder's weights into the active adapter of a PEFT model; the adapter's dtypes stay."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -59,16 +65,17 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def _replace(folder: Path, fill: Callable[[Path], object]) -> None:
-    aside, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
-    shutil.rmtree(aside, ignore_errors=True)
+    """Write a folder with ``fill`` under another name, then rename it to ``folder``."""
+    staging, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
+    shutil.rmtree(staging, ignore_errors=True)
     if not folder.exists() and before.exists():
         # A process was killed between the two renames of `put_folder`.
         before.rename(folder)
     try:
-        fill(aside)
-        sync_folder(aside)
+        fill(staging)
+        sync_folder(staging)
         shutil.rmtree(before, ignore_errors=True)
-        put_folder(aside, folder, before)
+        put_folder(staging, folder, before)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise

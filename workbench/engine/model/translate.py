@@ -1,8 +1,8 @@
-"""The recipe in the words of the libraries: PEFT's, bitsandbytes' and TRL's configuration objects."""
+"""Translates a recipe into the configuration objects of PEFT, bitsandbytes and TRL."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
@@ -10,16 +10,21 @@ from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import AdapterSection, QuantizationSection
 from workbench.recipe.trackers import PROJECT
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+    from trl import SFTConfig
 
-def lora_config(adapter: AdapterSection) -> Any:
-    """``peft.LoraConfig`` of the adapter section, field for field."""
+
+def lora_config(adapter: AdapterSection) -> "LoraConfig":
+    """``peft.LoraConfig`` for the adapter section, field by field."""
     from peft import LoraConfig
 
     return LoraConfig(task_type="CAUSAL_LM", **adapter.model_dump())
 
 
-def quantization_config(quantization: QuantizationSection, precision: Precision) -> Any:
-    """``transformers.BitsAndBytesConfig``, or None for a base that stays in 16 or 32 bits."""
+def quantization_config(quantization: QuantizationSection, precision: Precision) -> "BitsAndBytesConfig | None":
+    """``transformers.BitsAndBytesConfig`` for the quantization section, or None for a base in 16 or 32 bits."""
     if quantization.method == "none":
         return None
     import torch
@@ -32,15 +37,15 @@ def quantization_config(quantization: QuantizationSection, precision: Precision)
         bnb_4bit_quant_type=quantization.method,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=getattr(torch, precision.compute),
-        # FSDP shards no integers: the bytes are then kept in tensors of the type of the other weights.
+        # FSDP cannot shard integers, so the bytes are stored in tensors of the dtype of the other weights.
         bnb_4bit_quant_storage=getattr(torch, precision.compute if is_sharded() else "uint8"),
     )
 
 
-def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> Any:
-    """``trl.SFTConfig`` for records that are already tokenised and labelled.
+def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "SFTConfig":
+    """``trl.SFTConfig`` for records that are already tokenized and labelled.
 
-    No autocast under bfloat16: base and adapter are in it already. float16 needs autocast and its loss scaler.
+    No autocast under bfloat16: base and adapter already have that dtype. float16 needs autocast and its loss scaler.
     """
     import torch
     from trl import SFTConfig
@@ -60,7 +65,7 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> An
         max_grad_norm=training.max_grad_norm,
         optim=training.optim,
         gradient_checkpointing=training.gradient_checkpointing,
-        # With int8 the non-reentrant kind keeps activations alive that it was to free.
+        # With int8, non-reentrant checkpointing keeps alive the activations that it should free.
         gradient_checkpointing_kwargs={"use_reentrant": recipe.quantization.method == "int8"},
         logging_steps=training.logging_steps,
         logging_nan_inf_filter=False,
@@ -75,7 +80,7 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> An
         use_cpu=not on_gpu,
         max_length=recipe.data.max_length,
         packing=recipe.data.packing,
-        # The next batch is on its way to the GPU while this one is computed.
+        # The next batch is copied to the GPU while this one is computed.
         dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu},
         disable_tqdm=True,
@@ -84,11 +89,11 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> An
         report_to=list(training.report_to),
         run_name=output.parent.name,
         project=os.environ.get("TRACKIO_PROJECT") or PROJECT,
-        # Or trackio would send the figures to the hub whenever something is pushed there.
+        # Otherwise trackio sends the metrics to the hub whenever something is pushed there.
         trackio_static_space_id=False,
         push_to_hub=False,
     )
-    # On a machine with several GPUs one process would else take them all at once, and multiply the batch by them.
+    # Otherwise a single process would use all GPUs of a machine, and multiply the batch by their number.
     if config.n_gpu > 1:
         config._n_gpu = 1
     return config

@@ -31,7 +31,7 @@ def is_disk_full(error: BaseException) -> bool:
     return bool(_FULL_IN_WORDS.search(str(error)))
 
 
-class PatientJournal(JournalWriter):
+class RetryingJournal(JournalWriter):
     """A journal that waits for room instead of failing, and makes other writing wait in the same way."""
 
     def __init__(self, path: Path, controls: Controls) -> None:
@@ -43,7 +43,7 @@ class PatientJournal(JournalWriter):
         self._before = ""
 
     def write(self, event: AnyEvent) -> None:
-        self.patiently(lambda: super(PatientJournal, self).write(event))
+        self.patiently(lambda: super(RetryingJournal, self).write(event))
 
     def patiently(self, work: Callable[[], T]) -> T:
         """Do ``work``; as long as the disk is full, pause and try again every two seconds, or on the user's resume.
@@ -61,7 +61,7 @@ class PatientJournal(JournalWriter):
                 self.go_on()
                 return done
 
-    def patiently_together(self, ranks: Ranks, work: Callable[[], T]) -> T:
+    def retry_while_full_on_all(self, ranks: Ranks, work: Callable[[], T]) -> T:
         """As :meth:`patiently`, for work that all processes of a run do, and that fails in all where it does in one."""
         while True:
             try:
@@ -109,7 +109,7 @@ class PatientJournal(JournalWriter):
                 super().write(Resumed())
 
 
-class SilentJournal(PatientJournal):
+class SilentJournal(RetryingJournal):
     """For the processes of a run that do not tell its story: the first one does."""
 
     def __init__(self) -> None:

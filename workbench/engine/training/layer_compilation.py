@@ -11,7 +11,7 @@ import torch
 
 from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.kernels.compiled_layers import CompiledLayers
-from workbench.engine.kernels.padding_free import APART
+from workbench.engine.kernels.padding_free import PER_RECORD
 from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.steering.ranks import Ranks
 from workbench.engine.training.trainer import WorkbenchTrainer
@@ -38,7 +38,7 @@ def compile_layers(trainer: WorkbenchTrainer, ranks: Ranks, cache: Path) -> tupl
 def _compile(trainer: WorkbenchTrainer, cache: Path) -> str:
     """Compile in this process; returns why that failed, empty if it did not."""
     try:
-        layers = trainer.compiled = CompiledLayers(trainer.model, cache, [APART])
+        layers = trainer.compiled = CompiledLayers(trainer.model, cache, [PER_RECORD])
         trainer.dry_step(range(min(int(trainer.args.per_device_train_batch_size), len(trainer.train_dataset))))
         if torch.cuda.is_available():
             torch.cuda.synchronize()

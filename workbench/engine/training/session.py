@@ -19,15 +19,15 @@ from workbench.engine.model.packing_check import why_padded
 from workbench.engine.model.saving import load_adapter, save_adapter
 from workbench.engine.model.sharded import is_sharded, is_spread
 from workbench.engine.model.translate import sft_config
-from workbench.engine.steering.controls import Controls, Errand
+from workbench.engine.steering.controls import Controls, PausedTask
 from workbench.engine.steering.ranks import Ranks
-from workbench.engine.storage.disk_full_retry import PatientJournal
+from workbench.engine.storage.disk_full_retry import RetryingJournal
 from workbench.engine.storage.room import check_room_for_checkpoints
 from workbench.engine.training.best import BestSoFar
 from workbench.engine.training.journal_callback import JournalCallback
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.engine.training.resume_check import ResumeCheck, conditions_of, differences
-from workbench.engine.training.step_controls import Conductor, Duties, Leaving, LoopLeft
+from workbench.engine.training.step_controls import ExitReason, LoopExit, RunHooks, StepControls
 from workbench.engine.training.trainer import WorkbenchTrainer
 from workbench.progress import Progress
 from workbench.recipe.resolved import ResolvedRecipe
@@ -52,7 +52,7 @@ class Context:
     home: Home
     run: RunFolder
     recipe: ResolvedRecipe
-    journal: PatientJournal
+    journal: RetryingJournal
     controls: Controls
     report: Callable[[Progress], None]
     show: Callable[[Progress], None]
@@ -86,10 +86,10 @@ class Session:
         for step, loss in sorted(history.evaluations.items()):
             if step:
                 self.best.add(step, loss)
-        self.conductor = Conductor(
+        self.conductor = StepControls(
             context.journal,
             context.controls,
-            Duties(self._compile_layers, self.evaluate, self._sample, self._away, self._answer, self._train_on),
+            RunHooks(self._compile_layers, self.evaluate, self._sample, self._away, self._answer, self._train_on),
             training.eval_steps,
         )
         self._padded_because = self._why_padded()
@@ -143,7 +143,7 @@ class Session:
             padding_free=not self._padded_because,
         )
         if not self._padded_because:
-            base.serve_padding_free()
+            base.enable_padding_free()
         # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
         base.cast_adapter()
         return trainer
@@ -163,13 +163,13 @@ class Session:
         if is_spread():
             self._leave_out("Fused kernels are")
             return ""
-        fused = self._base.compute_fused(wanted)
+        fused = self._base.apply_fused_kernels(wanted)
         for notice in fused.notices:
             self._warn(notice, kind="kernels")
-        return fused.told
+        return fused.description
 
     def _patiently(self, work: Callable[[], Any]) -> Any:
-        return self._context.journal.patiently_together(self._context.ranks, work)
+        return self._context.journal.retry_while_full_on_all(self._context.ranks, work)
 
     def _tell(self) -> None:
         if not self._context.ranks.is_first:
@@ -186,7 +186,7 @@ class Session:
                 padding_free=not self._padded_because,
                 padded_because=self._padded_because or None,
                 kernels=self._kernels or None,
-                trainable_parameters=sum(p.numel() for p in base.peft.parameters() if p.requires_grad),
+                trainable_parameters=sum(p.numel() for p in base.active.parameters() if p.requires_grad),
                 chosen=dict(self._choice.chosen),
                 reasons=list(self._choice.reasons),
                 predicted=predicted_peak(
@@ -205,7 +205,7 @@ class Session:
         """Optimizer steps that are done."""
         return int(self.trainer.state.global_step)
 
-    def train(self, checkpoint: Checkpoint | None) -> Leaving:
+    def train(self, checkpoint: Checkpoint | None) -> ExitReason:
         """Train until the end, or until somebody asks for something else; returns why it ended, empty for the end."""
         while True:
             leaving = self._loop(checkpoint)
@@ -243,11 +243,11 @@ class Session:
             )
         )
 
-    def _loop(self, checkpoint: Checkpoint | None) -> Leaving:
+    def _loop(self, checkpoint: Checkpoint | None) -> ExitReason:
         self.conductor.begins_from(checkpoint)
         try:
             self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-        except LoopLeft:
+        except LoopExit:
             self.trainer.is_in_train = False
             return self.conductor.leaving
         return ""
@@ -312,7 +312,7 @@ class Session:
         for reporter in self._reporters:
             reporter.close()
 
-    def take_best(self) -> bool:
+    def load_best(self) -> bool:
         """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""
         if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
             return False
@@ -335,7 +335,7 @@ class Session:
         replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
         self._context.journal.write(Sample(step=step, replies=replies))
 
-    def _answer(self, errand: Errand) -> None:
+    def _answer(self, errand: PausedTask) -> None:
         model = self._base.active
         was_training = model.training
         # PEFT marks the adapter as trainable or not whenever it is switched.

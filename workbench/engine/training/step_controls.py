@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback
 
-from workbench.engine.model.randomness import unmoved_randomness
-from workbench.engine.steering.controls import Command, Controls, Errand
-from workbench.engine.storage.disk_full_retry import PatientJournal
+from workbench.engine.model.randomness import preserved_random_state
+from workbench.engine.steering.controls import Command, Controls, PausedTask
+from workbench.engine.storage.disk_full_retry import RetryingJournal
 from workbench.engine.training.trainer import WorkbenchTrainer
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Checkpoint as CheckpointWritten
 from workbench.runs.events import Control, Paused, Resumed
 
 # Why the trainer's loop was left before its end: for good, or to be entered again.
-Leaving = Literal["", "stopped", "early_stopping", "released", "max_steps"]
+ExitReason = Literal["", "stopped", "early_stopping", "released", "max_steps"]
 
 
 @dataclass
-class Duties:
+class RunHooks:
     """What the conductor has others do, each between two steps.
 
     Attributes:
@@ -36,18 +36,18 @@ class Duties:
     evaluate: Callable[[int], bool]
     sample: Callable[[int], None]
     away: Callable[[float], None]
-    answer: Callable[[Errand], None]
+    answer: Callable[[PausedTask], None]
     train_on: Callable[[int, int], None]
 
 
-class LoopLeft(Exception):  # noqa: N818  (no error: somebody asked for it)
+class LoopExit(Exception):  # noqa: N818  (no error: somebody asked for it)
     """The trainer's loop was left before its end. Its own way to stop would finish a whole step first."""
 
 
-class Conductor(TrainerCallback):
+class StepControls(TrainerCallback):
     """Obeys :class:`Controls`. ``leaving`` says why the loop was left, ``max_steps`` the number asked for then."""
 
-    def __init__(self, journal: PatientJournal, controls: Controls, duties: Duties, eval_steps: int) -> None:
+    def __init__(self, journal: RetryingJournal, controls: Controls, duties: RunHooks, eval_steps: int) -> None:
         self._journal = journal
         self._controls = controls
         self._duties = duties
@@ -55,7 +55,7 @@ class Conductor(TrainerCallback):
         self._max_steps = 0
         self._from: Checkpoint | None = None
         self.trainer: WorkbenchTrainer
-        self.leaving: Leaving = ""
+        self.leaving: ExitReason = ""
         self.max_steps = 0
 
     def begins_from(self, checkpoint: Checkpoint | None) -> None:
@@ -74,7 +74,7 @@ class Conductor(TrainerCallback):
         started = time.monotonic()
         self.trainer.clock.enters("away")
         self._max_steps = state.max_steps
-        with unmoved_randomness():
+        with preserved_random_state():
             self._planned(state.global_step)
             self._controls.agree()
             while not self.leaving and (command := self._controls.take()):
@@ -100,7 +100,7 @@ class Conductor(TrainerCallback):
         if self._controls.agree():
             self.leaving = "stopped"
         if self.leaving:
-            raise LoopLeft
+            raise LoopExit
 
     def _planned(self, step: int) -> None:
         if self._eval_steps and step and step % self._eval_steps == 0:

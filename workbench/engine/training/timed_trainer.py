@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import SFTTrainer
 
-from workbench.engine.batches.stats import FED, CountingCollator
+from workbench.engine.batches.stats import STATS_KEY, CountingCollator
 from workbench.engine.metrics.step_clock import StepClock
 
 
@@ -36,7 +36,7 @@ class TimedTrainer(SFTTrainer):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.clock.enters("other")
         for batch in batches:
-            self.clock.fed(batch.pop(FED))
+            self.clock.fed(batch.pop(STATS_KEY))
         return batches, items
 
     def training_step(self, *arguments: Any, **options: Any) -> Any:

@@ -17,12 +17,12 @@ from trl import SFTTrainer
 from workbench.data.templates.template import Template
 from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.batches.order import fullest_micro_batch
-from workbench.engine.batches.parts import parts_of
-from workbench.engine.kernels.loss_head import head_without_entropy
-from workbench.engine.kernels.padding_free import TrainedRowsCollator, mark_trained
+from workbench.engine.batches.parts import split_batch
+from workbench.engine.kernels.loss_head import add_fused_head
+from workbench.engine.kernels.padding_free import TrainedTokensCollator, add_trained_positions
 from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.model.precision import tensor_float
-from workbench.engine.model.randomness import randomness, set_randomness, unmoved_randomness
+from workbench.engine.model.randomness import preserved_random_state, random_state, set_random_state
 from workbench.engine.model.saving import load_adapter
 from workbench.engine.steering.ranks import Ranks
 from workbench.engine.training.timed_trainer import TimedTrainer
@@ -60,8 +60,8 @@ class WorkbenchTrainer(TimedTrainer):
     ) -> None:
         super().__init__(**arguments)
         if padding_free:
-            self.data_collator = TrainedRowsCollator(pad_token_id=self._tokenizer.pad_token_id, padding_free=True)
-        head_without_entropy(self.model.get_base_model())
+            self.data_collator = TrainedTokensCollator(pad_token_id=self._tokenizer.pad_token_id, padding_free=True)
+        add_fused_head(self.model.get_base_model())
         self._ranks = ranks
         self._template = template
         self._patiently = patiently
@@ -76,7 +76,7 @@ class WorkbenchTrainer(TimedTrainer):
         self._fed: list[Any] = []
         # Since the last point of the curve, on the device: tokens guessed right, tokens trained, tokens fed.
         self._tally = torch.zeros(3, dtype=torch.long, device=self.args.device)
-        self._randomness = randomness()
+        self._step_end_state = random_state()
         self._in_step = False
         self._window_before: _Window | None = None
         self._folder: Path | None = None
@@ -209,7 +209,7 @@ class WorkbenchTrainer(TimedTrainer):
 
     def step_ends(self) -> None:
         """To be called after each optimizer step: a checkpoint before the next one's end goes back to here."""
-        self._randomness = randomness()
+        self._step_end_state = random_state()
         self._in_step = False
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -218,16 +218,16 @@ class WorkbenchTrainer(TimedTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        self._randomness = randomness()
+        self._step_end_state = random_state()
 
     @contextmanager
     def _at_step_end(self) -> Iterator[None]:
-        now = randomness()
-        set_randomness(self._randomness)
+        now = random_state()
+        set_random_state(self._step_end_state)
         try:
             yield
         finally:
-            set_randomness(now)
+            set_random_state(now)
 
     # -- loss -----------------------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class WorkbenchTrainer(TimedTrainer):
 
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch that will come; None where batches are padded."""
-        if not isinstance(self.data_collator, TrainedRowsCollator):
+        if not isinstance(self.data_collator, TrainedTokensCollator):
             return None
         size = self.args.per_device_train_batch_size
         return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches)
@@ -307,9 +307,9 @@ class WorkbenchTrainer(TimedTrainer):
             todo = list(self._fed)
 
     def _in_parts(self, model: Any, batch: Any, items: Any) -> Any:
-        parts = parts_of(batch, self.parts)
-        if len(parts) > 1 and "trained_at" in batch:
-            parts = [mark_trained(part) for part in parts]
+        parts = split_batch(batch, self.parts)
+        if len(parts) > 1 and "trained_positions" in batch:
+            parts = [add_trained_positions(part) for part in parts]
         steps = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
@@ -320,7 +320,7 @@ class WorkbenchTrainer(TimedTrainer):
 
     def _at_work(self) -> AbstractContextManager[None]:
         """What a step is computed in: by compiled layers, where there are any."""
-        return self.compiled.at_work() if self.compiled is not None else nullcontext()
+        return self.compiled.active() if self.compiled is not None else nullcontext()
 
     def dry_step(self, places: Sequence[int]) -> None:
         """Compute one micro-batch of the records at these places and drop its gradient; no random number is used up.
@@ -330,15 +330,15 @@ class WorkbenchTrainer(TimedTrainer):
         batch = self.data_collator([self.train_dataset[place] for place in places])
         tally = self._tally.clone()
         try:
-            with unmoved_randomness(), tensor_float(), self._at_work():
+            with preserved_random_state(), tensor_float(), self._at_work():
                 super().training_step(self.model_wrapped, batch)
         finally:
             self.model_wrapped.zero_grad(set_to_none=True)
             self._tally.copy_(tally)
 
     def _make_parts_smaller(self, batch: Any, problem: str) -> None:
-        before = len(parts_of(batch, self.parts))
-        after = len(parts_of(batch, self.parts * 2))
+        before = len(split_batch(batch, self.parts))
+        after = len(split_batch(batch, self.parts * 2))
         if after == before:
             raise self._no_room()
         self.parts *= 2

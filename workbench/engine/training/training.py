@@ -19,9 +19,9 @@ from workbench.engine.model.hardware import free_cached_memory, hardware_facts, 
 from workbench.engine.model.libraries import import_libraries, restore_default_dtype
 from workbench.engine.model.saving import copy_adapter
 from workbench.engine.steering.controls import Command, Controls
-from workbench.engine.steering.ranks import ALONE, Ranks, tells_of_lost_process
-from workbench.engine.steering.synced_controls import AgreedControls
-from workbench.engine.storage.disk_full_retry import PatientJournal, SilentJournal
+from workbench.engine.steering.ranks import ALONE, Ranks, is_lost_process
+from workbench.engine.steering.synced_controls import SyncedControls
+from workbench.engine.storage.disk_full_retry import RetryingJournal, SilentJournal
 from workbench.engine.storage.room import check_disk
 from workbench.engine.training.tokenizing import Tokenising
 from workbench.errors import WorkbenchError
@@ -89,12 +89,12 @@ class Training:
         self.recipe = recipe
         self.base = base
         self.ranks = ranks
-        self.controls = controls or (Controls() if ranks.count == 1 else AgreedControls(ranks))
+        self.controls = controls or (Controls() if ranks.count == 1 else SyncedControls(ranks))
         self.error: WorkbenchError | None = None
         self.progress: Progress | None = None
         self._resume = resume
         self._watched = watched
-        self._journal: PatientJournal
+        self._journal: RetryingJournal
         self._session: Session | None = None
         self._measured: dict[str, int | None] | None = None
         self._reported = ("", 0.0)
@@ -120,9 +120,9 @@ class Training:
         finally:
             self._session = None
 
-    def _open_journal(self) -> PatientJournal:
+    def _open_journal(self) -> RetryingJournal:
         if self.ranks.is_first:
-            return PatientJournal(self.run_folder.journal, self.controls.heard)
+            return RetryingJournal(self.run_folder.journal, self.controls.heard)
         return SilentJournal()
 
     # -- the run's course -----------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Training:
                 self.controls.heard.is_stopped,
                 tokenising.begin,
             )
-            self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.told))
+            self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.description))
         self._raise_if_stopped()
 
     def _fetch(self) -> None:
@@ -214,7 +214,7 @@ class Training:
         fetch_model(self.home, self.recipe.model, self._report, self.controls.heard.is_stopped)
 
     def _can_use(self, base: LoadedBase) -> bool:
-        return base.may_be_trained and base.serves(self.recipe.model, self.recipe.quantization)
+        return base.is_unchanged and base.matches(self.recipe.model, self.recipe.quantization)
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
         if self.base is None:
@@ -291,7 +291,7 @@ class Training:
             self._discard(session.step)
             return
         if session.step == 0:
-            raise StoppedEarly
+            raise StoppedBeforeFirstStep
         self.progress = Progress(phase="saving")
         self._journal.write(Phase(phase="saving"))
         kept = session.step
@@ -300,12 +300,12 @@ class Training:
             session.conductor.save()
         else:
             session.evaluate(session.step)
-            if session.take_best():
+            if session.load_best():
                 kept = session.best.step
         session.save(self.run_folder.adapter)
         if self.ranks.count == 1:
             self.base.prepare_for_chat()
-            self.base.keep_trained(self.run_folder.adapter)
+            self.base.register_trained(self.run_folder.adapter)
         self._end(leaving or "finished", step=session.step, kept_step=kept)
 
     def _discard(self, step: int) -> None:
@@ -341,11 +341,11 @@ class Training:
     def _fail(self, error: Exception) -> bool:
         """Tell what ended the run early; returns whether all its processes have met it at the same place."""
         was_cancelled = self.controls.heard.is_stopped() and getattr(error, "kind", "") == "cancelled"
-        if isinstance(error, StoppedEarly) or was_cancelled:
+        if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
             self._take_adapter_off()
             self._end("stopped", adapter=False, step=0)
             return not was_cancelled
-        if self.ranks.count > 1 and tells_of_lost_process(error):
+        if self.ranks.count > 1 and is_lost_process(error):
             self._lose_process(error)
             return False
         self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
@@ -394,7 +394,7 @@ class Training:
 
     def _raise_if_stopped(self) -> None:
         if self.controls.agree():
-            raise StoppedEarly
+            raise StoppedBeforeFirstStep
 
     # -- progress -------------------------------------------------------------------------------------------------
 
@@ -411,5 +411,5 @@ class Training:
             self._journal.write(Phase(**progress.model_dump()))
 
 
-class StoppedEarly(Exception):  # noqa: N818  (no error: the user asked for it)
+class StoppedBeforeFirstStep(Exception):  # noqa: N818  (no error: the user asked for it)
     """The run was stopped before its first step."""
