@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from workbench.engine.metrics.peak_memory import _told_by_driver
+from workbench.engine.metrics.peak_memory import _driver_bytes
 from workbench.engine.model.hardware import hardware_facts
 from workbench.machine import gpu as machine_gpu
 from workbench.machine.gpu import (
@@ -191,7 +191,7 @@ def _doctor() -> None:
 
 @pytest.mark.parametrize(
     "read",
-    [gpus_now, first_gpu, hardware_now, hardware_facts, _told_by_driver, _doctor],
+    [gpus_now, first_gpu, hardware_now, hardware_facts, _driver_bytes, _doctor],
     ids=["all", "first", "hardware", "a run's facts", "a run's peak", "doctor"],
 )
 def test_whoever_reads_once_lets_go_of_the_driver(read: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
     for action in ("checkpoint", "evaluate", "sample"):
-        thread.controls.give(Command(action))
+        thread.controls.send(Command(action))
     ended(thread)
     for action in ("checkpoint", "evaluate", "sample"):
         (control,) = told(run, action)
@@ -61,14 +61,14 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
 def test_a_pause_holds_the_run_until_it_is_told_to_go_on(home, long_recipe, undisturbed, release):
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
-    thread.controls.give(Command("pause", release=release))
+    thread.controls.send(Command("pause", release=release))
     wait_until(lambda: events_of(run, "paused"), run)
     (paused,) = events_of(run, "paused")
     assert paused["release"] is release
     assert thread.controls.paused
     assert (thread.base is None) is release
-    thread.controls.give(Command("checkpoint"))
-    thread.controls.give(Command("resume"))
+    thread.controls.send(Command("checkpoint"))
+    thread.controls.send(Command("resume"))
     ended(thread)
     (went_on,) = events_of(run, "resumed")
     assert went_on["step"] == paused["step"]
@@ -83,7 +83,7 @@ def test_a_pause_holds_the_run_until_it_is_told_to_go_on(home, long_recipe, undi
 def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
-    thread.controls.give(Command("pause", release=release))
+    thread.controls.send(Command("pause", release=release))
     wait_until(lambda: events_of(run, "paused"), run)
     thread.controls.stop(save=save)
     ended(thread)
@@ -141,7 +141,7 @@ def test_a_stop_in_the_middle_of_a_step_loses_only_that_step(home, recipe, monke
 def test_the_learning_rate_can_be_changed(home, long_recipe):
     run, thread = begin(home, edit(long_recipe, {"training.lr_scheduler_type": "constant"}))
     wait_for_step(run, 2)
-    thread.controls.give(Command("learning_rate", 0.001))
+    thread.controls.send(Command("learning_rate", 0.001))
     ended(thread)
     (control,) = told(run, "learning_rate")
     rates = {event["step"]: event["learning_rate"] for event in events_of(run, "step")}
@@ -152,7 +152,7 @@ def test_the_learning_rate_can_be_changed(home, long_recipe):
 def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_recipe):
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
-    thread.controls.give(Command("learning_rate", 0.002))
+    thread.controls.send(Command("learning_rate", 0.002))
     wait_until(lambda: told(run, "learning_rate"), run)
     wait_for_step(run, told(run, "learning_rate")[0]["step"] + 2)
     thread.controls.stop(save=True)
@@ -170,7 +170,7 @@ def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_re
 def test_the_number_of_steps_can_be_changed(home, long_recipe, new):
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
-    thread.controls.give(Command("max_steps", new))
+    thread.controls.send(Command("max_steps", new))
     ended(thread)
     control = told(run, "max_steps")[0]
     assert max(curve(run)) == max(new, control["step"])
@@ -215,8 +215,8 @@ def test_controls_hand_commands_over_in_order():
     taken = []
     waiting = threading.Thread(target=lambda: taken.append(controls.wait()))
     waiting.start()
-    controls.give(Command("evaluate"))
-    controls.give(Command("sample"))
+    controls.send(Command("evaluate"))
+    controls.send(Command("sample"))
     waiting.join(10)
     assert taken == [Command("evaluate")]
     controls.stop(save=False)

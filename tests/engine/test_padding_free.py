@@ -153,8 +153,10 @@ def test_the_fullest_micro_batch_is_known_before_it_comes(home, recipe, changes,
     from workbench.recipe.text import edit
 
     fed = []
-    counted = StepClock.fed
-    monkeypatch.setattr(StepClock, "fed", lambda clock, batch: (fed.append(sum(batch.lengths)), counted(clock, batch)))
+    counted = StepClock.add_batch
+    monkeypatch.setattr(
+        StepClock, "add_batch", lambda clock, batch: (fed.append(sum(batch.lengths)), counted(clock, batch))
+    )
     recipe = edit(recipe, {**changes, "training.per_device_train_batch_size": 3})
     run, thread = begin(home, recipe)
     trainer_of = ended(thread)

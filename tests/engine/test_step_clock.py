@@ -131,11 +131,11 @@ def test_a_pause_is_no_time_of_a_step(home, recipe):
     run, thread = begin(home, edit(recipe, {"training.max_steps": 12}))
     while max(curve(run), default=0) < 2:
         thread.join(0.01)
-    thread.controls.give(Command("pause"))
+    thread.controls.send(Command("pause"))
     while not thread.controls.paused:
         thread.join(0.01)
     thread.join(2.0)
-    thread.controls.give(Command("resume"))
+    thread.controls.send(Command("resume"))
     ended(thread)
     steps = events_of(run, "step")
     parts_add_up(steps)
@@ -193,9 +193,9 @@ class Queue:
 def test_nothing_waits_for_a_device_that_is_behind():
     queue = Queue()
     clock = StepClock(None, GpuPeak(None), queue)
-    clock.begins()
+    clock.start()
     for part in ("data", "other", "forward", "backward", "optimizer"):
-        clock.enters(part)
+        clock.enter(part)
     queue.passed = 4
     told = clock.read(5.0)["parts"]
     assert told == {"data": 1, "forward": 0, "backward": 0, "optimizer": 0, "other": 2}
@@ -211,8 +211,8 @@ def test_shares_of_a_peak():
     settings = LoraSettings(r=4, target_modules=("q_proj",))
     flops = training_flops(build_skeleton(TINY["llama"]), settings, checkpointing=True)
     clock = StepClock(flops, GpuPeak(1e9), HostTimer())
-    clock.begins()
-    clock.fed(BatchStats((10, 30), 60, 25))
+    clock.start()
+    clock.add_batch(BatchStats((10, 30), 60, 25))
     told = clock.read(2.0)
     needed = flops.model([10, 30], 25)
     assert told["mfu"] == pytest.approx(needed / 2e9, abs=1e-4)
@@ -230,15 +230,15 @@ def test_parts_of_a_gpu_are_those_of_its_queue():
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     clock = StepClock(None, GpuPeak(None), CudaTimer())
-    clock.begins()
+    clock.start()
     matrix = torch.randn(4096, 4096, device="cuda")
     spent = defaultdict(float)
     for _ in range(3):
         for part, products in (("forward", 20), ("backward", 40)):
-            clock.enters(part)
+            clock.enter(part)
             for _ in range(products):
                 matrix = torch.nn.functional.normalize(matrix @ matrix)
-    clock.enters("other")
+    clock.enter("other")
     torch.cuda.synchronize()
     for part, seconds in clock.read(1.0)["parts"].items():
         spent[part] += seconds

@@ -281,7 +281,7 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
     wait_until(lambda: thread.controls.paused, run)
     assert thread.is_alive()
     # What is asked meanwhile is done afterwards.
-    thread.controls.give(Command("evaluate"))
+    thread.controls.send(Command("evaluate"))
     time.sleep(0.2)
     small_files(None)
     ended(thread)
@@ -293,7 +293,7 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
 def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_files):
     controls = Controls()
     journal = RetryingJournal(tmp_path / "journal.jsonl", controls)
-    controls.stand("Paused; model kept in memory.")
+    controls.enter_pause("Paused; model kept in memory.")
     small_files(10)
     waiting = threading.Thread(target=journal.write, args=(Checkpoint(step=1),))
     waiting.start()

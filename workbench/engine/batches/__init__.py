@@ -1,1 +1,1 @@
-"""How records are put together into micro-batches, and cut up when memory runs out."""
+"""Counts micro-batches, finds the fullest one, and splits them when memory runs out."""

@@ -1,4 +1,4 @@
-"""Work on a batch where the whole of it may not fit in memory."""
+"""Runs work on a batch, and splits the batch in halves when it does not fit in memory."""
 
 import re
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from typing import TypeVar
 
 from workbench.engine.model.hardware import free_cached_memory
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def in_halves(work: Callable[[list[Given]], list[Made]], batch: list[Given]) -> list[Made]:
-    """What ``work`` makes of each of the batch, in order; in halves, and halves of them, where memory ends.
+def split_on_oom(work: Callable[[list[Item]], list[Result]], batch: list[Item]) -> list[Result]:
+    """Call ``work`` on a batch, or on halves of it (and halves of those) where memory runs out; results in order.
 
     Raises:
-        Exception: whatever ``work`` raises, and what it raises for one alone when even that does not fit.
+        Exception: whatever ``work`` raises, out of memory included if even a single item does not fit.
     """
     try:
         return work(batch)
@@ -23,17 +23,17 @@ def in_halves(work: Callable[[list[Given]], list[Made]], batch: list[Given]) -> 
             raise
     free_cached_memory()
     half = len(batch) // 2
-    return in_halves(work, batch[:half]) + in_halves(work, batch[half:])
+    return split_on_oom(work, batch[:half]) + split_on_oom(work, batch[half:])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device, or the host, had no memory left to give."""
+    """Whether an error means that the device or the host is out of memory."""
     import torch
 
-    # PyTorch's CPU allocator, cuBLAS and bitsandbytes tell it in words only.
+    # PyTorch's CPU allocator, cuBLAS and bitsandbytes report it only in the message.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
-        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
     )
 
 
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I)
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I)

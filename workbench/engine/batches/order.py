@@ -1,19 +1,22 @@
-"""The order in which records come, known before they do. Imports accelerate: only for the process that trains."""
+"""Predicts the order of the training records, to find the fullest micro-batch. Imports accelerate."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-# Passes looked at; a fuller micro-batch in a later one is fuller by little.
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Passes over the data to look at; a fuller micro-batch in a later one is only slightly fuller.
 _PASSES = 3
 
 
-def fullest_micro_batch(dataset: Any, size: int, seed: int, micro_batches: int) -> int:
-    """Tokens of the fullest micro-batch of those that training begins with, its records end to end.
+def fullest_micro_batch(dataset: "Dataset", size: int, seed: int, micro_batches: int) -> int:
+    """Token count of the fullest of the first micro-batches of a training, without padding.
 
     Args:
-        dataset: of ``datasets``, with ``input_ids``.
-        size: records a micro-batch.
-        seed: of the order, ``data_seed`` in the trainer's arguments.
-        micro_batches: how many are looked at, at most three passes.
+        dataset: has ``input_ids``.
+        size: records per micro-batch.
+        seed: seed of the order, ``data_seed`` in the trainer's arguments.
+        micro_batches: how many to look at; at most three passes.
     """
     import numpy as np
     import pyarrow.compute as pc

@@ -1,47 +1,49 @@
-"""What a batch holds, counted on the host where it is made: on a GPU every look at it would wait for the queue."""
+"""Counts the tokens of a batch on the CPU when it is collated; on a GPU each count would wait for queued work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-FED = "fed"
-"""The name that a batch carries its :class:`Fed` under, from the collator to the trainer."""
+if TYPE_CHECKING:
+    import torch
+
+STATS_KEY = "batch_stats"
+"""The name under which a batch carries its :class:`BatchStats` from the collator to the trainer."""
 
 
 @dataclass(frozen=True)
-class Fed:
-    """What is fed of one batch.
+class BatchStats:
+    """Sizes of one batch.
 
     Attributes:
         lengths: tokens of each record.
-        places: for tokens, those that only hold padding too.
-        trained: tokens that a loss is computed of.
+        positions: token positions, padding included.
+        trained: tokens that the loss is computed on.
     """
 
     lengths: tuple[int, ...]
-    places: int
+    positions: int
     trained: int
 
 
 class CountingCollator:
-    """A collator whose batches carry what they hold; also from a process of a loader's own."""
+    """Wraps a collator so that each batch carries its :class:`BatchStats`; also works in a data loader's processes."""
 
-    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
+    def __init__(self, collate: "Callable[[list[dict[str, list[int]]]], dict[str, torch.Tensor]]") -> None:
         self._collate = collate
 
-    def __call__(self, records: list[Any]) -> dict[str, Any]:
+    def __call__(self, records: list[dict[str, list[int]]]) -> "dict[str, torch.Tensor | BatchStats]":
         batch = self._collate(records)
-        batch[FED] = count_fed(batch)
-        return batch
+        return {**batch, STATS_KEY: batch_stats(batch)}
 
 
-def count_fed(batch: dict[str, Any]) -> Fed:
-    """Count a batch on the processor.
+def batch_stats(batch: "dict[str, torch.Tensor]") -> BatchStats:
+    """Count a batch that is still on the CPU.
 
     Args:
-        batch: padded rows with their mask, or records end to end in one row, whose positions begin at 0 for each.
+        batch: padded rows with their mask, or all records in one row, with positions that start at 0 for each.
     """
     if "attention_mask" in batch:
         lengths = batch["attention_mask"].numpy().sum(axis=1)
@@ -49,4 +51,4 @@ def count_fed(batch: dict[str, Any]) -> Fed:
         positions = batch["position_ids"].numpy().ravel()
         lengths = np.diff(np.flatnonzero(positions == 0), append=positions.size)
     trained = np.count_nonzero(batch["labels"].numpy()[:, 1:] != -100)
-    return Fed(tuple(lengths.tolist()), batch["input_ids"].numel(), int(trained))
+    return BatchStats(tuple(lengths.tolist()), batch["input_ids"].numel(), int(trained))

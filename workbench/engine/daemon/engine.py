@@ -250,7 +250,7 @@ class Engine:
             raise WorkbenchError("No run is live.", "Start one, or resume one that was interrupted.", kind="no_run")
         if command.action in ("learning_rate", "max_steps") and command.value is None:
             raise WorkbenchError(f"{command.action} needs a number.", "Give the new value.", kind="bad_request")
-        training.controls.give(command)
+        training.controls.send(command)
 
     def end(self) -> None:
         """Take no more work, and stop and save the live run."""
@@ -332,7 +332,7 @@ class Engine:
                 error = diagnose(problem, "replying with the paused run", self.home.engine_log)
             finished(error)
 
-        if training.controls.ask(PausedTask(answer, lambda: finished(busy("training")))):
+        if training.controls.send_task(PausedTask(answer, lambda: finished(busy("training")))):
             return cancelled.set
         if training.controls.paused:
             raise WorkbenchError(

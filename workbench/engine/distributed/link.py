@@ -89,7 +89,7 @@ class EngineLink:
             try:
                 for message in self._line.read(_TOLD_SECONDS):
                     assert self._training is not None  # the engine waits for what is told first
-                    obey(message, self._training.controls.heard)
+                    obey(message, self._training.controls.local)
             except EOFError:
                 os._exit(ENGINE_GONE)
             if self._training is not None and self._training.ranks.is_first:
@@ -99,7 +99,7 @@ class EngineLink:
         progress = training.progress
         state = {
             "progress": progress.model_dump() if progress else None,
-            "paused": training.controls.paused or training.controls.heard.paused,
+            "paused": training.controls.paused or training.controls.local.paused,
         }
         if state != self._told:
             self._told = state
@@ -111,7 +111,7 @@ def obey(message: dict[str, Any], controls: Controls) -> None:
     if "stop" in message:
         controls.stop(save=bool(message["stop"]))
     else:
-        controls.give(Command(message["action"], message["value"], message["release"]))
+        controls.send(Command(message["action"], message["value"], message["release"]))
 
 
 class Peer:

@@ -72,7 +72,7 @@ def _stop_on_signals(training: Training) -> None:
     """What a cluster sends before it takes the machine away; every process gets it, and the first one counts."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        training.controls.heard.stop(save=True)
+        training.controls.local.stop(save=True)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

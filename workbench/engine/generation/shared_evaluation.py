@@ -27,11 +27,11 @@ def shared_held_out_loss(
     def cancelled() -> bool:
         nonlocal met
         met -= 1
-        return controls.agree() if met >= 0 else controls.is_stopped()
+        return controls.sync() if met >= 0 else controls.is_stopped()
 
     share = records.select(range(ranks.index, len(records), ranks.count))
     mine = held_out_loss(base, share, batch_size, report, cancelled, padded=padded)
     if controls.is_stopped():
         return None
-    total, tokens, correct = ranks.add((mine.loss * mine.tokens, mine.tokens, mine.correct) if mine else (0, 0, 0))
+    total, tokens, correct = ranks.sum((mine.loss * mine.tokens, mine.tokens, mine.correct) if mine else (0, 0, 0))
     return HeldOutLoss(total / tokens, int(tokens), int(correct)) if tokens else None

@@ -1,1 +1,1 @@
-"""What is measured of a run: time, memory, and where else the metrics are logged."""
+"""Measures a run: the time of its steps, its memory; and logs metrics to TensorBoard, W&B and trackio."""

@@ -1,8 +1,8 @@
-"""What a run was predicted to take at its peak, and what it did take, for its journal. Sizes are bytes."""
+"""Predicts and measures the peak memory of a run, for its journal. Sizes are in bytes."""
 
 import os
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts
 from workbench.engine.model.base import LoadedBase
@@ -21,37 +21,39 @@ if TYPE_CHECKING:
 
 def predicted_peak(
     home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts, fullest: int | None = None
-) -> dict[str, Any] | None:
-    """The estimator's peak for this run on the device at hand; None where it has none.
+) -> dict[str, object] | None:
+    """Estimate the peak of this run on this device; None where there is no estimate.
 
-    The length that is priced is named ``length`` beside the peak's own fields.
+    The result has the peak's own fields, and ``length``, the record length that was assumed.
 
     Args:
-        fullest: tokens of the fullest micro-batch without padding, whose records are priced as if they were equally
-            long: what is kept of a token does not depend on its record. None where batches are padded, and so as long
-            as their longest record; then that of the longest record is priced.
+        fullest: tokens of the fullest padding-free micro-batch; its records are assumed to be equally long, since the
+            memory for a token does not depend on its record. None where batches are padded: then all records are
+            assumed to be as long as the longest one.
     """
     if fullest is None:
-        fed = limit_to_longest(recipe, data.lengths.max)
+        sized = limit_to_longest(recipe, data.lengths.max)
     else:
-        fed = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
-    priced = _priced(home, fed, base, None)
-    return None if priced is None else {**priced.peak.as_json(), "length": fed.data.max_length}
+        sized = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
+    estimate = _estimate(home, sized, base, None)
+    return None if estimate is None else {**estimate.peak.as_json(), "length": sized.data.max_length}
 
 
-def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
-    """What to say when not even one record at a time fits: what takes the most, and the cheapest change that fits."""
+def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
+    """The error for a run where not even one record fits: names the largest part, and the cheapest change that fits."""
     device = device_facts()
-    priced = _priced(home, limit_to_longest(recipe, data.lengths.max), base, device.total_bytes)
-    if priced is None:
+    estimate = _estimate(home, limit_to_longest(recipe, data.lengths.max), base, device.total_bytes)
+    if estimate is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
     else:
-        name = max(priced.peak.terms, key=lambda term: priced.peak.terms[term])
-        size = priced.peak.terms[name]
+        name = max(estimate.peak.terms, key=lambda term: estimate.peak.terms[term])
+        size = estimate.peak.terms[name]
         largest = f" Largest part: {name.replace('_', ' ')}, estimated {gib(size, 2)}."
-        told = [f"{suggestion.label} ({suggestion.cost})" for suggestion in priced.suggestions[:3]]
+        changes = [f"{suggestion.label} ({suggestion.cost})" for suggestion in estimate.suggestions[:3]]
         cure = (
-            "What would fit: " + "; ".join(told) + "." if told else "Lower data.max_length, or choose a smaller base."
+            "What would fit: " + "; ".join(changes) + "."
+            if changes
+            else "Lower data.max_length, or choose a smaller base."
         )
     return WorkbenchError(
         f"Even micro-batch 1 does not fit in the memory of {device.name}.{largest}", cure, kind="out_of_memory"
@@ -59,14 +61,14 @@ def no_room(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFact
 
 
 def device_of(base: LoadedBase) -> "Device":
-    """The device as the estimator sees it."""
+    """The device as the estimator describes it."""
     from workbench.estimate import Device
 
     return Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
 
 
 def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
-    """The module tree of the base; None where it cannot be had: a run is worth more than its prediction."""
+    """The module tree of the base; None if it cannot be built, since a missing estimate must not end the run."""
     from workbench.models.build import build_skeleton
     from workbench.models.trees import known_skeleton
 
@@ -75,12 +77,12 @@ def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
     except WorkbenchError:
         return None
     except Exception:
-        traceback.print_exc()  # the log keeps what was wrong with it
+        traceback.print_exc()  # into the run's log
         return None
 
 
-def _priced(home: Home, recipe: ResolvedRecipe, base: LoadedBase, free_bytes: int | None) -> "Estimate | None":
-    """Only steps that were followed before are looked up: following one would take the processor from the run."""
+def _estimate(home: Home, recipe: ResolvedRecipe, base: LoadedBase, free_bytes: int | None) -> "Estimate | None":
+    """Estimate with stored traces only: tracing a step now would take CPU time from the run."""
     from workbench.estimate import TraceStore, estimate
 
     skeleton = skeleton_of(recipe, base)
@@ -97,9 +99,9 @@ def _priced(home: Home, recipe: ResolvedRecipe, base: LoadedBase, free_bytes: in
 
 
 class PeakMeter:
-    """Reads what the training step takes on a GPU: made just before the first step, read just after the last.
+    """Measures the peak GPU memory of the training steps: create it before the first step, read it after the last.
 
-    The trainer's callback sets PyTorch's own peaks back when training begins.
+    The journal callback resets PyTorch's own peaks when training begins.
     """
 
     def __init__(self) -> None:
@@ -108,8 +110,10 @@ class PeakMeter:
         self._resting = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
     def read(self) -> dict[str, int | None] | None:
-        """``allocated`` and ``reserved`` at their peaks as PyTorch counts; ``resting``, what was allocated before the
-        first step; ``nvml``, what the driver says of this process (None where it does not). None without a GPU.
+        """The peaks in bytes; None without a GPU.
+
+        ``allocated`` and ``reserved``: as PyTorch counts them. ``resting``: allocated before the first step. ``nvml``:
+        this process according to the driver, None where the driver does not say.
         """
         import torch
 
@@ -119,11 +123,11 @@ class PeakMeter:
             "allocated": torch.cuda.max_memory_allocated(),
             "reserved": torch.cuda.max_memory_reserved(),
             "resting": self._resting,
-            "nvml": _told_by_driver(),
+            "nvml": _driver_bytes(),
         }
 
 
-def _told_by_driver() -> int | None:
-    """Memory of this process on all GPUs; the allocator gives nothing back in training, so it is the peak."""
-    told = [p.bytes for gpu in gpus_now() for p in gpu.processes if p.pid == os.getpid() and p.bytes]
-    return sum(told) or None
+def _driver_bytes() -> int | None:
+    """Memory of this process on all GPUs; the allocator returns nothing during training, so this is the peak."""
+    sizes = [p.bytes for gpu in gpus_now() for p in gpu.processes if p.pid == os.getpid() and p.bytes]
+    return sum(sizes) or None

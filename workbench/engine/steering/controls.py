@@ -1,114 +1,132 @@
-"""What the user wants of a live run, told from the API's thread to the one that trains."""
+"""Passes the user's requests to a live run, from the thread of the engine's API to the thread that trains."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from workbench.engine.client.protocol import ControlAction
 
+if TYPE_CHECKING:
+    from workbench.data.templates import Template
+    from workbench.engine.model.base import LoadedBase
+
 
 @dataclass(frozen=True)
-class Errand:
-    """Something that only the training thread may do, and only while the run stands still with its model in memory.
+class PausedTask:
+    """Work that the training thread does while its run is paused with the model in memory, such as a chat reply.
 
     Attributes:
-        run: given the base with the adapter that is trained on it, and the run's template; raises nothing.
-        refuse: called instead of ``run`` where the run went on or ended first.
+        run: called with the base, which has the trained adapter on it, and the run's template; must not raise.
+        refuse: called instead of ``run`` if the run resumes or ends first.
     """
 
-    run: Callable[[Any, Any], None]
+    run: "Callable[[LoadedBase, Template], None]"
     refuse: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Command:
-    """One wish. ``value`` is the new learning rate or number of steps; ``release`` is for a pause that frees memory."""
+    """One request.
 
-    action: ControlAction | Literal["errand"]
+    Attributes:
+        value: the new learning rate or number of steps.
+        release: for a pause: release the GPU memory too.
+        task: for the action ``task``.
+    """
+
+    action: ControlAction | Literal["task"]
     value: float | None = None
     release: bool = False
-    errand: Errand | None = None
+    task: PausedTask | None = None
 
 
 class Controls:
-    """Commands in the order they were given, and the wish to stop, which overtakes them.
+    """A queue of commands for one run, and a stop request, which takes precedence.
 
-    Any thread may give; the training thread takes, between two steps. ``paused`` says why the run stands still, empty
-    while it goes on.
+    Any thread may send; the training thread takes commands between two steps.
+
+    Attributes:
+        save: whether a stop saves the adapter.
+        paused: why the run is paused; empty while it is running.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._commands: list[Command] = []
-        self._stopped = False
-        self._takes_errands = False
+        self._is_stopped = False
+        self._accepts_tasks = False
         self.save = True
         self.paused = ""
 
     def stop(self, *, save: bool) -> None:
-        """End the run within one micro-step, with or without its adapter saved."""
+        """Request that the run ends within one micro-step, with or without saving its adapter."""
         with self._changed:
             self.save = save
-            self._stopped = True
+            self._is_stopped = True
             self._changed.notify_all()
 
     def is_stopped(self) -> bool:
-        return self._stopped
+        """Whether a stop was requested."""
+        return self._is_stopped
 
     @property
-    def heard(self) -> "Controls":
-        """Where wishes come in: these very controls, unless several processes have to agree on them first."""
+    def local(self) -> "Controls":
+        """The controls that receive requests in this process: these, unless several processes synchronize theirs."""
         return self
 
-    def agree(self) -> bool:
-        """Let what was heard hold from here on; returns :meth:`is_stopped`. All processes of a run meet here."""
+    def sync(self) -> bool:
+        """Make the requests received so far take effect; returns :meth:`is_stopped`. All processes call this together.
+
+        A run in one process has nothing to do here.
+        """
         return self.is_stopped()
 
-    def give(self, command: Command) -> None:
+    def send(self, command: Command) -> None:
+        """Append a command to the queue."""
         with self._changed:
             self._commands.append(command)
             self._changed.notify_all()
 
     def take(self) -> Command | None:
-        """The next command; None when there is none."""
+        """Remove and return the next command; None if there is none."""
         with self._changed:
             return self._commands.pop(0) if self._commands else None
 
-    def wait_for_word(self, seconds: float) -> None:
-        """Wait until there is something to take or to obey, or the time is over."""
+    def wait_for_request(self, seconds: float) -> None:
+        """Wait until there is a command or a stop request, or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commands or self._stopped, timeout=seconds)
+            self._changed.wait_for(lambda: self._commands or self._is_stopped, timeout=seconds)
 
     def wait(self, seconds: float | None = None) -> Command | None:
-        """The next command, waited for; None when the run is to end or the time is over."""
+        """Wait for the next command and return it; None if the run should stop or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commands or self._stopped, timeout=seconds)
-            return self._commands.pop(0) if self._commands and not self._stopped else None
+            self._changed.wait_for(lambda: self._commands or self._is_stopped, timeout=seconds)
+            return self._commands.pop(0) if self._commands and not self._is_stopped else None
 
-    # -- while the run stands still -------------------------------------------------------------------------------
+    # -- while the run is paused ----------------------------------------------------------------------------------
 
-    def stand(self, why: str) -> None:
-        """The run stands still, its model in memory; errands are taken from now on."""
+    def enter_pause(self, reason: str) -> None:
+        """Mark the run as paused with its model in memory; tasks are accepted from now on."""
         with self._changed:
-            self.paused = why
-            self._takes_errands = True
+            self.paused = reason
+            self._accepts_tasks = True
 
-    def go_on(self) -> None:
-        """The run stands still no longer. Errands that were given and not taken are refused."""
+    def leave_pause(self) -> None:
+        """Mark the run as running, and refuse the tasks that were sent but not taken."""
         with self._changed:
             self.paused = ""
-            self._takes_errands = False
-            left = [command.errand for command in self._commands if command.errand]
-            self._commands = [command for command in self._commands if not command.errand]
-        for errand in left:
-            errand.refuse()
+            self._accepts_tasks = False
+            refused = [command.task for command in self._commands if command.task]
+            self._commands = [command for command in self._commands if not command.task]
+        for task in refused:
+            task.refuse()
 
-    def ask(self, errand: Errand) -> bool:
-        """Give an errand; False where the run does not stand still. One that is taken is run or refused, once."""
+    def send_task(self, task: PausedTask) -> bool:
+        """Send a task; returns False if the run is not paused. An accepted task is run or refused exactly once."""
         with self._changed:
-            if self._takes_errands and not self._stopped:
-                self._commands.append(Command("errand", errand=errand))
+            if self._accepts_tasks and not self._is_stopped:
+                self._commands.append(Command("task", task=task))
                 self._changed.notify_all()
                 return True
             return False

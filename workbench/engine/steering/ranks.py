@@ -1,30 +1,37 @@
-"""The processes that train one run together. Most runs have one; every method then does nothing, at no cost.
+"""Communication between the processes that train one run. With one process, every method returns at once.
 
-Several are started by ``accelerate launch``, which also makes the group in which they compute. What they agree on
-between two steps goes through a group of its own, over TCP and the processor: a wait for a command never holds the GPU
-up, and never runs into the time limit of the other group.
+``accelerate launch`` starts the processes and makes the group in which they compute. Between two steps they communicate
+through a second group, over TCP and on the CPU: waiting for a command never blocks the GPU, and never exceeds the time
+limit of the first group.
 """
 
 import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 
-# A peer that is gone is noticed at once, by its closed connection; a pause may last for days.
-_PATIENCE = timedelta(days=30)
+# A pause may last for days. A process that died is noticed at once, since its connection breaks.
+_TIMEOUT = timedelta(days=30)
 
 
 class Ranks:
-    """This process among those of its run: ``index`` of ``count``, counted from 0; the first one tells the story.
+    """This process among the processes of its run.
 
-    ``local`` is the index on this machine. Methods are collective: all processes call them at the same place in the
-    same order, each waiting for the others.
+    Methods are collective: all processes call them at the same point in the same order, and each waits for the others.
+
+    Attributes:
+        index: rank of this process, from 0; the first one writes the journal.
+        count: number of processes.
+        local: rank on this machine.
     """
 
-    def __init__(self, index: int = 0, count: int = 1, local: int = 0, group: Any = None) -> None:
+    def __init__(self, index: int = 0, count: int = 1, local: int = 0, group: "ProcessGroup | None" = None) -> None:
         self.index = index
         self.count = count
         self.local = local
@@ -32,9 +39,9 @@ class Ranks:
 
     @classmethod
     def join(cls) -> "Ranks":
-        """Meet the others that ``accelerate launch`` started; alone where it did not. Imports torch.
+        """Connect with the other processes that ``accelerate launch`` started, if it did. Imports torch.
 
-        Each process then has its own GPU as PyTorch's present device.
+        Afterwards PyTorch's current device is the GPU of this process.
         """
         import torch
         from accelerate import PartialState
@@ -42,7 +49,7 @@ class Ranks:
         state = PartialState(cpu=not torch.cuda.is_available())
         if state.num_processes == 1:
             return cls()
-        group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        group = torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT)
         return cls(state.process_index, state.num_processes, state.local_process_index, group)
 
     @property
@@ -50,40 +57,40 @@ class Ranks:
         return self.index == 0
 
     def broadcast(self, value: T | None) -> T | None:
-        """What the first process has. None is the cheap case: one number goes round."""
+        """Return the first process's value in all processes. None is cheap: only one number is sent."""
         if self.count == 1:
             return value
         import torch
         import torch.distributed as dist
 
-        there_is = torch.tensor([value is not None], dtype=torch.uint8)
-        dist.broadcast(there_is, 0, group=self._group)
-        if not there_is.item():
+        has_value = torch.tensor([value is not None], dtype=torch.uint8)
+        dist.broadcast(has_value, 0, group=self._group)
+        if not has_value.item():
             return None
         box = [value]
         dist.broadcast_object_list(box, 0, group=self._group)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, in their order."""
+        """Return the values of all processes, in rank order."""
         if self.count == 1:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value, group=self._group)
-        return found
+        values = [value] * self.count
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
-    def add(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes, in float64, which counts tokens exactly."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sum each value over all processes, in float64, which counts tokens exactly."""
         return [sum(column) for column in zip(*self.gather(list(values)), strict=True)]
 
     def wait_for_all(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have called this."""
         self.gather(None)
 
     def first_before_others(self, work: Callable[[], T]) -> T:
-        """Work that finds what it has done before, as a download does: one process of each machine, then the rest."""
+        """Do ``work`` in one process of each machine, then in the others, which find its result, e.g. a download."""
         if self.local != 0:
             self.wait_for_all()
             return work()
@@ -91,13 +98,13 @@ class Ranks:
         self.wait_for_all()
         return result
 
-    def together(self, work: Callable[[], T]) -> T:
-        """Do ``work`` in each process.
+    def run_on_all(self, work: Callable[[], T]) -> T:
+        """Do ``work`` in each process; if it fails in one, all of them raise.
 
         Raises:
-            Exception: it failed here.
-            OSError: it failed elsewhere, by the system.
-            RuntimeError: it failed elsewhere.
+            Exception: the error of this process.
+            OSError: another process failed with one.
+            RuntimeError: another process failed with any other error.
         """
         if self.count == 1:
             return work()
@@ -107,12 +114,12 @@ class Ranks:
             result = work()
         except Exception as error:
             problem = error
-        told = self.gather(_in_words(problem) if problem else None)
+        problems = self.gather(_error_data(problem) if problem else None)
         if problem is not None:
             raise problem
-        for index, words in enumerate(told):
-            if words is not None:
-                number, text = words
+        for index, data in enumerate(problems):
+            if data is not None:
+                number, text = data
                 text = f"process {index + 1} of {self.count}: {text}"
                 raise OSError(number, text) if number is not None else RuntimeError(text)
         return result
@@ -121,15 +128,15 @@ class Ranks:
 ALONE = Ranks()
 
 
-def tells_of_lost_process(error: BaseException) -> bool:
-    """Whether an error only says that another process of the run is gone; why, that one would know."""
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error only means that another process of the run has died; the reason is in that process."""
     return bool(_LOST.search(f"{type(error).__name__}: {error}"))
 
 
 _LOST = re.compile(r"DistBackendError|DistNetworkError|gloo|NCCL|Connection (closed|reset) by|Broken pipe", re.I)
 
 
-def _in_words(error: Exception) -> tuple[int | None, str]:
-    """Error number and text: exceptions of libraries do not all survive the way to another process."""
+def _error_data(error: Exception) -> tuple[int | None, str]:
+    """Error number and text: not every library's exceptions can be pickled for another process."""
     number = error.errno if isinstance(error, OSError) else None
     return number, os.strerror(number) if number is not None else f"{type(error).__name__}: {error}"

@@ -1,50 +1,52 @@
-"""Controls that all processes of a run obey at the same place."""
+"""Controls that apply each request at the same point in all processes of a run."""
 
 from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.steering.ranks import Ranks
 
-_WORD_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 
 
-class AgreedControls(Controls):
-    """What the first process ``heard`` holds for all once they have met in :meth:`agree`, and not before.
+class SyncedControls(Controls):
+    """Controls of a run in several processes.
 
-    So a wish that comes in at any moment is seen by every process between the same two micro-steps, and nobody leaves
-    while the others wait for it.
+    Requests arrive in the first process (``local``) and take effect in all of them at the next :meth:`sync`. So every
+    process sees a request between the same two micro-steps, and none leaves while the others wait for it.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
         self._ranks = ranks
-        self._heard = Controls()
+        self._local = Controls()
 
     @property
-    def heard(self) -> Controls:
-        return self._heard
+    def local(self) -> Controls:
+        """The controls that receive requests in this process."""
+        return self._local
 
-    def agree(self) -> bool:
-        for wish in self._ranks.broadcast(self._news()) or ():
-            if isinstance(wish, Command):
-                self.give(wish)
+    def sync(self) -> bool:
+        """Apply in all processes what the first one received; returns whether the run should stop."""
+        for request in self._ranks.broadcast(self._new_requests()) or ():
+            if isinstance(request, Command):
+                self.send(request)
             else:
-                self.stop(save=wish)
+                self.stop(save=request)
         return self.is_stopped()
 
-    def _news(self) -> list[Command | bool] | None:
-        """What is new in the first process; the wish to stop is told as whether to save."""
-        news: list[Command | bool] = []
-        while command := self._heard.take():
-            news.append(command)
-        if self._heard.is_stopped() and not (self.is_stopped() and self._heard.save == self.save):
-            news.append(self._heard.save)
-        return news or None
+    def _new_requests(self) -> list[Command | bool] | None:
+        """Requests received since the last sync; a stop is represented by whether to save."""
+        requests: list[Command | bool] = []
+        while command := self._local.take():
+            requests.append(command)
+        if self._local.is_stopped() and not (self.is_stopped() and self._local.save == self.save):
+            requests.append(self._local.save)
+        return requests or None
 
     def wait(self, seconds: float | None = None) -> Command | None:
-        """The next command, waited for in all processes at once; None when the run is to end."""
-        while not self.agree():
+        """Wait in all processes for the next command and return it; None if the run should stop."""
+        while not self.sync():
             if command := self.take():
                 return command
-            # The others wait in the next agreement.
+            # The other processes wait in the next sync.
             if self._ranks.is_first:
-                self._heard.wait_for_word(_WORD_SECONDS)
+                self._local.wait_for_request(_POLL_SECONDS)
         return None

@@ -1,1 +1,1 @@
-"""Writing on a disk that may fill up."""
+"""Disk space during a run: checked before the run, waited for when the disk fills up."""

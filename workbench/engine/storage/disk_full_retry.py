@@ -1,4 +1,4 @@
-"""A disk that fills in mid-run makes the run wait, not end: what could not be written is written again later."""
+"""Pauses a run while the disk is full, and repeats the failed write once there is space."""
 
 import contextlib
 import errno
@@ -17,8 +17,8 @@ from workbench.units import size_in
 T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# safetensors and PyTorch write files themselves and tell a full disk in words only.
-_FULL_IN_WORDS = re.compile(
+# safetensors and PyTorch report a full disk only in the message.
+_FULL_MESSAGE = re.compile(
     r"os error (27|28|122)\b|No space left|File too large|quota exceeded|file write failed", re.I
 )
 _RETRY_SECONDS = 2.0
@@ -28,53 +28,54 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an error means that a file could not grow."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    return bool(_FULL_IN_WORDS.search(str(error)))
+    return bool(_FULL_MESSAGE.search(str(error)))
 
 
 class RetryingJournal(JournalWriter):
-    """A journal that waits for room instead of failing, and makes other writing wait in the same way."""
+    """A journal that waits for disk space instead of failing, and lets other code wait in the same way."""
 
     def __init__(self, path: Path, controls: Controls) -> None:
         super().__init__(path)
         self._controls = controls
         self._is_waiting = False
-        self._later: list[Command] = []
-        # Why the run stood still already, if it did.
-        self._before = ""
+        self._postponed: list[Command] = []
+        # The reason for which the run was paused already, if it was.
+        self._reason_before = ""
 
     def write(self, event: AnyEvent) -> None:
-        self.patiently(lambda: super(RetryingJournal, self).write(event))
+        """Append an event; waits while the disk is full."""
+        self.retry_while_full(lambda: super(RetryingJournal, self).write(event))
 
-    def patiently(self, work: Callable[[], T]) -> T:
-        """Do ``work``; as long as the disk is full, pause and try again every two seconds, or on the user's resume.
+    def retry_while_full(self, work: Callable[[], T]) -> T:
+        """Do ``work``; while the disk is full, pause the run and retry every two seconds or when the user resumes.
 
         Raises:
-            Exception: whatever ``work`` raises that is no full disk; or the full disk, once the run is to end.
+            Exception: any other error of ``work``; or the full disk, once the run should stop.
         """
         while True:
             try:
-                done = work()
+                result = work()
             except Exception as error:
-                if not is_disk_full(error) or not self.wait_for_room():
+                if not is_disk_full(error) or not self.wait_for_space():
                     raise
             else:
-                self.go_on()
-                return done
+                self.end_wait()
+                return result
 
     def retry_while_full_on_all(self, ranks: Ranks, work: Callable[[], T]) -> T:
-        """As :meth:`patiently`, for work that all processes of a run do, and that fails in all where it does in one."""
+        """As :meth:`retry_while_full`, for work that all processes do and that fails in all if it fails in one."""
         while True:
             try:
-                done = work()
+                result = work()
             except Exception as error:
-                if not is_disk_full(error) or not ranks.broadcast(ranks.is_first and self.wait_for_room()):
+                if not is_disk_full(error) or not ranks.broadcast(ranks.is_first and self.wait_for_space()):
                     raise
             else:
-                self.go_on()
-                return done
+                self.end_wait()
+                return result
 
-    def wait_for_room(self) -> bool:
-        """Wait a moment, and tell so; False once the run is to end."""
+    def wait_for_space(self) -> bool:
+        """Mark the run as paused and wait for a moment; returns False once the run should stop."""
         if self._controls.is_stopped():
             return False
         self._pause()
@@ -82,7 +83,7 @@ class RetryingJournal(JournalWriter):
 
     def _pause(self) -> None:
         if not self._is_waiting:
-            self._is_waiting, self._before = True, self._controls.paused
+            self._is_waiting, self._reason_before = True, self._controls.paused
             free = shutil.disk_usage(self.path.parent).free
             self._controls.paused = (
                 f"The disk of {self.path.parent} is full ({size_in('MB', free, 0)} free). Nothing is lost: "
@@ -93,24 +94,24 @@ class RetryingJournal(JournalWriter):
         command = self._controls.wait(_RETRY_SECONDS)
         if command is None or command.action == "resume":
             return
-        if command.errand:
-            command.errand.refuse()
+        if command.task:
+            command.task.refuse()
         else:
-            # Done between two steps, like any other, once there is room.
-            self._later.append(command)
+            # Applied between two steps, as usual, once there is space.
+            self._postponed.append(command)
 
-    def go_on(self) -> None:
-        """What was to be written is written; where that was waited for, it is told."""
+    def end_wait(self) -> None:
+        """After a successful write: if the run was waiting for it, mark the run as resumed."""
         if self._is_waiting:
-            self._is_waiting, self._controls.paused = False, self._before
-            while self._later:
-                self._controls.give(self._later.pop(0))
+            self._is_waiting, self._controls.paused = False, self._reason_before
+            while self._postponed:
+                self._controls.send(self._postponed.pop(0))
             with contextlib.suppress(OSError):
                 super().write(Resumed())
 
 
 class SilentJournal(RetryingJournal):
-    """For the processes of a run that do not tell its story: the first one does."""
+    """A journal that writes nothing, for all processes of a run but the first."""
 
     def __init__(self) -> None:
         self._is_waiting = False
@@ -118,11 +119,11 @@ class SilentJournal(RetryingJournal):
     def write(self, event: AnyEvent) -> None:
         return None
 
-    def patiently(self, work: Callable[[], T]) -> T:
+    def retry_while_full(self, work: Callable[[], T]) -> T:
         return work()
 
     def __enter__(self) -> Self:
         return self
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing."""

@@ -1,48 +1,52 @@
-"""Whether the disk has room for what a run will write, asked before it is needed."""
+"""Checks, before a run, that the disk has space for what the run will write."""
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import TrainingSection
 from workbench.units import size_in
 
-_LEAST = 200_000_000
-# Tokenizer, configuration and template lie in every adapter folder.
-_BESIDE_WEIGHTS = 20_000_000
-# Bytes of optimizer state for each byte of a trained weight, at most: two moments, in float32 beside bfloat16 weights.
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_MIN_BYTES = 200_000_000
+# Tokenizer, configuration and template, which every adapter folder contains besides the weights.
+_OTHER_FILES_BYTES = 20_000_000
+# Bytes of optimizer state per byte of trained weights, at most 4: two moments in float32 for bfloat16 weights.
 _OPTIMIZER_SHARE = {"sgd": 0, "adafactor": 1, "adamw_torch": 2, "adamw_torch_fused": 2}
 
 
 def check_disk(folder: Path) -> None:
-    """Raises WorkbenchError when not even a small adapter would fit."""
-    _need(folder, _LEAST, "200 MB at least")
+    """Raise WorkbenchError if the disk of a folder has no space for even a small adapter."""
+    _check_free(folder, _MIN_BYTES, "200 MB at least")
 
 
-def check_room_for_checkpoints(folder: Path, training: TrainingSection, model: Any) -> None:
-    """Look whether all that the run keeps at once will fit: checkpoints, the one being written, and the adapter.
+def check_room_for_checkpoints(folder: Path, training: TrainingSection, model: "PeftModel") -> None:
+    """Check that everything the run keeps at one time fits: checkpoints, the one being written, and the adapter.
 
     Args:
-        model: the PEFT model in training shape; its trained weights are counted.
+        model: the PEFT model, ready for training; its trainable weights are counted.
 
     Raises:
-        WorkbenchError: the disk has less room than that.
+        WorkbenchError: the disk has less space than that.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) + _BESIDE_WEIGHTS
-    whole = weights * (1 + _OPTIMIZER_SHARE.get(training.optim, 4))
-    # A stop writes one checkpoint even where none is planned.
-    kept = training.save_total_limit + 1 if training.save_steps else 1
+    weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) + _OTHER_FILES_BYTES
+    checkpoint = weights * (1 + _OPTIMIZER_SHARE.get(training.optim, 4))
+    # A stop writes one checkpoint even if the recipe plans none.
+    checkpoints = training.save_total_limit + 1 if training.save_steps else 1
     adapters = 3 if training.keep == "best" else 2
-    bytes_needed = kept * whole + adapters * weights
-    _need(folder, max(bytes_needed, _LEAST), f"{size_in('GB', bytes_needed)} for {kept} checkpoints and the adapter")
+    total = checkpoints * checkpoint + adapters * weights
+    purpose = f"{size_in('GB', total)} for {checkpoints} checkpoints and the adapter"
+    _check_free(folder, max(total, _MIN_BYTES), purpose)
 
 
-def _need(folder: Path, least: int, what: str) -> None:
+def _check_free(folder: Path, least: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < least:
         raise WorkbenchError(
-            f"Only {size_in('MB', free, 0)} free on the disk of {folder}; the run needs {what}.",
+            f"Only {size_in('MB', free, 0)} free on the disk of {folder}; the run needs {purpose}.",
             "Free some space, lower training.save_total_limit, or set output.dir to another disk.",
             kind="disk_full",
         )

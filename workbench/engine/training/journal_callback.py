@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
-from workbench.engine.metrics.step_clock import StepClock
+from workbench.engine.metrics.step_clock import AnyClock
 from workbench.progress import Progress
 from workbench.runs.events import Hint as HintEvent
 from workbench.runs.events import Phase, Step
@@ -28,7 +28,7 @@ class JournalCallback(TrainerCallback):
         journal: JournalWriter,
         progress: Callable[[Progress], None],
         tokens_seen: Callable[[], int],
-        clock: StepClock,
+        clock: AnyClock,
         see_loss: Callable[[int, float], None],
     ) -> None:
         self._journal = journal
@@ -54,7 +54,7 @@ class JournalCallback(TrainerCallback):
         self._recent.append((self._last, state.global_step, self._tokens_seen()))
         self.trains_on(state.global_step, state.max_steps)
         _reset_peak()
-        self._step_clock.begins()
+        self._step_clock.start()
 
     def trains_on(self, step: int, max_steps: int) -> None:
         """What was done between two steps is over; the next one may take long, and only its end is told."""

@@ -11,7 +11,7 @@ from workbench.data.encode import EncodedData
 from workbench.engine.generation.evaluation import HeldOutLoss
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
-from workbench.engine.metrics.peak_memory import no_room, predicted_peak
+from workbench.engine.metrics.peak_memory import out_of_memory_error, predicted_peak
 from workbench.engine.metrics.step_clock import clock_for
 from workbench.engine.metrics.trackers import guard
 from workbench.engine.model.base import LoadedBase, describe
@@ -136,10 +136,10 @@ class Session:
             clock=self._clock,
             ranks=self._context.ranks,
             template=self._data.template,
-            patiently=self._patiently,
+            retry_while_full=self._retry_while_full,
             skip_non_finite=recipe.training.non_finite == "skip",
             warn=self._warn,
-            no_room=lambda: no_room(self._context.home, recipe, base, self._data.facts),
+            out_of_memory_error=lambda: out_of_memory_error(self._context.home, recipe, base, self._data.facts),
             padding_free=not self._padded_because,
         )
         if not self._padded_because:
@@ -168,7 +168,7 @@ class Session:
             self._warn(notice, kind="kernels")
         return fused.description
 
-    def _patiently(self, work: Callable[[], Any]) -> Any:
+    def _retry_while_full(self, work: Callable[[], Any]) -> Any:
         return self._context.journal.retry_while_full_on_all(self._context.ranks, work)
 
     def _tell(self) -> None:
@@ -257,7 +257,7 @@ class Session:
         weights = self.trainer.whole_weights() if is_sharded() else None
         if not self._context.ranks.is_first:
             return
-        self._context.journal.patiently(lambda: save_adapter(self._base, self._data.template, folder, weights))
+        self._context.journal.retry_while_full(lambda: save_adapter(self._base, self._data.template, folder, weights))
 
     # -- between steps --------------------------------------------------------------------------------------------
 
@@ -335,14 +335,14 @@ class Session:
         replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
         self._context.journal.write(Sample(step=step, replies=replies))
 
-    def _answer(self, errand: PausedTask) -> None:
+    def _answer(self, task: PausedTask) -> None:
         model = self._base.active
         was_training = model.training
         # PEFT marks the adapter as trainable or not whenever it is switched.
         trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         model.eval()
         try:
-            errand.run(self._base, self._data.template)
+            task.run(self._base, self._data.template)
         finally:
             model.train(was_training)
             for parameter, was_trained in trained:

@@ -72,15 +72,15 @@ class StepControls(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Here and not at a step's end, where its own event is still to come.
         started = time.monotonic()
-        self.trainer.clock.enters("away")
+        self.trainer.clock.enter("away")
         self._max_steps = state.max_steps
         with preserved_random_state():
             self._planned(state.global_step)
-            self._controls.agree()
+            self._controls.sync()
             while not self.leaving and (command := self._controls.take()):
                 self._obey(command, state.global_step)
         self._duties.away(time.monotonic() - started)
-        self.trainer.clock.enters("other")
+        self.trainer.clock.enter("other")
         self._leave_if_asked()
         self.trainer.step_begins()
 
@@ -88,7 +88,7 @@ class StepControls(TrainerCallback):
         self._leave_if_asked()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.clock.enters("other")
+        self.trainer.clock.enter("other")
         self.trainer.step_ends()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -97,7 +97,7 @@ class StepControls(TrainerCallback):
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _leave_if_asked(self) -> None:
-        if self._controls.agree():
+        if self._controls.sync():
             self.leaving = "stopped"
         if self.leaving:
             raise LoopExit
@@ -139,16 +139,16 @@ class StepControls(TrainerCallback):
 
     def _pause(self, step: int) -> None:
         """Stand still, the model in memory, and obey everything else meanwhile, until told to go on or to stop."""
-        self._controls.stand("Paused; model kept in memory.")
+        self._controls.enter_pause("Paused; model kept in memory.")
         try:
             self._journal.write(Paused(step=step, reason=self._controls.paused))
             while not self.leaving and (command := self._controls.wait()) and command.action != "resume":
-                if command.errand is not None:
-                    self._duties.answer(command.errand)
+                if command.task is not None:
+                    self._duties.answer(command.task)
                 elif command.action != "pause" or command.release:
                     self._obey(command, step)
         finally:
-            self._controls.go_on()
+            self._controls.leave_pause()
         self._journal.write(Resumed(step=step))
 
     def save(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from workbench.engine.batches.stats import STATS_KEY, CountingCollator
-from workbench.engine.metrics.step_clock import StepClock
+from workbench.engine.metrics.step_clock import AnyClock
 
 
 class TimedTrainer(SFTTrainer):
@@ -19,7 +19,7 @@ class TimedTrainer(SFTTrainer):
 
     data_collator: Any
 
-    def __init__(self, *, clock: StepClock, **arguments: Any) -> None:
+    def __init__(self, *, clock: AnyClock, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.clock = clock
 
@@ -32,17 +32,17 @@ class TimedTrainer(SFTTrainer):
             self.data_collator = collate
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        self.clock.enters("data")
+        self.clock.enter("data")
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.clock.enters("other")
+        self.clock.enter("other")
         for batch in batches:
-            self.clock.fed(batch.pop(STATS_KEY))
+            self.clock.add_batch(batch.pop(STATS_KEY))
         return batches, items
 
     def training_step(self, *arguments: Any, **options: Any) -> Any:
-        self.clock.enters("forward")
+        self.clock.enter("forward")
         loss = super().training_step(*arguments, **options)
-        self.clock.enters("other")
+        self.clock.enter("other")
         return loss
 
     @contextmanager
@@ -50,14 +50,14 @@ class TimedTrainer(SFTTrainer):
         """What a loss is computed in; what follows it is the backward pass."""
         with super().compute_loss_context_manager():
             yield
-        self.clock.enters("backward")
+        self.clock.enter("backward")
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        self.clock.enters("optimizer")
+        self.clock.enter("optimizer")
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        self.clock.enters("optimizer")
+        self.clock.enter("optimizer")
         return super()._get_grad_norm(model, grad_norm)
 
     def floating_point_ops(self, inputs: Any) -> int:

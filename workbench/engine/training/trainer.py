@@ -39,10 +39,10 @@ class WorkbenchTrainer(TimedTrainer):
     Args:
         ranks: the processes that train this run together.
         template: saved with every checkpoint, so that each is an adapter folder like any other.
-        patiently: calls a function that writes, again and again while the disk is full; in all processes alike.
+        retry_while_full: calls a function that writes, again and again while the disk is full; in all processes alike.
         skip_non_finite: leave a step out whose gradient is infinite or no number, instead of raising.
         warn: told in words, and with fields for the journal, what was done about a step.
-        no_room: the error for a step that does not fit in memory at a micro-batch of one record.
+        out_of_memory_error: the error for a step that does not fit in memory at a micro-batch of one record.
         padding_free: the model takes batches that :mod:`workbench.engine.kernels.padding_free` lays out.
     """
 
@@ -51,10 +51,10 @@ class WorkbenchTrainer(TimedTrainer):
         *,
         ranks: Ranks,
         template: Template,
-        patiently: Callable[[Callable[[], Any]], Any],
+        retry_while_full: Callable[[Callable[[], Any]], Any],
         skip_non_finite: bool,
         warn: Callable[..., None],
-        no_room: Callable[[], WorkbenchError],
+        out_of_memory_error: Callable[[], WorkbenchError],
         padding_free: bool,
         **arguments: Any,
     ) -> None:
@@ -64,10 +64,10 @@ class WorkbenchTrainer(TimedTrainer):
         add_fused_head(self.model.get_base_model())
         self._ranks = ranks
         self._template = template
-        self._patiently = patiently
+        self._retry_while_full = retry_while_full
         self._skip_non_finite = skip_non_finite
         self._warn = warn
-        self._no_room = no_room
+        self._no_room = out_of_memory_error
         self._keep = self.args.save_total_limit
         self.compiled: CompiledLayers | None = None
         # Into how many parts each micro-batch is cut; grows when memory ends.
@@ -98,10 +98,10 @@ class WorkbenchTrainer(TimedTrainer):
                 lambda folder: self._fill(model, folder),
                 self._keep,
                 leads=self._ranks.is_first,
-                together=self._ranks.together,
+                together=self._ranks.run_on_all,
             )
 
-        checkpoint: Checkpoint = self._patiently(write)
+        checkpoint: Checkpoint = self._retry_while_full(write)
         return checkpoint
 
     def _fill(self, model: Any, folder: Path) -> None:

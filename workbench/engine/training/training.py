@@ -122,7 +122,7 @@ class Training:
 
     def _open_journal(self) -> RetryingJournal:
         if self.ranks.is_first:
-            return RetryingJournal(self.run_folder.journal, self.controls.heard)
+            return RetryingJournal(self.run_folder.journal, self.controls.local)
         return SilentJournal()
 
     # -- the run's course -----------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Training:
                 self.recipe.model,
                 self.recipe.quantization,
                 self._report,
-                self.controls.heard.is_stopped,
+                self.controls.local.is_stopped,
                 tokenising.begin,
             )
             self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.description))
@@ -211,7 +211,7 @@ class Training:
 
     def _fetch(self) -> None:
         """Several processes must not download or convert the same model at once."""
-        fetch_model(self.home, self.recipe.model, self._report, self.controls.heard.is_stopped)
+        fetch_model(self.home, self.recipe.model, self._report, self.controls.local.is_stopped)
 
     def _can_use(self, base: LoadedBase) -> bool:
         return base.is_unchanged and base.matches(self.recipe.model, self.recipe.quantization)
@@ -222,7 +222,7 @@ class Training:
             self._report(Progress(phase="loading", detail="importing libraries"))
             import_libraries()
         check_device(self.recipe.training.kernels)
-        tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.heard.is_stopped)
+        tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.local.is_stopped)
         try:
             self._have_base(tokenising)
             data = self._tokens(tokenising)
@@ -279,7 +279,7 @@ class Training:
         if self.controls.is_stopped():
             return False
         for command in later:
-            self.controls.give(command)
+            self.controls.send(command)
         self._journal.write(Resumed(step=checkpoint.step))
         return True
 
@@ -320,7 +320,7 @@ class Training:
             self._discard(checkpoint.step)
             return
         if self.ranks.is_first:
-            self._journal.patiently(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
+            self._journal.retry_while_full(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
         self._end("stopped", step=checkpoint.step, kept_step=checkpoint.step)
 
     def _end(self, reason: str, *, adapter: bool = True, step: int | None = None, kept_step: int | None = None) -> None:
@@ -340,7 +340,7 @@ class Training:
 
     def _fail(self, error: Exception) -> bool:
         """Tell what ended the run early; returns whether all its processes have met it at the same place."""
-        was_cancelled = self.controls.heard.is_stopped() and getattr(error, "kind", "") == "cancelled"
+        was_cancelled = self.controls.local.is_stopped() and getattr(error, "kind", "") == "cancelled"
         if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
             self._take_adapter_off()
             self._end("stopped", adapter=False, step=0)
@@ -393,7 +393,7 @@ class Training:
             self.base = None
 
     def _raise_if_stopped(self) -> None:
-        if self.controls.agree():
+        if self.controls.sync():
             raise StoppedBeforeFirstStep
 
     # -- progress -------------------------------------------------------------------------------------------------
