@@ -246,10 +246,10 @@ def test_a_run_that_trains_without_padding_evaluates_without_it(home, recipe, mo
     from workbench.recipe.text import edit
 
     rows = []
-    told = evaluation._told
+    told = evaluation._forward
     monkeypatch.setattr(
         evaluation,
-        "_told",
+        "_forward",
         lambda base, model, inputs: (rows.append(len(inputs["input_ids"])), told(base, model, inputs))[1],
     )
     run, thread = begin(home, edit(recipe, {"data.eval_fraction": 0.3, "training.eval_steps": 4}))

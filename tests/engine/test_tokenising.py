@@ -61,7 +61,7 @@ def test_it_is_the_run_that_tokenises_afterwards(home, recipe, monkeypatch):
     recipe = edit(recipe, {"adapter.lora_dropout": 0.1, "data.eval_fraction": 0.2, "training.eval_steps": 4})
     beside, thread = begin(home, recipe)
     ended(thread)
-    monkeypatch.setattr(module.Tokenising, "begin", lambda *_: None)
+    monkeypatch.setattr(module.BackgroundTokenizing, "begin", lambda *_: None)
     afterwards, thread = begin(home, recipe)
     ended(thread)
     assert curve(beside) == curve(afterwards)
@@ -109,7 +109,7 @@ def test_a_stop_while_both_are_at_work_ends_both(home, recipe, gate, monkeypatch
     def slow(records, template, data, report, cancelled):
         wait_until(cancelled, run)
         ends.append(True)
-        raise WorkbenchError("Tokenising was cancelled.", kind="cancelled")
+        raise WorkbenchError("BackgroundTokenizing was cancelled.", kind="cancelled")
 
     monkeypatch.setattr(module, "encode_dataset", slow)
     run, thread = begin(home, recipe)
@@ -135,7 +135,7 @@ def test_a_base_that_cannot_be_loaded_ends_the_tokenising_too(home, recipe, monk
         raise WorkbenchError("The weights are damaged.", kind="model_damaged")
 
     monkeypatch.setattr(module, "encode_dataset", slow)
-    monkeypatch.setattr(module.Tokenising, "_template", lambda *_: None)
+    monkeypatch.setattr(module.BackgroundTokenizing, "_template", lambda *_: None)
     monkeypatch.setattr(training, "load_base", broken)
     _, thread = begin(home, recipe)
     thread.join(60)

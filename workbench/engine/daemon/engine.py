@@ -343,14 +343,14 @@ class Engine:
         return None
 
     def _reply(self, work: Work, request: ReplyRequest, emit: Emit) -> None:
-        from workbench.engine.generation.replies import base_for, reply
+        from workbench.engine.generation.replies import prepare_reply, reply
 
         report = reporter(work, emit)
         report(Progress(phase="loading", detail="importing libraries"))
         import_libraries()
-        asked = base_for(self.home, request, self._base, self._loader(work), report, work.cancelled.is_set)
+        model = prepare_reply(self.home, request, self._base, self._loader(work), report, work.cancelled.is_set)
         work.progress = None
-        reply(asked, request, emit, work.cancelled)
+        reply(model, request, emit, work.cancelled)
 
     def _evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
         report = reporter(work, emit)

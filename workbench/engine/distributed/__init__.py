@@ -1,1 +1,1 @@
-"""Runs in several processes, started by ``accelerate launch``."""
+"""Trains a run in several processes, which ``accelerate launch`` starts."""

@@ -1,4 +1,4 @@
-"""A run in several processes, as the engine sees it: started, told what the user wants, and explained when it dies."""
+"""Starts the processes of a run, passes requests to them, and finds out why they died, for the engine."""
 
 import contextlib
 import os
@@ -30,21 +30,21 @@ from workbench.runs.journal import JournalReader, JournalWriter
 from workbench.storage.paths import Home, private_folder
 
 _POLL_SECONDS = 0.05
-# What the launcher itself takes to end the processes that are left when one died.
+# Time in which the launcher itself ends the remaining processes when one has died.
 _GRACE_SECONDS = 45.0
 _LOG_LINES = 20
-# How torch's launcher tells that a process ended.
+# How torch's launcher logs that a process ended.
 _EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)\s*\(pid:\s*(\d+)\)")
 
 
 class LaunchedTraining(threading.Thread):
-    """Trains a run in processes that ``accelerate launch`` starts; to its engine as a ``TrainingThread`` is.
+    """Trains a run in processes that ``accelerate launch`` starts; the engine uses it like a ``TrainingThread``.
 
     Args:
-        finished: called last, in this thread, whatever happened.
+        finished: called last, in this thread, after success and failure alike.
     """
 
-    # The processes hold the model, and take it with them.
+    # None: the processes have the model, and release it when they end.
     base: LoadedBase | None = None
 
     def __init__(
@@ -66,8 +66,8 @@ class LaunchedTraining(threading.Thread):
         self._resume = resume
         self._peers: list[Peer] = []
         self._launcher: subprocess.Popen[bytes] | None = None
-        self._stop_told: bool | None = None
-        self._told = JournalReader.of_what_comes(run.journal)
+        self._sent_stop: bool | None = None
+        self._journal_reader = JournalReader.of_what_comes(run.journal)
 
     @property
     def progress(self) -> Progress | None:
@@ -78,7 +78,7 @@ class LaunchedTraining(threading.Thread):
 
     @property
     def processes(self) -> list[psutil.Process]:
-        """Those that train, as far as they have come up."""
+        """The training processes that have connected so far."""
         return [peer.process for peer in self._peers if peer.process is not None]
 
     def run(self) -> None:
@@ -92,7 +92,7 @@ class LaunchedTraining(threading.Thread):
         finally:
             self._end_all()
             try:
-                self._tell_end()
+                self._record_end()
             except Exception as error:
                 traceback.print_exc()
                 doing = f"writing the end of run {self.run_folder.id}"
@@ -100,7 +100,7 @@ class LaunchedTraining(threading.Thread):
             if self._finished:
                 self._finished(self)
 
-    # -- while they live ------------------------------------------------------------------------------------------
+    # -- while the processes run --------------------------------------------------------------------------------------
 
     @property
     def _socket(self) -> Path:
@@ -141,70 +141,70 @@ class LaunchedTraining(threading.Thread):
     def _follow(self, listener: socket.socket) -> None:
         assert self._launcher is not None
         while self._launcher.poll() is None:
-            lines = {peer.line.connection: peer for peer in self._peers if peer.is_open}
-            ready, _, _ = select.select([listener, *lines], [], [], _POLL_SECONDS)
+            peers = {peer.connection.socket: peer for peer in self._peers if peer.is_open}
+            ready, _, _ = select.select([listener, *peers], [], [], _POLL_SECONDS)
             for connection in ready:
                 if connection is listener:
                     self._peers.append(Peer(listener.accept()[0]))
                 else:
-                    lines[connection].hear()
+                    peers[connection].receive()
             self._relay()
             self._watch()
         for peer in self._peers:
-            # What was said last, and the end of each line.
-            while peer.is_open and select.select([peer.line.connection], [], [], 0)[0]:
-                peer.hear()
+            # The last messages, and the end of each connection.
+            while peer.is_open and select.select([peer.connection.socket], [], [], 0)[0]:
+                peer.receive()
 
     @property
     def _first(self) -> Peer | None:
         return next((peer for peer in self._peers if peer.rank == 0), None)
 
     def _relay(self) -> None:
-        """Hand on what the user wants, once there is somebody who takes it."""
+        """Pass the user's requests to the first process, once it accepts them."""
         first = self._first
-        if first is None or not first.listens or not first.is_open:
+        if first is None or not first.accepts_requests or not first.is_open:
             return
         self.controls.paused = first.paused
         while command := self.controls.take():
-            first.give(command)
-        if self.controls.is_stopped() and self._stop_told != self.controls.save:
-            self._stop_told = self.controls.save
-            first.stop(save=self._stop_told)
+            first.send(command)
+        if self.controls.is_stopped() and self._sent_stop != self.controls.save:
+            self._sent_stop = self.controls.save
+            first.stop(save=self._sent_stop)
 
     def _watch(self) -> None:
-        """End what is left where one is gone, and its launcher has not done so in good time."""
-        gone = [peer.lost for peer in self._peers if peer.lost is not None]
-        if gone and time.monotonic() - min(gone) > _GRACE_SECONDS:
+        """End the launcher if a process has died and the launcher has not ended the others in time."""
+        losses = [peer.lost for peer in self._peers if peer.lost is not None]
+        if losses and time.monotonic() - min(losses) > _GRACE_SECONDS:
             assert self._launcher is not None
             self._launcher.kill()
 
-    # -- when they are gone ---------------------------------------------------------------------------------------
+    # -- after they have ended ----------------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
-        """Nothing of the run is left: the launcher, what it started, and every process that came to say who it is.
+        """Kill the launcher, its child processes, and every training process that has connected.
 
-        Each process is a session of its own, so they are ended one by one.
+        Each process leads a session of its own, so they are killed one by one.
         """
-        left = list(self.processes)
+        processes = list(self.processes)
         if self._launcher is not None:
             with contextlib.suppress(psutil.Error):
-                left += psutil.Process(self._launcher.pid).children(recursive=True)
+                processes += psutil.Process(self._launcher.pid).children(recursive=True)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._launcher.pid, signal.SIGKILL)
             self._launcher.wait()
-        for process in left:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=_GRACE_SECONDS)
+        psutil.wait_procs(processes, timeout=_GRACE_SECONDS)
         for peer in self._peers:
-            peer.line.connection.close()
+            peer.connection.socket.close()
         self.controls.paused = ""
 
-    def _tell_end(self) -> None:
-        """Write into the journal how the run ended, where its own first process could not."""
-        told = self._told.read()
-        if told and isinstance(told[-1], RunEnded):
-            self.error = _told_error(told)
+    def _record_end(self) -> None:
+        """Write the run's end into the journal, if its first process could not."""
+        events = self._journal_reader.read()
+        if events and isinstance(events[-1], RunEnded):
+            self.error = _recorded_error(events)
             return
         self.error = self.error or self._cause()
         with JournalWriter(self.run_folder.journal) as journal:
@@ -212,7 +212,7 @@ class LaunchedTraining(threading.Thread):
             journal.write(RunEnded(reason="error", run=self.run_folder.id))
 
     def _cause(self) -> WorkbenchError:
-        """Who was the first to go, and why: one that was killed, or one that said what it failed of."""
+        """The error of the first process that died: the one it sent, or one made from its exit code."""
         log = last_lines(self.run_folder.log, 400)
         ends = [peer for peer in self._peers if not peer.is_done and _is_cause(peer)]
         if not ends:
@@ -239,9 +239,10 @@ def _is_cause(peer: Peer) -> bool:
     return peer.failed is None or peer.failed.kind != "process_lost"
 
 
-def _told_error(events: list[AnyEvent]) -> WorkbenchError | None:
+def _recorded_error(events: list[AnyEvent]) -> WorkbenchError | None:
+    """The error of a journal that ends with one."""
     last = events[-1]
     if not isinstance(last, RunEnded) or last.reason != "error":
         return None
-    told = next((event for event in reversed(events) if isinstance(event, RunError)), RunError())
-    return WorkbenchError(told.message, told.cure, kind=told.kind)
+    error = next((event for event in reversed(events) if isinstance(event, RunError)), RunError())
+    return WorkbenchError(error.message, error.cure, kind=error.kind)

@@ -1,4 +1,4 @@
-"""Whether the frozen base has to be spread over the GPUs of a run because one cannot hold it."""
+"""Decides whether the frozen base must be sharded across the GPUs of a run because one GPU cannot hold it."""
 
 from workbench.engine.model.libraries import import_libraries
 from workbench.errors import WorkbenchError
@@ -9,7 +9,7 @@ from workbench.storage.paths import Home
 
 
 def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
-    """Whether the smallest of a launch's GPUs is too small for the base. Without GPUs, or a known size, it is not."""
+    """Whether the base does not fit on the smallest GPU of a launch; False without GPUs, or if its size is unknown."""
     if launch.processes < 2:
         return False
     limit = largest_base(launch, gpus_now())

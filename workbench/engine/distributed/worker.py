@@ -1,7 +1,7 @@
-"""``python -m workbench.engine.distributed.worker --home DIR RUN_FOLDER [--resume]``: one of the processes of a run.
+"""One of the processes of a run: ``python -m workbench.engine.distributed.worker --home DIR RUN_FOLDER [--resume]``.
 
-``accelerate launch`` starts one for each GPU. The first writes the journal. Under an engine (``--engine SOCKET``) it
-takes its orders from there and all end with it; without one, on a cluster, SIGTERM stops the run and saves it.
+``accelerate launch`` starts one per GPU. The first one writes the journal. With an engine (``--engine SOCKET``), it gets
+requests from the engine, and all end when the engine ends; without one, on a cluster, SIGTERM stops and saves the run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from workbench.storage.paths import Home
 
 
 def main() -> None:
-    """Train; the exit code is 0 where the run came to an end that the user wanted."""
+    """Train; the exit code is 0 if the run finished or the user stopped it."""
     parser = argparse.ArgumentParser(prog="python -m workbench.engine.distributed.worker")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument(
@@ -31,27 +31,27 @@ def main() -> None:
     )
     parser.add_argument("--engine", type=Path, metavar="SOCKET", help=argparse.SUPPRESS)
     parser.add_argument("run_folder", type=Path)
-    asked = parser.parse_args()
-    home, run = Home(asked.home.absolute()), RunFolder(asked.run_folder.absolute())
-    link = EngineLink(asked.engine, int(os.environ.get("RANK", "0"))) if asked.engine else None
+    options = parser.parse_args()
+    home, run = Home(options.home.absolute()), RunFolder(options.run_folder.absolute())
+    link = EngineLink(options.engine, int(os.environ.get("RANK", "0"))) if options.engine else None
     error: WorkbenchError | None
     try:
-        error = train(home, run, link, resume=asked.resume)
+        error = train(home, run, link, resume=options.resume)
     except Exception as problem:
         traceback.print_exc()
         error = diagnose(problem, f"training run {run.id}", run.log)
     if link is not None:
-        link.say_done() if error is None else link.say_failed(error)
+        link.report_done() if error is None else link.report_failure(error)
     if error is not None:
         print(error, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    # The group's threads may crash while the interpreter is taken down; there is nothing left to save.
+    # The process group's threads may crash while the interpreter shuts down; everything is saved by now.
     os._exit(0 if error is None else 1)
 
 
 def train(home: Home, run: RunFolder, link: EngineLink | None, *, resume: bool) -> WorkbenchError | None:
-    """Train in this process, together with the others; returns what ended the run early.
+    """Train in this process, together with the others; returns the error that ended the run, if any.
 
     Raises:
         WorkbenchError: the recipe cannot be read.
@@ -69,7 +69,7 @@ def train(home: Home, run: RunFolder, link: EngineLink | None, *, resume: bool) 
 
 
 def _stop_on_signals(training: Training) -> None:
-    """What a cluster sends before it takes the machine away; every process gets it, and the first one counts."""
+    """Stop and save when the cluster sends SIGTERM to all processes; the first process decides for all."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         training.controls.local.stop(save=True)

@@ -1,1 +1,1 @@
-"""Replies and evaluations of the model in memory."""
+"""Replies, sampled replies and evaluations, computed with the model in memory."""

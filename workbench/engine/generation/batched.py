@@ -1,21 +1,24 @@
-"""Many replies at once: greedy, and the same ones as a chat would give one by one.
+"""Generates greedy replies to many prompts in batches; they equal the replies that chat generates one by one.
 
-Prompts are padded on the left, and what is padding is masked, so that each row sees its own tokens at their own places.
-In float32 the replies are the same to the last token. In 16 bits the sums of a batch round otherwise than those of a
-single row: where two tokens are all but equally likely, the other one may be chosen.
+Prompts are padded on the left and the padding is masked, so that each row has its own tokens at their own positions. In
+float32 the replies are identical. In 16 bits, a batch rounds differently from a single row: if two tokens are almost
+equally likely, the other one may be chosen.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.generation.context import context_of
-from workbench.engine.generation.generation import GREEDY, Cancelled, StopWhen, drawing
+from workbench.engine.generation.generation import GREEDY, StopSignal, StopWhen, sampling_arguments
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def greedy_replies(
@@ -26,17 +29,17 @@ def greedy_replies(
     max_new_tokens: int,
     tokens_at_once: int,
     report: Callable[[Progress], None],
-    cancelled: Cancelled,
+    cancelled: StopSignal,
 ) -> list[str | None] | None:
-    """Continue each prompt with what is active on ``base``.
+    """Continue each prompt with the active adapters of ``base``.
 
     Args:
         ends: tokens that end a reply.
-        tokens_at_once: prompts and replies in a batch have no more tokens than this together, padding included, unless
-            a single one has; a batch that does not fit in memory all the same is halved.
+        tokens_at_once: limit for the tokens of a batch, prompts, replies and padding included; a single prompt may
+            exceed it. A batch that does not fit in memory anyway is halved.
 
     Returns:
-        The replies, None for a prompt that leaves no room for one in the model's context. None when cancelled.
+        The replies; None for a prompt that leaves no room for a reply in the model's context. None if cancelled.
     """
     limit = context_of(base.model.config)
     rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in prompts]
@@ -44,21 +47,21 @@ def greedy_replies(
     batches = _batches(answerable, prompts, rooms, tokens_at_once)
     replies: dict[int, str] = {}
     for done, batch in enumerate(batches):
-        ticking = _Ticking(cancelled, report, done, len(batches), rooms[batch[0]])
-        made = split_on_oom(
-            partial(_continue, base, rooms[batch[0]], ends, ticking), [prompts[place] for place in batch]
+        signal = _ReportingSignal(cancelled, report, done, len(batches), rooms[batch[0]])
+        texts = split_on_oom(
+            partial(_continue, base, rooms[batch[0]], ends, signal), [prompts[place] for place in batch]
         )
         if cancelled.is_set():
             return None
-        replies.update(zip(batch, made, strict=True))
+        replies.update(zip(batch, texts, strict=True))
     return [replies.get(place) for place in range(len(prompts))]
 
 
 @dataclass
-class _Ticking:
-    """Told of each token, as generation asks after it whether to stop; reports how far it is."""
+class _ReportingSignal:
+    """A stop signal that also reports progress, since generation checks it after each token."""
 
-    cancelled: Cancelled
+    cancelled: StopSignal
     report: Callable[[Progress], None]
     done: int
     batches: int
@@ -74,11 +77,11 @@ class _Ticking:
 def _batches(
     places: Sequence[int], prompts: Sequence[Sequence[int]], rooms: Sequence[int], tokens_at_once: int
 ) -> list[list[int]]:
-    """Prompts of like length together; those with less room than others never share a batch with them."""
+    """Group prompts of similar length, and of the same room for a reply, into batches of indices."""
     batches: list[list[int]] = []
     for place in sorted(places, key=lambda place: (len(prompts[place]), rooms[place])):
         rows = len(batches[-1]) + 1 if batches else 1
-        # The longest of the batch is the one that comes last.
+        # The last prompt of a batch is its longest.
         fits = rows * (len(prompts[place]) + rooms[place]) <= tokens_at_once
         if batches and fits and rooms[batches[-1][0]] == rooms[place]:
             batches[-1].append(place)
@@ -88,7 +91,7 @@ def _batches(
 
 
 def _continue(
-    base: LoadedBase, room: int, ends: Sequence[int], cancelled: Cancelled, prompts: list[Sequence[int]]
+    base: LoadedBase, room: int, ends: Sequence[int], signal: StopSignal, prompts: list[Sequence[int]]
 ) -> list[str]:
     import torch
     from transformers import StoppingCriteriaList
@@ -102,15 +105,15 @@ def _continue(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=room,
-            stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
+            stopping_criteria=StoppingCriteriaList([StopWhen(signal)]),
             pad_token_id=pad,
             eos_token_id=list(ends),
-            **drawing(GREEDY),
+            **sampling_arguments(GREEDY),
         )
-    return [_reply(base.tokenizer, row, ends) for row in output[:, width:].tolist()]
+    return [_text(base.tokenizer, row, ends) for row in output[:, width:].tolist()]
 
 
-def _reply(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> str:
-    """The text of one row; what follows its end is padding."""
+def _text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int], ends: Sequence[int]) -> str:
+    """The text of one row up to its end token; the rest is padding."""
     end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
     return str(tokenizer.decode(tokens[:end], skip_special_tokens=True))

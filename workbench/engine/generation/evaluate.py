@@ -1,4 +1,4 @@
-"""An evaluation in the engine: base, adapters and checkpoints of one run, on the same tokens and the same prompts."""
+"""Evaluates a run: compares its base, adapter and checkpoints on the same held-out records and the same prompts."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import RecordLoss, record_losses
-from workbench.engine.generation.generation import Cancelled, end_tokens
-from workbench.engine.generation.reply_targets import Target, resolve
+from workbench.engine.generation.generation import StopSignal, end_tokens
+from workbench.engine.generation.reply_targets import ReplyTarget, resolve
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase, check_adapter, load_base
 from workbench.engine.model.hardware import library_versions
@@ -37,16 +37,16 @@ Load = Callable[[Callable[[], LoadedBase]], LoadedBase]
 
 @dataclass
 class _Candidate:
-    """One model that takes part, and what it has done so far. ``target`` is None for the base."""
+    """One model to evaluate, and its results so far. ``target`` is None for the base."""
 
     name: str
-    target: Target | None = None
+    target: ReplyTarget | None = None
     losses: list[RecordLoss] = field(default_factory=list)
     replies: list[str | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def voice(self) -> ActiveAdapters:
+    def adapters(self) -> ActiveAdapters:
         adapter = self.target.adapter if self.target else None
         return ActiveAdapters(((adapter, 1.0),)) if adapter else ActiveAdapters()
 
@@ -57,33 +57,34 @@ def evaluate(
     base: LoadedBase | None,
     load: Load,
     report: Report,
-    cancelled: Cancelled,
+    cancelled: StopSignal,
 ) -> Path:
-    """Evaluate a run and keep what was found in its folder, with a new report.
+    """Evaluate a run, and save the results and a new report in its folder.
 
     Args:
-        base: what is in memory; used where it serves.
-        load: given what loads another base, makes room for it first.
+        base: the base in memory; used if it fits.
+        load: called with a function that loads another base; makes room for it first.
 
     Returns:
         The evaluation's file.
 
     Raises:
-        WorkbenchError: there is no such run, adapter or data, an adapter is of another base; kind ``cancelled``.
+        WorkbenchError: the run, an adapter or the data does not exist, or an adapter belongs to another base; kind
+            ``cancelled`` when cancelled.
     """
     run = find_run(home, request.run)
     recipe = run.recipe_as_run()
     candidates = _candidates(home, run, request)
-    room = _Room(home, recipe, base, load, report, cancelled)
-    base = room.base_for(candidates[0], exact=True)
+    bases = _BaseProvider(home, recipe, base, load, report, cancelled)
+    base = bases.base_for(candidates[0], exact=True)
     template = _template(base, run, recipe)
     data = DataSection(**request.data) if request.data else recipe.data
-    own = data.source == recipe.data.source and data.split == recipe.data.split
+    is_own_data = data.source == recipe.data.source and data.split == recipe.data.split
     exam = set_exam(
         home,
         data,
         template,
-        own=own,
+        own=is_own_data,
         records=request.records,
         replies=request.replies,
         prompts=list(FIXED_PROMPTS if request.prompts is None else request.prompts),
@@ -93,34 +94,34 @@ def evaluate(
     rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in exam.samples]
     batch = recipe.training.per_device_train_batch_size
     for number, candidate in enumerate(candidates):
-        with room.answering(candidate, exact=True) as model, _timed(candidate.seconds):
-            part = _part(report, number, candidates)
-            losses = record_losses(model, rows, batch, part, cancelled.is_set, padded=room.pads)
+        with bases.activated(candidate, exact=True) as model, _timed(candidate.seconds):
+            progress = _share_of_progress(report, number, candidates)
+            losses = record_losses(model, rows, batch, progress, cancelled.is_set, padded=bases.needs_padding)
         candidate.losses = _unless_cancelled(losses)
     for number, candidate in enumerate(candidates):
-        with room.answering(candidate, exact=False) as model, _timed(candidate.seconds):
+        with bases.activated(candidate, exact=False) as model, _timed(candidate.seconds):
             replies = greedy_replies(
                 model,
                 [question.ids for question in exam.questions],
                 ends=end_tokens(model, template),
                 max_new_tokens=request.max_new_tokens,
-                # As many as a micro-batch of the training had.
+                # As many as in a micro-batch of the training.
                 tokens_at_once=batch * recipe.data.max_length,
-                report=_part(report, number, candidates),
+                report=_share_of_progress(report, number, candidates),
                 cancelled=cancelled,
             )
         candidate.replies = _unless_cancelled(replies)
     report(Progress(phase="computing intervals"))
-    file = keep(run, _result(run, recipe, data, own, request, exam, candidates))
+    file = keep(run, _result(run, recipe, data, is_own_data, request, exam, candidates))
     write_report(home, run)
     return file
 
 
-class _Room:
-    """Has the base in memory that a candidate needs, and the candidate's adapter on it."""
+class _BaseProvider:
+    """Loads the base that a candidate needs, and activates the candidate's adapter on it."""
 
     def __init__(
-        self, home: Home, recipe: Recipe, base: LoadedBase | None, load: Load, report: Report, cancelled: Cancelled
+        self, home: Home, recipe: Recipe, base: LoadedBase | None, load: Load, report: Report, cancelled: StopSignal
     ) -> None:
         self._home = home
         self._recipe = recipe
@@ -128,33 +129,33 @@ class _Room:
         self._load = load
         self._report = report
         self._cancelled = cancelled
-        self._tried: LoadedBase | None = None
-        self._pads = False
+        self._checked: LoadedBase | None = None
+        self._needs_padding = False
 
     @property
-    def pads(self) -> bool:
-        """Whether the base in memory needs its batches padded; tried once, as a run tries it before it begins."""
-        if self._base is not None and self._tried is not self._base:
-            self._tried, self._pads = self._base, bool(why_padded(self._base))
-        return self._pads
+    def needs_padding(self) -> bool:
+        """Whether the base in memory needs padded batches; checked once per base."""
+        if self._base is not None and self._checked is not self._base:
+            self._checked, self._needs_padding = self._base, bool(why_padded(self._base))
+        return self._needs_padding
 
     @contextmanager
-    def answering(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:
-        """Within, what is active on the base is the candidate."""
+    def activated(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:
+        """Within, the candidate's adapter is active on the base."""
         base = self.base_for(candidate, exact=exact)
-        with use_adapters(base, candidate.voice):
+        with use_adapters(base, candidate.adapters):
             yield base
 
     def base_for(self, candidate: _Candidate, *, exact: bool) -> LoadedBase:
-        """The base, loaded anew where the one in memory does not serve.
+        """Return the base for a candidate; loads it if the one in memory does not fit.
 
         Args:
-            exact: its weights are to be those that were trained on, bit for bit; else they may be repacked for speed.
+            exact: the weights must be bit for bit those that were trained on; otherwise they may be repacked for speed.
         """
         model, quantization = self._recipe.model, self._recipe.quantization
         base = self._base
-        serves = base is not None and base.matches(model, quantization) and can_use(base, candidate.voice)
-        if base is None or not serves or (exact and base.packing.has_packed_layers):
+        fits = base is not None and base.matches(model, quantization) and can_use(base, candidate.adapters)
+        if base is None or not fits or (exact and base.packing.has_packed_layers):
             self._base = None
             base = self._base = self._load(
                 lambda: load_base(self._home, model, quantization, self._report, self._cancelled.is_set)
@@ -169,18 +170,20 @@ class _Room:
 
 
 def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_Candidate]:
-    """The base, the run's checkpoints where they are asked for, its adapter, and others by name."""
-    named = [f"{run.path}@{found.step}" for found in checkpoints(run.checkpoints)] if request.checkpoints else []
+    """The base, the run's checkpoints if requested, its adapter, and the other adapters of the request."""
+    names = (
+        [f"{run.path}@{checkpoint.step}" for checkpoint in checkpoints(run.checkpoints)] if request.checkpoints else []
+    )
     if (run.adapter / "adapter_config.json").is_file():
-        named.append(str(run.path))
-    elif not named and not request.adapters:
+        names.append(str(run.path))
+    elif not names and not request.adapters:
         raise WorkbenchError(
             f"Run {run.id} has no adapter yet.",
             "Wait until it ends, or evaluate its checkpoints with --checkpoints.",
             kind="no_adapter",
         )
     candidates = [_Candidate(BASE)]
-    for name in [*named, *request.adapters]:
+    for name in [*names, *request.adapters]:
         target = resolve(home, name)
         if target.adapter is None:
             raise WorkbenchError(
@@ -195,7 +198,7 @@ def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_C
     return candidates
 
 
-def _name(target: Target) -> str:
+def _name(target: ReplyTarget) -> str:
     folder, run = target.adapter, target.run
     assert folder is not None
     if run is None:
@@ -209,28 +212,28 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 def _template(base: LoadedBase, run: RunFolder, recipe: Recipe) -> Template:
-    """The one that the run was trained with; a template file of the recipe may be gone by now."""
+    """The template that the run was trained with, from its adapter: the recipe's template file may no longer exist."""
     if (run.adapter / TEMPLATE_FILE).is_file():
         return Template.load(run.adapter, base.tokenizer)
     return Template.for_model(base.tokenizer, recipe.data.template, recipe.data.system)
 
 
-def _part(report: Report, number: int, candidates: list[_Candidate]) -> Report:
-    """Progress of one candidate as progress of all of them."""
+def _share_of_progress(report: Report, number: int, candidates: list[_Candidate]) -> Report:
+    """A function that reports the progress of one candidate as progress of the whole evaluation."""
 
-    def told(progress: Progress) -> None:
+    def report_share(progress: Progress) -> None:
         fraction = (number + (progress.fraction or 0.0)) / len(candidates)
         detail = f"{candidates[number].name}, {number + 1} of {len(candidates)}"
         report(Progress(phase=progress.phase, fraction=fraction, detail=detail))
 
-    return told
+    return report_share
 
 
 def _result(
     run: RunFolder,
     recipe: Recipe,
     data: DataSection,
-    own: bool,
+    is_own_data: bool,
     request: EvaluateRequest,
     exam: Exam,
     candidates: list[_Candidate],
@@ -246,7 +249,7 @@ def _result(
         run=run.id,
         model=recipe.model.source,
         source=data.source,
-        own=own,
+        own=is_own_data,
         records=len(records.tokens),
         more=exam.more,
         left_out=exam.left_out,
@@ -275,7 +278,7 @@ def _result(
 
 
 def _answered(exam: Exam, candidates: list[_Candidate]) -> list[Answered]:
-    """Each question that there was room to answer, with all replies; the room is the same for all models."""
+    """Each question that left room for a reply, with the replies of all candidates."""
     answered = []
     for place, question in enumerate(exam.questions):
         replies = {candidate.name: reply for candidate in candidates if (reply := candidate.replies[place]) is not None}
@@ -293,7 +296,7 @@ def _answered(exam: Exam, candidates: list[_Candidate]) -> list[Answered]:
 
 
 def _per_record(exam: Exam, candidates: list[_Candidate]) -> PerRecord:
-    """The sums of each record. The chunks of a document are one record: they are no draws of their own."""
+    """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
     places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample in exam.samples))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
@@ -308,17 +311,18 @@ def _per_record(exam: Exam, candidates: list[_Candidate]) -> PerRecord:
     return PerRecord(where=where, tokens=tokens, loss=loss, correct=correct)
 
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-def _unless_cancelled(found: Found | None) -> Found:
-    if found is None:
+def _unless_cancelled(result: T | None) -> T:
+    if result is None:
         raise WorkbenchError("The evaluation was cancelled; nothing was saved.", kind="cancelled")
-    return found
+    return result
 
 
 @contextmanager
 def _timed(seconds: list[float]) -> Iterator[None]:
+    """Append the duration of the block to ``seconds``."""
     started = time.monotonic()
     yield
     seconds.append(time.monotonic() - started)

@@ -1,14 +1,24 @@
-"""Loss on records the model was not trained on."""
+"""Computes the loss on held-out records, as a mean or record by record."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import ModelOutput
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+Record = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +42,12 @@ class HeldOutLoss:
 
 @dataclass(frozen=True)
 class RecordLoss:
-    """Of one record: the negative log-likelihood in nats summed over its labelled tokens, their number, and how many
-    were the model's first choice.
+    """Loss of one record.
+
+    Attributes:
+        loss: negative log-likelihood in nats, summed over its labelled tokens.
+        tokens: number of labelled tokens.
+        correct: how many of them were the model's first choice.
     """
 
     loss: float
@@ -43,41 +57,41 @@ class RecordLoss:
 
 def held_out_loss(
     base: LoadedBase,
-    records: Any,
+    records: "Dataset | Sequence[Record]",
     batch_size: int,
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
     *,
     padded: bool,
 ) -> HeldOutLoss | None:
-    """Evaluate what is active on ``base``. None when cancelled, or when no token is labelled.
+    """The mean loss of all records; None if cancelled, or if no token is labelled.
 
-    Args: see :func:`record_losses`.
+    Takes the same arguments as :func:`record_losses`.
     """
-    found = record_losses(base, records, batch_size, report, cancelled, padded=padded)
-    tokens = sum(record.tokens for record in found or ())
-    if found is None or not tokens:
+    losses = record_losses(base, records, batch_size, report, cancelled, padded=padded)
+    tokens = sum(record.tokens for record in losses or ())
+    if losses is None or not tokens:
         return None
-    total = math.fsum(record.loss for record in found)
-    return HeldOutLoss(total / tokens, tokens, sum(record.correct for record in found))
+    total = math.fsum(record.loss for record in losses)
+    return HeldOutLoss(total / tokens, tokens, sum(record.correct for record in losses))
 
 
 def record_losses(
     base: LoadedBase,
-    records: Any,
+    records: "Dataset | Sequence[Record]",
     batch_size: int,
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
     *,
     padded: bool,
 ) -> list[RecordLoss] | None:
-    """The loss of each record, in their order, of what is active on ``base``. None when cancelled.
+    """The loss of each record, in order, with the active adapters of ``base``; None if cancelled.
 
     Args:
-        records: a dataset with ``input_ids`` and ``labels`` (-100 where a token is not counted).
-        batch_size: records at once. The logits are never held whole (TRL's fused head), so that an evaluation needs no
-            more memory than a training step of the same batch; where even that is too much, batches are halved.
-        padded: the model cannot be given records end to end (:func:`~workbench.engine.model.packing_check.why_padded`).
+        records: have ``input_ids`` and ``labels`` (-100 for tokens that do not count).
+        batch_size: records per batch. TRL's fused head never holds all logits, so an evaluation needs no more memory
+            than a training step with the same batch; if even that is too much, batches are halved.
+        padded: the model needs padded batches (:func:`~workbench.engine.model.packing_check.why_padded`).
     """
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -88,14 +102,14 @@ def record_losses(
     if padded:
         head, losses_of, collate = base.fused_head(), _padded_losses, DataCollatorForLanguageModeling(padding)
     else:
-        head, losses_of = base.padding_free_head(), _flat_losses
+        head, losses_of = base.padding_free_head(), _padding_free_losses
         collate = TrainedTokensCollator(padding, padding_free=True)
-    # Records of like length share a batch: less padding, and none that holds much more than the others.
+    # Records of similar length share a batch: less padding, and batches of similar size.
     order = sorted(range(len(records)), key=lambda index: len(records[index]["input_ids"]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     model = base.active
     was_training = model.training
-    found: dict[int, RecordLoss] = {}
+    results: dict[int, RecordLoss] = {}
     model.eval()
     try:
         with head, torch.inference_mode():
@@ -104,41 +118,53 @@ def record_losses(
                     return None
                 report(Progress(phase="evaluating", fraction=done / len(batches)))
                 losses = split_on_oom(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
-                found.update(zip(batch, losses, strict=True))
+                results.update(zip(batch, losses, strict=True))
     finally:
         model.train(was_training)
-    return [found[index] for index in range(len(order))]
+    return [results[index] for index in range(len(order))]
 
 
-def _padded_losses(base: LoadedBase, model: Any, collate: Any, batch: list[Any]) -> list[RecordLoss]:
-    output = _told(base, model, collate(batch))
-    # What is not labelled counts as zero in each of them.
-    return _of_each(-output.log_probs.double().sum(1), output.label_mask.sum(1), output.is_top1.sum(1))
+def _padded_losses(
+    base: LoadedBase,
+    model: "PreTrainedModel | PeftModel",
+    collate: "DataCollatorForLanguageModeling",
+    batch: list[Record],
+) -> list[RecordLoss]:
+    output = _forward(base, model, collate(batch))
+    # The head returns zeros for tokens that are not labelled.
+    return _record_losses(-output.log_probs.double().sum(1), output.label_mask.sum(1), output.is_top1.sum(1))
 
 
-def _flat_losses(base: LoadedBase, model: Any, collate: Any, batch: list[Any]) -> list[RecordLoss]:
+def _padding_free_losses(
+    base: LoadedBase,
+    model: "PreTrainedModel | PeftModel",
+    collate: "DataCollatorForLanguageModeling",
+    batch: list[Record],
+) -> list[RecordLoss]:
     import torch
 
     inputs = collate(batch)
     rows = inputs["labels"][0].split([len(record["input_ids"]) for record in batch])
-    # The head is given trained tokens alone, in the order of the records.
+    # The head gets only the trained tokens, in the order of the records.
     counts = torch.stack([(labels != -100).sum() for labels in rows])
-    output = _told(base, model, inputs)
+    output = _forward(base, model, inputs)
 
-    def summed(values: Any) -> Any:
+    def sum_by_record(values: torch.Tensor) -> torch.Tensor:
         return torch.stack([part.sum() for part in values[0].split(counts.tolist())])
 
-    return _of_each(-summed(output.log_probs.double()), counts, summed(output.is_top1))
+    return _record_losses(-sum_by_record(output.log_probs.double()), counts, sum_by_record(output.is_top1))
 
 
-def _told(base: LoadedBase, model: Any, inputs: dict[str, Any]) -> Any:
-    inputs = {name: value.to(base.device) if hasattr(value, "to") else value for name, value in inputs.items()}
+def _forward(
+    base: LoadedBase, model: "PreTrainedModel | PeftModel", batch: "dict[str, torch.Tensor | int]"
+) -> "ModelOutput":
+    inputs = {name: value if isinstance(value, int) else value.to(base.device) for name, value in batch.items()}
     return model(**inputs, use_cache=False, fused_lm_head=True)
 
 
-def _of_each(*columns: Any) -> list[RecordLoss]:
-    """Read back from the device, once a column."""
+def _record_losses(*columns: "torch.Tensor") -> list[RecordLoss]:
+    """Losses, token counts and correct counts of a batch, copied from the device once per column."""
     return [
-        RecordLoss(loss, int(tokens), int(right))
-        for loss, tokens, right in zip(*(column.tolist() for column in columns), strict=True)
+        RecordLoss(loss, int(tokens), int(correct))
+        for loss, tokens, correct in zip(*(column.tolist() for column in columns), strict=True)
     ]

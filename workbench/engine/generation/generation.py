@@ -1,8 +1,8 @@
-"""A reply, piece by piece, from the model in memory."""
+"""Generates a reply with the model in memory, and emits it piece by piece."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
@@ -10,12 +10,17 @@ from workbench.engine.generation.context import context_of, fit_prompt
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+    from transformers.generation import BaseStreamer
+
 GREEDY = Sampling(temperature=0)
 _SECONDS_BETWEEN_PIECES = 0.03
 
 
-class Cancelled(Protocol):
-    """A :class:`threading.Event`, or whatever else says that a reply is to end."""
+class StopSignal(Protocol):
+    """A :class:`threading.Event`, or another object that says whether generation should stop."""
 
     def is_set(self) -> bool: ...
 
@@ -26,18 +31,19 @@ def generate_reply(
     messages: Sequence[Message],
     sampling: Sampling,
     emit: Callable[[ReplyPiece], None],
-    cancelled: Cancelled,
+    cancelled: StopSignal,
     *,
     in_training: bool = False,
 ) -> str:
-    """Continue a conversation with what is active on ``base``; returns the whole reply.
+    """Continue a conversation with the active adapters of ``base``; returns the whole reply.
 
-    ``emit`` gets the size of the prompt, the text as it is decoded and, last, a piece with ``done`` and the figures.
-    Tokens are drawn by transformers' ``generate``; a seed makes the draw repeatable. Where the conversation is longer
-    than the model's context, its oldest turns are left out.
+    Tokens are drawn by transformers' ``generate``; a seed makes the draw repeatable. If the conversation is longer than
+    the model's context, its oldest turns are left out.
 
     Args:
-        in_training: the weights are a run's, which goes on afterwards: they are left bit for bit as they are.
+        emit: called with the size of the prompt, the text as it is decoded and, last, a piece with ``done`` and the
+            timings.
+        in_training: the weights belong to a run that continues afterwards; they are left bit for bit as they are.
 
     Raises:
         WorkbenchError: system prompt and last question alone are longer than the model's context.
@@ -57,7 +63,7 @@ def generate_reply(
     generated = continue_prompt(
         base,
         prompt.ids,
-        prompt.room(sampling.max_new_tokens),
+        prompt.max_reply(sampling.max_new_tokens),
         ends,
         sampling,
         cancelled=cancelled,
@@ -84,52 +90,55 @@ def generate_reply(
 def continue_prompt(
     base: LoadedBase,
     prompt: Sequence[int],
-    room: int,
+    max_new_tokens: int,
     ends: Sequence[int],
     sampling: Sampling,
     *,
-    cancelled: Cancelled,
-    streamer: Any = None,
+    cancelled: StopSignal,
+    streamer: "BaseStreamer | None" = None,
     in_training: bool = False,
 ) -> list[int]:
-    """Generate the tokens that follow a prompt, with what is active on ``base``.
+    """Generate the tokens that follow a prompt, with the active adapters of ``base``.
 
     Args:
-        room: tokens to generate at most.
         ends: tokens that end the reply.
-        streamer: gets the tokens as they come, as a transformers ``BaseStreamer``.
+        streamer: called with the tokens as they come.
         in_training: see :func:`generate_reply`.
     """
     import torch
     from transformers import StoppingCriteriaList
 
-    # What a layer keeps for later under `inference_mode` could not be trained with.
+    # Tensors that a layer caches under `inference_mode` could not be used for training.
     with torch.no_grad() if in_training else torch.inference_mode():
         output = base.active.generate(
             input_ids=torch.tensor([prompt], device=base.device),
             attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=base.device),
-            max_new_tokens=room,
+            max_new_tokens=max_new_tokens,
             streamer=streamer,
             stopping_criteria=StoppingCriteriaList([StopWhen(cancelled)]),
             pad_token_id=pad_token_id(base.tokenizer),
             eos_token_id=list(ends),
-            **drawing(sampling),
+            **sampling_arguments(sampling),
         )
     return [int(token) for token in output[0, len(prompt) :]]
 
 
 def end_tokens(base: LoadedBase, template: Template) -> list[int]:
-    """Tokens that end a reply: what the model's own settings say, and what the template was trained to end with."""
-    own = base.model.generation_config.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own]), base.tokenizer.eos_token_id, *template.end_token_ids}
+    """Tokens that end a reply: those of the model's generation config and tokenizer, and those of the template."""
+    configured = base.model.generation_config.eos_token_id
+    ends = {
+        *(configured if isinstance(configured, list) else [configured]),
+        base.tokenizer.eos_token_id,
+        *template.end_token_ids,
+    }
     return sorted(token for token in ends if token is not None)
 
 
-def drawing(sampling: Sampling) -> dict[str, Any]:
-    """How ``generate`` draws the next token; nothing of it is left to the model's own generation settings."""
+def sampling_arguments(sampling: Sampling) -> dict[str, bool | float | None]:
+    """Arguments for ``generate``; each overrides the model's own generation config."""
     penalty = {"repetition_penalty": sampling.repetition_penalty}
     if sampling.temperature == 0:
-        # The rest is reset, or a model's own generation settings would warn about unused ones.
+        # The others are reset, since transformers warns about those that greedy decoding does not use.
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None, **penalty}
     return {
         "do_sample": True,
@@ -142,43 +151,43 @@ def drawing(sampling: Sampling) -> dict[str, Any]:
 
 
 class StopWhen:
-    """Stopping criterion: ends generation after the present token once that is wanted."""
+    """A stopping criterion for transformers that ends generation after the current token when a signal is set."""
 
-    def __init__(self, cancelled: Cancelled) -> None:
-        self._cancelled = cancelled
-        self._answers: dict[bool, Any] = {}
+    def __init__(self, signal: StopSignal) -> None:
+        self._signal = signal
+        self._tensors: dict[bool, torch.Tensor] = {}
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor", **_: object) -> "torch.Tensor":
         import torch
 
-        # Made once: on a GPU each tensor costs a launch a token.
-        stops = self._cancelled.is_set()
-        if stops not in self._answers:
+        # Reused: on a GPU each new tensor costs a kernel launch per token.
+        stops = self._signal.is_set()
+        if stops not in self._tensors:
             rows, device = input_ids.shape[0], input_ids.device
-            self._answers[stops] = torch.full((rows,), stops, device=device, dtype=torch.bool)
-        return self._answers[stops]
+            self._tensors[stops] = torch.full((rows,), stops, device=device, dtype=torch.bool)
+        return self._tensors[stops]
 
 
 class _PieceStreamer:
-    """Decodes tokens as they come; text is emitted once no later token can change it.
+    """A transformers ``BaseStreamer`` that decodes tokens as they come, and emits text that can no longer change.
 
-    The interface is transformers' ``BaseStreamer``: ``put`` gets the prompt first, then each token, ``end`` comes last.
-    Only the newest tokens are decoded, after those before them, on which a tokenizer's spaces depend: a long reply
-    costs no more a token than a short one. Nobody reads more than some pieces a second, so neighbours share one.
+    ``put`` is called with the prompt first, then with each token, and ``end`` last. Only the newest tokens and those
+    just before them are decoded, since a tokenizer's spaces depend on the previous token: the cost per token does not
+    grow with the reply. Tokens that arrive within :data:`_SECONDS_BETWEEN_PIECES` share a piece.
     """
 
-    def __init__(self, tokenizer: Any, emit: Callable[[ReplyPiece], None]) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", emit: Callable[[ReplyPiece], None]) -> None:
         self._tokenizer = tokenizer
         self._emit = emit
         self._tokens: list[int] = []
-        # Text of the tokens up to `_read` is told; decoding starts at `_start`.
+        # The text of the tokens up to `_emitted` was emitted; decoding starts at `_start`.
         self._start = 0
-        self._read = 0
-        self._told = 0.0
+        self._emitted = 0
+        self._emitted_at = 0.0
         self._prompt_seen = False
         self.first_token: float | None = None
 
-    def put(self, value: Any) -> None:
+    def put(self, value: "torch.Tensor") -> None:
         if not self._prompt_seen:
             self._prompt_seen = True
             return
@@ -186,20 +195,20 @@ class _PieceStreamer:
         if self.first_token is None:
             self.first_token = now
         self._tokens.extend(value.flatten().tolist())
-        if now - self._told >= _SECONDS_BETWEEN_PIECES and self._show(final=False):
-            self._told = now
+        if now - self._emitted_at >= _SECONDS_BETWEEN_PIECES and self._emit_new(final=False):
+            self._emitted_at = now
 
     def end(self) -> None:
-        self._show(final=True)
+        self._emit_new(final=True)
 
-    def _show(self, *, final: bool) -> bool:
-        before = self._decode(self._tokens[self._start : self._read])
+    def _emit_new(self, *, final: bool) -> bool:
+        before = self._decode(self._tokens[self._start : self._emitted])
         text = self._decode(self._tokens[self._start :])
-        # A character of several tokens decodes to U+FFFD until its last one is there.
+        # A character that consists of several tokens decodes to U+FFFD until its last token is there.
         if len(text) <= len(before) or (text.endswith("\ufffd") and not final):
             return False
         self._emit(ReplyPiece(text=text[len(before) :]))
-        self._start, self._read = self._read, len(self._tokens)
+        self._start, self._emitted = self._emitted, len(self._tokens)
         return True
 
     def _decode(self, tokens: list[int]) -> str:

@@ -1,12 +1,12 @@
-"""A reply from its request to its last piece: what has to be in memory is brought there, and answers."""
+"""Serves a chat request: loads the base it needs, activates its adapters, and generates the reply."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
-from workbench.engine.generation.generation import Cancelled, generate_reply
-from workbench.engine.generation.reply_targets import Target, resolve, wanted
+from workbench.engine.generation.generation import StopSignal, generate_reply
+from workbench.engine.generation.reply_targets import ReplyTarget, resolve, resolve_request
 from workbench.engine.model.adapters import (
     ActiveAdapters,
     can_use,
@@ -27,61 +27,61 @@ Emit = Callable[[ReplyPiece], None]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What answers a request, in memory."""
+class ReplyModel:
+    """The base in memory that answers a request, with the target whose template it uses and the adapters."""
 
     base: LoadedBase
-    target: Target
-    voice: ActiveAdapters
+    target: ReplyTarget
+    adapters: ActiveAdapters
 
 
-def base_for(
+def prepare_reply(
     home: Home,
     request: ReplyRequest,
     base: LoadedBase | None,
     load: Callable[[Callable[[], LoadedBase]], LoadedBase],
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
-) -> Asked:
-    """Find out what a request wants, and have it in memory: ``base`` where that serves, else another one.
+) -> ReplyModel:
+    """Get the base that a request needs: ``base`` if it fits, else another one is loaded.
 
     Args:
-        load: given what loads the other one, makes room for it first.
+        load: called with a function that loads the other base; makes room for it first.
 
     Raises:
-        WorkbenchError: a name stands for nothing, a model cannot be loaded, or an adapter belongs to another base.
+        WorkbenchError: a name refers to nothing, a model cannot be loaded, or an adapter belongs to another base.
     """
-    target, voice, parts = wanted(home, request)
-    under = resolve(home, request.on) if request.on else parts[0] if parts else target
-    if voice.merged:
-        under = replace(under, quantization=under.quantization.model_copy(update={"method": "none"}))
-    for folder in voice.folders:
+    target, adapters, parts = resolve_request(home, request)
+    base_target = resolve(home, request.on) if request.on else parts[0] if parts else target
+    if adapters.merged:
+        unquantized = base_target.quantization.model_copy(update={"method": "none"})
+        base_target = replace(base_target, quantization=unquantized)
+    for folder in adapters.folders:
         check_adapter(folder)
 
-    def new() -> LoadedBase:
-        made = load_base(home, under.model, under.quantization, report, cancelled)
-        _check_bases(made, parts, voice)
-        if voice.merged:
+    def load_new() -> LoadedBase:
+        new = load_base(home, base_target.model, base_target.quantization, report, cancelled)
+        _check_bases(new, parts, adapters)
+        if adapters.merged:
             report(Progress(phase="merging"))
-            merge(made, voice)
-        return made
+            merge(new, adapters)
+        return new
 
-    if base is None or not base.matches(under.model, under.quantization) or not can_use(base, voice):
-        base = load(new)
+    if base is None or not base.matches(base_target.model, base_target.quantization) or not can_use(base, adapters):
+        base = load(load_new)
     else:
-        _check_bases(base, parts, voice)
-    return Asked(base, target, voice)
+        _check_bases(base, parts, adapters)
+    return ReplyModel(base, target, adapters)
 
 
-def reply(asked: Asked, request: ReplyRequest, emit: Emit, cancelled: Cancelled) -> None:
-    """Write the reply.
+def reply(model: ReplyModel, request: ReplyRequest, emit: Emit, cancelled: StopSignal) -> None:
+    """Generate the reply.
 
     Raises:
         WorkbenchError: an adapter does not fit, or the question does not fit into the context.
     """
-    base = asked.base
-    with use_adapters(base, asked.voice):
-        generate_reply(base, _template(asked), request.messages, request.sampling, emit, cancelled)
+    with use_adapters(model.base, model.adapters):
+        generate_reply(model.base, _template(model), request.messages, request.sampling, emit, cancelled)
 
 
 def reply_in_run(
@@ -91,14 +91,14 @@ def reply_in_run(
     template: Template,
     request: ReplyRequest,
     emit: Emit,
-    cancelled: Cancelled,
+    cancelled: StopSignal,
 ) -> None:
-    """Write a reply with the weights of a run that stands still, or with the base under it. Changes nothing of it.
+    """Generate a reply with the weights of a paused run, or with its base; changes nothing in the run.
 
     Raises:
-        WorkbenchError: something else is asked for than this run and its base.
+        WorkbenchError: the request is for anything other than this run and its base.
     """
-    if not _is_of_run(resolve(home, request.target), run, base, request):
+    if not _is_for_run(resolve(home, request.target), run, base, request):
         raise WorkbenchError(
             f"Run {run.id} is paused with its model in memory: you can chat only with it and its base.",
             "Resume or stop the run to chat with others.",
@@ -119,8 +119,8 @@ def reply_in_run(
         generate_reply(base, template, request.messages, request.sampling, emit, cancelled, in_training=True)
 
 
-def _is_of_run(target: Target, run: RunFolder, base: LoadedBase, request: ReplyRequest) -> bool:
-    """Whether a request is for the run itself as it is now, or for the base it is trained on."""
+def _is_for_run(target: ReplyTarget, run: RunFolder, base: LoadedBase, request: ReplyRequest) -> bool:
+    """Whether a request is for the run in its current state, or for its base."""
     if request.combine or request.merged:
         return False
     if target.run is not None and target.run.path.samefile(run.path):
@@ -128,13 +128,13 @@ def _is_of_run(target: Target, run: RunFolder, base: LoadedBase, request: ReplyR
     return not request.adapter and target.adapter is None and base.matches(target.model, base.quantization)
 
 
-def _check_bases(base: LoadedBase, parts: Sequence[Target], voice: ActiveAdapters) -> None:
-    for part, folder in zip(parts, voice.folders, strict=True):
+def _check_bases(base: LoadedBase, parts: Sequence[ReplyTarget], adapters: ActiveAdapters) -> None:
+    for part, folder in zip(parts, adapters.folders, strict=True):
         check_same_base(base, part.model, str(folder) if part.run is None else part.run.id)
 
 
-def _template(asked: Asked) -> Template:
-    target, tokenizer = asked.target, asked.base.tokenizer
+def _template(model: ReplyModel) -> Template:
+    target, tokenizer = model.target, model.base.tokenizer
     if target.adapter is None or not target.adapter.is_dir():
         return Template.for_model(tokenizer, target.template)
     return Template.load(target.adapter, tokenizer)

@@ -1,4 +1,4 @@
-"""Names that a user gives (a run, one of its checkpoints, an adapter folder, a model) as what has to be in memory."""
+"""Resolves the names that a user gives (a run, a checkpoint, an adapter folder, a model) to a base and adapters."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from workbench.storage.paths import Home
 
 
 @dataclass(frozen=True)
-class Target:
-    """A base and the adapter on it, None for the base alone. ``run`` is the run that both come from, if any."""
+class ReplyTarget:
+    """A base and the adapter on it (None for the base alone); ``run`` is the run that both come from, if any."""
 
     model: ModelSection
     quantization: QuantizationSection
@@ -23,46 +23,46 @@ class Target:
     run: RunFolder | None = None
 
 
-def resolve(home: Home, name: str) -> Target:
-    """What a name stands for.
+def resolve(home: Home, name: str) -> ReplyTarget:
+    """Find the base and adapter that a name refers to.
 
     Args:
         name: a run's id, prefix or folder; ``run@40`` for its checkpoint of step 40; an adapter folder; or the source
             of a base model.
 
     Raises:
-        WorkbenchError: there is no such thing.
+        WorkbenchError: there is no such run, adapter or model.
     """
     folder = Path(name).expanduser().absolute()
     if (folder / "adapter_config.json").is_file():
-        return _of_folder(folder)
+        return _from_folder(folder)
     run_name, at, step = name.rpartition("@")
     try:
         if at and step.isdecimal():
             run = find_run(home, run_name)
-            return _of_run(run, run.checkpoints / f"checkpoint-{int(step)}")
+            return _from_run(run, run.checkpoints / f"checkpoint-{int(step)}")
         run = find_run(home, name)
-        return _of_run(run, run.adapter)
+        return _from_run(run, run.adapter)
     except WorkbenchError as error:
-        # An id of the hub has a slash, a model's folder or file exists; anything else was meant as a run.
+        # A hub id has a slash, and a model's folder or file exists; any other name was meant to be a run.
         if error.kind != "run_not_found" or not ("/" in name or folder.exists()):
             raise
-        return Target(ModelSection(source=name), QuantizationSection(), None)
+        return ReplyTarget(ModelSection(source=name), QuantizationSection(), None)
 
 
-def wanted(home: Home, request: ReplyRequest) -> tuple[Target, ActiveAdapters, list[Target]]:
-    """What a request asks for: the target that gives base and template, the voice, and the targets it is made of.
+def resolve_request(home: Home, request: ReplyRequest) -> tuple[ReplyTarget, ActiveAdapters, list[ReplyTarget]]:
+    """Find what a request needs: the target whose template it uses, the adapters, and the target of each adapter.
 
     Raises:
-        WorkbenchError: a name stands for nothing, or an adapter is asked for where there is none.
+        WorkbenchError: a name refers to nothing, or to a base where an adapter is needed.
     """
     target = resolve(home, request.target)
     if request.combine:
         parts = [(resolve(home, part.target), part.weight) for part in request.combine]
-        for part, asked in zip(parts, request.combine, strict=True):
-            if part[0].adapter is None:
+        for (part_target, _), part in zip(parts, request.combine, strict=True):
+            if part_target.adapter is None:
                 raise WorkbenchError(
-                    f"{asked.target} is a base model: there is no adapter to combine.",
+                    f"{part.target} is a base model: there is no adapter to combine.",
                     "Give runs or adapter folders.",
                     kind="no_adapter",
                 )
@@ -70,20 +70,20 @@ def wanted(home: Home, request: ReplyRequest) -> tuple[Target, ActiveAdapters, l
         parts = [(target, 1.0)]
     else:
         return target, ActiveAdapters(), []
-    voice = ActiveAdapters(
+    adapters = ActiveAdapters(
         tuple((part.adapter, weight) for part, weight in parts if part.adapter is not None),
         request.scale,
         request.merged,
     )
-    return target, voice, [part for part, _ in parts]
+    return target, adapters, [part for part, _ in parts]
 
 
-def _of_folder(folder: Path) -> Target:
-    """An adapter folder: of the run it lies in (at its top, or among its checkpoints), else of the base it names."""
+def _from_folder(folder: Path) -> ReplyTarget:
+    """The target of an adapter folder, with the base of the run that it belongs to, else the base that it names."""
     for parent in (folder.parent, folder.parent.parent):
         run = RunFolder(parent)
         if run.recipe_file.is_file():
-            return _of_run(run, folder)
+            return _from_run(run, folder)
     source = check_adapter(folder).get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise WorkbenchError(
@@ -91,9 +91,9 @@ def _of_folder(folder: Path) -> Target:
             "Set base_model_name_or_path in its adapter_config.json.",
             kind="adapter",
         )
-    return Target(ModelSection(source=source), QuantizationSection(), folder)
+    return ReplyTarget(ModelSection(source=source), QuantizationSection(), folder)
 
 
-def _of_run(run: RunFolder, adapter: Path) -> Target:
+def _from_run(run: RunFolder, adapter: Path) -> ReplyTarget:
     recipe = run.recipe()
-    return Target(recipe.model, recipe.quantization, adapter, recipe.data.template, run)
+    return ReplyTarget(recipe.model, recipe.quantization, adapter, recipe.data.template, run)

@@ -1,7 +1,6 @@
-"""Figures to TensorBoard, Weights & Biases and trackio, by transformers' own callbacks, which may fail and not take the
-run with them.
+"""Logs metrics to TensorBoard, Weights & Biases and trackio with transformers' callbacks, guarded against their errors.
 
-Imports transformers: only for the process that trains.
+A tracker that fails is dropped with a warning, and the run continues. Imports transformers.
 """
 
 import contextvars
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partialmethod
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from transformers import TrainerCallback
@@ -21,22 +20,33 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, Wand
 from workbench.recipe.trackers import PROJECT
 from workbench.runs.folder import RunFolder
 
-_REPORTERS = {TensorBoardCallback: "tensorboard", WandbCallback: "wandb", TrackioCallback: "trackio"}
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+_TRACKERS = {TensorBoardCallback: "tensorboard", WandbCallback: "wandb", TrackioCallback: "trackio"}
 _INIT_SECONDS = 30
 _PROBE_SECONDS = 3.0
-# What is still under way to a server when a run ends is waited for no longer than this.
+# Limit for uploads that are unfinished when a run ends.
 _FINISH_SECONDS = 60.0
 
 
+class Warn(Protocol):
+    """Writes a warning to the journal."""
+
+    def __call__(self, message: str, *, kind: str) -> None: ...
+
+
 class GuardedTracker(TrainerCallback):
-    """One of transformers' reporters. Where it fails once it is told no more, and a warning says so.
+    """Wraps one of transformers' tracker callbacks; after its first error it is not called again.
 
     Args:
-        begin: called before it is told anything. end: gives back what it holds.
+        begin: called before the first event.
+        end: called when the run ends; finishes uploads.
+        warn: called with a warning for the journal when the tracker fails.
     """
 
     def __init__(
-        self, name: str, inner: Any, begin: Callable[[], None], end: Callable[[], None], warn: Callable[..., None]
+        self, name: str, inner: TrainerCallback, begin: Callable[[], None], end: Callable[[], None], warn: Warn
     ) -> None:
         self._name = name
         self._inner = inner
@@ -46,45 +56,45 @@ class GuardedTracker(TrainerCallback):
         self._begun = False
         self._broken = False
 
-    def tell(self, event: str, *arguments: Any, **more: Any) -> None:
-        """Hand an event on."""
+    def forward(self, event: str, *args: object, **kwargs: object) -> None:
+        """Call the tracker's method for an event."""
         if self._broken:
             return
         try:
             if not self._begun:
                 self._begun = True
                 self._begin()
-            getattr(self._inner, event)(*arguments, **more)
+            getattr(self._inner, event)(*args, **kwargs)
         except Exception as error:
             self._break(error)
 
-    on_train_begin = partialmethod(tell, "on_train_begin")
-    on_log = partialmethod(tell, "on_log")
-    on_save = partialmethod(tell, "on_save")
-    on_train_end = partialmethod(tell, "on_train_end")
+    on_train_begin = partialmethod(forward, "on_train_begin")
+    on_log = partialmethod(forward, "on_log")
+    on_save = partialmethod(forward, "on_save")
+    on_train_end = partialmethod(forward, "on_train_end")
 
     def close(self) -> None:
-        """The run has ended, or gives its memory back: send the rest, but not for long."""
+        """Finish uploads, for at most a minute; called when the run ends or releases its memory."""
         if not self._begun:
             return
         self._begun = False
-        failed: list[Exception] = []
+        errors: list[Exception] = []
 
         def end() -> None:
             try:
                 self._end()
             except Exception as error:
-                failed.append(error)
+                errors.append(error)
 
-        # trackio knows its run by the context of the thread that began it.
-        here = contextvars.copy_context()
-        ending = threading.Thread(target=here.run, args=(end,), name=f"end of {self._name}", daemon=True)
+        # trackio finds its run in the context of the thread that started it.
+        context = contextvars.copy_context()
+        ending = threading.Thread(target=context.run, args=(end,), name=f"end of {self._name}", daemon=True)
         ending.start()
         ending.join(_FINISH_SECONDS)
         if ending.is_alive():
-            failed.append(TimeoutError(f"it did not finish within {_FINISH_SECONDS:.0f} s"))
-        if failed and not self._broken:
-            self._break(failed[0])
+            errors.append(TimeoutError(f"it did not finish within {_FINISH_SECONDS:.0f} s"))
+        if errors and not self._broken:
+            self._break(errors[0])
 
     def _break(self, error: Exception) -> None:
         self._broken = True
@@ -92,22 +102,22 @@ class GuardedTracker(TrainerCallback):
         self._warn(f"Logging to {self._name} stopped: {reason}. The run continues.", kind="reporter")
 
 
-def guard(trainer: Any, run: RunFolder, warn: Callable[..., None]) -> list[GuardedTracker]:
-    """Put a guard around each of a trainer's reporters, which then keep what they write in the run's folder."""
+def guard_trackers(trainer: "Trainer", run: RunFolder, warn: Warn) -> list[GuardedTracker]:
+    """Wrap each of a trainer's tracker callbacks in :class:`GuardedTracker`; local files go to the run folder."""
     callbacks = trainer.callback_handler.callbacks
     guarded = []
     for index, callback in enumerate(callbacks):
-        if (name := _REPORTERS.get(type(callback))) is not None:
-            begin, end = _ways(name, callback, run, warn)
+        if (name := _TRACKERS.get(type(callback))) is not None:
+            begin, end = _begin_and_end(name, callback, run, warn)
             callbacks[index] = GuardedTracker(name, callback, begin, end, warn)
             guarded.append(callbacks[index])
     return guarded
 
 
-def _ways(
-    name: str, callback: Any, run: RunFolder, warn: Callable[..., None]
+def _begin_and_end(
+    name: str, callback: TrainerCallback, run: RunFolder, warn: Warn
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """How a reporter begins, and how it ends."""
+    """The functions that start and finish a tracker."""
     if name == "tensorboard":
         callback.logging_dir = str(run.path / "tensorboard")
         return _nothing, lambda: callback.on_train_end(None, None, None)
@@ -120,18 +130,19 @@ def _nothing() -> None:
     pass
 
 
-def _begin_wandb(run: RunFolder, warn: Callable[..., None]) -> None:
-    """Begin a W&B run of this name, or go on with it; in the run's folder alone where the server is not to be had.
+def _begin_wandb(run: RunFolder, warn: Warn) -> None:
+    """Start or resume the W&B run of this name; offline, in the run folder, if the server is not available.
 
-    The callback would begin one itself, and wait for minutes, or end the run, where there is no key or no network.
+    Otherwise the callback would start one, and wait for minutes or end the run if there is no key or no network.
     """
     import wandb
 
     mode = os.environ.get("WANDB_MODE") or ""
-    why = "" if mode else _no_wandb()
-    if why:
+    reason = "" if mode else _why_offline()
+    if reason:
         warn(
-            f"The Weights & Biases log is saved in {run.path / 'wandb'}, because {why}. Upload it with `wandb sync`.",
+            f"The Weights & Biases log is saved in {run.path / 'wandb'}, because {reason}. Upload it with "
+            "`wandb sync`.",
             kind="reporter",
         )
     wandb.init(
@@ -140,8 +151,8 @@ def _begin_wandb(run: RunFolder, warn: Callable[..., None]) -> None:
         id=hashlib.sha256(f"{run.path}{run.recipe_file.stat().st_mtime_ns}".encode()).hexdigest()[:16],
         resume="allow",
         dir=str(run.path),
-        mode="offline" if why else mode or "online",
-        # Its own capture of what is printed would take that from the run's log.
+        mode="offline" if reason else mode or "online",
+        # Otherwise W&B captures the output, which then is missing from the run's log.
         settings=wandb.Settings(init_timeout=_INIT_SECONDS, console="off"),
     )
 
@@ -153,16 +164,16 @@ def _end_wandb() -> None:
         wandb.finish()
 
 
-def _no_wandb() -> str:
-    """Why its server cannot be told; empty where it can."""
+def _why_offline() -> str:
+    """Why the W&B server cannot be used; empty if it can."""
     import httpx
 
-    place = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    host = urlsplit(place).hostname or place
+    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    host = urlsplit(url).hostname or url
     if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _is_logged_in(host)):
         return f"there is no API key for {host} (`wandb login`, or WANDB_API_KEY before the engine starts)"
     try:
-        httpx.head(place, timeout=_PROBE_SECONDS)
+        httpx.head(url, timeout=_PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
         return f"{host} cannot be reached"
     return ""
@@ -175,7 +186,7 @@ def _is_logged_in(host: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """The text with the values of variables that hold keys or tokens taken out."""
+    """Replace the values of environment variables that contain keys or tokens."""
     for name, value in os.environ.items():
         if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")) and len(value) >= 8:
             text = text.replace(value, f"<{name}>")

@@ -1,4 +1,4 @@
-"""Which evaluation was the best so far, and whether it is time to stop."""
+"""Tracks the best evaluation of a run, and decides on early stopping."""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 @dataclass
 class BestSoFar:
-    """Follows the held-out loss of a run.
+    """The evaluation with the lowest held-out loss.
 
     Args:
-        patience: evaluations in a row without a better one after which the run is over; 0 never ends it.
-        min_delta: an evaluation is better when its loss is lower than the best by more than this.
+        patience: stop after this many evaluations in a row without a better one; 0 never stops.
+        min_delta: an evaluation is better if its loss is lower than the best by more than this.
+        loss: loss of the best evaluation, at ``step``.
+        misses: evaluations since then.
     """
 
     patience: int
@@ -20,7 +22,7 @@ class BestSoFar:
     misses: int = 0
 
     def add(self, step: int, loss: float) -> bool:
-        """Take an evaluation; returns whether it is the best so far."""
+        """Add an evaluation; returns whether it is the best so far."""
         if not loss < self.loss - self.min_delta:
             self.misses += 1
             return False
@@ -29,4 +31,5 @@ class BestSoFar:
 
     @property
     def is_over(self) -> bool:
+        """Whether the run should stop early."""
         return 0 < self.patience <= self.misses

@@ -1,8 +1,8 @@
-"""What a run decides of what its recipe left to the machine: once, when base, records and device are known."""
+"""Decides the settings that a recipe leaves on ``auto``, once base, records and device are known."""
 
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts
 from workbench.engine.metrics.peak_memory import device_of, skeleton_of
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def choose(
-    home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, ranks: Ranks, before: Mapping[str, Any]
+    home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, ranks: Ranks, before: Mapping[str, object]
 ) -> "Choice":
-    """The recipe as it is trained; all processes of a run get the same one.
+    """Resolve the recipe for training; all processes of a run get the same result.
 
     Args:
-        before: what the run decided before it was resumed. It holds: another micro-batch adds other numbers up.
+        before: what the run decided before it was resumed, which stays: another micro-batch would round differently.
     """
     from workbench.estimate.fastest import Choice
 
@@ -31,27 +31,26 @@ def choose(
         return Choice(resolved(recipe, before), before, ("As chosen when the run started.",))
     if not has_auto(recipe):
         return Choice(resolved(recipe), {})
-    # The fullest GPU decides; on a processor all share the host's memory.
-    rooms = ranks.gather(_free_bytes(base))
-    free = min(rooms) // (ranks.count if device_of(base).kind == "cpu" else 1)
-    told = ranks.broadcast(_chosen(home, recipe, base, data, free) if ranks.is_first else None)
-    assert told is not None
-    chosen, reasons = told
+    # The fullest GPU decides; on a CPU all processes share the host's memory.
+    free = min(ranks.gather(_free_bytes(base))) // (ranks.count if device_of(base).kind == "cpu" else 1)
+    decision = ranks.broadcast(_choose_here(home, recipe, base, data, free) if ranks.is_first else None)
+    assert decision is not None
+    chosen, reasons = decision
     return Choice(resolved(recipe, chosen), chosen, reasons)
 
 
-def _chosen(
+def _choose_here(
     home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free: int
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+) -> tuple[dict[str, object], tuple[str, ...]]:
     from workbench.errors import WorkbenchError
 
     try:
         choice = _chooser(home, recipe, base, data, free).choose(limit_to_longest(recipe, data.lengths.max))
-    except WorkbenchError:  # PEFT refuses the adapter, and says so when it is attached
-        choice = _nothing_known(free).choose(recipe)
-    except Exception:  # a run is worth more than its speed; the log keeps what was wrong
+    except WorkbenchError:  # PEFT will refuse the adapter too when it is attached, with the reason
+        choice = _without_estimate(free).choose(recipe)
+    except Exception:  # a missing estimate must not end the run; the reason goes into its log
         traceback.print_exc()
-        choice = _nothing_known(free).choose(recipe)
+        choice = _without_estimate(free).choose(recipe)
     return dict(choice.chosen), choice.reasons
 
 
@@ -59,23 +58,23 @@ def _chooser(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free
     from workbench.estimate import Pricing, TraceStore
 
     if is_sharded():
-        return _nothing_known(free, "the base is sharded across GPUs")
+        return _without_estimate(free, "the base is sharded across GPUs")
     skeleton = skeleton_of(recipe, base)
     if skeleton is None:
-        return _nothing_known(free)
-    # Only steps that were followed before: following one would take the processor from the run.
+        return _without_estimate(free)
+    # Stored traces only: tracing a step now would take CPU time from the run.
     pricing = Pricing(skeleton, device_of(base), TraceStore(home.cache / "traces"))
     return pricing.chooser(free, data.lengths.p50)
 
 
-def _nothing_known(free: int, lacking: str = "its step cannot be estimated") -> "Chooser":
+def _without_estimate(free: int, reason: str = "its step cannot be estimated") -> "Chooser":
     from workbench.estimate.fastest import Chooser
 
-    return Chooser(None, free, lacking=lacking)
+    return Chooser(None, free, lacking=reason)
 
 
 def _free_bytes(base: LoadedBase) -> int:
-    """What the whole run may take, the base among it, which is there already: the estimate counts it too."""
+    """Memory that the whole run may use: the free memory, plus that of the base, which the estimate counts too."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,9 +1,9 @@
-"""What the trainer does, written into the journal."""
+"""Writes the trainer's steps, its progress and hints about them to the journal."""
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import psutil
 from transformers import TrainerCallback
@@ -16,12 +16,21 @@ from workbench.runs.hints import Hint, LossWatch
 from workbench.runs.journal import JournalWriter
 from workbench.runs.time_hints import TimeWatch
 
-# Steps that the speed and the remaining time are averaged over.
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+# Steps over which the speed and the remaining time are averaged.
 _WINDOW = 20
 
 
 class JournalCallback(TrainerCallback):
-    """Writes ``step`` events, how far the run is, and what its loss and its time hint at."""
+    """Writes ``step`` events, reports progress, and writes hints about the loss and the times.
+
+    Args:
+        progress: called with the progress for the engine's status.
+        tokens_seen: returns the tokens trained on so far.
+        see_loss: called with each step and its loss.
+    """
 
     def __init__(
         self,
@@ -36,7 +45,7 @@ class JournalCallback(TrainerCallback):
         self._tokens_seen = tokens_seen
         self._progress = progress
         self._see_loss = see_loss
-        self._away = 0.0
+        self._excluded = 0.0
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
         self._last = 0.0
@@ -44,43 +53,54 @@ class JournalCallback(TrainerCallback):
         self._time_watch = TimeWatch()
         self._peak_rss = 0
 
-    def away(self, seconds: float) -> None:
-        """Time that was spent between two steps on something else, and does not count as the training's."""
-        self._away += seconds
+    def exclude_seconds(self, seconds: float) -> None:
+        """Leave time between two steps out of the training time."""
+        self._excluded += seconds
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._last = self._clock()
+    def on_train_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
+        self._last = self._training_time()
         self._recent.clear()
         self._recent.append((self._last, state.global_step, self._tokens_seen()))
-        self.trains_on(state.global_step, state.max_steps)
+        self.training_continues(state.global_step, state.max_steps)
         _reset_peak()
         self._step_clock.start()
 
-    def trains_on(self, step: int, max_steps: int) -> None:
-        """What was done between two steps is over; the next one may take long, and only its end is told."""
+    def training_continues(self, step: int, max_steps: int) -> None:
+        """Record that training continues; the next step may take long, and only its end is recorded."""
         fraction = step / max(max_steps, 1)
         self._journal.write(Phase(phase="training", fraction=fraction, max_steps=max_steps))
-        self._show(step, max_steps)
+        self._report_progress(step, max_steps)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._show(state.global_step, state.max_steps)
+    def on_step_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
+        self._report_progress(state.global_step, state.max_steps)
 
-    def _show(self, step: int, max_steps: int) -> None:
+    def _report_progress(self, step: int, max_steps: int) -> None:
         fraction = step / max(max_steps, 1)
         self._progress(Progress(phase="training", fraction=fraction, detail=f"step {step}/{max_steps}"))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        logs: Mapping[str, float] | None = None,
+        **_: object,
+    ) -> None:
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        now = self._clock()
+        now = self._training_time()
         tokens = int(logs.get("num_tokens", 0))
         self._recent.append((now, state.global_step, tokens))
         first, first_step, first_tokens = self._recent[0]
         elapsed = max(now - first, 1e-9)
         steps = max(state.global_step - first_step, 1)
         seconds = now - self._last
-        spent = self._step_clock.read(seconds)
+        times = self._step_clock.read(seconds)
         self._journal.write(
             Step(
                 step=state.global_step,
@@ -93,26 +113,26 @@ class JournalCallback(TrainerCallback):
                 tokens=tokens,
                 tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
                 seconds=round(seconds, 4),
-                **spent,
+                **times,
                 vram=_vram(),
-                host=self._host(),
+                host=self._host_memory(),
                 eta_seconds=round(elapsed / steps * (state.max_steps - state.global_step), 1),
             )
         )
         self._last = now
         self._see_loss(state.global_step, loss)
-        self._tell(self._watch.see(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
-        self._tell(self._time_watch.see(spent["parts"], spent.get("padding", 0.0)), state.global_step)
+        self._write_hint(self._watch.see(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
+        self._write_hint(self._time_watch.see(times["parts"], times.get("padding", 0.0)), state.global_step)
 
-    def _tell(self, hint: Hint | None, step: int) -> None:
+    def _write_hint(self, hint: Hint | None, step: int) -> None:
         if hint is not None:
             self._journal.write(HintEvent(step=step, kind=hint.kind, message=f"{hint.message} {hint.cure}"))
 
-    def _clock(self) -> float:
-        """Seconds, evaluations left out."""
-        return time.monotonic() - self._away
+    def _training_time(self) -> float:
+        """Seconds on a clock that stands still during evaluations and pauses."""
+        return time.monotonic() - self._excluded
 
-    def _host(self) -> dict[str, int]:
+    def _host_memory(self) -> dict[str, int]:
         rss = self._process.memory_info().rss
         self._peak_rss = max(self._peak_rss, rss)
         return {"rss": rss, "peak": self._peak_rss}
@@ -126,7 +146,7 @@ def _reset_peak() -> None:
 
 
 def _vram() -> dict[str, int]:
-    """PyTorch's own figures in bytes; zeros on a machine with no GPU."""
+    """Bytes as PyTorch counts them; zeros without a GPU."""
     import torch
 
     return {

@@ -18,7 +18,7 @@ from workbench.engine.training.trainer import WorkbenchTrainer
 
 
 def compile_layers(trainer: WorkbenchTrainer, ranks: Ranks, cache: Path) -> tuple[float, str]:
-    """Have the trainer compute its steps with compiled layers; all processes of a run do, or none does.
+    """Make the trainer use compiled layers for its steps, in all processes of a run or in none.
 
     Args:
         cache: folder for the compiled code.
@@ -36,7 +36,7 @@ def compile_layers(trainer: WorkbenchTrainer, ranks: Ranks, cache: Path) -> tupl
 
 
 def _compile(trainer: WorkbenchTrainer, cache: Path) -> str:
-    """Compile in this process; returns why that failed, empty if it did not."""
+    """Compile in this process; returns why it failed, empty if it did not."""
     try:
         layers = trainer.compiled = CompiledLayers(trainer.model, cache, [PER_RECORD])
         trainer.dry_step(range(min(int(trainer.args.per_device_train_batch_size), len(trainer.train_dataset))))
@@ -47,6 +47,6 @@ def _compile(trainer: WorkbenchTrainer, cache: Path) -> str:
             return "a whole micro-batch does not fit in memory"
         traceback.print_exc()
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-    # A later shape that cannot be compiled is computed as usual.
+    # Later shapes that cannot be compiled run uncompiled.
     layers.is_strict = False
     return ""

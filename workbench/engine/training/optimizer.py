@@ -1,28 +1,28 @@
-"""The optimizer that this machine can run, and what is said where it is not the one asked for."""
+"""Replaces an optimizer that this machine cannot run."""
 
 from importlib import import_module
 
 _OF_BITSANDBYTES = ("adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")
-_ALWAYS_THERE = "adamw_torch_fused"
+_FALLBACK = "adamw_torch_fused"
 
 
-def optimizer_here(wanted: str) -> tuple[str, str]:
-    """``training.optim`` for this machine, and a notice; the notice is empty where it is what was wanted.
+def optimizer_here(requested: str) -> tuple[str, str]:
+    """The optimizer to use on this machine for ``training.optim``, and a notice; empty if it works as requested.
 
-    A machine without a GPU has nothing to page state out of; bitsandbytes then keeps it in memory.
+    Without a GPU there is no memory to page state out of; bitsandbytes then leaves it in memory.
     """
-    if wanted not in _OF_BITSANDBYTES:
-        return wanted, ""
+    if requested not in _OF_BITSANDBYTES:
+        return requested, ""
     try:
         import_module("bitsandbytes.optim")
     except Exception as error:
-        return _ALWAYS_THERE, (
+        return _FALLBACK, (
             f"bitsandbytes is not usable here ({type(error).__name__}), so the optimizer is "
-            f"{_ALWAYS_THERE} instead of {wanted}: 8 bytes of state per trained parameter instead of "
+            f"{_FALLBACK} instead of {requested}: 8 bytes of state per trained parameter instead of "
             "2."
         )
     import torch
 
-    if wanted.startswith("paged_") and not torch.cuda.is_available():
-        return wanted, f"{wanted} does not page without a GPU: its state stays in memory."
-    return wanted, ""
+    if requested.startswith("paged_") and not torch.cuda.is_available():
+        return requested, f"{requested} does not page without a GPU: its state stays in memory."
+    return requested, ""

@@ -1,25 +1,30 @@
-"""Whether a resumed run still computes what it computed before it was interrupted."""
+"""Checks that a resumed run computes the same as before the interruption."""
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts, library_versions
 
-# Two sums of the same numbers in another order differ by less, relatively, in every type that runs compute in.
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Largest relative difference from adding the same numbers in another order, in any dtype that runs compute in.
 _ROUNDING = 1e-2
 
-Conditions = Mapping[str, Any]
-"""What the numbers of a run depend on beside its recipe, by names that a reader knows."""
+Conditions = Mapping[str, object]
+"""What a run's numbers depend on besides its recipe: device, dtypes, versions and so on, by readable names."""
 
 
-def conditions_of(base: LoadedBase, data: Any, *, processes: int, padding_free: bool, kernels: str) -> dict[str, Any]:
-    """The conditions of a run as it starts or resumes; plain data for the journal.
+def conditions_of(
+    base: LoadedBase, data: "Dataset", *, processes: int, padding_free: bool, kernels: str
+) -> dict[str, object]:
+    """Collect the conditions of a run when it starts or resumes, for the journal.
 
     Args:
-        data: the training records, a ``datasets.Dataset`` with ``input_ids`` and ``labels``.
-        kernels: the fused kernels in use, in words; empty for none.
+        data: the training records, with ``input_ids`` and ``labels``.
+        kernels: description of the fused kernels in use; empty for none.
     """
     device = device_facts()
     return {
@@ -34,8 +39,8 @@ def conditions_of(base: LoadedBase, data: Any, *, processes: int, padding_free: 
     }
 
 
-def digest_of(data: Any) -> str:
-    """A short hash of the tokens and labels of a data set, in their order."""
+def digest_of(data: "Dataset") -> str:
+    """A short hash of the tokens and labels of a dataset, in order."""
     digest = hashlib.blake2b(digest_size=8)
     columns = data.select_columns(["input_ids", "labels"]).with_format("arrow")
     for batch in columns.iter(10_000):
@@ -47,7 +52,7 @@ def digest_of(data: Any) -> str:
 
 
 def differences(before: Conditions, now: Conditions) -> list[str]:
-    """What changed, in words: ``torch 2.13.0 → 2.14.1``; empty where nothing did or nothing is known of before."""
+    """Describe what changed, as in ``torch 2.13.0 → 2.14.1``; empty if nothing did, or nothing was recorded before."""
     changed = [name for name in before if name in now and before[name] != now[name]]
     return [
         "the training records changed" if name == "training records" else f"{name} {before[name]} → {now[name]}"
@@ -56,12 +61,12 @@ def differences(before: Conditions, now: Conditions) -> list[str]:
 
 
 class ResumeCheck:
-    """Compares the first loss after a resume with the one that the journal has for the same step.
+    """Compares the first loss after a resume with the journal's loss for the same step.
 
     Args:
-        losses: those that the journal has of steps after the checkpoint, by step.
+        losses: losses in the journal after the checkpoint, by step.
         changed: :func:`differences` of the conditions.
-        warn: given a sentence for the journal, at most twice.
+        warn: called with a warning for the journal, at most twice.
     """
 
     def __init__(self, losses: Mapping[int, float], changed: list[str], warn: Callable[[str], None]) -> None:
@@ -76,7 +81,7 @@ class ResumeCheck:
             )
 
     def see(self, step: int, loss: float) -> None:
-        """Take the loss of a step; only the first one whose step the journal knows is compared."""
+        """Compare the loss of a step, if it is the first one after the resume that the journal has a loss for."""
         if self._is_done:
             return
         self._is_done = step >= max(self._losses)

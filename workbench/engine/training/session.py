@@ -1,9 +1,9 @@
-"""One stretch of training: an adapter on a base under a trainer, from a checkpoint or from the start."""
+"""Runs the trainer for one run, from its start or from a checkpoint, until it ends or releases its memory."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -13,7 +13,7 @@ from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
 from workbench.engine.metrics.peak_memory import out_of_memory_error, predicted_peak
 from workbench.engine.metrics.step_clock import clock_for
-from workbench.engine.metrics.trackers import guard
+from workbench.engine.metrics.trackers import guard_trackers
 from workbench.engine.model.base import LoadedBase, describe
 from workbench.engine.model.packing_check import why_padded
 from workbench.engine.model.saving import load_adapter, save_adapter
@@ -41,13 +41,20 @@ from workbench.storage.paths import Home
 if TYPE_CHECKING:
     from workbench.estimate.fastest import Choice
 
-# More held-out records than this say little more and cost time in every evaluation.
+# More held-out records add little information, and cost time in every evaluation.
 EVALUATED_RECORDS = 256
+
+T = TypeVar("T")
 
 
 @dataclass
 class Context:
-    """What all parts of a run share. ``show`` takes progress for the status, ``report`` for the journal too."""
+    """What all parts of a run share.
+
+    Attributes:
+        report: called with progress for the engine's status and the journal.
+        show: called with progress for the engine's status only.
+    """
 
     home: Home
     run: RunFolder
@@ -60,10 +67,14 @@ class Context:
 
 
 class Session:
-    """Built once the base is in memory and the records are tokenised.
+    """A trainer with everything that a run needs around it; made when the base is loaded and the records are tokenized.
+
+    Attributes:
+        step_controls: applies the user's requests between steps.
+        best: the best evaluation so far.
 
     Raises:
-        WorkbenchError: PEFT refuses the adapter, or the disk has no room for what the run will write.
+        WorkbenchError: PEFT rejects the adapter, or the disk has no space for what the run will write.
     """
 
     def __init__(
@@ -81,29 +92,36 @@ class Session:
         self._data = data
         training = context.recipe.training
         self._evaluated = dict(history.evaluations)
-        self._left_out: set[str] = set()
+        self._skipped: set[str] = set()
         self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
         for step, loss in sorted(history.evaluations.items()):
             if step:
                 self.best.add(step, loss)
-        self.conductor = StepControls(
-            context.journal,
-            context.controls,
-            RunHooks(self._compile_layers, self.evaluate, self._sample, self._away, self._answer, self._train_on),
-            training.eval_steps,
-        )
         self._padded_because = self._why_padded()
         self._clock = clock_for(context.recipe, base)
-        self._told = JournalCallback(
+        self._journal_callback = JournalCallback(
             context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._see_loss
         )
-        self.trainer = self._trainer()
-        self._kernels = self._compute_fused()
-        self._reporters = guard(self.trainer, context.run, self._warn)
-        self.conductor.trainer = self.trainer
+        self.step_controls = StepControls(
+            context.journal,
+            context.controls,
+            RunHooks(
+                before_first_step=self._compile_layers,
+                evaluate=self.evaluate,
+                sample=self._sample,
+                exclude_seconds=self._journal_callback.exclude_seconds,
+                run_task=self._run_task,
+                training_continues=self._journal_callback.training_continues,
+            ),
+            training.eval_steps,
+        )
+        self.trainer = self._make_trainer()
+        self._kernels = self._apply_fused_kernels()
+        self._trackers = guard_trackers(self.trainer, context.run, self._warn)
+        self.step_controls.trainer = self.trainer
         if history.max_steps:
             self.trainer.args.max_steps = history.max_steps
-        check_room_for_checkpoints(context.run.path, training, base.peft)
+        check_room_for_checkpoints(context.run.path, training, base.active)
         self._conditions = conditions_of(
             base,
             data.train,
@@ -114,25 +132,25 @@ class Session:
         self._resume_check = ResumeCheck(
             history.losses, differences(history.conditions, self._conditions), self._warn_of_resume
         )
-        self._tell()
+        self._record_preparation()
 
-    def _trainer(self) -> WorkbenchTrainer:
+    def _make_trainer(self) -> WorkbenchTrainer:
         recipe, base = self._context.recipe, self._base
         optimizer, notice = optimizer_here(recipe.training.optim)
         if notice:
             self._warn(notice, kind="optimizer")
-        # The adapter's first values are drawn when it is attached, before the trainer sets its seed.
+        # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.adapter)
-        here: dict[str, Any] = {"training.optim": optimizer}
+        overrides: dict[str, object] = {"training.optim": optimizer}
         if not self._context.ranks.is_first:
-            here["training.report_to"] = []
+            overrides["training.report_to"] = []
         trainer = WorkbenchTrainer(
             model=model,
-            args=sft_config(edit(recipe, here), base.precision, self._context.run.checkpoints),
+            args=sft_config(edit(recipe, overrides), base.precision, self._context.run.checkpoints),
             train_dataset=self._data.train,
             processing_class=base.tokenizer,
-            callbacks=[self.conductor, self._told],
+            callbacks=[self.step_controls, self._journal_callback],
             clock=self._clock,
             ranks=self._context.ranks,
             template=self._data.template,
@@ -144,34 +162,35 @@ class Session:
         )
         if not self._padded_because:
             base.enable_padding_free()
-        # TRL keeps the adapter of a quantised base in bfloat16 whatever the base computes in.
+        # TRL casts the adapter of a quantized base to bfloat16, whatever the base computes in.
         base.cast_adapter()
         return trainer
 
     def _why_padded(self) -> str:
-        """Why this run's batches are padded; empty where they lie flat. All processes do as the first."""
+        """Why this run's batches are padded; empty if they are not. The first process decides for all."""
         if is_spread():
             return "its base is sharded across GPUs"
         self._base.detach_all()
         return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
 
-    def _compute_fused(self) -> str:
-        """Put on the kernels that the recipe asks for; returns whose they are and what they compute, in words."""
-        wanted = self._context.recipe.training.kernels
-        if wanted == "none":
+    def _apply_fused_kernels(self) -> str:
+        """Apply the kernels that the recipe asks for; returns their description, empty for none."""
+        kernels = self._context.recipe.training.kernels
+        if kernels == "none":
             return ""
         if is_spread():
-            self._leave_out("Fused kernels are")
+            self._skip("Fused kernels are")
             return ""
-        fused = self._base.apply_fused_kernels(wanted)
+        fused = self._base.apply_fused_kernels(kernels)
         for notice in fused.notices:
             self._warn(notice, kind="kernels")
         return fused.description
 
-    def _retry_while_full(self, work: Callable[[], Any]) -> Any:
+    def _retry_while_full(self, work: Callable[[], T]) -> T:
         return self._context.journal.retry_while_full_on_all(self._context.ranks, work)
 
-    def _tell(self) -> None:
+    def _record_preparation(self) -> None:
+        """Write into the journal how the run will train."""
         if not self._context.ranks.is_first:
             return
         base, recipe = self._base, self._context.recipe
@@ -202,28 +221,28 @@ class Session:
 
     @property
     def step(self) -> int:
-        """Optimizer steps that are done."""
+        """Optimizer steps done so far."""
         return int(self.trainer.state.global_step)
 
     def train(self, checkpoint: Checkpoint | None) -> ExitReason:
-        """Train until the end, or until somebody asks for something else; returns why it ended, empty for the end."""
+        """Train to the end, or until a request stops it or releases its memory; returns why, empty for the end."""
         while True:
-            leaving = self._loop(checkpoint)
-            if leaving != "max_steps":
-                return leaving
-            if self.conductor.max_steps <= self.step:
+            reason = self._loop(checkpoint)
+            if reason != "max_steps":
+                return reason
+            if self.step_controls.max_steps <= self.step:
                 return ""
-            # The schedule is another one now; the trainer makes it anew and goes on from here.
+            # The schedule depends on the number of steps: the trainer creates a new one and continues from here.
             checkpoint = self.trainer.checkpoint()
-            self.trainer.args.max_steps = self.conductor.max_steps
+            self.trainer.args.max_steps = self.step_controls.max_steps
 
     def _compile_layers(self) -> None:
         """Compile the layers, once, if the recipe asks for it."""
-        wanted, self._compiles_layers = self._compiles_layers, False
-        if not wanted:
+        should_compile, self._compiles_layers = self._compiles_layers, False
+        if not should_compile:
             return
         if is_spread():
-            self._leave_out("Compiled layers are")
+            self._skip("Compiled layers are")
             return
         from workbench.engine.training.layer_compilation import compile_layers
 
@@ -244,17 +263,17 @@ class Session:
         )
 
     def _loop(self, checkpoint: Checkpoint | None) -> ExitReason:
-        self.conductor.begins_from(checkpoint)
+        self.step_controls.start_from(checkpoint)
         try:
             self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except LoopExit:
             self.trainer.is_in_train = False
-            return self.conductor.leaving
+            return self.step_controls.exit_reason
         return ""
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as it is now; of several processes, which all have the same one, the first does."""
-        weights = self.trainer.whole_weights() if is_sharded() else None
+        """Save the adapter as it is now; of several processes, only the first one writes it."""
+        weights = self.trainer.full_state_dict() if is_sharded() else None
         if not self._context.ranks.is_first:
             return
         self._context.journal.retry_while_full(lambda: save_adapter(self._base, self._data.template, folder, weights))
@@ -262,14 +281,14 @@ class Session:
     # -- between steps --------------------------------------------------------------------------------------------
 
     def evaluate(self, step: int) -> bool:
-        """Loss and perplexity on the held-out part; before the first step they are the base's own.
+        """Compute and record the loss on held-out records; before the first step it is the base's own.
 
-        Returns whether the run has stopped getting better, as the recipe sees it.
+        Returns whether to stop early, according to the recipe.
         """
         records = self._data.eval
         controls, ranks = self._context.controls, self._context.ranks
         if is_sharded():
-            self._leave_out("The held-out loss is")
+            self._skip("The held-out loss is")
             return False
         if step in self._evaluated or not len(records) or controls.is_stopped():
             return self.best.is_over
@@ -304,30 +323,30 @@ class Session:
             "eval_token_accuracy": result.token_accuracy,
         }
         trainer = self.trainer
-        for reporter in self._reporters:
-            reporter.tell("on_log", trainer.args, trainer.state, trainer.control, model=trainer.model, logs=logs)
+        for tracker in self._trackers:
+            tracker.forward("on_log", trainer.args, trainer.state, trainer.control, model=trainer.model, logs=logs)
 
     def close(self) -> None:
-        """Nothing more is to be told: send what is under way."""
-        for reporter in self._reporters:
-            reporter.close()
+        """Finish the trackers' uploads."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def load_best(self) -> bool:
-        """Put the weights of the best evaluation back, where the recipe wants them and they are not the last ones."""
+        """Load the weights of the best evaluation, if the recipe asks for them and they are not the last ones."""
         if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
             return False
-        load_adapter(self._base.peft, self._context.run.best)
+        load_adapter(self._base.active, self._context.run.best)
         return True
 
-    def _leave_out(self, what: str) -> None:
-        """No process has a model that could answer alone."""
-        if what not in self._left_out:
-            self._left_out.add(what)
-            self._warn(f"{what} skipped: the base is sharded across GPUs.", kind="sharded")
+    def _skip(self, subject: str) -> None:
+        """Warn, once, that something is skipped because no process has the whole model."""
+        if subject not in self._skipped:
+            self._skipped.add(subject)
+            self._warn(f"{subject} skipped: the base is sharded across GPUs.", kind="sharded")
 
     def _sample(self, step: int) -> None:
         if is_sharded():
-            self._leave_out("Sampled replies are")
+            self._skip("Sampled replies are")
             return
         if not self._context.ranks.is_first:
             return
@@ -335,10 +354,10 @@ class Session:
         replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
         self._context.journal.write(Sample(step=step, replies=replies))
 
-    def _answer(self, task: PausedTask) -> None:
+    def _run_task(self, task: PausedTask) -> None:
         model = self._base.active
         was_training = model.training
-        # PEFT marks the adapter as trainable or not whenever it is switched.
+        # PEFT changes requires_grad whenever an adapter is switched on or off.
         trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         model.eval()
         try:
@@ -354,11 +373,23 @@ class Session:
     def _warn_of_resume(self, message: str) -> None:
         self._warn(message, kind="resume")
 
-    def _away(self, seconds: float) -> None:
-        self._told.away(seconds)
-
-    def _train_on(self, step: int, max_steps: int) -> None:
-        self._told.trains_on(step, max_steps)
-
-    def _warn(self, message: str, **fields: Any) -> None:
-        self._context.journal.write(RunWarning(message=message, **fields))
+    def _warn(
+        self,
+        message: str,
+        *,
+        kind: str,
+        step: int | None = None,
+        micro_batch: int | None = None,
+        accumulation: int | None = None,
+        problem: str | None = None,
+    ) -> None:
+        self._context.journal.write(
+            RunWarning(
+                message=message,
+                kind=kind,
+                step=step,
+                micro_batch=micro_batch,
+                accumulation=accumulation,
+                problem=problem,
+            )
+        )

@@ -1,9 +1,9 @@
-"""Between two steps of a run: what the user asked for is done, what the recipe plans is done, and both are told."""
+"""Carries out the user's requests and the planned evaluations between two steps of a run, and records them."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformers import TrainerCallback
 
@@ -15,111 +15,128 @@ from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Checkpoint as CheckpointWritten
 from workbench.runs.events import Control, Paused, Resumed
 
-# Why the trainer's loop was left before its end: for good, or to be entered again.
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
 ExitReason = Literal["", "stopped", "early_stopping", "released", "max_steps"]
+"""Why the trainer's loop was left before its end; after ``released`` and ``max_steps`` it is entered again."""
 
 
 @dataclass
 class RunHooks:
-    """What the conductor has others do, each between two steps.
+    """What the run does between two steps, as functions.
 
     Attributes:
-        begin: done when the trainer has everything in place, before its first step.
-        evaluate: evaluates after this many steps; returns whether the run has stopped getting better.
-        sample: answers the fixed prompts after this many steps.
-        away: told the seconds that were no training.
-        answer: runs an errand on the model as it is, and leaves it as it was.
-        train_on: tells that training goes on after this many steps of so many.
+        before_first_step: called when the trainer has everything in place, before its first step.
+        evaluate: evaluates after this many steps; returns whether to stop early.
+        sample: replies to the fixed prompts after this many steps.
+        exclude_seconds: called with the seconds that were not training.
+        run_task: runs a task with the model as it is, and leaves the model unchanged.
+        training_continues: called when training continues, with the steps done and the number of steps.
     """
 
-    begin: Callable[[], None]
+    before_first_step: Callable[[], None]
     evaluate: Callable[[int], bool]
     sample: Callable[[int], None]
-    away: Callable[[float], None]
-    answer: Callable[[PausedTask], None]
-    train_on: Callable[[int, int], None]
+    exclude_seconds: Callable[[float], None]
+    run_task: Callable[[PausedTask], None]
+    training_continues: Callable[[int, int], None]
 
 
-class LoopExit(Exception):  # noqa: N818  (no error: somebody asked for it)
-    """The trainer's loop was left before its end. Its own way to stop would finish a whole step first."""
+class LoopExit(Exception):  # noqa: N818  (not an error: somebody requested it)
+    """Leaves the trainer's loop between two micro-batches; the trainer's own way to stop would finish a whole step."""
 
 
 class StepControls(TrainerCallback):
-    """Obeys :class:`Controls`. ``leaving`` says why the loop was left, ``max_steps`` the number asked for then."""
+    """Applies the commands of :class:`Controls` between two steps.
 
-    def __init__(self, journal: RetryingJournal, controls: Controls, duties: RunHooks, eval_steps: int) -> None:
+    Attributes:
+        trainer: set after construction, since the trainer gets this callback.
+        exit_reason: why the loop was left; empty if it was not.
+        max_steps: the number of steps requested, for the reason ``max_steps``.
+    """
+
+    def __init__(self, journal: RetryingJournal, controls: Controls, hooks: RunHooks, eval_steps: int) -> None:
         self._journal = journal
         self._controls = controls
-        self._duties = duties
+        self._hooks = hooks
         self._eval_steps = eval_steps
         self._max_steps = 0
-        self._from: Checkpoint | None = None
+        self._checkpoint: Checkpoint | None = None
         self.trainer: WorkbenchTrainer
-        self.leaving: ExitReason = ""
+        self.exit_reason: ExitReason = ""
         self.max_steps = 0
 
-    def begins_from(self, checkpoint: Checkpoint | None) -> None:
-        """The trainer's loop is about to be entered."""
-        self._from, self.leaving = checkpoint, ""
+    def start_from(self, checkpoint: Checkpoint | None) -> None:
+        """Prepare for the trainer's loop, which starts from a checkpoint or from the beginning."""
+        self._checkpoint, self.exit_reason = checkpoint, ""
 
     # -- the trainer's events -------------------------------------------------------------------------------------
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._from is not None:
-            self.trainer.restore_window(self._from.path)
-        self._duties.begin()
+    def on_train_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
+        if self._checkpoint is not None:
+            self.trainer.restore_window(self._checkpoint.path)
+        self._hooks.before_first_step()
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Here and not at a step's end, where its own event is still to come.
+    def on_step_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
+        # Not at the end of a step, when its own event has not been written yet.
         started = time.monotonic()
         self.trainer.clock.enter("away")
         self._max_steps = state.max_steps
         with preserved_random_state():
-            self._planned(state.global_step)
+            self._evaluate_if_planned(state.global_step)
             self._controls.sync()
-            while not self.leaving and (command := self._controls.take()):
-                self._obey(command, state.global_step)
-        self._duties.away(time.monotonic() - started)
+            while not self.exit_reason and (command := self._controls.take()):
+                self._apply(command, state.global_step)
+        self._hooks.exclude_seconds(time.monotonic() - started)
         self.trainer.clock.enter("other")
-        self._leave_if_asked()
+        self._exit_if_requested()
         self.trainer.step_begins()
 
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._leave_if_asked()
+    def on_substep_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
+        self._exit_if_requested()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
+    ) -> None:
         self.trainer.clock.enter("other")
         self.trainer.step_ends()
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._tell_checkpoint(state.global_step)
+    def on_save(self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object) -> None:
+        self._record_checkpoint(state.global_step)
 
-    # -- what is done ---------------------------------------------------------------------------------------------
+    # -- carrying out requests ------------------------------------------------------------------------------------
 
-    def _leave_if_asked(self) -> None:
+    def _exit_if_requested(self) -> None:
         if self._controls.sync():
-            self.leaving = "stopped"
-        if self.leaving:
+            self.exit_reason = "stopped"
+        if self.exit_reason:
             raise LoopExit
 
-    def _planned(self, step: int) -> None:
+    def _evaluate_if_planned(self, step: int) -> None:
         if self._eval_steps and step and step % self._eval_steps == 0:
             self._evaluate(step)
-            self._train_on(step)
+            self._continue_training(step)
 
-    def _train_on(self, step: int) -> None:
-        if not self.leaving:
-            self._duties.train_on(step, self._max_steps)
+    def _continue_training(self, step: int) -> None:
+        if not self.exit_reason:
+            self._hooks.training_continues(step, self._max_steps)
 
     def _evaluate(self, step: int) -> None:
-        if self._duties.evaluate(step):
-            self.leaving = "early_stopping"
+        if self._hooks.evaluate(step):
+            self.exit_reason = "early_stopping"
 
-    def _obey(self, command: Command, step: int) -> None:
+    def _apply(self, command: Command, step: int) -> None:
         self._journal.write(Control(action=command.action, step=step, value=command.value))
         match command.action:
             case "pause" if command.release:
-                self.leaving = "released"
+                self.exit_reason = "released"
             case "pause":
                 self._pause(step)
             case "checkpoint":
@@ -127,35 +144,35 @@ class StepControls(TrainerCallback):
             case "evaluate":
                 self._evaluate(step)
             case "sample":
-                self._duties.sample(step)
+                self._hooks.sample(step)
             case "learning_rate" if command.value is not None:
                 self.trainer.set_learning_rate(command.value)
-                # A run that is resumed later takes the new rate from here.
+                # A resumed run takes the new rate from this checkpoint.
                 self.save()
             case "max_steps" if command.value is not None:
                 self.max_steps = int(command.value)
-                self.leaving = "max_steps"
-        self._train_on(step)
+                self.exit_reason = "max_steps"
+        self._continue_training(step)
 
     def _pause(self, step: int) -> None:
-        """Stand still, the model in memory, and obey everything else meanwhile, until told to go on or to stop."""
+        """Wait with the model in memory, and apply all other commands, until a resume or a stop."""
         self._controls.enter_pause("Paused; model kept in memory.")
         try:
             self._journal.write(Paused(step=step, reason=self._controls.paused))
-            while not self.leaving and (command := self._controls.wait()) and command.action != "resume":
+            while not self.exit_reason and (command := self._controls.wait()) and command.action != "resume":
                 if command.task is not None:
-                    self._duties.answer(command.task)
+                    self._hooks.run_task(command.task)
                 elif command.action != "pause" or command.release:
-                    self._obey(command, step)
+                    self._apply(command, step)
         finally:
             self._controls.leave_pause()
         self._journal.write(Resumed(step=step))
 
     def save(self) -> None:
-        """Write a checkpoint of the last whole step, and tell it."""
+        """Write a checkpoint of the last whole step, and record it in the journal."""
         if self.trainer.state.global_step:
             self.trainer.checkpoint()
-            self._tell_checkpoint(self.trainer.state.global_step)
+            self._record_checkpoint(self.trainer.state.global_step)
 
-    def _tell_checkpoint(self, step: int) -> None:
+    def _record_checkpoint(self, step: int) -> None:
         self._journal.write(CheckpointWritten(step=step, path=f"{self.trainer.args.output_dir}/checkpoint-{step}"))

@@ -1,6 +1,6 @@
-"""A run in the background.
+"""Trains a run in a background thread.
 
-It needs no engine: a notebook or a test starts a run the same way and waits with ``join()``.
+This needs no engine: a notebook or a test can start a run in the same way and wait with ``join()``.
 """
 
 import threading
@@ -16,10 +16,10 @@ from workbench.storage.paths import Home
 
 
 class TrainingThread(threading.Thread):
-    """A :class:`Training` in a background thread.
+    """Runs a :class:`Training` in a background thread.
 
     Args:
-        finished: called last, in this thread, whatever happened.
+        finished: called last, in this thread, after success and failure alike.
     """
 
     def __init__(

@@ -1,29 +1,34 @@
-"""TRL's trainer with a clock in it. Imports torch and TRL: only for the process that trains."""
+"""TRL's trainer with a clock that measures the parts of each step. Imports torch and TRL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trl import SFTTrainer
 
 from workbench.engine.batches.stats import STATS_KEY, CountingCollator
 from workbench.engine.metrics.step_clock import AnyClock
 
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import DataLoader
+
 
 class TimedTrainer(SFTTrainer):
-    """Tells a clock which part of a step begins, and what is fed in it.
+    """Marks on a clock where each part of a step begins, and counts the tokens of its batches.
 
     Args:
-        clock: takes the time. :mod:`workbench.engine.training.step_controls` marks where steps begin and end.
+        clock: :mod:`workbench.engine.training.step_controls` marks where steps begin and end.
+        arguments: those of ``SFTTrainer``.
     """
 
-    data_collator: Any
+    data_collator: "Callable[[list[dict[str, list[int]]]], dict[str, torch.Tensor]]"
 
-    def __init__(self, *, clock: AnyClock, **arguments: Any) -> None:
+    def __init__(self, *, clock: AnyClock, **arguments: object) -> None:
         super().__init__(**arguments)
         self.clock = clock
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> "DataLoader":
         collate = self.data_collator
         self.data_collator = CountingCollator(collate)
         try:
@@ -31,7 +36,9 @@ class TimedTrainer(SFTTrainer):
         finally:
             self.data_collator = collate
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+    def get_batch_samples(
+        self, epoch_iterator: "Iterator[dict[str, torch.Tensor]]", num_batches: int, device: "torch.device"
+    ) -> "tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]":
         self.clock.enter("data")
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.clock.enter("other")
@@ -39,27 +46,34 @@ class TimedTrainer(SFTTrainer):
             self.clock.add_batch(batch.pop(STATS_KEY))
         return batches, items
 
-    def training_step(self, *arguments: Any, **options: Any) -> Any:
+    def training_step(
+        self,
+        model: "torch.nn.Module",
+        inputs: "dict[str, torch.Tensor]",
+        num_items_in_batch: "torch.Tensor | int | None" = None,
+    ) -> "torch.Tensor":
         self.clock.enter("forward")
-        loss = super().training_step(*arguments, **options)
+        loss = super().training_step(model, inputs, num_items_in_batch)
         self.clock.enter("other")
         return loss
 
     @contextmanager
     def compute_loss_context_manager(self) -> Iterator[None]:
-        """What a loss is computed in; what follows it is the backward pass."""
+        """The context in which the trainer computes the loss; the backward pass follows it."""
         with super().compute_loss_context_manager():
             yield
         self.clock.enter("backward")
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: "torch.nn.Module") -> "torch.Tensor | None":
         self.clock.enter("optimizer")
         return super()._clip_grad_norm(model)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(
+        self, model: "torch.nn.Module", grad_norm: "torch.Tensor | None" = None
+    ) -> "torch.Tensor | float | None":
         self.clock.enter("optimizer")
         return super()._get_grad_norm(model, grad_norm)
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """None: the clock counts them. The trainer's way looks at every parameter of the model for each batch."""
+    def floating_point_ops(self, inputs: "dict[str, torch.Tensor]") -> int:
+        """Returns 0: the clock counts FLOPs; the trainer's own count visits every parameter for each batch."""
         return 0

@@ -1,8 +1,8 @@
-"""A run's records on their way to tokens, while its base is still being loaded."""
+"""Tokenizes a run's records in the background while its base is being loaded."""
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import Records, load_records, needs_hub
@@ -12,21 +12,24 @@ from workbench.progress import Progress
 from workbench.recipe.schema import DataSection
 from workbench.storage.paths import Home
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Report = Callable[[Progress], None]
 _PROGRESS = Progress(phase="tokenising")
 
 
-class Tokenising:
-    """Begun as soon as there is a tokenizer, or not before :meth:`result` is asked for where nothing was loaded.
+class BackgroundTokenizing:
+    """Tokenizes records in a thread, from :meth:`begin` on; without it, :meth:`result` does the work.
 
-    Records on this machine are opened at once: most mistakes in them are told before a model is fetched or loaded.
-    Several processes tokenise after they have loaded, for what they wait for each other in must come in one order.
+    Local records are opened at once, so that most mistakes in them are reported before a model is downloaded or loaded.
+    Several processes tokenize in :meth:`result`, since they must wait for each other in the same order.
 
     Args:
-        cancelled: ends it with ``kind="cancelled"``.
+        cancelled: once true, tokenizing ends with ``kind="cancelled"``.
 
     Raises:
-        WorkbenchError: there are no such records, or they have no known format.
+        WorkbenchError: the records do not exist, or have no known format.
     """
 
     def __init__(self, home: Home, data: DataSection, ranks: Ranks, cancelled: Callable[[], bool]) -> None:
@@ -34,16 +37,16 @@ class Tokenising:
         self._section = data
         self._ranks = ranks
         self._cancelled = cancelled
-        is_here = ranks.count == 1 and not needs_hub(data.source)
-        self._records = load_records(data, home) if is_here else None
+        is_local = ranks.count == 1 and not needs_hub(data.source)
+        self._records = load_records(data, home) if is_local else None
         self._is_abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         self._progress = _PROGRESS
-        self._done: EncodedData | None = None
+        self._result: EncodedData | None = None
         self._error: Exception | None = None
 
-    def begin(self, tokenizer: Any) -> None:
-        """Tokenise in the background.
+    def begin(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Start tokenizing in the background; does nothing if there are several processes.
 
         Raises:
             WorkbenchError: the template cannot be used.
@@ -55,43 +58,45 @@ class Tokenising:
         )
         self._thread.start()
 
-    def result(self, tokenizer: Any, report: Report) -> EncodedData:
-        """The tokens, waited for or made now.
+    def result(self, tokenizer: "PreTrainedTokenizerBase", report: Report) -> EncodedData:
+        """Wait for the tokens, or tokenize now.
 
         Raises:
             WorkbenchError: as :func:`~workbench.data.encode.encode_dataset`, and as :meth:`begin`.
         """
         report(_PROGRESS)
         if self._thread is None:
-            # One process of each machine brings the data there; the others then read the same records.
-            records = self._ranks.first_before_others(self._opened)
+            # One process of each machine downloads the data first; the others then read the same records.
+            records = self._ranks.first_before_others(self._open_records)
             return encode_dataset(records, self._template(tokenizer), self._section, report, self._cancelled)
         while self._thread.is_alive():
             self._thread.join(0.25)
             report(self._progress)
         if self._error is not None:
             raise self._error
-        assert self._done is not None
-        return self._done
+        assert self._result is not None
+        return self._result
 
     def abandon(self) -> None:
-        """Nobody will ask for the result."""
+        """Stop tokenizing, since the result is no longer needed."""
         self._is_abandoned.set()
 
-    def _template(self, tokenizer: Any) -> Template:
+    def _template(self, tokenizer: "PreTrainedTokenizerBase") -> Template:
         return Template.for_model(tokenizer, self._section.template, self._section.system)
 
-    def _opened(self) -> Records:
+    def _open_records(self) -> Records:
         return self._records or load_records(self._section, self._home)
 
     def _work(self, template: Template) -> None:
         try:
-            self._done = encode_dataset(self._opened(), template, self._section, self._show, self._is_unwanted)
+            self._result = encode_dataset(
+                self._open_records(), template, self._section, self._store_progress, self._should_stop
+            )
         except Exception as error:
             self._error = error
 
-    def _show(self, progress: Progress) -> None:
+    def _store_progress(self, progress: Progress) -> None:
         self._progress = progress
 
-    def _is_unwanted(self) -> bool:
+    def _should_stop(self) -> bool:
         return self._is_abandoned.is_set() or self._cancelled()

@@ -1,6 +1,6 @@
-"""One run from its recipe to its adapter, told step by step to its journal.
+"""Trains one run, from its recipe to its adapter, and records everything in its journal.
 
-:class:`Training` runs in the thread that calls it; the engine's is :mod:`workbench.engine.training.thread`.
+:class:`Training` runs in the thread that calls it; the engine uses :mod:`workbench.engine.training.thread`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from workbench.engine.steering.ranks import ALONE, Ranks, is_lost_process
 from workbench.engine.steering.synced_controls import SyncedControls
 from workbench.engine.storage.disk_full_retry import RetryingJournal, SilentJournal
 from workbench.engine.storage.room import check_disk
-from workbench.engine.training.tokenizing import Tokenising
+from workbench.engine.training.tokenizing import BackgroundTokenizing
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import KIND as UNFORESEEN
@@ -52,21 +52,21 @@ from workbench.storage.paths import Home
 if TYPE_CHECKING:
     from workbench.engine.training.session import Session
 
-# After these the weights are still those of the last whole step, and worth keeping.
+# After these errors the weights are those of the last whole step, and worth saving.
 _WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")
-# Of several processes, all see these at the same place; with anything else they can no longer wait for each other.
-_MET_BY_ALL = ("nan_loss",)
+# Errors that all processes raise at the same point; after others they can no longer wait for each other.
+_RAISED_BY_ALL = ("nan_loss",)
 
 
 class Training:
     """Trains one run.
 
     Args:
-        base: a base already in memory; used when it is the one the recipe asks for, else it is given up first.
-        resume: go on from the newest whole checkpoint, or from the start where there is none.
-        ranks: the processes that train this run together, each with a Training of its own; the first one keeps the
-            journal and hears the controls.
-        watched: somebody outside tells the journal of a process that died.
+        base: a base already in memory; used if it is the one the recipe asks for, otherwise released first.
+        resume: continue from the newest complete checkpoint, or from the start if there is none.
+        ranks: the processes that train this run together, each with a Training of its own; the first one writes the
+            journal and receives the user's requests.
+        watched: the engine records in the journal when a process dies.
 
     After :meth:`run`: ``base`` is the model in memory with the trained adapter on it (None when loading failed),
     ``error`` what ended the run early (None when nothing did).
@@ -100,21 +100,21 @@ class Training:
         self._reported = ("", 0.0)
 
     def run(self) -> None:
-        """Train. Nothing is raised; the journal tells all."""
+        """Train. Raises nothing: errors go into the journal and to ``error``."""
         try:
             with self._open_journal() as self._journal:
-                are_together = True
+                is_raised_by_all = True
                 try:
                     self._run()
                 except Exception as error:
-                    are_together = self._fail(error)
+                    is_raised_by_all = self._fail(error)
                 if self._session is not None:
                     self._session.close()
-                if are_together:
-                    # The launcher ends those that are left when one ends badly; the first may still be writing.
+                if is_raised_by_all:
+                    # When one process fails the launcher kills the others, and the first one may still be writing.
                     self.ranks.wait_for_all()
         except Exception as error:
-            # The journal itself cannot be written: the log is all that is left to tell it.
+            # The journal itself cannot be written: only the log is left.
             self.error = diagnose(error, "writing the run's journal", self.run_folder.log)
             traceback.print_exc()
         finally:
@@ -125,10 +125,10 @@ class Training:
             return RetryingJournal(self.run_folder.journal, self.controls.local)
         return SilentJournal()
 
-    # -- the run's course -----------------------------------------------------------------------------------------
+    # -- the steps of a run -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        checkpoint = self.ranks.broadcast(self._begin() if self.ranks.is_first else None)
+        checkpoint = self.ranks.broadcast(self._record_start() if self.ranks.is_first else None)
         check_disk(self.run_folder.path)
         if self.ranks.is_first:
             check_reporters(self.recipe.training.report_to)
@@ -139,9 +139,9 @@ class Training:
                 session.evaluate(0)
             self._raise_if_stopped()
             meter = PeakMeter()
-            leaving = session.train(checkpoint)
+            reason = session.train(checkpoint)
             self._measured = meter.read()
-            if leaving != "released":
+            if reason != "released":
                 break
             checkpoint = session.trainer.checkpoint()
             session.close()
@@ -149,10 +149,10 @@ class Training:
             if not self._wait_released(checkpoint):
                 self._finish_from(checkpoint)
                 return
-        self._finish(session, leaving)
+        self._finish(session, reason)
 
-    def _begin(self) -> Checkpoint | None:
-        """Write how the run begins; returns the checkpoint it goes on from."""
+    def _record_start(self) -> Checkpoint | None:
+        """Write the run's start or resume into the journal; returns the checkpoint to continue from."""
         process = psutil.Process()
         versions = {"loraworkbench": __version__, **library_versions()}
         if self._resume and self._journal.is_continued:
@@ -190,8 +190,8 @@ class Training:
     def _is_past(checkpoint: Checkpoint | None) -> bool:
         return checkpoint is not None and checkpoint.step > 0
 
-    def _have_base(self, tokenising: Tokenising) -> None:
-        """Load the base if it is not in memory; the records are tokenised beside it."""
+    def _load_base(self, tokenizing: BackgroundTokenizing) -> None:
+        """Load the base if it is not in memory; the records are tokenized at the same time."""
         if self.base is not None and not self._can_use(self.base):
             self.base = None
             free_cached_memory()
@@ -204,13 +204,13 @@ class Training:
                 self.recipe.quantization,
                 self._report,
                 self.controls.local.is_stopped,
-                tokenising.begin,
+                tokenizing.begin,
             )
             self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.description))
         self._raise_if_stopped()
 
     def _fetch(self) -> None:
-        """Several processes must not download or convert the same model at once."""
+        """Download or convert the model, which several processes must not do at once."""
         fetch_model(self.home, self.recipe.model, self._report, self.controls.local.is_stopped)
 
     def _can_use(self, base: LoadedBase) -> bool:
@@ -218,21 +218,21 @@ class Training:
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
         if self.base is None:
-            # Before the records are opened, which may want one of them.
+            # Before the records are opened, which may need one of them.
             self._report(Progress(phase="loading", detail="importing libraries"))
             import_libraries()
         check_device(self.recipe.training.kernels)
-        tokenising = Tokenising(self.home, self.recipe.data, self.ranks, self.controls.local.is_stopped)
+        tokenizing = BackgroundTokenizing(self.home, self.recipe.data, self.ranks, self.controls.local.is_stopped)
         try:
-            self._have_base(tokenising)
-            data = self._tokens(tokenising)
+            self._load_base(tokenizing)
+            data = self._tokens(tokenizing)
         finally:
-            tokenising.abandon()
-        if found := restore_default_dtype():
-            message = f"Loading the model left PyTorch's default dtype at {found}; it is reset to float32."
+            tokenizing.abandon()
+        if dtype := restore_default_dtype():
+            message = f"Loading the model left PyTorch's default dtype at {dtype}; it is reset to float32."
             self._warn(message, kind="default_dtype")
         self._raise_if_stopped()
-        # Not before the base is loaded: half-made libraries would be met, which another thread is still importing.
+        # Not before the base is loaded: another thread may still be importing the libraries.
         from workbench.engine.training.choice import choose
         from workbench.engine.training.session import Context, Session
 
@@ -254,9 +254,9 @@ class Training:
         self._session = Session(context, self.base, data, history, choice)
         return self._session
 
-    def _tokens(self, tokenising: Tokenising) -> EncodedData:
+    def _tokens(self, tokenizing: BackgroundTokenizing) -> EncodedData:
         assert self.base is not None
-        data = tokenising.result(self.base.tokenizer, self._report)
+        data = tokenizing.result(self.base.tokenizer, self._report)
         for question in data.facts.questions:
             self._warn(question)
         for notice in data.notices:
@@ -266,56 +266,56 @@ class Training:
         return data
 
     def _wait_released(self, checkpoint: Checkpoint) -> bool:
-        """Give the memory back and wait; returns whether to go on."""
+        """Release the memory and wait; returns whether to resume."""
         self.base = None
         free_cached_memory()
-        later: list[Command] = []
+        postponed: list[Command] = []
         self.controls.paused = "Paused; GPU memory released."
         self._journal.write(Paused(step=checkpoint.step, reason=self.controls.paused, release=True))
         while (command := self.controls.wait()) and command.action != "resume":
             if command.action != "pause":
-                later.append(command)
+                postponed.append(command)
         self.controls.paused = ""
         if self.controls.is_stopped():
             return False
-        for command in later:
+        for command in postponed:
             self.controls.send(command)
         self._journal.write(Resumed(step=checkpoint.step))
         return True
 
     # -- the run's end --------------------------------------------------------------------------------------------
 
-    def _finish(self, session: "Session", leaving: str) -> None:
+    def _finish(self, session: "Session", exit_reason: str) -> None:
         assert self.base is not None
-        if leaving == "stopped" and not self.controls.save:
+        if exit_reason == "stopped" and not self.controls.save:
             self._discard(session.step)
             return
         if session.step == 0:
             raise StoppedBeforeFirstStep
         self.progress = Progress(phase="saving")
         self._journal.write(Phase(phase="saving"))
-        kept = session.step
-        if leaving == "stopped":
-            # All of it, so that the run may go on another day.
-            session.conductor.save()
+        kept_step = session.step
+        if exit_reason == "stopped":
+            # The whole state, so that the run can be resumed later.
+            session.step_controls.save()
         else:
             session.evaluate(session.step)
             if session.load_best():
-                kept = session.best.step
+                kept_step = session.best.step
         session.save(self.run_folder.adapter)
         if self.ranks.count == 1:
             self.base.prepare_for_chat()
             self.base.register_trained(self.run_folder.adapter)
-        self._end(leaving or "finished", step=session.step, kept_step=kept)
+        self._end(exit_reason or "finished", step=session.step, kept_step=kept_step)
 
     def _discard(self, step: int) -> None:
-        self._take_adapter_off()
+        self._detach_adapter()
         if self.ranks.is_first:
             remove_checkpoints(self.run_folder.checkpoints)
         self._end("discarded", adapter=False, step=step)
 
     def _finish_from(self, checkpoint: Checkpoint) -> None:
-        """End a run whose model is no longer in memory."""
+        """End a run whose memory was released: its adapter is that of the checkpoint."""
         if not self.controls.save:
             self._discard(checkpoint.step)
             return
@@ -339,26 +339,27 @@ class Training:
         self._journal.write(RunWarning(message=message, kind=kind))
 
     def _fail(self, error: Exception) -> bool:
-        """Tell what ended the run early; returns whether all its processes have met it at the same place."""
+        """Record the error that ended the run; returns whether all its processes raised it at the same point."""
         was_cancelled = self.controls.local.is_stopped() and getattr(error, "kind", "") == "cancelled"
         if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
-            self._take_adapter_off()
+            self._detach_adapter()
             self._end("stopped", adapter=False, step=0)
             return not was_cancelled
         if self.ranks.count > 1 and is_lost_process(error):
             self._lose_process(error)
             return False
         self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
-        are_together = self.ranks.count == 1 or self.error.kind in _MET_BY_ALL
-        saved = are_together and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_what_is_good()
-        self._take_adapter_off()
+        is_raised_by_all = self.ranks.count == 1 or self.error.kind in _RAISED_BY_ALL
+        saved = is_raised_by_all and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_last_step()
+        self._detach_adapter()
         is_known = isinstance(error, WorkbenchError) and error.kind != UNFORESEEN
         trace = "" if is_known else "".join(traceback.format_exception(error))
         self._journal.write(RunError(**self.error.as_json(), traceback=trace))
         self._end("error", adapter=saved)
-        return are_together
+        return is_raised_by_all
 
     def _lose_process(self, error: Exception) -> None:
+        """Record that another process died, unless the engine does."""
         self.error = WorkbenchError(
             "Another process of this run ended.", "See the logs, then resume the run.", kind="process_lost"
         )
@@ -367,22 +368,22 @@ class Training:
             self._journal.write(RunError(**self.error.as_json(), traceback=trace))
             self._end("error", adapter=False)
 
-    def _save_what_is_good(self) -> bool:
-        """Keep checkpoint and adapter of the last whole step; returns whether there is one."""
+    def _save_last_step(self) -> bool:
+        """Save checkpoint and adapter of the last whole step; returns whether there is one."""
         session = self._session
         if session is None or session.step == 0:
             return False
         try:
-            session.conductor.save()
+            session.step_controls.save()
             session.save(self.run_folder.adapter)
         except Exception:
             traceback.print_exc()
             return False
         return True
 
-    def _take_adapter_off(self) -> None:
-        """Make the base fit for the next run; one that is broken (a GPU that gave up) is given up too."""
-        # Of several processes none answers later.
+    def _detach_adapter(self) -> None:
+        """Prepare the base for the next run; if that fails (the GPU aborted), release the base."""
+        # With several processes, the model ends with them.
         if self.base is None or self.ranks.count > 1:
             return
         try:
@@ -402,7 +403,7 @@ class Training:
         self.progress = progress
 
     def _report(self, progress: Progress) -> None:
-        """Shown in the engine's status at once, written to the journal at most twice a second."""
+        """Show progress in the engine's status at once, and write it to the journal at most twice a second."""
         self.progress = progress
         phase, written = self._reported
         now = time.monotonic()
