@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import psutil
 
@@ -46,7 +46,7 @@ class Message(TypedDict, total=False):
     failed: dict[str, object]
     done: bool
     stop: bool
-    action: ControlAction
+    action: ControlAction | Literal["task"]
     value: float | None
     release: bool
 

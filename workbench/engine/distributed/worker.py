@@ -1,7 +1,8 @@
 """One of the processes of a run: ``python -m workbench.engine.distributed.worker --home DIR RUN_FOLDER [--resume]``.
 
-``accelerate launch`` starts one per GPU. The first one writes the journal. With an engine (``--engine SOCKET``), it gets
-requests from the engine, and all end when the engine ends; without one, on a cluster, SIGTERM stops and saves the run.
+``accelerate launch`` starts one per GPU. The first one writes the journal. With an engine (``--engine SOCKET``), it
+gets requests from the engine, and all end when the engine ends; without one, on a cluster, SIGTERM stops and saves the
+run.
 """
 
 import argparse
