@@ -103,14 +103,14 @@ class Training:
         """Train. Raises nothing: errors go into the journal and to ``error``."""
         try:
             with self._open_journal() as self._journal:
-                is_raised_by_all = True
+                are_in_sync = True
                 try:
                     self._run()
                 except Exception as error:
-                    is_raised_by_all = self._fail(error)
+                    are_in_sync = self._fail(error)
                 if self._session is not None:
                     self._session.close()
-                if is_raised_by_all:
+                if are_in_sync:
                     # When one process fails the launcher kills the others, and the first one may still be writing.
                     self.ranks.wait_for_all()
         except Exception as error:
@@ -339,7 +339,7 @@ class Training:
         self._journal.write(RunWarning(message=message, kind=kind))
 
     def _fail(self, error: Exception) -> bool:
-        """Record the error that ended the run; returns whether all its processes raised it at the same point."""
+        """Record the error that ended the run; returns whether all processes are at the same point."""
         was_cancelled = self.controls.local.is_stopped() and getattr(error, "kind", "") == "cancelled"
         if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
             self._detach_adapter()
@@ -349,14 +349,14 @@ class Training:
             self._lose_process(error)
             return False
         self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
-        is_raised_by_all = self.ranks.count == 1 or self.error.kind in _RAISED_BY_ALL
-        saved = is_raised_by_all and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_last_step()
+        are_in_sync = self.ranks.count == 1 or self.error.kind in _RAISED_BY_ALL
+        saved = are_in_sync and self.error.kind in _WEIGHTS_ARE_GOOD and self._save_last_step()
         self._detach_adapter()
         is_known = isinstance(error, WorkbenchError) and error.kind != UNFORESEEN
         trace = "" if is_known else "".join(traceback.format_exception(error))
         self._journal.write(RunError(**self.error.as_json(), traceback=trace))
         self._end("error", adapter=saved)
-        return is_raised_by_all
+        return are_in_sync
 
     def _lose_process(self, error: Exception) -> None:
         """Record that another process died, unless the engine does."""
