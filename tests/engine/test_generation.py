@@ -35,7 +35,7 @@ def test_a_conversation_that_fits_is_given_whole(template):
     prompt = fit_prompt(template, messages, 4096, 64)
     assert prompt.left_out == 0
     assert prompt.ids == template.encode_prompt([message.model_dump() for message in messages])
-    assert fit_prompt(template, messages, None, 64).room(64) == 64
+    assert fit_prompt(template, messages, None, 64).max_reply(64) == 64
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])
@@ -45,7 +45,7 @@ def test_the_oldest_whole_turns_make_room_for_the_reply(template, limit, system)
     prompt = fit_prompt(template, messages, limit, 100)
     assert 0 < prompt.left_out < 8
     assert len(prompt.ids) + min(100, limit // 4) <= limit
-    assert prompt.room(100) >= min(100, limit // 4)
+    assert prompt.max_reply(100) >= min(100, limit // 4)
     text = template.tokenizer.decode(prompt.ids)
     head = 1 if system else 0
     kept = messages[:head] + messages[head + 2 * prompt.left_out :]
@@ -59,7 +59,7 @@ def test_the_oldest_whole_turns_make_room_for_the_reply(template, limit, system)
 def test_the_last_question_always_stays_and_one_too_long_is_refused(template):
     question = talk(1)
     length = len(template.encode_prompt([message.model_dump() for message in question]))
-    assert fit_prompt(template, [*talk(3)[:-1], *question], length + 1, 100).room(100) == 1
+    assert fit_prompt(template, [*talk(3)[:-1], *question], length + 1, 100).max_reply(100) == 1
     with pytest.raises(WorkbenchError, match=f"{length} tokens long; .* is {length} tokens"):
         fit_prompt(template, [*talk(3)[:-1], *question], length, 100)
 
