@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from workbench.engine.client.protocol import ControlAction
 
 if TYPE_CHECKING:
-    from workbench.data.templates import Template
+    from workbench.data.templates.template import Template
     from workbench.engine.model.base import LoadedBase
 
 
