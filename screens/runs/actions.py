@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from workbench.runs.folder import RunFolder
-    from workbench.runs.library.listing import Listed
+    from workbench.runs.library.listing import ListedRun
 
 _NAMED_AT_MOST = 5
 
@@ -31,12 +31,12 @@ class RunActions(PacedPane):
         self._deleted: list[list[str]] = []
 
     @property
-    def selected(self) -> Listed | None:
+    def selected(self) -> ListedRun | None:
         """The run that is open, else the one under the cursor."""
         raise NotImplementedError
 
     @property
-    def subjects(self) -> Sequence[Listed]:
+    def subjects(self) -> Sequence[ListedRun]:
         """The marked runs; without a mark the selected one."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class RunActions(PacedPane):
         text = f"{_names(subjects)}: {present}\nTags to add; prefix a tag with a minus to remove it."
         self.app.push_screen(LineDialog("Tags", text, placeholder="pirate -old", check=_mistake(_changes)), typed)
 
-    async def _tag(self, subjects: Sequence[Listed], line: str) -> None:
+    async def _tag(self, subjects: Sequence[ListedRun], line: str) -> None:
         add, less = _changes(line)
         for one in subjects:
             await asyncio.to_thread(tag_run, one.run, add, less)
@@ -104,13 +104,13 @@ class RunActions(PacedPane):
         choices = (Choice("n", "Keep", "keep"), Choice("d", "Move to trash", "delete"))
         self.app.push_screen(ChoiceDialog(f"Delete {_names(subjects)}?", text, choices), answered)
 
-    async def _delete(self, subjects: Sequence[Listed]) -> None:
+    async def _delete(self, subjects: Sequence[ListedRun]) -> None:
         status = self.session.status
         gone: list[str] = []
         try:
             for one in subjects:
-                at_work = status.run if status is not None else None
-                await asyncio.to_thread(delete_run, self.session.home, one.run, at_work=at_work)
+                live_run = status.run if status is not None else None
+                await asyncio.to_thread(delete_run, self.session.home, one.run, live_run=live_run)
                 gone.append(one.run.id)
         finally:
             if gone:
@@ -164,7 +164,7 @@ class RunActions(PacedPane):
         self.notify(f"Exported {rows:,} rows to {plain(file)}", markup=False)
 
 
-def _names(subjects: Sequence[Listed]) -> str:
+def _names(subjects: Sequence[ListedRun]) -> str:
     names = [plain(one.name) for one in subjects[:_NAMED_AT_MOST]]
     more = len(subjects) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")

@@ -17,8 +17,8 @@ from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words, entitle
 from screens.widgets.plain import plain, plain_content
-from workbench.runs.curves import figures_of
-from workbench.runs.library.comparison import Figures, difference_rows, figure_rows, letters, recipe_of
+from workbench.runs.curves import metrics_of
+from workbench.runs.library.comparison import difference_rows, letters, metric_rows, recipe_of
 from workbench.runs.live_run import LiveRun
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from workbench.runs.folder import RunFolder
-    from workbench.runs.library.comparison import Figures
+    from workbench.runs.library.comparison import RunMetrics
     from workbench.runs.series import Series
 
 MOST = 6
@@ -190,7 +190,7 @@ class CompareScreen(ModalScreen[None]):
     def _show_tables(self) -> None:
         if not self._names:
             return
-        figures = figure_rows([_figures(live) for live in self._live], "→" if GLYPHS.eighths else "->")
+        figures = metric_rows([_figures(live) for live in self._live], "→" if GLYPHS.eighths else "->")
         # One column is the scrollbar's, whether it is there yet or not.
         place, accent = self.query_one(VerticalScroll).content_size.width - 1, self.app.theme_variables["accent"]
         drawn = (figures, place)
@@ -215,9 +215,9 @@ def _along(series: Series, live: LiveRun, axis: str, unit: float) -> Series:
     return series
 
 
-def _figures(live: LiveRun) -> Figures:
+def _figures(live: LiveRun) -> RunMetrics:
     spent = live.replay.curves.seconds.last
-    return figures_of(live.run, live.replay, spent[1] if spent else 0.0)
+    return metrics_of(live.run, live.replay, spent[1] if spent else 0.0)
 
 
 def _what_they_are(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any] | None], list[str]]:

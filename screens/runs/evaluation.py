@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from screens.workbench import Workbench
     from workbench.engine.client.protocol import EvaluateRequest
-    from workbench.evaluation.result import Answered, Evaluation
+    from workbench.evaluation.result import AnsweredPrompt, Evaluation
     from workbench.runs.folder import RunFolder
 
 # Replies of more models than these stand one below the other, as they do on a narrow terminal.
@@ -267,7 +267,7 @@ def _figures(found: Evaluation, *, is_wide: bool) -> Content:
     return Content("\n").join(lines)
 
 
-def _said(one: Answered) -> list[tuple[str, str]]:
+def _said(one: AnsweredPrompt) -> list[tuple[str, str]]:
     said = [(name, reply.strip() or "(nothing)") for name, reply in one.replies.items()]
     return [*said, *([("reference", one.reference)] if one.reference is not None else [])]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from screens.shell import run_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
+from workbench.runs.events import memory_bytes
 from workbench.runs.library.calibration import Comparison
 from workbench.units import clock, gib, short
 
 if TYPE_CHECKING:
-    from workbench.runs.live_run import DrawnReplay
+    from workbench.runs.live_run import ChartReplay
     from workbench.runs.summary import RunSummary
 
 
@@ -48,14 +49,14 @@ def _predicted(summary: RunSummary) -> tuple[str, str]:
     return f"{gib(compared.predicted)} ({compared.error:+.1%}){suspect}", "warn" if suspect else ""
 
 
-def facts(run: DrawnReplay) -> list[Fact]:
+def facts(run: ChartReplay) -> list[Fact]:
     """The facts shown on a run's page."""
     summary = run.summary
     seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
     why = summary.reason if summary.state not in ("running", "finished") else ""
     tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
     versions = run.started.versions
-    host = (run.step.host if run.step is not None else None) or {}
+    host_peak = memory_bytes(run.step.host, "peak") if run.step is not None else 0
     kept = run.kept_step
     adapter = run.ended.adapter if run.ended is not None else None
     return [
@@ -70,7 +71,7 @@ def facts(run: DrawnReplay) -> list[Fact]:
         Fact("tokens", f"{short(summary.tokens)}" if summary.tokens else ""),
         Fact("peak VRAM", gib(summary.peak_vram) if summary.peak_vram else ""),
         Fact("predicted", *_predicted(summary)),
-        Fact("peak memory", gib(host["peak"]) if host.get("peak") and not summary.peak_vram else ""),
+        Fact("peak memory", gib(host_peak) if host_peak and not summary.peak_vram else ""),
         Fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
         Fact("folder", f"{run.run.path.parent.name}/{run.run.path.name}"),
     ]

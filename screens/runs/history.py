@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workbench.runs.folder import RunFolder, all_runs, summarise
-from workbench.runs.library.listing import Listed
+from workbench.runs.library.listing import ListedRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,14 +42,14 @@ def batches(runs: Sequence[RunFolder]) -> Iterator[Sequence[RunFolder]]:
         yield runs[start : start + _BATCH]
 
 
-def listed(runs: Sequence[RunFolder]) -> list[Listed]:
+def listed(runs: Sequence[RunFolder]) -> list[ListedRun]:
     """Sum these runs up; of a long journal so much as is seen at a glance."""
-    return [Listed(run, summarise(run, soon=True), run.label) for run in runs]
+    return [ListedRun(run, summarise(run, quick=True), run.label) for run in runs]
 
 
-def listed_exactly(run: RunFolder) -> Listed:
+def listed_exactly(run: RunFolder) -> ListedRun:
     """Sum a run up, however long that takes."""
-    return Listed(run, summarise(run), run.label)
+    return ListedRun(run, summarise(run), run.label)
 
 
 def _mark(run: RunFolder) -> Mark:

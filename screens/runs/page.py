@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from workbench.runs.folder import RunFolder
-    from workbench.runs.live_run import DrawnReplay
+    from workbench.runs.live_run import ChartReplay
 
 
 class RunPage(VerticalScroll):
@@ -53,7 +53,7 @@ class RunPage(VerticalScroll):
         """What the run is called."""
         entitle(self.query_one("#facts"), name)
 
-    def show(self, run: DrawnReplay) -> None:
+    def show(self, run: ChartReplay) -> None:
         """What its journal says by now."""
         entitle(self.query_one(LossChart), run_words.title_of_curve(run))
         self.query_one(LossChart).show(

@@ -24,7 +24,7 @@ from screens.widgets.line_painted import Words
 from screens.widgets.pane import beside
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
-from workbench.runs.library.listing import Listed
+from workbench.runs.library.listing import ListedRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +138,7 @@ class RunsPane(RunActions):
     def _journal_grew(self, message: JournalGrew) -> None:
         summary, one = self.session.summary, self._table.get(message.run)
         if summary is not None and summary.id == message.run and one is not None:
-            self._table.put(Listed(one.run, summary, one.label))
+            self._table.put(ListedRun(one.run, summary, one.label))
             self._show_line()
         if self._live is not None and self._live is self.session.live:
             self._show_run(self._live)
@@ -177,18 +177,18 @@ class RunsPane(RunActions):
                 self._show_line()
 
     @property
-    def selected(self) -> Listed | None:
+    def selected(self) -> ListedRun | None:
         return self._table.get(self._live.run.id) if self._live is not None else self._table.chosen
 
     @property
-    def subjects(self) -> Sequence[Listed]:
+    def subjects(self) -> Sequence[ListedRun]:
         one = self.selected
         if self._live is None and self._table.marked:
             return self._marked
         return [one] if one is not None else []
 
     @property
-    def _marked(self) -> list[Listed]:
+    def _marked(self) -> list[ListedRun]:
         return [one for run in self._table.marked if (one := self._table.get(run)) is not None]
 
     @on(DataTable.RowHighlighted)

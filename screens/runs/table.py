@@ -16,7 +16,7 @@ from screens.runs import facts as run_facts
 from screens.shell.header import short_name
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
-from workbench.runs.library.listing import ORDERS, Listed, holds, in_order
+from workbench.runs.library.listing import ORDERS, ListedRun, matches, sort_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,11 +51,11 @@ class RunTable(DataTable[Text]):
         self.marked: list[str] = []
         self.words = ""
         self._by, self._turned = "started", False
-        self._runs: dict[str, Listed] = {}
+        self._runs: dict[str, ListedRun] = {}
         self._is_wide: bool | None = None
 
     @property
-    def chosen(self) -> Listed | None:
+    def chosen(self) -> ListedRun | None:
         """The run under the cursor."""
         if not self.row_count or not self.is_valid_row_index(self.cursor_row):
             return None
@@ -66,7 +66,7 @@ class RunTable(DataTable[Text]):
         """How many runs there are, shown or not."""
         return len(self._runs)
 
-    def get(self, run: str) -> Listed | None:
+    def get(self, run: str) -> ListedRun | None:
         """The run with this id."""
         return self._runs.get(run)
 
@@ -81,7 +81,7 @@ class RunTable(DataTable[Text]):
             self._add_columns()
             self._fill(chosen)
 
-    def put(self, one: Listed) -> None:
+    def put(self, one: ListedRun) -> None:
         """Show what is known of a run; a new one stands last until all are laid out."""
         is_new = one.run.id not in self._runs
         self._runs[one.run.id] = one
@@ -89,7 +89,7 @@ class RunTable(DataTable[Text]):
             for (column, _), cell in zip(self._titles, self._cells(one), strict=True):
                 if self.get_cell(one.run.id, column) != cell:
                     self.update_cell(one.run.id, column, cell)
-        elif is_new and holds(one, self.words):
+        elif is_new and matches(one, self.words):
             self.add_row(*self._cells(one), key=one.run.id)
 
     def keep_only(self, runs: Iterable[str]) -> None:
@@ -108,11 +108,11 @@ class RunTable(DataTable[Text]):
             self._fill(self.chosen)
         self.post_message(self.Rearranged())
 
-    def _wanted(self) -> list[Listed]:
-        found = (one for one in self._runs.values() if holds(one, self.words))
-        return in_order(found, self._by, turned=self._turned)
+    def _wanted(self) -> list[ListedRun]:
+        found = (one for one in self._runs.values() if matches(one, self.words))
+        return sort_runs(found, self._by, reverse=self._turned)
 
-    def _fill(self, chosen: Listed | None) -> None:
+    def _fill(self, chosen: ListedRun | None) -> None:
         self.clear()
         for one in self._wanted():
             self.add_row(*self._cells(one), key=one.run.id)
@@ -173,10 +173,10 @@ class RunTable(DataTable[Text]):
         self.refresh()
 
     def _title(self, name: str) -> Text:
-        falls = ORDERS[name].falls != self._turned
-        return Text(f"{name} {GLYPHS.down if falls else GLYPHS.up}" if name == self._by else name)
+        descending = ORDERS[name].descending != self._turned
+        return Text(f"{name} {GLYPHS.down if descending else GLYPHS.up}" if name == self._by else name)
 
-    def _cells(self, one: Listed) -> list[Text]:
+    def _cells(self, one: ListedRun) -> list[Text]:
         summary = one.summary
         colours = self.app.theme_variables
         sign, colour = _LOOKS[summary.state]

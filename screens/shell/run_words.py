@@ -16,13 +16,10 @@ from workbench.runs.events import Control, Resumed, Step
 from workbench.units import clock, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from workbench.planning.launch import Launch
     from workbench.recipe.schema import Recipe
-    from workbench.runs.events import Number
-    from workbench.runs.live_run import DrawnReplay
+    from workbench.runs.events import Number, Phase
+    from workbench.runs.live_run import ChartReplay
     from workbench.runs.step_times import StepTimes
     from workbench.runs.summary import RunSummary
 
@@ -94,7 +91,7 @@ def in_queue(count: int, held: str) -> str:
     return f"{waiting_words(count, held)}. Press q to show the queue."
 
 
-def outcome(run: DrawnReplay) -> str:
+def outcome(run: ChartReplay) -> str:
     """How a run ended, and what can be done with it."""
     summary = run.summary
     if summary.state == "interrupted":
@@ -113,14 +110,14 @@ def _perplexity(summary: RunSummary) -> str:
     return f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
 
 
-def _early(run: DrawnReplay) -> str:
+def _early(run: ChartReplay) -> str:
     """That the run ended by itself before its last step, and which step's adapter it left where that is another."""
     kept = run.kept_step
     early = "ended early" if run.ended is not None and run.ended.reason == "early_stopping" else ""
     return dotted(early, f"adapter of step {kept}" if kept not in (None, 0, run.summary.step) else "")
 
 
-def standing_still(run: DrawnReplay, why: str) -> str:
+def standing_still(run: ChartReplay, why: str) -> str:
     """Where a paused run stands; ``why`` is the engine's own word for it."""
     summary = run.summary
     steps = f"at step {summary.step}/{summary.max_steps}" if summary.max_steps else f"at step {summary.step}"
@@ -153,34 +150,34 @@ def answer(done: Control | Resumed | None, asked: str) -> Content:
     )
 
 
-def title_of_curve(run: DrawnReplay) -> str:
+def title_of_curve(run: ChartReplay) -> str:
     """What the chart shows; and, while a long journal is read, that it is drawn from a part of it."""
     return f"loss over steps {GLYPHS.separator} {reading(run)}" if run.is_rough else "loss over steps"
 
 
-def reading(run: DrawnReplay) -> str:
+def reading(run: ChartReplay) -> str:
     """How far a long journal is read."""
-    return f"{'≈ ' if GLYPHS.eighths else ''}reading {run.share:.0%}"
+    return f"{'≈ ' if GLYPHS.eighths else ''}reading {run.share_read:.0%}"
 
 
-def _best(run: DrawnReplay) -> str:
+def _best(run: ChartReplay) -> str:
     return f"{_figure(run.best.loss, '.4g')} at {run.best.step}" if run.best else ""
 
 
-def _patience(run: DrawnReplay) -> str:
+def _patience(run: ChartReplay) -> str:
     """How near the run is to ending early; empty where it never does."""
-    patience = run.training.get("early_stopping_patience")
+    patience = run.early_stopping_patience
     return f"{run.evaluations_since_best} of {patience} evals used" if patience else ""
 
 
-def seconds_a_step(run: DrawnReplay, times: StepTimes) -> float:
+def seconds_a_step(run: ChartReplay, times: StepTimes) -> float:
     """Seconds of one of the last steps."""
     told = [event.step for event in run.recent if event.parts]
-    steps = told[-1] - told[0] + (run.training.get("logging_steps") or 1) if told else 1
+    steps = told[-1] - told[0] + run.logging_steps if told else 1
     return times.seconds / max(steps, 1)
 
 
-def figures(run: DrawnReplay, times: StepTimes) -> list[Fact]:
+def figures(run: ChartReplay, times: StepTimes) -> list[Fact]:
     """The newest figures of a run.
 
     Args:
@@ -203,26 +200,25 @@ def figures(run: DrawnReplay, times: StepTimes) -> list[Fact]:
     ]
 
 
-def about(run: DrawnReplay, times: StepTimes) -> list[Fact]:
+def about(run: ChartReplay, times: StepTimes) -> list[Fact]:
     """What the run was started with and what is known of it so far.
 
     Args:
         times: of its last steps.
     """
-    recipe = run.started.recipe
-    facts = run.facts
-    trainable, counts = facts.get("trainable_parameters"), facts.get("counts") or {}
+    facts, data = run.facts, run.started.recipe.get("data")
+    trainable, counts = facts.trainable_parameters, facts.counts or {}
     base, tuned = (run.summary.perplexity.get(name) for name in ("base", "tuned"))
     return [
         Fact("model", short_name(run.summary.model)),
-        Fact("base", str(facts.get("base", ""))),
-        Fact("compute dtype", str(facts.get("compute_dtype", ""))),
+        Fact("base", facts.base or ""),
+        Fact("compute dtype", facts.compute_dtype or ""),
         _peak(facts),
         Fact("HFU", _figure(times.hfu, ".0%")),
         Fact("trainable", f"{trainable:,}" if trainable else ""),
         *(Fact("auto", words) for words in decided(facts)),
-        Fact("kernels", str(facts.get("kernels") or "").partition(" ")[0].lower()),
-        Fact("data", str((recipe.get("data") or {}).get("source", ""))),
+        Fact("kernels", (facts.kernels or "").partition(" ")[0].lower()),
+        Fact("data", str(data.get("source", "")) if isinstance(data, dict) else ""),
         # What is nought is as it should be, and would only hide what is not.
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
         Fact("perplexity", _base_and_tuned(base, tuned), "good" if base and _is_less(tuned, base) else ""),
@@ -240,12 +236,11 @@ def _achieved(times: StepTimes) -> Fact:
     return Fact(unit, f"{flops / scale:.3g}" if flops else "")
 
 
-def _peak(facts: Mapping[str, Any]) -> Fact:
+def _peak(facts: Phase) -> Fact:
     """The peak FLOP/s of the device, of which MFU is a share; or that there is no MFU because it is unknown."""
-    peak = facts.get("peak_flops")
-    if isinstance(peak, int | float):
-        return Fact("peak", f"{peak / 1e12:,.0f} TFLOP/s")
-    return Fact("MFU", "n/a (peak unknown)" if facts.get("no_peak") else "")
+    if facts.peak_flops is not None:
+        return Fact("peak", f"{facts.peak_flops / 1e12:,.0f} TFLOP/s")
+    return Fact("MFU", "n/a (peak unknown)" if facts.no_peak else "")
 
 
 def _base_and_tuned(base: Number, tuned: Number) -> str:
@@ -256,11 +251,9 @@ def _base_and_tuned(base: Number, tuned: Number) -> str:
     return f"{_figure(base, '.2f')} (base){after}"
 
 
-def decided(facts: Mapping[str, Any]) -> list[str]:
+def decided(facts: Phase) -> list[str]:
     """What the run decided of what its recipe left open: ``checkpointing off``, ``4 × 4 records``."""
-    chosen = facts.get("chosen")
-    if not isinstance(chosen, dict):
-        return []
+    chosen = facts.chosen or {}
     checkpointing = chosen.get("training.gradient_checkpointing")
     size = chosen.get("training.per_device_train_batch_size")
     times = chosen.get("training.gradient_accumulation_steps")

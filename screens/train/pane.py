@@ -33,8 +33,9 @@ from screens.widgets.plain import plain_content
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Line, Queue
+from workbench.runs.events import memory_bytes
 from workbench.runs.folder import RunFolder, all_runs, summarise
-from workbench.runs.live_run import DrawnReplay, LiveRun
+from workbench.runs.live_run import ChartReplay, LiveRun
 from workbench.runs.step_times import StepTimes
 from workbench.units import clock
 
@@ -346,11 +347,10 @@ class TrainPane(RunControlPane):
         about = self.query_one("#about", Facts)
         entitle(about, titled(name, run.run.id, most=_SIDE_TITLE, style=""))
         about.show(run_words.about(run, times))
-        self._say("#answer", run_words.answer(run.done, self.asked))
+        self._say("#answer", run_words.answer(run.last_request, self.asked))
         self._say("#notice", plain_content(self._notice(run)))
-        host = (run.step.host if run.step is not None else None) or {}
         self.query_one(GpuPanel).run_used(
-            run.summary.peak_vram or host.get("peak") or 0,
+            run.summary.peak_vram or memory_bytes(run.step.host if run.step is not None else None, "peak"),
             run.summary.predicted_allocated if run.summary.peak_vram else None,
         )
         if self.has_class("-failed") != (run.error is not None):
@@ -360,7 +360,7 @@ class TrainPane(RunControlPane):
         if self.has_class("-log"):
             self.query_one(LogPane).show(run.run.log)
 
-    def _title_of_chart(self, run: DrawnReplay, name: str) -> Content:
+    def _title_of_chart(self, run: ChartReplay, name: str) -> Content:
         """What the curve is of; on a narrow terminal, where the panel with its name has no room, whose it is too."""
         title = plain_content(run_words.title_of_curve(run))
         if not self.has_class("-narrow"):
@@ -373,14 +373,14 @@ class TrainPane(RunControlPane):
         line.display = bool(words)
         line.show(words)
 
-    def _phase(self, run: DrawnReplay) -> tuple[str, float | None, str]:
+    def _phase(self, run: ChartReplay) -> tuple[str, float | None, str]:
         """The phase in a word, how far it has come, and words to it."""
         summary = run.summary
         if run.is_over:
             return summary.state, None, run_words.outcome(run)
         status = self.session.status
         if run.summary.is_open and not self._is_live(run.run):
-            return "reading", run.share, "its journal: is it still running?"
+            return "reading", run.share_read, "its journal: is it still running?"
         if status is not None and status.stopping:
             return "stopping", None, "finishing this step; K force-kills the engine"
         if why := self._why_paused(run):
@@ -395,14 +395,14 @@ class TrainPane(RunControlPane):
         detail = run_words.dotted(phase.detail, steps if summary.step else "")
         return phase.phase or "starting", phase.fraction, detail
 
-    def _why_paused(self, run: DrawnReplay) -> str:
+    def _why_paused(self, run: ChartReplay) -> str:
         """Why the run is paused; empty while it runs. A full disk cannot be recorded in the journal."""
         status = self.session.status
         if status is not None and status.run == run.run.id:
             return status.paused
         return run.paused.reason if run.paused else ""
 
-    def _notice(self, run: DrawnReplay) -> str:
+    def _notice(self, run: ChartReplay) -> str:
         """The most important notice: why the run is paused if that takes a sentence, else the newest warning."""
         why = self._why_paused(run)
         if len(why) > _SHORT:

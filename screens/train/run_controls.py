@@ -93,7 +93,7 @@ class RunControlPane(PacedPane):
     def asked(self) -> str:
         """What was asked last and is not done yet, in a few words; empty where nothing is."""
         run = self._live.replay if self._live is not None else None
-        if run is None or run.is_over or (run.done is not None and run.done.seq > self._asked_at):
+        if run is None or run.is_over or (run.last_request is not None and run.last_request.seq > self._asked_at):
             self._asked = ""
         return self._asked
 

@@ -14,7 +14,7 @@ from workbench.engine.distributed.launched import LaunchedTraining
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.recipe.text import edit
-from workbench.runs.checkpoints import newest_whole
+from workbench.runs.checkpoints import newest_intact
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 
 TWO = Launch(processes=2)
@@ -97,7 +97,7 @@ def test_two_processes_learn_what_one_with_twice_the_micro_batch_does(home, reci
 def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_run_goes_on_bit_for_bit(home, recipe):
     recipe = edit(recipe, DROPOUT)
     whole = finished(launched(home, create_run(home, recipe)))
-    checkpoint, _ = newest_whole(whole.checkpoints)
+    checkpoint, _ = newest_intact(whole.checkpoints)
     assert {f"rng_state_{rank}.pth" for rank in (0, 1)} <= {file.name for file in checkpoint.path.iterdir()}
 
     thread = launched(home, create_run(home, recipe))
@@ -163,7 +163,7 @@ async def test_controls_are_obeyed_by_all_processes_and_a_stopped_run_goes_on(ho
     await until(is_over, run)
     summary = summarise(run)
     assert summary.state == "stopped"
-    checkpoint, damaged = newest_whole(run.checkpoints)
+    checkpoint, damaged = newest_intact(run.checkpoints)
     assert checkpoint.step == events_of(run, "run_ended")[-1]["step"] >= 2
     assert not damaged
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
 from workbench.recipe.text import edit, to_yaml
-from workbench.runs.checkpoints import _seal, checkpoints, newest_whole, what_is_wrong, write_checkpoint
+from workbench.runs.checkpoints import _write_manifest, checkpoints, find_damage, newest_intact, write_checkpoint
 from workbench.runs.folder import RunFolder, summarise
 
 # Three epochs and a bit, dropout, a schedule, an accumulation, and points of the curve further apart than a step.
@@ -84,8 +84,8 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(home, rec
     again = killed_after(whole, 14, home)
     assert [made.step for made in checkpoints(again.checkpoints)] == [12, 14]
     DAMAGES[name](again.checkpoints / "checkpoint-14" / name)
-    assert what_is_wrong(again.checkpoints / "checkpoint-14")
-    assert not what_is_wrong(again.checkpoints / "checkpoint-12")
+    assert find_damage(again.checkpoints / "checkpoint-14")
+    assert not find_damage(again.checkpoints / "checkpoint-12")
     resumed(home, again, thread.base)
     assert [event["step"] for event in events_of(again, "run_resumed")] == [12]
     assert any("checkpoint-14 is damaged" in event["message"] for event in events_of(again, "warning"))
@@ -112,12 +112,12 @@ def test_a_checkpoint_that_was_being_replaced_when_its_process_was_killed_is_fou
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", killed_before_the_second)
         # What a killed process would not have done either.
-        patched.setattr("workbench.runs.checkpoints.recover", lambda folder: None)
+        patched.setattr("workbench.runs.checkpoints.restore_replaced", lambda folder: None)
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             write_checkpoint(tmp_path, 3, fill, keep=1)
     assert checkpoints(tmp_path) == []
-    found, damaged = newest_whole(tmp_path)
+    found, damaged = newest_intact(tmp_path)
     assert (found.step, damaged) == (3, [])
     write_checkpoint(tmp_path, 3, fill, keep=1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
@@ -190,7 +190,7 @@ def test_a_resume_that_is_not_exact_says_so(home, recipe):
     state["cpu"] = torch.Generator().manual_seed(99).get_state()
     torch.save(state, checkpoint / "rng_state.pth")
     (checkpoint / "manifest.json").unlink()
-    _seal(checkpoint)
+    _write_manifest(checkpoint)
     resumed(home, again, thread.base)
     (warning,) = [event for event in events_of(again, "warning") if event.get("kind") == "resume"]
     assert warning["message"].startswith("The loss of step 5 is ")
@@ -231,7 +231,7 @@ def test_old_checkpoints_go_only_when_a_new_one_is_there(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(tmp_path, 4, fill_half, keep=2)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
-    found, damaged = newest_whole(tmp_path)
+    found, damaged = newest_intact(tmp_path)
     assert (found.step, damaged) == (3, [])
     # The same step once more: never a moment without it.
     write_checkpoint(tmp_path, 3, fill, keep=2)

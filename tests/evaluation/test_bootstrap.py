@@ -5,8 +5,8 @@ import math
 import pytest
 
 from workbench.evaluation.bootstrap import interval, resampled_sums
-from workbench.evaluation.metrics import Tally, figures_of
-from workbench.evaluation.result import Answered
+from workbench.evaluation.metrics import Tally, compute_metrics
+from workbench.evaluation.result import AnsweredPrompt
 
 
 def test_two_records_can_be_drawn_in_three_ways():
@@ -39,7 +39,7 @@ def test_the_seed_decides_what_is_drawn_and_columns_are_drawn_together():
 
 def test_many_records_are_drawn_in_parts(monkeypatch):
     whole = resampled_sums([[n] for n in range(9)], draws=64, seed=3)
-    monkeypatch.setattr("workbench.evaluation.bootstrap._AT_ONCE", 20)
+    monkeypatch.setattr("workbench.evaluation.bootstrap._CHUNK_ELEMENTS", 20)
     parts = resampled_sums([[n] for n in range(9)], draws=64, seed=3)
     assert (whole == parts).all()
 
@@ -53,11 +53,11 @@ def test_figures_of_two_records_by_hand():
     # 2 tokens and 4; base 2.0 nats and 1.0 a token, tuned 1.0 and 0.5.
     tallies = {"base": Tally([4.0, 4.0], [0, 2]), "run": Tally([2.0, 2.0], [2, 3])}
     answered = [
-        Answered(prompt="a", reference="one two", replies={"base": "one", "run": "one two"}),
-        Answered(prompt="b", reference="three", replies={"base": "four", "run": "it is three"}),
-        Answered(prompt="c", replies={"base": "x", "run": "y"}, fixed=True),
+        AnsweredPrompt(prompt="a", reference="one two", replies={"base": "one", "run": "one two"}),
+        AnsweredPrompt(prompt="b", reference="three", replies={"base": "four", "run": "it is three"}),
+        AnsweredPrompt(prompt="c", replies={"base": "x", "run": "y"}, fixed=True),
     ]
-    figures, minus = figures_of([2, 4], tallies, answered, draws=2000, seed=0)
+    figures, minus = compute_metrics([2, 4], tallies, answered, draws=2000, seed=0)
     base, run = figures["base"], figures["run"]
     assert base.loss.value == pytest.approx(8 / 6)
     assert base.perplexity.value == pytest.approx(math.exp(8 / 6))
@@ -79,8 +79,8 @@ def test_figures_of_two_records_by_hand():
 
 
 def test_without_references_replies_are_not_scored():
-    answered = [Answered(prompt="c", replies={"base": "x"}, fixed=True)]
-    figures, minus = figures_of([3], {"base": Tally([900.0 * 3], [0])}, answered, draws=10, seed=0)
+    answered = [AnsweredPrompt(prompt="c", replies={"base": "x"}, fixed=True)]
+    figures, minus = compute_metrics([3], {"base": Tally([900.0 * 3], [0])}, answered, draws=10, seed=0)
     assert figures["base"].exact is None
     assert math.isinf(figures["base"].perplexity.value)
     assert figures["base"].perplexity.low is None

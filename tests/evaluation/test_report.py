@@ -14,7 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.chart import Line, curve_picture, ticks
 from workbench.evaluation.report import read_curves, write_report
 from workbench.evaluation.report_text import report_markdown
-from workbench.evaluation.result import Answered, keep, newest_evaluation
+from workbench.evaluation.result import AnsweredPrompt, newest_evaluation, save_evaluation
 from workbench.runs.folder import RunFolder
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -81,7 +81,7 @@ def test_the_markdown_is_fit_to_be_handed_on(reported, home):
 
 
 def test_at_most_twenty_replies_stand_side_by_side():
-    many = [Answered(prompt=f"q{n}", replies={"base": f"a{n}"}, fixed=n < 4) for n in range(30)]
+    many = [AnsweredPrompt(prompt=f"q{n}", replies={"base": f"a{n}"}, fixed=n < 4) for n in range(30)]
     text = report_markdown(_told(), evaluation(answered=many), "report.svg")
     assert text.count("<tr><td colspan") == 20
     assert "q4<" in text  # records come first
@@ -145,7 +145,7 @@ def test_foreign_text_is_only_text(reported):
         run=NASTY,
         model=NASTY,
         source=NASTY,
-        answered=[Answered(prompt=NASTY, reference=NASTY, where=NASTY, replies={"base": NASTY})],
+        answered=[AnsweredPrompt(prompt=NASTY, reference=NASTY, where=NASTY, replies={"base": NASTY})],
     )
     found = found.model_copy(update={"judged": [found.judged[0].model_copy(update={"name": "base"})]})
     text = report_markdown(_told(run=NASTY), found, "report.svg")
@@ -229,7 +229,7 @@ def test_a_folder_that_refuses_is_told(reported, home, monkeypatch, tmp_path):
 
 
 def test_the_newest_evaluation_counts(reported, home):
-    keep(reported, evaluation(source="newest-source"))
+    save_evaluation(reported, evaluation(source="newest-source"))
     text = write_report(home, reported).markdown.read_text()
     assert "newest" in text
 

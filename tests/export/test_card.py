@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.evaluation.provenance import fit_to_publish, provenance_of, public_name
+from workbench.evaluation.provenance import provenance_of, public_name, without_local_paths
 from workbench.export.card import model_card
 from workbench.markdown import code, text
 from workbench.models.sources import LocalModel, find_local
@@ -53,7 +53,7 @@ def test_foreign_text_is_only_text(facts):
         data=(replace(facts.data[0], name=NASTY),),
         versions={NASTY: NASTY},
         changes=(NASTY,),
-        recipe=fit_to_publish(edit(Recipe(), {"data.system": "```\n</script>\n# out\n`````\n"})).as_dict(),
+        recipe=without_local_paths(edit(Recipe(), {"data.system": "```\n</script>\n# out\n`````\n"})),
     )
     card = model_card(nasty, "adapter", NASTY)
     outside = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", card, flags=re.DOTALL | re.MULTILINE)
@@ -92,7 +92,7 @@ def test_folders_of_this_machine_are_named_by_their_last_part(tmp_path):
             "output": {"dir": "/home/alice/runs"},
         }
     )
-    found = fit_to_publish(recipe)
+    found = without_local_paths(recipe)
     assert found.model.source == "base"
     assert found.data.source == "secret.jsonl*0.5 + owner/set + first-mate"
     assert found.data.template == "t.jinja"

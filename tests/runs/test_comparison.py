@@ -7,8 +7,8 @@ import pytest
 from tests.runs.told import GIB, begin, evaluate, finished, resume, take_steps, writer_of
 from workbench.runs.curves import RunCurves
 from workbench.runs.folder import summarise
-from workbench.runs.library.comparison import difference_rows, figure_rows, recipe_of
-from workbench.runs.library.listing import Listed, holds, in_order
+from workbench.runs.library.comparison import difference_rows, metric_rows, recipe_of
+from workbench.runs.library.listing import ListedRun, matches, sort_runs
 from workbench.runs.library.naming import rename_run, tag_run
 from workbench.storage.paths import Home
 
@@ -42,7 +42,7 @@ def test_final_figures_stand_beside_each_other(home):
     run, begun = finished(home, steps=10), begin(home)
     run.adapter.mkdir()
     (run.adapter / "adapter_model.safetensors").write_bytes(b"0" * 2_500_000)
-    rows = dict(figure_rows([RunCurves(run).figures(), RunCurves(begun).figures()]))
+    rows = dict(metric_rows([RunCurves(run).metrics(), RunCurves(begun).metrics()]))
     assert rows["steps"] == ["10/100", "–"]
     assert rows["last loss"] == ["2.9", "–"]
     assert rows["best held-out loss"] == ["2 at 10", "–"]
@@ -74,13 +74,13 @@ def test_a_curve_lies_over_steps_tokens_and_seconds_without_what_was_trained_twi
     assert course.curve("time") == list(zip([0.5, 1.0, 1.25, 1.5], losses, strict=True))
     assert course.held_out("time") == [(0.0, 3.0), (1.5, 1.5)]
     assert course.held_out("step") == [(0.0, 3.0), (4.0, 1.5)]
-    assert course.figures().best == (1.5, 4)
-    assert course.figures().summary.peak_vram == GIB + 5
-    assert course.curve("step", most=2) == [(1.5, pytest.approx(2.985)), (3.5, pytest.approx(1.965))]
+    assert course.metrics().best == (1.5, 4)
+    assert course.metrics().summary.peak_vram == GIB + 5
+    assert course.curve("step", max_points=2) == [(1.5, pytest.approx(2.985)), (3.5, pytest.approx(1.965))]
 
 
 def listed(run):
-    return Listed(run, summarise(run), run.label)
+    return ListedRun(run, summarise(run), run.label)
 
 
 def test_the_history_is_sorted_and_searched(home):
@@ -91,17 +91,17 @@ def test_the_history_is_sorted_and_searched(home):
     every = [listed(run) for run in (new, short, long)]
 
     def ids(*arguments, **options):
-        return [one.run.id for one in in_order(every, *arguments, **options)]
+        return [one.run.id for one in sort_runs(every, *arguments, **options)]
 
     assert ids("steps") == ["long-01", "short-01", "new-01"]
-    assert ids("steps", turned=True) == ["new-01", "short-01", "long-01"]
+    assert ids("steps", reverse=True) == ["new-01", "short-01", "long-01"]
     assert ids("loss") == ["long-01", "short-01", "new-01"]
-    assert ids("loss", turned=True) == ["short-01", "long-01", "new-01"], "what has none stands last"
+    assert ids("loss", reverse=True) == ["short-01", "long-01", "new-01"], "what has none stands last"
     assert ids("run") == ["short-01", "long-01", "new-01"]
     assert ids("started") == ["new-01", "short-01", "long-01"]
 
     def found(words):
-        return [one.run.id for one in every if holds(one, words)]
+        return [one.run.id for one in every if matches(one, words)]
 
     assert found("#pir") == ["long-01"]
     assert found("alpha") == found("SHORT") == ["short-01"]

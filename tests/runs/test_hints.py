@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.runs.hints import EARLY, FAIR, RECENT, Hint, LossWatch, hint_on
+from workbench.runs.hints import EARLY, PATIENCE, RECENT, Hint, LossWatch, hint_on
 
 
 def descent(learning_rate: float, steps: int, *, noise: float = 0.1, seed: int = 0) -> Iterator[float]:
@@ -23,7 +23,7 @@ def descent(learning_rate: float, steps: int, *, noise: float = 0.1, seed: int =
 def hints(losses: Iterator[float] | list[float], learning_rate: float = 1e-4) -> list[tuple[int, Hint]]:
     """What is told of a course of losses, and after which step."""
     watch = LossWatch()
-    seen = ((step, watch.see(loss, learning_rate)) for step, loss in enumerate(losses, 1))
+    seen = ((step, watch.add(loss, learning_rate)) for step, loss in enumerate(losses, 1))
     return [(step, hint) for step, hint in seen if hint is not None]
 
 
@@ -43,14 +43,14 @@ def test_a_loss_that_rises_is_told_once() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_loss_that_stands_still_is_told_after_a_fair_number_of_steps(seed: int) -> None:
-    ((step, hint),) = hints(descent(1e-6, 3 * FAIR, noise=0.3, seed=seed))
+    ((step, hint),) = hints(descent(1e-6, 3 * PATIENCE, noise=0.3, seed=seed))
     assert hint.kind == "flat"
-    assert FAIR <= step < 2 * FAIR
+    assert PATIENCE <= step < 2 * PATIENCE
     assert "Raise learning_rate" in hint.cure
 
 
 def test_a_rate_that_is_high_already_is_not_to_be_raised() -> None:
-    ((_, hint),) = hints([3.0, 3.1] * FAIR, learning_rate=5e-3)
+    ((_, hint),) = hints([3.0, 3.1] * PATIENCE, learning_rate=5e-3)
     assert "Try another learning_rate" in hint.cure
 
 
@@ -58,7 +58,8 @@ def test_warming_up_is_not_standing_still() -> None:
     watch = LossWatch()
     steps = 400
     told = {
-        step: watch.see(3.0 + 0.1 * (step % 2), 2e-4 * min(1.0, step / steps)) for step in range(1, steps + 2 * FAIR)
+        step: watch.add(3.0 + 0.1 * (step % 2), 2e-4 * min(1.0, step / steps))
+        for step in range(1, steps + 2 * PATIENCE)
     }
     first = next(step for step, hint in told.items() if hint)
     assert first > steps / 2
@@ -71,7 +72,7 @@ def test_nothing_left_to_learn_is_no_fault() -> None:
 
 def test_losses_that_are_no_numbers_are_left_to_the_engine() -> None:
     assert hints([math.nan, math.inf, -math.inf] * 100) == []
-    ((_, hint),) = hints([math.nan, 3.0, 3.1] * FAIR)
+    ((_, hint),) = hints([math.nan, 3.0, 3.1] * PATIENCE)
     assert hint.kind == "flat"
 
 
@@ -81,12 +82,12 @@ def test_a_run_that_fell_and_then_broke_out() -> None:
 
 
 def test_too_few_losses_say_nothing() -> None:
-    assert hint_on([1.0] * (EARLY - 1), [9.0] * RECENT, 1e-4, FAIR) is None
-    assert hint_on([1.0] * EARLY, [9.0] * (RECENT - 1), 1e-4, FAIR) is None
+    assert hint_on([1.0] * (EARLY - 1), [9.0] * RECENT, 1e-4, PATIENCE) is None
+    assert hint_on([1.0] * EARLY, [9.0] * (RECENT - 1), 1e-4, PATIENCE) is None
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(min_value=0.2, max_value=20), min_size=EARLY + RECENT + FAIR, max_size=300))
+@given(st.lists(st.floats(min_value=0.2, max_value=20), min_size=EARLY + RECENT + PATIENCE, max_size=300))
 def test_never_more_than_one_of_a_kind(losses: list[float]) -> None:
     kinds = [hint.kind for _, hint in hints(losses)]
     assert len(kinds) == len(set(kinds))

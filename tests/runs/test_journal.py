@@ -137,9 +137,9 @@ def test_numbers_go_on_whatever_stands_at_the_end(tmp_path, after):
     with path.open("ab") as file:
         file.write(after)
     assert last_seq(path) == 999
-    come = JournalReader.of_what_comes(path)
+    come = JournalReader.from_end(path)
     with JournalWriter(path) as journal:
-        assert journal.is_continued
+        assert journal.has_events
         journal.write("step", step=1000)
         assert last_seq(path) == 1000
     assert [event["seq"] for event in read_events(path)] == list(range(1001))
@@ -152,7 +152,7 @@ def test_a_journal_without_an_event_begins_at_nought(tmp_path):
     path.write_bytes(b"damaged\n\ntorn")
     assert last_seq(path) == -1
     with JournalWriter(path) as journal:
-        assert not journal.is_continued
+        assert not journal.has_events
         journal.write("step", step=1)
         assert last_seq(path) == 0
 

@@ -11,7 +11,7 @@ from tests.runs.journals import KINDS, loss_at, run_of
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.runs import journal as journal_module
-from workbench.runs import journal_sample as glance
+from workbench.runs import journal_sample
 from workbench.runs import live_run as live_run_module
 from workbench.runs.journal import JournalReader
 from workbench.runs.live_run import LiveRun
@@ -43,7 +43,7 @@ async def test_it_is_read_from_the_journal_alone(tmp_path: Path) -> None:
     assert live.replay.curves.held_out.points() == [(0, 3.0), (10, 1.0)]
     assert (live.replay.summary.state, live.replay.summary.step, live.replay.checkpoint) == ("finished", 10, 10)
     assert live.replay.summary.perplexity == {"base": 20.1, "tuned": 2.7}
-    assert (live.replay.facts["base"], live.replay.facts["trainable_parameters"]) == ("nf4", 4_884_480)
+    assert (live.replay.facts.base, live.replay.facts.trainable_parameters) == ("nf4", 4_884_480)
     assert live.replay.notices == ["2 records are left out"]
     assert live.replay.is_over
 
@@ -95,9 +95,9 @@ async def test_what_was_asked_of_it_and_why_it_stands_still(tmp_path: Path) -> N
     engine.sample(3, [("Who?", "The mate.")])
     engine.write("hint", message="The loss does not fall.")
     await live.catch_up()
-    assert live.replay.done is not None
+    assert live.replay.last_request is not None
     assert live.replay.paused is not None
-    assert (live.replay.done.action, live.replay.paused.step) == ("pause", 3)
+    assert (live.replay.last_request.action, live.replay.paused.step) == ("pause", 3)
     assert live.replay.samples[0].replies == [{"prompt": "Who?", "reply": "The mate."}]
     assert live.replay.notices == ["The loss does not fall."]
     engine.write("resumed", step=3)
@@ -137,9 +137,9 @@ async def test_tokens_and_seconds_of_each_step_are_kept_without_what_was_trained
 def make_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """From some 20 kB on, a journal is a long one."""
     for name, small in (("LONG", 20_000), ("_HEAD", 2_000), ("_TAIL", 16_000), ("_AT_LEAST", 1_000), ("PLACES", 20)):
-        monkeypatch.setattr(glance, name, small)
+        monkeypatch.setattr(journal_sample, name, small)
     monkeypatch.setattr(journal_module, "BLOCK", 10_000)
-    monkeypatch.setattr(live_run_module, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live_run_module, "_SECONDS_BETWEEN_UPDATES", 0.0)
 
 
 def told(live: LiveRun) -> dict[str, object]:
@@ -160,7 +160,7 @@ async def test_a_long_journal_is_told_at_a_glance_and_then_exactly(
     live, shares = LiveRun(run), []
 
     def look() -> None:
-        shares.append(live.replay.share)
+        shares.append(live.replay.share_read)
         if not live.replay.is_rough:
             return
         assert live.replay.curves.train.points() == [(x, loss_at(int(x))) for x, _ in live.replay.curves.train.points()]

@@ -77,7 +77,7 @@ def test_the_losses_that_a_resume_will_train_again_are_known(resumed):
 
 
 def test_a_summary_that_was_kept_still_knows_what_to_forget(tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.runs.folder._READ_AT_ONCE", 0)
+    monkeypatch.setattr("workbench.runs.folder._NOT_WORTH_CACHING", 0)
     run = begin(Home(tmp_path / "home"))
     with writer_of(run) as journal:
         evaluate(journal, 0, 3.0)

@@ -13,7 +13,7 @@ def hints(points: list[tuple[float, float]]) -> list[tuple[int, Hint]]:
     """What is told of steps of a second, given the share of it that went to data, and the padding."""
     watch = TimeWatch()
     seen = (
-        (number, watch.see({"data": data, "forward": 1 - data}, padding))
+        (number, watch.add({"data": data, "forward": 1 - data}, padding))
         for number, (data, padding) in enumerate(points)
     )
     return [(number, hint) for number, hint in seen if hint is not None]

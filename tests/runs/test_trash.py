@@ -30,7 +30,7 @@ def test_a_run_goes_and_comes_back_as_it_was(home):
     (run.path / "chats" / "1.json").write_text("{}")
     before = files_of(run.path)
     gone = delete_run(home, run)
-    assert (gone.id, gone.name, gone.elsewhere) == ("run-01", "dear one", None)
+    assert (gone.id, gone.name, gone.link_target) == ("run-01", "dear one", None)
     assert gone.bytes == sum(map(len, before.values()))
     assert not all_runs(home)
     assert files_of(gone.path) == before
@@ -79,7 +79,7 @@ def test_a_run_whose_writer_just_opens_the_journal_is_refused(home):
 def test_a_run_that_the_engine_is_about_to_begin_is_refused(home):
     run = begin(home)
     with pytest.raises(WorkbenchError, match="live"):
-        delete_run(home, run, at_work=run.id)
+        delete_run(home, run, live_run=run.id)
     delete_run(home, run)
 
 
@@ -92,7 +92,7 @@ def test_of_a_run_elsewhere_only_the_link_moves(home, tmp_path):
         journal.write("run_ended", reason="finished")
     before = files_of(run.path)
     gone = delete_run(home, find_run(home, run.id))
-    assert (gone.elsewhere, gone.bytes) == (run.path, 0)
+    assert (gone.link_target, gone.bytes) == (run.path, 0)
     assert [one.id for one in all_runs(home)] == ["run-01"]
     assert files_of(run.path) == before
     assert restore_run(home, run.id).path.resolve() == run.path

@@ -11,7 +11,14 @@ from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_runs_pane import history, trained
 from workbench.errors import WorkbenchError
-from workbench.evaluation.result import Answered, Evaluation, Figures, Interval, Judged, keep
+from workbench.evaluation.result import (
+    AnsweredPrompt,
+    EvaluatedModel,
+    Evaluation,
+    Interval,
+    ModelMetrics,
+    save_evaluation,
+)
 from workbench.runs.folder import RunFolder
 
 
@@ -25,20 +32,24 @@ def evaluation(*, models: int = 1, **more: Any) -> Evaluation:
     perplexity = {name: 20.1 if name == "base" else 2.7 for name in names}
     scores = {"exact": about(0.25), "contains": about(0.5), "rouge_l": about(0.75)}
     judged = [
-        Judged(
+        EvaluatedModel(
             name=name,
             folder=None if name == "base" else f"/runs/{name}/adapter",
-            figures=Figures(loss=about(1), perplexity=about(perplexity[name]), token_accuracy=about(0.6), **scores),
+            figures=ModelMetrics(
+                loss=about(1), perplexity=about(perplexity[name]), token_accuracy=about(0.6), **scores
+            ),
             minus=None
             if name == "base"
-            else Figures(loss=about(1), perplexity=about(17.4), token_accuracy=about(-0.2), **scores),
+            else ModelMetrics(loss=about(1), perplexity=about(17.4), token_accuracy=about(-0.2), **scores),
         )
         for name in names
     ]
     answered = [
-        Answered(prompt="Where to?", reference="To sea.", replies={name: f"{name} says aye" for name in names}),
-        Answered(prompt="[red]Why[/]?\x1b[2J", reference="None.", replies=dict.fromkeys(names, "[bold]Because[/]")),
-        Answered(prompt="Capital?", replies={name: f"Paris by {name}" for name in names}, fixed=True),
+        AnsweredPrompt(prompt="Where to?", reference="To sea.", replies={name: f"{name} says aye" for name in names}),
+        AnsweredPrompt(
+            prompt="[red]Why[/]?\x1b[2J", reference="None.", replies=dict.fromkeys(names, "[bold]Because[/]")
+        ),
+        AnsweredPrompt(prompt="Capital?", replies={name: f"Paris by {name}" for name in names}, fixed=True),
     ]
     facts: dict[str, Any] = {
         "time": 1.0, "run": "run-01", "model": "m", "source": "first-mate", "own": True, "records": 26, "more": False,
@@ -75,7 +86,7 @@ async def test_a_run_is_judged_and_what_was_found_is_shown(tmp_path: Path, size:
         engine.load("evaluating", 0.5, "base, 1 of 2")
         await screen.sees("base, 1 of 2")
         await screen.sees("50 %")
-        engine.found(keep(run_of(engine), evaluation()))
+        engine.found(save_evaluation(run_of(engine), evaluation()))
         await screen.sees("run-01 is better than the base")
         await screen.sees("20.1")
         await screen.sees("prompt 1 of 3  Where to?")
@@ -95,7 +106,7 @@ async def test_a_run_is_judged_and_what_was_found_is_shown(tmp_path: Path, size:
 
 async def test_replies_turn_and_foreign_text_is_only_text(tmp_path: Path) -> None:
     engine = trained(tmp_path)
-    keep(run_of(engine), evaluation())
+    save_evaluation(run_of(engine), evaluation())
     async with opened(tmp_path, engine=engine) as screen:
         await judging(screen)
         await screen.sees("prompt 1 of 3")
@@ -162,7 +173,7 @@ async def test_what_goes_wrong_is_said_and_another_one_can_be_asked_for(tmp_path
 
 async def test_many_models_stand_below_each_other(tmp_path: Path) -> None:
     engine = trained(tmp_path)
-    keep(run_of(engine), evaluation(models=4))
+    save_evaluation(run_of(engine), evaluation(models=4))
     async with opened(tmp_path, engine=engine, size=(120, 50)) as screen:
         await judging(screen)
         await screen.sees("run-02 says aye")
@@ -171,7 +182,7 @@ async def test_many_models_stand_below_each_other(tmp_path: Path) -> None:
 
 async def test_w_writes_the_report(tmp_path: Path) -> None:
     engine = trained(tmp_path)
-    keep(run_of(engine), evaluation())
+    save_evaluation(run_of(engine), evaluation())
     async with opened(tmp_path, engine=engine) as screen:
         await judging(screen)
         await screen.sees("prompt 1 of 3")

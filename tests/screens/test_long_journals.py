@@ -14,8 +14,7 @@ from tests.runs import journals
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
-from workbench.runs import journal_sample as glance
-from workbench.runs import live_run
+from workbench.runs import journal_sample, live_run
 from workbench.runs.folder import create_run
 from workbench.storage.paths import Home
 
@@ -25,13 +24,13 @@ def reading_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """A journal of 20 kB is a long one, of which no more than a glance is had before this is set."""
     go = threading.Event()
     for name, small in (("LONG", 20_000), ("_HEAD", 6_000), ("_TAIL", 16_000)):
-        monkeypatch.setattr(glance, name, small)
+        monkeypatch.setattr(journal_sample, name, small)
 
     def wait_in(module: object, name: str) -> None:
         work = getattr(module, name)
 
         def waits(*arguments: object, **more: object) -> object:
-            if not more.get("soon"):
+            if not more.get("quick"):
                 assert go.wait(20)
             return work(*arguments, **more)
 

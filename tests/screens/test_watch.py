@@ -12,7 +12,7 @@ from screens.session import Session
 from screens.shell.watch import Watch
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
-from workbench.runs import journal_sample as glance
+from workbench.runs import journal_sample
 from workbench.storage.paths import Home
 
 
@@ -67,9 +67,9 @@ async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path) -> None:
 
 
 async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glance, "LONG", 10_000)
-    monkeypatch.setattr(glance, "_HEAD", 4_000)
-    monkeypatch.setattr(glance, "_TAIL", 2_000)
+    monkeypatch.setattr(journal_sample, "LONG", 10_000)
+    monkeypatch.setattr(journal_sample, "_HEAD", 4_000)
+    monkeypatch.setattr(journal_sample, "_TAIL", 2_000)
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=400)
     engine.evaluate(0, 3.0, 20.1)

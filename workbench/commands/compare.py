@@ -11,7 +11,7 @@ from workbench.commands.common import JsonOption, console, errors, home_of, prin
 from workbench.errors import WorkbenchError
 from workbench.runs.curves import Axis, RunCurves, as_json
 from workbench.runs.folder import find_run
-from workbench.runs.library.comparison import Rows, difference_rows, figure_rows, recipe_of
+from workbench.runs.library.comparison import Rows, difference_rows, metric_rows, recipe_of
 
 # Rows of the table of curves.
 _PLACES = 10
@@ -39,7 +39,7 @@ def compare(
         return
     names = [one.run.name for one in read]
     _print("recipe", names, differences or [("no difference", [""] * len(read))])
-    _print("figures", names, figure_rows([one.figures() for one in read]))
+    _print("figures", names, metric_rows([one.metrics() for one in read]))
     if places := _places(read, by):
         _print(f"loss by {by}", names, places)
 

@@ -18,7 +18,7 @@ from workbench.engine.client.evaluation_request import evaluation_request
 from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.evaluation.formatting import better_text, caution, figure_tables
-from workbench.evaluation.result import Answered, Evaluation, read_evaluation
+from workbench.evaluation.result import AnsweredPrompt, Evaluation, read_evaluation
 from workbench.progress import Progress
 from workbench.recipe.text import parse_assignment
 from workbench.runs.folder import find_run
@@ -153,7 +153,7 @@ def _table(heads: Sequence[str], *rows: Sequence[str]) -> Table:
     return table
 
 
-def _reply(answered: Answered) -> Group:
+def _reply(answered: AnsweredPrompt) -> Group:
     """A prompt, and under it who said what."""
     said = [*answered.replies.items(), *([("reference", answered.reference)] if answered.reference is not None else [])]
     parts = [Text(printable(f"\n› {answered.prompt}"), style="bold")]

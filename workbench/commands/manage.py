@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder, find_run
 from workbench.runs.label import parse_tags
 from workbench.runs.library.naming import rename_run, tag_run
-from workbench.runs.library.trash import Trashed, delete_run, empty_trash, restore_run, trashed_runs
+from workbench.runs.library.trash import TrashedRun, delete_run, empty_trash, restore_run, trashed_runs
 from workbench.storage.paths import Home
 from workbench.units import file_size
 
@@ -63,7 +63,7 @@ async def _delete(home: Home, folders: list[RunFolder]) -> None:
 
     engine = await find_engine(home)
     for run in folders:
-        gone = delete_run(home, run, at_work=engine.run if engine else None)
+        gone = delete_run(home, run, live_run=engine.run if engine else None)
         _say(f"Moved {run.id} to the trash{_where(gone)}. Undo:  loraworkbench runs restore {run.id}")
 
 
@@ -83,9 +83,9 @@ def trash(
     there = trashed_runs(home)
     if as_json and not empty:
         for one in there:
-            elsewhere = str(one.elsewhere) if one.elsewhere else None
+            target = str(one.link_target) if one.link_target else None
             print_json(
-                {"id": one.id, "name": one.name, "deleted": one.deleted, "bytes": one.bytes, "elsewhere": elsewhere}
+                {"id": one.id, "name": one.name, "deleted": one.deleted, "bytes": one.bytes, "elsewhere": target}
             )
         return
     if not there:
@@ -100,20 +100,20 @@ def trash(
         _say(f"Deleted {count}, freed {size}.")
 
 
-def _show(there: list[Trashed]) -> None:
+def _show(there: list[TrashedRun]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("run", "deleted", "size", ""):
         table.add_column(heading)
     for one in there:
         name = one.name if one.name == one.id else f"{one.name} ({one.id})"
         when = datetime.fromtimestamp(one.deleted).strftime("%Y-%m-%d %H:%M")
-        cells = (name, when, "" if one.elsewhere else file_size(one.bytes, 2), _where(one).removeprefix("; "))
+        cells = (name, when, "" if one.link_target else file_size(one.bytes, 2), _where(one).removeprefix("; "))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 
 
-def _where(gone: Trashed) -> str:
-    return f"; only its link moved, its folder stays at {gone.elsewhere}" if gone.elsewhere else ""
+def _where(gone: TrashedRun) -> str:
+    return f"; only its link moved, its folder stays at {gone.link_target}" if gone.link_target else ""
 
 
 def _ask(question: str, yes: bool) -> None:

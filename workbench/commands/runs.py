@@ -12,7 +12,7 @@ from workbench.commands import compare, manage
 from workbench.commands.common import JsonOption, console, figure, home_of, print_json, printable
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import all_runs, summarise
-from workbench.runs.library.listing import ORDERS, Listed, holds, in_order
+from workbench.runs.library.listing import ORDERS, ListedRun, matches, sort_runs
 from workbench.runs.summary import RunSummary
 
 app = typer.Typer(invoke_without_command=True, help="List and manage runs.")
@@ -37,8 +37,8 @@ def runs(
     """List all runs, newest first. `train --resume RUN` resumes an interrupted, stopped or failed run."""
     if context.invoked_subcommand is not None:
         return
-    every = [Listed(run, summarise(run), run.label) for run in all_runs(home_of(context))]
-    found = _sorted([one for one in every if holds(one, words)], sort)
+    every = [ListedRun(run, summarise(run), run.label) for run in all_runs(home_of(context))]
+    found = _sorted([one for one in every if matches(one, words)], sort)
     if as_json:
         for one in found:
             facts = {key: value for key, value in asdict(one.summary).items() if key != "writer"}
@@ -51,14 +51,14 @@ def runs(
         console.print("No runs yet. `loraworkbench demo` starts one.")
 
 
-def _sorted(found: list[Listed], sort: str) -> list[Listed]:
+def _sorted(found: list[ListedRun], sort: str) -> list[ListedRun]:
     column = sort.removeprefix("-")
     if column and column not in ORDERS:
         raise WorkbenchError(f"Runs cannot be sorted by {column}.", f"Sort by {', '.join(ORDERS)}.", kind="sort")
-    return in_order(found, column, turned=sort.startswith("-")) if column else found
+    return sort_runs(found, column, reverse=sort.startswith("-")) if column else found
 
 
-def _show(found: list[Listed]) -> None:
+def _show(found: list[ListedRun]) -> None:
     has_tags = any(one.label.tags for one in found)
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "state", "model", "steps", "loss", "held-out perplexity", "started"):

@@ -1,1 +1,1 @@
-"""Whether a run made its model better: held-out figures with intervals, replies side by side, and the report."""
+"""Evaluates runs against their base: held-out metrics with intervals, replies side by side, and the report."""

@@ -1,6 +1,6 @@
-"""A run's loss as a picture: SVG that any browser shows, with nothing in it but lines and plain text.
+"""Draws loss curves as an SVG picture for the report.
 
-No plotting library: what it needs of one is forty lines of coordinates, where matplotlib would be 60 MB to install.
+It uses no plotting library: matplotlib would be a 60 MB dependency for forty lines of coordinates.
 """
 
 import math
@@ -20,24 +20,24 @@ _FONT = "font-family='system-ui, sans-serif' font-size='12' fill='#333'"
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, points in order of x. ``marked``: a dot on each of its points, which are few."""
+    """One curve, with points in order of x. ``marked`` draws a dot on each point, for curves of few points."""
 
     name: str
     points: Sequence[Point]
     marked: bool = False
 
 
-def curve_picture(title: str, lines: Sequence[Line], *, across: str = "step", up: str = "loss") -> str:
-    """The curves over one another, as an SVG document. What is no finite number is left out."""
-    kept = [Line(line.name, [p for p in line.points if all(map(math.isfinite, p))], line.marked) for line in lines]
-    shown = [line for line in kept if line.points]
+def curve_picture(title: str, lines: Sequence[Line], *, x_label: str = "step", y_label: str = "loss") -> str:
+    """Draw curves in one chart, as an SVG document; points that are not finite are left out."""
+    finite = [Line(line.name, [p for p in line.points if all(map(math.isfinite, p))], line.marked) for line in lines]
+    shown = [line for line in finite if line.points]
     parts = [_text(_LEFT, 22, title, "font-weight='bold'")]
     if not shown:
         parts.append(_text(_WIDTH / 2, _HEIGHT / 2, "No steps logged yet.", "text-anchor='middle'"))
         return _document(title, parts)
-    every = [point for line in shown for point in line.points]
-    scale = _Scale(ticks(*_ends(x for x, _ in every), whole=True), ticks(*_ends(y for _, y in every)))
-    parts += _axes(scale, across, up)
+    xs, ys = zip(*(point for line in shown for point in line.points), strict=True)
+    scale = _Scale(ticks(min(xs), max(xs), whole=True), ticks(min(ys), max(ys)))
+    parts += _axes(scale, x_label, y_label)
     legend, coloured = float(_WIDTH - _RIGHT), list(zip(shown, _COLOURS, strict=False))
     for line, colour in coloured:
         parts += _line(line, colour, scale)
@@ -47,28 +47,28 @@ def curve_picture(title: str, lines: Sequence[Line], *, across: str = "step", up
     return _document(title, parts)
 
 
-def ticks(low: float, high: float, *, most: int = 7, whole: bool = False) -> list[float]:
-    """At most ``most`` round numbers, evenly apart, that reach from ``low`` or below to ``high`` or above.
+def ticks(low: float, high: float, *, max_count: int = 7, whole: bool = False) -> list[float]:
+    """Evenly spaced round numbers for an axis that covers ``low`` to ``high``.
 
     Args:
-        whole: no fractions, as for steps.
+        whole: only integers, as for steps.
     """
     if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):
         pad = abs(low) / 2 or 1.0
         low, high = low - pad, high + pad
-    decade = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
-    for step in (factor * decade * up for up in (1, 10, 100) for factor in (1, 2, 5)):
+    decade = 10.0 ** math.floor(math.log10((high - low) / (max_count - 1)))
+    for step in (factor * decade * power for power in (1, 10, 100) for factor in (1, 2, 5)):
         if whole and step < 1:
             continue
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first < most:
-            return [round(place * step, 12) for place in range(first, last + 1)]
+        if last - first < max_count:
+            return [round(number * step, 12) for number in range(first, last + 1)]
     return [low, high]
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to places in the picture; the outermost ticks are its edges."""
+    """Maps values to pixel coordinates; the outermost ticks are the edges of the chart."""
 
     x_ticks: list[float]
     y_ticks: list[float]
@@ -80,16 +80,11 @@ class _Scale:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * _share(value, self.y_ticks)
 
 
-def _share(value: float, over: list[float]) -> float:
-    return (value - over[0]) / (over[-1] - over[0])
+def _share(value: float, axis_ticks: list[float]) -> float:
+    return (value - axis_ticks[0]) / (axis_ticks[-1] - axis_ticks[0])
 
 
-def _ends(values: object) -> tuple[float, float]:
-    found = list(values)  # type: ignore[call-overload]
-    return min(found), max(found)
-
-
-def _axes(scale: _Scale, across: str, up: str) -> list[str]:
+def _axes(scale: _Scale, x_label: str, y_label: str) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = []
     for value in scale.y_ticks:
@@ -101,30 +96,29 @@ def _axes(scale: _Scale, across: str, up: str) -> list[str]:
         parts.append(f"<path d='M{x:.1f} {bottom}v5' stroke='#888'/>")
         parts.append(_text(x, bottom + 20, f"{value:,.6g}", "text-anchor='middle'"))
     parts.append(f"<path d='M{_LEFT} {bottom}H{right}' stroke='#888'/>")
-    parts.append(_text((_LEFT + right) / 2, _HEIGHT - 8, across, "text-anchor='middle'"))
-    parts.append(_text(_LEFT - 8, _TOP - 12, up, "text-anchor='end'"))
+    parts.append(_text((_LEFT + right) / 2, _HEIGHT - 8, x_label, "text-anchor='middle'"))
+    parts.append(_text(_LEFT - 8, _TOP - 12, y_label, "text-anchor='end'"))
     return parts
 
 
 def _line(line: Line, colour: str, scale: _Scale) -> list[str]:
-    places = _thinned([(scale.x(x), scale.y(y)) for x, y in line.points])
-    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    pixels = _thin_out([(scale.x(x), scale.y(y)) for x, y in line.points])
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in pixels)
     parts = [f"<path d='M{path}' fill='none' stroke='{colour}' stroke-width='1.6' stroke-linejoin='round'/>"]
-    if line.marked or len(places) == 1:
-        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in places]
+    if line.marked or len(pixels) == 1:
+        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in pixels]
     return parts
 
 
-def _thinned(places: list[Point]) -> list[Point]:
-    """The lowest and the highest of the points that share a pixel's column: no spike is lost, the file stays small."""
+def _thin_out(points: list[Point]) -> list[Point]:
+    """Keep the lowest and the highest point in each pixel column: a small file that still shows every spike."""
     columns: dict[int, list[Point]] = {}
-    for place in places:
-        columns.setdefault(int(place[0]), []).append(place)
-    kept = []
+    for point in points:
+        columns.setdefault(int(point[0]), []).append(point)
+    extremes: list[Point] = []
     for column in columns.values():
-        ends = {min(column, key=lambda place: place[1]), max(column, key=lambda place: place[1])}
-        kept += sorted(ends)
-    return kept
+        extremes += sorted({min(column, key=lambda point: point[1]), max(column, key=lambda point: point[1])})
+    return extremes
 
 
 def _text(x: float, y: float, content: str, more: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What models are judged on: held-out records as labelled tokens, and prompts to be answered."""
+"""Builds the set that models are evaluated on: held-out records as labelled tokens, and prompts to reply to."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,16 +20,16 @@ FIXED_PROMPTS = (
     "Write a Python function that reverses a list.",
     "Write a short poem about the sea.",
 )
-"""Asked where nothing else is: they show what a model that learnt one thing has kept of all others."""
+"""The default prompts: they show whether a fine-tuned model still has its general abilities."""
 
-_AT_ONCE = 64
-# Of a text without a question and a reply, this many tokens are given to be continued; a quarter of shorter ones.
-_BEGINNING = 64
+_BATCH_RECORDS = 64
+# Plain text is continued from its first tokens: this many, or a quarter of a shorter text.
+_MAX_PREFIX_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as tokens and as text, and the reply that the record has to it, where it has one."""
+    """A prompt to reply to, as tokens and as text, with the record's own reply as ``reference`` if it has one."""
 
     ids: list[int]
     text: str
@@ -39,71 +39,71 @@ class Question:
 
 
 @dataclass
-class Exam:
-    """The same for all models.
+class EvalSet:
+    """The records and prompts that all models are evaluated on.
 
     Attributes:
-        samples: records, cut as training cuts them, with labelled tokens; several of one ``index`` are one document.
-        more: the source has records that were not taken. left_out: records that cannot be used.
+        samples: records truncated as in training, with labelled tokens; samples of one ``index`` are one document.
+        has_more: whether the source has records that were not taken. skipped: how many records cannot be used.
     """
 
     samples: list[Sample] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
-    more: bool = False
-    left_out: int = 0
+    has_more: bool = False
+    skipped: int = 0
 
 
-def set_exam(
+def build_eval_set(
     home: Home,
     data: DataSection,
     template: Template,
     *,
-    own: bool,
+    is_run_data: bool,
     records: int,
     replies: int,
     prompts: list[str],
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
-) -> Exam:
-    """Take the first records of a source, and the first prompts of them.
+) -> EvalSet:
+    """Take the first records of a source, and prompts from the first of them.
 
     Args:
-        own: the source is the run's own, so that only what was held out of it counts. Of another one the held-out part
-            is taken where it has one, else all of it.
-        records: how many at most; 0 for all. replies: how many of them are to be answered too.
-        prompts: asked besides.
+        is_run_data: whether the source is the run's training data, of which only the held-out part may be used. Of
+            another source, the held-out part is used if it has one, else all of it.
+        records: maximum number of records; 0 for all. replies: how many of them are also replied to.
+        prompts: additional prompts to reply to.
 
     Raises:
-        WorkbenchError: the source cannot be read, or holds nothing to evaluate on; kind ``cancelled``.
+        WorkbenchError: the source cannot be read or has no usable record; kind ``cancelled`` if cancelled.
     """
     source = load_records(data, home)
-    exam = Exam()
+    eval_set = EvalSet()
     for prompt in prompts:
         ids = template.encode_prompt([{"role": "user", "content": prompt}])
-        exam.questions.append(Question(ids, prompt, fixed=True))
-    chosen = _chosen(source, own, report, cancelled)
-    while batch := list(islice(chosen, _AT_ONCE)):
-        asked = replies - (len(exam.questions) - len(prompts))
-        exam.questions += islice(_questions(batch, template), max(asked, 0))
+        eval_set.questions.append(Question(ids, prompt, fixed=True))
+    items = _usable_items(source, is_run_data, report, cancelled)
+    while batch := list(islice(items, _BATCH_RECORDS)):
+        missing = replies - (len(eval_set.questions) - len(prompts))
+        eval_set.questions += islice(_questions(batch, template), max(missing, 0))
         for sample in encode_items(batch, source, template, data):
             if not sample.trained_tokens:
-                exam.left_out += 1
-            elif records and len(exam.samples) == records:
-                exam.more = True
-                return exam
+                eval_set.skipped += 1
+            elif records and len(eval_set.samples) == records:
+                eval_set.has_more = True
+                return eval_set
             else:
-                exam.samples.append(sample)
-    if not exam.samples:
-        raise _nothing(data, own, exam.left_out)
-    return exam
+                eval_set.samples.append(sample)
+    if not eval_set.samples:
+        raise _no_usable_record(data, is_run_data, eval_set.skipped)
+    return eval_set
 
 
-def _chosen(
-    source: Records, own: bool, report: Callable[[Progress], None], cancelled: Callable[[], bool]
+def _usable_items(
+    source: Records, is_run_data: bool, report: Callable[[Progress], None], cancelled: Callable[[], bool]
 ) -> Iterator[tuple[int, Item]]:
-    only_held_out = own or any(part.held_out_rows for part in source.sources)
+    only_held_out = is_run_data or any(part.held_out_rows for part in source.sources)
     for index, item in enumerate(source.items()):
-        if index % _AT_ONCE == 0:
+        if index % _BATCH_RECORDS == 0:
             if cancelled():
                 raise WorkbenchError("The evaluation was cancelled.", kind="cancelled")
             report(Progress(phase="reading", fraction=min(item.fraction, 1.0), detail=f"{index:,} records"))
@@ -115,19 +115,19 @@ def _questions(items: list[tuple[int, Item]], template: Template) -> Iterator[Qu
     for _, item in items:
         if isinstance(item.content, str):
             ids = template.encode_text(item.content).input_ids
-            beginning = ids[: min(max(len(ids) // 4, 1), _BEGINNING)]
-            yield Question(beginning, template.tokenizer.decode(beginning, skip_special_tokens=True), where=item.where)
+            prefix = ids[: min(max(len(ids) // 4, 1), _MAX_PREFIX_TOKENS)]
+            yield Question(prefix, template.tokenizer.decode(prefix, skip_special_tokens=True), where=item.where)
         elif item.content and (question := _question(item.content, template, item.where)):
             yield question
 
 
 def _question(conversation: Conversation, template: Template, where: str) -> Question | None:
-    """The last reply of a conversation, and all that stands before it."""
+    """Ask for the last reply of a conversation; the turns before it are the prompt."""
     turns = conversation.messages
-    last = max(place for place, turn in enumerate(turns) if turn["role"] == "assistant")
+    last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
     before = turns[:last]
     try:
-        # Refused in the same words as in training, where such a record is left out.
+        # Raises for a record that training would skip.
         template.cut(conversation)
         ids = template.encode_prompt(before, conversation.tools)
     except (BadRecord, WorkbenchError):
@@ -136,21 +136,21 @@ def _question(conversation: Conversation, template: Template, where: str) -> Que
 
 
 def _as_text(turns: list[Message]) -> str:
-    """One question as it is, several turns with who said them."""
+    """A single question unchanged, several turns with their roles."""
     if [turn["role"] for turn in turns] == ["user"]:
         return str(turns[0]["content"])
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def _nothing(data: DataSection, own: bool, left_out: int) -> WorkbenchError:
-    if own and not left_out:
+def _no_usable_record(data: DataSection, is_run_data: bool, skipped: int) -> WorkbenchError:
+    if is_run_data and not skipped:
         return WorkbenchError(
             f"The run has no held-out records of {data.source} (data.eval_fraction is {data.eval_fraction:g}).",
             "Give records that it was not trained on with --data.",
             kind="nothing_held_out",
         )
     return WorkbenchError(
-        f"{data.source} has no record to evaluate on; {left_out} are invalid or lost their response to truncation.",
+        f"{data.source} has no record to evaluate on; {skipped} are invalid or lost their response to truncation.",
         "Check it with `loraworkbench data`, or raise data.max_length.",
         kind="data_no_tokens",
     )

@@ -1,8 +1,8 @@
-"""An evaluation's figures in words and rows: the same in the terminal, on the screen and in the report."""
+"""Formats an evaluation's metrics as table rows and sentences, for the terminal, the screen and the report."""
 
 from collections.abc import Sequence
 
-from workbench.evaluation.result import BASE, Evaluation, Figures, Interval, Judged
+from workbench.evaluation.result import BASE, EvaluatedModel, Evaluation, Interval, ModelMetrics
 
 _HEADS = {
     "perplexity": "perplexity",
@@ -11,21 +11,21 @@ _HEADS = {
     "contains": "contains",
     "rouge_l": "ROUGE-L",
 }
-# Fewer records than this: the interval itself is no more than a guess.
 FEW_RECORDS = 20
+"""With fewer records the intervals themselves are unreliable."""
 
 
 Rows = list[list[str]]
 
 
 def figure_tables(evaluation: Evaluation, *, bounds: bool = True) -> list[Rows]:
-    """Tables of all figures, each with its heads as the first row.
+    """Tables of all metrics; the first row of each has the headings.
 
-    Base and one other model stand side by side, with the difference, a line a figure. Of more models there are two
-    tables, a line a model: the figures, and base − model.
+    With the base and one other model there is one table, with a row per metric and the difference. With more models
+    there are two tables with a row per model: the metrics, and base − model.
 
     Args:
-        bounds: with intervals.
+        bounds: show intervals.
     """
     by_model = _rows(evaluation, minus=False, bounds=bounds), _rows(evaluation, minus=True, bounds=bounds)
     if len(evaluation.judged) != 2:
@@ -34,8 +34,8 @@ def figure_tables(evaluation: Evaluation, *, bounds: bool = True) -> list[Rows]:
 
 
 def _rows(evaluation: Evaluation, *, minus: bool, bounds: bool) -> Rows:
-    of = [(judged.name, judged.minus if minus else judged.figures) for judged in evaluation.judged]
-    rows = [(name, figures) for name, figures in of if figures is not None]
+    by_model = [(judged.name, judged.minus if minus else judged.figures) for judged in evaluation.judged]
+    rows = [(name, figures) for name, figures in by_model if figures is not None]
     names = [name for name in _HEADS if any(getattr(figures, name) is not None for _, figures in rows)]
     start = f"{BASE} − " if minus else ""
     return [
@@ -44,11 +44,11 @@ def _rows(evaluation: Evaluation, *, minus: bool, bounds: bool) -> Rows:
     ]
 
 
-def better_text(evaluation: Evaluation, judged: Judged) -> str:
-    """What the perplexity says of one model against the base, in a sentence."""
+def better_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
+    """Say in a sentence whether a model is better than the base, by perplexity."""
     assert judged.minus is not None
-    base, own, gain = evaluation.judged[0].figures.perplexity, judged.figures.perplexity, judged.minus.perplexity
-    figures = f"held-out perplexity {_number(base.value)} → {_number(own.value)}"
+    base, tuned, gain = evaluation.judged[0].figures.perplexity, judged.figures.perplexity, judged.minus.perplexity
+    figures = f"held-out perplexity {_number(base.value)} → {_number(tuned.value)}"
     if gain.low is None or gain.high is None:
         return f"{judged.name}: {figures}."
     bounds = f"{_number(gain.low)} to {_number(gain.high)}"
@@ -64,7 +64,7 @@ def better_text(evaluation: Evaluation, judged: Judged) -> str:
 
 
 def caution(evaluation: Evaluation) -> str:
-    """What to keep in mind with these figures; empty where there is nothing."""
+    """Caveats about the metrics: few records, skipped ones; empty if there are none."""
     parts = []
     if evaluation.records < FEW_RECORDS:
         parts.append(f"Only {evaluation.records} records: the intervals are rough.")
@@ -75,21 +75,21 @@ def caution(evaluation: Evaluation) -> str:
     return " ".join(parts)
 
 
-def _cells(figures: Figures, names: Sequence[str], *, signed: bool, bounds: bool) -> list[str]:
+def _cells(figures: ModelMetrics, names: Sequence[str], *, signed: bool, bounds: bool) -> list[str]:
     cells = []
     for name in names:
-        found = getattr(figures, name)
-        cells.append(_interval(found, name != "perplexity", "+" if signed else "", bounds) if found else "")
+        metric = getattr(figures, name)
+        cells.append(_interval(metric, name != "perplexity", "+" if signed else "", bounds) if metric else "")
     return cells
 
 
-def _interval(found: Interval, is_share: bool, sign: str, bounds: bool) -> str:
-    def told(value: float) -> str:
+def _interval(metric: Interval, is_share: bool, sign: str, bounds: bool) -> str:
+    def format_value(value: float) -> str:
         return f"{value:{sign}.1%}" if is_share else _number(value, sign)
 
-    if not bounds or found.low is None or found.high is None:
-        return told(found.value)
-    return f"{told(found.value)} ({told(found.low)} to {told(found.high)})"
+    if not bounds or metric.low is None or metric.high is None:
+        return format_value(metric.value)
+    return f"{format_value(metric.value)} ({format_value(metric.low)} to {format_value(metric.high)})"
 
 
 def _number(value: float, sign: str = "") -> str:

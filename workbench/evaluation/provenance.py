@@ -1,19 +1,19 @@
-"""Where a run's adapter comes from: base, data, settings, versions, figures; from recipe, journal and files.
+"""Collects the provenance of a run's adapter (base, data, settings, versions, results) for model cards and reports.
 
-What is published with an export names files and folders of this machine by their last part only.
+As it is published with exports, files and folders of this machine are named by the last part of their path only.
 """
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from workbench import __version__
 from workbench.data.sources import bundled_names
+from workbench.evaluation.report_data import BaseData, EvaluationData, FileData, PrecisionData, ProvenanceData
 from workbench.models.catalog import catalog_entry
 from workbench.models.gguf import ConversionOrigin, read_origin
 from workbench.models.sources import LocalModel
@@ -27,13 +27,13 @@ from workbench.storage.folders import files_below
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
-_BLOCK = 1 << 22
-_FRONT_MATTER = 100_000
+_BLOCK_BYTES = 1 << 22
+_MAX_FRONT_MATTER = 100_000
 
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """The base model as it is on this machine now. ``revision``: its commit on the hub, where it came from there."""
+    """The base model as it is on this machine. ``revision`` is its commit on the hub; None if not from there."""
 
     source: str
     origin: str
@@ -41,42 +41,56 @@ class BaseFacts:
     licence: str = ""
     sha256: str = ""
 
+    def as_json(self) -> BaseData:
+        return BaseData(
+            source=self.source, origin=self.origin, revision=self.revision, licence=self.licence, sha256=self.sha256
+        )
+
 
 @dataclass(frozen=True)
 class DataFile:
-    """One source of records; ``sha256`` is empty for one that is not a file of this machine."""
+    """One source of records; ``sha256`` is empty if it is not a local file."""
 
     name: str
     bytes: int = 0
     sha256: str = ""
 
+    def as_json(self) -> FileData:
+        return FileData(name=self.name, bytes=self.bytes, sha256=self.sha256)
+
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a model card tells. ``recipe`` is fit to be published."""
+    """Everything that a model card contains.
+
+    Attributes:
+        recipe: without local paths. precision: dtypes and sizes from the journal.
+        counts: record and token counts. evaluations: those made during the run.
+        changes: deviations from the recipe during the run, as text.
+    """
 
     run: str
     base: BaseFacts
     data: tuple[DataFile, ...]
-    recipe: dict[str, Any]
+    recipe: Recipe
     summary: RunSummary
-    precision: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
-    evaluations: tuple[dict[str, Any], ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-    hardware: dict[str, Any] = field(default_factory=dict)
+    precision: PrecisionData
+    counts: Mapping[str, object] = field(default_factory=dict)
+    evaluations: tuple[EvaluationData, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, object] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data, as it is written into ``export.json``."""
+    def as_json(self) -> ProvenanceData:
+        """The content of ``export.json``."""
         summary = self.summary
         return {
             "run": self.run,
             "exported_with": {"loraworkbench": __version__},
-            "base": asdict(self.base),
-            "data": [asdict(file) for file in self.data],
-            "seed": self.recipe["training"]["seed"],
-            "recipe": self.recipe,
+            "base": self.base.as_json(),
+            "data": [file.as_json() for file in self.data],
+            "seed": self.recipe.training.seed,
+            "recipe": self.recipe.as_dict(),
             "versions": self.versions,
             "hardware": self.hardware,
             "precision": self.precision,
@@ -98,38 +112,51 @@ class Provenance:
 def provenance_of(
     run: RunFolder, recipe: Recipe, local: LocalModel | None, report: Callable[[str, float], None]
 ) -> Provenance:
-    """Gather it; files of records are read once for their checksum.
+    """Collect the provenance of a run; data files are read once for their checksum.
 
     Args:
-        report: told the name of the file that is read and how much of it was, 0 to 1.
+        local: the base model on this machine; None if it is missing.
+        report: called with the name of the file being read and the progress, 0 to 1.
     """
     replay = Replay.of(run.journal)
     summary = replay.summary
     summary.settle()
-    names = ("base", "compute_dtype", "adapter_dtype", "trainable_parameters", "padding_free")
-    precision = {name: replay.facts.get(name) for name in names} if replay.facts.get("compute_dtype") else {}
+    facts = replay.facts
+    precision = PrecisionData(
+        base=facts.base,
+        compute_dtype=facts.compute_dtype,
+        adapter_dtype=facts.adapter_dtype,
+        trainable_parameters=facts.trainable_parameters,
+        padding_free=facts.padding_free,
+    )
     return Provenance(
         run=run.id,
         base=base_facts(recipe, local),
         data=tuple(_data_file(part, report) for part in _parts(recipe.data.source)),
-        recipe=fit_to_publish(recipe).as_dict(),
+        recipe=without_local_paths(recipe),
         summary=summary,
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
         changes=tuple(map(deviation_text, replay.deviations)),
-        precision=precision,
-        counts=replay.facts.get("counts") or {},
+        precision=precision if facts.compute_dtype else {},
+        counts=facts.counts or {},
         versions=replay.started.versions,
         hardware=replay.started.hardware,
     )
 
 
-def _evaluation(event: Eval) -> dict[str, Any]:
-    names = ("step", "loss", "perplexity", "token_accuracy", "records", "tokens")
-    return {name: getattr(event, name) for name in names}
+def _evaluation(event: Eval) -> EvaluationData:
+    return EvaluationData(
+        step=event.step,
+        loss=event.loss,
+        perplexity=event.perplexity,
+        token_accuracy=event.token_accuracy,
+        records=event.records,
+        tokens=event.tokens,
+    )
 
 
 def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
-    """The base by the name that others know it by, its revision, and its licence where a file or the catalog tells."""
+    """The base model's public name, its revision, and its licence from its files or the catalog."""
     source = recipe.model.source
     name = public_name(source)
     if local is None:
@@ -140,9 +167,9 @@ def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
     return BaseFacts(name, local.origin, local.revision, known, origin.sha256)
 
 
-def fit_to_publish(recipe: Recipe) -> Recipe:
-    """The recipe without this machine's folders."""
-    changes: dict[str, Any] = {
+def without_local_paths(recipe: Recipe) -> Recipe:
+    """The recipe with this machine's paths reduced to file names."""
+    changes: dict[str, str | None] = {
         "model.source": public_name(recipe.model.source),
         "data.source": " + ".join(_with_weight(part) for part in _parts(recipe.data.source)),
         "output.dir": None,
@@ -153,7 +180,7 @@ def fit_to_publish(recipe: Recipe) -> Recipe:
 
 
 def public_name(source: str) -> str:
-    """A hub id or a name as it is; of a path on this machine the last part."""
+    """A hub id or name unchanged; the last part of a local path."""
     path = Path(source).expanduser()
     is_path = path.is_absolute() or source.startswith((".", "~")) or path.exists()
     return (path.name or "folder") if is_path else source
@@ -174,13 +201,13 @@ def _data_file(part: str, report: Callable[[str, float], None]) -> DataFile:
     if not path.exists():
         return DataFile(public_name(part))
     files = sorted(files_below(path)) if path.is_dir() else [(path, path.stat())]
-    total = sum(found.st_size for _, found in files)
+    total = sum(stat.st_size for _, stat in files)
     digest, done = hashlib.sha256(), 0
-    for file, found in files:
+    for file, stat in files:
         if path.is_dir():
-            digest.update(f"{file.relative_to(path)}\0{found.st_size}\0".encode("utf-8", "surrogateescape"))
+            digest.update(f"{file.relative_to(path)}\0{stat.st_size}\0".encode("utf-8", "surrogateescape"))
         with file.open("rb") as content:
-            while block := content.read(_BLOCK):
+            while block := content.read(_BLOCK_BYTES):
                 digest.update(block)
                 done += len(block)
                 report(public_name(part), done / max(total, 1))
@@ -188,10 +215,10 @@ def _data_file(part: str, report: Callable[[str, float], None]) -> DataFile:
 
 
 def _card_licence(folder: Path) -> str:
-    """``license`` of the front matter of a model's card, where the card was downloaded with it."""
+    """``license`` from the front matter of a downloaded model's card; empty without one."""
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
-            head = file.read(_FRONT_MATTER)
+            head = file.read(_MAX_FRONT_MATTER)
         match = re.match(r"---\s*\n(.*?)\n---\s*\n", head, re.DOTALL)
         facts = yaml.safe_load(match[1]) if match else None
     except (OSError, ValueError, yaml.YAMLError):

@@ -1,7 +1,7 @@
-"""A run told to a colleague: ``report.md``, ``report.json`` and ``report.svg`` in its folder.
+"""Writes the report of a run into its folder: ``report.md``, ``report.json`` and ``report.svg``.
 
-Everything is from the recipe, the journal and the newest evaluation; nothing is computed on a model. Files and folders
-of this machine are named by their last part only.
+Everything comes from the recipe, the journal and the newest evaluation; no model is loaded. Files and folders of this
+machine are named by the last part of their path only.
 """
 
 import json
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from workbench import __version__
 from workbench.errors import WorkbenchError
 from workbench.evaluation.chart import Line, curve_picture
 from workbench.evaluation.provenance import Provenance, provenance_of, public_name
+from workbench.evaluation.report_data import MemoryData, ReportData, UtilisationData
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Evaluation, newest_evaluation
 from workbench.models.sources import find_local
 from workbench.runs.curves import ExactCurve
-from workbench.runs.events import Step
+from workbench.runs.events import Step, memory_bytes
 from workbench.runs.folder import RunFolder
 from workbench.runs.library.calibration import Comparison
 from workbench.runs.replay import Replay, held_out_losses
@@ -31,16 +31,18 @@ from workbench.storage.paths import Home
 
 PICTURE = "report.svg"
 
-# A record may hold half a character, which UTF-8 has no bytes for.
-_UNKNOWN = "backslashreplace"
+# A record may contain lone surrogates, which UTF-8 cannot encode.
+_ENCODING_ERRORS = "backslashreplace"
 
 
 @dataclass
 class Curves:
-    """Loss over steps; a step that was trained again counts as it was the last time.
+    """The curves and times of a run for its report; a step that was trained again counts with its last values.
 
-    ``seconds`` are those of each point of the curve, ``host_peak`` the most memory that the process had, ``times`` are
-    of all steps that were made; ``device_peak`` is what the device could do, or why that is not known.
+    Attributes:
+        train, held_out: loss by step. seconds: training time of each logged point, by step.
+        host_peak: the process's peak memory in bytes. times: of all steps, also those that a resume discarded.
+        peak_flops: the device's peak FLOP/s; no_peak says why it is unknown.
     """
 
     train: dict[int, float] = field(default_factory=dict)
@@ -48,12 +50,13 @@ class Curves:
     seconds: dict[int, float] = field(default_factory=dict)
     host_peak: int | None = None
     times: StepTimes = field(default_factory=StepTimes)
-    device_peak: dict[str, Any] = field(default_factory=dict)
+    peak_flops: float | None = None
+    no_peak: str | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where the files are."""
+    """The files of a report."""
 
     markdown: Path
     json: Path
@@ -63,13 +66,13 @@ class Report:
 def write_report(
     home: Home, run: RunFolder, report: Callable[[str, float], None] = lambda name, fraction: None
 ) -> Report:
-    """Write a run's report anew.
+    """Write the report of a run, replacing an older one.
 
     Args:
-        report: told which file of records is read for its checksum, and how much of it was, 0 to 1.
+        report: called with the name of the data file being read and the progress, 0 to 1.
 
     Raises:
-        WorkbenchError: the recipe cannot be read, the run has not begun, or the disk refuses.
+        WorkbenchError: the recipe cannot be read, the run has not started, or the report cannot be written.
     """
     recipe = run.recipe_as_run()
     if not run.journal.is_file():
@@ -79,14 +82,14 @@ def write_report(
     facts = provenance_of(run, recipe, find_local(home, recipe.model), report)
     curves = read_curves(run)
     newest = newest_evaluation(run)
-    evaluation = _fit_to_publish(newest) if newest else None
-    told = report_facts(facts, curves, evaluation)
+    evaluation = _without_local_paths(newest) if newest else None
+    data = report_data(facts, curves, evaluation)
     lines = [Line("training", list(curves.train.items())), Line("held out", list(curves.held_out.items()), marked=True)]
     files = Report(run.path / "report.md", run.path / "report.json", run.path / PICTURE)
     try:
-        write_text(files.picture, curve_picture(run.id, lines), errors=_UNKNOWN)
-        write_text(files.json, json.dumps(told, ensure_ascii=False, indent=1) + "\n", errors=_UNKNOWN)
-        write_text(files.markdown, report_markdown(told, evaluation, PICTURE), errors=_UNKNOWN)
+        write_text(files.picture, curve_picture(run.id, lines), errors=_ENCODING_ERRORS)
+        write_text(files.json, json.dumps(data, ensure_ascii=False, indent=1) + "\n", errors=_ENCODING_ERRORS)
+        write_text(files.markdown, report_markdown(data, evaluation, PICTURE), errors=_ENCODING_ERRORS)
     except OSError as error:
         raise WorkbenchError(
             f"The report cannot be written to {run.path}: {error.strerror or error}.",
@@ -97,7 +100,7 @@ def write_report(
 
 
 def read_curves(run: RunFolder) -> Curves:
-    """The curve of a run, from its journal; what a resume cut away is not in it."""
+    """Read the curves of a run from its journal, without the points that a resume discarded."""
     points = _ReportedCurve()
     replay = Replay.of(run.journal, points)
     return Curves(
@@ -106,14 +109,13 @@ def read_curves(run: RunFolder) -> Curves:
         held_out=dict(sorted(held_out_losses(replay).items())),
         times=points.times,
         host_peak=points.host_peak,
-        device_peak={name: replay.facts.get(name) for name in ("peak_flops", "no_peak")}
-        if {"peak_flops", "no_peak"} & replay.facts.keys()
-        else {},
+        peak_flops=replay.facts.peak_flops,
+        no_peak=replay.facts.no_peak,
     )
 
 
 class _ReportedCurve(ExactCurve):
-    """The points, and what all steps took, those that were trained in vain too."""
+    """Collects the curve's points, and the times of all steps, also discarded ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ class _ReportedCurve(ExactCurve):
     def add(self, step: Step) -> None:
         super().add(step)
         self.times.add(step)
-        if step.host and (peak := step.host.get("peak")):
+        if peak := memory_bytes(step.host, "peak"):
             self.host_peak = max(self.host_peak or 0, peak)
 
     @property
@@ -132,15 +134,14 @@ class _ReportedCurve(ExactCurve):
         return [after - before for before, after in pairwise([0.0, *self.seconds])]
 
     def by_step(self, values: Sequence[float]) -> dict[int, float]:
-        """The finite ones of some values, by step."""
+        """The finite values, by step."""
         return {int(step): value for step, value in zip(self.steps, values, strict=True) if isfinite(value)}
 
 
-def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> dict[str, Any]:
-    """All that the report tells, as plain data."""
+def report_data(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> ReportData:
+    """The content of ``report.json``."""
     summary = facts.summary
     seconds = sum(curves.seconds.values())
-    utilisation = curves.times.as_json()
     return {
         **facts.as_json(),
         "reported_with": {"loraworkbench": __version__},
@@ -152,7 +153,7 @@ def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | Non
             "seconds_in_steps": seconds or None,
             "tokens_per_second": summary.tokens / seconds if seconds and summary.tokens else None,
         },
-        "utilisation": {**utilisation, **curves.device_peak} if utilisation else None,
+        "utilisation": _utilisation(curves),
         "memory": _memory(facts, curves),
         "curve": {
             "training": [list(point) for point in curves.train.items()],
@@ -162,7 +163,19 @@ def report_facts(facts: Provenance, curves: Curves, evaluation: Evaluation | Non
     }
 
 
-def _memory(facts: Provenance, curves: Curves) -> dict[str, Any]:
+def _utilisation(curves: Curves) -> UtilisationData | None:
+    times = curves.times.as_json()
+    if times is None:
+        return None
+    utilisation = UtilisationData(
+        shares=times["shares"], padding=times["padding"], flops=times["flops"], mfu=times["mfu"], hfu=times["hfu"]
+    )
+    if curves.peak_flops is not None or curves.no_peak is not None:
+        utilisation["peak_flops"], utilisation["no_peak"] = curves.peak_flops, curves.no_peak
+    return utilisation
+
+
+def _memory(facts: Provenance, curves: Curves) -> MemoryData:
     predicted, measured = facts.summary.predicted_peak or {}, facts.summary.measured_peak or {}
     compared = Comparison.of(facts.summary)
     return {
@@ -177,8 +190,8 @@ def _memory(facts: Provenance, curves: Curves) -> dict[str, Any]:
     }
 
 
-def _fit_to_publish(evaluation: Evaluation) -> Evaluation:
-    """The evaluation without this machine's folders."""
+def _without_local_paths(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with this machine's paths reduced to file names."""
     judged = [one.model_copy(update={"folder": one.folder and public_name(one.folder)}) for one in evaluation.judged]
     sources = " + ".join(map(public_name, evaluation.source.split(" + ")))
     names = {"source": sources, "model": public_name(evaluation.model)}

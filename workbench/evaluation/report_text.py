@@ -1,12 +1,12 @@
-"""The report as Markdown. Records, replies and names are foreign: nothing in them can be more than text."""
+"""Formats the report of a run as Markdown; text from outside (records, replies, names) is escaped."""
 
 import html
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from workbench.evaluation.formatting import better_text, figure_tables
+from workbench.evaluation.report_data import EvaluationData, FileData, MemoryData, ReportData, UtilisationData
 from workbench.evaluation.result import Evaluation
 from workbench.markdown import code, text
 from workbench.plain_text import plain
@@ -14,43 +14,48 @@ from workbench.recipe.text import as_yaml
 from workbench.units import GIB, duration, gib, size_in
 
 SHOWN_REPLIES = 20
-_LONGEST = 4000
-# Inside HTML most Markdown is not looked at, but not every reader of Markdown keeps to that.
+_MAX_REPLY_CHARACTERS = 4000
+# Markdown inside HTML should not be interpreted, but some renderers do it.
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#!|~$:@]")
 
 
-class Own(str):
-    """Text of our own making, such as a figure: it needs no escape, and reads better without."""
+class Trusted(str):
+    """Text that this module made, such as a number: it is not escaped, which reads better."""
 
 
-def report_markdown(told: dict[str, Any], evaluation: Evaluation | None, picture: str) -> str:
-    """The report.
+Row = tuple[str, object]
+"""A label and a value."""
+
+
+def report_markdown(data: ReportData, evaluation: Evaluation | None, picture: str) -> str:
+    """Format a report as Markdown.
 
     Args:
-        told: see :func:`workbench.evaluation.report.report_facts`. evaluation: the newest one, fit to be published.
-        picture: the curve's file beside it.
+        data: the content of ``report.json``. evaluation: the newest one, without local paths.
+        picture: name of the loss curves' file.
     """
     sections = [
-        f"# {text(told['run'])}",
-        _in_short(told, evaluation),
+        f"# {text(data['run'])}",
+        _summary(data, evaluation),
         f"![Loss over steps]({picture})",
         _evaluated(evaluation) if evaluation else _not_evaluated(),
-        "## The run\n\n" + _table(_run_rows(told)),
-        "## Memory\n\n" + _table(_memory_rows(told["memory"])),
-        _held_out(told["figures"]["evaluations"]),
-        _changes(told["changed_in_mid_run"]),
-        "## Settings\n\n" + code(as_yaml(told["recipe"], width=100), "yaml"),
-        "## Made with\n\n" + _table(sorted({**told["versions"], **told["reported_with"]}.items())),
+        "## The run\n\n" + _table(_run_rows(data)),
+        "## Memory\n\n" + _table(_memory_rows(data["memory"])),
+        _held_out(data["figures"]["evaluations"]),
+        _changes(data["changed_in_mid_run"]),
+        "## Settings\n\n" + code(as_yaml(data["recipe"], width=100), "yaml"),
+        "## Made with\n\n" + _table(sorted({**data["versions"], **data["reported_with"]}.items())),
         _replies(evaluation) if evaluation else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _in_short(told: dict[str, Any], evaluation: Evaluation | None) -> str:
-    figures, adapter = told["figures"], told["recipe"]["adapter"]
-    names = ", ".join(file["name"] for file in told["data"])
+def _summary(data: ReportData, evaluation: Evaluation | None) -> str:
+    figures, adapter = data["figures"], data["recipe"].get("adapter")
+    rank = adapter.get("r") if isinstance(adapter, dict) else None
+    names = ", ".join(file["name"] for file in data["data"])
     parts = [
-        f"{text(told['base']['source'])}, fine-tuned with LoRA (rank {text(adapter['r'])}) on {text(names)}: "
+        f"{text(data['base']['source'])}, fine-tuned with LoRA (rank {text(rank)}) on {text(names)}: "
         f"{text(figures['state'])} after {_count(figures['steps'])} steps and {_count(figures['tokens'])} tokens."
     ]
     if evaluation:
@@ -73,85 +78,89 @@ def _evaluated(evaluation: Evaluation) -> str:
 
 
 def _figures(table: Sequence[Sequence[str]]) -> str:
-    """Heads and the first column may hold foreign names."""
+    """A table whose headings and first column may contain names from outside."""
     heads, *rows = table
-    return _table([[name, *map(Own, figures)] for name, *figures in rows], [text(head) for head in heads])
+    return _table([[name, *map(Trusted, figures)] for name, *figures in rows], [text(head) for head in heads])
 
 
 def _not_evaluated() -> str:
     return "Not evaluated yet: `loraworkbench evaluate` adds metrics with intervals and replies side by side."
 
 
-def _run_rows(told: dict[str, Any]) -> list[tuple[str, Any]]:
-    times, base, precision = told["times"], told["base"], told["precision"]
-    records, hardware = told["records"], told["hardware"]
-    gpus = ", ".join(f"{gpu.get('name')} ({_memory(gpu.get('total_bytes'))})" for gpu in hardware.get("gpus") or [])
+def _run_rows(data: ReportData) -> list[Row]:
+    times, base, precision = data["times"], data["base"], data["precision"]
+    records, hardware = data["records"], data["hardware"]
+    gpu_list = hardware.get("gpus")
+    gpus = ", ".join(
+        f"{gpu.get('name')} ({_memory(gpu.get('total_bytes'))})"
+        for gpu in (gpu_list if isinstance(gpu_list, list) else [])
+    )
     speed = times["tokens_per_second"]
     return [
         ("base model", base["source"]),
         ("revision", base["revision"]),
         ("licence", base["licence"]),
-        *[("records", _file(file)) for file in told["data"]],
+        *[("records", _file(file)) for file in data["data"]],
         (
             "train, held-out records",
-            Own(f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}"),
+            Trusted(f"{_count(records.get('train_records'))}, {_count(records.get('eval_records'))}"),
         ),
         ("trainable parameters", _count(precision.get("trainable_parameters"))),
         ("base storage, compute dtype", f"{precision.get('base', '?')}, {precision.get('compute_dtype', '?')}"),
-        ("last training loss", _number(told["figures"]["loss"])),
+        ("last training loss", _number(data["figures"]["loss"])),
         ("started", _moment(times["started"])),
         ("duration", _duration(times["seconds"])),
         ("training time", _duration(times["seconds_in_steps"])),
-        ("tokens/s", Own(f"{speed:,.0f}") if speed else None),
-        *_utilisation_rows(told["utilisation"] or {}),
+        ("tokens/s", Trusted(f"{speed:,.0f}") if speed else None),
+        *_utilisation_rows(data["utilisation"] or {}),
         ("hardware", gpus or f"no GPU, {hardware.get('cpu_cores', '?')} cores, {_memory(hardware.get('ram_bytes'))}"),
-        ("seed", told["seed"]),
+        ("seed", data["seed"]),
     ]
 
 
-def _utilisation_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Where the time of the steps went; nothing of a run whose journal does not tell it."""
-    shares, flops, peak = found.get("shares") or {}, found.get("flops"), found.get("peak_flops")
-    of_peak = f"{_share(found.get('mfu'))} of the GPU's peak of {peak / 1e12:,.0f} (MFU)" if peak else ""
-    hfu = found.get("hfu")
+def _utilisation_rows(utilisation: UtilisationData) -> list[Row]:
+    """Where the time of the steps went; no rows if the journal does not state it."""
+    shares, flops, peak = utilisation.get("shares") or {}, utilisation.get("flops"), utilisation.get("peak_flops")
+    of_peak = f"{_share(utilisation.get('mfu'))} of the GPU's peak of {peak / 1e12:,.0f} (MFU)" if peak else ""
+    hfu = utilisation.get("hfu")
     again = f", {_share(hfu)} with checkpointing recomputation (HFU)" if peak and hfu is not None else ""
-    padding = found.get("padding")
+    padding = utilisation.get("padding")
     return [
-        ("time per step", Own(", ".join(f"{text(part)} {_share(share)}" for part, share in shares.items()))),
+        ("time per step", Trusted(", ".join(f"{text(part)} {_share(share)}" for part, share in shares.items()))),
         (
             "model FLOPs, TFLOP/s",
-            Own(f"{flops / 1e12:,.3g}, {of_peak or text(found.get('no_peak'))}{again}") if flops else None,
+            Trusted(f"{flops / 1e12:,.3g}, {of_peak or text(utilisation.get('no_peak'))}{again}") if flops else None,
         ),
         ("padding", _share(padding) if padding is not None else None),
     ]
 
 
-def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, Any]]:
+def _memory_rows(memory: MemoryData) -> list[Row]:
     error = memory["error"]
     suspect = f"; suspect: {memory['suspect'].replace('_', ' ')}" if memory["suspect"] else ""
     terms = (memory["predicted_terms"] or {}).items()
     return [
         ("predicted peak", _memory(memory["predicted_allocated"])),
-        ("measured peak", _memory(memory["measured_allocated"]) or Own("not measured (no GPU)")),
-        ("prediction − measurement", Own(f"{error:+.1%}{text(suspect)}") if error is not None else None),
+        ("measured peak", _memory(memory["measured_allocated"]) or Trusted("not measured (no GPU)")),
+        ("prediction − measurement", Trusted(f"{error:+.1%}{text(suspect)}") if error is not None else None),
         ("measured peak, reserved", _memory(memory["measured_reserved"])),
         ("process peak, host memory", _memory(memory["host_peak"])),
         *[(f"predicted for {name.replace('_', ' ')}", _memory(size)) for name, size in terms if size],
     ]
 
 
-def _held_out(evaluations: list[dict[str, Any]]) -> str:
+def _held_out(evaluations: list[EvaluationData]) -> str:
     if not evaluations:
         return ""
     rows = [
         (
-            _count(found["step"]),
-            _number(found["loss"]),
-            _number(found["perplexity"]),
-            _share(found["token_accuracy"]),
-            _count(found["records"]),
+            _count(evaluation["step"]),
+            _number(evaluation["loss"]),
+            _number(evaluation["perplexity"]),
+            _share(evaluation["token_accuracy"]),
+            _count(evaluation["records"]),
         )
-        for found in evaluations
+        for evaluation in evaluations
     ]
     heads = ("step", "held-out loss", "perplexity", "token accuracy", "records")
     return "## Evaluations during the run\n\n" + _table(rows, heads)
@@ -162,7 +171,7 @@ def _changes(changes: list[str]) -> str:
 
 
 def _replies(evaluation: Evaluation) -> str:
-    """Prompts and replies in a table that lays them side by side."""
+    """A table of prompts with all models' replies side by side."""
     if not evaluation.answered:
         return ""
     names = [judged.name for judged in evaluation.judged]
@@ -170,7 +179,7 @@ def _replies(evaluation: Evaluation) -> str:
     heads = [*names, *(["reference"] if has_reference else [])]
     lines = ["## Replies", "", f"Greedy, at most {evaluation.max_new_tokens} tokens.", "", "<table>"]
     lines.append("<tr>" + "".join(f"<th>{_cell(head)}</th>" for head in heads) + "</tr>")
-    # Records first: the fixed prompts only show what else the model has kept.
+    # Records first; the fixed prompts only show general abilities.
     shown = sorted(evaluation.answered, key=lambda one: one.fixed)[:SHOWN_REPLIES]
     for number, one in enumerate(shown, start=1):
         lines.append(f'<tr><td colspan="{len(heads)}"><b>{number}.</b> {_cell(one.prompt)}</td></tr>')
@@ -180,49 +189,49 @@ def _replies(evaluation: Evaluation) -> str:
 
 
 def _cell(content: str) -> str:
-    """Foreign text in a cell of HTML: one line of the file, so that no blank line in it ends the table."""
-    short = content if len(content) <= _LONGEST else content[: _LONGEST - 1] + "…"
+    """Escape text for an HTML cell, as one line of the file: a blank line in it would end the table."""
+    short = content if len(content) <= _MAX_REPLY_CHARACTERS else content[: _MAX_REPLY_CHARACTERS - 1] + "…"
     safe = html.escape(plain(short, lines=True).strip())
     safe = _MARKUP.sub(lambda match: f"&#{ord(match[0])};", safe)
     return re.sub(r"\s*?\n", "<br>", safe).replace("\t", " ") or "<i>(nothing)</i>"
 
 
-def _table(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ("", "")) -> str:
-    """What is None or empty in the last column is left out."""
-    kept = [row for row in rows if row[-1] not in (None, "")]
-    lines = [heads, ["---"] * len(heads), *([_plain_cell(cell) for cell in row] for row in kept)]
+def _table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ("", "")) -> str:
+    """A Markdown table; rows whose last cell is None or empty are left out."""
+    shown = [row for row in rows if row[-1] not in (None, "")]
+    lines = [heads, ["---"] * len(heads), *([_plain_cell(cell) for cell in row] for row in shown)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _plain_cell(cell: object) -> str:
-    return cell if isinstance(cell, Own) else text(cell)
+    return cell if isinstance(cell, Trusted) else text(cell)
 
 
-def _file(file: dict[str, Any]) -> str:
+def _file(file: FileData) -> str:
     return f"{file['name']}, {file['bytes']:,} bytes, sha256 {file['sha256']}" if file["sha256"] else file["name"]
 
 
 def _count(value: object) -> str:
-    return Own(f"{value:,}" if isinstance(value, int) else "?")
+    return Trusted(f"{value:,}" if isinstance(value, int) else "?")
 
 
 def _number(value: object) -> str | None:
-    return Own(f"{value:.4g}") if isinstance(value, int | float) else None if value is None else str(value)
+    return Trusted(f"{value:.4g}") if isinstance(value, int | float) else None if value is None else str(value)
 
 
 def _share(value: object) -> str:
-    return Own(f"{value:.1%}" if isinstance(value, int | float) else "?")
+    return Trusted(f"{value:.1%}" if isinstance(value, int | float) else "?")
 
 
 def _memory(value: object) -> str | None:
     if not isinstance(value, int | float) or not value:
         return None
-    return Own(gib(value, 2) if value >= GIB / 10 else size_in("MiB", value))
+    return Trusted(gib(value, 2) if value >= GIB / 10 else size_in("MiB", value))
 
 
 def _moment(value: object) -> str | None:
-    return Own(f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M}") if isinstance(value, int | float) else None
+    return Trusted(f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M}") if isinstance(value, int | float) else None
 
 
 def _duration(seconds: object) -> str | None:
-    return Own(duration(seconds)) if isinstance(seconds, int | float) else None
+    return Trusted(duration(seconds)) if isinstance(seconds, int | float) else None

@@ -1,4 +1,4 @@
-"""What an evaluation found, as it is kept in the run's folder: ``evaluations/<n>.json``."""
+"""Stores the results of evaluations in the run's folder, as ``evaluations/<n>.json``, and reads them."""
 
 import re
 from pathlib import Path
@@ -12,30 +12,30 @@ from workbench.storage.atomic import write_text
 from workbench.storage.folders import entries
 
 BASE = "base"
-"""The name of the base model among those that are judged."""
+"""The name of the base model among the evaluated models."""
 
 _NUMBERED = re.compile(r"(\d+)\.json")
 
 
-class _Kept(BaseModel):
+class _StoredModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), ser_json_inf_nan="strings")
 
 
-class Interval(_Kept):
-    """A figure, and where it may lie: the bootstrap interval over records. No bounds where none could be drawn."""
+class Interval(_StoredModel):
+    """A metric with its bootstrap interval over records; without bounds if a resampled value is not finite."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
 
-class Figures(_Kept):
-    """What is measured of one model.
+class ModelMetrics(_StoredModel):
+    """The metrics of one model.
 
     Attributes:
-        loss: mean negative log-likelihood in nats a labelled token. perplexity: exp(loss).
-        token_accuracy: share of labelled tokens that were the model's first choice.
-        exact, contains: share of replies that are, or hold, their reference. rouge_l: mean ROUGE-L. None where no
+        loss: mean negative log-likelihood in nats per labelled token. perplexity: exp(loss).
+        token_accuracy: share of labelled tokens that the model predicted correctly.
+        exact, contains: share of replies that equal, or contain, their reference. rouge_l: mean ROUGE-L. None if no
             record has a reference reply.
     """
 
@@ -47,25 +47,25 @@ class Figures(_Kept):
     rouge_l: Interval | None = None
 
 
-class Judged(_Kept):
-    """One model that took part.
+class EvaluatedModel(_StoredModel):
+    """One of the evaluated models.
 
     Attributes:
         name: ``base``, a run's id, ``run@40`` for its checkpoint of step 40, or the name of an adapter folder.
-        folder: the adapter's; None for the base.
-        minus: base − this one, of each figure, on the same records; None for the base itself.
-        seconds: what the held-out tokens took, and the replies.
+        folder: the adapter's folder; None for the base.
+        figures: its metrics. minus: base − this model of each metric, on the same records; None for the base.
+        seconds: time for the held-out tokens, and for the replies.
     """
 
     name: str
     folder: str | None
-    figures: Figures
-    minus: Figures | None = None
+    figures: ModelMetrics
+    minus: ModelMetrics | None = None
     seconds: list[float] = []
 
 
-class Answered(_Kept):
-    """One prompt and what each model replied. ``fixed``: it is no record, but one of the fixed prompts."""
+class AnsweredPrompt(_StoredModel):
+    """A prompt with each model's reply. ``fixed``: one of the fixed prompts, not a record."""
 
     prompt: str
     replies: dict[str, str]
@@ -74,8 +74,8 @@ class Answered(_Kept):
     fixed: bool = False
 
 
-class PerRecord(_Kept):
-    """The sums that the figures are made of: one entry a record, in each list; by name of the model."""
+class PerRecord(_StoredModel):
+    """The sums behind the metrics: each list has one entry per record; ``loss`` and ``correct`` are by model name."""
 
     where: list[str] = []
     tokens: list[int] = []
@@ -83,16 +83,18 @@ class PerRecord(_Kept):
     correct: dict[str, list[int]] = {}
 
 
-class Evaluation(_Kept):
-    """One evaluation of a run.
+class Evaluation(_StoredModel):
+    """One evaluation of a run. Field names are those of the stored file.
 
     Attributes:
-        number: counts from 1 in each run; None until it is kept.
-        time: Unix time in seconds of its end.
-        source: the records, by the name that was given. own: they are the run's own held-out part.
-        records, tokens: what the figures are of; ``tokens`` are the labelled ones. more: the source has more records.
-        left_out: records that cannot be read or lost their reply to the cut at ``max_length`` tokens.
+        number: counts from 1 in each run; None before it is saved.
+        time: Unix time of its end.
+        source: name of the records' source. own: whether they are the run's own held-out records.
+        records, tokens: how many were evaluated; ``tokens`` are labelled tokens. more: the source has more records.
+        left_out: records that are invalid or lost their reply to truncation at ``max_length`` tokens.
         referenced: replies that were compared with a reference. too_long: prompts that leave no room in the context.
+        draws, level: of the bootstrap intervals.
+        judged: the evaluated models, the base first. answered: the prompts with all replies.
     """
 
     number: int | None = None
@@ -112,28 +114,28 @@ class Evaluation(_Kept):
     seed: int
     draws: int
     level: float
-    judged: list[Judged]
-    answered: list[Answered]
+    judged: list[EvaluatedModel]
+    answered: list[AnsweredPrompt]
     per_record: PerRecord = Field(default_factory=PerRecord)
     versions: dict[str, str] = {}
     kind: Literal["evaluation"] = "evaluation"
 
 
 def evaluations_folder(run: RunFolder) -> Path:
-    """Where a run's evaluations are kept."""
+    """The folder of a run's evaluations."""
     return run.path / "evaluations"
 
 
-def keep(run: RunFolder, evaluation: Evaluation) -> Path:
-    """Write an evaluation under the next number; it is there whole or not at all.
+def save_evaluation(run: RunFolder, evaluation: Evaluation) -> Path:
+    """Save an evaluation atomically under the next number.
 
     Raises:
-        WorkbenchError: the disk refuses.
+        WorkbenchError: the file cannot be written.
     """
     folder = evaluations_folder(run)
     try:
         folder.mkdir(exist_ok=True)
-        # Only the engine evaluates, one run at a time: nobody takes the number meanwhile.
+        # Only the engine evaluates, one run at a time, so the number stays free.
         number = max(_numbers(folder), default=0) + 1
         text = evaluation.model_copy(update={"number": number}).model_dump_json(indent=1)
         path = folder / f"{number}.json"
@@ -154,7 +156,7 @@ def evaluations(run: RunFolder) -> list[Path]:
 
 
 def newest_evaluation(run: RunFolder) -> Evaluation | None:
-    """The last one that can be read; None where there is none."""
+    """The newest evaluation that can be read; None without one."""
     for path in reversed(evaluations(run)):
         try:
             return read_evaluation(path)
@@ -164,10 +166,10 @@ def newest_evaluation(run: RunFolder) -> Evaluation | None:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """What :func:`keep` wrote.
+    """Read an evaluation that :func:`save_evaluation` wrote.
 
     Raises:
-        WorkbenchError: it is damaged.
+        WorkbenchError: the file is damaged or missing.
     """
     try:
         return Evaluation.model_validate_json(path.read_bytes())

@@ -18,7 +18,7 @@ def model_card(facts: Provenance, kind: str, check: str = "") -> str:
         kind: ``adapter``, ``merged`` or ``gguf``.
         check: what a comparison with the weights that were trained gave.
     """
-    recipe = facts.recipe
+    recipe = facts.recipe.as_dict()
     sections = [
         _front_matter(facts, kind),
         f"# {text(facts.run)}",
@@ -50,9 +50,8 @@ def _front_matter(facts: Provenance, kind: str) -> str:
 
 
 def _what(facts: Provenance, kind: str) -> str:
-    adapter = facts.recipe["adapter"]
     form = {"adapter": "A LoRA adapter for", "merged": "A LoRA adapter merged into", "gguf": "As GGUF:"}[kind]
-    return f"{form} {text(facts.base.source)}: rank {adapter['r']}, trained for {facts.summary.step} steps."
+    return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, trained for {facts.summary.step} steps."
 
 
 def _use(facts: Provenance, kind: str) -> str:
@@ -99,7 +98,8 @@ def _base_rows(facts: Provenance) -> list[tuple[str, Any]]:
 
 def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
     counts = facts.counts
-    tokens = counts.get("tokens") or {}
+    tokens = counts.get("tokens")
+    tokens = tokens if isinstance(tokens, dict) else {}
     rows: list[tuple[str, Any]] = []
     for file in facts.data:
         known = f"{file.bytes:,} bytes, sha256 {file.sha256}" if file.sha256 else "not a file of the exporting machine"
@@ -115,7 +115,7 @@ def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
 
 
 def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
-    summary, training = facts.summary, facts.recipe["training"]
+    summary = facts.summary
     measured = summary.measured_peak or {}
     rows: list[tuple[str, Any]] = [
         ("state", summary.state),
@@ -123,7 +123,7 @@ def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
         ("tokens seen", summary.tokens or None),
         ("last training loss", summary.loss),
         ("trainable parameters", facts.precision.get("trainable_parameters")),
-        ("seed", training["seed"]),
+        ("seed", facts.recipe.training.seed),
         ("measured peak, bytes allocated", measured.get("allocated")),
     ]
     for found in facts.evaluations:

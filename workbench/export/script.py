@@ -6,6 +6,7 @@ depends on it. The records are written as token ids and labels, so that neither 
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import workbench.engine.kernels
 from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
-from workbench.engine.model.precision import Precision, choose_precision
+from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import base_here
@@ -141,9 +142,11 @@ class _Past:
 
 def _precision(job: Job) -> Precision:
     """What the run computed in, by its journal; without one, what this machine would."""
-    found = job.facts.precision
-    if found.get("compute_dtype") and found.get("adapter_dtype"):
-        return Precision(found["compute_dtype"], found["adapter_dtype"], "as the run")
+    types = {str(name): name for name in COMPUTE_TYPES}
+    compute = types.get(job.facts.precision.get("compute_dtype") or "")
+    adapter = types.get(job.facts.precision.get("adapter_dtype") or "")
+    if compute and adapter:
+        return Precision(compute, adapter, "as the run")
     return choose_precision(job.recipe.quantization)
 
 
@@ -167,7 +170,7 @@ def _write_records(job: Job, data: EncodedData) -> None:
             file.write(json.dumps({"input_ids": row["input_ids"], "labels": row["labels"]}) + "\n")
 
 
-def _requirements(versions: dict[str, str], recipe: Recipe) -> str:
+def _requirements(versions: Mapping[str, str], recipe: Recipe) -> str:
     names = (*_PINNED, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
     pinned = [f"{name}=={versions[name]}" for name in names if name in versions]
     return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
@@ -176,12 +179,12 @@ def _requirements(versions: dict[str, str], recipe: Recipe) -> str:
 def _tell(job: Job, data: EncodedData) -> None:
     """What makes the script's run another one than the run itself."""
     then, now = job.facts.counts, data.counts
-    names = ("train_records", "tokens")
+    names, tokens_then = ("train_records", "tokens"), then.get("tokens")
     if then and any(then.get(name) != now.get(name) for name in names):
         job.notices.append(
             f"The records have changed since the run: {now['train_records']:,} with "
             f"{now['tokens']['total']:,} tokens now, {then.get('train_records') or 0:,} with "
-            f"{(then.get('tokens') or {}).get('total') or 0:,} then."
+            f"{(tokens_then.get('total') if isinstance(tokens_then, dict) else None) or 0:,} then."
         )
     by_hand = [change for change in job.facts.changes if not change.startswith("resumed")]
     if by_hand:

@@ -1,1 +1,1 @@
-"""What remains of a run on disk, and how it is read back."""
+"""Run folders: recipe, journal, checkpoints and label of each run, written and read back."""

@@ -1,7 +1,8 @@
-"""Checkpoints on disk: whole or absent, checked before they are trusted, old ones removed only when a new one is there.
+"""Writes, verifies and prunes the checkpoint folders of a run, so that a crash never leaves a broken one.
 
-A checkpoint is written into a folder beside its place, listed in a manifest with size and SHA-256 of each file, brought
-to the disk with fsync, and only then given its name. What it holds is the trainer's affair.
+A checkpoint is written into a temporary folder, listed in a manifest with the size and SHA-256 of each file, flushed to
+the disk with fsync, and only then renamed to ``checkpoint-<step>``. Old checkpoints are removed after that. The trainer
+decides which files a checkpoint contains.
 """
 
 import hashlib
@@ -19,13 +20,13 @@ from workbench.storage.folders import entries
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
-_ASIDE = "partial"
-_BEFORE = "before"
+_TEMPORARY = "partial"
+_REPLACED = "before"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has its name. ``step`` is the number of optimizer steps it holds."""
+    """A complete checkpoint folder, taken after ``step`` optimizer steps."""
 
     path: Path
     step: int
@@ -37,92 +38,93 @@ def write_checkpoint(
     write: Callable[[Path], object],
     keep: int,
     *,
-    leads: bool = True,
-    together: Callable[[Callable[[], object]], object] = lambda work: work(),
+    is_main: bool = True,
+    run_on_all: Callable[[Callable[[], object]], object] = lambda work: work(),
 ) -> Checkpoint:
-    """Make ``folder/checkpoint-<step>`` and remove the oldest ones beyond ``keep``.
+    """Write ``folder/checkpoint-<step>`` and remove all but the newest ``keep`` checkpoints.
 
     Args:
-        write: fills the folder it is given, which has the checkpoint's own name, in another place; makes it first where
-            it is not there.
-        leads: of several processes that fill one checkpoint, whether this is the one that names it in the end.
-        together: does something in all these processes, and raises in all what it raises in one.
+        write: writes the checkpoint's files into the temporary folder it gets, which it creates if necessary. The
+            folder already has the name ``checkpoint-<step>``.
+        is_main: in a run of several processes, whether this process renames the finished checkpoint.
+        run_on_all: runs a function in all these processes; an exception in one is raised in all.
 
     Raises:
-        OSError: the disk is full or broken, or whatever ``write`` raises; nothing half-made is left, and the older
-            checkpoints are untouched.
+        OSError: the disk is full or broken. This, and whatever ``write`` raises, leaves no partial checkpoint and
+            does not touch the older ones.
     """
-    made = Checkpoint(folder / f"checkpoint-{step}", step)
-    aside = folder / _ASIDE
+    checkpoint = Checkpoint(folder / f"checkpoint-{step}", step)
+    temporary = folder / _TEMPORARY
 
-    def begin() -> None:
-        recover(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    def prepare() -> None:
+        restore_replaced(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
 
     def publish() -> None:
-        filled = aside / made.path.name
-        _seal(filled)
-        # Should the process be killed between its two renames, `recover` brings the old one back.
-        put_folder(filled, made.path, aside / _BEFORE / made.path.name)
+        complete = temporary / checkpoint.path.name
+        _write_manifest(complete)
+        # If the process is killed between the two renames, `restore_replaced` brings the old checkpoint back.
+        put_folder(complete, checkpoint.path, temporary / _REPLACED / checkpoint.path.name)
         _sync(folder)
 
     try:
-        together(begin if leads else _nothing)
-        together(lambda: write(aside / made.path.name))
-        together(publish if leads else _nothing)
+        run_on_all(prepare if is_main else _do_nothing)
+        run_on_all(lambda: write(temporary / checkpoint.path.name))
+        run_on_all(publish if is_main else _do_nothing)
     finally:
-        if leads:
-            recover(folder)
-            shutil.rmtree(aside, ignore_errors=True)
-    if leads:
+        if is_main:
+            restore_replaced(folder)
+            shutil.rmtree(temporary, ignore_errors=True)
+    if is_main:
         for old in checkpoints(folder)[:-keep]:
-            if old != made:
+            if old != checkpoint:
                 shutil.rmtree(old.path, ignore_errors=True)
-    return made
+    return checkpoint
 
 
-def _nothing() -> None:
-    """The part of a process that does not lead."""
+def _do_nothing() -> None:
+    """What the other processes do while the main one works."""
 
 
-def recover(folder: Path) -> None:
-    """Give a checkpoint its name back that a killed process had put aside to replace it."""
-    for old in entries(folder / _ASIDE / _BEFORE):
+def restore_replaced(folder: Path) -> None:
+    """Rename back a checkpoint that a killed process had moved away in order to replace it."""
+    for old in entries(folder / _TEMPORARY / _REPLACED):
         with suppress(OSError):
-            # Onto a folder with something in it, which is the new one, a rename fails.
+            # Fails if the new checkpoint is already there: a rename does not replace a folder with files in it.
             old.rename(folder / old.name)
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
-    """Those that were written to their end, oldest first."""
-    found = [(entry, _NAME.fullmatch(entry.name)) for entry in entries(folder) if entry.is_dir()]
-    return sorted((Checkpoint(entry, int(match[1])) for entry, match in found if match), key=lambda made: made.step)
+    """All complete checkpoints in a folder, oldest first."""
+    matches = [(entry, _NAME.fullmatch(entry.name)) for entry in entries(folder) if entry.is_dir()]
+    complete = (Checkpoint(entry, int(match[1])) for entry, match in matches if match)
+    return sorted(complete, key=lambda checkpoint: checkpoint.step)
 
 
-def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is as it was written, and what is wrong with each newer one."""
-    damaged: list[str] = []
-    recover(folder)
+def newest_intact(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find the newest undamaged checkpoint; also returns what is wrong with each newer one."""
+    problems: list[str] = []
+    restore_replaced(folder)
     for checkpoint in reversed(checkpoints(folder)):
-        problem = what_is_wrong(checkpoint.path)
+        problem = find_damage(checkpoint.path)
         if not problem:
-            return checkpoint, damaged
-        damaged.append(f"{checkpoint.path.name} is damaged: {problem}")
-    return None, damaged
+            return checkpoint, problems
+        problems.append(f"{checkpoint.path.name} is damaged: {problem}")
+    return None, problems
 
 
-def what_is_wrong(checkpoint: Path) -> str:
-    """Why a checkpoint cannot be trusted; empty when every file has the size and hash of its manifest."""
+def find_damage(checkpoint: Path) -> str:
+    """Compare a checkpoint's files with its manifest; returns the first problem, or an empty text."""
     try:
-        listed = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, facts in listed.items():
+        files = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, recorded in files.items():
             file = checkpoint / name
             if not file.is_file():
                 return f"{name} is missing"
-            if file.stat().st_size != facts["bytes"]:
-                return f"{name} holds {file.stat().st_size:,} bytes instead of {facts['bytes']:,}"
-            if _digest(file) != facts["sha256"]:
+            if file.stat().st_size != recorded["bytes"]:
+                return f"{name} holds {file.stat().st_size:,} bytes instead of {recorded['bytes']:,}"
+            if _digest(file) != recorded["sha256"]:
                 return f"{name} does not match its manifest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
@@ -130,21 +132,21 @@ def what_is_wrong(checkpoint: Path) -> str:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all of them, whole or not."""
+    """Remove all checkpoints, also incomplete ones."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring every file in ``folder``, and the folder itself, to the disk.
+    """Flush every file in ``folder``, and the folder itself, to the disk.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: a file cannot be flushed.
     """
     for entry in [*folder.rglob("*"), folder]:
         _sync(entry)
 
 
-def _seal(folder: Path) -> None:
+def _write_manifest(folder: Path) -> None:
     files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
     listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in files}
     (folder / _MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")

@@ -1,26 +1,52 @@
-"""What happens in a run, one type an event: the lines of its journal.
+"""The event types of a run's journal, and how a line of the journal is decoded into one.
 
-Fields that a newer version writes, and events that only it knows, are kept: the first in ``more``, the second as
-:class:`Unknown`. A field that an older version did not write has its default.
+Journals of other versions stay readable: an unknown field goes into ``more``, an unknown event becomes
+:class:`Unknown`, and a field that an older version did not write has its default.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
 FORMAT = 2
-"""Version of the journal, in :class:`RunStarted` and :class:`RunResumed`. 1 had none written down."""
+"""Version of the journal format, written in :class:`RunStarted` and :class:`RunResumed`; version 1 did not write it."""
 
 Number = float | str | None
 """A number that may not be finite: JSON has no NaN, so the journal writes ``"nan"`` and ``"inf"`` as text."""
 
 
+class PredictedPeak(TypedDict, total=False):
+    """Predicted peak memory of the training in bytes; ``terms`` are its parts, ``method`` is trace or closed-form.
+
+    ``length`` is the record length in tokens that it was predicted for.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    terms: dict[str, int]
+    method: str
+    length: int
+
+
+class MeasuredPeak(TypedDict, total=False):
+    """Measured peak memory in bytes: PyTorch's ``allocated`` and ``reserved``, and the driver's ``nvml``.
+
+    ``resting`` is what was allocated before the first step.
+    """
+
+    allocated: int
+    reserved: int
+    resting: int | None
+    nvml: int | None
+
+
 class Event(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True, forbid_unknown_fields=True
 ):
-    """One line of a journal.
+    """Base of all events: one line of a journal.
 
     Attributes:
         seq: its number in the journal, from 0; -1 before it is written.
@@ -30,18 +56,18 @@ class Event(
 
     seq: int = -1
     time: float = 0.0
-    more: dict[str, Any] = {}
+    more: dict[str, object] = {}
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):
-    """The run begins. ``pid`` and ``process_started`` identify the process that writes the journal."""
+    """The run starts. ``pid`` and ``process_started`` identify the process that writes the journal."""
 
     run: str = ""
     model: str = ""
     recipe_hash: str = ""
-    recipe: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
+    recipe: Mapping[str, object] = {}
+    versions: Mapping[str, str] = {}
+    hardware: Mapping[str, object] = {}
     pid: int = 0
     process_started: float = 0.0
     format: int = 1
@@ -53,22 +79,22 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
     run: str = ""
     step: int = 0
     checkpoint: str | None = None
-    versions: dict[str, str] = {}
+    versions: Mapping[str, str] = {}
     pid: int = 0
     process_started: float = 0.0
     format: int = 1
 
 
 class Phase(Event, frozen=True, tag="phase"):
-    """What the run is doing, and facts that became known with it.
+    """The run's current phase (loading, tokenising, training, …), with facts that became known in it.
 
     Attributes:
-        fraction: how much of it is done, 0 to 1; None where the end is not known.
-        chosen: what the run decided of what its recipe left open, by dotted keys; ``reasons`` says why.
-        predicted: the predicted peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method``, ``length``.
-        conditions: see :mod:`workbench.engine.training.resume_check`.
-        counts: the records as counted while they were tokenized.
-        peak_flops: what the device could do at most, FLOP/s; ``no_peak`` says why it is unknown.
+        fraction: progress of the phase, 0 to 1; None if unknown.
+        chosen: the values that the run chose for settings left to it (``auto``), by dotted key; ``reasons`` says why.
+        predicted: the predicted peak memory.
+        conditions: what the numbers depend on, compared on resume; see :mod:`workbench.engine.training.resume_check`.
+        counts: record and token counts of the tokenized data.
+        peak_flops: the device's peak FLOP/s; ``no_peak`` says why it is unknown.
     """
 
     phase: str = ""
@@ -85,25 +111,25 @@ class Phase(Event, frozen=True, tag="phase"):
     compiled: bool | None = None
     compile_seconds: float | None = None
     trainable_parameters: int | None = None
-    chosen: dict[str, Any] | None = None
+    chosen: Mapping[str, object] | None = None
     reasons: list[str] | None = None
-    predicted: dict[str, Any] | None = None
-    conditions: dict[str, Any] | None = None
-    counts: dict[str, Any] | None = None
+    predicted: PredictedPeak | None = None
+    conditions: Mapping[str, object] | None = None
+    counts: Mapping[str, object] | None = None
     peak_flops: float | None = None
     no_peak: str | None = None
 
 
 class Step(Event, frozen=True, tag="step"):
-    """A point of the curve: what the steps since the last point came to.
+    """A logged point of the training curve, covering the steps since the last point.
 
     Attributes:
-        loss: mean over them, nats a token.
-        tokens: fed since the start of the run, padding left out.
-        seconds: of training since the last point; ``parts`` says where they went.
-        padding: share of the computed places that held no token.
-        flops: a second that the model needed; ``mfu`` and ``hfu`` as shares of the device's peak.
-        vram: PyTorch's ``allocated``, ``reserved`` and ``peak``, bytes. host: ``rss`` and ``peak``, bytes.
+        loss: mean over these steps, in nats per token.
+        tokens: tokens processed since the start of the run, without padding.
+        seconds: training time since the last point; ``parts`` splits it into data, forward, backward, ….
+        padding: share of the computed positions that were padding.
+        flops: FLOP/s that the model needed; ``mfu`` and ``hfu`` are shares of the device's peak.
+        vram: PyTorch's ``allocated``, ``reserved`` and ``peak`` in bytes. host: ``rss`` and ``peak`` in bytes.
     """
 
     step: int
@@ -116,18 +142,24 @@ class Step(Event, frozen=True, tag="step"):
     tokens: int = 0
     tokens_per_second: float | None = None
     seconds: float = 0.0
-    parts: dict[str, float] | None = None
+    parts: Mapping[str, float] | None = None
     padding: float | None = None
     flops: float | None = None
     mfu: float | None = None
     hfu: float | None = None
-    vram: dict[str, Any] | None = None
-    host: dict[str, Any] | None = None
+    vram: Mapping[str, object] | None = None
+    host: Mapping[str, object] | None = None
     eta_seconds: float | None = None
 
 
+def memory_bytes(memory: Mapping[str, object] | None, name: str) -> int:
+    """An entry of :attr:`Step.vram` or :attr:`Step.host` in bytes; 0 if it is missing."""
+    size = memory.get(name) if memory else None
+    return size if isinstance(size, int) else 0
+
+
 class Eval(Event, frozen=True, tag="eval"):
-    """A held-out evaluation after ``step`` steps; before the first one it is the base model's own."""
+    """An evaluation on held-out records after ``step`` steps; at step 0 it is the base model's."""
 
     step: int = 0
     loss: Number = None
@@ -146,14 +178,14 @@ class Checkpoint(Event, frozen=True, tag="checkpoint"):
 
 
 class Sample(Event, frozen=True, tag="sample"):
-    """Replies to the run's fixed prompts: each with ``prompt`` and ``reply``."""
+    """Sampled replies to the run's fixed prompts, each with ``prompt`` and ``reply``."""
 
     step: int = 0
-    replies: list[dict[str, Any]] = []
+    replies: list[dict[str, object]] = []
 
 
 class RunWarning(Event, frozen=True, tag="warning"):
-    """Something the user should know; ``kind`` names it for programs."""
+    """A warning for the user; ``kind`` is a stable name for programs."""
 
     message: str = ""
     kind: str = ""
@@ -164,7 +196,7 @@ class RunWarning(Event, frozen=True, tag="warning"):
 
 
 class Hint(Event, frozen=True, tag="hint"):
-    """What the curve or the times suggest to try."""
+    """A suggestion derived from the loss curve or from the step times."""
 
     step: int = 0
     kind: str = ""
@@ -172,7 +204,7 @@ class Hint(Event, frozen=True, tag="hint"):
 
 
 class Control(Event, frozen=True, tag="control"):
-    """A request of the user's was carried out after ``step``."""
+    """A user's request to the live run (pause, new learning rate, …), carried out after ``step``."""
 
     action: str = ""
     step: int = 0
@@ -180,7 +212,7 @@ class Control(Event, frozen=True, tag="control"):
 
 
 class Paused(Event, frozen=True, tag="paused"):
-    """The run waits; ``release``: its GPU memory was released."""
+    """The run is paused; ``release`` says whether its GPU memory was released."""
 
     step: int | None = None
     reason: str = ""
@@ -194,7 +226,7 @@ class Resumed(Event, frozen=True, tag="resumed"):
 
 
 class RunError(Event, frozen=True, tag="error"):
-    """What ended the run early: what is wrong, and what to do."""
+    """The error that ended the run: what is wrong, and what to do about it."""
 
     message: str = ""
     cure: str = ""
@@ -207,23 +239,23 @@ class RunEnded(Event, frozen=True, tag="run_ended"):
 
     Attributes:
         reason: ``finished``, ``early_stopping``, ``stopped``, ``discarded`` or ``error``.
-        adapter: its folder; None where none was kept. ``kept_step`` is the step whose weights it holds.
-        measured: peak memory in bytes: ``allocated``, ``reserved``, ``resting``, ``nvml``; None without a GPU.
+        adapter: the adapter's folder; None if none was saved. ``kept_step`` is the step its weights are from.
+        measured: measured peak memory; None without a GPU.
     """
 
     reason: str = "finished"
     run: str = ""
     adapter: str | None = None
-    measured: dict[str, Any] | None = None
+    measured: MeasuredPeak | None = None
     step: int | None = None
     kept_step: int | None = None
 
 
 class Unknown(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that this version does not know, with all its fields."""
+    """An event type that this version does not know, with all its fields."""
 
     event: str
-    fields: dict[str, Any]
+    fields: dict[str, object]
     seq: int = -1
     time: float = 0.0
 
@@ -254,57 +286,59 @@ _ENVELOPE = ("seq", "time", "more")
 
 
 def decode(line: bytes) -> AnyEvent | None:
-    """The event in a line of a journal; None where it is damaged."""
+    """Decode a line of a journal; None if it is damaged."""
     try:
         return _decoder.decode(line)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
         return _decode_leniently(line)
 
 
-def to_fields(event: AnyEvent) -> dict[str, Any]:
-    """An event as plain data, ``seq``, ``time`` and ``event`` first; fields that are None are left out."""
+def to_fields(event: AnyEvent) -> dict[str, object]:
+    """Convert an event to JSON data: ``seq``, ``time`` and ``event`` first, without fields that are None."""
     if isinstance(event, Unknown):
         return {**event.fields, "seq": event.seq, "time": event.time, "event": event.event}
     named = ((name, getattr(event, name)) for name in event.__struct_fields__ if name not in _ENVELOPE)
-    told = {name: value for name, value in named if value is not None}
-    return {"seq": event.seq, "time": event.time, "event": name_of(event), **told, **event.more}
+    present = {name: value for name, value in named if value is not None}
+    return {"seq": event.seq, "time": event.time, "event": name_of(event), **present, **event.more}
 
 
 def name_of(event: AnyEvent) -> str:
-    """The name of an event's type, as the journal has it."""
+    """The name of an event's type as written in the journal."""
     return event.event if isinstance(event, Unknown) else str(event.__struct_config__.tag)
 
 
 def _decode_leniently(line: bytes) -> AnyEvent | None:
-    """A line with fields or an event that this version does not know, or with values of another type."""
+    """Decode a line that has unknown fields, an unknown event type, or values of an unexpected type."""
     try:
-        value = json.loads(line)  # knows lone surrogates, as the strict decoder does not
+        value = json.loads(line)  # accepts lone surrogates, unlike the strict decoder
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("event"), str):
         return None
-    seq, time = _whole(value.get("seq")), value.get("time")
-    kind = _TYPES.get(value["event"])
-    if kind is not None:
-        fits, more = _sorted_out(kind, value)
-        with suppress(msgspec.ValidationError):  # a field that it cannot do without
-            return msgspec.convert({**fits, "more": more}, kind)  # type: ignore[return-value]
-    return Unknown(event=value["event"], fields=value, seq=seq, time=time if isinstance(time, int | float) else 0.0)
+    seq, time = value.get("seq"), value.get("time")
+    event_type = _TYPES.get(value["event"])
+    if event_type is not None:
+        valid, more = _split_fields(event_type, value)
+        with suppress(msgspec.ValidationError):  # a required field is missing
+            return msgspec.convert({**valid, "more": more}, event_type)  # type: ignore[return-value]
+    return Unknown(
+        event=value["event"],
+        fields=value,
+        seq=seq if isinstance(seq, int) else -1,
+        time=time if isinstance(time, int | float) else 0.0,
+    )
 
 
-def _sorted_out(kind: type[Event], value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields that a type has, with values that fit; and all others."""
-    types = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name != "more"}
-    fits, more = {}, {}
-    for name, found in value.items():
+def _split_fields(event_type: type[Event], fields: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Split the fields of a line into those that are valid for the event type, and all others."""
+    types = {field.name: field.type for field in msgspec.structs.fields(event_type) if field.name != "more"}
+    valid: dict[str, object] = {}
+    more: dict[str, object] = {}
+    for name, value in fields.items():
         if name == "event":
             continue
         try:
-            fits[name] = msgspec.convert(found, types[name])
+            valid[name] = msgspec.convert(value, types[name])
         except (KeyError, msgspec.ValidationError):
-            more[name] = found
-    return fits, more
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else -1
+            more[name] = value
+    return valid, more

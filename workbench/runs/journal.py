@@ -1,7 +1,8 @@
-"""The journal: the truth about a run, one event a line, appended by whoever trains, read by whoever looks.
+"""Writes and reads a run's journal: an append-only file of JSON lines, one event per line.
 
-A line is whole or absent: it goes to the file in one ``write`` that ends in a newline, a reader ignores what follows
-the last newline, and a writer that opens a journal after a crash cuts such a rest off.
+The process that trains appends; screens and commands read. A line is complete or absent: it is written with one
+``write`` that ends in a newline, readers ignore what follows the last newline, and a writer that opens a journal after
+a crash truncates such a fragment.
 """
 
 import fcntl
@@ -12,22 +13,22 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from workbench.errors import WorkbenchError
 from workbench.runs.events import AnyEvent, Checkpoint, RunEnded, RunError, RunStarted, decode, to_fields
 
-# A megabyte is some 2,000 events, which are taken in within a few milliseconds.
 BLOCK = 1 << 20
+"""Bytes read at a time: about 2,000 events, which are decoded and folded within a few milliseconds."""
 
-# Events after which a reader may believe that what they name is on disk.
+# Written with fsync: a reader of these events may rely on the files they name.
 _DURABLE = (RunStarted, Checkpoint, RunError, RunEnded)
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN or infinity; a journal that holds one could not be read elsewhere."""
+def _finite(value: object) -> object:
+    """Replace NaN and infinities by text: JSON does not have them, so other programs could not read the journal."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -38,24 +39,24 @@ def _finite(value: Any) -> Any:
 
 
 class JournalWriter:
-    """Appends events. Safe to call from several threads.
+    """Appends events to a journal. May be used from several threads.
 
     Raises:
-        WorkbenchError: another process has it open for writing.
-        OSError: the folder is missing or the disk is full; a partly written line is taken back.
+        WorkbenchError: another process is writing the journal.
+        OSError: the folder is missing or the disk is full; a partly written line is removed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._claim()
-        whole, last = _end_of(path)
-        self._seq = last + 1
-        os.ftruncate(self._file, whole)
+        self._lock_file()
+        end, last_seq = _find_end(path)
+        self._seq = last_seq + 1
+        os.ftruncate(self._file, end)
 
-    def _claim(self) -> None:
-        """Nobody else may write while this one is open; the system lets go of it when the process dies."""
+    def _lock_file(self) -> None:
+        """Lock out other writers while this one is open; the system releases the lock when the process dies."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -67,24 +68,24 @@ class JournalWriter:
             pass  # a file system without locks
 
     @property
-    def is_continued(self) -> bool:
-        """Whether there is any event in it."""
+    def has_events(self) -> bool:
+        """Whether the journal has any event."""
         return self._seq > 0
 
     def write(self, event: AnyEvent) -> None:
-        """Append an event, with its number and the time."""
+        """Append an event, numbered and with the present time."""
         with self._lock:
             numbered = msgspec.structs.replace(event, seq=self._seq, time=round(time.time(), 3))
-            entry = _finite(to_fields(numbered))
-            line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+            fields = _finite(to_fields(numbered))
+            line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
             data = line.encode("utf-8", "backslashreplace")
-            before = os.fstat(self._file).st_size
+            size = os.fstat(self._file).st_size
             try:
                 written = os.write(self._file, data)
                 if written != len(data):
                     raise OSError(28, "No space left on device", str(self.path))
             except OSError:
-                os.ftruncate(self._file, before)
+                os.ftruncate(self._file, size)
                 raise
             if isinstance(event, _DURABLE):
                 os.fsync(self._file)
@@ -101,14 +102,14 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Follows a journal: each :meth:`read` gives the events that were added since the last one.
+    """Follows a journal: each :meth:`read` returns the events that were added since the last one.
 
-    A journal that does not exist yet reads as empty. A line that is no JSON object is skipped and counted in
+    A journal that does not exist yet reads as empty. A line that is not an event is skipped and counted in
     ``damaged``.
 
     Args:
         path: the journal.
-        offset: bytes that are known already; a line begins there.
+        offset: where to start, in bytes; a line begins there.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -117,33 +118,32 @@ class JournalReader:
         self.damaged = 0
 
     @classmethod
-    def of_what_comes(cls, path: Path) -> Self:
-        """A reader of what is added from now on."""
-        return cls(path, _end_of(path)[0] if path.is_file() else 0)
+    def from_end(cls, path: Path) -> Self:
+        """A reader of the events that are added from now on."""
+        return cls(path, _find_end(path)[0] if path.is_file() else 0)
 
-    def read(self, most: int | None = None) -> list[AnyEvent]:
-        """The events added since the last call; nothing once the end is reached.
+    def read(self, max_bytes: int | None = None) -> list[AnyEvent]:
+        """Read the events added since the last call; an empty list at the end.
 
         Args:
-            most: bytes to take at a time, so that a long journal need not be held as a whole. A line that is longer is
-                taken whole.
+            max_bytes: bytes to read at most, to limit memory on long journals; a longer line is still read completely.
         """
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                data = file.read(-1 if most is None else most)
-                while most is not None and b"\n" not in data and (more := file.read(most)):
+                data = file.read(-1 if max_bytes is None else max_bytes)
+                while max_bytes is not None and b"\n" not in data and (more := file.read(max_bytes)):
                     data += more
         except FileNotFoundError:
             return []
-        whole = data.rfind(b"\n") + 1
-        self.offset += whole
-        events = [decode(line) for line in data[:whole].splitlines()]
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        events = [decode(line) for line in data[:end].splitlines()]
         self.damaged += events.count(None)
         return [event for event in events if event is not None]
 
     def blocks(self) -> Iterator[list[AnyEvent]]:
-        """The events up to the end, a block at a time: a long journal is never held as a whole."""
+        """Read up to the end of the journal, one block of events at a time to limit memory."""
         while True:
             before = self.offset
             events = self.read(BLOCK)
@@ -153,39 +153,39 @@ class JournalReader:
 
 
 def each_event(path: Path) -> Iterator[AnyEvent]:
-    """The whole events of a journal, in order; a long one is never held as a whole."""
+    """Iterate over the events of a journal, reading a block at a time to limit memory."""
     for events in JournalReader(path).blocks():
         yield from events
 
 
 def read_events(path: Path) -> list[AnyEvent]:
-    """All whole events of a journal, in order."""
+    """Read all events of a journal."""
     return JournalReader(path).read()
 
 
 def last_seq(path: Path) -> int:
-    """Number of a journal's last event, -1 where there is none; however long it is, its end is enough."""
+    """The number of a journal's last event, -1 without events; reads only the end of the file."""
     try:
-        return _end_of(path)[1]
+        return _find_end(path)[1]
     except FileNotFoundError:
         return -1
 
 
-def _end_of(path: Path) -> tuple[int, int]:
-    """Bytes up to the last newline, and the number of the last event; read from the end, as far as needed."""
+def _find_end(path: Path) -> tuple[int, int]:
+    """Bytes up to the last newline, and the number of the last event; reads backwards only as far as needed."""
     with path.open("rb") as file:
         size = start = file.seek(0, os.SEEK_END)
-        reach = 1 << 16
+        length = 1 << 16
         while True:
-            start = max(0, size - reach)
+            start = max(0, size - length)
             file.seek(start)
             data = file.read(size - start)
-            whole = data.rfind(b"\n") + 1
-            # What comes before the first newline may be the rest of a line.
+            end = data.rfind(b"\n") + 1
+            # Unless read from the start of the file, the first line may be incomplete.
             first = data.find(b"\n") + 1 if start else 0
-            for line in reversed(data[first:whole].splitlines()):
+            for line in reversed(data[first:end].splitlines()):
                 if event := decode(line):
-                    return start + whole, event.seq
+                    return start + end, event.seq
             if not start:
-                return whole, -1
-            reach *= 8
+                return end, -1
+            length *= 8

@@ -1,7 +1,7 @@
-"""What people call a run: a name and tags, in a small file beside its journal.
+"""Reads and writes the label of a run, the name and tags that the user gave it, in a small file beside its journal.
 
-A run's id is its folder's name for good. Journals, adapters, checkpoints, chats and evaluations hold it, or the whole
-path, and links and engines rely on it, so that another name is kept next to it and never put in its place.
+A run's id, the name of its folder, never changes: journals, adapters, chats and evaluations contain the id or the
+path. The user's name is therefore stored next to it and does not replace it.
 """
 
 import json
@@ -13,43 +13,43 @@ from workbench.errors import WorkbenchError
 from workbench.storage.atomic import write_text
 
 _FILE = "label.json"
-_MOST_TAGS = 20
+_MAX_TAGS = 20
 
-# No sign that a command or a recipe reads as something else: no @ of a checkpoint, = and , of a sum, / of a path.
+# Excludes characters with a meaning in commands and recipes: @ (checkpoint), = and , (combined adapters), / (path).
 _NAME = re.compile(r"\w[\w .+-]{0,63}")
 _TAG = re.compile(r"\w[\w.+-]{0,31}")
 
 
 @dataclass(frozen=True)
 class Label:
-    """``name`` is empty where nobody gave one."""
+    """The user's name and tags for a run; ``name`` is empty if the user gave none."""
 
     name: str = ""
     tags: tuple[str, ...] = ()
 
 
 def read_label(folder: Path) -> Label:
-    """The label of a run's folder; what is missing or damaged, or was put there by hand and cannot be, is left out."""
+    """Read the label of a run folder; missing, damaged or invalid parts are left out."""
     try:
-        found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        label = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Label()
-    if not isinstance(found, dict):
+    if not isinstance(label, dict):
         return Label()
-    name, tags = found.get("name"), found.get("tags")
+    name, tags = label.get("name"), label.get("tags")
     return Label(
         name if isinstance(name, str) and _NAME.fullmatch(name) else "",
-        tuple(tag for tag in tags if isinstance(tag, str) and _TAG.fullmatch(tag))[:_MOST_TAGS]
+        tuple(tag for tag in tags if isinstance(tag, str) and _TAG.fullmatch(tag))[:_MAX_TAGS]
         if isinstance(tags, list)
         else (),
     )
 
 
 def write_label(folder: Path, label: Label) -> None:
-    """Keep a label; another process sees the old one or the new one.
+    """Save a label atomically.
 
     Raises:
-        WorkbenchError: the disk refuses.
+        WorkbenchError: the file cannot be written.
     """
     try:
         write_text(folder / _FILE, json.dumps(asdict(label), ensure_ascii=False) + "\n")
@@ -62,10 +62,10 @@ def write_label(folder: Path, label: Label) -> None:
 
 
 def checked_name(text: str) -> str:
-    """A name as it is kept, blanks around it left out; empty takes a run's name back.
+    """Validate a name and normalise its blanks; an empty one removes the run's name.
 
     Raises:
-        WorkbenchError: it has characters that a name cannot have.
+        WorkbenchError: the name has characters that are not allowed.
     """
     name = " ".join(text.split())
     if name and not _NAME.fullmatch(name):
@@ -78,10 +78,10 @@ def checked_name(text: str) -> str:
 
 
 def parse_tags(text: str) -> list[str]:
-    """Tags out of a line, with blanks or commas between them; a # before one is left out.
+    """Split a line into tags at blanks or commas; a leading # is removed.
 
     Raises:
-        WorkbenchError: one has characters that a tag cannot have.
+        WorkbenchError: a tag has characters that are not allowed.
     """
     tags = [word.removeprefix("#") for word in re.split(r"[\s,]+", text) if word]
     for tag in tags:
@@ -95,14 +95,14 @@ def parse_tags(text: str) -> list[str]:
 
 
 def with_tags(label: Label, add: list[str], remove: list[str]) -> Label:
-    """The label with some tags more and some less; a tag is the same in capitals.
+    """Add and remove tags of a label, ignoring case.
 
     Raises:
-        WorkbenchError: they would be too many.
+        WorkbenchError: there would be too many tags.
     """
-    kept = {tag.casefold(): tag for tag in (*label.tags, *add)}
+    by_key = {tag.casefold(): tag for tag in (*label.tags, *add)}
     for tag in remove:
-        kept.pop(tag.casefold(), None)
-    if len(kept) > _MOST_TAGS:
-        raise WorkbenchError(f"A run has at most {_MOST_TAGS} tags.", "Remove some first.", kind="label")
-    return Label(label.name, tuple(kept.values()))
+        by_key.pop(tag.casefold(), None)
+    if len(by_key) > _MAX_TAGS:
+        raise WorkbenchError(f"A run has at most {_MAX_TAGS} tags.", "Remove some first.", kind="label")
+    return Label(label.name, tuple(by_key.values()))

@@ -1,4 +1,4 @@
-"""A run while it is watched: its replay with curves to draw, kept up with its journal off the event loop."""
+"""Follows the journal of a run for the screens: the state of the run with curves to draw, read off the event loop."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from workbench.runs import journal_sample
 from workbench.runs.events import Eval, Step
-from workbench.runs.folder import RunFolder, keep_sums, summarise
+from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.journal import JournalReader
 from workbench.runs.replay import Replay, finite, fold
 from workbench.runs.series import Series
+from workbench.runs.summary_cache import write_cached_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,103 +19,103 @@ if TYPE_CHECKING:
     from workbench.runs.events import AnyEvent
     from workbench.runs.summary import RunSummary
 
-# While a long journal is read, what is known of it so far is shown this often.
-_SECONDS_BETWEEN_LOOKS = 0.5
+# How often the screen is updated while a long journal is read.
+_SECONDS_BETWEEN_UPDATES = 0.5
 
 
-class DrawnCurves:
-    """The curves of a run in little memory, as charts draw them.
+class ChartCurves:
+    """The curves of a run, downsampled for charts so that they take little memory.
 
     Attributes:
-        train: loss by step. tokens, seconds: how many of each were fed, and spent, when a step was reached.
-        held_out: held-out loss by step.
-        steps_a_point: where points were left out, each of them is taken to have lasted as long as the next one.
+        train: loss by step. held_out: held-out loss by step.
+        tokens, seconds: tokens processed and seconds of training up to a step.
+        steps_per_point: if points were left out, the steps between two logged points; a missing point is assumed to
+            have taken as long as the next one.
     """
 
     def __init__(self) -> None:
         self.train, self.held_out, self.tokens, self.seconds = Series(), Series(), Series(), Series()
-        self.steps_a_point: int | None = None
+        self.steps_per_point: int | None = None
 
     def add(self, step: Step) -> None:
-        """Take a point."""
+        """Add a point."""
         at = step.step
         if self.train.last is not None and at <= self.train.last[0]:
-            # The run was resumed in a part of the journal that was not read.
+            # The run was resumed in a part of the journal that was skipped.
             self.cut(at - 1)
         self.train.add(at, finite(step.loss))
         self.tokens.add(at, step.tokens)
-        before, seconds = self.seconds.last or (0.0, 0.0)
-        apart = (at - before) / self.steps_a_point if self.steps_a_point else 1
-        self.seconds.add(at, seconds + apart * step.seconds)
+        last_step, seconds = self.seconds.last or (0.0, 0.0)
+        points = (at - last_step) / self.steps_per_point if self.steps_per_point else 1
+        self.seconds.add(at, seconds + points * step.seconds)
 
-    def evaluated(self, event: Eval) -> None:
-        """Take an evaluation."""
+    def add_evaluation(self, event: Eval) -> None:
+        """Add a held-out loss."""
         self.held_out.add(event.step, finite(event.loss))
 
     def cut(self, step: int) -> None:
-        """Forget the points after this step."""
+        """Remove the points after this step."""
         for series in (self.train, self.held_out, self.tokens, self.seconds):
             series.cut(step)
 
 
-class DrawnReplay(Replay):
-    """A replay with curves to draw.
+class ChartReplay(Replay):
+    """The state of a run, with curves to draw.
 
     Attributes:
-        curves: see there.
-        share: how much of the journal was read. Below 1 it was only sampled: the curve is of single steps from all
-            over it, and what lies between its beginning and its end may hold more.
+        curves: losses, tokens and seconds by step.
+        share_read: how much of the journal was read. Below 1 the journal was only sampled: the curves have single steps
+            from all over it, and events in its middle may be missing.
     """
 
     def __init__(self, run: RunFolder) -> None:
-        self.curves = DrawnCurves()
+        self.curves = ChartCurves()
         super().__init__(run.id, self.curves)
         self.run = run
-        self.share = 1.0
+        self.share_read = 1.0
 
     @property
     def is_rough(self) -> bool:
-        """Whether its journal is long and still being read."""
-        return self.share < 1
+        """Whether the journal is long and not completely read yet."""
+        return self.share_read < 1
 
     def add(self, event: AnyEvent) -> None:
         """Fold the next event."""
         super().add(event)
         if isinstance(event, Eval):
-            self.curves.evaluated(event)
+            self.curves.add_evaluation(event)
 
-    def look(self, seen: journal_sample.Glance, summary: RunSummary) -> None:
-        """Fold a sample of a long journal; ``summary`` is of the same."""
-        fold(seen.head, self)
-        self.leap()
-        self.curves.steps_a_point = self.training.get("logging_steps") or 1
-        for event in seen.between:
+    def add_sample(self, sample: journal_sample.JournalSample, summary: RunSummary) -> None:
+        """Fold a sample of a long journal, whose rough summary is ``summary``."""
+        fold(sample.head, self)
+        self.skip_middle()
+        self.curves.steps_per_point = self.logging_steps
+        for event in sample.middle:
             if isinstance(event, Step):
                 self.curves.add(event)
             elif isinstance(event, Eval):
-                self.curves.evaluated(event)
-        fold(seen.tail, self)
+                self.curves.add_evaluation(event)
+        fold(sample.tail, self)
         self.summary = summary
 
 
 class LiveRun:
-    """All that is known of one run. Everything in it comes from the journal and can be read from it again.
+    """Keeps the state of one run up to date with its journal.
 
-    ``replay`` is replaced as a whole when a long journal was read to its end.
+    ``replay`` is replaced by a new object once a long journal has been read completely.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.replay = DrawnReplay(run)
+        self.replay = ChartReplay(run)
         self._reader = JournalReader(run.journal)
         self._reading = asyncio.Lock()
 
     async def catch_up(self, show: Callable[[], object] = lambda: None) -> None:
-        """Read what is new, off the event loop, and fold it piece by piece; then see whether its writer lives.
+        """Read the new events in a thread, fold them block by block, then check whether the writer is still alive.
 
         Args:
-            show: called while a long journal is read, whenever there is more to be seen: at once after a sample of
-                it, then as the reading proceeds.
+            show: called while a long journal is read, when there is more to show: after sampling it, then regularly.
         """
         async with self._reading:
             if self._is_far_behind:
@@ -130,37 +131,38 @@ class LiveRun:
         return journal_sample.is_long(self.run.journal, self._reader.offset)
 
     async def _read_long(self, show: Callable[[], object]) -> None:
-        """A sample first; then all is read into a replay of its own, which takes the place of the sampled one."""
-        self.replay.share = 0.0
-        seen, summary = await asyncio.to_thread(_look_at, self.run)
-        sampled = DrawnReplay(self.run)
-        sampled.share = 0.0
-        sampled.look(seen, summary)
+        """Show a sample at once, then read the whole journal into a second replay, which replaces the sampled one."""
+        self.replay.share_read = 0.0
+        sample, summary = await asyncio.to_thread(_sample, self.run)
+        sampled = ChartReplay(self.run)
+        sampled.share_read = 0.0
+        sampled.add_sample(sample, summary)
         self.replay = sampled
         show()
-        whole, reader = DrawnReplay(self.run), JournalReader(self.run.journal)
-        news = JournalReader(self.run.journal, seen.end)
-        reading = asyncio.create_task(asyncio.to_thread(_read_up_to, whole, reader, seen.end))
+        complete, reader = ChartReplay(self.run), JournalReader(self.run.journal)
+        new_events = JournalReader(self.run.journal, sample.end)
+        reading = asyncio.create_task(asyncio.to_thread(_read_up_to, complete, reader, sample.end))
         while not reading.done():
-            await asyncio.wait([reading], timeout=_SECONDS_BETWEEN_LOOKS)
-            # The run continues while its past is read.
-            fold(news.read(), sampled)
-            # Never all of it: the whole is not in its place yet.
-            sampled.share = min(0.99, reader.offset / max(1, seen.end))
+            await asyncio.wait([reading], timeout=_SECONDS_BETWEEN_UPDATES)
+            # The run may continue while its past is read.
+            fold(new_events.read(), sampled)
+            # Below 1, as this replay stays a sample.
+            sampled.share_read = min(0.99, reader.offset / max(1, sample.end))
             show()
         reading.result()
-        # What came meanwhile is little, and nothing can be heard between this line and the next.
-        fold(reader.read(), whole)
-        self.replay, self._reader = whole, reader
-        await asyncio.to_thread(keep_sums, self.run, whole.summary, reader.offset)
+        # The few events that came meanwhile; without an await, none can be missed before the swap.
+        fold(reader.read(), complete)
+        self.replay, self._reader = complete, reader
+        await asyncio.to_thread(write_cached_summary, self.run.journal, complete.summary, reader.offset)
 
 
-def _look_at(run: RunFolder) -> tuple[journal_sample.Glance, RunSummary]:
-    return journal_sample.glance(run.journal), summarise(run, soon=True)
+def _sample(run: RunFolder) -> tuple[journal_sample.JournalSample, RunSummary]:
+    sample = journal_sample.sample_journal(run.journal)
+    return sample, summarise(run, quick=True, sample=sample)
 
 
-def _read_up_to(replay: DrawnReplay, reader: JournalReader, end: int) -> None:
-    """Fold a journal from its start, a block at a time, up to where it ended when it was sampled."""
+def _read_up_to(replay: ChartReplay, reader: JournalReader, end: int) -> None:
+    """Fold a journal from its start up to where it ended when it was sampled."""
     blocks = reader.blocks()
     while reader.offset < end and (events := next(blocks, None)) is not None:
         fold(events, replay)

@@ -1,17 +1,19 @@
-"""Folds the events of a run into its present state. The rules are here and nowhere else:
+"""Folds the events of a run's journal into the present state of the run. All rules are in this module:
 
-- a resume cuts away what came after its checkpoint: points of the curve, evaluations, samples;
-- the best evaluation is the newest one that was marked as such and was not cut away;
-- a stop keeps what its last event says it keeps.
+- a resume discards everything after its checkpoint: points of the curve, evaluations, samples;
+- the best evaluation is the newest one marked as best that was not discarded;
+- the ``run_ended`` event says which step's adapter was saved.
 
-Summary, curves, history, report, script, table and screens are views over a :class:`Replay`.
+Summary, curves, history, report, script, exported metrics and screens read a :class:`Replay`.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from workbench.runs.events import (
     AnyEvent,
@@ -30,30 +32,31 @@ from workbench.runs.events import (
     Sample,
     Step,
     Unknown,
+    memory_bytes,
 )
 from workbench.runs.journal import each_event
 from workbench.runs.summary import RunState, RunSummary
 
-_NOTICES_KEPT = 50
-_SAMPLES_KEPT = 200
-_STEPS_KEPT = 20
-# What a phase says of its progress; the rest are facts that hold for the run.
+_MAX_NOTICES = 50
+_MAX_SAMPLES = 200
+_RECENT_STEPS = 20
+# Fields of a phase that describe its progress; the others are facts about the run.
 _PROGRESS = {"seq", "time", "more", "phase", "fraction", "detail", "max_steps"}
 _STATES: dict[str, RunState] = {"finished": "finished", "early_stopping": "finished", "error": "failed"}
 
 
 class Curve(Protocol):
-    """Where a replay puts the points of the curve; what is not wanted is not kept."""
+    """Receives the points of the training curve from a replay, and stores what it needs of them."""
 
     def add(self, step: Step) -> None:
-        """Take a point; steps rise."""
+        """Add a point; steps increase."""
 
     def cut(self, step: int) -> None:
-        """Forget the points after this step."""
+        """Remove the points after this step."""
 
 
 class NoCurve:
-    """Keeps no points."""
+    """Stores no points."""
 
     def add(self, step: Step) -> None:
         return None
@@ -66,22 +69,22 @@ class Replay:
     """The state of a run after the events so far.
 
     Attributes:
-        summary: the figures that histories list.
-        started, resumed, ended, error: the newest event of each kind; None before it, and once it no longer holds.
-        phase: the newest phase. facts: what all phases said beside their progress, by field name.
-        step: the newest point of the curve; recent: the last few.
+        summary: the summary that lists of runs show.
+        started, resumed, ended, error: the newest event of each kind; None before it and once it no longer applies.
+        phase: the newest phase. facts: the newest value of each fact that any phase stated.
+        step: the newest point of the curve; recent: the last few points.
         checkpoint: the step of the newest checkpoint, 0 without one.
-        evaluations: those that hold, in order, the base model's own at step 0.
-        samples: replies to the fixed prompts, the newest ones.
-        paused: why the run waits; None while it does not.
-        done: the newest request of the user's that was carried out.
-        peak_rate: peak learning rate of the schedule; asked_steps: max steps that the user asked for in mid-run.
+        evaluations: the held-out evaluations in order, without discarded ones; the base model's is at step 0.
+        samples: the newest sampled replies.
+        paused: the event that paused the run; None if it is not paused.
+        last_request: the user's last request that was carried out.
+        peak_rate: peak learning rate of the schedule. requested_steps: max steps that the user set during the run.
         notices: messages of the newest warnings and hints.
-        deviations: events that the recipe alone would not repeat: resumes, changed settings, split or skipped steps.
+        deviations: what the recipe alone does not reproduce: resumes, changed settings, split or skipped steps.
         seq: number of the newest event, -1 before the first.
 
     Args:
-        curve: takes the points.
+        curve: receives the points.
         summary: a summary of earlier events, to continue from.
     """
 
@@ -93,16 +96,16 @@ class Replay:
         self.ended: RunEnded | None = None
         self.error: RunError | None = None
         self.phase = Phase()
-        self.facts: dict[str, Any] = {}
+        self.facts = Phase()
         self.step: Step | None = None
-        self.recent: deque[Step] = deque(maxlen=_STEPS_KEPT)
+        self.recent: deque[Step] = deque(maxlen=_RECENT_STEPS)
         self.checkpoint = 0
         self.evaluations: list[Eval] = []
         self.samples: list[Sample] = []
         self.paused: Paused | None = None
-        self.done: Control | Resumed | None = None
+        self.last_request: Control | Resumed | None = None
         self.peak_rate: float | None = None
-        self.asked_steps: int | None = None
+        self.requested_steps: int | None = None
         self.notices: list[str] = []
         self.deviations: list[RunResumed | Control | RunWarning] = []
         self.seq = -1
@@ -126,7 +129,7 @@ class Replay:
 
     @classmethod
     def of(cls, journal: Path, curve: Curve | None = None) -> "Replay":
-        """Fold a journal to its end, a block at a time."""
+        """Fold a whole journal."""
         replay = cls(journal.parent.name, curve)
         for event in each_event(journal):
             replay.add(event)
@@ -138,9 +141,9 @@ class Replay:
             self.seq = event.seq
         self._fold[type(event)](event)  # type: ignore[operator]
 
-    def leap(self) -> None:
-        """Events are left out here: what they may have changed is unknown."""
-        self.resumed = self.step = self.ended = self.paused = self.done = self.error = self.peak_rate = None
+    def skip_middle(self) -> None:
+        """Prepare for a gap in the events: reset everything that the missing events may have changed."""
+        self.resumed = self.step = self.ended = self.paused = self.last_request = self.error = self.peak_rate = None
         self.phase, self.checkpoint, self.evaluations = Phase(), 0, []
         self.recent.clear()
         summary = self.summary
@@ -149,44 +152,56 @@ class Replay:
         summary.ended, summary.reason, summary.cure = None, "", ""
         summary.perplexities = [one for one in summary.perplexities if not one[0]]
 
-    # -- what is read off it --------------------------------------------------------------------------------------
+    # -- derived values -------------------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
-        """The journal has the run's end, or its writer is gone without one."""
+        """Whether the run has ended, or its process is gone."""
         return self.summary.ended is not None or self.summary.state == "interrupted"
 
     @property
-    def training(self) -> dict[str, Any]:
-        """The ``training`` section of the recipe that the run was started with; empty before that."""
-        return dict(self.started.recipe.get("training") or {})
+    def logging_steps(self) -> int:
+        """``training.logging_steps`` of the recipe: steps between two points of the curve."""
+        steps = self._training_setting("logging_steps")
+        return steps if isinstance(steps, int) and steps else 1
 
     @property
-    def chosen(self) -> dict[str, Any]:
-        """What the run decided of what its recipe left open, by dotted keys."""
-        return dict(self.facts.get("chosen") or {})
+    def early_stopping_patience(self) -> int | None:
+        """``training.early_stopping_patience`` of the recipe; None without early stopping."""
+        patience = self._training_setting("early_stopping_patience")
+        return patience if isinstance(patience, int) else None
+
+    def _training_setting(self, name: str) -> object:
+        section = self.started.recipe.get("training")
+        return section.get(name) if isinstance(section, dict) else None
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        """The values that the run chose for ``auto`` settings, by dotted key."""
+        return dict(self.facts.chosen or {})
 
     @property
     def kept_step(self) -> int | None:
-        """The step whose weights the adapter holds, where the run's end says so."""
+        """The step whose weights were saved as the adapter; None if unknown."""
         return self.ended.kept_step if self.ended is not None else None
 
     @property
     def best(self) -> Eval | None:
-        """The best evaluation so far, the base's own left out."""
+        """The best evaluation so far, without the base model's."""
         return next((one for one in reversed(self.evaluations) if one.best), None)
 
     @property
     def evaluations_since_best(self) -> int:
-        """Evaluations in a row that were not better than the best one."""
+        """How many evaluations since the best one have not improved on it."""
         return len(list(takewhile(lambda one: one.step and not one.best, reversed(self.evaluations))))
 
     # -- the rules ------------------------------------------------------------------------------------------------
 
     def _run_started(self, event: RunStarted) -> None:
         self.started = event
-        self.peak_rate = self.training.get("learning_rate")
-        self._begins(event)
+        rate = self._training_setting("learning_rate")
+        self.peak_rate = float(rate) if isinstance(rate, int | float) else None
+        self._set_running(event)
         summary = self.summary
         summary.model = event.model
         summary.started = summary.started or event.time
@@ -194,20 +209,20 @@ class Replay:
     def _run_resumed(self, event: RunResumed) -> None:
         self.resumed = event
         self.deviations.append(event)
-        self._begins(event)
+        self._set_running(event)
         self.summary.reason = self.summary.cure = ""
         self.summary.step, self.summary.phase = event.step, ""
         self._cut(event.step)
 
-    def _begins(self, event: RunStarted | RunResumed) -> None:
-        """Nothing holds any more of how the run waited or ended before."""
-        self.error = self.paused = self.done = self.ended = None
+    def _set_running(self, event: RunStarted | RunResumed) -> None:
+        """Reset how the run was paused or ended before."""
+        self.error = self.paused = self.last_request = self.ended = None
         self.phase = Phase()
         self.summary.state, self.summary.ended = "running", None
         self.summary.writer = (event.pid, event.process_started)
 
     def _cut(self, step: int) -> None:
-        """What came after this step is trained again."""
+        """Discard everything after this step: it is trained again."""
         self.curve.cut(step)
         self.evaluations = [one for one in self.evaluations if one.step <= step]
         self.summary.perplexities = [one for one in self.summary.perplexities if one[0] <= step]
@@ -220,7 +235,8 @@ class Replay:
     def _phase(self, event: Phase) -> None:
         self.phase = event
         named = ((name, getattr(event, name)) for name in event.__struct_fields__ if name not in _PROGRESS)
-        self.facts |= {name: value for name, value in named if value is not None} | event.more
+        known = {name: value for name, value in named if value is not None}
+        self.facts = msgspec.structs.replace(self.facts, **known)
         summary = self.summary
         summary.phase = event.phase
         summary.max_steps = event.max_steps if event.max_steps is not None else summary.max_steps
@@ -237,8 +253,7 @@ class Replay:
         summary.max_steps = event.max_steps or summary.max_steps
         summary.tokens = event.tokens or summary.tokens
         summary.eta_seconds, summary.tokens_per_second = event.eta_seconds, event.tokens_per_second
-        if event.vram:
-            summary.peak_vram = max(summary.peak_vram, event.vram.get("peak") or 0)
+        summary.peak_vram = max(summary.peak_vram, memory_bytes(event.vram, "peak"))
 
     def _eval(self, event: Eval) -> None:
         self.evaluations.append(event)
@@ -248,7 +263,7 @@ class Replay:
         self.checkpoint = event.step
 
     def _sample(self, event: Sample) -> None:
-        self.samples = [*self.samples, event][-_SAMPLES_KEPT:]
+        self.samples = [*self.samples, event][-_MAX_SAMPLES:]
 
     def _warning(self, event: RunWarning) -> None:
         self._notice(event.message)
@@ -259,23 +274,23 @@ class Replay:
         self._notice(event.message)
 
     def _notice(self, message: str) -> None:
-        self.notices = [*self.notices, message][-_NOTICES_KEPT:]
+        self.notices = [*self.notices, message][-_MAX_NOTICES:]
 
     def _control(self, event: Control) -> None:
-        self.done = event
+        self.last_request = event
         match event.action:
             case "learning_rate":
                 self.peak_rate = event.value if event.value is not None else self.peak_rate
                 self.deviations.append(event)
             case "max_steps":
-                self.asked_steps = int(event.value) if event.value else self.asked_steps
+                self.requested_steps = int(event.value) if event.value else self.requested_steps
                 self.deviations.append(event)
 
     def _paused(self, event: Paused) -> None:
         self.paused = event
 
     def _resumed(self, event: Resumed) -> None:
-        self.done, self.paused = event, None
+        self.last_request, self.paused = event, None
 
     def _error(self, event: RunError) -> None:
         self.error = event
@@ -291,44 +306,44 @@ class Replay:
         summary.reason = summary.reason if event.reason == "error" else event.reason
 
     def _unknown(self, event: Unknown) -> None:
-        """An event of a newer version changes nothing that this one knows of."""
+        """Ignore an event of a newer version."""
 
 
 class Cuts:
-    """Which steps and evaluations of a whole journal were cut away by a later resume."""
+    """Collects the resumes of a journal, to tell which steps and evaluations a later resume discarded."""
 
     def __init__(self) -> None:
         self._resumes: list[tuple[int, int]] = []
 
     def add(self, event: AnyEvent) -> None:
-        """Note where a resume went back to."""
+        """Record the event if it is a resume."""
         if isinstance(event, RunResumed):
             self._resumes.append((event.seq, event.step))
 
-    def leave_out(self, event: Step | Eval) -> bool:
-        """Whether a later resume went back to before this step."""
+    def is_discarded(self, event: Step | Eval) -> bool:
+        """Whether a later resume went back to an earlier step than this event's."""
         return any(at > event.seq and event.step > step for at, step in self._resumes)
 
 
 def finite(value: object) -> float:
-    """A number of the journal for a chart: NaN where it has none, or has a word for one that is not finite."""
+    """A number from the journal as a float for charts; NaN if it is missing or not finite."""
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def held_out_losses(replay: Replay) -> dict[int, float]:
-    """The finite held-out losses, by step; an evaluation that was made twice counts as it was the last time."""
+    """The finite held-out losses by step; the last one counts if a step was evaluated twice."""
     return {one.step: float(one.loss) for one in replay.evaluations if isinstance(one.loss, int | float)}
 
 
 def fold(events: Iterable[AnyEvent], replay: Replay) -> Replay:
-    """Add all of some events."""
+    """Add several events to a replay, and return it."""
     for event in events:
         replay.add(event)
     return replay
 
 
 def deviation_text(event: RunResumed | Control | RunWarning) -> str:
-    """One of :attr:`Replay.deviations` as a sentence's part."""
+    """Describe one of :attr:`Replay.deviations` as part of a sentence."""
     match event:
         case Control():
             return f"{event.action.replace('_', ' ')} set to {event.value:g} by hand after step {event.step}"

@@ -1,4 +1,4 @@
-"""Reads the recipe in a run folder, also one that an older version wrote."""
+"""Reads the recipe in a run folder, also one written by an older version."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ _COMPILE = "training.torch_compile"
 
 
 def read_run_recipe(file: Path, journal: Path) -> Recipe:
-    """The recipe that a run was started with.
+    """Read the recipe that a run was started with.
 
-    ``training.torch_compile`` could once be ``auto``: such a run has what its journal says was chosen, else false.
+    Older versions allowed ``training.torch_compile: auto``; it is replaced by the value that the run chose, or false.
 
     Raises:
-        WorkbenchError: the file is missing or unreadable, or the recipe in it has mistakes.
+        WorkbenchError: the file is missing, unreadable or not a valid recipe.
     """
     data = read_data(file)
     training = data.get("training") if isinstance(data, dict) else None

@@ -1,4 +1,4 @@
-"""A curve of any length in little memory."""
+"""Stores a curve of any length in constant memory by averaging neighbouring points."""
 
 import math
 from bisect import bisect_left
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 CAPACITY = 2048
+"""A series stores fewer buckets than this."""
 
 
 class Bucket(NamedTuple):
-    """Neighbouring points of a curve as one: their mean, and how far they scatter."""
+    """Neighbouring points of a curve combined: mean, minimum and maximum."""
 
     mean: float
     low: float
@@ -17,15 +18,15 @@ class Bucket(NamedTuple):
 
 
 class Series:
-    """Points (x, y) with rising x, kept as fewer than :data:`CAPACITY` buckets of equally many points.
+    """Points (x, y) with increasing x, stored as at most :data:`CAPACITY` buckets of equally many points.
 
-    Adding one costs constant time on average: when the buckets are full, each two neighbours become one. The
-    extremes of every bucket are kept, so that a single spike among a million points is still there.
+    When all buckets are used, neighbours are merged in pairs, so that adding a point takes constant time on average.
+    Each bucket stores its minimum and maximum, so that a single spike among a million points stays visible.
 
     Attributes:
-        count: points taken in.
-        stride: points a bucket stands for.
-        last: the newest point, None while there is none.
+        count: points added.
+        stride: points per bucket.
+        last: the newest point; None without points.
     """
 
     def __init__(self, points: Iterable[tuple[float, float]] = ()) -> None:
@@ -42,7 +43,7 @@ class Series:
             self.add(x, y)
 
     def add(self, x: float, y: float) -> None:
-        """Take a point in; one that is not finite has no place on a chart and is left out."""
+        """Add a point; one that is not finite is ignored."""
         if not math.isfinite(y):
             return
         self.count += 1
@@ -65,26 +66,26 @@ class Series:
         self._in_last = 1
 
     def cut(self, x: float) -> None:
-        """Forget the points after ``x``: what follows there is drawn anew.
+        """Remove the points after ``x``.
 
-        In a bucket that reaches over ``x`` points are taken to be equally far apart, as steps are; the part of it that
-        stays keeps the mean and the extremes of the whole.
+        The points of a bucket that contains ``x`` are assumed to be evenly spaced, as steps are; what remains of it
+        keeps the mean and the extremes of the whole bucket.
         """
         while self._firsts and self._firsts[-1] > x:
             self.count -= self._in_last
             for values in (self._xs, self._firsts, self._means, self._lows, self._highs):
                 values.pop()
-            # All but the last are full.
+            # All buckets but the last are full.
             self._in_last = self.stride if self._firsts else 0
         if not self._firsts:
             self.last = None
             return
         first, end = self._firsts[-1], 2 * self._xs[-1] - self._firsts[-1]
         if end > x:
-            apart = (end - first) / (self._in_last - 1)
-            stays = min(self._in_last, int((x - first) / apart + 1e-6) + 1)
-            self.count -= self._in_last - stays
-            self._in_last, end = stays, first + (stays - 1) * apart
+            spacing = (end - first) / (self._in_last - 1)
+            remaining = min(self._in_last, int((x - first) / spacing + 1e-6) + 1)
+            self.count -= self._in_last - remaining
+            self._in_last, end = remaining, first + (remaining - 1) * spacing
             self._xs[-1] = (first + end) / 2
         if self.last is not None and self.last[0] > x:
             self.last = (end, self._means[-1])
@@ -93,12 +94,12 @@ class Series:
         return self.count > 0
 
     def __len__(self) -> int:
-        """Buckets held."""
+        """Number of buckets."""
         return len(self._xs)
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """The least and the greatest mean of a bucket. At least one point is needed."""
+        """The smallest and the largest bucket mean. The series must not be empty."""
         return min(self._means), max(self._means)
 
     def points(self) -> list[tuple[float, float]]:
@@ -106,16 +107,18 @@ class Series:
         return list(zip(self._xs, self._means, strict=True))
 
     def along(self, other: "Series", unit: float = 1) -> "Series":
-        """The same points over what ``other`` says of their x, in units: a loss over tokens instead of steps.
+        """The same y over another x, which ``other`` maps from this x: for example loss over tokens instead of steps.
 
-        ``other`` rises from 0 at 0; between two of its buckets it is taken to be a straight line.
+        Args:
+            other: the new x by this x, increasing from 0 at 0; interpolated linearly between its buckets.
+            unit: the new x is divided by this.
         """
         xs, ys = [0.0, *other._xs], [0.0, *other._means]
         if other.last is not None:
             xs.append(other.last[0])
             ys.append(other.last[1])
 
-        def found(x: float) -> float:
+        def mapped(x: float) -> float:
             right = bisect_left(xs, x)
             if right == 0 or right == len(xs) or xs[right] == x:
                 return ys[min(right, len(xs) - 1)] / unit
@@ -124,27 +127,28 @@ class Series:
 
         moved = Series()
         moved.count, moved.stride, moved._in_last = self.count, self.stride, self._in_last
-        moved.last = (found(self.last[0]), self.last[1]) if self.last is not None else None
-        moved._xs, moved._firsts = [found(x) for x in self._xs], [found(x) for x in self._firsts]
+        moved.last = (mapped(self.last[0]), self.last[1]) if self.last is not None else None
+        moved._xs, moved._firsts = [mapped(x) for x in self._xs], [mapped(x) for x in self._firsts]
         moved._means, moved._lows, moved._highs = self._means[:], self._lows[:], self._highs[:]
         return moved
 
     def columns(self, low: float, high: float, count: int) -> dict[int, Bucket]:
-        """What falls into each of ``count`` equal parts of ``[low, high]``; empty parts are left out."""
-        found: dict[int, Bucket] = {}
+        """Rebin into ``count`` equal columns of ``[low, high]``, by column number; empty columns are left out."""
+        by_column: dict[int, Bucket] = {}
         width = (high - low) / count
         at, end = bisect_left(self._xs, low), len(self._xs)
         while at < end and self._xs[at] <= high:
             column = min(count - 1, int((self._xs[at] - low) / width)) if width else 0
-            # The last part takes its right edge in.
+            # The last column includes its right edge.
             edge = low + (column + 1) * width if column < count - 1 else math.nextafter(high, math.inf)
             to = max(at + 1, bisect_left(self._xs, edge, at, end))
             means = self._means[at:to]
-            found[column] = Bucket(sum(means) / len(means), min(self._lows[at:to]), max(self._highs[at:to]))
+            by_column[column] = Bucket(sum(means) / len(means), min(self._lows[at:to]), max(self._highs[at:to]))
             at = to
-        return found
+        return by_column
 
     def _halve(self) -> None:
+        """Merge neighbouring buckets in pairs."""
         for values in (self._xs, self._means):
             values[:] = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)]
         self._firsts = self._firsts[::2]

@@ -1,20 +1,30 @@
-"""Where the time of a run's steps went, and how much of it was of use: added up from ``step`` events."""
+"""Adds up where the time of a run's steps went, and its efficiency (padding, MFU), from ``step`` events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from workbench.runs.events import Step
 
 PARTS = ("data", "forward", "backward", "optimizer", "other")
 
 
+class StepTimesData(TypedDict):
+    """:class:`StepTimes` as JSON data."""
+
+    shares: dict[str, float]
+    padding: float | None
+    flops: float | None
+    mfu: float | None
+    hfu: float | None
+
+
 @dataclass
 class StepTimes:
-    """Sums over events; one that does not tell where its time went, as in journals of old, is passed over.
+    """Step times summed over events; events without ``parts``, as older versions wrote, are skipped.
 
     Attributes:
-        seconds: of the steps that do tell.
+        seconds: total time of the counted steps.
         parts: seconds of each part.
     """
 
@@ -25,13 +35,14 @@ class StepTimes:
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> "StepTimes":
+        """Sum over these steps."""
         times = cls()
         for step in steps:
             times.add(step)
         return times
 
     def add(self, step: Step) -> None:
-        """Add a point of the curve."""
+        """Add a logged point."""
         parts, seconds = step.parts, step.seconds
         if not parts or not seconds:
             return
@@ -45,36 +56,35 @@ class StepTimes:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each part's share of the time; empty where none is told."""
+        """Each part's share of the time; empty if unknown."""
         whole = sum(self.parts.values())
         return {part: seconds / whole for part, seconds in self.parts.items()} if whole else {}
 
     @property
     def padding(self) -> float | None:
-        """Share of the computed places that held no token."""
+        """Share of the computed positions that were padding."""
         return self._mean("padding")
 
     @property
     def flops(self) -> float | None:
-        """FLOPs a second that the model needed."""
+        """FLOP/s that the model needed."""
         return self._mean("flops")
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation: ``flops`` as a share of the device's peak; None where that is not known."""
+        """Model FLOPs utilisation: ``flops`` as a share of the device's peak; None if the peak is unknown."""
         return self._mean("mfu")
 
     @property
     def hfu(self) -> float | None:
-        """The same with what checkpointing computes again; None where nothing is."""
+        """Hardware FLOPs utilisation: MFU plus gradient checkpointing's recomputation; None without it."""
         return self._mean("hfu")
 
-    def as_json(self) -> dict[str, Any] | None:
-        """The shares and means as plain data; None where nothing is told."""
+    def as_json(self) -> "StepTimesData | None":
+        """The shares and means as JSON data; None if no step had times."""
         if not self.shares:
             return None
-        means = {name: self._mean(name) for name in ("padding", "flops", "mfu", "hfu")}
-        return {"shares": self.shares, **means}
+        return StepTimesData(shares=self.shares, padding=self.padding, flops=self.flops, mfu=self.mfu, hfu=self.hfu)
 
     def _mean(self, name: str) -> float | None:
         times = self._times.get(name)

@@ -1,27 +1,28 @@
-"""A run in a few figures, as plain data: what histories list. :mod:`workbench.runs.replay` fills it in."""
+"""The summary of a run, as lists of runs show it: state, steps, loss, memory. :mod:`workbench.runs.replay` fills it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
-from workbench.runs.events import Number
+from workbench.runs.events import MeasuredPeak, Number, PredictedPeak
 
 RunState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
 
 @dataclass
 class RunSummary:
-    """What the journal says of a run so far.
+    """What the journal says about a run so far.
 
     Attributes:
-        perplexities: (step, held-out perplexity) of the evaluations that still hold, the base's own at step 0.
-        predicted_peak: ``allocated_bytes``, ``reserved_bytes``, ``terms``, ``method`` and the ``length`` they are for.
-        is_unpriced: its steps were compiled or computed by fused kernels, and the prediction is not of those.
-        measured_peak: ``allocated``, ``reserved``, ``resting`` and ``nvml`` in bytes; None without a GPU.
+        perplexities: (step, held-out perplexity) of the evaluations not discarded by a resume; the base's at step 0.
+        is_unpriced: the steps were compiled or used fused kernels, which the prediction does not cover.
+        measured_peak: None without a GPU.
+        reason: why the run ended; cure: what to do about it.
         writer: process id and start time of the process that writes the journal.
-        is_rough: the middle of a long journal was not read yet. What is here is true, but there may be more: an
-            evaluation, a higher peak; and the state of a run without an end is known only where ``writer`` is.
+        is_rough: the middle of a long journal has not been read. The values are true but may be incomplete: an
+            evaluation or a higher peak may be missing; and the state of a run without an end is only known if
+            ``writer`` is.
     """
 
     id: str
@@ -40,56 +41,57 @@ class RunSummary:
     tokens_per_second: float | None = None
     reason: str = ""
     cure: str = ""
-    predicted_peak: dict[str, Any] | None = None
+    predicted_peak: PredictedPeak | None = None
     is_unpriced: bool = False
-    measured_peak: dict[str, Any] | None = None
+    measured_peak: MeasuredPeak | None = None
     writer: tuple[int, float] | None = None
     is_rough: bool = False
 
     @property
     def perplexity(self) -> dict[str, Number]:
-        """``base`` before the first step, ``tuned`` as last evaluated; each where there is one."""
-        found: dict[str, Number] = {}
+        """The held-out perplexities known: ``base`` before the first step, ``tuned`` of the last evaluation."""
+        by_model: dict[str, Number] = {}
         for step, perplexity in self.perplexities:
-            # Before the first step the adapter changes nothing.
-            found["tuned" if step else "base"] = perplexity
-        return found
+            # Before the first step the adapter has no effect yet.
+            by_model["tuned" if step else "base"] = perplexity
+        return by_model
 
     @property
     def is_open(self) -> bool:
-        """Whether it is unknown if the run is still live: it has no end, and its writer was not read."""
+        """Whether it is unknown if the run is still live: no end and no writer was read of its journal."""
         return self.is_rough and self.state == "running" and self.writer is None
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether it ended early with something left of it; a discarded run could only start again."""
+        """Whether the run ended early and was not discarded."""
         return self.state in ("interrupted", "stopped", "failed") and self.reason != "discarded"
 
     @property
     def predicted_allocated(self) -> int | None:
-        """Predicted bytes that PyTorch allocates at the peak."""
-        return (self.predicted_peak or {}).get("allocated_bytes")
+        """Predicted peak of PyTorch's allocated memory, in bytes."""
+        return self.predicted_peak.get("allocated_bytes") if self.predicted_peak else None
 
     @property
     def peak_error(self) -> float | None:
-        """(predicted − measured) / measured of the allocated peak; None unless the run has both, of the same steps."""
-        predicted, measured = self.predicted_allocated, (self.measured_peak or {}).get("allocated")
+        """(predicted − measured) / measured of the allocated peak; None if they cannot be compared."""
+        predicted = self.predicted_allocated
+        measured = self.measured_peak.get("allocated") if self.measured_peak else None
         return predicted / measured - 1 if predicted and measured and not self.is_unpriced else None
 
     def settle(self) -> None:
-        """Mark a run as interrupted whose writer is gone and that has no end."""
+        """Mark the run as interrupted if it has not ended but its process is gone."""
         if self.state == "running" and not self.is_open and not _is_alive(self.writer):
             self.state = "interrupted"
             self.reason = "its training process ended"
 
 
 def _is_alive(writer: tuple[int, float] | None) -> bool:
-    """Whether the very process lives: a process id is used again after a while, its start time is not."""
+    """Whether the process is alive; its start time distinguishes it from a later process with the same id."""
     if not writer or not writer[0]:
         return False
     try:
         process = psutil.Process(writer[0])
-        # A zombie is dead; only its parent, perhaps this very terminal, has not asked for its exit code.
+        # A zombie has ended; its parent, perhaps this terminal, has not read its exit code yet.
         return abs(process.create_time() - writer[1]) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

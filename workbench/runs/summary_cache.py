@@ -1,51 +1,58 @@
-"""What was added up of a journal, kept beside it: a long one is read once, and later only what was added to it.
+"""Caches the summary of a journal beside it, so that a long journal is read only once, and later only its new part.
 
-The journal stays the truth. What is kept holds for the bytes that it was made of, of which it has the number and a
-checksum of the last ones; where they are not there any more, or anything else is odd, the journal is read again.
+The journal stays the source of truth. The cache states how many bytes of the journal it covers, with a checksum of the
+last ones. If they no longer match, or the cache is unreadable, the journal is read again from the start.
 """
 
-import json
 import zlib
 from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from workbench import __version__
+from workbench.runs.summary import RunSummary
 from workbench.storage.atomic import write_text
 
-# Changes with the meaning of what is kept.
-_FORM = f"2 of {__version__}"
+# Raise the number when the meaning of a summary's fields changes.
+_FORM = f"3 of {__version__}"
 
-# The last bytes that are looked at: they hold the times of some events, which no other journal has.
-_LOOKED_AT = 1 << 12
-
-
-def kept(journal: Path) -> tuple[dict[str, Any], int]:
-    """What was kept, and how many bytes of the journal it is of; nothing of 0 bytes where there is none."""
-    try:
-        value = json.loads(_file(journal).read_bytes())
-        sums, offset = value["sums"], value["offset"]
-        if value["form"] == _FORM and isinstance(sums, dict) and value["check"] == _check(journal, offset):
-            return sums, offset
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return {}, 0
+# The last bytes that the cache covers: they contain event times, which no other journal has.
+_CHECKED_BYTES = 1 << 12
 
 
-def keep(journal: Path, sums: dict[str, Any], offset: int) -> None:
-    """Keep what was added up of the first ``offset`` bytes. Where the folder cannot be written to, nothing is kept."""
+class _CacheFile(msgspec.Struct):
+    form: str
+    offset: int
+    check: int
+    summary: dict[str, object]
+
+
+def read_cached_summary(journal: Path) -> tuple[RunSummary, int]:
+    """The cached summary and the number of journal bytes it covers; an empty summary and 0 without a valid cache."""
+    with suppress(OSError, ValueError, msgspec.MsgspecError):
+        cache = msgspec.json.decode(_cache_file(journal).read_bytes(), type=_CacheFile)
+        is_complete = cache.summary.keys() == {field.name for field in fields(RunSummary)}
+        if cache.form == _FORM and is_complete and cache.check == _checksum(journal, cache.offset):
+            return msgspec.convert(cache.summary | {"id": journal.parent.name}, RunSummary), cache.offset
+    return RunSummary(journal.parent.name), 0
+
+
+def write_cached_summary(journal: Path, summary: RunSummary, offset: int) -> None:
+    """Cache the summary of the first ``offset`` bytes, before it is settled; does nothing in a read-only folder."""
     with suppress(OSError):
-        value = {"form": _FORM, "offset": offset, "check": _check(journal, offset), "sums": sums}
-        write_text(_file(journal), json.dumps(value), private=True)  # as the journal
+        cache = _CacheFile(_FORM, offset, _checksum(journal, offset), asdict(summary))
+        write_text(_cache_file(journal), msgspec.json.encode(cache).decode(), private=True)  # as the journal
 
 
-def _file(journal: Path) -> Path:
+def _cache_file(journal: Path) -> Path:
     return journal.with_name(".summary.json")
 
 
-def _check(journal: Path, offset: int) -> int:
+def _checksum(journal: Path, offset: int) -> int:
     with journal.open("rb") as file:
-        start = max(0, offset - _LOOKED_AT)
+        start = max(0, offset - _CHECKED_BYTES)
         file.seek(start)
         data = file.read(offset - start)
     if len(data) < offset - start:

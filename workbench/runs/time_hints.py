@@ -1,4 +1,4 @@
-"""What a run's time hints at: that the device waits for data, or computes padding. A hint never stops a run."""
+"""Watches the step times of a run and gives hints when the device waits for data or computes much padding."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -6,31 +6,31 @@ from collections.abc import Mapping
 from workbench.runs.hints import Hint
 
 WINDOW = 20
-"""Points of the curve that are looked at together."""
+"""How many logged points are judged together."""
 
-_WAITS = 0.1
-_PADS = 0.3
+_DATA_SHARE = 0.1
+_PADDING_SHARE = 0.3
 
 
 class TimeWatch:
-    """Takes where the time of a run's steps went, point by point, and gives each kind of hint once.
+    """Follows the step times of a run and gives each kind of hint once.
 
-    The first point is left out: caches are filled and kernels chosen in it.
+    The first point is ignored: caches are filled and kernels selected in it.
     """
 
     def __init__(self) -> None:
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
         self._is_first = True
-        self._told: set[str] = set()
+        self._given: set[str] = set()
 
-    def see(self, parts: Mapping[str, float], padding: float) -> Hint | None:
-        """Take one point into account.
+    def add(self, parts: Mapping[str, float], padding: float) -> Hint | None:
+        """Add one logged point.
 
         Args:
-            parts: seconds of each part of its steps. padding: share of the computed places without a token.
+            parts: seconds of each part of its steps. padding: share of the computed positions that were padding.
 
         Returns:
-            A hint, the first time that there is one of its kind.
+            A hint, if there is one of a kind that was not given before.
         """
         if self._is_first:
             self._is_first = False
@@ -38,19 +38,19 @@ class TimeWatch:
         self._recent.append((parts.get("data", 0.0), sum(parts.values()), padding))
         if len(self._recent) < WINDOW:
             return None
-        hint = next((found for found in self._hints() if found.kind not in self._told), None)
+        hint = next((hint for hint in self._hints() if hint.kind not in self._given), None)
         if hint is not None:
-            self._told.add(hint.kind)
+            self._given.add(hint.kind)
         return hint
 
     def _hints(self) -> list[Hint]:
-        """What there is to tell; short, as Train has two lines for it."""
+        """The hints on the last points; their texts are short, as the Train tab has two lines for them."""
         whole = sum(seconds for _, seconds, _ in self._recent)
         waiting = sum(data for data, _, _ in self._recent) / whole if whole else 0.0
         padding = sum(share for _, _, share in self._recent) / WINDOW
-        found = []
-        if waiting > _WAITS:
-            found.append(
+        hints = []
+        if waiting > _DATA_SHARE:
+            hints.append(
                 Hint(
                     "data",
                     f"The device waits for data {waiting:.0%} of the time.",
@@ -58,8 +58,8 @@ class TimeWatch:
                     "per_device_train_batch_size.",
                 )
             )
-        if padding > _PADS:
-            found.append(
+        if padding > _PADDING_SHARE:
+            hints.append(
                 Hint(
                     "padding",
                     f"{padding:.0%} of the computed tokens are padding.",
@@ -67,4 +67,4 @@ class TimeWatch:
                     "lower data.max_length.",
                 )
             )
-        return found
+        return hints

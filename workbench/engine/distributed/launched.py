@@ -67,7 +67,7 @@ class LaunchedTraining(threading.Thread):
         self._peers: list[Peer] = []
         self._launcher: subprocess.Popen[bytes] | None = None
         self._sent_stop: bool | None = None
-        self._journal_reader = JournalReader.of_what_comes(run.journal)
+        self._journal_reader = JournalReader.from_end(run.journal)
 
     @property
     def progress(self) -> Progress | None:

@@ -21,10 +21,10 @@ from workbench.engine.model.hardware import library_versions
 from workbench.engine.model.packing_check import why_padded
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL
-from workbench.evaluation.eval_set import FIXED_PROMPTS, Exam, set_exam
-from workbench.evaluation.metrics import Tally, figures_of
+from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set
+from workbench.evaluation.metrics import Tally, compute_metrics
 from workbench.evaluation.report import write_report
-from workbench.evaluation.result import BASE, Answered, Evaluation, Judged, PerRecord, keep
+from workbench.evaluation.result import BASE, AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection, Recipe
 from workbench.runs.checkpoints import checkpoints
@@ -80,18 +80,18 @@ def evaluate(
     template = _template(base, run, recipe)
     data = DataSection(**request.data) if request.data else recipe.data
     is_own_data = data.source == recipe.data.source and data.split == recipe.data.split
-    exam = set_exam(
+    eval_set = build_eval_set(
         home,
         data,
         template,
-        own=is_own_data,
+        is_run_data=is_own_data,
         records=request.records,
         replies=request.replies,
         prompts=list(FIXED_PROMPTS if request.prompts is None else request.prompts),
         report=report,
         cancelled=cancelled.is_set,
     )
-    rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in exam.samples]
+    rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in eval_set.samples]
     batch = recipe.training.per_device_train_batch_size
     for number, candidate in enumerate(candidates):
         with bases.activated(candidate, exact=True) as model, _timed(candidate.seconds):
@@ -102,7 +102,7 @@ def evaluate(
         with bases.activated(candidate, exact=False) as model, _timed(candidate.seconds):
             replies = greedy_replies(
                 model,
-                [question.ids for question in exam.questions],
+                [question.ids for question in eval_set.questions],
                 ends=end_tokens(model, template),
                 max_new_tokens=request.max_new_tokens,
                 # As many as in a micro-batch of the training.
@@ -112,7 +112,7 @@ def evaluate(
             )
         candidate.replies = _unless_cancelled(replies)
     report(Progress(phase="computing intervals"))
-    file = keep(run, _result(run, recipe, data, is_own_data, request, exam, candidates))
+    file = save_evaluation(run, _result(run, recipe, data, is_own_data, request, eval_set, candidates))
     write_report(home, run)
     return file
 
@@ -235,15 +235,15 @@ def _result(
     data: DataSection,
     is_own_data: bool,
     request: EvaluateRequest,
-    exam: Exam,
+    eval_set: EvalSet,
     candidates: list[_Candidate],
 ) -> Evaluation:
-    answered = _answered(exam, candidates)
-    records = _per_record(exam, candidates)
+    answered = _answered(eval_set, candidates)
+    records = _per_record(eval_set, candidates)
     tallies = {
         candidate.name: Tally(records.loss[candidate.name], records.correct[candidate.name]) for candidate in candidates
     }
-    figures, minus = figures_of(records.tokens, tallies, answered, draws=DRAWS, seed=request.seed)
+    figures, minus = compute_metrics(records.tokens, tallies, answered, draws=DRAWS, seed=request.seed)
     return Evaluation(
         time=time.time(),
         run=run.id,
@@ -251,18 +251,18 @@ def _result(
         source=data.source,
         own=is_own_data,
         records=len(records.tokens),
-        more=exam.more,
-        left_out=exam.left_out,
+        more=eval_set.has_more,
+        left_out=eval_set.skipped,
         tokens=sum(records.tokens),
         max_length=data.max_length,
         referenced=sum(one.reference is not None for one in answered),
-        too_long=len(exam.questions) - len(answered),
+        too_long=len(eval_set.questions) - len(answered),
         max_new_tokens=request.max_new_tokens,
         seed=request.seed,
         draws=DRAWS,
         level=LEVEL,
         judged=[
-            Judged(
+            EvaluatedModel(
                 name=candidate.name,
                 folder=str(candidate.target.adapter) if candidate.target else None,
                 figures=figures[candidate.name],
@@ -277,14 +277,14 @@ def _result(
     )
 
 
-def _answered(exam: Exam, candidates: list[_Candidate]) -> list[Answered]:
+def _answered(eval_set: EvalSet, candidates: list[_Candidate]) -> list[AnsweredPrompt]:
     """Each question that left room for a reply, with the replies of all candidates."""
     answered = []
-    for place, question in enumerate(exam.questions):
+    for place, question in enumerate(eval_set.questions):
         replies = {candidate.name: reply for candidate in candidates if (reply := candidate.replies[place]) is not None}
         if replies:
             answered.append(
-                Answered(
+                AnsweredPrompt(
                     prompt=question.text,
                     reference=question.reference,
                     where=question.where,
@@ -295,13 +295,13 @@ def _answered(exam: Exam, candidates: list[_Candidate]) -> list[Answered]:
     return answered
 
 
-def _per_record(exam: Exam, candidates: list[_Candidate]) -> PerRecord:
+def _per_record(eval_set: EvalSet, candidates: list[_Candidate]) -> PerRecord:
     """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
-    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample in exam.samples))}
+    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample in eval_set.samples))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
     tokens, where = [0] * len(places), [""] * len(places)
-    for number, sample in enumerate(exam.samples):
+    for number, sample in enumerate(eval_set.samples):
         place = places[sample.index]
         where[place] = sample.where
         tokens[place] += candidates[0].losses[number].tokens

@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.machine.gpu import gpus_now
 from workbench.recipe.resolved import ResolvedRecipe, limit_to_longest, with_max_length
 from workbench.recipe.schema import Recipe
+from workbench.runs.events import MeasuredPeak, PredictedPeak
 from workbench.storage.paths import Home
 from workbench.units import gib
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def predicted_peak(
     home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts, fullest: int | None = None
-) -> dict[str, object] | None:
+) -> PredictedPeak | None:
     """Estimate the peak of this run on this device; None where there is no estimate.
 
     The result has the peak's own fields, and ``length``, the record length that was assumed.
@@ -36,7 +37,15 @@ def predicted_peak(
     else:
         sized = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
     estimate = _estimate(home, sized, base, None)
-    return None if estimate is None else {**estimate.peak.as_json(), "length": sized.data.max_length}
+    if estimate is None:
+        return None
+    return PredictedPeak(
+        allocated_bytes=estimate.peak.allocated_bytes,
+        reserved_bytes=estimate.peak.reserved_bytes,
+        terms=dict(estimate.peak.terms),
+        method=estimate.peak.method,
+        length=sized.data.max_length,
+    )
 
 
 def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
@@ -109,7 +118,7 @@ class PeakMeter:
 
         self._resting = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
-    def read(self) -> dict[str, int | None] | None:
+    def read(self) -> MeasuredPeak | None:
         """The peaks in bytes; None without a GPU.
 
         ``allocated`` and ``reserved``: as PyTorch counts them. ``resting``: allocated before the first step. ``nvml``:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from workbench.machine.gpu import computes_bfloat16
 from workbench.recipe.schema import QuantizationSection
 
 ComputeType = Literal["bfloat16", "float16", "float32"]
+COMPUTE_TYPES: tuple[ComputeType, ...] = get_args(ComputeType)
 
 
 @dataclass(frozen=True)

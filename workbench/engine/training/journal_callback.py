@@ -121,8 +121,8 @@ class JournalCallback(TrainerCallback):
         )
         self._last = now
         self._see_loss(state.global_step, loss)
-        self._write_hint(self._watch.see(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
-        self._write_hint(self._time_watch.see(times["parts"], times.get("padding", 0.0)), state.global_step)
+        self._write_hint(self._watch.add(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
+        self._write_hint(self._time_watch.add(times["parts"], times.get("padding", 0.0)), state.global_step)
 
     def _write_hint(self, hint: Hint | None, step: int) -> None:
         if hint is not None:

@@ -128,8 +128,8 @@ class WorkbenchTrainer(TimedTrainer):
                 self.state.global_step,
                 lambda folder: self._fill(model, folder),
                 self._checkpoint_limit,
-                leads=self._ranks.is_first,
-                together=self._ranks.run_on_all,
+                is_main=self._ranks.is_first,
+                run_on_all=self._ranks.run_on_all,
             )
 
         return self._retry_while_full(write)

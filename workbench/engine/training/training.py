@@ -33,9 +33,10 @@ from workbench.recipe.fused_kernels import check_kernels
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.recipe.trackers import check_reporters
-from workbench.runs.checkpoints import Checkpoint, newest_whole, remove_checkpoints
+from workbench.runs.checkpoints import Checkpoint, newest_intact, remove_checkpoints
 from workbench.runs.events import (
     FORMAT,
+    MeasuredPeak,
     Paused,
     Phase,
     Resumed,
@@ -96,7 +97,7 @@ class Training:
         self._watched = watched
         self._journal: RetryingJournal
         self._session: Session | None = None
-        self._measured: dict[str, int | None] | None = None
+        self._measured: MeasuredPeak | None = None
         self._reported = ("", 0.0)
 
     def run(self) -> None:
@@ -155,8 +156,8 @@ class Training:
         """Write the run's start or resume into the journal; returns the checkpoint to continue from."""
         process = psutil.Process()
         versions = {"loraworkbench": __version__, **library_versions()}
-        if self._resume and self._journal.is_continued:
-            checkpoint, damaged = newest_whole(self.run_folder.checkpoints)
+        if self._resume and self._journal.has_events:
+            checkpoint, damaged = newest_intact(self.run_folder.checkpoints)
             self._journal.write(
                 RunResumed(
                     run=self.run_folder.id,

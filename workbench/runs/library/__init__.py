@@ -1,1 +1,1 @@
-"""The history of runs: named, tagged, listed, compared, thrown away, exported."""
+"""Work with many runs: name, tag, list, compare, delete and export them."""

@@ -1,29 +1,30 @@
-"""How far predicted peaks were from measured ones, over the runs of a home."""
+"""Compares the predicted with the measured peak memory of all runs of a home."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Self
+from typing import Self
 
+from workbench.runs.events import MeasuredPeak, PredictedPeak
 from workbench.runs.summary import RunSummary
 
 TOLERANCE = 0.05
-"""A relative error above this is looked into: a term of the prediction is suspected."""
+"""Above this relative error, the term that most likely is wrong is named."""
 
-_AT_REST = ("weights", "quantisation_constants", "adapters")
-_MOVING = ("gradients", "optimizer", "saved_activations", "recomputation", "loss", "workspace")
+_RESTING_TERMS = ("weights", "quantisation_constants", "adapters")
+_TRANSIENT_TERMS = ("gradients", "optimizer", "saved_activations", "recomputation", "loss", "workspace")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run whose peak was predicted and measured.
+    """Predicted and measured peak memory of a run.
 
     Attributes:
         method: how it was predicted: ``trace`` or ``closed-form``.
-        predicted: allocated memory at the peak in bytes, and so ``measured``.
-        nvml: what the driver said of the process at the end of the training; None where it did not.
+        predicted, measured: allocated memory at the peak, in bytes.
+        nvml: the driver's figure for the process at the end of the training; None if unknown.
         error: (predicted − measured) / measured.
-        suspect: the term that most likely is wrong; empty within the tolerance.
+        suspect: the term that most likely is wrong; empty if the error is within the tolerance.
     """
 
     run: str
@@ -39,18 +40,18 @@ class Comparison:
 
     @classmethod
     def of(cls, summary: RunSummary) -> Self | None:
-        """None for a run that lacks either figure."""
+        """Compare a run; None if it lacks either peak."""
         predicted, measured, error = summary.predicted_peak, summary.measured_peak, summary.peak_error
         if predicted is None or measured is None or error is None:
             return None
         return cls(
             run=summary.id,
             model=summary.model,
-            method=predicted["method"],
+            method=predicted.get("method", ""),
             predicted=predicted["allocated_bytes"],
             measured=measured["allocated"],
-            predicted_reserved=predicted["reserved_bytes"],
-            measured_reserved=measured["reserved"],
+            predicted_reserved=predicted.get("reserved_bytes", 0),
+            measured_reserved=measured.get("reserved", 0),
             nvml=measured.get("nvml"),
             error=error,
             suspect=suspect_of(predicted, measured) if abs(error) > TOLERANCE else "",
@@ -59,7 +60,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The distribution of relative errors. ``mean`` and ``worst`` are of their absolute values, ``bias`` of them."""
+    """The relative errors of several runs: ``mean`` and ``worst`` are of absolute values, ``bias`` of signed ones."""
 
     runs: tuple[Comparison, ...]
 
@@ -77,19 +78,19 @@ class Calibration:
 
 
 def calibrate(summaries: Iterable[RunSummary]) -> Calibration:
-    """Compare the runs that have both figures, in their order."""
+    """Compare the runs that have both peaks, in the given order."""
     compared = (Comparison.of(summary) for summary in summaries)
     return Calibration(tuple(run for run in compared if run is not None))
 
 
-def suspect_of(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
-    """The term that most likely explains the difference.
+def suspect_of(predicted: PredictedPeak, measured: MeasuredPeak) -> str:
+    """The term of the prediction that most likely explains the difference.
 
-    What lies on the device before the first step was measured apart. If at least half of the difference is there
-    already, it is one of the terms at rest, else one of those that come and go; of these, the largest.
+    Memory before the first step is measured separately. If at least half of the difference is already there, the
+    largest resting term (weights, adapters, …) is suspected, else the largest transient one.
     """
-    terms = predicted["terms"]
+    terms = predicted.get("terms", {})
     difference = predicted["allocated_bytes"] - measured["allocated"]
-    at_rest = sum(terms.get(name, 0) for name in _AT_REST) - (measured.get("resting") or 0)
-    is_at_rest = bool(measured.get("resting")) and at_rest / difference >= 0.5
-    return max(_AT_REST if is_at_rest else _MOVING, key=lambda name: terms.get(name, 0))
+    resting_difference = sum(terms.get(name, 0) for name in _RESTING_TERMS) - (measured.get("resting") or 0)
+    is_resting = bool(measured.get("resting")) and resting_difference / difference >= 0.5
+    return max(_RESTING_TERMS if is_resting else _TRANSIENT_TERMS, key=lambda name: terms.get(name, 0))

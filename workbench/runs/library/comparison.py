@@ -1,30 +1,54 @@
-"""Runs side by side: in what their recipes differ, and what came of each."""
+"""Compares runs side by side: where their recipes differ, and their results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
+from workbench.runs.events import Number
 from workbench.runs.folder import RunFolder
-from workbench.runs.summary import RunSummary
+from workbench.runs.summary import RunState, RunSummary
 from workbench.units import clock, gib, size_in
 
 Rows = list[tuple[str, list[str]]]
-"""A label with one cell a run."""
+"""Table rows: a label, and one cell per run."""
 
 _ABSENT = "–"
 
 
+class RunMetricsData(TypedDict):
+    """:class:`RunMetrics` as JSON data."""
+
+    state: RunState
+    model: str
+    step: int
+    max_steps: int
+    loss: Number
+    best_eval_loss: float | None
+    best_step: int | None
+    eval_loss: float | None
+    perplexity: dict[str, Number]
+    tokens: int
+    tokens_per_second: float | None
+    training_seconds: float | None
+    seconds: float | None
+    predicted_peak: int | None
+    measured_peak: int | None
+    trainable_parameters: int | None
+    adapter_bytes: int | None
+
+
 @dataclass(frozen=True)
-class Figures:
-    """What came of a run, as far as it is.
+class RunMetrics:
+    """The results of a run so far.
 
     Attributes:
-        best: held-out loss and step of the best evaluation, the base's own left out; None without one.
-        held_out: of the newest evaluation.
-        seconds: of training, without evaluations, pauses and what was trained in vain.
-        adapter_bytes: the file of the adapter that it left.
+        best: held-out loss and step of the best evaluation, not counting the base model's; None without one.
+        held_out: held-out loss of the newest evaluation.
+        seconds: training time, without evaluations, pauses and steps that a resume discarded.
+        trainable: trainable parameters.
+        adapter_bytes: size of the saved adapter's weights.
     """
 
     summary: RunSummary
@@ -34,8 +58,8 @@ class Figures:
     trainable: int | None = None
     adapter_bytes: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
+    def as_json(self) -> RunMetricsData:
+        """The metrics as JSON data."""
         summary = self.summary
         return {
             "state": summary.state,
@@ -59,26 +83,26 @@ class Figures:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Over the whole training."""
+        """Mean over the whole training."""
         return self.summary.tokens / self.seconds if self.seconds and self.summary.tokens else None
 
     @property
     def duration(self) -> float | None:
-        """Seconds from duration, all that lay between them; None before it ended."""
+        """Seconds from start to end, pauses included; None before the end."""
         summary = self.summary
         return summary.ended - summary.started if summary.ended and summary.started else None
 
 
 def adapter_bytes(run: RunFolder) -> int | None:
-    """Size of the adapter that a run left; None where it left none."""
+    """Size of a run's saved adapter weights in bytes; None without one."""
     try:
         return (run.adapter / "adapter_model.safetensors").stat().st_size
     except OSError:
         return None
 
 
-def figure_rows(runs: Sequence[Figures], arrow: str = "→") -> Rows:
-    """The figures as text, one row a figure; rows that no run has anything in are left out."""
+def metric_rows(runs: Sequence[RunMetrics], arrow: str = "→") -> Rows:
+    """The metrics as text, one row per metric; rows that are empty for all runs are left out."""
     rows: Rows = [
         ("state", [one.summary.state for one in runs]),
         ("steps", [_steps(one.summary) for one in runs]),
@@ -98,11 +122,11 @@ def figure_rows(runs: Sequence[Figures], arrow: str = "→") -> Rows:
     return [(label, [cell or _ABSENT for cell in cells]) for label, cells in rows if any(cells)]
 
 
-def difference_rows(recipes: Sequence[Mapping[str, Any] | None]) -> Rows:
-    """Where recipes differ: each dotted path with the value of each run.
+def difference_rows(recipes: Sequence[Mapping[str, object] | None]) -> Rows:
+    """The settings in which recipes differ: each dotted key with the value in each run.
 
     Args:
-        recipes: as plain data; None for one that cannot be read.
+        recipes: as JSON data; None for one that cannot be read.
     """
     flat = [_flat(recipe) if recipe is not None else None for recipe in recipes]
     paths = dict.fromkeys(path for one in flat if one is not None for path in one)
@@ -114,8 +138,8 @@ def difference_rows(recipes: Sequence[Mapping[str, Any] | None]) -> Rows:
     return rows
 
 
-def recipe_of(run: RunFolder) -> dict[str, Any] | None:
-    """A run's recipe with what follows from it, a linked ``lora_alpha`` too; None where it cannot be read."""
+def recipe_of(run: RunFolder) -> dict[str, object] | None:
+    """A run's recipe with all defaults and derived values such as ``lora_alpha``; None if it cannot be read."""
     try:
         recipe: Recipe = run.recipe_as_run()
     except WorkbenchError:
@@ -124,18 +148,18 @@ def recipe_of(run: RunFolder) -> dict[str, Any] | None:
 
 
 def letters(count: int) -> list[str]:
-    """What runs are told apart by where there is no colour: A, B, C, …"""
+    """Letters that identify runs where there is no colour: A, B, C, …"""
     return [chr(ord("A") + number % 26) for number in range(count)]
 
 
-def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    by_path: dict[str, object] = {}
     for name, inner in value.items():
         if isinstance(inner, dict) and inner:
-            found |= _flat(inner, f"{before}{name}.")
+            by_path |= _flat(inner, f"{prefix}{name}.")
         else:
-            found[before + name] = inner
-    return found
+            by_path[prefix + name] = inner
+    return by_path
 
 
 def _value(value: object) -> str:
@@ -156,7 +180,7 @@ def _steps(summary: RunSummary) -> str:
 
 
 def _figure(value: object) -> str:
-    """The journal has a word for a number that is none."""
+    """A number with four digits; the journal writes NaN and infinities as text."""
     return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
 
 

@@ -1,14 +1,14 @@
-"""A run's journal as a table for a spreadsheet or a notebook: one row a step, in CSV or Parquet.
+"""Exports the metrics of a run as a table, one row per logged step, in CSV or Parquet.
 
-The journal is read twice: once for the columns and for what a resume made void, once for the rows, which are written a
-batch at a time. However long it is, the memory stays the same.
+The journal is read twice: first to find the columns and what resumes discarded, then for the rows, which are written in
+batches. Memory use does not depend on the journal's length.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from workbench.errors import WorkbenchError
 from workbench.runs.events import AnyEvent, Eval, Step, to_fields
@@ -17,15 +17,18 @@ from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.replay import Cuts
 from workbench.storage.atomic import atomic_file
 
+if TYPE_CHECKING:
+    import pyarrow
+
 FORMATS = (".csv", ".parquet")
 
-_BATCH = 5_000
-_MOST_COLUMNS = 200
+_BATCH_ROWS = 5_000
+_MAX_COLUMNS = 200
 
 Kind = Literal["whole", "number", "switch", "text"]
 
-# These are always there, in this order, whatever a run wrote; others follow.
-_USUAL: dict[str, Kind] = {
+# Always present, in this order, whatever the run wrote; other columns follow.
+_STANDARD_COLUMNS: dict[str, Kind] = {
     "run": "text", "step": "whole", "max_steps": "whole", "epoch": "number", "time": "number", "seconds": "number",
     "loss": "number", "learning_rate": "number", "grad_norm": "number", "token_accuracy": "number",
     "tokens": "whole", "tokens_per_second": "number", "eval_loss": "number", "perplexity": "number",
@@ -33,61 +36,61 @@ _USUAL: dict[str, Kind] = {
     "host_rss": "whole", "host_peak": "whole",
 }  # fmt: skip
 
-_LEFT_OUT = {"seq", "event"}
-_NO_NUMBERS = {"nan", "inf", "-inf"}
-# A cell that begins with one of these is a formula to a spreadsheet (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_EXCLUDED_FIELDS = {"seq", "event"}
+_NON_FINITE = {"nan", "inf", "-inf"}
+# A spreadsheet runs a cell that begins with one of these as a formula (OWASP, "CSV Injection").
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 class _Writer(Protocol):
-    def write_batch(self, batch: Any) -> None: ...
+    def write_batch(self, batch: "pyarrow.RecordBatch") -> None: ...
 
     def close(self) -> None: ...
 
 
 @dataclass
 class _Plan:
-    """What the first reading found out.
+    """What the first pass over the journal found.
 
     Attributes:
-        columns: name and kind of each.
-        cuts: what resumes cut away.
-        last: number of the last event; what a live run adds meanwhile is left for another time.
-        rows: about how many there will be.
+        columns: the type of each column by name.
+        cuts: what resumes discarded.
+        last_seq: number of the last event; events that a live run adds meanwhile are not exported.
+        rows: approximate number of rows.
     """
 
-    columns: dict[str, Kind] = field(default_factory=lambda: dict(_USUAL))
+    columns: dict[str, Kind] = field(default_factory=lambda: dict(_STANDARD_COLUMNS))
     cuts: Cuts = field(default_factory=Cuts)
-    last: int = -1
+    last_seq: int = -1
     rows: int = 0
 
 
 def export_journal(
     run: RunFolder, file: Path, *, replace: bool = False, report: Callable[[float], None] = lambda share: None
 ) -> int:
-    """Write the steps of a run, and its evaluations beside them, into ``file``; its ending says in which form.
+    """Write the steps of a run with their evaluations into ``file``; its suffix, .csv or .parquet, selects the format.
 
-    A step that was trained again after a resume is there once, as it was the last time. An evaluation between two
-    steps of the curve has a row of its own. In CSV a text that a spreadsheet takes for a formula gets a ' before it.
+    A step that was trained again after a resume is written once, with its last values. An evaluation between two
+    logged steps has its own row. In CSV, text that a spreadsheet would run as a formula is prefixed with ``'``.
 
     Args:
-        replace: whether a file of that name may be replaced.
-        report: told how much is done, 0 to 1.
+        replace: whether an existing file may be replaced.
+        report: called with the progress, 0 to 1.
 
     Returns:
         The number of rows.
 
     Raises:
-        WorkbenchError: the ending is another one, there is no journal, the file exists, or the disk refuses.
+        WorkbenchError: the suffix is not supported, there is no journal, or the file exists or cannot be written.
     """
     checked_target(file, replace=replace)
     if not run.journal.is_file():
         raise WorkbenchError(f"Run {run.id} has no journal yet.", "Start it first.", kind="no_journal")
     try:
-        with atomic_file(file) as aside:
-            rows = _write(run, aside, file.suffix.lower(), report)
+        with atomic_file(file) as temporary:
+            rows = _write(run, temporary, file.suffix.lower(), report)
             checked_target(file, replace=replace)
     except OSError as error:
         raise WorkbenchError(
@@ -99,10 +102,10 @@ def export_journal(
 
 
 def checked_target(file: Path, *, replace: bool = False) -> None:
-    """See whether an export can go there.
+    """Check that metrics can be exported to ``file``.
 
     Raises:
-        WorkbenchError: the ending is no known one, the folder is missing, or the file exists and must not be replaced.
+        WorkbenchError: the suffix is not supported, the folder is missing, or the file exists and may not be replaced.
     """
     if file.suffix.lower() not in FORMATS:
         raise WorkbenchError(
@@ -114,7 +117,7 @@ def checked_target(file: Path, *, replace: bool = False) -> None:
         raise WorkbenchError(f"{file} already exists.", "Choose another name.", kind="export")
 
 
-def _write(run: RunFolder, aside: Path, form: str, report: Callable[[float], None]) -> int:
+def _write(run: RunFolder, target: Path, suffix: str, report: Callable[[float], None]) -> int:
     import pyarrow
 
     plan = _plan(run, report)
@@ -124,12 +127,12 @@ def _write(run: RunFolder, aside: Path, form: str, report: Callable[[float], Non
         "switch": pyarrow.bool_(),
         "text": pyarrow.string(),
     }
-    schema = pyarrow.schema([(_text(name, form), to_type[kind]) for name, kind in plan.columns.items()])
+    schema = pyarrow.schema([(_text(name, suffix), to_type[kind]) for name, kind in plan.columns.items()])
     rows = 0
-    writer = _writer(aside, form, schema)
+    writer = _open_writer(target, suffix, schema)
     try:
         for batch in _batches(_rows(run, plan)):
-            columns = [_column([row.get(name) for row in batch], kind, form) for name, kind in plan.columns.items()]
+            columns = [_column([row.get(name) for row in batch], kind, suffix) for name, kind in plan.columns.items()]
             arrays = [pyarrow.array(cells, type_) for cells, type_ in zip(columns, schema.types, strict=True)]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
             rows += len(batch)
@@ -139,10 +142,10 @@ def _write(run: RunFolder, aside: Path, form: str, report: Callable[[float], Non
     return rows
 
 
-def _writer(aside: Path, form: str, schema: Any) -> _Writer:
+def _open_writer(target: Path, suffix: str, schema: "pyarrow.Schema") -> _Writer:
     from pyarrow import csv, parquet
 
-    writer: _Writer = csv.CSVWriter(aside, schema) if form == ".csv" else parquet.ParquetWriter(aside, schema)
+    writer: _Writer = csv.CSVWriter(target, schema) if suffix == ".csv" else parquet.ParquetWriter(target, schema)
     return writer
 
 
@@ -150,26 +153,26 @@ def _plan(run: RunFolder, report: Callable[[float], None]) -> _Plan:
     plan = _Plan()
     size, seen = max(run.journal.stat().st_size, 1), set[tuple[str, type]]()
     for event, read in _events(run):
-        plan.last = event.seq
+        plan.last_seq = event.seq
         plan.cuts.add(event)
         if isinstance(event, Step | Eval):
             plan.rows += isinstance(event, Step)
             for name, value in _cells(event).items():
-                # All numbers of a column but the first are what it holds already.
+                # Skip the values of a type that the column already includes.
                 known = (name, type(value))
                 if known in seen:
                     continue
                 if isinstance(value, float | bool):
                     seen.add(known)
                 kind = _kind(value)
-                if kind and (name in plan.columns or len(plan.columns) < _MOST_COLUMNS):
+                if kind and (name in plan.columns or len(plan.columns) < _MAX_COLUMNS):
                     plan.columns[name] = _common(plan.columns.get(name, kind), kind)
         report(min(0.5, 0.5 * read / size))
     return plan
 
 
 def _events(run: RunFolder) -> Iterator[tuple[AnyEvent, int]]:
-    """Each event, and how many bytes were read by then."""
+    """Each event with the number of journal bytes read so far."""
     reader = JournalReader(run.journal)
     for events in reader.blocks():
         for event in events:
@@ -177,12 +180,12 @@ def _events(run: RunFolder) -> Iterator[tuple[AnyEvent, int]]:
 
 
 def _rows(run: RunFolder, plan: _Plan) -> Iterator[Row]:
-    """A row a step; what an evaluation found stands beside the step that it came after."""
+    """One row per step; an evaluation is added to the row of the step that it followed."""
     row: Row | None = None
     for event in each_event(run.journal):
-        if event.seq > plan.last:
+        if event.seq > plan.last_seq:
             break
-        if not isinstance(event, Step | Eval) or plan.cuts.leave_out(event):
+        if not isinstance(event, Step | Eval) or plan.cuts.is_discarded(event):
             continue
         cells = _cells(event)
         if isinstance(event, Eval) and row is not None and row.get("step") == cells.get("step"):
@@ -196,23 +199,23 @@ def _rows(run: RunFolder, plan: _Plan) -> Iterator[Row]:
 
 
 def _cells(event: Step | Eval) -> Row:
-    """An event's fields by column: ``vram.peak`` as ``vram_peak``; those of an evaluation apart from the step's."""
+    """An event's fields by column: ``vram.peak`` as ``vram_peak``, and an evaluation's ``loss`` as ``eval_loss``."""
     flat: Row = {}
     for name, value in to_fields(event).items():
-        if name in _LEFT_OUT:
+        if name in _EXCLUDED_FIELDS:
             continue
         if isinstance(value, dict):
-            flat |= {f"{name}_{inner}": found for inner, found in value.items()}
+            flat |= {f"{name}_{inner}": item for inner, item in value.items()}
         else:
             flat[name] = value
     if isinstance(event, Eval):
-        own = ("step", "time", "perplexity")
-        flat = {name if name in own else f"eval_{name}": value for name, value in flat.items()}
+        unprefixed = ("step", "time", "perplexity")
+        flat = {name if name in unprefixed else f"eval_{name}": value for name, value in flat.items()}
     return flat
 
 
 def _kind(value: object) -> Kind | None:
-    """What a cell holds; None where it holds nothing. A journal has words for numbers that JSON lacks."""
+    """The column type for a value, None for no value; the journal writes NaN and infinities as text."""
     match value:
         case None:
             return None
@@ -222,39 +225,39 @@ def _kind(value: object) -> Kind | None:
             return "whole" if -(2**63) <= value < 2**63 else "number"
         case float():
             return "number"
-        case str() if value in _NO_NUMBERS:
+        case str() if value in _NON_FINITE:
             return "number"
     return "text"
 
 
 def _common(one: Kind, other: Kind) -> Kind:
-    """A kind that holds both."""
+    """The column type that can store both."""
     if one == other:
         return one
     return "number" if {one, other} == {"whole", "number"} else "text"
 
 
-def _column(cells: list[Any], kind: Kind, form: str) -> list[Any]:
+def _column(cells: list[object], kind: Kind, suffix: str) -> list[object]:
     match kind:
         case "number":
-            return [None if cell is None else float(cell) for cell in cells]
+            return [float(cell) if isinstance(cell, int | float | str) else None for cell in cells]
         case "text":
-            return [None if cell is None else _text(cell, form) for cell in cells]
+            return [None if cell is None else _text(cell, suffix) for cell in cells]
     return cells
 
 
-def _text(cell: object, form: str) -> str:
-    """A text that can be written, and that a spreadsheet takes for text."""
+def _text(cell: object, suffix: str) -> str:
+    """A cell as UTF-8 text; in CSV, formulas are quoted so that a spreadsheet treats them as text."""
     text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
     text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if form == ".csv" and text.startswith(_FORMULA) else text
+    return f"'{text}" if suffix == ".csv" and text.startswith(_FORMULA_STARTS) else text
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     for row in rows:
         batch.append(row)
-        if len(batch) == _BATCH:
+        if len(batch) == _BATCH_ROWS:
             yield batch
             batch = []
     if batch:

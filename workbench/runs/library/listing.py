@@ -1,9 +1,8 @@
-"""The history as a list: what is found in it by words, and in which order it stands."""
+"""Sorts and searches the list of runs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
 
 from workbench.runs.folder import RunFolder
 from workbench.runs.label import Label
@@ -11,8 +10,8 @@ from workbench.runs.summary import RunSummary
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A run of the history."""
+class ListedRun:
+    """A run in the list of runs."""
 
     run: RunFolder
     summary: RunSummary
@@ -20,52 +19,59 @@ class Listed:
 
     @property
     def name(self) -> str:
-        """The name that somebody gave it, else its id."""
+        """The name that the user gave it, else its id."""
         return self.label.name or self.run.id
 
     @property
     def tags(self) -> str:
-        """As they are shown, and searched for: ``#pirate #lr-2e-4``."""
+        """The tags as shown and searched: ``#pirate #lr-2e-4``."""
         return " ".join(f"#{tag}" for tag in self.label.tags)
+
+
+SortKey = str | float | None
+"""A sort key; all keys of a column are of one type, and None sorts last."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A column of the history to sort by. ``falls``: the greatest or latest first, where nobody asks otherwise."""
+    """How to sort by a column. ``descending``: the largest or latest first unless reversed."""
 
-    key: Callable[[Listed], Any]
-    falls: bool = False
+    key: Callable[[ListedRun], SortKey]
+    descending: bool = False
 
 
 def _number(value: object) -> float | None:
-    """What is no number, or has none, stands last."""
+    """A number to sort by; None for a missing value, NaN or text."""
     return float(value) if isinstance(value, int | float) and not isnan(value) else None
 
 
 ORDERS = {
     "state": Order(lambda one: one.summary.state),
     "run": Order(lambda one: one.name.casefold()),
-    "steps": Order(lambda one: one.summary.step, falls=True),
+    "steps": Order(lambda one: one.summary.step, descending=True),
     "loss": Order(lambda one: _number(one.summary.loss)),
     "perplexity": Order(lambda one: _number(one.summary.perplexity.get("tuned"))),
-    "started": Order(lambda one: one.summary.started or one.run.made, falls=True),
+    "started": Order(lambda one: one.summary.started or one.run.made, descending=True),
     "model": Order(lambda one: one.summary.model.casefold() or None),
     "tags": Order(lambda one: one.tags.casefold() or None),
 }
-"""By the title of the column."""
+"""How to sort by each column, by the column's title."""
 
 
-def in_order(runs: Iterable[Listed], column: str, *, turned: bool = False) -> list[Listed]:
-    """The runs sorted by a column of :data:`ORDERS`; those that have nothing in it stand last, either way around."""
+def sort_runs(runs: Iterable[ListedRun], column: str, *, reverse: bool = False) -> list[ListedRun]:
+    """Sort runs by a column of :data:`ORDERS`; runs without a value in it come last, also when reversed."""
     order = ORDERS[column]
-    keyed = [(order.key(one), one) for one in runs]
-    have = [pair for pair in keyed if pair[0] is not None]
-    have.sort(key=lambda pair: pair[0], reverse=order.falls != turned)
-    return [one for _, one in have] + [one for key, one in keyed if key is None]
+    keyed = [(order.key(run), run) for run in runs]
+    texts = [(key, run) for key, run in keyed if isinstance(key, str)]
+    numbers = [(key, run) for key, run in keyed if isinstance(key, int | float)]
+    descending = order.descending != reverse
+    texts.sort(key=lambda pair: pair[0], reverse=descending)
+    numbers.sort(key=lambda pair: pair[0], reverse=descending)
+    return [run for _, run in (*texts, *numbers)] + [run for key, run in keyed if key is None]
 
 
-def holds(one: Listed, words: str) -> bool:
+def matches(run: ListedRun, words: str) -> bool:
     """Whether each of the words is in the run's name, id, model, state or tags; a tag is written ``#tag``."""
-    summary = one.summary
-    text = f"{one.name}\n{one.run.id}\n{summary.model}\n{summary.state}\n{one.tags}".casefold()
+    summary = run.summary
+    text = f"{run.name}\n{run.run.id}\n{summary.model}\n{summary.state}\n{run.tags}".casefold()
     return all(word in text for word in words.casefold().split())

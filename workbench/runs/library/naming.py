@@ -1,4 +1,4 @@
-"""Runs renamed and tagged, live ones too: their folders and journals are not touched."""
+"""Renames and tags runs, also live ones: only their label file is written."""
 
 from collections.abc import Sequence
 
@@ -9,29 +9,29 @@ from workbench.storage.paths import Home
 
 
 def rename_run(home: Home, run: RunFolder, name: str) -> Label:
-    """Give a run a name that it is shown and found by; an empty one or its id takes the name back.
+    """Give a run another name; an empty name, or the run's id, removes the name.
 
     Raises:
-        WorkbenchError: the name cannot be one, or another run has it as name or id.
+        WorkbenchError: the name is not valid, or is the name or id of another run.
     """
-    wanted = checked_name(name)
-    wanted = "" if wanted == run.id else wanted
-    others = [one for one in all_runs(home) if one.id != run.id] if wanted else []
+    new_name = checked_name(name)
+    new_name = "" if new_name == run.id else new_name
+    others = [other for other in all_runs(home) if other.id != run.id] if new_name else []
     for other in others:
-        if wanted.casefold() in (other.id.casefold(), other.label.name.casefold()):
+        if new_name.casefold() in (other.id.casefold(), other.label.name.casefold()):
             raise WorkbenchError(
-                f"Another run, {other.id}, is already named {wanted}.", "Choose another name.", kind="label"
+                f"Another run, {other.id}, is already named {new_name}.", "Choose another name.", kind="label"
             )
-    label = Label(wanted, run.label.tags)
+    label = Label(new_name, run.label.tags)
     write_label(run.path, label)
     return label
 
 
 def tag_run(run: RunFolder, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Label:
-    """Give a run tags, and take some from it.
+    """Add tags to a run and remove others.
 
     Raises:
-        WorkbenchError: they would be too many, or the disk refuses.
+        WorkbenchError: there would be too many tags, or the label cannot be written.
     """
     label = with_tags(run.label, list(add), list(remove))
     write_label(run.path, label)

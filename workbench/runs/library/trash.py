@@ -1,6 +1,7 @@
-"""Runs thrown away and brought back. A run is renamed into the trash as it is; nothing of it is removed there.
+"""Moves runs into the home's trash, restores them, and empties the trash.
 
-Of a run that lies outside the home only its link moves: the folder stays where it is, also when the trash is emptied.
+A run's folder is renamed into the trash without changes. Of a run outside the home, only the link moves; its folder
+stays where it is, also when the trash is emptied.
 """
 
 import fcntl
@@ -19,19 +20,19 @@ from workbench.storage.paths import Home
 
 
 @dataclass(frozen=True)
-class Trashed:
+class TrashedRun:
     """A run in the trash.
 
     Attributes:
-        path: the run's folder there, or the link to it.
-        deleted: Unix time at which it was thrown away.
-        elsewhere: the folder outside the home that a link leads to; None for a run of the home.
-        bytes: what its files take; 0 for a link.
+        path: the run's folder in the trash, or the link to it.
+        deleted: Unix time at which it was deleted.
+        link_target: the folder outside the home that a link points to; None for a run in the home.
+        bytes: size of its files; 0 for a link.
     """
 
     path: Path
     deleted: float
-    elsewhere: Path | None
+    link_target: Path | None
     bytes: int
 
     @property
@@ -40,18 +41,18 @@ class Trashed:
 
     @property
     def name(self) -> str:
-        """The name that somebody gave it, else its id."""
+        """The name that the user gave it, else its id."""
         return read_label(self.path).name or self.id
 
 
-def delete_run(home: Home, run: RunFolder, *, at_work: str | None = None) -> Trashed:
+def delete_run(home: Home, run: RunFolder, *, live_run: str | None = None) -> TrashedRun:
     """Move a run of this home into its trash.
 
     Args:
-        at_work: the id of the run that the engine has, where it was asked: a run that begins has no journal yet.
+        live_run: the id of the run that the engine is working on; it may not have a journal yet.
 
     Raises:
-        WorkbenchError: the run is live, paused too, or not in this home's history; or the disk refuses.
+        WorkbenchError: the run is live (or paused), is not in this home, or cannot be moved.
     """
     place = home.runs / run.id
     if not place.is_dir() or not run.path.is_dir() or not place.samefile(run.path):
@@ -60,12 +61,12 @@ def delete_run(home: Home, run: RunFolder, *, at_work: str | None = None) -> Tra
             "Delete the folder yourself if you want to remove it.",
             kind="run_elsewhere",
         )
-    # Paused is running, too; and not every file system knows the lock of a journal.
-    if run.id == at_work or summarise(run).state == "running":
-        raise _live(run)
+    # A paused run counts as running. Checked besides the lock, which not every file system supports.
+    if run.id == live_run or summarise(run).state == "running":
+        raise _is_live(run)
     to = home.trash / run.id
     try:
-        with _nobody_writing(run):
+        with _journal_locked(run):
             home.trash.mkdir(exist_ok=True)
             if os.path.lexists(to):
                 raise WorkbenchError(
@@ -84,48 +85,48 @@ def delete_run(home: Home, run: RunFolder, *, at_work: str | None = None) -> Tra
 
 
 @contextmanager
-def _nobody_writing(run: RunFolder) -> Iterator[None]:
-    """Hold the journal, so that no engine begins to write it meanwhile.
+def _journal_locked(run: RunFolder) -> Iterator[None]:
+    """Lock the journal, so that no engine starts to write it meanwhile.
 
     Raises:
-        WorkbenchError: one does already.
+        WorkbenchError: an engine is writing it.
     """
     try:
-        held = os.open(run.journal, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # it never began
+        journal = os.open(run.journal, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # the run never started
         yield
         return
     try:
         with suppress(OSError):  # a file system without locks
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _live(run) from None
+                raise _is_live(run) from None
         yield
     finally:
-        os.close(held)
+        os.close(journal)
 
 
-def _live(run: RunFolder) -> WorkbenchError:
+def _is_live(run: RunFolder) -> WorkbenchError:
     return WorkbenchError(
         f"{run.id} is live, so it cannot be deleted.", "Stop it first, or wait until it ends.", kind="run_busy"
     )
 
 
-def trashed_runs(home: Home) -> list[Trashed]:
-    """What is in the trash, the newest first."""
-    there = []
+def trashed_runs(home: Home) -> list[TrashedRun]:
+    """The runs in the trash, last deleted first."""
+    runs = []
     for path in entries(home.trash):
-        with suppress(FileNotFoundError):  # restored, or gone for good, by another terminal
-            there.append(_trashed(path))
-    return sorted(there, key=lambda one: one.deleted, reverse=True)
+        with suppress(FileNotFoundError):  # restored or removed by another terminal
+            runs.append(_trashed(path))
+    return sorted(runs, key=lambda run: run.deleted, reverse=True)
 
 
-def _trashed(path: Path) -> Trashed:
+def _trashed(path: Path) -> TrashedRun:
     is_link = path.is_symlink()
-    return Trashed(
+    return TrashedRun(
         path,
-        # Nothing in the trash is changed, so the last change of the entry itself is that it was moved here.
+        # Entries of the trash never change, so the last change is the move into it.
         path.lstat().st_ctime,
         path.readlink() if is_link else None,
         0 if is_link else size_of(path),
@@ -133,34 +134,34 @@ def _trashed(path: Path) -> Trashed:
 
 
 def restore_run(home: Home, name: str) -> RunFolder:
-    """Bring a run back from the trash, under its own id.
+    """Move a run from the trash back, under its old id.
 
     Args:
-        name: its id, its name, or a unique beginning of its id.
+        name: its id, its name, or a unique prefix of its id.
 
     Raises:
-        WorkbenchError: it is not there, fits several, or its place is taken; or the disk refuses.
+        WorkbenchError: no run matches, several do, the id is in use again, or the run cannot be moved.
     """
-    there = trashed_runs(home)
-    found = (
-        [one for one in there if one.id == name]
-        or [one for one in there if name and one.name == name]
-        or [one for one in there if name and one.id.startswith(name)]
+    trashed = trashed_runs(home)
+    matching = (
+        [run for run in trashed if run.id == name]
+        or [run for run in trashed if name and run.name == name]
+        or [run for run in trashed if name and run.id.startswith(name)]
     )
-    if len(found) != 1:
-        ids = ", ".join(one.id for one in (found or there)[:6])
+    if len(matching) != 1:
+        ids = ", ".join(run.id for run in (matching or trashed)[:6])
         raise WorkbenchError(
-            f"{name} matches {len(found)} runs in the trash: {ids}."
-            if found
+            f"{name} matches {len(matching)} runs in the trash: {ids}."
+            if matching
             else f"There is no run {name} in the trash.",
-            "Give more of the id." if found else f"It contains: {ids}." if there else "The trash is empty.",
-            kind="run_ambiguous" if found else "run_not_found",
+            "Give more of the id." if matching else f"It contains: {ids}." if trashed else "The trash is empty.",
+            kind="run_ambiguous" if matching else "run_not_found",
         )
-    run = RunFolder(home.runs / found[0].id)
+    run = RunFolder(home.runs / matching[0].id)
     if os.path.lexists(run.path):
         raise WorkbenchError(f"{home.runs} already has a {run.id}.", "Delete or move that one first.", kind="trash")
     try:
-        found[0].path.rename(run.path)
+        matching[0].path.rename(run.path)
     except OSError as error:
         raise WorkbenchError(
             f"{run.id} cannot be restored: {error.strerror or error}.",
@@ -170,24 +171,24 @@ def restore_run(home: Home, name: str) -> RunFolder:
     return run
 
 
-def empty_trash(home: Home) -> list[Trashed]:
-    """Remove for good what is in the trash; returns what that was.
+def empty_trash(home: Home) -> list[TrashedRun]:
+    """Remove all runs in the trash permanently; returns them.
 
     Raises:
-        WorkbenchError: the disk refuses; what is left is still there.
+        WorkbenchError: a run cannot be removed; it and the following ones stay in the trash.
     """
-    there = trashed_runs(home)
+    trashed = trashed_runs(home)
     try:
-        for one in there:
+        for run in trashed:
             with suppress(FileNotFoundError):
-                if one.elsewhere is not None:
-                    one.path.unlink()
+                if run.link_target is not None:
+                    run.path.unlink()
                 else:
-                    shutil.rmtree(one.path)
+                    shutil.rmtree(run.path)
     except OSError as error:
         raise WorkbenchError(
             f"The trash cannot be emptied: {error.strerror or error}.",
             f"Check the permissions of {home.trash}.",
             kind="disk",
         ) from None
-    return there
+    return trashed

@@ -1,4 +1,4 @@
-"""What was added up of a journal is kept, and never believed against it."""
+"""The summary of a journal is cached, and never trusted against the journal."""
 
 import json
 import os
@@ -9,8 +9,7 @@ import pytest
 from tests.journals import JournalWriter
 from tests.runs import journals
 from tests.runs.journals import KINDS, run_of
-from workbench.runs import folder
-from workbench.runs import summary_cache as sums
+from workbench.runs import folder, summary_cache
 from workbench.runs.folder import summarise
 from workbench.runs.journal import JournalReader
 from workbench.runs.replay import Replay
@@ -28,9 +27,9 @@ def bytes_read(monkeypatch):
     found = []
 
     class Counting(JournalReader):
-        def read(self, most=None):
+        def read(self, max_bytes=None):
             before = self.offset
-            events = super().read(most)
+            events = super().read(max_bytes)
             found.append(self.offset - before)
             return events
 
@@ -75,7 +74,7 @@ def test_whether_a_run_lives_is_not_kept(tmp_path):
     assert summarise(run).state == "running"
     kept = run.path / ".summary.json"
     value = json.loads(kept.read_text())
-    value["sums"]["writer"][1] -= 1000  # as if the process were gone
+    value["summary"]["writer"][1] -= 1000  # as if the process were gone
     kept.write_text(json.dumps(value))
     assert summarise(run).state == "interrupted"
 
@@ -95,8 +94,8 @@ def _of_another_release(run):
 
 def _without_a_field(run):
     value = json.loads((run.path / ".summary.json").read_text())
-    del value["sums"]["tokens"]
-    _change(run, sums=value["sums"])
+    del value["summary"]["tokens"]
+    _change(run, summary=value["summary"])
 
 
 def _change(run, **fields):
@@ -112,7 +111,7 @@ SPOILED = [
     lambda run: _change(run, offset=-5),
     lambda run: _change(run, offset="x"),
     lambda run: _change(run, offset=10**12),
-    lambda run: _change(run, sums=[1]),
+    lambda run: _change(run, summary=[1]),
     lambda run: (run.path / ".summary.json").write_text('{"form'),
     lambda run: (run.path / ".summary.json").write_text("[]"),
 ]
@@ -133,6 +132,6 @@ def test_what_does_not_fit_the_journal_is_made_anew(tmp_path, spoil, bytes_read)
 
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path, monkeypatch):
     run = run_of(tmp_path, journals.finished)
-    monkeypatch.setattr(sums, "_file", lambda journal: tmp_path / "nowhere" / "kept.json")
+    monkeypatch.setattr(summary_cache, "_cache_file", lambda journal: tmp_path / "nowhere" / "kept.json")
     assert summarise(run).state == "finished"
     assert not (tmp_path / "nowhere").exists()
