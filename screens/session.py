@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.machine.gpu import GpuSample, HostSample
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch
-    from workbench.planning.queue import Line, QueueRequest
+    from workbench.planning.queue import QueueRequest, QueueState
     from workbench.progress import Progress
     from workbench.recipe.schema import DataSection, ModelSection, Recipe
     from workbench.runs.live_run import LiveRun
@@ -45,7 +45,7 @@ class Engine(Protocol):
 
     async def resume(self, run: str) -> tuple[str, int]: ...
 
-    async def change_queue(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> QueueState:
         """Change the queue; what is to start runs starts the engine too."""
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None: ...

@@ -68,7 +68,7 @@ def test_a_library_that_crashes_is_survived(monkeypatch: pytest.MonkeyPatch) -> 
     """The probe's process really dies of a signal; the check says so."""
     monkeypatch.setattr(doctor, "__name__", __name__)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    answer = doctor._probe("_crash")
+    answer = doctor._probe("_crash", doctor._TorchProbe)
     assert isinstance(answer, WorkbenchError)
     assert answer.kind == "crashed"
     assert "SIGABRT" in answer.message
@@ -79,14 +79,14 @@ def test_a_library_that_crashes_is_survived(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.1)
-    answer = doctor._probe("_probe_torch")
+    answer = doctor._probe("_probe_torch", doctor._TorchProbe)
     assert isinstance(answer, WorkbenchError)
     assert "no answer" in answer.message
 
 
-def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) -> dict[str, object]:
-    devices = [{"name": "NVIDIA T4", "capability": list(capability)}] if capability else []
-    return {"version": "2.13", "threads": 2, "cuda": cuda, "devices": devices, "reason": "too old", "cure": "Update."}
+def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) -> doctor._TorchProbe:
+    devices = [doctor._CudaDevice("NVIDIA T4", list(capability))] if capability else []
+    return doctor._TorchProbe("2.13", 2, cuda, devices, reason="too old", cure="Update.")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_cuda_on_other_machines(
 
 
 def test_wrong_numbers_of_bitsandbytes_are_a_problem() -> None:
-    check = doctor._bitsandbytes({"version": "0.50", "device": "cuda", "error": 0.8})
+    check = doctor._bitsandbytes(doctor._BitsandbytesProbe("0.50", "cuda", error=0.8))
     assert check.ok == "problem"
     assert "wrong results" in check.found
 

@@ -1,3 +1,3 @@
-"""The core of loraworkbench: everything but the screens. Nothing in here imports Textual."""
+"""The core of loraworkbench: everything except the screens. It does not import Textual."""
 
 __version__ = "0.1.0"

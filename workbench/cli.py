@@ -1,6 +1,6 @@
-"""``loraworkbench``: with no command the app, else a command of :mod:`workbench.commands`.
+"""Entry point of ``loraworkbench``: opens the app, or runs a command of :mod:`workbench.commands`.
 
-The app must paint at once, so that nothing but its own modules is imported on the way to it.
+To open the app fast, the command line's modules are only imported for a command.
 """
 
 import sys
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _home_alone(arguments: list[str]) -> Home | None:
-    """The home, where the arguments say nothing but which one: the app is wanted."""
+    """The home if the arguments only select one, so that the app is to be opened; None for a command."""
     match arguments:
         case []:
             return Home.find()

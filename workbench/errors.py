@@ -1,13 +1,13 @@
-"""The one error a user may see: a sentence that says what is wrong, and one that says what to do."""
+"""The error type that users see: a sentence that says what is wrong, and one that says what to do."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NotRequired, Self, TypedDict
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a recipe: where, what is given there, and what is allowed."""
+    """One mistake in a recipe: the dotted key, what was given, what is allowed, and the nearest allowed value."""
 
     path: str
     given: str
@@ -18,25 +18,43 @@ class Problem:
         hint = f" Did you mean {self.nearest}?" if self.nearest else ""
         return f"{self.path}: {self.given}; {self.allowed}.{hint}"
 
-    def as_json(self) -> dict[str, str | None]:
-        return asdict(self)
+    def as_json(self) -> "ProblemData":
+        return ProblemData(path=self.path, given=self.given, allowed=self.allowed, nearest=self.nearest)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: "ProblemData") -> Self:
         return cls(data["path"], data["given"], data["allowed"], data.get("nearest"))
 
 
-class WorkbenchError(Exception):
-    """A mistake or a lack that the user can mend.
+class ProblemData(TypedDict):
+    """A :class:`Problem` as JSON data."""
 
-    The CLI prints it without a traceback and exits with 1; a screen shows it and lives on; the engine sends it
-    over the wire as ``{"message", "cure", "kind"}``, with ``"problems"`` if there are any.
+    path: str
+    given: str
+    allowed: str
+    nearest: NotRequired[str | None]
+
+
+class ErrorData(TypedDict, total=False):
+    """A :class:`WorkbenchError` as JSON data."""
+
+    message: str
+    cure: str
+    kind: str
+    problems: list[ProblemData]
+
+
+class WorkbenchError(Exception):
+    """An error that the user can fix.
+
+    The CLI prints it without a traceback and exits with 1; a screen shows it and stays open; the engine sends it to
+    the terminal as :class:`ErrorData`.
 
     Args:
-        message: one sentence: what is wrong, with the name of the thing at fault.
-        cure: one sentence: what to do about it. Empty only where the message already says it.
-        kind: a short, stable word for programs (``"model_not_found"``, ``"disk_full"``, …).
-        problems: of a recipe, each mistake in it; the message lists them too.
+        message: one sentence that says what is wrong, naming the file, model or setting.
+        cure: one sentence that says what to do. Empty only if the message already says it.
+        kind: a short, stable name for programs (``"model_not_found"``, ``"disk_full"``, …).
+        problems: the mistakes in a recipe; the message lists them too.
     """
 
     def __init__(self, message: str, cure: str = "", *, kind: str = "error", problems: Sequence[Problem] = ()) -> None:
@@ -49,14 +67,14 @@ class WorkbenchError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.cure}".strip()
 
-    def as_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"message": self.message, "cure": self.cure, "kind": self.kind}
+    def as_json(self) -> ErrorData:
+        data = ErrorData(message=self.message, cure=self.cure, kind=self.kind)
         if self.problems:
-            told["problems"] = [problem.as_json() for problem in self.problems]
-        return told
+            data["problems"] = [problem.as_json() for problem in self.problems]
+        return data
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "WorkbenchError":
+    def from_json(data: ErrorData) -> "WorkbenchError":
         return WorkbenchError(
             data.get("message", "unknown error"),
             data.get("cure", ""),

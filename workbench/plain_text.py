@@ -1,17 +1,17 @@
-"""Text from outside, made safe to show: it may neither style nor control the terminal."""
+"""Makes text from outside safe to print: it can neither style nor control the terminal."""
 
 import unicodedata
 
-_KEPT = {"\n", "\t"}
+_WHITE_SPACE = {"\n", "\t"}
 _LINE_ENDS = {"\u2028", "\u2029"}
 
-# Cf holds both what emoji and scripts need to join and what turns the reading direction around, which could make a
-# name read as another one. Only the joiners stay.
+# Category Cf has joiners, which emoji and some scripts need, and direction overrides, which can disguise a name. Only
+# the joiners stay.
 _JOINERS = {"\u200c", "\u200d"}
 
 
 def plain(text: object, *, lines: bool = False) -> str:
-    """``text`` without terminal control characters, direction overrides or stray surrogates.
+    """Remove or replace control characters, direction overrides and lone surrogates in a text.
 
     Args:
         text: a record, a model's reply, a file name, a library's message.
@@ -24,11 +24,11 @@ def plain(text: object, *, lines: bool = False) -> str:
 
 
 def _shown(character: str, lines: bool) -> str:
-    if character in _KEPT:
+    if character in _WHITE_SPACE:
         return character if lines else " "
     match unicodedata.category(character):
         case "Cc":
-            # The Unicode "control pictures" stand for the 32 C0 codes and DEL; C1 codes have none.
+            # Unicode has "control pictures" for the 32 C0 codes and DEL, but not for C1 codes.
             code = ord(character)
             return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "�"
         case "Cf":

@@ -1,4 +1,4 @@
-"""Numbers as people read them. GB, MB and kB are powers of ten, GiB and MiB powers of two; every size says which it is.
+"""Formats sizes, counts and times. GB, MB and kB are powers of ten, GiB and MiB powers of two; units are always shown.
 
 Memory is shown in GiB, files and disks in GB, counts of parameters in M and B.
 """
@@ -18,24 +18,24 @@ _BYTES: dict[Unit, float] = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "MiB": MIB, "GiB":
 
 
 def size_in(unit: Unit, size: float, digits: int = 1) -> str:
-    """``3.6 GB``: bytes in one unit, whatever their number."""
+    """Format bytes in a given unit: ``3.6 GB``."""
     return f"{size / _BYTES[unit]:,.{digits}f} {unit}"
 
 
 def part_of(unit: Unit, part: float, whole: float, digits: int = 1) -> str:
-    """``31.2 of 40.0 GiB``."""
+    """Format part and whole in a given unit: ``31.2 of 40.0 GiB``."""
     return f"{part / _BYTES[unit]:,.{digits}f} of {size_in(unit, whole, digits)}"
 
 
 def gib(size: float, digits: int | None = None) -> str:
-    """``2.41 GiB``: about three figures, or as many decimals as asked; ``53 MiB`` under a tenth of a GiB."""
+    """Format memory: ``2.41 GiB`` with about three digits or the given decimals; ``53 MiB`` below 0.1 GiB."""
     if digits is None and abs(size) < 0.1 * GIB:
         return size_in("MiB", size, 0 if abs(size) >= 10 * MIB else 1)
     return f"{gib_number(size, digits)} GiB"
 
 
 def gib_number(size: float, digits: int | None = None) -> str:
-    """Bytes in GiB, without the unit."""
+    """Format bytes in GiB, without the unit."""
     value = size / GIB
     if digits is None:
         digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
@@ -43,10 +43,10 @@ def gib_number(size: float, digits: int | None = None) -> str:
 
 
 def file_size(size: float, decimals: int = 1) -> str:
-    """Bytes on disk, in powers of ten as file managers show them: ``19.6 MB``.
+    """Format a file size in powers of ten, as file managers do: ``19.6 MB``.
 
     Args:
-        decimals: under ten units; from ten on there is one, from a thousand on none.
+        decimals: for values below 10; values from 10 have one, from 1000 none.
     """
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
@@ -56,7 +56,7 @@ def file_size(size: float, decimals: int = 1) -> str:
 
 
 def rounded_file_size(size: float) -> str:
-    """Bytes on disk with three figures at most: ``270 MB``, ``2.8 GB``."""
+    """Format a file size with at most three digits: ``270 MB``, ``2.8 GB``."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= 0.9995 * scale:
             value = size / scale
@@ -68,7 +68,7 @@ def rounded_file_size(size: float) -> str:
 
 
 def short(value: float) -> str:
-    """``135M``, ``6.74B``, ``3.1k``: three figures at most."""
+    """Format a number with at most three digits: ``135M``, ``6.74B``, ``3.1k``."""
     for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= 0.9995 * scale:
             return f"{value / scale:.3g}{unit}"
@@ -76,7 +76,7 @@ def short(value: float) -> str:
 
 
 def parameters(count: float) -> str:
-    """``1.10 B``, ``135 M``: parameters, as models are called."""
+    """Format a parameter count: ``1.10 B``, ``135 M``."""
     return f"{count / 1e9:.2f} B" if count >= 0.9995e9 else f"{count / 1e6:.0f} M"
 
 
@@ -84,10 +84,10 @@ def parameters(count: float) -> str:
 
 
 def clock(seconds: float | None, *, tenths: bool = False) -> str:
-    """``04:12``, ``1:02:03``, ``2 d 03 h``; a dash where it is not known.
+    """Format a time as ``04:12``, ``1:02:03`` or ``2 d 03 h``; a dash if it is unknown.
 
     Args:
-        tenths: of a second, under an hour: ``04:12.3``.
+        tenths: show tenths of a second below an hour: ``04:12.3``.
     """
     if seconds is None or not isfinite(seconds):
         return "–"
@@ -98,21 +98,21 @@ def clock(seconds: float | None, *, tenths: bool = False) -> str:
     if hours:
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
     if tenths:
-        # Rounded first: 59.97 seconds are a minute.
+        # Round first, so that 59.97 seconds are a minute.
         minutes, left = divmod(max(0, round(10 * seconds)), 600)
         return f"{minutes:02d}:{left / 10:04.1f}"
     return f"{rest // 60:02d}:{rest % 60:02d}"
 
 
 def step_time(seconds: float) -> str:
-    """``2.31 s``, ``12.3 s``, ``43 ms``: about three figures."""
+    """Format a step's time with about three digits: ``2.31 s``, ``12.3 s``, ``43 ms``."""
     if seconds < 0.1:
         return f"{seconds * 1000:.3g} ms"
     return f"{seconds:.{2 if seconds < 10 else 1 if seconds < 100 else 0}f} s"
 
 
 def duration(seconds: float) -> str:
-    """``43.2 s``, ``4 min 12 s``, ``1 h 02 min``."""
+    """Format a duration: ``43.2 s``, ``4 min 12 s``, ``1 h 02 min``."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -121,5 +121,5 @@ def duration(seconds: float) -> str:
 
 
 def rough_time(seconds: float) -> str:
-    """``28 s``, ``12 min``: a time that is only guessed."""
+    """Format an estimated time: ``28 s``, ``12 min``."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -22,7 +22,7 @@ from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
-from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueAction, QueueRequest, differences
+from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueAction, QueueRequest, QueueState, recipe_differences
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.summary import RunState
@@ -43,7 +43,7 @@ _EARLIER_SHOWN = 4
 class _Look:
     """The queue as read from disk, with the state of the run ahead and of earlier entries."""
 
-    line: Line
+    line: QueueState
     ahead: RunState | None
     earlier: tuple[tuple[str, str], ...]
 
@@ -119,7 +119,7 @@ class QueueScreen(ModalScreen[None]):
         options = self.query_one(OptionList)
         was = self._entry_at(before, options.highlighted)
         options.clear_options()
-        options.add_options(Option(_row(place, *step)) for place, step in enumerate(line.steps, 1))
+        options.add_options(Option(_row(place, *step)) for place, step in enumerate(line.with_previous, 1))
         ids = [entry.id for entry in line.waiting]
         if ids:
             at = options.highlighted or 0
@@ -161,7 +161,7 @@ class QueueScreen(ModalScreen[None]):
         return self._entry_at(self._look, self.query_one(OptionList).highlighted)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        line = self._look.line if self._look is not None else Line()
+        line = self._look.line if self._look is not None else QueueState()
         match action:
             case "hold":
                 return not line.held
@@ -246,7 +246,7 @@ def _look(home: Home, before: _Look | None) -> _Look:
     line = Queue(home).read()
     if before is not None and before.line == line:
         return before
-    earlier = [entry for entry in line.taken if entry != line.now][-_EARLIER_SHOWN:]
+    earlier = [entry for entry in line.taken if entry != line.current][-_EARLIER_SHOWN:]
     return _Look(line, _state(line.ahead) if line.ahead else None, tuple(map(_outcome, earlier)))
 
 
@@ -261,24 +261,23 @@ def _state(folder: str) -> RunState | None:
     return summarise(run).state if run.path.is_dir() else None
 
 
-def _row(place: int, entry: Entry, before: Mapping[str, Any] | None) -> Content:
-    recipe = entry.recipe
-    model = short_name(str(recipe.get("model", {}).get("source", "")))
-    method = str(recipe.get("quantization", {}).get("method", ""))
-    rank = f"r {recipe.get('adapter', {}).get('r', '?')}"
+def _row(place: int, entry: Entry, before: Mapping[str, object] | None) -> Content:
+    model = short_name(entry.setting("model", "source"))
+    method = entry.setting("quantization", "method")
+    rank = f"r {entry.setting('adapter', 'r') or '?'}"
     return Content.assemble(
         (f"{place:>2}  ", "$foreground 70%"),
         (f"{plain(entry.name):<22} ", "bold"),
-        plain(dotted(model, method, rank, entry.launch.words if entry.launch else "")),
-        (f"  {plain(differing(before, recipe))}", "$foreground 70%"),
+        plain(dotted(model, method, rank, entry.launch.text if entry.launch else "")),
+        (f"  {plain(differing(before, entry.recipe))}", "$foreground 70%"),
     )
 
 
-def differing(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+def differing(before: Mapping[str, object] | None, after: Mapping[str, object]) -> str:
     """What an entry has that the one before it has not: ``r 8 → 16, learning_rate 0.0001 → 5e-05``."""
     if before is None:
         return ""
-    changed = differences(before, after).items()
+    changed = recipe_differences(before, after).items()
     return ", ".join(f"{path.partition('.')[2]} {old} → {new}" for path, (old, new) in changed)
 
 
@@ -291,7 +290,7 @@ def _held(look: _Look) -> str:
     return f"{why}The queue is on hold. Press g to resume it{run}."
 
 
-def _keys(line: Line) -> str:
+def _keys(line: QueueState) -> str:
     keys = ["a add", "w sweep"]
     if line.waiting:
         keys += ["u d move", "x remove", "t load recipe", "r replace"]

@@ -61,10 +61,10 @@ async def replace(app: Workbench, entry: Entry) -> None:
     Raises:
         WorkbenchError: the entry has begun to run, or the queue cannot be written.
     """
-    from workbench.engine.client.queue_client import wanted
+    from workbench.engine.client.queue_client import run_requests
     from workbench.planning.queue import QueueRequest
 
-    request = QueueRequest(action="replace", ids=[entry.id], wanted=wanted([app.session.recipe], entry.launch))
+    request = QueueRequest(action="replace", ids=[entry.id], runs=run_requests([app.session.recipe], entry.launch))
     await app.session.engine.change_queue(request)
     app.notify(f"Replaced with {app.session.recipe.output.name}.", markup=False, timeout=3)
 
@@ -115,10 +115,11 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
 
 
 async def _enqueue(app: Workbench, recipes: Sequence[Recipe]) -> None:
-    from workbench.engine.client.queue_client import wanted
+    from workbench.engine.client.queue_client import run_requests
     from workbench.planning.queue import QueueRequest
 
-    line = await app.session.engine.change_queue(QueueRequest(action="add", wanted=wanted(recipes, app.session.launch)))
+    request = QueueRequest(action="add", runs=run_requests(recipes, app.session.launch))
+    line = await app.session.engine.change_queue(request)
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
     held = " The queue is on hold." if line.held else ""
     app.notify(f"Queued {name}; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.engine.client.protocol import ControlAction, EngineStatus, EvaluateRequest, ReplyPiece, ReplyRequest
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch
-    from workbench.planning.queue import Line, QueueRequest
+    from workbench.planning.queue import QueueRequest, QueueState
     from workbench.progress import Progress
     from workbench.recipe.schema import ModelSection, Recipe
     from workbench.storage.paths import Home
@@ -59,9 +59,9 @@ class HomeEngine:
     async def resume(self, run: str) -> tuple[str, int]:
         return await (await self._ready()).resume(run)
 
-    async def change_queue(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> QueueState:
         door = await asyncio.to_thread(import_module, "workbench.engine.client.queue_client")
-        line: Line = await door.change_queue(self.home, request)
+        line: QueueState = await door.change_queue(self.home, request)
         return line
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:

@@ -12,7 +12,7 @@ from textual.widgets.selection_list import Selection
 
 from screens.shell.dialogs import Dialog
 from screens.widgets.plain import plain_content
-from workbench.machine.gpu import GpuProcess, occupants
+from workbench.machine.gpu import GpuProcess, other_processes
 from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def words(gpu: GpuSample) -> str:
     memory = "memory unknown"
     if gpu.free_bytes is not None and gpu.total_bytes is not None:
         memory = f"{gib_number(gpu.free_bytes, 1):>5} of {gib(gpu.total_bytes, 1)} free"
-    return f"{gpu.index}  {gpu.name:<24}  {memory}  {_who(occupants(gpu))}"
+    return f"{gpu.index}  {gpu.name:<24}  {memory}  {_who(other_processes(gpu))}"
 
 
 def _who(others: Sequence[GpuProcess]) -> str:

@@ -32,7 +32,7 @@ from screens.widgets.pane import beside
 from screens.widgets.plain import plain_content
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Line, Queue
+from workbench.planning.queue import Queue, QueueState
 from workbench.runs.events import memory_bytes
 from workbench.runs.folder import RunFolder, all_runs, summarise
 from workbench.runs.live_run import ChartReplay, LiveRun
@@ -420,7 +420,7 @@ class TrainPane(RunControlPane):
 
 def _left_behind(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:
     """The newest run; how many wait in the queue, and why it is held."""
-    line = Line()
+    line = QueueState()
     with suppress(WorkbenchError):
         line = Queue(home).read()
     newest = next(iter(all_runs(home)), None)

@@ -20,7 +20,7 @@ from workbench.engine.kernels.fused import check_device, replace_forwards, verif
 from workbench.engine.kernels.liger import FusedOperations, apply_kernels
 from workbench.engine.model.base import load_base
 from workbench.errors import WorkbenchError
-from workbench.planning.queue import QueueRequest, Wanted
+from workbench.planning.queue import QueueRequest, RunRequest
 from workbench.recipe.fused_kernels import PACKAGES, check_kernels
 from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
 from workbench.recipe.text import edit
@@ -228,7 +228,7 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, mo
     package = PACKAGES[kernels][0]
     for ask in (
         lambda: engine.train(wanted),
-        lambda: engine.change_queue(QueueRequest(action="add", wanted=[Wanted(recipe=wanted.as_dict())])),
+        lambda: engine.change_queue(QueueRequest(action="add", runs=[RunRequest(recipe=wanted.as_dict())])),
     ):
         with pytest.raises(WorkbenchError) as caught:
             ask()

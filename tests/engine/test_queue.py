@@ -12,9 +12,9 @@ import pytest
 from tests.engine.test_process import answer, at_rest, question, until
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
 from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
-from workbench.engine.client.queue_client import change_queue, wanted
+from workbench.engine.client.queue_client import change_queue, run_requests
 from workbench.errors import WorkbenchError
-from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, Wanted
+from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, RunRequest
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs, find_run, summarise
 from workbench.storage.paths import Home
@@ -28,7 +28,7 @@ def named(recipe, name, **changes):
 
 
 def add(*recipes):
-    return QueueRequest(action="add", wanted=wanted(recipes))
+    return QueueRequest(action="add", runs=run_requests(recipes))
 
 
 def ask(action, *ids, **more):
@@ -87,11 +87,11 @@ async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, ho
 
 
 async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, recipe):
-    broken = Wanted(recipe={**recipe.as_dict(), "adapter": {"r": "many"}})
+    broken = RunRequest(recipe={**recipe.as_dict(), "adapter": {"r": "many"}})
     with pytest.raises(WorkbenchError, match=r"adapter\.r"):
-        await engine.change_queue(QueueRequest(action="add", wanted=[broken]))
+        await engine.change_queue(QueueRequest(action="add", runs=[broken]))
     # As of an older version, whose recipes had other keys.
-    await asyncio.to_thread(Queue(home).ask, QueueRequest(action="add", wanted=[broken]))
+    await asyncio.to_thread(Queue(home).apply, QueueRequest(action="add", runs=[broken]))
     await engine.change_queue(add(named(recipe, "next")))
     await until_done(home, 1)
     first, second = Queue(home).read().taken
@@ -138,7 +138,7 @@ async def test_a_run_started_by_hand_goes_before_those_that_wait(engine, home, r
     await until(lambda: summarise_of(home, "by-hand").step >= 1)
     line = await engine.change_queue(add(named(recipe, "queued")))
     assert line.ahead == str(find_run(home, "by-hand").path)
-    assert line.now is None
+    assert line.current is None
     with pytest.raises(WorkbenchError) as caught:
         await engine.train(named(recipe, "too-early"))
     assert caught.value.kind == "busy"
@@ -194,7 +194,7 @@ async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recip
 async def test_an_engine_does_not_end_over_runs_that_wait(home, recipe):
     home.root.mkdir(parents=True)
     home.settings.write_text(json.dumps({"engine": {"stop_after_minutes": 0.001}}))
-    Queue(home).ask(add(*(named(recipe, f"quiet-{n}", training__max_steps=20) for n in range(3))))
+    Queue(home).apply(add(*(named(recipe, f"quiet-{n}", training__max_steps=20) for n in range(3))))
     # It looks at its settings every few milliseconds, and nobody speaks to it.
     await ensure_engine(home)
     await until_done(home, 3)
@@ -229,7 +229,7 @@ async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, rec
 
 def some_line(*names):
     entries = tuple(Entry(id=n, recipe={"output": {"name": name}}) for n, name in enumerate(names, 1))
-    return Line(next_id=len(names) + 1, waiting=entries)
+    return QueueState(next_id=len(names) + 1, waiting=entries)
 
 
 def order(line):
@@ -246,42 +246,43 @@ def order(line):
         (ask("move", 1, place=99), ["b", "c", "a"]),
         (ask("move", 2, place=-5), ["b", "a", "c"]),
         (ask("clear"), []),
-        (ask("replace", 2, wanted=[Wanted(recipe={"output": {"name": "d"}})]), ["a", "d", "c"]),
-        (QueueRequest(action="add", wanted=[Wanted(recipe={"output": {"name": "d"}})]), ["a", "b", "c", "d"]),
+        (ask("replace", 2, runs=[RunRequest(recipe={"output": {"name": "d"}})]), ["a", "d", "c"]),
+        (QueueRequest(action="add", runs=[RunRequest(recipe={"output": {"name": "d"}})]), ["a", "b", "c", "d"]),
     ],
 )
 def test_what_is_asked_of_it(request_, expected):
-    assert order(some_line("a", "b", "c").asked(request_)) == expected
+    assert order(some_line("a", "b", "c").after_request(request_)) == expected
 
 
 @pytest.mark.parametrize("action", ["remove", "move", "replace"])
 def test_an_entry_that_does_not_wait_is_named(action):
-    line = some_line("a").took(some_line("a").waiting[0], run="/runs/a-01")
+    line = some_line("a").with_taken(some_line("a").waiting[0], run="/runs/a-01")
     with pytest.raises(WorkbenchError, match="There is no queued entry 1: it started as a-01"):
-        line.asked(ask(action, 1))
+        line.after_request(ask(action, 1))
     with pytest.raises(WorkbenchError, match="There is no queued entry 7"):
-        line.asked(ask(action, 7))
+        line.after_request(ask(action, 7))
 
 
 def test_numbers_are_not_used_again():
-    line = some_line("a", "b").asked(ask("clear"))
-    line = line.asked(QueueRequest(action="add", wanted=[Wanted(recipe={})]))
+    line = some_line("a", "b").after_request(ask("clear"))
+    line = line.after_request(QueueRequest(action="add", runs=[RunRequest(recipe={})]))
     assert [entry.id for entry in line.waiting] == [3]
 
 
 def test_a_hold_on_request_outlasts_a_run_that_broke_off():
-    line = some_line("a").asked(ask("hold")).broken_off("/runs/x-01", "x-01 was interrupted")
-    assert line.begun("/runs/x-01").held == ON_REQUEST
-    line = some_line("a").broken_off("/runs/x-01", "x-01 was interrupted")
+    line = some_line("a").after_request(ask("hold")).run_interrupted("/runs/x-01", "x-01 was interrupted")
+    assert line.run_started("/runs/x-01").held == ON_REQUEST
+    line = some_line("a").run_interrupted("/runs/x-01", "x-01 was interrupted")
     assert line.held == "x-01 was interrupted"
-    assert line.begun("/runs/other-01").held
-    assert not line.begun("/runs/x-01").held
+    assert line.run_started("/runs/other-01").held
+    assert not line.run_started("/runs/x-01").held
 
 
 async def test_without_an_engine_the_file_itself_is_changed_and_none_is_started(tmp_path):
     home = Home(tmp_path / "home")
-    assert Queue(home).read() == Line()
-    await asyncio.to_thread(Queue(home).ask, QueueRequest(action="add", wanted=[Wanted(recipe={}), Wanted(recipe={})]))
+    assert Queue(home).read() == QueueState()
+    request = QueueRequest(action="add", runs=[RunRequest(recipe={}), RunRequest(recipe={})])
+    await asyncio.to_thread(Queue(home).apply, request)
     line = await change_queue(home, ask("remove", 1))
     assert [entry.id for entry in line.waiting] == [2]
     assert (await change_queue(home, ask("hold"))).held
@@ -291,12 +292,12 @@ async def test_without_an_engine_the_file_itself_is_changed_and_none_is_started(
 
 async def test_many_that_change_it_at_once_lose_nothing(tmp_path):
     queues = [Queue(Home(tmp_path)) for _ in range(8)]
-    request = QueueRequest(action="add", wanted=[Wanted(recipe={})])
-    await asyncio.gather(*(asyncio.to_thread(queue.ask, request) for queue in queues for _ in range(5)))
+    request = QueueRequest(action="add", runs=[RunRequest(recipe={})])
+    await asyncio.gather(*(asyncio.to_thread(queue.apply, request) for queue in queues for _ in range(5)))
     assert [entry.id for entry in Queue(Home(tmp_path)).read().waiting] == list(range(1, 41))
 
 
 async def test_paths_are_absolute_for_the_engine(home, recipe, records, monkeypatch):
     monkeypatch.chdir(records.parent)
-    (one,) = wanted([edit(recipe, {"data.source": records.name})])
+    (one,) = run_requests([edit(recipe, {"data.source": records.name})])
     assert one.recipe["data"]["source"] == str(records)

@@ -29,7 +29,7 @@ from workbench.engine.client.protocol import (
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Line, Queue, QueueRequest
+from workbench.planning.queue import Queue, QueueRequest, QueueState
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection, Recipe
 from workbench.runs.folder import RunFolder, create_run, find_run
@@ -155,11 +155,11 @@ class ScriptedEngine:
         self.run = find_run(self.home, run)
         return run, last_seq(self.run.journal)
 
-    async def change_queue(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> QueueState:
         self.asked.append(" ".join([f"queue {request.action}", *map(str, request.ids)]))
         self._refuse()
         live = str(self.run.path) if self.run and self.state == "training" else ""
-        return Queue(self.home).ask(request, live)
+        return Queue(self.home).apply(request, live)
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
         self._must_be_live()

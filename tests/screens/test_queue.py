@@ -11,7 +11,7 @@ from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.machine.gpu import HostSample
 from workbench.models.catalog import catalog_skeleton
-from workbench.planning.queue import Line, Queue, QueueRequest, Wanted
+from workbench.planning.queue import Queue, QueueRequest, QueueState, RunRequest
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sweep import sweep
 from workbench.recipe.text import edit
@@ -22,9 +22,9 @@ GIB = 2**30
 
 def fill(home: Home, *names: str, hold: bool = False) -> None:
     recipes = [edit(Recipe(), {"output.name": name, "adapter.r": 8 * 2**n}) for n, name in enumerate(names)]
-    Queue(home).ask(QueueRequest(action="add", wanted=[Wanted(recipe=recipe.as_dict()) for recipe in recipes]))
+    Queue(home).apply(QueueRequest(action="add", runs=[RunRequest(recipe=recipe.as_dict()) for recipe in recipes]))
     if hold:
-        Queue(home).ask(QueueRequest(action="hold"))
+        Queue(home).apply(QueueRequest(action="hold"))
 
 
 def waiting(home: Home) -> list[str]:
@@ -153,7 +153,7 @@ async def test_why_it_is_held_is_said_on_train_and_in_the_queue(tmp_path: Path) 
     fill(engine.home, "one")
     (engine.home.runs / "gone-01").mkdir(parents=True)
     run = str(engine.home.runs / "gone-01")
-    Queue(engine.home).change(lambda line: line.broken_off(run, "gone-01 was interrupted in step 7."))
+    Queue(engine.home).change(lambda line: line.run_interrupted(run, "gone-01 was interrupted in step 7."))
     async with opened(tmp_path, engine=engine) as screen:
         await screen.tab("train")
         await screen.sees("1 queued (on hold). Press q to show the queue.")
@@ -189,8 +189,8 @@ async def test_names_from_a_file_are_only_text(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     wicked = "[red]x[/]\x1b[31m"
     recipe = {"output": {"name": wicked}, "model": {"source": wicked}, "adapter": {"r": wicked}}
-    Queue(engine.home).ask(QueueRequest(action="add", wanted=[Wanted(recipe=recipe)]))
-    Queue(engine.home).ask(QueueRequest(action="hold"))
+    Queue(engine.home).apply(QueueRequest(action="add", runs=[RunRequest(recipe=recipe)]))
+    Queue(engine.home).apply(QueueRequest(action="hold"))
     async with opened(tmp_path, engine=engine) as screen:
         await queue_screen(screen)
         await screen.sees("[red]x[/]")
@@ -213,7 +213,7 @@ def test_words() -> None:
         "3 queued (on hold)",
     ]
     assert differing(None, {}) == ""
-    line = Line().asked(
-        QueueRequest(action="add", wanted=[Wanted(recipe={"a": {"b": 1}}), Wanted(recipe={"a": {"b": 2}})])
+    line = QueueState().after_request(
+        QueueRequest(action="add", runs=[RunRequest(recipe={"a": {"b": 1}}), RunRequest(recipe={"a": {"b": 2}})])
     )
-    assert [differing(before, entry.recipe) for entry, before in line.steps] == ["", "b 1 → 2"]
+    assert [differing(before, entry.recipe) for entry, before in line.with_previous] == ["", "b 1 → 2"]

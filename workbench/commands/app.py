@@ -1,4 +1,4 @@
-"""The command tree and its options; each command imports what it needs when it is called."""
+"""The command line: registers all commands with Typer and runs them."""
 
 import io
 import os
@@ -42,8 +42,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         print(f"loraworkbench {__version__}")
         raise typer.Exit
 
@@ -92,9 +92,9 @@ app.add_typer(cache.app, name="cache")
 
 
 def run(arguments: list[str]) -> None:
-    """Run a command; whatever fails ends in a sentence and exit code 1, never in a traceback."""
+    """Run a command; an error is printed as a message with exit code 1, never as a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 lacks many a character of a reply
+        if isinstance(stream, io.TextIOWrapper):  # for terminals that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="loraworkbench")

@@ -1,11 +1,11 @@
-"""``loraworkbench attach``: watch a run that the engine has, from any terminal."""
+"""``loraworkbench attach``: watch a run that is training in the background, from any terminal."""
 
 from typing import Annotated
 
 import typer
 
 from workbench.commands.common import JsonOption, console, errors, home_of, run_async
-from workbench.commands.output.follow import follow, form_of, in_short
+from workbench.commands.output.follow import follow, form_of, summary_line
 from workbench.commands.output.lines import one_line
 from workbench.commands.train import WatchOption
 from workbench.engine.client.client import EngineClient
@@ -31,15 +31,15 @@ def attach(
     form = form_of(as_json=as_json, watch=watch)
 
     async def work() -> None:
-        folder = await _wanted(home, run)
-        summary, newest = _so_far(folder)
+        folder = await _find(home, run)
+        summary, newest = _summarise(folder)
         if not as_json:
-            console.print(one_line(in_short(summary)), markup=False, soft_wrap=True)
+            console.print(one_line(summary_line(summary)), markup=False, soft_wrap=True)
         summary = await _follow(home, folder, newest if form != "json" else 0)
         if not as_json:
-            console.print(one_line(in_short(summary)), markup=False, soft_wrap=True)
+            console.print(one_line(summary_line(summary)), markup=False, soft_wrap=True)
 
-    async def _follow(home: Home, folder: RunFolder, told_from: int) -> RunSummary:
+    async def _follow(home: Home, folder: RunFolder, show_from: int) -> RunSummary:
         client = EngineClient(home)
 
         async def is_live() -> bool:
@@ -49,7 +49,7 @@ def attach(
                 return engine_pid(home) is not None
 
         try:
-            return await follow(folder, is_live, form, told_from=told_from)
+            return await follow(folder, is_live, form, show_from=show_from)
         finally:
             await client.close()
 
@@ -60,7 +60,8 @@ def attach(
         raise
 
 
-async def _wanted(home: Home, name: str | None) -> RunFolder:
+async def _find(home: Home, name: str | None) -> RunFolder:
+    """The named run, or the live one."""
     if name is not None:
         return find_run(home, name)
     status = await find_engine(home)
@@ -73,8 +74,8 @@ async def _wanted(home: Home, name: str | None) -> RunFolder:
     return find_run(home, status.run_folder or status.run)
 
 
-def _so_far(run: RunFolder) -> tuple[RunSummary, int]:
-    """What the journal says until now, and the number of the newest event that tells how far the run is."""
+def _summarise(run: RunFolder) -> tuple[RunSummary, int]:
+    """The run's summary, and the number of its newest progress event."""
     replay = Replay.of(run.journal)
     replay.summary.settle()
     newest = max(replay.phase.seq, replay.step.seq if replay.step is not None else 0, 0)

@@ -23,24 +23,24 @@ app = typer.Typer(
 def cache(context: typer.Context, as_json: JsonOption = False) -> None:
     if context.invoked_subcommand is not None:
         return
-    found = cached_files(home_of(context))
+    files = cached_files(home_of(context))
     if as_json:
-        for one in found:
-            print_json({**asdict(one), "place": str(one.place)})
+        for file in files:
+            print_json({**asdict(file), "place": str(file.place)})
         return
-    if not found:
+    if not files:
         console.print("The cache is empty.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "size", "last used", "what"):
         fixed = heading != "what"
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=fixed, overflow="fold")
-    for one in found:
-        used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M")
-        what = Text.assemble(printable(one.what), "\n", (printable(str(one.place)), "dim"))
-        table.add_row(one.kind, file_size(one.bytes, 2), used, what)
+    for file in files:
+        used = datetime.fromtimestamp(file.used).strftime("%Y-%m-%d %H:%M")
+        what = Text.assemble(printable(file.what), "\n", (printable(str(file.place)), "dim"))
+        table.add_row(file.kind, file_size(file.bytes, 2), used, what)
     console.print(table)
-    total = file_size(sum(one.bytes for one in found), 2)
+    total = file_size(sum(file.bytes for file in files), 2)
     console.print(f"\n{total} in total. `loraworkbench cache clear KIND` removes one kind.")
 
 

@@ -1,4 +1,4 @@
-"""``loraworkbench calibration``: how good the predicted peaks were on this machine."""
+"""``loraworkbench calibration``: compare predicted and measured peak memory of the runs."""
 
 from dataclasses import asdict
 
@@ -27,8 +27,8 @@ def calibration(context: typer.Context, as_json: JsonOption = False) -> None:
             }
         )
     elif not result.runs:
-        told = f"None of the {len(runs)} runs has" if runs else "There are no runs with"
-        console.print(f"{told} both a predicted and a measured peak. Peaks are measured on a CUDA GPU only.")
+        subject = f"None of the {len(runs)} runs has" if runs else "There are no runs with"
+        console.print(f"{subject} both a predicted and a measured peak. Peaks are measured on a CUDA GPU only.")
     else:
         _show(result)
 

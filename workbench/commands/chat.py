@@ -1,4 +1,4 @@
-"""``loraworkbench chat``: one reply, or a conversation line by line, of one or of several side by side."""
+"""``loraworkbench chat``: one reply or a conversation, with one model or several side by side."""
 
 import secrets
 import sys
@@ -19,16 +19,16 @@ from workbench.progress import Progress
 from workbench.runs.folder import find_run
 from workbench.storage.paths import Home
 
-_MOST_SEEDS = 10**6
+_MAX_SEED = 10**6
 
 
 @dataclass(frozen=True)
-class _Voice:
-    """One that answers. ``heard`` is the conversation as it had it."""
+class _ReplyTarget:
+    """A model that replies, with the settings of its replies and its own conversation so far."""
 
     label: str
     request: ReplyRequest
-    heard: tuple[Message, ...]
+    messages: tuple[Message, ...]
 
 
 def chat(
@@ -96,8 +96,9 @@ def chat(
         raise WorkbenchError(
             "--merged works with one adapter only.", "Omit --merged to compare several side by side.", kind="usage"
         )
-    heard = (Message(role="system", content=system),) if system else ()
-    run_async(_chat(home, prompt, [_Voice(label, request, heard) for label, request in requests.items()]))
+    messages = (Message(role="system", content=system),) if system else ()
+    targets = [_ReplyTarget(label, request, messages) for label, request in requests.items()]
+    run_async(_chat(home, prompt, targets))
 
 
 def _parts(home: Home, text: str) -> list[AdapterPart]:
@@ -105,7 +106,7 @@ def _parts(home: Home, text: str) -> list[AdapterPart]:
 
 
 def _anchored(home: Home, target: str) -> str:
-    """The target with a relative path made absolute: the engine lives in another folder than this terminal."""
+    """The target with relative paths made absolute, as the engine runs in another folder."""
     path = Path(target).expanduser()
     name, at, step = target.rpartition("@")
     checkpoint = f"@{step}" if at and step.isdecimal() and not path.exists() else ""
@@ -118,38 +119,38 @@ def _anchored(home: Home, target: str) -> str:
     return str(path.absolute()) if path.exists() else target
 
 
-async def _chat(home: Home, prompt: str | None, voices: list[_Voice]) -> None:
+async def _chat(home: Home, prompt: str | None, targets: list[_ReplyTarget]) -> None:
     await ensure_engine(home)
     client = EngineClient(home)
     try:
         if prompt is not None:
-            await _ask_all(client, voices, prompt)
+            await _ask_all(client, targets, prompt)
             return
         errors.print("An empty line or Ctrl-D ends the conversation.")
         while question := _read_line():
             try:
-                voices = await _ask_all(client, voices, question)
+                targets = await _ask_all(client, targets, question)
             except WorkbenchError as error:
                 errors.print(Text(printable(str(error))))
     finally:
         await client.close()
 
 
-async def _ask_all(client: EngineClient, voices: list[_Voice], question: str) -> list[_Voice]:
-    """Ask each in turn, for they share one model, and with one seed; returns them with what they have heard since."""
-    seed = secrets.randbelow(_MOST_SEEDS) if len(voices) > 1 else None
-    after = []
-    for voice in voices:
-        if len(voices) > 1:
-            sys.stdout.write(f"── {printable(voice.label)}\n" if _unicode() else f"-- {printable(voice.label)}\n")
-        heard = (*voice.heard, Message(role="user", content=question))
-        sampling = voice.request.sampling
+async def _ask_all(client: EngineClient, targets: list[_ReplyTarget], question: str) -> list[_ReplyTarget]:
+    """Ask each target in turn with one seed; returns the targets with their conversations continued."""
+    seed = secrets.randbelow(_MAX_SEED) if len(targets) > 1 else None
+    answered = []
+    for target in targets:
+        if len(targets) > 1:
+            sys.stdout.write(f"── {printable(target.label)}\n" if _unicode() else f"-- {printable(target.label)}\n")
+        messages = (*target.messages, Message(role="user", content=question))
+        sampling = target.request.sampling
         if sampling.seed is None and sampling.temperature > 0:
             sampling = sampling.model_copy(update={"seed": seed})
-        request = voice.request.model_copy(update={"messages": list(heard), "sampling": sampling})
+        request = target.request.model_copy(update={"messages": list(messages), "sampling": sampling})
         reply = await _print_reply(client, request)
-        after.append(replace(voice, heard=(*heard, Message(role="assistant", content=reply))))
-    return after
+        answered.append(replace(target, messages=(*messages, Message(role="assistant", content=reply))))
+    return answered
 
 
 async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:

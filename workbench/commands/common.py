@@ -1,11 +1,11 @@
-"""What every command shares: the home, the console, recipes from files and presets, errors as sentences."""
+"""Shared by all commands: home, console, common options, loading recipes, printing errors and JSON."""
 
 import asyncio
 import json
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,8 +17,8 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment, read
 from workbench.storage.paths import Home
 
-# Legal in JSON, and yet some terminals take C1 codes for the start of a control sequence, direction overrides make text
-# read as another one, and a lone surrogate cannot be written at all.
+# Valid in JSON, but escaped: some terminals interpret C1 codes as control sequences, direction overrides can disguise
+# text, and lone surrogates cannot be encoded.
 _UNSAFE = (*range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in (*_UNSAFE, *range(0xD800, 0xE000))})
 
@@ -32,14 +32,14 @@ SetOption = Annotated[
 
 
 def home_of(context: typer.Context) -> Home:
-    """The home that ``--home`` or the environment names."""
+    """The home selected by ``--home`` or the environment."""
     home = context.obj
     assert isinstance(home, Home)
     return home
 
 
 def fail(error: WorkbenchError) -> NoReturn:
-    """Say what is wrong and what to do, and exit with 1."""
+    """Print an error and what to do about it, and exit with 1."""
     mark = "✗ " if _is_utf8(errors.encoding) else "error: "
     errors.print(Text(mark, style="bold red"), Text(printable(error.message)), sep="")
     if error.cure:
@@ -48,7 +48,7 @@ def fail(error: WorkbenchError) -> NoReturn:
 
 
 def exit_with(error: Exception, doing: str, home: Home) -> NoReturn:
-    """Say what went wrong and what to do, and end the process with 1; what nobody foresaw is logged in the home."""
+    """Print any exception as an error and end the process with 1; an unknown one is logged in the home."""
     from workbench.failures.diagnose import diagnose
 
     try:
@@ -57,20 +57,20 @@ def exit_with(error: Exception, doing: str, home: Home) -> NoReturn:
         raise SystemExit(1) from None
 
 
-def print_json(value: Any) -> None:
-    """One JSON value on one line, at once."""
+def print_json(value: object) -> None:
+    """Print a JSON value on one line, and flush it."""
     line = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout.encoding))
     sys.stdout.write(line.translate(_ESCAPED) + "\n")
     sys.stdout.flush()
 
 
 def printable(text: str) -> str:
-    """Text from outside, without what could steer a terminal; line ends and tabs stay."""
+    """Text from outside without terminal control characters; line breaks and tabs are kept."""
     return plain(text, lines=True)
 
 
-def run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine; an interrupt ends it without a traceback."""
+def run_async(work: Coroutine[object, object, None]) -> None:
+    """Run a command's coroutine; Ctrl-C ends it without a traceback."""
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
@@ -78,10 +78,10 @@ def run_async(work: Coroutine[Any, Any, None]) -> None:
 
 
 def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
-    """A recipe from a YAML file or a preset, with ``--set`` applied.
+    """Load a recipe from a YAML file or a preset, and apply ``--set``.
 
     Raises:
-        WorkbenchError: there is none of that name, or it has mistakes.
+        WorkbenchError: no such recipe exists, or it has mistakes.
     """
     from workbench.recipe.presets import load_preset, preset_names
 
@@ -99,12 +99,12 @@ def recipe_from(home: Home, name: str, assignments: list[str] | None) -> Recipe:
 
 
 def edited(recipe: Recipe, assignments: list[str] | None) -> Recipe:
-    """The recipe with ``--set`` applied."""
+    """Apply ``--set`` to a recipe."""
     return edit(recipe, dict(parse_assignment(text) for text in assignments or []))
 
 
 def figure(value: object, digits: int = 2) -> str:
-    """A number out of a journal, which has a word for those that JSON lacks (``inf``, ``nan``)."""
+    """Format a number from a journal, which has infinities and NaN as text."""
     return f"{value:.{digits}f}" if isinstance(value, int | float) else printable(str(value))
 
 

@@ -1,4 +1,4 @@
-"""``loraworkbench runs compare``: runs side by side; ``runs export``: a journal as CSV or Parquet."""
+"""``loraworkbench runs compare`` compares runs side by side; ``runs export`` exports metrics as CSV or Parquet."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,8 @@ from workbench.runs.curves import Axis, RunCurves, as_json
 from workbench.runs.folder import find_run
 from workbench.runs.library.comparison import Rows, difference_rows, metric_rows, recipe_of
 
-# Rows of the table of curves.
-_PLACES = 10
+# Rows of the table of losses.
+_LOSS_ROWS = 10
 
 
 def compare(
@@ -28,20 +28,20 @@ def compare(
     folders = {run.path.resolve(): run for run in (find_run(home, name) for name in runs)}
     if len(folders) < 2:
         raise WorkbenchError("Comparing needs at least two runs.", "Give two or more runs.", kind="compare")
-    read = []
+    curves = []
     with errors.status("reading") as status:
         for run in folders.values():
             status.update(Text(printable(f"reading {run.name}")))
-            read.append(RunCurves(run))
-    differences = difference_rows([recipe_of(one.run) for one in read])
+            curves.append(RunCurves(run))
+    differences = difference_rows([recipe_of(one.run) for one in curves])
     if in_json:
-        print_json({"runs": [as_json(one, by) for one in read], "differences": dict(differences)})
+        print_json({"runs": [as_json(one, by) for one in curves], "differences": dict(differences)})
         return
-    names = [one.run.name for one in read]
-    _print("recipe", names, differences or [("no difference", [""] * len(read))])
-    _print("figures", names, metric_rows([one.metrics() for one in read]))
-    if places := _places(read, by):
-        _print(f"loss by {by}", names, places)
+    names = [one.run.name for one in curves]
+    _print("recipe", names, differences or [("no difference", [""] * len(curves))])
+    _print("figures", names, metric_rows([one.metrics() for one in curves]))
+    if rows := _loss_rows(curves, by):
+        _print(f"loss by {by}", names, rows)
 
 
 def export(
@@ -71,19 +71,19 @@ def _print(title: str, names: list[str], rows: Rows) -> None:
     console.print()
 
 
-def _places(runs: list[RunCurves], by: Axis) -> Rows:
-    """The loss at a few places of the axis: the mean around each, blank where a run did not get so far."""
+def _loss_rows(runs: list[RunCurves], by: Axis) -> Rows:
+    """The mean loss in equal sections of the axis; blank where a run has no points."""
     curves = [run.curve(by) for run in runs]
     end = max((curve[-1][0] for curve in curves if curve), default=0.0)
     rows: Rows = []
-    for number in range(1, _PLACES + 1):
-        low, high = end * (number - 1) / _PLACES, end * number / _PLACES
+    for number in range(1, _LOSS_ROWS + 1):
+        low, high = end * (number - 1) / _LOSS_ROWS, end * number / _LOSS_ROWS
         within = [[y for x, y in curve if low < x <= high] for curve in curves]
         if any(within):
             cells = [f"{sum(losses) / len(losses):.4g}" if losses else "" for losses in within]
-            rows.append((f"{_place(high, by)}", cells))
+            rows.append((_section_label(high, by), cells))
     return rows
 
 
-def _place(x: float, by: Axis) -> str:
+def _section_label(x: float, by: Axis) -> str:
     return f"to {x:,.1f} s" if by == "time" else f"to {x:,.0f}"

@@ -1,4 +1,4 @@
-"""``loraworkbench control``: tell a live run what to do; its journal says when it was done."""
+"""``loraworkbench control``: pause, resume, stop or change a live run."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -16,7 +16,7 @@ from workbench.storage.paths import Home
 
 
 class Action(StrEnum):
-    """What can be asked of a live run."""
+    """What a live run can be asked to do."""
 
     pause = "pause"
     resume = "resume"
@@ -30,8 +30,8 @@ class Action(StrEnum):
     kill = "kill"
 
 
-# What happens, and the event of the journal that says so.
-_WORDS = {
+# What the run does, and the journal event that confirms it.
+_EFFECTS = {
     Action.pause: ("pauses after this step; model kept in memory", "paused"),
     Action.resume: ("resumes", "resumed"),
     Action.checkpoint: ("saves a checkpoint after this step", "checkpoint"),
@@ -69,7 +69,7 @@ def control(
             where = f"Resume:  loraworkbench train --resume {run.id}"
         else:
             await _ask(home, action, value, release=release)
-            words, event = _WORDS[action]
+            words, event = _EFFECTS[action]
             words = words.format(value=value or 0)
             if release:
                 words = "pauses after this step and releases GPU memory"

@@ -1,4 +1,4 @@
-"""``loraworkbench data``: what a data set holds and how it will be fed, before a run."""
+"""``loraworkbench data``: statistics of a data set and its formatted training text, before a run."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from workbench.recipe.text import edit, parse_assignment
 
 _BAR = 30
 _HISTOGRAM_LINES = 12
-_LONGEST_LINES = 3
+_LONGEST_SHOWN = 3
 
 
 def data(
@@ -36,11 +36,11 @@ def data(
         for facts in dataset_stats(
             home, recipe, show=show, report=lambda progress: status.update(Text(printable(_phase(progress))))
         ):
-            found = facts
+            newest = facts
     if as_json:
-        print_json(found.as_json())
+        print_json(newest.as_json())
     else:
-        _show(found, recipe)
+        _show(newest, recipe)
 
 
 def _phase(progress: Progress) -> str:
@@ -87,16 +87,16 @@ def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _longest(facts: DataFacts) -> list[tuple[str, str]]:
-    """The longest records, a line each; ``--json`` lists more of them."""
+    """The longest records, one per line; ``--json`` lists more."""
     lines: list[tuple[str, str]] = []
-    for index, where, tokens in facts.longest[:_LONGEST_LINES]:
+    for index, where, tokens in facts.longest[:_LONGEST_SHOWN]:
         cut = f", {tokens - facts.max_length:,} truncated" if tokens > facts.max_length else ""
         lines.append(("" if lines else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {where}"))
     return lines
 
 
 def _show_lengths(facts: DataFacts) -> None:
-    """Tokens a record as bars; what lies beyond the cut in another colour and with another character."""
+    """Draw a histogram of record lengths; truncated lengths have another colour and character."""
     bins = facts.lengths.histogram
     together = -(-len(bins) // _HISTOGRAM_LINES) or 1
     lines = [bins[at : at + together] for at in range(0, len(bins), together)]
@@ -115,7 +115,7 @@ def _show_lengths(facts: DataFacts) -> None:
 
 
 def _example(example: Example) -> Text:
-    """A record with its trained tokens coloured and, for eyes and terminals without colour, underlined."""
+    """A record with its trained tokens coloured and underlined, for terminals without colour."""
     head = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
     head += f", {example.cut:,} truncated" if example.cut else ""
     head += ", held out" if example.held_out else ""

@@ -1,8 +1,8 @@
-"""``loraworkbench demo``: a real chat model, fine-tuned and asked before and after, in a few minutes on any machine."""
+"""``loraworkbench demo``: fine-tune a small chat model in a few minutes, and compare replies before and after."""
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -19,6 +19,8 @@ from workbench.progress import Progress
 from workbench.recipe.presets import load_preset
 from workbench.recipe.schema import ModelSection, Recipe
 from workbench.recipe.text import edit
+from workbench.runs.events import Number
+from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
 PRESET = "demo"
@@ -27,7 +29,7 @@ _QUESTIONS = 4
 
 @dataclass(frozen=True)
 class Answers:
-    """One held-out question, answered greedily by the base model and with the adapter on it."""
+    """The greedy replies of base and fine-tuned model to a held-out question."""
 
     prompt: str
     base: str
@@ -64,7 +66,7 @@ async def _demo(home: Home, steps: int | None, *, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        _show(result, answers)
+        _show(run, summary.perplexity, answers)
 
 
 async def _fetch(client: EngineClient, model: ModelSection, *, as_json: bool) -> None:
@@ -109,7 +111,7 @@ async def _ask_both(client: EngineClient, run: str, question: str) -> Answers:
 
 
 async def ask(client: EngineClient, target: str, question: str, *, adapter: bool) -> str:
-    """One greedy reply of at most 80 tokens."""
+    """Get one greedy reply of at most 80 tokens."""
     request = ReplyRequest(
         target=target,
         messages=[Message(role="user", content=question)],
@@ -120,15 +122,15 @@ async def ask(client: EngineClient, target: str, question: str, *, adapter: bool
     return "".join(piece.text for piece in pieces if isinstance(piece, ReplyPiece)).strip()
 
 
-def _show(result: dict[str, Any], answers: list[Answers]) -> None:
+def _show(run: RunFolder, perplexity: dict[str, Number], answers: list[Answers]) -> None:
     table = Table(title="Held-out questions, answered before and after", show_lines=True, title_justify="left")
     for heading in ("question", "base model", "fine-tuned"):
         table.add_column(heading)
     for answer in answers:
         table.add_row(*(Text(printable(text)) for text in (answer.prompt, answer.base, answer.tuned)))
     console.print(table)
-    before, after = result["perplexity"].get("base"), result["perplexity"].get("tuned")
+    before, after = perplexity.get("base"), perplexity.get("tuned")
     if before and after:
         console.print(f"Held-out perplexity {figure(before)} → {figure(after)} (lower is better)")
-    console.print(Text(f"Adapter  {printable(result['adapter'])}"), soft_wrap=True)
-    console.print(f"Chat     loraworkbench chat {result['run']}\nApp      loraworkbench", markup=False)
+    console.print(Text(f"Adapter  {printable(str(run.adapter))}"), soft_wrap=True)
+    console.print(f"Chat     loraworkbench chat {run.id}\nApp      loraworkbench", markup=False)

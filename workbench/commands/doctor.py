@@ -1,4 +1,4 @@
-"""``loraworkbench doctor``: what this machine has, what it lacks, and what to do about it."""
+"""``loraworkbench doctor``: check this machine, and say what is missing and how to fix it."""
 
 from dataclasses import asdict
 

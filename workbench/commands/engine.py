@@ -1,4 +1,4 @@
-"""``loraworkbench engine status|stop|restart``."""
+"""``loraworkbench engine status|stop|restart``: manage the background process that uses the GPU."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""``loraworkbench estimate``: what a recipe costs, before anything is downloaded or loaded."""
+"""``loraworkbench estimate``: parameters, file size and peak memory of a recipe, without downloading weights."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -32,7 +32,7 @@ from workbench.units import file_size, gib
 
 
 class StepVariant(StrEnum):
-    """Which training step is priced."""
+    """Whose training step is estimated: this program's, or that of common notebooks."""
 
     workbench = "workbench"
     plain = "plain"
@@ -64,7 +64,7 @@ def estimate(
     chosen = _recipe(home, model, recipe, assignments or [])
     gpu = first_gpu()
     free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
-    # Without a GPU the price is that of one with bfloat16 units, not of this machine's processor.
+    # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
     device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
     with FetchBar() as bar:
         skeleton = skeleton_of(home, chosen.model, bar.show)
@@ -80,8 +80,8 @@ def estimate(
             cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
-    wanted = known_skeleton(chosen.model) is None if follow is None else follow
-    if wanted and _followed(traces, result, device):
+    should_trace = known_skeleton(chosen.model) is None if follow is None else follow
+    if should_trace and _trace(traces, result, device):
         result = priced()
     if as_json:
         print_json(result.as_json())
@@ -89,8 +89,8 @@ def estimate(
         _show(result, free)
 
 
-def _followed(traces: TraceStore, result: Estimate, device: Device) -> bool:
-    """Have the steps followed that have only a formula, and say so; whether one was."""
+def _trace(traces: TraceStore, result: Estimate, device: Device) -> bool:
+    """Trace the training steps whose peak is only an estimate; returns whether one was traced."""
     for count, recipe in enumerate(result.worth_following):
         words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once) …"
         errors.print(Text(words, "dim"))

@@ -1,4 +1,4 @@
-"""``loraworkbench evaluate``: whether a run made its model better; ``report``: the run for a colleague to read."""
+"""``loraworkbench evaluate`` compares a run with its base model; ``report`` writes a report of the run."""
 
 import json
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def evaluate(
 ) -> None:
     """Evaluate base vs. adapter on held-out records: perplexity, accuracy, replies. Writes the report.
 
-    What is found is kept in the run's folder, under evaluations/.
+    Results are saved in the run folder under evaluations/.
     """
     home = home_of(context)
     request = evaluation_request(
@@ -109,11 +109,11 @@ async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None
     finally:
         await client.close()
     assert file is not None
-    found = read_evaluation(file)
+    evaluation = read_evaluation(file)
     if as_json:
-        print_json({**found.model_dump(mode="json", exclude={"per_record"}), "file": str(file)})
+        print_json({**evaluation.model_dump(mode="json", exclude={"per_record"}), "file": str(file)})
     else:
-        _show(found, file)
+        _show(evaluation, file)
 
 
 def _phase(progress: Progress) -> str:
@@ -121,25 +121,27 @@ def _phase(progress: Progress) -> str:
     return f"{progress.phase}{share}  {progress.detail}"
 
 
-def _show(found: Evaluation, file: Path) -> None:
-    more = ", first part only" if found.more else ""
+def _show(evaluation: Evaluation, file: Path) -> None:
+    more = ", first part only" if evaluation.more else ""
     console.print(
         Text(
-            printable(f"{found.records:,} {'held-out ' if found.own else ''}records of {found.source}{more}; ")
-            + f"{found.tokens:,} tokens, {found.referenced:,} replies with a reference"
+            printable(
+                f"{evaluation.records:,} {'held-out ' if evaluation.own else ''}records of {evaluation.source}{more}; "
+            )
+            + f"{evaluation.tokens:,} tokens, {evaluation.referenced:,} replies with a reference"
         )
     )
-    for table in figure_tables(found):
+    for table in figure_tables(evaluation):
         console.print(_table(*table))
-    for judged in found.judged:
+    for judged in evaluation.judged:
         if judged.minus:
-            console.print(Text(printable(f"\n{better_text(found, judged)}"), style="bold"))
-    if words := caution(found):
+            console.print(Text(printable(f"\n{better_text(evaluation, judged)}"), style="bold"))
+    if words := caution(evaluation):
         console.print(Text.assemble(("! ", "yellow"), printable(words)))
-    for answered in sorted(found.answered, key=lambda one: one.fixed)[:_REPLIES_SHOWN]:
+    for answered in sorted(evaluation.answered, key=lambda one: one.fixed)[:_REPLIES_SHOWN]:
         console.print(_reply(answered))
     console.print(
-        Text(printable(f"\nAll {len(found.answered)} replies: {file.parent.parent / 'report.md'}")), soft_wrap=True
+        Text(printable(f"\nAll {len(evaluation.answered)} replies: {file.parent.parent / 'report.md'}")), soft_wrap=True
     )
     console.print(Text(printable(f"Per-record metrics: {file}")), soft_wrap=True)
 
@@ -154,10 +156,14 @@ def _table(heads: Sequence[str], *rows: Sequence[str]) -> Table:
 
 
 def _reply(answered: AnsweredPrompt) -> Group:
-    """A prompt, and under it who said what."""
-    said = [*answered.replies.items(), *([("reference", answered.reference)] if answered.reference is not None else [])]
+    """A prompt with all replies below it."""
+    replies = [
+        *answered.replies.items(),
+        *([("reference", answered.reference)] if answered.reference is not None else []),
+    ]
     parts = [Text(printable(f"\n› {answered.prompt}"), style="bold")]
     lines = [
-        Text.assemble((f"{printable(name)}: ", "cyan"), printable(reply.strip() or "(nothing)")) for name, reply in said
+        Text.assemble((f"{printable(name)}: ", "cyan"), printable(reply.strip() or "(nothing)"))
+        for name, reply in replies
     ]
     return Group(*parts, *(Padding(line, (0, 0, 0, 2)) for line in lines))

@@ -1,4 +1,4 @@
-"""``loraworkbench export``: a run taken elsewhere; ``loraworkbench import``: a recipe out of another tool's file."""
+"""``loraworkbench export`` exports a run for other programs; ``import`` converts another tool's configuration."""
 
 import shlex
 import sys
@@ -21,7 +21,7 @@ from workbench.commands.common import (
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import TARGETS, Exported, Request, target_named
 from workbench.export.run import export_run
-from workbench.progress import Progress as Told
+from workbench.progress import Progress as ProgressReport
 from workbench.recipe.text import to_yaml
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
@@ -29,14 +29,14 @@ from workbench.units import file_size, rough_time
 
 
 class WeightKind(StrEnum):
-    """What a server or the hub is given."""
+    """Whether a server or the hub gets the adapter alone or a merged model."""
 
     adapter = "adapter"
     merged = "merged"
 
 
 class NumberType(StrEnum):
-    """How a GGUF file's matrices are stored."""
+    """The number type of a GGUF file's matrices."""
 
     f16 = "f16"
     q8_0 = "q8_0"
@@ -103,7 +103,7 @@ def import_recipe(
         print_json({"recipe": recipe.as_dict(), "without_counterpart": lacking})
         return
     if output is None:
-        # Not through the console, which would break long lines where YAML does not.
+        # Not through the console, which would wrap long lines.
         sys.stdout.write(printable(to_yaml(recipe)))
     for words in lacking:
         errors.print(Text("Not supported: ", "yellow"), Text(printable(words)), sep="")
@@ -133,14 +133,14 @@ def _with_bar(home: Home, run: RunFolder, request: Request) -> Exported:
     with bar:
         task = bar.add_task("starting", total=None, detail="")
 
-        def show(told: Told) -> None:
-            total = None if told.fraction is None else 1.0
+        def show(progress: ProgressReport) -> None:
+            total = None if progress.fraction is None else 1.0
             bar.update(
                 task,
-                description=printable(told.phase),
+                description=printable(progress.phase),
                 total=total,
-                completed=told.fraction or 0.0,
-                detail=printable(told.detail)[:60],
+                completed=progress.fraction or 0.0,
+                detail=printable(progress.detail)[:60],
             )
 
         return export_run(home, run, request, show, bool)
@@ -157,5 +157,5 @@ def _show(made: Exported) -> None:
     if made.command.startswith("https://"):
         console.print(Text(printable(made.command), "bold"))
     elif made.command:
-        # Not through the console: a command broken into lines cannot be copied.
+        # Not through the console: a wrapped command cannot be copied.
         sys.stdout.write(printable(f"cd {shlex.quote(str(made.folder))} && {made.command}") + "\n")

@@ -1,4 +1,4 @@
-"""``loraworkbench inspect``: the module tree of a model, from its configuration."""
+"""``loraworkbench inspect``: print the module tree of a model, from its configuration."""
 
 from collections.abc import Iterator
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What ``loraworkbench train`` takes for several GPUs and several machines."""
+"""The options of ``loraworkbench train`` and ``queue`` for several GPUs and several machines."""
 
 import re
 from pathlib import Path
@@ -56,10 +56,10 @@ WriteOption = Annotated[
 def launch_of(
     launcher: str | None, processes: int | None, gpus: str | None, config: Path | None, machines: int | None
 ) -> Launch | None:
-    """The launch these options ask for, of one machine; None where none of them is given.
+    """The launch of one machine from these options; None if none is given.
 
     Raises:
-        WorkbenchError: they cannot be, or contradict each other.
+        WorkbenchError: an option is not valid, or they contradict each other.
     """
     if launcher not in (None, "accelerate"):
         raise _refused(f"Unknown launcher {launcher}.", "Use --launcher accelerate.")
@@ -86,10 +86,10 @@ def launch_of(
 def write_for_cluster(
     home: Home, recipe: Recipe, launch: Launch | None, machines: int | None, folder: Path, *, as_json: bool
 ) -> None:
-    """Write the files of a run on several machines, and say what to do with them.
+    """Write the files for a run on several machines, and print how to use them.
 
     Raises:
-        WorkbenchError: options are missing, or the folder is not a new one.
+        WorkbenchError: options are missing, or the folder is not empty.
     """
     if launch is None or machines is None:
         raise _refused(
@@ -115,9 +115,9 @@ def _devices(gpus: str | None) -> tuple[int, ...]:
     if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", gpus):
         raise _refused("--gpus takes comma-separated numbers.", "For example --gpus 0,1. nvidia-smi lists the GPUs.")
     devices = tuple(map(int, gpus.split(",")))
-    there = {gpu.index for gpu in gpus_now()}
-    if missing := [device for device in devices if device not in there]:
-        have = ", ".join(map(str, sorted(there))) or "none"
+    present = {gpu.index for gpu in gpus_now()}
+    if missing := [device for device in devices if device not in present]:
+        have = ", ".join(map(str, sorted(present))) or "none"
         raise _refused(f"This machine has no GPU {missing[0]}.", f"Available: {have}.")
     return devices
 

@@ -1,4 +1,4 @@
-"""``loraworkbench runs rename|tag|delete|trash|restore``: what runs are called, and which are kept."""
+"""``loraworkbench runs rename|tag|delete|trash|restore``: manage the names, tags and deletion of runs."""
 
 import sys
 from datetime import datetime
@@ -41,8 +41,8 @@ def tag(
 ) -> None:
     """Add or remove tags of a run. Without options, show its tags."""
     folder = find_run(home_of(context), run)
-    add, less = parse_tags(" ".join(tags or [])), parse_tags(" ".join(remove or []))
-    label = tag_run(folder, add, less) if add or less else folder.label
+    add, remove_tags = parse_tags(" ".join(tags or [])), parse_tags(" ".join(remove or []))
+    label = tag_run(folder, add, remove_tags) if add or remove_tags else folder.label
     _say(f"{folder.name}: {' '.join(f'#{tag}' for tag in label.tags) or 'no tags'}")
 
 
@@ -63,8 +63,8 @@ async def _delete(home: Home, folders: list[RunFolder]) -> None:
 
     engine = await find_engine(home)
     for run in folders:
-        gone = delete_run(home, run, live_run=engine.run if engine else None)
-        _say(f"Moved {run.id} to the trash{_where(gone)}. Undo:  loraworkbench runs restore {run.id}")
+        trashed = delete_run(home, run, live_run=engine.run if engine else None)
+        _say(f"Moved {run.id} to the trash{_where(trashed)}. Undo:  loraworkbench runs restore {run.id}")
 
 
 def restore(context: typer.Context, run: Annotated[str, typer.Argument(help="The run's id or name.")]) -> None:
@@ -80,40 +80,40 @@ def trash(
 ) -> None:
     """List the runs in the trash."""
     home = home_of(context)
-    there = trashed_runs(home)
+    trashed = trashed_runs(home)
     if as_json and not empty:
-        for one in there:
-            target = str(one.link_target) if one.link_target else None
+        for run in trashed:
+            target = str(run.link_target) if run.link_target else None
             print_json(
-                {"id": one.id, "name": one.name, "deleted": one.deleted, "bytes": one.bytes, "elsewhere": target}
+                {"id": run.id, "name": run.name, "deleted": run.deleted, "bytes": run.bytes, "elsewhere": target}
             )
         return
-    if not there:
+    if not trashed:
         console.print("The trash is empty.")
         return
-    _show(there)
+    _show(trashed)
     if empty:
-        count = "1 run" if len(there) == 1 else f"{len(there)} runs"
-        size = file_size(sum(one.bytes for one in there), 2)
+        count = "1 run" if len(trashed) == 1 else f"{len(trashed)} runs"
+        size = file_size(sum(run.bytes for run in trashed), 2)
         _ask(f"Permanently delete {count} ({size})? This cannot be undone.", yes)
         empty_trash(home)
         _say(f"Deleted {count}, freed {size}.")
 
 
-def _show(there: list[TrashedRun]) -> None:
+def _show(trashed: list[TrashedRun]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("run", "deleted", "size", ""):
         table.add_column(heading)
-    for one in there:
-        name = one.name if one.name == one.id else f"{one.name} ({one.id})"
-        when = datetime.fromtimestamp(one.deleted).strftime("%Y-%m-%d %H:%M")
-        cells = (name, when, "" if one.link_target else file_size(one.bytes, 2), _where(one).removeprefix("; "))
+    for run in trashed:
+        name = run.name if run.name == run.id else f"{run.name} ({run.id})"
+        when = datetime.fromtimestamp(run.deleted).strftime("%Y-%m-%d %H:%M")
+        cells = (name, when, "" if run.link_target else file_size(run.bytes, 2), _where(run).removeprefix("; "))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 
 
-def _where(gone: TrashedRun) -> str:
-    return f"; only its link moved, its folder stays at {gone.link_target}" if gone.link_target else ""
+def _where(trashed: TrashedRun) -> str:
+    return f"; only its link moved, its folder stays at {trashed.link_target}" if trashed.link_target else ""
 
 
 def _ask(question: str, yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""``loraworkbench models``: what is on this machine, and what the catalog knows."""
+"""``loraworkbench models``: list the models on this machine and in the catalog, and which fit into memory."""
 
 from typing import Annotated
 

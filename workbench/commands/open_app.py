@@ -1,4 +1,4 @@
-"""``loraworkbench`` with no command: the app."""
+"""``loraworkbench`` without a command: open the app."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ def open_app(home: Home) -> None:
     """Open the app on this terminal.
 
     Raises:
-        SystemExit: standard input or output is no terminal.
+        SystemExit: standard input or output is not a terminal.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("loraworkbench needs a terminal. `loraworkbench --help` lists the commands that do not.", file=sys.stderr)

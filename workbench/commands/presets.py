@@ -1,4 +1,4 @@
-"""``loraworkbench presets``: ready recipes, where they come from, and what they advise."""
+"""``loraworkbench presets``: list the ready-made recipes, or print one."""
 
 import sys
 from dataclasses import asdict
@@ -24,7 +24,7 @@ def presets(
         if as_json:
             print_json(recipe.as_dict())
         else:
-            # Not through the console, which would break long lines where YAML does not.
+            # Not through the console, which would wrap long lines.
             sys.stdout.write(to_yaml(recipe))
         return
     for about in describe_presets(home):

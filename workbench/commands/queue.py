@@ -1,9 +1,9 @@
-"""``loraworkbench queue``: runs that wait for the engine, added by recipe or by sweep."""
+"""``loraworkbench queue``: show and change the queue of runs; add a recipe or a sweep."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -30,10 +30,10 @@ from workbench.commands.launcher import (
 )
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine
-from workbench.engine.client.queue_client import change_queue, wanted
+from workbench.engine.client.queue_client import change_queue, run_requests
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
-from workbench.planning.queue import ON_REQUEST, Entry, Line, Queue, QueueRequest, differences
+from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, recipe_differences
 from workbench.planning.start_checks import Verdict
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sweep import RANKS, parse_over, sweep
@@ -42,7 +42,7 @@ from workbench.runs.folder import RunFolder, summarise
 from workbench.storage.paths import Home
 from workbench.units import gib
 
-# Entries that became runs are told of in full by --json.
+# How many started entries are listed; --json has all.
 _TAKEN_SHOWN = 5
 
 app = typer.Typer(help="Queued runs. Each starts when the previous one has ended.")
@@ -115,8 +115,8 @@ def sweep_recipe(
 @app.command()
 def show(context: typer.Context, entry: EntryArgument) -> None:
     """Print the recipe of an entry as YAML, to edit and pass to `queue replace`."""
-    line = Queue(home_of(context)).read()
-    for found in (*line.waiting, *line.taken):
+    state = Queue(home_of(context)).read()
+    for found in (*state.waiting, *state.taken):
         if found.id == entry:
             typer.echo(printable(to_yaml(parse(found.recipe))), nl=False)
             return
@@ -139,7 +139,7 @@ def replace(
     """Replace the recipe of an entry, or change it with --set."""
     home = home_of(context)
     chosen, launch = _replacement(home, entry, recipe, assignments)
-    request = QueueRequest(action="replace", ids=[entry], wanted=wanted([chosen], launch))
+    request = QueueRequest(action="replace", ids=[entry], runs=run_requests([chosen], launch))
     run_async(_ask(home, request, as_json=as_json))
 
 
@@ -182,7 +182,7 @@ def clear(context: typer.Context, as_json: JsonOption = False) -> None:
     run_async(_ask(home_of(context), QueueRequest(action="clear"), as_json=as_json))
 
 
-# -- what they do -------------------------------------------------------------------------------------------------
+# -- changing the queue -------------------------------------------------------------------------------------------
 
 
 async def _ask(home: Home, request: QueueRequest, *, as_json: bool) -> None:
@@ -222,10 +222,10 @@ async def _enqueue(
             _refuse_what_does_not_fit(recipes, verdicts)
             for recipe in {repr((recipe.model, recipe.data)): recipe for recipe in recipes}.values():
                 await ask_about_data(client, recipe)
-        line = await client.change_queue(QueueRequest(action="add", wanted=wanted(recipes, launch)))
+        state = await client.change_queue(QueueRequest(action="add", runs=run_requests(recipes, launch)))
     finally:
         await client.close()
-    _show(line, as_json=as_json)
+    _show(state, as_json=as_json)
 
 
 async def _foreseen(
@@ -257,10 +257,10 @@ def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verd
         )
 
 
-# -- what they say ------------------------------------------------------------------------------------------------
+# -- printing it --------------------------------------------------------------------------------------------------
 
 
-def _plan_json(recipe: Recipe, verdict: Verdict | None) -> dict[str, Any]:
+def _plan_json(recipe: Recipe, verdict: Verdict | None) -> dict[str, object]:
     needed = {"peak_bytes": verdict.needed_bytes, "fit": verdict.fit} if verdict else {"peak_bytes": None, "fit": None}
     return {"name": recipe.output.name, **needed, "recipe": recipe.as_dict()}
 
@@ -274,60 +274,59 @@ def _show_plan(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) ->
     console.print(table)
 
 
-def _show(line: Line, *, as_json: bool) -> None:
+def _show(state: QueueState, *, as_json: bool) -> None:
     if as_json:
-        taken = [{**entry.model_dump(), "state": state_of(entry)} for entry in line.taken]
-        print_json({**line.model_dump(), "taken": taken})
+        taken = [{**entry.model_dump(), "state": state_of(entry)} for entry in state.taken]
+        print_json({**state.model_dump(), "taken": taken})
         return
-    for entry in line.taken[-_TAKEN_SHOWN:]:
-        if entry != line.now:
+    for entry in state.taken[-_TAKEN_SHOWN:]:
+        if entry != state.current:
             name = Path(entry.run).name if entry.run else entry.name
             text = f"{name}  {state_of(entry)}" + (f": {entry.problem}" if entry.problem else "")
             console.print(Text(printable(text), "dim"), soft_wrap=True)
-    if line.ahead:
-        console.print(Text(printable(f"{Path(line.ahead).name}  {_state(line.ahead)}")), soft_wrap=True)
-    if line.waiting:
-        _show_waiting(line)
-    elif not line.ahead:
+    if state.ahead:
+        console.print(Text(printable(f"{Path(state.ahead).name}  {_state(state.ahead)}")), soft_wrap=True)
+    if state.waiting:
+        _show_waiting(state)
+    elif not state.ahead:
         console.print("The queue is empty. `loraworkbench queue add RECIPE` adds a run.")
-    if line.held:
-        why = "" if line.held == ON_REQUEST else f" {line.held}"
+    if state.held:
+        why = "" if state.held == ON_REQUEST else f" {state.held}"
         console.print(Text(printable(f"The queue is on hold.{why}")), soft_wrap=True)
         console.print("Resume:  loraworkbench queue go")
-        if line.held_for:
-            console.print(Text(printable(f"Or:      loraworkbench train --resume {Path(line.held_for).name}")))
+        if state.held_for:
+            console.print(Text(printable(f"Or:      loraworkbench train --resume {Path(state.held_for).name}")))
 
 
-def _show_waiting(line: Line) -> None:
+def _show_waiting(state: QueueState) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("entry", "name", "model", "method", "r", "GPUs", "differs"):
         table.add_column(heading, justify="right" if heading in ("entry", "r") else "left")
-    for entry, before in line.steps:
+    for entry, before in state.with_previous:
         table.add_row(*(Text(printable(cell)) for cell in (str(entry.id), *_cells(entry, before))))
     console.print(table)
 
 
-def _cells(entry: Entry, before: Mapping[str, Any] | None) -> list[str]:
-    recipe = entry.recipe
+def _cells(entry: Entry, before: Mapping[str, object] | None) -> list[str]:
     return [
         entry.name,
-        str(recipe.get("model", {}).get("source", "")).rpartition("/")[2],
-        str(recipe.get("quantization", {}).get("method", "")),
-        str(recipe.get("adapter", {}).get("r", "")),
-        entry.launch.words if entry.launch else "",
-        difference_words(before, recipe),
+        entry.setting("model", "source").rpartition("/")[2],
+        entry.setting("quantization", "method"),
+        entry.setting("adapter", "r"),
+        entry.launch.text if entry.launch else "",
+        difference_text(before, entry.recipe),
     ]
 
 
-def difference_words(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
-    """``adapter.r 8 → 16``, for what differs from the entry before."""
+def difference_text(before: Mapping[str, object] | None, after: Mapping[str, object]) -> str:
+    """The settings that differ from the entry before, as ``adapter.r 8 → 16``."""
     if before is None:
         return ""
-    return ", ".join(f"{path} {old} → {new}" for path, (old, new) in differences(before, after).items())
+    return ", ".join(f"{path} {old} → {new}" for path, (old, new) in recipe_differences(before, after).items())
 
 
 def state_of(entry: Entry) -> str:
-    """What became of an entry that was taken."""
+    """The state of the run of a started entry."""
     return _state(entry.run) if entry.run else "could not start"
 
 

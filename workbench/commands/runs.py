@@ -1,4 +1,4 @@
-"""``loraworkbench runs``: the history, from the journals; compared, named, tagged, thrown away, exported below it."""
+"""``loraworkbench runs``: list all runs; the subcommands compare, name, tag, delete and export them."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -37,16 +37,16 @@ def runs(
     """List all runs, newest first. `train --resume RUN` resumes an interrupted, stopped or failed run."""
     if context.invoked_subcommand is not None:
         return
-    every = [ListedRun(run, summarise(run), run.label) for run in all_runs(home_of(context))]
-    found = _sorted([one for one in every if matches(one, words)], sort)
+    all_listed = [ListedRun(run, summarise(run), run.label) for run in all_runs(home_of(context))]
+    found = _sorted([one for one in all_listed if matches(one, words)], sort)
     if as_json:
         for one in found:
             facts = {key: value for key, value in asdict(one.summary).items() if key != "writer"}
             print_json({**facts, "name": one.name, "tags": one.label.tags, "folder": str(one.run.path)})
     elif found:
         _show(found)
-    elif every:
-        console.print(Text(printable(f"None of the {len(every)} runs matches {words}.")), soft_wrap=True)
+    elif all_listed:
+        console.print(Text(printable(f"None of the {len(all_listed)} runs matches {words}.")), soft_wrap=True)
     else:
         console.print("No runs yet. `loraworkbench demo` starts one.")
 

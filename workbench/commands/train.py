@@ -1,10 +1,10 @@
-"""``loraworkbench train``: hand a recipe to the engine and watch."""
+"""``loraworkbench train``: start or resume a run in the background engine, and watch it."""
 
 import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -116,19 +116,19 @@ def train(
                 await ask_about_data(client, chosen)
             run, seq = await _begin(home, client, chosen, resume, launch)
             if detach:
-                _tell_detached(run, seq, as_json=as_json)
+                _print_detached(run, seq, as_json=as_json)
                 return
             summary = await _watch(home, client, run, form, after=seq)
         finally:
             await client.close()
         if not as_json:
-            _tell_end(run, summary)
+            _print_end(run, summary)
 
     run_async(work())
 
 
 async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tuple[RunFolder, RunSummary]:
-    """Start a run and watch it to its end; the first Ctrl-C stops and saves it, the second kills its engine.
+    """Start a run and watch it to its end; the first Ctrl-C stops and saves it, the second kills the engine.
 
     Raises:
         WorkbenchError: the engine does not start or is busy; the run fails.
@@ -145,7 +145,7 @@ async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tupl
 async def _begin(
     home: Home, client: EngineClient, recipe: Recipe | None, resume: str | None, launch: Launch | None
 ) -> tuple[RunFolder, int]:
-    """The run that was started or goes on, and the number of its journal's last event before that."""
+    """Start or resume a run; returns it with the number of its journal's last event before that."""
     if recipe is not None:
         return find_run(home, await client.train(recipe, launch)), -1
     run, seq = await client.resume(str(resume), launch)
@@ -163,13 +163,13 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
     interrupts = _StopOnInterrupt(home, client, run)
     try:
         with interrupts:
-            summary = await follow(run, is_live, form, after=after, told_from=after + 1)
+            summary = await follow(run, is_live, form, after=after, show_from=after + 1)
     except WorkbenchError:
         if interrupts.killing is None:
             raise
         await interrupts.killing
         raise KeyboardInterrupt from None
-    # The journal's last line is there a moment before the engine takes other work.
+    # The journal ends a moment before the engine is ready for other work.
     with suppress(WorkbenchError):
         while (await client.status()).run == run.id:
             await asyncio.sleep(0.05)
@@ -198,20 +198,20 @@ async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Re
     )
 
 
-def _as_options(changes: Mapping[str, Any]) -> str:
-    """Changes to a recipe as this command takes them."""
+def _as_options(changes: Mapping[str, object]) -> str:
+    """Changes to a recipe as ``--set`` options."""
     values = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in changes.items()}
     return " ".join(f"--set {key}={value}" for key, value in values.items())
 
 
-def _tell_detached(run: RunFolder, seq: int, *, as_json: bool) -> None:
+def _print_detached(run: RunFolder, seq: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"run": run.id, "folder": str(run.path), "seq": seq})
     else:
         console.print(f"{run.id} is running in the background. Watch it:  loraworkbench attach {run.id}", markup=False)
 
 
-def _tell_end(run: RunFolder, summary: RunSummary) -> None:
+def _print_end(run: RunFolder, summary: RunSummary) -> None:
     console.print(f"{run.id} {summary.state} after {summary.step} steps.", markup=False)
     if run.adapter.is_dir():
         console.print(Text(f"Adapter: {printable(str(run.adapter))}"), soft_wrap=True)
@@ -221,13 +221,13 @@ def _tell_end(run: RunFolder, summary: RunSummary) -> None:
 
 
 class _StopOnInterrupt:
-    """While active, the first Ctrl-C asks the engine to stop and save; the next one kills it."""
+    """While active, the first Ctrl-C stops and saves the run; the next one kills the engine."""
 
     def __init__(self, home: Home, client: EngineClient, run: RunFolder) -> None:
         self._home = home
         self._client = client
         self._run = run
-        self._asked: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.killing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
@@ -237,7 +237,7 @@ class _StopOnInterrupt:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def _interrupted(self) -> None:
-        if self._asked is None:
+        if self._stopping is None:
             errors.print(
                 f"Stopping {self._run.id} after this step and saving it … (Ctrl-C again kills the engine: "
                 f"the run {what_is_kept(self._run)}, and `loraworkbench train --resume {self._run.id}` "
@@ -245,7 +245,7 @@ class _StopOnInterrupt:
                 markup=False,
                 soft_wrap=True,
             )
-            self._asked = asyncio.ensure_future(self._stop())
+            self._stopping = asyncio.ensure_future(self._stop())
         elif self.killing is None:
             self.killing = asyncio.ensure_future(self._kill())
 

@@ -1,4 +1,4 @@
-"""From an exception, or from the last words of a dead process, to a sentence with its cure."""
+"""Turns an exception, an exit code or a log into a :class:`WorkbenchError`: what is wrong and what to do."""
 
 import errno
 import re
@@ -15,20 +15,18 @@ _TEXT_LIMIT = 300
 
 
 def diagnose(error: BaseException, doing: str = "doing what was asked", log: Path | None = None) -> WorkbenchError:
-    """The sentence and the cure for any exception.
-
-    The chain of causes is followed: libraries often wrap what went wrong.
+    """Explain any exception, following its chain of causes, as libraries often wrap the actual error.
 
     Args:
-        doing: what was being done, for one that no rule knows; see :func:`~workbench.failures.unforeseen.unforeseen`.
-        log: the file that then takes its traceback.
+        doing: what was being done, for an unknown exception; see :func:`~workbench.failures.unforeseen.unforeseen`.
+        log: the file to which the traceback of an unknown exception is appended.
     """
     from workbench.failures.hub_errors import hub_error
 
     for link in _chain(error):
         if isinstance(link, WorkbenchError):
             if link.kind == KIND and link.__cause__ is not None and log is not None:
-                continue  # told again, with this log
+                continue  # explained again, with this log
             return link
         if isinstance(link, KeyboardInterrupt):
             return WorkbenchError("Interrupted.", kind="cancelled")
@@ -44,20 +42,19 @@ def diagnose(error: BaseException, doing: str = "doing what was asked", log: Pat
 
 
 def diagnose_text(kind: str, text: str, doing: str = "working in the background") -> WorkbenchError:
-    """As :func:`diagnose`, for an exception of which only the class's name and the text are left (a log, a journal)."""
+    """As :func:`diagnose`, if only the exception's class name and text are known, from a log or a journal."""
     if known := _look_up({kind.rpartition(".")[2]}, text) or _system_error_in(text):
         return known
     return unforeseen_text(kind, text, doing, None)
 
 
 def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None = None) -> WorkbenchError:
-    """Why the engine ended, as far as can be told.
+    """Explain why the engine ended, as far as is known.
 
     Args:
-        exit_code: −number for a signal; only the process that started the engine knows it, others give None.
-        log_tail: the last lines of the engine's log, or of its run's.
-        oom_kills: how many processes the kernel killed for want of memory while it lived (see
-            :mod:`workbench.machine.oom_killer`); None where that is not known.
+        exit_code: negative for a signal; None if unknown, as only the process that started the engine knows it.
+        log_tail: the last lines of the engine's log or of its run's log.
+        oom_kills: out-of-memory kills while the engine ran (see :mod:`workbench.machine.oom_killer`); None if unknown.
     """
     if exit_code is not None and exit_code != 0:
         return diagnose_exit(exit_code, log_tail, oom_kills=oom_kills)
@@ -75,35 +72,37 @@ def explain_death(exit_code: int | None, log_tail: str, *, oom_kills: int | None
 
 
 def diagnose_exit(code: int, log: str, *, what: str = "the engine", oom_kills: int | None = None) -> WorkbenchError:
-    """Why a process ended: by a signal (``code`` = −number, as in :mod:`subprocess`), or with what it logged last.
+    """Explain why a process ended, from its exit code and the end of its output.
 
     Args:
-        log: the end of what it printed.
-        what: its name in the sentence.
+        code: negative for a signal, as in :mod:`subprocess`.
+        log: the end of its output.
+        what: the name of the process in the message.
         oom_kills: as in :func:`explain_death`.
     """
     name = what[:1].upper() + what[1:]
-    # A shell, and what starts processes like one, says 128 + the signal's number.
+    # Shells and similar launchers report 128 + the signal's number.
     number = -code if code < 0 else code - 128 if code > 128 else 0
     if number:
-        sign = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        signal_name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         if number == signal.SIGKILL:
             return _killed(name, oom_kills)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             return WorkbenchError(
-                f"{name} was terminated by another program ({sign}).", "Start it again.", kind="killed"
+                f"{name} was terminated by another program ({signal_name}).", "Start it again.", kind="killed"
             )
-        return _crashed(name, sign, log)
+        return _crashed(name, signal_name, log)
     if last := _last_exception(log):
         return diagnose_text(*last, f"running {what}")
     tail = _first_words(log.strip().splitlines()[-1]) if log.strip() else "it printed nothing"
     return WorkbenchError(f"{name} ended with code {code}: {tail}", "See the log for details.", kind="ended")
 
 
-# What the C and C++ libraries, and Python's fault handler, print when a process dies in native code.
+# Printed by C and C++ libraries and by Python's fault handler when a process crashes in native code.
 _CRASH = re.compile(
     r"Segmentation fault|Fatal Python error|terminate called|double free|corrupted size|Bus error|Illegal instruction"
 )
+# The message of an uncaught C++ exception.
 _THROWN = re.compile(r"what\(\):\s*(.*)", re.DOTALL)
 _LESS_MEMORY = "Use a smaller model, batch or max_length, or close other programs"
 
@@ -132,33 +131,33 @@ def _killed_for_memory(name: str) -> WorkbenchError:
     )
 
 
-def _crashed(name: str, sign: str, log: str) -> WorkbenchError:
-    """A death in native code; the log may hold what a C++ library had to say of it."""
+def _crashed(name: str, signal_name: str, log: str) -> WorkbenchError:
+    """Explain a crash in native code; the log may contain the message of a C++ exception."""
     if (last := _last_exception(log)) and (known := _look_up({last[0]}, last[1])):
         return known
     if (thrown := _THROWN.search(log)) and (known := _look_up(set(), thrown[1])):
         return known
-    if sign == "SIGILL":
+    if signal_name == "SIGILL":
         return WorkbenchError(
             f"{name} crashed (SIGILL): a library uses CPU instructions that this processor does not support.",
             "Install builds of PyTorch and bitsandbytes for this processor, or use a newer machine.",
             kind="crashed",
         )
-    if sign == "SIGBUS":
+    if signal_name == "SIGBUS":
         return WorkbenchError(
             f"{name} crashed (SIGBUS): a memory-mapped file was truncated, or shared memory is full.",
             "Check for a full disk and a full /dev/shm. Do not change the model's files while they are in use.",
             kind="crashed",
         )
     return WorkbenchError(
-        f"{name} crashed in native code ({sign}).",
+        f"{name} crashed in native code ({signal_name}).",
         "Run `loraworkbench doctor`: usually a library does not match this machine.",
         kind="crashed",
     )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, then what it was raised from or while handling; the innermost may name the true reason."""
+    """The exception and its causes, outermost first; an inner one may name the actual reason."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -169,20 +168,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _look_up(names: set[str], text: str) -> WorkbenchError | None:
     for row in KNOWN:
-        if match := row.fits(names, text):
+        if match := row.match(names, text):
             return WorkbenchError(row.message.format(**match.groupdict()), row.cure, kind=row.kind)
     return None
 
 
 def _system_error(error: BaseException) -> WorkbenchError | None:
-    # What went wrong in TLS is an OSError too, but its number is OpenSSL's.
+    # TLS errors are OSErrors too, but their number is OpenSSL's.
     if not isinstance(error, OSError) or isinstance(error, ssl.SSLError):
         return None
     return _explain_errno(error.errno, str(error.filename) if error.filename else "")
 
 
 def _system_error_in(text: str) -> WorkbenchError | None:
-    """As :func:`_system_error`, where only the text is left: ``[Errno 28] No space left on device: 'x'``."""
+    """As :func:`_system_error`, from the text alone: ``[Errno 28] No space left on device: 'x'``."""
     if match := re.search(r"\[Errno (?P<number>\d+)\][^'\n]*(?:'(?P<name>[^'\n]{1,200})')?", text):
         return _explain_errno(int(match["number"]), match["name"] or "")
     return _disk_full("") if re.search(r"No space left on device|Disk quota exceeded", text) else None
@@ -222,9 +221,11 @@ def _not_allowed(name: str) -> WorkbenchError:
 
 
 def _last_exception(log: str) -> tuple[str, str] | None:
-    """Class and text of the last traceback in a log."""
-    found = re.findall(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Warning|Exit)|[A-Z]\w+): (.*)$", log, re.M)
-    errors = [(kind, text) for kind, text in found if not kind.endswith("Warning")]
+    """Class name and text of the last exception in a log."""
+    matches = re.findall(
+        r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Warning|Exit)|[A-Z]\w+): (.*)$", log, re.M
+    )
+    errors = [(kind, text) for kind, text in matches if not kind.endswith("Warning")]
     return errors[-1] if errors else None
 
 

@@ -1,4 +1,4 @@
-"""What refusals of the Hugging Face hub mean, and what to do about each."""
+"""Explains errors of the Hugging Face hub: what they mean and what to do."""
 
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import endpoint, is_hub_id, is_offline, token_place
@@ -10,7 +10,11 @@ WAYS_OUT = (
 
 
 def unreachable(what: str, reason: str) -> WorkbenchError:
-    """The hub does not answer: the sentence, and the ways out."""
+    """The error for a hub that does not answer, or is disabled.
+
+    Args:
+        what: what is missing, as in ``"the model x/y"``. reason: why the hub cannot be reached.
+    """
     if is_offline():
         return WorkbenchError(
             f"{_sentence(what)} is not in the cache, and HF_HUB_OFFLINE prevents downloading it.",
@@ -25,7 +29,7 @@ def unreachable(what: str, reason: str) -> WorkbenchError:
 
 
 def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
-    """What an exception of huggingface_hub means for ``what`` (``"the model x/y"``); None for any other exception."""
+    """Explain an exception of huggingface_hub about ``what`` (``"the model x/y"``); None for any other exception."""
     names = {base.__name__ for base in type(error).__mro__ if base.__module__.startswith("huggingface_hub")}
     status = getattr(getattr(error, "response", None), "status_code", None)
     repo = what.rpartition(" ")[2]

@@ -1,7 +1,7 @@
-"""The table of known failures: how each is recognised, what it means, and what to do.
+"""The table of known failures: how to recognise each, what it means, and what to do.
 
-It is read from the top; the first row that fits is taken. A row looks at the names of an exception's classes, so that
-no library has to be imported to recognise its errors, and at the text.
+The first matching row is used. Rows match the names of an exception's classes, so that no library must be imported to
+recognise its errors, and the exception's text.
 """
 
 import re
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 class Failure:
     """A known failure.
 
-    ``types``: names of classes, any of them; empty for every class. ``pattern``: sought in the text; its named groups
-    fill the ``message``.
+    Attributes:
+        kind: stable name for programs.
+        types: names of exception classes, one of which must match; empty for any class.
+        pattern: a regular expression to find in the text; its named groups are inserted into ``message``.
+        message: what is wrong. cure: what to do.
     """
 
     kind: str
@@ -22,7 +25,8 @@ class Failure:
     message: str
     cure: str
 
-    def fits(self, names: set[str], text: str) -> re.Match[str] | None:
+    def match(self, names: set[str], text: str) -> re.Match[str] | None:
+        """Match an exception by the names of its classes and its text."""
         if self.types and names.isdisjoint(self.types):
             return None
         return re.search(self.pattern, text, re.IGNORECASE | re.DOTALL)

@@ -1,1 +1,1 @@
-"""The hardware as it is now."""
+"""Reads the state of this machine: GPUs, memory, hub environment, out-of-memory kills."""

@@ -1,27 +1,69 @@
-"""The hardware now: GPUs through NVML, processor and memory of the host through psutil. No torch.
+"""Samples the hardware: GPUs through NVML, processor and memory of the host through psutil. Does not import torch.
 
-Any NVML query may fail, by driver, by permission or by kind of GPU (MIG, unified memory, passed through): then that
-field is None, and the rest goes on. Sizes are bytes.
+Any NVML query may fail, depending on driver, permissions or kind of GPU (MIG, unified memory, passthrough); then that
+field is None. Sizes are in bytes.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Protocol, Self, TypeVar
 
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 
+T = TypeVar("T")
+Handle = object
+"""NVML's reference to a GPU."""
+
+
+class _Memory(Protocol):
+    total: int
+    used: int
+    free: int
+
+
+class _Rates(Protocol):
+    gpu: int
+
+
+class _Process(Protocol):
+    pid: int
+    usedGpuMemory: int | None  # noqa: N815
+
+
+class Nvml(Protocol):
+    """The part of ``pynvml`` that is used here."""
+
+    NVMLError: type[Exception]
+    nvmlMemory_v2: object  # noqa: N815
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+    def nvmlSystemGetDriverVersion(self) -> str | bytes: ...  # noqa: N802
+    def nvmlSystemGetProcessName(self, pid: int) -> str | bytes: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: Handle) -> str | bytes: ...  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: Handle) -> str | bytes: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: object = None) -> _Memory: ...  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: Handle) -> _Rates: ...  # noqa: N802
+    def nvmlDeviceGetTemperature(self, handle: Handle, sensor: int) -> float: ...  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, handle: Handle) -> int: ...  # noqa: N802
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Handle) -> int: ...  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Handle) -> tuple[int, int]: ...  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> Sequence[_Process]: ...  # noqa: N802
+
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that computes on a GPU. Its name and its share of the memory are None where they are not told."""
+    """A process that computes on a GPU. Name and memory are None if unknown."""
 
     pid: int
     name: str | None
@@ -30,7 +72,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One GPU at one moment. ``index`` is NVML's, which nvidia-smi shows. ``utilization`` is in percent.
+    """The state of a GPU. ``index`` is NVML's, as in nvidia-smi; ``utilization`` is in percent.
 
     ``compute_capability`` is CUDA's: (8, 0) for an A100.
     """
@@ -50,10 +92,9 @@ class GpuSample:
 
 @dataclass(frozen=True)
 class HostSample:
-    """The host at one moment. In a container with a memory limit, total and used are the container's.
+    """The state of the host. In a container with a memory limit, the sizes are the container's.
 
-    ``used_bytes`` is what cannot be had: total less available. ``process_bytes`` is the resident memory of the process
-    that was asked about.
+    ``used_bytes`` is total minus available. ``process_bytes`` is the resident memory of the sampled process.
     """
 
     cpu_percent: float
@@ -64,30 +105,30 @@ class HostSample:
 
 
 def gpus_now() -> list[GpuSample]:
-    """Every visible GPU, read once. Takes up to a second."""
+    """Sample every visible GPU once. Takes up to a second."""
     with GpuSampler() as sampler:
         return sampler.sample()
 
 
 def first_gpu() -> GpuSample | None:
-    """The GPU that is used where none was chosen, read once; None where there is none."""
+    """Sample the default GPU once; None without a GPU."""
     return next(iter(gpus_now()), None)
 
 
 def hardware_now() -> tuple[list[GpuSample], HostSample]:
-    """GPUs and host, read once."""
+    """Sample GPUs and host once."""
     with HardwareSampler() as sampler:
         return sampler.sample()
 
 
-def occupants(gpu: GpuSample) -> tuple[GpuProcess, ...]:
-    """Who computes on a GPU besides this home's engine and its runs, those with the most memory first."""
+def other_processes(gpu: GpuSample) -> tuple[GpuProcess, ...]:
+    """The processes on a GPU that are not the workbench's, those with the most memory first."""
     others = (process for process in gpu.processes if not _is_ours(process.pid))
     return tuple(sorted(others, key=lambda process: process.bytes or 0, reverse=True))
 
 
 def _is_ours(pid: int) -> bool:
-    """A process of the workbench that belongs to this user: it makes room for a run by itself."""
+    """Whether the process is an engine of this user: an engine releases its memory for a run by itself."""
     try:
         process = psutil.Process(pid)
         return process.uids().real == os.getuid() and "workbench.engine.daemon.server" in process.cmdline()
@@ -96,53 +137,54 @@ def _is_ours(pid: int) -> bool:
 
 
 class GpuSampler:
-    """Reads the GPUs that CUDA may use here, in the order of ``CUDA_VISIBLE_DEVICES`` where that is set.
+    """Samples the GPUs that CUDA may use, in the order of ``CUDA_VISIBLE_DEVICES`` if that is set.
 
-    Opening takes NVML's start, up to a second on some machines; a sample takes some milliseconds. ``reason`` says why
-    there is no GPU, and is empty where there is one; ``driver`` is the driver's version. It must be closed, or used as
-    a context manager: NVML counts those that opened it. Who reads the GPUs once calls :func:`gpus_now`.
+    Opening initializes NVML, which takes up to a second on some machines; a sample takes some milliseconds. It must be
+    closed or used as a context manager, as NVML counts its users. To sample once, call :func:`gpus_now`.
+
+    Attributes:
+        reason: why there is no GPU; empty if there is one. driver: the driver's version.
 
     Args:
-        library: the ``pynvml`` module, or what stands for it.
+        library: the ``pynvml`` module, or a replacement in tests.
     """
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Nvml | None = None) -> None:
         self.reason = ""
         self.driver: str | None = None
-        self._handles: list[tuple[int, Any]] = []
+        self._handles: list[tuple[int, Handle]] = []
         self._is_open = False
         try:
-            self._nvml = library or _load_pynvml()
+            self._nvml = nvml = library or _load_pynvml()
         except ImportError:
-            self._nvml = None
             self.reason = "nvidia-ml-py is not installed"
             return
         try:
-            self._nvml.nvmlInit()
-        except self._nvml.NVMLError as error:
+            nvml.nvmlInit()
+        except nvml.NVMLError as error:
             self.reason = f"NVML does not start: {error}"
             return
         self._is_open = True
-        self.driver = self._ask("nvmlSystemGetDriverVersion")
-        count = self._ask("nvmlDeviceGetCount") or 0
-        handles = [(index, self._ask("nvmlDeviceGetHandleByIndex", index)) for index in range(count)]
-        found = [(index, handle) for index, handle in handles if handle is not None]
-        self._handles = self._visible(found)
-        if not found:
+        self.driver = _text(self._query(nvml.nvmlSystemGetDriverVersion))
+        count = self._query(nvml.nvmlDeviceGetCount) or 0
+        handles = [(index, self._query(partial(nvml.nvmlDeviceGetHandleByIndex, index))) for index in range(count)]
+        usable = [(index, handle) for index, handle in handles if handle is not None]
+        self._handles = self._visible(usable)
+        if not usable:
             self.reason = "the driver finds no GPU"
         elif not self._handles:
             self.reason = "CUDA_VISIBLE_DEVICES hides every GPU"
 
     def sample(self) -> list[GpuSample]:
-        """Every visible GPU now; empty where there is none."""
+        """Sample every visible GPU; empty without one."""
         return [self._sample(index, handle) for index, handle in self._handles]
 
     def close(self) -> None:
-        """Let go of NVML. Sampling ends with that."""
+        """Release NVML; later samples are empty."""
         self._handles = []
         if self._is_open:
             self._is_open = False
-            self._ask("nvmlShutdown")
+            self._query(self._nvml.nvmlShutdown)
 
     def __enter__(self) -> Self:
         return self
@@ -150,39 +192,43 @@ class GpuSampler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _sample(self, index: int, handle: Any) -> GpuSample:
+    def _sample(self, index: int, handle: Handle) -> GpuSample:
+        nvml = self._nvml
         memory = self._memory(handle)
-        rates = self._ask("nvmlDeviceGetUtilizationRates", handle)
+        rates = self._query(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         return GpuSample(
             index=index,
-            name=self._ask("nvmlDeviceGetName", handle) or "GPU",
-            total_bytes=getattr(memory, "total", None),
-            used_bytes=getattr(memory, "used", None),
-            free_bytes=getattr(memory, "free", None),
-            utilization=getattr(rates, "gpu", None),
-            temperature=self._ask("nvmlDeviceGetTemperature", handle, 0),
-            power_watts=_thousandth(self._ask("nvmlDeviceGetPowerUsage", handle)),
-            power_limit=_thousandth(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
-            compute_capability=self._ask("nvmlDeviceGetCudaComputeCapability", handle),
+            name=_text(self._query(lambda: nvml.nvmlDeviceGetName(handle))) or "GPU",
+            total_bytes=memory.total if memory else None,
+            used_bytes=memory.used if memory else None,
+            free_bytes=memory.free if memory else None,
+            utilization=rates.gpu if rates else None,
+            temperature=self._query(lambda: nvml.nvmlDeviceGetTemperature(handle, 0)),
+            power_watts=_thousandth(self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))),
+            power_limit=_thousandth(self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))),
+            compute_capability=self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle)),
             processes=tuple(self._processes(handle)),
         )
 
-    def _memory(self, handle: Any) -> Any:
-        """Version 2 does not count the driver's own reserve as used; old drivers know only version 1."""
-        version = getattr(self._nvml, "nvmlMemory_v2", None)
-        newer = self._ask("nvmlDeviceGetMemoryInfo", handle, version) if version else None
-        return newer or self._ask("nvmlDeviceGetMemoryInfo", handle)
+    def _memory(self, handle: Handle) -> _Memory | None:
+        """Version 2 does not count the driver's reserve as used; old drivers only have version 1."""
+        newer = self._query(lambda: self._nvml.nvmlDeviceGetMemoryInfo(handle, self._nvml.nvmlMemory_v2))
+        return newer or self._query(lambda: self._nvml.nvmlDeviceGetMemoryInfo(handle))
 
-    def _processes(self, handle: Any) -> Iterator[GpuProcess]:
-        for process in self._ask("nvmlDeviceGetComputeRunningProcesses", handle) or ():
-            name = self._ask("nvmlSystemGetProcessName", process.pid)
-            if not name:
-                with suppress(psutil.Error):
-                    name = psutil.Process(process.pid).name()
+    def _processes(self, handle: Handle) -> Iterator[GpuProcess]:
+        for process in self._query(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ():
+            name = self._process_name(process.pid)
             yield GpuProcess(process.pid, Path(name).name if name else None, process.usedGpuMemory)
 
-    def _visible(self, handles: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-        """What CUDA may use: the list is cut at its first unknown entry, as CUDA does. MIG names are not resolved."""
+    def _process_name(self, pid: int) -> str | None:
+        if name := _text(self._query(lambda: self._nvml.nvmlSystemGetProcessName(pid))):
+            return name
+        with suppress(psutil.Error):
+            return psutil.Process(pid).name()
+        return None
+
+    def _visible(self, handles: list[tuple[int, Handle]]) -> list[tuple[int, Handle]]:
+        """The GPUs that CUDA may use: like CUDA, stops at the first unknown entry. MIG names are not resolved."""
         names = os.environ.get("CUDA_VISIBLE_DEVICES")
         if names is None or "MIG-" in names:
             return handles
@@ -194,26 +240,29 @@ class GpuSampler:
             chosen.append(match)
         return chosen
 
-    def _is_named(self, pair: tuple[int, Any], name: str) -> bool:
+    def _is_named(self, pair: tuple[int, Handle], name: str) -> bool:
         index, handle = pair
         if name.startswith("GPU-"):
-            return str(self._ask("nvmlDeviceGetUUID", handle)).startswith(name)
+            return str(_text(self._query(lambda: self._nvml.nvmlDeviceGetUUID(handle)))).startswith(name)
         return name == str(index)
 
-    def _ask(self, query: str, *arguments: Any) -> Any:
-        """The answer of a query; None where the library, the driver or the GPU does not give one."""
+    def _query(self, query: Callable[[], T]) -> T | None:
+        """The result of an NVML query; None if library, driver or GPU do not support it."""
         try:
-            answer = getattr(self._nvml, query)(*arguments)
+            return query()
         except (self._nvml.NVMLError, AttributeError, UnicodeDecodeError):
             return None
-        return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+
+
+def _text(answer: str | bytes | None) -> str | None:
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
 
 def computes_bfloat16(gpu: GpuSample | None) -> bool:
-    """Whether ``gpu``, or without one this machine's processor, multiplies bfloat16 in hardware.
+    """Whether the GPU, or without one this machine's processor, multiplies bfloat16 in hardware.
 
-    GPUs do from compute capability 8.0 on (Ampere); one that does not tell its own is taken to be as new. Processors of
-    the x86 kind do with AVX512-BF16 or AMX.
+    GPUs do from compute capability 8.0 (Ampere), which is assumed if it is unknown. x86 processors do with AVX512-BF16
+    or AMX.
     """
     if gpu is not None:
         return gpu.compute_capability is None or gpu.compute_capability >= (8, 0)
@@ -229,13 +278,13 @@ def _processor_computes_bfloat16() -> bool:
 
 
 class HostSampler:
-    """Reads processor and memory of the host. The load is that since the sample before."""
+    """Samples processor and memory of the host. The CPU load is the mean since the previous sample."""
 
     def __init__(self) -> None:
         psutil.cpu_percent()
 
     def sample(self, pid: int | None = None) -> HostSample:
-        """The host now, with the resident memory of the process ``pid``."""
+        """Sample the host, with the resident memory of the process ``pid``."""
         memory = psutil.virtual_memory()
         total, available = memory.total, memory.available
         if limit := _container_memory():
@@ -249,7 +298,7 @@ class HostSampler:
 
 
 class HardwareSampler:
-    """GPUs and host in one reading. To be closed, as :class:`GpuSampler`; once: :func:`hardware_now`."""
+    """Samples GPUs and host together. Must be closed, as :class:`GpuSampler`; to sample once: :func:`hardware_now`."""
 
     def __init__(self) -> None:
         self.gpus = GpuSampler()
@@ -259,7 +308,7 @@ class HardwareSampler:
         return self.gpus.sample(), self.host.sample(pid)
 
     def close(self) -> None:
-        """Let go of NVML."""
+        """Release NVML."""
         self.gpus.close()
 
     def __enter__(self) -> Self:
@@ -269,10 +318,11 @@ class HardwareSampler:
         self.close()
 
 
-def _load_pynvml() -> Any:
+def _load_pynvml() -> Nvml:
     import pynvml
 
-    return pynvml
+    library: Nvml = pynvml
+    return library
 
 
 def _thousandth(milliwatts: int | None) -> float | None:
@@ -280,9 +330,9 @@ def _thousandth(milliwatts: int | None) -> float | None:
 
 
 def _container_memory(folder: Path = _CGROUP) -> tuple[int, int] | None:
-    """Limit and use of this container's memory (cgroup v2); None without a limit.
+    """Memory limit and use of this container (cgroup v2); None without a limit.
 
-    Pages of files count as used there, though they are given back on demand, so inactive ones are taken off.
+    The kernel counts cached file pages as used; inactive ones are subtracted, as it frees them on demand.
     """
     try:
         limit = int((folder / "memory.max").read_text())

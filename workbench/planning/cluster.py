@@ -1,6 +1,6 @@
-"""A run on several machines, as files: what ``accelerate`` needs, what each machine runs, and a script for Slurm.
+"""Writes the files to train on several machines: accelerate's configuration, a script per machine, a Slurm script.
 
-Nothing is started here. The folder is a run folder like any other; all machines have to see it at the same place.
+It starts nothing. The folder becomes a normal run folder, which all machines must see at the same path.
 """
 
 import shlex
@@ -20,7 +20,7 @@ PORT = 29500
 
 @dataclass(frozen=True)
 class ClusterFiles:
-    """What was written: the configuration, the script each machine runs, and the one that Slurm takes."""
+    """The written files: accelerate's configuration, the script each machine runs, and the Slurm script."""
 
     config: Path
     node: Path
@@ -28,14 +28,14 @@ class ClusterFiles:
 
 
 def write_cluster_files(home: Home, folder: Path, recipe: Recipe, launch: Launch, machines: int) -> ClusterFiles:
-    """Write recipe, configuration and scripts into a new folder, which becomes the run's.
+    """Write recipe, configuration and scripts into a new folder, which becomes the run folder.
 
     Args:
-        recipe: with absolute paths that hold on every machine.
-        launch: of one machine; all have the same number of processes.
+        recipe: with absolute paths that are valid on every machine.
+        launch: the processes of one machine; all machines have the same number.
 
     Raises:
-        WorkbenchError: there is something in the folder, or it cannot be written.
+        WorkbenchError: the folder is not empty or cannot be written.
     """
     launch.check()
     run = RunFolder(folder)
@@ -59,7 +59,7 @@ def write_cluster_files(home: Home, folder: Path, recipe: Recipe, launch: Launch
 
 
 def _node(home: Home, run: RunFolder, config: Path, launch: Launch, machines: int) -> str:
-    # -P: a file named torch.py in the present folder must not be imported.
+    # -P: do not import from the current folder, which may contain a torch.py.
     command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", str(config)]
     if launch.config_file:
         command += ["--num_machines", str(machines), "--num_processes", str(launch.processes * machines)]

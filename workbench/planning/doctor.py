@@ -1,6 +1,6 @@
-"""What this machine has and lacks for fine-tuning: each finding with its consequence and its cure.
+"""Checks this machine for fine-tuning (Python, GPU, libraries, disk, hub): each finding with consequence and fix.
 
-Whatever may crash in native code is tried in a process of its own.
+Checks that may crash in native code run in a separate process.
 """
 
 import os
@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import GpuSample, GpuSampler, HostSampler
@@ -31,10 +31,12 @@ _PROBE_HUB_SECONDS = 3.0
 _OLDEST_PYTHON = (3, 11)
 _GB = 1e9
 
+Probe = TypeVar("Probe")
+
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``consequence`` and ``cure`` are empty where all is well."""
+    """The result of a check. ``consequence`` and ``cure`` are empty if everything is fine."""
 
     name: str
     ok: Literal["ok", "warning", "problem"]
@@ -43,8 +45,35 @@ class Check:
     cure: str = ""
 
 
+@dataclass(frozen=True)
+class _CudaDevice:
+    name: str
+    capability: list[int]
+
+
+@dataclass(frozen=True)
+class _TorchProbe:
+    """What torch reports about itself and the GPUs it can use."""
+
+    version: str
+    threads: int
+    cuda: str | None
+    devices: list[_CudaDevice]
+    reason: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class _BitsandbytesProbe:
+    """Where bitsandbytes quantizes, and the mean error of nf4."""
+
+    version: str
+    device: str
+    error: float
+
+
 def checks(home: Home) -> Iterator[Check]:
-    """Every check, one by one as its answer comes; the whole takes some 10 s, most of it the libraries' import."""
+    """Run all checks one by one; takes about 10 s in total, mostly to import the libraries."""
     yield _python()
     yield _home(home)
     yield from _disks(home)
@@ -53,10 +82,10 @@ def checks(home: Home) -> Iterator[Check]:
     with GpuSampler() as gpus:
         driver, has_gpu = _driver(gpus), bool(gpus.sample())
     yield driver
-    torch = _probe("_probe_torch")
+    torch = _probe("_probe_torch", _TorchProbe)
     yield _torch(torch)
     yield _cuda(torch, has_gpu=has_gpu)
-    yield _bitsandbytes(_probe("_probe_bitsandbytes"))
+    yield _bitsandbytes(_probe("_probe_bitsandbytes", _BitsandbytesProbe))
     yield _libraries()
     yield _reporters()
     yield _compiler()
@@ -75,7 +104,7 @@ def _python() -> Check:
 
 
 def _home(home: Home) -> Check:
-    """Tried by writing; a home that does not exist yet is not made for that."""
+    """Check that the home is writable by writing to it; a missing home is not created."""
     folder = next(parent for parent in (home.root, *home.root.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -177,20 +206,20 @@ def _vram(gpu: GpuSample) -> str:
     return f"{part_of('GiB', gpu.free_bytes, gpu.total_bytes)} free"
 
 
-def _torch(probe: dict[str, Any] | WorkbenchError) -> Check:
+def _torch(probe: _TorchProbe | WorkbenchError) -> Check:
     if isinstance(probe, WorkbenchError):
         return Check("torch", "problem", probe.message, "Nothing can be loaded or trained.", probe.cure)
-    return Check("torch", "ok", f"{probe['version']}, {probe['threads']} CPU threads")
+    return Check("torch", "ok", f"{probe.version}, {probe.threads} CPU threads")
 
 
-def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
+def _cuda(probe: _TorchProbe | WorkbenchError, *, has_gpu: bool) -> Check:
     if isinstance(probe, WorkbenchError):
         return Check("CUDA", "problem", "unknown, because torch does not start", "No GPU can be used.", probe.cure)
-    devices = probe["devices"]
+    devices = probe.devices
     if devices:
-        names = "; ".join(f"{one['name']} (sm_{one['capability'][0]}{one['capability'][1]})" for one in devices)
-        found = f"{probe['cuda']}; {names}"
-        if any(one["capability"][0] < 8 for one in devices):
+        names = "; ".join(f"{one.name} (sm_{one.capability[0]}{one.capability[1]})" for one in devices)
+        found = f"{probe.cuda}; {names}"
+        if any(one.capability[0] < 8 for one in devices):
             return Check(
                 "CUDA",
                 "warning",
@@ -200,7 +229,7 @@ def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
             )
         return Check("CUDA", "ok", found)
     slow = "Everything runs on the CPU, slowly."
-    if probe["cuda"] is None:
+    if probe.cuda is None:
         if has_gpu:
             cure = "Install a CUDA build: https://pytorch.org/get-started shows the command for your driver."
             return Check("CUDA", "problem", "this torch is a CPU build, though there is a GPU", slow, cure)
@@ -208,10 +237,10 @@ def _cuda(probe: dict[str, Any] | WorkbenchError, *, has_gpu: bool) -> Check:
             "CUDA", "warning", "none: this torch is a CPU build", slow, "Nothing to fix on a machine without a GPU."
         )
     level: Literal["warning", "problem"] = "problem" if has_gpu else "warning"
-    return Check("CUDA", level, f"{probe['cuda']}, not usable: {probe['reason']}", slow, probe["cure"])
+    return Check("CUDA", level, f"{probe.cuda}, not usable: {probe.reason}", slow, probe.cure)
 
 
-def _bitsandbytes(probe: dict[str, Any] | WorkbenchError) -> Check:
+def _bitsandbytes(probe: _BitsandbytesProbe | WorkbenchError) -> Check:
     if isinstance(probe, WorkbenchError):
         return Check(
             "bitsandbytes",
@@ -220,12 +249,12 @@ def _bitsandbytes(probe: dict[str, Any] | WorkbenchError) -> Check:
             "No 4-bit or 8-bit base (QLoRA); only quantization.method none works.",
             probe.cure or "Reinstall bitsandbytes for this machine.",
         )
-    found = f"{probe['version']}: nf4 and int8 work on {probe['device']}"
-    if probe["error"] > 0.1:
+    found = f"{probe.version}: nf4 and int8 work on {probe.device}"
+    if probe.error > 0.1:
         return Check(
             "bitsandbytes",
             "problem",
-            f"{probe['version']}: nf4 on {probe['device']} gives wrong results (mean error {probe['error']:.2f})",
+            f"{probe.version}: nf4 on {probe.device} gives wrong results (mean error {probe.error:.2f})",
             "A 4-bit base would produce nonsense.",
             "`pip install -U bitsandbytes`, or set quantization.method to none.",
         )
@@ -252,32 +281,31 @@ def _libraries() -> Check:
 
 
 def _reporters() -> Check:
-    there = [name for name in REPORTERS if is_installed(name)]
-    return _optional("Reporters", there, [name for name in REPORTERS if name not in there])
+    installed = [name for name in REPORTERS if is_installed(name)]
+    return _optional("Reporters", installed, [name for name in REPORTERS if name not in installed])
 
 
 def _compiler() -> Check:
-    """Only torch.compile needs one, on a processor and on a GPU; a run that lacks it is not compiled and says so."""
-    wanted = [os.environ.get("CXX"), "g++", "clang++"]
-    found = next((path for name in wanted if name and (path := shutil.which(name))), None)
-    lacking = "none, so that training.torch_compile has no effect (install g++)"
-    return Check("C++ compiler", "ok", found or lacking)
+    """Only torch.compile needs a compiler, on CPU and GPU; without one a run warns and trains uncompiled."""
+    names = [os.environ.get("CXX"), "g++", "clang++"]
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
+    return Check("C++ compiler", "ok", compiler or "none, so training.torch_compile has no effect (install g++)")
 
 
 def _kernels() -> Check:
-    there, missing = [], []
+    installed, missing = [], []
     for package, _ in PACKAGES.values():
         try:
-            there.append(f"{package} {metadata.version(package)}")
+            installed.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             missing.append(package)
-    return _optional("Kernels", there, missing)
+    return _optional("Kernels", installed, missing)
 
 
-def _optional(name: str, there: Sequence[str], missing: Sequence[str]) -> Check:
-    """None is needed, so that none that is missing is a fault; a recipe that names it says so."""
-    lacking = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
-    return Check(name, "ok", "; ".join(filter(None, (", ".join(there), lacking))))
+def _optional(name: str, installed: Sequence[str], missing: Sequence[str]) -> Check:
+    """Optional packages: never a problem here; a recipe that needs a missing one reports it."""
+    hint = f"not installed: {', '.join(missing)} (`pip install {' '.join(missing)}`)" if missing else ""
+    return Check(name, "ok", "; ".join(filter(None, (", ".join(installed), hint))))
 
 
 def _token() -> Check:
@@ -315,13 +343,13 @@ def _device(folder: Path) -> int:
     return _existing(folder).stat().st_dev
 
 
-def _probe(function: str) -> dict[str, Any] | WorkbenchError:
-    """Run a probe in a process of its own; its failure is an answer too."""
+def _probe(function: str, result: type[Probe]) -> Probe | WorkbenchError:
+    """Run a probe in a separate process; its failure is a result too."""
     end = time.monotonic() + _PROBE_SECONDS
-    late: Callable[[], bool] = lambda: time.monotonic() > end  # noqa: E731
+    is_late: Callable[[], bool] = lambda: time.monotonic() > end  # noqa: E731
     try:
-        answer: dict[str, Any] = run_in_child(
-            f"{__name__}:{function}", {}, lambda progress: None, late, result=dict, what="the check"
+        answer: Probe = run_in_child(
+            f"{__name__}:{function}", {}, lambda progress: None, is_late, result=result, what="the check"
         )
     except WorkbenchError as error:
         if error.kind == "cancelled":
@@ -330,39 +358,33 @@ def _probe(function: str) -> dict[str, Any] | WorkbenchError:
     return answer
 
 
-def _probe_torch() -> dict[str, Any]:
-    """In the child: what torch can compute on."""
+def _probe_torch() -> dict[str, object]:
+    """Ask torch for the devices it can use; runs in a separate process."""
     import torch
 
     from workbench.failures.diagnose import diagnose
 
     reason = cure = ""
-    devices = []
+    devices: list[_CudaDevice] = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             torch.ones(8, device=f"cuda:{index}").sum().item()
             capability = torch.cuda.get_device_capability(index)
-            devices.append({"name": torch.cuda.get_device_name(index), "capability": list(capability)})
+            devices.append(_CudaDevice(torch.cuda.get_device_name(index), list(capability)))
     elif torch.version.cuda:
         try:
             torch.cuda.init()
         except RuntimeError as error:
             known = diagnose(error)
             reason, cure = known.message, known.cure
-    return {
-        "version": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "devices": devices,
-        "reason": reason,
-        "cure": cure,
-    }
+    threads = torch.get_num_threads()
+    return asdict(_TorchProbe(str(torch.__version__), threads, torch.version.cuda, devices, reason, cure))
 
 
-def _probe_bitsandbytes() -> dict[str, Any]:
-    """In the child: quantise a matrix to nf4 and int8 where the engine would, and measure nf4's error.
+def _probe_bitsandbytes() -> dict[str, object]:
+    """Quantize a matrix to nf4 and int8 and measure nf4's error; runs in a separate process.
 
-    Standard normal values come back from nf4 with a mean error of 0.073 (measured, blocks of 64, double quantisation).
+    For standard normal values nf4's mean error is 0.073 (measured, blocks of 64, double quantization).
     """
     import bitsandbytes
     import torch
@@ -374,4 +396,4 @@ def _probe_bitsandbytes() -> dict[str, Any]:
     packed, state = functional.quantize_4bit(matrix, quant_type="nf4", compress_statistics=True)
     error = (functional.dequantize_4bit(packed, state) - matrix).abs().mean().item()
     functional.int8_vectorwise_quant(matrix.half())
-    return {"version": bitsandbytes.__version__, "device": device, "error": error}
+    return asdict(_BitsandbytesProbe(bitsandbytes.__version__, device, error))

@@ -1,11 +1,10 @@
-"""How a run in several processes is started: by ``accelerate launch``, from a configuration written for it."""
+"""Starts a run in several processes with ``accelerate launch``, and writes the configuration for it."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,20 +17,20 @@ from workbench.storage.paths import Home
 
 _FILE = "launch.json"
 _CONFIG = "accelerate.yaml"
-# The rest is for the adapter, its gradients, one layer unsharded and the activations of the smallest batch.
+# The rest is for the adapter, its gradients, one unsharded layer and the activations of the smallest batch.
 _SHARE_FOR_BASE = 0.85
-# With any other of accelerate's kinds of run, no process need hold all of the base.
-_WHOLE_IN_EACH = ("NO", "MULTI_GPU", "MULTI_CPU")
+# accelerate's distributed types in which every process holds the whole base.
+_UNSHARDED_TYPES = ("NO", "MULTI_GPU", "MULTI_CPU")
 
 
 class Launch(BaseModel):
-    """The processes of a run.
+    """The processes that train a run.
 
     Attributes:
-        processes: how many on this machine, one for each GPU; on a machine without one they share the processor.
-        devices: the GPUs to use, as nvidia-smi numbers them; empty for the first ones.
-        sharded: spread the frozen base over the GPUs (FSDP), because one cannot hold it.
-        config_file: the user's own configuration of accelerate, for instance with DeepSpeed, in the place of ours.
+        processes: how many on this machine, one per GPU; without GPUs they share the processor.
+        devices: the GPUs to use, numbered as by nvidia-smi; empty for the first ones.
+        sharded: shard the frozen base across the GPUs (FSDP), because it does not fit on one.
+        config_file: the user's accelerate configuration, used instead of a generated one, for example for DeepSpeed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -48,31 +47,31 @@ class Launch(BaseModel):
 
     @property
     def needs_launcher(self) -> bool:
-        """Whether the engine's own process will not do."""
+        """Whether the run must be launched by accelerate instead of training in the engine's process."""
         return self.processes > 1 or bool(self.devices or self.config_file or self.sharded)
 
     @property
-    def is_spread(self) -> bool:
-        """Whether the base is spread over the processes: it was said, or the user's own configuration may do so."""
+    def may_be_sharded(self) -> bool:
+        """Whether the base is sharded, or may be by the user's accelerate configuration."""
         if not self.config_file:
             return self.sharded
         try:
-            return read_config(Path(self.config_file))["distributed_type"] not in _WHOLE_IN_EACH
-        except WorkbenchError:  # told when it is started
+            return read_config(Path(self.config_file))["distributed_type"] not in _UNSHARDED_TYPES
+        except WorkbenchError:  # reported when the run is started
             return True
 
     @property
-    def words(self) -> str:
-        """``GPUs 0, 3``; where none was named, ``2 processes``."""
+    def text(self) -> str:
+        """``GPUs 0, 3``, or ``2 processes`` if no GPUs were chosen."""
         if not self.devices:
             return f"{self.processes} process{'' if self.processes == 1 else 'es'}"
         return f"GPU{'' if len(self.devices) == 1 else 's'} {', '.join(map(str, self.devices))}"
 
     def check(self) -> None:
-        """Refuse what cannot be started.
+        """Check that the processes can be started.
 
         Raises:
-            WorkbenchError: GPUs and processes differ in number, or the configuration cannot be used here.
+            WorkbenchError: the numbers of GPUs and processes differ, or the configuration cannot be used here.
         """
         if self.devices and (len(set(self.devices)) != self.processes or min(self.devices) < 0):
             raise WorkbenchError(
@@ -84,15 +83,15 @@ class Launch(BaseModel):
             check_config(Path(self.config_file))
 
     def save(self, run: RunFolder) -> None:
-        """Keep it with the run, so that the run goes on in the same way."""
+        """Save it in the run folder, so that the run resumes with the same processes."""
         (run.path / _FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def of(cls, run: RunFolder) -> "Launch | None":
-        """How a run was started; None where the engine's own process trains it.
+        """Read how a run was launched; None if the engine's process trains it.
 
         Raises:
-            WorkbenchError: the file that says so is damaged.
+            WorkbenchError: the file is damaged.
         """
         file = run.path / _FILE
         if not file.is_file():
@@ -108,7 +107,7 @@ class Launch(BaseModel):
 
 
 def gpus_of(launch: Launch | None, gpus: Sequence[GpuSample]) -> tuple[GpuSample, ...]:
-    """Those of a machine's GPUs that a run takes, one for each process; without a launch, the first."""
+    """The GPUs that a run uses, one per process; without a launch, the first."""
     if launch is None:
         return tuple(gpus[:1])
     if launch.devices:
@@ -117,11 +116,10 @@ def gpus_of(launch: Launch | None, gpus: Sequence[GpuSample]) -> tuple[GpuSample
 
 
 def largest_base(launch: Launch | None, gpus: Sequence[GpuSample]) -> int | None:
-    """Bytes of the largest base that each GPU of a run holds whole; a larger one is spread over them (FSDP).
+    """Bytes of the largest base that is not sharded; a larger one is sharded across the run's GPUs (FSDP).
 
     Returns:
-        None where nothing is spread, however large: on one GPU, with a configuration of the user's own, and where no
-        GPU tells its size.
+        None if the base is never sharded: on one GPU, with the user's configuration, or if the GPUs' sizes are unknown.
     """
     if launch is None or launch.processes < 2 or launch.config_file:
         return None
@@ -129,11 +127,11 @@ def largest_base(launch: Launch | None, gpus: Sequence[GpuSample]) -> int | None
     return int(_SHARE_FOR_BASE * min(sizes)) if sizes else None
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """A configuration of accelerate.
+def read_config(file: Path) -> dict[str, object]:
+    """Read an accelerate configuration.
 
     Raises:
-        WorkbenchError: it is no such file.
+        WorkbenchError: the file is not one.
     """
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -153,10 +151,10 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def check_config(file: Path) -> None:
-    """Whether accelerate can use a configuration on this machine.
+    """Check that accelerate can use a configuration on this machine.
 
     Raises:
-        WorkbenchError: it is no such file, or it asks for a library that is not installed.
+        WorkbenchError: the file is not one, or needs a library that is not installed.
     """
     if read_config(file)["distributed_type"] == "DEEPSPEED" and find_spec("deepspeed") is None:
         raise WorkbenchError(
@@ -166,9 +164,9 @@ def check_config(file: Path) -> None:
         )
 
 
-def accelerate_config(launch: Launch, recipe: Recipe, machines: int = 1) -> dict[str, Any]:
-    """The configuration, in accelerate's own words. On one machine the port is any free one."""
-    config: dict[str, Any] = {
+def accelerate_config(launch: Launch, recipe: Recipe, machines: int = 1) -> Mapping[str, object]:
+    """The accelerate configuration of a launch. On one machine any free port is used."""
+    config: dict[str, object] = {
         "compute_environment": "LOCAL_MACHINE",
         "debug": False,
         "distributed_type": "MULTI_GPU",
@@ -178,7 +176,7 @@ def accelerate_config(launch: Launch, recipe: Recipe, machines: int = 1) -> dict
         "machine_rank": 0,
         "main_process_port": 29500 if machines > 1 else 0,
         "main_training_function": "main",
-        # The trainer says itself what it computes in.
+        # The trainer sets the compute dtype itself.
         "mixed_precision": "no",
         "num_machines": machines,
         "num_processes": launch.processes * machines,
@@ -187,17 +185,17 @@ def accelerate_config(launch: Launch, recipe: Recipe, machines: int = 1) -> dict
         "use_cpu": False,
     }
     if launch.sharded:
-        config |= {"distributed_type": "FSDP", "fsdp_config": _fsdp(recipe)}
+        config |= {"distributed_type": "FSDP", "fsdp_config": dict(_fsdp(recipe))}
     elif launch.processes * machines == 1:
         config |= {"distributed_type": "NO"}
     return config
 
 
-def _fsdp(recipe: Recipe) -> dict[str, Any]:
-    """Shards of whole decoder layers, as PEFT's guide to FSDP with QLoRA has them.
+def _fsdp(recipe: Recipe) -> Mapping[str, object]:
+    """FSDP settings that shard by decoder layer, as in PEFT's guide to FSDP with QLoRA.
 
-    A 4-bit base is stored in a float type then, since FSDP shards no integers: the worker loads it so. The adapter is
-    saved whole.
+    FSDP does not shard integers, so the worker loads a 4-bit base with a float storage type. The adapter is saved
+    unsharded.
     """
     return {
         "fsdp_version": 1,
@@ -210,25 +208,25 @@ def _fsdp(recipe: Recipe) -> dict[str, Any]:
         "fsdp_sharding_strategy": "FULL_SHARD",
         "fsdp_state_dict_type": "FULL_STATE_DICT",
         "fsdp_sync_module_states": True,
-        # Quantised weights and adapters of one layer have one type of storage, so that they share a flat tensor.
+        # With a quantized base, weights and adapters of a layer share a storage type and thus a flat tensor.
         "fsdp_use_orig_params": recipe.quantization.method == "none",
     }
 
 
 def write_config(launch: Launch, recipe: Recipe, folder: Path, machines: int = 1) -> Path:
-    """Write the configuration of a launch into a folder; the user's own one is used where it lies."""
+    """Write the configuration of a launch into a folder and return it; the user's configuration stays where it is."""
     if launch.config_file:
         return Path(launch.config_file)
     file = folder / _CONFIG
-    file.write_text(yaml.safe_dump(accelerate_config(launch, recipe, machines), sort_keys=True), encoding="utf-8")
+    file.write_text(yaml.safe_dump(dict(accelerate_config(launch, recipe, machines)), sort_keys=True), encoding="utf-8")
     return file
 
 
 def launch_command(
     launch: Launch, config: Path, home: Home, run: RunFolder, *, engine: Path, resume: bool
 ) -> list[str]:
-    """What starts the processes on this machine."""
-    # -P: a file named torch.py in the present folder must not be imported.
+    """The command line that starts the processes on this machine."""
+    # -P: do not import from the current folder, which may contain a torch.py.
     command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", str(config)]
     if launch.config_file:
         command += ["--num_processes", str(launch.processes)]
@@ -239,7 +237,7 @@ def launch_command(
 
 
 def launch_environment() -> dict[str, str]:
-    """The variables of those processes: GPUs numbered as nvidia-smi does, nothing imported from the present folder."""
+    """The environment of these processes: GPUs numbered as by nvidia-smi, no imports from the current folder."""
     return {
         **os.environ,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

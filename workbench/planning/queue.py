@@ -1,6 +1,7 @@
-"""Runs that are lined up: one file in the home, which a process changes as a whole and under a lock.
+"""The queue of runs: its state, the requests that change it, and the file in the home that stores it.
 
-The engine takes from it (:mod:`workbench.engine.daemon.queue`). Where no engine runs, the file itself can be changed.
+The engine starts queued runs (:mod:`workbench.engine.daemon.queue`). Each change rewrites the whole file under a lock,
+so that the queue can also be changed while no engine is running.
 """
 
 import fcntl
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,26 +20,33 @@ from workbench.planning.launch import Launch
 from workbench.storage.atomic import write_text
 from workbench.storage.paths import Home
 
-# Entries that were taken are kept, so that it can be seen what became of them; no more than these.
-_KEPT = 100
+# How many started entries stay in the file, so that their results can be shown.
+_MAX_TAKEN = 100
 ON_REQUEST = "on request"
+""":attr:`QueueState.held` of a queue that the user put on hold."""
 
 QueueAction = Literal["add", "remove", "move", "replace", "hold", "go", "clear"]
 
 
-class _Kept(BaseModel):
+class _StoredModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Wanted(_Kept):
-    """A run to be: its recipe, with absolute paths, and in how many processes."""
+class RunRequest(_StoredModel):
+    """A run to start: its recipe with absolute paths, and the processes to use if it needs several."""
 
-    recipe: dict[str, Any]
+    recipe: Mapping[str, object]
     launch: Launch | None = None
 
+    def setting(self, section: str, name: str) -> str:
+        """A setting of the recipe as text; empty if it is missing."""
+        values = self.recipe.get(section)
+        value = values.get(name) if isinstance(values, dict) else None
+        return "" if value is None else str(value)
 
-class Entry(Wanted):
-    """A place in the queue. Once it was taken, ``run`` is the folder of its run, or ``problem`` why it got none."""
+
+class Entry(RunRequest):
+    """An entry of the queue. After its start, ``run`` is the run's folder, or ``problem`` says why it failed."""
 
     id: int
     added: float = 0.0
@@ -47,29 +55,31 @@ class Entry(Wanted):
 
     @property
     def name(self) -> str:
-        """What its run will be called, without the number."""
-        return str(self.recipe.get("output", {}).get("name", "run"))
+        """The name of its run, without the number."""
+        return self.setting("output", "name") or "run"
 
 
-class QueueRequest(_Kept):
-    """What to do with the queue: ``add`` runs at its end, ``remove`` entries, ``move`` one to a place counted from 1,
-    ``replace`` one's recipe, ``hold`` it, let it ``go`` on, ``clear`` what waits.
+class QueueRequest(_StoredModel):
+    """A change to the queue.
+
+    ``add`` appends ``runs``, ``remove`` removes entries, ``move`` moves one to a place counted from 1, ``replace``
+    replaces an entry's recipe, ``hold`` puts the queue on hold, ``go`` resumes it, ``clear`` removes all entries.
     """
 
     action: QueueAction
-    wanted: list[Wanted] = Field(default=[], max_length=1000)
+    runs: list[RunRequest] = Field(default=[], max_length=1000)
     ids: list[int] = []
     place: int = 1
 
 
-class Line(_Kept):
-    """The queue at one moment.
+class QueueState(_StoredModel):
+    """The queue at one moment. Its methods return changed copies.
 
     Attributes:
-        waiting: in the order in which they will run. taken: those that became runs, the newest last.
-        ahead: folder of the run that goes before the first one that waits, from the queue or not.
-        held: why none is taken; empty while the queue goes on.
-        held_for: folder of the run that broke off; once that run goes on, the hold is over.
+        waiting: the queued entries in order. taken: the started entries, newest last.
+        ahead: folder of the live run that the first queued entry waits for; it need not be from the queue.
+        held: why the queue is on hold; empty while it is running.
+        held_for: folder of the interrupted run that put the queue on hold; resuming this run also resumes the queue.
     """
 
     next_id: int = 1
@@ -81,39 +91,39 @@ class Line(_Kept):
 
     @property
     def has_work(self) -> bool:
-        """Whether the next run starts by itself."""
+        """Whether there is an entry to start and the queue is not on hold."""
         return bool(self.waiting) and not self.held
 
     @property
-    def steps(self) -> list[tuple[Entry, Mapping[str, Any] | None]]:
-        """Each entry that waits, with the recipe of the one before it: of the run that goes on, for the first."""
-        recipes = [self.now.recipe if self.now else None, *(entry.recipe for entry in self.waiting)]
+    def with_previous(self) -> list[tuple[Entry, Mapping[str, object] | None]]:
+        """Each queued entry with the recipe before it; for the first one, that of the queue's live run."""
+        recipes = [self.current.recipe if self.current else None, *(entry.recipe for entry in self.waiting)]
         return list(zip(self.waiting, recipes, strict=False))
 
     @property
-    def now(self) -> Entry | None:
-        """The entry whose run goes before the first one that waits."""
+    def current(self) -> Entry | None:
+        """The entry whose run is live; None if the live run is not from the queue."""
         return next((entry for entry in reversed(self.taken) if entry.run and entry.run == self.ahead), None)
 
-    def asked(self, request: QueueRequest, live: str = "") -> Self:
+    def after_request(self, request: QueueRequest, live: str = "") -> Self:
         """The queue after a request.
 
         Args:
-            live: folder of the run that goes on, which is then ahead of what waits.
+            live: folder of the live run, which the queued entries then wait for.
 
         Raises:
-            WorkbenchError: an entry that is named does not wait.
+            WorkbenchError: the request names an entry that is not queued.
         """
         match request.action:
             case "add":
-                return self._with(request.wanted, live)
+                return self._with_added(request.runs, live)
             case "remove":
-                gone = {self._waiting(number).id for number in request.ids}
-                return self._changed(waiting=tuple(entry for entry in self.waiting if entry.id not in gone))
+                removed = {self._find(number).id for number in request.ids}
+                return self._changed(waiting=tuple(entry for entry in self.waiting if entry.id not in removed))
             case "move":
-                return self._moved(self._waiting(*request.ids[:1]), request.place)
+                return self._with_moved(self._find(*request.ids[:1]), request.place)
             case "replace":
-                return self._replaced(self._waiting(*request.ids[:1]), request.wanted)
+                return self._with_replaced(self._find(*request.ids[:1]), request.runs)
             case "hold":
                 return self._changed(held=self.held or ON_REQUEST)
             case "go":
@@ -121,51 +131,51 @@ class Line(_Kept):
             case "clear":
                 return self._changed(waiting=())
 
-    def took(self, entry: Entry, run: str = "", problem: str = "") -> Self:
-        """The first entry became a run, or cannot."""
+    def with_taken(self, entry: Entry, run: str = "", problem: str = "") -> Self:
+        """The queue after an entry was started as ``run``, or could not be because of ``problem``."""
         taken = entry.model_copy(update={"run": run, "problem": problem})
         waiting = tuple(other for other in self.waiting if other.id != entry.id)
-        return self._changed(waiting=waiting, taken=(*self.taken, taken)[-_KEPT:], ahead=run or self.ahead)
+        return self._changed(waiting=waiting, taken=(*self.taken, taken)[-_MAX_TAKEN:], ahead=run or self.ahead)
 
-    def begun(self, run: str) -> Self:
-        """A run begins or goes on, from the queue or not."""
+    def run_started(self, run: str) -> Self:
+        """The queue after a run started or resumed, from the queue or not."""
         if not self.waiting and run not in (self.ahead, self.held_for):
             return self
         if run == self.held_for:
             return self._changed(ahead=run, held="", held_for="")
         return self._changed(ahead=run)
 
-    def ended(self, run: str) -> Self:
-        """A run has ended."""
+    def run_ended(self, run: str) -> Self:
+        """The queue after a run ended."""
         return self._changed(ahead="") if run == self.ahead else self
 
-    def broken_off(self, run: str, why: str) -> Self:
-        """A run ended that nobody wanted to end: nothing is taken until it goes on, or somebody says so."""
+    def run_interrupted(self, run: str, why: str) -> Self:
+        """The queue after a run was interrupted: on hold until that run or the queue is resumed."""
         if not self.waiting:
-            return self.ended(run)
-        # What was held on request stays so when the run has gone on.
+            return self.run_ended(run)
+        # A queue that the user put on hold stays on hold when the run resumes.
         return self if self.held == ON_REQUEST else self._changed(ahead=run, held=self.held or why, held_for=run)
 
-    def _with(self, wanted: Sequence[Wanted], live: str) -> Self:
+    def _with_added(self, runs: Sequence[RunRequest], live: str) -> Self:
         now = time.time()
         added = tuple(
-            Entry(id=self.next_id + index, added=now, recipe=one.recipe, launch=one.launch)
-            for index, one in enumerate(wanted)
+            Entry(id=self.next_id + index, added=now, recipe=run.recipe, launch=run.launch)
+            for index, run in enumerate(runs)
         )
         return self._changed(
             waiting=(*self.waiting, *added), next_id=self.next_id + len(added), ahead=live or self.ahead
         )
 
-    def _moved(self, entry: Entry, place: int) -> Self:
+    def _with_moved(self, entry: Entry, place: int) -> Self:
         others = [other for other in self.waiting if other != entry]
         others.insert(min(max(place, 1), len(self.waiting)) - 1, entry)
         return self._changed(waiting=tuple(others))
 
-    def _replaced(self, entry: Entry, wanted: Sequence[Wanted]) -> Self:
-        other = entry.model_copy(update={"recipe": wanted[0].recipe, "launch": wanted[0].launch})
-        return self._changed(waiting=tuple(other if one == entry else one for one in self.waiting))
+    def _with_replaced(self, entry: Entry, runs: Sequence[RunRequest]) -> Self:
+        changed = entry.model_copy(update={"recipe": runs[0].recipe, "launch": runs[0].launch})
+        return self._changed(waiting=tuple(changed if other == entry else other for other in self.waiting))
 
-    def _waiting(self, number: int = 0) -> Entry:
+    def _find(self, number: int = 0) -> Entry:
         for entry in self.waiting:
             if entry.id == number:
                 return entry
@@ -177,42 +187,47 @@ class Line(_Kept):
             kind="queue_entry",
         )
 
-    def _changed(self, **changes: Any) -> Self:
+    def _changed(self, **changes: object) -> Self:
         return self.model_copy(update=changes)
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys at which two recipes differ, with both values; their names left out."""
-    found = {}
+def recipe_differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """The dotted keys in which two recipes differ, with both values; ``output.name`` is ignored."""
+    changed: dict[str, tuple[object, object]] = {}
     for section in dict.fromkeys((*before, *after)):
-        old, new = before.get(section) or {}, after.get(section) or {}
+        old, new = _section(before, section), _section(after, section)
         for name in dict.fromkeys((*old, *new)):
             if old.get(name) != new.get(name) and (section, name) != ("output", "name"):
-                found[f"{section}.{name}"] = (old.get(name), new.get(name))
-    return found
+                changed[f"{section}.{name}"] = (old.get(name), new.get(name))
+    return changed
+
+
+def _section(recipe: Mapping[str, object], name: str) -> Mapping[str, object]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 class Queue:
-    """The queue of one home, as it is on disk."""
+    """Reads and changes the queue file of a home."""
 
     def __init__(self, home: Home) -> None:
         self._file = home.queue
-        self._known: tuple[tuple[int, int, int], Line] | None = None
+        self._cached: tuple[tuple[int, int, int], QueueState] | None = None
 
-    def read(self) -> Line:
-        """The queue now; an empty one where there is no file.
+    def read(self) -> QueueState:
+        """Read the queue; empty without a file. Cached until the file changes.
 
         Raises:
             WorkbenchError: the file cannot be read.
         """
         try:
-            found = self._file.stat()
-            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-            known = self._known
-            if known is None or known[0] != stamp:
-                known = self._known = (stamp, Line.model_validate_json(self._file.read_bytes()))
+            stat = self._file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            cached = self._cached
+            if cached is None or cached[0] != stamp:
+                cached = self._cached = (stamp, QueueState.model_validate_json(self._file.read_bytes()))
         except FileNotFoundError:
-            return Line()
+            return QueueState()
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else "its format is not valid"
             raise WorkbenchError(
@@ -220,27 +235,27 @@ class Queue:
                 "Fix the file, or remove it to start with an empty queue.",
                 kind="queue",
             ) from None
-        return known[1]
+        return cached[1]
 
-    def change(self, do: Callable[[Line], Line]) -> Line:
-        """Read, change and write it; nobody else changes it meanwhile, and a reader sees the old one or the new one.
+    def change(self, update: Callable[[QueueState], QueueState]) -> QueueState:
+        """Replace the queue by ``update(queue)``, under the lock.
 
         Raises:
-            WorkbenchError: it cannot be read or written; or what ``do`` raises, and nothing has changed.
+            WorkbenchError: the queue cannot be read or written, or ``update`` raises it; then nothing has changed.
         """
-        with self._alone():
+        with self._locked():
             before = self.read()
-            line = do(before)
-            if line != before:
-                self._write(line)
-            return line
+            after = update(before)
+            if after != before:
+                self._write(after)
+            return after
 
-    def ask(self, request: QueueRequest, live: str = "") -> Line:
-        """Do what a request says; see :meth:`Line.asked`."""
-        return self.change(lambda line: line.asked(request, live))
+    def apply(self, request: QueueRequest, live: str = "") -> QueueState:
+        """Carry out a request; see :meth:`QueueState.after_request`."""
+        return self.change(lambda queue: queue.after_request(request, live))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -252,10 +267,10 @@ class Queue:
         finally:
             os.close(lock)
 
-    def _write(self, line: Line) -> None:
-        text = json.dumps(line.model_dump(), ensure_ascii=False, indent=1)
+    def _write(self, queue: QueueState) -> None:
+        text = json.dumps(queue.model_dump(), ensure_ascii=False, indent=1)
         try:
-            # Paths and system prompts are in it.
+            # Private, as it contains paths and system prompts.
             write_text(self._file, text, private=True, sync=True)
         except OSError as error:
             raise self._unwritable(error) from None

@@ -59,7 +59,7 @@ def room_for(
     Returns:
         None where it is not known, or no single memory decides: the base is spread over several.
     """
-    if launch is not None and launch.is_spread:
+    if launch is not None and launch.may_be_sharded:
         return None
     computes_here = status is not None and status.device is not None and status.device.kind == "cpu"
     if gpus and not computes_here:

@@ -11,6 +11,8 @@ from typing import TypedDict
 
 import msgspec
 
+from workbench.errors import WorkbenchError
+
 FORMAT = 2
 """Version of the journal format, written in :class:`RunStarted` and :class:`RunResumed`; version 1 did not write it."""
 
@@ -232,6 +234,11 @@ class RunError(Event, frozen=True, tag="error"):
     cure: str = ""
     kind: str = ""
     traceback: str = ""
+
+    @classmethod
+    def of(cls, error: WorkbenchError, traceback: str = "") -> "RunError":
+        """The event for an error."""
+        return cls(message=error.message, cure=error.cure, kind=error.kind, traceback=traceback)
 
 
 class RunEnded(Event, frozen=True, tag="run_ended"):

@@ -1,1 +1,1 @@
-"""What commands print while work is going on."""
+"""Progress output of commands: bars, lines and JSON."""

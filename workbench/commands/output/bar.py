@@ -1,4 +1,4 @@
-"""A run as a progress bar, for a person at a terminal that can redraw a line."""
+"""Shows a run as a progress bar, for terminals that can redraw a line."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from workbench.commands.common import console, figure, printable
-from workbench.commands.output.lines import one_line, reasons, remaining, told
+from workbench.commands.output.lines import event_lines, one_line, reasons, remaining
 from workbench.runs.events import (
     AnyEvent,
     Control,
@@ -22,12 +22,12 @@ from workbench.runs.events import (
 )
 from workbench.runs.summary import RunSummary
 
-# What is said above the bar; the rest is in it.
-_SAID = RunResumed | Control | Paused | Resumed | Sample | RunWarning | Hint
+# Events printed above the bar; the others update it.
+_PRINTED = RunResumed | Control | Paused | Resumed | Sample | RunWarning | Hint
 
 
 class RunBar:
-    """One line that moves, and the lines above it that stay."""
+    """A progress bar with lasting lines above it."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -50,7 +50,7 @@ class RunBar:
         self._bar.stop()
 
     def show(self, event: AnyEvent, summary: RunSummary) -> None:
-        """Move the bar, or say something above it."""
+        """Update the bar, or print a line above it."""
         match event:
             case Phase():
                 self._bar.update(
@@ -61,7 +61,7 @@ class RunBar:
                     figures=printable(event.detail)[:60],
                 )
                 for words in reasons(event):
-                    self._say(one_line(words))
+                    self._print(one_line(words))
             case Step():
                 self._bar.update(
                     self._task,
@@ -72,14 +72,14 @@ class RunBar:
                     f"{event.tokens_per_second or 0:.0f} tok/s · {remaining(event.eta_seconds)} left",
                 )
             case Eval():
-                self._say(
+                self._print(
                     f"held-out perplexity {figure(event.perplexity)} "
                     f"({'before training' if event.step == 0 else 'after step ' + str(event.step)}, "
                     f"{event.records} records, {event.tokens} tokens)"
                 )
-            case _ if isinstance(event, _SAID):
-                for words in told(event, summary):
-                    self._say(one_line(words))
+            case _ if isinstance(event, _PRINTED):
+                for words in event_lines(event, summary):
+                    self._print(one_line(words))
 
-    def _say(self, words: str) -> None:
+    def _print(self, words: str) -> None:
         self._bar.console.print(words, markup=False)

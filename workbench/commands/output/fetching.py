@@ -1,4 +1,4 @@
-"""A download or a conversion told on stderr, so that stdout stays the command's answer."""
+"""Shows the progress of a download or conversion on stderr, so that stdout has only the command's output."""
 
 from typing import Self
 
@@ -11,9 +11,9 @@ from workbench.progress import Progress
 
 
 class FetchBar:
-    """A context manager; :meth:`show` takes progress as it comes.
+    """A context manager with a progress bar that :meth:`show` updates.
 
-    Nothing is shown until there is some. Where stderr is no terminal, each phase is one line.
+    Nothing is shown before the first progress. If stderr is not a terminal, each phase is printed as a line.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class FetchBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bars.live.is_started:  # else it would leave an empty line
+        if self._bars.live.is_started:  # otherwise stopping it would print an empty line
             self._bars.stop()
 
     def show(self, progress: Progress) -> None:
-        """Bring the bar up to date."""
+        """Update the bar."""
         label = printable(f"{progress.phase} {progress.detail}".strip())
         if not errors.is_terminal:
             if progress.phase != self._phase:

@@ -1,4 +1,4 @@
-"""Watching a run from the command line: its journal as it grows, as a progress bar, as lines, or as JSON."""
+"""Follows the journal of a run on the command line, as a progress bar, as lines, or as JSON."""
 
 import asyncio
 import time
@@ -19,24 +19,24 @@ from workbench.runs.replay import Replay
 from workbench.runs.summary import RunSummary
 
 _POLL_SECONDS = 0.1
-_ASK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 Form = Literal["bar", "lines", "json"]
 
 
 class Display(Protocol):
-    """Shows a run to somebody, event by event; a context manager while it does."""
+    """Shows the events of a run; a context manager."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def show(self, event: AnyEvent, summary: RunSummary) -> None:
-        """Show one event; ``summary`` has it in it already."""
+        """Show an event; ``summary`` already includes it."""
 
 
 def form_of(*, as_json: bool, watch: bool) -> Form:
-    """Lines where they were asked for, and where a bar could not be drawn: in a file, a pipe, a dumb terminal."""
+    """The output form: lines if requested, or if a bar cannot be drawn (file, pipe, dumb terminal)."""
     if as_json:
         return "json"
     return "lines" if watch or not console.is_terminal or console.is_dumb_terminal else "bar"
@@ -45,26 +45,24 @@ def form_of(*, as_json: bool, watch: bool) -> Form:
 async def events_of(
     run: RunFolder, is_live: Callable[[], Awaitable[bool]], *, after: int = -1
 ) -> AsyncIterator[tuple[AnyEvent, RunSummary]]:
-    """Every event of a run from its first on, each with the summary up to it, until it has ended.
-
-    A resumed run has an earlier end in its journal, which is not its last.
+    """All events of a run, each with the summary up to it, until the run has ended.
 
     Args:
-        is_live: whether the run is still trained; asked once a second, since a journal on a full disk cannot tell.
-        after: number of the last event before the run was resumed; no end up to there counts.
+        is_live: whether the run is still training; checked once a second, as a full disk stops the journal.
+        after: number of the last event before the run was resumed; earlier ends of the run are ignored.
 
     Raises:
-        WorkbenchError: the run, or the process that trained it, is gone without an end.
+        WorkbenchError: the run or its process ended without recording it in the journal.
     """
     reader = JournalReader(run.journal)
     replay = Replay(run.id)
     summary = replay.summary
-    seq, is_over, asked, kills = -1, False, time.monotonic(), oom_kills()
+    seq, is_over, checked, kills = -1, False, time.monotonic(), oom_kills()
     while True:
-        # Looked at before reading: what a process wrote before it died is still read.
+        # Before reading, so that the last events of a process that died are still read.
         summary.settle()
-        if time.monotonic() - asked >= _ASK_SECONDS:
-            is_over, asked = not await is_live(), time.monotonic()
+        if time.monotonic() - checked >= _CHECK_SECONDS:
+            is_over, checked = not await is_live(), time.monotonic()
         for events in reader.blocks():
             for event in events:
                 replay.add(event)
@@ -85,11 +83,11 @@ async def events_of(
 
 
 def _engine_died(run: RunFolder, summary: RunSummary, kills: int | None) -> WorkbenchError:
-    """Why a run has no end; ``kills``: as in :func:`workbench.failures.diagnose.explain_death`."""
-    said = last_lines(run.log)
-    died = explain_death(exit_code(summary.writer[0]) if summary.writer else None, said, oom_kills=kills)
+    """Explain why a run has no end; ``kills`` as in :func:`workbench.failures.diagnose.explain_death`."""
+    log = last_lines(run.log)
+    died = explain_death(exit_code(summary.writer[0]) if summary.writer else None, log, oom_kills=kills)
     return WorkbenchError(
-        f"The engine ended during run {run.id}, after step {summary.step}. {died.message}\n{said}",
+        f"The engine ended during run {run.id}, after step {summary.step}. {died.message}\n{log}",
         f"{died.cure} `loraworkbench train --resume {run.id}` resumes it from its last checkpoint.",
         kind="engine_died",
     )
@@ -101,21 +99,21 @@ async def follow(
     form: Form,
     *,
     after: int = -1,
-    told_from: int = 0,
+    show_from: int = 0,
 ) -> RunSummary:
     """Show a run until it ends.
 
     Args:
         after: see :func:`events_of`.
-        told_from: the number of the first event that is shown; those before it only count.
+        show_from: the number of the first event to show; earlier ones only update the summary.
 
     Raises:
-        WorkbenchError: the run failed, with the journal's own words; or it broke off (see :func:`events_of`).
+        WorkbenchError: the run failed, with the journal's message; or it was interrupted (see :func:`events_of`).
     """
     summary = RunSummary(run.id)
     with _DISPLAYS[form]() as display:
         async for event, summary in events_of(run, is_live, after=after):
-            if event.seq >= told_from:
+            if event.seq >= show_from:
                 display.show(event, summary)
     if summary.state == "failed":
         raise WorkbenchError(summary.reason, summary.cure, kind="run_failed")
@@ -123,7 +121,7 @@ async def follow(
 
 
 class _JsonLines:
-    """The journal as it is."""
+    """Prints the journal's events as JSON lines."""
 
     def __enter__(self) -> Self:
         return self
@@ -138,8 +136,8 @@ class _JsonLines:
 _DISPLAYS: dict[Form, Callable[[], Display]] = {"bar": RunBar, "lines": RunLines, "json": _JsonLines}
 
 
-def in_short(summary: RunSummary) -> str:
-    """A run so far in one line: ``run-01 running, step 120/200, loss 0.412, held-out perplexity 20.1 → 3.2``."""
+def summary_line(summary: RunSummary) -> str:
+    """A run in one line: ``run-01 running, step 120/200, loss 0.412, held-out perplexity 20.1 → 3.2``."""
     steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"
     loss = f"loss {figure(summary.loss, 3)}" if summary.loss is not None else ""
     perplexities = [figure(summary.perplexity[name]) for name in ("base", "tuned") if summary.perplexity.get(name)]

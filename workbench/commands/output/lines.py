@@ -1,4 +1,4 @@
-"""A run as plain lines, for dumb terminals, ``tee`` and logs: one a point of the curve, no control sequences."""
+"""Prints a run as plain lines without control sequences, for dumb terminals, ``tee`` and logs."""
 
 import sys
 from typing import Self
@@ -27,7 +27,7 @@ from workbench.units import clock
 
 
 class RunLines:
-    """Writes a line an event that a person wants to know of, at once."""
+    """Prints one line per event that is of interest to the user."""
 
     def __init__(self) -> None:
         self._phase = ""
@@ -39,19 +39,19 @@ class RunLines:
         return None
 
     def show(self, event: AnyEvent, summary: RunSummary) -> None:
-        """Write what there is to say of one event."""
+        """Print the lines of an event."""
         if isinstance(event, Phase):
-            # A download reports its progress twice a second; a line for each kind of work is enough.
+            # Downloads report progress twice a second; one line per phase is enough.
             if event.phase == self._phase:
                 return
             self._phase = event.phase
-        for words in told(event, summary):
+        for words in event_lines(event, summary):
             sys.stdout.write(one_line(words) + "\n")
         sys.stdout.flush()
 
 
-def told(event: AnyEvent, summary: RunSummary) -> list[str]:
-    """What an event says, in words; nothing for what only programs want to know."""
+def event_lines(event: AnyEvent, summary: RunSummary) -> list[str]:
+    """An event as lines of text; none for events that only programs need."""
     match event:
         case RunStarted():
             return [f"{summary.id} started: {summary.model}"]
@@ -85,22 +85,22 @@ def _step(event: Paused | Resumed, summary: RunSummary) -> int:
 
 
 def reasons(event: Phase) -> list[str]:
-    """Why the run decided as it did what its recipe left open; nothing for most phases."""
+    """Why the run chose its ``auto`` settings; empty for most phases."""
     return event.reasons or []
 
 
 def action_words(event: Control) -> str:
-    """A request that was carried out: ``learning rate 0.0001``."""
+    """A request that was carried out, as ``learning rate 0.0001``."""
     return f"{event.action.replace('_', ' ')}{'' if event.value is None else f' {event.value:g}'}"
 
 
 def one_line(text: str) -> str:
-    """Text from outside on one line, without what could steer a terminal."""
+    """Text from outside on one line, without terminal control characters."""
     return " ".join(printable(text).split())
 
 
 def remaining(seconds: float | None) -> str:
-    """``4:12`` or ``1:04:12``."""
+    """Format remaining time as ``4:12`` or ``1:04:12``; ``?`` if unknown."""
     return "?" if seconds is None else clock(seconds).removeprefix("0")
 
 

@@ -26,7 +26,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_from_json
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Line, QueueRequest
+from workbench.planning.queue import QueueRequest, QueueState
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection, Recipe
 from workbench.recipe.text import edit
@@ -70,13 +70,13 @@ class EngineClient:
         answer = await self._call("POST", "/resume", body)
         return str(answer["run"]), int(answer["seq"])
 
-    async def queue(self) -> Line:
+    async def queue(self) -> QueueState:
         """The runs that are lined up."""
-        return Line.model_validate(await self._call("GET", "/queue", timeout=_PROMPT))
+        return QueueState.model_validate(await self._call("GET", "/queue", timeout=_PROMPT))
 
-    async def change_queue(self, request: QueueRequest) -> Line:
+    async def change_queue(self, request: QueueRequest) -> QueueState:
         """Change the queue; see :mod:`workbench.engine.client.queue_client`, which needs no engine for most of it."""
-        return Line.model_validate(await self._call("POST", "/queue", request.model_dump()))
+        return QueueState.model_validate(await self._call("POST", "/queue", request.model_dump()))
 
     async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
         """Do something with the live run between two of its steps; its journal tells when it was done."""

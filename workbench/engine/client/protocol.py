@@ -7,7 +7,7 @@
 ``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
 ``POST /resume``          :class:`ResumeRequest` → ``{"run": id, "folder": path, "seq": n}``; the run goes on from its
                           newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``GET  /queue``           → :class:`~workbench.planning.queue.Line`: the runs that wait, and what became of earlier ones
+``GET  /queue``           → :class:`~workbench.planning.queue.QueueState`: the queued and the last started runs
 ``POST /queue``           :class:`~workbench.planning.queue.QueueRequest` → the queue after it
 ``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
 ``POST /evaluate``        :class:`EvaluateRequest` → server-sent :class:`Progress` events, and last ``evaluation``:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from workbench.engine.client.client import EngineClient, anchored
 from workbench.engine.client.process import engine_pid, ensure_engine
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Line, Queue, QueueRequest, Wanted
+from workbench.planning.queue import Queue, QueueRequest, QueueState, RunRequest
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
@@ -14,12 +14,12 @@ from workbench.storage.paths import Home
 _BEGINS_WORK = ("add", "go")
 
 
-def wanted(recipes: Iterable[Recipe], launch: Launch | None = None) -> list[Wanted]:
+def run_requests(recipes: Iterable[Recipe], launch: Launch | None = None) -> list[RunRequest]:
     """Recipes as the queue takes them: paths in them are this process's, and are written as absolute ones."""
-    return [Wanted(recipe=anchored(recipe).as_dict(), launch=launch) for recipe in recipes]
+    return [RunRequest(recipe=anchored(recipe).as_dict(), launch=launch) for recipe in recipes]
 
 
-async def change_queue(home: Home, request: QueueRequest) -> Line:
+async def change_queue(home: Home, request: QueueRequest) -> QueueState:
     """Change the queue.
 
     Raises:
@@ -28,7 +28,7 @@ async def change_queue(home: Home, request: QueueRequest) -> Line:
     if request.action in _BEGINS_WORK:
         await ensure_engine(home)
     elif engine_pid(home) is None:
-        return await asyncio.to_thread(Queue(home).ask, request)
+        return await asyncio.to_thread(Queue(home).apply, request)
     client = EngineClient(home)
     try:
         return await client.change_queue(request)

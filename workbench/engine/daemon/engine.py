@@ -28,7 +28,7 @@ from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import write_traceback
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Line, QueueRequest
+from workbench.planning.queue import QueueRequest, QueueState
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
 from workbench.recipe.schema import Recipe
@@ -224,18 +224,18 @@ class Engine:
             raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
         work.training.controls.stop(save=save)
 
-    def change_queue(self, request: QueueRequest) -> Line:
+    def change_queue(self, request: QueueRequest) -> QueueState:
         """Change the queue.
 
         Raises:
             WorkbenchError: it cannot be done.
         """
-        for wanted in request.wanted:
-            settings = parse(wanted.recipe).training
+        for run in request.runs:
+            settings = parse(run.recipe).training
             check_reporters(settings.report_to)
             check_kernels(settings.kernels)
-            if wanted.launch is not None:
-                wanted.launch.check()
+            if run.launch is not None:
+                run.launch.check()
         training = self._work.training if self._work else None
         return self.queue.ask(request, str(training.run_folder.path) if training else "")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.planning.launch import Launch
-from workbench.planning.queue import Entry, Line, Queue, QueueRequest
+from workbench.planning.queue import Entry, Queue, QueueRequest, QueueState
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run, summarise
@@ -53,12 +53,12 @@ class QueueKeeper:
         self._woken.set()
 
     @property
-    def line(self) -> Line:
+    def line(self) -> QueueState:
         """The queue now; one that is held by what is wrong with it where it cannot be read."""
         try:
             line = self._queue.read()
         except WorkbenchError as error:
-            return Line(held=error.message)
+            return QueueState(held=error.message)
         return line.model_copy(update={"held": line.held or self._trouble})
 
     @property
@@ -69,7 +69,7 @@ class QueueKeeper:
         except WorkbenchError:
             return False
 
-    def ask(self, request: QueueRequest, live: str) -> Line:
+    def ask(self, request: QueueRequest, live: str) -> QueueState:
         """Change the queue as the user wants it.
 
         Args:
@@ -78,7 +78,7 @@ class QueueKeeper:
         Raises:
             WorkbenchError: it cannot be done; nothing has changed.
         """
-        self._queue.ask(request, live)
+        self._queue.apply(request, live)
         self.wake()
         return self.line
 
@@ -86,18 +86,18 @@ class QueueKeeper:
 
     def begins(self, run: RunFolder) -> None:
         """A run begins or goes on."""
-        self._note(lambda line: line.begun(str(run.path)))
+        self._note(lambda queue: queue.run_started(str(run.path)))
 
     def ends(self, run: RunFolder, *, with_engine: bool) -> None:
         """A run has ended; ``with_engine``: because the engine is to end."""
         folder = str(run.path)
         if with_engine and summarise(run).state == "stopped":
             why = f"The engine was shut down while {run.id} was training; the run was stopped and saved."
-            self._note(lambda line: line.broken_off(folder, why))
+            self._note(lambda queue: queue.run_interrupted(folder, why))
         else:
-            self._note(lambda line: line.ended(folder))
+            self._note(lambda queue: queue.run_ended(folder))
 
-    def _note(self, do: Callable[[Line], Line]) -> None:
+    def _note(self, do: Callable[[QueueState], QueueState]) -> None:
         try:
             self._queue.change(do)
         except WorkbenchError:
@@ -121,9 +121,9 @@ class QueueKeeper:
         if run.path.is_dir() and summary.state in ("new", "running", "interrupted"):
             at = f"in step {summary.step}" if summary.step else "before its first step"
             why = f"{run.id} was interrupted {at}: its engine ended."
-            self._note(lambda line: line.broken_off(ahead, why))
+            self._note(lambda queue: queue.run_interrupted(ahead, why))
         elif ahead != self.line.held_for:
-            self._note(lambda line: line.ended(ahead))
+            self._note(lambda queue: queue.run_ended(ahead))
 
     def _take(self) -> None:
         """Start the first run that waits, unless the engine is at something or the queue is held."""
@@ -138,11 +138,11 @@ class QueueKeeper:
     def _start(self, entry: Entry) -> None:
         made: list[RunFolder] = []
 
-        def take(line: Line) -> Line:
+        def take(line: QueueState) -> QueueState:
             if not line.has_work or line.waiting[0] != entry:
                 raise WorkbenchError("The queue has changed in the meantime.", kind="queue_changed")
             made.append(create_run(self._home, recipe))
-            return line.took(entry, run=str(made[0].path))
+            return line.with_taken(entry, run=str(made[0].path))
 
         def folder() -> RunFolder:
             self._queue.change(take)
@@ -157,9 +157,9 @@ class QueueKeeper:
                 self.wake()
             elif made:
                 why = f"{made[0].id} could not be started: {error}"
-                self._queue.change(lambda line: line.broken_off(str(made[0].path), why))
+                self._queue.change(lambda queue: queue.run_interrupted(str(made[0].path), why))
             elif error.kind == "disk":
                 raise error from problem
             elif error.kind not in _NOT_NOW:
-                self._queue.change(lambda line: line.took(entry, problem=str(error)))
+                self._queue.change(lambda queue: queue.with_taken(entry, problem=str(error)))
                 self.wake()

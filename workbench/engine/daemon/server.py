@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ class _Events:
         # A piece for each token may pass here: what is as it always is is left out, and the other end puts it back.
         self.send("progress" if isinstance(event, Progress) else "piece", event.model_dump(exclude_defaults=True))
 
-    def send(self, name: str, data: dict[str, Any]) -> None:
+    def send(self, name: str, data: Mapping[str, object]) -> None:
         # JSON in ASCII has no character that could end a line of the stream.
         self._put(ServerSentEvent(json.dumps(data), event=name))
 

@@ -208,7 +208,7 @@ class LaunchedTraining(threading.Thread):
             return
         self.error = self.error or self._cause()
         with JournalWriter(self.run_folder.journal) as journal:
-            journal.write(RunError(**self.error.as_json(), traceback=last_lines(self.run_folder.log, _LOG_LINES)))
+            journal.write(RunError.of(self.error, last_lines(self.run_folder.log, _LOG_LINES)))
             journal.write(RunEnded(reason="error", run=self.run_folder.id))
 
     def _cause(self) -> WorkbenchError:

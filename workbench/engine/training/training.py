@@ -355,7 +355,7 @@ class Training:
         self._detach_adapter()
         is_known = isinstance(error, WorkbenchError) and error.kind != UNFORESEEN
         trace = "" if is_known else "".join(traceback.format_exception(error))
-        self._journal.write(RunError(**self.error.as_json(), traceback=trace))
+        self._journal.write(RunError.of(self.error, trace))
         self._end("error", adapter=saved)
         return are_in_sync
 
@@ -366,7 +366,7 @@ class Training:
         )
         if not self._watched:
             trace = "".join(traceback.format_exception(error))
-            self._journal.write(RunError(**self.error.as_json(), traceback=trace))
+            self._journal.write(RunError.of(self.error, trace))
             self._end("error", adapter=False)
 
     def _save_last_step(self) -> bool:
