@@ -435,7 +435,7 @@ def test_every_row_of_the_table_is_proved_by_a_failure(copy_of_tiny: Path, tmp_p
         error: BaseException | None = _raised(lambda cause=cause, folder=folder: cause(folder))
         while error is not None:
             names = {base.__name__ for base in type(error).__mro__}
-            if row := next((row for row in KNOWN if row.fits(names, str(error))), None):
+            if row := next((row for row in KNOWN if row.match(names, str(error))), None):
                 proved.add(row)
             error = error.__cause__ or error.__context__
     assert [f"{row.kind}: {row.pattern}" for row in KNOWN if row not in proved] == []
