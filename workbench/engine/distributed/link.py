@@ -21,7 +21,7 @@ import psutil
 from workbench.engine.client.protocol import ControlAction
 from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.training.training import Training
-from workbench.errors import WorkbenchError
+from workbench.errors import ErrorData, WorkbenchError
 from workbench.progress import Progress
 
 # Exit code of a process whose engine died.
@@ -43,7 +43,7 @@ class Message(TypedDict, total=False):
     started: float
     progress: dict[str, object] | None
     paused: str
-    failed: dict[str, object]
+    failed: ErrorData
     done: bool
     stop: bool
     action: ControlAction | Literal["task"]
