@@ -68,6 +68,7 @@ def test_figures(five: DataSection, words: Any) -> None:
         "near_empty": 3,
         "longest": [],
         "unused": [],
+        "largest_id": 18,
         "notices": [
             "Truncated at 12 tokens, losing the end of the response: 1 record.",
             "Duplicates: 1 record.",

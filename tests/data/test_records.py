@@ -1,6 +1,12 @@
 """Records in the shapes that people have them: what is fed of each, and what is named as unused."""
 
+import bz2
+import csv
+import gzip
 import json
+import lzma
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ from workbench.data.records.formats import detect
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
+from workbench.data.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 
@@ -183,6 +190,50 @@ def test_a_bare_list_of_turns_a_line(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps([USER, REPLY]) + "\n" + json.dumps([USER, REPLY]) + "\n")
     items = list(load_records(DataSection(source=str(tmp_path / "x.jsonl"))).items())
     assert [item.content and item.content.texts for item in items] == [["Hi?", "Yes."]] * 2  # type: ignore[union-attr]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_with_any_separator(separator: str, tmp_path: Path) -> None:
+    lines = [["prompt", "completion"], ["Hi, you; there?", "Yes."]]
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(lines)
+    (item,) = load_records(DataSection(source=str(tmp_path / "x.csv"))).items()
+    assert item.content.texts == ["Hi, you; there?", "Yes."]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_a_compressed_file(suffix: str, pack: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"x.jsonl.{suffix}"
+    path.write_bytes(pack(b'{"prompt": "Hi?", "completion": "Yes."}\n' * 3))
+    assert len(list(load_records(DataSection(source=str(path))).items())) == 3
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WorkbenchError, match="is damaged"):
+        list(load_records(DataSection(source=str(path))).items())
+
+
+def test_an_sqlite_database(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute('CREATE TABLE "my records" (prompt TEXT, completion TEXT)')
+        database.executemany('INSERT INTO "my records" VALUES (?, ?)', [("Hi?", "Yes."), ("Hi?", "No.")])
+    items = list(load_records(DataSection(source=str(path))).items())
+    assert [item.content and item.content.texts for item in items] == [["Hi?", "Yes."], ["Hi?", "No."]]  # type: ignore[union-attr]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE more (a TEXT)")
+    with pytest.raises(WorkbenchError, match=r"has 2 tables \('my records', 'more'\), expected one"):
+        load_records(DataSection(source=str(path)))
+
+
+def test_a_token_beyond_the_embedding_is_refused_with_both_numbers(words: Any) -> None:
+    refuse_unknown_tokens(len(words) - 1, words, len(words))
+    refuse_unknown_tokens(3, words, len(words) - 1)  # no record uses the one that has no row
+    with pytest.raises(WorkbenchError) as refused:
+        refuse_unknown_tokens(len(words) - 1, words, len(words) - 1)
+    last = words.convert_ids_to_tokens(len(words) - 1)
+    assert f"{len(words)} tokens, the model's embedding {len(words) - 1} rows: {last!r}" in refused.value.message
 
 
 # -- the law: used, or named ------------------------------------------------------------------------------------------

@@ -32,10 +32,12 @@ class Collector:
         self._longest: list[tuple[int, int, str]] = []
         self._examples: list[Example] = []
         self._counts: Counter[str] = Counter()
+        self._largest_id = -1
 
     def add(self, sample: Sample, example: Example | None = None) -> None:
         """Count one sample; ``example`` is kept to be shown."""
         counts = self._counts
+        self._largest_id = max(self._largest_id, max(sample.input_ids, default=-1))
         if sample.problem:
             counts["skipped"] += 1
             self._reasons[_reason(sample.problem)] += 1
@@ -102,6 +104,7 @@ class Collector:
             examples=tuple(self._examples),
             notices=tuple(self._notices(duplicates, overlap)),
             unused=self._unused_fields(),
+            largest_id=self._largest_id,
             padding=_padding(self._template.tokenizer),
             exact=exact,
         )

@@ -15,10 +15,11 @@ from workbench.data.sources import Records, load_records, parts_elsewhere
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.data.token_store import TokenStore
+from workbench.data.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.models.hub import download_model
-from workbench.models.local import has_tokenizer
+from workbench.models.local import describe_folder, has_tokenizer
 from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection, ModelSection, Recipe
@@ -68,12 +69,22 @@ def dataset_stats(
             cancelled=cancelled,
         )
 
+    rows = _embedding_rows(home, recipe.model)
     facts = count(SAMPLED)
+    refuse_unknown_tokens(facts.largest_id, template.tokenizer, rows)
     yield facts
     if not facts.exact:
         # A run over these records has counted them all; what it did not keep is how they are shown.
         kept = TokenStore(records, template.with_system(recipe.data.system), recipe.data).facts(batch_size)
-        yield replace(kept, examples=facts.examples) if kept and len(facts.examples) == show else count(None)
+        exact = replace(kept, examples=facts.examples) if kept and len(facts.examples) == show else count(None)
+        refuse_unknown_tokens(exact.largest_id, template.tokenizer, rows)
+        yield exact
+
+
+def _embedding_rows(home: Home, model: ModelSection) -> int | None:
+    """Rows of the model's embedding, if its configuration is on this machine."""
+    folder = find_config(home, model)
+    return describe_folder(folder).vocabulary if folder is not None else None
 
 
 def examples(home: Home, recipe: Recipe, start: int, count: int, search: str = "") -> list[Example]:

@@ -71,6 +71,7 @@ class DataFacts:
         near_empty: records with at most one trained token beside the end of sequence.
         unused: fields of records that are not fed to the model.
         padding: what batches are padded with, and that the end of a reply is trained all the same.
+        largest_id: the largest token id that is fed; -1 without records.
         exact: False for the facts of a sample.
     """
 
@@ -100,6 +101,7 @@ class DataFacts:
     notices: tuple[str, ...] = ()
     unused: tuple[UnusedField, ...] = ()
     padding: str = ""
+    largest_id: int = -1
     exact: bool = True
 
     @property
@@ -190,6 +192,7 @@ class DataFacts:
             "notices": list(self.notices),
             "unused": [asdict(field) for field in self.unused],
             "padding": self.padding,
+            "largest_id": self.largest_id,
             "exact": self.exact,
             "examples": [example.as_json() for example in self.examples],
         }

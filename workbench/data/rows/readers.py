@@ -5,6 +5,7 @@ rows after it follow.
 """
 
 import gzip
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from workbench.data.rows.columnar import read_arrow, read_parquet
 from workbench.data.rows.json import read_json, read_jsonl
 from workbench.data.rows.row import COMPRESSED, Row, damaged, shown, suffix_of
+from workbench.data.rows.sqlite import read_sqlite
 from workbench.data.rows.table import read_table
 from workbench.errors import WorkbenchError
 
@@ -23,6 +25,9 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": read_table,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
+    ".sqlite": read_sqlite,
+    ".sqlite3": read_sqlite,
+    ".db": read_sqlite,
 }
 
 
@@ -35,7 +40,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     reader = _reader_of(path)
     try:
         yield from reader(path)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, error, "compress it again") from None
     except OSError as error:
         if path.suffix in COMPRESSED and error.errno is None:
@@ -54,7 +59,7 @@ def can_read(path: Path) -> bool:
 
 def known_suffixes() -> str:
     """The kinds of files that can be read, for a message."""
-    return ", ".join(sorted(_READERS)) + " (the text ones also .gz, .zst)"
+    return ", ".join(sorted(_READERS)) + f" (the text ones also {', '.join(COMPRESSED)})"
 
 
 def _reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:

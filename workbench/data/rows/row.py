@@ -1,7 +1,9 @@
 """One row of a local file, where it stands, and the file's bytes, uncompressed."""
 
+import bz2
 import gzip
 import io
+import lzma
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from workbench.errors import WorkbenchError
 # A line or value longer than this is no record; reading it whole could fill the memory.
 LONGEST = 64_000_000
 CHUNK = 1_000_000
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], float]]]:
         if path.suffix.lower() == ".gz":
             with gzip.open(raw) as stream:
                 yield stream, fraction  # type: ignore[misc]
+        elif path.suffix.lower() == ".bz2":
+            with bz2.open(raw) as bz2_stream:
+                yield bz2_stream, fraction  # type: ignore[misc]
+        elif path.suffix.lower() == ".xz":
+            with lzma.open(raw) as xz_stream:
+                yield xz_stream, fraction  # type: ignore[misc]
         elif path.suffix.lower() == ".zst":
             import pyarrow as pa
 

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.data.rows.row import LONGEST, Row, opened, shown, suffix_of
+from workbench.data.rows.row import CHUNK, LONGEST, Row, opened, shown, suffix_of
 from workbench.errors import WorkbenchError
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """A row for each line under the header; what stands between cells follows from the suffix."""
+    """A row for each line under the header. Cells end at tabs in ``.tsv``, else at the header's likeliest separator."""
     with opened(path) as (stream, fraction):
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         csv.field_size_limit(LONGEST)
-        table = csv.reader(text, delimiter="\t" if suffix_of(path) == ".tsv" else ",", strict=True)
+        delimiter = "\t" if suffix_of(path) == ".tsv" else _separator(path)
+        table = csv.reader(text, delimiter=delimiter, strict=True)
         header = _header(path, table)
         while True:
             start = table.line_num + 1
@@ -28,6 +29,14 @@ def read_table(path: Path) -> Iterator[Row]:
                 return
             if cells:
                 yield _table_row(cells, header, f"{shown(path)}, line {start}", fraction())
+
+
+def _separator(path: Path) -> str:
+    """What separates the column names in the first line; a comma where nothing does."""
+    with opened(path) as (stream, _):
+        first = stream.readline(CHUNK).decode("utf-8-sig", errors="replace")
+    cells = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in (",", ";", "\t", "|")}
+    return max(cells, key=lambda mark: cells[mark])
 
 
 def _header(path: Path, table: Any) -> list[str]:

@@ -12,6 +12,7 @@ import psutil
 
 from workbench import __version__
 from workbench.data.encode import EncodedData
+from workbench.data.vocabulary import refuse_unknown_tokens
 from workbench.engine.kernels.fused import check_device
 from workbench.engine.metrics.peak_memory import PeakMeter
 from workbench.engine.model.base import LoadedBase, load_base
@@ -258,6 +259,8 @@ class Training:
     def _tokens(self, tokenizing: BackgroundTokenizing) -> EncodedData:
         assert self.base is not None
         data = tokenizing.result(self.base.tokenizer, self._report)
+        rows = self.base.model.get_input_embeddings().num_embeddings
+        refuse_unknown_tokens(data.facts.largest_id, self.base.tokenizer, rows)
         for question in data.facts.questions:
             self._warn(question)
         for notice in data.notices:
