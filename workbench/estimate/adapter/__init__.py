@@ -1,1 +1,1 @@
-"""The adapter by shape: its modules, parameters and bytes. Exact."""
+"""Computes the modules, parameters and bytes of a LoRA adapter exactly, from the model's module tree."""

@@ -1,4 +1,4 @@
-"""Targets in mixtures of experts, whose weights transformers 5 stores as one parameter a layer.
+"""Resolves LoRA targets in mixtures of experts, whose weights transformers 5 stores as one parameter per layer.
 
 Adapters name the experts as transformers 4 did (``w1``, ``gate_proj`` …). PEFT turns such names into parameters, as
 ``peft.utils.transformers_weight_conversion._convert_peft_config_moe`` does; so do these functions.

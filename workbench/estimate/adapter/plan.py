@@ -1,4 +1,4 @@
-"""What a LoRA adapter is for a model, to the parameter and to the byte: counts, shapes, and the size of its file.
+"""Plans a LoRA adapter for a model: exact shapes, parameter counts and file size.
 
 Equal to what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, without building either.
 """
@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensors_bytes
@@ -33,7 +32,7 @@ class AdapterDtypes:
 
 @dataclass(frozen=True)
 class AdaptedModule:
-    """A and B of ``count`` equal modules.
+    """The LoRA matrices A and B of ``count`` equal modules.
 
     Attributes:
         name: full name, with ``0–27`` where a folded list's index stands.
@@ -53,7 +52,7 @@ class AdaptedModule:
     parameters: int
     count: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "name": self.name,
             "kind": self.kind,
@@ -67,7 +66,7 @@ class AdaptedModule:
 
 @dataclass(frozen=True)
 class AdapterPlan:
-    """An adapter before it exists.
+    """The exact counts and sizes of an adapter that is not built yet.
 
     Attributes:
         trainable_parameters: everything the optimizer updates: A, B, magnitudes, biases, whole modules.
@@ -94,7 +93,7 @@ class AdapterPlan:
     def trainable_percent(self) -> float:
         return 100 * self.trainable_parameters / self.total_parameters
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
@@ -108,7 +107,7 @@ class AdapterPlan:
 def plan_adapter(
     skeleton: Skeleton, adapter: AdapterSection | LoraSettings, dtypes: AdapterDtypes | None = None
 ) -> AdapterPlan:
-    """The adapter that these settings put on this model.
+    """Plan the adapter that these settings create on this model.
 
     Raises:
         WorkbenchError: PEFT refuses the settings for this model, or they match nothing.

@@ -1,4 +1,4 @@
-"""The exact size of a safetensors file from the names, types and shapes in it.
+"""Computes the exact size of a safetensors file from the names, types and shapes in it.
 
 Format: eight bytes of header length, a JSON header padded with spaces to a multiple of eight, the data. Tensors are
 laid out by type, widest alignment first, then by name (github.com/huggingface/safetensors, ``serialize``).

@@ -1,4 +1,4 @@
-"""What decides the shapes of an adapter: PEFT's ``LoraConfig`` without all that does not."""
+"""The part of PEFT's ``LoraConfig`` that determines the shapes of an adapter, and its validation."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """A recipe's adapter section, and knobs of ``LoraConfig`` that recipes leave out but saved adapters may have."""
+    """A recipe's adapter section, plus settings of ``LoraConfig`` that only saved adapters have."""
 
     r: int
     target_modules: str | tuple[str, ...]
@@ -49,7 +49,7 @@ class LoraSettings:
 
 
 def check_settings(settings: LoraSettings) -> None:
-    """What ``LoraConfig`` refuses whatever the model is.
+    """Check what ``LoraConfig`` refuses for any model.
 
     Raises:
         WorkbenchError: two settings exclude each other.
@@ -84,10 +84,10 @@ def check_settings(settings: LoraSettings) -> None:
 
 
 def compiled(pattern: str, where: str) -> re.Pattern[str]:
-    """A user's pattern as a regular expression.
+    """Compile a user's regular expression.
 
     Raises:
-        WorkbenchError: it is none.
+        WorkbenchError: it is not valid.
     """
     try:
         return re.compile(pattern)

@@ -1,4 +1,4 @@
-"""The modules of the unfolded model, one by one, under their full names: what PEFT's name rules are applied to."""
+"""Lists every module of a model under its full name, as PEFT's name rules need it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

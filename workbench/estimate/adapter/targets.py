@@ -1,4 +1,4 @@
-"""Which modules and parameters a LoRA adapter lands on, by PEFT 0.21's own rules, on a module tree instead of a model.
+"""Finds the modules and parameters that a LoRA adapter targets, by PEFT 0.21's rules, from the module tree.
 
 The rules are those of ``peft.tuners.tuners_utils`` (``check_target_module_exists``,
 ``_maybe_include_all_linear_layers``) and of :mod:`workbench.estimate.adapter.experts`. What PEFT refuses is refused
@@ -56,7 +56,7 @@ class ParameterTarget:
 
 @dataclass(frozen=True)
 class Targets:
-    """Where the adapter lands.
+    """The targets of an adapter.
 
     Attributes:
         saved_whole: modules trained and saved whole (``modules_to_save``).
@@ -105,7 +105,7 @@ def _group_finder(groups: _Groups) -> Callable[[str], int | None]:
 
 
 def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
-    """Where ``settings`` put an adapter on this model.
+    """Find the targets of an adapter on this model.
 
     Raises:
         WorkbenchError: PEFT refuses these settings for this model, or they match nothing.

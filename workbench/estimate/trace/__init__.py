@@ -1,6 +1,6 @@
-"""The peak of a training step by following one: every storage from birth to death, on tensors without data.
+"""Predicts the peak memory of a training step by tracing one on tensors without data.
 
-:mod:`.run` follows a step on torch's meta device, in a process of its own, with sizes that are products of powers of
-batch, length and rank; :mod:`.timeline` holds what came out and prices any batch, length and rank from it without
-torch; :mod:`.store` keeps timelines on disk.
+:mod:`.run` traces the allocations of a step on torch's meta device in a separate process, with sizes as products of
+powers of batch, length and rank; :mod:`.timeline` stores the result and evaluates it for any batch, length and rank
+without torch; :mod:`.store` stores timelines on disk.
 """

@@ -1,4 +1,4 @@
-"""A small model of PyTorch's caching allocator for CUDA: what it reserves for a sequence of allocations.
+"""Simulates PyTorch's caching allocator for CUDA: how much memory it reserves for a sequence of allocations.
 
 From ``c10/cuda/CUDACachingAllocator.cpp``, default settings: sizes are rounded up to 512 bytes; blocks up to 1 MiB come
 from 2 MiB segments, blocks under 10 MiB from 20 MiB segments, larger ones from segments of their own, rounded up to
@@ -34,7 +34,7 @@ class _Block:
 
 @dataclass
 class CachingAllocator:
-    """Bytes are counted in ``allocated`` and ``reserved`` and their highest values in ``peak_…``."""
+    """The simulated allocator. All attributes are in bytes; ``peak_…`` are the highest values so far."""
 
     allocated: int = 0
     reserved: int = 0
@@ -46,6 +46,7 @@ class CachingAllocator:
     _next_place: int = 0
 
     def allocate(self, name: Hashable, size: int) -> None:
+        """Allocate a block of ``size`` bytes under a name."""
         size = rounded(size)
         block = self._take(size) or self._new_segment(size)
         left = block.size - size
@@ -60,6 +61,7 @@ class CachingAllocator:
         self.peak_allocated = max(self.peak_allocated, self.allocated)
 
     def release(self, name: Hashable) -> None:
+        """Free the block of this name, and merge it with free neighbours."""
         block = self._given.pop(name)
         self.allocated -= block.size
         after, before = block.after, block.before
@@ -79,7 +81,7 @@ class CachingAllocator:
         self._put_back(block)
 
     def replay(self, events: Iterable[tuple[Hashable, int]]) -> None:
-        """Allocate (name, bytes), release (name, 0)."""
+        """Replay events: (name, bytes) allocates, (name, 0) releases."""
         for name, size in events:
             if size:
                 self.allocate(name, size)

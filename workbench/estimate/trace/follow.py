@@ -1,4 +1,4 @@
-"""Following every storage on a device type through whatever runs under a dispatch mode. Imports torch."""
+"""Records the allocation and release of every tensor storage on a device type. Imports torch."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -9,17 +9,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Workspace = Callable[[Any, tuple[Any, ...], dict[str, Any]], int]
-"""Bytes that an operator's kernel takes for itself while it runs."""
+"""Gives the bytes that an operator's kernel allocates temporarily while it runs."""
 
 WORKSPACE = "workspace"
 
 
 class Follower(TorchDispatchMode):
-    """Writes down births and deaths of storages.
+    """A dispatch mode that records allocations and releases of storages.
 
-    ``events`` holds (storage number, bytes, label) for a birth and (storage number, 0, label) for a death. The label
-    is ``self.label`` at birth; set it to say which part of the step runs. Storages named in :meth:`ignore` are not
-    followed: what lies there before the step begins is priced exactly elsewhere.
+    ``events`` has (storage number, bytes, label) for an allocation and (storage number, 0, label) for a release. The
+    label is ``self.label`` at allocation; set it to the part of the step that runs. Storages passed to :meth:`ignore`
+    are not recorded: memory allocated before the step is computed exactly elsewhere.
     """
 
     def __init__(self, device_type: str, workspace: Workspace | None = None) -> None:
@@ -32,18 +32,19 @@ class Follower(TorchDispatchMode):
         self._count = 0
 
     def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Do not record these tensors' storages."""
         for tensor in tensors:
             if tensor.device.type == self._device_type:
                 storage = tensor.untyped_storage()
                 self._known[storage._cdata] = storage
 
     def number_of(self, tensor: torch.Tensor) -> int | None:
-        """The number of a followed tensor's storage; None for one that is not followed."""
+        """The number of a recorded tensor's storage; None if it is not recorded."""
         entry = self._known.get(tensor.untyped_storage()._cdata)
         return entry[1] if isinstance(entry, tuple) else None
 
     def passing(self, size: int, label: str) -> None:
-        """A block that is taken and given back at once."""
+        """Record a block that is allocated and released at once."""
         self._count += 1
         self.events.append((self._count, size, label))
         self.events.append((self._count, 0, label))
@@ -53,7 +54,7 @@ class Follower(TorchDispatchMode):
         size = self._workspace(func, args, kwargs) if self._workspace else 0
         out = func(*args, **kwargs)
         if size:
-            # The kernel's own block is alive together with what it returns.
+            # The kernel's temporary block is alive together with its results.
             self._count += 1
             number = self._count
             self.events.append((number, size, WORKSPACE))
@@ -76,7 +77,7 @@ class Follower(TorchDispatchMode):
         number, label = self._count, self.label
         self.events.append((number, size, label))
 
-        def death(_: Any) -> None:
+        def death(_: object) -> None:
             del self._known[key]
             self.events.append((number, 0, label))
 

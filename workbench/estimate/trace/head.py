@@ -1,8 +1,8 @@
-"""The loss as TRL 1.16 computes it, without data: log-probabilities in tiles, never all logits. Imports torch.
+"""TRL 1.16's tiled loss on tensors without data: log-probabilities in tiles, never all logits. Imports torch.
 
 ``trl.kernels.chunked_logprob.ChunkedLogProbFunction`` allocates what :class:`TiledLoss` allocates, but needs data.
-Every position is taken for supervised, which is the most it can be, and the one position that shifting drops is not
-dropped, so that sizes stay products of batch and length.
+All positions count as supervised, which is the maximum, and the position that shifting drops is kept, so that sizes
+stay products of batch and length.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ import torch
 
 LOSS = "loss"
 TILE = "loss tile"
-"""Label of the one block whose size does not grow in proportion: see ``Timeline``."""
+"""Label of the only block whose size does not grow in proportion: see ``Timeline``."""
 
 
 class TiledLoss(torch.autograd.Function):
-    """(batch, length, hidden) states to a mean loss."""
+    """Computes the mean loss from hidden states of shape (batch, length, hidden)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: Any, follower: Any) -> torch.Tensor:
@@ -35,7 +35,7 @@ class TiledLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         follower = ctx.follower
         follower.label = LOSS
         rows, weight = ctx.saved_tensors[:2]

@@ -1,4 +1,4 @@
-"""What CUDA kernels do that the meta device does not show: attention, dropout, the blocks they take for themselves."""
+"""Makes the meta device allocate as CUDA does: attention and dropout kernels, and temporary kernel memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 ATTENTION = "followed"
-"""Name in transformers' registry, which takes any name with "flash" in it for a package to import."""
+"""Name in transformers' registry; a name with "flash" in it would be taken for a package to import."""
 
 
 def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes that the CUDA kernel of an operator allocates besides its results.
+    """Bytes that an operator's CUDA kernel allocates in addition to its results.
 
     - ``bitsandbytes::gemm_4bit`` (bitsandbytes 0.50, ``backends/cuda/ops.py``): above 512 rows it unpacks the whole
       weight into the compute type; with double quantisation also the blocks' largest values, once as float32 and once
@@ -40,7 +40,15 @@ def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return 0
 
 
-def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, **_: Any) -> Any:
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
     """transformers' ``sdpa`` for a batch without padding, which needs no mask."""
     out = _scaled_dot_product(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
@@ -76,7 +84,7 @@ _PLAIN = torch.nn.functional.scaled_dot_product_attention
 
 
 def register_attention() -> None:
-    """Make it known to transformers, which builds no masks for attention it does not know, as for ``sdpa`` here."""
+    """Register :func:`attention` with transformers, which builds no masks for an attention it does not know."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, attention)
@@ -84,22 +92,27 @@ def register_attention() -> None:
 
 @contextmanager
 def cuda_like() -> Iterator[None]:
-    """Within, tensors without data are treated as a CUDA device treats those of a batch without padding.
+    """Within this context, operations on the meta device allocate as on CUDA for a batch without padding.
 
-    Dropout keeps a mask of one byte an element, attention takes CUDA's kernels, masks are built as for real tokens, and
-    autocast does not stumble over the device type.
+    Dropout keeps a mask of one byte per element, attention uses CUDA's kernels, masks are built as for real tokens, and
+    autocast accepts the device type.
     """
     from torch.nn import functional
     from transformers import masking_utils
 
-    def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:  # noqa: A002
+    def dropout(
+        input: torch.Tensor,  # noqa: A002
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> torch.Tensor:
         return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
-    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+    def autocast(device_type: str, *args: object, **kwargs: object) -> torch.autocast:
         return plain_autocast("cpu" if device_type == "meta" else device_type, *args, **kwargs)
 
     plain_autocast = torch.autocast
-    replacements: list[tuple[Any, str, Any]] = [
+    replacements: list[tuple[object, str, object]] = [
         (functional, "dropout", dropout),
         (functional, "scaled_dot_product_attention", _scaled_dot_product),
         (torch, "autocast", autocast),

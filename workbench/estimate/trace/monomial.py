@@ -1,4 +1,4 @@
-"""Sizes as c · batch^i · length^j · rank^k, read off a single run with prime values for the three."""
+"""Tensor sizes as c · batch^i · length^j · rank^k, found from one run with prime values for the three."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,17 +9,20 @@ Powers = tuple[int, int, int]
 
 
 class Monomial(NamedTuple):
+    """A size as coefficient times powers of batch, length and rank."""
+
     coefficient: int
     powers: Powers
 
     def at(self, batch: int, length: int, rank: int) -> int:
+        """The size for these values."""
         i, j, k = self.powers
         return int(self.coefficient * batch**i * length**j * rank**k)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Primes that stand for batch, length and rank. None may divide an extent of the model itself."""
+    """Primes used as batch, length and rank in the traced run. None may divide a dimension of the model."""
 
     batch: int
     length: int
@@ -27,7 +30,7 @@ class Probe:
 
     @classmethod
     def for_extents(cls, extents: Iterable[int]) -> "Probe":
-        """Primes that divide none of the model's own extents, so that a factor of a size tells where it comes from."""
+        """Choose primes that divide none of the model's dimensions, so that factors of a size are unambiguous."""
         taken = set(extents)
 
         def free(candidates: tuple[int, ...]) -> int:
@@ -40,7 +43,7 @@ class Probe:
         )
 
     def factor(self, size: int) -> Monomial:
-        """A size that was seen under this probe, as a function of batch, length and rank."""
+        """Factor a size from the traced run into a function of batch, length and rank."""
         powers = [0, 0, 0]
         for place, prime in enumerate((self.batch, self.length, self.rank)):
             while size % prime == 0:

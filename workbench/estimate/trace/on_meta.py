@@ -1,7 +1,6 @@
-"""The quantised base with its adapter, as the engine puts them together, without data. Imports torch."""
+"""Builds the quantized base with its adapter on the meta device, as the engine does with data. Imports torch."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
 
-def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> Any:
+def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> nn.Module:
     """A PEFT model on the meta device, in training shape, with ``rank`` in place of the recipe's r."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -40,8 +39,8 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
     return peft.train()
 
 
-def resting_tensors(model: Any) -> Iterator[torch.Tensor]:
-    """Every tensor that lies on the device before the step begins."""
+def resting_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Every tensor on the device before the step."""
     for parameter in model.parameters():
         yield parameter
         state = getattr(parameter, "quant_state", None)
@@ -57,10 +56,10 @@ def resting_tensors(model: Any) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def _quantise(model: Any, step: Step) -> Any:
-    """bitsandbytes layers with weights of the right size and nothing in them.
+def _quantise(model: nn.Module, step: Step) -> nn.Module:
+    """Replace linear layers by bitsandbytes layers with empty weights of the right size.
 
-    Their constructors quantise on arrival at a device; on meta nothing arrives, so the finished state is put in place.
+    bitsandbytes quantizes when a layer is moved to a device, which never happens on meta, so the state is set directly.
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig
@@ -101,12 +100,12 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _weight_of_4_bits(module: Any, storage: Storage, compute: torch.dtype) -> nn.Parameter:
+def _weight_of_4_bits(module: nn.Module, storage: Storage, compute: torch.dtype) -> nn.Parameter:
     from bitsandbytes.functional import QuantState
 
     shape = torch.Size((module.out_features, module.in_features))
     blocks = -(-shape.numel() // BLOCK)
-    options: dict[str, Any] = {"shape": shape, "blocksize": BLOCK, "quant_type": storage.method, "dtype": compute}
+    options: dict[str, object] = {"shape": shape, "blocksize": BLOCK, "quant_type": storage.method, "dtype": compute}
     code = _empty((16,), torch.float32)
     if storage.double_quant:
         nested = QuantState(
@@ -130,8 +129,8 @@ def _weight_of_4_bits(module: Any, storage: Storage, compute: torch.dtype) -> nn
     return weight
 
 
-def _weight_of_8_bits(module: Any) -> nn.Parameter:
-    weight: Any = nn.Parameter(_empty((module.out_features, module.in_features), torch.int8), requires_grad=False)
+def _weight_of_8_bits(module: nn.Module) -> nn.Parameter:
+    weight = nn.Parameter(_empty((module.out_features, module.in_features), torch.int8), requires_grad=False)
     weight.CB = weight.data
     weight.SCB = _empty((module.out_features,), torch.float32)
     weight.has_fp16_weights = False

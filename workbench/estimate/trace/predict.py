@@ -1,4 +1,4 @@
-"""A peak from a timeline: what rests on the device, to the byte, and the highest moment on top of it."""
+"""Computes the peak memory from a timeline: the exact resting memory plus the highest moment of the step."""
 
 import math
 

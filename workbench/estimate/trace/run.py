@@ -1,6 +1,6 @@
-"""Follow one training step of a recipe on the meta device and keep its highest moments. Imports torch.
+"""Traces one training step of a recipe on the meta device and keeps its highest moments. Imports torch.
 
-Runs in a process of its own (:func:`main`): a request as JSON on standard input, a timeline as JSON on standard output.
+Runs in a separate process (:func:`main`): a request as JSON on standard input, a timeline as JSON on standard output.
 """
 
 import gc
@@ -8,7 +8,6 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 
@@ -21,14 +20,14 @@ from workbench.estimate.trace.head import LOSS, TILE, TiledLoss
 from workbench.estimate.trace.kernels import cuda_like, workspace_bytes
 from workbench.estimate.trace.monomial import Monomial, Powers, Probe
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
-from workbench.estimate.trace.timeline import TILE_TOKENS, TILE_WIDTH, Point, Timeline
+from workbench.estimate.trace.timeline import TILE_TOKENS, TILE_WIDTH, Point, Timeline, TimelineData, TraceFailure
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
 INPUTS, FORWARD, BACKWARD, OPTIMIZER = "inputs", "forward", "backward", "optimizer"
 GRADIENTS = "gradients"
 _MOMENTS: dict[str, Moment] = {FORWARD: "forward", LOSS: "loss", TILE: "loss", OPTIMIZER: "optimizer"}
-# Values over which a moment must be the highest somewhere to be kept.
+# A moment is kept if it is the highest for some combination of these values.
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 1024)
@@ -36,17 +35,17 @@ _REPLAYED_LENGTHS = (256, 1024, 2048, 8192)
 
 
 class StepFollower(Follower):
-    """A follower that knows the one block whose size is no product: the tile of the loss."""
+    """A follower that also records the loss tile, the only block whose size is not a product."""
 
     def tile(self) -> None:
         self.passing(1, TILE)
 
 
 def follow_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
-    """The highest moments of ``step``.
+    """Trace a step and return its highest moments.
 
     Raises:
-        Exception: whatever an architecture raises that cannot run without data.
+        Exception: anything, from an architecture that cannot run without data.
     """
     probe = Probe.for_extents(_extents(skeleton))
     model = training_model(skeleton, recipe, step, probe.rank)
@@ -80,7 +79,9 @@ def follow_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     return Timeline(points, tuple(_overheads(events, resting, trained, probe, step, recipe.adapter.r)))
 
 
-def _micro_batch(model: Any, step: Step, probe: Probe, follower: StepFollower, device: str = "meta") -> None:
+def _micro_batch(
+    model: torch.nn.Module, step: Step, probe: Probe, follower: StepFollower, device: str = "meta"
+) -> None:
     follower.label = INPUTS
     ids, labels, _mask = (torch.zeros((probe.batch, probe.length), dtype=torch.long, device=device) for _ in range(3))
     follower.label = FORWARD
@@ -170,7 +171,12 @@ def _highest(points: Iterable[Point]) -> tuple[Point, ...]:
 
 
 def _overheads(
-    events: list[_Event], resting: list[Monomial], trained: list[Any], probe: Probe, step: Step, rank: int
+    events: list[_Event],
+    resting: list[Monomial],
+    trained: list[torch.nn.Parameter],
+    probe: Probe,
+    step: Step,
+    rank: int,
 ) -> Iterator[tuple[int, float]]:
     """Reserved ÷ allocated over two optimizer steps, for the recipe's batch and several lengths."""
     states = [probe.factor(p.untyped_storage().nbytes()) for p in trained for _ in range(2)]
@@ -231,6 +237,7 @@ def main() -> None:
     skeleton = skeleton_from_json(request["skeleton"])
     recipe = parse_as(ResolvedRecipe, request["recipe"])
     step = plan_step(recipe, Device(**request["device"]), request["variant"])
+    answer: TimelineData | TraceFailure
     try:
         answer = follow_step(skeleton, recipe, step).as_json()
     except Exception as error:  # an architecture that needs data in its forward may raise anything

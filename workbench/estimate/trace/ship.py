@@ -1,23 +1,23 @@
-"""Make the timelines that come with the package: ``python -m workbench.estimate.trace.ship``. Takes some 20 minutes."""
+"""Creates the timelines shipped with the package: ``python -m workbench.estimate.trace.ship``. About 20 minutes."""
 
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.step import plan_step
 from workbench.estimate.trace.run import follow_step
 from workbench.estimate.trace.store import SHIPPED, can_follow, key_of
+from workbench.estimate.trace.timeline import TimelineData
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.resolved import ResolvedRecipe, resolved
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
-# The structures that a form visits first.
-_STRUCTURES: tuple[dict[str, Any], ...] = (
+# The recipes that users try first.
+_STRUCTURES: tuple[dict[str, object], ...] = (
     {"quantization.method": "nf4"},
     {"quantization.method": "nf4", "adapter.target_modules": ["q_proj", "v_proj"]},
     {"quantization.method": "none"},
@@ -27,7 +27,7 @@ _STRUCTURES: tuple[dict[str, Any], ...] = (
 
 
 def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
-    """The recipes that are followed for a model; without dropout where its experts allow none."""
+    """The recipes to trace for a model; without dropout if its experts do not support it."""
     for changes in _STRUCTURES:
         for dropout in (0.05, 0.0):
             recipe = edit(resolved(Recipe()), changes | {"adapter.lora_dropout": dropout})
@@ -41,8 +41,8 @@ def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
 
 
 def main() -> None:
-    """Adds what is missing, the first structure of every model before the second of any."""
-    timelines: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
+    """Trace the missing timelines, the first recipe of every model before the second of any."""
+    timelines: dict[str, TimelineData] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
     models = {entry.tree: catalog_skeleton(entry.id) for entry in catalog()}
     wanted = [
         (place, skeleton.root.facts.get("layers", 0), tree, skeleton, recipe)

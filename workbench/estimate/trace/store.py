@@ -1,7 +1,7 @@
-"""Timelines on disk: those of the catalog come with the package, others are made once and kept.
+"""Stores timelines on disk: those of the catalog's models are shipped with the package, others are traced once.
 
-A timeline holds for an architecture, the parts of a recipe that change what is computed, and the versions of the
-libraries that compute it; micro-batch, record length and rank stay open.
+A timeline is valid for an architecture, the recipe settings that change the computation, and the versions of the
+libraries; micro-batch, record length and rank are free.
 """
 
 import hashlib
@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
@@ -22,7 +21,7 @@ from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.peak import Peak
 from workbench.estimate.step import Device, Step, Variant, plan_step
 from workbench.estimate.trace.predict import peak_from
-from workbench.estimate.trace.timeline import FORMAT, Timeline
+from workbench.estimate.trace.timeline import FORMAT, Timeline, TimelineData, TraceFailure
 from workbench.models.catalog import FOLDER
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
@@ -36,10 +35,10 @@ _SECONDS = 300
 
 
 class TraceStore:
-    """Looks timelines up, and makes them.
+    """Finds stored timelines, and traces new ones.
 
     Args:
-        folder: where new timelines are kept; None for one that knows only what comes with the package.
+        folder: where new timelines are stored; None to use only the shipped ones.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -47,7 +46,7 @@ class TraceStore:
         self._known: dict[str, Timeline | None] = {}
 
     def __call__(self, skeleton: Skeleton, recipe: Recipe, step: Step, plan: AdapterPlan) -> Peak | None:
-        """The peak from a timeline; None if there is none (yet)."""
+        """The peak memory from a timeline; None if there is none (yet)."""
         timeline = self.find(skeleton, recipe, step)
         if timeline is None:
             return None
@@ -58,17 +57,17 @@ class TraceStore:
         if key not in self._known:
             found = self._read(key)
             if found is None and key not in _shipped():
-                return None  # it may be made meanwhile, by another process too
+                return None  # not cached, as another process may trace it meanwhile
             self._known[key] = _timeline(found if found is not None else _shipped()[key])
         return self._known[key]
 
     def follow(
         self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device | None = None, variant: Variant = "workbench"
     ) -> Timeline:
-        """Follow a step in a helper process (some 10 s, half of it the import of torch) and keep the timeline.
+        """Trace a step in a helper process (about 10 s, half of it to import torch) and store the timeline.
 
         Raises:
-            WorkbenchError: this architecture cannot be followed; its peak stays a closed form.
+            WorkbenchError: this architecture cannot be traced; its peak remains an estimate by formula.
         """
         step = plan_step(recipe, device, variant)
         if not can_follow(skeleton, step):
@@ -96,16 +95,16 @@ class TraceStore:
         self._write(key, answer)
         return timeline
 
-    def _read(self, key: str) -> dict[str, Any] | None:
+    def _read(self, key: str) -> TimelineData | None:
         if self._folder is None:
             return None
         try:
-            data = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            data: TimelineData = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # not made yet, or cut off while written: it is made again
             return None
-        return data if isinstance(data, dict) else None
+        return data
 
-    def _write(self, key: str, answer: dict[str, Any]) -> None:
+    def _write(self, key: str, answer: TimelineData) -> None:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -113,16 +112,16 @@ class TraceStore:
 
 
 def can_follow(skeleton: Skeleton, step: Step) -> bool:
-    """Whether to try at all.
+    """Whether a step can be traced at all.
 
-    float16 runs under autocast, which tensors without data do not show. Models without attention go through a record
-    token by token where their own kernels are missing, and without data they are.
+    float16 runs under autocast, which the meta device does not show. Models without attention process a record token by
+    token if their own kernels are missing, as they are without data.
     """
     return step.compute != "float16" and bool(skeleton.root.facts.get("heads"))
 
 
 def key_of(skeleton: Skeleton, recipe: Recipe, step: Step) -> str:
-    """Names all that a timeline depends on."""
+    """A key of everything that a timeline depends on."""
     return _key(skeleton, replace(LoraSettings.of(recipe.adapter), r=0), replace(step, batch=0, length=0))
 
 
@@ -163,23 +162,22 @@ def _versions() -> dict[str, str]:
 
 
 @cache
-def _shipped() -> dict[str, dict[str, Any]]:
+def _shipped() -> dict[str, TimelineData]:
     try:
-        data = json.loads(SHIPPED.read_text(encoding="utf-8"))
+        data: dict[str, TimelineData] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    assert isinstance(data, dict)
     return data
 
 
-def _timeline(data: dict[str, Any]) -> Timeline | None:
+def _timeline(data: TimelineData) -> Timeline | None:
     try:
         return Timeline.from_json(data)
-    except (ValueError, KeyError, TypeError):  # kept by another version
+    except (ValueError, KeyError, TypeError, AttributeError):  # kept by another version
         return None
 
 
-def _run_helper(request: dict[str, Any]) -> dict[str, Any]:
+def _run_helper(request: dict[str, object]) -> TimelineData | TraceFailure:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "workbench.estimate.trace.run"],
@@ -191,14 +189,14 @@ def _run_helper(request: dict[str, Any]) -> dict[str, Any]:
             # The helper computes nothing: it must not take a context on a GPU that may be training.
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         )
-        answer = json.loads(done.stdout)
+        answer: TimelineData | TraceFailure = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise WorkbenchError(
             f"The tracing process ended early: {type(error).__name__}.",
             "The estimate is used instead; `loraworkbench doctor` checks whether torch can be imported.",
             kind="trace_failed",
         ) from error
-    return answer if isinstance(answer, dict) else {"error": "no answer"}
+    return answer
 
 
 @lru_cache(maxsize=256)

@@ -1,9 +1,9 @@
-"""What following a step leaves: the few moments that can be its highest, as polynomials in batch, length and rank."""
+"""The result of tracing a step: the few moments that can be its peak, as polynomials in batch, length and rank."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, final
 
 from workbench.estimate.peak import Moment
 from workbench.estimate.trace.monomial import Powers
@@ -14,12 +14,36 @@ TILE_TOKENS = 4096
 TILE_WIDTH = 32768
 
 
+class PointData(TypedDict):
+    """A :class:`Point` as JSON data: each monomial is [coefficient, powers of batch, length and rank]."""
+
+    moment: Moment
+    terms: dict[str, list[list[int]]]
+    tile: int
+
+
+@final
+class TimelineData(TypedDict):
+    """A :class:`Timeline` as JSON data."""
+
+    format: int
+    points: list[PointData]
+    overhead: list[list[float]]
+
+
+@final
+class TraceFailure(TypedDict):
+    """The answer of the tracing process if a step cannot be traced."""
+
+    error: str
+
+
 @dataclass(frozen=True)
 class Point:
-    """One moment: by name of the term, coefficients of monomials.
+    """A moment of the step: the coefficients of the monomials of each term.
 
-    ``tile_bytes``: of an element of the loss tile, the one block that stops growing: it has min(tokens, 4096) × 32768
-    elements.
+    ``tile_bytes`` is the size of an element of the loss tile, the only block with a maximum size: it has
+    min(tokens, 4096) × 32768 elements.
     """
 
     moment: Moment
@@ -27,7 +51,7 @@ class Point:
     tile_bytes: int = 0
 
     def at(self, batch: int, length: int, rank: int) -> dict[str, int]:
-        """Bytes by term, without what rests on the device."""
+        """Bytes by term, without the resting memory."""
         out = {
             name: sum(c * batch**i * length**j * rank**k for (i, j, k), c in polynomial.items())
             for name, polynomial in self.terms.items()
@@ -37,36 +61,35 @@ class Point:
             out["loss"] = out.get("loss", 0) + tile
         return out
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> PointData:
         terms = {
             name: [[c, *powers] for powers, c in polynomial.items()] for name, polynomial in self.terms.items()
         }  # fmt: skip
         return {"moment": self.moment, "terms": terms, "tile": self.tile_bytes}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Point":
+    def from_json(cls, data: PointData) -> "Point":
         terms = {name: {(i, j, k): c for c, i, j, k in listed} for name, listed in data["terms"].items()}
         return cls(data["moment"], terms, data["tile"])
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The highest moments of a step, and how much more than it gives out the allocator holds.
+    """The highest moments of a step, and the allocator's overhead.
 
-    ``overhead`` lists (tokens, reserved ÷ allocated) in the order of tokens, from replays of the whole sequence of
-    allocations.
+    ``overhead`` lists (tokens, reserved ÷ allocated), sorted by tokens, from replays of all allocations.
     """
 
     points: tuple[Point, ...]
     overhead: tuple[tuple[int, float], ...]
 
     def highest(self, batch: int, length: int, rank: int) -> tuple[Point, dict[str, int]]:
-        """The highest moment for these values, and its bytes by term."""
+        """The highest moment for these values, with its bytes by term."""
         at = [(point, point.at(batch, length, rank)) for point in self.points]
         return max(at, key=lambda pair: sum(pair[1].values()))
 
     def overhead_at(self, tokens: int) -> float:
-        """Reserved ÷ allocated, between the replayed numbers of tokens on a logarithmic scale."""
+        """Reserved ÷ allocated, interpolated between the replayed numbers of tokens on a logarithmic scale."""
         before = self.overhead[0]
         for after in self.overhead:
             if tokens <= after[0]:
@@ -77,7 +100,7 @@ class Timeline:
             before = after
         return before[1]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> TimelineData:
         return {
             "format": FORMAT,
             "points": [point.as_json() for point in self.points],
@@ -85,7 +108,7 @@ class Timeline:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Timeline":
+    def from_json(cls, data: TimelineData) -> "Timeline":
         """Raises:
         ValueError: written by another version.
         """
