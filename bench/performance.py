@@ -133,7 +133,7 @@ def compiling() -> Iterator[str]:
         head = [
             "",
             "compiling",
-            "a token as usual",
+            "per token, uncompiled",
             "compiled",
             "ratio",
             f"largest difference of {told['steps']} losses",
