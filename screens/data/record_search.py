@@ -102,5 +102,5 @@ def _matches(data: DataSection, home: Home, text: str, stop: threading.Event) ->
     for index, item in enumerate(load_records(data, home).items()):
         if stop.is_set():
             return
-        if item.holds(text):
+        if item.contains(text):
             yield Match(index, item)

@@ -7,7 +7,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workbench.data.sources import Item, bundled_names, load_records, parts_elsewhere
+from workbench.data.sources import Item, bundled_names, load_records, remote_parts
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
     Raises:
         WorkbenchError: the source is no local one, cannot be read, or has no known format.
     """
-    if missing := parts_elsewhere(data.source):
+    if missing := remote_parts(data.source):
         raise WorkbenchError(
             f"{missing[0]}: no such file or bundled dataset ({', '.join(bundled_names())}).",
             "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",

@@ -276,7 +276,7 @@ def test_a_large_set_is_mapped_from_disk_and_its_file_removed(
 ) -> None:
     from workbench.data import token_file
 
-    monkeypatch.setattr(token_file, "_KEPT_IN_MEMORY", 0)
+    monkeypatch.setattr(token_file, "_MAX_IN_MEMORY", 0)
     write(tmp_path / "many.jsonl", [("why", "because")] * 2500)
     data = DataSection(source=str(tmp_path / "many.jsonl"), eval_fraction=0.1)
     home = Home(tmp_path / "home")

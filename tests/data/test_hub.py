@@ -34,7 +34,7 @@ for source, split in json.loads(sys.argv[1]):
     try:
         records = load_records(DataSection(source=source, split=split, eval_fraction=0.0))
         items = list(records.items())
-        fed = [[item.where, item.content.texts[1], item.held_out, item.apart] for item in items]
+        fed = [[item.where, item.content.texts[1], item.held_out, item.from_eval_split] for item in items]
         print(json.dumps({"format": records.format, "items": fed}))
     except WorkbenchError as error:
         print(json.dumps({"kind": error.kind, "message": error.message, "cure": error.cure}))

@@ -230,11 +230,11 @@ def test_ids_and_labels_through_datasets(form: str, words: Any, tmp_path: Path) 
     record, kind, ids, labels = FORMATS[form]
     _jsonl(tmp_path / "train.jsonl", [record, record, record])
     _jsonl(tmp_path / "test.jsonl", [record])
-    rows, held_out, files = hub_rows(str(tmp_path), None, "train[:2]", streaming=False)
-    assert held_out is not None
-    assert files is not None
-    assert [file.suffix for file in files] == [".arrow", ".arrow"]
-    records = Records((Source("hub", rows, detect(list(record), [record]), 1.0, held_out),), 0.1, True)
+    source = hub_rows(str(tmp_path), None, "train[:2]", streaming=False)
+    assert source.eval_rows is not None
+    assert source.files is not None
+    assert [file.suffix for file in source.files] == [".arrow", ".arrow"]
+    records = Records((Source("hub", source, detect(list(record), [record])),), 0.1, True)
     assert records.format == kind
     encoded = encode_dataset(records, Template.for_model(words), DataSection())
     assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, labels)] * 2

@@ -66,13 +66,13 @@ def assert_same(one: EncodedData, other: EncodedData) -> None:
 def test_what_is_read_is_what_was_tokenised(
     home: Home, data: DataSection, words: Any, in_memory: int, completion_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_file, "_KEPT_IN_MEMORY", in_memory)
+    monkeypatch.setattr(token_file, "_MAX_IN_MEMORY", in_memory)
     data = data.model_copy(update={"completion_only": completion_only})
     fresh = encoded(home, data, words)
     nowhere = encode_dataset(load_records(data), Template.for_model(words), data)
     monkeypatch.setattr(encode, "encode_samples", lambda *_, **__: pytest.fail("it is tokenised again"))
     again = encoded(home, data, words)
-    assert (fresh.was_kept, nowhere.was_kept, again.was_kept) == (False, False, True)
+    assert (fresh.from_cache, nowhere.from_cache, again.from_cache) == (False, False, True)
     assert_same(fresh, again)
     assert_same(nowhere, again)
     assert fresh.facts.skipped == 1
@@ -121,24 +121,24 @@ def test_what_would_be_other_tokens_is_tokenised_anew(home: Home, data: DataSect
     encoded(home, data, words)
     changed = CHANGES[change](data)
     again = encoded(home, changed, words)
-    assert not again.was_kept
+    assert not again.from_cache
     assert_same(again, encode_dataset(load_records(changed), Template.for_model(words, changed.template), changed))
 
 
 def test_another_tokenizer_or_template_is_another_key(home: Home, data: DataSection) -> None:
     # Other tests have used the one that they share, and that is seen on it.
     encoded(home, data, make_word_tokenizer())
-    assert not encoded(home, data, make_word_tokenizer(begin=True)).was_kept
-    assert not encoded(home, data, make_word_tokenizer(CHAT_TEMPLATE.replace("[Q]", "[S]"))).was_kept
+    assert not encoded(home, data, make_word_tokenizer(begin=True)).from_cache
+    assert not encoded(home, data, make_word_tokenizer(CHAT_TEMPLATE.replace("[Q]", "[S]"))).from_cache
     larger = make_word_tokenizer()
     larger.add_tokens(["blue and"])
-    assert not encoded(home, data, larger).was_kept
-    assert encoded(home, data, make_word_tokenizer()).was_kept
+    assert not encoded(home, data, larger).from_cache
+    assert encoded(home, data, make_word_tokenizer()).from_cache
 
 
 def test_packing_is_not_part_of_it(home: Home, data: DataSection, words: Any) -> None:
     encoded(home, data, words)
-    assert encoded(home, data.model_copy(update={"packing": True}), words).was_kept
+    assert encoded(home, data.model_copy(update={"packing": True}), words).from_cache
 
 
 def test_a_template_that_writes_the_day_holds_for_a_day(
@@ -146,7 +146,7 @@ def test_a_template_that_writes_the_day_holds_for_a_day(
 ) -> None:
     words = make_word_tokenizer("{{ strftime_now('%d') and '' }}" + CHAT_TEMPLATE)
     encoded(home, data, words)
-    assert encoded(home, data, words).was_kept
+    assert encoded(home, data, words).from_cache
 
     class Tomorrow(date):
         @classmethod
@@ -154,7 +154,7 @@ def test_a_template_that_writes_the_day_holds_for_a_day(
             return date(2100, 1, 1)
 
     monkeypatch.setattr(token_store, "date", Tomorrow)
-    assert not encoded(home, data, words).was_kept
+    assert not encoded(home, data, words).from_cache
 
 
 def test_records_that_change_while_they_are_read_are_not_kept(
@@ -198,9 +198,9 @@ def test_damaged_ones_are_tokenised_anew(home: Home, data: DataSection, words: A
     else:
         file.write_bytes(content if damage == "flipped" else content[:-9])
     again = encoded(home, data, words)
-    assert not again.was_kept
+    assert not again.from_cache
     assert_same(fresh, again)
-    assert encoded(home, data, words).was_kept
+    assert encoded(home, data, words).from_cache
 
 
 def test_files_are_hashed_again_only_after_they_were_touched(
@@ -211,24 +211,24 @@ def test_files_are_hashed_again_only_after_they_were_touched(
     given = token_store._digest
     monkeypatch.setattr(token_store, "_digest", lambda file: read.append(file.name) or given(file))
     first = encoded(home, data, words)
-    assert first.was_kept
+    assert first.from_cache
     # Their names in the run's folder went since they were kept, which the system notes as a change.
     read.clear()
     for _ in range(3):
         again = encoded(home, data, words)
-        assert again.was_kept
+        assert again.from_cache
         assert_same(first, again)
     assert read == []
     file = cache(home).entries()[0].folder / "train.arrow"
     os.utime(file)
-    assert encoded(home, data, words).was_kept
+    assert encoded(home, data, words).from_cache
     assert read == ["train.arrow", "held-out.arrow"]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     before = file.stat()
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert not encoded(home, data, words).was_kept
+    assert not encoded(home, data, words).from_cache
 
 
 def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, words: Any) -> None:
@@ -250,12 +250,12 @@ def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, word
     data = DataSection(source="owner/set")
 
     def once(streaming: bool) -> EncodedData:
-        rows, held_out, files = hub_rows(str(tmp_path / "set"), None, "train", streaming)
-        source = Source("owner/set", rows, detect(list(record), [record]), 1.0, held_out, False, files)
+        reading = hub_rows(str(tmp_path / "set"), None, "train", streaming)
+        source = Source("owner/set", reading, detect(list(record), [record]))
         return encode_dataset(Records((source,), 0.1, True, home), Template.for_model(words), data)
 
-    assert [once(False).was_kept, once(False).was_kept] == [False, True]
-    assert [once(True).was_kept, once(True).was_kept] == [False, False]
+    assert [once(False).from_cache, once(False).from_cache] == [False, True]
+    assert [once(True).from_cache, once(True).from_cache] == [False, False]
 
 
 def test_the_facts_of_a_survey_are_those_that_a_run_kept(
@@ -268,7 +268,7 @@ def test_the_facts_of_a_survey_are_those_that_a_run_kept(
     recipe = edit(recipe, {"data.source": data.source, "data.max_length": 100})
     *_, counted = dataset_stats(home, recipe)
     records, template = module.open_data(home, recipe.model, recipe.data)
-    assert not encode_dataset(records, template, recipe.data).was_kept
+    assert not encode_dataset(records, template, recipe.data).from_cache
     counts = []
     given = module.data_facts
     monkeypatch.setattr(module, "data_facts", lambda *a, **o: counts.append(o["limit"]) or given(*a, **o))

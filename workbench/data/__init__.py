@@ -1,0 +1,1 @@
+"""Training data: reads records, applies the chat template, tokenizes, and computes statistics."""

@@ -1,18 +1,18 @@
-"""Long documents in chunks of ``max_length`` tokens, cut at paragraph ends where there is one to cut at."""
+"""Splits long documents into overlapping chunks of at most ``max_length`` tokens, preferably at paragraph ends."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# So much of a chunk is repeated from the one before: read for context, not trained a second time.
+# Share of a chunk that repeats the end of the previous one, as context that is not trained on again.
 OVERLAP = 1 / 8
-# A chunk is not ended at a paragraph that would leave more than this share of it empty.
-_LEAST_FILL = 0.5
+# A chunk ends at a paragraph end only if it is at least this full.
+_MIN_FILL = 0.5
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Tokens ``start`` to ``end`` of a document; the first ``overlap`` of them were in the chunk before."""
+    """Tokens ``start`` to ``end`` of a document; the first ``overlap`` of them are also in the previous chunk."""
 
     start: int
     end: int
@@ -20,18 +20,18 @@ class Chunk:
 
 
 def chunks(input_ids: Sequence[int], paragraph_ends: Sequence[int], max_length: int) -> Iterator[Chunk]:
-    """Chunks that together hold every token, each as new exactly once.
+    """Yield chunks such that every token is in exactly one chunk outside of the overlap.
 
     Args:
-        paragraph_ends: places in ``input_ids`` after a paragraph's last token, ascending.
+        paragraph_ends: indices after the last token of each paragraph, ascending.
     """
     total, start, new = len(input_ids), 0, 0
     while new < total:
         end = min(start + max_length, total)
         if end < total:
-            least = max(start + int(max_length * _LEAST_FILL), new + 1)
+            earliest_end = max(start + int(max_length * _MIN_FILL), new + 1)
             at = bisect_right(paragraph_ends, end) - 1
-            if at >= 0 and paragraph_ends[at] >= least:
+            if at >= 0 and paragraph_ends[at] >= earliest_end:
                 end = paragraph_ends[at]
         yield Chunk(start, end, new - start)
         earliest = max(end - int(max_length * OVERLAP), start + 1)

@@ -1,9 +1,9 @@
-"""Counts a data set while it is tokenised, whatever is done with the tokens."""
+"""Computes a dataset's statistics from its samples, one sample at a time, while they are tokenized."""
 
 from array import array
 from collections import Counter
 from heapq import heappush, heappushpop
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts, Example, Lengths, records_text
 from workbench.data.records.unused import UnusedField
@@ -12,12 +12,15 @@ from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.recipe.schema import DataSection
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 LONGEST_LISTED = 10
 HISTOGRAM_BINS = 32
 
 
 class Collector:
-    """Counts samples as they pass. Keeps 12 bytes a record: its length and a hash."""
+    """Accumulates the statistics of the samples added to it. Stores 12 bytes per record: its length and a hash."""
 
     def __init__(self, records: Records, template: Template, data: DataSection, batch_size: int = 4) -> None:
         self._records, self._template, self._data, self._batch_size = records, template, data, batch_size
@@ -35,7 +38,7 @@ class Collector:
         self._largest_id = -1
 
     def add(self, sample: Sample, example: Example | None = None) -> None:
-        """Count one sample; ``example`` is kept to be shown."""
+        """Count one sample; ``example``, if given, becomes part of the statistics."""
         counts = self._counts
         self._largest_id = max(self._largest_id, max(sample.input_ids, default=-1))
         if sample.problem:
@@ -48,7 +51,7 @@ class Collector:
             self._asks[unused.path] += unused.asks
         if example is not None:
             self._examples.append(example)
-        if not sample.apart:
+        if not sample.from_eval_split:
             self._add_lengths(sample)
         if not sample.trained_tokens:
             counts["lost_reply"] += 1
@@ -57,22 +60,22 @@ class Collector:
         (self._eval_hashes if sample.held_out else self._train_hashes).append(sample.digest)
         if not sample.held_out:
             self._train_lengths.append(length)
-        if not sample.apart:
+        if not sample.from_eval_split:
             counts["records"] += 1
             counts["total"] += length
             counts["trained"] += sample.trained_tokens
             counts["near_empty"] += sample.trained_tokens <= 2
 
     def _add_lengths(self, sample: Sample) -> None:
-        kept = len(sample.input_ids) if sample.trained_tokens else 0
+        tokens = len(sample.input_ids) if sample.trained_tokens else 0
         self._lengths.append(sample.length)
-        self._counts["cut"] += sample.length - kept
+        self._counts["cut"] += sample.length - tokens
         self._counts["truncated"] += len(sample.input_ids) < sample.length
         entry = (sample.length, -sample.index, sample.where)
         (heappush if len(self._longest) < LONGEST_LISTED else heappushpop)(self._longest, entry)
 
     def facts(self, exact: bool = True) -> DataFacts:
-        """What was counted up to now."""
+        """The statistics of the samples so far; ``exact``: these are all samples of the dataset."""
         from workbench.data.packing import packed_sequences, padding_waste
 
         counts, data = self._counts, self._data
@@ -120,32 +123,35 @@ class Collector:
 
     def _notices(self, duplicates: int, overlap: int) -> list[str]:
         counts, data = self._counts, self._data
-        found = list(self._template.notices)
+        notices = list(self._template.notices)
         if counts["skipped"]:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(3))
-            found.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")
+            notices.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")
         if counts["lost_reply"]:
             lost = records_text(counts["lost_reply"])
-            found.append(f"Skipped because max_length {data.max_length} cut off the whole response: {lost}.")
+            notices.append(f"Skipped because max_length {data.max_length} cut off the whole response: {lost}.")
         if shortened := counts["truncated"] - counts["lost_reply"]:
-            found.append(
+            notices.append(
                 f"Truncated at {data.max_length} tokens, losing the end of the response: {records_text(shortened)}."
             )
         if overlap:
-            found.append(f"Train/eval overlap: {records_text(overlap)}.")
+            notices.append(f"Train/eval overlap: {records_text(overlap)}.")
         if duplicates:
-            found.append(f"Duplicates: {records_text(duplicates)}.")
-        found += [f"{change}: {records_text(count)}." for change, count in self._changes.items()]
+            notices.append(f"Duplicates: {records_text(duplicates)}.")
+        notices += [f"{change}: {records_text(count)}." for change, count in self._changes.items()]
         if unused := self._unused_fields():
             listed = ", ".join(f"{field.path} ({records_text(field.records)})" for field in unused)
-            found.append(f"Not used for training: {listed}.")
+            notices.append(f"Not used for training: {listed}.")
         if data.completion_only and self._records.format == "text" and not self._records.documents:
-            found.append("Plain text has no response: trained on every token.")
-        return found
+            notices.append("Plain text has no response: trained on every token.")
+        return notices
 
 
-def _padding(tokenizer: Any) -> str:
-    """The collator masks padding by its place, not by its id, so an end of sequence stays trained."""
+def _padding(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Describe how batches are padded.
+
+    The collator masks padding by position, not by token id, so that end-of-sequence tokens are trained on.
+    """
     flat = "concatenated without padding, or, if the model does not support it,"
     if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
         return f"{flat} padded with {tokenizer.pad_token}, masked"
@@ -153,7 +159,7 @@ def _padding(tokenizer: Any) -> str:
 
 
 def _reason(problem: str) -> str:
-    """A reason without its place, so that like ones are counted together."""
+    """A problem without the column it names, so that equal problems are counted together."""
     start, colon, rest = problem.partition(": ")
     return rest if colon and start.startswith("column ") and start[7:].isdigit() else problem[:120]
 
@@ -175,6 +181,8 @@ def _lengths(lengths: "array[int]") -> Lengths:
 
 
 def _repeats(train: "array[int]", held_out: "array[int]") -> tuple[int, int]:
+    """The number of duplicates among the training records, and of held-out records that are also trained on."""
+
     import numpy as np
 
     distinct = np.unique(np.asarray(train, dtype=np.int64))

@@ -1,17 +1,17 @@
-"""A data set looked at before a run: the tokenizer alone, a first answer from a sample, then the exact one.
+"""Computes the statistics of a recipe's dataset before a run: first of a sample, then of all records.
 
-Only the model's tokenizer is needed, which is a few megabytes of what a run needs.
+This needs only the model's tokenizer (a few megabytes), not its weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.examples import find_examples
 from workbench.data.facts import DataFacts, Example
-from workbench.data.sources import Records, load_records, parts_elsewhere
+from workbench.data.sources import Records, load_records, remote_parts
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.data.token_store import TokenStore
@@ -21,18 +21,18 @@ from workbench.failures.diagnose import diagnose
 from workbench.models.hub import download_model
 from workbench.models.local import describe_folder, has_tokenizer
 from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import DataSection, ModelSection, Recipe
 from workbench.storage.paths import Home
 
-# Some tenths of a second of tokenising, for a first answer within a second.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Records in the first sample: tokenizing them takes some tenths of a second.
 SAMPLED = 256
 
-# Parts of sources, and their split, that this process was allowed to fetch: they may be looked at again.
-_brought: set[tuple[str, str]] = set()
-
-Report = Callable[[Progress], None]
-Cancelled = Callable[[], bool]
+# Remote parts of sources, with their split, that this process has been allowed to fetch: it may open them again.
+_fetched: set[tuple[str, str]] = set()
 
 
 def dataset_stats(
@@ -44,15 +44,15 @@ def dataset_stats(
     report: Report = lambda progress: None,
     cancelled: Cancelled = bool,
 ) -> Iterator[DataFacts]:
-    """The facts of a recipe's data: those of the first :data:`SAMPLED` records, and the exact ones if there are more.
+    """Yield the statistics of the first :data:`SAMPLED` records, and then, if there are more, of all records.
 
     Args:
-        fetch: bring tokenizer and data here if they are elsewhere; without it that is refused.
-        show: records to give as examples.
+        fetch: download the tokenizer and the data if necessary.
+        show: number of records to include as examples.
 
     Raises:
-        WorkbenchError: the tokenizer or the data cannot be had or read; kinds ``tokenizer_elsewhere`` and
-            ``data_elsewhere`` where ``fetch`` would bring them; ``cancelled``.
+        WorkbenchError: the tokenizer or the data cannot be read; kinds ``tokenizer_elsewhere`` and ``data_elsewhere``
+            if they would have to be downloaded and ``fetch`` is False; ``cancelled``.
     """
     records, template = open_data(home, recipe.model, recipe.data, fetch=fetch, report=report, cancelled=cancelled)
     batch_size = recipe.training.largest_micro_batch
@@ -74,9 +74,9 @@ def dataset_stats(
     refuse_unknown_tokens(facts.largest_id, template.tokenizer, rows)
     yield facts
     if not facts.exact:
-        # A run over these records has counted them all; what it did not keep is how they are shown.
-        kept = TokenStore(records, template.with_system(recipe.data.system), recipe.data).facts(batch_size)
-        exact = replace(kept, examples=facts.examples) if kept and len(facts.examples) == show else count(None)
+        # A run over the same records has cached their statistics, but without examples.
+        cached = TokenStore(records, template.with_system(recipe.data.system), recipe.data).facts(batch_size)
+        exact = replace(cached, examples=facts.examples) if cached and len(facts.examples) == show else count(None)
         refuse_unknown_tokens(exact.largest_id, template.tokenizer, rows)
         yield exact
 
@@ -88,7 +88,7 @@ def _embedding_rows(home: Home, model: ModelSection) -> int | None:
 
 
 def examples(home: Home, recipe: Recipe, start: int, count: int, search: str = "") -> list[Example]:
-    """Records as they are fed, from the ``start``-th on, without fetching anything.
+    """Formatted training text of the records from ``start`` on. Downloads nothing.
 
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
@@ -106,22 +106,22 @@ def open_data(
     report: Report = lambda progress: None,
     cancelled: Cancelled = bool,
 ) -> tuple[Records, Template]:
-    """The records, and the template bound to the model's tokenizer.
+    """Open a recipe's dataset, and its template with the model's tokenizer.
 
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
-    elsewhere = [(part, data.split) for part in parts_elsewhere(data.source)]
-    if not fetch and not _brought.issuperset(elsewhere):
+    remote = [(part, data.split) for part in remote_parts(data.source)]
+    if not fetch and not _fetched.issuperset(remote):
         raise WorkbenchError(
-            f"{elsewhere[0][0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
+            f"{remote[0][0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
         )
     folder = _tokenizer_folder(home, model, fetch, report, cancelled)
     report(Progress(phase="loading the tokenizer", detail=model.source))
     template = Template.for_model(_tokenizer(folder, model.trust_remote_code), data.template, data.system)
     report(Progress(phase="opening the dataset", detail=data.source))
     records = load_records(data, home)
-    _brought.update(elsewhere)
+    _fetched.update(remote)
     return records, template
 
 
@@ -139,12 +139,13 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
         folder = fetch_config(home, model, report, cancelled)
     elif local_path(model.source) is None:
         folder = download_model(model.source, model.revision, report, cancelled, config_only=True).folder
-    # Refuses a folder that lacks its tokenizer, in the words that a run would use.
+    # For a folder without a tokenizer, fetch_model raises the error that a run would raise.
     return folder if has_tokenizer(folder) else fetch_model(home, model, report, cancelled).folder
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def _tokenizer(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
+
     from transformers import AutoTokenizer
 
     try:

@@ -1,10 +1,10 @@
-"""Records as the token ids and labels that training is given: what is counted, shown and trained on is the same."""
+"""Tokenizes records into ids and labels, for training as well as for statistics and for showing them."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.data.chunking import chunks
 from workbench.data.collector import Collector
@@ -18,8 +18,11 @@ from workbench.data.templates.template import Cut, Template
 from workbench.data.token_file import TokenFile
 from workbench.data.token_store import TokenStore
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import DataSection
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _BATCH = 256
 CONTROL = "Text contains control tokens, which the model treats as such"
@@ -27,21 +30,21 @@ CONTROL = "Text contains control tokens, which the model treats as such"
 
 @dataclass(frozen=True)
 class EncodedData:
-    """What the trainer is given: data sets with the columns ``input_ids`` and ``labels``, already cut.
+    """The datasets for the trainer, with the columns ``input_ids`` and ``labels``, truncated to ``max_length``.
 
-    ``template`` is the one used, with the recipe's system prompt in it. ``was_kept``: nothing was tokenised for it,
-    since the same had been tokenised before.
+    ``template`` is the one used, including the recipe's system prompt. ``from_cache``: an earlier run had tokenized the
+    same records.
     """
 
-    train: Any
-    eval: Any
+    train: "Dataset"
+    eval: "Dataset"
     facts: DataFacts
     template: Template
-    was_kept: bool = False
+    from_cache: bool = False
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The facts as plain data without examples, for the journal."""
+        """The statistics as JSON data for the journal: without examples, histogram and notices."""
         facts = self.facts.as_json()
         del facts["examples"], facts["histogram"], facts["notices"]
         return facts
@@ -55,19 +58,21 @@ def encode_dataset(
     records: Records,
     template: Template,
     data: DataSection,
-    report: Callable[[Progress], None] | None = None,
-    cancelled: Callable[[], bool] = bool,
+    report: Report | None = None,
+    cancelled: Cancelled = bool,
 ) -> EncodedData:
-    """Tokenise all records once, into memory-mapped files where they are many; a home keeps them for the next time.
+    """Tokenize all records, or load their tokens from the cache.
+
+    Large datasets are written to memory-mapped files, and into the cache of the records' home.
 
     Raises:
-        WorkbenchError: no token is left to train on; a record is malformed and the recipe says to stop there; or
+        WorkbenchError: there is no token to train on; a record is malformed and ``data.malformed`` is ``stop``; or
             ``kind="cancelled"``.
     """
     template = template.with_system(data.system)
     store = TokenStore(records, template, data)
-    if (found := store.load()) is not None:
-        return EncodedData(*found, template, was_kept=True)
+    if (cached := store.load()) is not None:
+        return EncodedData(*cached, template, from_cache=True)
     collector = Collector(records, template, data)
     train, held_out = TokenFile(records), TokenFile(records)
     try:
@@ -77,7 +82,7 @@ def encode_dataset(
                 (held_out if sample.held_out else train).add(sample)
         facts = collector.facts()
         refuse_if_nothing_is_trained(facts)
-        store.keep(train.close(), held_out.close(), facts)
+        store.save(train.close(), held_out.close(), facts)
     except BaseException:
         train.discard()
         held_out.discard()
@@ -90,15 +95,16 @@ def encode_samples(
     template: Template,
     data: DataSection,
     *,
-    report: Callable[[Progress], None] | None = None,
-    cancelled: Callable[[], bool] = bool,
+    report: Report | None = None,
+    cancelled: Cancelled = bool,
     start: int = 0,
     limit: int | None = None,
 ) -> Iterator[Sample]:
-    """Every record in order, tokenised some hundred at a time; a document makes as many samples as it has chunks.
+    """Tokenize records in order, a few hundred at a time; yields one sample per record, or per chunk of a document.
 
     Args:
-        start: records to pass over. limit: records to look at after them.
+        start: number of records to skip.
+        limit: number of records to read after them.
     """
     stop = None if limit is None else start + limit
     items = enumerate(islice(records.items(), start, stop), start=start)
@@ -117,24 +123,24 @@ def encode_samples(
 def encode_items(
     items: Sequence[tuple[int, Item]], records: Records, template: Template, data: DataSection
 ) -> Iterator[Sample]:
-    """Some records, each with its place in the data, tokenised in one call."""
+    """Tokenize some records in one call; each comes with its index in the data."""
     control = _control_tokens(template)
     prepared = [_cut(item, template, records.documents, data) for _, item in items]
     encoded = iter(template.encode_pieces([cut.pieces for cut in prepared if isinstance(cut, Cut)]))
     for (index, item), cut in zip(items, prepared, strict=True):
         if isinstance(cut, str):
-            yield Sample(index, item.where, [], [], 0, item.held_out, item.apart, problem=cut)
+            yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=cut)
             continue
         whole = next(encoded)
         texts = item.content.texts if isinstance(item.content, Conversation) else []
         changes = (*cut.changes, *([CONTROL] if any(map(control.search, texts)) else []))
-        for ids, trained, length in _parts(whole, data, records.documents):
+        for ids, trained, length in _truncated_or_chunked(whole, data, records.documents):
             unused = (*item.unused, *cut.unused)
-            yield Sample(index, item.where, ids, trained, length, item.held_out, item.apart, changes, unused)
+            yield Sample(index, item.where, ids, trained, length, item.held_out, item.from_eval_split, changes, unused)
 
 
 def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> Cut | str:
-    """An item's text in pieces, or why it is skipped."""
+    """A record's text in pieces, or the reason why it is skipped."""
     if item.content is None:
         return item.problem
     if isinstance(item.content, str):
@@ -155,10 +161,12 @@ def _chosen(conversation: Conversation, data: DataSection) -> Conversation:
     return conversation
 
 
-def _parts(whole: Encoded, data: DataSection, documents: bool) -> Iterator[tuple[list[int], list[bool], int]]:
-    """What is fed of one text, cut off at ``max_length``, or a document in chunks of it.
+def _truncated_or_chunked(
+    whole: Encoded, data: DataSection, documents: bool
+) -> Iterator[tuple[list[int], list[bool], int]]:
+    """Limit one text to ``max_length``: truncate a record, split a document into chunks.
 
-    Ids, which of them are trained, and their number before the cut.
+    Yields ``(ids, trained, length)``: token ids, which of them are trained on, and their number before truncation.
     """
     if not documents:
         trained = whole.trained if data.completion_only else [True] * len(whole.input_ids)
@@ -172,6 +180,7 @@ def _parts(whole: Encoded, data: DataSection, documents: bool) -> Iterator[tuple
 
 
 def _control_tokens(template: Template) -> re.Pattern[str]:
-    """Matches the tokenizer's special tokens spelt out."""
+    """A pattern that matches the tokenizer's special tokens in plain text."""
+
     special = sorted(template.tokenizer.all_special_tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, special)) or r"(?!)")

@@ -1,4 +1,4 @@
-"""Records as they are fed, as text to be shown."""
+"""Turns tokenized records back into text to show: the formatted training text, with its trained and masked spans."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -12,7 +12,7 @@ from workbench.recipe.schema import DataSection
 
 
 def example_of(sample: Sample, template: Template) -> Example:
-    """A sample as text: its tokens decoded, special ones visible, with spans of trained and masked characters."""
+    """Decode a sample's tokens, special tokens included, and mark the spans of text that are trained on."""
     spans: list[tuple[int, int, bool]] = []
     text = ""
     start = 0
@@ -20,33 +20,33 @@ def example_of(sample: Sample, template: Template) -> Example:
     for end in range(1, len(ids) + 1):
         if end < len(ids) and trained[end] == trained[start]:
             continue
-        # Decoded from the very beginning, as some tokenizers drop the space before a text's first word.
-        upto = template.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if not upto.startswith(text):
-            run = template.tokenizer.decode(
+        # Decoded from the first token on, as some tokenizers drop the space before a text's first word.
+        longer = template.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if not longer.startswith(text):
+            span = template.tokenizer.decode(
                 ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
-            upto = text + run
-        spans.append((len(text), len(upto), trained[start]))
-        text, start = upto, end
+            longer = text + span
+        spans.append((len(text), len(longer), trained[start]))
+        text, start = longer, end
     return Example(sample.index, sample.where, text, tuple(spans), len(ids), sample.length - len(ids), sample.held_out)
 
 
 def find_examples(
     records: Records, template: Template, data: DataSection, start: int = 0, count: int = 10, search: str = ""
 ) -> list[Example]:
-    """Records as they are fed, from the ``start``-th on; those whose own text holds ``search``, in any case.
+    """Formatted training text of up to ``count`` records from ``start`` on that contain ``search``, ignoring case.
 
-    What the template puts around it is not searched; of a long document the chunks that hold ``search`` are given.
+    Only a record's own text is searched, not what the template adds. Of a document, the chunks with ``search`` count.
     """
     template = template.with_system(data.system)
     return list(islice(_examples(records, template, data, start, search), count))
 
 
 def _examples(records: Records, template: Template, data: DataSection, start: int, search: str) -> Iterator[Example]:
-    # Only what is found is tokenised, and at once: the next match may lie a million records further on.
+    # Each match is tokenized at once and on its own: the next one may be a million records away.
     for index, item in enumerate(islice(records.items(), start, None), start=start):
-        if not item.holds(search):
+        if not item.contains(search):
             continue
         for sample in encode_items([(index, item)], records, template, data):
             if sample.problem:

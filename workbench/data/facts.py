@@ -1,4 +1,4 @@
-"""What there is to know of a data set before a run: its figures, as plain data between processes."""
+"""The statistics of a dataset: record and token counts, lengths, examples; with conversion to and from JSON."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,18 @@ from workbench.data.records.unused import UnusedField
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import TrainingSection
 
-# A run asks first when a larger share of its records loses the reply to the cut.
+# If truncation removes the whole response of a larger share of the records, the user is asked before a run starts.
 LOST_REPLIES_TO_ASK = 0.1
 
 
 @dataclass(frozen=True)
 class Example:
-    """A record as it is fed. ``spans`` are ``(start, end, trained)`` in characters of ``text``, without gaps."""
+    """A record as formatted training text.
+
+    Attributes:
+        spans: ``(start, end, trained)`` in characters of ``text``, without gaps.
+        tokens, cut: number of tokens, and of those lost to truncation.
+    """
 
     index: int
     where: str
@@ -25,7 +30,8 @@ class Example:
     cut: int
     held_out: bool
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """The example as JSON data."""
         return {
             "index": self.index,
             "where": self.where,
@@ -38,13 +44,13 @@ class Example:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What :meth:`as_json` wrote."""
+        """Read what :meth:`as_json` wrote."""
         return cls(**{**data, "spans": tuple((start, end, trained) for start, end, trained in data["spans"])})
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens a record, before the cut. ``histogram``: ``(from, to, records)``, ``to`` not included."""
+    """Tokens per record, before truncation. ``histogram``: bins ``(from, to, records)``, ``to`` not included."""
 
     p50: int = 0
     p90: int = 0
@@ -55,24 +61,27 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Counts of a data set. Tokens and lengths are those of ``records``, which are the source's usable ones.
+    """Statistics of a dataset. Token counts and lengths are those of ``records``.
 
     Attributes:
-        records: fed to training or held out from it; a held-out part that the source has of its own is not among them.
-        train_records, eval_records: what is trained on, and evaluated on.
-        skipped: unusable; ``skipped_reasons`` counts them by reason.
-        lost_reply: dropped, because the cut left no token to train on.
-        total, trained, masked: tokens fed; ``total = trained + masked``.
-        cut: tokens lost to ``max_length``, those of dropped records included.
-        truncated: records cut.
-        packed_sequences: sequences an epoch with packing. padding_waste: share of padding without it, and
-            ``packed_waste`` with it, 0 to 1.
-        duplicates: training records equal to an earlier one. overlap: held-out records that are also trained on.
-        near_empty: records with at most one trained token beside the end of sequence.
-        unused: fields of records that are not fed to the model.
-        padding: what batches are padded with, and that the end of a reply is trained all the same.
-        largest_id: the largest token id that is fed; -1 without records.
-        exact: False for the facts of a sample.
+        format, reason: the record format, and why it was detected.
+        records: usable records of the split, trained on or held out; without the source's own eval split.
+        train_records, eval_records: records used for training and for evaluation.
+        skipped: invalid records; ``skipped_reasons`` counts them by reason.
+        lost_reply: records skipped because truncation left no token to train on.
+        total, trained, masked: tokens of the records; ``total = trained + masked``.
+        cut: tokens lost to truncation, including those of skipped records.
+        truncated: truncated records.
+        packed_sequences: sequences per epoch with packing.
+        padding_waste, packed_waste: share of padding without and with packing, 0 to 1.
+        duplicates: training records equal to an earlier one.
+        overlap: held-out records that are also trained on.
+        near_empty: records with at most one trained token besides the end of sequence.
+        longest: the longest records as ``(index, where, tokens)``.
+        unused: fields of records that are not used for training.
+        padding: a sentence on how batches are padded.
+        largest_id: the largest token id; -1 without records.
+        exact: False for the statistics of a sample of the dataset.
     """
 
     format: str
@@ -110,17 +119,17 @@ class DataFacts:
 
     @property
     def lost_reply_share(self) -> float:
-        """Share of the records with a reply that lost all of it to the cut."""
+        """Share of the records with a response that lost all of it to truncation."""
         return self.lost_reply / max(self.lost_reply + self.records, 1)
 
     @property
     def loses_many_replies(self) -> bool:
-        """Whether to ask before a run starts: over :data:`LOST_REPLIES_TO_ASK` of the records lost their reply."""
+        """Whether to ask before a run starts: more than :data:`LOST_REPLIES_TO_ASK` of the records lost their reply."""
         return self.lost_reply_share > LOST_REPLIES_TO_ASK
 
     @property
     def lost_replies(self) -> str:
-        """What to say before a run starts that :attr:`loses_many_replies`; empty for others."""
+        """The warning to show before a run starts if :attr:`loses_many_replies`; else an empty string."""
         if not self.loses_many_replies:
             return ""
         return (
@@ -149,7 +158,7 @@ class DataFacts:
         )
 
     def steps_per_epoch(self, training: TrainingSection, packing: bool) -> int:
-        """Optimizer steps an epoch on one GPU, as transformers' ``Trainer`` counts them."""
+        """Optimizer steps per epoch on one GPU, as transformers' ``Trainer`` counts them."""
         sequences = self.packed_sequences if packing else self.train_records
         return max(math.ceil(sequences / training.effective_batch), 1)
 
@@ -160,7 +169,7 @@ class DataFacts:
         return math.ceil(training.num_train_epochs * self.steps_per_epoch(training, packing))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; shares are rounded to 4 places."""
+        """The statistics as JSON data; shares are rounded to 4 decimal places."""
         return {
             "records": self.records,
             "train_records": self.train_records,
@@ -199,7 +208,7 @@ class DataFacts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What :meth:`as_json` wrote."""
+        """Read what :meth:`as_json` wrote."""
         tokens, length = data["tokens"], data["length"]
         names = {item.name for item in fields(cls)} - {"longest", "examples", "notices", "unused"}
         return cls(
@@ -218,7 +227,8 @@ class DataFacts:
 
 
 def refuse_if_nothing_is_trained(facts: DataFacts) -> None:
-    """Raises WorkbenchError where no training record has a token left to train on."""
+    """Raise WorkbenchError if no training record has a token to train on."""
+
     if facts.train_records:
         return
     if facts.lost_reply:

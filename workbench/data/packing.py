@@ -1,4 +1,4 @@
-"""How well records fill batches: padding without packing, sequences with it. Arithmetic over lengths."""
+"""Computes from record lengths how many sequences packing makes, and how much of a batch is padding without it."""
 
 from bisect import bisect_left, insort
 from collections import Counter
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def packed_sequences(lengths: Sequence[int], max_length: int) -> int:
-    """Sequences of ``max_length`` that TRL's default packing (best fit, longest first) makes of these records.
+    """The number of sequences that TRL's default packing makes of records with these lengths.
 
-    Ding et al. 2024, https://arxiv.org/abs/2404.10830, as in ``trl.data_utils``: a record goes into the fullest
-    sequence that still has room for it.
+    It is best-fit decreasing (Ding et al. 2024, https://arxiv.org/abs/2404.10830), as in ``trl.data_utils``: starting
+    with the longest, each record goes into the fullest sequence that still has room for it.
     """
     rooms: Counter[int] = Counter()
     sizes: list[int] = []  # the distinct keys of ``rooms``, in order
@@ -35,7 +35,8 @@ def packed_sequences(lengths: Sequence[int], max_length: int) -> int:
 
 
 def padding_waste(lengths: Sequence[int], batch_size: int, seed: int = 0) -> float:
-    """Share of a batch that is padding when records are drawn in random order, 0 to 1; of one seeded shuffle."""
+    """The share of padding, 0 to 1, when batches are filled in random order; computed for one seeded shuffle."""
+
     if not len(lengths):
         return 0.0
     shuffled = np.random.default_rng(seed).permutation(np.asarray(lengths, dtype=np.int64))

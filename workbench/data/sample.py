@@ -1,20 +1,25 @@
-"""One record as token ids and labels."""
+"""The sample: one tokenized record, with the tokens to train on marked."""
 
 from array import array
 from dataclasses import dataclass
 
 from workbench.data.records.unused import Unused
 
-# Labels of tokens that are not trained; PyTorch's cross entropy leaves them out.
+# The label of tokens that are not trained on, which PyTorch's cross entropy ignores.
 IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One record as it is fed: cut at ``max_length``. ``length`` is before the cut.
+    """One tokenized record, or one chunk of a document, limited to ``max_length``.
 
-    ``changes``: what was done to its turns, in words. ``unused``: its fields that are not fed.
-    ``problem``: why it was skipped; then there are no tokens. A sample whose ``trained`` is all False lost its reply.
+    Attributes:
+        trained: for each token, whether it is trained on. If none is, truncation removed the reply.
+        length: tokens before truncation.
+        held_out, from_eval_split: as in :class:`~workbench.data.sources.Item`.
+        changes: what was changed in its turns, as text for the user.
+        unused: its fields that are not used for training.
+        problem: why the record was skipped; then there are no tokens.
     """
 
     index: int
@@ -23,7 +28,7 @@ class Sample:
     trained: list[bool]
     length: int
     held_out: bool = False
-    apart: bool = False
+    from_eval_split: bool = False
     changes: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
     problem: str = ""
@@ -34,7 +39,8 @@ class Sample:
 
     @property
     def digest(self) -> int:
-        """Equal for equal tokens, within one process."""
+        """A hash of the tokens, for comparison within one process."""
+
         return hash(array("I", self.input_ids).tobytes())
 
     @property

@@ -1,16 +1,15 @@
-"""Where records come from: a bundled set, local files, a folder of documents, a hub data set, or a mix of them.
+"""Opens a recipe's data source and reads its records: a bundled dataset, local files, a hub dataset, or a mix of them.
 
-A source is opened by looking at its first rows only; the rest is read as it is needed, in constant memory.
+Opening a source reads only its first rows, to detect their format. The rest is read when needed, in constant memory.
 """
 
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation
 from workbench.data.records.convert import convert
@@ -19,7 +18,7 @@ from workbench.data.records.unused import Unused
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows
 from workbench.data.rows.readers import can_read, known_suffixes, read_rows
-from workbench.data.rows.row import Row, shown
+from workbench.data.rows.row import ReadRows, Row, RowSource, shown
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 from workbench.storage.folders import files_below
@@ -28,51 +27,48 @@ from workbench.storage.paths import Home
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+|[\w-]+)(?::(?P<config>[\w.+-]+))?(?P<streaming>\?streaming)?")
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?")
-# Rows looked at to tell the format.
-_LOOKED_AT = 64
+# Rows that are read to detect the format.
+_FORMAT_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record, converted; or ``problem``, the reason it was skipped.
+    """One record as a conversation or as plain text; or without content and with the ``problem`` why it is skipped.
 
-    ``held_out``: for evaluation; ``apart``: out of a held-out part that the source has of its own. ``fraction``: how
-    far into the source it lies, 0 to 1.
+    Attributes:
+        where: file and line, or another place to name in a message.
+        held_out: used for evaluation, not for training.
+        from_eval_split: comes from the source's own eval split, not from the split that is trained on.
+        fraction: its position in the source, 0 to 1.
     """
 
     content: Conversation | str | None
     where: str
     held_out: bool = False
-    apart: bool = False
+    from_eval_split: bool = False
     fraction: float = 0.0
     problem: str = ""
     unused: tuple[Unused, ...] = ()
 
-    def holds(self, text: str) -> bool:
-        """Whether the record's own text holds ``text``, in any case."""
+    def contains(self, text: str) -> bool:
+        """Whether ``text`` occurs in the record's text, ignoring case."""
         texts = [self.content] if isinstance(self.content, str) else self.content.texts if self.content else []
         return any(text.casefold() in part.casefold() for part in texts)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One opened source. ``rows`` reads it from its start each time it is called, from ``files``; a stream has None."""
+    """One opened source: how to read its rows, their format, and its weight in the mix."""
 
     name: str
-    rows: Callable[[], Iterator[Row]]
+    reading: RowSource
     form: RecordFormat
     weight: float = 1.0
-    held_out_rows: Callable[[], Iterator[Row]] | None = None
-    documents: bool = False
-    files: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a recipe's data section, train and held-out part.
-
-    ``documents``: they are whole documents, to be cut into chunks rather than cut off.
-    """
+    """All records of a recipe's data section: those to train on and those held out for evaluation."""
 
     sources: tuple[Source, ...]
     eval_fraction: float
@@ -81,38 +77,39 @@ class Records:
 
     @property
     def format(self) -> str:
-        """The kinds of format, joined where sources differ."""
+        """The formats of the sources, joined by commas if they differ."""
         return ", ".join(dict.fromkeys(source.form.kind for source in self.sources))
 
     @property
     def reason(self) -> str:
-        """Why the records are taken to have that format."""
+        """Why this format was detected."""
         if len(self.sources) == 1:
             return self.sources[0].form.reason
         return "; ".join(f"{source.name}: {source.form.reason}" for source in self.sources)
 
     @property
     def documents(self) -> bool:
-        return all(source.documents for source in self.sources)
+        """Whether the records are whole documents, which are split into chunks instead of truncated."""
+        return all(source.reading.documents for source in self.sources)
 
     def items(self) -> Iterator[Item]:
-        """Every record once (or as often as its source's weight says), those held out marked.
+        """Yield every record, as often as its source's weight says; held-out records at most once.
 
         Raises:
-            WorkbenchError: a source cannot be read on; or a row is malformed and the recipe says to stop there.
+            WorkbenchError: a source cannot be read, or a row is malformed and ``data.malformed`` is ``stop``.
         """
         for number, source in enumerate(self.sources):
             share, done = 1 / len(self.sources), number / len(self.sources)
-            split = _HeldOut(0.0 if source.held_out_rows else self.eval_fraction)
-            for index, row in enumerate(source.rows()):
+            eval_rows = source.reading.eval_rows
+            held_out = _HeldOutSampler(0.0 if eval_rows else self.eval_fraction)
+            for index, row in enumerate(source.reading.rows()):
                 item = self._item(row, source)
-                item = replace(
-                    item, held_out=item.content is not None and split.next(), fraction=done + share * row.fraction
-                )
-                times = _times(index, source.weight)
+                is_held_out = item.content is not None and held_out.next()
+                item = replace(item, held_out=is_held_out, fraction=done + share * row.fraction)
+                times = _repetitions(index, source.weight)
                 yield from [item] * (min(times, 1) if item.held_out or item.content is None else times)
-            for row in source.held_out_rows() if source.held_out_rows else ():
-                yield replace(self._item(row, source), held_out=True, apart=True, fraction=done + share)
+            for row in eval_rows() if eval_rows else ():
+                yield replace(self._item(row, source), held_out=True, from_eval_split=True, fraction=done + share)
 
     def _item(self, row: Row, source: Source) -> Item:
         if row.record is None:
@@ -130,10 +127,10 @@ class Records:
         return Item(converted.content, row.where, unused=converted.unused)
 
 
-class _HeldOut:
-    """Picks the share of records to hold out: one at random, but always the same, of each block of 1 / share records.
+class _HeldOutSampler:
+    """Selects the records to hold out: from each block of 1 / share records, a pseudo-random but fixed one.
 
-    The first block's is its second record, so that even two records have a held-out one.
+    In the first block it is the second record, so that one of two records is held out.
     """
 
     def __init__(self, share: float) -> None:
@@ -154,14 +151,16 @@ class _HeldOut:
 
 
 def load_records(data: DataSection, home: Home | None = None) -> Records:
-    """Open the source of a recipe. Several are joined by `` + ``, each with a weight behind ``*`` if it is to have one:
-    ``first-mate*0.5 + notes/ + tatsu-lab/alpaca``. A weight of 0.5 takes every second record, 2 takes each twice.
+    """Open the source of a recipe.
+
+    A mix joins several sources with `` + ``, each optionally with ``*`` and a weight, as in
+    ``first-mate*0.5 + notes/ + tatsu-lab/alpaca``. A weight of 0.5 uses every second record, 2 uses each twice.
 
     Raises:
-        WorkbenchError: there is no such source, or its first rows cannot be read or have no known format.
+        WorkbenchError: there is no such source, its first rows cannot be read, or their format is unknown.
     """
-    sources = tuple(_open(*_weight(part.strip()), data, home) for part in _parts(data.source))
-    if len({source.documents for source in sources}) > 1:
+    sources = tuple(_open(*_name_and_weight(part.strip()), data) for part in _parts(data.source))
+    if len({source.reading.documents for source in sources}) > 1:
         raise WorkbenchError(
             f"{data.source} mixes folders of documents with records.",
             "Train on one kind at a time.",
@@ -171,37 +170,40 @@ def load_records(data: DataSection, home: Home | None = None) -> Records:
 
 
 def bundled_names() -> list[str]:
-    """Names of the sets that ship with the workbench."""
+    """Names of the datasets that ship with the workbench."""
     return sorted(path.stem for path in _BUNDLED.glob("*.jsonl") if not path.stem.endswith(".eval"))
 
 
-def parts_elsewhere(source: str) -> list[str]:
-    """The parts of a source that are no bundled set and nothing on this machine, such as hub data sets."""
-    return [part for part in _parts(source) if not _is_here(part)]
+def remote_parts(source: str) -> list[str]:
+    """The parts of a source that are neither bundled nor on this machine, such as hub datasets."""
+    return [part for part in _parts(source) if not _is_local(part)]
 
 
 def needs_hub(source: str) -> bool:
-    """Whether to open a source means to ask the hub; what is missing on this machine and can be no hub id does not."""
-    return any(_may_be_hub_id(part.partition("*")[0].strip()) for part in parts_elsewhere(source))
+    """Whether opening the source asks the hub. A missing local file does not count."""
+    return any(_may_be_hub_id(part.partition("*")[0].strip()) for part in remote_parts(source))
 
 
 def _may_be_hub_id(name: str) -> bool:
+    return not _looks_local(name) and "/" in name and _HUB_ID.fullmatch(name) is not None
+
+
+def _looks_local(name: str) -> bool:
     path = Path(name)
-    looks_local = name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
-    return not looks_local and "/" in name and _HUB_ID.fullmatch(name) is not None
+    return name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
 
 
 def _parts(source: str) -> list[str]:
     return [source] if Path(source).expanduser().exists() else re.split(r"\s\+\s", source)
 
 
-def _is_here(part: str) -> bool:
-    """Whether a part, with or without its weight, is a bundled set or a path."""
+def _is_local(part: str) -> bool:
+    """Whether a part, with or without a weight, is a bundled dataset or an existing path."""
     names = (part.strip(), part.rpartition("*")[0].strip())
     return any(name and (name in bundled_names() or Path(name).expanduser().exists()) for name in names)
 
 
-def _weight(part: str) -> tuple[str, float]:
+def _name_and_weight(part: str) -> tuple[str, float]:
     name, star, weight = part.rpartition("*")
     if not star or Path(part).expanduser().exists():
         return part, 1.0
@@ -218,38 +220,26 @@ def _weight(part: str) -> tuple[str, float]:
     return name.strip(), value
 
 
-def _times(index: int, weight: float) -> int:
-    """How often the record at ``index`` is used: ⌊(i+1)·weight⌋ − ⌊i·weight⌋, which is ``weight`` times on average."""
+def _repetitions(index: int, weight: float) -> int:
+    """How often to use the record at ``index``: ⌊(i+1)·weight⌋ − ⌊i·weight⌋, ``weight`` times on average."""
     return int((index + 1) * weight + 1e-9) - int(index * weight + 1e-9)
 
 
-def _open(name: str, weight: float, data: DataSection, home: Home | None) -> Source:
-    rows, held_out, documents, files = _find(name, data, home)
-    form = _look(name, rows, data)
-    return Source(name, rows, form, weight, held_out, documents, files)
+def _open(name: str, weight: float, data: DataSection) -> Source:
+    reading = _row_source(name, data)
+    return Source(name, reading, _detect_format(name, reading.rows, data), weight)
 
 
-Rows = Callable[[], Iterator[Row]]
-Found = tuple[Rows, Rows | None, bool, tuple[Path, ...] | None]
-
-
-def _find(name: str, data: DataSection, home: Home | None) -> Found:
-    """How to read a source, its own held-out part if it has one, whether it is documents, and the files it lies in."""
+def _row_source(name: str, data: DataSection) -> RowSource:
+    """Find a source by its name: a bundled dataset, a path, or a hub id."""
     bundled = _BUNDLED / f"{name}.jsonl"
     path = bundled if name in bundled_names() else Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, data.split)
+        return _folder_source(path, data.split)
     if path.exists():
-        if is_document(path):
-            return (lambda: iter([read_document(path)])), None, True, (path,)
-        _start, _stop = _slice(data.split)
-        own = path.with_name(f"{path.stem}.eval{path.suffix}")
-        held_out = (lambda: read_rows(own)) if own.exists() else None
-        files = (path, own) if held_out else (path,)
-        return (lambda: islice(read_rows(path), _start, _stop)), held_out, False, files
+        return _file_source(path, data.split)
     match = _HUB_ID.fullmatch(name)
-    looks_local = name.startswith((".", "/", "~", "\\")) or can_read(path) or is_document(path) or name.endswith("/")
-    if looks_local or match is None:
+    if _looks_local(name) or match is None:
         raise WorkbenchError(
             f"No such file or folder: {shown(path)}.",
             f"Give an existing path. Supported: {known_suffixes()}.",
@@ -264,12 +254,25 @@ def _find(name: str, data: DataSection, home: Home | None) -> Found:
             "hub dataset.",
             kind="data_missing",
         )
-    rows, held_out, hub_files = hub_rows(match["name"], match["config"], data.split, bool(match["streaming"]))
-    return rows, held_out, False, hub_files
+    return hub_rows(match["name"], match["config"], data.split, bool(match["streaming"]))
 
 
-def _folder(folder: Path, split: str) -> Found:
-    """A folder's documents; where it holds none, its files of records, one after the other."""
+def _file_source(path: Path, split: str) -> RowSource:
+    """A document, or a file of records; ``NAME.eval.SUFFIX`` next to it is its eval split."""
+    if is_document(path):
+        return RowSource(lambda: iter([read_document(path)]), documents=True, files=(path,))
+    start, stop = _slice(split)
+    eval_file = path.with_name(f"{path.stem}.eval{path.suffix}")
+    has_eval = eval_file.exists()
+    return RowSource(
+        lambda: islice(read_rows(path), start, stop),
+        (lambda: read_rows(eval_file)) if has_eval else None,
+        files=(path, eval_file) if has_eval else (path,),
+    )
+
+
+def _folder_source(folder: Path, split: str) -> RowSource:
+    """The documents of a folder; if it has none, its files of records, one after the other."""
     files = sorted(path for path, _ in files_below(folder) if not path.name.startswith("."))
     documents = [path for path in files if is_document(path)]
     records = [path for path in files if can_read(path) and path.name not in ("dataset_info.json", "state.json")]
@@ -286,9 +289,9 @@ def _folder(folder: Path, split: str) -> Found:
                 yield Row(row.record, row.where, (number + row.fraction) / len(records), row.problem)
 
     if documents:
-        return (lambda: islice(read_documents(), start, stop)), None, True, tuple(documents)
+        return RowSource(lambda: islice(read_documents(), start, stop), documents=True, files=tuple(documents))
     if records:
-        return (lambda: islice(read_records(), start, stop)), None, False, tuple(records)
+        return RowSource(lambda: islice(read_records(), start, stop), files=tuple(records))
     raise WorkbenchError(
         f"The folder {shown(folder)} has no supported files ({len(files)} files).",
         f"Supported: .txt or .md documents, or record files: {known_suffixes()}.",
@@ -297,10 +300,10 @@ def _folder(folder: Path, split: str) -> Found:
 
 
 def _slice(split: str) -> tuple[int | None, int | None]:
-    """First row and end of ``train[10:20]``; of a local source the name before it says nothing.
+    """Parse the slice of ``train[10:20]`` into ``(10, 20)``; the split's name is ignored for local sources.
 
     Raises:
-        WorkbenchError: the slice is in percent, which needs a Hugging Face data set, or no slice at all.
+        WorkbenchError: it is not a valid slice, or one in percent, which only hub datasets support.
     """
     match = _SLICE.fullmatch(split)
     if match is None:
@@ -309,20 +312,21 @@ def _slice(split: str) -> tuple[int | None, int | None]:
             "Write it as train[:2000]; percentages work only with Hugging Face datasets.",
             kind="data_source",
         )
-    return tuple(int(match[end]) if match[end] else None for end in ("start", "stop"))  # type: ignore[return-value]
+    start, stop = (int(match[end]) if match[end] else None for end in ("start", "stop"))
+    return start, stop
 
 
-def _look(name: str, rows: Rows, data: DataSection) -> RecordFormat:
-    """The format, from the first rows.
+def _detect_format(name: str, rows: ReadRows, data: DataSection) -> RecordFormat:
+    """Detect the format from the first rows.
 
     Raises:
-        WorkbenchError: there are none, none can be read, or they have no known format.
+        WorkbenchError: there are no rows, none can be read, or their format is unknown.
     """
     columns: dict[str, None] = {}
     samples: list[dict[str, Any]] = []
     first_problem = ""
     seen = 0
-    for row in islice(rows(), _LOOKED_AT):
+    for row in islice(rows(), _FORMAT_ROWS):
         seen += 1
         if row.record is None:
             first_problem = first_problem or f"{row.where}, {row.problem}"

@@ -1,6 +1,5 @@
-"""The figures of a data set without keeping its tokens."""
+"""Computes a dataset's statistics without storing its tokens."""
 
-from collections.abc import Callable
 from itertools import islice
 
 from workbench.data.collector import Collector
@@ -9,7 +8,7 @@ from workbench.data.examples import example_of
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Report
 from workbench.recipe.schema import DataSection
 
 
@@ -21,19 +20,20 @@ def data_facts(
     batch_size: int = 4,
     show: int = 3,
     limit: int | None = None,
-    report: Callable[[Progress], None] | None = None,
-    cancelled: Callable[[], bool] = bool,
+    report: Report | None = None,
+    cancelled: Cancelled = bool,
 ) -> DataFacts:
-    """The facts of a data set, without keeping its tokens.
+    """Compute the statistics of a dataset.
 
     Args:
-        show: records to keep as examples.
-        limit: count only so many records: a first answer at once (``exact`` is False when there were more).
-        report: called with the progress about every 256 records.
+        show: number of records to include as examples.
+        limit: number of records to read; if there are more, the result is not ``exact``.
+        report: called about every 256 records.
 
     Raises:
-        WorkbenchError: a record is malformed and the recipe says to stop there; or ``kind="cancelled"``.
+        WorkbenchError: a record is malformed and ``data.malformed`` is ``stop``; or ``kind="cancelled"``.
     """
+
     template = template.with_system(data.system)
     collector = Collector(records, template, data, batch_size)
     samples = encode_samples(records, template, data, report=report, cancelled=cancelled, limit=limit)

@@ -1,21 +1,26 @@
-"""Tokens on their way to the trainer, in a memory-mapped Arrow file where they are many."""
+"""Writes tokens to an Arrow file and opens it as a dataset: in memory if it is small, else memory-mapped."""
 
 import shutil
 import tempfile
 import weakref
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
 
-_ROWS_A_WRITE = 1000
-_KEPT_IN_MEMORY = 64_000_000
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+_ROWS_PER_WRITE = 1000
+# In bytes; larger files are memory-mapped.
+_MAX_IN_MEMORY = 64_000_000
 
 
 class TokenFile:
-    """Tokens on their way to an Arrow file, so that memory does not grow with the data set."""
+    """An Arrow file of samples in a temporary folder. Memory use does not grow with the dataset."""
 
     def __init__(self, records: Records) -> None:
         home = records.home
@@ -25,26 +30,28 @@ class TokenFile:
         self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=place))
         self._path = self._folder / "tokens.arrow"
         self._ids, self._labels, self._ends = array("i"), array("i"), array("q", [0])
-        self._writer: Any = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
         self._is_closed = False
 
     def add(self, sample: Sample) -> None:
+        """Append a sample."""
         self._ids.extend(sample.input_ids)
         self._labels.extend(sample.labels)
         self._ends.append(len(self._ids))
-        if len(self._ends) > _ROWS_A_WRITE:
+        if len(self._ends) > _ROWS_PER_WRITE:
             self._flush()
 
     def close(self) -> Path:
-        """Write the last of them; returns the file."""
+        """Write the remaining samples and close the file; returns its path."""
         if not self._is_closed:
             self._is_closed = True
             self._flush()
+            assert self._writer is not None  # made by the first flush
             self._writer.close()
         return self._path
 
-    def dataset(self) -> Any:
-        """The ``datasets.Dataset``: in memory where it is small, else mapped from the file while it is in use."""
+    def dataset(self) -> "Dataset":
+        """Open the file as a dataset. The temporary folder is deleted once it is no longer needed."""
         dataset = dataset_of(self.close())
         if dataset.cache_files:
             weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
@@ -53,14 +60,15 @@ class TokenFile:
         return dataset
 
     def discard(self) -> None:
+        """Delete the file."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _flush(self) -> None:
         import numpy as np
         import pyarrow as pa
 
-        def column(values: "array[int]") -> Any:
-            # Copied: an array that lends its memory cannot be emptied below.
+        def column(values: "array[int]") -> "pa.ListArray":
+            # Copied, because an array whose memory is shared cannot be emptied below.
             return pa.ListArray.from_arrays(
                 pa.array(np.array(self._ends, np.int32)), pa.array(np.array(values, np.int32))
             )
@@ -72,11 +80,11 @@ class TokenFile:
         del self._ids[:], self._labels[:], self._ends[1:]
 
 
-def dataset_of(path: Path) -> Any:
-    """A file of tokens as a ``datasets.Dataset``: read where it is small, else mapped."""
+def dataset_of(path: Path) -> "Dataset":
+    """Open a file of tokens as a ``datasets.Dataset``: read into memory if it is small, else memory-mapped."""
     import datasets
     import pyarrow as pa
 
-    if path.stat().st_size <= _KEPT_IN_MEMORY:
+    if path.stat().st_size <= _MAX_IN_MEMORY:
         return datasets.Dataset.from_buffer(pa.py_buffer(path.read_bytes()))
     return datasets.Dataset.from_file(str(path))

@@ -1,6 +1,6 @@
-"""Tokens on disk, so that records are tokenised once: the next run over the same ones begins at once.
+"""Caches tokenized datasets on disk, so that the next run over the same records starts at once.
 
-The same means: files that nobody has touched, an equal tokenizer, template and data section, and this very code.
+The cache key covers the files' sizes and times, the tokenizer, the template, the data section and this package's code.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
@@ -25,19 +25,22 @@ from workbench.recipe.schema import DataSection
 from workbench.storage.atomic import write_text
 from workbench.storage.disk_cache import DiskCache
 
-# Fewer are tokenised in some tenths of a second.
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Smaller datasets are not cached: tokenizing them takes some tenths of a second.
 _LEAST_BYTES = 1_000_000
 _PARTS = ("train.arrow", "held-out.arrow")
-# Size and times of both parts when their digests were last found right.
+# Size and times of both parts when their checksums were last verified.
 _VERIFIED = "verified.json"
 
 
 class TokenStore:
-    """The place of one data set on the shelf; it has none where its like could not be told from another one's."""
+    """The cache entry of one dataset. Nothing is cached if its records or its tokenizer cannot be identified."""
 
     def __init__(self, records: Records, template: Template, data: DataSection) -> None:
         self._sources = records.sources
-        self._stamps = self._now() if records.home else None
+        self._stamps = self._file_stamps() if records.home else None
         self._what = f"{data.source}, at most {data.max_length} tokens per record"
         identity = None
         if self._stamps and sum(stamp[1] for stamp in self._stamps) >= _LEAST_BYTES / 20:
@@ -46,8 +49,8 @@ class TokenStore:
         text = json.dumps([identity, self._stamps], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:24]
 
-    def load(self) -> tuple[Any, Any, DataFacts] | None:
-        """Both parts as data sets, and the facts; None where they are not here whole."""
+    def load(self) -> "tuple[Dataset, Dataset, DataFacts] | None":
+        """The training and held-out datasets and their statistics; None if they are not cached."""
         if self._cache is None or (folder := self._cache.find(self._key)) is None:
             return None
         try:
@@ -61,22 +64,22 @@ class TokenStore:
             return None
 
     def facts(self, batch_size: int) -> DataFacts | None:
-        """The facts alone, with the padding of another micro-batch."""
+        """The cached statistics, with the padding waste for this micro-batch size; None if they are not cached."""
         from workbench.data.packing import padding_waste
 
-        if (found := self.load()) is None:
+        if (cached := self.load()) is None:
             return None
-        train, _, facts = found
+        train, _, facts = cached
         lengths = [length for part in train.data.column("input_ids").chunks for length in part.value_lengths().tolist()]
         return replace(facts, padding_waste=padding_waste(lengths, batch_size))
 
-    def keep(self, train: Path, held_out: Path, facts: DataFacts) -> None:
-        """Keep both files under a second name, which costs neither time nor room: nobody writes into them any more.
+    def save(self, train: Path, held_out: Path, facts: DataFacts) -> None:
+        """Add the finished token files to the cache as hard links, which takes neither time nor disk space.
 
-        Not if the records were touched while they were read, or are too few to matter.
+        Nothing is saved if the source files were changed while they were read, or if the dataset is small.
         """
         size = train.stat().st_size + held_out.stat().st_size
-        if self._cache is None or size < _LEAST_BYTES or self._now() != self._stamps:
+        if self._cache is None or size < _LEAST_BYTES or self._file_stamps() != self._stamps:
             return
         folder = None
         try:
@@ -86,7 +89,7 @@ class TokenStore:
             for file, name in zip((train, held_out), _PARTS, strict=True):
                 os.link(file, folder / name)
             digests = {name: _digest(folder / name) for name in _PARTS}
-            # Shares are told rounded; here nothing may be lost.
+            # as_json rounds these shares.
             exact = {"padding_waste": facts.padding_waste, "packed_waste": facts.packed_waste}
             about = {"digests": digests, "facts": facts.as_json() | exact}
             (folder / "facts.json").write_text(json.dumps(about), encoding="utf-8")
@@ -96,26 +99,26 @@ class TokenStore:
                 shutil.rmtree(folder, ignore_errors=True)
             print(f"The tokens cannot be cached: {error}.", flush=True)
 
-    def _now(self) -> list[tuple[str, int, int, int]] | None:
-        """What the system knows of the files; it notes the time whenever one is written, whatever its age says.
+    def _file_stamps(self) -> list[tuple[str, int, int, int]] | None:
+        """Path, size, mtime and ctime of the source files; None if a source is not in files.
 
-        None for what is no file.
+        The ctime changes with every write, even if somebody sets the mtime back.
         """
         stamps = []
         for source in self._sources:
-            if source.files is None:
+            if source.reading.files is None:
                 return None
-            for file in source.files:
+            for file in source.reading.files:
                 try:
-                    found = file.stat()
+                    status = file.stat()
                 except OSError:
                     return None
-                stamps.append((str(file.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         return stamps
 
 
-def _identity(records: Records, template: Template, data: DataSection) -> Mapping[str, Any] | None:
-    """All that decides which tokens a record becomes; None where a tokenizer does something that cannot be seen."""
+def _identity(records: Records, template: Template, data: DataSection) -> Mapping[str, object] | None:
+    """Everything that decides how records are tokenized; None for a tokenizer whose behavior cannot be identified."""
     tokenizer = template.tokenizer
     backend = rust_tokenizer(tokenizer)
     if backend is None:
@@ -124,7 +127,7 @@ def _identity(records: Records, template: Template, data: DataSection) -> Mappin
         "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
         "special": [tokenizer.special_tokens_map, tokenizer.all_special_tokens, tokenizer.pad_token_id],
         "template": [template.name, template.source, template.system, template.notices],
-        # Some templates write the day into every prompt.
+        # Some templates write the date into every prompt.
         "day": str(date.today()) if "strftime_now" in template.source else "",
         "forms": [repr(source.form) for source in records.sources],
         "data": data.model_dump(exclude={"packing"}),
@@ -134,7 +137,7 @@ def _identity(records: Records, template: Template, data: DataSection) -> Mappin
 
 @cache
 def _code() -> list[str]:
-    """What turns records into tokens: the source of this package, and the libraries it asks."""
+    """A checksum of this package's code, and the versions of the libraries that take part in tokenizing."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -142,11 +145,12 @@ def _code() -> list[str]:
 
 
 def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether both parts are as they were written. They are read for it only if touched since the last time."""
+    """Whether both parts have their original checksums. They are read only if changed since the last verification."""
     stamps = {}
     for name in _PARTS:
-        found = (folder / name).stat()
-        stamps[name] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        status = (folder / name).stat()
+        stamps[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
     with suppress(OSError, ValueError):
         if json.loads((folder / _VERIFIED).read_text(encoding="utf-8")) == stamps:
             return True

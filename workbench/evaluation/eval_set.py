@@ -101,7 +101,7 @@ def build_eval_set(
 def _usable_items(
     source: Records, is_run_data: bool, report: Callable[[Progress], None], cancelled: Callable[[], bool]
 ) -> Iterator[tuple[int, Item]]:
-    only_held_out = is_run_data or any(part.held_out_rows for part in source.sources)
+    only_held_out = is_run_data or any(part.reading.eval_rows for part in source.sources)
     for index, item in enumerate(source.items()):
         if index % _BATCH_RECORDS == 0:
             if cancelled():

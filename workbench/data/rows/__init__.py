@@ -1,1 +1,1 @@
-"""Rows out of files and hub data sets, one after the other."""
+"""Readers of rows from local files and hub datasets."""

@@ -1,15 +1,18 @@
-"""Rows of Parquet and Arrow files, through ``pyarrow``, some at a time."""
+"""Reads rows from Parquet and Arrow files with ``pyarrow``, a batch at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.rows.row import Row, damaged, shown
 from workbench.errors import WorkbenchError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 
 def read_parquet(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file, a thousand in memory at a time."""
+    """Read the rows of a Parquet file, a thousand in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -26,20 +29,21 @@ def read_parquet(path: Path) -> Iterator[Row]:
 
 
 def read_arrow(path: Path) -> Iterator[Row]:
-    """The rows of an Arrow file or stream, mapped into memory."""
+    """Read the rows of an Arrow file or stream, memory-mapped."""
     import pyarrow as pa
 
     try:
         with pa.memory_map(str(path)) as source:
             try:
-                stream: Any = pa.ipc.open_stream(source)
+                batches: Iterator[pyarrow.RecordBatch] = iter(pa.ipc.open_stream(source))
             except pa.ArrowInvalid:
                 file = pa.ipc.open_file(source)
-                stream = (file.get_batch(number) for number in range(file.num_record_batches))
+                batches = (file.get_batch(index) for index in range(file.num_record_batches))
             number = 0
-            for batch in stream:
-                # Nothing in the file vouches for its offsets: followed unchecked, wrong ones read foreign memory.
+            for batch in batches:
+                # Offsets in a damaged file may point anywhere; unchecked, they would read other memory.
                 batch.validate(full=True)
+
                 _check_names(path, batch.schema.names)
                 for start in range(0, batch.num_rows, 1000):
                     for record in batch.slice(start, 1000).to_pylist():

@@ -1,4 +1,4 @@
-"""Documents: text files to learn as they are."""
+"""Reads documents: text files that are trained on as plain text."""
 
 from pathlib import Path
 
@@ -9,12 +9,13 @@ _SUFFIXES = (".txt", ".md")
 
 
 def is_document(path: Path) -> bool:
-    """Whether the file is a document: text to learn as it is, not records."""
+    """Whether the file is a document, that is, plain text and not records. Judged by its suffix."""
     return path.suffix.lower() in _SUFFIXES
 
 
 def read_document(path: Path) -> Row:
-    """A whole text file as one row ``{"text": …}``; line ends become ``\\n``.
+    """Read a whole text file as one row ``{"text": …}``, with line ends as ``\\n``.
+
 
     Raises:
         WorkbenchError: it cannot be read.

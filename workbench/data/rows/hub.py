@@ -1,35 +1,34 @@
-"""Rows of a Hugging Face data set, through ``datasets``: downloaded once and memory-mapped, or streamed."""
+"""Reads rows from a Hugging Face dataset with ``datasets``: downloaded and memory-mapped, or streamed."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from workbench.data.rows.row import Row
+from workbench.data.rows.row import ReadRows, Row, RowSource
 from workbench.errors import WorkbenchError
 
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
-_HELD_OUT_NAMES = ("validation", "dev", "eval", "test")
+_EVAL_SPLITS = ("validation", "dev", "eval", "test")
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 
 @lru_cache(maxsize=4)
-def hub_rows(
-    name: str, config: str | None, split: str, streaming: bool
-) -> tuple[Callable[[], Iterator[Row]], Callable[[], Iterator[Row]] | None, tuple[Path, ...] | None]:
-    """How to read a split, the data set's own held-out split if it has one besides, and the files that hold both.
+def hub_rows(name: str, config: str | None, split: str, streaming: bool) -> RowSource:
+    """Open a split of a hub dataset, and its eval split if it has one.
 
-    A stream has no files.
-
-    The last few that were opened stay so: the hub is not asked again for each look at a record.
+    The last few opened datasets are cached, so that looking at more records does not ask the hub again.
 
     Args:
         name: ``owner/name`` on the hub; ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are respected.
-        split: with a slice if wanted: ``train[:2000]``, ``train[:10%]``.
+        split: optionally with a slice: ``train[:2000]``, ``train[:10%]``.
         streaming: read over the network as needed, and store nothing.
 
     Raises:
-        WorkbenchError: there is no such data set, configuration or split, or it cannot be reached.
+        WorkbenchError: there is no such dataset, configuration or split, or the hub cannot be reached.
     """
     import datasets
 
@@ -41,17 +40,18 @@ def hub_rows(
             raise WorkbenchError(
                 f"The dataset {name} has no split {base!r}.", f"It has {', '.join(splits)}.", kind="data_split"
             )
-        held_out = next((other for other in _HELD_OUT_NAMES if other in splits and other != base), None)
-        parts = [_load(name, config, part, streaming) for part in (split, held_out) if part]
-        rows, *own = (_reader(name, part) for part in parts)
-        return rows, own[0] if own else None, None if streaming else _files(parts)
+        eval_split = next((other for other in _EVAL_SPLITS if other in splits and other != base), None)
+        parts = [_load(name, config, part, streaming) for part in (split, eval_split) if part]
+        rows, *eval_rows = (_reader(name, part) for part in parts)
+        return RowSource(rows, eval_rows[0] if eval_rows else None, files=None if streaming else _files(parts))
+
     except (WorkbenchError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the library raises what its many file readers and its HTTP client raise
-        raise _refusal(name, error) from error
+    except Exception as error:  # anything that the library's file readers or its HTTP client raise
+        raise _explained(name, error) from error
 
 
-def _load(name: str, config: str | None, split: str, streaming: bool) -> Any:
+def _load(name: str, config: str | None, split: str, streaming: bool) -> "Dataset | IterableDataset":
     import datasets
 
     if not streaming:
@@ -68,14 +68,14 @@ def _load(name: str, config: str | None, split: str, streaming: bool) -> Any:
     return stream
 
 
-def _files(parts: list[Any]) -> tuple[Path, ...] | None:
-    """Where data sets lie on disk; None where one lies in memory."""
+def _files(parts: "list[Dataset]") -> tuple[Path, ...] | None:
+    """The files of memory-mapped datasets; None if one of them is in memory."""
     if not all(part.cache_files for part in parts):
         return None
     return tuple(Path(file["filename"]) for part in parts for file in part.cache_files)
 
 
-def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:
+def _reader(name: str, dataset: "Dataset | IterableDataset") -> ReadRows:
     total = getattr(dataset, "num_rows", 0) or 0
 
     def rows() -> Iterator[Row]:
@@ -85,18 +85,19 @@ def _reader(name: str, dataset: Any) -> Callable[[], Iterator[Row]]:
                 yield Row(record, f"{name}, record {number}", number / total if total else 0.0)
         except (WorkbenchError, KeyboardInterrupt):
             raise
-        except Exception as error:  # a stream breaks where it is read, with whatever its reader or the network raises
-            refusal = _refusal(name, error)
-            message = f"{refusal.message} {number:,} records had been read."
-            raise WorkbenchError(message, refusal.cure, kind=refusal.kind) from error
+        except Exception as error:  # a stream fails while it is read, with anything its reader or the network raises
+            explained = _explained(name, error)
+            message = f"{explained.message} {number:,} records had been read."
+            raise WorkbenchError(message, explained.cure, kind=explained.kind) from error
 
     return rows
 
 
-def _refusal(name: str, error: Exception) -> WorkbenchError:
-    """The library's error in our words: it has no common class for what goes wrong."""
+def _explained(name: str, error: Exception) -> WorkbenchError:
+    """Translate an error of ``datasets``, which has no common base class for its errors."""
     if type(error).__name__ == "DatasetGenerationError" and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # what it wraps says what is wrong, itself says nothing
+        error = error.__cause__  # only the wrapped error says what is wrong
+
     kind = type(error).__name__
     text = " ".join(str(error).split())
     if "Gated" in kind or "gated" in text:

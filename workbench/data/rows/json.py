@@ -1,25 +1,25 @@
-"""Rows of JSON: an object a line, or values one after the other, in a list, or in an object that holds such a list."""
+"""Reads rows from JSON Lines, and from JSON files with a list of objects or several objects in a row."""
 
 import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from workbench.data.rows.row import CHUNK, LONGEST, Row, opened, shown
 from workbench.errors import WorkbenchError
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """One object a line; blank lines are passed over. A file that is one JSON list is read by :func:`read_json`."""
+    """Read JSON Lines: one object per line; blank lines are skipped. A file that is one JSON list is read as JSON."""
     if _is_list(path):
         yield from read_json(path)
         return
     with opened(path) as (stream, fraction):
-        for number, given in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
+        for number, raw_line in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
             where = f"{shown(path)}, line {number}"
-            line = given.removeprefix(b"\xef\xbb\xbf") if number == 1 else given
-            if len(given) == LONGEST:
+            line = raw_line.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw_line
+            if len(raw_line) == LONGEST:
                 raise WorkbenchError(
                     f"{where} is longer than {LONGEST // 1_000_000} MB.",
                     "Write one JSON object a line.",
@@ -48,43 +48,43 @@ def _is_list(path: Path) -> bool:
 
 def _json_row(line: bytes, where: str, fraction: float) -> Row:
     try:
-        value = json.loads(line.decode(), object_pairs_hook=_unique)
+        value = json.loads(line.decode(), object_pairs_hook=_object_without_duplicates)
     except UnicodeDecodeError as error:
         return Row(None, where, fraction, f"column {error.start + 1}: not UTF-8")
     except json.JSONDecodeError as error:
-        return Row(None, where, fraction, f"column {error.colno}: {_json_words(error)}")
+        return Row(None, where, fraction, f"column {error.colno}: {_syntax_error(error)}")
     except (ValueError, RecursionError) as error:
-        return Row(None, where, fraction, f"column 1: {_other_words(error)}")
+        return Row(None, where, fraction, f"column 1: {_value_error(error)}")
     row = _as_row(value, where, fraction)
     return row if row.record is not None else Row(None, where, fraction, f"column 1: {row.problem}")
 
 
-class _TwiceError(ValueError):
+class _DuplicateKeyError(ValueError):
     pass
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of which no key is given twice: JSON would keep the last and lose the others silently."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
+def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object, refusing duplicate keys, of which Python's parser would silently keep only the last."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _TwiceError(f"the key {twice[:40]!r} is given twice")
-    return made
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise _DuplicateKeyError(f"the key {duplicate[:40]!r} is given twice")
+    return result
 
 
-def _json_words(error: json.JSONDecodeError) -> str:
+def _syntax_error(error: json.JSONDecodeError) -> str:
     return error.msg[0].lower() + error.msg[1:]
 
 
-def _other_words(error: Exception) -> str:
+def _value_error(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "values nested too deeply"
-    return str(error) if isinstance(error, _TwiceError) else "a number with too many digits"
+    return str(error) if isinstance(error, _DuplicateKeyError) else "a number with too many digits"
 
 
 def read_json(path: Path) -> Iterator[Row]:
-    """A list of objects, an object that holds such a list, or objects one after the other."""
+    """Read a JSON file: a list of objects, an object that contains one such list, or several objects in a row."""
     with opened(path) as (stream, fraction):
         text = _JsonText(stream)
         if text.peek() == "":
@@ -108,8 +108,8 @@ def read_json(path: Path) -> Iterator[Row]:
             yield from rows
 
 
-def _only_list(record: dict[str, Any] | None) -> list[Any] | None:
-    """The list of objects in ``{"data": […]}``; a list of turns is a record's own."""
+def _only_list(record: dict[str, object] | None) -> list[object] | None:
+    """The list of objects in ``{"data": […]}``. None for a list of turns, which is part of a single record."""
     lists = [value for value in (record or {}).values() if isinstance(value, list)]
     if record is None or len(lists) != 1 or not lists[0] or not all(isinstance(item, dict) for item in lists[0]):
         return None
@@ -118,11 +118,11 @@ def _only_list(record: dict[str, Any] | None) -> list[Any] | None:
     return lists[0]
 
 
-def _is_turn(value: dict[str, Any]) -> bool:
+def _is_turn(value: dict[str, object]) -> bool:
     return bool({"role", "from"} & value.keys())
 
 
-def _as_row(value: Any, where: str, fraction: float) -> Row:
+def _as_row(value: object, where: str, fraction: float) -> Row:
     if isinstance(value, list) and value and all(isinstance(turn, dict) and _is_turn(turn) for turn in value):
         value = {"messages": value}
     if isinstance(value, dict):
@@ -131,15 +131,17 @@ def _as_row(value: Any, where: str, fraction: float) -> Row:
 
 
 def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], in_list: bool) -> Iterator[Row]:
-    """The values up to the end of list or file. Where the syntax breaks nothing after it can be trusted: one last
-    row tells the place."""
+    """Yield the values up to the end of the list or file.
+
+    After a syntax error, nothing that follows can be read: the last row reports its place.
+    """
     while True:
         where = f"{shown(path)}, line {text.line}"
         try:
             value = text.value()
         except (ValueError, RecursionError) as error:
-            line, words = text.problem(error)
-            yield Row(None, f"{shown(path)}, line {line}", fraction(), f"{words}; the rest is lost")
+            line, reason = text.problem(error)
+            yield Row(None, f"{shown(path)}, line {line}", fraction(), f"{reason}; the rest is lost")
             return
         yield _as_row(value, where, fraction())
         following = text.peek()
@@ -159,71 +161,75 @@ def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], i
 
 
 class _JsonText:
-    """JSON text read a chunk at a time, so that a list of any length needs the memory of its longest value."""
+    """Parses JSON text a chunk at a time, so that a list of any length needs only the memory of its longest value."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._decoder = json.JSONDecoder(object_pairs_hook=_unique)
+        self._decoder = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)
         self._text = ""
         self._at = 0
         self._ended = False
-        self._line_start = (
-            0  # offset of the line's first character from that of ``_text``; negative once it was dropped
-        )
+        # Index in ``_text`` of the current line's first character; negative once that character has been dropped.
+        self._line_start = 0
         self.line = 1
 
     def peek(self) -> str:
-        """The next character that is no white space, or nothing at the end."""
+        """Return the next character that is not white space, without consuming it; an empty string at the end."""
         while True:
             while self._at < len(self._text):
                 if not self._text[self._at].isspace():
                     return self._text[self._at]
                 self.skip(1)
-            if not self._more():
+            if not self._read_more():
                 return ""
 
     def skip(self, count: int) -> None:
+        """Consume some characters."""
         end = self._at + count
         if lines := self._text.count("\n", self._at, end):
             self.line += lines
             self._line_start = self._text.rindex("\n", self._at, end) + 1
         self._at = end
 
-    def value(self) -> Any:
-        """The next value.
+    def value(self) -> object:
+        """Parse and consume the next value.
 
         Raises:
-            ValueError, RecursionError: there is none.
+            ValueError, RecursionError: there is no valid value.
         """
         self.peek()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-                # A number that ends where the chunk does may go on in the next one.
-                if end < len(self._text) or not self._more():
+                # A number at the end of the chunk may continue in the next one.
+                if end < len(self._text) or not self._read_more():
                     self.skip(end - self._at)
-                    return value
+                    result: object = value
+                    return result
             except json.JSONDecodeError:
-                if not self._more():
+                if not self._read_more():
                     raise
 
     def problem(self, error: Exception) -> tuple[int, str]:
-        """The line of an error that :meth:`value` raised, and its column and reason in words."""
+        """The line of an error that :meth:`value` raised, and a text with its column and reason."""
         if not isinstance(error, json.JSONDecodeError):
-            return self.line, f"column {self._at - self._line_start + 1}: {_other_words(error)}"
+            return self.line, f"column {self._at - self._line_start + 1}: {_value_error(error)}"
         newline = self._text.rfind("\n", self._at, error.pos)
         start = self._line_start if newline < 0 else newline + 1
         line = self.line + self._text.count("\n", self._at, error.pos)
-        return line, f"column {error.pos - start + 1}: {_json_words(error)}"
+        return line, f"column {error.pos - start + 1}: {_syntax_error(error)}"
 
-    def _more(self) -> bool:
-        """Read on, as much again as is held, so that a long value is not parsed too often; False at the end."""
+    def _read_more(self) -> bool:
+        """Read another chunk; False at the end of the file.
+
+        The chunk is as long as the text so far, so that a long value is not parsed from its start too often.
+        """
         if self._ended:
             return False
         if len(self._text) - self._at > LONGEST:
             raise ValueError
         chunk = self._stream.read(max(CHUNK, len(self._text) - self._at))
-        if not chunk:  # nothing moves: the places in an error still hold
+        if not chunk:  # ``_text`` stays as it is, so that the positions in an error remain valid
             self._ended = True
             return False
         self._text = self._text[self._at :] + chunk

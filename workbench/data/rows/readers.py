@@ -1,7 +1,7 @@
-"""Rows out of one local file, one after the other, in constant memory; each knows where it stands.
+"""Reads the rows of a local file in constant memory, with the reader for its suffix.
 
-A row that cannot be read comes out as a :class:`~workbench.data.rows.row.Row` with a ``problem`` and no record, and the
-rows after it follow.
+A row that cannot be parsed becomes a :class:`~workbench.data.rows.row.Row` with a ``problem`` and no record; reading
+continues after it.
 """
 
 import gzip
@@ -32,10 +32,10 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, by its suffix.
+    """Read the rows of a file.
 
     Raises:
-        WorkbenchError: the file is missing, unreadable, damaged as a whole, or of an unknown kind.
+        WorkbenchError: the file is missing, unreadable, damaged as a whole, or of an unsupported type.
     """
     reader = _reader_of(path)
     try:
@@ -53,12 +53,12 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def can_read(path: Path) -> bool:
-    """Whether the file's suffix is that of a kind of records known here."""
+    """Whether files with this suffix can be read as records."""
     return suffix_of(path) in _READERS
 
 
 def known_suffixes() -> str:
-    """The kinds of files that can be read, for a message."""
+    """The suffixes of the supported file types, for a message."""
     return ", ".join(sorted(_READERS)) + f" (the text ones also {', '.join(COMPRESSED)})"
 
 

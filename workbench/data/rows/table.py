@@ -1,17 +1,16 @@
-"""Rows of a table of text: commas or tabs between cells, the columns' names in the first line."""
+"""Reads rows from CSV and TSV files with a header line."""
 
 import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from workbench.data.rows.row import CHUNK, LONGEST, Row, opened, shown, suffix_of
 from workbench.errors import WorkbenchError
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """A row for each line under the header. Cells end at tabs in ``.tsv``, else at the header's likeliest separator."""
+    """Read the rows below the header line. Cells end at tabs in ``.tsv``, else at the header's likeliest separator."""
     with opened(path) as (stream, fraction):
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         csv.field_size_limit(LONGEST)
@@ -39,9 +38,10 @@ def _separator(path: Path) -> str:
     return max(cells, key=lambda mark: cells[mark])
 
 
-def _header(path: Path, table: Any) -> list[str]:
+def _header(path: Path, table: Iterator[list[str]]) -> list[str]:
     try:
-        header: list[str] = next(table, [])
+        header = next(table, [])
+
     except csv.Error as error:
         raise WorkbenchError(
             f"{shown(path)}, line 1: {error}.", "Put the column names there.", kind="data_file"

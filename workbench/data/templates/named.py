@@ -1,8 +1,8 @@
-"""Templates by name, written in Jinja as a model's own chat template is.
+"""The chat templates that can be chosen by name, as Jinja source.
 
-Each is given ``messages``, ``add_generation_prompt`` and ``end``, the text that ends a reply. A prompt ends where the
-model starts to write: what follows is the reply alone, so that a space after ``Assistant:`` is the reply's, as
-tokenizers of the GPT-2 family join it to the word.
+Like a model's own chat template, each receives ``messages`` and ``add_generation_prompt``; also ``end``, the text that
+ends a reply. A prompt ends exactly where the model starts to write. So a space after ``Assistant:`` belongs to the
+reply, because tokenizers of the GPT-2 family join it to the next word.
 """
 
 INSTRUCTION_RESPONSE = r"""{%- for message in messages %}

@@ -265,7 +265,7 @@ class Training:
             self._warn(question)
         for notice in data.notices:
             self._warn(notice)
-        detail = "cached tokens" if data.was_kept else ""
+        detail = "cached tokens" if data.from_cache else ""
         self._journal.write(Phase(phase="tokenising", fraction=1.0, detail=detail, counts=data.counts))
         return data
 
