@@ -12,7 +12,7 @@ from workbench.data.encode import encode_dataset
 from workbench.data.examples import find_examples
 from workbench.data.facts import DataFacts
 from workbench.data.packing import packed_sequences, padding_waste
-from workbench.data.sources import Records, _HeldOut, load_records
+from workbench.data.sources import Records, _HeldOutSampler, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
@@ -131,7 +131,7 @@ def test_padding_waste() -> None:
 @pytest.mark.parametrize(("share", "count"), [(0.1, 1000), (0.15, 1000), (0.05, 200), (0.5, 10), (0.3, 7)])
 def test_the_share_held_out(share: float, count: int) -> None:
     picks = [0, 0]
-    first, second = _HeldOut(share), _HeldOut(share)
+    first, second = _HeldOutSampler(share), _HeldOutSampler(share)
     for _ in range(count):
         pick = first.next()
         assert pick == second.next()

@@ -4,7 +4,7 @@ import pytest
 
 from workbench.data.templates.named import NAMED
 from workbench.data.templates.template import Template
-from workbench.export.ollama import Pattern, modelfile, pattern_of
+from workbench.export.ollama import TurnPattern, modelfile, pattern_of
 
 LLAMA3 = (
     "{{- bos_token }}{%- for message in messages %}{{- '<|start|>' + message.role + '<|end|>\n\n' + message.content"
@@ -48,7 +48,7 @@ def test_a_template_that_is_more_than_roles_in_turn_is_not_guessed(tokenizer):
 
 
 def test_the_go_template_by_letter():
-    pattern = Pattern("<s>", "</s>", "{{x}}", "<u>", "</u><a>", " ", "</a>")
+    pattern = TurnPattern("<s>", "</s>", "{{x}}", "<u>", "</u><a>", " ", "</a>")
     assert pattern.as_go() == (
         '{{ if .System }}<s>{{ .System }}</s>{{ else }}{{ "{{" }}x}}{{ end }}{{ range .Messages }}'
         '{{ if eq .Role "user" }}<u>{{ .Content }}</u><a>{{ else if eq .Role "assistant" }} {{ .Content }}</a>'

@@ -205,7 +205,7 @@ def test_a_folder_that_may_not_be_made_is_told(tiny_home, tiny_run):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tiny_home, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.export.plan.room", lambda folder: 1000)
+    monkeypatch.setattr("workbench.export.plan.free_bytes", lambda folder: 1000)
     with pytest.raises(WorkbenchError, match="0 MB free") as caught:
         made(tiny_home, tiny_run, "merged", tmp_path / "out")
     assert caught.value.kind == "disk_full"

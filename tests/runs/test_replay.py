@@ -47,7 +47,7 @@ def test_the_report_forgets_points_of_after_the_checkpoint(resumed):
 
 
 def test_the_script_ends_with_the_loss_that_the_run_ended_with(tmp_path):
-    from workbench.export.script import _Past
+    from workbench.export.script import _Outcome
 
     run = begin(Home(tmp_path / "home"))
     with writer_of(run) as journal:
@@ -55,9 +55,9 @@ def test_the_script_ends_with_the_loss_that_the_run_ended_with(tmp_path):
         resume(journal, 3)
         take_steps(journal, (4, 5), loss=2.0)
         journal.write("run_ended", reason="stopped", step=5, kept_step=5)
-    past = _Past(run)
-    assert past.last_loss == pytest.approx(2.0 - 0.05)
-    assert (past.stop_after, past.kept_step) == (5, None)
+    outcome = _Outcome(run)
+    assert outcome.last_loss == pytest.approx(2.0 - 0.05)
+    assert (outcome.stop_after, outcome.kept_step) == (5, None)
 
 
 def test_best_samples_and_curves_follow_the_same_rule(resumed):

@@ -323,7 +323,7 @@ def _detect_format(name: str, rows: ReadRows, data: DataSection) -> RecordFormat
         WorkbenchError: there are no rows, none can be read, or their format is unknown.
     """
     columns: dict[str, None] = {}
-    samples: list[dict[str, Any]] = []
+    samples: list[dict[str, object]] = []
     first_problem = ""
     seen = 0
     for row in islice(rows(), _FORMAT_ROWS):

@@ -1,1 +1,1 @@
-"""A run taken elsewhere: as an adapter, as merged weights, for other programs, as a script, as other tools' recipes."""
+"""Exports a run: as adapter, merged weights, GGUF file or script, to the hub, or as another tool's configuration."""

@@ -1,6 +1,6 @@
-"""Model cards: Markdown in which nothing that came from outside can be more than text."""
+"""Writes the model card (``README.md``) of an export. Text from outside is escaped, so that it stays plain text."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import yaml
 
@@ -12,19 +12,20 @@ from workbench.recipe.text import as_yaml
 
 
 def model_card(facts: Provenance, kind: str, check: str = "") -> str:
-    """``README.md`` of an export.
+    """Write the model card of an export as Markdown.
 
     Args:
+        facts: what is known about the run.
         kind: ``adapter``, ``merged`` or ``gguf``.
-        check: what a comparison with the weights that were trained gave.
+        check: result of the comparison with the trained weights; empty if none was made.
     """
     recipe = facts.recipe.as_dict()
     sections = [
         _front_matter(facts, kind),
         f"# {text(facts.run)}",
-        _what(facts, kind),
+        _summary(facts, kind),
         check and f"## Check\n\n{text(check)}",
-        _use(facts, kind),
+        _usage(facts, kind),
         f"## Base\n\n{_table(_base_rows(facts))}",
         f"## Data\n\n{_table(_data_rows(facts))}",
         f"## Figures\n\n{_table(_figure_rows(facts))}",
@@ -36,7 +37,7 @@ def model_card(facts: Provenance, kind: str, check: str = "") -> str:
 
 
 def _front_matter(facts: Provenance, kind: str) -> str:
-    head: dict[str, Any] = {
+    head: dict[str, object] = {
         "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
         "pipeline_tag": "text-generation",
         "tags": ["lora", "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
@@ -49,12 +50,12 @@ def _front_matter(facts: Provenance, kind: str) -> str:
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
 
 
-def _what(facts: Provenance, kind: str) -> str:
+def _summary(facts: Provenance, kind: str) -> str:
     form = {"adapter": "A LoRA adapter for", "merged": "A LoRA adapter merged into", "gguf": "As GGUF:"}[kind]
     return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, trained for {facts.summary.step} steps."
 
 
-def _use(facts: Provenance, kind: str) -> str:
+def _usage(facts: Provenance, kind: str) -> str:
     if kind == "gguf":
         return ""
     if kind == "merged":
@@ -76,7 +77,7 @@ def _use(facts: Provenance, kind: str) -> str:
     return f"## Use\n\nFrom this folder:\n\n{code(chr(10).join(lines + tail), 'python')}"
 
 
-def _base_rows(facts: Provenance) -> list[tuple[str, Any]]:
+def _base_rows(facts: Provenance) -> list[tuple[str, object]]:
     base = facts.base
     origin = {
         "hub": "the Hugging Face hub",
@@ -96,14 +97,14 @@ def _base_rows(facts: Provenance) -> list[tuple[str, Any]]:
     ]
 
 
-def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
+def _data_rows(facts: Provenance) -> list[tuple[str, object]]:
     counts = facts.counts
     tokens = counts.get("tokens")
     tokens = tokens if isinstance(tokens, dict) else {}
-    rows: list[tuple[str, Any]] = []
+    rows: list[tuple[str, object]] = []
     for file in facts.data:
-        known = f"{file.bytes:,} bytes, sha256 {file.sha256}" if file.sha256 else "not a file of the exporting machine"
-        rows.append((file.name, known))
+        origin = f"{file.bytes:,} bytes, sha256 {file.sha256}" if file.sha256 else "not a file of the exporting machine"
+        rows.append((file.name, origin))
     return [
         *rows,
         ("training records", counts.get("train_records")),
@@ -114,10 +115,10 @@ def _data_rows(facts: Provenance) -> list[tuple[str, Any]]:
     ]
 
 
-def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
+def _figure_rows(facts: Provenance) -> list[tuple[str, object]]:
     summary = facts.summary
     measured = summary.measured_peak or {}
-    rows: list[tuple[str, Any]] = [
+    rows: list[tuple[str, object]] = [
         ("state", summary.state),
         ("steps", summary.step),
         ("tokens seen", summary.tokens or None),
@@ -126,9 +127,9 @@ def _figure_rows(facts: Provenance) -> list[tuple[str, Any]]:
         ("seed", facts.recipe.training.seed),
         ("measured peak, bytes allocated", measured.get("allocated")),
     ]
-    for found in facts.evaluations:
-        when = "the base" if not found["step"] else f"after step {found['step']}"
-        rows.append((f"held-out perplexity, {when}", found["perplexity"]))
+    for evaluation in facts.evaluations:
+        when = "the base" if not evaluation["step"] else f"after step {evaluation['step']}"
+        rows.append((f"held-out perplexity, {when}", evaluation["perplexity"]))
     return rows
 
 
@@ -139,12 +140,13 @@ def _changes(facts: Provenance) -> str:
     return f"## Changed during the run\n\nNot part of the recipe:\n\n{lines}"
 
 
-def _table(rows: list[tuple[str, Any]]) -> str:
+def _table(rows: Sequence[tuple[str, object]]) -> str:
     lines = [f"| {text(name)} | {text(_figure(value))} |" for name, value in rows if value not in (None, "")]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _figure(value: Any) -> str:
+def _figure(value: object) -> str:
+
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""A run's records as other tools read them: conversations as ``messages``, plain text as ``text``, a line each."""
+"""Writes a run's records as JSON Lines for other tools: conversations as ``messages``, plain text as ``text``."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from workbench.storage.paths import Home
 
 @dataclass(frozen=True)
 class RecordFile:
-    """One file that was written. ``kind``: ``messages`` or ``text``."""
+    """One written file of records. ``kind``: ``messages`` or ``text``."""
 
     name: str
     kind: str
@@ -24,10 +24,11 @@ class RecordFile:
 
 
 def write_conversations(home: Home, data: DataSection, folder: Path) -> list[RecordFile]:
-    """Write all records; the recipe's system prompt goes into those that have none.
+    """Write all usable records into ``folder``, adding the recipe's system prompt to those without one.
 
-    Those held out go into ``….eval.jsonl``, where a source's own held-out part is looked for.
+    Held-out records go into ``….eval.jsonl``, which the workbench reads as a file's eval split.
     """
+
     counts: Counter[tuple[str, bool]] = Counter()
     files = {}
     try:

@@ -1,11 +1,10 @@
-"""A repository on the Hugging Face hub with the adapter or the merged weights: private unless the user says otherwise.
+"""Uploads the adapter or the merged weights to a repository on the Hugging Face hub, private by default.
 
-The token is the one that huggingface_hub finds by itself (``HF_TOKEN``, ``hf auth login``); it is never an argument,
-never written, and taken out of whatever an error says.
+The token is the one that huggingface_hub finds (``HF_TOKEN``, ``hf auth login``). It is never an argument, never
+written, and removed from error messages.
 """
 
 import json
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.work import Job, make_adapter, make_merged
@@ -14,13 +13,13 @@ from workbench.models.child import bars_as_progress, report
 
 
 def make(job: Job) -> None:
-    """Fill the folder as for ``adapter`` or ``merged``, then upload it."""
+    """Make the export folder as for ``adapter`` or ``merged``, then upload it."""
     repo = str(job.request.repo)
     if not is_hub_id(repo) or "/" not in repo:
         raise WorkbenchError(f"{repo!r} is not a repository name.", "Write it as owner/name.", kind="no_repo")
     if job.request.weights == "adapter":
         make_adapter(job)
-        _name_base(job)
+        _set_base_name(job)
     else:
         make_merged(job)
     report("uploading", None, repo)
@@ -35,7 +34,7 @@ def make(job: Job) -> None:
 
 
 def _upload(job: Job, repo: str) -> str:
-    """Make the repository if it is not there, and commit the folder to it; returns its address."""
+    """Create the repository if necessary and commit the folder to it; returns its URL."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint())
@@ -54,10 +53,10 @@ def _upload(job: Job, repo: str) -> str:
     return url
 
 
-def _name_base(job: Job) -> None:
-    """A folder of this machine means nothing elsewhere: the base is named as others know it."""
+def _set_base_name(job: Job) -> None:
+    """Replace a local path in ``adapter_config.json`` by the public name of the base."""
     file = job.folder / "adapter_config.json"
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    config: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
     if config.get("base_model_name_or_path") != job.facts.base.source:
         config["base_model_name_or_path"] = job.facts.base.source
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -66,6 +65,7 @@ def _name_base(job: Job) -> None:
 
 
 def _explained(error: Exception, repo: str) -> WorkbenchError:
+    """Translate an error of the upload, without the token."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -82,6 +82,7 @@ def _explained(error: Exception, repo: str) -> WorkbenchError:
         return WorkbenchError(
             f"{repo} already exists.", "Choose another repository, or add --force to commit to it.", kind="exists"
         )
-    told = diagnose(error, f"uploading to {repo}")
+    diagnosis = diagnose(error, f"uploading to {repo}")
     token = get_token() or "\0"
-    return WorkbenchError(told.message.replace(token, "…"), told.cure.replace(token, "…"), kind=told.kind)
+    message, cure = diagnosis.message.replace(token, "…"), diagnosis.cure.replace(token, "…")
+    return WorkbenchError(message, cure, kind=diagnosis.kind)

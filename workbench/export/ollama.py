@@ -1,26 +1,29 @@
-"""GGUF file and Modelfile for Ollama: template and parameters are those of training.
+"""Exports a GGUF file with a Modelfile for Ollama, which has the training template and its parameters.
 
-Ollama's templates are Go's, not Jinja, so the Go one is made from what the template of training writes before and after
-each role, and is taken only if it writes the same text for several conversations.
+Ollama's templates are Go templates, not Jinja. The Go template is built from the text that the training template writes
+before and after each turn, and is used only if it renders several test conversations identically.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from workbench.data.records.conversation import BadRecord
 from workbench.data.templates.template import Template
 from workbench.export.work import Job, make_gguf
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MODEL = "model.gguf"
 _SYSTEM, _USER, _REPLY = "sYsTeMtExT", "uSeRtExT", "rEpLyTeXt"
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """What a template writes around each role's text.
+class TurnPattern:
+    """The text that a template writes before and after the turns of each role.
 
-    ``opening``: before the first turn where no system is given. ``before_reply``: what the model itself begins with,
-    such as the space after a colon.
+    ``opening`` comes first if there is no system prompt. ``before_reply`` is what the model itself writes before its
+    reply, such as the space after a colon.
     """
 
     before_system: str
@@ -32,7 +35,7 @@ class Pattern:
     after_reply: str
 
     def render(self, messages: list[dict[str, str]]) -> str:
-        """A conversation that ends with the user's turn, as the Go template writes it."""
+        """Render a conversation that ends with a user turn, as the Go template does."""
         system = next((m["content"] for m in messages if m["role"] == "system"), None)
         text = self.opening if system is None else self.before_system + system + self.after_system
         for message in messages:
@@ -43,7 +46,7 @@ class Pattern:
         return text
 
     def as_go(self) -> str:
-        """The same as a Go template, in the words of Ollama."""
+        """The pattern as a Go template for Ollama."""
         start = f"{{{{ if .System }}}}{_go(self.before_system)}{{{{ .System }}}}{_go(self.after_system)}"
         start += f"{{{{ else }}}}{_go(self.opening)}{{{{ end }}}}"
         user = f'{{{{ if eq .Role "user" }}}}{_go(self.before_user)}{{{{ .Content }}}}{_go(self.after_user)}'
@@ -54,7 +57,7 @@ class Pattern:
 
 
 def make(job: Job) -> None:
-    """``model.gguf`` and ``Modelfile``."""
+    """Write ``model.gguf`` and ``Modelfile``."""
     merged = make_gguf(job, MODEL)
     pattern = pattern_of(merged.template)
     if pattern is None or '"""' in pattern.as_go():
@@ -67,8 +70,10 @@ def make(job: Job) -> None:
     job.command = f"ollama create {job.run.id.lower()} -f Modelfile"
 
 
-def modelfile(template: Template, pattern: Pattern | None, tokenizer: Any, context: int) -> str:
-    """The Modelfile's text."""
+def modelfile(
+    template: Template, pattern: TurnPattern | None, tokenizer: "PreTrainedTokenizerBase", context: int
+) -> str:
+    """Write the Modelfile's text. Without a pattern, Ollama guesses the template from the GGUF file."""
     lines = [f"FROM ./{MODEL}"]
     if pattern is not None:
         lines.append(f'TEMPLATE """{pattern.as_go()}"""')
@@ -80,23 +85,24 @@ def modelfile(template: Template, pattern: Pattern | None, tokenizer: Any, conte
     return "\n".join(lines) + "\n"
 
 
-def pattern_of(template: Template) -> Pattern | None:
-    """What the template writes around each role, or None where it writes more than that."""
-    bos = _added_begin(template)
+def pattern_of(template: Template) -> TurnPattern | None:
+    """The turn pattern of a template; None if the template cannot be expressed as one."""
+    bos = _added_bos(template)
     try:
-        pattern = _read_off(template, bos)
-        for messages in _probes():
-            wanted = template.render(messages, add_generation_prompt=True).removeprefix(bos)
-            if pattern.render(messages) != wanted:
+        pattern = _derive_pattern(template, bos)
+        for messages in _test_conversations():
+            expected = template.render(messages, add_generation_prompt=True).removeprefix(bos)
+            if pattern.render(messages) != expected:
                 return None
     except (BadRecord, ValueError):
         return None
     return pattern
 
 
-def _read_off(template: Template, bos: str) -> Pattern:
-    """Raises ValueError where the template leaves a role's text out."""
-    bare = _plain(template)
+def _derive_pattern(template: Template, bos: str) -> TurnPattern:
+    """Derive the pattern from rendered placeholders; raises ValueError if the template omits one of them."""
+    # Without the default system prompt, which the Modelfile states on its own.
+    bare = replace(template, system=None)
     one = bare.render([_turn("user", _USER)], add_generation_prompt=True).removeprefix(bos)
     two = bare.render(
         [_turn("user", _USER), _turn("assistant", _REPLY), _turn("user", _USER)], add_generation_prompt=True
@@ -106,7 +112,8 @@ def _read_off(template: Template, bos: str) -> Pattern:
     if not two.startswith(one) or not after_first.endswith(_USER + after_user):
         raise ValueError
     between = after_first.removesuffix(_USER + after_user)
-    # What is before a second user's turn and ends what is before the first belongs to the turn; the rest ends a reply.
+    # Between a reply and the next user turn, the part that also comes before the first user turn belongs to user turns;
+    # the rest ends the reply.
     shared = _common_end(opening_and_user, between)
     before_user, after_reply = shared, between.removesuffix(shared)
     opening = opening_and_user.removesuffix(shared)
@@ -117,25 +124,18 @@ def _read_off(template: Template, bos: str) -> Pattern:
     if not rest.endswith(before_user + _USER + after_user):
         raise ValueError
     after_system = rest.removesuffix(before_user + _USER + after_user)
-    return Pattern(before_system, after_system, opening, before_user, after_user, before_reply, after_reply)
+    return TurnPattern(before_system, after_system, opening, before_user, after_user, before_reply, after_reply)
 
 
-def _plain(template: Template) -> Template:
-    """The template without its default system prompt, which the Modelfile names by itself."""
-    from dataclasses import replace
-
-    return replace(template, system=None)
-
-
-def _added_begin(template: Template) -> str:
-    """The begin of sequence that llama.cpp puts before a prompt by itself, as this tokenizer does."""
+def _added_bos(template: Template) -> str:
+    """The begin of sequence if this tokenizer, and therefore llama.cpp, adds one to every prompt; else empty."""
     tokenizer = template.tokenizer
     ids = tokenizer("a")["input_ids"]
     is_added = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
     return str(tokenizer.bos_token) if is_added else ""
 
 
-def _probes() -> list[list[dict[str, str]]]:
+def _test_conversations() -> list[list[dict[str, str]]]:
     talk = [
         _turn("user", "Why is the sky blue?"),
         _turn("assistant", "Because of Rayleigh."),
@@ -151,8 +151,8 @@ def _turn(role: str, content: str) -> dict[str, str]:
 
 
 def _cut(text: str, probe: str) -> tuple[str, str]:
-    before, found, after = text.partition(probe)
-    if not found:
+    before, separator, after = text.partition(probe)
+    if not separator:
         raise ValueError
     return before, after
 

@@ -1,9 +1,8 @@
-"""What an export will take, told ahead: size, disk, memory, time; and what stands in its way. Needs no torch."""
+"""Plans an export: predicts its size, disk space, memory and time, and refuses what cannot work. Needs no torch."""
 
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -11,7 +10,7 @@ from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.support import check_gguf_support
 from workbench.export.request import WITHOUT_WEIGHTS, Request
-from workbench.export.staging import check_place, room
+from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
 from workbench.recipe.schema import Recipe
@@ -20,30 +19,31 @@ from workbench.storage.folders import files_in
 from workbench.storage.paths import Home
 from workbench.units import size_in
 
-# Beside the weights: configuration, card, template, a margin for what is counted in blocks.
-_BESIDE = 2_000_000
-# A GGUF file's header: some 40 bytes a token and as many a merge.
-_HEADER_A_TOKEN = 80
-# Time is told as what two cores and a plain disk took, and is rough: starting Python with torch; for each byte of
-# 16-bit weights, loading, merging, saving and reading back; for each byte of GGUF, writing and reading back.
+# Everything but the weights: configuration, model card, template, and a margin for disk blocks.
+_OTHER_FILES_BYTES = 2_000_000
+# A GGUF file's header: about 40 bytes per token and as many per merge.
+_HEADER_BYTES_PER_TOKEN = 80
+# Rough times, measured on two cores and an ordinary disk: starting Python with torch; per byte of 16-bit weights, to
+# load, merge, save and read back; per byte of GGUF, to write and read back; per byte of adapter, to copy.
 _START_SECONDS = 12.0
-_MERGE_BYTES_A_SECOND = 60e6
-_GGUF_BYTES_A_SECOND = 25e6
-_COPY_BYTES_A_SECOND = 150e6
-# 16-bit weights in memory while they are merged and read back, and GGUF's while it is dequantised, as shares of them.
+_MERGE_BYTES_PER_SECOND = 60e6
+_GGUF_BYTES_PER_SECOND = 25e6
+_COPY_BYTES_PER_SECOND = 150e6
+# Peak memory as a multiple of the 16-bit weights, for merging and for dequantizing a GGUF file.
 _MERGE_MEMORY, _GGUF_MEMORY = 1.6, 3.0
 _PYTHON_MEMORY = 1_200_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an export takes. Bytes are bytes; ``seconds`` is a rough guess.
+    """What an export needs, in bytes and seconds.
 
     Attributes:
-        size: of what will lie in the folder.
-        disk: free space needed while it is made. free: what there is.
-        memory: of the machine, for the helper process. free_memory: what there is.
-        precise: whether the memory allows to merge in 32 bits what a GGUF file rounds by itself.
+        size: size of the finished export.
+        disk, free: disk space needed while it is made, and available.
+        memory, free_memory: host memory that the helper process needs, and available.
+        seconds: a rough estimate.
+        precise: there is enough memory to merge in 32 bits before GGUF rounds the weights.
     """
 
     size: int
@@ -55,11 +55,12 @@ class Plan:
     precise: bool = False
     notices: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """The plan as JSON data."""
         return asdict(self)
 
     def check(self, folder: Path) -> None:
-        """Raises WorkbenchError when disk or memory do not suffice."""
+        """Raise WorkbenchError if there is too little disk space or memory."""
         if self.free < self.disk:
             raise WorkbenchError(
                 f"The export needs {_amount(self.disk)}, but the disk of {folder} has only {_amount(self.free)} free.",
@@ -75,32 +76,39 @@ class Plan:
 
 
 def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
-    """Look at what is asked for; takes milliseconds.
+    """Plan an export; takes milliseconds.
 
     Raises:
-        WorkbenchError: it cannot be done: no adapter, no base, an architecture that the target does not know, a folder
-            that must not be replaced, or a request that lacks something.
+        WorkbenchError: it cannot work: no adapter, no base, an architecture that the target does not support, a folder
+            that must not be replaced, or an incomplete request.
     """
-    check_place(request.folder, request.force)
+    check_target_folder(request.folder, request.force)
     recipe = run.recipe()
     if request.target == "hub" and not request.repo:
         raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
-    plan = Plan(_BESIDE, 2 * _BESIDE, room(request.folder), 0, psutil.virtual_memory().available, 2.0)
+    plan = Plan(
+        _OTHER_FILES_BYTES,
+        2 * _OTHER_FILES_BYTES,
+        free_bytes(request.folder),
+        0,
+        psutil.virtual_memory().available,
+        2.0,
+    )
     if request.target in WITHOUT_WEIGHTS:
         return _plan_records(run, recipe, plan)
     check_adapter(run.adapter)
     if not request.merges:
-        size = sum(found.st_size for _, found in files_in(run.adapter)) + _BESIDE
-        return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_A_SECOND)
-    local = base_here(home, recipe)
+        size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
+        return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
+    local = local_base(home, recipe)
     return _plan_merge(request, recipe, local, plan)
 
 
-def base_here(home: Home, recipe: Recipe) -> LocalModel:
-    """The base on this machine.
+def local_base(home: Home, recipe: Recipe) -> LocalModel:
+    """The base model on this machine.
 
     Raises:
-        WorkbenchError: it is not here (any more).
+        WorkbenchError: it is not on this machine.
     """
     local = find_local(home, recipe.model)
     if local is None:
@@ -113,10 +121,10 @@ def base_here(home: Home, recipe: Recipe) -> LocalModel:
 
 
 def _plan_records(run: RunFolder, recipe: Recipe, plan: Plan) -> Plan:
-    """Records as text or tokens take about what the source takes; where that is not here, nobody knows."""
+    """Plan an export of records, which take about as much space as their source; a remote source counts as empty."""
     path = Path(recipe.data.source).expanduser()
     size = path.stat().st_size if path.is_file() else 0
-    needed = 3 * size + _BESIDE
+    needed = 3 * size + _OTHER_FILES_BYTES
     return replace(plan, size=needed, disk=needed, seconds=_START_SECONDS + size / 1e6)
 
 
@@ -134,18 +142,22 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
             f"Trained on the {recipe.quantization.method} base, merged into the 16-bit base: results "
             "differ slightly, as always when the adapter is used on an unquantised base."
         )
-    whole, precise = 2 * facts.parameters, False
-    memory = int(whole * _MERGE_MEMORY) + _PYTHON_MEMORY
-    seconds = _START_SECONDS + whole / _MERGE_BYTES_A_SECOND
-    size = whole + _tokenizer_bytes(local.folder) + _BESIDE
+    weight_bytes, precise = 2 * facts.parameters, False
+    memory = int(weight_bytes * _MERGE_MEMORY) + _PYTHON_MEMORY
+    seconds = _START_SECONDS + weight_bytes / _MERGE_BYTES_PER_SECOND
+    size = weight_bytes + _tokenizer_bytes(local.folder) + _OTHER_FILES_BYTES
     if request.makes_gguf:
         check_gguf_support(facts.config)
-        size = _gguf_bytes(local.folder, request.type) + (facts.vocabulary or 0) * _HEADER_A_TOKEN + _BESIDE
-        precise = plan.free_memory >= 2 * whole * _GGUF_MEMORY + _PYTHON_MEMORY
-        memory = int((2 if precise else 1) * whole * _GGUF_MEMORY) + _PYTHON_MEMORY
+        size = (
+            _gguf_bytes(local.folder, request.type)
+            + (facts.vocabulary or 0) * _HEADER_BYTES_PER_TOKEN
+            + _OTHER_FILES_BYTES
+        )
+        precise = plan.free_memory >= 2 * weight_bytes * _GGUF_MEMORY + _PYTHON_MEMORY
+        memory = int((2 if precise else 1) * weight_bytes * _GGUF_MEMORY) + _PYTHON_MEMORY
         if not precise:
             notices.append("Not enough memory to merge in 32 bits; merging in 16 bits is slightly less precise.")
-        seconds += size / _GGUF_BYTES_A_SECOND
+        seconds += size / _GGUF_BYTES_PER_SECOND
         window = facts.config.get("sliding_window")
         window = window if isinstance(window, int) else 0
         if facts.model_type == "mistral" and window and (facts.context or 0) > window:
@@ -156,7 +168,8 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
 
 
 def _gguf_bytes(folder: Path, kind: str) -> int:
-    """Bytes of the tensors: 2 a number in f16; 34 for each 32 in q8_0; vectors in float32."""
+    """Bytes of the tensors: 2 per number in f16, 34 per 32 numbers in q8_0; vectors are always in float32."""
+
     total = 0
     for file in weight_files(folder)[0]:
         for tensor in safetensors_header(file).values():

@@ -1,8 +1,9 @@
-"""What can be exported, what is asked for, and what came of it: plain data for the command line, screen and helper."""
+"""The export targets, and the types for a request and its result, shared by command line, screen and helper process."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
 
@@ -35,23 +36,26 @@ TARGETS: dict[Target, str] = {
     "axolotl": "configuration and records for Axolotl",
     "llamafactory": "configuration and records for LLaMA-Factory",
 }
-"""What each target is, in one line."""
+"""What each target produces, in one line."""
 
-# These take either kind of weights.
+# Targets for which the user chooses between adapter and merged weights.
 WITH_CHOICE = ("vllm", "tgi", "hub")
-# These need the recipe and the records only, not what was trained.
+# Targets that use only the recipe and the records.
 WITHOUT_WEIGHTS = ("script", "notebook", "axolotl", "llamafactory")
+
+Figures = dict[str, dict[str, float]]
+"""The numbers of the checks: by comparison, then by the name of the number."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One export that is asked for.
+    """An export to make.
 
     Attributes:
-        folder: the folder to make; absolute.
-        weights: for targets that serve either.
+        folder: the folder to create; absolute.
+        weights: what to export, for the targets in :data:`WITH_CHOICE`.
         type: number type of a GGUF file's matrices.
-        repo: ``owner/name`` on the hub, for ``hub``; made private unless ``public``.
+        repo: ``owner/name`` on the hub, for target ``hub``; created as private unless ``public``.
         force: replace an earlier export in ``folder``.
     """
 
@@ -65,42 +69,56 @@ class Request:
 
     @property
     def merges(self) -> bool:
-        """Whether the base is loaded and the adapter merged into it."""
+        """Whether the adapter is merged into the base."""
         return self.target in ("merged", "gguf", "ollama") or (self.target in WITH_CHOICE and self.weights == "merged")
 
     @property
     def makes_gguf(self) -> bool:
+        """Whether a GGUF file is written."""
         return self.target in ("gguf", "ollama")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """The request as JSON data."""
         return {**asdict(self), "folder": str(self.folder)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Request":
+    def from_json(cls, data: Mapping[str, Any]) -> "Request":
+        """Read what :meth:`as_json` wrote."""
         return cls(**{**data, "folder": Path(data["folder"])})
 
 
 def target_named(name: str) -> Target:
-    """The target of this name.
+    """The target with this name.
 
     Raises:
-        WorkbenchError: there is none.
+        WorkbenchError: there is no such target.
     """
-    if name in get_args(Target):
-        return name  # type: ignore[return-value]
+    for target in TARGETS:
+        if target == name:
+            return target
     raise WorkbenchError(f"Unknown export target {name!r}.", f"Choose one of {', '.join(TARGETS)}.", kind="no_target")
 
 
 @dataclass(frozen=True)
+class HelperResult:
+    """What the helper process reports about an export, with the fields of :class:`Exported`."""
+
+    check: str
+    command: str
+    notices: list[str]
+    figures: Figures
+
+
+@dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """A finished export.
 
     Attributes:
-        files: path inside ``folder`` and size in bytes, in order.
-        check: what a comparison with the weights that were trained gave, in words; empty where none is made.
-        command: what to type next; empty where there is nothing to.
-        notices: what the user should know of it.
-        figures: the check's numbers, by what was compared.
+        files: path inside ``folder`` and size in bytes, sorted.
+        check: result of the comparison with the trained weights, as a sentence; empty if none was made.
+        command: the command to run next; empty if there is none.
+        notices: what the user should know about the export.
+        figures: the numbers of the check.
     """
 
     folder: Path
@@ -108,7 +126,9 @@ class Exported:
     check: str = ""
     command: str = ""
     notices: tuple[str, ...] = ()
-    figures: dict[str, Any] = field(default_factory=dict, hash=False)
+    figures: Figures = field(default_factory=dict, hash=False)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """The result as JSON data."""
+
         return {**asdict(self), "folder": str(self.folder), "files": [list(file) for file in self.files]}

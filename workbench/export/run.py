@@ -1,13 +1,10 @@
-"""One export, from what is asked for to the folder: planned, made by a helper process, put into place when whole."""
-
-from collections.abc import Callable
-from typing import Any
+"""Runs one export: plans it, has a helper process make it, and renames the finished folder into place."""
 
 from workbench.export.plan import Plan, plan_export
-from workbench.export.request import Exported, Request
-from workbench.export.staging import written_aside
+from workbench.export.request import Exported, HelperResult, Request
+from workbench.export.staging import staging_folder
 from workbench.models.child import run_in_child
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Report
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import files_below
 from workbench.storage.paths import Home
@@ -17,38 +14,32 @@ def export_run(
     home: Home,
     run: RunFolder,
     request: Request,
-    progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    progress: Report,
+    cancelled: Cancelled,
 ) -> Exported:
-    """Make ``request.folder``; takes seconds to minutes, in a process of its own.
+    """Export a run to ``request.folder``. Takes seconds to minutes, in a helper process.
 
     Args:
-        progress: called from the calling thread while something moves.
-        cancelled: asked several times a second; once true, the work ends and nothing is left of it.
+        progress: called from the calling thread.
+        cancelled: once it returns True, the export stops and leaves no files.
 
     Raises:
-        WorkbenchError: as :func:`~workbench.export.plan.plan_export`; disk or memory do not suffice; the check found
-            something wrong; kind ``cancelled``.
+        WorkbenchError: as :func:`~workbench.export.plan.plan_export`; too little disk space or memory; the check of the
+            written files failed; kind ``cancelled``.
     """
     plan = plan_export(home, run, request)
     plan.check(request.folder)
     try:
-        made = _make(home, run, request, plan, progress, cancelled)
+        result = _make(home, run, request, plan, progress, cancelled)
     except OSError as error:
         from workbench.failures.diagnose import diagnose
 
         raise diagnose(error, "writing the export") from error
     files = sorted(
-        (str(file.relative_to(request.folder)), found.st_size) for file, found in files_below(request.folder)
+        (str(file.relative_to(request.folder)), status.st_size) for file, status in files_below(request.folder)
     )
-    return Exported(
-        request.folder,
-        tuple(files),
-        made["check"],
-        made["command"],
-        (*plan.notices, *made["notices"]),
-        made["figures"],
-    )
+    notices = (*plan.notices, *result.notices)
+    return Exported(request.folder, tuple(files), result.check, result.command, notices, result.figures)
 
 
 def _make(
@@ -56,19 +47,17 @@ def _make(
     run: RunFolder,
     request: Request,
     plan: Plan,
-    progress: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
-) -> dict[str, Any]:
-    """Have it made; what the helper process tells of it."""
-    with written_aside(request.folder, request.force) as aside:
-        work = {
+    progress: Report,
+    cancelled: Cancelled,
+) -> HelperResult:
+    """Let a helper process write the export, and rename it into place."""
+    with staging_folder(request.folder, request.force) as folder:
+        arguments = {
             "home": str(home.root),
             "run": str(run.path),
             "request": request.as_json(),
-            "aside": str(aside),
+            "folder": str(folder),
             "precise": plan.precise,
         }
-        told: dict[str, Any] = run_in_child(
-            "workbench.export.work:work", work, progress, cancelled, result=dict, what="the export"
-        )
-    return told
+        target = "workbench.export.work:work"
+        return run_in_child(target, arguments, progress, cancelled, result=HelperResult, what="the export")

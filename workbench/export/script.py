@@ -1,14 +1,13 @@
-"""A run as plain Python: transformers, PEFT, TRL and bitsandbytes alone, with the run's own tokens in a file beside it.
+"""Exports a run as a Python script or notebook that repeats it with transformers, PEFT, TRL and bitsandbytes alone.
 
-The script does what :mod:`workbench.engine` does, in the same order: which numbers are drawn for A and for dropout
-depends on it. The records are written as token ids and labels, so that neither a template nor a cut can differ.
+The script does the same as :mod:`workbench.engine`, in the same order, because the random numbers for A and for dropout
+depend on the order. The records are exported as token ids and labels, so that templates and truncation cannot differ.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import workbench.engine.kernels
 from workbench.data.encode import EncodedData, encode_dataset
@@ -17,7 +16,7 @@ from workbench.data.templates.template import Template
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.export.notebook import notebook_of
-from workbench.export.plan import base_here
+from workbench.export.plan import local_base
 from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LIGER, LOAD, PADDING_FREE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
@@ -27,17 +26,17 @@ from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
-_PINNED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+_PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
 def make(job: Job) -> None:
-    """``train.py`` or ``train.ipynb``, the records, the template, and the versions it was trained with."""
+    """Write ``train.py`` or ``train.ipynb``, the tokenized records, the template and ``requirements.txt``."""
     from transformers import AutoTokenizer
 
-    local = base_here(job.home, job.recipe)
+    local = local_base(job.home, job.recipe)
     tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=job.recipe.model.trust_remote_code)
     template = Template.for_model(tokenizer, job.recipe.data.template, job.recipe.data.system)
-    data = encode_dataset(load_records(job.recipe.data, job.home), template, job.recipe.data, _pass_on)
+    data = encode_dataset(load_records(job.recipe.data, job.home), template, job.recipe.data, _report)
     _write_records(job, data)
     data.template.save(job.folder)
     (job.folder / "template.json").unlink()
@@ -50,14 +49,14 @@ def make(job: Job) -> None:
         job.write("train.py", text)
         job.command = "python train.py"
     job.write("requirements.txt", _requirements(job.facts.versions, job.recipe))
-    _tell(job, data)
+    _add_notices(job, data)
 
 
 def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = False) -> str:
-    """The script's text; every value in it is a Python literal."""
+    """Write the script's text. The run's settings are in it as Python literals."""
     recipe, training = job.recipe, job.recipe.training
     precision = _precision(job)
-    past = _Past(job.run)
+    outcome = _Outcome(job.run)
     constants = {
         "MODEL": model,
         "REVISION": revision,
@@ -68,33 +67,35 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "LORA": recipe.adapter.model_dump(),
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": sft_arguments(job, precision),
-        "STOP_AFTER": past.stop_after,
-        "KEEP_STEP": past.kept_step,
-        "LAST_LOSS_OF_THE_RUN": past.last_loss,
+        "STOP_AFTER": outcome.stop_after,
+        "KEEP_STEP": outcome.kept_step,
+        "LAST_LOSS_OF_THE_RUN": outcome.last_loss,
     }
     lines = "\n".join(f"{name} = {_literal(value)}" for name, value in constants.items())
     here = "Path.cwd()" if is_notebook else "Path(__file__).resolve().parent"
     title = re.sub(r"[^\w .-]", "_", job.run.id)
-    # A run from before there was such a thing was padded.
-    flat = bool(job.facts.precision.get("padding_free"))
-    is_fused = training.kernels == "liger"
-    parts = {"padding_free": flat, "liger": is_fused, "compiled_layers": training.torch_compile}
-    carried = [name for name, is_wanted in parts.items() if is_wanted]
+    # Runs of old versions do not state it; they were padded.
+    padding_free = bool(job.facts.precision.get("padding_free"))
+    liger = training.kernels == "liger"
+    modules = {"padding_free": padding_free, "liger": liger, "compiled_layers": training.torch_compile}
+    included = [name for name, is_needed in modules.items() if is_needed]
     head = HEAD.format(title=title, here=here)
-    compiled = COMPILED.format(uncompiled="[PER_RECORD]" if flat else "[]") if training.torch_compile else ""
-    train = TRAIN.format(padding_free=PADDING_FREE if flat else "", liger=LIGER if is_fused else "", compiled=compiled)
-    return "".join((head, lines, "\n\n\n", CALLBACK, *map(_carried, carried), LOAD, train))
+    compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
+    train = TRAIN.format(
+        padding_free=PADDING_FREE if padding_free else "", liger=LIGER if liger else "", compiled=compiled
+    )
+    return "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), LOAD, train))
 
 
-def _carried(name: str) -> str:
-    """The text of a module of kernels, as it is: one that imports nothing of this project."""
+def _module_text(name: str) -> str:
+    """The source of a kernel module, which imports nothing from this project, as a cell of the script."""
     text = (Path(workbench.engine.kernels.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     _, about, code = text.split('"""', 2)
     return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 
 
-def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:
-    """The arguments of ``trl.SFTConfig`` as in :mod:`workbench.engine.model.translate`, without checkpoints."""
+def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
+    """The arguments of ``trl.SFTConfig``, as in :mod:`workbench.engine.model.translate` but without checkpoints."""
     recipe, training = job.recipe, job.recipe.training
     same = (
         "num_train_epochs",
@@ -128,8 +129,14 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, Any]:
     }
 
 
-class _Past:
-    """How the run went, where the recipe alone does not tell it."""
+class _Outcome:
+    """How the run ended, as far as the recipe does not say it.
+
+    Attributes:
+        stop_after: the step at which the run was stopped early, or None.
+        kept_step: the step whose adapter was kept, if it is not the last one.
+        last_loss: the last training loss.
+    """
 
     def __init__(self, run: RunFolder) -> None:
         replay = Replay.of(run.journal)
@@ -141,7 +148,7 @@ class _Past:
 
 
 def _precision(job: Job) -> Precision:
-    """What the run computed in, by its journal; without one, what this machine would."""
+    """The dtypes of the run according to its journal, or else those that this machine would use."""
     types = {str(name): name for name in COMPUTE_TYPES}
     compute = types.get(job.facts.precision.get("compute_dtype") or "")
     adapter = types.get(job.facts.precision.get("adapter_dtype") or "")
@@ -150,7 +157,7 @@ def _precision(job: Job) -> Precision:
     return choose_precision(job.recipe.quantization)
 
 
-def _quantization(method: str, double_quant: bool) -> dict[str, Any] | None:
+def _quantization(method: str, double_quant: bool) -> dict[str, object] | None:
     if method == "none":
         return None
     if method == "int8":
@@ -158,7 +165,7 @@ def _quantization(method: str, double_quant: bool) -> dict[str, Any] | None:
     return {"load_in_4bit": True, "bnb_4bit_quant_type": method, "bnb_4bit_use_double_quant": double_quant}
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     if not isinstance(value, dict) or not value:
         return repr(value)
     return "{\n" + "".join(f"    {name!r}: {item!r},\n" for name, item in value.items()) + "}"
@@ -171,13 +178,13 @@ def _write_records(job: Job, data: EncodedData) -> None:
 
 
 def _requirements(versions: Mapping[str, str], recipe: Recipe) -> str:
-    names = (*_PINNED, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
+    names = (*_PINNED_PACKAGES, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
     pinned = [f"{name}=={versions[name]}" for name in names if name in versions]
     return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
 
 
-def _tell(job: Job, data: EncodedData) -> None:
-    """What makes the script's run another one than the run itself."""
+def _add_notices(job: Job, data: EncodedData) -> None:
+    """Warn about differences between the run and what the script will do."""
     then, now = job.facts.counts, data.counts
     names, tokens_then = ("train_records", "tokens"), then.get("tokens")
     if then and any(then.get(name) != now.get(name) for name in names):
@@ -186,12 +193,13 @@ def _tell(job: Job, data: EncodedData) -> None:
             f"{now['tokens']['total']:,} tokens now, {then.get('train_records') or 0:,} with "
             f"{(tokens_then.get('total') if isinstance(tokens_then, dict) else None) or 0:,} then."
         )
-    by_hand = [change for change in job.facts.changes if not change.startswith("resumed")]
-    if by_hand:
-        job.notices.append(f"The script does not reproduce: {'; '.join(by_hand)}.")
+    changes = [change for change in job.facts.changes if not change.startswith("resumed")]
+    if changes:
+        job.notices.append(f"The script does not reproduce: {'; '.join(changes)}.")
     if job.recipe.training.kernels == "hub":
         job.notices.append("The script does not use the hub kernels, so its losses match only up to rounding.")
 
 
-def _pass_on(progress: Progress) -> None:
+def _report(progress: Progress) -> None:
+
     report(progress.phase, progress.fraction, progress.detail)

@@ -1,9 +1,9 @@
-"""The parts of an exported script. ``# %%`` begins a cell of the notebook that is made of it."""
+"""The text blocks from which an exported script is assembled. ``# %%`` starts a cell in the notebook version."""
 
 HEAD = '''"""Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
 
-Needs what requirements.txt names, and nothing else. On the processor and with the versions of the run the losses are
-equal; on another machine, or with another number of threads (OMP_NUM_THREADS), they agree to rounding.
+Needs only the packages in requirements.txt. With the same processor and versions as the run, the losses are equal; on
+another machine, or with another number of threads (OMP_NUM_THREADS), they agree up to rounding.
 """
 
 import json
@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 HERE = {here}
 '''
 
-CALLBACK = """# %% What the run did beside training: it ended early, or kept an earlier adapter than the last
+CALLBACK = """# %% Stop where the run stopped, and keep the adapter that the run kept
 class AsTheRun(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **_):
         if state.global_step == KEEP_STEP:
@@ -41,7 +41,7 @@ def quantization():
 
 def cast_adapter(model):
     for name, parameter in model.named_parameters():
-        # DoRA's magnitudes move by less than bfloat16 can show.
+        # DoRA's magnitudes change by less than bfloat16 can represent.
         if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(getattr(torch, ADAPTER_DTYPE))
 
@@ -59,7 +59,7 @@ model = AutoModelForCausalLM.from_pretrained(
 model.requires_grad_(False)
 model.eval()
 for layer in model.modules():
-    # bitsandbytes would repack 4-bit weights on some processors, in a layout that has no gradient.
+    # On some CPUs, bitsandbytes would repack 4-bit weights in a layout without a gradient.
     if hasattr(layer, "support_avx512bf16_for_cpu"):
         layer.support_avx512bf16_for_cpu = False
 with (HERE / "records.jsonl").open(encoding="utf-8") as file:
@@ -104,11 +104,12 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{padding_free}{liger}{compiled}# TRL keeps the adapter of a quantised base in bfloat16 regardless of the compute dtype.
+{padding_free}{liger}{compiled}# For a quantized base, TRL sets the adapter to bfloat16 regardless of the compute dtype.
 cast_adapter(model)
 trainer.train()
 
-# %% Keep it
+# %% Save the adapter
+
 if KEEP_STEP is None:
     model.save_pretrained(HERE / "adapter")
 tokenizer.chat_template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")

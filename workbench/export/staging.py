@@ -1,4 +1,4 @@
-"""The folder of an export: made beside its place, given its name when it is whole, never put over what is there."""
+"""Writes an export into a temporary folder and renames it when it is complete; never overwrites other files."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ from workbench.storage.atomic import put_folder
 from workbench.storage.folders import entries
 
 MARK = "export.json"
-"""In every export: what it is of. Only a folder with this file is ever replaced."""
+"""The file in every export that says what was exported. Only a folder with this file is ever replaced."""
 
 
-def check_place(folder: Path, force: bool) -> None:
-    """Look whether ``folder`` may be made, or replaced.
+def check_target_folder(folder: Path, force: bool) -> None:
+    """Check that ``folder`` can be created or, with ``force``, replaced.
 
     Raises:
-        WorkbenchError: something is there that must not be lost.
+        WorkbenchError: something is there that must not be overwritten.
     """
     if not folder.exists() and not folder.is_symlink():
         return
@@ -45,38 +45,37 @@ def check_place(folder: Path, force: bool) -> None:
 
 
 @contextmanager
-def written_aside(folder: Path, force: bool) -> Iterator[Path]:
-    """Within, the folder to write to; afterwards all of it lies in ``folder``, or, after an exception, nothing.
+def staging_folder(folder: Path, force: bool) -> Iterator[Path]:
+    """Yield a temporary folder to write to; when the block ends, it is renamed to ``folder``.
+
+    After an exception it is deleted, and an earlier export in ``folder`` stays.
 
     Raises:
-        WorkbenchError: as :func:`check_place`.
+        WorkbenchError: as :func:`check_target_folder`.
     """
-    check_place(folder, force)
+    check_target_folder(folder, force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    aside = folder.with_name(f".{folder.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    aside.mkdir()
+    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    staging.mkdir()
     try:
-        yield aside
-        sync_folder(aside)
-        _put(aside, folder, force)
+        yield staging
+        sync_folder(staging)
+        # Again, because something may have been created there in the meantime.
+        check_target_folder(folder, force)
+        put_folder(staging, folder, staging.with_name(f"{staging.name}-before"))
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def room(folder: Path) -> int:
-    """Free bytes on the disk that ``folder`` will lie on."""
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
-
-
-def _put(aside: Path, folder: Path, force: bool) -> None:
-    # Somebody may have put something there meanwhile.
-    check_place(folder, force)
-    put_folder(aside, folder, aside.with_name(f"{aside.name}-before"))
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
+    return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What an export to the same place left whose process was killed."""
+    """Delete the temporary folders of killed exports to the same target."""
+
     start = f".{folder.name}.partial-"
     for entry in entries(folder.parent):
         owner = entry.name.removeprefix(start).split("-")[0]

@@ -1,20 +1,26 @@
-"""A base in 16 bits with a run's adapter on it, merged, and compared by what the two make of the same tokens.
+"""Merges a run's adapter into the 16-bit base, and checks the merged model by comparing logits.
 
-Imports torch inside its functions: only for the helper process.
+Its functions import torch, so they are called only in the helper process.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
+from workbench.export.request import Figures
 from workbench.models.child import bars_as_progress, report
 from workbench.models.sources import LocalModel
 from workbench.recipe.schema import Recipe
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# The prompts by which models are compared.
 _QUESTIONS = (
     "What is the capital of France?",
     "Write a haiku about the sea.",
@@ -25,12 +31,12 @@ _QUESTIONS = (
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the logits of two models are apart, over every position of some prompts.
+    """How much the logits of two models differ, over all positions of some prompts.
 
     Attributes:
-        largest, mean: of the absolute differences of single logits.
+        largest, mean: largest and mean absolute difference of a logit.
         divergence: mean Kullback-Leibler divergence of the next-token distributions, in nats.
-        agreement: share of positions where both have the same first choice.
+        agreement: share of positions at which both models rank the same token first.
         positions: number of positions compared.
     """
 
@@ -46,36 +52,40 @@ class Difference:
             f"{self.divergence:.2g} nats, same first choice at {self.agreement:.1%} of {self.positions} positions"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float]:
+        """The numbers as JSON data."""
         return asdict(self)
 
 
 @dataclass
 class Merged:
-    """The merged model, and what it answered before it was merged: lists of float32 logits, a tensor a prompt.
+    """A merged model, with the logits by which it is checked: float32, one tensor per prompt.
 
-    ``context``: tokens that it can read.
+    Attributes:
+        model: None once it has been released to free its memory.
+        context: context length, in tokens.
+        base_logits, tuned_logits, merged_logits: of the base, of the base with the adapter, and of the merged model.
     """
 
-    model: Any
-    tokenizer: Any
+    model: "PreTrainedModel | None"
+    tokenizer: "PreTrainedTokenizerBase"
     template: Template
     prompts: list[list[int]]
     context: int
-    base_logits: list[Any]
-    tuned_logits: list[Any]
-    merged_logits: list[Any]
+    base_logits: "list[torch.Tensor]"
+    tuned_logits: "list[torch.Tensor]"
+    merged_logits: "list[torch.Tensor]"
 
 
 def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = False) -> Merged:
-    """Load the base in 16 bits, put the adapter on, ask both, merge, ask again.
+    """Load the base, merge the adapter into it, and compute the logits of base, base with adapter, and merged model.
 
     Args:
-        precise: in 32 bits instead, for what is rounded only when it is written. bfloat16 has 8 bits for a weight, and
-            a merged one needs more of them than the base's own did.
+        precise: merge in 32 instead of 16 bits, for weights that are rounded only when they are written. bfloat16 has 8
+            significant bits, and merged weights need more than the base's.
 
     Raises:
-        WorkbenchError: the base cannot be loaded, the adapter does not fit it, or merging gives no finite weights.
+        WorkbenchError: the base cannot be loaded, the adapter does not fit it, or merging gives non-finite weights.
     """
     import torch
     from peft import PeftModel
@@ -111,8 +121,10 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
     return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, logits(merged, prompts))
 
 
-def load(folder: Path, trust_remote_code: bool = False, *, precise: bool = False) -> tuple[Any, Any]:
-    """``(model, tokenizer)`` on the CPU in the 16-bit type that its files have, bfloat16 where they have none.
+def load(
+    folder: Path, trust_remote_code: bool = False, *, precise: bool = False
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load model and tokenizer on the CPU, in the 16-bit dtype of the files, or else in bfloat16.
 
     ``precise``: in float32.
     """
@@ -140,39 +152,42 @@ def load(folder: Path, trust_remote_code: bool = False, *, precise: bool = False
 
 
 def probe_prompts(template: Template) -> list[list[int]]:
-    """Token ids of a few short conversations, as chat would give them to the model."""
+    """The tokenized prompts by which models are compared, formatted as in chat."""
     return [template.encode_prompt([{"role": "user", "content": question}]) for question in _QUESTIONS]
 
 
-def logits(model: Any, prompts: Sequence[Sequence[int]]) -> list[Any]:
-    """Float32 logits of each prompt, ``[positions, vocabulary]``."""
+def logits(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> "list[torch.Tensor]":
+    """Compute the float32 logits of each prompt, ``[positions, vocabulary]``."""
     import torch
 
     with torch.inference_mode():
         return [model(input_ids=torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
 
 
-def difference(first: Sequence[Any], second: Sequence[Any]) -> Difference:
-    """Of two lists of logits over the same prompts; the divergence is that of ``second`` from ``first``."""
+def difference(reference: "Sequence[torch.Tensor]", other: "Sequence[torch.Tensor]") -> Difference:
+    """Compare two models' logits for the same prompts; the divergence is that of ``other`` from ``reference``."""
     import torch
 
-    one, other = torch.cat(list(first)), torch.cat(list(second))
-    width = min(one.shape[1], other.shape[1])  # a GGUF file may lack rows that pad a vocabulary
-    one, other = one[:, :width], other[:, :width]
-    apart = (one - other).abs()
-    log_p, log_q = one.log_softmax(-1), other.log_softmax(-1)
+    p, q = torch.cat(list(reference)), torch.cat(list(other))
+    width = min(p.shape[1], q.shape[1])  # a GGUF file may lack the padding rows of a vocabulary
+    p, q = p[:, :width], q[:, :width]
+    gap = (p - q).abs()
+    log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    same = (one.argmax(-1) == other.argmax(-1)).float().mean()
+    agreement = (p.argmax(-1) == q.argmax(-1)).float().mean()
     return Difference(
-        apart.max().item(), apart.mean().item(), max(divergence.item(), 0.0), same.item(), int(one.shape[0])
+        gap.max().item(), gap.mean().item(), max(divergence.item(), 0.0), agreement.item(), int(p.shape[0])
     )
 
 
-def check_merge(merged: Merged) -> tuple[str, dict[str, Any], list[str]]:
-    """What merging changed, in words, in numbers, and what to be warned of.
+def check_merge(merged: Merged) -> tuple[str, Figures, list[str]]:
+    """Check how much merging changed the model.
+
+    Returns:
+        The result as a sentence and as numbers, and notices for the user.
 
     Raises:
-        WorkbenchError: the merged weights give no finite numbers.
+        WorkbenchError: the merged model produces non-finite values.
     """
     import torch
 
@@ -184,19 +199,21 @@ def check_merge(merged: Merged) -> tuple[str, dict[str, Any], list[str]]:
         )
     rounding = difference(merged.tuned_logits, merged.merged_logits)
     effect = difference(merged.tuned_logits, merged.base_logits)
-    words = f"Merged vs. base with adapter: {rounding}. The adapter's own effect: KL divergence "
-    words += f"{effect.divergence:.2g} nats."
+    sentence = f"Merged vs. base with adapter: {rounding}. The adapter's own effect: KL divergence "
+    sentence += f"{effect.divergence:.2g} nats."
     notices = []
     if rounding.divergence > 0.1 * effect.divergence and rounding.divergence > 1e-6:
         notices.append(
             "Rounding the merged weights to 16 bits loses a large part of the adapter's change. The "
             "adapter itself keeps all of it, and GGUF (f16) nearly all."
         )
-    return words, {"merged_against_unmerged": rounding.as_json(), "adapter_against_base": effect.as_json()}, notices
+    figures: Figures = {"merged_against_unmerged": rounding.as_json(), "adapter_against_base": effect.as_json()}
+    return sentence, figures, notices
 
 
-def _untie(model: Any) -> None:
-    """A head that was trained whole is no longer the embeddings; saved as tied it would be lost."""
+def _untie(model: "PreTrainedModel") -> None:
+    """Mark the output head as untied if it was trained fully; saved as tied to the embeddings, it would be lost."""
+
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or not getattr(model.config, "tie_word_embeddings", False):
         return

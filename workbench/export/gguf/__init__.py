@@ -1,1 +1,1 @@
-"""Models as GGUF files, for llama.cpp-compatible tools."""
+"""Writes merged models as GGUF files."""

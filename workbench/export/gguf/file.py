@@ -1,46 +1,62 @@
-"""A merged model as one GGUF file, and the check that it holds the model.
+"""Writes a merged model as a GGUF file and verifies the file.
 
-Layout and key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What llama.cpp wants of a Llama beyond
-them (rows of q and k in another order, factors of the rotary positions as a tensor) is that of its
-``convert_hf_to_gguf.py``. Imports torch and gguf inside its functions: only for the helper process.
+Layout and key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What llama.cpp additionally needs for
+Llama models (reordered rows of q and k, factors of the rotary frequencies as a tensor) follows its
+``convert_hf_to_gguf.py``. The functions import torch and gguf, so they are called only in the helper process.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.support import ARCHITECTURES, check_gguf_support, rope_of
 from workbench.export.gguf.vocabulary import Vocabulary, vocabulary_of
-from workbench.export.request import GgufType
+from workbench.export.request import Figures, GgufType
 from workbench.export.weights import Merged, difference, logits
 from workbench.models.child import report
 
-# Mean KL divergence, in nats, that writing a model in this type may cost; beyond it something is wrong.
-_MOST = {"f16": 1e-3, "q8_0": 5e-2}
+if TYPE_CHECKING:
+    import gguf
+    import torch
+    from transformers import PreTrainedConfig
+
+# The largest mean KL divergence, in nats, that rounding to each type can explain.
+_MAX_DIVERGENCE = {"f16": 1e-3, "q8_0": 5e-2}
+# Numbers per block of q8_0.
 _BLOCK = 32
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor on its way into the file: its name and kind there, and where it comes from."""
+    """A tensor to write.
+
+    Attributes:
+        name, kind: its name and number type in the file.
+        source: its name in the transformers model.
+        heads: number of attention heads if its rows have to be reordered for llama.cpp, else 0.
+    """
 
     name: str
-    kind: Any
+    kind: "gguf.GGMLQuantizationType"
     source: str
     heads: int = 0
 
 
 def write_gguf(merged: Merged, chat_template: str, file: Path, name: str, kind: GgufType, licence: str = "") -> None:
-    """Write ``merged`` to ``file``, a tensor at a time.
+    """Write a merged model to ``file``, one tensor at a time.
 
     Raises:
-        WorkbenchError: the model or its tokenizer is of a kind that cannot be written.
+        WorkbenchError: the architecture or the tokenizer is not supported.
     """
     import gguf
 
+    assert merged.model is not None
     config = merged.model.config
     check_gguf_support(config.to_dict())
     architecture = ARCHITECTURES[config.architectures[0]]
@@ -48,7 +64,7 @@ def write_gguf(merged: Merged, chat_template: str, file: Path, name: str, kind: 
     rows = merged.model.get_input_embeddings().weight.shape[0]
     vocabulary = vocabulary_of(merged.tokenizer, merged.template.end_token_ids, chat_template, rows)
     writer = gguf.GGUFWriter(file, architecture)
-    _write_facts(writer, config, name, kind, licence)
+    _write_metadata(writer, config, name, kind, licence)
     _write_vocabulary(writer, vocabulary, rows)
     factors = _rope_factors(config)
     tensors = list(_tensors(weights, config, architecture, kind))
@@ -69,35 +85,43 @@ def write_gguf(merged: Merged, chat_template: str, file: Path, name: str, kind: 
     writer.close()
 
 
-def check_gguf(merged: Merged, file: Path, kind: GgufType) -> tuple[str, dict[str, Any]]:
-    """Have transformers load the file and ask it the same; the model in memory is given up first.
+def check_gguf(merged: Merged, file: Path, kind: GgufType) -> tuple[str, Figures]:
+    """Load the file with transformers and compare its logits with those of the merged model, which is released first.
+
+    Returns:
+        The result as a sentence and as numbers.
 
     Raises:
-        WorkbenchError: it answers otherwise than the model that was written.
+        WorkbenchError: the logits differ by more than rounding explains.
     """
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
+    assert merged.model is not None
     dtype, config = merged.model.dtype, merged.model.config
-    # transformers reads no scaled positions from a GGUF file; llama.cpp does.
-    known = {} if rope_of(config.to_dict()).get("rope_type") in (None, "default") else {"config": config}
+    # Unlike llama.cpp, transformers does not read scaled rotary positions from a GGUF file.
+    is_scaled = rope_of(config.to_dict()).get("rope_type") not in (None, "default")
+    overrides = {"config": config} if is_scaled else {}
     merged.model = None
     report("checking", None, f"reading {file.name} back")
     model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=dtype, **known
+        file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=dtype, **overrides
     ).eval()
     with torch.no_grad():
-        found = difference(merged.merged_logits, logits(model, merged.prompts))
-    if not found.divergence <= _MOST[kind]:
+        rounding = difference(merged.merged_logits, logits(model, merged.prompts))
+    if not rounding.divergence <= _MAX_DIVERGENCE[kind]:
         raise WorkbenchError(
-            f"The GGUF file differs from the exported model: {found}.",
+            f"The GGUF file differs from the exported model: {rounding}.",
             "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
             kind="export_check",
         )
-    return f"GGUF ({kind}) loaded with transformers vs. merged: {found}.", {"gguf_against_merged": found.as_json()}
+    sentence = f"GGUF ({kind}) loaded with transformers vs. merged: {rounding}."
+    return sentence, {"gguf_against_merged": rounding.as_json()}
 
 
-def _write_facts(writer: Any, config: Any, name: str, kind: GgufType, licence: str) -> None:
+def _write_metadata(
+    writer: "gguf.GGUFWriter", config: "PreTrainedConfig", name: str, kind: GgufType, licence: str
+) -> None:
     import gguf
 
     heads = config.num_attention_heads
@@ -125,7 +149,7 @@ def _write_facts(writer: Any, config: Any, name: str, kind: GgufType, licence: s
         writer.add_rope_scaling_factor(float(rope["factor"]))
 
 
-def _write_vocabulary(writer: Any, vocabulary: Vocabulary, rows: int) -> None:
+def _write_vocabulary(writer: "gguf.GGUFWriter", vocabulary: Vocabulary, rows: int) -> None:
     writer.add_vocab_size(rows)
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
@@ -144,8 +168,10 @@ def _write_vocabulary(writer: Any, vocabulary: Vocabulary, rows: int) -> None:
         writer.add_chat_template(vocabulary.template)
 
 
-def _tensors(weights: dict[str, Any], config: Any, architecture: str, kind: GgufType) -> Iterator[GgufTensor]:
-    """Every weight under its name in the file: matrices in ``kind``, vectors in float32."""
+def _tensors(
+    weights: "dict[str, torch.Tensor]", config: "PreTrainedConfig", architecture: str, kind: GgufType
+) -> Iterator[GgufTensor]:
+    """Yield the tensors to write: matrices as ``kind``, vectors as float32."""
     import gguf
 
     arch = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
@@ -168,7 +194,7 @@ def _tensors(weights: dict[str, Any], config: Any, architecture: str, kind: Gguf
         yield GgufTensor(name, _kind_of(weight, kind), source, heads)
 
 
-def _kind_of(weight: Any, kind: GgufType) -> Any:
+def _kind_of(weight: "torch.Tensor", kind: GgufType) -> "gguf.GGMLQuantizationType":
     import gguf
 
     if weight.dim() < 2:
@@ -178,19 +204,16 @@ def _kind_of(weight: Any, kind: GgufType) -> Any:
     return gguf.GGMLQuantizationType.F16
 
 
-def _placeholder(kind: Any) -> Any:
-    """A number type that the writer does not take for packed bytes: shapes are given in elements."""
-    import numpy as np
-
+def _placeholder(kind: "gguf.GGMLQuantizationType") -> type[np.float16] | type[np.float32]:
+    """A dtype to declare the tensor with, so that the writer takes its shape in elements and not in packed bytes."""
     return np.float16 if kind.name == "F16" else np.float32
 
 
-def _data(weight: Any, tensor: GgufTensor) -> Any:
-    """The bytes of a weight as they lie in the file."""
+def _data(weight: "torch.Tensor", tensor: GgufTensor) -> "npt.NDArray[np.generic]":
+    """The data of a weight as it is stored in the file."""
     import gguf
-    import numpy as np
 
-    values = weight.detach().float().numpy()
+    values: npt.NDArray[np.float32] = weight.detach().float().numpy()
     if tensor.heads:
         values = _interleaved(values, tensor.heads)
     if tensor.kind.name == "F32":
@@ -204,22 +227,22 @@ def _data(weight: Any, tensor: GgufTensor) -> Any:
                 kind="gguf_unsupported",
             )
         return halves
-    return gguf.quantize(np.ascontiguousarray(values), tensor.kind)
+    quantized: npt.NDArray[np.uint8] = gguf.quantize(np.ascontiguousarray(values), tensor.kind)
+    return quantized
 
 
-def _interleaved(values: Any, heads: int) -> Any:
-    """Rows of q or k as llama.cpp turns them: pairs (i, i+1) in place of transformers' (i, i + half a head)."""
+def _interleaved(values: "npt.NDArray[np.float32]", heads: int) -> "npt.NDArray[np.float32]":
+    """Reorder the rows of q or k for llama.cpp, which rotates rows (i, i+1), transformers (i, i + half a head)."""
     return (
         values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
     )
 
 
-def _rope_factors(config: Any) -> Any:
-    """The divisors of the rotary frequencies of Llama 3.1 and later, ``[head size / 2]``; None for other models.
+def _rope_factors(config: "PreTrainedConfig") -> "npt.NDArray[np.float32] | None":
+    """The divisors of the rotary frequencies for Llama 3.1 and later, ``[head size / 2]``; None for other models.
 
-    As transformers computes them (``_compute_llama3_parameters``).
+    Computed as in transformers' ``_compute_llama3_parameters``.
     """
-    import numpy as np
 
     rope = rope_of(config.to_dict())
     if rope.get("rope_type") != "llama3":

@@ -1,20 +1,21 @@
-"""Which models can be written as GGUF here, from their configuration alone: no torch."""
+"""Checks from a model's configuration whether it can be exported as GGUF. Needs no torch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.errors import WorkbenchError
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
-"""transformers' class, and llama.cpp's name for the graph that computes it."""
+"""The supported models: transformers' class, and llama.cpp's name of the architecture."""
 
 _ROPE_TYPES = (None, "default", "linear", "llama3")
 
 
-def check_gguf_support(config: dict[str, Any]) -> None:
-    """Raises WorkbenchError, with the way out, for a model that cannot be written as GGUF here.
+def check_gguf_support(config: Mapping[str, Any]) -> None:
+    """Raise WorkbenchError for a model that cannot be exported as GGUF.
 
     Args:
-        config: ``config.json`` as it is on disk.
+        config: the content of ``config.json``.
     """
     name = next(iter(config.get("architectures") or ()), config.get("model_type") or "this model")
     if name not in ARCHITECTURES:
@@ -32,8 +33,9 @@ def check_gguf_support(config: dict[str, Any]) -> None:
         )
 
 
-def rope_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the rotary positions: those of transformers 5, or of the two keys it had before."""
+def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the rotary positions, from transformers 5's key or from the two keys of earlier versions."""
+
     if isinstance(config.get("rope_parameters"), dict):
         return dict(config["rope_parameters"])
     scaling = config.get("rope_scaling") or {}

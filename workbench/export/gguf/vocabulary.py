@@ -1,26 +1,33 @@
-"""A tokenizer in the words of GGUF: tokens, their kinds, merges or scores, and how text is cut before merging.
+"""Converts a tokenizer to GGUF's vocabulary: tokens, token types, merges or scores, and the pre-tokenizer's name.
 
-Key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The names of the ways to cut text are llama.cpp's
-(``src/llama-vocab.cpp``): a file that names none, or a wrong one, is tokenised in a way that the model has never seen.
+Key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The names of pre-tokenizers are llama.cpp's
+(``src/llama-vocab.cpp``); with a wrong one, text would be tokenized differently than in training.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"
 
-# The regular expression of a tokenizer's pre-tokenizer, and llama.cpp's name for that way to cut.
+TokenizerJson = dict[str, Any]
+"""A part of ``tokenizer.json``, or the whole of it."""
+
+# The parts of the regular expressions in _SPLITS.
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _LOWER, _UPPER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _START = r"[^\r\n\p{L}\p{N}]?"
+# llama.cpp's names of pre-tokenizers, by their regular expression.
 _SPLITS = {
     _WORDS + r"|\p{N}" + _REST: "qwen2",
     _WORDS + r"|\p{N}{1,3}" + _REST: "llama-bpe",
@@ -32,9 +39,14 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF file says of a tokenizer. ``scores`` is for SentencePiece's kind (``llama``), ``merges`` for GPT-2's.
+    """A tokenizer as described in a GGUF file.
 
-    ``ids``: the special tokens, by GGUF's names for them.
+    Attributes:
+        model: ``llama`` for SentencePiece tokenizers, with ``scores``; ``gpt2`` for others, with ``merges``.
+        pre: llama.cpp's name of the pre-tokenizer.
+        ids: special tokens by their GGUF name.
+        adds_bos, adds_eos, adds_space: what the tokenizer adds to every text.
+        template: the chat template, as Jinja.
     """
 
     model: str
@@ -50,46 +62,52 @@ class Vocabulary:
     template: str = ""
 
 
-def vocabulary_of(tokenizer: Any, ends: Sequence[int], chat_template: str, rows: int) -> Vocabulary:
-    """The vocabulary, filled up with unused tokens to the ``rows`` of the model's embeddings.
+def vocabulary_of(
+    tokenizer: "PreTrainedTokenizerBase", end_tokens: Sequence[int], chat_template: str, rows: int
+) -> Vocabulary:
+    """Convert a tokenizer to a GGUF vocabulary.
 
     Args:
-        ends: tokens that end a reply in the template of training.
-        chat_template: that template as Jinja.
+        end_tokens: ids of the tokens that end a reply in the training template.
+        chat_template: the training template, as Jinja.
+        rows: rows of the model's embeddings; the vocabulary is padded with unused tokens to this size.
 
     Raises:
-        WorkbenchError: the tokenizer is of a kind that is not known here.
+        WorkbenchError: this kind of tokenizer is not supported.
     """
     backend = _backend(tokenizer)
     kind = backend["model"]
     pairs = kind["vocab"]
     tokens, types = _tokens(tokenizer, pairs, rows)
-    common: dict[str, Any] = {
-        "tokens": tokens,
-        "types": types,
-        "ids": _special_ids(tokenizer, ends),
-        "adds_bos": _adds(tokenizer, 0, tokenizer.bos_token_id),
-        "adds_eos": _adds(tokenizer, -1, tokenizer.eos_token_id),
-        "template": chat_template,
-    }
+    vocabulary = Vocabulary(
+        "gpt2",
+        tokens,
+        types,
+        ids=_special_ids(tokenizer, end_tokens),
+        adds_bos=_adds(tokenizer, 0, tokenizer.bos_token_id),
+        adds_eos=_adds(tokenizer, -1, tokenizer.eos_token_id),
+        template=chat_template,
+    )
     if kind.get("byte_fallback"):
-        types = [_BYTE if _BYTE_TOKEN.fullmatch(token) else found for token, found in zip(tokens, types, strict=True)]
+        types = [_BYTE if _BYTE_TOKEN.fullmatch(token) else type_ for token, type_ in zip(tokens, types, strict=True)]
         scores = _scores(tokens, kind["merges"])
-        return Vocabulary("llama", **{**common, "types": types}, scores=scores, adds_space=_adds_space(backend))
+        return replace(vocabulary, model="llama", types=types, scores=scores, adds_space=_adds_space(backend))
     merges = [" ".join(_merge(pair)) for pair in kind["merges"]]
-    return Vocabulary("gpt2", **common, pre=_pre(backend), merges=merges)
+    return replace(vocabulary, pre=_pre_tokenizer_name(backend), merges=merges)
 
 
-def _backend(tokenizer: Any) -> dict[str, Any]:
-    """The tokenizer as the ``tokenizers`` library writes it down."""
+def _backend(tokenizer: "PreTrainedTokenizerBase") -> TokenizerJson:
+    """The tokenizer in the format of ``tokenizer.json``."""
     rust = getattr(tokenizer, "backend_tokenizer", None)
-    found = json.loads(rust.to_str()) if rust is not None else {}
-    if (found.get("model") or {}).get("type") != "BPE":
-        raise _unknown(f"a tokenizer of kind {(found.get('model') or {}).get('type') or type(tokenizer).__name__}")
-    return dict(found)
+    backend: TokenizerJson = json.loads(rust.to_str()) if rust is not None else {}
+    kind = (backend.get("model") or {}).get("type")
+    if kind != "BPE":
+        raise _unsupported(f"a tokenizer of kind {kind or type(tokenizer).__name__}")
+    return backend
 
 
-def _tokens(tokenizer: Any, vocabulary: dict[str, int], rows: int) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", vocabulary: dict[str, int], rows: int) -> tuple[list[str], list[int]]:
+    """The token and the token type of every row."""
     tokens = [f"[PAD{place}]" for place in range(rows)]
     types = [_UNUSED] * rows
     added = tokenizer.added_tokens_decoder
@@ -109,32 +127,33 @@ def _tokens(tokenizer: Any, vocabulary: dict[str, int], rows: int) -> tuple[list
     return tokens, types
 
 
-def _special_ids(tokenizer: Any, ends: Sequence[int]) -> dict[str, int]:
-    """``eot``: what ends a reply in the template of training, where that is not the end of sequence."""
+def _special_ids(tokenizer: "PreTrainedTokenizerBase", end_tokens: Sequence[int]) -> dict[str, int]:
+    """The special tokens by GGUF name. ``eot`` ends a reply in the training template, if that is not ``eos``."""
     ids = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
         "unknown": tokenizer.unk_token_id,
         "padding": tokenizer.pad_token_id,
-        "eot": next((end for end in ends if end != tokenizer.eos_token_id), None),
+        "eot": next((token for token in end_tokens if token != tokenizer.eos_token_id), None),
     }
     return {name: int(place) for name, place in ids.items() if place is not None}
 
 
-def _adds(tokenizer: Any, place: int, token: int | None) -> bool:
-    """Whether the tokenizer puts this token at a place of every text by itself."""
+def _adds(tokenizer: "PreTrainedTokenizerBase", place: int, token: int | None) -> bool:
+    """Whether the tokenizer adds this token to every text, at its start (place 0) or its end (place -1)."""
     ids = tokenizer("a")["input_ids"]
     return token is not None and len(ids) > 1 and ids[place] == token
 
 
-def _merge(pair: Any) -> list[str]:
+def _merge(pair: str | Sequence[str]) -> list[str]:
+    """The two parts of a merge, which older tokenizers store as one string."""
     return list(pair) if isinstance(pair, list | tuple) else str(pair).split(" ", 1)
 
 
-def _scores(tokens: list[str], merges: list[Any]) -> list[float]:
-    """SentencePiece merges the neighbours with the highest score first: a token's is minus the rank of its merge.
+def _scores(tokens: list[str], merges: Sequence[str | Sequence[str]]) -> list[float]:
+    """SentencePiece scores that reproduce the order of the merges: minus the rank of the first merge into a token.
 
-    A token that several merges make has the rank of the first.
+    SentencePiece merges the neighbours with the highest score first.
     """
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
@@ -142,8 +161,8 @@ def _scores(tokens: list[str], merges: list[Any]) -> list[float]:
     return [-float(ranks[token]) if token in ranks else 0.0 for token in tokens]
 
 
-def _adds_space(backend: dict[str, Any]) -> bool:
-    """Whether a text gets a space before its first word."""
+def _adds_space(backend: TokenizerJson) -> bool:
+    """Whether the tokenizer adds a space before the first word of a text."""
     for part in _parts(backend.get("normalizer"), "normalizers"):
         if part["type"] == "Prepend" and part.get("prepend") == _SPACE:
             return True
@@ -153,10 +172,10 @@ def _adds_space(backend: dict[str, Any]) -> bool:
     )
 
 
-def _pre(backend: dict[str, Any]) -> str:
-    """llama.cpp's name for how this tokenizer cuts text before merging."""
+def _pre_tokenizer_name(backend: TokenizerJson) -> str:
+    """llama.cpp's name of the pre-tokenizer."""
     if backend.get("normalizer") is not None and backend["normalizer"].get("type") != "NFC":
-        raise _unknown(f"a tokenizer with an unsupported normalizer ({backend['normalizer'].get('type')})")
+        raise _unsupported(f"a tokenizer with an unsupported normalizer ({backend['normalizer'].get('type')})")
     parts = _parts(backend.get("pre_tokenizer"), "pretokenizers")
     match [part["type"] for part in parts]:
         case ["ByteLevel"] if parts[0].get("use_regex", True) and not parts[0].get("add_prefix_space"):
@@ -167,16 +186,17 @@ def _pre(backend: dict[str, Any]) -> str:
             expression = parts[0].get("pattern", {}).get("Regex", "")
             if expression in _SPLITS and parts[0].get("behavior") == "Isolated":
                 return _SPLITS[expression]
-    raise _unknown("a tokenizer with an unsupported pre-tokenizer")
+    raise _unsupported("a tokenizer with an unsupported pre-tokenizer")
 
 
-def _parts(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+def _parts(step: TokenizerJson | None, name: str) -> list[TokenizerJson]:
+    """The members of a sequence of normalizers or pre-tokenizers; a single one as a list of one."""
     if step is None:
         return []
     return list(step[name]) if step.get("type") == "Sequence" else [step]
 
 
-def _unknown(what: str) -> WorkbenchError:
+def _unsupported(what: str) -> WorkbenchError:
     return WorkbenchError(
         f"This model has {what}, which cannot be exported as GGUF.",
         "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",

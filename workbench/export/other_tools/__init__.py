@@ -1,1 +1,1 @@
-"""Recipes as other tools' configurations, and back."""
+"""Converts recipes to the configurations of other fine-tuning tools and back."""

@@ -1,12 +1,11 @@
-"""Recipes as Axolotl configurations and back. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
+"""Converts recipes to Axolotl configurations and back. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.keys import Foreign, place_of, to_yaml, without_counterpart
-from workbench.export.plan import base_here
+from workbench.export.other_tools.keys import ImportedSettings, resolve_path, to_yaml, unsupported_settings
+from workbench.export.plan import local_base
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
@@ -14,7 +13,7 @@ from workbench.recipe.trackers import PROJECT
 
 FILE = "axolotl.yaml"
 
-# Theirs, and ours with the same meaning and the same values.
+# Settings that have the same meaning and values in both: Axolotl's name, and the recipe's dotted key.
 _SAME = {
     "revision_of_model": "model.revision",
     "trust_remote_code": "model.trust_remote_code",
@@ -62,7 +61,7 @@ _COMPOSED = (
     "data.system",
     "data.completion_only",
     "training.gradient_checkpointing",
-    # What is exported states the micro-batch that was used, so that this no longer counts.
+    # Has no effect on an exported recipe, in which the micro-batch is a number.
     "training.effective_batch_size",
     "training.report_to",
     "output.name",
@@ -70,10 +69,10 @@ _COMPOSED = (
 )
 _LIGER = "axolotl.integrations.liger.LigerPlugin"
 _LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
-# What `liger_glu_activation` was called before.
+# The earlier name of `liger_glu_activation`.
 _LIGERS_OLD_NAME = "liger_swiglu"
 _OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
-# Speed, logs and places: they change no result here.
+# Settings that affect only speed, logging or file locations.
 _IGNORED = (
     "model_type", "tokenizer_type", "strict", "pad_to_sequence_len", "output_dir", "dataset_prepared_path", "tf32",
     "flash_attention", "gradient_checkpointing_kwargs", "bf16", "fp16", "eval_sample_packing", "group_by_length",
@@ -85,28 +84,29 @@ _IGNORED = (
 
 
 def make(job: Job) -> None:
-    """``axolotl.yaml`` and the records."""
+    """Write ``axolotl.yaml`` and the records."""
     files = write_conversations(job.home, job.recipe.data, job.folder)
-    local = base_here(job.home, job.recipe)
+    local = local_base(job.home, job.recipe)
     model = local.source if local.origin == "hub" else str(local.folder)
-    values, lacking = to_axolotl(job.recipe, model, files, chat_template(job))
+    values, unsupported = to_axolotl(job.recipe, model, files, chat_template(job))
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for Axolotl: axolotl train {FILE}"))
-    job.notices += [f"Not supported by Axolotl: {words}" for words in lacking]
+    job.notices += [f"Not supported by Axolotl: {words}" for words in unsupported]
     job.command = f"axolotl train {FILE}"
 
 
 def to_axolotl(
     recipe: ResolvedRecipe, model: str, files: list[RecordFile], template: str = ""
-) -> tuple[dict[str, Any], list[str]]:
-    """A configuration, and what of the recipe has no counterpart in it.
+) -> tuple[dict[str, object], list[str]]:
+    """Convert a recipe to a configuration; also lists the recipe's settings that Axolotl does not support.
 
     Args:
-        model: where the base is. files: the records as they were written beside the configuration.
-        template: Jinja; empty for the tokenizer's own.
+        model: hub id or folder of the base.
+        files: the records written next to the configuration.
+        template: chat template as Jinja; empty for the tokenizer's own.
     """
     quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
     understood = [*_SAME.values(), *_COMPOSED]
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "base_model": model,
         "adapter": "lora" if quantization.method in ("none", "int8") else "qlora",
         "load_in_4bit": quantization.method in ("nf4", "fp4"),
@@ -155,41 +155,45 @@ def to_axolotl(
         values |= {"wandb_project": PROJECT, "wandb_name": recipe.output.name}
     if held_out := [{**_dataset(file), "split": "train"} for file in files if file.held_out]:
         values["test_datasets"] = held_out
-    lacking = ["training.report_to: trackio"] if "trackio" in training.report_to else []
-    return values, lacking + without_counterpart(recipe, understood)
+    unsupported = ["training.report_to: trackio"] if "trackio" in training.report_to else []
+    return values, unsupported + unsupported_settings(recipe, understood)
 
 
-def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
-    """A recipe from a configuration that lies in ``folder``, and what of it has no counterpart.
+def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
+    """Convert a configuration to a recipe; also lists its settings that a recipe does not support.
+
+    Args:
+        folder: the configuration's folder, to which its paths are relative.
+        origin: the configuration's name, for error messages.
 
     Raises:
-        WorkbenchError: it trains no LoRA adapter, or holds values that no recipe can have.
+        WorkbenchError: it does not train a LoRA adapter, or has values that a recipe does not allow.
     """
-    foreign = Foreign(values)
-    kind = foreign.take("adapter")
+
+    imported = ImportedSettings(values)
+    kind = imported.take("adapter")
     if kind not in ("lora", "qlora"):
         raise WorkbenchError(
             f"{origin} does not train a LoRA adapter (adapter: {kind}).",
             "Use adapter: lora or qlora.",
             kind="recipe",
         )
-    recipe = foreign.recipe
-    recipe["model.source"] = place_of(str(foreign.take("base_model", "")), folder)
-    foreign.move(_SAME)
-    recipe["training.optim"] = _OPTIMIZERS.get(recipe.get("training.optim", ""), recipe.get("training.optim"))
-    if recipe["training.optim"] is None:
-        del recipe["training.optim"]
-    reporters = {"tensorboard": foreign.take("use_tensorboard"), "wandb": foreign.take("wandb_project")}
+    recipe = imported.recipe
+    recipe["model.source"] = resolve_path(str(imported.take("base_model", "")), folder)
+    imported.move(_SAME)
+    if optim := recipe.get("training.optim"):
+        recipe["training.optim"] = _OPTIMIZERS.get(str(optim), optim)
+    reporters = {"tensorboard": imported.take("use_tensorboard"), "wandb": imported.take("wandb_project")}
     recipe["training.report_to"] = [name for name, wanted in reporters.items() if wanted]
-    _take_quantization(foreign)
-    modules, linear = foreign.take("lora_target_modules"), foreign.take("lora_target_linear")
+    _take_quantization(imported)
+    modules, linear = imported.take("lora_target_modules"), imported.take("lora_target_linear")
     if modules and not linear:
         recipe["adapter.target_modules"] = modules
-    if (checkpointing := foreign.take("gradient_checkpointing")) is not None:
+    if (checkpointing := imported.take("gradient_checkpointing")) is not None:
         recipe["training.gradient_checkpointing"] = bool(checkpointing)
-    _take_plugins(foreign)
-    recipe["data.completion_only"] = not foreign.take("train_on_inputs", False)
-    if foreign.take("save_strategy") == "no":
+    _take_plugins(imported)
+    recipe["data.completion_only"] = not imported.take("train_on_inputs", False)
+    if imported.take("save_strategy") == "no":
         recipe["training.save_steps"] = 0
     if isinstance(size := values.get("val_set_size"), int | float):
         recipe["data.eval_fraction"] = float(size)
@@ -199,53 +203,55 @@ def from_axolotl(values: dict[str, Any], folder: Path, origin: str) -> tuple[Rec
         name = str(values["chat_template"])
         recipe["data.template"] = name if name in ("chatml", "alpaca") else "auto"
         if recipe["data.template"] == "auto":
-            foreign.lacking.append(f"chat_template: {name!r}; the model's own is used")
-    _take_datasets(foreign, folder)
-    foreign.told_if_apart([entry.get("path") for entry in values.get("test_datasets") or () if isinstance(entry, dict)])
-    foreign.ignore(_IGNORED)
-    return foreign.made(origin)
+            imported.unsupported.append(f"chat_template: {name!r}; the model's own is used")
+    _take_datasets(imported, folder)
+    listed = values.get("test_datasets")
+    test_datasets = listed if isinstance(listed, list) else []
+    imported.check_held_out([entry.get("path") for entry in test_datasets if isinstance(entry, dict)])
+    imported.ignore(_IGNORED)
+    return imported.finish(origin)
 
 
-def _dataset(file: RecordFile) -> dict[str, Any]:
+def _dataset(file: RecordFile) -> dict[str, object]:
     common = {"path": f"./{file.name}", "ds_type": "json"}
     if file.kind == "text":
         return {**common, "type": "completion", "field": "text"}
     return {**common, "type": "chat_template", "field_messages": "messages", "roles_to_train": ["assistant"]}
 
 
-def _take_plugins(foreign: Foreign) -> None:
-    plugins = foreign.take("plugins", [])
+def _take_plugins(imported: ImportedSettings) -> None:
+    plugins = imported.take("plugins", [])
     listed = plugins if isinstance(plugins, list) else [plugins]
-    foreign.lacking += [f"plugins: {plugin!r}" for plugin in listed if plugin != _LIGER]
-    wanted = [foreign.take(name) for name in (*_LIGERS_LAYERS, _LIGERS_OLD_NAME)]
+    imported.unsupported += [f"plugins: {plugin!r}" for plugin in listed if plugin != _LIGER]
+    wanted = [imported.take(name) for name in (*_LIGERS_LAYERS, _LIGERS_OLD_NAME)]
     if _LIGER in listed and any(wanted):
-        foreign.recipe["training.kernels"] = "liger"
+        imported.recipe["training.kernels"] = "liger"
 
 
-def _take_quantization(foreign: Foreign) -> None:
-    four, eight = foreign.take("load_in_4bit", False), foreign.take("load_in_8bit", False)
-    details = foreign.take("bnb_config_kwargs", {})
+def _take_quantization(imported: ImportedSettings) -> None:
+    four, eight = imported.take("load_in_4bit", False), imported.take("load_in_8bit", False)
+    details = imported.take("bnb_config_kwargs", {})
     details = details if isinstance(details, dict) else {}
-    foreign.recipe["quantization.method"] = (
+    imported.recipe["quantization.method"] = (
         str(details.get("bnb_4bit_quant_type", "nf4")) if four else "int8" if eight else "none"
     )
-    foreign.recipe["quantization.double_quant"] = bool(details.get("bnb_4bit_use_double_quant", True))
-    if foreign.take("fp16") is True:
-        foreign.recipe["quantization.compute_dtype"] = "float16"
+    imported.recipe["quantization.double_quant"] = bool(details.get("bnb_4bit_use_double_quant", True))
+    if imported.take("fp16") is True:
+        imported.recipe["quantization.compute_dtype"] = "float16"
 
 
-def _take_datasets(foreign: Foreign, folder: Path) -> None:
+def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
     sources = []
-    listed = foreign.take("datasets", [])
+    listed = imported.take("datasets", [])
     for entry in listed if isinstance(listed, list) else []:
         if not isinstance(entry, dict) or not entry.get("path"):
             continue
         known = ("path", "ds_type", "type", "field_messages", "field", "roles_to_train", "split", "chat_template")
-        sources.append(place_of(str(entry["path"]), folder))
-        foreign.lacking += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in known]
+        sources.append(resolve_path(str(entry["path"]), folder))
+        imported.unsupported += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in known]
         if (name := entry.get("field_messages")) and name not in ("messages", "conversations"):
-            foreign.recipe["data.columns"] = {"messages": str(name)}
+            imported.recipe["data.columns"] = {"messages": str(name)}
         if (split := entry.get("split")) and split != "train":
-            foreign.recipe["data.split"] = str(split)
+            imported.recipe["data.split"] = str(split)
     if sources:
-        foreign.recipe["data.source"] = " + ".join(sources)
+        imported.recipe["data.source"] = " + ".join(sources)

@@ -1,4 +1,4 @@
-"""A recipe out of another tool's configuration, whichever of the known ones it is."""
+"""Imports a recipe from an Axolotl or LLaMA-Factory configuration file."""
 
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from workbench.recipe.schema import Recipe
 
 
 def import_settings(file: Path) -> tuple[Recipe, list[str]]:
-    """The recipe, and what of the file has no counterpart in it.
+    """Convert a configuration file to a recipe; also lists its settings that a recipe does not support.
 
     Raises:
-        WorkbenchError: the file is neither Axolotl's nor LLaMA-Factory's, trains no LoRA adapter, or holds values that
-            no recipe can have.
+        WorkbenchError: the file is from neither tool, does not train a LoRA adapter, or has values that a recipe does
+            not allow.
     """
+
     values = read_settings(file)
     folder = file.resolve().parent
     if "base_model" in values:

@@ -1,9 +1,8 @@
-"""Recipes of other tools: what both have under other names, and what one of them lacks."""
+"""Helpers to convert between recipes and other tools' configurations: settings by name, and what is unsupported."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -12,68 +11,69 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.text import as_yaml, known_paths, parse
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-_LONGEST = 1_000_000  # characters
+_MAX_CHARACTERS = 1_000_000
 
 
-class Foreign:
-    """Another tool's settings on their way into a recipe: what is taken is known, the rest is told.
+class ImportedSettings:
+    """Another tool's settings while they are converted to a recipe.
 
-    ``recipe`` gathers dotted keys; ``lacking`` says in words what has no counterpart.
+    ``recipe`` collects the values by dotted key. ``unsupported`` collects what a recipe cannot express, as text for the
+    user; settings that are never taken or ignored are added at the end.
     """
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, object]) -> None:
         self._values = {str(key): _number(value) for key, value in values.items()}
         self._seen: set[str] = set()
-        self.recipe: dict[str, Any] = {}
-        self.lacking: list[str] = []
+        self.recipe: dict[str, object] = {}
+        self.unsupported: list[str] = []
 
-    def take(self, key: str, default: Any = None) -> Any:
-        """A value, which then counts as understood."""
+    def take(self, key: str, default: object = None) -> object:
+        """Return a setting's value and mark it as understood."""
         self._seen.add(key)
         value = self._values.get(key)
         return default if value is None else value
 
-    def move(self, names: dict[str, str]) -> None:
-        """Take every key that a recipe has under another name: ``{theirs: dotted key}``."""
+    def move(self, names: Mapping[str, str]) -> None:
+        """Copy the settings that a recipe has under another name: ``{their name: dotted key}``."""
         for theirs, path in names.items():
             value = self.take(theirs)
             if value is not None:
                 self.recipe[path] = value
 
     def ignore(self, keys: Iterable[str]) -> None:
-        """Keys that change nothing here."""
+        """Mark settings as understood that have no effect on a recipe."""
         self._seen.update(keys)
 
-    def told_if_apart(self, held_out: Iterable[object]) -> None:
-        """Held-out records are found by their name beside the others; say so where they have another."""
+    def check_held_out(self, held_out: Iterable[object]) -> None:
+        """List held-out files as unsupported whose names the workbench would not find next to the training files."""
         sources = [Path(part) for part in str(self.recipe.get("data.source", "")).split(" + ")]
-        own = {f"{path.stem}.eval{path.suffix}" for path in sources}
-        self.lacking += [
+        found_by_name = {f"{path.stem}.eval{path.suffix}" for path in sources}
+        self.unsupported += [
             f"held-out records {name!r}: name the file like the training file, with .eval before the extension"
             for name in map(str, held_out)
-            if Path(name).name not in own
+            if Path(name).name not in found_by_name
         ]
 
-    def made(self, origin: str) -> tuple[Recipe, list[str]]:
-        """The recipe, and what of the other tool's settings has no counterpart.
+    def finish(self, origin: str) -> tuple[Recipe, list[str]]:
+        """Make the recipe; returns it with the list of unsupported settings.
 
         Raises:
-            RecipeError: values that no recipe can have; all of them.
+            RecipeError: some values are not allowed in a recipe; the error lists all of them.
         """
         rest = [
             f"{key}: {_short(value)}"
             for key, value in self._values.items()
             if key not in self._seen and value not in (None, False, "", [], {})
         ]
-        data: dict[str, dict[str, Any]] = {}
+        data: dict[str, dict[str, object]] = {}
         for path, value in self.recipe.items():
             section, _, name = path.partition(".")
             data.setdefault(section, {})[name] = value
-        return parse(data, origin), self.lacking + rest
+        return parse(data, origin), self.unsupported + rest
 
 
-def without_counterpart(recipe: Recipe, understood: Iterable[str]) -> list[str]:
-    """The keys of a recipe that differ from their defaults and are not among those that the other tool has."""
+def unsupported_settings(recipe: Recipe, understood: Iterable[str]) -> list[str]:
+    """The settings of a recipe that differ from their defaults and that the other tool does not understand."""
     default, known = Recipe(), set(understood)
     return [
         f"{path}: {_short(recipe.get(path))}"
@@ -82,16 +82,16 @@ def without_counterpart(recipe: Recipe, understood: Iterable[str]) -> list[str]:
     ]
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """The settings in another tool's YAML file.
+def read_settings(file: Path) -> dict[str, object]:
+    """Read another tool's YAML file.
 
     Raises:
-        WorkbenchError: it cannot be read, or holds something else.
+        WorkbenchError: the file cannot be read, or is not a mapping of settings.
     """
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            text = stream.read(_LONGEST + 1)
-        if len(text) > _LONGEST:
+            text = stream.read(_MAX_CHARACTERS + 1)
+        if len(text) > _MAX_CHARACTERS:
             raise ValueError("it is too large for a configuration")
         values = yaml.safe_load(text)
         if not isinstance(values, dict):
@@ -101,26 +101,27 @@ def read_settings(file: Path) -> dict[str, Any]:
         raise WorkbenchError(
             f"{file} cannot be read: {reason}.", "Give an Axolotl or LLaMA-Factory YAML file.", kind="recipe"
         ) from None
-    return values
+    return {str(key): value for key, value in values.items()}
 
 
-def place_of(source: str, folder: Path) -> str:
-    """A path in another tool's file, seen from that file's folder; a hub id as it is."""
+def resolve_path(source: str, folder: Path) -> str:
+    """Resolve a path relative to ``folder`` if it exists; return anything else, such as a hub id, unchanged."""
     path = Path(source).expanduser()
     beside = path if path.is_absolute() else folder / path
     return str(beside.resolve()) if beside.exists() else source
 
 
-def to_yaml(values: dict[str, Any], about: str) -> str:
-    """YAML with a line of comment on top."""
+def to_yaml(values: Mapping[str, object], about: str) -> str:
+    """Write settings as YAML, with ``about`` as a comment in the first line."""
     return f"# {about}\n" + as_yaml(values)
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 takes ``2e-4`` for text."""
+def _number(value: object) -> object:
+    """Convert numbers such as ``2e-4``, which YAML 1.1 reads as text."""
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
+
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:79] + "…"

@@ -1,13 +1,12 @@
-"""Recipes as LLaMA-Factory configurations and back. Keys: https://llamafactory.readthedocs.io."""
+"""Converts recipes to LLaMA-Factory configurations and back. Keys: https://llamafactory.readthedocs.io."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.keys import Foreign, place_of, to_yaml, without_counterpart
-from workbench.export.plan import base_here
+from workbench.export.other_tools.keys import ImportedSettings, resolve_path, to_yaml, unsupported_settings
+from workbench.export.plan import local_base
 from workbench.export.work import Job
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
@@ -15,6 +14,7 @@ from workbench.recipe.trackers import known_reporters
 
 FILE = "llamafactory.yaml"
 
+# Settings that have the same meaning and values in both: LLaMA-Factory's name, and the recipe's dotted key.
 _SAME = {
     "model_revision": "model.revision",
     "trust_remote_code": "model.trust_remote_code",
@@ -57,7 +57,7 @@ _COMPOSED = (
     "data.system",
     "data.completion_only",
     "training.gradient_checkpointing",
-    # What is exported states the micro-batch that was used, so that this no longer counts.
+    # Has no effect on an exported recipe, in which the micro-batch is a number.
     "training.effective_batch_size",
     "training.report_to",
     "output.name",
@@ -73,27 +73,28 @@ _IGNORED = (
 
 
 def make(job: Job) -> None:
-    """``llamafactory.yaml``, ``dataset_info.json`` and the records."""
+    """Write ``llamafactory.yaml``, ``dataset_info.json`` and the records."""
     files = write_conversations(job.home, job.recipe.data, job.folder)
-    local = base_here(job.home, job.recipe)
+    local = local_base(job.home, job.recipe)
     model = local.source if local.origin == "hub" else str(local.folder)
-    values, lacking = to_llamafactory(job.recipe, model, files)
+    values, unsupported = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
     job.write("dataset_info.json", json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
-    job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in lacking]
+    job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
     job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
     job.command = f"llamafactory-cli train {FILE}"
 
 
-def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile]) -> tuple[dict[str, Any], list[str]]:
-    """A configuration, and what of the recipe has no counterpart in it.
+def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile]) -> tuple[dict[str, object], list[str]]:
+    """Convert a recipe to a configuration; also lists the recipe's settings that LLaMA-Factory does not support.
 
     Args:
-        model: where the base is. files: the records as they were written beside the configuration.
+        model: hub id or folder of the base.
+        files: the records written next to the configuration.
     """
     quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
     understood = [*_SAME.values(), *_COMPOSED]
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "model_name_or_path": model,
         "stage": "pt" if files and all(file.kind == "text" for file in files) else "sft",
         "do_train": True,
@@ -138,63 +139,68 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         values["report_to"] = list(training.report_to)
     if held_out := [_name(file) for file in files if file.held_out]:
         values["eval_dataset"] = ",".join(held_out)
-    return values, without_counterpart(recipe, understood)
+    return values, unsupported_settings(recipe, understood)
 
 
-def from_llamafactory(values: dict[str, Any], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
-    """A recipe from a configuration that lies in ``folder``, and what of it has no counterpart.
+def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
+    """Convert a configuration to a recipe; also lists its settings that a recipe does not support.
+
+    Args:
+        folder: the configuration's folder, to which its paths are relative.
+        origin: the configuration's name, for error messages.
 
     Raises:
-        WorkbenchError: it trains no LoRA adapter, or holds values that no recipe can have.
+        WorkbenchError: it does not train a LoRA adapter, or has values that a recipe does not allow.
     """
-    foreign = Foreign(values)
-    stage, kind = foreign.take("stage", "sft"), foreign.take("finetuning_type", "lora")
+    imported = ImportedSettings(values)
+    stage, kind = imported.take("stage", "sft"), imported.take("finetuning_type", "lora")
     if stage not in ("sft", "pt") or kind != "lora":
         raise WorkbenchError(
             f"{origin} is not supervised LoRA training (stage: {stage}, finetuning_type: {kind}).",
             "Use stage: sft or pt, and finetuning_type: lora.",
             kind="recipe",
         )
-    recipe = foreign.recipe
-    recipe["model.source"] = place_of(str(foreign.take("model_name_or_path", "")), folder)
-    foreign.move(_SAME)
+    recipe = imported.recipe
+    recipe["model.source"] = resolve_path(str(imported.take("model_name_or_path", "")), folder)
+    imported.move(_SAME)
     if optim := recipe.get("training.optim"):
-        recipe["training.optim"] = _OPTIMIZERS.get(optim, optim)
-    bits = foreign.take("quantization_bit")
+        recipe["training.optim"] = _OPTIMIZERS.get(str(optim), optim)
+    bits = imported.take("quantization_bit")
     kind_of_four = str(values.get("quantization_type", "nf4"))
     recipe["quantization.method"] = "none" if bits is None else "int8" if bits == 8 else kind_of_four
-    recipe["quantization.double_quant"] = bool(foreign.take("double_quantization", True))
+    recipe["quantization.double_quant"] = bool(imported.take("double_quantization", True))
     if values.get("fp16") is True:
         recipe["quantization.compute_dtype"] = "float16"
-    target = str(foreign.take("lora_target", "all"))
+    target = str(imported.take("lora_target", "all"))
     recipe["adapter.target_modules"] = "all-linear" if target == "all" else _listed(target)
-    if extra := foreign.take("additional_target"):
+    if extra := imported.take("additional_target"):
         recipe["adapter.modules_to_save"] = _listed(str(extra))
-    if foreign.take("pissa_init"):
+    if imported.take("pissa_init"):
         recipe["adapter.init_lora_weights"] = "pissa"
-    recipe["training.report_to"] = known_reporters(foreign.take("report_to", []))
-    recipe["data.completion_only"] = not foreign.take("train_on_prompt", False)
-    recipe["training.gradient_checkpointing"] = not foreign.take("disable_gradient_checkpointing", False)
-    if foreign.take("enable_liger_kernel"):
+    recipe["training.report_to"] = known_reporters(imported.take("report_to", []))
+    recipe["data.completion_only"] = not imported.take("train_on_prompt", False)
+    recipe["training.gradient_checkpointing"] = not imported.take("disable_gradient_checkpointing", False)
+    if imported.take("enable_liger_kernel"):
         recipe["training.kernels"] = "liger"
-    _take_datasets(foreign, folder)
-    if name := foreign.take("template"):
+    _take_datasets(imported, folder)
+    if name := imported.take("template"):
         known = {"alpaca": "alpaca", "chatml": "chatml"}
         recipe["data.template"] = known.get(str(name), "auto")
         if name not in known:
-            foreign.lacking.append(f"template: {name!r}; the model's own is used")
-    recipe["data.eval_fraction"] = float(foreign.take("val_size", 0.0))
-    if foreign.take("save_strategy") == "no":
+            imported.unsupported.append(f"template: {name!r}; the model's own is used")
+    size = imported.take("val_size", 0.0)
+    recipe["data.eval_fraction"] = float(size) if isinstance(size, int | float | str) else size
+    if imported.take("save_strategy") == "no":
         recipe["training.save_steps"] = 0
-    foreign.ignore(_IGNORED)
-    return foreign.made(origin)
+    imported.ignore(_IGNORED)
+    return imported.finish(origin)
 
 
 def _name(file: RecordFile) -> str:
     return file.name.removesuffix(".jsonl")
 
 
-def _dataset(file: RecordFile) -> dict[str, Any]:
+def _dataset(file: RecordFile) -> dict[str, object]:
     if file.kind == "text":
         return {"file_name": file.name, "columns": {"prompt": "text"}}
     tags = {"role_tag": "role", "content_tag": "content"}
@@ -206,20 +212,20 @@ def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def _take_datasets(foreign: Foreign, folder: Path) -> None:
-    """Names stand for entries of ``dataset_info.json``."""
+def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
+    """Take the datasets, which are named by their entries in ``dataset_info.json``."""
 
     def files(names: str) -> list[str]:
         entries = [(name, known.get(name) if isinstance(known, dict) else None) for name in _listed(names)]
-        foreign.lacking += [f"{name!r} is not in dataset_info.json" for name, entry in entries if entry is None]
+        imported.unsupported += [f"{name!r} is not in dataset_info.json" for name, entry in entries if entry is None]
         found = [(name, entry) for name, entry in entries if isinstance(entry, dict)]
         return [str(entry.get("file_name") or entry.get("hf_hub_url") or name) for name, entry in found]
 
-    place = Path(place_of(str(foreign.take("dataset_dir", ".")), folder))
+    place = Path(resolve_path(str(imported.take("dataset_dir", ".")), folder))
     try:
         known = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    if sources := files(str(foreign.take("dataset", ""))):
-        foreign.recipe["data.source"] = " + ".join(place_of(source, place) for source in sources)
-    foreign.told_if_apart(files(str(foreign.take("eval_dataset", ""))))
+    if sources := files(str(imported.take("dataset", ""))):
+        imported.recipe["data.source"] = " + ".join(resolve_path(source, place) for source in sources)
+    imported.check_held_out(files(str(imported.take("eval_dataset", ""))))
