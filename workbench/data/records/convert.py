@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.formats import RecordFormat
@@ -23,7 +22,7 @@ class Converted:
     unused: tuple[Unused, ...] = ()
 
 
-def convert(record: Mapping[str, Any], form: RecordFormat) -> Converted:
+def convert(record: Mapping[str, object], form: RecordFormat) -> Converted:
     """A record as a conversation that holds at least one response, or as plain text.
 
     Raises:
@@ -33,7 +32,7 @@ def convert(record: Mapping[str, Any], form: RecordFormat) -> Converted:
     return Converted(content, unused_columns(record, form.used, content))
 
 
-def _conversation(record: Mapping[str, Any], form: RecordFormat) -> Conversation:
+def _conversation(record: Mapping[str, object], form: RecordFormat) -> Conversation:
     columns = form.columns
     if form.kind in ("messages", "sharegpt"):
         turns = read_turns(record.get(columns["messages"]), columns["messages"])
@@ -46,7 +45,7 @@ def _conversation(record: Mapping[str, Any], form: RecordFormat) -> Conversation
     return _in_order(turns, tools)
 
 
-def _prompt(record: Mapping[str, Any], form: RecordFormat) -> list[Turn]:
+def _prompt(record: Mapping[str, object], form: RecordFormat) -> list[Turn]:
     columns = form.columns
     turns = read_history(record.get(columns["history"]), columns["history"]) if "history" in columns else []
     prompt = record.get(columns["prompt"])
@@ -64,7 +63,7 @@ def _prompt(record: Mapping[str, Any], form: RecordFormat) -> list[Turn]:
     return [*turns, Turn(message)]
 
 
-def _reply(record: Mapping[str, Any], column: str) -> list[Turn]:
+def _reply(record: Mapping[str, object], column: str) -> list[Turn]:
     value = record.get(column)
     if is_turns(value):
         return read_turns(value, column)
@@ -76,7 +75,7 @@ def _reply(record: Mapping[str, Any], column: str) -> list[Turn]:
     return [Turn({"role": "assistant", "content": reply})]
 
 
-def _text(record: Mapping[str, Any], column: str, needed: bool = False) -> str:
+def _text(record: Mapping[str, object], column: str, needed: bool = False) -> str:
     value = record.get(column)
     text = "" if is_empty(value) else as_text(value, f"column {column}")
     if needed and not text.strip():
@@ -84,7 +83,7 @@ def _text(record: Mapping[str, Any], column: str, needed: bool = False) -> str:
     return text
 
 
-def _in_order(turns: list[Turn], tools: list[dict[str, Any]]) -> Conversation:
+def _in_order(turns: list[Turn], tools: list[dict[str, object]]) -> Conversation:
     """Turns as a conversation: neighbours of one role joined, ended at the last response.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.turns import as_turns, turn_keys
@@ -64,7 +64,7 @@ class RecordFormat:
 
 def detect(
     columns: Collection[str],
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Mapping[str, object]],
     asked: str = "auto",
     by_hand: Mapping[str, str] | None = None,
     origin: str = "The data",
@@ -132,7 +132,7 @@ def _kind(name: str) -> FormatKind:
 
 
 def _by_hand(
-    columns: Collection[str], samples: Sequence[Mapping[str, Any]], by_hand: Mapping[str, str], origin: str
+    columns: Collection[str], samples: Sequence[Mapping[str, object]], by_hand: Mapping[str, str], origin: str
 ) -> RecordFormat:
     for part, column in by_hand.items():
         if part not in PARTS:
@@ -176,12 +176,12 @@ def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
     return found
 
 
-def _first_keys(samples: Sequence[Mapping[str, Any]], column: str) -> tuple[str, str] | None:
+def _first_keys(samples: Sequence[Mapping[str, object]], column: str) -> tuple[str, str] | None:
     """The keys of the first turns found in a column, such as ``("role", "content")``."""
     return next((keys for record in samples if (keys := turn_keys(record.get(column))) is not None), None)
 
 
-def _why_not_turns(samples: Sequence[Mapping[str, Any]], column: str) -> str:
+def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
     """What a column that should hold turns holds instead."""
     value = next((record[column] for record in samples if not is_empty(record.get(column))), None)
     try:
@@ -193,7 +193,7 @@ def _why_not_turns(samples: Sequence[Mapping[str, Any]], column: str) -> str:
     return f"turn 1 of column {column} has no role; its keys are {_listed(list(map(str, first)))}"
 
 
-def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, Any]], origin: str) -> None:
+def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
     folded = {column.strip().lower(): column for column in columns}
     if not {"chosen", "rejected"} <= folded.keys():
         return
@@ -212,7 +212,7 @@ def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str,
     )
 
 
-def _holds_prompt(samples: Sequence[Mapping[str, Any]], column: str) -> bool:
+def _holds_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bool:
     """Whether the turns of a column begin before the response."""
     for record in samples:
         if turn_keys(record.get(column)) is not None:
@@ -221,7 +221,7 @@ def _holds_prompt(samples: Sequence[Mapping[str, Any]], column: str) -> bool:
     return False
 
 
-def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, Any]], origin: str) -> None:
+def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
     if {"prompt", "completion", "label"} <= set(columns) and any(
         isinstance(record.get("label"), bool) for record in samples
     ):
@@ -233,7 +233,7 @@ def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, Any]], 
         )
 
 
-def _because(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, Any]]) -> str:
+def _because(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> str:
     if "messages" in found:
         role, text = _first_keys(samples, found["messages"]) or ("role", "content")
         end = " (ShareGPT)" if kind == "sharegpt" else ""

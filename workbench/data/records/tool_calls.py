@@ -11,7 +11,7 @@ from workbench.data.records.conversation import BadRecord
 from workbench.data.records.values import as_structure, is_empty, type_in_words, without_nulls
 
 
-def read_tools(value: Any, where: str) -> list[dict[str, Any]]:
+def read_tools(value: object, where: str) -> list[dict[str, Any]]:
     """The functions of a ``tools`` column: a list or its JSON text, each bare or under ``function``.
 
     Raises:
@@ -33,7 +33,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     return {**tool, "function": function} if "function" in tool else {"type": "function", "function": tool}
 
 
-def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
+def read_calls(value: object, where: str) -> list[dict[str, Any]]:
     """The calls of one turn: a list or one of them, or JSON text of that, each bare or under ``function``.
 
     Raises:
@@ -56,7 +56,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     return {"type": "function", **around, "function": called}
 
 
-def _arguments(value: Any) -> Any:
+def _arguments(value: object) -> Any:
     """An object where the arguments are JSON text of one; any other value as it is."""
     if not isinstance(value, str):
         return value

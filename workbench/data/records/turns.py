@@ -45,12 +45,12 @@ class Turn:
     untrained: bool = False
 
 
-def is_turns(value: Any) -> bool:
+def is_turns(value: object) -> bool:
     """Whether a value is, or stores as text, turns that have a role."""
     return turn_keys(value) is not None
 
 
-def turn_keys(value: Any) -> tuple[str, str] | None:
+def turn_keys(value: object) -> tuple[str, str] | None:
     """The keys of role and text in a value's first turn, such as ``("from", "value")``; None if it has no turns."""
     if isinstance(value, str) and not (value.lstrip()[:1] in ("[", "{") and any(key in value for key in ROLE_KEYS)):
         return None
@@ -64,7 +64,7 @@ def turn_keys(value: Any) -> tuple[str, str] | None:
     return (role, _text_key(turns[0])) if role is not None else None
 
 
-def as_turns(value: Any, where: str) -> list[Any]:
+def as_turns(value: object, where: str) -> list[Any]:
     """A list of turns from a list, its JSON text, or an object of lists (``{"role": […], "content": […]}``).
 
     Raises:
@@ -81,7 +81,7 @@ def as_turns(value: Any, where: str) -> list[Any]:
     return list(value)
 
 
-def read_turns(value: Any, column: str) -> list[Turn]:
+def read_turns(value: object, column: str) -> list[Turn]:
     """The turns in a column.
 
     Raises:
@@ -91,7 +91,7 @@ def read_turns(value: Any, column: str) -> list[Turn]:
     return [_turn(turn, f"turn {number} of {column}") for number, turn in enumerate(turns, start=1)]
 
 
-def read_history(value: Any, column: str) -> list[Turn]:
+def read_history(value: object, column: str) -> list[Turn]:
     """Earlier turns as pairs of a question and its response, as Alpaca's ``history`` column has them.
 
     Raises:
@@ -112,7 +112,7 @@ def read_history(value: Any, column: str) -> list[Turn]:
     return turns
 
 
-def _turn(turn: Any, where: str) -> Turn:
+def _turn(turn: object, where: str) -> Turn:
     if not isinstance(turn, Mapping):
         raise BadRecord(f"{where} is {type_in_words(turn)}, expected an object with role and content")
     role_key = next((key for key in ROLE_KEYS if turn.get(key)), None)
@@ -138,12 +138,12 @@ def _turn(turn: Any, where: str) -> Turn:
     return Turn({**message, **rest}, untrained)
 
 
-def _text_key(turn: Mapping[str, Any]) -> str:
+def _text_key(turn: Mapping[str, object]) -> str:
     there = [key for key in TEXT_KEYS if key in turn]
     return next((key for key in there if not is_empty(turn[key])), there[0] if there else "")
 
 
-def _pop_untrained(rest: dict[str, Any], role: str, where: str) -> bool:
+def _pop_untrained(rest: dict[str, object], role: str, where: str) -> bool:
     """Take the keys that say whether a response is trained out of a turn's other keys."""
     untrained = False
     for key in LOSS_KEYS:
@@ -159,7 +159,7 @@ def _pop_untrained(rest: dict[str, Any], role: str, where: str) -> bool:
     return untrained
 
 
-def _content(value: Any, where: str, structured: bool) -> str:
+def _content(value: object, where: str, structured: bool) -> str:
     """A turn's text; a list of text parts is joined, and a tool's result may be any JSON value.
 
     Raises:

@@ -7,7 +7,6 @@ record's format uses; keys of turns are compared by the template, which alone kn
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
 
 from workbench.data.records.conversation import Conversation
 from workbench.data.records.values import is_empty
@@ -45,7 +44,7 @@ class UnusedField:
     asks: bool
 
 
-def unused_columns(record: Mapping[str, Any], used: Set[str], content: Conversation | str) -> tuple[Unused, ...]:
+def unused_columns(record: Mapping[str, object], used: Set[str], content: Conversation | str) -> tuple[Unused, ...]:
     """The filled columns of a record that its format does not use."""
     if record.keys() <= used:
         return ()
@@ -56,12 +55,12 @@ def unused_columns(record: Mapping[str, Any], used: Set[str], content: Conversat
     )
 
 
-def unwritten_field(name: str, value: Any) -> Unused:
+def unwritten_field(name: str, value: object) -> Unused:
     """A key of turns that the template does not write, or ``tools``."""
     return Unused(name if name == "tools" else f"messages[].{name}", _asks(name, value, ""))
 
 
-def _asks(name: str, value: Any, content: Conversation | str) -> bool:
+def _asks(name: str, value: object, content: Conversation | str) -> bool:
     if content and isinstance(value, str) and _repeats(value, content):
         return False
     if name.strip().lower() in KNOWN_NAMES:

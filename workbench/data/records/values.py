@@ -8,14 +8,14 @@ from typing import Any
 from workbench.data.records.conversation import BadRecord
 
 
-def is_empty(value: Any) -> bool:
+def is_empty(value: object) -> bool:
     """Whether a field holds nothing: null, NaN, an empty text, list or object."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     return isinstance(value, str | list | tuple | dict) and not value
 
 
-def as_text(value: Any, where: str) -> str:
+def as_text(value: object, where: str) -> str:
     """Text from a value: strings as they are, numbers written out.
 
     Raises:
@@ -33,7 +33,7 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
-def as_structure(value: Any, where: str, expected: str) -> Any:
+def as_structure(value: object, where: str, expected: str) -> Any:
     """A list or object, parsed where the file stores it as text: JSON, or Python's notation, which pandas writes.
 
     Args:
@@ -55,7 +55,7 @@ def as_structure(value: Any, where: str, expected: str) -> Any:
         raise BadRecord(f"{where} is text that is not JSON, expected {expected}") from None
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> Any:
     """Lists and objects without null members: Parquet fills in every key that any other record has."""
     if isinstance(value, dict):
         return {key: without_nulls(member) for key, member in value.items() if member is not None}
@@ -64,7 +64,7 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def type_in_words(value: Any) -> str:
+def type_in_words(value: object) -> str:
     """The type of a JSON value for a message."""
     names = {
         bool: "a boolean", dict: "an object", list: "a list", type(None): "nothing", bytes: "bytes", str: "text",

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.templates.named import NAMED
 from workbench.errors import WorkbenchError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 DEFAULT_NAME = "instruction-response"
 
 
-def own_template(tokenizer: Any) -> str | None:
+def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """The chat template that comes with a tokenizer."""
     own = getattr(tokenizer, "chat_template", None)
     if isinstance(own, dict):
@@ -18,13 +21,13 @@ def own_template(tokenizer: Any) -> str | None:
     return own or None
 
 
-def begin_of_sequence(tokenizer: Any) -> str:
+def begin_of_sequence(tokenizer: "PreTrainedTokenizerBase") -> str:
     """The begin-of-sequence token where this tokenizer puts one before a text by itself, else nothing."""
     ids = tokenizer("a")["input_ids"]
     return tokenizer.bos_token if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else ""
 
 
-def named_source(tokenizer: Any, name: str) -> tuple[str, list[str]]:
+def named_source(tokenizer: "PreTrainedTokenizerBase", name: str) -> tuple[str, list[str]]:
     """A named template's source for this tokenizer, with its begin and end of sequence, and notices about it."""
     notices = []
     end = tokenizer.eos_token or ""

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.data.tokenize import token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Encoded:
 class PieceEncoder:
     """Tokenizes pieces; a tokenizer that puts a space before a text's first word does so for the first piece only."""
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
 
     def encode(self, texts: Sequence[Sequence[Piece]]) -> list[Encoded]:
         """Texts in pieces as tokens, all of them in one call of the tokenizer."""

@@ -4,12 +4,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.tool_calls import with_arguments_as_text
 from workbench.data.templates.lookup import one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PROBE = "probe"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -25,7 +28,7 @@ class Renderer:
 
     name: str
     source: str
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
 
     def render(self, conversation: Conversation, add_generation_prompt: bool) -> str:
         """The text of a conversation as it is, with the prompt for the next response where asked.
@@ -93,7 +96,7 @@ class Renderer:
 
         A key that the template's source mentions is left out once, to see whether that changes the text.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for message in prepared.messages:
             for key in message.keys() - _OWN_KEYS:
                 found.setdefault(key, message[key])
@@ -143,7 +146,7 @@ class Renderer:
     def _writes_call(self, as_text: bool, null: bool) -> int:
         """0 if a call in this form is not written, 2 if it continues its own prompt, else 1."""
         function = {"name": "probe_name", "arguments": {"probe_key": "probe_value"}}
-        calls: list[dict[str, Any]] = [{"type": "function", "id": "probe1234", "function": function}]
+        calls: list[dict[str, object]] = [{"type": "function", "id": "probe1234", "function": function}]
         messages: list[Message] = [
             {"role": "user", "content": _PROBE},
             _in_form({"role": "assistant", "content": "", "tool_calls": calls}, as_text, null),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
@@ -32,6 +32,9 @@ from workbench.data.templates.named import NAMED
 from workbench.data.templates.pieces import Encoded, Piece, PieceEncoder
 from workbench.data.templates.render import Renderer
 from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE = "template.json"
 REWRITTEN = "Trained on the last response only, because the template rewrites earlier turns"
@@ -58,12 +61,12 @@ class Template:
 
     name: str
     source: str
-    tokenizer: Any = field(repr=False, compare=False)
+    tokenizer: "PreTrainedTokenizerBase" = field(repr=False, compare=False)
     system: str | None = None
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def for_model(cls, tokenizer: Any, name: str = "auto", system: str | None = None) -> Self:
+    def for_model(cls, tokenizer: "PreTrainedTokenizerBase", name: str = "auto", system: str | None = None) -> Self:
         """The template that a recipe's ``data.template`` names.
 
         Args:
@@ -88,7 +91,7 @@ class Template:
         return cls("custom", custom_source(name), tokenizer, system)._checked()
 
     @classmethod
-    def load(cls, folder: Path, tokenizer: Any) -> Self:
+    def load(cls, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """The template saved with an adapter; without one, the folder's ``chat_template.jinja`` or the model's own.
 
         Raises:
@@ -213,7 +216,7 @@ class Template:
         """
         return self.encode_pieces([self.cut(conversation).pieces])[0]
 
-    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, object]] = ()) -> list[int]:
         """The tokens that chat gives the model to continue: those that training sees before the same response.
 
         Raises:
