@@ -31,7 +31,7 @@ import screens.app  # before Textual, which reads its settings once
 from bench.circumstances import circumstances
 from screens.adapter.cost_panel import CostPanel
 from screens.app import WorkbenchApp
-from screens.forms.row import KnobRow
+from screens.forms.row import SettingRow
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
@@ -95,7 +95,7 @@ async def keystrokes(model: str, name: str, count: int) -> tuple[list[float], li
             async with asyncio.timeout(30):
                 while app.session.skeleton is None or "trainable" not in panel.text:
                     await pilot.pause(0.05)
-            app.query_one("#rank-r", KnobRow).focus()
+            app.query_one("#rank-r", SettingRow).focus()
             await pilot.pause(1)
             for pause in rhythm(name, count + WARM_UP):
                 await asyncio.sleep(pause)

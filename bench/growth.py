@@ -154,7 +154,7 @@ async def on_screen(home: Home, measure: Callable[[Screen], Any]) -> dict[str, A
 
 async def journal(screen: Screen) -> dict[str, Any]:
     """The one run of the home: its line of the history, then its page, then the page once more."""
-    from screens.runs.pane import RunTable
+    from screens.runs.table import RunTable
 
     (line,) = await screen.seconds(
         "7", lambda: list(screen.app.query(RunTable)) and "finished" in screen.words and "20.1" in screen.words
@@ -179,7 +179,9 @@ async def journal(screen: Screen) -> dict[str, Any]:
 
 def _exact(screen: Screen) -> int:
     """How many lines of the history are not rough."""
-    table, runs = screen.app.pane_in_front._table, screen.app.session.home.runs
+    from screens.runs.table import RunTable
+
+    table, runs = screen.app.query_one(RunTable), screen.app.session.home.runs
     lines = [table.get(run.name) for run in runs.iterdir()]
     return sum(1 for line in lines if line is not None and not line.summary.is_rough)
 
@@ -198,7 +200,7 @@ def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]
 
 async def history(screen: Screen) -> dict[str, Any]:
     """All runs of the home."""
-    from screens.runs.pane import RunTable
+    from screens.runs.table import RunTable
 
     runs = sum(1 for _ in screen.app.session.home.runs.iterdir())
     memory = Memory()

@@ -1,4 +1,4 @@
-"""What the app tells the screens. A flood of them keeps only the newest, except of journal events, which all count."""
+"""The messages that the app posts to the pane in front. Only the newest of a kind is kept in the queue."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class _Newest(Message, bubble=False):
-    """Replaces one of its kind that still waits."""
+    """Replaces an earlier message of its kind that is still queued."""
 
     def can_replace(self, message: Message) -> bool:
         return type(message) is type(self)
 
 
 class RecipeChanged(_Newest):
-    """The current recipe is another one."""
+    """The current recipe has changed."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class RecipeChanged(_Newest):
 
 
 class SkeletonChanged(_Newest):
-    """The module tree of the recipe's model arrived (or went: None while another one is on its way)."""
+    """The module tree of the recipe's model was read; None while another one is being read."""
 
     def __init__(self, skeleton: Skeleton | None) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SkeletonChanged(_Newest):
 
 
 class StatusChanged(_Newest):
-    """The engine is in another state than a second ago; None where none answers."""
+    """The engine's state has changed; None without an engine."""
 
     def __init__(self, status: EngineStatus | None) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class StatusChanged(_Newest):
 
 
 class SampleTaken(_Newest):
-    """The hardware was read, as it is each second. ``gpus`` is empty on a machine without one."""
+    """The hardware was read, which happens each second. ``gpus`` is empty on a machine without one."""
 
     def __init__(self, gpus: tuple[GpuSample, ...], host: HostSample | None) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class SampleTaken(_Newest):
 
 
 class JournalGrew(_Newest):
-    """The live run's journal has new events, which ``session.live`` has folded. ``run`` is its id."""
+    """``session.live`` has read new events of the live run's journal. ``run`` is its id."""
 
     def __init__(self, run: str) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class JournalGrew(_Newest):
 
 
 class RunsRenamed(_Newest):
-    """A run that is named in a title is called otherwise; the session's names have it."""
+    """A run whose name is shown was renamed; ``session.names`` has the new name."""
 
 
 class RunSelected(_Newest):
-    """A run was picked in the history; ``run`` is its id."""
+    """A run was chosen in the history, to chat with; ``run`` is its id."""
 
     def __init__(self, run: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The command palette: every tab, every key's action on the tab in front, presets, themes."""
+"""The commands of the palette: tabs, the actions of the tab in front, presets, themes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from screens.queue.enqueue import sweep_current
-from screens.shell.presets import choose_preset, save_as_preset
+from screens.shell.presets import choose_preset, load_preset, save_as_preset
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from screens.app import WorkbenchApp
+    from screens.workbench import Workbench
     from workbench.recipe.presets import PresetDescription
 
 
 class Command(NamedTuple):
-    """A line of the palette: its words, what it does, and the help under it."""
+    """A line of the palette: its name, what it does, and the help under it."""
 
     name: str
     run: Callable[[], object]
@@ -28,7 +29,7 @@ class Command(NamedTuple):
 
 
 class WorkbenchCommands(Provider):
-    """Commands that depend on what is in front and on the engine's state."""
+    """Commands for the tab in front and the engine's state."""
 
     _presets: Sequence[PresetDescription] = ()
 
@@ -75,9 +76,10 @@ class WorkbenchCommands(Provider):
         )
         for preset in self._presets:
             title = f"{preset.title} (yours)" if preset.own else preset.title
-            yield Command(f"Recipe: {preset.name}", partial(app.take_preset, preset.name), plain(title))
+            yield Command(f"Recipe: {preset.name}", partial(load_preset, app, preset.name), plain(title))
         if app.session.status is not None:
-            yield Command("Engine: release GPU memory", app.unload_engine, "Unload the model; the engine keeps running")
+            unload = partial(_attempt, app, _unload)
+            yield Command("Engine: release GPU memory", unload, "Unload the model; the engine keeps running")
         dark = app.theme.endswith("dark")
         yield Command(
             f"Theme: {'light' if dark else 'dark'}", app.toggle_theme, "Switch between the light and the dark theme"
@@ -86,6 +88,10 @@ class WorkbenchCommands(Provider):
         yield Command("Quit", app.action_quit, "A live run can keep running without the terminal")
 
 
+async def _unload(app: Workbench) -> None:
+    await app.session.engine.unload()
+
+
 def _attempt(app: WorkbenchApp, ask: Callable[[WorkbenchApp], Coroutine[Any, Any, None]]) -> None:
-    """Ask in a worker, which may wait for an answer; what goes wrong is shown."""
+    """Ask in a worker, which can wait for the answer; an error is shown."""
     app.attempt(ask(app))

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class RunNames:
-    """The names of the runs that were asked for. Anybody may rename a run at any time, from another terminal too."""
+    """The names of the runs that are shown. A run may be renamed at any time, from another terminal too."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._names: dict[Path, str] = {}
 
     def of(self, run: str | Path) -> str:
-        """The name of a run, by its id or folder; its id if it has no name."""
+        """Return the name of a run, given its id or folder; its id if it has no name."""
         folder = self._home.runs / run  # an absolute path stays what it is
         if folder not in self._names:
             self._names[folder] = read_label(folder).name
@@ -31,11 +31,11 @@ class RunNames:
 
     @property
     def any_asked_for(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether any name is in use."""
         return bool(self._names)
 
     def look(self) -> bool:
-        """Read them again, which may take a while on a slow disk; returns whether one is another than before."""
+        """Read the names again, which may take a while on a slow disk; returns whether one has changed."""
         before = dict(self._names)
         now = {folder: read_label(folder).name for folder in before}
         self._names.update(now)
@@ -43,10 +43,10 @@ class RunNames:
 
 
 def titled(name: str, run: str, *, most: int | None = None, style: str = "bold") -> Content:
-    """A run's name and, where it has one and that is another word, its id dimmed: ``Low rank  pirate-03``.
+    """Return a run's name, followed by its id dimmed if that differs: ``Low rank  pirate-03``.
 
     Args:
-        most: cells there are; the id is left out where it does not fit, and a longer name is cut.
+        most: cells that are free; the id is left out if it does not fit, and a longer name is cut.
         style: of the name.
     """
     name, run = plain(name), plain(run)

@@ -1,11 +1,11 @@
-"""What panes, dialogs and palette may ask of the app."""
+"""The app as panes, dialogs and the palette see it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from textual.screen import Screen
 
@@ -32,10 +32,7 @@ class Workbench(Protocol):
         """The pane that is shown."""
 
     def set_recipe(self, changes: Mapping[str, Any]) -> list[Problem]:
-        """Change the recipe at dotted keys; returns the mistakes, with which nothing has changed."""
-
-    def take_preset(self, name: str) -> None:
-        """Put a preset in the place of the current recipe."""
+        """Change the recipe at dotted keys; returns the mistakes, and changes nothing if there are any."""
 
     async def start_engine(self) -> None:
         """Start the engine if none runs.
@@ -45,7 +42,7 @@ class Workbench(Protocol):
         """
 
     def attempt(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something that may fail in a way the user can fix; the failure is shown."""
+        """Run something in a worker; an error that the user can fix is shown."""
 
     def show_error(self, error: WorkbenchError) -> None:
         """Show what went wrong and what to do about it."""
@@ -55,6 +52,9 @@ class Workbench(Protocol):
 
     def action_queue(self) -> None:
         """Show the queue."""
+
+    def push_screen(self, screen: Screen[Any], callback: Callable[[Any], None] | None = None) -> object:
+        """Textual's: show a dialog; its answer goes to the callback."""
 
     async def push_screen_wait(self, screen: Screen[Answer]) -> Answer:
         """Textual's: show a dialog and wait for its answer. From a worker only."""

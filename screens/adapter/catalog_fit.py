@@ -54,6 +54,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
         self._session = session
         self._rows: list[CatalogFit] = []
         self._table: DataTable[Text] = DataTable(cursor_type="row", cell_padding=1)
+        self._notes = Static(id="catalog-fit-words")
 
     def compose(self) -> ComposeResult:
         budget = self._session.budget
@@ -61,7 +62,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
             free = f"{gib(budget.free_bytes)} ({budget.label})" if budget.free_bytes is not None else "unknown memory"
             box.border_title = f"Models that fit in {free}"
             yield self._table
-            yield Static(id="catalog-fit-words")
+            yield self._notes
 
     def on_mount(self) -> None:
         self._table.add_column(Text("model"), width=_NAME)
@@ -124,7 +125,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
         )  # fmt: skip
 
     def _say(self, words: Content) -> None:
-        self.query_one("#catalog-fit-words", Static).update(words)
+        self._notes.update(words)
 
     def action_use(self) -> None:
         """Take the current model, and the changes that it needs, into the recipe."""

@@ -1,24 +1,24 @@
-"""The form of the Adapter screen: which knobs, in which groups, in which order."""
+"""The form of the Adapter tab: its settings, in groups and in order."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from screens.adapter.kernels_field import kernels_knob
-from screens.adapter.trackers_field import report_knob
+from screens.adapter.kernels_field import kernels_setting
+from screens.adapter.trackers_field import report_setting
 from screens.forms.fields import (
     Changes,
-    KnobGroup,
-    KnobSpec,
     Option,
-    choice_knob,
+    SettingGroup,
+    SettingSpec,
+    choice_setting,
     layer_count,
-    number_knob,
+    number_setting,
     parse_ranges,
     parse_targets,
     ranges_text,
-    switch_knob,
+    switch_setting,
     target_sets,
     typed_number,
 )
@@ -29,74 +29,74 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 
-def form() -> tuple[KnobGroup, ...]:
-    """The whole form, in the order of the screen."""
+def form() -> tuple[SettingGroup, ...]:
+    """Return the groups of the form, in order."""
     return (
-        KnobGroup(
+        SettingGroup(
             "Adapter",
             (
-                number_knob("adapter.r", "rank r"),
+                number_setting("adapter.r", "rank r"),
                 _alpha(),
-                number_knob("adapter.lora_dropout", "lora_dropout"),
+                number_setting("adapter.lora_dropout", "lora_dropout"),
                 _targets(),
                 _variant(),
                 _layers(),
-                choice_knob("adapter.bias", "bias"),
+                choice_setting("adapter.bias", "bias"),
                 _names("adapter.modules_to_save", "extra modules"),
             ),
         ),
-        KnobGroup(
+        SettingGroup(
             "Quantization",
             (
-                choice_knob(
+                choice_setting(
                     "quantization.method", "base", {"nf4": "nf4", "fp4": "fp4", "int8": "int8", "none": "16-bit"}
                 ),
-                switch_knob("quantization.double_quant", "double quant"),
-                choice_knob(
+                switch_setting("quantization.double_quant", "double quant"),
+                choice_setting(
                     "quantization.compute_dtype",
                     "compute dtype",
                     {"auto": "auto", "bfloat16": "bf16", "float16": "fp16", "float32": "fp32"},
                 ),
             ),
         ),
-        KnobGroup(
+        SettingGroup(
             "Training memory",
             (
                 _micro_batch(),
-                number_knob("training.gradient_accumulation_steps", "× accumulation", _accumulation),
-                number_knob("training.effective_batch_size", "effective batch", _wanted),
-                number_knob("data.max_length", "max length", lambda _: "tokens"),
-                choice_knob(
+                number_setting("training.gradient_accumulation_steps", "× accumulation", _accumulation),
+                number_setting("training.effective_batch_size", "effective batch", _wanted),
+                number_setting("data.max_length", "max length", lambda _: "tokens"),
+                choice_setting(
                     "training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}
                 ),
-                switch_knob("training.torch_compile", "torch_compile"),
-                kernels_knob(),
-                choice_knob("training.optim", "optimizer", shape="cycle"),
+                switch_setting("training.torch_compile", "torch_compile"),
+                kernels_setting(),
+                choice_setting("training.optim", "optimizer", shape="cycle"),
             ),
         ),
-        KnobGroup(
+        SettingGroup(
             "Learning",
             (
-                number_knob("training.learning_rate", "learning rate"),
-                number_knob("training.num_train_epochs", "epochs"),
-                number_knob(
+                number_setting("training.learning_rate", "learning rate"),
+                number_setting("training.num_train_epochs", "epochs"),
+                number_setting(
                     "training.max_steps",
                     "max steps",
                     lambda r: "" if r.training.max_steps > 0 else "unlimited (epochs)",
                 ),
-                choice_knob("training.lr_scheduler_type", "schedule", shape="cycle"),
-                number_knob("training.warmup_ratio", "warm-up"),
-                number_knob("training.weight_decay", "weight decay"),
-                number_knob("training.seed", "seed"),
-                report_knob(),
+                choice_setting("training.lr_scheduler_type", "schedule", shape="cycle"),
+                number_setting("training.warmup_ratio", "warm-up"),
+                number_setting("training.weight_decay", "weight decay"),
+                number_setting("training.seed", "seed"),
+                report_setting(),
             ),
         ),
     )
 
 
-def _alpha() -> KnobSpec:
+def _alpha() -> SettingSpec:
     path = "adapter.lora_alpha"
-    plain = number_knob(path, "lora_alpha")
+    plain = number_setting(path, "lora_alpha")
     linked = Option("linked", {path: None})
 
     def parse(text: str) -> Changes:
@@ -105,7 +105,7 @@ def _alpha() -> KnobSpec:
     def note(recipe: Recipe) -> str:
         return "= 2·r" if recipe.adapter.alpha_is_linked else f"scaling {recipe.adapter.scaling:.3g}"
 
-    return KnobSpec(
+    return SettingSpec(
         "lora_alpha", path, "steps", lambda _: [linked, *plain.options(None)], plain.value, parse, note, True
     )
 
@@ -113,7 +113,7 @@ def _alpha() -> KnobSpec:
 _VARIANT_KEYS = ("adapter.use_rslora", "adapter.use_dora", "adapter.init_lora_weights")
 
 
-def _variant() -> KnobSpec:
+def _variant() -> SettingSpec:
     settings = {
         "LoRA": (False, False, True),
         "rsLoRA": (True, False, True),
@@ -121,10 +121,10 @@ def _variant() -> KnobSpec:
         "PiSSA": (False, False, "pissa"),
     }
     options = [Option(label, dict(zip(_VARIANT_KEYS, values, strict=True))) for label, values in settings.items()]
-    return KnobSpec("variant", _VARIANT_KEYS[2], "choice", lambda _: options, lambda _: "")
+    return SettingSpec("variant", _VARIANT_KEYS[2], "choice", lambda _: options, lambda _: "")
 
 
-def _targets() -> KnobSpec:
+def _targets() -> SettingSpec:
     path = "adapter.target_modules"
 
     def options(skeleton: Skeleton | None) -> list[Option]:
@@ -143,11 +143,11 @@ def _targets() -> KnobSpec:
             return "" if targets == "all-linear" else "regex"
         return f"{len(targets)} names"
 
-    return KnobSpec("targets", path, "choice", options, value, parse, note)
+    return SettingSpec("targets", path, "choice", options, value, parse, note)
 
 
-def _names(path: str, label: str) -> KnobSpec:
-    """A list of module names; empty for none."""
+def _names(path: str, label: str) -> SettingSpec:
+    """Return a setting with a list of module names."""
     none = Option("none", {path: None})
 
     def value(recipe: Recipe) -> str:
@@ -160,10 +160,10 @@ def _names(path: str, label: str) -> KnobSpec:
         output = skeleton.output.rpartition(".")[2] if skeleton and skeleton.output else "lm_head"
         return [none, Option(output, {path: [output]})]
 
-    return KnobSpec(label, path, "choice", options, value, parse)
+    return SettingSpec(label, path, "choice", options, value, parse)
 
 
-def _layers() -> KnobSpec:
+def _layers() -> SettingSpec:
     path = "adapter.layers_to_transform"
 
     def options(skeleton: Skeleton | None) -> list[Option]:
@@ -179,12 +179,12 @@ def _layers() -> KnobSpec:
     def parse(text: str) -> Changes:
         return {path: parse_ranges(text)}
 
-    return KnobSpec("layers", path, "choice", options, value, parse)
+    return SettingSpec("layers", path, "choice", options, value, parse)
 
 
-def _micro_batch() -> KnobSpec:
+def _micro_batch() -> SettingSpec:
     path = "training.per_device_train_batch_size"
-    plain = number_knob(path, "micro-batch", _effective)
+    plain = number_setting(path, "micro-batch", _effective)
     options = [Option(AUTO, {path: AUTO}), *plain.options(None)]
     return replace(plain, options=lambda _: options)
 

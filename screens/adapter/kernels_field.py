@@ -1,4 +1,4 @@
-"""With whose fused kernels a run computes, as a line of the form; and that these have to be installed first."""
+"""The form's line for ``kernels``: the source of fused kernels, and whether it is installed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from screens.forms.fields import KnobSpec, choice_knob
+from screens.forms.fields import SettingSpec, choice_setting
 from workbench.recipe.fused_kernels import PACKAGES, is_installed
 
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
-# Asked at every key, and looked up on disk.
+# Used at every key, and looked up on disk.
 _is_here = cache(is_installed)
 
 
-def kernels_knob() -> KnobSpec:
-    """None, Liger's, or those of the hub."""
+def kernels_setting() -> SettingSpec:
+    """Return the setting: no fused kernels, Liger's, or those of the hub."""
     words = {"none": "none", "liger": "Liger", "hub": "hub"}
-    return replace(choice_knob("training.kernels", "kernels", words), note=_note, lacking=_lacking)
+    return replace(choice_setting("training.kernels", "kernels", words), note=_note, lacking=_lacking)
 
 
 def _note(recipe: Recipe) -> str:

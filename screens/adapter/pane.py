@@ -1,4 +1,4 @@
-"""Adapter: the form over the recipe, with what each setting costs beside it."""
+"""Adapter: the settings of the recipe as a form, with their cost beside it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
 from textual.message import Message
-from textual.widgets import Label, Static
+from textual.widgets import Label
 
 from screens.adapter.cost_panel import CostPanel
 from screens.adapter.fields import form
 from screens.adapter.step_tracer import StepFollower
-from screens.forms.form import KnobForm, row_of
-from screens.forms.row import KnobRow
+from screens.forms.form import SettingForm, row_of
+from screens.forms.help import explanation, help_text
+from screens.forms.row import SettingRow
 from screens.session import Budget
 from screens.shell.cost_view import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.widgets.line_painted import Words
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.estimate.memory_text import parse_memory
-from workbench.recipe.text import allowed_values
 from workbench.units import gib
 
 if TYPE_CHECKING:
@@ -40,34 +40,43 @@ if TYPE_CHECKING:
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
     from workbench.estimate.peak import Peak
     from workbench.recipe.resolved import ResolvedRecipe
-    from workbench.recipe.schema import Recipe
 
 
 OUTLOOK_SECONDS = 0.15
-"""LinePaintedWidget after a keystroke before other settings are priced."""
+"""The pause after a keystroke before other settings are priced."""
 
 
 class _OutOfDate(Exception):  # noqa: N818
-    """The recipe that is priced is no longer the selected one."""
+    """The recipe that is priced is no longer the current one."""
 
 
 class StepFollowed(Message, bubble=False):
-    """A step was followed, or could not be: the peak may be another one."""
+    """A step was traced, or could not be: the predicted peak may have changed."""
 
 
-class Form(KnobForm):
-    """The groups of knobs."""
+class Form(SettingForm):
+    """The settings in groups, each under a heading."""
+
+    def __init__(self) -> None:
+        groups = [
+            (group.title, [SettingRow(spec, id=_id_of(spec.label)) for spec in group.settings]) for group in form()
+        ]
+        super().__init__(row for _, rows in groups for row in rows)
+        self._groups = groups
 
     def compose(self) -> ComposeResult:
-        for number, group in enumerate(form()):
-            yield Label(group.title, classes="group" if number else "group first")
-            for spec in group.knobs:
-                # Labels hold signs that an id cannot: ×, blanks, dots.
-                yield KnobRow(spec, id=re.sub(r"[^A-Za-z0-9]+", "-", spec.label).strip("-"))
+        for number, (title, rows) in enumerate(self._groups):
+            yield Label(title, classes="group" if number else "group first")
+            yield from rows
+
+
+def _id_of(label: str) -> str:
+    """Turn a label into an id, which may not contain signs such as ×, blanks and dots."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
 
 
 class AdapterPane(Pane):
-    """The knobs, the cost, and the help of the selected setting."""
+    """The form, the cost, and the help of the selected setting."""
 
     NAME = "Adapter"
     GUIDE = (
@@ -86,7 +95,7 @@ class AdapterPane(Pane):
         Binding("O", "other_fits", "Other options", show=False, id="adapter.others",
                 tooltip="List all single changes that make it fit, cheapest first"),
         Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Check the fit against a memory limit"),
-        Binding("W", "survey", "What fits", id="adapter.survey",
+        Binding("W", "catalog_fit", "What fits", id="adapter.catalog_fit",
                 tooltip="List the catalog models that these settings can train in this memory"),
         Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
                 tooltip="Explain the selected setting and its allowed values"),
@@ -96,10 +105,9 @@ class AdapterPane(Pane):
         super().__init__(**arguments)
         self._form = Form()
         self._panel = CostPanel()
-        self._helped = Content("")
+        self._help = Words(id="adapter-help")
         self._suggested_fix: Cure | None = None
         self._unfollowed: tuple[ResolvedRecipe, ...] = ()
-        self._offered: tuple[int, bool] = (0, False)
         self._outlook: Outlook | None = None
         self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
         self._budget: Budget | None = None
@@ -113,7 +121,7 @@ class AdapterPane(Pane):
             with VerticalScroll(id="adapter-cost", can_focus=False) as costs:
                 costs.border_title = "Cost"
                 yield self._panel
-        yield Static(id="adapter-help")
+        yield self._help
 
     def first_focus(self) -> Widget:
         return self._form.selected
@@ -133,7 +141,7 @@ class AdapterPane(Pane):
         self._show()
 
     def on_sample_taken(self, _: SampleTaken) -> None:
-        """Free memory trembles all the time; only what would be seen is painted."""
+        """Repaint if free memory has changed by more than what is shown."""
         if self._budget is None or _differs(self._budget, self.session.budget):
             self._show_costs(moved=False)
 
@@ -171,13 +179,13 @@ class AdapterPane(Pane):
             return session.traces(*asked)
 
         free, device, (fed, usual) = session.budget.free_bytes, device_of(session), fed_of(session)
-        # A recipe that changes meanwhile asks again; until then the key needs the processor.
+        # A change of the recipe asks again; until then the key that made it needs the processor.
         with suppress(_OutOfDate):
             self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, fed, device, free, traced, usual))
             self._follow_step()
 
     def _follow_step(self) -> None:
-        """Replace a formula's peak by that of a followed step, unless a run needs the processor more."""
+        """Trace a step to replace an estimated peak, unless a live run needs the processor."""
         session = self.session
         if not self._unfollowed or session.skeleton is None or session.is_live or not self.workbench.follow_steps:
             return
@@ -195,10 +203,7 @@ class AdapterPane(Pane):
     def _outlook_is(self, outlook: Outlook | None) -> None:
         self._outlook = outlook
         self._panel.look_ahead(outlook)
-        offers = (len(self._cures), outlook is not None and outlook.faster is not None)
-        if offers != self._offered:
-            self._offered = offers
-            self.refresh_bindings()
+        self.refresh_bindings()
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -213,19 +218,19 @@ class AdapterPane(Pane):
 
     @property
     def _cures(self) -> tuple[Cure, ...]:
-        """What the settings need in order to work, else what makes them fit, cheapest first."""
+        """The change that makes the settings work, else those that make them fit, cheapest first."""
         if self._suggested_fix is not None:
             return (self._suggested_fix,)
         return self._outlook.suggestions if self._outlook is not None else ()
 
     def action_fit(self) -> None:
-        """Take the change that makes it work, or the cheapest that makes it fit."""
+        """Apply the change that makes it work, or the cheapest that makes it fit."""
         if self._cures:
             self.workbench.set_recipe(self._cures[0].changes)
 
     def action_fast(self) -> None:
-        """Take the fastest set-up that fits, and say what was changed and why; or that there is none faster."""
-        # Asked anew: what was looked ahead to may be of the recipe before the last key.
+        """Apply the fastest settings that fit, and say what was changed and why; or that none is faster."""
+        # Computed again: the outlook may be of the recipe before the last key.
         faster = faster_of(self.session)
         if faster is None:
             return
@@ -248,8 +253,8 @@ class AdapterPane(Pane):
             ChoiceDialog("Make it fit", "Each of these changes alone makes it fit.", choices, stacked=True), chosen
         )
 
-    def action_survey(self) -> None:
-        """Which models can be trained like this in this memory; one can be taken into the recipe."""
+    def action_catalog_fit(self) -> None:
+        """List the catalog models that these settings can train in this memory; one can be loaded into the recipe."""
         from screens.adapter.catalog_fit import CatalogFitScreen
 
         def chosen(changes: Mapping[str, object] | None) -> None:
@@ -259,7 +264,7 @@ class AdapterPane(Pane):
         self.app.push_screen(CatalogFitScreen(self.session), chosen)
 
     def action_memory(self) -> None:
-        """Ask for an amount of memory to judge against."""
+        """Ask for a memory limit to check the fit against."""
         typed = self.session.typed_budget
         text = (
             "Check the fit against this memory limit, such as 24 GB or 22.5 GiB. Leave empty to use "
@@ -277,56 +282,33 @@ class AdapterPane(Pane):
             return
         self._show_costs(moved=False)
 
-    # -- the knobs ------------------------------------------------------------------------------------------------
+    # -- the settings ------------------------------------------------------------------------------------------------
 
-    @on(KnobRow.Turned)
-    def _turned(self, event: KnobRow.Turned) -> None:
+    @on(SettingRow.Turned)
+    def _turned(self, event: SettingRow.Turned) -> None:
         event.stop()
         problems = self.workbench.set_recipe(event.changes)
         if problems:
             event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
 
     def action_explain(self) -> None:
-        """All that is known of the selected setting."""
+        """Explain the selected setting and its allowed values."""
         row = next((row for row in self._form.rows if row.has_focus_within), None)
         if row is not None:
-            text = _explanation(row, self.session.recipe)
-            self.app.push_screen(ChoiceDialog(row.spec.knob.path, text, (Choice("b", "Back", "back"),)))
+            text = explanation(row.spec, self.session.recipe)
+            self.app.push_screen(ChoiceDialog(row.spec.setting.path, text, (Choice("b", "Back", "back"),)))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         if row_of(event.widget) is not None:
             self._show_help()
 
     def _show_help(self) -> None:
-        """What is to be known of the selected setting."""
-        text = _help(self._form.selected, self.session.recipe)
-        if text != self._helped:
-            self._helped = text
-            self.query_one("#adapter-help", Static).update(text)
+        """Show the help of the selected setting."""
+        self._help.show(help_text(self._form.selected.spec, self.session.recipe))
 
 
 def _differs(one: Budget, other: Budget) -> bool:
-    """Whether the free memory moved by a hundredth of the whole, or is another memory."""
+    """Return whether free memory changed by more than 1 % of the total, or it is another memory."""
     if one.label != other.label or one.free_bytes is None or other.free_bytes is None:
         return one != other
     return abs(one.free_bytes - other.free_bytes) > 0.01 * (other.total_bytes or other.free_bytes)
-
-
-def _help(row: KnobRow, recipe: Recipe) -> Content:
-    knob = row.spec.knob
-    lacking = row.spec.lacking(recipe)
-    text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
-    return Content.assemble(
-        (f"{knob.path}  ", "bold $accent"), (f"{plain(lacking)} " if lacking else "", "$warning"), (plain(text), "")
-    )
-
-
-def _explanation(row: KnobRow, recipe: Recipe) -> str:
-    knob = row.spec.knob
-    parts = [
-        row.spec.lacking(recipe),
-        knob.help,
-        f"Higher: {knob.up}." if knob.up else "",
-        f"Allowed: {allowed_values(knob.path)}.",
-    ]
-    return "\n\n".join(part for part in parts if part)

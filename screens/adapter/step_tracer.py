@@ -19,8 +19,8 @@ class StepFollower:
     """Runs the helper process of :class:`~workbench.estimate.TraceStore` beside the event loop.
 
     Args:
-        traces: where followed steps are kept.
-        done: called from the helper's thread when one more is there, or cannot be had.
+        traces: keeps the traced steps.
+        done: called from the helper's thread when a step was traced, or cannot be.
     """
 
     def __init__(self, traces: TraceStore, done: Callable[[], object]) -> None:
@@ -30,7 +30,7 @@ class StepFollower:
         self.is_busy = False
 
     def want(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> bool:
-        """Have the step of this recipe followed, if that can be and has not been tried. Returns whether it began."""
+        """Trace the step of a recipe, if it can be traced and was not tried before; returns whether tracing began."""
         from workbench.estimate import plan_step
         from workbench.estimate.trace.store import can_follow, key_of
 
@@ -40,12 +40,12 @@ class StepFollower:
             return False
         self._tried.add(key)
         self.is_busy = True
-        # A daemon: a terminal that is closed does not wait for the helper, as it would for a worker of asyncio's pool.
+        # A daemon thread: closing the terminal does not wait for it, as it would for a thread of asyncio's pool.
         threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="trace step").start()
         return True
 
     def _follow(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:
-        # Where it cannot be followed the formula stays, and its mark (≈) says so.
+        # Without a trace the estimate stays, marked by ≈.
         with suppress(WorkbenchError):
             self._traces.follow(skeleton, recipe, device)
         self.is_busy = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from screens.forms.fields import Changes, KnobSpec, Option
+from screens.forms.fields import Changes, Option, SettingSpec
 from workbench.recipe.trackers import REPORTERS, is_installed
 
 if TYPE_CHECKING:
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 _PATH = "training.report_to"
 _NONE = "none"
 
-# Asked at every key, and looked up on disk.
+# Used at every key, and looked up on disk.
 _is_here = cache(is_installed)
 
 
-def report_knob() -> KnobSpec:
-    """The arrows choose one of them; several are typed, with commas between."""
+def report_setting() -> SettingSpec:
+    """Return the setting: the arrows choose one tracker; several are typed, separated by commas."""
     options = [Option(_NONE, {_PATH: []}), *(Option(name, {_PATH: [name]}) for name in REPORTERS)]
-    return KnobSpec("log to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
+    return SettingSpec("log to", _PATH, "cycle", lambda _: options, _value, _parse, _note, lacking=_lacking)
 
 
 def _value(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""The module tree with its columns. Nodes are made when they are opened: a 70B model costs as much as a small one."""
+"""The module tree with its columns. Nodes are created when expanded, so a 70B model costs no more than a small one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WIDE_FROM = 96
 
 @dataclass(frozen=True)
 class Column:
-    """A column right of the names; ``width`` in cells, with the gap before it."""
+    """A column to the right of the names; ``width`` in cells includes the gap before it."""
 
     title: str
     width: int
@@ -55,7 +55,7 @@ NARROW = (Column("param.", 8), Column("share", 8), Column("dtype", 7), Column("a
 
 
 class ModuleTree(Tree[Place], inherit_bindings=False):
-    """The model as ``print(model)`` orders it, with repeated layers folded."""
+    """The modules in the order of ``print(model)``, repeated layers folded."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "cursor_up", show=False),
@@ -83,7 +83,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
     # -- content --------------------------------------------------------------------------------------------------
 
     def show_model(self, skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None) -> None:
-        """Another model: its tree, opened down to the modules of one layer."""
+        """Show another model, expanded down to the modules of one layer."""
         self._recipe, self._plan, self._total = recipe, plan, max(skeleton.parameters, 1)
         self.reset(Text(""), root_of(skeleton))
         node = self.root
@@ -96,9 +96,9 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         self.move_cursor(self.root)
 
     def show_recipe(self, recipe: Recipe, plan: AdapterPlan | None) -> None:
-        """The same model under another recipe."""
+        """Show the same model under another recipe."""
         self._recipe, self._plan = recipe, plan
-        # Every line's cache depends on its ancestors, and the root is one of all.
+        # The cached line of every node depends on its ancestors, so refreshing the root repaints all.
         self.root.refresh()
         self.refresh()
 
@@ -116,7 +116,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         self._grow(event.node)
 
     def reveal(self, path: str) -> None:
-        """Open the tree down to a place and put the cursor there."""
+        """Expand the tree down to a module and put the cursor on it."""
         node = self.root
         while node.data is not None and node.data.path != path:
             self._open(node)
@@ -127,7 +127,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         self.call_after_refresh(self.move_cursor, node)
 
     def action_fold(self) -> None:
-        """Close the selected node, or go to the one above."""
+        """Collapse the selected node, or go to its parent."""
         node = self.cursor_node
         if node is not None and node.is_expanded:
             node.collapse()
@@ -135,7 +135,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             self.move_cursor(node.parent)
 
     def action_unfold(self) -> None:
-        """Open the selected node, or go into it."""
+        """Expand the selected node, or go to its first child."""
         node = self.cursor_node
         if node is None or not node.allow_expand:
             return
@@ -148,10 +148,11 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
 
     @property
     def columns(self) -> tuple[Column, ...]:
+        """The columns that fit the width."""
         return WIDE if self.size.width >= _WIDE_FROM else NARROW
 
     def heading(self) -> Text:
-        """The titles, to stand above the tree."""
+        """Return the titles of the columns, for the line above the tree."""
         left = self.size.width - sum(column.width for column in self.columns)
         titles = "".join(_cell(column.title, column) for column in self.columns)
         return Text("module".ljust(max(left, 0)) + titles, no_wrap=True)
@@ -216,7 +217,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
                 return Text(_cell(self._adapter(place, column), column), self._colour("accent"))
 
     def _adapter(self, place: Place, column: Column) -> str:
-        """``A 16×576 B 192×16``, or what the adapter adds where there is no room for that."""
+        """Return ``A 16×576 B 192×16``, or the number of added parameters if there is no room for that."""
         adapted = adapted_at(self._plan, place)
         if not adapted:
             return ""
@@ -230,7 +231,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
 
 
 def _inner_parameters(node: TreeNode[Place]) -> int:
-    """Parameters of a module that can be opened."""
+    """Return the parameters of a module that can be expanded; -1 for others."""
     return node.data.parameters if node.data is not None and node.allow_expand else -1
 
 

@@ -1,4 +1,4 @@
-"""Architecture: look into the model, see what quantisation and adapter make of it, choose the targets."""
+"""Architecture: the model's module tree, with the effect of quantization and adapter, and the choice of targets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class ArchitecturePane(Pane):
-    """The module tree and what the recipe does to it."""
+    """The module tree, with what the recipe does to each module."""
 
     NAME = "Architecture"
     GUIDE = (
@@ -67,16 +67,21 @@ class ArchitecturePane(Pane):
         self._refusal: WorkbenchError | None = None
         self._shown: object = None
         self._sought = ""
+        self._totals = Static(id="architecture-totals")
+        self._search = Input(placeholder="Search by name or class", compact=True, id="architecture-search")
+        self._heading = Static(id="architecture-heading")
+        self._tree = ModuleTree()
+        self._details = Static(id="architecture-details")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="architecture-totals")
-        yield Input(placeholder="Search by name or class", compact=True, id="architecture-search")
-        yield Static(id="architecture-heading")
-        yield ModuleTree()
-        yield Static(id="architecture-details")
+        yield self._totals
+        yield self._search
+        yield self._heading
+        yield self._tree
+        yield self._details
 
     def first_focus(self) -> Widget:
-        return self.query_one(ModuleTree)
+        return self._tree
 
     # -- the session ----------------------------------------------------------------------------------------------
 
@@ -94,21 +99,20 @@ class ArchitecturePane(Pane):
 
     def _show(self) -> None:
         skeleton, recipe = self.session.skeleton, self.session.recipe
-        tree = self.query_one(ModuleTree)
-        tree.display = skeleton is not None
+        self._tree.display = skeleton is not None
         self._show_heading()
         if skeleton is None:
             self._shown = None
-            self.query_one("#architecture-totals", Static).update(self._absence())
-            self.query_one("#architecture-details", Static).update("")
+            self._totals.update(self._absence())
+            self._details.update("")
             return
         self._plan, self._refusal = self._planned()
         if self._shown is skeleton:
-            tree.show_recipe(recipe, self._plan)
+            self._tree.show_recipe(recipe, self._plan)
         else:
             self._shown = skeleton
-            tree.show_model(skeleton, recipe, self._plan)
-        self.query_one("#architecture-totals", Static).update(self._totals())
+            self._tree.show_model(skeleton, recipe, self._plan)
+        self._totals.update(self._totals_text())
         self._show_details()
 
     def _planned(self) -> tuple[AdapterPlan | None, WorkbenchError | None]:
@@ -121,7 +125,7 @@ class ArchitecturePane(Pane):
             return None, error
 
     def _absence(self) -> Content:
-        """Why there is no tree, and what to do."""
+        """Return why there is no tree, and what to do."""
         name = plain(self.session.recipe.model.source)
         if error := self.session.skeleton_error:
             return Content.assemble(
@@ -132,7 +136,7 @@ class ArchitecturePane(Pane):
             )
         return Content.styled(f"Reading the configuration of {name} …", "$muted")
 
-    def _totals(self) -> Content:
+    def _totals_text(self) -> Content:
         recipe, skeleton = self.session.recipe, self.session.skeleton
         assert skeleton is not None
         dot = f" {GLYPHS.separator} "
@@ -155,14 +159,13 @@ class ArchitecturePane(Pane):
         )
 
     def _show_heading(self) -> None:
-        place = self.query_one("#architecture-heading", Static)
-        place.update(self.query_one(ModuleTree).heading() if self.session.skeleton is not None else "")
+        self._heading.update(self._tree.heading() if self.session.skeleton is not None else "")
 
     # -- the selected node -----------------------------------------------------------------------------------------
 
     @property
     def _selected(self) -> Place | None:
-        node = self.query_one(ModuleTree).cursor_node
+        node = self._tree.cursor_node
         return node.data if node is not None else None
 
     @on(Tree.NodeHighlighted)
@@ -172,9 +175,9 @@ class ArchitecturePane(Pane):
     def _show_details(self) -> None:
         place = self._selected
         if place is not None and self.session.skeleton is not None:
-            self.query_one("#architecture-details", Static).update(self._details(place))
+            self._details.update(self._details_text(place))
 
-    def _details(self, place: Place) -> Content:
+    def _details_text(self, place: Place) -> Content:
         recipe, skeleton = self.session.recipe, self.session.skeleton
         assert skeleton is not None
         dot = f" {GLYPHS.separator} "
@@ -210,20 +213,20 @@ class ArchitecturePane(Pane):
 
     @on(Tree.NodeSelected)
     def action_primary(self) -> None:
-        """Target a layer; open or close a module."""
-        node = self.query_one(ModuleTree).cursor_node
+        """Add or remove a layer as a target; expand or collapse a module."""
+        node = self._tree.cursor_node
         if node is not None and node.allow_expand:
             node.toggle()
         else:
             self.action_toggle()
 
     def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
-        """Put the selected layer, or all linear layers below the selected module, into the targets or out of them."""
+        """Add or remove the selected layer, or all linear layers below the selected module, as targets."""
         place, skeleton = self._selected, self.session.skeleton
         if place is None or skeleton is None:
             return
         if place.path == skeleton.output or place.module.kind == "embedding":
-            # PEFT then saves the base weight too: allowed, but never by walking over a subtree.
+            # PEFT then also saves the base weight: allowed here, but never as part of a subtree.
             self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
             self.notify(
                 f"{target_name(skeleton, place)}: its base weight is also saved with the adapter.", markup=False
@@ -246,11 +249,11 @@ class ArchitecturePane(Pane):
             self._change({"adapter.target_modules": targets})
 
     def action_all_linear(self) -> None:
-        """The usual choice of QLoRA."""
+        """Target all linear layers, the usual choice of QLoRA."""
         self._change({"adapter.target_modules": "all-linear", "adapter.layers_to_transform": None})
 
     def action_layers(self) -> None:
-        """Ask for the layers that get adapters."""
+        """Ask which layers get adapters."""
         from screens.shell.dialogs import LineDialog
 
         now = ranges_text(self.session.recipe.adapter.layers_to_transform or ())
@@ -265,7 +268,7 @@ class ArchitecturePane(Pane):
             changes["adapter.layers_to_transform"] is not None
             and self.session.recipe.adapter.target_modules == "all-linear"
         ):
-            # PEFT takes layers only together with a list of names.
+            # PEFT accepts layers only together with a list of names.
             from screens.architecture.tree_rows import linear_names
 
             assert self.session.skeleton is not None
@@ -279,9 +282,9 @@ class ArchitecturePane(Pane):
     # -- search ---------------------------------------------------------------------------------------------------
 
     def action_search(self) -> None:
-        field = self.query_one("#architecture-search", Input)
-        field.add_class("-open")
-        field.focus()
+        """Open the search field."""
+        self._search.add_class("-open")
+        self._search.focus()
 
     @on(Input.Changed, "#architecture-search")
     def _typed(self, event: Input.Changed) -> None:
@@ -290,11 +293,11 @@ class ArchitecturePane(Pane):
 
     @on(Input.Submitted, "#architecture-search")
     def _submitted(self) -> None:
-        self.query_one("#architecture-search", Input).remove_class("-open")
-        self.query_one(ModuleTree).focus()
+        self._search.remove_class("-open")
+        self._tree.focus()
 
     def action_next(self, _: int) -> None:
-        """The next module that matches what was searched for."""
+        """Go to the next match of the search."""
         self._find(start_after=self._selected.path if self._selected else None)
 
     def _find(self, start_after: str | None) -> None:
@@ -309,4 +312,4 @@ class ArchitecturePane(Pane):
             index = hits.index(start_after) + 1
             hits = hits[index:] + hits[:index]
         if hits:
-            self.query_one(ModuleTree).reveal(hits[0])
+            self._tree.reveal(hits[0])

@@ -1,4 +1,4 @@
-"""The module tree as lines of text and numbers: what the recipe makes of each module."""
+"""The module tree as text and numbers: what the recipe does to each module."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHORT_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "floa
 
 @dataclass(frozen=True)
 class Place:
-    """A module at its place in the tree; a folded one stands for all its copies.
+    """A module at its place in the tree; a folded one represents all its copies.
 
     Attributes:
-        path: full name with ``*`` where a folded list's index stands, as adapters are planned.
-        copies: how many such modules the model has.
-        parent: last name of the module above, to tell equal names apart.
+        path: full name with ``*`` for the index of a folded list, as in the adapter plan.
+        copies: how often the model has this module.
+        parent: last name of the parent module, to tell equal names apart.
     """
 
     path: str
@@ -47,12 +47,12 @@ class Place:
 
     @property
     def is_layer(self) -> bool:
-        """Whether an adapter can be put on it."""
+        """Whether it can get an adapter."""
         return self.module.kind != "other"
 
     @property
     def parameters(self) -> int:
-        """Of all copies."""
+        """The parameters of all copies."""
         return self.module.parameters * self.copies
 
     def walk(self) -> Iterator[Place]:
@@ -62,12 +62,12 @@ class Place:
 
 
 def root_of(skeleton: Skeleton) -> Place:
-    """The whole model."""
+    """Return the place of the whole model."""
     return Place("", skeleton.root, 1, "")
 
 
 def shape_text(place: Place) -> str:
-    """``576 → 192`` for a linear layer, ``49152 × 576`` for other weights; empty where there is none."""
+    """Return ``576 → 192`` for a linear layer, ``49152 × 576`` for other weights, and nothing without weights."""
     weight = next((tensor for tensor in place.module.tensors if not tensor.is_buffer), None)
     if weight is None:
         return ""
@@ -79,14 +79,14 @@ def shape_text(place: Place) -> str:
 
 
 def class_text(place: Place, recipe: Recipe) -> str:
-    """The class that the module has when the recipe runs."""
+    """Return the class that the module has when the recipe runs."""
     if is_quantised(place.module, storage_of(recipe)):
         return _QUANTISED_CLASS[recipe.quantization.method]
     return place.module.class_name
 
 
 def dtype_text(place: Place, recipe: Recipe) -> str:
-    """Type that the weights are stored in; ``tied`` where they are stored elsewhere."""
+    """Return the dtype of the weights; ``tied`` if another module stores them."""
     tensors = [tensor for tensor in place.module.tensors if not tensor.is_buffer]
     if not tensors:
         return ""
@@ -98,12 +98,12 @@ def dtype_text(place: Place, recipe: Recipe) -> str:
 
 
 def is_left_alone(place: Place, recipe: Recipe) -> bool:
-    """A weight that stays in 16 bits although quantisation was asked for."""
+    """Return whether a weight stays in 16 bits although the recipe quantizes."""
     return stays_wide(place.module, storage_of(recipe))
 
 
 def bytes_below(skeleton: Skeleton, place: Place, recipe: Recipe) -> tuple[int, int]:
-    """Bytes of a module with all below it and all its copies: in 16 bits, and as the recipe stores it."""
+    """Return the bytes of a module, its submodules and copies: in 16 bits, and as the recipe stores them."""
     before = after = 0
     for inner in place.walk():
         size = module_bytes(skeleton, inner.path, inner.module, storage_of(recipe))
@@ -113,12 +113,12 @@ def bytes_below(skeleton: Skeleton, place: Place, recipe: Recipe) -> tuple[int, 
 
 
 def storage_of(recipe: Recipe) -> Storage:
-    """How the base is stored, in bf16 where it is not quantised: module trees are built in that type."""
+    """Return how the base is stored; bf16 if it is not quantized, the dtype in which module trees are built."""
     return Storage(recipe.quantization.method, recipe.quantization.double_quant, "bfloat16")
 
 
 def adapted_at(plan: AdapterPlan | None, place: Place) -> list[AdaptedModule]:
-    """What the adapter adds here: one entry for a layer, one a parameter for fused experts."""
+    """Return what the adapter adds here: one entry for a layer, one per parameter for fused experts."""
     if plan is None:
         return []
     return [
@@ -132,27 +132,27 @@ def adapted_at(plan: AdapterPlan | None, place: Place) -> list[AdaptedModule]:
 
 
 def target_name(skeleton: Skeleton, place: Place) -> str:
-    """The name that targets this layer: the last part, or the last two where others have the same last part."""
+    """Return the name that targets a layer: its last part, or the last two if others share the last part."""
     name = place.module.name
     parents = {other.parent for other in root_of(skeleton).walk() if other.is_layer and other.module.name == name}
     return name if len(parents) == 1 else f"{place.parent}.{name}"
 
 
 def linear_names(skeleton: Skeleton, below: Place | None = None) -> list[str]:
-    """Names of the linear layers below a place, the output layer left out, as ``all-linear`` does."""
+    """Return the names of the linear layers below a place, without the output layer, as ``all-linear`` does."""
     top = below or root_of(skeleton)
     places = (p for p in top.walk() if p.module.kind in ("linear", "conv1d") and p.path != skeleton.output)
     return list(dict.fromkeys(target_name(skeleton, place) for place in places))
 
 
 def toggled_targets(skeleton: Skeleton, recipe: Recipe, place: Place) -> str | list[str] | None:
-    """``target_modules`` with this layer, or all linear layers below it, put in or taken out.
+    """Return ``target_modules`` with a layer, or all linear layers below a module, added or removed.
 
     Args:
         place: a layer, or a module with layers below it.
 
     Returns:
-        None where there is nothing to target, or where the targets are a regular expression.
+        None if there is nothing to target, or the targets are a regular expression.
     """
     now = recipe.adapter.target_modules
     everything = linear_names(skeleton)
@@ -173,6 +173,6 @@ def toggled_targets(skeleton: Skeleton, recipe: Recipe, place: Place) -> str | l
 
 
 def layers_text(recipe: Recipe) -> str:
-    """Which layers get adapters, where not all do."""
+    """Return which layers get adapters; an empty string for all."""
     layers = recipe.adapter.layers_to_transform
     return f"only layers {ranges_text(layers)}" if layers is not None else ""

@@ -1,4 +1,4 @@
-"""The loss of one run or of several over their steps."""
+"""A chart of the loss of one or several runs over their steps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from workbench.runs.series import Series
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the chart. With ``marked`` each point is marked and the line is only hinted at.
+    """One line of the chart. With ``marked`` each point is marked and the line is faint.
 
     Attributes:
-        label: what the legend calls it; empty leaves it out there.
-        letter: tells it from others without colour: it stands on the line, or is the mark.
-        colour: the number of its colour; by default its own place among the curves.
+        label: its name in the legend; empty to leave it out there.
+        letter: distinguishes it without colour: it is drawn on the line, or as the mark.
+        colour: the number of its colour; by default its position among the curves.
     """
 
     label: str
@@ -36,10 +36,10 @@ class Curve:
 class LossChart(LinePaintedWidget):
     """Curves on common axes, in braille, with a legend; plain ASCII where the terminal is not UTF-8.
 
-    Several points that share a column are drawn as their mean, with a faint cloud from the least to the greatest.
+    Points that share a column are drawn as their mean, with a faint cloud from minimum to maximum.
     """
 
-    # A young run changes a third of the lines at each look: more often costs the wire and tells the eye nothing.
+    # A new run changes a third of the lines at each update: more updates would only send more bytes.
     REDRAWS_A_SECOND = 0.5
     COMPONENT_CLASSES = {  # noqa: RUF012
         "loss-chart--axis",
@@ -67,12 +67,12 @@ class LossChart(LinePaintedWidget):
         self._nothing = ""
 
     def show(self, curves: Iterable[Curve], *, end: float = 0, nothing: str = "") -> None:
-        """Draw these curves from now on. Their series may grow: call :meth:`changed` then.
+        """Draw these curves. Call this again when their series have grown.
 
         Args:
-            curves: those without a point are left out of chart and legend.
-            end: the last step there will be; 0 while it is not known.
-            nothing: what to say while no curve has a point.
+            curves: those without points are left out of chart and legend.
+            end: the last step of the run; 0 if unknown.
+            nothing: the text shown while no curve has points.
         """
         self._curves = tuple(curves)
         self._end = end
@@ -125,7 +125,7 @@ class LossChart(LinePaintedWidget):
         return self._style(f"curve-{index % 6}")
 
     def _legend(self, curves: Sequence[Curve], width: int) -> list[Strip]:
-        """The names of the curves on the right, on as many lines as they need."""
+        """Return the names of the curves, aligned right, on as many lines as they need."""
         lines: list[list[Piece]] = [[]]
         for index, curve in enumerate(curves):
             if not curve.label:
@@ -159,7 +159,7 @@ class LossChart(LinePaintedWidget):
 
     def _steps(self, frame: Frame, margin: int) -> Strip:
         text = [" "] * (margin + 1 + frame.width)
-        # Step 2.5 there is none; two and a half hours there are.
+        # There is no step 2.5, but 2.5 hours.
         whole = frame.x_high >= 5
         for tick in nice_ticks(frame.x_low, frame.x_high, max(2, frame.width // 14), whole=whole):
             label = short_number(tick)
@@ -175,7 +175,7 @@ def _cells(pieces: Iterable[Piece]) -> int:
 
 
 def _run(row: Row, styles: dict[int, Style]) -> list[Piece]:
-    """The cells of a row, neighbours of one owner as one piece: styles, not characters, are what costs bytes."""
+    """Return the cells of a row, neighbours of one owner as one piece: changes of style cost more bytes than text."""
     pieces: list[Piece] = []
     text, style, held, after = "", UNSTYLED, -1, 0
     for x in sorted(row):

@@ -1,8 +1,7 @@
 """Drawing curves with characters: braille has 2 × 4 dots a cell, plain ASCII 1 × 3 levels.
 
-A plot is a list of rows, each a mapping of the cells that are not empty: column → (character, owner). The owner is the
-index of the curve that a cell shows, or :data:`CLOUD` more where it shows how far that curve's points scatter. No
-styles, no Textual: what it looks like is the widget's affair.
+A plot is a list of rows; each maps the columns of its non-empty cells to (character, owner). The owner is the index of
+the curve in a cell, or that index plus :data:`CLOUD` for the scatter of its points. Styles are up to the widget.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from workbench.runs.series import Bucket, Series
 
 CLOUD = 1000
 _APART = 12
-"""Cells between two letters on one curve."""
+"""The cells between two letters on a curve."""
 
 Cell = tuple[str, int]
 Row = dict[int, Cell]
@@ -20,7 +19,7 @@ Row = dict[int, Cell]
 
 @dataclass(frozen=True)
 class Dots:
-    """How a cell is divided: ``spans[column][first][last]`` masks those dot rows, ``characters[mask]`` shows them."""
+    """How a cell is divided: ``spans[column][first][last]`` is a mask of dot rows, ``characters[mask]`` shows it."""
 
     across: int
     down: int
@@ -45,7 +44,7 @@ LEVELS = _dots(((1, 2, 4),), " '-|.|||")
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of the plane that is shown, and the cells it is shown in."""
+    """The range of values that is shown, and the size in cells."""
 
     x_low: float
     x_high: float
@@ -55,12 +54,12 @@ class Frame:
     height: int
 
     def column(self, x: float) -> int:
-        """The cell column of ``x``."""
+        """Return the cell column of ``x``."""
         share = (x - self.x_low) / ((self.x_high - self.x_low) or 1.0)
         return min(self.width - 1, max(0, int(share * self.width)))
 
     def row(self, y: float, dots: int = 1) -> int:
-        """The row of ``y`` from the top when a cell is ``dots`` high; outside the frame it lies beyond its rows."""
+        """Return the row of ``y`` from the top, in dots of which a cell has ``dots``; it may lie outside the frame."""
         share = (self.y_high - y) / ((self.y_high - self.y_low) or 1.0)
         return round(share * (self.height * dots - 1))
 
@@ -68,21 +67,21 @@ class Frame:
 def draw(
     curves: Sequence[tuple[Series, str]], frame: Frame, dots: Dots = BRAILLE, letters: Sequence[str] = ()
 ) -> list[Row]:
-    """Curves in a frame, the last one on top.
+    """Draw curves in a frame, the last one on top.
 
     Args:
         curves: each with the character that marks its points, or "" for a line in its scatter.
-        frame: where; it gives ``frame.height`` rows.
-        dots: what a cell is divided into.
-        letters: one a curve, by which lines that cross are told apart: it stands on the line here and there, and the
-            line's scatter is left out. "" for none.
+        frame: the range and size; the result has ``frame.height`` rows.
+        dots: how a cell is divided.
+        letters: one per curve, drawn on it at intervals to tell crossing lines apart; the scatter is then left out.
+            "" for none.
     """
     rows: list[Row] = [{} for _ in range(frame.height)]
     for index, (series, mark) in enumerate(curves):
         columns = series.columns(frame.x_low, frame.x_high, frame.width * dots.across)
         line = _line(columns, frame, dots.down)
         if mark:
-            # Marks count; the line between them is a hint, every second pair of dots.
+            # The line between marks is faint: every second pair of dots.
             _lay(rows, (run for run in line if run[0] % 4 < 2), index, dots)
             for x, y in series.points():
                 if frame.x_low <= x <= frame.x_high and 0 <= (row := frame.row(y)) < frame.height:
@@ -99,7 +98,7 @@ def draw(
 
 
 def _places(series: Series, frame: Frame, index: int, count: int) -> set[tuple[int, int]]:
-    """Cells on a curve that are well apart, and beside those of the other curves."""
+    """Return cells on a curve for its letter, apart from each other and from those of the other curves."""
     columns = series.columns(frame.x_low, frame.x_high, frame.width)
     if not columns:
         return set()
@@ -114,7 +113,7 @@ Run = tuple[int, int, int]  # dot column, first and last dot row
 
 
 def _line(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run]:
-    """The line through the means, without holes."""
+    """Return the line through the means, without gaps."""
     runs: list[Run] = []
     left, at = -1, 0
     for column, bucket in columns.items():
@@ -125,7 +124,7 @@ def _line(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run]:
             start, width = at, column - left
             for step in range(1, width + 1):
                 to = start + (row - start) * step // width
-                # From beside the left neighbour's dot to the own one.
+                # From next to the left neighbour's dot to this one.
                 runs.append((left + step, at + 1, to) if to > at else (left + step, to, at - 1 if to < at else at))
                 at = to
         left, at = column, row
@@ -141,7 +140,7 @@ def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run
 
 
 def _lay(rows: list[Row], runs: Iterable[Run], owner: int, dots: Dots) -> None:
-    """Put dots over what is there; a cell shows one owner only."""
+    """Draw dots over what is there; a cell shows one owner only."""
     down = dots.down
     masks: list[dict[int, int]] = [{} for _ in rows]
     bottom_row = len(rows) * down - 1

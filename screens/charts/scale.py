@@ -1,14 +1,14 @@
-"""Axes: where they end, and which round numbers stand on them."""
+"""The range of an axis and its round tick values."""
 
 import math
 from itertools import chain
 
 
 def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
-    """Round numbers 1, 2, 2.5 or 5 × 10ⁿ apart that reach from ``low`` or below to ``high`` or above.
+    """Return ticks 1, 2, 2.5 or 5 × 10ⁿ apart, from ``low`` or below to ``high`` or above.
 
-    There are at most ``most`` of them, or three; with ``whole`` none has a fraction. The range they span changes only
-    when the data leave it, so that a chart seldom moves as a whole.
+    There are at most ``most`` or three of them; with ``whole`` none has a fraction. Their range changes only when the
+    data leave it, so that a chart is seldom rescaled.
     """
     if high <= low:
         pad = abs(low) / 2 or 1.0
@@ -23,8 +23,10 @@ def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> li
 
 
 def steps_shown(last: float, end: float) -> float:
-    """How far the axis of steps reaches while a run is under way: the next of 10, 20, 50, 100, … that holds ``last``,
-    but never past the known ``end`` (0: not known). It jumps seldom, and the curve fills a good part of it."""
+    """Return the end of the step axis during a run: the next of 10, 20, 50, 100, … from ``last``, at most ``end``.
+
+    It changes seldom, and the curve fills a good part of the axis. ``end`` is 0 if it is unknown.
+    """
     if end and last >= end:
         return last
     decade = 10.0 ** max(1, math.floor(math.log10(max(last, 1.0))))
@@ -33,7 +35,7 @@ def steps_shown(last: float, end: float) -> float:
 
 
 def short_number(value: float) -> str:
-    """At most six characters or so: ``0.25``, ``12.5``, ``1.2k``, ``3M``, ``2e-4``."""
+    """Return a number in about six characters at most: ``0.25``, ``12.5``, ``1.2k``, ``3M``, ``2e-4``."""
     size = abs(value)
     if size < 1e-12:
         return "0"

@@ -1,4 +1,4 @@
-"""A bar of named parts against a whole, and its legend."""
+"""A stacked bar of memory terms against a total, and its legend."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workbench.units import GIB, gib_number
 
 @dataclass(frozen=True)
 class Part:
-    """One term: its words, and the theme's name of its colour."""
+    """One term: its label, and the variable of the theme with its colour."""
 
     label: str
     colour: str
 
 
-# In the order of workbench.estimate.peak.TERMS, with what the driver takes on top.
+# In the order of workbench.estimate.peak.TERMS, followed by the memory of the driver.
 PARTS: Mapping[str, Part] = {
     "weights": Part("weights", "term-weights"),
     "quantisation_constants": Part("quantization constants", "term-constants"),
@@ -38,14 +38,14 @@ PARTS: Mapping[str, Part] = {
 
 
 def stacked_bar(sizes: Mapping[str, int], whole: int, width: int) -> Content:
-    """``▕████▓▓▒▒▒▒────▏``: each part in its colour and, for eyes or terminals without, in its own filling.
+    """Return ``▕████▓▓▒▒▒▒────▏``: each part has its own colour and, for those who see none, its own filling.
 
-    Where the parts are more than the whole, a mark stands where the whole ends.
+    If the parts exceed the total, a mark shows where the total ends.
 
     Args:
         sizes: bytes by the names of :data:`PARTS`.
-        whole: bytes that the full width stands for.
-        width: cells with both ends.
+        whole: the total in bytes, which is the full width.
+        width: in cells, including both ends.
     """
     inner = max(width - 2, 1)
     total = sum(sizes.values())
@@ -64,7 +64,7 @@ def stacked_bar(sizes: Mapping[str, int], whole: int, width: int) -> Content:
 
 
 def legend(sizes: Mapping[str, int], width: int) -> list[Content]:
-    """The parts with their GiB, as many on a line as fit; those under a hundredth of the sum stand together last."""
+    """Return the parts with their GiB, as many per line as fit; parts under 1 % of the sum are added up last."""
     total = sum(sizes.values())
     entries: list[Content] = []
     small = 0

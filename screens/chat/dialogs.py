@@ -1,4 +1,4 @@
-"""Chat's questions: which of the kept conversations, and who answers side by side."""
+"""Chat's dialogs: saved conversations, and what to compare side by side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ColumnsDialog .problem { color: $error; height: auto; }
 
 
 class ConversationsDialog(Dialog[tuple[str, str]]):
-    """The conversations of a run or model; comes back with what to do, and the id of the one to do it with."""
+    """The conversations of a run or model; returns what to do and the id of the conversation."""
 
     DEFAULT_CSS = _LIST
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -47,31 +47,32 @@ class ConversationsDialog(Dialog[tuple[str, str]]):
         super().__init__()
         self._conversations = tuple(conversations)
         self._current = current
+        self._list = OptionList(*(Option(_words(one)) for one in self._conversations))
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = "Conversations"
-            yield OptionList(*(Option(_words(one)) for one in self._conversations))
+            yield self._list
             yield Static(f"{ENTER} open   r rename   d remove   Esc back", classes="keys", markup=False)
 
     def on_mount(self) -> None:
-        options = self.query_one(OptionList)
         ids = [one.id for one in self._conversations]
-        options.highlighted = ids.index(self._current) if self._current in ids else 0
-        options.focus()
+        self._list.highlighted = ids.index(self._current) if self._current in ids else 0
+        self._list.focus()
 
     @on(OptionList.OptionSelected)
     def _opened(self, event: OptionList.OptionSelected) -> None:
         self.dismiss((OPEN, self._conversations[event.option_index].id))
 
     def action_take(self, what: str) -> None:
-        index = self.query_one(OptionList).highlighted
+        """Return the highlighted conversation with what to do with it."""
+        index = self._list.highlighted
         if index is not None:
             self.dismiss((what, self._conversations[index].id))
 
 
 class ColumnsDialog(Dialog[list[str]]):
-    """Mark one to three that answer side by side; comes back with their values in the order of the list."""
+    """Selects one to three targets to compare; returns their values in the order of the list."""
 
     DEFAULT_CSS = _LIST
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -81,26 +82,26 @@ class ColumnsDialog(Dialog[list[str]]):
     def __init__(self, choices: Sequence[tuple[str, str]], chosen: Sequence[str]) -> None:
         super().__init__()
         self._choices = tuple(choices)
-        self._chosen = tuple(chosen)
+        self._list = SelectionList(*((plain_content(label), value, value in chosen) for value, label in choices))
+        self._problem = Static("", classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = "Choose what to compare side by side"
-            yield SelectionList(
-                *((plain_content(words), value, value in self._chosen) for value, words in self._choices)
-            )
+            yield self._list
             yield Static(f"Space selects up to {MOST_COLUMNS}   {ENTER} done   Esc back", classes="keys", markup=False)
-            yield Static("", classes="problem", markup=False)
+            yield self._problem
 
     def on_mount(self) -> None:
-        self.query_one(SelectionList).focus()
+        self._list.focus()
 
     def action_done(self) -> None:
-        marked = self.query_one(SelectionList).selected
+        """Return the selected targets."""
+        marked = self._list.selected
         if 1 <= len(marked) <= MOST_COLUMNS:
             self.dismiss([value for value, _ in self._choices if value in marked])
         else:
-            self.query_one(".problem", Static).update(f"Select 1 to {MOST_COLUMNS}; {len(marked)} selected.")
+            self._problem.update(f"Select 1 to {MOST_COLUMNS}; {len(marked)} selected.")
 
 
 def _words(conversation: Conversation) -> Content:

@@ -1,48 +1,33 @@
-"""The line to write in."""
+"""The field to write in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.widgets import Input
 
-from screens.chat.transcript import Transcript
 from screens.widgets.glyphs import unicode_terminal
-from screens.widgets.pane import Pane
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.events import Paste
+    from textual.widget import Widget
 
 _LINE_END = "↵" if unicode_terminal() else "\\n"
 
 
-class PromptOwner(Protocol):
-    """The pane around the line. ``edits``: an earlier question stands in it to be changed."""
-
-    edits: bool
-
-    def action_switch(self) -> None:
-        """Take the adapter off, or put it on."""
-
-    def leave_edit(self) -> None:
-        """Discard the edit of the earlier question."""
-
-    def focus(self) -> object:
-        """Take the focus."""
-
-    def query_one(self, kind: type[Transcript]) -> Transcript:
-        """The conversation above the line."""
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether an action can be done now."""
-
-
 class Prompt(Input):
-    """The line to write in. While it has the focus letters are text, so its keys are others.
+    """The field to write in. While it has the focus letters are text, so it has keys of its own.
 
-    What is pasted keeps its lines: each end of one is a mark here, and a line feed in :attr:`text`.
+    Pasted text keeps its lines: the end of each is a mark here, and a line feed in :attr:`text`.
+
+    Args:
+        transcript: what ``pageup`` and ``pagedown`` scroll.
+        can_switch: returns whether the adapter can be switched, as ``check_action`` does.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -55,40 +40,67 @@ class Prompt(Input):
         Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
     ]
 
+    class SwitchAsked(Message):
+        """The adapter is to be switched off or on."""
+
+    class EditDiscarded(Message):
+        """The edit of an earlier question was discarded."""
+
+    def __init__(self, transcript: Widget, can_switch: Callable[[], bool | None]) -> None:
+        super().__init__(id="prompt", placeholder="Type a message, Enter to send")
+        self._transcript = transcript
+        self._can_switch = can_switch
+        self._edited: int | None = None
+
     @property
     def text(self) -> str:
-        """What stands in it, in lines."""
+        """The text, with its lines."""
         return self.value.replace(_LINE_END, "\n").strip()
 
     @text.setter
     def text(self, text: str) -> None:
         self.value = _in_one_line(text)
 
-    def _on_paste(self, event: Paste) -> None:
-        # Textual's own takes the first line and drops the others in silence.
+    @property
+    def edited(self) -> int | None:
+        """The number of the turn whose question is edited; None for a new question."""
+        return self._edited
+
+    def edit(self, turn: int, question: str) -> None:
+        """Edit the question of an earlier turn."""
+        self._edited, self.text = turn, question
+        self.border_title = f"editing question {turn + 1}: later turns are dropped"
+        self.focus()
+
+    def clear_edit(self) -> None:
+        """Empty the field for a new question."""
+        self._edited, self.text = None, ""
+        self.border_title = ""
+
+    def on_paste(self, event: Paste) -> None:
+        # Textual's own handler takes only the first line.
         event.stop()
         event.prevent_default()
         start, end = self.selection
         self.replace(_in_one_line(event.text), min(start, end), max(start, end))
 
     def action_switch(self) -> None:
-        self._pane.action_switch()
+        """Switch the adapter off or on."""
+        self.post_message(self.SwitchAsked())
 
     def action_forget(self) -> None:
-        self._pane.leave_edit()
-        self._pane.focus()
+        """Discard the edit of the earlier question."""
+        self.clear_edit()
+        self.post_message(self.EditDiscarded())
 
     def action_scroll(self, pages: int) -> None:
-        self._pane.query_one(Transcript).scroll_relative(y=pages * self._pane.query_one(Transcript).size.height)
+        """Scroll the conversation by pages."""
+        self._transcript.scroll_relative(y=pages * self._transcript.size.height)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "forget":
-            return self._pane.edits
-        return self._pane.check_action(action, parameters) if action == "switch" else True
-
-    @property
-    def _pane(self) -> PromptOwner:
-        return cast("PromptOwner", next(node for node in self.ancestors if isinstance(node, Pane)))
+            return self._edited is not None
+        return self._can_switch() if action == "switch" else True
 
 
 def _in_one_line(text: str) -> str:

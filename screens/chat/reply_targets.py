@@ -1,159 +1,118 @@
-"""Who answers in Chat: chosen, switched, made stronger, added up, put side by side. The talk itself is elsewhere."""
+"""Chooses who replies in Chat: one model or adapter, or several side by side."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
-
-from textual import on
+from typing import TYPE_CHECKING
 
 from screens.chat.targets import SMALLEST_STEP, ReplyTarget, candidates, runs_with_adapters
-from screens.messages import RecipeChanged, RunSelected, RunsRenamed, StatusChanged
 from screens.shell.header import short_name
-from screens.widgets.line_painted import PacedPane
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.protocol import AdapterPart
 from workbench.errors import WorkbenchError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from screens.workbench import Workbench
+
 _LARGEST_SCALE = 2.0
 
 
-class ReplyTargets(PacedPane):
-    """The part of the pane that keeps who answers: ``one`` alone, or those in ``beside`` next to each other.
+class ReplyTargets:
+    """The chosen reply targets, and the dialogs that choose others.
 
-    ``under`` names the one whose base serves them all, empty for a model's own.
+    Args:
+        workbench: the app.
+        changed: called after another target was chosen.
+
+    Attributes:
+        one: the target that replies alone.
+        beside: the targets that reply side by side; empty while ``one`` replies alone.
+        under: the target whose base all of them use; empty for a model's own.
+        paused: the paused run, which can reply with its current weights.
     """
 
-    def __init__(self, **names: Any) -> None:
-        super().__init__(**names)
+    def __init__(self, workbench: Workbench, changed: Callable[[], None]) -> None:
+        self._workbench = workbench
+        self._changed = changed
         self.one = ReplyTarget("", bare=True)
         self.beside: tuple[ReplyTarget, ...] = ()
         self.under = ""
         self.paused: str | None = None
-        self._picked = False
+        self._is_chosen = False
 
-    def show_target(self) -> None:
-        """Somebody else answers: show it."""
-        raise NotImplementedError
+    # -- without a choice -----------------------------------------------------------------------------------------
 
-    # -- what the app tells ---------------------------------------------------------------------------------------
+    def paused_changed(self) -> bool:
+        """Update ``paused`` from the engine's state; returns whether it is another run than before."""
+        before, status = self.paused, self._workbench.session.status
+        self.paused = status.run if status is not None and status.state == "paused" else None
+        return self.paused != before
 
-    def on_shown(self) -> None:
-        self.paused = self._run_that_stands()
-        self.run_worker(self._choose_target(), group="target", exclusive=True)
-
-    @on(RunSelected)
-    def _run_selected(self, message: RunSelected) -> None:
-        self._take_target(message.run)
-
-    @on(RunsRenamed)
-    def _runs_renamed(self) -> None:
-        self.show_target()
-
-    @on(RecipeChanged)
-    def _recipe_changed(self) -> None:
-        self.on_shown()
-
-    @on(StatusChanged)
-    def _status_changed(self) -> None:
-        if self._run_that_stands() != self.paused:
-            self.on_shown()
-
-    def _run_that_stands(self) -> str | None:
-        status = self.session.status
-        return status.run if status is not None and status.state == "paused" else None
-
-    async def _choose_target(self) -> None:
-        """Without a choice a paused run answers, or the newest adapter; where there is none, the recipe's base."""
-        if not self._picked:
-            runs = [self.paused] if self.paused else await asyncio.to_thread(runs_with_adapters, self.session.home)
+    async def choose_default(self) -> None:
+        """Until the user chooses: take the paused run, else the newest adapter, else the recipe's base model."""
+        if not self._is_chosen:
+            session = self._workbench.session
+            runs = [self.paused] if self.paused else await asyncio.to_thread(runs_with_adapters, session.home)
             target = runs[0] if runs else None
-            if self.one.target != (target or self.session.recipe.model.source):
+            if self.one.target != (target or session.recipe.model.source):
                 self.one, self.under = self._reply_target(target), target or ""
-        if self.is_attached:
-            self.show_target()
+        self._changed()
 
     def _reply_target(self, target: str | None) -> ReplyTarget:
-        return ReplyTarget(target) if target else ReplyTarget(self.session.recipe.model.source, bare=True)
+        return ReplyTarget(target) if target else ReplyTarget(self._workbench.session.recipe.model.source, bare=True)
 
-    def _take_target(self, target: str | None) -> None:
-        self.one, self.under, self._picked = self._reply_target(target), target or "", True
+    # -- one target -----------------------------------------------------------------------------------------------
+
+    def take(self, target: str | None) -> None:
+        """Let a run or checkpoint reply; None for the recipe's base model."""
+        self.one, self.under, self._is_chosen = self._reply_target(target), target or "", True
         self.beside = ()
-        self.show_target()
+        self._changed()
 
-    # -- who answers ----------------------------------------------------------------------------------------------
-
-    def action_switch(self) -> None:
-        """Adapter off and on."""
+    def switch(self) -> None:
+        """Switch the adapter off or on."""
         self.one = replace(self.one, adapter=not self.one.adapter)
-        self.show_target()
+        self._changed()
 
-    def action_beside(self) -> None:
-        """Base and tuned side by side, and back to one."""
-        tuned = replace(self.one, adapter=True)
-        self._put_beside(() if self.beside else (replace(tuned, adapter=False, scale=1.0, combine=()), tuned))
-
-    def action_scale(self, steps: int) -> None:
-        """Let the adapter count for more or less."""
+    def scale(self, steps: int) -> None:
+        """Increase or decrease the scale of the adapter."""
         scale = round(min(max(self.one.scale + steps * SMALLEST_STEP, 0), _LARGEST_SCALE), 2)
         self.one = replace(self.one, scale=scale)
         self.beside = tuple(replace(one, scale=scale) if one.is_tuned else one for one in self.beside)
-        self.show_target()
+        self._changed()
 
-    async def action_cycle(self, by: int) -> None:
-        """The next adapter on the base that is in memory."""
-        found = await asyncio.to_thread(candidates, self.session.home)
-        model = next((one.model for one in found if one.target == self.one.target), self.session.recipe.model.source)
+    async def cycle(self, by: int) -> None:
+        """Take the next or the previous adapter on the same base."""
+        session = self._workbench.session
+        found = await asyncio.to_thread(candidates, session.home)
+        model = next((one.model for one in found if one.target == self.one.target), session.recipe.model.source)
         names = [one.target for one in found if one.model == model and one.whole]
         if not names:
-            self.notify("No other adapter uses this base.", timeout=3)
+            self._workbench.notify("No other adapter uses this base.", timeout=3)
             return
         here = names.index(self.one.target) if self.one.target in names else -1 if by > 0 else 0
-        self.one, self._picked = ReplyTarget(names[(here + by) % len(names)], scale=self.one.scale), True
+        self.one, self._is_chosen = ReplyTarget(names[(here + by) % len(names)], scale=self.one.scale), True
         self.under = self.under or self.one.target
         self.beside = ()
-        self.show_target()
+        self._changed()
 
-    async def action_pick(self) -> None:
-        """Choose who answers."""
+    async def pick(self) -> None:
+        """Ask for a run, checkpoint or base model."""
         from screens.shell.pick import PickDialog
 
         def picked(answer: str | None) -> None:
             if answer is not None:
-                self._take_target(answer or None)
+                self.take(answer or None)
 
-        choices = await self._choices(f"{short_name(self.session.recipe.model.source)} (base model only)")
-        self.app.push_screen(PickDialog("Choose model", choices, "" if self.one.bare else self.one.target), picked)
+        base = f"{short_name(self._workbench.session.recipe.model.source)} (base model only)"
+        dialog = PickDialog("Choose model", await self._choices(base), "" if self.one.bare else self.one.target)
+        self._workbench.push_screen(dialog, picked)
 
-    async def action_columns(self) -> None:
-        """Choose who answers side by side."""
-        from screens.chat.dialogs import ColumnsDialog
-
-        def picked(answer: list[str] | None) -> None:
-            if answer is None:
-                return
-            named = [name for name in answer if name]
-            anchor = named[0] if named else self.one.target
-            if named and self.one.target not in named:
-                self.one, self.under, self._picked = ReplyTarget(named[0]), named[0], True
-            base = ReplyTarget(anchor, bare=not named and self.one.bare, adapter=False)
-            columns = tuple(ReplyTarget(name, scale=self.one.scale) if name else base for name in answer)
-            self._put_beside(columns if len(columns) > 1 else ())
-
-        marked = [one.target if one.is_tuned else "" for one in self.beside or (self.one,)]
-        self.app.push_screen(ColumnsDialog(await self._choices("base model, adapter off"), marked), picked)
-
-    async def _choices(self, base: str) -> list[tuple[str, str]]:
-        found = await asyncio.to_thread(candidates, self.session.home)
-        choices = [(one.target, one.label) for one in found]
-        if self.paused:
-            choices = [c for c in choices if c[0] != self.paused]
-            choices.insert(0, (self.paused, f"{self.session.names.of(self.paused)}, paused: current weights"))
-        return [*choices, ("", base)]
-
-    async def action_weigh(self) -> None:
-        """Add adapters up."""
+    async def combine(self) -> None:
+        """Ask for adapters and their weights, to be added up."""
         from screens.shell.dialogs import LineDialog
 
         def typed(text: str | None) -> None:
@@ -162,28 +121,59 @@ class ReplyTargets(PacedPane):
             try:
                 parts = tuple(parse_parts(text)) if text.strip() else ()
             except WorkbenchError as error:
-                self.workbench.show_error(error)
+                self._workbench.show_error(error)
                 return
             if parts:
-                self.one, self._picked = ReplyTarget(parts[0].target, scale=self.one.scale, combine=parts), True
+                self.one, self._is_chosen = ReplyTarget(parts[0].target, scale=self.one.scale, combine=parts), True
                 self.under = parts[0].target
             else:
                 self.one = replace(self.one, combine=())
             self.beside = ()
-            self.show_target()
+            self._changed()
 
         text = "Adapters on one base, each with a weight from -2 to 2. Leave empty to stop combining."
-        self.app.push_screen(
-            LineDialog("Combine adapters", text, _sum_words(self.one), "run-01=0.7, run-02=0.3"), typed
-        )
+        dialog = LineDialog("Combine adapters", text, _parts_text(self.one), "run-01=0.7, run-02=0.3")
+        self._workbench.push_screen(dialog, typed)
 
-    def _put_beside(self, columns: tuple[ReplyTarget, ...]) -> None:
-        self.beside = columns
-        if columns and self.has_class("-settings"):
-            self.remove_class("-settings")  # the columns need its place
-        self.show_target()
+    # -- several targets ------------------------------------------------------------------------------------------
+
+    def toggle_beside(self) -> None:
+        """Compare base and tuned side by side, or go back to one target."""
+        tuned = replace(self.one, adapter=True)
+        base = replace(tuned, adapter=False, scale=1.0, combine=())
+        self.beside = () if self.beside else (base, tuned)
+        self._changed()
+
+    async def pick_columns(self) -> None:
+        """Ask for the targets to compare side by side."""
+        from screens.chat.dialogs import ColumnsDialog
+
+        def picked(answer: list[str] | None) -> None:
+            if answer is None:
+                return
+            named = [name for name in answer if name]
+            anchor = named[0] if named else self.one.target
+            if named and self.one.target not in named:
+                self.one, self.under, self._is_chosen = ReplyTarget(named[0]), named[0], True
+            base = ReplyTarget(anchor, bare=not named and self.one.bare, adapter=False)
+            columns = tuple(ReplyTarget(name, scale=self.one.scale) if name else base for name in answer)
+            self.beside = columns if len(columns) > 1 else ()
+            self._changed()
+
+        marked = [one.target if one.is_tuned else "" for one in self.beside or (self.one,)]
+        self._workbench.push_screen(ColumnsDialog(await self._choices("base model, adapter off"), marked), picked)
+
+    async def _choices(self, base: str) -> list[tuple[str, str]]:
+        """Return (value, label) of all targets, the paused run first and the base model last."""
+        session = self._workbench.session
+        found = await asyncio.to_thread(candidates, session.home)
+        choices = [(one.target, one.label) for one in found]
+        if self.paused:
+            choices = [c for c in choices if c[0] != self.paused]
+            choices.insert(0, (self.paused, f"{session.names.of(self.paused)}, paused: current weights"))
+        return [*choices, ("", base)]
 
 
-def _sum_words(one: ReplyTarget) -> str:
+def _parts_text(one: ReplyTarget) -> str:
     parts = one.combine or (() if one.bare else (AdapterPart(target=one.target),))
     return ", ".join(f"{part.target}={part.weight:g}" for part in parts)

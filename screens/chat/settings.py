@@ -1,4 +1,4 @@
-"""Chat's settings: the system prompt, and how the next token is drawn."""
+"""Chat's settings: the system prompt and the sampling parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.engine.client.protocol import Sampling
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-# Name in Sampling, label, what is allowed.
+# Field of Sampling, label, allowed values.
 _NUMBERS = (
     ("temperature", "temperature", "Temperature: 0 to 5. 0 is greedy decoding."),
     ("top_p", "top-p", "Top-p: above 0, at most 1."),
@@ -29,7 +29,7 @@ _WARM = "0.7"
 
 
 class _Mark(Checkbox):
-    """A box with a cross in it, or none: Textual's has one either way, in another colour."""
+    """A check box that is empty when it is off: Textual's own differs in colour only."""
 
     @property
     def BUTTON_INNER(self) -> str:  # type: ignore[override]  # noqa: N802  (Textual's name)
@@ -37,7 +37,7 @@ class _Mark(Checkbox):
 
 
 class ChatSettings(VerticalScroll):
-    """Fields beside the talk. ``sampling`` is what they say; a field with a mistake keeps its last allowed value."""
+    """Fields beside the conversation. ``sampling`` holds their values; an invalid field keeps its last valid one."""
 
     DEFAULT_CSS = """
     ChatSettings Label { color: $text-muted; width: 18; }
@@ -51,54 +51,56 @@ class ChatSettings(VerticalScroll):
     def __init__(self, **names: Any) -> None:
         super().__init__(can_focus=False, **names)
         self.sampling = Sampling.model_validate({})
+        self.border_title = "settings"
         self._warm = _WARM
+        self._system = Input(id="system", compact=True)
+        self._fields = {name: Input(_written(self.sampling, name), id=name, compact=True) for name, _, _ in _NUMBERS}
+        self._merged = _Mark("merged in 16-bit (faster)", id="merged", compact=True)
+        self._mistake = Words(id="mistake")
 
     def compose(self) -> ComposeResult:
         yield Label("system prompt (empty: none)", classes="long")
-        yield Input(id="system", compact=True)
+        yield self._system
         for name, label, _ in _NUMBERS:
-            with HorizontalGroup():
-                yield Label(label)
-                yield Input(_written(self.sampling, name), id=name, compact=True)
-        yield _Mark("merged in 16-bit (faster)", id="merged", compact=True)
-        yield Words(id="mistake")
-
-    def on_mount(self) -> None:
-        self.border_title = "settings"
+            yield HorizontalGroup(Label(label), self._fields[name])
+        yield self._merged
+        yield self._mistake
 
     @property
     def system(self) -> str:
-        return self.query_one("#system", Input).value.strip()
+        """The system prompt; empty for none."""
+        return self._system.value.strip()
 
     @system.setter
     def system(self, text: str) -> None:
-        self.query_one("#system", Input).value = text
+        self._system.value = text
 
     @property
     def merged(self) -> bool:
-        """Whether an adapter that answers alone is to be merged into a base of 16 bits."""
-        return self.query_one("#merged", Checkbox).value
+        """Whether a single adapter is merged into a 16-bit base for its replies."""
+        return self._merged.value
 
-    def toggle_greedy(self) -> None:
-        """Temperature to 0, and back to what it was."""
-        field = self.query_one("#temperature", Input)
+    def toggle_greedy(self) -> bool:
+        """Set the temperature to 0, or back to what it was; returns whether decoding is greedy now."""
+        field = self._fields["temperature"]
         if self.sampling.temperature == 0:
             field.value = self._warm
         else:
             self._warm, field.value = field.value, "0"
+        return field.value == "0"
 
     @on(Input.Changed)
     def _typed(self) -> None:
         mistakes = []
         for name, _, allowed in _NUMBERS:
-            given = self.query_one(f"#{name}", Input).value.strip()
+            typed = self._fields[name].value.strip()
             try:
-                value = getattr(Sampling.model_validate({name: given} if given else {}), name)
+                value = getattr(Sampling.model_validate({name: typed} if typed else {}), name)
             except ValueError:
                 mistakes.append(allowed)
             else:
                 self.sampling = self.sampling.model_copy(update={name: value})
-        self.query_one("#mistake", Words).show(plain_content(" ".join(mistakes)))
+        self._mistake.show(plain_content(" ".join(mistakes)))
 
 
 def _written(sampling: Sampling, name: str) -> str:

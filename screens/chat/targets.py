@@ -1,4 +1,4 @@
-"""Who can answer in Chat: a model, a run's adapter or one of its checkpoints, a sum of adapters."""
+"""Reply targets of Chat: a model, a run's adapter or checkpoint, or a combination of adapters."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 
 _RUNS_OFFERED = 100
 SMALLEST_STEP = 0.1
-"""What a key changes the scale of an adapter by."""
+"""By how much a key changes the scale of an adapter."""
 
 
 @dataclass(frozen=True)
 class ReplyTarget:
-    """One that answers.
+    """A model, or an adapter on its base.
 
-    ``target`` is as in :class:`~workbench.engine.client.protocol.ReplyRequest`; ``bare`` says that it is a model and no
-    run, ``adapter`` whether the run's adapter works.
+    Attributes:
+        target: as in :class:`~workbench.engine.client.protocol.ReplyRequest`.
+        bare: it is a model, not a run.
+        adapter: whether the run's adapter is on.
+        scale: of the adapter.
+        combine: the adapters that are added up, with their weights.
+        merged: whether the adapter is merged into a 16-bit base.
     """
 
     target: str
@@ -44,20 +49,20 @@ class ReplyTarget:
 
     @property
     def name(self) -> str:
-        """What it is known by for good."""
+        """The name by ids, which never changes."""
         return self._called(short_name)
 
     @property
     def who(self) -> str:
-        """How a reply is signed, and kept: by ids, which stay when a run is given another name."""
+        """The signature of a reply, as it is saved: by ids, which stay when a run is renamed."""
         return self._signed(self.name)
 
     def named(self, names: RunNames) -> str:
-        """What it is called now: runs by the names that people gave them."""
+        """Return the name to show, with the current names of runs."""
         return short_name(self.target) if self.bare else self._called(partial(_name_of, names))
 
     def signed(self, names: RunNames) -> str:
-        """As :attr:`who`, with the names of now."""
+        """Return the signature with the current names of runs."""
         return self._signed(self.named(names))
 
     def _called(self, word: Callable[[str], str]) -> str:
@@ -75,11 +80,11 @@ class ReplyTarget:
 
     @property
     def strength(self) -> str:
-        """The scale in words, nothing where it is the usual one."""
+        """The scale in words; empty if it is 1."""
         return "" if self.scale == 1 else f" × {self.scale:.1f}"
 
     def request(self, messages: Sequence[Message], sampling: Sampling, on: str) -> ReplyRequest:
-        """What the engine is asked; ``on`` names the one whose base serves."""
+        """Return the request to the engine; ``on`` names the target whose base is used."""
         return ReplyRequest(
             target=self.target,
             messages=list(messages),
@@ -94,7 +99,7 @@ class ReplyTarget:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One that can be chosen; ``model`` is the source of its base, ``whole`` tells a run from its checkpoints."""
+    """A target that can be chosen; ``model`` is the source of its base, ``whole`` tells a run from its checkpoints."""
 
     target: str
     label: str
@@ -103,18 +108,18 @@ class Candidate:
 
 
 def _name_of(names: RunNames, target: str) -> str:
-    """A run's name for its id or folder; a checkpoint's step stays behind it."""
+    """Return the name of a run, given its id or folder; the step of a checkpoint is kept."""
     run, at, step = target.rstrip("/").partition("@")
     return f"{names.of(run)}{at}{step}" if run else target
 
 
 def runs_with_adapters(home: Home) -> list[str]:
-    """Ids of the runs that kept an adapter, newest first."""
+    """Return the ids of the runs that have an adapter, newest first."""
     return [run.id for run in all_runs(home) if (run.adapter / "adapter_config.json").is_file()]
 
 
 def candidates(home: Home) -> list[Candidate]:
-    """Every run's adapter and checkpoints, newest first."""
+    """Return the adapters and checkpoints of all runs, newest first."""
     found = []
     for run in all_runs(home)[:_RUNS_OFFERED]:
         try:

@@ -1,4 +1,4 @@
-"""A conversation on screen: what was said by whom, Markdown where the model wrote it."""
+"""A conversation on screen: questions as text, replies as Markdown."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from textual.geometry import Size
     from textual.widgets.markdown import MarkdownStream
 
-# A reply is drawn a few times a second, not once a token: each redraw sends its last paragraph again.
+    from workbench.engine.client.conversations import Conversation
+
+# A reply is drawn a few times a second, not for each token: every redraw sends its last paragraph again.
 _SECONDS_BETWEEN_DRAWS = 0.12
 
 
 class _PlainMarkdown(MarkdownIt):
-    """Markdown whose text is made plain after parsing, for ``&#27;`` is a control character only then.
+    """Markdown whose text is made safe after parsing, because ``&#27;`` becomes a control character only then.
 
-    HTML stays visible as text, and links lead nowhere.
+    HTML is shown as text, and links have no target.
     """
 
     def __init__(self) -> None:
@@ -38,7 +40,7 @@ class _PlainMarkdown(MarkdownIt):
 
 
 def _made_plain(token: Token) -> Token:
-    # A link's target goes into an action of the widget: there is nothing to follow over SSH, and nothing to forge.
+    # A link's target would go into an action of the widget: it cannot be followed over SSH, and must not be forged.
     attributes = {name: "" if name in ("href", "src") else value for name, value in token.attrs.items()}
     children = [_made_plain(child) for child in token.children] if token.children is not None else None
     return token.copy(
@@ -47,7 +49,7 @@ def _made_plain(token: Token) -> Token:
 
 
 class Reply(Markdown):
-    """A model's reply as it comes."""
+    """A model's reply, drawn as it comes."""
 
     DEFAULT_CSS = """
     Reply { padding: 0; margin: 0 0 0 2; }
@@ -61,14 +63,14 @@ class Reply(Markdown):
         self.text = ""
 
     async def write(self, text: str) -> None:
-        """Append a piece; it is drawn together with its neighbours."""
+        """Append a piece; several are drawn together."""
         self.text += text
         self._waiting.append(text)
         if monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWS:
             await self._draw()
 
     async def close(self) -> None:
-        """Draw what is left; nothing more comes."""
+        """Draw the rest: the reply has ended."""
         await self._draw()
         if self._stream is not None:
             await self._stream.stop()
@@ -86,7 +88,7 @@ class Reply(Markdown):
 
 
 class Column(VerticalGroup):
-    """One that answers a question: its name, its reply as it comes, and what there is to say about it."""
+    """One target's reply to a question, with its name above and its figures below."""
 
     DEFAULT_CSS = """
     Column { width: 1fr; }
@@ -117,21 +119,21 @@ class Column(VerticalGroup):
         await self._reply.write(text)
 
     async def close(self) -> None:
-        """The reply has ended."""
+        """Draw the rest: the reply has ended."""
         if self._reply is not None and self._reply.is_attached:
             await self._reply.close()
 
     async def figures(self, text: str) -> None:
-        """A dim line under the reply."""
+        """Show figures in a dim line under the reply."""
         await self.mount(_line(text, "figures"))
 
     async def problem(self, text: str) -> None:
-        """Why there is no reply."""
+        """Show why there is no reply."""
         await self.mount(_line(text, "problem"))
 
 
 class TurnView(VerticalGroup):
-    """A question and its replies, side by side where there are several."""
+    """A question and its replies, side by side if there are several."""
 
     DEFAULT_CSS = """
     TurnView .you { text-style: bold; color: $accent; margin-top: 1; height: 1; }
@@ -166,13 +168,13 @@ class Transcript(VerticalScroll):
         self._overflows = False
 
     def watch_virtual_size(self, size: Size) -> None:
-        """Stay at the end once there is more than fits; before that Textual's anchor would leave a hole on top."""
+        """Keep the end in view once there is more than fits; before that Textual's anchor would leave a gap on top."""
         if size.height > self.size.height and not self._overflows:
             self._overflows = True
             self.anchor()
 
     async def ask(self, text: str, whos: Sequence[str]) -> TurnView:
-        """What the user said, with a column for each that answers; one who had scrolled back is brought to the end."""
+        """Add a question with a column for each target, and scroll to the end."""
         turn = TurnView(text, whos)
         await self.mount(turn)
         if self._overflows:
@@ -180,11 +182,11 @@ class Transcript(VerticalScroll):
         return turn
 
     async def notice(self, text: str, *, error: bool = False) -> None:
-        """A dim paragraph between turns, or why a turn is not there."""
+        """Add a dim paragraph between turns, or why a turn failed."""
         await self.mount(_line(text, "notice -error" if error else "notice"))
 
     async def keep(self, turns: int) -> None:
-        """Take away all but the first turns; those that failed are not counted."""
+        """Remove all but the first turns; failed ones are not counted."""
         whole = 0
         for child in list(self.children):
             if whole >= turns:
@@ -193,10 +195,23 @@ class Transcript(VerticalScroll):
                 whole += 1
 
     async def clear(self) -> None:
-        """Forget all that was said."""
+        """Remove all turns."""
         self._overflows = False
         self.release_anchor()
         await self.remove_children()
+
+    async def show(self, conversation: Conversation, *, most: int) -> None:
+        """Show the last turns of another conversation."""
+        await self.clear()
+        hidden = max(len(conversation.turns) - most, 0)
+        if hidden:
+            await self.notice(f"{hidden} earlier turns are not shown.")
+        for turn in conversation.turns[hidden:]:
+            view = await self.ask(turn.question, [reply.who for reply in turn.replies])
+            for column, reply in zip(view.columns, turn.replies, strict=True):
+                await column.write(reply.text)
+                await column.close()
+                await column.figures(reply.figures)
 
 
 def _line(text: str, classes: str) -> Static:

@@ -1,4 +1,4 @@
-"""What a data set holds in figures, and the lengths of its records as a histogram with the line where they are cut."""
+"""Statistics of a dataset as text, and a histogram of its record lengths with the truncation limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BEYOND = {True: "▒", False: "%"}
 
 
 def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
-    """The counts, a line each; what should be looked at is in the colour of warnings."""
+    """Return the counts, one per line; those that need attention have the colour of warnings."""
     training, packing, lengths, dot = recipe.training, recipe.data.packing, facts.lengths, GLYPHS.separator
     share = facts.trained / max(facts.total, 1)
     lost = f"{facts.skipped:,} invalid, {facts.lost_reply:,} without response"
@@ -48,7 +48,7 @@ def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
 
 
 def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
-    """Records by length in tokens, from the left; those beyond ``max_length`` have another filling and colour."""
+    """Return a histogram of record lengths in tokens; bars beyond ``max_length`` have another filling and colour."""
     bins = facts.lengths.histogram
     if not bins:
         return Content("")
@@ -66,7 +66,7 @@ def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
 
 
 def notices(facts: DataFacts) -> Content:
-    """What was noticed, most pressing first."""
+    """Return the notices, the most important first."""
     found = [(question, "$warning") for question in facts.questions]
     found += [(notice, "$foreground 80%") for notice in facts.notices]
     found += [(f"Batches are {facts.padding}.", "$foreground 60%")] if facts.padding else []
@@ -74,7 +74,7 @@ def notices(facts: DataFacts) -> Content:
 
 
 def _column(share: float, any_there: bool, beyond: bool, glyphs: Glyphs) -> list[tuple[str, str]]:
-    """A bar from top to bottom, a cell wide."""
+    """Return a bar from top to bottom, one cell wide."""
     level = max(round(share * _HEIGHT * 8), int(any_there))
     style = "$warning" if beyond else "$accent"
     marks = _EIGHTHS if glyphs.eighths else _ASCII_EIGHTHS

@@ -1,4 +1,4 @@
-"""The longest records of a data set, to be gone to."""
+"""The list of the longest records of a dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LongestList(OptionList):
-    """A line a record: its number, its tokens, how many of them are cut off, and where it comes from."""
+    """One line per record: number, tokens, how many are truncated, and where it comes from."""
 
     DEFAULT_CSS = """
     LongestList, LongestList:focus {
@@ -34,7 +34,7 @@ class LongestList(OptionList):
     """
 
     class Chosen(Message):
-        """Go to the record with this index."""
+        """A record was chosen, to be shown."""
 
         def __init__(self, index: int) -> None:
             super().__init__()
@@ -66,7 +66,7 @@ class LongestList(OptionList):
 
 
 def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content, ...]:
-    """Numbers under numbers, in columns as wide as they need to be."""
+    """Return the lines, in aligned columns."""
     cells = [
         (
             f"{index + 1:,}",

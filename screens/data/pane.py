@@ -1,4 +1,4 @@
-"""Data: where the records come from, the first of them as they will be fed, and what all of them add up to."""
+"""Data: the dataset as a form, its records as they are fed to training, and its statistics."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 
 from screens.data.dataset_figures import data_figures, histogram, notices
-from screens.data.fields import data_knobs
+from screens.data.fields import data_settings
 from screens.data.longest_list import LongestList
 from screens.data.record_browser import RecordBrowser
-from screens.data.record_view import RecordView
 from screens.data.records import RECORDS_KEPT, looks
-from screens.forms.form import KnobForm, row_of
-from screens.forms.row import KnobRow
+from screens.forms.form import SettingForm, row_of
+from screens.forms.help import help_text
+from screens.forms.row import SettingRow
 from screens.messages import RecipeChanged
 from screens.session import counted_for
-from screens.widgets.line_painted import PacedPane, Words, entitle
-from screens.widgets.pane import beside
+from screens.widgets.line_painted import Words, entitle
+from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from workbench.recipe.schema import DataSection, Recipe
 
-# A path that is being typed is not read at every letter.
+# Nothing is read while a path is being typed.
 _SECONDS_TO_SETTLE = 0.3
 
 
-class DataPane(PacedPane):
-    """The data section of the recipe as a form, and a look at the records."""
+class DataPane(Pane):
+    """The data section of the recipe as a form, the records, and their statistics."""
 
     NAME = "Data"
     GUIDE = (
@@ -89,47 +89,45 @@ class DataPane(PacedPane):
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
+        self._form = SettingForm(map(SettingRow, data_settings()), id="data-form")
         self._browser = RecordBrowser(lambda: self.session, self.refresh_bindings, id="seen")
+        self._counts = Words(id="counted")
+        self._histogram = Words(id="histogram")
+        self._notices = Words(id="notices")
+        self._statistics = VerticalScroll(self._counts, self._histogram, self._notices, id="counts")
+        self._longest_list = LongestList()
+        self._help = Words(id="data-help")
         self._longest = 0
-        # What the engine was last asked to count, how far it is, and why it does not.
+        # What the engine was last asked to count, its progress, and why it could not.
         self._counted: object = None
         self._progress = ""
         self._trouble: WorkbenchError | None = None
 
     def compose(self) -> ComposeResult:
+        self._form.border_title = "Data"
+        self._statistics.border_title = "statistics"
         with Vertical(id="data-body"):
-            with Vertical(id="data-left"):
-                with KnobForm(id="data-form") as form:
-                    form.border_title = "Data"
-                    for knob in data_knobs():
-                        yield KnobRow(knob)
-                with VerticalScroll(id="counts") as counts:
-                    counts.border_title = "statistics"
-                    yield Words(id="counted")
-                    yield Words(id="histogram")
-                    yield Words(id="notices")
-            with Vertical(id="data-right"):
-                yield self._browser
-                yield LongestList()
-        yield Words(id="data-help")
+            yield Vertical(self._form, self._statistics, id="data-left")
+            yield Vertical(self._browser, self._longest_list, id="data-right")
+        yield self._help
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < 100, "-narrow")
         self.refresh_bindings()
 
     def first_focus(self) -> Widget:
-        return self.query_one(KnobForm).selected
+        return self._form.selected
 
     # -- the recipe -----------------------------------------------------------------------------------------------
 
     def on_shown(self) -> None:
         if self._trouble is not None:
-            self._counted = None  # what was lacking may be here now
+            self._counted = None  # what was missing may be there now
         self._show()
 
     @on(RecipeChanged)
     def _show(self) -> None:
-        for row in self.query(KnobRow):
+        for row in self._form.rows:
             row.show(self.session.recipe, self.session.skeleton)
         if self.session.recipe.data != self._browser.data:
             self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
@@ -137,8 +135,8 @@ class DataPane(PacedPane):
             self._count()
         self._show_counts()
 
-    @on(KnobRow.Turned)
-    def _turned(self, event: KnobRow.Turned) -> None:
+    @on(SettingRow.Turned)
+    def _turned(self, event: SettingRow.Turned) -> None:
         problems = self.workbench.set_recipe(event.changes)
         if problems:
             event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
@@ -146,30 +144,26 @@ class DataPane(PacedPane):
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         row = row_of(event.widget)
         if row is not None:
-            knob = row.spec.knob
-            text = knob.help + (f" Higher: {knob.up}." if knob.up else "")
-            self.query_one("#data-help", Words).show(
-                Content.assemble((f"{knob.path}  ", "bold $accent"), (plain(text), ""))
-            )
+            self._help.show(help_text(row.spec, self.session.recipe))
 
     # -- the records ----------------------------------------------------------------------------------------------
 
     async def _look_at(self, data: DataSection) -> None:
-        """Read the records in a thread; an answer for a section that is no longer the recipe's is dropped."""
+        """Read the records in a thread, until the recipe has another data section."""
         if self._browser.data is not None:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
         found = looks(data, self.session.home)
         try:
             while seen := await asyncio.to_thread(next, found, None):
-                if data != self.session.recipe.data or not self.is_attached:
+                if data != self.session.recipe.data:
                     return
                 self._browser.look_at(data, seen)
         except WorkbenchError as error:
-            if data == self.session.recipe.data and self.is_attached:
+            if data == self.session.recipe.data:
                 self._browser.look_at(data, error)
 
     def _count(self, fetch: bool = False) -> None:
-        """Have the engine count the recipe's data; an older count is given up."""
+        """Let the engine count the tokens of the recipe's data, instead of any earlier count."""
         settle = self._counted is not None and not fetch
         recipe = self.session.recipe
         self._counted, self._trouble = counted_for(recipe), None
@@ -177,7 +171,7 @@ class DataPane(PacedPane):
         facts = self._facts
         if fetch or facts is None or not facts.exact:
             self._progress = "counting"
-            # An answer that came before the first layout would be given the height of what it replaces.
+            # An answer before the first layout would get the height of the text it replaces.
             self.call_after_refresh(self._start_counting, recipe, fetch, settle)
 
     def _start_counting(self, recipe: Recipe, fetch: bool, settle: bool) -> None:
@@ -221,37 +215,37 @@ class DataPane(PacedPane):
         return True
 
     def action_turn(self, by: int) -> None:
-        """The next or the previous record, or match of a search, round and round."""
+        """Show the next or the previous record, or match of a search."""
         self._browser.turn(by)
 
     def action_search(self) -> None:
-        """Look for a text in the records."""
+        """Search the text of all records."""
         self.remove_class("-figures")
         self._browser.open_search()
 
     def action_end_search(self) -> None:
-        """Close the search, or give it up."""
+        """Close the search, running or not."""
         self._browser.end_search()
 
     def action_fetch(self) -> None:
-        """Fetch what is elsewhere, and count."""
+        """Download tokenizer and dataset, then count the tokens."""
         self._count(fetch=True)
         self._show_counts()
 
     def action_stop_count(self) -> None:
-        """End the count; what is known up to now stays."""
+        """Stop counting; the statistics so far stay."""
         self.workers.cancel_group(self, "count")
         self._progress = ""
         self._trouble = WorkbenchError("Counting was stopped.", "", kind="cancelled")
         self._show_counts()
 
     def action_figures(self) -> None:
-        """Figures instead of records, or back, where there is no place for both."""
+        """Switch between statistics and records, on a terminal with no room for both."""
         self.toggle_class("-figures")
-        self.query_one("#counts" if self.has_class("-figures") else RecordView).focus()
+        (self._statistics if self.has_class("-figures") else self._browser.view).focus()
 
     def action_longest(self) -> None:
-        """The longest record, and with each further call the next one."""
+        """Show the longest record, then the next longest."""
         facts = self._facts
         if facts is not None and facts.longest:
             index, _, _ = facts.longest[self._longest % len(facts.longest)]
@@ -273,26 +267,24 @@ class DataPane(PacedPane):
 
     async def action_source(self) -> None:
         """Type the dataset: a file, folder, hub id or bundled name."""
-        await self.query(KnobRow).first().action_edit()
+        await self._form.rows[0].action_edit()
 
     def action_move(self, by: int) -> None:
-        """To the knob above or below."""
-        self.query_one(KnobForm).action_move(by)
+        """Move to the setting above or below."""
+        self._form.action_move(by)
 
     def _show_counts(self) -> None:
-        """The figures, those of a sample marked as such, and how far the exact ones are."""
-        if not self.is_attached:
-            return
+        """Show the statistics, or those of a sample, and the progress of counting."""
         self.refresh_bindings()
         facts = self._facts
-        entitle(self.query_one("#counts"), "statistics" if facts is None or facts.exact else "statistics of a sample")
+        entitle(self._statistics, "statistics" if facts is None or facts.exact else "statistics of a sample")
         state = _why_not_counted(self._trouble) if self._trouble else plain_content(self._progress, "$foreground 60%")
         parts = [state] if state.plain else []
         parts += [data_figures(facts, self.session.recipe)] if facts else []
-        self.query_one("#counted", Words).show(Content("\n").join(parts))
-        self.query_one("#histogram", Words).show(histogram(facts) if facts else Content(""))
-        self.query_one("#notices", Words).show(notices(facts) if facts else Content(""))
-        self.query_one(LongestList).show(facts)
+        self._counts.show(Content("\n").join(parts))
+        self._histogram.show(histogram(facts) if facts else Content(""))
+        self._notices.show(notices(facts) if facts else Content(""))
+        self._longest_list.show(facts)
 
 
 def _why_not_counted(error: WorkbenchError) -> Content:

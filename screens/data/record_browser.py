@@ -1,4 +1,4 @@
-"""The records of the recipe, one at a time: in their order, the longest ones, those that hold a text."""
+"""The records of the recipe, one at a time: in order, the longest ones, or the matches of a search."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class RecordBrowser(Vertical):
-    """One record with what is known of it, and a line to search in.
+    """One record with its facts, and a search field.
 
     Args:
-        session: gives the recipe, and the engine for records that are not among the first.
-        moved: called when other keys may be used than before.
+        session: returns the session, for the recipe and for the engine, which has the records after the first ones.
+        moved: called when other keys may be available than before.
 
     Attributes:
-        data: the section of a recipe whose records were read last.
+        data: the data section whose records were read last.
     """
 
     def __init__(self, session: Callable[[], Session], moved: Callable[[], None], **names: Any) -> None:
@@ -50,29 +50,37 @@ class RecordBrowser(Vertical):
         # A record that is not among the first ones.
         self._alone: Match | None = None
         self._search: RecordSearch | None = None
+        self._field = Input(placeholder="Search text; Enter searches, Esc cancels", compact=True)
+        self._found = Words(id="found")
+        self._search_box = Vertical(self._field, self._found, id="search")
+        self._facts = Words(id="facts")
+        self._view = RecordView()
 
     def compose(self) -> ComposeResult:
         self.border_title = "raw records"
-        with Vertical(id="search"):
-            yield Input(placeholder="Search text; Enter searches, Esc cancels", compact=True)
-            yield Words(id="found")
-        yield Words(id="facts")
-        yield RecordView()
+        yield self._search_box
+        yield self._facts
+        yield self._view
 
-    # -- what there is --------------------------------------------------------------------------------------------
+    # -- the records ----------------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> RecordView:
+        """The record, which takes the focus."""
+        return self._view
 
     @property
     def is_searching(self) -> bool:
-        """The search line is open."""
+        """Whether the search is open."""
         return self.has_class("-searching")
 
     @property
     def can_turn(self) -> bool:
-        """There is another record to go to."""
+        """Whether there is another record to go to."""
         return len(self._entries) > 1 or self._search is not None
 
     def look_at(self, data: DataSection, found: Look | WorkbenchError) -> None:
-        """Show the first record of other data, or why there is none; of the same data what is known since."""
+        """Show the first record of other data, or why there is none; of the same data, what was read since."""
         if data != self.data:
             self._at, self._alone = 0, None
         self.data = data
@@ -82,20 +90,20 @@ class RecordBrowser(Vertical):
             self._show_instead(found.message, found.cure)
 
     def forget(self) -> None:
-        """The recipe is another one: what was found for the one before no longer holds."""
+        """Drop what was found for an earlier recipe."""
         self._alone = None
         self.end_search()
 
     def refresh_record(self) -> None:
-        """Show the selected record; as it is fed once that is known."""
+        """Show the selected record, as it is fed to training once that is known."""
         found = self._entries
         self._moved()
         if found:
             place, record = self._alone or found[min(self._at, len(found) - 1)]
             fed = isinstance(record, Example)
             entitle(self, "formatted training text" if fed else "raw records")
-            self.query_one("#facts", Words).show(_facts(place, record, self._look, self._data_facts))
-            self.query_one(RecordView).show(record, self._search.text if self._search else "")
+            self._facts.show(_facts_text(place, record, self._look, self._data_facts))
+            self._view.show(record, self._search.text if self._search else "")
         elif self._look is not None:
             self._show_instead("The dataset has no records.", "Choose another source.")
 
@@ -109,13 +117,13 @@ class RecordBrowser(Vertical):
         return entries(self._look if fresh else None, self._data_facts)
 
     def _show_instead(self, text: str, cure: str) -> None:
-        self.query_one("#facts", Words).show(Content(""))
-        self.query_one(RecordView).say(text, cure)
+        self._facts.show(Content(""))
+        self._view.say(text, cure)
 
     # -- going through them ---------------------------------------------------------------------------------------
 
     def turn(self, by: int) -> None:
-        """The next or the previous record, or match of the search, round and round."""
+        """Show the next or the previous record, or match of the search; after the last comes the first."""
         if self._search is not None:
             if not self._search.is_looking:
                 self._go_on(self._search, by)
@@ -125,10 +133,10 @@ class RecordBrowser(Vertical):
             self.refresh_record()
 
     async def go_to(self, index: int) -> None:
-        """Any record, by its place in the data.
+        """Show a record, given its place in the data.
 
         Raises:
-            WorkbenchError: the engine cannot give it.
+            WorkbenchError: the engine cannot read it.
         """
         self.end_search()
         at = next((at for at, (place, _) in enumerate(self._entries) if place == index), None)
@@ -143,9 +151,9 @@ class RecordBrowser(Vertical):
     # -- search ---------------------------------------------------------------------------------------------------
 
     def open_search(self) -> None:
-        """Ask for a text to look for."""
+        """Let the user type what to search for."""
         self.add_class("-searching")
-        self.query_one(Input).focus()
+        self._field.focus()
         self._moved()
 
     def end_search(self) -> None:
@@ -154,8 +162,8 @@ class RecordBrowser(Vertical):
             return
         self.workers.cancel_group(self, "search")
         self._search = None
-        if self.query_one("#search").has_focus_within:
-            self.query_one(RecordView).focus()
+        if self._search_box.has_focus_within:
+            self._view.focus()
         self.remove_class("-searching")
         self._say("")
         self.refresh_record()
@@ -171,7 +179,7 @@ class RecordBrowser(Vertical):
         else:
             more = matches_read(session.recipe.data, session.home, event.value)
         self._search = RecordSearch(event.value, more)
-        self.query_one(RecordView).focus()
+        self._view.focus()
         self._go_on(self._search, 1)
 
     def _go_on(self, search: RecordSearch, by: int) -> None:
@@ -195,16 +203,16 @@ class RecordBrowser(Vertical):
         self.refresh_record()
 
     def _take(self, match: Match) -> None:
-        """A match among the first records is gone on from there once the search has ended."""
+        """Select a match; if it is among the first records, n and p continue from it after the search."""
         at = next((at for at, entry in enumerate(self._entries) if entry == match), None)
         self._at, self._alone = (self._at, match) if at is None else (at, None)
 
     def _say(self, text: str) -> None:
-        self.query_one("#found", Words).show(plain_content(text, "$foreground 70%"))
+        self._found.show(plain_content(text, "$foreground 70%"))
 
 
-def _facts(place: int, record: Item | Example, found: Look | None, facts: DataFacts | None) -> Content:
-    """Which record it is, what is known of all of them, and where it comes from."""
+def _facts_text(place: int, record: Item | Example, found: Look | None, facts: DataFacts | None) -> Content:
+    """Return the place of a record, the facts of the dataset, and where the record comes from."""
     count = f"more than {place + 1:,}"
     parts: list[str] = []
     reason = ""

@@ -1,4 +1,4 @@
-"""The records that hold a text, found one after the other as they are asked for."""
+"""Finds the records that contain a text, one after the other, as the user asks for them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import DataSection, Recipe
     from workbench.storage.paths import Home
 
-# The engine gives no more at once.
+# The engine returns no more at once.
 _MOST_AT_ONCE = 1000
 
 
 class Match(NamedTuple):
     """A record and its place in the data; a long document matches in several of its chunks."""
 
-    index: int  # type: ignore[assignment]  # a tuple's own ``index`` is not missed
+    index: int  # type: ignore[assignment]  # replaces the tuple's own ``index``
     record: Item | Example
 
 
 class RecordSearch:
-    """A text, the records found to hold it, and which of them is selected.
+    """A search text, the matches found so far, and the selected one.
 
     Args:
-        more: gives the matches in their order; asked for no more of them than were wanted.
+        more: yields the matches in order; the next one is requested only when the user goes to it.
     """
 
     def __init__(self, text: str, more: AsyncIterator[Match]) -> None:
@@ -49,16 +49,16 @@ class RecordSearch:
 
     @property
     def place(self) -> str:
-        """``match 2``, and of how many once all of them are found."""
+        """``match 2``, with the total once all are found."""
         if not self._found:
             return "no record matches" if self._is_complete else ""
         return f"match {self._at + 1:,}" + (f" of {len(self._found):,}" if self._is_complete else "")
 
     async def next(self) -> None:
-        """Select the next match; after the last one the first.
+        """Select the next match; after the last comes the first.
 
         Raises:
-            WorkbenchError: the data cannot be read on.
+            WorkbenchError: the data cannot be read.
         """
         if self._at + 1 == len(self._found) and not self._is_complete:
             self.is_looking = True
@@ -71,13 +71,13 @@ class RecordSearch:
         self._at = (self._at + 1) % max(len(self._found), 1)
 
     def previous(self) -> None:
-        """Select the previous match; before the first one there is only the last, once that is known."""
+        """Select the previous match; before the first comes the last, once all are found."""
         if self._at > 0 or self._is_complete:
             self._at = (self._at - 1) % max(len(self._found), 1)
 
 
 async def matches_fed(engine: Engine, recipe: Recipe, text: str) -> AsyncIterator[Match]:
-    """Matches as they are fed, looked for by the engine."""
+    """Yield matches among the records as they are fed, found by the engine."""
     start, skip = 0, 0
     while len(found := await engine.examples(recipe, start, skip + 1, text)) > skip:
         example = found[skip]
@@ -88,7 +88,7 @@ async def matches_fed(engine: Engine, recipe: Recipe, text: str) -> AsyncIterato
 
 
 async def matches_read(data: DataSection, home: Home, text: str) -> AsyncIterator[Match]:
-    """Matches among local records before the template, looked for in a thread."""
+    """Yield matches among raw local records, found in a thread."""
     stop = threading.Event()
     found = _matches(data, home, text, stop)
     try:

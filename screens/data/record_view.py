@@ -1,4 +1,4 @@
-"""One record of a data set: as the tokens that are fed, or turn by turn before the template."""
+"""One record of a dataset: as the tokens fed to training, or turn by turn before the template."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ if TYPE_CHECKING:
 
     from workbench.data.sources import Item
 
-# Beyond this a record is a document; its beginning says what it is.
+# A longer record is a document, of which the beginning is enough.
 _CHARACTERS_SHOWN = 20_000
 _PLACES_MARKED = 200
 
 TRAINED = "underline $success"
-"""How trained tokens look; the line under them serves eyes and terminals without colour."""
+"""The style of trained tokens; the underline serves those who see no colour."""
 MASKED = "$foreground 65%"
 
 _LOOKS = {"user": "bold $accent", "assistant": "bold $secondary", "system": "bold $warning"}
 
 
 class RecordView(VerticalScroll):
-    """The turns of a conversation, or a text; or why the record cannot be trained on."""
+    """Shows a conversation or a text, or why the record cannot be used for training."""
 
     DEFAULT_CSS = """
     RecordView { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
     RecordView Static { height: auto; }
     """
 
-    _shown: tuple[Item | Example, str] | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: tuple[Item | Example, str] | None = None
+        self._text = Static(markup=False)
 
     def compose(self) -> ComposeResult:
-        yield Static(markup=False)
+        yield self._text
 
     def show(self, record: Item | Example, searched: str = "") -> None:
-        """Show this record from its beginning, as it is fed or before the template, what was searched for marked."""
+        """Show a record from its beginning, with the places of a searched text marked."""
         if (record, searched) != self._shown:
             content = _fed(record) if isinstance(record, Example) else _content(record)
             places = _places(content, plain(searched, lines=True)) if searched else []
@@ -55,23 +58,23 @@ class RecordView(VerticalScroll):
                 self.call_after_refresh(self._scroll_to_line_of, content[: places[0][1]])
 
     def say(self, text: str, cure: str = "") -> None:
-        """Say this instead of a record."""
+        """Show a message instead of a record."""
         self._say(Content.assemble((plain(text, lines=True), ""), (f"\n\n{plain(cure, lines=True)}", "bold")))
 
     def _scroll_to_line_of(self, before: Content) -> None:
-        """Bring the last line of the text up to a place into view, with a line before it."""
-        line = before.get_height({}, max(self.query_one(Static).size.width, 1)) - 1
+        """Scroll to the last line of the text before a place."""
+        line = before.get_height({}, max(self._text.size.width, 1)) - 1
         if line >= self.size.height:
             self.scroll_to(y=line - 1, animate=False)
 
     def _say(self, content: Content) -> None:
         self._shown = None
-        self.query_one(Static).update(content)
+        self._text.update(content)
         self.scroll_home(animate=False)
 
 
 def _fed(example: Example) -> Content:
-    """The text of its tokens, trained ones underlined and in a colour of their own."""
+    """Return the text of the tokens, the trained ones underlined and in a colour of their own."""
     spans = [span for span in example.spans if span[0] < _CHARACTERS_SHOWN]
     pieces = [
         (plain(example.text[start : min(end, _CHARACTERS_SHOWN)], lines=True), TRAINED if trained else MASKED)
@@ -82,7 +85,7 @@ def _fed(example: Example) -> Content:
 
 
 def _places(content: Content, searched: str) -> list[tuple[int, int]]:
-    """Start and end of the first places that hold what was searched for."""
+    """Return start and end of the first places where the searched text occurs."""
     found = re.finditer(re.escape(searched), content.plain, re.IGNORECASE)
     return [place.span() for place in islice(found, _PLACES_MARKED)]
 

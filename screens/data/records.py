@@ -1,4 +1,4 @@
-"""The first records of local sources, read without the engine; and what the engine says of them, put together."""
+"""The first records of local sources, read without the engine, combined with what the engine knows of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 RECORDS_KEPT = 200
 
-# Counting goes on this long; a larger source is "more than".
+# Counting stops after this; of a larger source the screen says "more than".
 _SECONDS_COUNTED = 2.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of the data of a recipe.
+    """The first records of a recipe's data, and how many there are.
 
     Attributes:
-        items: the first records, unusable ones among them with their problem.
-        count: records counted; ``complete`` says whether that was all of them.
-        unusable: how many of those counted cannot be trained on.
-        held_out: how many of those counted are kept for evaluation.
+        items: the first records; an unusable one has its problem.
+        count: records counted; ``complete`` says whether these are all.
+        unusable: how many of the counted ones cannot be used for training.
+        held_out: how many of the counted ones are held out for evaluation.
     """
 
     format: str
@@ -44,10 +44,10 @@ class Look:
 
 
 def looks(data: DataSection, home: Home) -> Iterator[Look]:
-    """The first records as soon as they are read, and again once the rest was counted for a while. For a thread.
+    """Yield the first records once they are read, and again once the rest was counted for a while. For a thread.
 
     Raises:
-        WorkbenchError: the source is no local one, cannot be read, or has no known format.
+        WorkbenchError: the source is not local, cannot be read, or has an unknown format.
     """
     if missing := remote_parts(data.source):
         raise WorkbenchError(
@@ -76,9 +76,9 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
 
 
 def entries(found: Look | None, facts: DataFacts | None) -> tuple[tuple[int, Item | Example], ...]:
-    """What can be looked through, each with its place in the data: records as they are fed where that is known.
+    """Return the records to look through, each with its place in the data, as they are fed if that is known.
 
-    A document is fed in several chunks. A record that is not fed stands as it is, with its problem.
+    A document is fed in several chunks. A record that is not fed is returned raw, with its problem.
     """
     fed: dict[int, list[Example]] = {}
     for example in facts.examples if facts else ():

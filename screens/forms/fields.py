@@ -1,4 +1,4 @@
-"""The lines of a form over the recipe as data: what the arrows and the keyboard do to each."""
+"""The lines of a form as data: for each setting, what the arrows and typed text change in the recipe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 Changes = Mapping[str, Any]
 Shape = Literal["steps", "choice", "switch", "cycle", "text"]
-"""``steps``: a number with values for the arrows; ``choice``: a few, all in view; ``cycle``: too many for that."""
+"""``steps``: a number with values for the arrows; ``choice``: a few, all shown; ``cycle``: more than fit in a line."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One value of a knob, as the dotted changes that set it."""
+    """One value of a setting, as the dotted changes that set it."""
 
     label: str
     changes: Changes
@@ -30,17 +30,17 @@ class Option:
 
 
 @dataclass(frozen=True)
-class KnobSpec:
+class SettingSpec:
     """One line of the form.
 
     Attributes:
         path: the key whose help is shown and whose mistakes are shown here.
-        options: what the arrows move along; may depend on the model.
-        value: what stands in the field when it is typed into.
-        parse: typed text to changes; None where nothing can be typed.
-        note: what follows from the value.
-        lacking: what has to be done before the value can be used; it leads the help.
-        unit_step: Shift and an arrow move by one.
+        options: the values for the arrows; may depend on the model.
+        value: the text in the field before anything is typed.
+        parse: turns typed text into changes; None if nothing can be typed.
+        note: a consequence of the value, shown behind it.
+        lacking: what has to be installed before the value can be used, shown first in the help.
+        unit_step: whether Shift and an arrow change the value by one.
     """
 
     label: str
@@ -54,11 +54,11 @@ class KnobSpec:
     lacking: Callable[[Recipe], str] = lambda _: ""
 
     @property
-    def knob(self) -> Setting:
-        return known_knob(self.path)
+    def setting(self) -> Setting:
+        return known_setting(self.path)
 
     def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
-        """The changes that an arrow makes; none at the end of the row, or where nothing is to choose from."""
+        """Return the changes that an arrow makes; empty at the last value or without options."""
         options = self.options(skeleton)
         if not options:
             return {}
@@ -72,7 +72,7 @@ class KnobSpec:
         return options[here + by].changes if 0 <= here + by < len(options) else {}
 
     def nudged(self, recipe: Recipe, by: int) -> Changes:
-        """One more or one less."""
+        """Return the changes for one more or one less."""
         now = recipe.get(self.path)
         return {self.path: now + by} if self.unit_step and now != AUTO else {}
 
@@ -84,20 +84,20 @@ class KnobSpec:
         beyond = [option for option in values if (option.changes[self.path] - now) * by > 0]
         if beyond:
             return (beyond[0] if by > 0 else beyond[-1]).changes
-        # Left of the smallest value lies what the machine would take, where there is that.
+        # Left of the smallest value is auto, if the setting has it.
         return next((option.changes for option in options if by < 0 and option.changes.get(self.path) == AUTO), {})
 
 
 @dataclass(frozen=True)
-class KnobGroup:
-    """Knobs under one heading."""
+class SettingGroup:
+    """Settings under one heading."""
 
     title: str
-    knobs: tuple[KnobSpec, ...]
+    settings: tuple[SettingSpec, ...]
 
 
 @cache
-def known_knob(path: str) -> Setting:
+def known_setting(path: str) -> Setting:
     """:func:`workbench.recipe.fields.setting_of`, which builds a schema at each call."""
     return setting_of(path)
 
@@ -109,7 +109,7 @@ def _holds(recipe: Recipe, path: str, value: Any) -> bool:
 
 
 def number_text(value: float) -> str:
-    """``0.0002`` → ``2e-4``, ``16`` → ``16``; the columns are few."""
+    """Return a short text: ``0.0002`` → ``2e-4``, ``16`` → ``16``."""
     if isinstance(value, float) and 0 < abs(value) < 0.01:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -117,45 +117,47 @@ def number_text(value: float) -> str:
 
 
 def _step_text(value: float) -> str:
-    """As :func:`number_text`, and ``4096`` → ``4k``: the steps share one line."""
+    """Return an even shorter text, as all steps share one line: ``4096`` → ``4k``."""
     return f"{value // 1024}k" if isinstance(value, int) and value >= 1024 and value % 1024 == 0 else number_text(value)
 
 
-def number_knob(path: str, label: str, note: Callable[[Recipe], str] = lambda _: "") -> KnobSpec:
-    knob = known_knob(path)
-    whole = knob.kind == "integer"
-    values = [int(step) if whole else step for step in knob.steps]
+def number_setting(path: str, label: str, note: Callable[[Recipe], str] = lambda _: "") -> SettingSpec:
+    setting = known_setting(path)
+    whole = setting.kind == "integer"
+    values = [int(step) if whole else step for step in setting.steps]
     options = [Option(_step_text(value), {path: value}) for value in values]
 
     def parse(text: str) -> Changes:
         return {path: typed_number(text, whole)}
 
-    return KnobSpec(
+    return SettingSpec(
         label, path, "steps", lambda _: options, lambda recipe: number_text(recipe.get(path)), parse, note, whole
     )
 
 
 def typed_number(text: str, whole: bool) -> Any:
-    """The number; text that is none is handed on, so that the recipe says what is allowed."""
+    """Parse a number; other text is returned as it is, so that the recipe says what is allowed."""
     try:
         return int(text) if whole else float(text)
     except ValueError:
         return text
 
 
-def choice_knob(path: str, label: str, words: Mapping[Any, str] | None = None, shape: Shape = "choice") -> KnobSpec:
-    values = list(words) if words else known_knob(path).choices
+def choice_setting(
+    path: str, label: str, words: Mapping[Any, str] | None = None, shape: Shape = "choice"
+) -> SettingSpec:
+    values = list(words) if words else known_setting(path).choices
     options = [Option(words[value] if words else value, {path: value}) for value in values]
-    return KnobSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
+    return SettingSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
 
 
-def switch_knob(path: str, label: str) -> KnobSpec:
+def switch_setting(path: str, label: str) -> SettingSpec:
     options = [Option("on", {path: True}), Option("off", {path: False})]
-    return KnobSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
+    return SettingSpec(label, path, "switch", lambda _: options, lambda recipe: str(recipe.get(path)))
 
 
 def parse_targets(text: str) -> str | list[str]:
-    """``q_proj, v_proj`` → a list of names; ``all-linear`` and regular expressions stay as they are."""
+    """Parse targets: ``q_proj, v_proj`` becomes a list; ``all-linear`` and regular expressions stay text."""
     cleaned = text.strip()
     if "," in cleaned or cleaned.isidentifier():
         return [name.strip() for name in cleaned.split(",") if name.strip()]
@@ -174,7 +176,7 @@ def ranges_text(numbers: Iterable[int]) -> str:
 
 
 def parse_ranges(text: str) -> Any:
-    """``0-3, 7`` → [0, 1, 2, 3, 7]; None for nothing; text that is none is handed on as it is."""
+    """Parse ``0-3, 7`` into [0, 1, 2, 3, 7], and nothing into None; other text is returned as it is."""
     numbers: list[int] = []
     for part in text.replace("–", "-").split(","):
         if not part.strip():
@@ -188,7 +190,7 @@ def parse_ranges(text: str) -> Any:
 
 
 def target_sets(skeleton: Skeleton | None) -> dict[str, str | list[str]]:
-    """The usual choices of targets for a model, smallest last: all-linear, its attention, its q and v."""
+    """Return the usual targets of a model, smallest last: all-linear, its attention, its q and v."""
     sets: dict[str, str | list[str]] = {"all-linear": "all-linear"}
     attention = attention_names(skeleton.root) if skeleton else ["q_proj", "k_proj", "v_proj", "o_proj"]
     if attention:
@@ -203,7 +205,7 @@ def target_sets(skeleton: Skeleton | None) -> dict[str, str | list[str]]:
 
 
 def attention_names(module: Module) -> list[str]:
-    """Last names of the linear layers that lie in attention blocks, in the model's order, each once."""
+    """Return the last names of the linear layers in attention blocks, in the model's order, each once."""
     found: dict[str, None] = {}
 
     def look(module: Module, inside: bool) -> None:
@@ -218,7 +220,7 @@ def attention_names(module: Module) -> list[str]:
 
 
 def layer_count(skeleton: Skeleton | None) -> int:
-    """Length of the longest folded list: the decoder's layers."""
+    """Return the number of layers: the length of the longest folded list."""
     if skeleton is None:
         return 0
     return max((len(module.indices) for _, module in skeleton.walk()), default=0)

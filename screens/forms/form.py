@@ -1,27 +1,33 @@
-"""The lines of a form, one under the other: the keys between them, and which was selected last."""
+"""A form: its lines, the keys that move between them, and the line selected last."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 
-from screens.forms.row import KnobRow
+from screens.forms.row import SettingRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from textual import events
+    from textual.app import ComposeResult
     from textual.widget import Widget
 
 
-def row_of(widget: Widget) -> KnobRow | None:
-    """The knob that a widget is, or lies in."""
-    return next((node for node in widget.ancestors_with_self if isinstance(node, KnobRow)), None)
+def row_of(widget: Widget) -> SettingRow | None:
+    """Return the line that a widget is, or is part of."""
+    return next((node for node in widget.ancestors_with_self if isinstance(node, SettingRow)), None)
 
 
-class KnobForm(VerticalScroll, can_focus=False):
-    """Knobs from the top; up and down go from one to the next, in the place of scrolling."""
+class SettingForm(VerticalScroll, can_focus=False):
+    """Lines of settings; up and down move from one to the next instead of scrolling.
+
+    Args:
+        rows: the lines from the top, which :meth:`compose` yields; a subclass may put headings between them.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Previous setting", show=False, id="form.up"),
@@ -30,25 +36,28 @@ class KnobForm(VerticalScroll, can_focus=False):
         Binding("end", "end(-1)", "Last setting", show=False, id="form.last"),
     ]
 
-    _last: KnobRow | None = None
+    def __init__(self, rows: Iterable[SettingRow], *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.rows = list(rows)
+        self._last: SettingRow | None = None
 
-    @cached_property
-    def rows(self) -> list[KnobRow]:
-        """The knobs from the top; they stay the same ones."""
-        return list(self.query(KnobRow))
+    def compose(self) -> ComposeResult:
+        yield from self.rows
 
     @property
-    def selected(self) -> KnobRow:
-        """The knob that had the focus last, which is where the form is scrolled to; at first the topmost."""
+    def selected(self) -> SettingRow:
+        """The line that had the focus last; at first the topmost."""
         return self._last or self.rows[0]
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self._last = row_of(event.widget) or self._last
 
     def action_move(self, by: int) -> None:
+        """Move to the next or the previous line."""
         rows = self.rows
         here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1 if by > 0 else len(rows))
         rows[min(max(here + by, 0), len(rows) - 1)].focus()
 
     def action_end(self, index: int) -> None:
+        """Move to the first or the last line."""
         self.rows[index].focus()

@@ -1,4 +1,4 @@
-"""One line of a form: the arrows change the knob, Enter types a value, and a mistake is shown where it was made."""
+"""One line of a form: the arrows change the setting, Enter types a value, and a mistake is shown below it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from screens.forms.fields import Changes, KnobSpec, Option
+    from screens.forms.fields import Changes, Option, SettingSpec
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
 
@@ -28,7 +28,7 @@ LABEL_WIDTH = 18
 
 
 class ValueField(Input):
-    """The field of a knob while it is typed into."""
+    """The text field of a setting while a value is typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Done", key_display=ENTER, id="field.done", tooltip="Apply the value"),
@@ -36,12 +36,13 @@ class ValueField(Input):
     ]
 
     async def action_leave(self) -> None:
-        assert isinstance(self.parent, KnobRow)
+        """Close the field; the last valid value is kept."""
+        assert isinstance(self.parent, SettingRow)
         await self.parent.action_stop_editing()
 
 
-class KnobRow(Widget, can_focus=True):
-    """A knob of the recipe. It asks for changes with :class:`KnobRow.Turned` and shows what it is given."""
+class SettingRow(Widget, can_focus=True):
+    """A setting of the recipe. It requests changes with :class:`SettingRow.Turned`, and shows its value in a recipe."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -49,28 +50,28 @@ class KnobRow(Widget, can_focus=True):
             "edit",
             "Type a value",
             key_display=ENTER,
-            id="knob.edit",
+            id="setting.edit",
             tooltip="Type a value, or switch to the next choice",
         ),
-        Binding("left,h,minus", "step(-1)", "Less", key_display="←", id="knob.less", tooltip="Next smaller value"),
-        Binding("right,l,plus", "step(1)", "More", key_display="→", id="knob.more", tooltip="Next larger value"),
-        Binding("shift+left", "nudge(-1)", "One less", show=False, id="knob.one_less"),
-        Binding("shift+right", "nudge(1)", "One more", show=False, id="knob.one_more"),
-        Binding("space", "toggle", "Next choice", show=False, id="knob.toggle"),
+        Binding("left,h,minus", "step(-1)", "Less", key_display="←", id="setting.less", tooltip="Next smaller value"),
+        Binding("right,l,plus", "step(1)", "More", key_display="→", id="setting.more", tooltip="Next larger value"),
+        Binding("shift+left", "nudge(-1)", "One less", show=False, id="setting.one_less"),
+        Binding("shift+right", "nudge(1)", "One more", show=False, id="setting.one_more"),
+        Binding("space", "toggle", "Next choice", show=False, id="setting.toggle"),
     ]
 
     auto_links = False
-    """The parts that can be clicked look as they are painted, not like links."""
+    """Clickable parts are not styled as links."""
 
     class Turned(Message):
-        """Somebody wants the recipe changed. The form answers with :meth:`KnobRow.refuse` where it cannot be."""
+        """The recipe is to be changed. The pane answers with :meth:`SettingRow.refuse` if it cannot be."""
 
-        def __init__(self, row: KnobRow, changes: Changes) -> None:
+        def __init__(self, row: SettingRow, changes: Changes) -> None:
             super().__init__()
             self.row = row
             self.changes = changes
 
-    def __init__(self, spec: KnobSpec, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, spec: SettingSpec, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.spec = spec
         self.problem = ""
@@ -78,11 +79,12 @@ class KnobRow(Widget, can_focus=True):
         self._skeleton: Skeleton | None = None
         self._options: Sequence[Option] = spec.options(None)
         self._shown: tuple[object, ...] = ()
+        self._field: ValueField | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
     def show(self, recipe: Recipe, skeleton: Skeleton | None) -> None:
-        """Take the recipe in; repaint only where this row's part of it differs."""
+        """Show the recipe; repaints only if this row's part of it has changed."""
         if skeleton is not self._skeleton:
             self._options = self.spec.options(skeleton)
         self._recipe, self._skeleton = recipe, skeleton
@@ -97,7 +99,7 @@ class KnobRow(Widget, can_focus=True):
             self.refresh()
 
     def refuse(self, problem: str) -> None:
-        """Say what is wrong with what was typed or chosen; what was typed stays."""
+        """Show what is wrong with a value; the typed text stays."""
         self._set_problem(plain(problem))
 
     def _set_problem(self, problem: str) -> None:
@@ -109,41 +111,45 @@ class KnobRow(Widget, can_focus=True):
 
     @property
     def is_editing(self) -> bool:
-        return bool(self.query(Input))
+        """Whether the text field is open."""
+        return self._field is not None
 
     async def action_edit(self) -> None:
-        """Open the field; a knob that cannot be typed takes its next choice."""
+        """Open the text field; a setting that cannot be typed takes its next choice."""
         if self.spec.parse is None:
             self.action_toggle()
         elif self._recipe is not None and not self.is_editing:
-            field = ValueField(self.spec.value(self._recipe), compact=True, select_on_focus=True)
+            field = self._field = ValueField(self.spec.value(self._recipe), compact=True, select_on_focus=True)
             await self.mount(field)
             field.focus()
 
     async def action_stop_editing(self) -> None:
-        """Close the field; the last value that was allowed holds."""
-        if self.is_editing:
+        """Close the text field; the last valid value is kept."""
+        if self._field is not None:
+            field, self._field = self._field, None
             self.focus()
-            await self.query(Input).remove()
+            await field.remove()
             self._set_problem("")
 
     def action_step(self, by: int) -> None:
+        """Change to the next larger or smaller value."""
         if self._recipe is not None:
             self._ask(self.spec.stepped(self._recipe, self._skeleton, by))
 
     def action_nudge(self, by: int) -> None:
+        """Change by one."""
         if self._recipe is not None:
             self._ask(self.spec.nudged(self._recipe, by))
 
     def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
-        """The next choice, from the last on to the first."""
+        """Change to the next choice; after the last comes the first."""
         if self._recipe is None or self.spec.shape == "steps" or not self._options:
             return
         here = next((i for i, option in enumerate(self._options) if option.is_set(self._recipe)), -1)
         self._ask(self._options[(here + 1) % len(self._options)].changes)
 
     def action_choose(self, index: int) -> None:
-        """A click on one of the values."""
+        """Change to the value that was clicked."""
         self.focus()
         self._ask(self._options[index].changes)
 

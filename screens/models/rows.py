@@ -1,4 +1,4 @@
-"""The list of models as data: what lies on this machine, what the catalog knows, what was typed."""
+"""The list of models as data: those on this machine, those of the catalog, and a typed one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Place = Literal["here", "hub", "folder", "file"]
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One line of the list.
+    """A model of the list.
 
     Attributes:
-        source: what ``model.source`` of the recipe becomes.
-        parameters: None where only the weights could tell.
-        architecture: transformers' class.
-        place: on this machine, on the hub, or a path that was typed.
-        lack: why what lies here cannot be trained as it is, in words; empty where it can.
-        size_on_disk: bytes of the weights on this machine; 0 where there are none.
+        source: the value of ``model.source`` in a recipe.
+        parameters: None if unknown without the weights.
+        architecture: the class in transformers.
+        place: on this machine, on the hub, or a typed path.
+        lack: why a local model cannot be trained, in words; empty if it can.
+        size_on_disk: bytes of the weights on this machine; 0 if there are none.
     """
 
     source: str
@@ -54,7 +54,7 @@ _LACKS = {
 
 
 def all_rows(home: Home) -> list[ModelRow]:
-    """The demonstration model first, then what lies on this machine, then the rest of the catalog."""
+    """Return the demo model first, then the models on this machine, then the rest of the catalog."""
     local = {facts.source: _of_local(facts) for facts in local_models(home)}
     known = [_of_catalog(entry) for entry in catalog()]
     rows = [_merged(row, local.pop(row.source)) if row.source in local else row for row in known]
@@ -63,7 +63,7 @@ def all_rows(home: Home) -> list[ModelRow]:
 
 
 def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
-    """The rows, with the model in use second where no list knows it: a folder, a file, another hub id."""
+    """Return the rows, with the current model second if it is not among them: a folder, a file, another hub id."""
     if any(row.source == source for row in rows):
         return rows
     own = typed_row(source) or ModelRow(source, "hub")
@@ -71,7 +71,7 @@ def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
 
 
 def matching(rows: Iterable[ModelRow], words: str) -> list[ModelRow]:
-    """Rows that hold each of the words in name, architecture or licence; last, what was typed taken as it is."""
+    """Return the rows that contain all words in name, architecture or licence; last, the text itself as a source."""
     wanted = words.casefold().split()
     found = [row for row in rows if all(word in _haystack(row) for word in wanted)]
     typed = typed_row(words.strip())
@@ -81,7 +81,7 @@ def matching(rows: Iterable[ModelRow], words: str) -> list[ModelRow]:
 
 
 def typed_row(text: str) -> ModelRow | None:
-    """A hub id that is in no list, or a path; None where the text is neither."""
+    """Return a row for a hub id or a path; None if the text is neither."""
     if "/" not in text and not text.endswith(".gguf") and not text.startswith("~"):
         return None
     try:
@@ -131,6 +131,6 @@ def _of_local(local: LocalModelFacts) -> ModelRow:
 
 
 def _merged(known: ModelRow, local: ModelRow) -> ModelRow:
-    """A model of the catalog that lies here, whole or in part."""
+    """Combine a catalog model with its files on this machine, complete or not."""
     place: Place = "hub" if local.lack else "here"
     return replace(known, place=place, lack="", size_on_disk=local.size_on_disk)

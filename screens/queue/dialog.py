@@ -82,20 +82,25 @@ class QueueScreen(ModalScreen[None]):
         super().__init__()
         self._workbench = app
         self._look: _Look | None = None
+        self._earlier = Words(id="earlier")
+        self._current = Words(id="now")
+        self._entries = OptionList()
+        self._hold = Words(id="held")
+        self._hint = Static(id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = "Queue"
-            yield Words(id="earlier")
-            yield Words(id="now")
-            yield OptionList()
-            yield Words(id="held")
-            yield Static(id="keys", markup=False)
+            yield self._earlier
+            yield self._current
+            yield self._entries
+            yield self._hold
+            yield self._hint
 
     async def on_mount(self) -> None:
-        self.query_one(OptionList).focus()
-        for part in ("#earlier", "#now", "#held"):
-            self._say(part, Content(""))
+        self._entries.focus()
+        for line in (self._earlier, self._current, self._hold):
+            _show(line, Content(""))
         await self._read()
         self.set_interval(_SECONDS, self._read)
 
@@ -105,18 +110,18 @@ class QueueScreen(ModalScreen[None]):
         try:
             look = await asyncio.to_thread(_look, self._workbench.session.home, self._look)
         except WorkbenchError as error:
-            self._say("#held", plain_content(error, lines=True))
+            _show(self._hold, plain_content(error, lines=True))
             return
         if self.is_attached:
             self._show(look)
 
     def _show(self, look: _Look) -> None:
         before, self._look = self._look, look
-        self._say("#now", self._now(look))
+        _show(self._current, self._now(look))
         if look == before:
             return
         line = look.line
-        options = self.query_one(OptionList)
+        options = self._entries
         was = self._entry_at(before, options.highlighted)
         options.clear_options()
         options.add_options(Option(_row(place, *step)) for place, step in enumerate(line.with_previous, 1))
@@ -125,13 +130,13 @@ class QueueScreen(ModalScreen[None]):
             at = options.highlighted or 0
             options.highlighted = ids.index(was.id) if was is not None and was.id in ids else min(at, len(ids) - 1)
         options.display = bool(ids)
-        self._say("#earlier", Content("\n").join(plain_content(f"{name}  {state}") for name, state in look.earlier))
-        self._say("#held", plain_content(_held(look), lines=True))
-        self.query_one("#keys", Static).update(_keys(line))
+        _show(self._earlier, Content("\n").join(plain_content(f"{name}  {state}") for name, state in look.earlier))
+        _show(self._hold, plain_content(_held(look), lines=True))
+        self._hint.update(_keys(line))
         self.refresh_bindings()
 
     def _now(self, look: _Look) -> Content:
-        """The run that goes before the first one that waits."""
+        """Return the run that is ahead of the first queued one."""
         session = self._workbench.session
         live = session.status.run if session.status is not None else None
         if live is not None:
@@ -143,11 +148,6 @@ class QueueScreen(ModalScreen[None]):
             return plain_content(f"{Path(look.line.ahead).name}  {look.ahead or 'removed'}", "bold")
         return Content("" if look.line.waiting else "The queue is empty.")
 
-    def _say(self, where: str, words: Content) -> None:
-        line = self.query_one(where, Words)
-        line.display = bool(words)
-        line.show(words)
-
     # -- what the user does ---------------------------------------------------------------------------------------
 
     @staticmethod
@@ -158,7 +158,7 @@ class QueueScreen(ModalScreen[None]):
 
     @property
     def _selected(self) -> Entry | None:
-        return self._entry_at(self._look, self.query_one(OptionList).highlighted)
+        return self._entry_at(self._look, self._entries.highlighted)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         line = self._look.line if self._look is not None else QueueState()
@@ -178,22 +178,22 @@ class QueueScreen(ModalScreen[None]):
         self._attempt(enqueue.add(self._workbench, self._workbench.session.recipe))
 
     def action_sweep(self) -> None:
-        """Add the current recipe to the queue at several values of a knob."""
+        """Queue the current recipe with several values of a setting."""
         self._attempt(enqueue.sweep_current(self._workbench))
 
     def action_move(self, by: int) -> None:
-        """Let the selected entry run earlier or later."""
-        at = self.query_one(OptionList).highlighted
+        """Move the selected entry up or down."""
+        at = self._entries.highlighted
         if (entry := self._selected) is not None and at is not None:
             self._ask("move", entry, place=max(at + 1 + by, 1))
 
     def action_remove(self) -> None:
-        """Take the selected entry out of the queue."""
+        """Remove the selected entry from the queue."""
         if (entry := self._selected) is not None:
             self._ask("remove", entry)
 
     def action_take(self) -> None:
-        """Make the entry's recipe the selected one, to be changed on the other tabs."""
+        """Load the entry's recipe as the current one."""
         if (entry := self._selected) is not None:
             problems = self._workbench.set_recipe(parse(entry.recipe).as_dict())
             self.notify(
@@ -201,7 +201,7 @@ class QueueScreen(ModalScreen[None]):
             )
 
     def action_replace(self) -> None:
-        """Put the current recipe in the entry's place."""
+        """Replace the entry's recipe with the current one."""
         if (entry := self._selected) is not None:
             self._attempt(enqueue.replace(self._workbench, entry))
 
@@ -214,7 +214,7 @@ class QueueScreen(ModalScreen[None]):
         self._ask("go")
 
     def action_clear(self) -> None:
-        """Take everything that waits out of the queue."""
+        """Remove all entries from the queue."""
         count = len(self._look.line.waiting) if self._look is not None else 0
         clear, back = Choice("y", "Remove them", "clear"), Choice("b", "Back", "back")
 
@@ -226,6 +226,7 @@ class QueueScreen(ModalScreen[None]):
         self.app.push_screen(ChoiceDialog("Clear the queue?", text, (back, clear)), answered)
 
     def action_leave(self) -> None:
+        """Close the queue."""
         self.dismiss(None)
 
     def _ask(self, action: QueueAction, *entries: Entry, **more: Any) -> None:
@@ -241,8 +242,14 @@ class QueueScreen(ModalScreen[None]):
         self._workbench.attempt(done())
 
 
+def _show(line: Words, words: Content) -> None:
+    """Show words in a line that takes no room while there are none."""
+    line.display = bool(words)
+    line.show(words)
+
+
 def _look(home: Home, before: _Look | None) -> _Look:
-    """Read the queue; what became of its runs is looked up again only where the queue is another one."""
+    """Read the queue; the state of its runs is read again only if the queue has changed."""
     line = Queue(home).read()
     if before is not None and before.line == line:
         return before
@@ -274,7 +281,7 @@ def _row(place: int, entry: Entry, before: Mapping[str, object] | None) -> Conte
 
 
 def differing(before: Mapping[str, object] | None, after: Mapping[str, object]) -> str:
-    """What an entry has that the one before it has not: ``r 8 → 16, learning_rate 0.0001 → 5e-05``."""
+    """Return what an entry changes from the one before it: ``r 8 → 16, learning_rate 0.0001 → 5e-05``."""
     if before is None:
         return ""
     changed = recipe_differences(before, after).items()
@@ -295,5 +302,5 @@ def _keys(line: QueueState) -> str:
     if line.waiting:
         keys += ["u d move", "x remove", "t load recipe", "r replace"]
     keys += ["g resume" if line.held else "h hold", "Esc back"]
-    # A line ends between two keys, not within one.
+    # Lines break between two keys, not within one.
     return "   ".join(key.replace(" ", "\N{NO-BREAK SPACE}") for key in keys)

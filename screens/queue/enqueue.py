@@ -44,10 +44,10 @@ async def offer(app: Workbench) -> None:
 
 
 async def add(app: Workbench, recipe: Recipe) -> None:
-    """Line one recipe up, to run on the GPUs that were chosen.
+    """Queue one recipe, to run on the chosen GPUs.
 
     Raises:
-        WorkbenchError: the engine does not start, or refuses.
+        WorkbenchError: the engine does not start, or refuses the request.
     """
     await app.start_engine()
     chosen = await start_checks.asked_for(app, recipe, _VERB)
@@ -56,10 +56,10 @@ async def add(app: Workbench, recipe: Recipe) -> None:
 
 
 async def replace(app: Workbench, entry: Entry) -> None:
-    """Put the current recipe in the place of an entry.
+    """Replace the recipe of a queued entry with the current one.
 
     Raises:
-        WorkbenchError: the entry has begun to run, or the queue cannot be written.
+        WorkbenchError: the entry is already running, or the queue cannot be written.
     """
     from workbench.engine.client.queue_client import run_requests
     from workbench.planning.queue import QueueRequest
@@ -70,10 +70,10 @@ async def replace(app: Workbench, entry: Entry) -> None:
 
 
 async def sweep_current(app: Workbench) -> None:
-    """Ask over which knobs, show what comes of it, and line it up.
+    """Ask for the settings and values of a sweep, and queue its runs.
 
     Raises:
-        WorkbenchError: the engine does not start, or refuses.
+        WorkbenchError: the engine does not start, or refuses the request.
     """
     from screens.queue.sweep_dialog import SweepDialog
 
@@ -88,7 +88,7 @@ async def sweep_current(app: Workbench) -> None:
 
 
 async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """All of them, unless some do not fit and the user leaves those out, or goes back."""
+    """Return the recipes to queue: all, or those that fit if the user chooses so; none if the user goes back."""
     from workbench.planning.start_checks import foresee_all, room_for
 
     session = app.session

@@ -1,4 +1,4 @@
-"""Before a run starts: whether it fits the memory that is free and keeps its replies, and what to do where not."""
+"""Checks before a run starts: does it fit the free memory, and do its records keep their responses."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 _START, _BACK = "start", "back"
 _SHOWN = 4
 
-# A run is not kept waiting longer for a look at its data.
+# A start does not wait longer than this for the data check.
 _SECONDS_FOR_A_SAMPLE = 3.0
 
 
 async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
-    """The recipe to start: as it is, or with a change that makes it fit, which the current recipe takes too.
+    """Return the recipe to start: unchanged, or with a change that makes it fit.
 
-    Where the prediction does not fit, the user is asked. To be awaited in a worker.
+    Asks the user if the predicted peak does not fit; a chosen change is also made to the current recipe. Await it in a
+    worker.
 
     Args:
-        verb: what is about to be done with it.
+        verb: what is about to be done with the recipe.
 
     Returns:
-        None where nothing is to be started.
+        None if the user decided not to start.
     """
     from workbench.planning.start_checks import foresee, room_for
 
@@ -51,9 +52,9 @@ async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Reci
 
 
 async def may_start_with_data(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
-    """Whether to start: asks where many responses are truncated, or fields that look fed are not.
+    """Return whether to start. Asks the user if many responses are truncated, or fields that look fed are not.
 
-    Uses the statistics that are there, or else those of a sample.
+    Uses the known statistics, or else those of a sample.
     """
     facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
     if facts is None or not facts.questions:
@@ -65,7 +66,7 @@ async def may_start_with_data(app: Workbench, recipe: Recipe, verb: str = "start
 
 
 async def _sampled(app: Workbench, recipe: Recipe) -> DataFacts | None:
-    """The facts of a sample, if the engine gives them at once; a run says itself what is wrong with its data."""
+    """Return the facts of a sample of the data, or None if the engine needs longer for them than a moment."""
     from workbench.data.facts import DataFacts
 
     with suppress(WorkbenchError, TimeoutError):

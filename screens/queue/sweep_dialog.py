@@ -1,4 +1,4 @@
-"""A sweep of the current recipe: which knobs, which values; the runs that come of it and what each needs."""
+"""The sweep dialog: settings and their values, and the runs they make with the memory each needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAUSE_IN_TYPING = 0.3
 
 
 class SweepDialog(Dialog[list["Recipe"]]):
-    """Returns the recipes to queue. The peaks are for records of the maximal length."""
+    """Asks for a sweep and returns the recipes to queue. Peaks are for records of the maximum length."""
 
     DEFAULT_CSS = """
     SweepDialog > VerticalGroup { width: 92; }
@@ -42,6 +42,8 @@ class SweepDialog(Dialog[list["Recipe"]]):
         super().__init__()
         self._session = session
         self._variants: list[Variant] = []
+        self._plan = Words(id="plan")
+        self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
@@ -57,8 +59,8 @@ class SweepDialog(Dialog[list["Recipe"]]):
                 "; ".join(f"{path}={','.join(map(str, values))}" for path, values in RANKS.items()), compact=True
             )
             with VerticalScroll(can_focus=False, id="runs"):
-                yield Words(id="plan")
-            yield Static(classes="problem", markup=False)
+                yield self._plan
+            yield self._problem
             yield Static(f"{ENTER} add to queue   Esc back", classes="keys", markup=False)
 
     @on(Input.Changed)
@@ -70,12 +72,12 @@ class SweepDialog(Dialog[list["Recipe"]]):
             self._variants = sweep(self._session.recipe, over) if over else []
         except WorkbenchError as error:
             problem = str(error)
-        self.query_one(".problem", Static).update(plain_content(problem, lines=True))
+        self._problem.update(plain_content(problem, lines=True))
         self._draw([None] * len(self._variants), pending=True)
         self.run_worker(self._price(self._variants), exclusive=True, group="price")
 
     async def _price(self, variants: list[Variant]) -> None:
-        """What each needs, as far as it is known; asked for when nothing was typed for a moment."""
+        """Show the predicted peak of each run, once nothing was typed for a moment."""
         await asyncio.sleep(_PAUSE_IN_TYPING)
         verdicts = await asyncio.to_thread(_judged, self._session, [variant.recipe for variant in variants])
         if self.is_attached and variants is self._variants:
@@ -87,7 +89,7 @@ class SweepDialog(Dialog[list["Recipe"]]):
         lines += [
             _row(variant, verdict, pending=pending) for variant, verdict in zip(self._variants, verdicts, strict=True)
         ]
-        self.query_one("#plan", Words).show(Content("\n").join(lines))
+        self._plan.show(Content("\n").join(lines))
 
     @on(Input.Submitted)
     def _done(self) -> None:

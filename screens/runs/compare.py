@@ -1,4 +1,4 @@
-"""Runs side by side: their curves over each other, what differs in their recipes, and what came of each."""
+"""The comparison of runs: their curves on one chart, their results, and the differences between their recipes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from workbench.runs.series import Series
 
 MOST = 6
-"""Runs at a time: the chart has as many colours."""
+"""The most runs in one comparison: the chart has as many colours."""
 
 _SECONDS = 1.0
 _AXES = ("step", "tokens", "time")
@@ -41,7 +41,7 @@ _SHOWN = ("train and held-out", "train", "held-out")
 
 
 class CompareScreen(ModalScreen[None]):
-    """Two to six runs, live ones too. Each has a letter, by which its curves are known without their colour."""
+    """Compares two to six runs, live ones too. A letter marks the curves of each, so that colour is not needed."""
 
     DEFAULT_CSS = """
     CompareScreen { align: center middle; background: $background; }
@@ -69,36 +69,37 @@ class CompareScreen(ModalScreen[None]):
         self._read: set[str] = set()
         self._axis = self._losses = 0
         self._drawn: tuple[object, ...] = ()
+        self._chart = LossChart()
+        self._progress = Words(id="reading")
+        self._results = Static(id="figures")
+        self._differences = Static(id="differences")
+        self._box = VerticalScroll(self._chart, self._progress, self._results, self._differences)
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll():
-            yield LossChart()
-            yield Words(id="reading")
-            yield Static(id="figures")
-            yield Static(id="differences")
+        yield self._box
 
     def on_mount(self) -> None:
-        box = self.query_one(VerticalScroll)
-        entitle(box, f"compare {len(self._live)} runs")
+        entitle(self._box, f"compare {len(self._live)} runs")
         sign = f" {GLYPHS.separator} "
-        box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "Esc back"))
-        box.focus()
-        self.query_one(LossChart).show((), nothing="Reading journals …")
+        self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "Esc back"))
+        self._box.focus()
+        self._chart.show((), nothing="Reading journals …")
         self.run_worker(self._follow())
 
     # -- what the user does ---------------------------------------------------------------------------------------
 
     def action_axis(self) -> None:
-        """Another axis."""
+        """Switch to the next axis."""
         self._axis = (self._axis + 1) % len(_AXES)
         self._draw()
 
     def action_losses(self) -> None:
-        """Both losses, or one of them."""
+        """Switch between both losses and one of them."""
         self._losses = (self._losses + 1) % len(_SHOWN)
         self._draw()
 
     def action_leave(self) -> None:
+        """Close the comparison."""
         self.dismiss(None)
 
     def on_resize(self, event: events.Resize) -> None:
@@ -107,9 +108,9 @@ class CompareScreen(ModalScreen[None]):
     # -- the journals ---------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Read all journals, long ones at a glance first, then what is added to them as long as the screen is there."""
+        """Read all journals, a sample of the long ones first, then each second what was added to them."""
         runs = [live.run for live in self._live]
-        self._recipes, self._names = await asyncio.to_thread(_what_they_are, runs)
+        self._recipes, self._names = await asyncio.to_thread(_read_recipes_and_names, runs)
         await asyncio.gather(*map(self._read_journal, self._live))
         while True:
             await asyncio.sleep(_SECONDS)
@@ -126,12 +127,10 @@ class CompareScreen(ModalScreen[None]):
         self._show()
 
     def _show(self) -> None:
-        if not self.is_attached:
-            return
         missing = [live for live in self._live if live.run.id not in self._read]
         self.set_class(bool(missing), "-reading")
-        told = [f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_rough]
-        self.query_one("#reading", Words).show(plain_content(", ".join(told) or "Reading …", "$text-muted"))
+        shares = [f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_rough]
+        self._progress.show(plain_content(", ".join(shares) or "Reading …", "$text-muted"))
         self._draw()
         self._show_tables()
 
@@ -140,18 +139,17 @@ class CompareScreen(ModalScreen[None]):
     def _draw(self) -> None:
         over, unit, title = self._scale()
         curves = list(self._curves(over, unit))
-        chart = self.query_one(LossChart)
         is_over = all(live.replay.is_over for live in self._live)
         ends = [curve.series.last[0] for curve in curves if curve.series.last]
-        chart.show(
+        self._chart.show(
             curves,
             end=max(ends, default=0.0) if is_over else 0.0,
             nothing="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
         )
-        entitle(self.query_one(VerticalScroll), f"{_SHOWN[self._losses]} loss over {title}")
+        entitle(self._box, f"{_SHOWN[self._losses]} loss over {title}")
 
     def _scale(self) -> tuple[str, float, str]:
-        """The axis, how much of it is one, and its name."""
+        """Return the axis, the size of its unit, and its name."""
         match _AXES[self._axis]:
             case "tokens":
                 return "tokens", 1, "tokens"
@@ -165,7 +163,7 @@ class CompareScreen(ModalScreen[None]):
         return "step", 1, "steps"
 
     def _curves(self, axis: str, unit: float) -> Iterator[Curve]:
-        """Held-out losses last, for their marks are few: lines must not hide them."""
+        """Yield the curves, held-out losses last: they have few marks, which lines must not hide."""
         shown = _SHOWN[self._losses]
         known = list(enumerate(zip(self._live, letters(len(self._live)), strict=True)))
         if shown != "held-out":
@@ -192,14 +190,14 @@ class CompareScreen(ModalScreen[None]):
             return
         figures = metric_rows([_figures(live) for live in self._live], "→" if GLYPHS.eighths else "->")
         # One column is the scrollbar's, whether it is there yet or not.
-        place, accent = self.query_one(VerticalScroll).content_size.width - 1, self.app.theme_variables["accent"]
+        place, accent = self._box.content_size.width - 1, self.app.theme_variables["accent"]
         drawn = (figures, place)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        self.query_one("#figures", Static).update(table_of("results", self._names, figures, place, accent))
+        self._results.update(table_of("results", self._names, figures, place, accent))
         differences = difference_rows(self._recipes)
-        self.query_one("#differences", Static).update(
+        self._differences.update(
             table_of("recipe differences", self._names, differences, place, accent)
             if differences
             else Text("The recipes are identical.", style="dim")
@@ -220,6 +218,6 @@ def _figures(live: LiveRun) -> RunMetrics:
     return metrics_of(live.run, live.replay, spent[1] if spent else 0.0)
 
 
-def _what_they_are(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any] | None], list[str]]:
-    """Their recipes and names; read off the event loop."""
+def _read_recipes_and_names(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any] | None], list[str]]:
+    """Read the recipes and names of runs, off the event loop."""
     return [recipe_of(run) for run in runs], [run.name for run in runs]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from workbench.runs.library.comparison import Rows
 
-# Cells of a text that is longer, such as a list of modules, have several lines.
+# Longer texts, such as a list of modules, are wrapped.
 _MOST = 24
 _LEAST = 6
 _MOST_OF_A_NAME = 20
@@ -28,7 +28,7 @@ _GAP = 2
 
 
 def table_of(title: str, names: Sequence[str], rows: Rows, place: int, accent: str) -> RenderableType:
-    """The table in a given width in cells; each run is labelled with its letter and name."""
+    """Return the table for a width in cells; each run has its letter and name."""
     runs = [f"{letter} {plain(name)}" for letter, name in zip(letters(len(names)), names, strict=True)]
     rows = [(plain(label), [plain(cell) for cell in cells]) for label, cells in rows]
     heading = Text(title, style=f"bold {accent}")
@@ -53,7 +53,7 @@ def _upright(heading: Text, runs: Sequence[str], rows: Rows) -> Table:
 
 
 def _turned(heading: Text, runs: Sequence[str], rows: Rows, place: int) -> Iterator[RenderableType]:
-    """A line for each run; the figures that have no place beside each other go on below, the runs named again."""
+    """Yield a table with a line per run; values that do not fit beside each other follow in further tables."""
     yield heading
     names = min(_MOST_OF_A_NAME, max(map(cell_len, runs)))
     for number, part in enumerate(_parts(rows, place - names)):
@@ -71,7 +71,7 @@ def _turned(heading: Text, runs: Sequence[str], rows: Rows, place: int) -> Itera
 
 
 def _parts(rows: Rows, place: int) -> Iterator[Rows]:
-    """The rows in groups that have place beside each other."""
+    """Split the rows into groups that fit beside each other."""
     part: Rows = []
     left = place
     for label, cells in rows:
@@ -90,7 +90,7 @@ def _width(label: str, cells: Sequence[str]) -> int:
 
 
 def _broken(label: str) -> str:
-    """A dotted key on two lines; words part by themselves."""
+    """Break a dotted key into lines at its dots."""
     return label.replace(".", ".\n")
 
 

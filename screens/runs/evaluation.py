@@ -1,4 +1,4 @@
-"""Whether a run made its model better: judged on held-out records, with replies side by side, and its report."""
+"""The evaluation of a run: base against adapter on held-out records, replies side by side, and the report."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from workbench.evaluation.result import AnsweredPrompt, Evaluation
     from workbench.runs.folder import RunFolder
 
-# Replies of more models than these stand one below the other, as they do on a narrow terminal.
+# Replies of more models than this are shown below each other, as on a narrow terminal.
 _SIDE_BY_SIDE = 3
 _WIDE = 100
-# Figures of more models have no room for their intervals.
+# With more models than this the table has no room for intervals.
 _WITH_BOUNDS = 2
 
 
 class EvaluationScreen(ModalScreen[None]):
-    """A run's newest evaluation, and a key that makes another one."""
+    """Shows the newest evaluation of a run and makes new ones."""
 
     DEFAULT_CSS = """
     EvaluationScreen { align: center middle; background: $background 60%; }
@@ -77,21 +77,29 @@ class EvaluationScreen(ModalScreen[None]):
         self._found: Evaluation | None = None
         self._number = 0
         self._judging: Worker[None] | None = None
+        self._intent = Words(id="intent")
+        self._progress = PhaseBar()
+        self._outcome = Words(id="said")
+        self._figures = Words(id="figures")
+        self._prompt = Words(id="prompt")
+        self._reply_texts: list[Words] = []
+        self._replies = Container(id="replies")
+        self._box = VerticalScroll(
+            self._intent,
+            self._progress,
+            self._outcome,
+            self._figures,
+            VerticalScroll(self._prompt, id="question"),
+            self._replies,
+            id="all",
+        )
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="all"):
-            yield Words(id="intent")
-            yield PhaseBar()
-            yield Words(id="said")
-            yield Words(id="figures")
-            with VerticalScroll(id="question"):
-                yield Words(id="prompt")
-            yield Container(id="replies")
+        yield self._box
 
     async def on_mount(self) -> None:
-        everything = self.query_one("#all")
-        entitle(everything, f"Evaluation of {self._run.title}")
-        everything.focus()
+        entitle(self._box, f"Evaluation of {self._run.title}")
+        self._box.focus()
         self._draw()
         self._found = await asyncio.to_thread(_newest, self._run)
         await self._show()
@@ -110,25 +118,25 @@ class EvaluationScreen(ModalScreen[None]):
         return True
 
     def action_judge(self) -> None:
-        """Have the engine judge the run."""
+        """Evaluate the run in the engine."""
         self._say("")
         self._judging = self.run_worker(self._judge())
         self._draw()
 
     def action_leave(self) -> None:
-        """Stop the running evaluation; without one, close."""
+        """Stop the running evaluation, or close the screen."""
         if self._judging is not None:
             self._judging.cancel()
         else:
             self.dismiss(None)
 
     def action_checkpoints(self) -> None:
-        """Judge the checkpoints too, or no longer."""
+        """Include or exclude the run's checkpoints."""
         self._checkpoints = not self._checkpoints
         self._draw()
 
     def action_records(self) -> None:
-        """Judge on other records."""
+        """Ask for the records to evaluate on."""
         question = LineDialog(
             "Records to evaluate on",
             "A bundled dataset, a file, a folder or a Hugging Face dataset. Leave empty for the "
@@ -143,13 +151,13 @@ class EvaluationScreen(ModalScreen[None]):
             self._draw()
 
     async def action_turn(self, by: int) -> None:
-        """Another prompt and its replies."""
+        """Show the next or the previous prompt with its replies."""
         if self._found is not None and self._found.answered:
             self._number = (self._number + by) % len(self._found.answered)
             await self._show_replies(self._found)
 
     def action_report(self) -> None:
-        """Write the report again."""
+        """Write the report of the newest evaluation."""
         self._app.attempt(self._report())
 
     # -- the work -------------------------------------------------------------------------------------------------
@@ -176,17 +184,16 @@ class EvaluationScreen(ModalScreen[None]):
                 await self._show()
 
     async def _ask(self, request: EvaluateRequest) -> Path:
-        """Watch the engine at it; returns the file of what it found."""
+        """Let the engine evaluate, showing its progress; returns the file of the result."""
         from workbench.progress import Progress
 
-        bar = self.query_one(PhaseBar)
-        bar.show("starting")
+        self._progress.show("starting")
         await self._app.start_engine()
         file = None
         async with aclosing(self._app.session.engine.judge(request)) as answers:
             async for answer in answers:
                 if isinstance(answer, Progress):
-                    bar.show(answer.phase, answer.fraction, answer.detail)
+                    self._progress.show(answer.phase, answer.fraction, answer.detail)
                 else:
                     file = answer
         if file is None:
@@ -198,30 +205,29 @@ class EvaluationScreen(ModalScreen[None]):
         self._say(f"Report written: {file.parent.name}/{file.name}")
 
     def _say(self, text: str) -> None:
-        """How the last thing that was asked for ended."""
-        self.query_one("#said", Words).show(plain_content(text, "$success"))
+        """Say how the last action ended."""
+        self._outcome.show(plain_content(text, "$success"))
 
     # -- what is seen ---------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """What the next evaluation would be of, and the keys."""
+        """Show what the next evaluation would cover, and the keys."""
         is_busy = self._judging is not None
         self.set_class(is_busy, "-busy")
         whose = plain(self._source) if self._source else "its held-out records"
         too = ", and checkpoints" if self._checkpoints else ""
         intent = f"{ENTER} evaluate base vs. adapter{too} on {whose}.  d other records  k checkpoints"
-        self.query_one("#intent", Words).show(plain_content("Esc stop" if is_busy else intent, "$text-muted"))
+        self._intent.show(plain_content("Esc stop" if is_busy else intent, "$text-muted"))
         keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
-        self.query_one("#all").border_subtitle = keys
+        self._box.border_subtitle = keys
         self.refresh_bindings()
 
     async def _show(self) -> None:
         self._draw()
-        figures = self.query_one("#figures", Words)
         if self._found is None:
-            figures.show(plain_content("\nNot evaluated yet." if self._judging is None else "", lines=True))
+            self._figures.show(plain_content("\nNot evaluated yet." if self._judging is None else "", lines=True))
             return
-        figures.show(_figures(self._found, is_wide=self.app.size.width >= _WIDE))
+        self._figures.show(_figures(self._found, is_wide=self.app.size.width >= _WIDE))
         await self._show_replies(self._found)
 
     async def _show_replies(self, found: Evaluation) -> None:
@@ -230,24 +236,23 @@ class EvaluationScreen(ModalScreen[None]):
         one = found.answered[self._number]
         count = f"{self._number + 1} of {len(found.answered)}{' (fixed)' if one.fixed else ''}"
         prompt = Content.assemble((f"prompt {count}  ", "bold $accent"), plain_content(one.prompt.strip(), lines=True))
-        self.query_one("#prompt", Words).show(prompt)
-        said = _said(one)
-        holder = self.query_one("#replies")
-        # Made anew only where another number of models takes part.
-        if len(holder.children) != len(said):
-            await holder.remove_children()
-            await holder.mount(*(VerticalScroll(Words()) for _ in said))
-        for words, (name, reply) in zip(holder.query(Words), said, strict=True):
+        self._prompt.show(prompt)
+        columns = _columns(one)
+        # The columns are made again only for another number of models.
+        if len(self._reply_texts) != len(columns):
+            self._reply_texts = [Words() for _ in columns]
+            await self._replies.remove_children()
+            await self._replies.mount(*map(VerticalScroll, self._reply_texts))
+        for words, (name, reply) in zip(self._reply_texts, columns, strict=True):
             words.show(Content.assemble((f"{plain(name)}\n", "bold"), plain_content(reply, lines=True)))
         self._arrange()
 
     def _arrange(self) -> None:
-        replies = len(self.query_one("#replies").children)
-        self.set_class(self.app.size.width < _WIDE or replies > _SIDE_BY_SIDE, "-stacked")
+        self.set_class(self.app.size.width < _WIDE or len(self._reply_texts) > _SIDE_BY_SIDE, "-stacked")
 
 
 def _figures(found: Evaluation, *, is_wide: bool) -> Content:
-    """What it comes to, as a table and in sentences."""
+    """Return the results as a table and in sentences."""
     from workbench.evaluation.formatting import better_text, caution, figure_tables
 
     more = ", first part only" if found.more else ""
@@ -267,12 +272,13 @@ def _figures(found: Evaluation, *, is_wide: bool) -> Content:
     return Content("\n").join(lines)
 
 
-def _said(one: AnsweredPrompt) -> list[tuple[str, str]]:
-    said = [(name, reply.strip() or "(nothing)") for name, reply in one.replies.items()]
-    return [*said, *([("reference", one.reference)] if one.reference is not None else [])]
+def _columns(one: AnsweredPrompt) -> list[tuple[str, str]]:
+    """Return (model, reply) of each column, the reference last."""
+    columns = [(name, reply.strip() or "(nothing)") for name, reply in one.replies.items()]
+    return [*columns, *([("reference", one.reference)] if one.reference is not None else [])]
 
 
-# Off the event loop, as they read files and import what the first frame does not need.
+# These run off the event loop: they read files and import what the first frame does not need.
 
 
 def _newest(run: RunFolder) -> Evaluation | None:

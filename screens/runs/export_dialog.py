@@ -1,4 +1,4 @@
-"""Take a run elsewhere: what it becomes, where it goes, what that takes; then a bar, and what came of it."""
+"""The export dialog: target, folder and cost of an export; then its progress and its result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of the list: a target, and which form of it."""
+    """One line of the list: a target with its options."""
 
     label: str
     options: dict[str, str]
@@ -62,9 +62,9 @@ _ROWS = (
 
 
 class ExportDialog(Dialog[Exported]):
-    """Exports one run; comes back with what was made, or nothing.
+    """Exports one run; returns what was made, or None.
 
-    The work is done by a process of its own, which a thread waits for. Escape ends it, and leaves nothing of it.
+    A separate process does the work, and a thread waits for it. Escape ends it and removes its files.
     """
 
     DEFAULT_CSS = """
@@ -87,13 +87,13 @@ class ExportDialog(Dialog[Exported]):
         Binding("escape", "close", "Back", id="export.close", tooltip="Cancel the export, or close"),
         Binding("y", "copy", "Copy", id="export.copy", tooltip="Copy the next command"),
         Binding("enter", "done", "Back", show=False, id="export.done"),
-        # Arrows move along the list; the tabulator goes on to the folder.
+        # Up and down move in the list; Tab moves to the folder.
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
     ]
 
     class Moved(Message, bubble=False):
-        """The helper process got further."""
+        """The export made progress."""
 
         def __init__(self, progress: Progress) -> None:
             super().__init__()
@@ -103,7 +103,7 @@ class ExportDialog(Dialog[Exported]):
             return isinstance(message, ExportDialog.Moved)
 
     class Ended(Message, bubble=False):
-        """The export is there, or is not to be had."""
+        """The export is finished, or failed."""
 
         def __init__(self, made: Exported | None, error: WorkbenchError | None) -> None:
             super().__init__()
@@ -118,48 +118,57 @@ class ExportDialog(Dialog[Exported]):
         self._made: Exported | None = None
         self._own_folder = False
         self._proposed = ""
+        self._targets = OptionList(*(Option(row.label) for row in _ROWS))
+        self._about = Static(classes="about", id="about")
+        self._folder = Input(compact=True, id="folder")
+        self._repo = Input(compact=True, id="repo", placeholder="owner/name on the hub (private)")
+        self._plan = Static(id="plan", markup=False)
+        self._progress = PhaseBar()
+        self._result = Static(id="words", markup=False)
+        self._result_box = VerticalScroll(self._result, id="made")
+        self._hint = Static("Enter export   Tab to the folder   Esc back", classes="keys", id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(f"Export {self._run.title}").markup
             with VerticalGroup(id="choice"):
-                yield OptionList(*(Option(row.label) for row in _ROWS))
-                yield Static(classes="about", id="about")
+                yield self._targets
+                yield self._about
                 yield Static("folder", classes="label", markup=False)
-                yield Input(compact=True, id="folder")
-                yield Input(compact=True, id="repo", placeholder="owner/name on the hub (private)")
-                yield Static(id="plan", markup=False)
-                yield PhaseBar()
-            with VerticalScroll(id="made"):
-                yield Static(id="words", markup=False)
-            yield Static("Enter export   Tab to the folder   Esc back", classes="keys", id="keys", markup=False)
+                yield self._folder
+                yield self._repo
+                yield self._plan
+                yield self._progress
+            yield self._result_box
+            yield self._hint
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).highlighted = 0
-        self.query_one(OptionList).focus()
+        self._targets.highlighted = 0
+        self._targets.focus()
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
     @property
     def is_busy(self) -> bool:
+        """Whether an export is running."""
         return self.has_class("-busy")
 
     def request(self) -> Request:
-        """What the lines of the dialog ask for."""
-        row = _ROWS[self.query_one(OptionList).highlighted or 0]
-        folder = Path(self.query_one("#folder", Input).value).expanduser().resolve()
-        repo = self.query_one("#repo", Input).value.strip() or None
+        """Return what the fields of the dialog ask for."""
+        row = _ROWS[self._targets.highlighted or 0]
+        folder = Path(self._folder.value).expanduser().resolve()
+        repo = self._repo.value.strip() or None
         return Request(folder=folder, repo=repo, **row.options)  # type: ignore[arg-type]
 
     @on(OptionList.OptionHighlighted)
     def _chosen(self, event: OptionList.OptionHighlighted) -> None:
         row = _ROWS[event.option_index]
-        self.query_one("#about", Static).update(plain_content(TARGETS[row.options["target"]]))  # type: ignore[index]
+        self._about.update(plain_content(TARGETS[row.options["target"]]))  # type: ignore[index]
         self.set_class(row.options["target"] == "hub", "-hub")
         if not self._own_folder:
             name = f"{self._run.id}-{row.label.replace(', ', '-').replace(' ', '')}"
             self._proposed = str(Path.cwd() / plain(name))
-            self.query_one("#folder", Input).value = self._proposed
+            self._folder.value = self._proposed
         self._look()
 
     @on(Input.Changed)
@@ -173,44 +182,37 @@ class ExportDialog(Dialog[Exported]):
             self.run_worker(self._show_plan(self.request()), exclusive=True, group="plan")
 
     async def _show_plan(self, request: Request) -> None:
-        """What it takes, or what stands in its way; looked at off the event loop, for files are read."""
-        line = self.query_one("#plan", Static)
+        """Show what the export takes, or what prevents it; read off the event loop."""
         try:
             plan = await asyncio.to_thread(plan_export, self._home, self._run, request)
             await asyncio.to_thread(plan.check, request.folder)
         except WorkbenchError as error:
-            line.add_class("problem").update(plain_content(error, lines=True))
+            self._plan.add_class("problem").update(plain_content(error, lines=True))
         else:
-            line.remove_class("problem").update(plain_content(plan_words(plan), lines=True))
+            self._plan.remove_class("problem").update(plain_content(plan_words(plan), lines=True))
 
     # -- the work -------------------------------------------------------------------------------------------------
 
     @on(OptionList.OptionSelected)
     @on(Input.Submitted)
     def _start(self) -> None:
-        """Begin; the plan is looked at again by the one who does the work."""
+        """Start the export, which checks the plan again."""
         if self.is_busy or self._made is not None:
             return
         self._cancelled.clear()
         self.set_class(True, "-busy")
-        self.query_one(PhaseBar).show("starting")
-        self.query_one("#keys", Static).update("Esc cancels and removes partial files")
-        # A daemon: a terminal that is closed does not wait for it. Its process ends with this one.
+        self._progress.show("starting")
+        self._hint.update("Esc cancels and removes partial files")
+        # A daemon thread: closing the terminal does not wait for it. Its process ends with this one.
         threading.Thread(target=self._work, args=(self.request(),), daemon=True, name="export").start()
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         self.post_message(self.Moved(progress))
 
     def _work(self, request: Request) -> None:
-        """In a thread of its own."""
+        """Export, in a thread of its own."""
         try:
-            made = export_run(
-                self._home,
-                self._run,
-                request,
-                self._tell,
-                self._cancelled.is_set,
-            )
+            made = export_run(self._home, self._run, request, self._report, self._cancelled.is_set)
         except Exception as error:
             from workbench.failures.diagnose import diagnose
 
@@ -221,23 +223,22 @@ class ExportDialog(Dialog[Exported]):
     @on(Moved)
     def _moved(self, message: Moved) -> None:
         progress = message.progress
-        self.query_one(PhaseBar).show(progress.phase, progress.fraction, progress.detail)
+        self._progress.show(progress.phase, progress.fraction, progress.detail)
 
     @on(Ended)
     def _ended(self, message: Ended) -> None:
         self.set_class(False, "-busy")
         self._made = message.made
-        keys = self.query_one("#keys", Static)
         if message.made is None:
-            keys.update("Enter export   Tab to the folder   Esc back")
+            self._hint.update("Enter export   Tab to the folder   Esc back")
             if message.error is not None:
-                self.query_one("#plan", Static).add_class("problem").update(plain_content(message.error, lines=True))
-            self.query_one(OptionList).focus()
+                self._plan.add_class("problem").update(plain_content(message.error, lines=True))
+            self._targets.focus()
             return
         self.set_class(True, "-made")
-        self.query_one("#words", Static).update(plain_content(made_words(message.made), lines=True))
-        keys.update("y copy the command   Esc back" if message.made.command else "Esc back")
-        self.query_one("#made").focus()
+        self._result.update(plain_content(made_words(message.made), lines=True))
+        self._hint.update("y copy the command   Esc back" if message.made.command else "Esc back")
+        self._result_box.focus()
 
     # -- keys -----------------------------------------------------------------------------------------------------
 
@@ -247,12 +248,14 @@ class ExportDialog(Dialog[Exported]):
         return True
 
     def action_close(self) -> None:
+        """Cancel the running export, or close the dialog."""
         if self.is_busy:
             self._cancelled.set()
         else:
             self.dismiss(self._made)
 
     def action_done(self) -> None:
+        """Close the dialog."""
         self.dismiss(self._made)
 
     def action_copy(self) -> None:
@@ -266,7 +269,7 @@ class ExportDialog(Dialog[Exported]):
 
 
 def plan_words(plan: Plan) -> str:
-    """``270 MB to write, 80 GB free · 2.8 GB of memory, 21 GB free · about 28 s``, and what is to be known of it."""
+    """``270 MB to write, 80 GB free · 2.8 GB of memory, 21 GB free · about 28 s``, and the notices of a plan."""
     parts = [f"{rounded_file_size(plan.size)} to write, {rounded_file_size(plan.free)} free"]
     if plan.memory:
         parts.append(f"{rounded_file_size(plan.memory)} RAM, {rounded_file_size(plan.free_memory)} free")
@@ -275,14 +278,14 @@ def plan_words(plan: Plan) -> str:
 
 
 def made_words(made: Exported) -> str:
-    """Where it is, what to type next, how it was checked, what to know of it, and the files."""
+    """Return where the export is, the next command, how it was checked, the notices, and its files."""
     files = "\n".join(f"{rounded_file_size(size):>8}  {name}" for name, size in made.files)
     parts = [f"Exported to {made.folder}.", next_command(made), made.check, *made.notices, files]
     return "\n\n".join(part for part in parts if part)
 
 
 def next_command(made: Exported) -> str:
-    """To be typed in any folder; the address of what went to the hub."""
+    """Return the next command, for any folder; for the hub, the address."""
     if not made.command or "://" in made.command:
         return made.command
     return f"cd {shlex.quote(str(made.folder))} && {made.command}"

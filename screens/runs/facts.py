@@ -1,4 +1,4 @@
-"""The figures of a run of the history."""
+"""The metrics and facts of a run, as text."""
 
 from __future__ import annotations
 

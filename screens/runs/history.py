@@ -1,4 +1,4 @@
-"""The history as it lies on disk: read anew where something has changed, off the event loop, a few runs at a time."""
+"""Reads the history from disk: only changed runs, a few at a time. All of it runs off the event loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from workbench.storage.paths import Home
 
-# Runs summed up in one go before their lines are shown: the first screenful, then more at a time, for the table paints
-# itself anew for each batch.
+# Runs that are summarised before the table is updated: first a screenful, then more, as the table repaints each time.
 _FIRST_BATCH = 30
 _BATCH = 120
 
@@ -22,7 +21,7 @@ Mark = tuple[int, ...]
 
 
 class Found:
-    """The runs there are, newest first, and those of them that are new or have changed."""
+    """All runs, newest first, and those of them that are new or have changed."""
 
     def __init__(self, runs: list[RunFolder], known: dict[str, Mark]) -> None:
         self.runs = runs
@@ -31,29 +30,29 @@ class Found:
 
 
 def changed_runs(home: Home, known: dict[str, Mark]) -> Found:
-    """What has changed since ``known`` was found."""
+    """Find the runs that have changed since ``known`` was found."""
     return Found(all_runs(home), known)
 
 
 def batches(runs: Sequence[RunFolder]) -> Iterator[Sequence[RunFolder]]:
-    """A few at first, then more at a time."""
+    """Split runs into batches: a small one first, then larger ones."""
     yield runs[:_FIRST_BATCH]
     for start in range(_FIRST_BATCH, len(runs), _BATCH):
         yield runs[start : start + _BATCH]
 
 
 def listed(runs: Sequence[RunFolder]) -> list[ListedRun]:
-    """Sum these runs up; of a long journal so much as is seen at a glance."""
+    """Summarise runs; long journals from a sample."""
     return [ListedRun(run, summarise(run, quick=True), run.label) for run in runs]
 
 
 def listed_exactly(run: RunFolder) -> ListedRun:
-    """Sum a run up, however long that takes."""
+    """Summarise a run from its whole journal."""
     return ListedRun(run, summarise(run), run.label)
 
 
 def _mark(run: RunFolder) -> Mark:
-    """Sizes and times of journal and label. A journal is appended to only, so these tell whether it is to be read."""
+    """Return sizes and times of journal and label. They change whenever an append-only journal does."""
     return *_size_and_time(run.journal), *_size_and_time(run.path / "label.json")
 
 

@@ -1,4 +1,4 @@
-"""One run of the history: its curve, its figures, its recipe."""
+"""The page of one run: its curve, its metrics, its recipe."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ if TYPE_CHECKING:
 
 
 class RunPage(VerticalScroll):
-    """What is known of one run. On a narrow terminal all of it scrolls, on a wide one the recipe does."""
+    """Shows one run. On a narrow terminal the whole page scrolls, on a wide one the recipe."""
+
+    def __init__(self) -> None:
+        super().__init__(id="one")
+        self._chart = LossChart()
+        self._facts = Facts(stacked=True, id="facts")
+        self._recipe = Words(id="yaml")
+        self._recipe_box = VerticalScroll(self._recipe, id="recipe")
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="curve"):
-            yield LossChart()
-            yield Facts(stacked=True, id="facts")
-        with VerticalScroll(id="recipe"):
-            yield Words(id="yaml")
-
-    def on_mount(self) -> None:
-        self.query_one(LossChart).border_title = "loss over steps"
-        self.query_one("#recipe").border_title = "recipe"
+        self._chart.border_title = "loss over steps"
+        self._recipe_box.border_title = "recipe"
+        yield Vertical(self._chart, self._facts, id="curve")
+        yield self._recipe_box
 
     def first_focus(self, *, narrow: bool) -> Widget:
-        """What scrolls."""
-        return self if narrow else self.query_one("#recipe")
+        """Return the part that scrolls."""
+        return self if narrow else self._recipe_box
 
     def begin(self, run: RunFolder, name: str) -> None:
-        """Another run, whose journal is still to be read."""
-        self.query_one(LossChart).show((), nothing="Reading the journal …")
-        self.query_one("#facts", Facts).show(())
+        """Show another run, whose journal is still to be read."""
+        self._chart.show((), nothing="Reading the journal …")
+        self._facts.show(())
         self.name_it(name)
-        self.query_one("#yaml", Words).show(_recipe_text(run.recipe_file))
+        self._recipe.show(_recipe_text(run.recipe_file))
 
     def name_it(self, name: str) -> None:
-        """What the run is called."""
-        entitle(self.query_one("#facts"), name)
+        """Show the name of the run."""
+        entitle(self._facts, name)
 
     def show(self, run: ChartReplay) -> None:
-        """What its journal says by now."""
-        entitle(self.query_one(LossChart), run_words.title_of_curve(run))
-        self.query_one(LossChart).show(
+        """Show what the run's journal holds by now."""
+        entitle(self._chart, run_words.title_of_curve(run))
+        self._chart.show(
             [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
             end=run.summary.max_steps,
             nothing="No steps logged yet.",
         )
-        self.query_one("#facts", Facts).show(run_facts.facts(run))
+        self._facts.show(run_facts.facts(run))
 
 
 def _recipe_text(path: Path) -> Content:

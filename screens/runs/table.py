@@ -1,9 +1,9 @@
-"""The history as a table: a line a run; sorted, filtered, with marks."""
+"""The table of all runs, one per line: sorted, filtered, with marks."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -21,11 +21,11 @@ from workbench.runs.library.listing import ORDERS, ListedRun, matches, sort_runs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Title and width in cells; fixed, so that a long history need not be measured. The last two need the wider terminal.
+# Title and width in cells; fixed, so that Textual need not measure a long history. The last two need a wide terminal.
 _COLUMNS = (("state", 13), ("run", 16), ("steps", 8), ("loss", 6), ("perplexity", 13), ("started", 11))
 _WIDE_COLUMNS = (*_COLUMNS, ("model", 22), ("tags", 12))
 
-# Mark and colour of the theme; the word says it too.
+# Mark and colour (a variable of the theme) of each state; its word is shown as well.
 _LOOKS = {
     "finished": (GLYPHS.dot, "success"),
     "running": (GLYPHS.half, "accent"),
@@ -37,14 +37,14 @@ _LOOKS = {
 
 
 class RunTable(DataTable[Text]):
-    """The runs that hold the words looked for, in the order that is wanted: at first the newest on top."""
+    """The runs that match the filter, in the chosen order; at first the newest on top."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select_cursor", "Open", id="runs.enter", tooltip="Show its curve, metrics and recipe"),
     ]
 
     class Rearranged(Message):
-        """Other runs are shown, or in another order."""
+        """Other runs are shown, or the same in another order."""
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False)
@@ -73,16 +73,20 @@ class RunTable(DataTable[Text]):
     # -- what is shown --------------------------------------------------------------------------------------------
 
     def fit(self, *, wide: bool) -> None:
-        """The columns that there is room for."""
+        """Show the columns that fit the terminal."""
         if wide != self._is_wide:
             self._is_wide = wide
-            chosen = self.chosen
-            self.clear(columns=True)
-            self._add_columns()
-            self._fill(chosen)
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        chosen = self.chosen
+        self.clear(columns=True)
+        for title, width in self._titles:
+            self.add_column(self._title(title), width=width, key=title)
+        self._fill(chosen)
 
     def put(self, one: ListedRun) -> None:
-        """Show what is known of a run; a new one stands last until all are laid out."""
+        """Add a run, last until :meth:`lay_out`, or update its line."""
         is_new = one.run.id not in self._runs
         self._runs[one.run.id] = one
         if one.run.id in self.rows:
@@ -93,7 +97,7 @@ class RunTable(DataTable[Text]):
             self.add_row(*self._cells(one), key=one.run.id)
 
     def keep_only(self, runs: Iterable[str]) -> None:
-        """Forget all others: they are gone."""
+        """Remove all other runs."""
         kept = set(runs)
         for gone in self._runs.keys() - kept:
             del self._runs[gone]
@@ -102,7 +106,7 @@ class RunTable(DataTable[Text]):
         self.marked = [run for run in self.marked if run in kept]
 
     def lay_out(self) -> None:
-        """Show the runs that are looked for, in order, the cursor where it was."""
+        """Show the runs that match the filter, in order, with the cursor on the same run."""
         shown = [key.value for key in self.rows]
         if shown != [one.run.id for one in self._wanted()]:
             self._fill(self.chosen)
@@ -122,7 +126,7 @@ class RunTable(DataTable[Text]):
     # -- marks and order ------------------------------------------------------------------------------------------
 
     def mark(self, run: str) -> None:
-        """Mark a run, or take its mark away."""
+        """Mark a run, or remove its mark."""
         if run in self.marked:
             self.marked.remove(run)
         else:
@@ -130,25 +134,25 @@ class RunTable(DataTable[Text]):
         self.put(self._runs[run])
 
     def unmark(self) -> None:
-        """Take all marks away."""
+        """Remove all marks."""
         marked, self.marked = self.marked, []
         for run in marked:
             self.put(self._runs[run])
 
     def sort_by(self, column: str) -> None:
-        """By this column; once more: the other way round."""
+        """Sort by a column; the second time in reverse."""
         self._by, self._turned = column, column == self._by and not self._turned
-        self._name_columns()
-        self.lay_out()
+        self._rebuild()  # the headings show the order
+        self.post_message(self.Rearranged())
 
     def sort_by_next(self) -> None:
-        """By the column to the right of the present one."""
+        """Sort by the next column to the right."""
         names = [name for name, _ in self._titles]
         here = names.index(self._by) if self._by in names else -1
         self.sort_by(names[(here + 1) % len(names)])
 
     def turn(self) -> None:
-        """The other way round."""
+        """Reverse the order."""
         self.sort_by(self._by)
 
     @on(DataTable.HeaderSelected)
@@ -161,16 +165,6 @@ class RunTable(DataTable[Text]):
     @property
     def _titles(self) -> tuple[tuple[str, int], ...]:
         return _WIDE_COLUMNS if self._is_wide else _COLUMNS
-
-    def _add_columns(self) -> None:
-        for title, width in self._titles:
-            self.add_column(self._title(title), width=width, key=title)
-
-    def _name_columns(self) -> None:
-        for column in self.columns.values():
-            column.label = self._title(str(column.key.value))
-        self._clear_caches()
-        self.refresh()
 
     def _title(self, name: str) -> Text:
         descending = ORDERS[name].descending != self._turned
@@ -195,28 +189,27 @@ class RunTable(DataTable[Text]):
 
 
 class FilterField(Input):
-    """Typed into while the table below it shows what holds these words."""
+    """The filter of a table. While it has the focus the table shows what it finds.
+
+    Args:
+        table: takes the focus when the filter is done.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,down", "settle", "Back to runs", key_display=ENTER, id="filter.settle"),
         Binding("escape", "clear", "All runs", id="filter.clear"),
     ]
 
-    def __init__(self, **names: Any) -> None:
-        super().__init__(placeholder="name, model, state or #tag", compact=True, select_on_focus=False, **names)
-
-    class Settled(Message):
-        """The field lost focus."""
-
-    def on_blur(self) -> None:
-        self.post_message(self.Settled())
+    def __init__(self, table: RunTable) -> None:
+        super().__init__(placeholder="name, model, state or #tag", compact=True, select_on_focus=False)
+        self._table = table
 
     def action_settle(self) -> None:
-        """Keep what was typed, and walk through what it finds."""
-        # At once: what is typed next is for the table.
-        self.screen.set_focus(self.screen.query_one(RunTable))
+        """Keep the filter and go to the table."""
+        # Not focus(), which takes a moment: the next key is for the table.
+        self.screen.set_focus(self._table)
 
     def action_clear(self) -> None:
-        """All runs again."""
+        """Show all runs again."""
         self.value = ""
         self.action_settle()

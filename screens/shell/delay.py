@@ -1,4 +1,4 @@
-"""What is done once it has been quiet for a while."""
+"""Does something once nothing more has happened for a while."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Delay:
-    """Does ``act`` some time after it was last asked for, as a message to ``owner``.
+    """Calls ``act`` some seconds after it was last asked for, as a message to ``owner``.
 
-    Textual's timers are a task each, made and cancelled at every key; this is a time in the event loop.
+    Textual's timers are tasks, which would be created and cancelled at every key; this is a timer of the event loop.
     """
 
     def __init__(self, owner: MessagePump, act: Callable[[], None], seconds: float) -> None:
@@ -24,12 +24,12 @@ class Delay:
         self._handle: asyncio.TimerHandle | None = None
 
     def ask(self) -> None:
-        """From now on it is so many seconds."""
+        """Start the time, or start it again."""
         self.cancel()
         self._handle = asyncio.get_running_loop().call_later(self._seconds, self._due)
 
     def cancel(self) -> None:
-        """Not now."""
+        """Do not act."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

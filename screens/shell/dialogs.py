@@ -52,12 +52,13 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
     ]
 
     def action_close(self) -> None:
+        """Close without an answer."""
         self.dismiss(None)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer: a letter that gives it at once, its words, and the value that comes back."""
+    """One answer: the key that chooses it, its label, and the value that is returned."""
 
     key: str
     label: str
@@ -68,7 +69,7 @@ class ChoiceDialog(Dialog[str]):
     """A question with a few answers; the first one has the focus.
 
     Args:
-        stacked: the answers one below the other, for long ones.
+        stacked: show the answers below each other, for long labels.
     """
 
     def __init__(self, title: str, text: str, choices: Sequence[Choice], *, stacked: bool = False) -> None:
@@ -77,6 +78,15 @@ class ChoiceDialog(Dialog[str]):
         self._text = text
         self._choices = tuple(choices)
         self._stacked = stacked
+        self._buttons = [
+            Button(
+                plain_content(self._label(choice)),
+                id=f"choice-{index}",
+                compact=True,
+                variant="primary" if index == 0 else "default",
+            )
+            for index, choice in enumerate(self._choices)
+        ]
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
@@ -84,19 +94,13 @@ class ChoiceDialog(Dialog[str]):
             with VerticalScroll(can_focus=False):
                 yield Static(plain_content(self._text, lines=True))
             with VerticalGroup(id="stacked") if self._stacked else Horizontal():
-                for index, choice in enumerate(self._choices):
-                    yield Button(
-                        plain_content(self._label(choice)),
-                        id=f"choice-{index}",
-                        compact=True,
-                        variant="primary" if index == 0 else "default",
-                    )
+                yield from self._buttons
 
     def _label(self, choice: Choice) -> str:
         return f"{choice.key}  {choice.label}" if self._stacked else f"{choice.label} ({choice.key})"
 
     def on_mount(self) -> None:
-        self.query(Button).first().focus()
+        self._buttons[0].focus()
 
     def on_key(self, event: events.Key) -> None:
         typed = event.character or ""
@@ -115,7 +119,7 @@ class LineDialog(Dialog[str]):
     """One line of text: a path, an expression, an amount of memory.
 
     Args:
-        check: what is wrong with a line, empty where nothing is; the dialog stays until then.
+        check: returns what is wrong with a line, or an empty string; the dialog stays open until it does.
     """
 
     def __init__(
@@ -127,25 +131,26 @@ class LineDialog(Dialog[str]):
         self._value = value
         self._placeholder = placeholder
         self._check = check
+        self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
             yield Static(plain_content(self._text, lines=True))
             yield Input(self._value, placeholder=self._placeholder, compact=True)
-            yield Static(classes="problem", markup=False)
+            yield self._problem
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         problem = self._check(event.value) if self._check else ""
         if problem:
-            self.query_one(".problem", Static).update(plain_content(problem))
+            self._problem.update(plain_content(problem))
         else:
             self.dismiss(event.value)
 
 
 class ErrorDialog(Dialog[None]):
-    """What went wrong, to its end, and what to do. ``c`` copies it."""
+    """An error in full, and what to do about it. ``c`` copies it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "close", "Back", id="error.close"),
@@ -155,6 +160,7 @@ class ErrorDialog(Dialog[None]):
     def __init__(self, error: WorkbenchError) -> None:
         super().__init__()
         self._error = error
+        self._back = Button("Back (Esc)", id="close", compact=True, variant="primary")
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
@@ -165,12 +171,13 @@ class ErrorDialog(Dialog[None]):
                     yield Static(plain_content(f"\n{self._error.cure}", "bold", lines=True))
             with Horizontal():
                 yield Button("Copy (c)", id="copy", compact=True)
-                yield Button("Back (Esc)", id="close", compact=True, variant="primary")
+                yield self._back
 
     def on_mount(self) -> None:
-        self.query_one("#close", Button).focus()
+        self._back.focus()
 
     def action_copy(self) -> None:
+        """Copy the error to the clipboard."""
         self.app.copy_to_clipboard(plain(self._error, lines=True))
         self.notify("Copied.", timeout=2)
 
@@ -187,7 +194,12 @@ LEAVE, STOP, STAY = "leave", "stop", "stay"
 
 
 def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
-    """Quitting while a run is live: nothing is lost unless asked for."""
+    """Ask what to do with a live run before quitting.
+
+    Args:
+        run: its name.
+        queued: how many runs are queued after it.
+    """
     after = f" The queue keeps running too ({queued} queued)." if queued else ""
     return ChoiceDialog(
         f"{shortened(run, _NAME_WIDTH)} is still training",

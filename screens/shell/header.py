@@ -1,4 +1,4 @@
-"""The line on top: the current recipe, the engine, the memory. Its parts are painted apart, to keep the wire quiet."""
+"""The top line: the current recipe, the engine, the memory. Each part repaints by itself, to send little over SSH."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _METER_WIDTH = 6
 
-# A figure that lies on the edge of rounding would flip each second, and each flip is bytes over SSH.
+# Without it a value at the edge of rounding would change every second, and each change is sent over SSH.
 _DEAD_BAND = 0.3 * GIB
 
 
@@ -43,48 +43,50 @@ class _Text(Widget):
 class HeaderBar(Horizontal):
     """``loraworkbench  SmolLM2-135M-Instruct · nf4 · r 16 · all-linear    engine ● idle   0 H200 ▕██ ▏ 31/139 GiB``."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._summary = _Text(id="summary")
+        self._engine = _Text(id="engine")
+        self._memory = MemoryMeter(id="memory")
+
     def compose(self) -> ComposeResult:
-        yield _Text(id="brand")
-        yield _Text(id="summary")
-        yield _Text(id="engine-label")
-        yield _Text(id="engine")
-        yield MemoryMeter(id="memory")
+        brand, label = _Text(id="brand"), _Text(id="engine-label")
+        brand.text = Content.styled("loraworkbench", "bold $primary")
+        label.text = Content.styled("engine", "$muted")
+        yield brand
+        yield self._summary
+        yield label
+        yield self._engine
+        yield self._memory
 
     def on_mount(self) -> None:
-        self.query_one("#brand", _Text).text = Content.styled("loraworkbench", "bold $primary")
-        self.query_one("#engine-label", _Text).text = Content.styled("engine", "$muted")
         self.show_engine(None)
 
     def show_recipe(self, recipe: Recipe) -> None:
-        """The model, and the three settings that decide most."""
-        self.query_one("#summary", _Text).text = Content.assemble(
+        """Show the model and the three settings that matter most."""
+        self._summary.text = Content.assemble(
             (plain(short_name(recipe.model.source)), "bold"),
             (_dotted("", method_word(recipe), f"r {recipe.adapter.r}", plain(targets_word(recipe))), "$muted"),
         )
 
     def show_engine(self, status: EngineStatus | None, *, starting: bool = False) -> None:
-        """The engine's state as a mark and a word."""
-        if not self.is_attached:  # the app closes
-            return
+        """Show the engine's state as a mark and a word."""
         word: str
         if status is not None:
             word = "stopping" if status.stopping else status.state
             mark, style = (GLYPHS.dot, "$success") if word == "idle" else (GLYPHS.half, "$accent")
         else:
             word, mark, style = ("starting", GLYPHS.half, "$accent") if starting else ("off", GLYPHS.ring, "$muted")
-        self.query_one("#engine", _Text).text = Content.styled(f"{mark} {word}", style)
+        self._engine.text = Content.styled(f"{mark} {word}", style)
 
     def show_memory(self, gpus: Sequence[GpuSample], host: HostSample | None) -> None:
-        """VRAM of the fullest GPU, or host memory where there is none."""
-        if not self.is_attached:
-            return
-        meter = self.query_one(MemoryMeter)
+        """Show the VRAM of the fullest GPU, or host memory on a machine without one."""
         if gpus:
             gpu = max(gpus, key=lambda one: one.used_bytes or 0)
-            meter.show(f"{gpu.index} {short_gpu(gpu.name)}", gpu.used_bytes, gpu.total_bytes)
+            self._memory.show(f"{gpu.index} {short_gpu(gpu.name)}", gpu.used_bytes, gpu.total_bytes)
         elif host is not None:
             label = f"no GPU {GLYPHS.separator} host" if self.app.size.width >= 100 else "no GPU"
-            meter.show(label, host.used_bytes, host.total_bytes)
+            self._memory.show(label, host.used_bytes, host.total_bytes)
 
 
 class MemoryMeter(_Text):
@@ -114,24 +116,24 @@ class MemoryMeter(_Text):
 
 
 def short_name(source: str) -> str:
-    """The last part of a hub id or path."""
+    """Return the last part of a hub id or path."""
     return source.rstrip("/").rpartition("/")[2] or source
 
 
 def short_gpu(name: str) -> str:
-    """``NVIDIA GeForce RTX 4090`` → ``RTX 4090``; ``NVIDIA H100 80GB HBM3`` → ``H100``."""
+    """Shorten a GPU's name: ``NVIDIA GeForce RTX 4090`` → ``RTX 4090``; ``NVIDIA H100 80GB HBM3`` → ``H100``."""
     words = [word for word in plain(name).split() if word not in ("NVIDIA", "GeForce", "Tesla")]
     return " ".join(words[: 2 if words and words[0] == "RTX" else 1]) or "GPU"
 
 
 def method_word(recipe: Recipe) -> str:
-    """How the base is stored, in one word."""
+    """Return how the base is stored, in one word."""
     method = recipe.quantization.method
     return "16-bit" if method == "none" else method
 
 
 def targets_word(recipe: Recipe) -> str:
-    """``all-linear``, ``q,v``, ``7 modules`` or ``regex``: short enough for a header."""
+    """Return the targets as ``all-linear``, ``q,v``, ``7 modules`` or ``regex``: short enough for a header."""
     targets = recipe.adapter.target_modules
     if isinstance(targets, str):
         return targets if targets == "all-linear" else "regex"

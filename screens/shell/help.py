@@ -1,4 +1,4 @@
-"""What F1 shows: what can be done here, with the keys that do it."""
+"""The help that F1 shows: the guide of the tab in front and its keys."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class HelpScreen(ModalScreen[None]):
 
 
 def keys_here(bindings: Iterable[ActiveBinding], show_key: Callable[[Binding], str]) -> list[tuple[str, str]]:
-    """(key, what it does) for what can be done in a pane; several keys of one action share a line.
+    """Return (keys, what they do) for each action that is available; the keys of one action share a line.
 
     Args:
-        bindings: those active at present, without the app's own.
-        show_key: how a key is written.
+        bindings: the active ones, without the app's own.
+        show_key: returns how a key is written.
     """
     by_action: dict[str, tuple[list[str], str]] = {}
     for _, binding, enabled, tooltip in bindings:

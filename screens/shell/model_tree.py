@@ -1,4 +1,4 @@
-"""The tree of a recipe's model: out of the catalog, else built by the engine from the configuration."""
+"""The module tree of a recipe's model: from the catalog, else built by the engine from the configuration."""
 
 from __future__ import annotations
 
@@ -6,17 +6,41 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from workbench.errors import WorkbenchError
+
 if TYPE_CHECKING:
     from screens.session import Session
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import ModelSection
 
 
+async def read_tree(session: Session, start_engine: Callable[[], Awaitable[None]], changed: Callable[[], None]) -> None:
+    """Put the module tree of the recipe's model into the session, or why there is none.
+
+    Args:
+        session: holds the recipe; another model may be chosen meanwhile.
+        start_engine: starts the engine if none runs.
+        changed: called after the tree in the session has changed.
+    """
+    model = session.recipe.model
+    session.skeleton = session.skeleton_error = None
+    changed()
+    try:
+        tree = await tree_of(model, session, start_engine)
+    except WorkbenchError as error:
+        session.skeleton_error = error
+    else:
+        if model != session.recipe.model:
+            return
+        session.skeleton = tree
+    changed()
+
+
 async def tree_of(model: ModelSection, session: Session, start_engine: Callable[[], Awaitable[None]]) -> Skeleton:
-    """Find the tree, and price it once, off the event loop.
+    """Return the module tree of a model, priced once, off the event loop.
 
     Raises:
-        WorkbenchError: the engine does not come up, or cannot build it.
+        WorkbenchError: the engine does not start, or cannot build the tree.
     """
     tree = await asyncio.to_thread(_catalog_tree, model.source)
     if tree is None:

@@ -1,4 +1,4 @@
-"""What a run or a reply is at: ``training ▕██████▏   ▏ 35 %  step 212/600   ETA 04:12``."""
+"""The progress of a run or a reply: ``training ▕██████▏   ▏ 35 %  step 212/600   ETA 04:12``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BAR_WIDTH = 24
 
 
 class PhaseBar(LinePaintedWidget):
-    """One line: the phase, a bar where its end is known, and words."""
+    """One line: the phase, a bar if its end is known, and a text."""
 
     REDRAWS_A_SECOND = 1
     COMPONENT_CLASSES = {"phase-bar--phase", "phase-bar--bar", "phase-bar--words"}  # noqa: RUF012
@@ -34,10 +34,12 @@ class PhaseBar(LinePaintedWidget):
         self._state: tuple[str, float | None, str] = ("", None, "")
 
     def show(self, phase: str, fraction: float | None = None, words: str = "") -> None:
-        """Args:
-        phase: in a word.
-        fraction: done so far, None where the end is not known; then there is no bar.
-        words: whatever else is to be said.
+        """Show a phase.
+
+        Args:
+            phase: in a word.
+            fraction: done so far, from 0 to 1; None if the end is unknown, which shows no bar.
+            words: any further text.
         """
         state = (plain(phase), fraction, plain(words))
         if state != self._state:

@@ -1,4 +1,4 @@
-"""Choose one of a list."""
+"""A dialog to choose one entry of a list."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class PickDialog(Dialog[str]):
-    """A list in the middle of the screen; Enter takes the selected line.
+    """A list in the middle of the screen; Enter takes the highlighted line.
 
     Args:
-        choices: (value that comes back, words).
-        chosen: the value selected at first.
+        choices: (value that is returned, label) of each line.
+        chosen: the value that is highlighted at first.
     """
 
     DEFAULT_CSS = """
@@ -36,18 +36,18 @@ class PickDialog(Dialog[str]):
         super().__init__()
         self._title = title
         self._choices = tuple(choices)
-        self._chosen = chosen
+        self._options = OptionList(*(Option(plain_content(label)) for _, label in self._choices))
+        values = [value for value, _ in self._choices]
+        self._first = values.index(chosen) if chosen in values else 0
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
-            yield OptionList(*(Option(plain_content(words)) for _, words in self._choices))
+            yield self._options
 
     def on_mount(self) -> None:
-        values = [value for value, _ in self._choices]
-        options = self.query_one(OptionList)
-        options.highlighted = values.index(self._chosen) if self._chosen in values else 0
-        options.focus()
+        self._options.highlighted = self._first
+        self._options.focus()
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:

@@ -1,4 +1,4 @@
-"""Presets in the app: choose one for the current recipe, or keep the current recipe as one."""
+"""Presets in the app: load one as the current recipe, or save the current recipe as one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.shell.pick import PickDialog
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from screens.workbench import Workbench
@@ -19,7 +20,7 @@ _ASKED = (
 
 
 async def choose_preset(app: Workbench) -> None:
-    """Show all presets, the user's own marked, and take the one that is chosen."""
+    """List all presets, the user's own marked, and load the chosen one."""
     from workbench.recipe.presets import describe_presets
 
     found = await asyncio.to_thread(describe_presets, app.session.home)
@@ -27,14 +28,27 @@ async def choose_preset(app: Workbench) -> None:
     lines = [(preset.name, f"{preset.name:{width}}  {_words(preset)}") for preset in found]
     name = await app.push_screen_wait(PickDialog("Presets", lines))
     if name is not None:
-        app.take_preset(name)
+        load_preset(app, name)
+
+
+def load_preset(app: Workbench, name: str) -> None:
+    """Load a preset as the current recipe, or show why it cannot be loaded."""
+    from workbench.recipe import presets
+
+    try:
+        preset = presets.load_preset(name, app.session.home)
+    except WorkbenchError as error:
+        app.show_error(error)
+        return
+    app.set_recipe(preset.as_dict())
+    app.notify(f'Loaded preset "{name}".', markup=False, timeout=3)
 
 
 async def save_as_preset(app: Workbench) -> None:
-    """Ask for a name and keep the current recipe under it; an own preset of that name is replaced if that is wished.
+    """Ask for a name and save the current recipe under it; an existing preset is replaced if the user confirms.
 
     Raises:
-        WorkbenchError: the name cannot be a preset's, or it cannot be written.
+        WorkbenchError: the name is not allowed, or the file cannot be written.
     """
     from workbench.recipe.presets import describe_presets, save_preset
 

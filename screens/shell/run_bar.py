@@ -15,6 +15,7 @@ from screens.widgets.plain import plain
 from workbench.units import clock, short
 
 if TYPE_CHECKING:
+    from screens.session import Session
     from workbench.progress import Progress
     from workbench.runs.summary import RunSummary
 
@@ -30,31 +31,41 @@ def waiting_words(count: int, held: str) -> str:
 
 
 class RunBar(Widget):
-    """How far the live run has come. A click opens the Train tab."""
+    """The progress of the live run. A click opens the Train tab."""
 
     text: reactive[Content] = reactive(Content(""))
 
     def __init__(self) -> None:
         super().__init__()
         self._newest = Content("")
-        # The whole line goes over the wire each time, and a fast run has another step at each look.
+        # Each repaint sends the whole line, and a fast run has a new step at each reading.
         self._paced = Pace(self, self._take_newest, times_a_second=1)
 
+    def show_live(self, session: Session) -> None:
+        """Show the live run of a session, or nothing if there is none."""
+        status, summary = session.status, session.summary
+        if status is None or status.run is None or summary is None:
+            self.remove_class("-live")
+        else:
+            self.add_class("-live")
+            waiting = waiting_words(status.queued, status.queue_held)
+            self.show(summary, status.progress, waiting, session.names.of(summary.id))
+
     def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "", name: str = "") -> None:
-        """Take the figures from the journal, and from the engine what it has not told yet.
+        """Show the figures of the journal, and what only the engine knows yet.
 
         Args:
-            summary: of the live run. Its phase is the one that counts, here as on Train.
-            progress: what the engine is busy with.
-            waiting: what is to come after it, in words.
-            name: what people call it, where that is not its id.
+            summary: of the live run; its phase is shown, as on Train.
+            progress: of what the engine is doing.
+            waiting: the queue in words.
+            name: the run's name.
         """
         is_wide = self.app.size.width >= 100
         separator = f" {GLYPHS.separator} "
         if progress is not None and summary.phase not in ("", progress.phase):
-            progress = None  # asked at another moment than the journal was read
+            progress = None  # it is of another moment than the journal
         fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
-        # Between two steps: an evaluation, or what is done at the end.
+        # Between two steps: an evaluation, or what comes after the last step.
         between = summary.phase if summary.phase != "training" else ""
         if summary.step:
             facts = [between] if between else []
@@ -62,7 +73,7 @@ class RunBar(Widget):
             if summary.loss is not None:
                 facts.append(f"loss {summary.loss:.3f}")
             if not between:
-                # On a narrow terminal a name may need its room; Train has the speed, too.
+                # On a narrow terminal a long name needs the room; Train shows the speed, too.
                 if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):
                     facts.append(f"{short(summary.tokens_per_second)} tok/s")
                 facts.append(f"ETA {clock(summary.eta_seconds)}")

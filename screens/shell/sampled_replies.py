@@ -22,7 +22,7 @@ _SECONDS = 1.0
 
 
 class RepliesScreen(ModalScreen[None]):
-    """One prompt at a time with all of its replies, the newest first; it grows while the run is sampled."""
+    """One prompt at a time with all its replies, the newest first; new samples of a live run are added."""
 
     DEFAULT_CSS = """
     RepliesScreen { align: center middle; background: $background 60%; }
@@ -43,25 +43,26 @@ class RepliesScreen(ModalScreen[None]):
         super().__init__()
         self._run = run
         self._prompt = 0
+        self._replies = Words()
+        self._box = VerticalScroll(self._replies)
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll():
-            yield Words()
+        yield self._box
 
     def on_mount(self) -> None:
-        self.query_one(VerticalScroll).border_subtitle = "← → switch prompt   Esc close"
+        self._box.border_subtitle = "← → switch prompt   Esc close"
         self._show()
         self.set_interval(_SECONDS, self._show)
 
     def action_turn(self, by: int) -> None:
-        """Another prompt."""
+        """Show the next or the previous prompt."""
         self._prompt = (self._prompt + by) % max(len(self._prompts), 1)
-        self.query_one(VerticalScroll).scroll_home(animate=False)
+        self._box.scroll_home(animate=False)
         self._show()
 
     @property
     def _prompts(self) -> list[str]:
-        """The fixed prompts; they are the same in every sample of a run."""
+        """The fixed prompts, which are the same in every sample of a run."""
         return list(dict.fromkeys(prompt for sample in self._run.replay.samples for prompt, _ in _pairs(sample)))
 
     def _show(self) -> None:
@@ -69,14 +70,14 @@ class RepliesScreen(ModalScreen[None]):
         if not prompts:
             return
         prompt = prompts[min(self._prompt, len(prompts) - 1)]
-        entitle(self.query_one(VerticalScroll), f"prompt {self._prompt + 1} of {len(prompts)}")
+        entitle(self._box, f"prompt {self._prompt + 1} of {len(prompts)}")
         lines: list[Content] = [plain_content(prompt.strip(), "$text-muted", lines=True)]
         for sample in reversed(self._run.replay.samples):
             for asked, reply in _pairs(sample):
                 if asked == prompt:
                     step = Content.styled(f"\nstep {sample.step}", "bold $accent")
                     lines += [step, plain_content(reply.strip() or "(nothing)", lines=True)]
-        self.query_one(Words).show(Content("\n").join(lines))
+        self._replies.show(Content("\n").join(lines))
 
 
 def _pairs(sample: Sample) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The seven tabs on one line, with the digit that opens each."""
+"""The tabs on one line, each with the digit that opens it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TabStrip(Widget):
-    """A static one-line tab bar. Textual's ``Tabs`` take two lines and animate, too much for 24 lines over SSH."""
+    """A static tab bar of one line. Textual's ``Tabs`` takes two lines and animates, which is too much over SSH."""
 
     auto_links = False
     active: reactive[str] = reactive("")

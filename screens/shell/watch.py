@@ -1,4 +1,4 @@
-"""What happens outside the terminal (the engine, the live run, the hardware): read, kept in the session, passed on."""
+"""Watches the engine, the live run and the hardware, keeps the newest state in the session and reports changes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NAMES_SECONDS = 1.0
 class Watch:
     """Keeps the session up to date. Each of its coroutines runs until it is cancelled.
 
-    A disk or a driver that fails for a while ends none of them: a turn that fails is given up, the next one tries
-    again, and each different problem is written to the terminal's log once.
+    A disk or a driver that fails ends none of them: the next turn tries again, and each different problem is written to
+    the terminal's log once.
 
     Args:
-        session: where the newest is kept.
-        tell: takes each change, after it was kept.
+        session: is updated.
+        tell: called with each change, after the session was updated.
     """
 
     def __init__(self, session: Session, tell: Callable[[Message], None]) -> None:
@@ -45,19 +45,19 @@ class Watch:
         self._logged: set[str] = set()
 
     async def engine(self) -> None:
-        """Ask for the engine's state each second; only what differs is passed on."""
+        """Read the engine's state each second; only changes are reported."""
         while True:
             await self._try(self._ask_engine(), "asking the engine")
             await asyncio.sleep(STATUS_SECONDS)
 
     async def journal(self) -> None:
-        """Fold what the live run has added; once more after its end, so that its last events are not missed."""
+        """Read what was added to the live run's journal; once more after its end, for the last events."""
         while True:
             await self._try(self._read_journal(), "reading the run's journal")
             await asyncio.sleep(JOURNAL_SECONDS)
 
     async def names(self) -> None:
-        """Read what the runs in titles are called; small files, and only of runs that a title named."""
+        """Read the names of the runs that are shown; these are small files."""
         while True:
             await asyncio.sleep(NAMES_SECONDS)
             await self._try(self._read_names(), "reading the runs' names")
@@ -73,7 +73,7 @@ class Watch:
                 self._sampler.close()
 
     async def _try(self, turn: Coroutine[Any, Any, None], doing: str) -> None:
-        """Do one turn; log what a disk, a driver or the engine refuses, unless it was logged before."""
+        """Do one turn; log an error of disk, driver or engine, unless it was logged before."""
         try:
             await turn
         except (OSError, WorkbenchError) as error:
@@ -122,7 +122,7 @@ class Watch:
 
 
 def _open(session: Session, status: EngineStatus) -> LiveRun:
-    """The live run, its journal still to be read."""
+    """Return the live run, whose journal is still to be read."""
     from workbench.runs.folder import RunFolder
     from workbench.runs.live_run import LiveRun
 

@@ -1,4 +1,4 @@
-"""Which GPUs a run is to use: each with its memory and who has some of it."""
+"""The dialog that chooses the GPUs of the next run, each with its free memory and its processes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
     from workbench.machine.gpu import GpuSample
 
-# Others on one GPU that are named; the rest is counted.
+# Processes of one GPU that are named; the others are counted.
 _NAMED = 2
 
 
 class GpuChoiceDialog(Dialog[tuple[int, ...]]):
-    """A tick for each GPU; the answer is their numbers, in the order of the list.
+    """A check box for each GPU; returns the indices of the selected ones, in the order of the list.
 
     Args:
-        gpus: those there are. chosen: the numbers that are ticked at first.
+        gpus: the GPUs of this machine.
+        chosen: the indices that are selected at first.
     """
 
     DEFAULT_CSS = """
@@ -48,7 +49,10 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
     def __init__(self, gpus: Sequence[GpuSample], chosen: Sequence[int]) -> None:
         super().__init__()
         self._gpus = tuple(gpus)
-        self._chosen = frozenset(chosen)
+        self._list = SelectionList[int](
+            *(Selection(plain_content(words(gpu)), gpu.index, gpu.index in chosen) for gpu in self._gpus)
+        )
+        self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
@@ -60,33 +64,30 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
                     lines=True,
                 )
             )
-            yield SelectionList[int](
-                *(Selection(plain_content(words(gpu)), gpu.index, gpu.index in self._chosen) for gpu in self._gpus)
-            )
-            yield Static(classes="problem", markup=False)
+            yield self._list
+            yield self._problem
             with Horizontal():
                 yield Button("Use these (Enter)", compact=True, variant="primary")
 
     def on_mount(self) -> None:
-        self.query_one(SelectionList).focus()
+        self._list.focus()
 
     def action_cursor(self, by: int) -> None:
         """Go up or down in the list."""
-        gpus = self.query_one(SelectionList)
-        gpus.action_cursor_down() if by > 0 else gpus.action_cursor_up()
+        self._list.action_cursor_down() if by > 0 else self._list.action_cursor_up()
 
     @on(Button.Pressed)
     def action_take(self) -> None:
-        """Take the GPUs that are ticked."""
-        ticked = set(self.query_one(SelectionList).selected)
-        if ticked:
-            self.dismiss(tuple(gpu.index for gpu in self._gpus if gpu.index in ticked))
+        """Return the selected GPUs."""
+        selected = set(self._list.selected)
+        if selected:
+            self.dismiss(tuple(gpu.index for gpu in self._gpus if gpu.index in selected))
         else:
-            self.query_one(".problem", Static).update("Select at least one GPU; Esc cancels.")
+            self._problem.update("Select at least one GPU; Esc cancels.")
 
 
 def words(gpu: GpuSample) -> str:
-    """``0  NVIDIA A100   31.2 of 40.0 GiB free   free`` or who is on it."""
+    """``0  NVIDIA A100   31.2 of 40.0 GiB free   no other processes``."""
     memory = "memory unknown"
     if gpu.free_bytes is not None and gpu.total_bytes is not None:
         memory = f"{gib_number(gpu.free_bytes, 1):>5} of {gib(gpu.total_bytes, 1)} free"

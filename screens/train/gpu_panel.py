@@ -1,4 +1,4 @@
-"""The hardware while a run uses it: memory and load of the GPU over time, or of the machine where it has none."""
+"""The hardware panel: memory and load over time, of the GPU or, without one, of the machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SECONDS_KEPT = 240
 
 
 class GpuPanel(LinePaintedWidget):
-    """Memory, load, heat and power at one reading a second, with their recent course.
+    """Memory, load, temperature and power, read once a second, with memory and load of the last minutes.
 
-    A machine without a GPU shows its own memory and processors in the same places and says so.
+    On a machine without a GPU it shows host memory and CPU load in the same places, and says so.
     """
 
     COMPONENT_CLASSES = {  # noqa: RUF012
@@ -55,10 +55,10 @@ class GpuPanel(LinePaintedWidget):
         self._run: tuple[int, int | None] = (0, None)
 
     def sample(self, gpus: Sequence[GpuSample], host: HostSample | None, engine: int | None = None) -> None:
-        """Take one reading in. Of several GPUs the one with most memory in use is shown.
+        """Add a reading. Of several GPUs the one with most memory in use is shown.
 
         Args:
-            engine: the engine's process; whoever else has memory on the GPU is one of the others.
+            engine: process id of the engine; all other processes on the GPU count as others.
         """
         self._engine = engine
         self._gpu = max(gpus, key=lambda gpu: gpu.used_bytes or 0) if gpus else None
@@ -74,11 +74,11 @@ class GpuPanel(LinePaintedWidget):
         self.changed()
 
     def run_used(self, peak: int, predicted: int | None) -> None:
-        """What the run used at most so far and was predicted to use, in bytes.
+        """Show the measured and the predicted peak of the run, in bytes.
 
         Args:
-            peak: 0 while nothing was measured.
-            predicted: None where nothing was.
+            peak: 0 until it was measured.
+            predicted: None if it was not predicted.
         """
         if (peak, predicted) != self._run:
             self._run = (peak, predicted)
@@ -107,7 +107,7 @@ class GpuPanel(LinePaintedWidget):
         ]
 
     def _others(self, gpu: GpuSample) -> Piece:
-        """Who else holds memory there: it is not there for the run."""
+        """Return the memory that other processes hold on the GPU."""
         others = [process for process in gpu.processes if process.pid != self._engine]
         if not others:
             return "none", UNSTYLED

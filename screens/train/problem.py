@@ -1,4 +1,4 @@
-"""What ended a run badly, to be read to its end."""
+"""The error that ended a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Problem(VerticalScroll):
-    """Message, cure and traceback of an ``error`` event of a journal."""
+    """Message, cure and traceback of an error event of a journal."""
 
     DEFAULT_CSS = """
     Problem { height: auto; max-height: 40%; border: round $error; border-title-color: $error; padding: 0 1; }
@@ -28,18 +28,20 @@ class Problem(VerticalScroll):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.text = ""
+        self._message = Static(id="message", markup=False)
+        self._cure = Static(id="cure", markup=False)
+        self._trace = Static(id="trace", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield Static(id="message", markup=False)
-        yield Static(id="cure", markup=False)
-        yield Static(id="trace", markup=False)
+        yield self._message
+        yield self._cure
+        yield self._trace
 
     def show(self, event: RunError) -> None:
-        """Show an event with ``kind``, ``message``, ``cure`` and ``traceback``."""
+        """Show an error."""
         message, cure, trace = (plain(text, lines=True) for text in (event.message, event.cure, event.traceback))
         self.border_title = "The run failed"
         self.text = "\n".join(part for part in (message, cure, trace) if part)
-        for name, text in (("message", message), ("cure", cure), ("trace", trace)):
-            part = self.query_one(f"#{name}", Static)
+        for part, text in ((self._message, message), (self._cure, cure), (self._trace, trace)):
             part.update(plain_content(text, lines=True))
             part.display = bool(text)

@@ -1,4 +1,4 @@
-"""Where a step's time goes: ``step 2.31 s ▕█▓▓▓▓▓▒▒▒▒▒▒▒▒▏`` and its legend, or all on one line."""
+"""The parts of a step's time: ``step 2.31 s ▕█▓▓▓▓▓▒▒▒▒▒▒▒▒▏`` and its legend, or all on one line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _GAP = "  "
 
 
 class TimeBar(LinePaintedWidget):
-    """The parts of a step. One line high it has words alone, two lines high a bar above them."""
+    """The parts of a step: in words if it is one line high, with a bar above them if it is two."""
 
-    # It tells a mean over many steps: to be looked at now and then.
+    # It shows a mean over many steps, which changes slowly.
     REDRAWS_A_SECOND = 0.2
     COMPONENT_CLASSES = {"time--label", *(f"time--{part}" for part in PARTS)}  # noqa: RUF012
     DEFAULT_CSS = """
@@ -40,10 +40,11 @@ class TimeBar(LinePaintedWidget):
         self._shares: Mapping[str, float] = {}
 
     def show(self, seconds: float, shares: Mapping[str, float]) -> None:
-        """Show these from now on.
+        """Show new times.
 
         Args:
-            seconds: of a step. shares: of each part; without any the widget takes no room.
+            seconds: the duration of a step.
+            shares: of each part, from 0 to 1; if empty, the widget takes no room.
         """
         self.display = bool(shares)
         if (seconds, shares) != (self._seconds, self._shares):
@@ -72,7 +73,7 @@ class TimeBar(LinePaintedWidget):
         return [strip_of([*head, *bar]), strip_of(legend)]
 
     def _bar(self, width: int) -> list[Piece]:
-        """Each part in its colour and, for eyes or terminals without, in its own filling."""
+        """Return the bar: each part has its own colour and, for those who see none, its own filling."""
         pieces: list[Piece] = []
         drawn, running = 0, 0.0
         for index, part in enumerate(PARTS):

@@ -1,4 +1,4 @@
-"""Labelled figures, side by side or one below the other: ``lr 1.6e-4   grad norm 0.83   …``."""
+"""Labelled values, side by side or below each other: ``lr 1.6e-4   grad norm 0.83   …``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GAP = 3
 
 
 class Fact(NamedTuple):
-    """A figure with its name. ``tone`` is one of ``""``, ``good``, ``warn``, ``bad``."""
+    """A value with its label. ``tone`` is one of ``""``, ``good``, ``warn``, ``bad``."""
 
     label: str
     value: str
@@ -28,10 +28,10 @@ class Fact(NamedTuple):
 
 
 class Facts(LinePaintedWidget):
-    """Figures side by side, each in a place as wide as it has ever been, so that they do not dance.
+    """Values side by side, each as wide as it has ever been, so that they keep their places.
 
     Args:
-        stacked: one below the other instead, as a table.
+        stacked: show them below each other, as a table.
     """
 
     REDRAWS_A_SECOND = 1
@@ -51,7 +51,7 @@ class Facts(LinePaintedWidget):
         self._widths: dict[str, int] = {}
 
     def show(self, facts: Iterable[Fact]) -> None:
-        """Show these from now on; those with an empty value are left out."""
+        """Show these values; empty ones are left out."""
         facts = tuple(Fact(plain(fact.label), plain(fact.value), fact.tone) for fact in facts if fact.value)
         if facts != self._facts:
             self._facts = facts

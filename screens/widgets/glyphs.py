@@ -58,11 +58,11 @@ def unicode_terminal() -> bool:
 
 GLYPHS = UNICODE if unicode_terminal() else ASCII
 ENTER = "⏎" if unicode_terminal() else "Enter"
-"""How the footer writes the key of the primary action."""
+"""The Enter key, as the footer shows it."""
 
 
 def bar(fraction: float, width: int, glyphs: Glyphs = GLYPHS) -> str:
-    """A bar of ``width`` cells, filled from the left to an eighth of a cell; blanks where it is empty."""
+    """Return a bar of ``width`` cells, filled from the left with a precision of an eighth of a cell."""
     filled = min(max(fraction, 0.0), 1.0) * width
     whole = int(filled)
     rest = _EIGHTHS[int((filled - whole) * 8)] if glyphs.eighths else ""

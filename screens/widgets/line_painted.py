@@ -1,5 +1,6 @@
 """Base of widgets that update by themselves: only changed lines are sent to the terminal."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from time import monotonic
@@ -15,7 +16,6 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from screens.widgets.pane import Pane
 from screens.widgets.plain import plain_content
 
 Piece = tuple[str, Style]
@@ -37,16 +37,17 @@ class LinePaintedWidget(Widget):
         self._lines: Sequence[Strip] | None = None
         self._paced = Pace(self, self._repaint, self.REDRAWS_A_SECOND)
 
+    # No ABC: Textual's widgets have a metaclass of their own. The type checker enforces this one.
+    @abstractmethod
     def paint(self, width: int, height: int) -> Sequence[Strip]:
-        """The content at this size, from the top; missing lines are blank, surplus ones are not shown."""
-        raise NotImplementedError
+        """Return the content for a size in cells, from the top; missing lines are blank, surplus ones are cut."""
 
     def changed(self) -> None:
-        """What is shown no longer holds."""
+        """Repaint soon: the data has changed."""
         self._paced.ask()
 
     def replaced(self) -> None:
-        """Something else is to be shown: it does not wait for its turn."""
+        """Repaint at once: other data is shown from now on."""
         self._paced.hurry()
 
     def render_line(self, y: int) -> Strip:
@@ -61,11 +62,11 @@ class LinePaintedWidget(Widget):
         self._lines = None
         super().notify_style_update()
 
-    def _on_resize(self) -> None:
+    def on_resize(self) -> None:
         self._lines = None
         self.refresh()
 
-    def _on_show(self, _: events.Show) -> None:
+    def on_show(self, _: events.Show) -> None:
         self._repaint()
 
     def _painted(self) -> Sequence[Strip]:
@@ -101,22 +102,10 @@ class Words(Static):
 
 
 def entitle(widget: Widget, title: str | Content) -> None:
-    """Set the title in a widget's border; Textual repaints the whole widget for it, so only where it differs."""
+    """Set a widget's border title if it differs: Textual repaints the whole widget for it."""
     content = title if isinstance(title, Content) else plain_content(title)
     if widget.border_title != content.markup:
         widget.border_title = content
-
-
-class PacedPane(Pane):
-    """A pane that rebuilds its footer, which costs a layout of the screen, only when the available keys change."""
-
-    _offered: tuple[bool | None, ...] = ()
-
-    def refresh_bindings(self) -> None:
-        offered = tuple(self.check_action(binding.action.partition("(")[0], ()) for _, binding in self._bindings)
-        if offered != self._offered:
-            self._offered = offered
-            super().refresh_bindings()
 
 
 class Pace:
@@ -130,12 +119,13 @@ class Pace:
         self._timer: Timer | None = None
 
     def ask(self) -> None:
+        """Call ``act`` as soon as the pace allows."""
         if self._timer is None and self._owner.is_attached:
             wait = max(0.001, self._last + self._between - monotonic())
             self._timer = self._owner.set_timer(wait, self._run)
 
     def hurry(self) -> None:
-        """As :meth:`ask`, without a wait: for what somebody has just asked to see."""
+        """Call ``act`` at once: for what the user has just asked to see."""
         self._last = 0.0
         if self._timer is not None:
             self._timer.stop()
@@ -149,14 +139,14 @@ class Pace:
 
 
 def strip_of(pieces: Sequence[Piece]) -> Strip:
-    """One line from pieces of text, each with its style."""
+    """Return one line made of pieces of text, each with its style."""
     return Strip([Segment(text, style) for text, style in pieces if text])
 
 
 def _joined(line: Strip) -> Strip:
-    """The same to look at in fewer pieces: a change of style costs more bytes than most of our words.
+    """Return a line that looks the same with fewer style changes, which cost more bytes than most of our words.
 
-    Neighbours of one style become one, and spaces go with what is before them where the ground is the same.
+    Neighbours of one style are joined, and spaces take the style before them if the background is the same.
     """
     pieces: list[Segment] = []
     for piece in line:
@@ -167,12 +157,12 @@ def _joined(line: Strip) -> Strip:
 
 
 def _ground(style: Style) -> tuple[object, ...]:
-    """What is seen of a style where there is no character."""
+    """Return the part of a style that shows on a blank cell."""
     return style.bgcolor, style.reverse and style.color, style.underline, style.strike, style.link
 
 
 def _last_difference(old: Strip, new: Strip) -> int:
-    """The column after the last one in which two lines differ."""
+    """Return the column after the last one in which two lines differ."""
     length = max(old.cell_length, new.cell_length)
     a, b = (_cells(line) for line in (old, new))
     if len(a) != len(b) or len(a) != length:  # wide characters: columns are not characters

@@ -47,7 +47,7 @@ class Lines(Widget):
 
     @property
     def text(self) -> str:
-        """What stands there, without styles."""
+        """The text shown, without styles."""
         return "\n".join(line.plain for line in self._lines)
 
     def _paint(self) -> None:
@@ -79,7 +79,7 @@ class Lines(Widget):
         self._forget()
         super().notify_style_update()
 
-    def _on_resize(self) -> None:
+    def on_resize(self) -> None:
         self._forget()
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""The end of a log file as it grows: plain text, whatever a library wrote into it."""
+"""Follows the end of a log file, as plain text, whatever libraries write into it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SECONDS = 1.0
 _COLUMNS = 8
 _WHEEL_LINES = 3
 
-# ECMA-48 control sequences (colours, cursor moves) and operating system commands: gone, not spelled out.
+# ECMA-48 control sequences (colours, cursor moves) and operating system commands are removed.
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
 class LogPane(LinePaintedWidget, can_focus=True):
-    """Shows the last :data:`LINES_KEPT` lines of a file and follows it while it can be seen.
+    """Shows the last :data:`LINES_KEPT` lines of a file, and follows it while the pane is visible.
 
-    A library may print a hundred lines a second; each moves all others. So the pane moves once a second, and stands
-    still while the user looks at what was before.
+    A library may print a hundred lines a second, and each moves all others. So the pane is updated once a second, and
+    stays in place while the user has scrolled back.
     """
 
     REDRAWS_A_SECOND = 1 / _SECONDS
@@ -60,13 +60,13 @@ class LogPane(LinePaintedWidget, can_focus=True):
         self._rest = b""
         self._follow: Timer | None = None
         self._top: int | None = None
-        """The first line that is shown; None while the end is."""
+        """The first line shown after scrolling back; None while the end is shown."""
         self._left = 0
 
     # -- the file -------------------------------------------------------------------------------------------------
 
     def show(self, path: Path | None) -> None:
-        """Follow this file from now on; None ends it."""
+        """Follow a file; None stops following."""
         if path != self._path:
             self._path, self._offset, self._rest = path, 0, b""
             self.lines.clear()
@@ -74,23 +74,23 @@ class LogPane(LinePaintedWidget, can_focus=True):
             self._look()
             self.read_on()
 
-    def _on_show(self, _: events.Show) -> None:
+    def on_show(self, _: events.Show) -> None:
         self._follow = self._follow or self.set_interval(_SECONDS, self.read_on)
         self._follow.resume()
         self.read_on()
 
-    def _on_hide(self, _: events.Hide) -> None:
+    def on_hide(self, _: events.Hide) -> None:
         if self._follow:
             self._follow.pause()
 
     def read_on(self) -> None:
-        """Take in what was written since; of a flood only the end."""
+        """Read what was added to the file; if that is much, only its end."""
         if self._path is None:
             return
         try:
             with self._path.open("rb") as file:
                 end = file.seek(0, 2)
-                if end < self._offset:  # the file was begun anew
+                if end < self._offset:  # the file was written again from its start
                     self._offset, self._rest = 0, b""
                 if end == self._offset:
                     return
@@ -100,7 +100,7 @@ class LogPane(LinePaintedWidget, can_focus=True):
                 data = self._rest + file.read(_BYTES_READ)
                 self._offset = file.tell()
         except OSError:
-            return  # not written yet; it is looked for again
+            return  # it does not exist yet; the next call tries again
         *lines, self._rest = data.split(b"\n")
         self._rest = self._rest[-_BYTES_READ:]
         if lines:
@@ -146,44 +146,44 @@ class LogPane(LinePaintedWidget, can_focus=True):
     # -- looking around -------------------------------------------------------------------------------------------
 
     def action_move(self, lines: int) -> None:
-        """Up to what was before, down to what is newer; from the last line on the end is followed again."""
+        """Scroll by lines; at the last line the pane follows the end again."""
         top = max(0, self.top + lines)
         self._top = top if top + self.size.height < len(self.lines) else None
         self._look()
 
     def action_page(self, pages: int) -> None:
-        """A pane's height up or down."""
+        """Scroll by the height of the pane."""
         self.action_move(pages * max(1, self.size.height - 1))
 
     def action_begin(self) -> None:
-        """To the first line that is kept."""
+        """Scroll to the first line that is kept."""
         self.action_move(-LINES_KEPT)
 
     def action_end(self) -> None:
-        """To the end, and follow it."""
+        """Scroll to the end, and follow it."""
         self.action_move(LINES_KEPT)
 
     def action_shift(self, columns: int) -> None:
-        """To the right, where a line is longer than the pane, and back."""
+        """Scroll sideways, if lines are longer than the pane is wide."""
         longest = max(map(len, self.lines), default=0)
         self._left = max(0, min(self._left + columns, longest - self.size.width))
         self._look()
 
-    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
         self.action_move(-_WHEEL_LINES)
 
-    def _on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
         self.action_move(_WHEEL_LINES)
 
     def _look(self) -> None:
-        """The user does not wait for the next move of the log."""
+        """Repaint at once: the user has scrolled."""
         self.border_subtitle = "" if self._top is None else f"from line {self._top + 1}; End follows the log"
         self._repaint()
 
 
 def clean_line(line: bytes) -> str:
-    """One line of a log as it would stand on a terminal: the last state of a progress bar, without colours."""
+    """Return a line of a log as a terminal would show it: the last state of a progress bar, without colours."""
     text = _SEQUENCES.sub("", line.decode("utf-8", "replace")).rstrip("\r")
     return plain(text.rpartition("\r")[2])

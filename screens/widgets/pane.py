@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual.actions import parse
+from textual.binding import Binding
 from textual.containers import Container
 
 if TYPE_CHECKING:
@@ -15,19 +17,20 @@ if TYPE_CHECKING:
 
 
 def beside(module_file: str) -> str:
-    """The styles in the ``.tcss`` next to a module: ``DEFAULT_CSS = beside(__file__)``.
+    """Return the text of the ``.tcss`` file next to a module: ``DEFAULT_CSS = beside(__file__)``.
 
-    They are read with the module and not with the app, so that the first frame does not wait for all of them.
+    It is read when the module is imported, not when the app starts: the first frame does not wait for the styles of
+    tabs that are not open.
     """
     return Path(module_file).with_suffix(".tcss").read_text(encoding="utf-8")
 
 
 class Pane(Container, can_focus=True):
-    """One tab's content, mounted when it is first shown.
+    """The content of one tab, mounted when the tab is first shown.
 
-    The app posts it the messages of :mod:`screens.messages` while it is shown and none while it is hidden;
-    :meth:`on_shown` is where it catches up from the session. It can have the focus itself, so that its keys work while
-    no part of it is being edited (``escape`` gives it the focus back, and then the digits switch tabs).
+    The app posts it the messages of :mod:`screens.messages` while it is shown, and none while it is hidden;
+    :meth:`on_shown` then catches up from the session. A pane can take the focus itself, so that its keys work while
+    no field is being edited: ``escape`` moves the focus to it, and the digits switch tabs again.
 
     The first of ``BINDINGS`` is ``enter``: the primary action, with its name.
     """
@@ -37,16 +40,18 @@ class Pane(Container, can_focus=True):
     """
 
     NAME: ClassVar[str] = ""
-    """As it stands in the tab strip."""
+    """The name in the tab strip."""
 
     GUIDE: ClassVar[str] = ""
     """What can be done here, in a few sentences, for the help panel."""
 
     is_shown = False
 
+    _offered: tuple[bool | None, ...] = ()
+
     def __init_subclass__(cls, **arguments: Any) -> None:
-        # Styles beside a pane may ask for the width of the screen: ``.-narrow DataPane { … }``. Textual looks for the
-        # switch in each class by itself.
+        # Styles of a pane may depend on the width of the screen: ``.-narrow DataPane { … }``. Scoped styles could not,
+        # and Textual reads the switch from each class by itself.
         cls.SCOPED_CSS = False
         super().__init_subclass__(**arguments)
 
@@ -59,12 +64,20 @@ class Pane(Container, can_focus=True):
     def session(self) -> Session:
         return self.workbench.session
 
+    def refresh_bindings(self) -> None:
+        """Rebuild the footer, which lays the whole screen out again, only if other keys are available than before."""
+        actions = (parse(binding.action) for binding in self.BINDINGS if isinstance(binding, Binding))
+        offered = tuple(self.check_action(name, parameters) for _, name, parameters in actions)
+        if offered != self._offered:
+            self._offered = offered
+            super().refresh_bindings()
+
     def on_shown(self) -> None:
-        """The pane was brought to the front: read the session and draw."""
+        """Draw from the session: the pane was brought to the front."""
 
     def on_hidden(self) -> None:
-        """Another pane was brought to the front: stop drawing."""
+        """Stop drawing: another pane was brought to the front."""
 
     def first_focus(self) -> Widget:
-        """What gets the focus when the pane is shown. Never a text field: the digits would type into it."""
+        """Return what gets the focus when the pane is shown. Never a text field: the digits would type into it."""
         return self

@@ -1,4 +1,4 @@
-"""Text from outside, made safe to show, cut to the room there is, and as Textual content that holds no markup."""
+"""Text from outside: made safe to show, cut to a width, and as Textual content without markup."""
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
@@ -10,12 +10,12 @@ __all__ = ["plain", "plain_content", "shortened"]
 
 
 def plain_content(text: object, style: str = "", *, lines: bool = False) -> Content:
-    """Safe text as Textual content in one style; square brackets in it are just brackets."""
+    """Return safe text as Textual content in one style; square brackets in it are not markup."""
     return Content.styled(plain(text, lines=lines), style)
 
 
 def shortened(text: str, most: int) -> str:
-    """The text in so many cells at most; where it is longer, an ellipsis stands for the rest."""
+    """Return the text cut to a number of cells; an ellipsis replaces the rest."""
     if cell_len(text) <= most:
         return text
     return set_cell_size(text, most - 1).rstrip() + ("…" if GLYPHS.eighths else "~")

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Input, Static
 
-from screens.adapter import trackers_field as report_knob
+from screens.adapter import trackers_field as report_setting
 from screens.adapter.cost_panel import CHANGE_SECONDS, CostPanel
 from screens.adapter.pane import AdapterPane
 from screens.charts.stacked_bar import legend, stacked_bar
-from screens.forms.form import KnobForm
-from screens.forms.row import KnobRow
+from screens.forms.form import SettingForm
+from screens.forms.row import SettingRow
 from screens.session import counted_for
 from screens.shell.cost_view import costs_of, device_of, fed_of, outlook_of
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
@@ -41,8 +41,8 @@ async def shown(screen: Opened, gib: int = 24) -> None:
     await screen.tab("adapter")
 
 
-def row(screen: Opened, name: str) -> KnobRow:
-    return screen.app.query_one(f"#{name}", KnobRow)
+def row(screen: Opened, name: str) -> SettingRow:
+    return screen.app.query_one(f"#{name}", SettingRow)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -174,7 +174,7 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
 async def test_what_has_to_be_installed_is_said_where_there_is_place(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_knob, "_is_here", lambda name: name == "tensorboard")
+    monkeypatch.setattr(report_setting, "_is_here", lambda name: name == "tensorboard")
     async with opened(tmp_path, size=size) as screen:
         await shown(screen)
         await screen.press("end", "right", "right")
@@ -191,7 +191,7 @@ async def test_what_has_to_be_installed_is_said_where_there_is_place(
 async def test_the_knob_last_in_hand_is_there_again(tmp_path: Path, tab: str) -> None:
     """In little place, where the form is longer than what is seen of it."""
     async with opened(tmp_path, size=NARROW) as screen:
-        form = (await screen.tab(tab)).query_one(KnobForm)
+        form = (await screen.tab(tab)).query_one(SettingForm)
         await screen.press("down", "down")
         assert form.rows[2].has_focus
         await screen.press("end")
@@ -210,7 +210,7 @@ async def test_the_knob_last_in_hand_is_there_again(tmp_path: Path, tab: str) ->
 async def test_every_knob_has_an_id_of_its_label(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
-        ids = [one.id for one in screen.app.query(KnobRow)]
+        ids = [one.id for one in screen.app.query(SettingRow)]
         assert {"rank-r", "lora-alpha", "accumulation", "torch-compile", "log-to"} <= set(ids)
         assert len(ids) == len(set(ids))
 

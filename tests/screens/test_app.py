@@ -11,7 +11,7 @@ import pytest
 from textual.message import Message
 from textual.widgets import Button, Input
 
-from screens.forms.row import KnobRow
+from screens.forms.row import SettingRow
 from screens.messages import StatusChanged
 from screens.session import Session
 from screens.shell import watch
@@ -57,7 +57,7 @@ async def test_only_the_shown_pane_is_told_and_a_shown_one_catches_up(tmp_path: 
         assert not adapter.is_shown
         screen.app.set_recipe({"adapter.r": 64})
         await screen.pilot.pause()
-        rank = adapter.query(KnobRow).first()
+        rank = adapter.query(SettingRow).first()
         assert "64" not in rank.render().plain.split()[2:3]
         await screen.tab("adapter")
         assert rank.render().plain.split()[:4] == ["❯", "rank", "r", "64"]
@@ -145,7 +145,7 @@ async def test_quitting_asks_about_a_run_that_has_only_just_begun(
 async def test_an_engine_that_does_not_answer_holds_nobody_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("screens.app.ASK_SECONDS", 0.05)
+    monkeypatch.setattr("screens.shell.quitting.ASK_SECONDS", 0.05)
     async with opened(tmp_path) as screen:
 
         async def silent() -> EngineStatus:

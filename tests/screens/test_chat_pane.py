@@ -49,7 +49,7 @@ async def answered(screen: Opened, text: str) -> None:
     assert isinstance(pane, ChatPane)
     screen.engine.say(text)
     screen.engine.end()
-    await screen.until(lambda: not pane._replying, "the end of the reply")
+    await screen.until(lambda: not pane._is_replying, "the end of the reply")
     await screen.until(lambda: pane._conversation.turns[-1].replies[-1].text == text, "the reply in the conversation")
 
 
@@ -271,7 +271,7 @@ async def test_escape_ends_all_columns(tmp_path: Path) -> None:
         screen.engine.say("It began")
         await screen.sees("It began")
         await screen.press("escape")
-        await screen.until(lambda: not pane._replying, "the end")
+        await screen.until(lambda: not pane._is_replying, "the end")
         assert len(screen.engine.requests) == 1
         await screen.sees("not generated")
 
@@ -293,7 +293,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
             await screen.until(lambda n=number: len(screen.engine.requests) == n + 1, "the next is asked")  # type: ignore[misc]
             screen.engine.say(f"reply {number}")
             screen.engine.end()
-        await screen.until(lambda: not pane._replying, "the end")
+        await screen.until(lambda: not pane._is_replying, "the end")
         assert [(r.target, r.on) for r in screen.engine.requests] == [
             ("run-02", ""),
             ("run-01", "run-02"),
@@ -386,7 +386,7 @@ async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -
         await screen.until(lambda: len(screen.engine.requests) == 3, "the engine is asked")
         screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
         await screen.sees("The engine does not answer.")
-        await screen.until(lambda: not pane._replying, "the end")
+        await screen.until(lambda: not pane._is_replying, "the end")
         assert said(pane) == ["one", "other"]
         await screen.sees("other")
 
@@ -446,7 +446,7 @@ async def test_the_context_is_counted_and_what_is_left_out_is_told(tmp_path: Pat
         screen.engine.say("Hello.")
         screen.engine.end(tokens=42, context=2048)
         await screen.sees("context 72 of 2,048 tokens")
-        await screen.until(lambda: not pane._replying, "the end")
+        await screen.until(lambda: not pane._is_replying, "the end")
         await ask(screen, "And?")
         screen.engine.say("Well.")
         screen.engine.end(tokens=2000, context=2048, left_out=1)

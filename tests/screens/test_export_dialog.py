@@ -7,7 +7,7 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from screens.runs.export_dialog import ExportDialog
-from screens.runs.pane import RunTable
+from screens.runs.table import RunTable
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe

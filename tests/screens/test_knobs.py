@@ -2,19 +2,19 @@
 
 import pytest
 
-from screens.adapter import kernels_field as kernels_knob
-from screens.adapter import trackers_field as report_knob
+from screens.adapter import kernels_field as kernels_setting
+from screens.adapter import trackers_field as report_setting
 from screens.adapter.fields import form
-from screens.data.fields import data_knobs
-from screens.forms.fields import KnobSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
+from screens.data.fields import data_settings
+from screens.forms.fields import SettingSpec, number_text, parse_ranges, parse_targets, ranges_text, target_sets
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import RecipeError, edit
 
-KNOBS = {spec.path: spec for group in form() for spec in group.knobs}
+KNOBS = {spec.path: spec for group in form() for spec in group.settings}
 
 
-def knob(path: str) -> KnobSpec:
+def knob(path: str) -> SettingSpec:
     return KNOBS[path]
 
 
@@ -59,7 +59,7 @@ def test_typed_nonsense_reaches_the_recipe_which_says_what_is_allowed() -> None:
 
 def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "training.report_to"
-    monkeypatch.setattr(report_knob, "_is_here", lambda name: name == "tensorboard")
+    monkeypatch.setattr(report_setting, "_is_here", lambda name: name == "tensorboard")
     told = [turned(Recipe(), path, *[1] * n).training.report_to for n in range(5)]
     assert told == [[], ["tensorboard"], ["wandb"], ["trackio"], ["trackio"]]
     assert turned(Recipe(), path, 1, 1, -1, -1).training.report_to == []
@@ -80,7 +80,7 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
 
 def test_whose_kernels_is_chosen_and_what_is_not_installed_or_foreign_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "training.kernels"
-    monkeypatch.setattr(kernels_knob, "_is_here", lambda name: name == "hub")
+    monkeypatch.setattr(kernels_setting, "_is_here", lambda name: name == "hub")
     chosen = [turned(Recipe(), path, *[1] * n) for n in range(4)]
     assert [recipe.training.kernels for recipe in chosen] == ["none", "liger", "hub", "hub"]
     assert [knob(path).note(recipe) for recipe in chosen[:3]] == [
@@ -146,9 +146,9 @@ def test_layers_are_typed_as_ranges() -> None:
     assert ranges_text([0, 1, 2, 3, 7]) == "0-3, 7"
 
 
-@pytest.mark.parametrize("spec", [*KNOBS.values(), *data_knobs()], ids=lambda spec: spec.path)
+@pytest.mark.parametrize("spec", [*KNOBS.values(), *data_settings()], ids=lambda spec: spec.path)
 @pytest.mark.parametrize("by", [1, -1])
-def test_an_arrow_on_any_knob_gives_a_recipe(spec: KnobSpec, by: int) -> None:
+def test_an_arrow_on_any_knob_gives_a_recipe(spec: SettingSpec, by: int) -> None:
     """Also where there is nothing to choose from, such as the source of the records."""
     edit(Recipe(), spec.stepped(Recipe(), None, by))
 
@@ -161,6 +161,6 @@ def test_every_option_of_every_knob_is_a_valid_recipe_by_itself() -> None:
     skeleton = catalog_skeleton("HuggingFaceTB/SmolLM2-135M-Instruct")
     unquantised = edit(Recipe(), {"quantization.method": "none"})
     for spec in KNOBS.values():
-        assert spec.knob.help
+        assert spec.setting.help
         for option in spec.options(skeleton):
             assert option.is_set(edit(unquantised, option.changes)), (spec.label, option.label)

@@ -1,4 +1,4 @@
-"""What works for a dialog while that is taken apart."""
+"""Workers end before the widgets that they update are removed: when a dialog is dismissed, and when the app quits."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from screens.widgets.pane import Pane
 from tests.screens.piloting import opened
 
 
@@ -16,7 +17,7 @@ class _SlowToGo(Static):
 
 
 class _Busy(ModalScreen[None]):
-    """Its work comes back when one child is gone and another not yet."""
+    """Its worker would resume after one child was removed and before another is."""
 
     def compose(self) -> ComposeResult:
         yield Static(id="figure")
@@ -31,6 +32,20 @@ class _Busy(ModalScreen[None]):
         self.query_one("#figure", Static).update("found")
 
 
+class _Answering(ModalScreen[str]):
+    """Its worker dismisses it, and has something left to do."""
+
+    is_done = False
+
+    def on_mount(self) -> None:
+        self.run_worker(self._work())
+
+    async def _work(self) -> None:
+        self.dismiss("answer")
+        await asyncio.sleep(0.01)
+        self.is_done = True
+
+
 async def test_work_ends_before_the_dialog_that_it_is_for_is_taken_apart(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         dialog = _Busy()
@@ -39,3 +54,31 @@ async def test_work_ends_before_the_dialog_that_it_is_for_is_taken_apart(tmp_pat
         await dialog.dismiss()
         await screen.until(lambda: not dialog.is_attached, "gone")
     assert screen.app._exception is None
+
+
+async def test_a_worker_that_dismisses_its_dialog_runs_to_its_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        answers: list[str | None] = []
+        dialog = _Answering()
+        await screen.app.push_screen(dialog, answers.append)
+        await screen.until(lambda: dialog.is_done, "the rest of the work")
+        await screen.until(lambda: answers == ["answer"], "the answer")
+
+
+async def test_quitting_ends_the_work_of_a_pane_while_its_widgets_are_there(tmp_path: Path) -> None:
+    widgets_at_its_end: list[int] = []
+
+    async def work(pane: Pane) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            widgets_at_its_end.append(len(pane.children))
+
+    async with opened(tmp_path) as screen:
+        pane = await screen.tab("train")
+        worker = pane.run_worker(work(pane))
+        await screen.until(lambda: worker.is_running, "the work")
+        await screen.app.action_quit()
+        await screen.until(lambda: worker.is_finished, "its end")
+    assert worker.is_cancelled
+    assert widgets_at_its_end[0] > 0

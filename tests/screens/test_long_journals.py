@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from screens.runs import history as run_history
-from screens.runs.pane import RunsPane, RunTable
+from screens.runs.pane import RunsPane
+from screens.runs.table import RunTable
 from screens.train.pane import TrainPane
 from tests.journals import JournalWriter
 from tests.runs import journals

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
-from screens.models.pane import ModelsPane, ModelTable, SearchField
+from screens.models.pane import ModelsPane
 from screens.models.rows import all_rows, matching, typed_row
+from screens.models.table import ModelTable, SearchField
 from screens.shell.fit import fits_of, judge
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine

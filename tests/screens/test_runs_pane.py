@@ -5,7 +5,8 @@ from pathlib import Path
 
 from screens.charts.loss_chart import LossChart
 from screens.chat.pane import ChatPane
-from screens.runs.pane import RunsPane, RunTable
+from screens.runs.pane import RunsPane
+from screens.runs.table import RunTable
 from screens.train.pane import TrainPane
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine

@@ -1,10 +1,11 @@
-"""What nobody foresaw in a worker of the app: told in a dialog, written to the log, and the app lives on."""
+"""What nobody foresaw: of a worker it is shown in a dialog, and the app lives on; anywhere else it ends the app."""
 
 from pathlib import Path
 
 import pytest
 
 from screens.shell.dialogs import ErrorDialog
+from screens.shell.unforeseen import Unforeseen
 from tests.screens.piloting import Opened, opened
 
 WORDS = "'NoneType' object has no attribute 'split'"
@@ -32,6 +33,23 @@ async def test_a_worker_that_fails_is_told_and_the_app_lives_on(tmp_path: Path, 
         assert not isinstance(screen.app.screen, ErrorDialog)
         await screen.tab("train")
         screen.app.faults.clear()
+
+
+def _fail() -> None:
+    raise AttributeError(WORDS)
+
+
+async def test_any_other_failure_ends_the_app_with_a_sentence(tmp_path: Path) -> None:
+    async def session() -> None:
+        async with opened(tmp_path) as screen:
+            screen.app.call_later(_fail)
+            await screen.until(lambda: not screen.app.is_running, "the end")
+            screen.app.faults.clear()
+
+    with pytest.raises(Unforeseen, match="loraworkbench failed while showing the tab Models") as caught:
+        await session()
+    assert isinstance(caught.value.__cause__, AttributeError)
+    assert WORDS in caught.value.__rich__().plain
 
 
 def _said(screen: Opened) -> str:

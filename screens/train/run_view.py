@@ -1,0 +1,185 @@
+"""The view of a run on Train: phase, curve, metrics, hardware, error and log; without a run, what Enter would start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Vertical
+from textual.content import Content
+
+from screens.charts.loss_chart import Curve, LossChart
+from screens.run_names import titled
+from screens.shell import run_words
+from screens.shell.phase_bar import PhaseBar
+from screens.train.gpu_panel import GpuPanel
+from screens.train.problem import Problem
+from screens.train.time_bar import TimeBar
+from screens.widgets.facts import Facts
+from screens.widgets.glyphs import GLYPHS
+from screens.widgets.line_painted import Words, entitle
+from screens.widgets.log_pane import LogPane
+from screens.widgets.pane import beside
+from screens.widgets.plain import plain_content
+from workbench.runs.events import memory_bytes
+from workbench.runs.step_times import StepTimes
+from workbench.units import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import ComposeResult
+
+    from workbench.engine.client.protocol import EngineStatus
+    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.progress import Progress
+    from workbench.runs.events import Phase
+    from workbench.runs.live_run import ChartReplay
+
+# A longer reason for a pause is shown in the line of notices.
+_SHORT = 50
+
+# Cells of a title beside the curve.
+_SIDE_TITLE = 34
+
+
+class RunView(Vertical):
+    """One run. Each part repaints only what has changed."""
+
+    DEFAULT_CSS = beside(__file__)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phase = PhaseBar()
+        self._plan = Words(id="plan")
+        self._chart = LossChart()
+        self._metrics = Facts(id="figures")
+        self._times = TimeBar()
+        self._answer = Words(id="answer")
+        self._notice = Words(id="notice")
+        self._gpu = GpuPanel()
+        self._about = Facts(stacked=True, id="about")
+        self._problem = Problem()
+        self._log = LogPane()
+
+    def compose(self) -> ComposeResult:
+        self._chart.border_title = "loss over steps"
+        self._log.border_title = "engine.log of this run"
+        self._plan.border_title = "ready"
+        yield self._phase
+        with Vertical(id="live"):
+            yield Vertical(self._plan, self._chart, self._metrics, self._times, self._answer, self._notice, id="course")
+            yield Vertical(self._gpu, self._about, id="side")
+        yield self._problem
+        yield self._log
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < 100, "-narrow")
+
+    @property
+    def error_text(self) -> str:
+        """The error that is shown, to be copied."""
+        return self._problem.text
+
+    def toggle_log(self) -> None:
+        """Show or hide the library output."""
+        self.toggle_class("-log")
+
+    def show_plan(self, plan: Content) -> None:
+        """Show what Enter would start: there is no run."""
+        self.set_class(True, "-empty")
+        self._plan.show(plan)
+
+    def show_hardware(self, gpus: Sequence[GpuSample], host: HostSample | None, engine_pid: int | None) -> None:
+        """Show a new reading of the hardware."""
+        self.set_class(not gpus, "-no-gpu")
+        self._gpu.sample(gpus, host, engine_pid)
+
+    def show_run(
+        self, run: ChartReplay, status: EngineStatus | None, *, name: str, requested: str, in_queue: str
+    ) -> None:
+        """Show what the journal and the engine say of a run.
+
+        Args:
+            run: the run as read from its journal.
+            status: the engine's; None without an engine.
+            name: the run's name.
+            requested: what was requested of the run and is not done yet, in words.
+            in_queue: how many runs are queued, in words.
+        """
+        self.set_class(False, "-empty")
+        self._phase.show(*phase_of(run, status))
+        entitle(self._chart, self._title_of_chart(run, name))
+        self._chart.show(
+            [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
+            end=run.summary.max_steps,
+            nothing="" if run.is_over else "Loss appears after step 1.",
+        )
+        times = StepTimes.of(run.recent)
+        self._metrics.show(run_words.figures(run, times))
+        self._times.show(run_words.seconds_a_step(run, times), times.shares)
+        entitle(self._about, titled(name, run.run.id, most=_SIDE_TITLE, style=""))
+        self._about.show(run_words.about(run, times))
+        _say(self._answer, run_words.answer(run.last_request, requested))
+        _say(self._notice, plain_content(_notice_of(run, status, in_queue)))
+        self._gpu.run_used(
+            run.summary.peak_vram or memory_bytes(run.step.host if run.step is not None else None, "peak"),
+            run.summary.predicted_allocated if run.summary.peak_vram else None,
+        )
+        if self.has_class("-failed") != (run.error is not None):
+            self.set_class(run.error is not None, "-failed")
+            if run.error is not None:
+                self._problem.show(run.error)
+        if self.has_class("-log"):
+            self._log.show(run.run.log)
+
+    def _title_of_chart(self, run: ChartReplay, name: str) -> Content:
+        """Return the title of the curve; on a narrow terminal, which has no other place for it, with the run's name."""
+        title = plain_content(run_words.title_of_curve(run))
+        if not self.has_class("-narrow"):
+            return title
+        return Content(f" {GLYPHS.separator} ").join([titled(name, run.run.id, most=_SIDE_TITLE, style=""), title])
+
+
+def phase_of(run: ChartReplay, status: EngineStatus | None) -> tuple[str, float | None, str]:
+    """Return a run's phase in a word, the fraction done (None if unknown), and more in words."""
+    summary = run.summary
+    is_live = status is not None and status.run == run.run.id
+    if run.is_over:
+        return summary.state, None, run_words.outcome(run)
+    if summary.is_open and not is_live:
+        return "reading", run.share_read, "its journal: is it still running?"
+    if status is not None and status.stopping:
+        return "stopping", None, "finishing this step; K force-kills the engine"
+    if why := _why_paused(run, status):
+        return "paused", None, run_words.standing_still(run, "" if len(why) > _SHORT else why)
+    steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else ""
+    if summary.step and summary.phase == "training":
+        fraction = summary.step / summary.max_steps if summary.max_steps else None
+        return "training", fraction, run_words.dotted(steps, f"ETA {clock(summary.eta_seconds)}")
+    phase: Phase | Progress = run.phase
+    if not phase.phase and is_live and status is not None and status.progress is not None:
+        phase = status.progress  # the engine knows more until the journal has a phase
+    detail = run_words.dotted(phase.detail, steps if summary.step else "")
+    return phase.phase or "starting", phase.fraction, detail
+
+
+def _why_paused(run: ChartReplay, status: EngineStatus | None) -> str:
+    """Return why a run is paused, or an empty string. A full disk is not in the journal: the engine has to say it."""
+    if status is not None and status.run == run.run.id:
+        return status.paused
+    return run.paused.reason if run.paused else ""
+
+
+def _notice_of(run: ChartReplay, status: EngineStatus | None, in_queue: str) -> str:
+    """Return the most important notice: a long reason for a pause, else the queue, else the newest warning."""
+    why = _why_paused(run, status)
+    if len(why) > _SHORT:
+        return why
+    return in_queue or (run.notices[-1] if run.notices else "")
+
+
+def _say(line: Words, words: Content) -> None:
+    """Show words in a line that takes no room while there are none."""
+    line.display = bool(words)
+    line.show(words)
