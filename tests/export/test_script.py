@@ -37,7 +37,6 @@ VARIANTS = {
 
 IMPORTED = {
     "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl",
-    "typing",
 }  # fmt: skip
 
 
