@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.estimate import Tracer, estimate, plan_step
+from workbench.estimate import Setup, Tracer, price
 from workbench.estimate.footprint import measure_base
 from workbench.estimate.peak import Peak
 from workbench.estimate.rules_of_thumb import rule_of_thumb
+from workbench.estimate.step import plan_step
 from workbench.estimate.trace.predict import peak_from
 from workbench.estimate.trace.run import follow_step
 from workbench.estimate.trace.store import key_of
@@ -67,12 +68,13 @@ def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak
         skeleton, recipe = catalog_skeleton(row["model"]), recipe_of(row)
         if skeleton is None:
             raise SystemExit(f"{row['model']} is not in the catalog")
-        step = plan_step(recipe, variant="plain")
-        key = key_of(skeleton, recipe, step)
+        setup = Setup.of(recipe)
+        step = plan_step(setup, variant="plain")
+        key = key_of(skeleton, setup.adapter, step)
         if key not in timelines:
             timelines[key] = follow_step(skeleton, recipe, step)
-        followed = estimate(skeleton, recipe, variant="plain", traced=_looked_up(timelines[key])).peak
-        formula = estimate(skeleton, recipe, variant="plain", traced=lambda *_: None).peak
+        followed = price(skeleton, recipe, variant="plain", traced=_looked_up(timelines[key])).peak
+        formula = price(skeleton, recipe, variant="plain", traced=lambda *_: None).peak
         yield row, followed, formula
 
 
@@ -197,8 +199,8 @@ def _error(predicted: int, measured_gib: float) -> float:
 
 
 def _looked_up(timeline: Timeline) -> Tracer:
-    return lambda skeleton, recipe, step, plan: peak_from(
-        timeline, measure_base(skeleton, step.storage), plan, step, recipe.adapter.r
+    return lambda skeleton, adapter, step, plan: peak_from(
+        timeline, measure_base(skeleton, step.storage), plan, step, adapter.r
     )
 
 

@@ -25,8 +25,10 @@ from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.model.precision import choose_precision
 from workbench.engine.model.translate import quantization_config, sft_config
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, TraceStore, estimate
+from workbench.estimate import TraceStore, price
 from workbench.estimate.peak import Peak
+from workbench.machine.device import Device
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.build import meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.sources import LocalModel
@@ -156,14 +158,14 @@ def predicted(recipe: ResolvedRecipe, traces: TraceStore) -> Peak:
     skeleton = catalog_skeleton(recipe.model.source)
     assert skeleton
     device = Device("cuda", bfloat16=torch.cuda.is_bf16_supported(including_emulation=False))
-    peak = estimate(skeleton, recipe, device=device, traced=traces).peak
+    peak = price(skeleton, recipe, MemoryBudget(device), traced=traces).peak
     if peak.method == "trace":
         return peak
     try:
         traces.follow(skeleton, recipe, device)
     except WorkbenchError as error:
         print(error, file=sys.stderr)
-    return estimate(skeleton, recipe, device=device, traced=traces).peak
+    return price(skeleton, recipe, MemoryBudget(device), traced=traces).peak
 
 
 def measure(model: str, traces: TraceStore) -> Iterator[dict[str, Any]]:

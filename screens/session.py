@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
     from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.memory_budget import MemoryBudget
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch
     from workbench.planning.queue import QueueRequest, QueueState
@@ -80,15 +80,6 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The memory that a run may take, in bytes; None where it is not known yet."""
-
-    label: str
-    free_bytes: int | None
-    total_bytes: int | None
-
-
 class Session:
     """The state of one terminal. The app writes it, screens read it.
 
@@ -108,6 +99,8 @@ class Session:
         self.settings: Settings
         self.unusable_settings: tuple[str, ...] = ()
         self._changed_settings: dict[str, Any] = {}
+        # Whether PyTorch was built for GPUs; the engine, once it has looked, knows better.
+        self.has_gpu_build = True
         self.typed_budget: int | None = None
         self.counted: tuple[Counted, DataFacts] | None = None
         # None: the engine's own process trains, on the first GPU.
@@ -170,17 +163,24 @@ class Session:
         self.remember(recipe=self.recipe.as_dict())
 
     @property
-    def budget(self) -> Budget:
-        """The memory that a run may take: what was typed, else what is free on the GPU, else on the host."""
-        if self.typed_budget is not None:
-            return Budget("your memory limit", self.typed_budget, self.typed_budget)
-        # What the engine itself holds is given back before a run, or is the very base that it needs.
-        own = self.status.reserved if self.status is not None else 0
-        if gpu := next((gpu for gpu in self.gpus if gpu.free_bytes is not None and gpu.total_bytes), None):
-            return Budget("VRAM", min((gpu.free_bytes or 0) + own, gpu.total_bytes or 0), gpu.total_bytes)
-        if self.host is not None and not self.gpus:
-            return Budget("host RAM, no GPU", self.host.available_bytes + own, self.host.total_bytes)
-        return Budget("memory", None, None)
+    def budget(self) -> MemoryBudget:
+        """The memory that settings are judged by: the limit that was typed, else what a run here may take."""
+        here = self._budget_here
+        return here if self.typed_budget is None else here.limited_to(self.typed_budget)
+
+    @property
+    def run_budget(self) -> MemoryBudget:
+        """The memory that a run may take which is started or queued here: what is free, within a typed limit."""
+        here = self._budget_here
+        return here if self.typed_budget is None else here.at_most(self.typed_budget)
+
+    @property
+    def _budget_here(self) -> MemoryBudget:
+        from workbench.planning.memory import budget_of_run
+
+        return budget_of_run(
+            self.home, self.gpus, self.host, self.status, self.launch, has_gpu_build=self.has_gpu_build
+        )
 
     @property
     def model_chosen(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import make_tiny_model
 from tests.journals import read_events
 from workbench.engine.training.thread import TrainingThread
-from workbench.estimate import estimate
+from workbench.estimate import price
 from workbench.models.catalog import catalog_entry, catalog_skeleton
 from workbench.recipe.presets import load_preset, preset_names
 from workbench.recipe.schema import Recipe
@@ -54,7 +54,7 @@ def test_a_preset_is_priced_offline(name: str) -> None:
     recipe = load_preset(name)
     skeleton = catalog_skeleton(recipe.model.source)
     assert skeleton is not None
-    priced = estimate(skeleton, recipe)
+    priced = price(skeleton, recipe)
     assert priced.adapter.trainable_parameters == TRAINABLE.get(name, priced.adapter.trainable_parameters) > 0
     assert priced.peak.as_json()
 

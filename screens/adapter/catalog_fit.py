@@ -14,12 +14,12 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
-from screens.shell.cost_view import device_of
 from screens.shell.fit import judge
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
 from workbench.estimate.adapter.suggested_fix import changes_text
-from workbench.estimate.catalog_fit import METHODS, CatalogFit, catalog_fits, settings_words
+from workbench.estimate.by_method import METHODS
+from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_words
 from workbench.units import gib, gib_number, short
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
 
     async def _fill(self) -> None:
         session = self._session
-        device = device_of(session)
-        self._rows = await asyncio.to_thread(
-            lambda: list(catalog_fits(session.recipe, device, session.traces, free_bytes=session.budget.free_bytes))
-        )
+        budget = session.budget
+        self._rows = await asyncio.to_thread(lambda: list(catalog_fits(session.recipe, budget, session.traces)))
         for row in self._rows:
             name = plain(row.source).rpartition("/")[2]
             cells = [Text(name, overflow="ellipsis"), Text(short(row.parameters), justify="right")]

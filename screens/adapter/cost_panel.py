@@ -19,6 +19,7 @@ from workbench.units import file_size, gib, gib_number
 if TYPE_CHECKING:
     from screens.shell.cost_view import Costs, Outlook
     from screens.shell.fit import Fit
+    from workbench.estimate import Price
     from workbench.estimate.adapter.plan import AdapterPlan
 
 CHANGE_SECONDS = 1.0
@@ -98,45 +99,41 @@ class CostPanel(Lines):
             yield Content.styled(plain(costs.refusal.cure), "bold")
             if costs.suggested_fix is not None:
                 yield Content.assemble(plain(costs.suggested_fix.sentence), ("  F apply", "bold $accent"))
-        elif self._is_wide:
-            yield from self._adapter(costs)
+        elif costs.price is not None and self._is_wide:
+            yield from self._adapter(costs, costs.price)
             yield Content("")
-            yield from self._memory(costs, width)
+            yield from self._memory(costs, costs.price, width)
             yield Content("")
             yield from self._others()
-        else:
-            yield self._in_short(costs)
-            yield from self._memory(costs, width)
+        elif costs.price is not None:
+            yield self._in_short(costs.price)
+            yield from self._memory(costs, costs.price, width)
             yield from self._others()
 
-    def _in_short(self, costs: Costs) -> Content:
+    def _in_short(self, price: Price) -> Content:
         """Parameters, file and base on one line, for 24 lines of screen."""
-        plan = costs.plan
-        assert plan is not None
-        assert costs.base_bytes is not None
+        plan = price.adapter
         count = f"{plan.trainable_parameters:,}"
         return Content("   ").join(
             (
                 self._figure("trainable", count, f" {_percent(plan)}", "trainable", _as_ratio),
                 Content.assemble(("file ", "$muted"), file_size(plan.file_bytes)),
-                Content.assemble(("base ", "$muted"), gib(costs.base_bytes)),
+                Content.assemble(("base ", "$muted"), gib(price.base.true_bytes)),
             )
         )
 
-    def _adapter(self, costs: Costs) -> Iterator[Content]:
-        plan = costs.plan
-        assert plan is not None
-        assert costs.base_bytes is not None
+    def _adapter(self, costs: Costs, price: Price) -> Iterator[Content]:
+        plan = price.adapter
         words = f"   {plan.dtype}, {sum(module.count for module in plan.modules)} layers"
         count = f"{plan.trainable_parameters:,}"
         yield self._figure("trainable", count, f"   {_percent(plan)}", "trainable", _as_ratio)
         yield self._figure("adapter file", file_size(plan.file_bytes), words, "file", None)
-        yield self._figure("frozen base", gib(costs.base_bytes), f"   {costs.base_words}", "base", _as_gib)
+        yield self._figure("frozen base", gib(price.base.true_bytes), f"   {costs.base_words}", "base", _as_gib)
         for name in plan.unmatched:
             yield Content.styled(f"No layer is called {plain(name)}.", "$warning")
 
-    def _memory(self, costs: Costs, width: int) -> Iterator[Content]:
-        peak = f"{'≈ ' if costs.is_rough else ''}{gib(costs.peak_bytes)}"
+    def _memory(self, costs: Costs, price: Price, width: int) -> Iterator[Content]:
+        peak = f"{'≈ ' if price.is_rough else ''}{gib(price.peak.device_bytes)}"
         free = costs.budget.free_bytes
         head = self._figure(f"{costs.memory_word} peak", peak, "", "peak", _as_gib)
         if costs.fit is None or free is None:
@@ -146,16 +143,16 @@ class CostPanel(Lines):
             words = f"{costs.fit.phrase}: {gib(free)} free{whose}"
             verdict = Content.styled(words, f"bold ${costs.fit.colour}")
             yield from [head, verdict] if self._is_wide else [Content.assemble(head, "   ", verdict)]
-        yield stacked_bar(costs.terms, free or costs.peak_bytes, width)
+        yield stacked_bar(costs.terms, free or price.peak.device_bytes, width)
         yield from legend(costs.terms, width)
         if self._is_wide:
-            yield Content.styled(f"peak during {costs.moment}", "$muted")
-            if costs.is_rough:
+            yield Content.styled(f"peak during {price.peak.moment}", "$muted")
+            if price.is_rough:
                 words = "tracing one step for an exact peak …" if self._following else "≈ estimate, ±15 %"
                 yield Content.styled(words, "$muted")
         if costs.priced_for:
             yield Content.styled(costs.priced_for, "$muted")
-        for words in costs.reasons:
+        for words in price.choice.reasons:
             yield Content.assemble(("auto  ", "$muted"), plain(words))
         for words in costs.warnings:
             yield Content.styled(plain(words), "$warning")

@@ -19,8 +19,7 @@ from screens.adapter.step_tracer import StepFollower
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import explanation, help_text
 from screens.forms.row import SettingRow
-from screens.session import Budget
-from screens.shell.cost_view import Cure, Outlook, costs_of, device_of, faster_of, fed_of, outlook_of
+from screens.shell.cost_view import Cure, Outlook, costs_of, faster_of, outlook_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.widgets.line_painted import Words
@@ -38,8 +37,9 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from screens.messages import RecipeChanged, SampleTaken, SkeletonChanged
+    from workbench.estimate import Price
     from workbench.estimate.peak import Peak
-    from workbench.recipe.resolved import ResolvedRecipe
+    from workbench.machine.memory_budget import MemoryBudget
 
 
 OUTLOOK_SECONDS = 0.15
@@ -107,10 +107,10 @@ class AdapterPane(Pane):
         self._panel = CostPanel()
         self._help = Words(id="adapter-help")
         self._suggested_fix: Cure | None = None
-        self._unfollowed: tuple[ResolvedRecipe, ...] = ()
+        self._price: Price | None = None
         self._outlook: Outlook | None = None
         self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
-        self._budget: Budget | None = None
+        self._budget: MemoryBudget | None = None
         self._follower: StepFollower | None = None
 
     def compose(self) -> ComposeResult:
@@ -156,9 +156,9 @@ class AdapterPane(Pane):
         self._budget = self.session.budget
         costs = costs_of(self.session)
         self._suggested_fix = costs.suggested_fix
-        self._unfollowed = costs.unfollowed
+        self._price = costs.price
         self._panel.show(costs, moved=moved)
-        if costs.plan is not None:
+        if costs.price is not None:
             self._outlook_soon.ask()
         else:
             self._outlook_soon.cancel()
@@ -168,31 +168,31 @@ class AdapterPane(Pane):
         self.run_worker(self._find_outlook(), exclusive=True, group="outlook")
 
     async def _find_outlook(self) -> None:
-        session = self.session
-        skeleton, recipe = session.skeleton, session.recipe
-        if skeleton is None:
+        session, priced = self.session, self._price
+        if priced is None:
             return
 
         def traced(*asked: Any) -> Peak | None:
-            if session.recipe is not recipe:
+            if session.recipe is not priced.recipe:
                 raise _OutOfDate
             return session.traces(*asked)
 
-        free, device, (fed, usual) = session.budget.free_bytes, device_of(session), fed_of(session)
         # A change of the recipe asks again; until then the key that made it needs the processor.
         with suppress(_OutOfDate):
-            self._outlook_is(await asyncio.to_thread(outlook_of, skeleton, fed, device, free, traced, usual))
+            self._outlook_is(await asyncio.to_thread(outlook_of, priced.looked_up_in(traced)))
             self._follow_step()
 
     def _follow_step(self) -> None:
         """Trace a step to replace an estimated peak, unless a live run needs the processor."""
-        session = self.session
-        if not self._unfollowed or session.skeleton is None or session.is_live or not self.workbench.follow_steps:
+        session, priced = self.session, self._price
+        if priced is None or session.is_live or not self.workbench.follow_steps:
+            return
+        recipes = priced.worth_tracing
+        if not recipes:
             return
         if self._follower is None:
             self._follower = StepFollower(session.traces, lambda: self.post_message(StepFollowed()))
-        skeleton, device = session.skeleton, device_of(session)
-        if any(self._follower.want(skeleton, recipe, device) for recipe in self._unfollowed):
+        if any(self._follower.want(priced.skeleton, recipe, priced.budget.device) for recipe in recipes):
             self._panel.say_following(True)
 
     def on_step_followed(self) -> None:
@@ -307,7 +307,7 @@ class AdapterPane(Pane):
         self._help.show(help_text(self._form.selected.spec, self.session.recipe))
 
 
-def _differs(one: Budget, other: Budget) -> bool:
+def _differs(one: MemoryBudget, other: MemoryBudget) -> bool:
     """Return whether free memory changed by more than 1 % of the total, or it is another memory."""
     if one.label != other.label or one.free_bytes is None or other.free_bytes is None:
         return one != other

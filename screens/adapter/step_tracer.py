@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from workbench.estimate import Device, TraceStore
+    from workbench.estimate import TraceStore
+    from workbench.machine.device import Device
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.resolved import ResolvedRecipe
 
@@ -31,11 +32,13 @@ class StepFollower:
 
     def want(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> bool:
         """Trace the step of a recipe, if it can be traced and was not tried before; returns whether tracing began."""
-        from workbench.estimate import plan_step
+        from workbench.estimate.setup import Setup
+        from workbench.estimate.step import plan_step
         from workbench.estimate.trace.store import can_follow, key_of
 
-        step = plan_step(recipe, device)
-        key = key_of(skeleton, recipe, step)
+        setup = Setup.of(recipe)
+        step = plan_step(setup, device)
+        key = key_of(skeleton, setup.adapter, step)
         if self.is_busy or key in self._tried or not can_follow(skeleton, step):
             return False
         self._tried.add(key)

@@ -15,7 +15,7 @@ from screens.models.download import Download
 from screens.models.facts import facts_text
 from screens.models.rows import ModelRow, all_rows, matching, with_source
 from screens.models.table import ModelTable, SearchField
-from screens.shell.cost_view import device_of, suggested_fix_of
+from screens.shell.cost_view import suggested_fix_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.fit import Fit, fits_of
@@ -150,9 +150,7 @@ class ModelsPane(Pane):
     async def _judge_all(self) -> None:
         """Check which models fit the free memory under the current recipe."""
         sources, session = [row.source for row in self._all], self.session
-        self._fits = await asyncio.to_thread(
-            fits_of, sources, session.recipe, device_of(session), session.budget.free_bytes, session.traces
-        )
+        self._fits = await asyncio.to_thread(fits_of, sources, session.recipe, session.budget, session.traces)
         self._table.show_fits(self._rows, self._fits)
         self._show_facts()
 

@@ -89,13 +89,10 @@ async def sweep_current(app: Workbench) -> None:
 
 async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Recipe]:
     """Return the recipes to queue: all, or those that fit if the user chooses so; none if the user goes back."""
-    from workbench.planning.start_checks import foresee_all, room_for
+    from workbench.planning.start_checks import foresee_all
 
     session = app.session
-    free = room_for(session.gpus, session.host, session.status, session.launch)
-    if free is None:
-        return list(recipes)
-    verdicts = await foresee_all(session.engine, recipes, free, session.traces)
+    verdicts = await foresee_all(session.engine, recipes, session.run_budget, session.traces)
     judged = list(zip(recipes, verdicts, strict=True))
     fitting = [recipe for recipe, verdict in judged if verdict is None or verdict.may_start]
     if len(fitting) == len(recipes):
@@ -110,8 +107,8 @@ async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Rec
 def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
     failing = [(recipe, verdict) for recipe, verdict in judged if verdict is not None and not verdict.may_start]
     lines = [f"{recipe.output.name}  needs {gib(verdict.needed_bytes)}" for recipe, verdict in failing]
-    free = failing[0][1].room
-    return "\n".join([*lines, f"{gib(free.free_bytes)} free on {free.place}."])
+    free = failing[0][1].budget.free_text
+    return "\n".join([*lines, f"{free[:1].upper()}{free[1:]}."])
 
 
 async def _enqueue(app: Workbench, recipes: Sequence[Recipe]) -> None:

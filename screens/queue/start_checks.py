@@ -35,11 +35,10 @@ async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Reci
     Returns:
         None if the user decided not to start.
     """
-    from workbench.planning.start_checks import foresee, room_for
+    from workbench.planning.start_checks import foresee
 
     session = app.session
-    room = room_for(session.gpus, session.host, session.status, session.launch)
-    verdict = room and await foresee(session.engine, recipe, room, session.traces, session.skeleton)
+    verdict = await foresee(session.engine, recipe, session.run_budget, session.traces, session.skeleton)
     if not verdict or verdict.may_start:
         return recipe
     answer = await app.push_screen_wait(_question(verdict, verb))

@@ -98,13 +98,13 @@ class SweepDialog(Dialog[list["Recipe"]]):
 
 
 def _judged(session: Session, recipes: list[Recipe]) -> list[Verdict | None]:
-    from workbench.planning.start_checks import judge, room_for
+    from workbench.planning.start_checks import judge
 
-    free, tree = room_for(session.gpus, session.host, session.status, session.launch), session.skeleton
-    if free is None or tree is None:
+    budget, tree = session.run_budget, session.skeleton
+    if tree is None:
         return [None] * len(recipes)
     model = session.recipe.model
-    return [judge(tree, recipe, free, session.traces) if recipe.model == model else None for recipe in recipes]
+    return [judge(tree, recipe, budget, session.traces) if recipe.model == model else None for recipe in recipes]
 
 
 def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content:

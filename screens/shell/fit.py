@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from workbench.units import gib
 
 if TYPE_CHECKING:
-    from workbench.estimate import Device, Tracer
+    from workbench.estimate import Tracer
     from workbench.estimate.peak import Peak
+    from workbench.machine.memory_budget import MemoryBudget
     from workbench.recipe.schema import Recipe
 
 
@@ -42,23 +43,27 @@ def judge(peak: Peak, free_bytes: int) -> Fit:
 
 
 def fits_of(
-    sources: Iterable[str], recipe: Recipe, device: Device, free_bytes: int | None, traced: Tracer | None = None
+    sources: Iterable[str], recipe: Recipe, budget: MemoryBudget, traced: Tracer | None = None
 ) -> dict[str, Fit]:
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
     from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
-    from workbench.estimate.catalog_fit import peak_of
+    from workbench.estimate.by_method import peak_with
+    from workbench.estimate.pricing import Pricing
+    from workbench.estimate.setup import Setup
     from workbench.models.catalog import catalog_skeleton
 
     found: dict[str, Fit] = {}
-    if free_bytes is None:
+    if budget.free_bytes is None:
         return found
+    setup = Setup.of(recipe)
     for source in sources:
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        changes = suggested_fix(skeleton, recipe)
-        peak = None if changes is None else peak_of(skeleton, recipe, device, traced, changes, free_bytes)
-        fit = judge(peak, free_bytes) if peak is not None else _REFUSED
+        changes = suggested_fix(skeleton, setup.adapter)
+        pricing = Pricing(skeleton, budget.device, traced)
+        peak = None if changes is None else peak_with(pricing, setup, budget, changes)
+        fit = judge(peak, budget.free_bytes) if peak is not None else _REFUSED
         if changes and peak is not None:
             fit = replace(fit, sentence=f"{fit.sentence.removesuffix('.')}, with {changes_text(changes)}.")
         found[source] = fit

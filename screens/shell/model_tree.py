@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
@@ -57,8 +58,8 @@ def _catalog_tree(source: str) -> Skeleton | None:
 
 
 def _price_once(tree: Skeleton, session: Session) -> None:
-    """The first price of a model imports the estimator and reads followed steps; later ones are there at once."""
-    from screens.shell.cost_view import device_of
-    from workbench.estimate.catalog_fit import peak_of
+    """The first price of a model imports the estimator and reads traced steps; later ones are there at once."""
+    from screens.shell.cost_view import price_of
 
-    peak_of(tree, session.recipe, device_of(session), session.traces, free_bytes=session.budget.free_bytes)
+    with suppress(WorkbenchError):  # the settings are refused, which the Adapter tab says
+        price_of(session, tree)

@@ -115,6 +115,7 @@ class Watch:
     async def _sample(self) -> None:
         if self._sampler is None:
             self._sampler = await asyncio.to_thread(_make_sampler)
+            self._session.has_gpu_build = await asyncio.to_thread(_has_gpu_build)
         engine = self._session.status.pid if self._session.status is not None else None
         gpus, host = await asyncio.to_thread(self._sampler.sample, engine)
         self._session.gpus, self._session.host = tuple(gpus), host
@@ -133,3 +134,9 @@ def _make_sampler() -> HardwareSampler:
     from workbench.machine.gpu import HardwareSampler
 
     return HardwareSampler()
+
+
+def _has_gpu_build() -> bool:
+    from workbench.machine.torch_build import torch_supports_gpus
+
+    return torch_supports_gpus()

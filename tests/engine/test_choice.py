@@ -31,7 +31,7 @@ def decided(run: RunFolder) -> list[dict]:
 
 
 def memory_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(choice, "_free_bytes", lambda base: size)
+    monkeypatch.setattr(choice, "_free_bytes", lambda base, processes: size)
 
 
 def test_an_open_run_is_the_run_with_the_same_values_stated(home, recipe):

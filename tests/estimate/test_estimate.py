@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, Estimate, estimate, largest_fit
+from workbench.estimate import Price, price
 from workbench.estimate.fit import COSTS, fit_of
+from workbench.machine.device import Device
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
@@ -19,10 +21,11 @@ FULL = {"adapter.r": 256, "adapter.target_modules": "all-linear"}
 LLAMA_3B = "meta-llama/Llama-3.2-3B"
 
 
-def priced(model: str, changes: dict[str, Any] | None = None, **options: Any) -> Estimate:
+def priced(model: str, changes: dict[str, Any] | None = None, free: int | None = None, **options: Any) -> Price:
     skeleton = catalog_skeleton(model)
     assert skeleton
-    return estimate(skeleton, edit(Recipe(), {"model.source": model, **(changes or {})}), **options)
+    recipe = edit(Recipe(), {"model.source": model, **(changes or {})})
+    return price(skeleton, recipe, MemoryBudget(free_bytes=free), **options)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_more_of_anything_costs_more(change: dict[str, Any]) -> None:
 
 def test_suggestions_fit_and_are_single_changes() -> None:
     changes = {"quantization.method": "none", "training.gradient_checkpointing": False, "training.optim": "adamw_torch"}
-    misfit = priced("meta-llama/Llama-2-7b-hf", changes, free_bytes=24 * 10**9)
+    misfit = priced("meta-llama/Llama-2-7b-hf", changes, free=24 * 10**9)
     assert misfit.fit == "does not fit"
     assert misfit.as_json()["fits"] is False
     skeleton = catalog_skeleton("meta-llama/Llama-2-7b-hf")
@@ -103,7 +106,7 @@ def test_suggestions_fit_and_are_single_changes() -> None:
     recipe = edit(Recipe(), {"model.source": "meta-llama/Llama-2-7b-hf", **changes})
     assert misfit.suggestions
     for suggestion in misfit.suggestions:
-        mended = estimate(skeleton, edit(recipe, suggestion.changes), free_bytes=24 * 10**9)
+        mended = price(skeleton, edit(recipe, suggestion.changes), misfit.budget)
         assert mended.fit == "fits"
         assert mended.peak.device_bytes == suggestion.peak_bytes
     costs = [COSTS.index(suggestion.cost) for suggestion in misfit.suggestions]
@@ -115,12 +118,12 @@ def test_largest_values_are_the_last_that_fit() -> None:
     assert skeleton
     recipe = edit(Recipe(), {"model.source": LLAMA_3B})
     free = 12 * 10**9
-    largest = largest_fit(skeleton, recipe, free)
+    largest = price(skeleton, recipe, MemoryBudget(free_bytes=free)).largest
     assert largest.batch
     assert largest.length
 
     def fits(changes: dict[str, Any]) -> bool:
-        return fit_of(estimate(skeleton, edit(recipe, changes)).peak, free) == "fits"
+        return fit_of(price(skeleton, edit(recipe, changes)).peak, free) == "fits"
 
     assert fits({"training.per_device_train_batch_size": largest.batch})
     assert not fits({"training.per_device_train_batch_size": largest.batch + 1})
@@ -129,7 +132,9 @@ def test_largest_values_are_the_last_that_fit() -> None:
 
 
 def test_a_gpu_without_bfloat16_trains_float32_adapters() -> None:
-    t4 = priced(LLAMA_3B, device=Device(bfloat16=False))
+    skeleton = catalog_skeleton(LLAMA_3B)
+    assert skeleton
+    t4 = price(skeleton, edit(Recipe(), {"model.source": LLAMA_3B}), MemoryBudget(Device(bfloat16=False)))
     assert t4.step.compute == "float16"
     assert t4.adapter.dtype == "float32"
 
@@ -140,7 +145,7 @@ def test_what_peft_refuses_is_refused() -> None:
 
 
 def test_json_has_the_promised_keys() -> None:
-    data = priced(LLAMA_3B, free_bytes=24 * 10**9).as_json()
+    data = priced(LLAMA_3B, free=24 * 10**9).as_json()
     assert list(data) == ["model", "adapter", "base", "peak", "fits", "suggestions", "chosen", "reasons"]
     assert set(data["adapter"]) == {
         "trainable_parameters",
@@ -158,9 +163,9 @@ def test_json_has_the_promised_keys() -> None:
 
 def test_no_torch_is_needed() -> None:
     program = (
-        "import sys; from workbench.estimate import estimate; from workbench.models.catalog import catalog_skeleton;"
+        "import sys; from workbench.estimate import price; from workbench.models.catalog import catalog_skeleton;"
         "from workbench.recipe.schema import Recipe;"
-        "estimate(catalog_skeleton('HuggingFaceTB/SmolLM2-135M-Instruct'), Recipe());"
+        "price(catalog_skeleton('HuggingFaceTB/SmolLM2-135M-Instruct'), Recipe());"
         "heavy = {'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

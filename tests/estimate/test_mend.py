@@ -10,10 +10,13 @@ from typer.testing import CliRunner
 
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, estimate
+from workbench.estimate import Setup, price
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
-from workbench.estimate.catalog_fit import METHODS, catalog_fits, on_device
+from workbench.estimate.by_method import METHODS
+from workbench.estimate.catalog_fit import catalog_fits
+from workbench.machine.device import Device
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
@@ -43,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("entry", catalog(), ids=lambda entry: entry.id)
 def test_the_default_recipe_works_on_the_whole_catalog_once_mended(entry: Any) -> None:
     skeleton = tree(entry.id)
-    changes = suggested_fix(skeleton, Recipe())
+    changes = suggested_fix(skeleton, Setup.of(Recipe()).adapter)
     assert changes is not None
     plan_adapter(skeleton, edit(Recipe(), changes).adapter)
     if changes:
@@ -68,14 +71,14 @@ def test_the_default_recipe_works_on_the_whole_catalog_once_mended(entry: Any) -
     ],
 )
 def test_the_smallest_change_is_found(model: str, settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    assert suggested_fix(tree(model), edit(Recipe(), settings)) == changes
+    assert suggested_fix(tree(model), Setup.of(edit(Recipe(), settings)).adapter) == changes
 
 
 @pytest.mark.parametrize("model", [MIXTRAL, MAMBA])
 def test_the_command_names_the_option_that_helps_and_it_does(run: Any, model: str) -> None:
     refused = run("estimate", model, "--json")
     assert isinstance(refused.exception, WorkbenchError)
-    options = options_text(suggested_fix(tree(model), Recipe()) or {})
+    options = options_text(suggested_fix(tree(model), Setup.of(Recipe()).adapter) or {})
     assert options in refused.exception.cure
     answer = json.loads(run("estimate", model, *shlex.split(options), "--no-follow", "--json").stdout)
     assert answer["adapter"]["trainable_parameters"] > 0
@@ -114,7 +117,9 @@ def test_mistakes_are_sentences(run: Any, arguments: tuple[str, ...]) -> None:
 
 def test_a_processor_has_no_context_and_no_reserve() -> None:
     model = "meta-llama/Llama-3.2-1B"
-    (row,) = catalog_fits(Recipe(), Device("cpu"), sources=[model, "not/known"])
-    whole = estimate(tree(model), Recipe(), device=Device("cpu")).peak
-    assert row.peaks["QLoRA"] == on_device(Device("cpu"), whole)
-    assert row.peaks["QLoRA"].device_bytes == whole.allocated_bytes
+    here = MemoryBudget(Device("cpu"))
+    (row,) = catalog_fits(Recipe(), here, sources=[model, "not/known"])
+    peak, on_a_gpu = (price(tree(model), Recipe(), budget).peak for budget in (here, MemoryBudget()))
+    assert row.peaks["QLoRA"] == peak
+    assert peak.device_bytes == peak.allocated_bytes == on_a_gpu.allocated_bytes
+    assert on_a_gpu.device_bytes > on_a_gpu.allocated_bytes

@@ -9,8 +9,8 @@ import pytest
 
 from tests.estimate.architectures import TINY
 from workbench.errors import WorkbenchError
-from workbench.estimate import estimate, plan_step
-from workbench.estimate.step import Step
+from workbench.estimate import Setup, price
+from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.allocator import MIB, CachingAllocator
 from workbench.estimate.trace.monomial import Probe
 from workbench.estimate.trace.store import SHIPPED, TraceStore, key_of
@@ -117,7 +117,7 @@ def test_real_steps_on_the_cpu(changes: dict[str, Any]) -> None:
     from workbench.estimate.trace.run import follow_step
 
     recipe = recipe_of(**changes)
-    step = plan_step(recipe)
+    step = plan_step(Setup.of(recipe))
     _, terms = follow_step(build_skeleton(SMALL), recipe, step).highest(step.batch, step.length, recipe.adapter.r)
     assert sum(terms.values()) == pytest.approx(real_peak(step, recipe), rel=0.01)
 
@@ -157,7 +157,7 @@ def test_a_timeline_survives_json_and_old_ones_are_refused() -> None:
     from workbench.estimate.trace.run import follow_step
 
     recipe = recipe_of()
-    timeline = follow_step(build_skeleton(SMALL), recipe, plan_step(recipe))
+    timeline = follow_step(build_skeleton(SMALL), recipe, plan_step(Setup.of(recipe)))
     data = json.loads(json.dumps(timeline.as_json()))
     assert Timeline.from_json(data) == timeline
     with pytest.raises(ValueError, match="format"):
@@ -173,7 +173,7 @@ def test_architectures_that_can_be_followed(name: str, method: str) -> None:
     from workbench.estimate.trace.run import follow_step
 
     recipe = recipe_of(**{"quantization.method": method, "adapter.lora_dropout": 0.0})
-    step = plan_step(recipe)
+    step = plan_step(Setup.of(recipe))
     timeline = follow_step(build_skeleton(TINY[name]), recipe, step)
     _, small = timeline.highest(1, 64, 8)
     _, large = timeline.highest(2, 128, 16)
@@ -185,15 +185,15 @@ def test_architectures_that_can_be_followed(name: str, method: str) -> None:
 def test_a_store_makes_keeps_and_finds(tmp_path: Path) -> None:
     skeleton, recipe = build_skeleton(SMALL), recipe_of()
     store = TraceStore(tmp_path)
-    before = estimate(skeleton, recipe, traced=store).peak
+    before = price(skeleton, recipe, traced=store).peak
     assert before.method == "closed-form"
     timeline = store.follow(skeleton, recipe)
-    after = estimate(skeleton, recipe, traced=store).peak
+    after = price(skeleton, recipe, traced=store).peak
     assert after.method == "trace"
     assert after.allocated_bytes == sum(value for name, value in after.terms.items() if name != "cuda_context")
-    assert TraceStore(tmp_path).find(skeleton, recipe, plan_step(recipe)) == timeline
+    assert TraceStore(tmp_path).find(skeleton, Setup.of(recipe).adapter, plan_step(Setup.of(recipe))) == timeline
     other = edit(recipe, {"training.per_device_train_batch_size": 7, "data.max_length": 300, "adapter.r": 64})
-    assert estimate(skeleton, other, traced=TraceStore(tmp_path)).peak.method == "trace"
+    assert price(skeleton, other, traced=TraceStore(tmp_path)).peak.method == "trace"
 
 
 def test_what_cannot_be_followed_is_told(tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_keys_differ_where_the_step_does() -> None:
     skeleton, recipe = build_skeleton(SMALL), recipe_of()
 
     def key(**changes: Any) -> str:
-        changed = edit(recipe, changes)
-        return key_of(skeleton, changed, plan_step(changed))
+        setup = Setup.of(edit(recipe, changes))
+        return key_of(skeleton, setup.adapter, plan_step(setup))
 
     same = [{}, {"data.max_length": 64}, {"adapter.r": 64}, {"training.learning_rate": 0.1}, {"training.optim": "sgd"}]
     other = [
@@ -233,8 +233,8 @@ def test_the_shipped_timelines_are_what_is_followed_now() -> None:
     skeleton = catalog_skeleton("HuggingFaceTB/SmolLM2-135M-Instruct")
     assert skeleton
     recipe = next(shipped_recipes(skeleton))
-    step = plan_step(recipe)
-    shipped = TraceStore().find(skeleton, recipe, step)
+    step = plan_step(Setup.of(recipe))
+    shipped = TraceStore().find(skeleton, Setup.of(recipe).adapter, step)
     if shipped is None:
         pytest.skip(f"{SHIPPED.name} was made with other versions of the libraries")
     assert follow_step(skeleton, recipe, step) == shipped
@@ -266,9 +266,9 @@ def test_the_closed_form_stays_near_the_shipped_timelines() -> None:
             for batch, length, rank in sizes:
                 changes = {"training.per_device_train_batch_size": batch, "data.max_length": length, "adapter.r": rank}
                 changed = edit(recipe, changes)
-                followed = estimate(skeleton, changed).peak
+                followed = price(skeleton, changed).peak
                 if followed.method == "trace":
-                    formula = estimate(skeleton, changed, traced=lambda *_: None).peak
+                    formula = price(skeleton, changed, traced=lambda *_: None).peak
                     ratio = formula.allocated_bytes / followed.allocated_bytes - 1
                     ratios[(entry.id, place, batch, length, rank)] = ratio
     if not ratios:

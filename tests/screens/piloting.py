@@ -12,6 +12,8 @@ from screens.app import WorkbenchApp
 from screens.widgets.pane import Pane
 from tests.screens.scripted import ScriptedEngine
 from tests.skipping_clock import real_monotonic
+from workbench.engine.client.protocol import DeviceFacts
+from workbench.machine.gpu import GpuSample
 from workbench.storage.paths import Home
 
 WIDE = (120, 40)
@@ -86,6 +88,13 @@ class Opened:
                 return
             await self.pilot.pause(0.1)
         raise AssertionError("the screen never came to rest")
+
+    async def has_gpus(self, *gpus: GpuSample) -> None:
+        """The machine has these GPUs from now on, and its engine computes on the first."""
+        self.engine.device = DeviceFacts(kind="cuda", name=gpus[0].name, total_bytes=gpus[0].total_bytes or 0)
+        self.app.session.gpus = gpus
+        if self.engine.running:
+            self.app.session.status = await self.engine.status()
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

@@ -1,5 +1,6 @@
 """Adapter: the form and its costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from screens.charts.stacked_bar import legend, stacked_bar
 from screens.forms.form import SettingForm
 from screens.forms.row import SettingRow
 from screens.session import counted_for
-from screens.shell.cost_view import costs_of, device_of, fed_of, outlook_of
+from screens.shell.cost_view import costs_of, outlook_of, price_of
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import some_facts
 from workbench.errors import WorkbenchError
+from workbench.estimate import Setup, price
 from workbench.estimate.memory_text import parse_memory
-from workbench.estimate.step import Device
 from workbench.machine.gpu import GpuSample, HostSample
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -36,7 +38,7 @@ def costs(screen: Opened) -> str:
 
 
 async def shown(screen: Opened, gib: int = 24) -> None:
-    screen.app.session.gpus = (gpu(gib),)
+    await screen.has_gpus(gpu(gib))
     await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
     await screen.tab("adapter")
 
@@ -69,17 +71,17 @@ async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size
         await shown(screen)
         session, pane = screen.app.session, screen.app.pane_in_front
         assert "(longest record" not in costs(screen)
-        as_long_as_allowed = costs_of(session).peak_bytes
+        as_long_as_allowed = costs_of(session).price
 
         session.counted = counted_for(session.recipe), some_facts([], max_length=1024)
         pane.on_shown()  # type: ignore[union-attr]
         assert f"{words} 1,024" in costs(screen)
-        short = costs_of(session)
-        assert short.peak_bytes < as_long_as_allowed
+        short = costs_of(session).price
+        assert short is not None
+        assert as_long_as_allowed is not None
+        assert short.peak.device_bytes < as_long_as_allowed.peak.device_bytes
         # What a run decides by, when it has counted its records: the longest for memory, the usual one for speed.
-        fed, usual = fed_of(session)
-        assert (fed.data.max_length, usual) == (92, 62)
-        assert fed == edit(session.recipe, {"data.max_length": 92})
+        assert short.asked == Setup.of(edit(session.recipe, {"data.max_length": 92}), median=62)
 
         # Neither another rank nor another micro-batch makes the records longer, nor does a lower cut.
         screen.app.set_recipe({"adapter.r": 32, "training.per_device_train_batch_size": 8, "data.max_length": 512})
@@ -95,7 +97,8 @@ async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size
             before = session.recipe.as_dict()
             screen.app.set_recipe(changes)
             await screen.until(lambda: session.skeleton is not None and costs(screen), "figures")
-            assert fed_of(session)[0] is session.recipe, changes
+            asked = price_of(session, session.skeleton).asked
+            assert replace(asked, median=None) == Setup.of(session.recipe), changes
             screen.app.set_recipe(before)
 
 
@@ -104,7 +107,7 @@ async def test_a_sample_of_the_records_is_not_priced_for(tmp_path: Path) -> None
         await shown(screen)
         session = screen.app.session
         session.counted = counted_for(session.recipe), some_facts([], max_length=1024, exact=False)
-        assert fed_of(session) == (session.recipe, None)
+        assert price_of(session, session.skeleton).asked == Setup.of(session.recipe)
         assert costs_of(session).priced_for == ""
 
 
@@ -422,7 +425,7 @@ async def test_a_machine_without_a_gpu_shows_host_memory_and_says_so(tmp_path: P
         await screen.tab("adapter")
         assert "memory peak" in costs(screen)
         assert "12.0 GiB free (host RAM, no GPU)" in costs(screen)
-        assert device_of(screen.app.session).kind == "cpu"
+        assert screen.app.session.budget.device.kind == "cpu"
         assert "CUDA" not in costs(screen)
 
 
@@ -431,19 +434,20 @@ async def test_the_terms_add_up_to_the_peak(tmp_path: Path) -> None:
         await shown(screen)
         screen.app.set_recipe({"adapter.r": 8})
         told = costs_of(screen.app.session)
-        assert sum(told.terms.values()) == told.peak_bytes
-        assert told.plan is not None
-        assert told.figures["trainable"] == told.plan.trainable_parameters
+        assert told.price is not None
+        assert sum(told.terms.values()) == told.price.peak.device_bytes
+        assert told.figures["trainable"] == told.price.adapter.trainable_parameters
 
 
 def test_a_suggestion_really_fits() -> None:
     skeleton = catalog_skeleton("Qwen/Qwen2.5-7B-Instruct")
     assert skeleton is not None
     recipe = edit(Recipe(), {"data.max_length": 4096, "training.per_device_train_batch_size": 16})
-    outlook = outlook_of(skeleton, recipe, Device("cuda"), 24 * GIB)
+    budget = MemoryBudget(free_bytes=24 * GIB)
+    outlook = outlook_of(price(skeleton, recipe, budget))
     assert outlook.suggestions
     for cure in outlook.suggestions:
-        again = outlook_of(skeleton, edit(recipe, cure.changes), Device("cuda"), 24 * GIB)
+        again = outlook_of(price(skeleton, edit(recipe, cure.changes), budget))
         assert again.suggestions == ()
         assert cure.sentence.endswith(".")
 

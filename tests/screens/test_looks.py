@@ -11,6 +11,7 @@ from screens.app import WorkbenchApp
 from screens.widgets import glyphs
 from tests.screens.piloting import NARROW, WIDE, Opened
 from tests.screens.scripted import ScriptedEngine
+from workbench.engine.client.protocol import DeviceFacts
 from workbench.machine.gpu import GpuSample, HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe.schema import Recipe
@@ -32,7 +33,9 @@ def _this_machine_has_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def app_on(home: Path) -> WorkbenchApp:
-    app = WorkbenchApp(Home(home), ScriptedEngine(Home(home)))
+    engine = ScriptedEngine(Home(home))
+    engine.device = DeviceFacts(kind="cuda", name="NVIDIA H100 80GB HBM3", total_bytes=80 * GIB)
+    app = WorkbenchApp(Home(home), engine)
     app.sample_hardware = False
     app.follow_steps = False
     app.session.gpus = (GpuSample(0, "NVIDIA H100 80GB HBM3", 80 * GIB, 3 * GIB, 77 * GIB),)

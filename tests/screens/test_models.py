@@ -13,7 +13,7 @@ from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
-from workbench.estimate.step import Device
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.recipe.schema import DEFAULT_MODEL, Recipe
 from workbench.storage.paths import Home
@@ -92,14 +92,14 @@ def test_a_fit_is_a_word_a_colour_and_a_sentence(gib: float, word: str) -> None:
 
 def test_models_are_judged_by_the_recipe_in_hand() -> None:
     sources = [DEFAULT_MODEL, "meta-llama/Meta-Llama-3-70B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "not/known"]
-    fits = fits_of(sources, Recipe(), Device("cuda"), 96 * 10**9)
+    fits = fits_of(sources, Recipe(), MemoryBudget(free_bytes=96 * 10**9))
     assert {source: fit.word for source, fit in fits.items()} == {
         DEFAULT_MODEL: "fits",
         "meta-llama/Meta-Llama-3-70B": "fits",
         "mistralai/Mixtral-8x7B-Instruct-v0.1": "no",
     }
     assert fits["mistralai/Mixtral-8x7B-Instruct-v0.1"].sentence.endswith("with lora_dropout 0.")
-    assert fits_of([DEFAULT_MODEL], Recipe(), Device("cuda"), GIB)[DEFAULT_MODEL].word == "no"
+    assert fits_of([DEFAULT_MODEL], Recipe(), MemoryBudget(free_bytes=GIB))[DEFAULT_MODEL].word == "no"
 
 
 async def test_a_model_that_takes_no_dropout_is_chosen_with_the_offer_to_drop_it(tmp_path: Path) -> None:

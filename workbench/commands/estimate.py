@@ -19,11 +19,12 @@ from workbench.commands.common import (
 )
 from workbench.commands.output.fetching import FetchBar
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, Estimate, TraceStore
-from workbench.estimate import estimate as price
+from workbench.estimate import Price, Setup, TraceStore, price
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.memory_text import parse_memory
+from workbench.machine.device import Device
 from workbench.machine.gpu import computes_bfloat16, first_gpu
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.trees import known_skeleton, skeleton_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
@@ -65,23 +66,23 @@ def estimate(
     gpu = first_gpu()
     free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
     # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
-    device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
+    budget = MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
     with FetchBar() as bar:
         skeleton = skeleton_of(home, chosen.model, bar.show)
     traces = TraceStore(home.cache / "traces")
 
-    def priced() -> Estimate:
-        return price(skeleton, chosen, free_bytes=free, device=device, variant=variant.value, traced=traces)
+    def priced() -> Price:
+        return price(skeleton, chosen, budget, variant=variant.value, traced=traces)
 
     try:
         result = priced()
     except WorkbenchError as error:
-        if changes := suggested_fix(skeleton, chosen):
+        if changes := suggested_fix(skeleton, Setup.of(chosen).adapter):
             cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
     should_trace = known_skeleton(chosen.model) is None if follow is None else follow
-    if should_trace and _trace(traces, result, device):
+    if should_trace and _trace(traces, result):
         result = priced()
     if as_json:
         print_json(result.as_json())
@@ -89,17 +90,18 @@ def estimate(
         _show(result, free)
 
 
-def _trace(traces: TraceStore, result: Estimate, device: Device) -> bool:
+def _trace(traces: TraceStore, result: Price) -> bool:
     """Trace the training steps whose peak is only an estimate; returns whether one was traced."""
-    for count, recipe in enumerate(result.worth_following):
+    recipes = result.worth_tracing
+    for count, recipe in enumerate(recipes):
         words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once) …"
         errors.print(Text(words, "dim"))
         try:
-            traces.follow(result.skeleton, recipe, device, result.step.variant)
+            traces.follow(result.skeleton, recipe, result.budget.device, result.step.variant)
         except WorkbenchError as error:
             errors.print(Text(printable(f"{error.message} {error.cure}"), "dim"))
             return count > 0
-    return bool(result.worth_following)
+    return bool(recipes)
 
 
 def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) -> Recipe:
@@ -107,13 +109,13 @@ def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) ->
     return edit(base, {"model.source": model, **dict(parse_assignment(text) for text in assignments)})
 
 
-def _show(result: Estimate, free: int | None) -> None:
+def _show(result: Price, free: int | None) -> None:
     adapter, base, peak = result.adapter, result.base, result.peak
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f"{adapter.trainable_parameters:,} of {adapter.total_parameters:,}"
     reserved = gib(peak.reserved_bytes, 2)
     rows = [
-        ("model", f"{result.model}  {result.skeleton.architecture}"),
+        ("model", f"{result.recipe.model.source}  {result.skeleton.architecture}"),
         ("parameters", f"{result.skeleton.parameters:,}"),
         ("trainable", f"{trained} · {adapter.trainable_percent:.4f} %"),
         ("adapter file", f"{file_size(adapter.file_bytes, 2)} ({adapter.dtype})"),

@@ -16,13 +16,16 @@ from workbench.commands.common import (
     recipe_from,
 )
 from workbench.errors import WorkbenchError
-from workbench.estimate import Device, TraceStore
+from workbench.estimate import TraceStore
 from workbench.estimate.adapter.suggested_fix import changes_text
-from workbench.estimate.catalog_fit import METHODS, CatalogFit, catalog_fits, settings_words
+from workbench.estimate.by_method import METHODS
+from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_words
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
+from workbench.machine.device import Device
 from workbench.machine.gpu import computes_bfloat16, first_gpu
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_entry
 from workbench.models.sources import LocalModelFacts, local_models
 from workbench.recipe.schema import Recipe
@@ -89,12 +92,12 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     chosen = edit(recipe_from(home, name, None) if name else Recipe(), changes)
     gpu = first_gpu()
     free = _memory(memory, gpu.free_bytes if gpu else None)
-    device = Device(bfloat16=gpu is None or computes_bfloat16(gpu))
+    budget = MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "size", *METHODS):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     changed: dict[str, list[str]] = {}
-    for row in catalog_fits(chosen, device, TraceStore(home.cache / "traces"), free_bytes=free):
+    for row in catalog_fits(chosen, budget, TraceStore(home.cache / "traces")):
         if as_json:
             print_json(_catalog_fit_json(row, free))
         else:

@@ -232,14 +232,11 @@ async def _foreseen(
     home: Home, client: EngineClient, recipes: Sequence[Recipe], launch: Launch | None
 ) -> list[Verdict | None]:
     from workbench.estimate import TraceStore
-    from workbench.machine.gpu import hardware_now
-    from workbench.planning.start_checks import foresee_all, room_for
+    from workbench.planning.memory import budget_now
+    from workbench.planning.start_checks import foresee_all
 
-    gpus, host = await asyncio.to_thread(hardware_now)
-    room = room_for(gpus, host, await client.status(), launch)
-    if room is None:
-        return [None] * len(recipes)
-    return await foresee_all(client, recipes, room, TraceStore(home.cache / "traces"))
+    budget = await asyncio.to_thread(budget_now, home, await client.status(), launch)
+    return await foresee_all(client, recipes, budget, TraceStore(home.cache / "traces"))
 
 
 def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) -> None:

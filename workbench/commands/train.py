@@ -178,12 +178,11 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
 
 async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
     from workbench.estimate import TraceStore
-    from workbench.machine.gpu import hardware_now
-    from workbench.planning.start_checks import foresee, room_for
+    from workbench.planning.memory import budget_now
+    from workbench.planning.start_checks import foresee
 
-    gpus, host = await asyncio.to_thread(hardware_now)
-    room = room_for(gpus, host, await client.status(), launch)
-    verdict = room and await foresee(client, recipe, room, TraceStore(home.cache / "traces"))
+    budget = await asyncio.to_thread(budget_now, home, await client.status(), launch)
+    verdict = await foresee(client, recipe, budget, TraceStore(home.cache / "traces"))
     if not verdict or verdict.may_start:
         return
     cures = [

@@ -16,8 +16,9 @@ from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint
 from workbench.estimate.layer_shape import Block, ModelShape
 from workbench.estimate.optimizer import optimizer_bytes
-from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Moment, Peak
+from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Moment, Peak
 from workbench.estimate.step import Step
+from workbench.machine.device import CUDA_CONTEXT_BYTES
 
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
 LOSS_TILE_TOKENS = 4096

@@ -1,6 +1,6 @@
-"""The fastest set-up that fits: what ``auto`` comes to for gradient checkpointing and for the micro-batch.
+"""The fastest setup that fits: what ``auto`` comes to for gradient checkpointing and for the micro-batch.
 
-How long a step takes is not predicted; which of two set-ups takes longer is, by two facts:
+How long a step takes is not predicted; which of two setups takes longer is, by two facts:
 
 - Checkpointing runs the forward pass twice: about a quarter on top.
 - Each micro-batch has costs of its own, however few tokens are in it: kernels to launch, weights to read and, in
@@ -14,24 +14,18 @@ Fits means *fits*, not *tight*, and with :data:`DOUBT` to spare where the peak i
 process that takes more than a host has is ended, while on a GPU the micro-batch is halved.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from workbench.estimate.fit import fit_of, last_where
-from workbench.estimate.peak import Peak, on_device
-from workbench.estimate.step import Device
-from workbench.recipe.resolved import (
-    ACCUMULATION,
-    CHECKPOINTING,
-    MICRO_BATCH,
-    ResolvedRecipe,
-    auto_keys,
-    resolved,
-)
-from workbench.recipe.schema import AUTO, Recipe
-from workbench.recipe.text import edit
+from workbench.estimate.fit import Predict, fit_of, last_where
+from workbench.estimate.peak import Peak
+from workbench.estimate.setup import Setup
+from workbench.machine.device import Device
+from workbench.machine.memory_budget import MemoryBudget
+from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH
+from workbench.recipe.schema import MAX_MICRO_BATCHES
 from workbench.units import part_of
 
 RECOMPUTING = 1.25
@@ -45,35 +39,35 @@ FILL = {"cuda": 1024, "cpu": 128}
 """Tokens that take as long as what a micro-batch costs however few are in it. A processor is full much sooner."""
 
 CLOSE = 1.05
-"""A set-up that takes up to this many times as long as the fastest one is as good."""
+"""A setup that takes up to this many times as long as the fastest one is as good."""
 
 DOUBT = 0.8
 """Share of the free memory that a peak may take which is known roughly."""
 
-Predict = Callable[[ResolvedRecipe], Peak]
+ALL_OPEN = (CHECKPOINTING, MICRO_BATCH, ACCUMULATION)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe with what was left open decided.
+    """A setup with what was left open decided.
 
     Attributes:
-        chosen: what was decided, by dotted keys; empty where the recipe left nothing open.
+        chosen: what was decided, by dotted keys; empty where nothing was left open.
         reasons: why, in sentences.
-        guessed: the set-ups whose peak had to be a formula's, and which a followed step might let through.
+        guessed: the setups whose peak had to be a formula's, and which a traced step might let through.
     """
 
-    recipe: ResolvedRecipe
+    setup: Setup
     chosen: Mapping[str, Any]
     reasons: tuple[str, ...] = ()
-    guessed: tuple[ResolvedRecipe, ...] = ()
+    guessed: tuple[Setup, ...] = ()
 
 
 @dataclass(frozen=True)
 class Faster:
-    """The fastest set-up at the same effective batch.
+    """The fastest setup at the same effective batch.
 
-    ``before`` names the set-up that the recipe has; ``changes`` is empty where that is as fast already.
+    ``before`` names the setup that the recipe has; ``changes`` is empty where that is as fast already.
     """
 
     sentence: str
@@ -81,68 +75,50 @@ class Faster:
     changes: Mapping[str, Any]
 
 
-def worth_following(choice: Choice, peak: Peak) -> tuple[ResolvedRecipe, ...]:
-    """The set-ups whose peak is a formula's: the one that was chosen, and those that it was weighed against."""
-    own = (choice.recipe,) if peak.method == "closed-form" else ()
-    return own + tuple(recipe for recipe in choice.guessed if recipe not in own)
-
-
 class Chooser:
-    """Weighs set-ups for one memory.
+    """Weighs setups for one memory.
 
     Args:
-        predict: the peak of a recipe; None where the step cannot be estimated.
-        free_bytes: None where it is not known.
-        usual_length: tokens of a usual record, where that is known; what it fills decides how fast a micro-batch is.
+        predict: the peak of a setup on the budget's device; None where the step cannot be estimated.
         lacking: why there is nothing to decide by, for a memory or a model that is not known.
     """
 
-    def __init__(
-        self,
-        predict: Predict | None,
-        free_bytes: int | None,
-        device: Device | None = None,
-        usual_length: int | None = None,
-        lacking: str = "",
-    ) -> None:
+    def __init__(self, predict: Predict | None, budget: MemoryBudget, lacking: str = "") -> None:
         self._predict = predict
-        self._free = free_bytes
-        self._device = device or Device()
-        self._usual = usual_length
+        self._free = budget.free_bytes
+        self._device: Device = budget.device
         self._lacking = lacking or (
-            "the free memory is unknown" if free_bytes is None else "the step cannot be estimated"
+            "the free memory is unknown" if budget.free_bytes is None else "the step cannot be estimated"
         )
-        self._guessed: dict[bool, ResolvedRecipe] = {}
+        self._guessed: dict[bool, Setup] = {}
 
-    def choose(self, recipe: Recipe) -> Choice:
-        """Decide what the recipe leaves open: fastest that fits, else what takes the least memory.
+    def choose(self, setup: Setup) -> Choice:
+        """Decide what the setup leaves open: the fastest that fits, else what takes the least memory.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter.
         """
-        least = resolved(recipe)
-        if not auto_keys(recipe.training):
-            return Choice(least, {})
+        if not setup.left_open:
+            return Choice(setup, {})
         self._guessed = {}
-        found = None if self._is_blind else self._fastest(recipe)
-        best = found or least
-        chosen = {path: best.get(path) for path in auto_keys(recipe.training)}
-        return Choice(best, chosen, tuple(self._reasons(recipe, best, found)), tuple(self._guessed.values()))
+        found = None if self._is_blind else self._fastest(setup)
+        best = found or replace(setup, left_open=())
+        chosen = {path: best.get(path) for path in setup.left_open}
+        return Choice(best, chosen, tuple(self._reasons(setup, best, found)), tuple(self._guessed.values()))
 
-    def faster(self, recipe: Recipe) -> Faster | None:
-        """The changes that make a recipe as fast as its effective batch allows; None where the memory is not known.
+    def faster(self, setup: Setup) -> Faster | None:
+        """The changes that make a setup as fast as its effective batch allows.
 
-        What the recipe leaves to the machine stays so.
+        What the recipe leaves to the machine stays so. None where the memory is not known, or the effective batch is
+        larger than the machine may divide.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter.
         """
-        if self._is_blind:
+        if self._is_blind or setup.effective_batch > MAX_MICRO_BATCHES:
             return None
-        batch = recipe.training.effective_batch
-        wanted = {CHECKPOINTING: AUTO, MICRO_BATCH: AUTO, "training.effective_batch_size": batch}
-        best = self._fastest(edit(recipe, wanted))
-        now = self.choose(recipe).recipe
+        best = self._fastest(replace(setup, left_open=ALL_OPEN))
+        now = self.choose(setup).setup
         before = ", ".join(_parts(now))
         if best is None:
             return Faster("No settings fit at this effective batch.", before, {})
@@ -150,21 +126,21 @@ class Chooser:
         if fits and gain <= CLOSE:
             words = f"These are already the fastest settings that fit: {before}, {self._figures(now)}."
             return Faster(words, before, {})
-        stays = auto_keys(recipe.training)
-        keys = (CHECKPOINTING, MICRO_BATCH, ACCUMULATION)
-        changes = {path: best.get(path) for path in keys if path not in stays and best.get(path) != now.get(path)}
+        changes = {
+            path: best.get(path) for path in ALL_OPEN if path not in setup.left_open and best.get(path) != now.get(path)
+        }
         speed = f"about {100 * (gain - 1):.0f} % faster" if fits else "fastest that fits"
         changed = ", ".join(new for new, old in zip(_parts(best), _parts(now), strict=True) if new != old)
         words = f"{_capital(changed)}: {self._figures(best)}, {speed}."
         return Faster(words, before, changes)
 
-    def time_of(self, recipe: ResolvedRecipe) -> float:
+    def time_of(self, setup: Setup) -> float:
         """Time a token, in units of one on a full device without checkpointing; to compare, not to predict."""
-        length = recipe.data.max_length
-        if self._usual and not recipe.data.packing:
-            length = min(length, self._usual)
-        fill = FILL[self._device.kind] / (recipe.training.per_device_train_batch_size * length)
-        return (1 + fill) * (RECOMPUTING if recipe.training.gradient_checkpointing else 1)
+        length = setup.length
+        if setup.median and not setup.is_packed:
+            length = min(length, setup.median)
+        fill = FILL[self._device.kind] / (setup.micro_batch * length)
+        return (1 + fill) * (RECOMPUTING if setup.checkpointing else 1)
 
     # -- the search -----------------------------------------------------------------------------------------------
 
@@ -172,10 +148,10 @@ class Chooser:
     def _is_blind(self) -> bool:
         return self._predict is None or self._free is None
 
-    def _fastest(self, recipe: Recipe) -> ResolvedRecipe | None:
+    def _fastest(self, setup: Setup) -> Setup | None:
         """The fastest that fits; None where nothing does. Without checkpointing is looked at first, and often alone."""
-        found: list[ResolvedRecipe] = []
-        ladders = _ladders(recipe)
+        found: list[Setup] = []
+        ladders = _ladders(setup)
         for ladder in ladders:
             if found and self.time_of(found[-1]) <= self.time_of(ladder[-1]):
                 continue
@@ -185,18 +161,18 @@ class Chooser:
         best = min(found, key=self.time_of, default=None)
         if best is None:
             return None
-        ladder = next(ladder for ladder in ladders if ladder[0].get(CHECKPOINTING) == best.get(CHECKPOINTING))
+        ladder = next(ladder for ladder in ladders if ladder[0].checkpointing == best.checkpointing)
         return next(one for one in ladder if self.time_of(one) <= CLOSE * self.time_of(best))
 
-    def _fits(self, recipe: ResolvedRecipe) -> bool:
-        peak = self._peak(recipe)
+    def _fits(self, setup: Setup) -> bool:
+        peak = self._peak(setup)
         if peak.method == "closed-form" and DOUBT * peak.device_bytes <= (self._free or 0):
-            self._guessed.setdefault(recipe.training.gradient_checkpointing, recipe)
+            self._guessed.setdefault(setup.checkpointing, setup)
         return fit_of(peak, int(self._room(peak))) == "fits"
 
-    def _peak(self, recipe: ResolvedRecipe) -> Peak:
+    def _peak(self, setup: Setup) -> Peak:
         assert self._predict is not None
-        return on_device(self._device, self._predict(recipe))
+        return self._predict(setup)
 
     def _room(self, peak: Peak) -> float:
         assert self._free is not None
@@ -205,48 +181,46 @@ class Chooser:
 
     # -- the words ------------------------------------------------------------------------------------------------
 
-    def _reasons(self, recipe: Recipe, best: ResolvedRecipe, found: ResolvedRecipe | None) -> Sequence[str]:
+    def _reasons(self, setup: Setup, best: Setup, found: Setup | None) -> Sequence[str]:
         if self._is_blind:
-            return [f"{_decided(recipe, best)} (least memory): {self._lacking}."]
+            return [f"{_decided(setup, best)} (least memory): {self._lacking}."]
         if found is None:
             peak = self._peak(best)
             verdict = {"fits": "may not fit", "tight": "is tight"}.get(fit_of(peak, self._free or 0), "does not fit")
-            return [f"{_decided(recipe, best)} (least memory) {verdict}: {self._figures(best)}."]
+            return [f"{_decided(setup, best)} (least memory) {verdict}: {self._figures(best)}."]
         reasons = []
-        if recipe.training.gradient_checkpointing == AUTO:
-            reasons.append(self._why_checkpointing(recipe, best))
-        if recipe.training.per_device_train_batch_size == AUTO:
+        if CHECKPOINTING in setup.left_open:
+            reasons.append(self._why_checkpointing(setup, best))
+        if MICRO_BATCH in setup.left_open:
             reasons.append(self._why_micro_batch(best))
         return reasons
 
-    def _why_checkpointing(self, recipe: Recipe, best: ResolvedRecipe) -> str:
-        if not best.training.gradient_checkpointing:
+    def _why_checkpointing(self, setup: Setup, best: Setup) -> str:
+        if not best.checkpointing:
             return f"Checkpointing off: {self._figures(best)}, about {100 * (RECOMPUTING - 1):.0f} % faster."
-        without = edit(best, {CHECKPOINTING: False})
-        if recipe.training.per_device_train_batch_size == AUTO and self._fits_less_of(without):
-            batch = best.training.per_device_train_batch_size
-            return f"Checkpointing on: micro-batch {batch} with it is faster than what fits without it."
+        without = replace(best, checkpointing=False)
+        if MICRO_BATCH in setup.left_open and self._fits_less_of(without):
+            return f"Checkpointing on: micro-batch {best.micro_batch} with it is faster than what fits without it."
         return f"Checkpointing on: without it the step needs {self._figures(without)}."
 
-    def _fits_less_of(self, recipe: ResolvedRecipe) -> bool:
-        return self._fits(edit(recipe, {MICRO_BATCH: 1, ACCUMULATION: recipe.training.effective_batch}))
+    def _fits_less_of(self, setup: Setup) -> bool:
+        return self._fits(_divided(setup, 1))
 
-    def _why_micro_batch(self, best: ResolvedRecipe) -> str:
-        training = best.training
-        size, times = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    def _why_micro_batch(self, best: Setup) -> str:
+        size, times = best.micro_batch, best.accumulation
         words = f"Micro-batch {size} × {times} = {size * times}: {self._figures(best)}"
         if times == 1:
             return f"{words}, no accumulation."
-        larger = next(n for n in _divisors(training.effective_batch) if n > size)
-        more = edit(best, {MICRO_BATCH: larger, ACCUMULATION: training.effective_batch // larger})
+        larger = next(n for n in _divisors(best.effective_batch) if n > size)
+        more = _divided(best, larger)
         if self._fits(more):
             return f"{words}; {larger} is hardly faster."
         return f"{words}; {larger} {'may' if self._peak(more).method == 'closed-form' else 'would'} not fit."
 
-    def _figures(self, recipe: ResolvedRecipe) -> str:
+    def _figures(self, setup: Setup) -> str:
         """``18.20 of 22.40 GiB``; a rough peak says that it is, and how much of the memory it may take."""
         assert self._free is not None
-        peak = self._peak(recipe)
+        peak = self._peak(setup)
         about = "≈ " if peak.method == "closed-form" else ""
         kept = self._room(peak) < self._free
         spare = f" ({100 * (1 - DOUBT):.0f} % headroom)" if kept and not self._is_comfortable(peak) else ""
@@ -256,18 +230,17 @@ class Chooser:
         return fit_of(peak, int(self._room(peak))) == "fits"
 
 
-def _ladders(recipe: Recipe) -> list[list[ResolvedRecipe]]:
-    """The set-ups that a recipe leaves open: without checkpointing and with it, micro-batches from small to large."""
-    training = recipe.training
-    switches = [False, True] if training.gradient_checkpointing == AUTO else [training.gradient_checkpointing]
-    sizes = _divisors(training.effective_batch) if training.per_device_train_batch_size == AUTO else (0,)
-    return [
-        [
-            resolved(recipe, {CHECKPOINTING: on, MICRO_BATCH: n, ACCUMULATION: training.effective_batch // max(n, 1)})
-            for n in sizes
-        ]
-        for on in switches
-    ]
+def _ladders(setup: Setup) -> list[list[Setup]]:
+    """The setups that are open: without checkpointing and with it, micro-batches from small to large."""
+    switches = (False, True) if CHECKPOINTING in setup.left_open else (setup.checkpointing,)
+    sizes = _divisors(setup.effective_batch) if MICRO_BATCH in setup.left_open else ()
+    closed = [replace(setup, checkpointing=on, left_open=()) for on in switches]
+    return [[_divided(one, size) for size in sizes] or [one] for one in closed]
+
+
+def _divided(setup: Setup, micro_batch: int) -> Setup:
+    """The same effective batch in micro-batches of another size, which divides it."""
+    return replace(setup, micro_batch=micro_batch, accumulation=setup.effective_batch // micro_batch)
 
 
 @cache
@@ -275,21 +248,18 @@ def _divisors(number: int) -> tuple[int, ...]:
     return tuple(n for n in range(1, number + 1) if number % n == 0)
 
 
-def _decided(recipe: Recipe, best: ResolvedRecipe) -> str:
+def _decided(setup: Setup, best: Setup) -> str:
     """What was decided: ``Checkpointing on, micro-batch 1 × 16``."""
-    training = recipe.training
-    parts = _parts(best)
-    wanted = (training.gradient_checkpointing == AUTO, training.per_device_train_batch_size == AUTO)
-    return _capital(", ".join(part for part, is_open in zip(parts, wanted, strict=True) if is_open))
+    wanted = (CHECKPOINTING in setup.left_open, MICRO_BATCH in setup.left_open)
+    return _capital(", ".join(part for part, is_open in zip(_parts(best), wanted, strict=True) if is_open))
 
 
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _parts(recipe: ResolvedRecipe) -> tuple[str, str]:
-    training = recipe.training
+def _parts(setup: Setup) -> tuple[str, str]:
     return (
-        f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
-        f"micro-batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}",
+        f"checkpointing {'on' if setup.checkpointing else 'off'}",
+        f"micro-batch {setup.micro_batch} × {setup.accumulation}",
     )

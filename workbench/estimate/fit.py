@@ -6,13 +6,13 @@ from typing import Any, Literal, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
-from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.schema import RANK_STEPS
-from workbench.recipe.text import edit
+from workbench.estimate.setup import Setup
+from workbench.recipe.resolved import ACCUMULATION, MICRO_BATCH
+from workbench.recipe.schema import MAX_MICRO_BATCHES, RANK_STEPS
 
 T = TypeVar("T")
 Fit = Literal["fits", "tight", "does not fit"]
-Predict = Callable[[ResolvedRecipe], Peak]
+Predict = Callable[[Setup], Peak]
 
 COMFORT = 0.95
 """Share of the free memory up to which a run simply fits; above it, it is tight."""
@@ -54,19 +54,19 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
     return "does not fit"
 
 
-def suggest(recipe: ResolvedRecipe, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
-    """Single changes that make a recipe fit, cheapest first: what costs time before what costs quality."""
+def suggest(setup: Setup, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
+    """Single changes that make a setup fit, cheapest first: what costs time before what costs quality."""
     found = []
-    for label, changes, cost in _candidates(recipe):
-        peak = _peak_after(recipe, changes, predict)
+    for label, changes, cost in _candidates(setup):
+        peak = _peak_after(setup, changes, predict)
         if peak is not None and _fits(peak, free_bytes):
             found.append(Suggestion(label, changes, peak.device_bytes, cost))
-    for label, cost, choices in _ladders(recipe):
+    for label, cost, choices in _ladders(setup):
         # If the last rung does not help, no rung does.
-        if not choices or not _fits(_peak_after(recipe, choices[-1], predict), free_bytes):
+        if not choices or not _fits(_peak_after(setup, choices[-1], predict), free_bytes):
             continue
         for changes in choices:
-            peak = _peak_after(recipe, changes, predict)
+            peak = _peak_after(setup, changes, predict)
             if peak is not None and _fits(peak, free_bytes):
                 value = next(iter(changes.values()))
                 found.append(Suggestion(f"{label} {value}", changes, peak.device_bytes, cost))
@@ -83,17 +83,15 @@ class Largest:
     r: int | None
 
 
-def largest_that_fit(
-    recipe: ResolvedRecipe, free_bytes: int, predict: Predict, context_length: int | None = None
-) -> Largest:
+def largest_that_fit(setup: Setup, free_bytes: int, predict: Predict, context_length: int | None = None) -> Largest:
     """Largest micro-batch, record length (in steps of 64, up to the model's) and rank (of the usual steps) that fit."""
 
     def fits(changes: Mapping[str, Any]) -> bool:
-        return _fits(_peak_after(recipe, changes, predict), free_bytes)
+        return _fits(_peak_after(setup, changes, predict), free_bytes)
 
     lengths = range(64, min(context_length or 131072, 131072) + 1, 64)
     return Largest(
-        batch=last_where(range(1, 1025), lambda n: fits({"training.per_device_train_batch_size": n})),
+        batch=last_where(range(1, 1025), lambda n: fits({MICRO_BATCH: n})),
         length=last_where(lengths, lambda n: fits({"data.max_length": n})),
         r=last_where(RANK_STEPS, lambda n: fits({"adapter.r": n})),
     )
@@ -115,47 +113,35 @@ def _fits(peak: Peak | None, free_bytes: int) -> bool:
     return peak is not None and fit_of(peak, free_bytes) == "fits"
 
 
-def _peak_after(recipe: ResolvedRecipe, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
+def _peak_after(setup: Setup, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
     try:
-        return predict(edit(recipe, changes))
+        return predict(setup.varied(changes))
     except WorkbenchError:  # this change alone is not a valid recipe, or not for this model
         return None
 
 
-def _candidates(recipe: ResolvedRecipe) -> Iterator[tuple[str, dict[str, Any], str]]:
-    training, quantization = recipe.training, recipe.quantization
-    if not training.gradient_checkpointing:
+def _candidates(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
+    if not setup.checkpointing:
         changes: dict[str, Any] = {"training.gradient_checkpointing": True}
         yield "gradient checkpointing on", changes, _QUARTER
-    if training.optim in ("adamw_torch", "adamw_torch_fused"):
+    if setup.optimizer in ("adamw_torch", "adamw_torch_fused"):
         yield "8-bit AdamW", {"training.optim": "adamw_8bit"}, _NOTHING
         yield "paged 8-bit AdamW", {"training.optim": "paged_adamw_8bit"}, _NOTHING
-    if quantization.method in ("nf4", "fp4") and not quantization.double_quant:
+    if setup.method in ("nf4", "fp4") and not setup.double_quant:
         yield "double quantisation", {"quantization.double_quant": True}, _NOTHING
-    if quantization.method == "none":
+    if setup.method == "none":
         yield "base in 8 bits", {"quantization.method": "int8"}, _PRECISION
-    if quantization.method in ("none", "int8"):
+    if setup.method in ("none", "int8"):
         changes = {"quantization.method": "nf4", "quantization.double_quant": True}
         yield "base in 4 bits", changes, _PRECISION
 
 
-def _ladders(recipe: ResolvedRecipe) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """Knobs to turn down step by step until the run fits."""
-    batch = recipe.training.per_device_train_batch_size
-    effective = recipe.training.effective_batch
-    sizes = [size for size in (batch // 2**power for power in range(1, 17)) if size >= 1]
-    yield (
-        "micro-batch",
-        _TIME,
-        [
-            {
-                "training.per_device_train_batch_size": size,
-                "training.gradient_accumulation_steps": -(-effective // size),
-            }
-            for size in sizes
-        ],
-    )
-    lengths = [length for length in _LENGTHS if length < recipe.data.max_length]
+def _ladders(setup: Setup) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Settings to turn down step by step until the run fits."""
+    sizes = [size for size in (setup.micro_batch // 2**power for power in range(1, 17)) if size >= 1]
+    batches = [{MICRO_BATCH: size, ACCUMULATION: -(-setup.effective_batch // size)} for size in sizes]
+    yield "micro-batch", _TIME, [batch for batch in batches if batch[ACCUMULATION] <= MAX_MICRO_BATCHES]
+    lengths = [length for length in _LENGTHS if length < setup.length]
     yield "max length", _LONG, [{"data.max_length": length} for length in lengths]
-    ranks = [r for r in reversed(RANK_STEPS) if r < recipe.adapter.r]
+    ranks = [r for r in reversed(RANK_STEPS) if r < setup.adapter.r]
     yield "rank", _CAPACITY, [{"adapter.r": r} for r in ranks]

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.estimate.step import Device
-
-CUDA_CONTEXT_BYTES = 500 * 2**20
-"""What the CUDA driver, its kernels and cuBLAS take outside PyTorch's allocator; 300–600 MiB on cards since 2018."""
+from workbench.machine.device import Device
 
 CUBLAS_WORKSPACE = 8_519_680
 """What torch takes for cuBLAS once a matrix was multiplied: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""

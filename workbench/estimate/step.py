@@ -9,25 +9,11 @@ from typing import Literal
 
 from workbench.estimate.adapter.plan import AdapterDtypes
 from workbench.estimate.footprint import Storage
-from workbench.recipe.resolved import ResolvedRecipe
+from workbench.estimate.setup import Setup
+from workbench.machine.device import Device
 
 Variant = Literal["workbench", "plain"]
 Checkpointing = Literal["none", "reentrant", "non-reentrant"]
-
-
-@dataclass(frozen=True)
-class Device:
-    """What the training device computes in hardware."""
-
-    kind: Literal["cuda", "cpu"] = "cuda"
-    bfloat16: bool = True
-
-    @property
-    def compute_dtype(self) -> str:
-        """What ``compute_dtype: auto`` means here."""
-        if self.bfloat16:
-            return "bfloat16"
-        return "float16" if self.kind == "cuda" else "float32"
 
 
 @dataclass(frozen=True)
@@ -61,15 +47,14 @@ class Step:
         return self.batch * self.length
 
 
-def plan_step(recipe: ResolvedRecipe, device: Device | None = None, variant: Variant = "workbench") -> Step:
-    """The step that ``recipe`` asks for on ``device`` (a GPU with bfloat16 unless told otherwise)."""
-    asked = recipe.quantization.compute_dtype
+def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "workbench") -> Step:
+    """The training step of ``setup`` on ``device`` (default: a GPU with bfloat16)."""
+    asked = setup.compute_dtype
     compute = (device or Device()).compute_dtype if asked == "auto" else asked
-    method = recipe.quantization.method
-    loaded = Storage(method, recipe.quantization.double_quant and method in ("nf4", "fp4"), compute)
+    loaded = Storage(setup.method, setup.double_quant and setup.method in ("nf4", "fp4"), compute)
     is_quantised = loaded.method != "none"
     checkpointing: Checkpointing = "none"
-    if recipe.training.gradient_checkpointing:
+    if setup.checkpointing:
         # Non-reentrant checkpointing keeps activations of int8 layers alive that it was to free.
         checkpointing = "reentrant" if loaded.method == "int8" and variant == "workbench" else "non-reentrant"
     if variant == "plain":
@@ -88,9 +73,9 @@ def plan_step(recipe: ResolvedRecipe, device: Device | None = None, variant: Var
         dtypes=dtypes,
         compute=compute,
         checkpointing=checkpointing,
-        optimizer=recipe.training.optim,
-        batch=recipe.training.per_device_train_batch_size,
-        length=recipe.data.max_length,
-        dropout=recipe.adapter.lora_dropout,
-        accumulates=recipe.training.gradient_accumulation_steps > 1,
+        optimizer=setup.optimizer,
+        batch=setup.micro_batch,
+        length=setup.length,
+        dropout=setup.adapter.lora_dropout,
+        accumulates=setup.accumulation > 1,
     )

@@ -17,6 +17,7 @@ import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
+_OURS = {"workbench.engine.daemon.server", "workbench.engine.distributed.worker"}
 
 T = TypeVar("T")
 Handle = object
@@ -63,11 +64,15 @@ class Nvml(Protocol):
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that computes on a GPU. Name and memory are None if unknown."""
+    """A process that computes on a GPU. Name and memory are None if unknown.
+
+    ``home`` is the folder of the workbench whose engine or run it is; None for any other program.
+    """
 
     pid: int
     name: str | None
     bytes: int | None
+    home: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,18 +127,21 @@ def hardware_now() -> tuple[list[GpuSample], HostSample]:
 
 
 def other_processes(gpu: GpuSample) -> tuple[GpuProcess, ...]:
-    """The processes on a GPU that are not the workbench's, those with the most memory first."""
-    others = (process for process in gpu.processes if not _is_ours(process.pid))
+    """The processes on a GPU that are not this user's workbench's, those with the most memory first."""
+    others = (process for process in gpu.processes if process.home is None)
     return tuple(sorted(others, key=lambda process: process.bytes or 0, reverse=True))
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether the process is an engine of this user: an engine releases its memory for a run by itself."""
+def _home_of(pid: int) -> str | None:
+    """The home of an engine of this user, or of a process that trains for one; None for any other process."""
     try:
         process = psutil.Process(pid)
-        return process.uids().real == os.getuid() and "workbench.engine.daemon.server" in process.cmdline()
+        line = process.cmdline() if process.uids().real == os.getuid() else []
     except psutil.Error:
-        return False
+        return None
+    if not _OURS.intersection(line) or "--home" not in line[:-1]:
+        return None
+    return line[line.index("--home") + 1]
 
 
 class GpuSampler:
@@ -218,7 +226,8 @@ class GpuSampler:
     def _processes(self, handle: Handle) -> Iterator[GpuProcess]:
         for process in self._query(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ():
             name = self._process_name(process.pid)
-            yield GpuProcess(process.pid, Path(name).name if name else None, process.usedGpuMemory)
+            shown = Path(name).name if name else None
+            yield GpuProcess(process.pid, shown, process.usedGpuMemory, _home_of(process.pid))
 
     def _process_name(self, pid: int) -> str | None:
         if name := _text(self._query(lambda: self._nvml.nvmlSystemGetProcessName(pid))):

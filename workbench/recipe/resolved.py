@@ -62,19 +62,6 @@ def resolved(recipe: Recipe, chosen: Mapping[str, object] | None = None) -> Reso
     return parse_as(ResolvedRecipe, data)
 
 
-def limit_to_longest(recipe: R, longest: int | None) -> R:
-    """Lower ``max_length`` to the longest record: the length that batches really have, which decides their cost.
-
-    With packing the recipe stays as it is, since packed sequences are always ``max_length`` long.
-
-    Args:
-        longest: tokens of the longest record; None if unknown.
-    """
-    if longest is None or recipe.data.packing or longest >= recipe.data.max_length:
-        return recipe
-    return with_max_length(recipe, longest)
-
-
 def with_max_length(recipe: R, tokens: int) -> R:
     """Set ``max_length`` to ``tokens``, or to the smallest value allowed."""
     # Copied without validation, because the form calls this on every key.

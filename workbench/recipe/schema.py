@@ -93,6 +93,8 @@ class QuantizationSection(Section):
 
 
 InitMethod = Literal["gaussian", "pissa", "olora", "orthogonal"]
+NEEDS_UNQUANTISED_BASE = ("pissa", "olora")
+"""Values of ``init_lora_weights`` that start from the base's own weights."""
 
 
 class AdapterSection(Section):
@@ -166,6 +168,8 @@ class AdapterSection(Section):
 
 MIN_LENGTH = 8
 """The smallest value of ``data.max_length``, in tokens."""
+MAX_MICRO_BATCHES = 65536
+"""The largest value of ``training.gradient_accumulation_steps`` and ``training.effective_batch_size``."""
 
 
 class DataSection(Section):
@@ -247,12 +251,12 @@ class TrainingSection(Section):
         4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this. "
         "Derived from the effective batch if the micro-batch is auto.",
         up="less gradient noise at no memory cost, fewer steps per epoch", unit="micro-batches",
-        steps=(1, 2, 4, 8, 16, 32), ge=1, le=65536,
+        steps=(1, 2, 4, 8, 16, 32), ge=1, le=MAX_MICRO_BATCHES,
     )  # fmt: skip
     effective_batch_size: int = setting(
         16, "Records per optimizer step and GPU. Used only with micro-batch auto.",
         up="less gradient noise at no memory cost, fewer steps per epoch", unit="records",
-        steps=(4, 8, 16, 32, 64, 128), ge=1, le=65536,
+        steps=(4, 8, 16, 32, 64, 128), ge=1, le=MAX_MICRO_BATCHES,
     )  # fmt: skip
     learning_rate: float = setting(
         2e-4, "Peak learning rate.", up="faster learning, then divergence",
@@ -368,7 +372,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _settings_that_exclude_each_other(self) -> Self:
         init = self.adapter.init_lora_weights
-        if init in ("pissa", "olora") and self.quantization.method != "none":
+        if init in NEEDS_UNQUANTISED_BASE and self.quantization.method != "none":
             raise PydanticCustomError(
                 EXCLUDED,
                 "{path}: {given}; {allowed}",

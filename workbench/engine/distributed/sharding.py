@@ -15,12 +15,12 @@ def needs_sharding(home: Home, recipe: Recipe, launch: Launch) -> bool:
     limit = largest_base(launch, gpus_now())
     if limit is None:
         return False
-    from workbench.estimate import estimate
+    from workbench.estimate import price
     from workbench.models.trees import skeleton_of
 
     import_libraries()
     try:
-        base = estimate(skeleton_of(home, recipe.model), recipe).base.allocated_bytes
+        base = price(skeleton_of(home, recipe.model), recipe).base.allocated_bytes
     except WorkbenchError:
         return False
     return base > limit

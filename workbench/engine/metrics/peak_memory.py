@@ -8,15 +8,17 @@ from workbench.data.facts import DataFacts
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
+from workbench.machine.device import Device
 from workbench.machine.gpu import gpus_now
-from workbench.recipe.resolved import ResolvedRecipe, limit_to_longest, with_max_length
+from workbench.machine.memory_budget import MemoryBudget
+from workbench.recipe.resolved import ResolvedRecipe, with_max_length
 from workbench.recipe.schema import Recipe
 from workbench.runs.events import MeasuredPeak, PredictedPeak
 from workbench.storage.paths import Home
 from workbench.units import gib
 
 if TYPE_CHECKING:
-    from workbench.estimate import Device, Estimate
+    from workbench.estimate import Price
     from workbench.models.skeleton import Skeleton
 
 
@@ -32,33 +34,33 @@ def predicted_peak(
             memory for a token does not depend on its record. None where batches are padded: then all records are
             assumed to be as long as the longest one.
     """
-    if fullest is None:
-        sized = limit_to_longest(recipe, data.lengths.max)
-    else:
-        sized = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size))
-    estimate = _estimate(home, sized, base, None)
-    if estimate is None:
+    longest: int | None = data.lengths.max
+    if fullest is not None:
+        recipe, longest = with_max_length(recipe, -(-fullest // recipe.training.per_device_train_batch_size)), None
+    priced = _priced(home, recipe, base, MemoryBudget(device_of(base)), longest)
+    if priced is None:
         return None
     return PredictedPeak(
-        allocated_bytes=estimate.peak.allocated_bytes,
-        reserved_bytes=estimate.peak.reserved_bytes,
-        terms=dict(estimate.peak.terms),
-        method=estimate.peak.method,
-        length=sized.data.max_length,
+        allocated_bytes=priced.peak.allocated_bytes,
+        reserved_bytes=priced.peak.reserved_bytes,
+        terms=dict(priced.peak.terms),
+        method=priced.peak.method,
+        length=priced.setup.length,
     )
 
 
 def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, data: DataFacts) -> WorkbenchError:
     """The error for a run where not even one record fits: names the largest part, and the cheapest change that fits."""
     device = device_facts()
-    estimate = _estimate(home, limit_to_longest(recipe, data.lengths.max), base, device.total_bytes)
-    if estimate is None:
+    budget = MemoryBudget(device_of(base), device.total_bytes, device.total_bytes)
+    priced = _priced(home, recipe, base, budget, data.lengths.max)
+    if priced is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
     else:
-        name = max(estimate.peak.terms, key=lambda term: estimate.peak.terms[term])
-        size = estimate.peak.terms[name]
+        name = max(priced.peak.terms, key=lambda term: priced.peak.terms[term])
+        size = priced.peak.terms[name]
         largest = f" Largest part: {name.replace('_', ' ')}, estimated {gib(size, 2)}."
-        changes = [f"{suggestion.label} ({suggestion.cost})" for suggestion in estimate.suggestions[:3]]
+        changes = [f"{suggestion.label} ({suggestion.cost})" for suggestion in priced.suggestions[:3]]
         cure = (
             "What would fit: " + "; ".join(changes) + "."
             if changes
@@ -69,10 +71,8 @@ def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, da
     )
 
 
-def device_of(base: LoadedBase) -> "Device":
+def device_of(base: LoadedBase) -> Device:
     """The device as the estimator describes it."""
-    from workbench.estimate import Device
-
     return Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
 
 
@@ -90,16 +90,17 @@ def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
         return None
 
 
-def _estimate(home: Home, recipe: ResolvedRecipe, base: LoadedBase, free_bytes: int | None) -> "Estimate | None":
-    """Estimate with stored traces only: tracing a step now would take CPU time from the run."""
-    from workbench.estimate import TraceStore, estimate
+def _priced(
+    home: Home, recipe: ResolvedRecipe, base: LoadedBase, budget: MemoryBudget, longest: int | None
+) -> "Price | None":
+    """Price with stored traces only: tracing a step now would take CPU time from the run."""
+    from workbench.estimate import TraceStore, price
 
     skeleton = skeleton_of(recipe, base)
     if skeleton is None:
         return None
-    traced = TraceStore(home.cache / "traces")
     try:
-        return estimate(skeleton, recipe, free_bytes=free_bytes, device=device_of(base), traced=traced)
+        return price(skeleton, recipe, budget, longest=longest, traced=TraceStore(home.cache / "traces"))
     except WorkbenchError:
         return None
     except Exception:

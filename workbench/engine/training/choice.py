@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts
@@ -9,80 +10,94 @@ from workbench.engine.metrics.peak_memory import device_of, skeleton_of
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.steering.ranks import Ranks
-from workbench.recipe.resolved import has_auto, limit_to_longest, resolved
+from workbench.errors import WorkbenchError
+from workbench.machine.gpu import HostSampler
+from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
+from workbench.recipe.resolved import ResolvedRecipe, has_auto, resolved
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
-    from workbench.estimate.fastest import Choice, Chooser
+    from workbench.estimate.fastest import Choice
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The recipe as it is trained.
+
+    Attributes:
+        chosen: what was on ``auto``, by dotted keys; empty where nothing was.
+        reasons: why, in sentences.
+    """
+
+    recipe: ResolvedRecipe
+    chosen: Mapping[str, object]
+    reasons: tuple[str, ...] = ()
 
 
 def choose(
     home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, ranks: Ranks, before: Mapping[str, object]
-) -> "Choice":
+) -> Decision:
     """Resolve the recipe for training; all processes of a run get the same result.
 
     Args:
         before: what the run decided before it was resumed, which stays: another micro-batch would round differently.
     """
-    from workbench.estimate.fastest import Choice
-
     if before and has_auto(recipe):
-        return Choice(resolved(recipe, before), before, ("As chosen when the run started.",))
+        return Decision(resolved(recipe, before), before, ("As chosen when the run started.",))
     if not has_auto(recipe):
-        return Choice(resolved(recipe), {})
-    # The fullest GPU decides; on a CPU all processes share the host's memory.
-    free = min(ranks.gather(_free_bytes(base))) // (ranks.count if device_of(base).kind == "cpu" else 1)
+        return Decision(resolved(recipe), {})
+    # The fullest GPU decides; on a CPU each process has measured its part of the host's memory.
+    free = min(ranks.gather(_free_bytes(base, ranks.count)))
     decision = ranks.broadcast(_choose_here(home, recipe, base, data, free) if ranks.is_first else None)
     assert decision is not None
     chosen, reasons = decision
-    return Choice(resolved(recipe, chosen), chosen, reasons)
+    return Decision(resolved(recipe, chosen), chosen, reasons)
 
 
 def _choose_here(
     home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free: int
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    from workbench.errors import WorkbenchError
-
+    budget = MemoryBudget(device_of(base), free)
     try:
-        choice = _chooser(home, recipe, base, data, free).choose(limit_to_longest(recipe, data.lengths.max))
+        choice = _choice(home, recipe, base, data, budget)
     except WorkbenchError:  # PEFT will refuse the adapter too when it is attached, with the reason
-        choice = _without_estimate(free).choose(recipe)
+        choice = _without_estimate(recipe, budget)
     except Exception:  # a missing estimate must not end the run; the reason goes into its log
         traceback.print_exc()
-        choice = _without_estimate(free).choose(recipe)
+        choice = _without_estimate(recipe, budget)
     return dict(choice.chosen), choice.reasons
 
 
-def _chooser(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free: int) -> "Chooser":
-    from workbench.estimate import Pricing, TraceStore
+def _choice(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, budget: MemoryBudget) -> "Choice":
+    from workbench.estimate import TraceStore, price
 
     if is_sharded():
-        return _without_estimate(free, "the base is sharded across GPUs")
+        return _without_estimate(recipe, budget, "the base is sharded across GPUs")
     skeleton = skeleton_of(recipe, base)
     if skeleton is None:
-        return _without_estimate(free)
+        return _without_estimate(recipe, budget)
     # Stored traces only: tracing a step now would take CPU time from the run.
-    pricing = Pricing(skeleton, device_of(base), TraceStore(home.cache / "traces"))
-    return pricing.chooser(free, data.lengths.p50)
+    traced, lengths = TraceStore(home.cache / "traces"), data.lengths
+    return price(skeleton, recipe, budget, longest=lengths.max, median=lengths.p50, traced=traced).choice
 
 
-def _without_estimate(free: int, reason: str = "its step cannot be estimated") -> "Chooser":
+def _without_estimate(recipe: Recipe, budget: MemoryBudget, reason: str = "its step cannot be estimated") -> "Choice":
+    from workbench.estimate import Setup
     from workbench.estimate.fastest import Chooser
 
-    return Chooser(None, free, lacking=reason)
+    return Chooser(None, budget, lacking=reason).choose(Setup.of(recipe))
 
 
-def _free_bytes(base: LoadedBase) -> int:
-    """Memory that the whole run may use: the free memory, plus that of the base, which the estimate counts too."""
+def _free_bytes(base: LoadedBase, processes: int) -> int:
+    """Memory that each process may use: the free memory, plus that of the base, which the estimate counts too."""
     import torch
 
-    if not torch.cuda.is_available():
-        from workbench.machine.gpu import HostSampler
-
-        host = HostSampler().sample()
-        return min(host.available_bytes + base.footprint, host.total_bytes)
-    from workbench.estimate.peak import CUDA_CONTEXT_BYTES
-
-    free, total = torch.cuda.mem_get_info()
-    return int(min(free + torch.cuda.memory_reserved() + CUDA_CONTEXT_BYTES, total))
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        budget = gpu_budget(device_of(base), free, total, torch.cuda.memory_reserved(), "this GPU")
+    else:
+        # Each process has loaded the base.
+        budget = host_budget(device_of(base), HostSampler().sample(), base.footprint * processes, processes)
+    assert budget.free_bytes is not None
+    return budget.free_bytes

@@ -39,7 +39,7 @@ from workbench.runs.history import History
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
-    from workbench.estimate.fastest import Choice
+    from workbench.engine.training.choice import Decision
 
 # More held-out records add little information, and cost time in every evaluation.
 EVALUATED_RECORDS = 256
@@ -83,7 +83,7 @@ class Session:
         base: LoadedBase,
         data: EncodedData,
         history: History,
-        choice: "Choice",
+        choice: "Decision",
     ) -> None:
         self._context = context
         self._choice = choice

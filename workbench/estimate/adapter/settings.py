@@ -1,7 +1,9 @@
 """The part of PEFT's ``LoraConfig`` that determines the shapes of an adapter, and its validation."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import AdapterSection
@@ -42,6 +44,13 @@ class LoraSettings:
             layers_to_transform=None if layers is None else tuple(layers),
             rank_pattern=tuple(adapter.rank_pattern.items()),
         )
+
+    def varied(self, changes: Mapping[str, Any]) -> "LoraSettings":
+        """The settings with other values of the adapter section, by the section's own names."""
+        if not changes:
+            return self
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+        return replace(self, **values)
 
     @property
     def is_all_linear(self) -> bool:

@@ -6,22 +6,21 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import sites
 from workbench.models.skeleton import Skeleton
-from workbench.recipe.schema import Recipe
-from workbench.recipe.text import edit
 
 Changes = Mapping[str, Any]
 
 
-def suggested_fix(skeleton: Skeleton, recipe: Recipe) -> Changes | None:
-    """The smallest known change that makes PEFT accept the recipe's adapter: dotted paths and values.
+def suggested_fix(skeleton: Skeleton, adapter: LoraSettings) -> Changes | None:
+    """The smallest known change to a recipe that makes PEFT accept its adapter: dotted paths and values.
 
     Returns:
         Nothing to change where it is accepted as it is; None where no change is known to help.
     """
-    for changes in ({}, *_candidates(skeleton, recipe)):
-        if _is_accepted(skeleton, recipe, changes):
+    for changes in ({}, *_candidates(skeleton, adapter)):
+        if _is_accepted(skeleton, adapter, changes):
             return changes
     return None
 
@@ -36,8 +35,7 @@ def options_text(changes: Changes) -> str:
     return " ".join(f"--set {shlex.quote(f'{path}={_value_text(value)}')}" for path, value in changes.items())
 
 
-def _candidates(skeleton: Skeleton, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    adapter = recipe.adapter
+def _candidates(skeleton: Skeleton, adapter: LoraSettings) -> Iterator[dict[str, Any]]:
     without: dict[str, Any] = {}
     if adapter.lora_dropout:
         without["adapter.lora_dropout"] = 0.0
@@ -49,20 +47,20 @@ def _candidates(skeleton: Skeleton, recipe: Recipe) -> Iterator[dict[str, Any]]:
     everything = {"adapter.target_modules": "all-linear", **layers}
     yield everything
     yield {**everything, **without}
-    if names := _adaptable(skeleton, recipe):
+    if names := _adaptable(skeleton, adapter):
         yield {"adapter.target_modules": names}
 
 
-def _adaptable(skeleton: Skeleton, recipe: Recipe) -> list[str]:
+def _adaptable(skeleton: Skeleton, adapter: LoraSettings) -> list[str]:
     """Last names of the linear layers that can be adapted, for models where not all can (Mamba)."""
     linear = (site.name for site in sites(skeleton) if site.kind in ("linear", "conv1d"))
     names = dict.fromkeys(name.rpartition(".")[2] for name in linear if name != skeleton.output)
-    return [name for name in names if _is_accepted(skeleton, recipe, {"adapter.target_modules": [name]})]
+    return [name for name in names if _is_accepted(skeleton, adapter, {"adapter.target_modules": [name]})]
 
 
-def _is_accepted(skeleton: Skeleton, recipe: Recipe, changes: Changes) -> bool:
+def _is_accepted(skeleton: Skeleton, adapter: LoraSettings, changes: Changes) -> bool:
     try:
-        plan_adapter(skeleton, edit(recipe, changes).adapter)
+        plan_adapter(skeleton, adapter.varied({path.partition(".")[2]: value for path, value in changes.items()}))
     except WorkbenchError:
         return False
     return True

@@ -6,9 +6,10 @@ from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint, rounded
 from workbench.estimate.optimizer import optimizer_bytes
-from workbench.estimate.peak import CUBLAS_WORKSPACE, CUDA_CONTEXT_BYTES, TERMS, Peak
+from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Peak
 from workbench.estimate.step import Step
 from workbench.estimate.trace.timeline import Timeline
+from workbench.machine.device import CUDA_CONTEXT_BYTES
 
 
 def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step, rank: int) -> Peak:

@@ -227,7 +227,8 @@ def _extents(skeleton: Skeleton) -> set[int]:
 
 def main() -> None:
     """Standard input: ``{"skeleton", "recipe", "device", "variant"}``; output: a timeline, or ``{"error"}``."""
-    from workbench.estimate.step import Device
+    from workbench.estimate.setup import Setup
+    from workbench.machine.device import Device
     from workbench.models.skeleton_json import skeleton_from_json
     from workbench.recipe.resolved import ResolvedRecipe
     from workbench.recipe.text import parse_as
@@ -236,7 +237,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     skeleton = skeleton_from_json(request["skeleton"])
     recipe = parse_as(ResolvedRecipe, request["recipe"])
-    step = plan_step(recipe, Device(**request["device"]), request["variant"])
+    step = plan_step(Setup.of(recipe), Device(**request["device"]), request["variant"])
     answer: TimelineData | TraceFailure
     try:
         answer = follow_step(skeleton, recipe, step).as_json()

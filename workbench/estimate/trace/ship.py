@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.setup import Setup
 from workbench.estimate.step import plan_step
 from workbench.estimate.trace.run import follow_step
 from workbench.estimate.trace.store import SHIPPED, can_follow, key_of
@@ -35,7 +36,7 @@ def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
                 plan_adapter(skeleton, recipe.adapter)
             except WorkbenchError:  # no such layers, or no dropout on experts
                 continue
-            if can_follow(skeleton, plan_step(recipe)):
+            if can_follow(skeleton, plan_step(Setup.of(recipe))):
                 yield recipe
             break
 
@@ -51,8 +52,9 @@ def main() -> None:
         for place, recipe in enumerate(shipped_recipes(skeleton))
     ]
     for _, _, tree, skeleton, recipe in sorted(wanted, key=lambda item: item[:3]):
-        step = plan_step(recipe)
-        key = key_of(skeleton, recipe, step)
+        setup = Setup.of(recipe)
+        step = plan_step(setup)
+        key = key_of(skeleton, setup.adapter, step)
         if key in timelines:
             continue
         try:

@@ -19,14 +19,15 @@ from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.peak import Peak
-from workbench.estimate.step import Device, Step, Variant, plan_step
+from workbench.estimate.setup import Setup
+from workbench.estimate.step import Step, Variant, plan_step
 from workbench.estimate.trace.predict import peak_from
 from workbench.estimate.trace.timeline import FORMAT, Timeline, TimelineData, TraceFailure
+from workbench.machine.device import Device
 from workbench.models.catalog import FOLDER
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.schema import Recipe
 from workbench.storage.atomic import write_text
 
 SHIPPED = FOLDER / "traces.json"
@@ -45,15 +46,15 @@ class TraceStore:
         self._folder = folder
         self._known: dict[str, Timeline | None] = {}
 
-    def __call__(self, skeleton: Skeleton, recipe: Recipe, step: Step, plan: AdapterPlan) -> Peak | None:
+    def __call__(self, skeleton: Skeleton, adapter: LoraSettings, step: Step, plan: AdapterPlan) -> Peak | None:
         """The peak memory from a timeline; None if there is none (yet)."""
-        timeline = self.find(skeleton, recipe, step)
+        timeline = self.find(skeleton, adapter, step)
         if timeline is None:
             return None
-        return peak_from(timeline, _base(skeleton, step.storage), plan, step, recipe.adapter.r)
+        return peak_from(timeline, _base(skeleton, step.storage), plan, step, adapter.r)
 
-    def find(self, skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline | None:
-        key = key_of(skeleton, recipe, step)
+    def find(self, skeleton: Skeleton, adapter: LoraSettings, step: Step) -> Timeline | None:
+        key = key_of(skeleton, adapter, step)
         if key not in self._known:
             found = self._read(key)
             if found is None and key not in _shipped():
@@ -69,7 +70,8 @@ class TraceStore:
         Raises:
             WorkbenchError: this architecture cannot be traced; its peak remains an estimate by formula.
         """
-        step = plan_step(recipe, device, variant)
+        setup = Setup.of(recipe)
+        step = plan_step(setup, device, variant)
         if not can_follow(skeleton, step):
             raise WorkbenchError(
                 f"A step of {skeleton.architecture} in {step.compute} cannot be traced.",
@@ -90,7 +92,7 @@ class TraceStore:
                 kind="trace_unsupported",
             )
         timeline = Timeline.from_json(answer)
-        key = key_of(skeleton, recipe, step)
+        key = key_of(skeleton, setup.adapter, step)
         self._known[key] = timeline
         self._write(key, answer)
         return timeline
@@ -120,9 +122,9 @@ def can_follow(skeleton: Skeleton, step: Step) -> bool:
     return step.compute != "float16" and bool(skeleton.root.facts.get("heads"))
 
 
-def key_of(skeleton: Skeleton, recipe: Recipe, step: Step) -> str:
+def key_of(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
     """A key of everything that a timeline depends on."""
-    return _key(skeleton, replace(LoraSettings.of(recipe.adapter), r=0), replace(step, batch=0, length=0))
+    return _key(skeleton, replace(adapter, r=0), replace(step, batch=0, length=0))
 
 
 @lru_cache(maxsize=512)

@@ -1,0 +1,170 @@
+"""Everything that a recipe costs on one model, worked out once: screens, start check, queue, run and CLI show this."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.by_method import peaks_by_method
+from workbench.estimate.fastest import Choice, Chooser, Faster
+from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
+from workbench.estimate.footprint import Footprint
+from workbench.estimate.peak import Peak
+from workbench.estimate.pricing import Pricing, Tracer
+from workbench.estimate.rules_of_thumb import RuleOfThumb, rule_of_thumb
+from workbench.estimate.setup import Setup
+from workbench.estimate.step import Step, Variant
+from workbench.machine.memory_budget import MemoryBudget
+from workbench.models.skeleton import Skeleton
+from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a recipe costs, and what other settings would. The properties that search take up to some 0.1 s, once.
+
+    Attributes:
+        budget: the memory that it is held against.
+        asked: the recipe's setup, with what it leaves open.
+        choice: the setup that is priced, and why what was left open came to what it did.
+        base: as loaded, before any preparation.
+        peak: of one process of the run.
+        fit: None where the free memory is unknown, or the base is sharded.
+    """
+
+    recipe: Recipe
+    skeleton: Skeleton
+    budget: MemoryBudget
+    asked: Setup
+    choice: Choice
+    step: Step
+    adapter: AdapterPlan
+    base: Footprint
+    peak: Peak
+    fit: Fit | None
+    _pricing: Pricing = field(repr=False)
+
+    @property
+    def setup(self) -> Setup:
+        """The setup that is priced; nothing in it is left open."""
+        return self.choice.setup
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the peak is a formula's (≈) and not that of a traced step."""
+        return self.peak.method == "closed-form"
+
+    @cached_property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """Single changes that make it fit, cheapest first; empty where it fits or the free memory is unknown."""
+        if self.budget.free_bytes is None or self.fit in (None, "fits"):
+            return ()
+        return suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
+
+    @cached_property
+    def faster(self) -> Faster | None:
+        """The fastest setup that fits at the same effective batch; None where too little is known to say."""
+        return Chooser(self._pricing.peak, self.budget).faster(self.asked)
+
+    @cached_property
+    def largest(self) -> Largest:
+        """The most that fits along micro-batch, record length and rank, each with the others as they are.
+
+        What the recipe leaves open takes the least memory, as it would where the others are that large.
+        """
+        if self.budget.free_bytes is None:
+            return Largest(None, None, None)
+        context = self.skeleton.root.facts.get("context_length")
+        least = replace(self.asked, left_open=())
+        return largest_that_fit(least, self.budget.free_bytes, self._pricing.peak, context)
+
+    @cached_property
+    def by_method(self) -> Mapping[str, Peak]:
+        """Peaks of the same settings on a 16-bit, int8 and nf4 base, where they are not refused."""
+        return peaks_by_method(self._pricing, self.asked, self.budget)
+
+    @property
+    def rule_of_thumb(self) -> RuleOfThumb | None:
+        """What tutorials say of a model of this size."""
+        return rule_of_thumb(self.skeleton)
+
+    @property
+    def worth_tracing(self) -> tuple[ResolvedRecipe, ...]:
+        """Recipes whose peak is a formula's: the one that is priced, and those that it was weighed against."""
+        own = (self.setup,) if self.is_rough else ()
+        setups = own + tuple(setup for setup in self.choice.guessed if setup not in own)
+        return tuple(setup.applied_to(self.recipe) for setup in setups)
+
+    def looked_up_in(self, traced: Tracer) -> "Price":
+        """The same price, whose searches look traced steps up elsewhere."""
+        return replace(self, _pricing=replace(self._pricing, traced=traced))
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``loraworkbench estimate --json`` prints. ``fits`` is null where no free memory was given."""
+        return {
+            "model": {
+                "source": self.recipe.model.source,
+                "architecture": self.skeleton.architecture,
+                "parameters": self.skeleton.parameters,
+            },
+            "adapter": self.adapter.as_json(),
+            "base": {
+                "footprint_bytes": self.base.footprint_bytes,
+                "true_bytes": self.base.true_bytes,
+                "not_quantized": list(self.base.not_quantised),
+            },
+            "peak": self.peak.as_json(),
+            "fits": None if self.fit is None else self.fit != "does not fit",
+            "suggestions": [suggestion.as_json() for suggestion in self.suggestions],
+            "chosen": dict(self.choice.chosen),
+            "reasons": list(self.choice.reasons),
+        }
+
+
+def price(
+    skeleton: Skeleton,
+    recipe: Recipe,
+    budget: MemoryBudget | None = None,
+    *,
+    longest: int | None = None,
+    median: int | None = None,
+    variant: Variant = "workbench",
+    traced: Tracer | None = None,
+) -> Price:
+    """Price a recipe on a model.
+
+    Args:
+        budget: the memory of the device that is to train; default: unknown, on a GPU with bfloat16. What the recipe
+            leaves open is decided by what fits; where the memory is unknown it takes the least.
+        longest: tokens of the longest record, where known.
+        median: tokens of the median record, where known.
+        variant: ``plain`` prices the step of common notebooks instead of ours.
+        traced: where traced steps are kept, such as ``TraceStore(home.cache / "traces")``; default: those that come
+            with the package. While there is none for this recipe, the peak is a closed form.
+
+    Raises:
+        WorkbenchError: PEFT would refuse the adapter for this model.
+    """
+    budget = budget or MemoryBudget()
+    asked = Setup.of(recipe, longest, median)
+    pricing = Pricing(skeleton, budget.device, traced, variant)
+    base, lacking = pricing.base(asked), ""
+    if budget.largest_base is not None and base.allocated_bytes > budget.largest_base:
+        budget, lacking = replace(budget, free_bytes=None), "the base is sharded across GPUs"
+    choice = Chooser(pricing.peak, budget, lacking).choose(asked)
+    peak = pricing.peak(choice.setup)
+    return Price(
+        recipe=recipe,
+        skeleton=skeleton,
+        budget=budget,
+        asked=asked,
+        choice=choice,
+        step=pricing.step(choice.setup),
+        adapter=pricing.adapter(choice.setup),
+        base=base,
+        peak=peak,
+        fit=None if budget.free_bytes is None else fit_of(peak, budget.free_bytes),
+        _pricing=pricing,
+    )

@@ -1,0 +1,124 @@
+"""What decides the memory and the speed of a training step: a recipe without all that does not.
+
+A setup is varied by :func:`dataclasses.replace` or :meth:`Setup.varied`; no recipe is made or checked for that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.settings import LoraSettings
+from workbench.recipe.resolved import (
+    ACCUMULATION,
+    CHECKPOINTING,
+    MICRO_BATCH,
+    ResolvedRecipe,
+    auto_keys,
+    resolved,
+    with_max_length,
+)
+from workbench.recipe.schema import AUTO, MIN_LENGTH, NEEDS_UNQUANTISED_BASE, QuantMethod, Recipe
+
+# Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are LoraSettings' own.
+_FIELDS = {
+    "quantization.method": "method",
+    "quantization.double_quant": "double_quant",
+    "training.optim": "optimizer",
+    "data.max_length": "length",
+    CHECKPOINTING: "checkpointing",
+    MICRO_BATCH: "micro_batch",
+    ACCUMULATION: "accumulation",
+}
+_ADAPTER = "adapter."
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training step as a recipe, its records and the machine settle it.
+
+    Attributes:
+        adapter: what decides the adapter's shapes.
+        method: of quantization, as are ``double_quant`` and ``compute_dtype`` (which may be ``auto``).
+        length: tokens of a record as it is trained: the longest there is, where that is known.
+        is_packed: every sequence is ``length`` tokens long.
+        median: tokens of the median record, where known; how fast a micro-batch is depends on it.
+        left_open: dotted keys that the machine decides; their fields hold what takes the least memory.
+    """
+
+    adapter: LoraSettings
+    method: QuantMethod
+    double_quant: bool
+    compute_dtype: str
+    optimizer: str
+    micro_batch: int
+    accumulation: int
+    checkpointing: bool
+    length: int
+    is_packed: bool = False
+    median: int | None = None
+    left_open: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe, longest: int | None = None, median: int | None = None) -> "Setup":
+        """The setup of a recipe.
+
+        Args:
+            longest: tokens of the longest record, where known; batches are no longer than that unless packed.
+            median: tokens of the median record, where known.
+        """
+        quantization, training, data = recipe.quantization, recipe.training, recipe.data
+        micro_batch = training.per_device_train_batch_size
+        is_open = micro_batch == AUTO
+        length = data.max_length
+        if longest is not None and not data.packing:
+            length = min(length, max(longest, MIN_LENGTH))
+        return cls(
+            adapter=LoraSettings.of(recipe.adapter),
+            method=quantization.method,
+            double_quant=quantization.double_quant,
+            compute_dtype=quantization.compute_dtype,
+            optimizer=training.optim,
+            micro_batch=1 if micro_batch == AUTO else micro_batch,
+            accumulation=training.effective_batch if is_open else training.gradient_accumulation_steps,
+            checkpointing=training.gradient_checkpointing in (True, AUTO),
+            length=length,
+            is_packed=data.packing,
+            median=median,
+            left_open=auto_keys(training),
+        )
+
+    @property
+    def effective_batch(self) -> int:
+        """Records an optimizer step on one GPU."""
+        return self.micro_batch * self.accumulation
+
+    def get(self, path: str) -> Any:
+        """The value at a dotted key of the recipe, such as ``adapter.r``."""
+        if path.startswith(_ADAPTER):
+            return getattr(self.adapter, path.removeprefix(_ADAPTER))
+        return getattr(self, _FIELDS[path])
+
+    def varied(self, changes: Mapping[str, Any]) -> "Setup":
+        """The setup with other values at dotted keys of the recipe.
+
+        Raises:
+            WorkbenchError: no recipe may have these values together.
+        """
+        own = {_FIELDS[path]: value for path, value in changes.items() if not path.startswith(_ADAPTER)}
+        adapter = self.adapter.varied(
+            {path.removeprefix(_ADAPTER): value for path, value in changes.items() if path.startswith(_ADAPTER)}
+        )
+        setup = replace(self, adapter=adapter, **own)
+        if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and setup.method != "none":
+            raise WorkbenchError(
+                f"{adapter.init_lora_weights} needs an unquantised base.",
+                "Set quantization.method to none, or adapter.init_lora_weights to true.",
+                kind="recipe",
+            )
+        return setup
+
+    def applied_to(self, recipe: Recipe) -> ResolvedRecipe:
+        """The recipe that this setup is of, with what it leaves open, and its record length, as they are here."""
+        chosen = {path: self.get(path) for path in auto_keys(recipe.training)}
+        return with_max_length(resolved(recipe, chosen), self.length)
