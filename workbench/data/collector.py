@@ -139,7 +139,7 @@ class Collector:
         if duplicates:
             notices.append(f"Duplicates: {records_text(duplicates)}.")
         notices += [f"{change}: {records_text(count)}." for change, count in self._changes.items()]
-        if unused := self._unused_fields():
+        if unused := [field for field in self._unused_fields() if not field.asks]:
             listed = ", ".join(f"{field.path} ({records_text(field.records)})" for field in unused)
             notices.append(f"Not used for training: {listed}.")
         if data.completion_only and self._records.format == "text" and not self._records.documents:
