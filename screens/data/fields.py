@@ -17,6 +17,7 @@ _KEYS = (
     "source",
     "format",
     "columns",
+    "ignore",
     "split",
     "eval_fraction",
     "template",
@@ -24,6 +25,8 @@ _KEYS = (
     "max_length",
     "packing",
     "completion_only",
+    "responses",
+    "reasoning",
     "malformed",
 )
 _LABELS = {"malformed": "on bad lines"}
@@ -41,6 +44,8 @@ def _setting(path: str, label: str) -> SettingSpec:
     setting = known_setting(path)
     if path == "data.columns":
         return SettingSpec(label, path, "text", lambda _: (), _columns_text, lambda text: {path: _columns(text)})
+    if path == "data.ignore":
+        return SettingSpec(label, path, "text", lambda _: (), _names_text, lambda text: {path: _names(text)})
     match setting.kind:
         case "switch":
             options = [Option("on", {path: True}), Option("off", {path: False})]
@@ -62,6 +67,14 @@ def _setting(path: str, label: str) -> SettingSpec:
                 lambda text: {path: _number(text, number)},
             )
     return SettingSpec(label, path, "text", lambda _: (), _text_of(path), _typed(path, setting.default is None))
+
+
+def _names_text(recipe: Recipe) -> str:
+    return plain(", ".join(recipe.data.ignore))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.strip(" []").split(",") if name.strip()]
 
 
 def _columns_text(recipe: Recipe) -> str:

@@ -14,6 +14,8 @@ from screens.widgets.plain import plain
 from workbench.data.facts import Example
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
     from workbench.data.sources import Item
@@ -81,7 +83,12 @@ def _fed(example: Example) -> Content:
         for start, end, trained in spans
     ]
     cut = f"\n… {example.cut:,} tokens truncated" if example.cut else ""
-    return Content.assemble(*pieces, (_more(example.text), ""), (cut, "bold $warning"))
+    return Content.assemble(_unused(example.unused), *pieces, (_more(example.text), ""), (cut, "bold $warning"))
+
+
+def _unused(paths: Sequence[str]) -> tuple[str, str]:
+    """The fields of a record that are not fed, to stand above it."""
+    return (f"not used: {plain(', '.join(paths))}\n", "$warning") if paths else ("", "")
 
 
 def _places(content: Content, searched: str) -> list[tuple[int, int]]:
@@ -97,7 +104,7 @@ def _content(item: Item) -> Content:
         )
     if isinstance(item.content, str):
         return Content(_shortened(item.content))
-    turns = []
+    turns = [Content.assemble(_unused([field.path for field in item.unused]))] if item.unused else []
     for message in item.content.messages:
         role = message["role"]
         turns.append(

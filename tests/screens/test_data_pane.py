@@ -95,7 +95,7 @@ async def test_a_record_that_cannot_be_trained_on_says_why(tmp_path: Path) -> No
 async def test_a_mistake_is_shown_at_its_line(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await data_pane(screen)
-        await screen.press(*["down"] * 4, "enter", *"9", "enter")
+        await screen.press(*["down"] * 5, "enter", *"9", "enter")
         await screen.until(lambda: "from 0.0 to 0.5" in screen.words, "what is allowed")
         assert screen.app.session.recipe.data.eval_fraction == 0.1
 

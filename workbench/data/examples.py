@@ -29,7 +29,9 @@ def example_of(sample: Sample, template: Template) -> Example:
             longer = text + span
         spans.append((len(text), len(longer), trained[start]))
         text, start = longer, end
-    return Example(sample.index, sample.where, text, tuple(spans), len(ids), sample.length - len(ids), sample.held_out)
+    unused = tuple(field.path for field in sample.unused)
+    cut = sample.length - len(ids)
+    return Example(sample.index, sample.where, text, tuple(spans), len(ids), cut, sample.held_out, unused)
 
 
 def find_examples(

@@ -19,6 +19,7 @@ class Example:
 
     Attributes:
         spans: ``(start, end, trained)`` in characters of ``text``, without gaps.
+        unused: fields of the record that are not fed to the model.
         tokens, cut: number of tokens, and of those lost to truncation.
     """
 
@@ -29,6 +30,7 @@ class Example:
     tokens: int
     cut: int
     held_out: bool
+    unused: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The example as JSON data."""
@@ -40,12 +42,14 @@ class Example:
             "tokens": self.tokens,
             "cut": self.cut,
             "held_out": self.held_out,
+            "unused": list(self.unused),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what :meth:`as_json` wrote."""
-        return cls(**{**data, "spans": tuple((start, end, trained) for start, end, trained in data["spans"])})
+        spans = tuple((start, end, trained) for start, end, trained in data["spans"])
+        return cls(**{**data, "spans": spans, "unused": tuple(data["unused"])})
 
 
 @dataclass(frozen=True)
