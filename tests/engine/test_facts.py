@@ -14,6 +14,11 @@ from workbench.progress import Progress
 from workbench.recipe.text import edit
 
 
+@pytest.fixture
+def home(shared_home):
+    return shared_home
+
+
 async def dataset_stats(engine, recipe, **more):
     return [answer async for answer in engine.facts(recipe, **more)]
 
@@ -38,7 +43,7 @@ def many(tmp_path_factory):
     """Enough records that counting them all takes longer than a glance."""
     path = tmp_path_factory.mktemp("data") / "many.jsonl"
     line = {"question": "What is the capital? " * 10, "answer": "Paris, as every mate knows. " * 10}
-    path.write_text((json.dumps(line) + "\n") * 60_000, encoding="utf-8")
+    path.write_text((json.dumps(line) + "\n") * 20_000, encoding="utf-8")
     return path
 
 

@@ -17,6 +17,11 @@ from workbench.recipe.text import edit
 from workbench.runs.folder import find_run, summarise
 
 
+@pytest.fixture
+def home(shared_home):
+    return shared_home
+
+
 async def until(condition, seconds=120):
     """Wait for a condition, a bounded time."""
     async with asyncio.timeout(seconds):

@@ -22,6 +22,11 @@ from workbench.storage.paths import Home
 LONG = {"training.max_steps": 100000}
 
 
+@pytest.fixture
+def home(shared_home):
+    return shared_home
+
+
 def named(recipe, name, **changes):
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     return edit(recipe, {"output.name": name, "training.max_steps": 3, **changes})
@@ -191,7 +196,8 @@ async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recip
     await until(lambda: summarise_of(home, "second").state == "finished")
 
 
-async def test_an_engine_does_not_end_over_runs_that_wait(home, recipe):
+async def test_an_engine_does_not_end_over_runs_that_wait(tmp_path, recipe):
+    home = Home(tmp_path / "home")
     home.root.mkdir(parents=True)
     home.settings.write_text(json.dumps({"engine": {"stop_after_minutes": 0.001}}))
     Queue(home).apply(add(*(named(recipe, f"quiet-{n}", training__max_steps=20) for n in range(3))))
