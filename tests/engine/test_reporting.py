@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from importlib.util import find_spec
@@ -148,7 +149,7 @@ def test_a_reporter_that_does_not_end_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("workbench.engine.metrics.trackers._FINISH_SECONDS", 0.1)
     warned = []
     guarded = GuardedTracker(
-        "wandb", type("Quiet", (), {"on_log": lambda *_, **__: None})(), lambda: None, lambda: time.sleep(5),
+        "wandb", type("Quiet", (), {"on_log": lambda *_, **__: None})(), lambda: None, threading.Event().wait,
         lambda message, **_: warned.append(message),
     )  # fmt: skip
     guarded.on_log(None, None, None, logs={})

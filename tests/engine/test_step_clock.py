@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -26,6 +27,31 @@ def uneven(tmp_path_factory) -> Path:
     lines = [{"instruction": f"Question {n % 5}?", "response": "Aye. " * draw.choice([1, 2, 5, 30])} for n in range(40)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+class MovedClock:
+    """Python's ``time``, some seconds ahead; the test says how many."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def perf_counter(self) -> float:
+        return time.perf_counter() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> MovedClock:
+    """What a run reads its time from."""
+    clock = MovedClock()
+    for module in ("metrics.step_clock", "training.journal_callback", "training.step_controls"):
+        monkeypatch.setattr(f"workbench.engine.{module}.time", clock)
+    return clock
 
 
 def watched_batches(base) -> list[list[int]]:
@@ -125,7 +151,7 @@ def test_a_run_that_went_on_tells_its_time_as_before(home, recipe):
         assert 0 <= step["padding"] < 1
 
 
-def test_a_pause_is_no_time_of_a_step(home, recipe):
+def test_a_pause_is_no_time_of_a_step(home, recipe, clock):
     from workbench.engine.steering.controls import Command
 
     run, thread = begin(home, edit(recipe, {"training.max_steps": 12}))
@@ -134,27 +160,25 @@ def test_a_pause_is_no_time_of_a_step(home, recipe):
     thread.controls.send(Command("pause"))
     while not thread.controls.paused:
         thread.join(0.01)
-    thread.join(2.0)
+    # It is an hour long.
+    clock.ahead = 3600.0
     thread.controls.send(Command("resume"))
     ended(thread)
     steps = events_of(run, "step")
     parts_add_up(steps)
-    # The pause was two seconds long.
-    assert max(sum(step["parts"].values()) for step in steps) < 1.9
+    assert max(sum(step["parts"].values()) for step in steps) < 1800
 
 
-def test_waiting_for_data_is_told_once(home, recipe, monkeypatch):
-    import time
-
+def test_waiting_for_data_is_told_once(home, recipe, monkeypatch, clock):
     def slow_count(batch):
-        time.sleep(0.15)
+        clock.ahead += 10.0
         return batch_stats(batch)
 
     monkeypatch.setattr("workbench.engine.batches.stats.batch_stats", slow_count)
     run, thread = begin(home, edit(recipe, {"training.max_steps": WINDOW + 5}))
     ended(thread)
     steps = events_of(run, "step")
-    assert sum(step["parts"]["data"] for step in steps) > 0.15 * (WINDOW + 3)
+    assert sum(step["parts"]["data"] for step in steps) > 10 * (WINDOW + 3)
     (hint,) = [event for event in events_of(run, "hint") if event["kind"] == "data"]
     assert hint["step"] == WINDOW + 1
     assert "waits for data" in hint["message"]

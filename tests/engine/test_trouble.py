@@ -282,7 +282,6 @@ def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_fi
     assert thread.is_alive()
     # What is asked meanwhile is done afterwards.
     thread.controls.send(Command("evaluate"))
-    time.sleep(0.2)
     small_files(None)
     ended(thread)
     assert sorted(curve(run)) == list(range(1, 31))
