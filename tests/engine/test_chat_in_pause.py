@@ -24,7 +24,7 @@ def question(target, sampling=GREEDY, **changes) -> ReplyRequest:
 @pytest.fixture
 def long_recipe(recipe):
     # Dropout, so that a random number drawn by a reply would show; an odd scale of the paused adapter, too.
-    return edit(recipe, {"training.max_steps": 40, "adapter.lora_dropout": 0.1})
+    return edit(recipe, {"training.max_steps": 24, "adapter.lora_dropout": 0.1})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import (
     adapter_digest,
     begin,
@@ -17,19 +18,21 @@ from tests.engine.runs_of_tiny import (
 from workbench.engine.steering.controls import Command
 from workbench.recipe.text import edit
 from workbench.runs.folder import summarise
+from workbench.storage.paths import Home
 
-STEPS = {"training.max_steps": 60, "adapter.lora_dropout": 0.1, "training.lr_scheduler_type": "linear"}
-
-
-@pytest.fixture
-def long_recipe(recipe):
-    return edit(recipe, STEPS)
+STEPS = 40
 
 
-@pytest.fixture
-def undisturbed(home, long_recipe):
+@pytest.fixture(scope="module")
+def long_recipe(tiny_llama, records):
+    changes = {"training.max_steps": STEPS, "adapter.lora_dropout": 0.1, "training.lr_scheduler_type": "linear"}
+    return edit(tiny_recipe(tiny_llama, records), changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, long_recipe):
     """A run that nothing was asked of."""
-    run, thread = begin(home, long_recipe)
+    run, thread = begin(Home(tmp_path_factory.mktemp("undisturbed") / "home"), long_recipe)
     ended(thread)
     return run
 
@@ -46,10 +49,10 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
     ended(thread)
     for action in ("checkpoint", "evaluate", "sample"):
         (control,) = told(run, action)
-        assert 2 <= control["step"] < 60
+        assert 2 <= control["step"] < STEPS
     step = told(run, "checkpoint")[0]["step"]
     assert step in [event["step"] for event in events_of(run, "checkpoint")]
-    assert [event["step"] for event in events_of(run, "eval")] == [0, told(run, "evaluate")[0]["step"], 60]
+    assert [event["step"] for event in events_of(run, "eval")] == [0, told(run, "evaluate")[0]["step"], STEPS]
     (sample,) = events_of(run, "sample")
     assert len(sample["replies"]) == 2  # as many as are held out
     assert all("Question" in reply["prompt"] for reply in sample["replies"])
@@ -100,7 +103,7 @@ def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe,
     thread.controls.stop(save=True)
     ended(thread)
     stopped_at = summarise(run).step
-    assert 5 <= stopped_at < 60
+    assert 5 <= stopped_at < STEPS
     resumed(home, run)
     assert [event["step"] for event in events_of(run, "run_resumed")] == [stopped_at]
     assert curve(run) == curve(undisturbed)
@@ -163,10 +166,10 @@ def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_re
     for step, rate in rates.items():
         peak = 0.02 if step <= changed_at else 0.002
         # Linear, with the recipe's 3 % of warm-up: two steps.
-        assert rate == pytest.approx(peak * min((step - 1) / 2, (61 - step) / 58), rel=1e-6), step
+        assert rate == pytest.approx(peak * min((step - 1) / 2, (STEPS + 1 - step) / (STEPS - 2)), rel=1e-6), step
 
 
-@pytest.mark.parametrize("new", [12, 100])
+@pytest.mark.parametrize("new", [12, STEPS + 20])
 def test_the_number_of_steps_can_be_changed(home, long_recipe, new):
     run, thread = begin(home, long_recipe)
     wait_for_step(run, 2)
