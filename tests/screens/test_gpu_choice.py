@@ -63,7 +63,7 @@ async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: P
 async def test_what_is_lined_up_runs_on_them_too(tmp_path: Path) -> None:
     """By the queue's own keys as by Train's."""
     engine = ScriptedEngine(Home(tmp_path))
-    Queue(engine.home).ask(QueueRequest(action="hold"))
+    Queue(engine.home).apply(QueueRequest(action="hold"))
     async with opened(tmp_path, size=WIDE, engine=engine) as screen:
         await screen.tab("train")
         screen.app.session.gpus = GPUS
