@@ -31,6 +31,7 @@ from screens.app import WorkbenchApp
 from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import engine_pid, ensure_engine, stop_engine
+from workbench.engine.client.requests import resume_request, train_request
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder, all_runs, summarise
@@ -166,17 +167,17 @@ async def _start(home: Home, recipe: Recipe) -> RunFolder:
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        name = await client.train(recipe)
+        started = await client.train(train_request(recipe))
     finally:
         await client.close()
-    return next(run for run in all_runs(home) if run.id == name)
+    return next(run for run in all_runs(home) if run.id == started.run)
 
 
 async def _resume(home: Home, run: RunFolder) -> None:
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        await client.resume(run.id)
+        await client.resume(resume_request(run.id))
     finally:
         await client.close()
 

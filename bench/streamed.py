@@ -18,7 +18,7 @@ import uvicorn
 
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest
-from workbench.engine.daemon.server import Api
+from workbench.engine.daemon.api import Api
 from workbench.errors import WorkbenchError
 from workbench.storage.paths import Home, private_folder
 
@@ -33,7 +33,8 @@ class Asked(NamedTuple):
 class _Answering:
     """What the API asks for replies: they are made by whoever takes them out of ``asked``."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home) -> None:
+        self.home = home
         self.asked: queue.Queue[Asked] = queue.Queue()
 
     def reply(self, request: ReplyRequest, emit: Any, finished: Any) -> Callable[[], None]:
@@ -44,9 +45,9 @@ class _Answering:
 @contextmanager
 def a_reader() -> Iterator[Callable[[], Asked]]:
     """Within, a process asks for one reply after the other; what is given waits for the next time it does."""
-    answering = _Answering()
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
+        answering = _Answering(home)
         private_folder(home.engine)
         api = Api(answering)  # type: ignore[arg-type]
         server = uvicorn.Server(uvicorn.Config(api.app(), uds=str(home.socket), log_level="error", lifespan="off"))

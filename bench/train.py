@@ -38,6 +38,7 @@ from bench.terminal import Terminal
 from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.engine.client.requests import train_request
 from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.recipe.presets import load_preset
 from workbench.recipe.resolved import resolved
@@ -117,7 +118,7 @@ async def run_engine(home: Home, recipe: Recipe, *, watched: bool) -> dict[str, 
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        run = find_run(home, await client.train(recipe))
+        run = find_run(home, (await client.train(train_request(recipe))).run)
         if watched:
             watching = await asyncio.to_thread(watch, home, run)
         while summarise(run).state in ("new", "running"):

@@ -17,6 +17,8 @@ from pathlib import Path
 from bench.terminal import Terminal
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.engine.client.protocol import StopRequest
+from workbench.engine.client.requests import train_request
 from workbench.recipe.presets import load_preset
 from workbench.recipe.text import edit
 from workbench.runs.folder import find_run, summarise
@@ -31,7 +33,7 @@ async def measure(home: Home, seconds: float, log_lines: float = 0) -> dict[str,
     recipe = edit(load_preset("demo", home), {"training.max_steps": 10_000})
     async for progress in client.fetch(recipe.model):
         print(progress.phase, progress.fraction, progress.detail)
-    run = find_run(home, await client.train(recipe))
+    run = find_run(home, (await client.train(train_request(recipe))).run)
     while summarise(run).step < 2:
         await asyncio.sleep(0.2)
     beats = home.root / "beats.json"
@@ -54,7 +56,7 @@ async def measure(home: Home, seconds: float, log_lines: float = 0) -> dict[str,
         pauses = json.loads(beats.read_text())
         if talk:
             talk.cancel()
-        await client.stop(save=False)
+        await client.stop(StopRequest(save=False))
         while (await client.status()).state != "idle":
             await asyncio.sleep(0.2)
         await asyncio.to_thread(terminal.read, 6)

@@ -15,9 +15,8 @@ from textual.widgets import Footer
 from textual.worker import WorkerFailed
 
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
-from screens.session import Engine, Session
+from screens.session import Session
 from screens.shell.delay import Delay
-from screens.shell.engine_link import HomeEngine
 from screens.shell.header import HeaderBar
 from screens.shell.model_tree import read_tree
 from screens.shell.pane_switcher import PaneSwitcher
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from textual.worker import Worker
 
     from screens.widgets.pane import Pane
+    from workbench.engine.client.home_engine import HomeEngine
     from workbench.errors import Problem
     from workbench.storage.paths import Home
 
@@ -75,9 +75,9 @@ class WorkbenchApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
-    def __init__(self, home: Home, engine: Engine | None = None) -> None:
+    def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
         super().__init__()
-        self.session = Session(home, engine if engine is not None else HomeEngine(home))
+        self.session = Session(home, engine)
         self.tabs = TABS
         self.sample_hardware = True
         self.follow_steps = True
@@ -170,7 +170,9 @@ class WorkbenchApp(App[None]):
         from screens.shell.dialogs import LEAVE, STOP
 
         if answer == STOP:
-            await self._guarded(self.session.engine.stop(save=True))
+            from workbench.engine.client.protocol import StopRequest
+
+            await self._guarded(self.session.engine.stop(StopRequest(save=True)))
         if answer in (LEAVE, STOP):
             await self._leave()
 

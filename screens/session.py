@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from screens.run_names import RunNames
-    from workbench.data.facts import DataFacts, Example, Lengths
-    from workbench.engine.client.protocol import ControlAction, EngineStatus, EvaluateRequest, ReplyPiece, ReplyRequest
+    from workbench.data.facts import DataFacts, Lengths
+    from workbench.engine.client.home_engine import HomeEngine
+    from workbench.engine.client.protocol import EngineStatus
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
     from workbench.machine.gpu import GpuSample, HostSample
     from workbench.machine.memory_budget import MemoryBudget
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch
-    from workbench.planning.queue import QueueRequest, QueueState
-    from workbench.progress import Progress
     from workbench.recipe.schema import DataSection, ModelSection, Recipe
     from workbench.runs.live_run import LiveRun
     from workbench.runs.summary import RunSummary
@@ -29,66 +27,15 @@ if TYPE_CHECKING:
     Counted = tuple[ModelSection, DataSection, object]
 
 
-class Engine(Protocol):
-    """The engine as screens see it: :class:`workbench.engine.client.client.EngineClient`, and a way to start it.
-
-    Every method but ``ensure`` raises :class:`~workbench.errors.WorkbenchError` of kind ``engine_gone`` where no
-    engine runs.
-    """
-
-    async def ensure(self) -> None:
-        """Start the engine's process if none runs, and wait until it answers."""
-
-    async def status(self) -> EngineStatus: ...
-
-    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str: ...
-
-    async def resume(self, run: str) -> tuple[str, int]: ...
-
-    async def change_queue(self, request: QueueRequest) -> QueueState:
-        """Change the queue; what is to start runs starts the engine too."""
-
-    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None: ...
-
-    async def stop(self, *, save: bool = True) -> None: ...
-
-    async def kill(self) -> None:
-        """End the engine's process at once; what it had not written is lost."""
-
-    def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]: ...
-
-    def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
-        """Evaluate a run."""
-
-    async def cancel(self, request_id: str) -> None:
-        """End the stream that was asked for under this id, and no other. Closing its iterator ends it too."""
-
-    def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]: ...
-
-    async def tree(self, model: ModelSection) -> Skeleton: ...
-
-    def facts(
-        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
-    ) -> AsyncGenerator[Progress | DataFacts]: ...
-
-    async def examples(self, recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]: ...
-
-    async def unload(self) -> None: ...
-
-    async def shutdown(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
 class Session:
     """The state of one terminal. The app writes it, screens read it.
 
     ``recipe`` and ``settings`` are there once :meth:`load` has run, which is before the first screen is mounted.
     """
 
-    def __init__(self, home: Home, engine: Engine) -> None:
+    def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
         self.home = home
-        self.engine = engine
+        self._engine = engine
         self.recipe: Recipe
         self.skeleton: Skeleton | None = None
         self.skeleton_error: WorkbenchError | None = None
@@ -106,6 +53,15 @@ class Session:
         # None: the engine's own process trains, on the first GPU.
         self.launch: Launch | None = None
 
+    @property
+    def engine(self) -> HomeEngine:
+        """The engine of the home. Imports the protocol's types, so :meth:`load` is the first to ask for it."""
+        if self._engine is None:
+            from workbench.engine.client.home_engine import HomeEngine
+
+            self._engine = HomeEngine(self.home)
+        return self._engine
+
     @cached_property
     def names(self) -> RunNames:
         """What people call the runs that titles name."""
@@ -114,10 +70,11 @@ class Session:
         return RunNames(self.home)
 
     def load(self) -> None:
-        """Read what the last terminal left. Imports pydantic, so it runs after the first frame."""
+        """Read what the last terminal left. Imports pydantic, so it runs after the first frame, in a thread."""
         from workbench.recipe.text import parse_usable
         from workbench.storage.settings import read
 
+        _ = self.engine
         self.settings = read(self.home)
         # A recipe of an older version may hold what this one does not know.
         self.recipe, problems = parse_usable(self.settings.recipe or {})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from screens.widgets.glyphs import GLYPHS
 from workbench.engine.client.conversations import Said
-from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, new_request_id
+from workbench.engine.client.protocol import CancelRequest, Message, ReplyPiece, ReplyRequest, new_request_id
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
@@ -48,7 +48,7 @@ class Exchange:
     async def stop(self) -> None:
         """Stop the reply that is being generated, and skip those after it."""
         self._is_stopped = True
-        await self._workbench.session.engine.cancel(self._request_id)
+        await self._workbench.session.engine.cancel(CancelRequest(id=self._request_id))
 
     async def ask(
         self,

@@ -25,6 +25,7 @@ from screens.widgets.line_painted import Words, entitle
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts
+from workbench.engine.client.requests import facts_request
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class DataPane(Pane):
         try:
             if self.session.status is None:
                 await self.workbench.start_engine()
-            async with aclosing(self.session.engine.facts(recipe, fetch=fetch, show=RECORDS_KEPT)) as answers:
+            request = facts_request(recipe, fetch=fetch, show=RECORDS_KEPT)
+            async with aclosing(self.session.engine.facts(request)) as answers:
                 async for answer in answers:
                     if isinstance(answer, DataFacts):
                         self.session.counted = counted_for(recipe), answer

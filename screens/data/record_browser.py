@@ -17,6 +17,7 @@ from screens.widgets.glyphs import GLYPHS
 from screens.widgets.line_painted import Words, entitle
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts, Example
+from workbench.engine.client.requests import examples_request
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class RecordBrowser(Vertical):
             self._at, self._alone = at, None
         else:
             session = self._session()
-            found = await session.engine.examples(session.recipe, index)
+            found = await session.engine.examples(examples_request(session.recipe, index))
             self._alone = Match(found[0].index, found[0]) if found else None
         self.refresh_record()
 

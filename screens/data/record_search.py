@@ -7,12 +7,13 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.data.sources import Item, load_records
+from workbench.engine.client.requests import examples_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from screens.session import Engine
     from workbench.data.facts import Example
+    from workbench.engine.client.client import EngineClient
     from workbench.recipe.schema import DataSection, Recipe
     from workbench.storage.paths import Home
 
@@ -76,10 +77,10 @@ class RecordSearch:
             self._at = (self._at - 1) % max(len(self._found), 1)
 
 
-async def matches_fed(engine: Engine, recipe: Recipe, text: str) -> AsyncIterator[Match]:
+async def matches_fed(engine: EngineClient, recipe: Recipe, text: str) -> AsyncIterator[Match]:
     """Yield matches among the records as they are fed, found by the engine."""
     start, skip = 0, 0
-    while len(found := await engine.examples(recipe, start, skip + 1, text)) > skip:
+    while len(found := await engine.examples(examples_request(recipe, start, skip + 1, text))) > skip:
         example = found[skip]
         yield Match(example.index, example)
         start, skip = example.index, skip + 1 if example.index == start else 1

@@ -53,7 +53,9 @@ class Download:
 
     def cancel(self) -> None:
         """Cancel the download."""
-        self._workbench.attempt(self._workbench.session.engine.cancel(self._request_id))
+        from workbench.engine.client.protocol import CancelRequest
+
+        self._workbench.attempt(self._workbench.session.engine.cancel(CancelRequest(id=self._request_id)))
 
     async def _fetch(self, source: str) -> None:
         from workbench.engine.client.protocol import new_request_id

@@ -61,7 +61,7 @@ async def replace(app: Workbench, entry: Entry) -> None:
     Raises:
         WorkbenchError: the entry is already running, or the queue cannot be written.
     """
-    from workbench.engine.client.queue_client import run_requests
+    from workbench.engine.client.requests import run_requests
     from workbench.planning.queue import QueueRequest
 
     request = QueueRequest(action="replace", ids=[entry.id], runs=run_requests([app.session.recipe], entry.launch))
@@ -89,10 +89,11 @@ async def sweep_current(app: Workbench) -> None:
 
 async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Recipe]:
     """Return the recipes to queue: all, or those that fit if the user chooses so; none if the user goes back."""
+    from workbench.engine.client.informant import EngineInformant
     from workbench.planning.start_checks import foresee_all
 
     session = app.session
-    verdicts = await foresee_all(session.engine, recipes, session.run_budget, session.traces)
+    verdicts = await foresee_all(EngineInformant(session.engine), recipes, session.run_budget, session.traces)
     judged = list(zip(recipes, verdicts, strict=True))
     fitting = [recipe for recipe, verdict in judged if verdict is None or verdict.may_start]
     if len(fitting) == len(recipes):
@@ -112,11 +113,9 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
 
 
 async def _enqueue(app: Workbench, recipes: Sequence[Recipe]) -> None:
-    from workbench.engine.client.queue_client import run_requests
-    from workbench.planning.queue import QueueRequest
+    from workbench.engine.client.requests import enqueue_request
 
-    request = QueueRequest(action="add", runs=run_requests(recipes, app.session.launch))
-    line = await app.session.engine.change_queue(request)
+    line = await app.session.engine.change_queue(enqueue_request(recipes, app.session.launch))
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
     held = " The queue is on hold." if line.held else ""
     app.notify(f"Queued {name}; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)

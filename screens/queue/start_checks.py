@@ -35,10 +35,13 @@ async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Reci
     Returns:
         None if the user decided not to start.
     """
+    from workbench.engine.client.informant import EngineInformant
     from workbench.planning.start_checks import foresee
 
     session = app.session
-    verdict = await foresee(session.engine, recipe, session.run_budget, session.traces, session.skeleton)
+    verdict = await foresee(
+        EngineInformant(session.engine), recipe, session.run_budget, session.traces, session.skeleton
+    )
     if not verdict or verdict.may_start:
         return recipe
     answer = await app.push_screen_wait(_question(verdict, verb))
@@ -67,9 +70,11 @@ async def may_start_with_data(app: Workbench, recipe: Recipe, verb: str = "start
 async def _sampled(app: Workbench, recipe: Recipe) -> DataFacts | None:
     """Return the facts of a sample of the data, or None if the engine needs longer for them than a moment."""
     from workbench.data.facts import DataFacts
+    from workbench.engine.client.requests import facts_request
 
+    facts = app.session.engine.facts(facts_request(recipe))
     with suppress(WorkbenchError, TimeoutError):
-        async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(app.session.engine.facts(recipe)) as answers:
+        async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(facts) as answers:
             async for answer in answers:
                 if isinstance(answer, DataFacts):
                     return answer

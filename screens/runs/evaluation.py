@@ -190,12 +190,12 @@ class EvaluationScreen(ModalScreen[None]):
         self._progress.show("starting")
         await self._app.start_engine()
         file = None
-        async with aclosing(self._app.session.engine.judge(request)) as answers:
+        async with aclosing(self._app.session.engine.evaluate(request)) as answers:
             async for answer in answers:
                 if isinstance(answer, Progress):
                     self._progress.show(answer.phase, answer.fraction, answer.detail)
                 else:
-                    file = answer
+                    file = answer.file
         if file is None:
             raise WorkbenchError("The engine ended without a message.", "See the engine log.", kind="engine_gone")
         return file

@@ -28,5 +28,7 @@ async def current_status(session: Session) -> EngineStatus | None:
 
 async def end_idle_engine(session: Session) -> None:
     """End the engine's process, which holds GPU memory; the next terminal starts another one."""
+    from workbench.engine.client.protocol import ShutdownRequest
+
     with suppress(WorkbenchError, TimeoutError):
-        await asyncio.wait_for(session.engine.shutdown(), SHUTDOWN_SECONDS)
+        await asyncio.wait_for(session.engine.shutdown(ShutdownRequest()), SHUTDOWN_SECONDS)

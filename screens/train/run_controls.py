@@ -178,9 +178,11 @@ class RunControls:
         self._workbench.push_screen(dialog, answered)
 
     async def _request(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
+        from workbench.engine.client.protocol import ControlRequest
+
         live = self._live()
         at = live.replay.seq if live else -1
-        await self._workbench.session.engine.control(action, value, release=release)
+        await self._workbench.session.engine.control(ControlRequest(action=action, value=value, release=release))
         self._requested = _REQUESTED[action] + ("" if value is None else f" {value:g}")
         self._requested_at = at
         self._changed()
@@ -219,12 +221,14 @@ class RunControls:
         return (Choice("h", "Also hold the queue", "hold"),) if self._next_is_due else ()
 
     async def _end(self, *, save: bool, hold: bool) -> None:
+        from workbench.engine.client.protocol import StopRequest
+
         engine = self._workbench.session.engine
         if hold:
             from workbench.planning.queue import QueueRequest
 
             await engine.change_queue(QueueRequest(action="hold"))
-        await engine.stop(save=save)
+        await engine.stop(StopRequest(save=save))
 
     def _kill(self) -> None:
         live = self._live()

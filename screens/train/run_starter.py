@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screens.queue import start_checks
+from workbench.engine.client.requests import resume_request, train_request
 from workbench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,10 +71,10 @@ class RunStarter:
         recipe = await start_checks.asked_for(app, session.recipe)
         if recipe is None or not await start_checks.may_start_with_data(app, recipe):
             return
-        run = await session.engine.train(recipe, session.launch)
-        self._started(RunFolder(session.home.runs / run), -1)
+        started = await session.engine.train(train_request(recipe, session.launch))
+        self._started(RunFolder(Path(started.folder)), started.seq)
 
     async def _resume(self, run: RunFolder) -> None:
         await self._workbench.start_engine()
-        _, seq = await self._workbench.session.engine.resume(run.id)
-        self._started(run, seq)
+        resumed = await self._workbench.session.engine.resume(resume_request(run.id))
+        self._started(run, resumed.seq)

@@ -56,7 +56,7 @@ def test_replies_of_a_paused_run_change_nothing(home, long_recipe, engine_here, 
     ended(thread)
     run = paused(engine_here, recipe)
     assert engine_here.status().state == "paused"
-    base = engine_here._work.training.base
+    base = engine_here.training.base
     trained = {name for name, parameter in base.peft.named_parameters() if parameter.requires_grad}
     now, end, _ = answered(engine_here, question(run.id))
     assert end.tokens > 0
@@ -71,7 +71,7 @@ def test_replies_of_a_paused_run_change_nothing(home, long_recipe, engine_here, 
     assert base.peft.training
     assert not base.packing.has_packed_layers
     assert {name for name, parameter in base.peft.named_parameters() if parameter.requires_grad} == trained
-    training = engine_here._work.training
+    training = engine_here.training
     engine_here.control(Command("resume"))
     ended(training)
     assert curve(run) == curve(undisturbed)
@@ -104,7 +104,7 @@ def test_a_stop_ends_the_reply_and_saves(home, long_recipe, engine_here):
         question(run.id, Sampling(temperature=5, max_new_tokens=450, seed=1)), take, lambda error: done.set()
     )
     assert began.wait(60)
-    training = engine_here._work.training
+    training = engine_here.training
     engine_here.stop(save=True)
     assert done.wait(60)
     assert isinstance(last[-1], ReplyPiece)
@@ -115,7 +115,7 @@ def test_a_stop_ends_the_reply_and_saves(home, long_recipe, engine_here):
 
 def test_a_question_that_comes_after_the_resume_is_refused_not_forgotten(home, long_recipe, engine_here):
     run = paused(engine_here, edit(long_recipe, {"training.max_steps": 400}))
-    controls = engine_here._work.training.controls
+    controls = engine_here.training.controls
     errors, done = [], threading.Event()
 
     def finished(error):
@@ -140,4 +140,4 @@ def test_a_run_that_gave_its_memory_back_says_so(home, long_recipe, engine_here)
     run = paused(engine_here, long_recipe, release=True)
     with pytest.raises(WorkbenchError, match="its model is not in memory"):
         answered(engine_here, question(run.id))
-    assert engine_here._work.training.base is None
+    assert engine_here.training.base is None

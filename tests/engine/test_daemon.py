@@ -1,20 +1,27 @@
 """The engine's own parts, in this process: its API over an ASGI transport, its state at the end of a run."""
 
 import asyncio
+import json
 import os
+import shutil
+import signal
 import stat
 import threading
 
 import httpx
 import pytest
 
-from workbench.engine.client.protocol import REQUEST_ID, ReplyPiece, ReplyRequest
+from workbench.engine.client.process import engine_pid
+from workbench.engine.client.protocol import REQUEST_ID, Message, ReplyPiece, ReplyRequest, Sampling
 from workbench.engine.daemon import engine as engine_module
+from workbench.engine.daemon.api import Api
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.daemon.output import OutputFile
-from workbench.engine.daemon.server import Api, _listen
+from workbench.engine.daemon.server import _listen
+from workbench.engine.daemon.torch_backend import TorchBackend
 from workbench.errors import WorkbenchError
 from workbench.failures.unforeseen import KIND
+from workbench.runs.folder import create_run
 from workbench.storage.paths import private_folder
 
 SECONDS = 20
@@ -42,7 +49,7 @@ class _Output:
 @pytest.mark.parametrize("what", ["log", "queue"])
 def test_the_engine_is_free_after_a_run_whatever_fails_at_its_end(home, recipe, monkeypatch, what):
     private_folder(home.engine)
-    engine = Engine(home, _Output() if what == "log" else None)
+    engine = Engine(home, TorchBackend(home, _Output()) if what == "log" else None)
     if what == "queue":
 
         def ends(run, *, with_engine):
@@ -50,10 +57,10 @@ def test_the_engine_is_free_after_a_run_whatever_fails_at_its_end(home, recipe, 
 
         monkeypatch.setattr(engine.queue, "ends", ends)
     engine.train(recipe)
-    training = engine._work.training
+    training = engine.training
     training.join(240)
     assert not engine.is_busy
-    assert training.base is engine._base is not None
+    assert training.base is engine.backend.base is not None
     log = home.engine_log.read_text()
     assert "ending run tiny-01" in log
     assert ("Bad file descriptor" if what == "log" else "no such thing") in log
@@ -83,7 +90,7 @@ def test_a_run_that_is_being_made_when_the_engine_is_told_to_end_is_stopped(home
 
     def create_run(home, recipe):
         run = make(home, recipe)
-        works.append(engine._work)
+        works.append(engine._occupancy.work)
         engine.end()
         assert engine.is_training
         return run
@@ -116,7 +123,7 @@ async def test_no_run_begins_before_the_socket_is_there(home, monkeypatch):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self.queue.start = lambda: seen.append(home.socket.exists())
-            self.warm_up = lambda: None
+            self.backend.warm_up = lambda: None
 
     async def ended(api, home):
         return None
@@ -170,15 +177,15 @@ async def test_cancelling_one_reply_leaves_the_other(home, monkeypatch):
             for name in ("mine", "theirs")
         }
         assert {await replies.begun.get(), await replies.begun.get()} == {"mine", "theirs"}
-        assert (await client.post("/cancel", json={"id": "nobody's"})).json() == {}
-        assert (await client.post("/cancel", json={"id": "mine"})).json() == {}
+        assert (await client.post("/cancel", json={"id": "nobody's"})).status_code == 200
+        assert (await client.post("/cancel", json={"id": "mine"})).status_code == 200
         assert replies.cancelled == {"mine": 1, "theirs": 0}
         twice = await client.post("/reply", json=_body("more"), headers={REQUEST_ID: "theirs"})
         assert (twice.status_code, twice.json()["kind"]) == (400, "bad_request")
         for name, stream in streams.items():
             replies.emit[name](ReplyPiece(text=name))
             replies.finished[name](None)
-            assert f'"text": "{name}"' in (await stream).text
+            assert f'"text":"{name}"' in (await stream).text
     assert not api.is_busy
 
 
@@ -201,8 +208,7 @@ async def test_a_client_that_goes_before_the_first_byte_leaves_nothing_behind(ho
         "headers": [(REQUEST_ID.lower().encode(), b"one")],
     }
     async with asyncio.timeout(SECONDS):
-        with pytest.raises(OSError, match="the client is gone"):
-            await api.app()(scope, receive, send)
+        await api.app()(scope, receive, send)
     assert replies.cancelled == {"one": 1}
     assert not api.is_busy
 
@@ -227,3 +233,100 @@ async def test_a_fault_in_a_handler_is_told_as_one(home, monkeypatch):
     assert str(home.engine_log) in told.cure
     assert "loraworkbench doctor" in told.cure
     assert "Traceback" in home.engine_log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/train", "/reply"])
+async def test_a_client_that_goes_while_it_asks_is_no_fault(home, path):
+    api = Api(Engine(home))
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    async with asyncio.timeout(SECONDS):
+        await api.app()(scope, receive, send)
+    assert sent[0]["status"] == 499
+    assert not api.is_busy
+    assert not home.engine_log.exists()
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"run": 3}', ""])
+async def test_what_is_no_request_is_refused(home, body):
+    async with here(Api(Engine(home))) as client:
+        answer = await client.post("/resume", content=body)
+    assert (answer.status_code, answer.json()["kind"]) == (400, "bad_request")
+    assert "different versions" in answer.json()["cure"]
+
+
+async def test_a_run_that_is_deleted_while_it_is_resumed_is_told_and_leaves_the_engine_free(home, recipe, monkeypatch):
+    run = create_run(home, recipe)
+
+    def last_seq(journal):
+        shutil.rmtree(run.path)
+        return journal.stat().st_size
+
+    monkeypatch.setattr(engine_module, "last_seq", last_seq)
+    api = Api(Engine(home))
+    async with here(api) as client:
+        answer = await client.post("/resume", json={"run": run.id})
+        assert answer.status_code == 500
+        told = WorkbenchError.from_json(answer.json())
+        assert told.kind == KIND
+        assert "failed while resuming the run" in told.message
+        assert "FileNotFoundError" in home.engine_log.read_text()
+        assert (await client.get("/status")).json()["state"] == "idle"
+    assert not api.is_busy
+
+
+async def test_an_engine_that_ends_says_so_to_who_still_waits(home, engine, recipe):
+    pid = engine_pid(home)
+    request = ReplyRequest(
+        target=recipe.model.source,
+        messages=[Message(role="user", content="Question 1?")],
+        sampling=Sampling(temperature=1.0, max_new_tokens=480),
+    )
+
+    async def told_to_end_in_midst():
+        async for _ in engine.reply(request):
+            os.kill(pid, signal.SIGTERM)
+
+    with pytest.raises(WorkbenchError) as caught:
+        await told_to_end_in_midst()
+    assert caught.value.message == "The engine is shutting down."
+    async with asyncio.timeout(SECONDS):
+        while engine_pid(home) is not None:
+            await asyncio.sleep(0.02)
+    assert "Traceback" not in home.engine_log.read_text()
+    assert "Cancel" not in home.engine_log.read_text()
+
+
+async def test_a_request_that_the_server_s_end_cancels_is_answered(home, monkeypatch):
+    api, entered, left = Api(Engine(home)), threading.Event(), threading.Event()
+
+    def tree(model):
+        entered.set()
+        assert left.wait(SECONDS)
+
+    monkeypatch.setattr(api.sources, "tree", tree)
+    async with here(api) as client, asyncio.timeout(2 * SECONDS):
+        body = {"type": "http.request", "body": b'{"source": "a/b"}'}
+        sent = []
+
+        async def receive():
+            return body
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/tree", "query_string": b"", "headers": []}
+        asking = asyncio.create_task(api.app()(scope, receive, send))
+        assert await asyncio.to_thread(entered.wait, SECONDS)
+        asking.cancel()
+        await asking
+        left.set()
+        assert (await client.get("/status")).status_code == 200
+    assert json.loads(sent[1]["body"])["kind"] == "engine_gone"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from screens.shell.engine_link import HomeEngine
+from workbench.engine.client.home_engine import HomeEngine
 from workbench.engine.client.process import engine_pid, ensure_engine, exit_code
 from workbench.engine.client.protocol import Message, ReplyRequest
 from workbench.errors import WorkbenchError

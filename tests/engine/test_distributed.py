@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_for_step
 from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
+from workbench.engine.client.protocol import ControlRequest, StopRequest
+from workbench.engine.client.requests import resume_request, train_request
 from workbench.engine.distributed.launched import LaunchedTraining
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
@@ -136,7 +138,7 @@ async def until(condition, run: RunFolder, seconds: float = 120) -> None:
 
 async def test_controls_are_obeyed_by_all_processes_and_a_stopped_run_goes_on(home, recipe, engine: EngineClient):
     recipe = edit(recipe, {"training.max_steps": 5000, "training.per_device_train_batch_size": 1})
-    run = find_run(home, await engine.train(recipe, TWO))
+    run = find_run(home, (await engine.train(train_request(recipe, TWO))).run)
 
     async def is_over() -> bool:
         return (await engine.status()).run is None
@@ -151,15 +153,15 @@ async def test_controls_are_obeyed_by_all_processes_and_a_stopped_run_goes_on(ho
         return is_told
 
     await until(told("step", step=2), run)
-    await engine.control("pause")
+    await engine.control(ControlRequest(action="pause"))
     await until(told("paused"), run)
     await until(is_paused, run)
-    await engine.control("sample")
+    await engine.control(ControlRequest(action="sample"))
     await until(told("sample"), run)
-    await engine.control("resume")
-    await engine.control("learning_rate", 0.001)
+    await engine.control(ControlRequest(action="resume"))
+    await engine.control(ControlRequest(action="learning_rate", value=0.001))
     await until(told("control", action="learning_rate"), run)
-    await engine.stop(save=True)
+    await engine.stop(StopRequest(save=True))
     await until(is_over, run)
     summary = summarise(run)
     assert summary.state == "stopped"
@@ -167,11 +169,12 @@ async def test_controls_are_obeyed_by_all_processes_and_a_stopped_run_goes_on(ho
     assert checkpoint.step == events_of(run, "run_ended")[-1]["step"] >= 2
     assert not damaged
 
-    name, seq = await engine.resume(run.id)
-    assert (name, seq) == (run.id, read_events(run.journal)[seq]["seq"])
+    resumed = await engine.resume(resume_request(run.id))
+    assert (resumed.run, resumed.folder) == (run.id, str(run.path))
+    assert resumed.seq == read_events(run.journal)[resumed.seq]["seq"]
     await until(told("run_resumed", step=checkpoint.step), run)
     await until(told("step", step=checkpoint.step + 1), run)
-    await engine.control("max_steps", 1)
+    await engine.control(ControlRequest(action="max_steps", value=1))
     await until(is_over, run)
     assert summarise(run).state == "finished"
     steps = [event["step"] for event in events_of(run, "step")]
@@ -186,5 +189,5 @@ async def test_a_launch_that_cannot_be_is_refused(home, recipe, tmp_path, engine
         Launch(processes=2, config_file=str(tmp_path / "none.yaml")): "is not a readable",
     }.items():
         with pytest.raises(WorkbenchError, match=words):
-            await engine.train(recipe, launch)
+            await engine.train(train_request(recipe, launch))
     assert not home.runs.exists() or not list(home.runs.iterdir())

@@ -5,8 +5,8 @@ import asyncio
 from tests.engine.test_process import question
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.protocol import ReplyPiece
+from workbench.engine.daemon.api import Api
 from workbench.engine.daemon.engine import Engine
-from workbench.engine.daemon.server import Api
 from workbench.progress import Progress
 from workbench.storage.paths import private_folder
 

@@ -9,6 +9,8 @@ import pytest
 
 from workbench.data.facts import DataFacts
 from workbench.engine.client.client import EngineClient
+from workbench.engine.client.protocol import CancelRequest, StopRequest
+from workbench.engine.client.requests import examples_request, facts_request, train_request
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.text import edit
@@ -20,7 +22,7 @@ def home(shared_home):
 
 
 async def dataset_stats(engine, recipe, **more):
-    return [answer async for answer in engine.facts(recipe, **more)]
+    return [answer async for answer in engine.facts(facts_request(recipe, **more))]
 
 
 def facts_of(answers):
@@ -64,8 +66,8 @@ async def test_few_records_are_exact_at_once_and_shown_as_they_are_fed(engine, r
 
 async def test_many_records_are_first_answered_from_a_sample(engine, recipe, many):
     recipe = edit(recipe, {"data.source": str(many), "data.max_length": 512})
-    await engine.examples(recipe, 0)  # the tokenizer is loaded
-    async with aclosing(engine.facts(recipe)) as answers:
+    await engine.examples(examples_request(recipe, 0))  # the tokenizer is loaded
+    async with aclosing(engine.facts(facts_request(recipe))) as answers:
         async for answer in answers:
             if isinstance(answer, DataFacts):
                 break
@@ -76,11 +78,11 @@ async def test_many_records_are_first_answered_from_a_sample(engine, recipe, man
 
 async def test_cancel_ends_the_count_and_says_so(engine, recipe, many):
     recipe = edit(recipe, {"data.source": str(many)})
-    answers = engine.facts(recipe, request_id="mine")
+    answers = engine.facts(facts_request(recipe), request_id="mine")
     async for answer in answers:
         if isinstance(answer, DataFacts):
             break
-    cancelling = asyncio.create_task(engine.cancel("mine"))
+    cancelling = asyncio.create_task(engine.cancel(CancelRequest(id="mine")))
     with pytest.raises(WorkbenchError) as ended:
         async for _ in answers:
             pass
@@ -92,10 +94,11 @@ async def test_cancel_ends_the_count_and_says_so(engine, recipe, many):
 async def test_cancelling_one_count_leaves_the_other(engine, home, recipe, many):
     recipe = edit(recipe, {"data.source": str(many)})
     other = EngineClient(home)
-    mine, theirs = engine.facts(recipe, request_id="mine"), other.facts(recipe, request_id="theirs")
+    request = facts_request(recipe)
+    mine, theirs = engine.facts(request, request_id="mine"), other.facts(request, request_id="theirs")
     assert not facts_of([await anext(mine), await anext(theirs)])  # both have begun
-    await engine.cancel("nobody's")
-    await engine.cancel("mine")
+    await engine.cancel(CancelRequest(id="nobody's"))
+    await engine.cancel(CancelRequest(id="mine"))
     with pytest.raises(WorkbenchError) as ended:
         async for _ in mine:
             pass
@@ -105,17 +108,17 @@ async def test_cancelling_one_count_leaves_the_other(engine, home, recipe, many)
 
 
 async def test_facts_are_answered_while_a_run_trains(engine, recipe):
-    await engine.train(edit(recipe, {"training.max_steps": 2000}))
+    await engine.train(train_request(edit(recipe, {"training.max_steps": 2000})))
     (facts,) = facts_of(await dataset_stats(engine, recipe))
     assert facts.records == 20
     assert (await engine.status()).state == "training"
-    await engine.stop(save=False)
+    await engine.stop(StopRequest(save=False))
 
 
 async def test_the_longest_record_is_given_alone_and_a_search_finds_its_records(engine, recipe):
-    (example,) = await engine.examples(recipe, 7)
+    (example,) = await engine.examples(examples_request(recipe, 7))
     assert example.index == 7
-    found = await engine.examples(recipe, 0, 10, "QUESTION 3?")
+    found = await engine.examples(examples_request(recipe, 0, 10, "QUESTION 3?"))
     assert [example.index for example in found] == [3, 8, 13, 18]
 
 

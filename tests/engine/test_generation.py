@@ -87,7 +87,7 @@ def test_pieces_add_up_to_the_reply(home, recipe, monkeypatch):
     run = run_with_adapter(home, edit(recipe, {"quantization.method": "none"}), 0)
     engine = Engine(home)
     answered(engine, ReplyRequest(target=run.id, messages=talk(1), sampling=Sampling(max_new_tokens=1)))
-    base = engine._base
+    base = engine.backend.base
     template = Template.load(run.adapter, base.tokenizer)
     several = 0
     for seed in range(6):

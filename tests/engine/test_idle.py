@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import make_tiny_llama
 from workbench.engine.client.process import engine_pid, find_engine
 from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+from workbench.engine.client.requests import train_request
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.daemon.idle import IdleLimits
 from workbench.recipe.text import edit
@@ -38,7 +39,7 @@ def test_limits_are_the_users_or_the_usual_ones(home, settings, unload, stop):
 
 
 async def test_an_idle_engine_first_unloads_its_model_and_then_ends(home, engine, recipe):
-    await engine.train(edit(recipe, {"training.max_steps": 2}))
+    await engine.train(train_request(edit(recipe, {"training.max_steps": 2})))
     while (await engine.status()).state != "idle":
         await asyncio.sleep(0.1)
     assert (await engine.status()).model is not None

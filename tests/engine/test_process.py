@@ -9,7 +9,8 @@ import pytest
 
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.client.protocol import Message, ReplyRequest, Sampling, new_request_id
+from workbench.engine.client.protocol import CancelRequest, Message, ReplyRequest, Sampling, StopRequest, new_request_id
+from workbench.engine.client.requests import train_request
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection
@@ -60,7 +61,7 @@ async def test_a_second_terminal_finds_the_same_engine(engine, home):
 
 
 async def test_train_then_chat_with_the_same_weights(engine, home, recipe):
-    run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 30})))
+    run = find_run(home, (await engine.train(train_request(edit(recipe, {"training.max_steps": 30})))).run)
     await until(lambda: summarise(run).state != "running" and summarise(run).state != "new")
     await at_rest(engine)
     assert summarise(run).state == "finished"
@@ -79,7 +80,7 @@ async def test_train_then_chat_with_the_same_weights(engine, home, recipe):
 
 
 async def test_a_saved_adapter_answers_after_a_restart(engine, home, recipe):
-    run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 30})))
+    run = find_run(home, (await engine.train(train_request(edit(recipe, {"training.max_steps": 30})))).run)
     await until(lambda: summarise(run).state == "finished")
     await at_rest(engine)
     before, _ = await answer(engine, question(run.id))
@@ -91,19 +92,19 @@ async def test_a_saved_adapter_answers_after_a_restart(engine, home, recipe):
 
 
 async def test_while_it_trains_it_answers_status_and_refuses_the_rest(engine, home, recipe):
-    run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 100000})))
+    run = find_run(home, (await engine.train(train_request(edit(recipe, {"training.max_steps": 100000})))).run)
     await until(lambda: summarise(run).step >= 2)
     status = await engine.status()
     assert (status.state, status.run) == ("training", run.id)
-    for refused in (engine.train(recipe), engine.unload(), answer(engine, question(run.id))):
+    for refused in (engine.train(train_request(recipe)), engine.unload(), answer(engine, question(run.id))):
         with pytest.raises(WorkbenchError) as caught:
             await refused
         assert caught.value.kind == "busy"
-    await engine.stop(save=True)
+    await engine.stop(StopRequest(save=True))
     await until(lambda: summarise(run).state == "stopped")
     await at_rest(engine)
     with pytest.raises(WorkbenchError) as caught:
-        await engine.stop()
+        await engine.stop(StopRequest())
     assert caught.value.kind == "no_run"
 
 
@@ -115,7 +116,7 @@ async def test_a_reply_can_be_cancelled(engine, recipe):
             continue
         pieces += 1
         if pieces == 2:
-            await engine.cancel(request_id)
+            await engine.cancel(CancelRequest(id=request_id))
         if piece.done:
             assert piece.reason in ("cancelled", "end")
             assert piece.tokens < 400
@@ -130,7 +131,7 @@ async def test_a_seed_repeats_a_draw(engine, recipe):
 
 
 async def test_a_killed_engine_is_told_apart_and_started_again(engine, home, recipe):
-    run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 100000})))
+    run = find_run(home, (await engine.train(train_request(edit(recipe, {"training.max_steps": 100000})))).run)
     await until(lambda: summarise(run).step >= 1)
     os.kill(engine_pid(home), signal.SIGKILL)
     await until(lambda: summarise(run).state == "interrupted")
@@ -142,7 +143,7 @@ async def test_a_killed_engine_is_told_apart_and_started_again(engine, home, rec
 
 
 async def test_a_hang_up_changes_nothing_and_a_term_saves(engine, home, recipe):
-    run = find_run(home, await engine.train(edit(recipe, {"training.max_steps": 100000})))
+    run = find_run(home, (await engine.train(train_request(edit(recipe, {"training.max_steps": 100000})))).run)
     await until(lambda: summarise(run).step >= 1)
     pid = engine_pid(home)
     os.kill(pid, signal.SIGHUP)

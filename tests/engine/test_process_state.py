@@ -12,8 +12,8 @@ import torch
 from starlette.testclient import TestClient
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of
+from workbench.engine.daemon.api import Api
 from workbench.engine.daemon.engine import Engine
-from workbench.engine.daemon.server import Api
 from workbench.recipe.text import edit
 
 
@@ -37,7 +37,7 @@ def look_at_tree(home, tiny_llama):
 
             yield look
     finally:
-        served.trees.close()
+        served.sources.close()
 
 
 def test_a_number_type_that_somebody_left_behind_is_set_back_and_told(home, recipe):

@@ -10,9 +10,10 @@ from itertools import pairwise
 import pytest
 
 from tests.engine.test_process import answer, at_rest, question, until
+from workbench.engine.client.home_engine import HomeEngine
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
-from workbench.engine.client.queue_client import change_queue, run_requests
+from workbench.engine.client.protocol import Message, ReplyRequest, Sampling, ShutdownRequest, StopRequest
+from workbench.engine.client.requests import enqueue_request, resume_request, run_requests, train_request
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, RunRequest
 from workbench.recipe.text import edit
@@ -33,11 +34,20 @@ def named(recipe, name, **changes):
 
 
 def add(*recipes):
-    return QueueRequest(action="add", runs=run_requests(recipes))
+    return enqueue_request(recipes)
 
 
 def ask(action, *ids, **more):
     return QueueRequest(action=action, ids=list(ids), **more)
+
+
+async def change_queue(home, request):
+    """Change the queue as a screen or a command does, whether an engine runs or not."""
+    engine = HomeEngine(home)
+    try:
+        return await engine.change_queue(request)
+    finally:
+        await engine.close()
 
 
 def states(home):
@@ -76,12 +86,12 @@ async def test_three_runs_go_one_after_the_other_with_nobody_connected(engine, h
 
 async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, home, recipe):
     nowhere = edit(named(recipe, "fails"), {"model.source": str(home.root / "no-such-model")})
-    await engine.change_queue(add(nowhere, named(recipe, "stopped", **LONG), named(recipe, "dropped", **LONG)))
-    await engine.change_queue(add(named(recipe, "last")))
+    await engine.edit_queue(add(nowhere, named(recipe, "stopped", **LONG), named(recipe, "dropped", **LONG)))
+    await engine.edit_queue(add(named(recipe, "last")))
     for name, save in (("stopped", True), ("dropped", False)):
         await until(lambda name=name: summarise_of(home, name).step >= 1)
         assert (await engine.status()).queued == {"stopped": 2, "dropped": 1}[name]
-        await engine.stop(save=save)
+        await engine.stop(StopRequest(save=save))
     await until_done(home, 4)
     assert states(home) == {
         "fails-01": "failed",
@@ -94,10 +104,10 @@ async def test_a_run_that_fails_or_is_stopped_is_followed_by_the_next(engine, ho
 async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, recipe):
     broken = RunRequest(recipe={**recipe.as_dict(), "adapter": {"r": "many"}})
     with pytest.raises(WorkbenchError, match=r"adapter\.r"):
-        await engine.change_queue(QueueRequest(action="add", runs=[broken]))
+        await engine.edit_queue(QueueRequest(action="add", runs=[broken]))
     # As of an older version, whose recipes had other keys.
     await asyncio.to_thread(Queue(home).apply, QueueRequest(action="add", runs=[broken]))
-    await engine.change_queue(add(named(recipe, "next")))
+    await engine.edit_queue(add(named(recipe, "next")))
     await until_done(home, 1)
     first, second = Queue(home).read().taken
     assert "adapter.r" in first.problem
@@ -106,16 +116,16 @@ async def test_what_cannot_become_a_run_is_told_and_passed_over(engine, home, re
 
 
 async def test_a_held_queue_takes_nothing_until_it_goes_on(engine, home, recipe):
-    line = await engine.change_queue(ask("hold"))
+    line = await engine.edit_queue(ask("hold"))
     assert line.held == ON_REQUEST
-    await engine.change_queue(add(named(recipe, "one"), named(recipe, "two")))
+    await engine.edit_queue(add(named(recipe, "one"), named(recipe, "two")))
     # An engine that may take work again looks at the queue; this one has been idle all along.
     await answer(engine, question(recipe.model.source, sampling=Sampling(max_new_tokens=1)))
     await at_rest(engine)
     status = await engine.status()
     assert (status.queued, status.queue_held) == (2, ON_REQUEST)
     assert not all_runs(home)
-    await engine.change_queue(ask("go"))
+    await engine.edit_queue(ask("go"))
     await until_done(home, 2)
     assert set(states(home).values()) == {"finished"}
 
@@ -130,7 +140,7 @@ async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, 
     async for piece in pieces:
         if getattr(piece, "text", ""):
             break
-    await engine.change_queue(add(named(recipe, "after-the-reply")))
+    await engine.edit_queue(add(named(recipe, "after-the-reply")))
     status = await engine.status()
     assert (status.state, status.queued) == ("replying", 1)
     assert [piece async for piece in pieces][-1].done
@@ -139,22 +149,22 @@ async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, 
 
 
 async def test_a_run_started_by_hand_goes_before_those_that_wait(engine, home, recipe):
-    await engine.train(named(recipe, "by-hand", **LONG))
+    await engine.train(train_request(named(recipe, "by-hand", **LONG)))
     await until(lambda: summarise_of(home, "by-hand").step >= 1)
-    line = await engine.change_queue(add(named(recipe, "queued")))
+    line = await engine.edit_queue(add(named(recipe, "queued")))
     assert line.ahead == str(find_run(home, "by-hand").path)
     assert line.current is None
     with pytest.raises(WorkbenchError) as caught:
-        await engine.train(named(recipe, "too-early"))
+        await engine.train(train_request(named(recipe, "too-early")))
     assert caught.value.kind == "busy"
-    await engine.stop(save=True)
+    await engine.stop(StopRequest(save=True))
     await until_done(home, 2)
     assert states(home) == {"by-hand-01": "stopped", "queued-01": "finished"}
 
 
 async def test_a_killed_engine_holds_the_queue_until_the_run_goes_on(engine, home, recipe):
     first = named(recipe, "first", **LONG, training__save_steps=1)
-    await engine.change_queue(add(first, named(recipe, "second")))
+    await engine.edit_queue(add(first, named(recipe, "second")))
     await until(lambda: summarise_of(home, "first").step >= 2)
     os.kill(engine_pid(home), signal.SIGKILL)
     await until(lambda: summarise_of(home, "first").state == "interrupted")
@@ -164,17 +174,17 @@ async def test_a_killed_engine_holds_the_queue_until_the_run_goes_on(engine, hom
     assert status.queued == 1
     assert "first-01 was interrupted in step" in status.queue_held
     assert states(home) == {"first-01": "interrupted"}
-    await engine.resume("first-01")
+    await engine.resume(resume_request("first-01"))
     await until(lambda: summarise_of(home, "first").state == "running")
     assert (await engine.status()).queue_held == ""
-    await engine.stop(save=True)
+    await engine.stop(StopRequest(save=True))
     await until_done(home, 2)
     assert states(home) == {"first-01": "stopped", "second-01": "finished"}
 
 
 async def test_after_a_kill_the_queue_can_be_told_to_go_on_without_the_run(engine, home, recipe):
-    await engine.train(named(recipe, "by-hand", **LONG))
-    await engine.change_queue(add(named(recipe, "second")))
+    await engine.train(train_request(named(recipe, "by-hand", **LONG)))
+    await engine.edit_queue(add(named(recipe, "second")))
     await until(lambda: summarise_of(home, "by-hand").step >= 1)
     os.kill(engine_pid(home), signal.SIGKILL)
     await until(lambda: engine_pid(home) is None)
@@ -185,14 +195,14 @@ async def test_after_a_kill_the_queue_can_be_told_to_go_on_without_the_run(engin
 
 
 async def test_an_engine_that_is_ended_leaves_the_queue_held(engine, home, recipe):
-    await engine.change_queue(add(named(recipe, "first", **LONG), named(recipe, "second")))
+    await engine.edit_queue(add(named(recipe, "first", **LONG), named(recipe, "second")))
     await until(lambda: summarise_of(home, "first").step >= 1)
     await stop_engine(home)
     assert states(home) == {"first-01": "stopped"}
     status = await ensure_engine(home)
     assert "The engine was shut down while first-01" in status.queue_held
     assert states(home) == {"first-01": "stopped"}
-    await engine.change_queue(ask("go"))
+    await engine.edit_queue(ask("go"))
     await until(lambda: summarise_of(home, "second").state == "finished")
 
 
@@ -210,12 +220,12 @@ async def test_an_engine_does_not_end_over_runs_that_wait(tmp_path, recipe):
 
 
 async def test_an_engine_between_two_runs_is_not_ended_by_a_terminal_that_leaves(engine, home, recipe):
-    await engine.change_queue(add(named(recipe, "one", **LONG), named(recipe, "two")))
+    await engine.edit_queue(add(named(recipe, "one", **LONG), named(recipe, "two")))
     with pytest.raises(WorkbenchError) as caught:
-        await engine.shutdown()
+        await engine.shutdown(ShutdownRequest())
     assert caught.value.kind == "busy"
-    await engine.change_queue(ask("clear"))
-    await engine.stop(save=False)
+    await engine.edit_queue(ask("clear"))
+    await engine.stop(StopRequest(save=False))
 
 
 async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, recipe):
@@ -223,9 +233,9 @@ async def test_a_damaged_file_stops_the_queue_and_nothing_else(engine, home, rec
     status = await engine.status()
     assert "cannot be read" in status.queue_held
     with pytest.raises(WorkbenchError, match="Fix the file"):
-        await engine.change_queue(add(recipe))
+        await engine.edit_queue(add(recipe))
     assert home.queue.read_text() == "{"
-    await engine.train(named(recipe, "all-the-same"))
+    await engine.train(train_request(named(recipe, "all-the-same")))
     await until_done(home, 1)
     assert states(home) == {"all-the-same-01": "finished"}
 

@@ -80,14 +80,14 @@ def test_each_adapter_and_the_base_answer_as_plain_peft_does(engine_here, runs, 
 
 def test_switching_reloads_nothing(engine_here, runs):
     told(engine_here, runs[0].id)
-    base = engine_here._base
+    base = engine_here.backend.base
     frozen = {name: p for name, p in base.model.named_parameters() if "lora_" not in name}
     where = {name: p.data_ptr() for name, p in frozen.items()}
     footprints = set()
     for run in [*runs[1:], *runs]:
         _, _, loaded = answered(engine_here, ask(run.id))
         assert loaded == []
-        assert engine_here._base is base
+        assert engine_here.backend.base is base
         footprints.add(sum(p.numel() for n, p in base.model.named_parameters() if "lora_" not in n))
     after = {name: p for name, p in base.model.named_parameters() if "lora_" not in name}
     # PEFT puts `base_layer` into the names; the tensors are the very same ones.
@@ -116,7 +116,7 @@ def test_a_combination_is_exact_for_ranks_scales_and_rslora(engine_here, runs):
     from workbench.engine.model.adapters import ActiveAdapters, use_adapters
 
     told(engine_here, runs[0].id)
-    base = engine_here._base
+    base = engine_here.backend.base
     weights = (0.5, 0.25, 1.5)
     for order in ((0, 1, 2), (2, 0, 1)):
         parts = tuple((runs[i].adapter, weights[i]) for i in order)
@@ -142,8 +142,8 @@ def test_merged_is_what_plain_peft_merges(engine_here, runs, tiny_llama):
     merged = PeftModel.from_pretrained(base, runs[1].adapter).merge_and_unload()
     expected = plain_reply(merged.eval(), AutoTokenizer.from_pretrained(tiny_llama), TOKENS)
     assert told(engine_here, runs[1].id, merged=True) == expected
-    assert engine_here._base.peft is None
-    assert not engine_here._base.is_unchanged
+    assert engine_here.backend.base.peft is None
+    assert not engine_here.backend.base.is_unchanged
     again, _, loaded = answered(engine_here, ask(runs[1].id, merged=True))
     assert (again, loaded) == (expected, [])
     # Any other voice gets a base of its own again.
@@ -152,8 +152,8 @@ def test_merged_is_what_plain_peft_merges(engine_here, runs, tiny_llama):
     assert "merging" in loaded
     _, _, loaded = answered(engine_here, ask(runs[1].id))
     assert loaded
-    assert engine_here._base.peft is not None
-    assert engine_here._base.quantization == quantization
+    assert engine_here.backend.base.peft is not None
+    assert engine_here.backend.base.quantization == quantization
 
 
 def test_checkpoints_of_a_run_are_adapters(engine_here, home, recipe, tiny_llama):
@@ -182,7 +182,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(engine_here, home, recipe
     after, _, loaded = answered(engine_here, ask(run.id))
     assert loaded == []
     assert after != before
-    assert len(engine_here._base.peft.peft_config) == 1
+    assert len(engine_here.backend.base.peft.peft_config) == 1
 
 
 def test_one_model_in_another_precision_shares_the_base_that_is_there(engine_here, home, recipe):
@@ -202,7 +202,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(engine_here, home
     ours = run_with_adapter(home, recipe, 0)
     theirs = run_with_adapter(home, edit(recipe, {"model.source": str(other)}), 1)
     expected = told(engine_here, ours.id)
-    base = engine_here._base
+    base = engine_here.backend.base
     combine = [AdapterPart(target=ours.id), AdapterPart(target=theirs.id)]
     for request in (ask(theirs.id, on=ours.id), ask(ours.id, combine=combine)):
         with pytest.raises(WorkbenchError) as caught:
@@ -219,7 +219,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(engine_here, home
     (lying / "adapter_model.safetensors").write_bytes((theirs.adapter / "adapter_model.safetensors").read_bytes())
     with pytest.raises(WorkbenchError, match=r"does not fit .*: .* has .* features, not"):
         answered(engine_here, ask(str(lying), on=ours.id))
-    assert engine_here._base is base
+    assert engine_here.backend.base is base
     assert told(engine_here, ours.id) == expected
 
 
@@ -235,7 +235,7 @@ def test_an_adapter_that_changes_the_base_has_one_to_itself(engine_here, home, r
     base, tuned = told(engine_here, plain.id, adapter=False), told(engine_here, plain.id)
     changed, _, loaded = answered(engine_here, ask(altering.id))
     assert loaded
-    assert not engine_here._base.is_unchanged
+    assert not engine_here.backend.base.is_unchanged
     assert answered(engine_here, ask(altering.id))[::2] == (changed, [])
     for _ in range(2):
         assert told(engine_here, altering.id, adapter=False) == base
@@ -279,7 +279,7 @@ def test_training_after_a_chat_with_many_begins_from_the_bare_base(home, recipe,
     for run in runs:
         told(engine_here, run.id)
     told(engine_here, runs[0].id, combine=[AdapterPart(target=run.id, weight=0.5) for run in runs])
-    base = engine_here._base
+    base = engine_here.backend.base
     after, thread = begin(home, recipe, base)
     ended(thread)
     assert thread.base is base
@@ -316,4 +316,4 @@ def test_three_adapters_on_smollm2_answer_as_plain_peft_does(smollm2_home, tmp_p
     engine = Engine(smollm2_home)
     replies = [told(engine, str(adapters[0]), adapter=False), *(told(engine, str(adapter)) for adapter in adapters)]
     assert replies == expected
-    assert len(engine._base.adapters) == 3
+    assert len(engine.backend.base.adapters) == 3

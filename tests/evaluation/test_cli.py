@@ -118,8 +118,8 @@ def _until(condition, seconds=120):
 async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, unseen, tmp_path):
     from contextlib import aclosing
 
-    from screens.shell.engine_link import HomeEngine
     from workbench.engine.client.evaluation_request import evaluation_request
+    from workbench.engine.client.home_engine import HomeEngine
     from workbench.progress import Progress
 
     many = tmp_path / "many.jsonl"
@@ -127,12 +127,12 @@ async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, un
     engine = HomeEngine(home)
     await engine.ensure()
     try:
-        async with aclosing(engine.judge(evaluation_request(run, str(unseen), replies=1))) as answers:
-            *progress, file = [answer async for answer in answers]
+        async with aclosing(engine.evaluate(evaluation_request(run, str(unseen), replies=1))) as answers:
+            *progress, last = [answer async for answer in answers]
         assert {answer.phase for answer in progress} >= {"evaluating", "replying"}
-        assert read_evaluation(file).source == str(unseen)
+        assert read_evaluation(last.file).source == str(unseen)
         before = evaluations(run)
-        async with aclosing(engine.judge(evaluation_request(run, str(many), records=0))) as answers:
+        async with aclosing(engine.evaluate(evaluation_request(run, str(many), records=0))) as answers:
             async for answer in answers:
                 if isinstance(answer, Progress) and answer.phase == "evaluating":
                     break

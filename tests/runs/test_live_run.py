@@ -18,13 +18,15 @@ from workbench.runs.live_run import LiveRun
 from workbench.storage.paths import Home
 
 
-def lived(root: Path) -> ScriptedEngine:
+def lived(root: Path, *, may_die: bool = False) -> ScriptedEngine:
     engine = ScriptedEngine(Home(root))
+    if may_die:
+        engine.embody()
     engine.begin(Recipe(), max_steps=10)
     engine.phase("loading", 0.5, "half of it")
     engine.phase("preparing", base="nf4", trainable_parameters=4_884_480)
     engine.phase("training", 0.0, max_steps=10)
-    engine.evaluate(0, 3.0, 20.1)
+    engine.evaluated(0, 3.0, 20.1)
     return engine
 
 
@@ -34,7 +36,7 @@ async def test_it_is_read_from_the_journal_alone(tmp_path: Path) -> None:
         engine.step(step, 3.0 - step / 5)
     engine.write("checkpoint", step=10, path="checkpoint-10")
     engine.write("warning", message="2 records are left out")
-    engine.evaluate(10, 1.0, 2.7)
+    engine.evaluated(10, 1.0, 2.7)
     engine.finish(step=10)
     assert engine.run is not None
     live = LiveRun(engine.run)
@@ -64,8 +66,8 @@ async def test_a_run_that_was_resumed_is_told_as_if_it_had_never_been_further(tm
     assert engine.run is not None
     for step in range(1, 8):
         engine.step(step, 3.0 - step / 5)
-    engine.evaluate(4, 2.0, 7.4, best=True)
-    engine.evaluate(7, 1.5, 4.5, best=True)
+    engine.evaluated(4, 2.0, 7.4, best=True)
+    engine.evaluated(7, 1.5, 4.5, best=True)
     engine.sample(6, [("Who?", "Nobody.")])
     engine.finish("stopped", step=7)
     engine.goes_on(5, "checkpoint-5")
@@ -78,7 +80,7 @@ async def test_a_run_that_was_resumed_is_told_as_if_it_had_never_been_further(tm
     assert not live.replay.is_over
     for step in range(6, 11):
         engine.step(step, 1.0)
-    engine.evaluate(10, 3.5, 33.1)
+    engine.evaluated(10, 3.5, 33.1)
     engine.finish(step=10)
     await live.catch_up()
     assert live.replay.curves.train.points()[4:] == [(5, 2.0), *((step, 1.0) for step in range(6, 11))]
@@ -120,7 +122,7 @@ def test_a_journal_is_read_in_blocks(tmp_path: Path) -> None:
 
 
 async def test_tokens_and_seconds_of_each_step_are_kept_without_what_was_trained_twice(tmp_path: Path) -> None:
-    engine = lived(tmp_path)
+    engine = lived(tmp_path, may_die=True)
     for step in (1, 2, 3):
         engine.step(step, 2.0, seconds=0.5)
     engine.die()

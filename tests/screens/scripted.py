@@ -1,42 +1,35 @@
-"""An engine that does what a test says, when the test says so: no model, no clock, no sleep.
+"""The engine's own API and state in this process; what takes a GPU, the hub or time is done when the test says so.
 
-It keeps the engine's contract where screens can see it: run folders and journals are real files written by the
-workbench's own code, states and refusals are the engine's. What takes time in a real engine waits for the test here:
-a reply for its pieces (:meth:`ScriptedEngine.say`), a run for its steps (:meth:`ScriptedEngine.step`).
+Operations, states and refusals are the real ones: a screen talks through the real client to the real routes, which ask
+the real :class:`workbench.engine.daemon.engine.Engine`. Only its backend is scripted: a reply waits for its pieces
+(:meth:`ScriptedEngine.say`), a run for its steps (:meth:`ScriptedEngine.step`).
 """
 
-import asyncio
-import os
 import subprocess
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import psutil
+from starlette.applications import Starlette
 
-from tests.journals import JournalWriter
+from tests.screens.in_process import InProcess
+from tests.screens.scripted_work import GIB, Script, ScriptedBackend, ScriptedSources, ScriptedTraining, last_piece
 from workbench.data.facts import DataFacts, Example, Lengths
-from workbench.engine.client.protocol import (
-    ControlAction,
-    ControlRequest,
-    DeviceFacts,
-    EngineState,
-    EngineStatus,
-    EvaluateRequest,
-    ReplyPiece,
-    ReplyRequest,
-)
+from workbench.engine.client.connection import Connection
+from workbench.engine.client.engine_api import EngineApi
+from workbench.engine.client.home_engine import HomeEngine
+from workbench.engine.client.operation import Answer, Call, Item, Request, Stream
+from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest
+from workbench.engine.daemon.api import Api
+from workbench.engine.daemon.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
-from workbench.planning.launch import Launch
-from workbench.planning.queue import Queue, QueueRequest, QueueState
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection, Recipe
-from workbench.runs.folder import RunFolder, create_run, find_run
-from workbench.runs.journal import last_seq
+from workbench.recipe.schema import Recipe
+from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
-
-GIB = 2**30
 
 
 def some_facts(
@@ -79,211 +72,58 @@ def fed(index: int, question: str, reply: str) -> Example:
     return Example(index, f"first-mate.jsonl, line {index + 1}", f"{asked}{said}\n", spans, 58, 0, index == 1)
 
 
-class ScriptedEngine:
+class ScriptedEngine(HomeEngine):
     """The engine of one home, under the test's hand.
 
     Args:
         home: where its runs go.
-        skeleton: what :meth:`tree` answers; without one it refuses.
+        skeleton: the tree of every model; without one no model is found.
         running: whether a process is up already, or only after :meth:`ensure`.
     """
 
     def __init__(self, home: Home, *, skeleton: Skeleton | None = None, running: bool = True) -> None:
-        self.home = home
+        super().__init__(home)
         self.running = running
         self.asked: list[str] = []
-        self.requests: list[ReplyRequest] = []
-        self.judged: list[EvaluateRequest] = []
-        self.refusal: WorkbenchError | None = None
-        self.skeleton = skeleton
-        self.run: RunFolder | None = None
-        self.state: EngineState = "idle"
-        self.stopping = False
-        self.paused = ""
-        self._replies_in_pause = False
-        self.commands: list[ControlRequest] = []
-        self.progress: Progress | None = None
-        self.max_steps = 0
         self.closed = False
-        self.device = DeviceFacts(kind="cpu", name="scripted", total_bytes=64 * GIB)
-        # What is said of the data: progress and facts in order, None where it waits for ``counted_on``.
-        self.answers: list[Progress | DataFacts | WorkbenchError | None] = []
-        self.counted_on = asyncio.Event()
-        self.counted: list[tuple[Recipe, bool]] = []
-        self.examples_there: list[Example] = []
-        self._journal: JournalWriter | None = None
+        self._script = Script()
+        self.backend = ScriptedBackend(self._script, self.who)
+        self.sources = ScriptedSources(self._script, skeleton)
+        self._real = self._new_engine()
+        self._transport = InProcess(self._listening)
         self._body: subprocess.Popen[bytes] | None = None
-        # Of the stream that was asked for last.
-        self._request_id = ""
-        self._stream: asyncio.Queue[Progress | ReplyPiece | Path | WorkbenchError | None] = asyncio.Queue()
+        self._last_stream = ""
 
-    # -- what screens call ----------------------------------------------------------------------------------------
+    # -- the process ----------------------------------------------------------------------------------------------
 
     async def ensure(self) -> None:
         self.asked.append("ensure")
-        self._refuse()
         self.running = True
-
-    async def status(self) -> EngineStatus:
-        self._must_run()
-        line = Queue(self.home).read()
-        return EngineStatus(
-            pid=os.getpid(),
-            version="0",
-            started=0.0,
-            state="paused" if self.paused else self.state,
-            run=self.run.id if self.run and self.state == "training" else None,
-            run_folder=str(self.run.path) if self.run and self.state == "training" else None,
-            stopping=self.stopping,
-            paused=self.paused,
-            progress=self.progress,
-            device=self.device,
-            queued=len(line.waiting),
-            queue_held=line.held,
-        )
-
-    async def train(self, recipe: Recipe, launch: Launch | None = None) -> str:
-        self.asked.append("train" if launch is None else f"train on {launch.devices}")
-        self._claim("training")
-        self.begin(recipe)
-        assert self.run is not None
-        return self.run.id
-
-    async def resume(self, run: str) -> tuple[str, int]:
-        self.asked.append(f"resume {run}")
-        self._claim("training")
-        self.run = find_run(self.home, run)
-        return run, last_seq(self.run.journal)
-
-    async def change_queue(self, request: QueueRequest) -> QueueState:
-        self.asked.append(" ".join([f"queue {request.action}", *map(str, request.ids)]))
-        self._refuse()
-        live = str(self.run.path) if self.run and self.state == "training" else ""
-        return Queue(self.home).apply(request, live)
-
-    async def control(self, action: ControlAction, value: float | None = None, *, release: bool = False) -> None:
-        self._must_be_live()
-        self.commands.append(ControlRequest(action=action, value=value, release=release))
-        value_words = [] if value is None else [f"{value:g}"]
-        self.asked.append(" ".join([action, *value_words, *(["release"] if release else [])]))
-
-    async def stop(self, *, save: bool = True) -> None:
-        self.asked.append("stop" if save else "discard")
-        self._must_be_live()
-        self.stopping = True
 
     async def kill(self) -> None:
         self.asked.append("kill")
         self.die()
 
-    async def reply(self, request: ReplyRequest, *, request_id: str = "") -> AsyncGenerator[Progress | ReplyPiece]:
-        self.asked.append("reply")
-        self._request_id = request_id
-        if self.paused:
-            self._replies_in_pause = True
-        else:
-            self._claim("replying")
-        self.requests.append(request)
-        try:
-            while (piece := await self._stream.get()) is not None:
-                if isinstance(piece, WorkbenchError):
-                    raise piece
-                yield piece
-        finally:
-            if self._replies_in_pause:
-                self._replies_in_pause = False
-            else:
-                self.state = "idle"
-
-    async def judge(self, request: EvaluateRequest, *, request_id: str = "") -> AsyncGenerator[Progress | Path]:
-        self.asked.append("judge")
-        self._request_id = request_id
-        self._claim("evaluating")
-        self.judged.append(request)
-        try:
-            while (piece := await self._stream.get()) is not None:
-                if isinstance(piece, WorkbenchError):
-                    raise piece
-                assert isinstance(piece, Progress | Path)
-                yield piece
-        finally:
-            self.state = "idle"
-
-    async def cancel(self, request_id: str) -> None:
-        is_mine = request_id == self._request_id
-        self.asked.append("cancel" if is_mine else "cancel what another one asked for")
-        if self._replies and is_mine:
-            self.end(reason="cancelled")
-
-    async def fetch(self, model: ModelSection, *, request_id: str = "") -> AsyncGenerator[Progress]:
-        self.asked.append(f"fetch {model.source}")
-        self._request_id = request_id
-        self._claim("loading")
-        try:
-            while (piece := await self._stream.get()) is not None:
-                if isinstance(piece, WorkbenchError):
-                    raise piece
-                assert isinstance(piece, Progress)
-                yield piece
-        finally:
-            self.state = "idle"
-
-    async def tree(self, model: ModelSection) -> Skeleton:
-        self.asked.append(f"tree {model.source}")
-        self._must_run()
-        if self.skeleton is None:
-            raise WorkbenchError(f"There is no model {model.source}.", "Choose another one.", kind="model_not_found")
-        return self.skeleton
-
-    async def facts(
-        self, recipe: Recipe, *, fetch: bool = False, show: int = 3, request_id: str = ""
-    ) -> AsyncGenerator[Progress | DataFacts]:
-        self.counted.append((recipe, fetch))
-        self._must_run()
-        if not self.answers and not fetch:
-            raise WorkbenchError("The tokenizer is not on this machine.", "Fetch it.", kind="tokenizer_elsewhere")
-        for answer in self.answers:
-            if answer is None:
-                await self.counted_on.wait()
-            elif isinstance(answer, WorkbenchError):
-                raise answer
-            else:
-                yield answer
-
-    async def examples(self, recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]:
-        self.asked.append(f"examples {start} {count} {search}".strip())
-        self._must_run()
-        return [one for one in self.examples_there[start:] if search.casefold() in one.text.casefold()][:count]
-
-    async def unload(self) -> None:
-        self.asked.append("unload")
-        self._refuse()
-
-    async def shutdown(self) -> None:
-        self.asked.append("shutdown")
-        self.running = False
-
     async def close(self) -> None:
         self.closed = True
+        await super().close()
 
-    # -- what a test calls: a run ---------------------------------------------------------------------------------
+    def _new_engine(self) -> Engine:
+        real = Engine(self.home, self.backend)
+        # Made at the first request, within the event loop of the test.
+        self._app: Starlette | None = None
+        return real
 
-    def begin(self, recipe: Recipe, *, max_steps: int = 100) -> RunFolder:
-        """Start a run, as :meth:`train` does."""
-        self.state, self.stopping = "training", False
-        self.max_steps = max_steps
-        self.run = create_run(self.home, recipe)
-        self._journal = JournalWriter(self.run.journal)
-        self._journal.write(
-            "run_started",
-            run=self.run.id,
-            model=recipe.model.source,
-            recipe=recipe.as_dict(),
-            versions={"torch": "2.13.0"},
-            hardware={"cpu": "scripted"},
-            **self.who(),
-        )
-        return self.run
+    def _listening(self) -> Starlette | None:
+        if self.running and self._app is None:
+            self._app = Api(self._real, self.sources).app()  # type: ignore[arg-type]
+        return self._app if self.running else None
+
+    def _connect(self) -> Connection:
+        return Connection(self._transport)
+
+    def _has_process(self) -> bool:
+        return self.running
 
     def embody(self) -> None:
         """Let a process stand for the engine's, so that it can :meth:`die`."""
@@ -295,73 +135,168 @@ class ScriptedEngine:
             self._body.kill()
             self._body.wait()
             self._body = None
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-        self.state, self.stopping, self.progress, self.paused = "idle", False, None, ""
+        if self._training is not None:
+            self._training.close()
         self.running = False
+        self._transport.break_off()
+        self._real = self._new_engine()
+
+    def ends(self) -> None:
+        """The engine's process begins to end, as one that is terminated does."""
+        self._real.end()
 
     def who(self) -> dict[str, Any]:
         """The process that writes the journal."""
         process = psutil.Process(self._body.pid if self._body else None)
         return {"pid": process.pid, "process_started": process.create_time()}
 
+    # -- what was asked, in a word each ---------------------------------------------------------------------------
+
+    async def call(self, operation: Call[Request, Answer], request: Request) -> Answer:
+        if word := self._word(operation, request):
+            self.asked.append(word)
+        return await super().call(operation, request)
+
+    async def stream(
+        self, operation: Stream[Request, Item], request: Request, request_id: str = ""
+    ) -> AsyncGenerator[Item]:
+        if operation is not EngineApi.facts:
+            self._last_stream = request_id
+            self.asked.append(self._word(operation, request))
+        async with aclosing(super().stream(operation, request, request_id)) as items:
+            async for item in items:
+                yield item
+
+    def _word(self, operation: Call[Any, Any] | Stream[Any, Any], request: Any) -> str:
+        """A request as tests name it; empty for what screens ask all the time."""
+        match name := operation.path.removeprefix("/"):
+            case "status" | "facts":
+                return ""
+            case "train":
+                return f"train on {request.launch.devices}" if request.launch else "train"
+            case "resume":
+                return f"resume {request.run}"
+            case "queue":
+                return " ".join([f"queue {request.action}", *map(str, request.ids)]) if request else ""
+            case "control":
+                value = [] if request.value is None else [f"{request.value:g}"]
+                return " ".join([request.action, *value, *["release"] * request.release])
+            case "stop":
+                return "stop" if request.save else "discard"
+            case "cancel":
+                return "cancel" if request.id == self._last_stream else "cancel what another one asked for"
+            case "fetch" | "tree":
+                return f"{name} {request.source}"
+            case "examples":
+                return f"examples {request.start} {request.count} {request.search}".strip()
+        return name
+
+    # -- what it is doing -----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        return self._real.status().state
+
+    @property
+    def paused(self) -> str:
+        return self._real.status().paused
+
+    @property
+    def run(self) -> RunFolder | None:
+        """The run that is live, or was last."""
+        return self.backend.run.run_folder if self.backend.run else None
+
+    @property
+    def _training(self) -> ScriptedTraining | None:
+        training = self._real.training
+        assert training is None or isinstance(training, ScriptedTraining)
+        return training
+
+    @property
+    def _live(self) -> ScriptedTraining:
+        assert self._training is not None, "no run is live"
+        return self._training
+
+    # -- what a test calls: a run ---------------------------------------------------------------------------------
+
+    def begin(self, recipe: Recipe, *, max_steps: int = 100) -> RunFolder:
+        """Start a run as another terminal does."""
+        run = self._real.train(recipe)
+        self._live.max_steps = max_steps
+        return run
+
     def goes_on(self, step: int, checkpoint: str | None = None) -> None:
-        """The run that was resumed begins to write, from this step on."""
-        assert self.run is not None
-        self.state = "training"
-        self._journal = JournalWriter(self.run.journal)
-        self.write("run_resumed", run=self.run.id, step=step, checkpoint=checkpoint, **self.who())
+        """The run that was resumed, if need be by another terminal, begins to write, from this step on."""
+        if self._training is None:
+            assert self.run is not None
+            self._real.resume(self.run.id)
+        self._live.open().write(
+            "run_resumed", run=self._live.run_folder.id, step=step, checkpoint=checkpoint, **self.who()
+        )
+
+    def stand(self, why: str) -> None:
+        """The run pauses by itself, its model in memory."""
+        self._live.controls.enter_pause(why)
+
+    def reports(self, progress: Progress) -> None:
+        """The live run's progress, as the engine's status tells it."""
+        self._live.progress = progress
 
     def obey(self, step: int) -> None:
         """Do what was asked so far, after this step, as far as it can be told by the journal."""
-        while self.commands:
-            command = self.commands.pop(0)
+        controls = self._live.controls
+        while command := controls.take():
             if command.action == "resume":
-                if self.paused:
-                    self.paused = ""
+                if controls.paused:
+                    controls.leave_pause()
                     self.write("resumed", step=step)
                 continue
             value = {} if command.value is None else {"value": command.value}
             self.write("control", action=command.action, step=step, **value)
             match command.action:
+                case "pause" if command.release:
+                    controls.paused = "Paused; GPU memory released."
+                    self.write("paused", step=step, reason=controls.paused, release=True)
                 case "pause":
-                    self.paused = "Paused; " + ("GPU memory released." if command.release else "model kept in memory.")
-                    self.write("paused", step=step, reason=self.paused, release=command.release)
+                    controls.enter_pause("Paused; model kept in memory.")
+                    self.write("paused", step=step, reason=controls.paused, release=False)
                 case "checkpoint":
                     self.write("checkpoint", step=step, path=f"checkpoint-{step}")
                 case "max_steps":
-                    self.max_steps = int(command.value or 0)
-                    self.phase("training", step / self.max_steps, max_steps=self.max_steps)
+                    self._live.max_steps = int(command.value or 0)
+                    self.phase("training", step / self._live.max_steps, max_steps=self._live.max_steps)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append any event to the live run's journal."""
-        assert self._journal is not None
-        self._journal.write(event, **fields)
+        journal = self._live.journal
+        assert journal is not None
+        journal.write(event, **fields)
 
     def phase(self, phase: str, fraction: float | None = None, detail: str = "", **more: Any) -> None:
-        self.progress = Progress(phase=phase, fraction=fraction, detail=detail)
-        self.write("phase", **self.progress.model_dump(), **more)
+        progress = Progress(phase=phase, fraction=fraction, detail=detail)
+        self.reports(progress)
+        self.write("phase", **progress.model_dump(), **more)
 
     def step(self, step: int, loss: float, **more: Any) -> None:
         """One optimizer step, with figures that follow from its number alone."""
+        max_steps = self._live.max_steps
         fields: dict[str, Any] = {
             "step": step,
-            "max_steps": self.max_steps,
-            "epoch": round(step / self.max_steps, 4),
+            "max_steps": max_steps,
+            "epoch": round(step / max_steps, 4),
             "loss": loss,
-            "learning_rate": 2e-4 * (1 - step / (self.max_steps + 1)),
+            "learning_rate": 2e-4 * (1 - step / (max_steps + 1)),
             "grad_norm": 0.83,
             "tokens": step * 1500,
             "tokens_per_second": 3100.0,
             "seconds": 0.5,
             "vram": None,
             "host": {"rss": int(1.25 * GIB), "peak": int(1.5 * GIB)},
-            "eta_seconds": round((self.max_steps - step) * 0.5, 1),
+            "eta_seconds": round((max_steps - step) * 0.5, 1),
         }
         self.write("step", **(fields | more))
 
-    def evaluate(self, step: int, loss: float, perplexity: float, *, best: bool = False) -> None:
+    def evaluated(self, step: int, loss: float, perplexity: float, *, best: bool = False) -> None:
         figures = {"loss": loss, "perplexity": perplexity, "token_accuracy": 0.5, "best": best}
         self.write("eval", step=step, records=30, tokens=900, **figures)
 
@@ -376,92 +311,47 @@ class ScriptedEngine:
         kept_step: int | None = None,
     ) -> None:
         """End the run, with an adapter folder unless it was discarded or failed."""
-        assert self.run is not None
-        assert self._journal is not None
+        run = self._live.run_folder
         kept = reason in ("finished", "early_stopping", "stopped")
         if kept:
-            self.run.adapter.mkdir(exist_ok=True)
+            run.adapter.mkdir(exist_ok=True)
         self.write(
             "run_ended",
             reason=reason,
-            run=self.run.id,
-            adapter=str(self.run.adapter) if kept else None,
+            run=run.id,
+            adapter=str(run.adapter) if kept else None,
             step=step,
             kept_step=step if kept_step is None else kept_step,
             measured=measured,
         )
-        self._journal.close()
-        self._journal = None
-        self.state, self.stopping, self.progress, self.paused = "idle", False, None, ""
+        self._live.end()
 
     def fail(self, message: str, cure: str = "", traceback: str = "", kind: str = "error") -> None:
         self.write("error", kind=kind, message=message, cure=cure, traceback=traceback)
         self.finish("error")
 
-    # -- what a test calls: a reply or a download -----------------------------------------------------------------
+    # -- what a test calls: a reply, an evaluation or a download --------------------------------------------------
+
+    def replies_elsewhere(self) -> None:
+        """Another terminal asks for a reply, which :meth:`end` ends."""
+        request = ReplyRequest(target="another", messages=[Message(role="user", content="Hello?")])
+        self._real.reply(request, lambda piece: None, lambda error: None)
 
     def load(self, phase: str, fraction: float | None = None, detail: str = "") -> None:
-        self._stream.put_nowait(Progress(phase=phase, fraction=fraction, detail=detail))
+        self._script.put(Progress(phase=phase, fraction=fraction, detail=detail))
 
     def say(self, text: str) -> None:
-        self._stream.put_nowait(ReplyPiece(text=text))
+        self._script.put(ReplyPiece(text=text))
 
     def end(self, reason: str = "end", *, tokens: int = 42, context: int = 2048, left_out: int = 0) -> None:
-        """End the reply or the download with its figures."""
-        if self._replies:
-            self._stream.put_nowait(
-                ReplyPiece(
-                    done=True,
-                    reason=reason,  # type: ignore[arg-type]
-                    prompt_tokens=30,
-                    context_tokens=context,
-                    left_out=left_out,
-                    tokens=tokens,
-                    first_token_seconds=0.25,
-                    tokens_per_second=21.5,
-                )
-            )
-        self._stream.put_nowait(None)
+        """End the reply with its figures."""
+        self._script.put(last_piece(reason, tokens=tokens, context=context, left_out=left_out))
+        self._script.put(None)
 
     def found(self, file: Path) -> None:
         """The evaluation ends; it is kept in this file."""
-        self._stream.put_nowait(file)
-        self._stream.put_nowait(None)
+        self._script.put(file)
 
     def break_off(self, error: WorkbenchError) -> None:
-        """The reply or download ends with an error."""
-        self._stream.put_nowait(error)
-
-    # -- the rest -------------------------------------------------------------------------------------------------
-
-    @property
-    def _replies(self) -> bool:
-        return self.state == "replying" or self._replies_in_pause
-
-    def _refuse(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-
-    def _must_be_live(self) -> None:
-        self._must_run()
-        if self.state != "training":
-            raise WorkbenchError("No run is live.", "There is nothing to stop.", kind="no_run")
-
-    def _must_run(self) -> None:
-        if not self.running:
-            raise WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone")
-
-    def _claim(self, state: EngineState) -> None:
-        self._must_run()
-        self._refuse()
-        if self.state != "idle":
-            doing = {
-                "training": "training a run",
-                "replying": "generating a reply",
-                "evaluating": "evaluating a run",
-                "loading": "loading a model",
-            }
-            raise WorkbenchError(
-                f"The engine is busy {doing[self.state]}.", "Wait until it finishes, or stop it first.", kind="busy"
-            )
-        self.state = state
+        """The reply, evaluation or download ends with an error."""
+        self._script.put(error)

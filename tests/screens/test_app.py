@@ -109,7 +109,6 @@ def test_damaged_settings_start_anew(tmp_path: Path, text: str) -> None:
 
 async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.state = "training"
         run = screen.engine.begin(Recipe(), max_steps=200)
         screen.engine.step(50, 1.25)
         bar = screen.app.query_one(RunBar)
@@ -160,7 +159,6 @@ async def test_an_engine_that_does_not_answer_holds_nobody_back(
 @pytest.mark.parametrize(("key", "asked"), [("l", []), ("s", ["stop"])])
 async def test_the_answer_on_quitting_decides_over_the_run(tmp_path: Path, key: str, asked: list[str]) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.state = "training"
         screen.engine.begin(Recipe())
         await screen.until(lambda: screen.app.session.is_live, "the run is known")
         await screen.press("ctrl+q", key)
@@ -174,7 +172,7 @@ async def test_an_idle_engine_ends_with_the_terminal_and_a_busy_one_does_not(tmp
         await screen.until(lambda: screen.engine.closed, "the connection is closed")
         assert "shutdown" in screen.engine.asked
     async with opened(tmp_path / "busy") as screen:
-        screen.engine.state = "replying"
+        screen.engine.replies_elsewhere()
         await screen.until(lambda: screen.app.session.status.state == "replying", "the reply")  # type: ignore[union-attr]
         await screen.press("ctrl+q")
         await screen.until(lambda: screen.engine.closed, "the connection is closed")
@@ -187,7 +185,8 @@ async def test_an_engine_that_goes_away_leaves_the_app_alive(tmp_path: Path) -> 
         await screen.until(lambda: screen.app.session.status is None, "the engine is missed")
         await screen.until(lambda: "off" in screen.words.splitlines()[0], "as it should stand")
         screen.app.attempt(screen.engine.unload())
-        await screen.press("2")
+        await screen.sees("The engine does not answer.")
+        await screen.press("escape", "2")
         await screen.until(lambda: in_front(screen.app) == "architecture", "the app still works")
 
 
@@ -239,7 +238,6 @@ async def test_a_preset_is_taken_by_name_in_the_palette(tmp_path: Path) -> None:
 
 async def test_dialog_buttons_answer_to_the_mouse(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.state = "training"
         screen.engine.begin(Recipe())
         await screen.until(lambda: screen.app.session.is_live, "the run is known")
         await screen.press("ctrl+q")

@@ -54,13 +54,13 @@ async def answered(screen: Opened, text: str) -> None:
 
 
 async def ask(screen: Opened, text: str) -> None:
-    requests = len(screen.engine.requests)
+    requests = len(screen.engine.backend.requests)
     pane = screen.app.query_one(ChatPane)
     await screen.until(lambda: not pane._replying, "the end of the reply before")
     screen.app.query_one("#prompt", Input).value = text
     screen.app.query_one("#prompt", Input).focus()
     await screen.press("enter")
-    await screen.until(lambda: len(screen.engine.requests) == requests + 1, "the engine is asked")
+    await screen.until(lambda: len(screen.engine.backend.requests) == requests + 1, "the engine is asked")
 
 
 async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> 
         await screen.sees("No adapter yet")
         await screen.sees("Enter to type.")
         await screen.press("enter", *"Hi there", "enter")
-        await screen.until(lambda: screen.engine.requests, "the engine is asked")
-        request = screen.engine.requests[0]
+        await screen.until(lambda: screen.engine.backend.requests, "the engine is asked")
+        request = screen.engine.backend.requests[0]
         assert request.target == "HuggingFaceTB/SmolLM2-135M-Instruct"
         assert not request.adapter
         assert request.messages == [Message(role="user", content="Hi there")]
@@ -82,7 +82,7 @@ async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None
         await screen.until(lambda: "run-01" in screen.words, "the run is found")
         await ask(screen, "How do ships float?")
         engine = screen.engine
-        assert (engine.requests[0].target, engine.requests[0].adapter) == ("run-01", True)
+        assert (engine.backend.requests[0].target, engine.backend.requests[0].adapter) == ("run-01", True)
         engine.load("loading", 0.42, "the base in nf4")
         await screen.until(lambda: "42 %" in screen.words, "how far the model is loaded")
         engine.say("Aye, **matey**")
@@ -94,7 +94,7 @@ async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None
         await screen.until(lambda: "42 tokens · 21.5 tok/s · first token after 0.25 s" in screen.words, "its figures")
         await screen.sees("Aye, matey! They push water.")
         await ask(screen, "And stones?")
-        assert [message.content for message in engine.requests[1].messages] == [
+        assert [message.content for message in engine.backend.requests[1].messages] == [
             "How do ships float?",
             "Aye, **matey**! They push water.",
             "And stones?",
@@ -108,7 +108,7 @@ async def test_base_and_tuned_at_a_key_also_while_writing(tmp_path: Path) -> Non
         await screen.press("b")
         await screen.sees("○ base")
         await ask(screen, "Hi")
-        assert not screen.engine.requests[0].adapter
+        assert not screen.engine.backend.requests[0].adapter
         screen.engine.say("Hello.")
         screen.engine.end()
         await screen.until(lambda: "run-01 (base, adapter off)" in screen.words, "who answered")
@@ -164,7 +164,7 @@ async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> 
             pane.query_one(f"#{name}", Input).value = value
         await screen.pilot.pause()
         await ask(screen, "Hi")
-        request = screen.engine.requests[0]
+        request = screen.engine.backend.requests[0]
         assert request.messages[0] == Message(role="system", content="Be brief.")
         assert request.sampling == Sampling(temperature=0, top_p=0.5, max_new_tokens=7)
         screen.engine.end()
@@ -181,7 +181,7 @@ async def test_another_run_can_be_picked(tmp_path: Path) -> None:
         await screen.press("down", "down", "enter")
         await screen.until(lambda: "base model, no adapter" in screen.words, "the base alone")
         await ask(screen, "Hi")
-        assert "/" in screen.engine.requests[0].target
+        assert "/" in screen.engine.backend.requests[0].target
 
 
 async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
         screen.engine.end()
-        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the second is asked")
         await answered(screen, "Ahoy.")
-        base, tuned = screen.engine.requests
+        base, tuned = screen.engine.backend.requests
         assert (base.adapter, tuned.adapter) == (False, True)
         assert base.sampling == tuned.sampling
         assert base.sampling.seed is not None
@@ -240,8 +240,8 @@ async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path
         await ask(screen, "And?")
         screen.engine.say("1")
         screen.engine.end()
-        await screen.until(lambda: len(screen.engine.requests) == 4, "the second is asked")
-        assert [request.messages[1].content for request in screen.engine.requests[2:]] == ["Hello.", "Ahoy."]
+        await screen.until(lambda: len(screen.engine.backend.requests) == 4, "the second is asked")
+        assert [request.messages[1].content for request in screen.engine.backend.requests[2:]] == ["Hello.", "Ahoy."]
         await answered(screen, "2")
         await screen.press("escape", "s")
         await screen.sees("chatting with run-01")
@@ -254,7 +254,7 @@ async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path)
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
         screen.engine.end()
-        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the second is asked")
         await answered(screen, "Ahoy.")
         await screen.sees("Ahoy.")
         lines = screen.words.splitlines()
@@ -272,7 +272,7 @@ async def test_escape_ends_all_columns(tmp_path: Path) -> None:
         await screen.sees("It began")
         await screen.press("escape")
         await screen.until(lambda: not pane._is_replying, "the end")
-        assert len(screen.engine.requests) == 1
+        assert len(screen.engine.backend.requests) == 1
         await screen.sees("not generated")
 
 
@@ -290,11 +290,11 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
         await screen.sees("side by side run-02 (tuned) · run-01 (tuned) · run-01@3 (tuned)")
         await ask(screen, "Hi")
         for number in range(3):
-            await screen.until(lambda n=number: len(screen.engine.requests) == n + 1, "the next is asked")  # type: ignore[misc]
+            await screen.until(lambda n=number: len(screen.engine.backend.requests) == n + 1, "the next is asked")  # type: ignore[misc]
             screen.engine.say(f"reply {number}")
             screen.engine.end()
         await screen.until(lambda: not pane._is_replying, "the end")
-        assert [(r.target, r.on) for r in screen.engine.requests] == [
+        assert [(r.target, r.on) for r in screen.engine.backend.requests] == [
             ("run-02", ""),
             ("run-01", "run-02"),
             ("run-01@3", "run-02"),
@@ -312,7 +312,7 @@ async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
         await screen.press("s")
         await ask(screen, "Hi")
         screen.engine.break_off(WorkbenchError("It was trained on A; the base is B.", "Talk to it alone.", kind="x"))
-        await screen.until(lambda: len(screen.engine.requests) == 2, "the second is asked")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the second is asked")
         await answered(screen, "Ahoy.")
         await screen.sees("It was trained on A; the base is B.")
         assert said(pane) == ["Hi", "Ahoy."]
@@ -327,7 +327,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await screen.press("minus", "minus")
         await screen.sees("tuned × 0.8")
         await ask(screen, "Hi")
-        request = screen.engine.requests[0]
+        request = screen.engine.backend.requests[0]
         assert (request.target, request.on, request.scale) == ("run-01", "run-02", 0.8)
         await answered(screen, "a")
         await screen.press("escape", *["plus"] * 15)
@@ -338,7 +338,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await screen.press("enter")
         await screen.sees("chatting with 0.7·run-01 + -0.3·run-02")
         await ask(screen, "Hi")
-        request = screen.engine.requests[1]
+        request = screen.engine.backend.requests[1]
         assert request.combine == [AdapterPart(target="run-01", weight=0.7), AdapterPart(target="run-02", weight=-0.3)]
         await answered(screen, "b")
         await screen.press("escape", "w")
@@ -365,8 +365,8 @@ async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Pa
         assert prompt.value == "one"
         prompt.value = "three"
         await screen.press("enter")
-        await screen.until(lambda: len(screen.engine.requests) == 3, "the engine is asked")
-        assert [message.content for message in screen.engine.requests[2].messages] == ["three"]
+        await screen.until(lambda: len(screen.engine.backend.requests) == 3, "the engine is asked")
+        assert [message.content for message in screen.engine.backend.requests[2].messages] == ["three"]
         await answered(screen, "third")
         assert said(pane) == ["three", "third"]
         await screen.until(lambda: "second" not in screen.words, "what followed is gone")
@@ -378,12 +378,12 @@ async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -
         await ask(screen, "one")
         await answered(screen, "first")
         await screen.press("escape", "r")
-        await screen.until(lambda: len(screen.engine.requests) == 2, "the engine is asked")
-        assert screen.engine.requests[1].messages == screen.engine.requests[0].messages
+        await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the engine is asked")
+        assert screen.engine.backend.requests[1].messages == screen.engine.backend.requests[0].messages
         await answered(screen, "other")
         assert said(pane) == ["one", "other"]
         await screen.press("r")
-        await screen.until(lambda: len(screen.engine.requests) == 3, "the engine is asked")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 3, "the engine is asked")
         screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
         await screen.sees("The engine does not answer.")
         await screen.until(lambda: not pane._is_replying, "the end")
@@ -415,7 +415,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
         assert said(pane) == ["first question", "first *reply*"]
         assert pane.query_one("#system", Input).value == "Be brief."
         await ask(screen, "more")
-        assert [m.content for m in screen.engine.requests[-1].messages] == [
+        assert [m.content for m in screen.engine.backend.requests[-1].messages] == [
             "Be brief.",
             "first question",
             "first *reply*",
@@ -460,10 +460,10 @@ async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
         await chat(screen)
         await screen.until(lambda: "chatting with run-01" in screen.words, "the finished run")
         engine.begin(Recipe())
-        engine.paused = "Paused; model kept in memory."
+        engine.stand("Paused; model kept in memory.")
         await screen.sees("chatting with run-02  ● tuned, paused: current weights")
         await ask(screen, "Hi")
-        assert (engine.requests[0].target, engine.requests[0].on) == ("run-02", "")
+        assert (engine.backend.requests[0].target, engine.backend.requests[0].on) == ("run-02", "")
         engine.say("Half an aye.")
         engine.end()
         await screen.sees("run-02 (tuned)")
@@ -486,10 +486,10 @@ async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
         pane.query_one("#merged").value = True  # type: ignore[attr-defined]
         await screen.pilot.pause()
         await ask(screen, "Hi")
-        assert screen.engine.requests[0].sampling == Sampling(
+        assert screen.engine.backend.requests[0].sampling == Sampling(
             temperature=1.1, top_k=40, min_p=0.1, repetition_penalty=1.2, seed=7
         )
-        assert not screen.engine.requests[0].merged  # a bare model has nothing to merge
+        assert not screen.engine.backend.requests[0].merged  # a bare model has nothing to merge
         screen.engine.end()
         pane.query_one("#seed", Input).value = "-1"
         await screen.sees("Seed: a whole number")
@@ -511,8 +511,8 @@ async def test_what_is_pasted_keeps_its_lines(tmp_path: Path) -> None:
         pane.query_one("#prompt").post_message(Paste("a = 1\r\n\n  b = 2\x1b[2J"))
         await screen.sees("See a = 1↵↵  b = 2␛[2J")
         await screen.press("enter")
-        await screen.until(lambda: screen.engine.requests, "the engine is asked")
-        assert screen.engine.requests[0].messages[-1].content == "See a = 1\n\n  b = 2␛[2J"
+        await screen.until(lambda: screen.engine.backend.requests, "the engine is asked")
+        assert screen.engine.backend.requests[0].messages[-1].content == "See a = 1\n\n  b = 2␛[2J"
         await answered(screen, "Three.")
         await screen.sees("b = 2␛[2J")
         await screen.press("escape", "e")

@@ -105,7 +105,7 @@ CONVERSATIONS = [("Who sails her?", "Aye, the mate."), ("Why do ships float?", "
 
 async def test_records_are_shown_as_they_are_fed_with_the_trained_tokens_apart(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         pane = await data_pane(screen)
         await screen.until(lambda: "formatted training text" in screen.words, "tokens")
         await screen.sees("<|im_start|>assistant")
@@ -121,7 +121,7 @@ async def test_records_are_shown_as_they_are_fed_with_the_trained_tokens_apart(t
 async def test_the_figures_of_a_sample_come_first_and_the_exact_ones_later(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         sample, exact = some_facts(CONVERSATIONS, exact=False, records=256), some_facts(CONVERSATIONS, records=9_999)
-        screen.engine.answers = [
+        screen.engine.sources.answers = [
             sample,
             Progress(phase="tokenising", fraction=0.4, detail="4,096 records"),
             None,
@@ -131,7 +131,7 @@ async def test_the_figures_of_a_sample_come_first_and_the_exact_ones_later(tmp_p
         await screen.until(lambda: "tokenising 40%  4,096 records" in screen.words, "how far it is")
         await screen.sees("statistics of a sample")
         await screen.sees("256 · 26 held out")
-        screen.engine.counted_on.set()
+        screen.engine.sources.counted_on.set()
         await screen.until(lambda: "9,999 · 26 held out" in screen.words, "the exact figures")
         await screen.until(lambda: "tokenising" not in screen.words, "as it should stand")
         await screen.until(lambda: "statistics of a sample" not in screen.words, "as it should stand")
@@ -141,19 +141,19 @@ async def test_what_is_elsewhere_is_fetched_by_a_key_only(tmp_path: Path) -> Non
     async with opened(tmp_path) as screen:
         await data_pane(screen)
         await screen.until(lambda: "Press t to download" in screen.words, "which key brings the tokens")
-        assert [fetch for _, fetch in screen.engine.counted] == [False]
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        assert [fetch for _, fetch in screen.engine.sources.counted] == [False]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         await screen.press("t")
         await screen.until(lambda: "formatted training text" in screen.words, "tokens")
-        assert [fetch for _, fetch in screen.engine.counted] == [False, True]
+        assert [fetch for _, fetch in screen.engine.sources.counted] == [False, True]
         await screen.until(lambda: "Press t" not in screen.words, "as it should stand")
 
 
 async def test_the_longest_records_are_a_key_away_wherever_they_are(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         longest = ((250, "first-mate.jsonl, line 251", 92), (1, "first-mate.jsonl, line 2", 91))
-        screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
-        screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS, longest=longest)]
+        screen.engine.sources.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
         await screen.until(lambda: "formatted training text" in screen.words, "tokens")
         await screen.press("L")
@@ -167,15 +167,15 @@ async def test_the_longest_records_are_a_key_away_wherever_they_are(tmp_path: Pa
 
 async def test_other_settings_are_counted_anew_and_only_those(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
         await screen.until(lambda: "19 per epoch" in screen.words, "the steps")
         screen.app.set_recipe({"training.gradient_accumulation_steps": 1})
         await screen.until(lambda: "75 per epoch" in screen.words, "more steps")
-        assert len(screen.engine.counted) == 1
+        assert len(screen.engine.sources.counted) == 1
         screen.app.set_recipe({"data.max_length": 512})
-        await screen.until(lambda: len(screen.engine.counted) == 2, "another count")
-        assert screen.engine.counted[1][0].data.max_length == 512
+        await screen.until(lambda: len(screen.engine.sources.counted) == 2, "another count")
+        assert screen.engine.sources.counted[1][0].data.max_length == 512
 
 
 def test_a_histogram_marks_where_records_are_cut() -> None:
@@ -211,8 +211,8 @@ def test_looking_at_local_records_imports_nothing_heavy() -> None:
 async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         longest = ((250, "/far/away/[b]own.jsonl, line 251", 1092), (1, "own.jsonl, line 2", 60))
-        screen.engine.answers = [some_facts(CONVERSATIONS, longest=longest)]
-        screen.engine.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS, longest=longest)]
+        screen.engine.sources.examples_there = [fed(n, f"Question {n}?", "Aye.") for n in range(300)]
         await data_pane(screen)
         await screen.sees("251  1,092 tokens  1,028 lost  [b]own.jsonl, line 251")
         await screen.sees("2     60 tokens    complete  own.jsonl, line 2")
@@ -228,7 +228,7 @@ async def test_the_longest_records_are_listed_and_gone_to(tmp_path: Path) -> Non
 
 async def test_where_there_is_little_place_the_longest_stand_under_the_figures(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
         await screen.sees("formatted training text")
         assert "longest records" not in screen.words
@@ -246,8 +246,8 @@ def talk(number: int) -> tuple[str, str]:
 
 async def test_a_text_is_looked_for_in_all_records_by_the_engine(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts([talk(n) for n in range(4)])]
-        screen.engine.examples_there = [fed(n, *talk(n)) for n in range(8)]
+        screen.engine.sources.answers = [some_facts([talk(n) for n in range(4)])]
+        screen.engine.sources.examples_there = [fed(n, *talk(n)) for n in range(8)]
         pane = await data_pane(screen)
         await screen.sees("formatted training text")
         await screen.press("slash", *"sea", "enter")
@@ -290,7 +290,7 @@ async def test_records_are_searched_before_there_is_a_tokenizer(tmp_path: Path) 
 
 async def test_a_search_that_goes_on_is_seen_and_can_be_given_up(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         never = asyncio.Event()
         given_up = asyncio.Event()
 
@@ -315,7 +315,7 @@ async def test_a_search_that_goes_on_is_seen_and_can_be_given_up(tmp_path: Path)
 
 async def test_a_search_that_fails_says_why_and_another_recipe_ends_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
         await data_pane(screen)
         await screen.sees("formatted training text")
         screen.engine.running = False
@@ -329,7 +329,7 @@ async def test_a_search_that_fails_says_why_and_another_recipe_ends_it(tmp_path:
 async def test_every_chunk_of_a_document_is_found() -> None:
     chunks = [fed(0, "deck", "sea"), fed(0, "sea", "two"), fed(2, "sea", "three"), fed(2, "sea", "four")]
     engine = ScriptedEngine(Home(Path("/nonexistent")))
-    engine.examples_there = chunks
+    engine.sources.examples_there = chunks
 
     async def examples(recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]:
         return [chunk for chunk in chunks if chunk.index >= start][:count]
@@ -340,8 +340,8 @@ async def test_every_chunk_of_a_document_is_found() -> None:
 
 async def test_what_is_found_is_brought_into_view(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
-        screen.engine.answers = [some_facts(CONVERSATIONS)]
-        screen.engine.examples_there = [fed(5, "Where? " * 300, "Aye, in the deep blue sea.")]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS)]
+        screen.engine.sources.examples_there = [fed(5, "Where? " * 300, "Aye, in the deep blue sea.")]
         await data_pane(screen)
         await screen.sees("formatted training text")
         await screen.press("slash", *"deep blue", "enter")
@@ -351,14 +351,18 @@ async def test_what_is_found_is_brought_into_view(tmp_path: Path) -> None:
 async def test_a_count_can_be_stopped_and_taken_up_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         sample = some_facts(CONVERSATIONS, exact=False, records=256)
-        screen.engine.answers = [sample, Progress(phase="tokenising", fraction=0.4, detail="4,096 records"), None]
+        screen.engine.sources.answers = [
+            sample,
+            Progress(phase="tokenising", fraction=0.4, detail="4,096 records"),
+            None,
+        ]
         await data_pane(screen)
         await screen.sees("tokenising 40%  4,096 records")
         await screen.press("c")
         await screen.sees("Counting was stopped.")
         await screen.sees("statistics of a sample")
         await screen.until(lambda: "tokenising" not in screen.words, "the progress gone")
-        screen.engine.answers = [some_facts(CONVERSATIONS, records=9_999)]
+        screen.engine.sources.answers = [some_facts(CONVERSATIONS, records=9_999)]
         await screen.press("t")
         await screen.sees("9,999 · 26 held out")
         await screen.until(lambda: "stopped" not in screen.words, "as it should stand")

@@ -79,10 +79,10 @@ async def test_a_run_is_judged_and_what_was_found_is_shown(tmp_path: Path, size:
         await judging(screen)
         await screen.sees("Not evaluated yet.")
         await screen.press("enter")
-        await screen.until(lambda: engine.judged, "the request")
-        assert engine.judged[0].run == str(run_of(engine).path)
-        assert engine.judged[0].data is None
-        assert not engine.judged[0].checkpoints
+        await screen.until(lambda: engine.backend.evaluations, "the request")
+        assert engine.backend.evaluations[0].run == str(run_of(engine).path)
+        assert engine.backend.evaluations[0].data is None
+        assert not engine.backend.evaluations[0].checkpoints
         engine.load("evaluating", 0.5, "base, 1 of 2")
         await screen.sees("base, 1 of 2")
         await screen.sees("50 %")
@@ -120,7 +120,7 @@ async def test_replies_turn_and_foreign_text_is_only_text(tmp_path: Path) -> Non
         await screen.sees("prompt 1 of 3")
         await screen.press("escape")
         await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history")
-    assert engine.judged == []
+    assert engine.backend.evaluations == []
 
 
 async def test_other_records_and_the_checkpoints_are_asked_for(tmp_path: Path) -> None:
@@ -132,11 +132,11 @@ async def test_other_records_and_the_checkpoints_are_asked_for(tmp_path: Path) -
         await screen.press("k")
         await screen.sees("and checkpoints")
         await screen.press("enter")
-        await screen.until(lambda: engine.judged, "the request")
-        data = engine.judged[0].data
+        await screen.until(lambda: engine.backend.evaluations, "the request")
+        data = engine.backend.evaluations[0].data
         assert data is not None
         assert data["source"] == "mine.jsonl"
-        assert engine.judged[0].checkpoints
+        assert engine.backend.evaluations[0].checkpoints
         await screen.press("escape")
         await screen.until(lambda: engine.state == "idle", "its end")
 
@@ -152,7 +152,7 @@ async def test_escape_stops_the_evaluation_and_then_closes(tmp_path: Path) -> No
         await screen.until(lambda: engine.state == "idle", "its end")
         await screen.sees("nothing was saved")
         assert isinstance(screen.app.screen, EvaluationScreen)
-        assert len(engine.judged) == 1
+        assert len(engine.backend.evaluations) == 1
         await screen.press("escape")
         await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history")
 
@@ -167,7 +167,7 @@ async def test_what_goes_wrong_is_said_and_another_one_can_be_asked_for(tmp_path
         await screen.sees("The run held out no record.")
         await screen.sees("Name records.")
         await screen.press("escape", "enter")
-        await screen.until(lambda: len(engine.judged) == 2, "the second one")
+        await screen.until(lambda: len(engine.backend.evaluations) == 2, "the second one")
         await screen.press("escape")
 
 

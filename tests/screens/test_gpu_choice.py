@@ -44,7 +44,7 @@ async def test_gpus_are_ticked_and_the_run_is_started_on_them(tmp_path: Path) ->
 async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: Path) -> None:
     tree = catalog_skeleton(Recipe().model.source)
     engine = ScriptedEngine(Home(tmp_path), skeleton=tree)
-    engine.device = DeviceFacts(kind="cuda", name="scripted", total_bytes=40 * GIB)
+    engine.backend.device = DeviceFacts(kind="cuda", name="scripted", total_bytes=40 * GIB)
     full = GpuSample(1, "NVIDIA T4", 16 * GIB, 15 * GIB, GIB // 8)
     async with opened(tmp_path, size=WIDE, engine=engine) as screen:
         await screen.tab("train")

@@ -51,7 +51,7 @@ async def test_a_hostile_reply(tmp_path: Path, size: tuple[int, int]) -> None:
         prompt.value = f"tell me {MARKUP}"
         prompt.focus()
         await screen.press("enter")
-        await screen.until(lambda: screen.engine.requests, "the engine is asked")
+        await screen.until(lambda: screen.engine.backend.requests, "the engine is asked")
         engine = screen.engine
         for piece in (
             HOSTILE,
@@ -132,7 +132,7 @@ async def test_a_hostile_refusal(tmp_path: Path) -> None:
 
     async with opened(tmp_path) as screen:
         await screen.tab("train")
-        screen.engine.refusal = WorkbenchError(HOSTILE, HOSTILE)
+        screen.engine.backend.trouble = WorkbenchError(HOSTILE, HOSTILE)
         await screen.press("enter")
         await screen.until(lambda: "Error" in screen.words, "the dialog")
         await screen.sees("[red]no[/red]")

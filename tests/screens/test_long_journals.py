@@ -103,11 +103,11 @@ async def test_a_live_run_is_taken_up_and_followed_while_its_past_is_read(
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=1000)
     engine.phase("training", 0.0, max_steps=1000)
-    engine.evaluate(0, 3.0, 20.1)
+    engine.evaluated(0, 3.0, 20.1)
     for step in range(1, 401):
         engine.step(step, 3 - step / 200)
         if step == 100:
-            engine.evaluate(100, 2.5, 12.2)
+            engine.evaluated(100, 2.5, 12.2)
     async with opened(tmp_path, size=WIDE, engine=engine) as screen:
         pane = await screen.tab("train")
         assert isinstance(pane, TrainPane)

@@ -113,7 +113,6 @@ def test_quitting_while_a_run_is_live(snap_compare: Any, tmp_path: Path) -> None
     assert isinstance(engine, ScriptedEngine)
 
     async def before(pilot: Pilot[None]) -> None:
-        engine.state = "training"
         engine.begin(Recipe(), max_steps=200)
         engine.step(50, 1.25)
         await ready("models", until="step 50/200")(pilot)

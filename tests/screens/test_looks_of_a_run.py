@@ -52,7 +52,7 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
     )
     engine.phase("tokenising", 1.0, counts={"train": 313, "eval": 34})
     engine.phase("training", 0.0, max_steps=of)
-    engine.evaluate(0, 3.1, 22.2)
+    engine.evaluated(0, 3.1, 22.2)
     for step in range(1, steps + 1):
         loss = 0.45 + 2.4 * math.exp(-step / 40) + 0.09 * math.sin(step * 12.9898)
         vram = {"allocated": 20 * GIB, "reserved": 25 * GIB, "peak": 24 * GIB} if gpu else None
@@ -62,7 +62,7 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
         )
         engine.step(step, loss, token_accuracy=0.41, vram=vram, parts=parts, padding=0.034, **speed)
         if step % 50 == 0:
-            engine.evaluate(step, loss + 0.1, math.exp(loss + 0.1))
+            engine.evaluated(step, loss + 0.1, math.exp(loss + 0.1))
 
 
 def snapped(snap_compare: Any, home: Path, size: tuple[int, int], engine: ScriptedEngine, tab: str, act: Act) -> bool:
@@ -101,7 +101,9 @@ def test_data_before_its_tokens_are_known(snap_compare: Any, tmp_path: Path, siz
 )
 def test_data_as_it_is_fed(snap_compare: Any, tmp_path: Path, size: tuple[int, int], keys: str) -> None:
     engine = ScriptedEngine(Home(tmp_path))
-    engine.answers = [some_facts([("Who sails her?", "Aye, the mate."), ("Why do ships float?", "They weigh less.")])]
+    engine.sources.answers = [
+        some_facts([("Who sails her?", "Aye, the mate."), ("Why do ships float?", "They weigh less.")])
+    ]
     assert snapped(snap_compare, tmp_path, size, engine, "data", shows("formatted training text", *keys))
 
 
@@ -162,7 +164,7 @@ def test_chat(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
     async def act(screen: Opened) -> None:
         await screen.until(lambda: "run-01" in screen.words, "who answers")
         await screen.press("enter", *"How do ships float?", "enter")
-        await screen.until(lambda: engine.requests, "the engine is asked")
+        await screen.until(lambda: engine.backend.requests, "the engine is asked")
         engine.say("Aye, **matey**! She floats as long as she\n\n1. weighs less than\n2. the *water* she pushes.\n")
         engine.end()
         await screen.until(lambda: "42 tokens" in screen.words, "its figures")
@@ -187,7 +189,7 @@ def test_chat_side_by_side(snap_compare: Any, tmp_path: Path, size: tuple[int, i
         for number, reply in enumerate(
             ("They displace water:\n\n```\nB = ρ g V\n```\n", "Aye, **matey**! She pushes water."), 1
         ):
-            await screen.until(lambda n=number: len(engine.requests) == n, "the next is asked")  # type: ignore[misc]
+            await screen.until(lambda n=number: len(engine.backend.requests) == n, "the next is asked")  # type: ignore[misc]
             engine.say(reply)
             engine.end()
         await screen.until(lambda: "Aye, matey!" in screen.words and screen.words.count("42 tokens") == 2, "both")

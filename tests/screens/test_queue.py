@@ -133,7 +133,7 @@ async def test_a_sweep_is_shown_before_it_is_lined_up(tmp_path: Path) -> None:
 async def test_runs_that_do_not_fit_are_told_before_they_are_lined_up(tmp_path: Path) -> None:
     engine = live(tmp_path)
     tree = catalog_skeleton(Recipe().model.source)
-    engine.skeleton = tree
+    engine.sources.skeleton = tree
     async with opened(tmp_path, engine=engine) as screen:
         screen.app.session.skeleton = tree
         screen.app.session.host = HostSample(0.1, 8 * GIB, 5 * GIB, 3 * GIB)

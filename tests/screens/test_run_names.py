@@ -47,7 +47,6 @@ def test_names_are_read_again_when_they_are_looked_at(tmp_path: Path) -> None:
 async def test_a_live_run_is_called_by_its_name(tmp_path: Path, size: tuple[int, int]) -> None:
     home = Home(tmp_path)
     async with opened(tmp_path, size=size) as screen:
-        screen.engine.state = "training"
         screen.engine.begin(Recipe(), max_steps=200)
         await screen.tab("train")
         screen.engine.step(50, 1.25)

@@ -27,13 +27,13 @@ def trained(root: Path, recipe: Recipe | None = None, *, end: str = "finished") 
 def again(engine: ScriptedEngine, recipe: Recipe, end: str = "finished") -> None:
     run = engine.begin(recipe, max_steps=3)
     engine.phase("training", 0.0, max_steps=3)
-    engine.evaluate(0, 3.0, 20.1)
+    engine.evaluated(0, 3.0, 20.1)
     for step in (1, 2, 3):
         engine.step(step, 3.0 - step / 2)
     if end == "error":
         engine.fail("CUDA ran out of memory.", "Halve the micro-batch.")
     elif end:
-        engine.evaluate(3, 1.0, 2.7)
+        engine.evaluated(3, 1.0, 2.7)
         engine.finish(end, step=3)
         (run.adapter / "adapter_config.json").write_text("{}")
 
@@ -130,7 +130,7 @@ async def test_a_run_that_ended_well_or_was_discarded_does_not_go_on(tmp_path: P
 async def test_the_replies_of_a_run_can_be_read_later(tmp_path: Path) -> None:
     engine = trained(tmp_path, end="")
     engine.sample(3, [("Who sails her?", "Aye, the mate.")])
-    engine.evaluate(3, 1.0, 2.7, best=True)
+    engine.evaluated(3, 1.0, 2.7, best=True)
     engine.finish(step=3)
     async with opened(tmp_path, size=WIDE, engine=engine) as screen:
         await history(screen, 1)

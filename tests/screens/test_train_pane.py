@@ -82,8 +82,8 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         await screen.until(lambda: "train 1.25" in screen.words, "the loss in view")
         for words in ("grad norm 0.83", "tok/s 3.1k", "epoch 0.50", "ETA 00:25"):
             await screen.sees(words)
-        engine.evaluate(0, 3.0, 20.1)
-        engine.evaluate(100, 1.0, 2.72)
+        engine.evaluated(0, 3.0, 20.1)
+        engine.evaluated(100, 1.0, 2.72)
         engine.step(100, 1.0)
         engine.finish(step=100)
         await screen.until(lambda: "finished" in screen.words, "the end in view")
@@ -108,12 +108,12 @@ async def test_both_bars_tell_the_same_phase(tmp_path: Path, size: tuple[int, in
 
     async with opened(tmp_path, size=size, engine=engine) as screen:
         await train_pane(screen)
-        engine.progress = Progress(phase="loading", detail="starting 2 processes")
+        engine.reports(Progress(phase="loading", detail="starting 2 processes"))
         await both(screen, "loading", "evaluating")
         engine.phase("evaluating", 0.96)
         await both(screen, "evaluating", "training")
         engine.phase("training", 0.0, max_steps=100)
-        engine.progress = Progress(phase="evaluating", fraction=0.98)
+        engine.reports(Progress(phase="evaluating", fraction=0.98))
         await both(screen, "training", "evaluating")
         engine.step(10, 2.0)
         await both(screen, "step 10/100", "evaluating")
@@ -126,7 +126,7 @@ async def test_both_bars_tell_the_same_phase(tmp_path: Path, size: tuple[int, in
 
 async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts([], records=80, lost_reply=20)]
+        screen.engine.sources.answers = [some_facts([], records=80, lost_reply=20)]
         await train_pane(screen)
         await screen.press("enter")
         await screen.until(lambda: "20 records of 100 (20%) lose the whole response" in screen.words, "the question")
@@ -141,7 +141,7 @@ async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(t
 
 async def test_a_run_that_loses_few_replies_starts_unasked(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
-        screen.engine.answers = [some_facts([], records=95, lost_reply=5)]
+        screen.engine.sources.answers = [some_facts([], records=95, lost_reply=5)]
         await train_pane(screen)
         await screen.press("enter")
         await screen.until(lambda: screen.engine.asked == ["ensure", "train"], "the run")
@@ -149,24 +149,24 @@ async def test_a_run_that_loses_few_replies_starts_unasked(tmp_path: Path) -> No
 
 async def test_start_is_greyed_while_the_engine_is_busy_otherwise(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
-    engine.state = "replying"
+    engine.replies_elsewhere()
     async with opened(tmp_path, engine=engine) as screen:
         await train_pane(screen)
         assert offered(screen) == {"Start": False, "Queue": True}
         await screen.press("enter")
         assert engine.asked == []
-        engine.state = "idle"
+        engine.end()
         await screen.until(lambda: offered(screen) == IDLE, "it is idle again")
 
 
 async def test_a_refusal_is_shown_and_the_app_lives_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await train_pane(screen)
-        screen.engine.refusal = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
+        screen.engine.backend.trouble = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
         await screen.press("enter")
         await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the error")
         await screen.sees("Free some space.")
-        screen.engine.refusal = None
+        screen.engine.backend.trouble = None
         await screen.press("escape", "enter")
         await screen.until(lambda: "train" in screen.engine.asked, "a second try")
 
@@ -393,7 +393,7 @@ async def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
         # A disk without room takes no line of a journal either: the engine's state tells it.
-        engine.paused = "The disk of /runs is full (0 MB free). Nothing is lost: free some space, and the run goes on."
+        engine.stand("The disk of /runs is full (0 MB free). Nothing is lost: free some space, and the run goes on.")
         await screen.sees("paused  at step 12/100 · g resume")
         await screen.sees("The disk of /runs is full")
 
@@ -482,9 +482,9 @@ async def test_a_new_app_offers_the_run_that_was_interrupted(tmp_path: Path) -> 
 async def test_a_new_app_tells_how_the_run_ended_that_no_terminal_saw(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     run = engine.begin(Recipe(), max_steps=2)
-    engine.evaluate(0, 3.0, 20.13)
+    engine.evaluated(0, 3.0, 20.13)
     engine.step(2, 1.0)
-    engine.evaluate(2, 1.0, 2.7)
+    engine.evaluated(2, 1.0, 2.7)
     engine.finish(step=2)
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
@@ -507,7 +507,7 @@ async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
         await screen.sees("step 12/100")
         engine.finish("stopped", step=12)
         await screen.until(lambda: offered(screen).get("Resume") is True, "it can go on")
-        engine.refusal = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
+        engine.backend.trouble = WorkbenchError("The disk is full.", "Free some space.", kind="disk_full")
         await screen.press("g")
         await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the error")
 
@@ -531,7 +531,7 @@ async def test_the_best_step_and_an_early_end_are_shown(tmp_path: Path) -> None:
     for step in range(1, 13):
         engine.step(step, 2.0)
         if step % 4 == 0:
-            engine.evaluate(step, 1.0 + step / 100, 2.7, best=step == 4)
+            engine.evaluated(step, 1.0 + step / 100, 2.7, best=step == 4)
     async with opened(tmp_path, engine=engine) as screen:
         await train_pane(screen)
         await screen.sees("best 1.04 at 4")

@@ -72,11 +72,11 @@ async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch
     monkeypatch.setattr(journal_sample, "_TAIL", 2_000)
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=400)
-    engine.evaluate(0, 3.0, 20.1)
+    engine.evaluated(0, 3.0, 20.1)
     for step in range(1, 201):
         engine.step(step, 1.0)
         if step == 100:
-            engine.evaluate(100, 1.0, 2.7)
+            engine.evaluated(100, 1.0, 2.7)
     async with watching(engine) as (session, _):
         await until(lambda: session.summary and session.summary.step == 200 and not session.summary.is_rough)
         assert session.summary is not None

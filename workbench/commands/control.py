@@ -9,7 +9,7 @@ from workbench.commands.common import JsonOption, console, home_of, print_json, 
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
 from workbench.engine.client.process import find_engine
-from workbench.engine.client.protocol import ControlAction
+from workbench.engine.client.protocol import ControlAction, ControlRequest, StopRequest
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
@@ -118,9 +118,9 @@ async def _ask(home: Home, action: Action, value: float | None, *, release: bool
     client = EngineClient(home)
     try:
         if action in (Action.stop, Action.discard):
-            await client.stop(save=action is Action.stop)
+            await client.stop(StopRequest(save=action is Action.stop))
         else:
             asked: ControlAction = action.name  # type: ignore[assignment]
-            await client.control(asked, value, release=release)
+            await client.control(ControlRequest(action=asked, value=value, release=release))
     finally:
         await client.close()

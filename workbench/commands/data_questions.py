@@ -9,6 +9,7 @@ from rich.text import Text
 from workbench.commands.common import errors, printable
 from workbench.data.facts import DataFacts
 from workbench.engine.client.client import EngineClient
+from workbench.engine.client.requests import facts_request
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 
@@ -38,7 +39,7 @@ async def ask_about_data(client: EngineClient, recipe: Recipe) -> None:
 async def _sampled(client: EngineClient, recipe: Recipe) -> DataFacts | None:
     """The engine's first answer, which it counts on a sample."""
     with errors.status("checking the data") as status:
-        async with aclosing(client.facts(recipe, fetch=True, show=0)) as answers:
+        async with aclosing(client.facts(facts_request(recipe, fetch=True, show=0))) as answers:
             async for answer in answers:
                 if isinstance(answer, DataFacts):
                     return answer

@@ -100,12 +100,12 @@ async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None
     file: Path | None = None
     try:
         with errors.status("starting") as status:
-            async with aclosing(client.judge(request)) as answers:
+            async with aclosing(client.evaluate(request)) as answers:
                 async for answer in answers:
                     if isinstance(answer, Progress):
                         status.update(Text(printable(_phase(answer))))
                     else:
-                        file = answer
+                        file = answer.file
     finally:
         await client.close()
     assert file is not None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.commands.common import console, print_json
-from workbench.engine.client.client import anchored
+from workbench.engine.client.requests import anchored
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import gpus_now
 from workbench.planning.cluster import write_cluster_files

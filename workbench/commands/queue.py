@@ -29,8 +29,10 @@ from workbench.commands.launcher import (
     launch_of,
 )
 from workbench.engine.client.client import EngineClient
+from workbench.engine.client.home_engine import HomeEngine
+from workbench.engine.client.informant import EngineInformant
 from workbench.engine.client.process import ensure_engine
-from workbench.engine.client.queue_client import change_queue, run_requests
+from workbench.engine.client.requests import enqueue_request, run_requests
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, recipe_differences
@@ -186,7 +188,12 @@ def clear(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 async def _ask(home: Home, request: QueueRequest, *, as_json: bool) -> None:
-    _show(await change_queue(home, request), as_json=as_json)
+    engine = HomeEngine(home)
+    try:
+        line = await engine.change_queue(request)
+    finally:
+        await engine.close()
+    _show(line, as_json=as_json)
 
 
 def _replacement(
@@ -222,7 +229,7 @@ async def _enqueue(
             _refuse_what_does_not_fit(recipes, verdicts)
             for recipe in {repr((recipe.model, recipe.data)): recipe for recipe in recipes}.values():
                 await ask_about_data(client, recipe)
-        state = await client.change_queue(QueueRequest(action="add", runs=run_requests(recipes, launch)))
+        state = await client.edit_queue(enqueue_request(recipes, launch))
     finally:
         await client.close()
     _show(state, as_json=as_json)
@@ -236,7 +243,7 @@ async def _foreseen(
     from workbench.planning.start_checks import foresee_all
 
     budget = await asyncio.to_thread(budget_now, home, await client.status(), launch)
-    return await foresee_all(client, recipes, budget, TraceStore(home.cache / "traces"))
+    return await foresee_all(EngineInformant(client), recipes, budget, TraceStore(home.cache / "traces"))
 
 
 def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) -> None:

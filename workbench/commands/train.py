@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,12 +34,15 @@ from workbench.commands.launcher import (
 )
 from workbench.commands.output.follow import Form, follow, form_of
 from workbench.engine.client.client import EngineClient
+from workbench.engine.client.informant import EngineInformant
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
 from workbench.engine.client.process import engine_pid, ensure_engine
+from workbench.engine.client.protocol import StopRequest
+from workbench.engine.client.requests import resume_request, train_request
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.recipe.schema import Recipe
-from workbench.runs.folder import RunFolder, find_run
+from workbench.runs.folder import RunFolder
 from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
 from workbench.units import gib
@@ -147,9 +151,10 @@ async def _begin(
 ) -> tuple[RunFolder, int]:
     """Start or resume a run; returns it with the number of its journal's last event before that."""
     if recipe is not None:
-        return find_run(home, await client.train(recipe, launch)), -1
-    run, seq = await client.resume(str(resume), launch)
-    return find_run(home, run), seq
+        started = await client.train(train_request(recipe, launch))
+    else:
+        started = await client.resume(resume_request(str(resume), launch))
+    return RunFolder(Path(started.folder)), started.seq
 
 
 async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *, after: int) -> RunSummary:
@@ -182,7 +187,7 @@ async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Re
     from workbench.planning.start_checks import foresee
 
     budget = await asyncio.to_thread(budget_now, home, await client.status(), launch)
-    verdict = await foresee(client, recipe, budget, TraceStore(home.cache / "traces"))
+    verdict = await foresee(EngineInformant(client), recipe, budget, TraceStore(home.cache / "traces"))
     if not verdict or verdict.may_start:
         return
     cures = [
@@ -250,7 +255,7 @@ class _StopOnInterrupt:
 
     async def _stop(self) -> None:
         try:
-            await self._client.stop(save=True)
+            await self._client.stop(StopRequest(save=True))
         except WorkbenchError as error:
             if error.kind != "no_run":  # it has just ended by itself
                 errors.print(Text(printable(str(error))))

@@ -1,9 +1,11 @@
 """What the command and the screen ask the engine for."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from workbench.engine.client.protocol import EvaluateRequest
+from workbench.engine.client.requests import here, parts_here
 from workbench.errors import WorkbenchError
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
@@ -15,7 +17,7 @@ _CHANGEABLE = ("split", "format", "columns", "malformed", "max_length")
 def evaluation_request(
     run: RunFolder, source: str | None = None, changes: Mapping[str, Any] | None = None, **options: Any
 ) -> EvaluateRequest:
-    """A request to judge a run.
+    """A request to evaluate a run, with local paths made absolute.
 
     Args:
         source: other records than the run's own held-out ones.
@@ -38,4 +40,13 @@ def evaluation_request(
         # Other records have columns and splits of their own.
         wanted = {"data.source": source, "data.format": "auto", "data.columns": {}, "data.split": "train"} | wanted
     data = edit(recipe, wanted).data.model_dump() if wanted else None
-    return EvaluateRequest(run=str(run.path), data=data, **options)
+    if data is not None:
+        data["source"] = parts_here(data["source"])
+    adapters = [_adapter_here(name) for name in options.pop("adapters", ())]
+    return EvaluateRequest(run=str(run.path.absolute()), data=data, adapters=adapters, **options)
+
+
+def _adapter_here(name: str) -> str:
+    """An adapter folder's absolute path; a run's name unchanged, even where a folder is called like it."""
+    is_folder = "/" in name or (Path(name) / "adapter_config.json").is_file()
+    return here(name) if is_folder else name

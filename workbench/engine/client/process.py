@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from workbench.engine.client.client import EngineClient
-from workbench.engine.client.protocol import ALREADY_RUNNING, EngineStatus
+from workbench.engine.client.protocol import ALREADY_RUNNING, EngineStatus, ShutdownRequest
 from workbench.errors import WorkbenchError
 from workbench.storage.paths import Home, private_folder
 
@@ -20,7 +20,7 @@ START_SECONDS = 30.0
 _LOG_LINES = 12
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
-"""Engines that this process started, by process id: nobody else is told how they end."""
+"""Engines that this process started, by process id: only their parent learns how they end."""
 
 
 async def find_engine(home: Home) -> EngineStatus | None:
@@ -73,7 +73,7 @@ async def stop_engine(home: Home, *, seconds: float = 60.0) -> bool:
         return False
     client = EngineClient(home)
     with contextlib.suppress(WorkbenchError):
-        await client.shutdown(stop=True)
+        await client.shutdown(ShutdownRequest(stop=True))
     await client.close()
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
@@ -123,7 +123,7 @@ def describe_exit(code: int | None) -> str:
 
 
 def last_lines(log: Path, count: int = _LOG_LINES, *, since: int = 0) -> str:
-    """The end of a log file, of what stands after ``since`` bytes; empty when there is none."""
+    """The last lines of a log file, of what comes after ``since`` bytes; empty where there is no file."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, log.stat().st_size - 16384))

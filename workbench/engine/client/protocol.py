@@ -1,36 +1,9 @@
-"""What the terminal and the engine say to each other: plain data, JSON on the wire.
+"""What the terminal and the engine send each other: plain data, JSON on the wire.
 
-========================  =====================================================================================
-``GET  /status``          → :class:`EngineStatus`; always answers, whatever the engine is busy with
-``POST /train``           :class:`TrainRequest` → ``{"run": id, "folder": path}``; 409 while the engine is busy
-``POST /stop``            ``{"save": bool}`` → ``{}``; the run ends within one micro-step
-``POST /control``         :class:`ControlRequest` → ``{}``; done between two steps of the run; its journal says when
-``POST /resume``          :class:`ResumeRequest` → ``{"run": id, "folder": path, "seq": n}``; the run goes on from its
-                          newest whole checkpoint; ``seq`` is the number of its journal's last event so far
-``GET  /queue``           → :class:`~workbench.planning.queue.QueueState`: the queued and the last started runs
-``POST /queue``           :class:`~workbench.planning.queue.QueueRequest` → the queue after it
-``POST /reply``           :class:`ReplyRequest` → server-sent :class:`Progress` and :class:`ReplyPiece` events
-``POST /evaluate``        :class:`EvaluateRequest` → server-sent :class:`Progress` events, and last ``evaluation``:
-                          ``{"file": path}`` of what was kept in the run's folder
-``POST /cancel``          :class:`CancelRequest` → ``{}``; ends the reply, evaluation, download or count with this
-                          request id, and no other; an id that is not in progress changes nothing
-``POST /fetch``           ``model`` section of a recipe → server-sent :class:`Progress` events; the model is then local
-``POST /tree``            ``model`` section of a recipe → the :class:`~workbench.models.skeleton.Skeleton` as JSON
-``POST /facts``           :class:`FactsRequest` → server-sent :class:`Progress` events, and
-                          :class:`~workbench.data.facts.DataFacts` as JSON: a sample's, then the exact ones. Needs no
-                          model, only its tokenizer; answered whatever else the engine is busy with
-``POST /examples``        :class:`ExamplesRequest` → a list of :class:`~workbench.data.facts.Example` as JSON
-``POST /unload``          → ``{}``; gives the model's memory back
-``POST /shutdown``        ``{"stop": bool}`` → ``{}``; the engine process ends; 409 while busy, unless told to stop
-========================  =====================================================================================
-
-A request that is answered by events carries an id of the client's own choice in the header :data:`REQUEST_ID`. To
-cancel that id ends the work; so does closing the stream.
-
-A refusal is a status ≥ 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; inside a stream it is an event
-``error`` with the same data.
+Which operation takes and returns what is declared in :mod:`workbench.engine.client.engine_api`.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -77,8 +50,8 @@ class LoadedModel(_Wire):
 
 
 class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it stands still, empty while it
-    does not; ``allocated`` and ``reserved`` are PyTorch's. ``queued`` runs wait for this one's end, ``queue_held`` says
+    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it is paused, empty while it is
+    not; ``allocated`` and ``reserved`` are PyTorch's. ``queued`` runs wait for this one's end, ``queue_held`` says
     why the next one does not start by itself, empty while it does.
     """
 
@@ -107,10 +80,30 @@ class TrainRequest(_Wire):
 
 
 class ResumeRequest(_Wire):
-    """``run``: id, prefix or folder. It goes on as it was started, unless ``launch`` says otherwise."""
+    """``run``: id, prefix or folder. It resumes as it was started, unless ``launch`` says otherwise."""
 
     run: str
     launch: Launch | None = None
+
+
+class StartedRun(_Wire):
+    """A run that was started or resumed: its id, its folder, and the number of its journal's last event before that."""
+
+    run: str
+    folder: str
+    seq: int = -1
+
+
+class StopRequest(_Wire):
+    """End the live run within one micro-step; ``save`` keeps its adapter and its state."""
+
+    save: bool = True
+
+
+class ShutdownRequest(_Wire):
+    """End the engine's process; ``stop`` first stops and saves a live run, without it a busy engine refuses."""
+
+    stop: bool = False
 
 
 class ControlRequest(_Wire):
@@ -153,7 +146,7 @@ class ExamplesRequest(_Wire):
 
 
 class EvaluateRequest(_Wire):
-    """Judge a run: its base, its adapter, and others, on the same held-out tokens and the same prompts.
+    """Evaluate a run: its base, its adapter, and others, on the same held-out tokens and the same prompts.
 
     Attributes:
         run: id, prefix or folder.
@@ -174,6 +167,12 @@ class EvaluateRequest(_Wire):
     replies: int = Field(default=20, ge=0, le=100_000)
     max_new_tokens: int = Field(default=128, ge=1, le=32768)
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class Evaluated(_Wire):
+    """Where a finished evaluation was saved."""
+
+    file: Path
 
 
 class Message(_Wire):

@@ -30,10 +30,10 @@ class Trains(Protocol):
 
 
 class QueueKeeper:
-    """The queue as the engine sees it: told when runs begin and end, woken when work can be taken.
+    """The queue as the engine sees it: it learns when runs begin and end, and is woken when the engine is free.
 
-    Nothing here fails because the queue cannot be read or written: a run is worth more. What is wrong is then said as
-    the reason why the queue stands still.
+    Nothing here fails because the queue cannot be read or written: a run is worth more. What is wrong then shows as
+    the reason why the queue is on hold.
     """
 
     def __init__(self, home: Home, engine: Trains) -> None:
@@ -73,7 +73,7 @@ class QueueKeeper:
         """Change the queue as the user wants it.
 
         Args:
-            live: folder of the run that goes on.
+            live: folder of the live run.
 
         Raises:
             WorkbenchError: it cannot be done; nothing has changed.
@@ -85,7 +85,7 @@ class QueueKeeper:
     # -- what the engine tells ------------------------------------------------------------------------------------
 
     def begins(self, run: RunFolder) -> None:
-        """A run begins or goes on."""
+        """A run begins or resumes."""
         self._note(lambda queue: queue.run_started(str(run.path)))
 
     def ends(self, run: RunFolder, *, with_engine: bool) -> None:
@@ -112,7 +112,7 @@ class QueueKeeper:
             self._woken.clear()
 
     def _look_back(self) -> None:
-        """An engine that died in a run left it for the user to judge: nothing is taken over its head."""
+        """If the engine before this one died in a run, put the queue on hold: the user decides about that run first."""
         ahead = self.line.ahead
         if not ahead:
             return

@@ -1,0 +1,94 @@
+"""All operations of the engine: HTTP with JSON on a Unix socket.
+
+To add one, declare it here and implement it in :mod:`workbench.engine.daemon.api`. Clients and routes follow.
+
+A refusal is a status of at least 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; within a stream it is an
+event ``error`` with the same data. A streamed request carries an id of the client's own choice in the header
+:data:`~workbench.engine.client.protocol.REQUEST_ID`.
+"""
+
+from workbench.data.facts import DataFacts, Example
+from workbench.engine.client.operation import Call, Nothing, Stream
+from workbench.engine.client.protocol import (
+    CancelRequest,
+    ControlRequest,
+    EngineStatus,
+    Evaluated,
+    EvaluateRequest,
+    ExamplesRequest,
+    FactsRequest,
+    ReplyPiece,
+    ReplyRequest,
+    ResumeRequest,
+    ShutdownRequest,
+    StartedRun,
+    StopRequest,
+    TrainRequest,
+)
+from workbench.models.skeleton import Skeleton
+from workbench.planning.queue import QueueRequest, QueueState
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+
+
+class EngineApi:
+    """The operations, as attributes. :class:`~workbench.engine.client.client.EngineClient` calls them."""
+
+    status = Call("/status", Nothing, EngineStatus, method="GET", is_prompt=True)
+    """The engine now; answered whatever it is busy with."""
+
+    train = Call("/train", TrainRequest, StartedRun, refusals=("busy", "engine_gone"))
+    """Start a run."""
+
+    resume = Call("/resume", ResumeRequest, StartedRun, refusals=("busy", "engine_gone", "nothing_to_resume"))
+    """Resume a run from its newest complete checkpoint."""
+
+    control = Call("/control", ControlRequest, Nothing, refusals=("no_run",))
+    """Do something with the live run between two of its steps; its journal says when it was done."""
+
+    stop = Call("/stop", StopRequest, Nothing, refusals=("no_run",))
+    """End the live run within one micro-step."""
+
+    queue = Call("/queue", Nothing, QueueState, method="GET", is_prompt=True)
+    """The queued runs, and what became of earlier ones."""
+
+    edit_queue = Call("/queue", QueueRequest, QueueState, refusals=("queue_entry",))
+    """Change the queue; returns what it is then."""
+
+    reply = Stream[ReplyRequest, Progress | ReplyPiece](
+        "/reply", ReplyRequest, (Progress, ReplyPiece), refusals=("busy", "engine_gone")
+    )
+    """Progress while a model loads, then the reply in pieces; the last piece has ``done``."""
+
+    evaluate = Stream[EvaluateRequest, Progress | Evaluated](
+        "/evaluate", EvaluateRequest, (Progress, Evaluated), refusals=("busy", "engine_gone")
+    )
+    """Progress, and last the file with the evaluation."""
+
+    cancel = Call("/cancel", CancelRequest, Nothing)
+    """End the stream with this request id, and no other; an id that is not in progress changes nothing."""
+
+    fetch = Stream[ModelSection, Progress]("/fetch", ModelSection, (Progress,))
+    """Download a model to this machine, and unpack or convert it."""
+
+    tree = Call("/tree", ModelSection, Skeleton, refusals=("model_not_found",))
+    """The module tree of a model, from its configuration."""
+
+    facts = Stream[FactsRequest, Progress | DataFacts](
+        "/facts", FactsRequest, (Progress, DataFacts), refusals=("tokenizer_elsewhere", "data_elsewhere")
+    )
+    """Progress and the facts of a data set: those of a sample, then the exact ones. Needs no model in memory."""
+
+    examples = Call("/examples", ExamplesRequest, list[Example])
+    """Records as they are fed to training."""
+
+    unload = Call("/unload", Nothing, Nothing, refusals=("busy", "engine_gone"))
+    """Release the memory of the loaded model."""
+
+    shutdown = Call("/shutdown", ShutdownRequest, Nothing, refusals=("busy",), is_prompt=True)
+    """End the engine's process."""
+
+
+def operations() -> dict[str, "Call[object, object] | Stream[object, object]"]:
+    """Every operation by its name."""
+    return {name: one for name, one in vars(EngineApi).items() if isinstance(one, Call | Stream)}

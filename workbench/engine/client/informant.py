@@ -1,0 +1,26 @@
+"""What the checks before a run ask, answered by an engine."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from workbench.data.facts import DataFacts
+from workbench.engine.client.client import EngineClient
+from workbench.engine.client.requests import facts_request
+from workbench.models.skeleton import Skeleton
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection, Recipe
+
+
+@dataclass(frozen=True)
+class EngineInformant:
+    """The :class:`~workbench.planning.start_checks.Informant` of an engine."""
+
+    engine: EngineClient
+
+    async def tree(self, model: ModelSection) -> Skeleton:
+        """The module tree of a model."""
+        return await self.engine.tree(model)
+
+    def facts(self, recipe: Recipe, *, fetch: bool = False, show: int = 3) -> AsyncGenerator[Progress | DataFacts]:
+        """Progress and facts of a recipe's data."""
+        return self.engine.facts(facts_request(recipe, fetch=fetch, show=show))

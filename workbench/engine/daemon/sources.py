@@ -1,0 +1,63 @@
+"""Models and data that the engine reads without its GPU: downloads, module trees, counts, examples."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+from workbench.data.facts import DataFacts, Example
+from workbench.engine.client.protocol import ExamplesRequest, FactsRequest
+from workbench.engine.daemon.tree_builder import TreeBuilder
+from workbench.engine.model.libraries import import_libraries
+from workbench.models.skeleton import Skeleton
+from workbench.progress import Progress
+from workbench.recipe.schema import ModelSection
+from workbench.recipe.text import parse
+from workbench.storage.paths import Home
+
+Report = Callable[[Progress], None]
+
+
+class Sources:
+    """What is done in a thread of its own, whatever else the engine is busy with. Everything here may block.
+
+    Each method raises :class:`~workbench.errors.WorkbenchError` where something cannot be found or read.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._trees = TreeBuilder()
+
+    def fetch(self, model: ModelSection, report: Report, cancelled: threading.Event) -> None:
+        """Bring a model onto this machine."""
+        from workbench.models.sources import fetch_model
+
+        fetch_model(self._home, model, report, cancelled.is_set)
+
+    def tree(self, model: ModelSection) -> Skeleton:
+        """The module tree of a model."""
+        return self._trees.skeleton_of(self._home, model)
+
+    def facts(self, request: FactsRequest, report: Report, cancelled: threading.Event) -> Iterator[DataFacts]:
+        """The facts of a sample of the data, then the exact ones."""
+        recipe = parse(request.recipe)
+        import_libraries()
+        from workbench.data.dataset_stats import dataset_stats
+
+        return dataset_stats(
+            self._home, recipe, fetch=request.fetch, show=request.show, report=report, cancelled=cancelled.is_set
+        )
+
+    def examples(self, request: ExamplesRequest) -> list[Example]:
+        """Records as they are fed."""
+        recipe = parse(request.recipe)
+        import_libraries()
+        from workbench.data.dataset_stats import examples
+
+        return list(examples(self._home, recipe, request.start, request.count, request.search))
+
+    def close_if_idle(self) -> None:
+        """Release what nobody has used for a while."""
+        self._trees.close_if_idle()
+
+    def close(self) -> None:
+        """End the helper process."""
+        self._trees.close()
