@@ -10,6 +10,7 @@ import pytest
 
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
+from workbench.engine.client.protocol import StopRequest
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import QueueRequest
 from workbench.storage.paths import Home
@@ -50,9 +51,9 @@ async def leave_as_found(home: Home) -> None:
     # Where the test ended the engine there is nothing to tidy up in it.
     with suppress(WorkbenchError):
         home.queue.unlink(missing_ok=True)
-        await client.change_queue(QueueRequest(action="go"))
+        await client.edit_queue(QueueRequest(action="go"))
         with suppress(WorkbenchError):
-            await client.stop(save=False)
+            await client.stop(StopRequest(save=False))
         async with asyncio.timeout(60):
             while (await client.status()).state != "idle":
                 await asyncio.sleep(0.02)

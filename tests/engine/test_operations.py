@@ -17,6 +17,7 @@ from workbench.engine.client.requests import facts_request, resume_request, trai
 from workbench.engine.daemon.api import Api
 from workbench.engine.daemon.engine import Engine
 from workbench.errors import WorkbenchError
+from workbench.models.catalog import catalog_skeleton
 from workbench.planning.queue import QueueRequest
 from workbench.recipe.schema import ModelSection, Recipe
 
@@ -113,3 +114,12 @@ async def test_an_answer_of_another_version_is_told(home, monkeypatch):
     monkeypatch.setattr(engine, "_connect", _Other)
     assert await kind_of_refusal(engine, EngineApi.status, None) == "bad_answer"
     assert await kind_of_refusal(engine, EngineApi.reply) == "bad_answer"
+
+
+async def test_every_tree_of_the_catalog_arrives_as_it_was_sent(home):
+    engine = ScriptedEngine(home)
+    for model in ("HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-30B-A3B", "openai-community/gpt2"):
+        engine.sources.skeleton = catalog_skeleton(model)
+        assert engine.sources.skeleton is not None
+        assert await engine.tree(ModelSection(source=model)) == engine.sources.skeleton
+    await engine.close()

@@ -7,8 +7,12 @@ event ``error`` with the same data. A streamed request carries an id of the clie
 :data:`~workbench.engine.client.protocol.REQUEST_ID`.
 """
 
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+
 from workbench.data.facts import DataFacts, Example
-from workbench.engine.client.operation import Call, Nothing, Stream
+from workbench.engine.client.operation import Call, Nothing, Stream, use_adapter
 from workbench.engine.client.protocol import (
     CancelRequest,
     ControlRequest,
@@ -26,9 +30,15 @@ from workbench.engine.client.protocol import (
     TrainRequest,
 )
 from workbench.models.skeleton import Skeleton
+from workbench.models.skeleton_json import skeleton_from_json, skeleton_to_json
 from workbench.planning.queue import QueueRequest, QueueState
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection
+
+_skeleton: TypeAdapter[Skeleton] = TypeAdapter(
+    Annotated[Any, PlainSerializer(skeleton_to_json), PlainValidator(skeleton_from_json)]
+)
+use_adapter(Skeleton, _skeleton)
 
 
 class EngineApi:

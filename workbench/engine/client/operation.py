@@ -127,6 +127,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return _adapters[kind]
 
 
+def use_adapter(kind: type[Answer], adapter: TypeAdapter[Answer]) -> None:
+    """Read and write a type with an adapter of its own, in the place of the one that pydantic makes."""
+    _adapters[kind] = adapter
+
+
 def read(kind: type[Answer], data: str | bytes) -> Answer:
     """A value from its JSON.
 
