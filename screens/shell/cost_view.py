@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Price, Setup, price
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
-from workbench.estimate.fastest import Faster
+from workbench.estimate.fastest import SpeedAdvice
 from workbench.planning.launch import gpus_of
 from workbench.units import gib
 
@@ -84,7 +84,7 @@ class Outlook:
     largest: Mapping[str, int]
     suggestions: tuple[Cure, ...]
     rule_of_thumb: str = ""
-    faster: Faster | None = None
+    faster: SpeedAdvice | None = None
 
 
 def costs_of(session: Session) -> Costs:
@@ -159,7 +159,7 @@ def outlook_of(priced: Price) -> Outlook:
     )
 
 
-def faster_of(session: Session) -> Faster | None:
+def faster_of(session: Session) -> SpeedAdvice | None:
     """The fastest setup that fits for the session's recipe; None where too little is known to say."""
     if session.skeleton is None:
         return None

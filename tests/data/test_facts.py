@@ -133,8 +133,8 @@ def test_the_share_held_out(share: float, count: int) -> None:
     picks = [0, 0]
     first, second = _HeldOutSampler(share), _HeldOutSampler(share)
     for _ in range(count):
-        pick = first.next()
-        assert pick == second.next()
+        pick = first.takes_next()
+        assert pick == second.takes_next()
         picks[pick] += 1
     assert abs(picks[1] - share * count) <= 1
 
@@ -185,7 +185,7 @@ def test_a_slice_of_a_local_file(split: str, records: int, five: DataSection, wo
 
 
 def test_a_percentage_of_a_local_file_is_refused(five: DataSection) -> None:
-    with pytest.raises(WorkbenchError, match="not a valid slice of a local file"):
+    with pytest.raises(WorkbenchError, match="not a valid split of a local source"):
         load_records(five.model_copy(update={"split": "train[:10%]"}))
 
 

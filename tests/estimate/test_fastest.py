@@ -7,7 +7,7 @@ import pytest
 
 from workbench.errors import WorkbenchError
 from workbench.estimate import Price, Setup, TraceStore, price
-from workbench.estimate.fastest import CLOSE, DOUBT, Chooser
+from workbench.estimate.fastest import NEAR_FASTEST, ROUGH_PEAK_SHARE, Chooser
 from workbench.estimate.fit import fit_of
 from workbench.estimate.pricing import Pricing
 from workbench.machine.device import Device
@@ -68,7 +68,7 @@ def test_it_fits_and_nothing_that_is_faster_does(model: str, gib: float, device:
     def fits(setup: Setup) -> bool:
         peak = pricing.peak(setup)
         is_rough = peak.method == "closed-form" or device.kind == "cpu"
-        return fit_of(peak, int(gib * GIB * (DOUBT if is_rough else 1))) == "fits"
+        return fit_of(peak, int(gib * GIB * (ROUGH_PEAK_SHARE if is_rough else 1))) == "fits"
 
     fitting = [setup for setup in every_setup(recipe) if fits(setup)]
     chosen = choice.setup
@@ -80,10 +80,10 @@ def test_it_fits_and_nothing_that_is_faster_does(model: str, gib: float, device:
         return
     assert fits(chosen)
     best = min(map(weighing.time_of, fitting))
-    assert weighing.time_of(chosen) <= CLOSE * best
+    assert weighing.time_of(chosen) <= NEAR_FASTEST * best
     # No smaller micro-batch would have done.
     like = [s for s in fitting if s.checkpointing == chosen.checkpointing]
-    enough = [s for s in like if weighing.time_of(s) <= CLOSE * best]
+    enough = [s for s in like if weighing.time_of(s) <= NEAR_FASTEST * best]
     assert chosen.micro_batch == min(s.micro_batch for s in enough)
 
 
@@ -129,7 +129,7 @@ def test_where_nothing_is_known_the_least_memory_is_taken() -> None:
     told = price(tree(SMALL), OPEN).choice
     assert told.chosen == {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: 16}
     assert told.reasons == ("Checkpointing on, micro-batch 1 × 16 (least memory): the free memory is unknown.",)
-    blind = Chooser(None, MemoryBudget(free_bytes=GIB), lacking="nobody knows")
+    blind = Chooser(None, MemoryBudget(free_bytes=GIB), unknown_reason="nobody knows")
     assert blind.choose(Setup.of(Recipe())).chosen == {CHECKPOINTING: True}
 
 
@@ -159,12 +159,12 @@ def test_a_formula_is_trusted_less_and_following_its_step_is_proposed() -> None:
     near = priced(without.device_bytes / 0.9)
     assert near.setup.checkpointing
     assert near.worth_tracing[-1] == resolved(recipe, {CHECKPOINTING: False})
-    assert [one.checkpointing for one in near.choice.guessed] == [False]
+    assert [one.checkpointing for one in near.choice.untraced] == [False]
     assert "(20 % headroom)" in near.choice.reasons[0]
     roomy = priced(without.device_bytes / 0.7)
     assert not roomy.setup.checkpointing
     assert roomy.choice.reasons[0].startswith("Checkpointing off: ≈ ")
-    assert priced(without.device_bytes // 4).choice.guessed == ()
+    assert priced(without.device_bytes // 4).choice.untraced == ()
 
 
 def test_an_adapter_that_is_refused_is_refused_here_too() -> None:

@@ -54,9 +54,9 @@ def control(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Control the live run. Actions apply between two steps; the journal records the step.
+    """Control the live run. Most actions apply at the next step; stop and discard apply sooner.
 
-    kill force-kills the engine at once; the run keeps its last checkpoint and can be resumed.
+    kill ends the engine at once; the run keeps its last checkpoint and can be resumed.
     """
     home = home_of(context)
     _check(action, value, release=release)
@@ -65,19 +65,19 @@ def control(
         run = await _live_run(home)
         if action is Action.kill:
             await kill_engine(home)
-            words, event = f"was interrupted; it {what_is_kept(run)}", None
-            where = f"Resume:  loraworkbench train --resume {run.id}"
+            message, event = f"was interrupted; it {what_is_kept(run)}", None
+            hint = f"Resume:  loraworkbench train --resume {run.id}"
         else:
-            await _ask(home, action, value, release=release)
-            words, event = _EFFECTS[action]
-            words = words.format(value=value or 0)
+            await _send(home, action, value, release=release)
+            message, event = _EFFECTS[action]
+            message = message.format(value=value or 0)
             if release:
-                words = "pauses after this step and releases GPU memory"
-            where = f"Its journal records `{event}` with the step: loraworkbench attach {run.id}"
+                message = "pauses after this step and releases GPU memory"
+            hint = f"To watch for its `{event}` event: loraworkbench attach {run.id}"
         if as_json:
             print_json({"run": run.id, "action": action.value, "value": value, "acknowledged_by": event})
         else:
-            console.print(f"{run.id} {words}.\n{where}", markup=False, soft_wrap=True)
+            console.print(f"{run.id} {message}.\n{hint}", markup=False, soft_wrap=True)
 
     run_async(work())
 
@@ -91,11 +91,11 @@ def _check(action: Action, value: float | None, *, release: bool) -> None:
         )
     if action not in _NEEDS_VALUE and value is not None:
         raise WorkbenchError(f"{action.value} takes no number.", "Omit it.", kind="bad_request")
-    if value is not None and value <= 0:
+    if value is not None and not value > 0:  # NaN is not, either
         raise WorkbenchError(f"{value:g} is not greater than 0.", "Give a positive number.", kind="bad_request")
     if action is Action.learning_rate and value is not None and value > 1:
         raise WorkbenchError(
-            f"{value:g} is not a valid learning rate.", "Give a number of at most 1.", kind="bad_request"
+            f"{value:g} is not a valid learning rate.", "Give a number no greater than 1.", kind="bad_request"
         )
     if action is Action.max_steps and value is not None and not value.is_integer():
         raise WorkbenchError(f"{value:g} is not a valid number of steps.", "Give a whole number.", kind="bad_request")
@@ -114,13 +114,14 @@ async def _live_run(home: Home) -> RunFolder:
     return find_run(home, status.run_folder or status.run)
 
 
-async def _ask(home: Home, action: Action, value: float | None, *, release: bool) -> None:
+async def _send(home: Home, action: Action, value: float | None, *, release: bool) -> None:
     client = EngineClient(home)
     try:
         if action in (Action.stop, Action.discard):
             await client.stop(StopRequest(save=action is Action.stop))
         else:
-            asked: ControlAction = action.name  # type: ignore[assignment]
-            await client.control(ControlRequest(action=asked, value=value, release=release))
+            # The members are named as the protocol names its actions.
+            protocol_action: ControlAction = action.name  # type: ignore[assignment]
+            await client.control(ControlRequest(action=protocol_action, value=value, release=release))
     finally:
         await client.close()

@@ -5,10 +5,11 @@ Opening a source reads only its first rows, to detect their format. The rest is 
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 from workbench.data.records.conversation import BadRecord, Conversation
@@ -33,13 +34,15 @@ _FORMAT_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record as a conversation or as plain text; or without content and with the ``problem`` why it is skipped.
+    """One record.
 
     Attributes:
+        content: a conversation or plain text; None if the record is skipped, and then ``problem`` says why.
         where: file and line, or another place to name in a message.
         held_out: used for evaluation, not for training.
         from_eval_split: comes from the source's own eval split, not from the split that is trained on.
         fraction: its position in the source, 0 to 1.
+        unused: columns that are filled but not fed.
     """
 
     content: Conversation | str | None
@@ -93,7 +96,9 @@ class Records:
         return all(source.reading.documents for source in self.sources)
 
     def items(self) -> Iterator[Item]:
-        """Yield every record, as often as its source's weight says; held-out records at most once.
+        """Yield the records, each as often as its source's weight says.
+
+        Held-out records are yielded at most once, and skipped ones always once, so that all of them are counted.
 
         Raises:
             WorkbenchError: a source cannot be read, or a row is malformed and ``data.malformed`` is ``stop``.
@@ -104,10 +109,14 @@ class Records:
             held_out = _HeldOutSampler(0.0 if eval_rows else self.eval_fraction)
             for index, row in enumerate(source.reading.rows()):
                 item = self._item(row, source)
-                is_held_out = item.content is not None and held_out.next()
+                is_held_out = item.content is not None and held_out.takes_next()
                 item = replace(item, held_out=is_held_out, fraction=done + share * row.fraction)
                 times = _repetitions(index, source.weight)
-                yield from [item] * (min(times, 1) if item.held_out or item.content is None else times)
+                if item.content is None:
+                    times = 1
+                elif item.held_out:
+                    times = min(times, 1)
+                yield from repeat(item, times)
             for row in eval_rows() if eval_rows else ():
                 yield replace(self._item(row, source), held_out=True, from_eval_split=True, fraction=done + share)
 
@@ -128,23 +137,25 @@ class Records:
 
 
 class _HeldOutSampler:
-    """Selects the records to hold out: from each block of 1 / share records, a pseudo-random but fixed one.
+    """Selects the records to hold out: one per block of 1 / share records, pseudo-random but always the same.
 
-    In the first block it is the second record, so that one of two records is held out.
+    In the first block it is the second record, so that even a dataset of two has one held out. Changing this changes
+    which records existing runs are evaluated on.
     """
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._count = 0
 
-    def next(self) -> bool:
+    def takes_next(self) -> bool:
         """Whether the next usable record is held out."""
         index, self._count = self._count, self._count + 1
         if not self._share:
             return False
         block = int(index * self._share + 1e-9)
-        start = -int(-(block / self._share - 1e-9) // 1)
-        size = max(-int(-((block + 1) / self._share - 1e-9) // 1) - start, 1)
+        # The tolerance keeps 0.1 * 10 from being a little less than 1.
+        start = math.ceil(block / self._share - 1e-9)
+        size = max(math.ceil((block + 1) / self._share - 1e-9) - start, 1)
         digest = hashlib.blake2b(block.to_bytes(8, "little"), digest_size=8).digest()
         pick = int.from_bytes(digest, "little") % size if block else min(1, size - 1)
         return index - start == pick
@@ -259,9 +270,9 @@ def _row_source(name: str, data: DataSection) -> RowSource:
 
 def _file_source(path: Path, split: str) -> RowSource:
     """A document, or a file of records; ``NAME.eval.SUFFIX`` next to it is its eval split."""
-    if is_document(path):
-        return RowSource(lambda: iter([read_document(path)]), documents=True, files=(path,))
     start, stop = _slice(split)
+    if is_document(path):
+        return RowSource(lambda: islice([read_document(path)], start, stop), documents=True, files=(path,))
     eval_file = path.with_name(f"{path.stem}.eval{path.suffix}")
     has_eval = eval_file.exists()
     return RowSource(
@@ -308,7 +319,7 @@ def _slice(split: str) -> tuple[int | None, int | None]:
     match = _SLICE.fullmatch(split)
     if match is None:
         raise WorkbenchError(
-            f"data.split {split!r} is not a valid slice of a local file.",
+            f"data.split {split!r} is not a valid split of a local source.",
             "Write it as train[:2000]; percentages work only with Hugging Face datasets.",
             kind="data_source",
         )

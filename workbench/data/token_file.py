@@ -24,12 +24,12 @@ class TokenFile:
 
     def __init__(self, records: Records) -> None:
         home = records.home
-        place = home.cache / "data" if home else None
-        if place:
-            place.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=place))
+        parent = home.cache / "data" if home else None
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=parent))
         self._path = self._folder / "tokens.arrow"
-        self._ids, self._labels, self._ends = array("i"), array("i"), array("q", [0])
+        self._ids, self._labels, self._offsets = array("i"), array("i"), array("q", [0])
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._is_closed = False
 
@@ -37,12 +37,12 @@ class TokenFile:
         """Append a sample."""
         self._ids.extend(sample.input_ids)
         self._labels.extend(sample.labels)
-        self._ends.append(len(self._ids))
-        if len(self._ends) > _ROWS_PER_WRITE:
+        self._offsets.append(len(self._ids))
+        if len(self._offsets) > _ROWS_PER_WRITE:
             self._flush()
 
     def close(self) -> Path:
-        """Write the remaining samples and close the file; returns its path."""
+        """Write the remaining samples and close the file, and return its path."""
         if not self._is_closed:
             self._is_closed = True
             self._flush()
@@ -51,7 +51,7 @@ class TokenFile:
         return self._path
 
     def dataset(self) -> "Dataset":
-        """Open the file as a dataset. The temporary folder is deleted once it is no longer needed."""
+        """Open the file as a dataset. Its folder is deleted with the dataset, or at once if that is in memory."""
         dataset = dataset_of(self.close())
         if dataset.cache_files:
             weakref.finalize(dataset, shutil.rmtree, self._folder, ignore_errors=True)
@@ -60,7 +60,7 @@ class TokenFile:
         return dataset
 
     def discard(self) -> None:
-        """Delete the file."""
+        """Delete the file and its temporary folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _flush(self) -> None:
@@ -68,16 +68,16 @@ class TokenFile:
         import pyarrow as pa
 
         def column(values: "array[int]") -> "pa.ListArray":
-            # Copied, because an array whose memory is shared cannot be emptied below.
+            # Copied: an array cannot be emptied while another object uses its buffer.
             return pa.ListArray.from_arrays(
-                pa.array(np.array(self._ends, np.int32)), pa.array(np.array(values, np.int32))
+                pa.array(np.array(self._offsets, np.int32)), pa.array(np.array(values, np.int32))
             )
 
         batch = pa.record_batch([column(self._ids), column(self._labels)], names=["input_ids", "labels"])
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
         self._writer.write_batch(batch)
-        del self._ids[:], self._labels[:], self._ends[1:]
+        del self._ids[:], self._labels[:], self._offsets[1:]
 
 
 def dataset_of(path: Path) -> "Dataset":

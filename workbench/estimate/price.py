@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.by_method import peaks_by_method
-from workbench.estimate.fastest import Choice, Chooser, Faster
+from workbench.estimate.fastest import Choice, Chooser, SpeedAdvice
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
 from workbench.estimate.footprint import Footprint
 from workbench.estimate.peak import Peak
@@ -64,7 +64,7 @@ class Price:
         return suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
 
     @cached_property
-    def faster(self) -> Faster | None:
+    def faster(self) -> SpeedAdvice | None:
         """The fastest setup that fits at the same effective batch; None where too little is known to say."""
         return Chooser(self._pricing.peak, self.budget).faster(self.asked)
 
@@ -77,7 +77,7 @@ class Price:
         if self.budget.free_bytes is None:
             return Largest(None, None, None)
         context = self.skeleton.root.facts.get("context_length")
-        least = replace(self.asked, left_open=())
+        least = replace(self.asked, auto_keys=())
         return largest_that_fit(least, self.budget.free_bytes, self._pricing.peak, context)
 
     @cached_property
@@ -94,7 +94,7 @@ class Price:
     def worth_tracing(self) -> tuple[ResolvedRecipe, ...]:
         """Recipes whose peak is a formula's: the one that is priced, and those that it was weighed against."""
         own = (self.setup,) if self.is_rough else ()
-        setups = own + tuple(setup for setup in self.choice.guessed if setup not in own)
+        setups = own + tuple(setup for setup in self.choice.untraced if setup not in own)
         return tuple(setup.applied_to(self.recipe) for setup in setups)
 
     def looked_up_in(self, traced: Tracer) -> "Price":

@@ -43,7 +43,7 @@ class Setup:
         length: tokens of a record as it is trained: the longest there is, where that is known.
         is_packed: every sequence is ``length`` tokens long.
         median: tokens of the median record, where known; how fast a micro-batch is depends on it.
-        left_open: dotted keys that the machine decides; their fields hold what takes the least memory.
+        auto_keys: dotted keys that the machine decides; their fields hold what takes the least memory.
     """
 
     adapter: LoraSettings
@@ -57,7 +57,7 @@ class Setup:
     length: int
     is_packed: bool = False
     median: int | None = None
-    left_open: tuple[str, ...] = ()
+    auto_keys: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, recipe: Recipe, longest: int | None = None, median: int | None = None) -> "Setup":
@@ -69,7 +69,7 @@ class Setup:
         """
         quantization, training, data = recipe.quantization, recipe.training, recipe.data
         micro_batch = training.per_device_train_batch_size
-        is_open = micro_batch == AUTO
+        is_auto = micro_batch == AUTO
         length = data.max_length
         if longest is not None and not data.packing:
             length = min(length, max(longest, MIN_LENGTH))
@@ -80,12 +80,12 @@ class Setup:
             compute_dtype=quantization.compute_dtype,
             optimizer=training.optim,
             micro_batch=1 if micro_batch == AUTO else micro_batch,
-            accumulation=training.effective_batch if is_open else training.gradient_accumulation_steps,
+            accumulation=training.effective_batch if is_auto else training.gradient_accumulation_steps,
             checkpointing=training.gradient_checkpointing in (True, AUTO),
             length=length,
             is_packed=data.packing,
             median=median,
-            left_open=auto_keys(training),
+            auto_keys=auto_keys(training),
         )
 
     @property

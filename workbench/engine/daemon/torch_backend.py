@@ -60,7 +60,7 @@ class TorchBackend:
         if launch is not None and launch.needs_launcher:
             self.unload()
             return LaunchedTraining(self._home, run, launch, finished=finished, resume=resume)
-        training = TrainingThread(self._home, run, recipe, self.base, finished=finished, resume=resume)
+        training = TrainingThread(self._home, run, recipe, self.base, on_finished=finished, resume=resume)
         self.base = None
         if self._output:
             self._output.switch(run.log)

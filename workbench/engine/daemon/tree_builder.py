@@ -1,9 +1,9 @@
 """Module trees for the screens, built in a process of their own, never in the engine's.
 
-transformers sets PyTorch's default number type while it makes a model, and puts the old one back afterwards. The
-default belongs to the whole process: a tree built in one thread while another thread loads a base can put it back to
-the wrong one, and from then on that engine would compute its loss in bfloat16. What a run computes would depend on
-when somebody looked at a model.
+transformers sets PyTorch's default dtype while it builds a model and restores it afterwards. The default belongs to
+the whole process: a tree built in one thread while another thread loads a base model can restore the wrong dtype, and
+from then on that engine would compute its loss in bfloat16. A run's results would depend on when someone opened the
+Architecture tab.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ from workbench.models.trees import known_skeleton
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
-# A helper that nobody asked for so long gives its memory back.
+# After so long without a request the helper is stopped, to free its memory.
 _IDLE_SECONDS = 120.0
 
 
@@ -38,10 +38,11 @@ class TreeBuilder:
         self._last_used = 0.0
 
     def skeleton_of(self, home: Home, model: ModelSection) -> Skeleton:
-        """The tree of any model; its configuration is downloaded where it is nowhere on this machine.
+        """The tree of any model; its configuration is downloaded if it is not on this machine.
 
         Raises:
-            WorkbenchError: no configuration can be had, transformers cannot build the model, or the helper died.
+            WorkbenchError: the configuration cannot be obtained, transformers cannot build the model, or the helper
+                process died.
         """
         if known := known_skeleton(model):
             return known
@@ -51,7 +52,7 @@ class TreeBuilder:
         except BrokenProcessPool as error:
             self.close()
             raise WorkbenchError(
-                f"The helper process that reads the layers of {model.source} was killed by another program.",
+                f"The helper process that reads the layers of {model.source} ended unexpectedly.",
                 "Try again. If host memory is full, free some first.",
                 kind="child_died",
             ) from error
@@ -66,7 +67,7 @@ class TreeBuilder:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            # A tree that was asked for just before is still built.
+            # Pending builds still finish.
             pool.shutdown(wait=False)
 
     def _submit(self, folder: Path) -> Future[Skeleton]:
@@ -74,14 +75,10 @@ class TreeBuilder:
         with self._lock:
             self._last_used = time.monotonic()
             if self._pool is None:
-                # Spawned: a fork would copy the engine's threads' locks and its open GPU.
+                # Spawned: a fork would copy the locks of the engine's threads and its CUDA context.
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_helper)
-            return self._pool.submit(_build, folder)
-
-
-def _build(folder: Path) -> Skeleton:
-    return build_skeleton(folder)
+            return self._pool.submit(build_skeleton, folder)
 
 
 def _start_helper() -> None:

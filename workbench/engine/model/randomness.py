@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class RandomState:
-    """States of the generators of Python, numpy, torch's CPU and the current GPU (None without one)."""
+    """States of the random number generators. Not written to disk; ``cuda`` is the current GPU's, None without one."""
 
     python: tuple[Any, ...]
     numpy: dict[str, Any] | tuple[Any, ...]
@@ -37,7 +37,7 @@ def set_random_state(state: RandomState) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Within, random numbers may be drawn; afterwards the generators are in the states they had before."""
+    """Restore the states of all generators on exit."""
     before = random_state()
     try:
         yield

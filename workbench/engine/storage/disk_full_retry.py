@@ -17,7 +17,7 @@ from workbench.units import size_in
 T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# safetensors and PyTorch report a full disk only in the message.
+# safetensors and PyTorch report a full disk only in the message; on Linux EFBIG is 27, ENOSPC 28 and EDQUOT 122.
 _FULL_MESSAGE = re.compile(
     r"os error (27|28|122)\b|No space left|File too large|quota exceeded|file write failed", re.I
 )
@@ -32,14 +32,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 class RetryingJournal(JournalWriter):
-    """A journal that waits for disk space instead of failing, and lets other code wait in the same way."""
+    """A journal that waits for disk space instead of failing, and offers the same retry for other writes."""
 
     def __init__(self, path: Path, controls: Controls) -> None:
         super().__init__(path)
         self._controls = controls
         self._is_waiting = False
         self._postponed: list[Command] = []
-        # The reason for which the run was paused already, if it was.
+        # Why the run was paused when the wait began; empty if it was not. It stays paused for that afterwards.
         self._reason_before = ""
 
     def write(self, event: AnyEvent) -> None:
@@ -47,54 +47,62 @@ class RetryingJournal(JournalWriter):
         self.retry_while_full(lambda: super(RetryingJournal, self).write(event))
 
     def retry_while_full(self, work: Callable[[], T]) -> T:
-        """Do ``work``; while the disk is full, pause the run and retry every two seconds or when the user resumes.
+        """Call ``work``; while the disk is full, pause the run and retry every two seconds or when the user resumes.
 
         Raises:
-            Exception: any other error of ``work``; or the full disk, once the run should stop.
+            Exception: any other error of ``work``; or the disk-full error, if the run has been told to stop.
         """
         while True:
             try:
                 result = work()
             except Exception as error:
-                if not is_disk_full(error) or not self.wait_for_space():
+                if not is_disk_full(error) or not self.wait_before_retry():
                     raise
             else:
                 self.end_wait()
                 return result
 
     def retry_while_full_on_all(self, ranks: Ranks, work: Callable[[], T]) -> T:
-        """As :meth:`retry_while_full`, for work that all processes do and that fails in all if it fails in one."""
+        """As :meth:`retry_while_full`, for collective work that fails on every rank if it fails on one.
+
+        All ranks must call it: they wait for the first one, which decides whether to retry.
+        """
         while True:
             try:
                 result = work()
             except Exception as error:
-                if not is_disk_full(error) or not ranks.broadcast(ranks.is_first and self.wait_for_space()):
+                if not is_disk_full(error) or not ranks.broadcast(ranks.is_first and self.wait_before_retry()):
                     raise
             else:
                 self.end_wait()
                 return result
 
-    def wait_for_space(self) -> bool:
-        """Mark the run as paused and wait for a moment; returns False once the run should stop."""
+    def wait_before_retry(self) -> bool:
+        """Mark the run as paused and wait two seconds or for a command; returns False once the run should stop."""
         if self._controls.is_stopped():
             return False
-        self._pause()
+        self._pause_and_wait()
         return True
 
-    def _pause(self) -> None:
+    def _pause_and_wait(self) -> None:
         if not self._is_waiting:
             self._is_waiting, self._reason_before = True, self._controls.paused
             free = shutil.disk_usage(self.path.parent).free
             self._controls.paused = (
-                f"The disk of {self.path.parent} is full ({size_in('MB', free, 0)} free). Nothing is lost: "
+                f"The disk holding {self.path.parent} is full ({size_in('MB', free, 0)} free). Nothing is lost: "
                 "free some space and the run continues automatically."
             )
             with contextlib.suppress(OSError):
                 super().write(Paused(reason=self._controls.paused))
         command = self._controls.wait(_RETRY_SECONDS)
-        if command is None or command.action == "resume":
+        if command is None:
+            return
+        if command.action == "resume":
+            # Retries at once; and if the user had paused the run before, it no longer stays paused.
+            self._reason_before = ""
             return
         if command.task:
+            # A task of a paused run, such as a chat reply, needs the run at rest between two steps.
             command.task.refuse()
         else:
             # Applied between two steps, as usual, once there is space.
@@ -106,12 +114,16 @@ class RetryingJournal(JournalWriter):
             self._is_waiting, self._controls.paused = False, self._reason_before
             while self._postponed:
                 self._controls.send(self._postponed.pop(0))
-            with contextlib.suppress(OSError):
-                super().write(Resumed())
+            if not self._controls.paused:
+                with contextlib.suppress(OSError):
+                    super().write(Resumed())
 
 
 class SilentJournal(RetryingJournal):
-    """A journal that writes nothing, for all processes of a run but the first."""
+    """A journal that writes nothing, for all ranks but the first.
+
+    It has no file and no controls: only the first rank waits for disk space, and the others wait for its answer.
+    """
 
     def __init__(self) -> None:
         self._is_waiting = False

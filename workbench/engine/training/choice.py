@@ -86,7 +86,7 @@ def _without_estimate(recipe: Recipe, budget: MemoryBudget, reason: str = "its s
     from workbench.estimate import Setup
     from workbench.estimate.fastest import Chooser
 
-    return Chooser(None, budget, lacking=reason).choose(Setup.of(recipe))
+    return Chooser(None, budget, unknown_reason=reason).choose(Setup.of(recipe))
 
 
 def _free_bytes(base: LoadedBase, processes: int) -> int:

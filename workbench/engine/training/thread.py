@@ -28,7 +28,7 @@ class TrainingThread(threading.Thread):
         run: RunFolder,
         recipe: Recipe,
         base: LoadedBase | None = None,
-        finished: "Callable[[TrainingThread], None] | None" = None,
+        on_finished: "Callable[[TrainingThread], None] | None" = None,
         *,
         resume: bool = False,
     ) -> None:
@@ -36,14 +36,14 @@ class TrainingThread(threading.Thread):
         self.training = Training(home, run, recipe, base, resume=resume)
         self.run_folder = run
         self.controls = self.training.controls
-        self._finished = finished
+        self._on_finished = on_finished
 
     def run(self) -> None:
         try:
             self.training.run()
         finally:
-            if self._finished:
-                self._finished(self)
+            if self._on_finished:
+                self._on_finished(self)
 
     @property
     def base(self) -> LoadedBase | None:
