@@ -56,7 +56,7 @@ async def answered(screen: Opened, text: str) -> None:
 async def ask(screen: Opened, text: str) -> None:
     requests = len(screen.engine.backend.requests)
     pane = screen.app.query_one(ChatPane)
-    await screen.until(lambda: not pane._replying, "the end of the reply before")
+    await screen.until(lambda: not pane._is_replying, "the end of the reply before")
     screen.app.query_one("#prompt", Input).value = text
     screen.app.query_one("#prompt", Input).focus()
     await screen.press("enter")
