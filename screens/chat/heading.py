@@ -1,4 +1,4 @@
-"""Texts of Chat: whom one chats with, the guide of an empty conversation, and notices."""
+"""Texts of the Chat tab: its heading with the reply target, the guide of an empty conversation, and a notice."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from screens.chat.targets import ReplyTarget
     from screens.run_names import RunNames
 
-# Cells of the heading that are for other things than the target's name.
-_AROUND_NAME = 40
+# Cells of the heading besides the target's name, and those that the name has at least.
+_OTHER_CELLS = 40
+_MIN_NAME_CELLS = 40
 
 
 def target_text(targets: ReplyTargets, names: RunNames, width: int) -> Content:
-    """Return the heading for a width in cells: the target with its state, or the targets side by side."""
-    if targets.beside:
-        together = f" {GLYPHS.separator} ".join(one.signed(names) for one in targets.beside)
-        return Content.assemble(("side by side ", "$foreground 70%"), (plain(together), "bold"))
-    one = targets.one
-    name = titled(
-        plain(one.named(names)), "" if one.combine else one.name, most=max(width - _AROUND_NAME, _AROUND_NAME)
-    )
+    """Return the heading for a line of ``width`` cells: the target with its state, or the targets side by side."""
+    if targets.side_by_side:
+        signatures = f" {GLYPHS.separator} ".join(target.signed(names) for target in targets.side_by_side)
+        return Content.assemble(("side by side ", "$foreground 70%"), (plain(signatures), "bold"))
+    target = targets.single
+    run_id = "" if target.combine else target.name
+    name = titled(plain(target.named(names)), run_id, most=max(width - _OTHER_CELLS, _MIN_NAME_CELLS))
     return Content.assemble(
-        ("chatting with ", "$foreground 70%"), name, _state(one, is_paused=one.target == targets.paused)
+        ("chatting with ", "$foreground 70%"), name, _state(target, is_paused=target.target == targets.paused)
     )
 
 
-def _state(one: ReplyTarget, *, is_paused: bool) -> tuple[str, str]:
-    if one.bare:
+def _state(target: ReplyTarget, *, is_paused: bool) -> tuple[str, str]:
+    if target.is_model:
         return "  base model, no adapter", "$foreground 70%"
-    if not one.adapter:
+    if not target.adapter:
         return f"  {GLYPHS.off} base", "$warning"
-    return f"  {GLYPHS.on} tuned{one.strength}" + (", paused: current weights" if is_paused else ""), "$success"
+    return f"  {GLYPHS.on} tuned{target.strength}" + (", paused: current weights" if is_paused else ""), "$success"
 
 
 def guide_text(name: str, *, is_tuned: bool) -> Content:
-    """Return what an empty conversation shows."""
-    first = f"{name} is ready." if is_tuned else f"No adapter yet: chatting with the base model {name}."
+    """Return the guide that an empty conversation shows: the target's name and the next keys."""
+    first_line = f"{name} is ready." if is_tuned else f"No adapter yet: chatting with the base model {name}."
     return Content.assemble(
-        (f"{first}\n", "bold"),
+        (f"{first_line}\n", "bold"),
         ("Enter", "bold $accent"),
         (" to type.\n\n", ""),
         ("s shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
@@ -55,6 +55,6 @@ def guide_text(name: str, *, is_tuned: bool) -> Content:
 
 
 def left_out_text(count: int) -> str:
-    """Return the notice that the context has no room for the oldest turns."""
+    """Return the notice that ``count`` of the oldest questions do not fit into the context."""
     turns = "question and its reply are" if count == 1 else f"{count} questions and their replies are"
     return f"The context is full: the oldest {turns} no longer sent to the model."

@@ -112,7 +112,7 @@ class ChatPane(Pane):
     def on_resize(self, event: events.Resize) -> None:
         narrow = event.size.width < 100
         if narrow != self.has_class("-narrow") or not self.has_class("-sized"):
-            self.set_class(narrow, "-narrow").set_class(not narrow and not self._targets.beside, "-settings")
+            self.set_class(narrow, "-narrow").set_class(not narrow and not self._targets.side_by_side, "-settings")
             self.add_class("-sized")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -121,9 +121,9 @@ class ChatPane(Pane):
             case "stop":
                 return self._is_replying
             case "switch":
-                return None if targets.one.bare or targets.beside else True
+                return None if targets.single.is_model or targets.side_by_side else True
             case "beside" | "scale":
-                return not targets.one.bare or bool(targets.beside)
+                return not targets.single.is_model or bool(targets.side_by_side)
             case "edit" | "again" | "clear":
                 return has_turns and not self._is_replying
             case "copy" | "copy_all":
@@ -158,7 +158,7 @@ class ChatPane(Pane):
     # -- who replies ----------------------------------------------------------------------------------------------
 
     def _targets_changed(self) -> None:
-        columns = len(self._targets.beside)
+        columns = len(self._targets.side_by_side)
         if columns != self._columns:
             self._columns = columns
             if columns:
@@ -248,8 +248,8 @@ class ChatPane(Pane):
             if turn is not None:
                 await transcript.keep(turn - max(count - _TURNS_SHOWN, 0))
             before = self._conversation.ask_from(turn, self._settings.system)
-            targets = self._targets.beside or (replace(self._targets.one, merged=self._settings.merged),)
-            under = self._targets.under if len(targets) > 1 or not targets[0].bare else ""
+            targets = self._targets.side_by_side or (replace(self._targets.single, merged=self._settings.merged),)
+            under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
             view = await transcript.ask(text, [target.who for target in targets])
             asked = list(zip(targets, view.columns, strict=True))
             sampling = self._settings.sampling
@@ -300,13 +300,13 @@ class ChatPane(Pane):
     async def _save(self) -> None:
         """Save the conversation; if that fails, the chat continues."""
         try:
-            await self._conversation.save(self._targets.one.target)
+            await self._conversation.save(self._targets.single.target)
         except WorkbenchError as error:
             self.notify(str(error), severity="warning", markup=False)
 
     def action_conversations(self) -> None:
         """Open, rename or remove a conversation."""
-        self.workbench.attempt(self._saved_chats.browse(self._targets.one.target, self._conversation.id))
+        self.workbench.attempt(self._saved_chats.browse(self._targets.single.target, self._conversation.id))
 
     async def _open_saved(self, conversation: Conversation, chats: Chats) -> None:
         self._settings.system = plain(conversation.system)
@@ -334,5 +334,5 @@ class ChatPane(Pane):
         targets, names = self._targets, self.session.names
         self._target_line.show(heading.target_text(targets, names, self.size.width))
         self._context_line.show(plain_content(self._fullness, "$foreground 70%"))
-        self._guide.show(heading.guide_text(plain(targets.one.named(names)), is_tuned=not targets.one.bare))
+        self._guide.show(heading.guide_text(plain(targets.single.named(names)), is_tuned=not targets.single.is_model))
         self.refresh_bindings()

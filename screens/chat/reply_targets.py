@@ -28,8 +28,8 @@ class ReplyTargets:
         changed: called after another target was chosen.
 
     Attributes:
-        one: the target that replies alone.
-        beside: the targets that reply side by side; empty while ``one`` replies alone.
+        single: the target that replies alone.
+        side_by_side: the targets that reply side by side; empty while ``single`` replies alone.
         under: the target whose base all of them use; empty for a model's own.
         paused: the paused run, which can reply with its current weights.
     """
@@ -37,8 +37,8 @@ class ReplyTargets:
     def __init__(self, workbench: Workbench, changed: Callable[[], None]) -> None:
         self._workbench = workbench
         self._changed = changed
-        self.one = ReplyTarget("", bare=True)
-        self.beside: tuple[ReplyTarget, ...] = ()
+        self.single = ReplyTarget("", is_model=True)
+        self.side_by_side: tuple[ReplyTarget, ...] = ()
         self.under = ""
         self.paused: str | None = None
         self._is_chosen = False
@@ -57,46 +57,50 @@ class ReplyTargets:
             session = self._workbench.session
             runs = [self.paused] if self.paused else await asyncio.to_thread(runs_with_adapters, session.home)
             target = runs[0] if runs else None
-            if self.one.target != (target or session.recipe.model.source):
-                self.one, self.under = self._reply_target(target), target or ""
+            if self.single.target != (target or session.recipe.model.source):
+                self.single, self.under = self._reply_target(target), target or ""
         self._changed()
 
     def _reply_target(self, target: str | None) -> ReplyTarget:
-        return ReplyTarget(target) if target else ReplyTarget(self._workbench.session.recipe.model.source, bare=True)
+        return (
+            ReplyTarget(target) if target else ReplyTarget(self._workbench.session.recipe.model.source, is_model=True)
+        )
 
     # -- one target -----------------------------------------------------------------------------------------------
 
     def take(self, target: str | None) -> None:
         """Let a run or checkpoint reply; None for the recipe's base model."""
-        self.one, self.under, self._is_chosen = self._reply_target(target), target or "", True
-        self.beside = ()
+        self.single, self.under, self._is_chosen = self._reply_target(target), target or "", True
+        self.side_by_side = ()
         self._changed()
 
     def switch(self) -> None:
         """Switch the adapter off or on."""
-        self.one = replace(self.one, adapter=not self.one.adapter)
+        self.single = replace(self.single, adapter=not self.single.adapter)
         self._changed()
 
     def scale(self, steps: int) -> None:
         """Increase or decrease the scale of the adapter."""
-        scale = round(min(max(self.one.scale + steps * SMALLEST_STEP, 0), _LARGEST_SCALE), 2)
-        self.one = replace(self.one, scale=scale)
-        self.beside = tuple(replace(one, scale=scale) if one.is_tuned else one for one in self.beside)
+        scale = round(min(max(self.single.scale + steps * SMALLEST_STEP, 0), _LARGEST_SCALE), 2)
+        self.single = replace(self.single, scale=scale)
+        self.side_by_side = tuple(
+            replace(target, scale=scale) if target.is_tuned else target for target in self.side_by_side
+        )
         self._changed()
 
     async def cycle(self, by: int) -> None:
         """Take the next or the previous adapter on the same base."""
         session = self._workbench.session
         found = await asyncio.to_thread(candidates, session.home)
-        model = next((one.model for one in found if one.target == self.one.target), session.recipe.model.source)
-        names = [one.target for one in found if one.model == model and one.whole]
+        model = next((each.model for each in found if each.target == self.single.target), session.recipe.model.source)
+        names = [each.target for each in found if each.model == model and each.whole]
         if not names:
             self._workbench.notify("No other adapter uses this base.", timeout=3)
             return
-        here = names.index(self.one.target) if self.one.target in names else -1 if by > 0 else 0
-        self.one, self._is_chosen = ReplyTarget(names[(here + by) % len(names)], scale=self.one.scale), True
-        self.under = self.under or self.one.target
-        self.beside = ()
+        here = names.index(self.single.target) if self.single.target in names else -1 if by > 0 else 0
+        self.single, self._is_chosen = ReplyTarget(names[(here + by) % len(names)], scale=self.single.scale), True
+        self.under = self.under or self.single.target
+        self.side_by_side = ()
         self._changed()
 
     async def pick(self) -> None:
@@ -108,7 +112,9 @@ class ReplyTargets:
                 self.take(answer or None)
 
         base = f"{short_name(self._workbench.session.recipe.model.source)} (base model only)"
-        dialog = PickDialog("Choose model", await self._choices(base), "" if self.one.bare else self.one.target)
+        dialog = PickDialog(
+            "Choose model", await self._choices(base), "" if self.single.is_model else self.single.target
+        )
         self._workbench.push_screen(dialog, picked)
 
     async def combine(self) -> None:
@@ -124,24 +130,27 @@ class ReplyTargets:
                 self._workbench.show_error(error)
                 return
             if parts:
-                self.one, self._is_chosen = ReplyTarget(parts[0].target, scale=self.one.scale, combine=parts), True
+                self.single, self._is_chosen = (
+                    ReplyTarget(parts[0].target, scale=self.single.scale, combine=parts),
+                    True,
+                )
                 self.under = parts[0].target
             else:
-                self.one = replace(self.one, combine=())
-            self.beside = ()
+                self.single = replace(self.single, combine=())
+            self.side_by_side = ()
             self._changed()
 
         text = "Adapters on one base, each with a weight from -2 to 2. Leave empty to stop combining."
-        dialog = LineDialog("Combine adapters", text, _parts_text(self.one), "run-01=0.7, run-02=0.3")
+        dialog = LineDialog("Combine adapters", text, _parts_text(self.single), "run-01=0.7, run-02=0.3")
         self._workbench.push_screen(dialog, typed)
 
     # -- several targets ------------------------------------------------------------------------------------------
 
     def toggle_beside(self) -> None:
         """Compare base and tuned side by side, or go back to one target."""
-        tuned = replace(self.one, adapter=True)
+        tuned = replace(self.single, adapter=True)
         base = replace(tuned, adapter=False, scale=1.0, combine=())
-        self.beside = () if self.beside else (base, tuned)
+        self.side_by_side = () if self.side_by_side else (base, tuned)
         self._changed()
 
     async def pick_columns(self) -> None:
@@ -152,28 +161,28 @@ class ReplyTargets:
             if answer is None:
                 return
             named = [name for name in answer if name]
-            anchor = named[0] if named else self.one.target
-            if named and self.one.target not in named:
-                self.one, self.under, self._is_chosen = ReplyTarget(named[0]), named[0], True
-            base = ReplyTarget(anchor, bare=not named and self.one.bare, adapter=False)
-            columns = tuple(ReplyTarget(name, scale=self.one.scale) if name else base for name in answer)
-            self.beside = columns if len(columns) > 1 else ()
+            anchor = named[0] if named else self.single.target
+            if named and self.single.target not in named:
+                self.single, self.under, self._is_chosen = ReplyTarget(named[0]), named[0], True
+            base = ReplyTarget(anchor, is_model=not named and self.single.is_model, adapter=False)
+            columns = tuple(ReplyTarget(name, scale=self.single.scale) if name else base for name in answer)
+            self.side_by_side = columns if len(columns) > 1 else ()
             self._changed()
 
-        marked = [one.target if one.is_tuned else "" for one in self.beside or (self.one,)]
+        marked = [target.target if target.is_tuned else "" for target in self.side_by_side or (self.single,)]
         self._workbench.push_screen(ColumnsDialog(await self._choices("base model, adapter off"), marked), picked)
 
     async def _choices(self, base: str) -> list[tuple[str, str]]:
         """Return (value, label) of all targets, the paused run first and the base model last."""
         session = self._workbench.session
         found = await asyncio.to_thread(candidates, session.home)
-        choices = [(one.target, one.label) for one in found]
+        choices = [(each.target, each.label) for each in found]
         if self.paused:
             choices = [c for c in choices if c[0] != self.paused]
             choices.insert(0, (self.paused, f"{session.names.of(self.paused)}, paused: current weights"))
         return [*choices, ("", base)]
 
 
-def _parts_text(one: ReplyTarget) -> str:
-    parts = one.combine or (() if one.bare else (AdapterPart(target=one.target),))
+def _parts_text(target: ReplyTarget) -> str:
+    parts = target.combine or (() if target.is_model else (AdapterPart(target=target.target),))
     return ", ".join(f"{part.target}={part.weight:g}" for part in parts)

@@ -29,7 +29,7 @@ class ReplyTarget:
 
     Attributes:
         target: as in :class:`~workbench.engine.client.protocol.ReplyRequest`.
-        bare: it is a model, not a run.
+        is_model: whether it is a model without an adapter, not a run.
         adapter: whether the run's adapter is on.
         scale: of the adapter.
         combine: the adapters that are added up, with their weights.
@@ -37,7 +37,7 @@ class ReplyTarget:
     """
 
     target: str
-    bare: bool = False
+    is_model: bool = False
     adapter: bool = True
     scale: float = 1.0
     combine: tuple[AdapterPart, ...] = ()
@@ -45,7 +45,7 @@ class ReplyTarget:
 
     @property
     def is_tuned(self) -> bool:
-        return self.adapter and not self.bare
+        return self.adapter and not self.is_model
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class ReplyTarget:
 
     def named(self, names: RunNames) -> str:
         """Return the name to show, with the current names of runs."""
-        return short_name(self.target) if self.bare else self._called(partial(_name_of, names))
+        return short_name(self.target) if self.is_model else self._called(partial(_name_of, names))
 
     def signed(self, names: RunNames) -> str:
         """Return the signature with the current names of runs."""
@@ -71,7 +71,7 @@ class ReplyTarget:
         return word(self.target)
 
     def _signed(self, name: str) -> str:
-        if self.bare:
+        if self.is_model:
             return f"{name} (base)"
         if not self.adapter:
             return f"{name} (base, adapter off)"

@@ -129,7 +129,10 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
         await screen.sees("side by side Best of all (base, adapter off) · Best of all (tuned)")
         # A reply is kept under the id: the conversation goes on whatever the run is called by then.
         pane = screen.app.query_one(ChatPane)
-        assert [one.who for one in pane._targets.beside] == ["middle-01 (base, adapter off)", "middle-01 (tuned)"]
+        assert [target.who for target in pane._targets.side_by_side] == [
+            "middle-01 (base, adapter off)",
+            "middle-01 (tuned)",
+        ]
         await screen.press("s")
         rename_run(home, run, "Second best")
         await screen.sees("chatting with Second best  middle-01")

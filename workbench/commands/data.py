@@ -13,7 +13,7 @@ from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 
-_BAR = 30
+_BAR_WIDTH = 30
 _HISTOGRAM_LINES = 12
 _LONGEST_SHOWN = 3
 
@@ -33,17 +33,17 @@ def data(
     recipe = edit(Recipe(), {**changes, **dict(parse_assignment(text) for text in assignments or [])})
     home = home_of(context)
     with errors.status("reading") as status:
-        for facts in dataset_stats(
-            home, recipe, show=show, report=lambda progress: status.update(Text(printable(_phase(progress))))
-        ):
-            newest = facts
+        # The statistics of a sample come first; only those of all records are shown.
+        *_, facts = dataset_stats(
+            home, recipe, show=show, report=lambda progress: status.update(Text(printable(_progress_text(progress))))
+        )
     if as_json:
-        print_json(newest.as_json())
+        print_json(facts.as_json())
     else:
-        _show(newest, recipe)
+        _show(facts, recipe)
 
 
-def _phase(progress: Progress) -> str:
+def _progress_text(progress: Progress) -> str:
     share = f" {progress.fraction:.0%}" if progress.fraction is not None else ""
     return f"{progress.phase}{share}  {progress.detail}"
 
@@ -87,39 +87,41 @@ def _rows(facts: DataFacts, recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _longest(facts: DataFacts) -> list[tuple[str, str]]:
-    """The longest records, one per line; ``--json`` lists more."""
-    lines: list[tuple[str, str]] = []
-    for index, where, tokens in facts.longest[:_LONGEST_SHOWN]:
+    """Rows for the longest records; ``--json`` lists more."""
+    rows: list[tuple[str, str]] = []
+    for index, location, tokens in facts.longest[:_LONGEST_SHOWN]:
         cut = f", {tokens - facts.max_length:,} truncated" if tokens > facts.max_length else ""
-        lines.append(("" if lines else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {where}"))
-    return lines
+        rows.append(("" if rows else "longest", f"{tokens:,} tokens{cut}: record {index + 1:,}, {location}"))
+    return rows
 
 
 def _show_lengths(facts: DataFacts) -> None:
-    """Draw a histogram of record lengths; truncated lengths have another colour and character."""
+    """Draw a histogram of record lengths; lengths that are truncated have another colour and character."""
     bins = facts.lengths.histogram
-    together = -(-len(bins) // _HISTOGRAM_LINES) or 1
-    lines = [bins[at : at + together] for at in range(0, len(bins), together)]
-    most = max((sum(count for _, _, count in line) for line in lines), default=0)
+    bins_per_line = -(-len(bins) // _HISTOGRAM_LINES) or 1
+    lines = [bins[first : first + bins_per_line] for first in range(0, len(bins), bins_per_line)]
+    largest = max((sum(count for _, _, count in line) for line in lines), default=0)
     ascii_only = (console.encoding or "").lower().replace("-", "") != "utf8"
     for line in lines:
         start, end, count = line[0][0], line[-1][1] - 1, sum(count for _, _, count in line)
-        beyond = start >= facts.max_length
-        mark = ("=" if beyond else "#") if ascii_only else ("▒" if beyond else "█")
-        bar = mark * max(round(count / most * _BAR), count > 0)
+        is_truncated = start >= facts.max_length
+        character = ("=" if is_truncated else "#") if ascii_only else ("▒" if is_truncated else "█")
+        bar = character * max(round(count / largest * _BAR_WIDTH), count > 0)
         console.print(
             Text.assemble(
-                (f"{start:>7,}-{end:<7,} ", "dim"), (bar.ljust(_BAR), "yellow" if beyond else "cyan"), f" {count:,}"
+                (f"{start:>7,}-{end:<7,} ", "dim"),
+                (bar.ljust(_BAR_WIDTH), "yellow" if is_truncated else "cyan"),
+                f" {count:,}",
             )
         )
 
 
 def _example(example: Example) -> Text:
-    """A record with its trained tokens coloured and underlined, for terminals without colour."""
-    head = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
-    head += f", {example.cut:,} truncated" if example.cut else ""
-    head += ", held out" if example.held_out else ""
-    text = Text(printable(head) + "\n", style="bold")
+    """The text of a record. Trained tokens are coloured, and underlined too for terminals without colour."""
+    heading = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
+    heading += f", {example.cut:,} truncated" if example.cut else ""
+    heading += ", held out" if example.held_out else ""
+    text = Text(printable(heading) + "\n", style="bold")
     for start, end, trained in example.spans:
         text.append(printable(example.text[start:end]), style="not bold green underline" if trained else "not bold dim")
     return text

@@ -1,4 +1,4 @@
-"""Predicted peaks on one model and one device; what has been worked out for a model is kept between calls."""
+"""Predicts the peak memory of setups on one model and one device; caches the parts that setups share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from workbench.machine.device import Device
 from workbench.models.skeleton import Skeleton
 
 Tracer = Callable[[Skeleton, LoraSettings, Step, AdapterPlan], Peak | None]
-"""Looks up the peak of a traced step; None where there is no trace yet."""
+"""Looks up the peak of a traced step; None if there is no trace of the step yet."""
 
 
 @dataclass(frozen=True)
 class Pricing:
-    """Predicts what setups take on one model.
+    """Predicts the memory of training setups on one model and one device.
 
     Attributes:
-        traced: where traced steps are kept; None for those that come with the package.
-        variant: ``plain`` prices the step of common notebooks instead of ours.
+        traced: looks up traced steps; None for the traces that come with the package.
+        variant: ``plain`` predicts for the training step of common notebooks, ``workbench`` for our own.
     """
 
     skeleton: Skeleton
@@ -35,7 +35,7 @@ class Pricing:
     variant: Variant = "workbench"
 
     def step(self, setup: Setup) -> Step:
-        """The training step that is priced."""
+        """The training step of a setup on this device."""
         return plan_step(setup, self.device, self.variant)
 
     def adapter(self, setup: Setup) -> AdapterPlan:
@@ -44,35 +44,35 @@ class Pricing:
         Raises:
             WorkbenchError: PEFT would refuse the adapter for this model.
         """
-        return _plan(self.skeleton, setup.adapter, self.step(setup).dtypes)
+        return _cached_plan(self.skeleton, setup.adapter, self.step(setup).dtypes)
 
     def base(self, setup: Setup) -> Footprint:
         """The frozen base as it is loaded, before any preparation."""
-        return _base(self.skeleton, self.step(setup).loaded)
+        return _cached_base(self.skeleton, self.step(setup).loaded)
 
     def peak(self, setup: Setup) -> Peak:
-        """The predicted peak: of a traced step where there is one, else by formula.
+        """The predicted peak memory: from a trace of the step if there is one, else by formula.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter for this model.
         """
         step = self.step(setup)
-        plan = _plan(self.skeleton, setup.adapter, step.dtypes)
-        peak = (self.traced or _SHIPPED)(self.skeleton, setup.adapter, step, plan)
+        plan = _cached_plan(self.skeleton, setup.adapter, step.dtypes)
+        peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
-            peak = closed_form_peak(model_shape(self.skeleton), _base(self.skeleton, step.storage), plan, step)
+            peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
         return on_device(self.device, peak)
 
 
-_SHIPPED = TraceStore()
+_SHIPPED_TRACES = TraceStore()
 
 
-# Between two keystrokes most of a recipe stays as it is.
+# Cached, since each keystroke in a form asks for a new prediction but changes only one setting.
 @lru_cache(maxsize=256)
-def _plan(skeleton: Skeleton, settings: LoraSettings, dtypes: AdapterDtypes) -> AdapterPlan:
+def _cached_plan(skeleton: Skeleton, settings: LoraSettings, dtypes: AdapterDtypes) -> AdapterPlan:
     return plan_adapter(skeleton, settings, dtypes)
 
 
 @lru_cache(maxsize=256)
-def _base(skeleton: Skeleton, storage: Storage) -> Footprint:
+def _cached_base(skeleton: Skeleton, storage: Storage) -> Footprint:
     return measure_base(skeleton, storage)

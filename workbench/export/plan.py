@@ -1,4 +1,7 @@
-"""Plans an export: predicts its size, disk space, memory and time, and refuses what cannot work. Needs no torch."""
+"""Plans an export: predicts its size, disk space, memory and time, and refuses a request that cannot work.
+
+Planning needs no torch.
+"""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -21,29 +24,32 @@ from workbench.units import size_in
 
 # Everything but the weights: configuration, model card, template, and a margin for disk blocks.
 _OTHER_FILES_BYTES = 2_000_000
-# A GGUF file's header: about 40 bytes per token and as many per merge.
-_HEADER_BYTES_PER_TOKEN = 80
-# Rough times, measured on two cores and an ordinary disk: starting Python with torch; per byte of 16-bit weights, to
-# load, merge, save and read back; per byte of GGUF, to write and read back; per byte of adapter, to copy.
-_START_SECONDS = 12.0
-_MERGE_BYTES_PER_SECOND = 60e6
-_GGUF_BYTES_PER_SECOND = 25e6
-_COPY_BYTES_PER_SECOND = 150e6
+# The tokenizer in a GGUF file's header: about 40 bytes per token of the vocabulary, and 40 for its merge.
+_GGUF_HEADER_BYTES_PER_TOKEN = 80
+# Rough times and speeds, measured on two cores and an ordinary disk.
+_START_SECONDS = 12.0  # to start Python with torch
+_MERGE_BYTES_PER_SECOND = 60e6  # to load, merge, save and read back 16-bit weights
+_GGUF_BYTES_PER_SECOND = 25e6  # to write and read back a GGUF file
+_COPY_BYTES_PER_SECOND = 150e6  # to copy an adapter
 # Peak memory as a multiple of the 16-bit weights, for merging and for dequantizing a GGUF file.
-_MERGE_MEMORY, _GGUF_MEMORY = 1.6, 3.0
-_PYTHON_MEMORY = 1_200_000_000
+_MERGE_MEMORY_FACTOR = 1.6
+_GGUF_MEMORY_FACTOR = 3.0
+# Memory of the helper process without any weights.
+_PYTHON_BYTES = 1_200_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an export needs, in bytes and seconds.
+    """The size, disk space, memory and time of an export, in bytes and seconds.
 
     Attributes:
         size: size of the finished export.
-        disk, free: disk space needed while it is made, and available.
-        memory, free_memory: host memory that the helper process needs, and available.
-        seconds: a rough estimate.
-        precise: there is enough memory to merge in 32 bits before GGUF rounds the weights.
+        disk: disk space that making the export needs.
+        free: free disk space.
+        memory: host memory that the helper process needs.
+        free_memory: free host memory.
+        seconds: a rough estimate of the time.
+        precise: whether there is enough memory to merge in 32 bits before GGUF rounds the weights.
     """
 
     size: int
@@ -76,23 +82,23 @@ class Plan:
 
 
 def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
-    """Plan an export; takes milliseconds.
+    """Plan an export. This takes milliseconds.
 
     Raises:
-        WorkbenchError: it cannot work: no adapter, no base, an architecture that the target does not support, a folder
-            that must not be replaced, or an incomplete request.
+        WorkbenchError: the adapter or the base is missing, the target does not support the architecture, the folder
+            must not be replaced, or the request is incomplete.
     """
     check_target_folder(request.folder, request.force)
     recipe = run.recipe()
     if request.target == "hub" and not request.repo:
         raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
     plan = Plan(
-        _OTHER_FILES_BYTES,
-        2 * _OTHER_FILES_BYTES,
-        free_bytes(request.folder),
-        0,
-        psutil.virtual_memory().available,
-        2.0,
+        size=_OTHER_FILES_BYTES,
+        disk=2 * _OTHER_FILES_BYTES,
+        free=free_bytes(request.folder),
+        memory=0,
+        free_memory=psutil.virtual_memory().available,
+        seconds=2.0,
     )
     if request.target in WITHOUT_WEIGHTS:
         return _plan_records(run, recipe, plan)
@@ -100,8 +106,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     if not request.merges:
         size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
-    local = local_base(home, recipe)
-    return _plan_merge(request, recipe, local, plan)
+    return _plan_merge(request, recipe, local_base(home, recipe), plan)
 
 
 def local_base(home: Home, recipe: Recipe) -> LocalModel:
@@ -121,11 +126,11 @@ def local_base(home: Home, recipe: Recipe) -> LocalModel:
 
 
 def _plan_records(run: RunFolder, recipe: Recipe, plan: Plan) -> Plan:
-    """Plan an export of records, which take about as much space as their source; a remote source counts as empty."""
-    path = Path(recipe.data.source).expanduser()
-    size = path.stat().st_size if path.is_file() else 0
-    needed = 3 * size + _OTHER_FILES_BYTES
-    return replace(plan, size=needed, disk=needed, seconds=_START_SECONDS + size / 1e6)
+    """Plan an export of the recipe and the records; records that do not come from one local file count as empty."""
+    source = Path(recipe.data.source).expanduser()
+    source_bytes = source.stat().st_size if source.is_file() else 0
+    size = 3 * source_bytes + _OTHER_FILES_BYTES
+    return replace(plan, size=size, disk=size, seconds=_START_SECONDS + source_bytes / 1e6)
 
 
 def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan) -> Plan:
@@ -142,34 +147,33 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
             f"Trained on the {recipe.quantization.method} base, merged into the 16-bit base: results "
             "differ slightly, as always when the adapter is used on an unquantised base."
         )
-    weight_bytes, precise = 2 * facts.parameters, False
-    memory = int(weight_bytes * _MERGE_MEMORY) + _PYTHON_MEMORY
+    weight_bytes = 2 * facts.parameters
+    precise = False
+    memory = int(weight_bytes * _MERGE_MEMORY_FACTOR) + _PYTHON_BYTES
     seconds = _START_SECONDS + weight_bytes / _MERGE_BYTES_PER_SECOND
     size = weight_bytes + _tokenizer_bytes(local.folder) + _OTHER_FILES_BYTES
     if request.makes_gguf:
         check_gguf_support(facts.config)
         size = (
             _gguf_bytes(local.folder, request.type)
-            + (facts.vocabulary or 0) * _HEADER_BYTES_PER_TOKEN
+            + (facts.vocabulary or 0) * _GGUF_HEADER_BYTES_PER_TOKEN
             + _OTHER_FILES_BYTES
         )
-        precise = plan.free_memory >= 2 * weight_bytes * _GGUF_MEMORY + _PYTHON_MEMORY
-        memory = int((2 if precise else 1) * weight_bytes * _GGUF_MEMORY) + _PYTHON_MEMORY
+        precise = plan.free_memory >= 2 * weight_bytes * _GGUF_MEMORY_FACTOR + _PYTHON_BYTES
+        memory = int((2 if precise else 1) * weight_bytes * _GGUF_MEMORY_FACTOR) + _PYTHON_BYTES
         if not precise:
             notices.append("Not enough memory to merge in 32 bits; merging in 16 bits is slightly less precise.")
         seconds += size / _GGUF_BYTES_PER_SECOND
         window = facts.config.get("sliding_window")
-        window = window if isinstance(window, int) else 0
-        if facts.model_type == "mistral" and window and (facts.context or 0) > window:
+        if facts.model_type == "mistral" and isinstance(window, int) and 0 < window < (facts.context or 0):
             notices.append(f"llama.cpp ignores this model's attention window of {window} tokens.")
     return replace(
         plan, size=size, disk=int(size * 1.02), memory=memory, seconds=seconds, precise=precise, notices=tuple(notices)
     )
 
 
-def _gguf_bytes(folder: Path, kind: str) -> int:
+def _gguf_bytes(folder: Path, gguf_type: str) -> int:
     """Bytes of the tensors: 2 per number in f16, 34 per 32 numbers in q8_0; vectors are always in float32."""
-
     total = 0
     for file in weight_files(folder)[0]:
         for tensor in safetensors_header(file).values():
@@ -177,7 +181,7 @@ def _gguf_bytes(folder: Path, kind: str) -> int:
             count = math.prod(shape)
             if len(shape) < 2:
                 total += 4 * count
-            elif kind == "q8_0" and shape[-1] % 32 == 0:
+            elif gguf_type == "q8_0" and shape[-1] % 32 == 0:
                 total += count // 32 * 34
             else:
                 total += 2 * count

@@ -1,7 +1,7 @@
 """Builds a model's module tree from its ``config.json``, by instantiating the model on torch's meta device.
 
-Nothing is downloaded, no weights are allocated, and no code from the model's repository runs. It takes 15–60 ms per
-model of any size, after importing torch.
+Nothing is downloaded, no weights are allocated, and no code from the model's repository runs. Building takes 15–60 ms
+for a model of any size, once torch is imported.
 """
 
 import json
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Module, ModuleFacts, ModuleKind, Skeleton, Tensor
@@ -33,7 +33,7 @@ _NON_STRUCTURAL_KEYS = (
 
 
 def read_config(path: Path) -> dict[str, object]:
-    """Read a ``config.json``, given its path or that of its folder.
+    """Read a ``config.json``, given the path of the file or of its folder.
 
     Raises:
         WorkbenchError: the file is missing, or not a JSON object.
@@ -63,7 +63,7 @@ def build_skeleton(config: dict[str, object] | Path) -> Skeleton:
         config: the content of a ``config.json``, its path, or the path of its folder.
 
     Raises:
-        WorkbenchError: transformers does not know the architecture or cannot build it, or it is not a causal LM.
+        WorkbenchError: the file cannot be read, or as :func:`meta_model`.
     """
     if isinstance(config, Path):
         config = read_config(config)
@@ -83,9 +83,10 @@ def meta_model(config: dict[str, object]) -> "PreTrainedModel":
     """Instantiate the transformers model of a configuration on torch's meta device, in bfloat16.
 
     Raises:
-        WorkbenchError: as :func:`build_skeleton`.
+        WorkbenchError: transformers does not know the architecture or cannot build the model, or the model is not a
+            causal language model.
     """
-    # On some CPUs, bitsandbytes warns on import that it could not download an optional kernel. PEFT imports it.
+    # PEFT imports bitsandbytes, which warns on some CPUs that it could not download an optional kernel.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM
@@ -101,7 +102,7 @@ def meta_model(config: dict[str, object]) -> "PreTrainedModel":
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(parsed, dtype=torch.bfloat16)
-    except Exception as error:  # any of 200 architectures' constructors may raise anything for an unchecked file
+    except Exception as error:  # an unchecked configuration may make a constructor raise anything
         raise _cannot_build(parsed.model_type, error) from error
 
 
@@ -141,19 +142,19 @@ def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
 
 
 class _ModelContext:
-    """Facts about the whole model that are needed to describe each of its modules."""
+    """The model with the lookups that describing one of its modules needs."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         from transformers.quantizers.base import get_keys_to_not_convert
 
         self.model = model
-        # The default of transformers' bitsandbytes quantizers.
+        # The modules that transformers' bitsandbytes quantizers skip by default.
         self.not_converted = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
-        self._names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._first_names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def tied_to(self, name: str, parameter: "torch.Tensor") -> str | None:
-        """The first name of a parameter that the model has under several names; None if ``name`` is that one."""
-        first_name = self._names.get(id(parameter), name)
+        """The first of a tied parameter's names; None if that is ``name``, or the parameter is not tied."""
+        first_name = self._first_names.get(id(parameter), name)
         return None if first_name == name else first_name
 
 
@@ -242,7 +243,7 @@ def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _Mod
 
 
 def _is_plain_linear(module: "torch.nn.Module") -> bool:
-    """Whether transformers' ``replace_with_bnb_linear`` would convert it: exactly ``nn.Linear``, or a ``Conv1D``."""
+    """Whether ``module`` is exactly ``nn.Linear`` or a ``Conv1D``: ``replace_with_bnb_linear`` converts no others."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -271,13 +272,11 @@ def _model_facts(model: "PreTrainedModel") -> ModuleFacts:
         "always_float32": sorted(model._keep_in_fp32_modules_strict),
         "moe_names": _moe_names(model.config.model_type),
     }
-    present: Any = {name: value for name, value in facts.items() if value not in (None, [])}
-    model_facts: ModuleFacts = present
-    return model_facts
+    return cast("ModuleFacts", {name: value for name, value in facts.items() if value not in (None, [])})
 
 
 def _moe_names(model_type: str) -> str | None:
-    """The model family (such as ``mixtral``) by which PEFT renames targets of fused experts; None without one."""
+    """The model family (such as ``mixtral``) by which PEFT renames targets of fused experts; None if there is none."""
     from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

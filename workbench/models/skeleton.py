@@ -41,8 +41,8 @@ class ModelFacts(TypedDict, total=False):
 class ModuleFacts(ModelFacts, total=False):
     """Facts about one module.
 
-    ``plain``: a linear layer that is exactly ``torch.nn.Linear``, not a subclass. ``convertible``: bitsandbytes would
-    quantize this layer. ``is_transposed``: the weights of fused experts are stored as ``[in, out]``.
+    ``plain``: the layer is exactly ``torch.nn.Linear``, not a subclass, or it is a ``Conv1D``. ``convertible``:
+    bitsandbytes would quantize this layer. ``is_transposed``: the weights of fused experts are stored as ``[in, out]``.
     """
 
     plain: bool

@@ -5,6 +5,7 @@ The process that trains appends; screens and commands read. A line is complete o
 a crash truncates such a fragment.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -21,20 +22,20 @@ from workbench.errors import WorkbenchError
 from workbench.runs.events import AnyEvent, Checkpoint, RunEnded, RunError, RunStarted, decode, to_fields
 
 BLOCK = 1 << 20
-"""Bytes read at a time: about 2,000 events, which are decoded and folded within a few milliseconds."""
+"""Bytes that :meth:`JournalReader.blocks` reads at a time: about 2,000 events, a few milliseconds of work."""
 
-# Written with fsync: a reader of these events may rely on the files they name.
-_DURABLE = (RunStarted, Checkpoint, RunError, RunEnded)
+# Written with fsync: readers may rely on these events even after a crash.
+_SYNCED = (RunStarted, Checkpoint, RunError, RunEnded)
 
 
-def _finite(value: object) -> object:
+def _replace_non_finite(value: object) -> object:
     """Replace NaN and infinities by text: JSON does not have them, so other programs could not read the journal."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     return value
 
 
@@ -51,12 +52,12 @@ class JournalWriter:
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._lock_file()
-        end, last_seq = _find_end(path)
-        self._seq = last_seq + 1
+        end, seq = _find_end(path)
+        self._seq = seq + 1  # of the next event
         os.ftruncate(self._file, end)
 
     def _lock_file(self) -> None:
-        """Lock out other writers while this one is open; the system releases the lock when the process dies."""
+        """Keep other processes from writing; the system releases the lock when this process ends."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,21 +74,21 @@ class JournalWriter:
         return self._seq > 0
 
     def write(self, event: AnyEvent) -> None:
-        """Append an event, numbered and with the present time."""
+        """Append an event with the next number and the current time."""
         with self._lock:
             numbered = msgspec.structs.replace(event, seq=self._seq, time=round(time.time(), 3))
-            fields = _finite(to_fields(numbered))
+            fields = _replace_non_finite(to_fields(numbered))
             line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
             data = line.encode("utf-8", "backslashreplace")
             size = os.fstat(self._file).st_size
             try:
                 written = os.write(self._file, data)
                 if written != len(data):
-                    raise OSError(28, "No space left on device", str(self.path))
+                    raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
             except OSError:
                 os.ftruncate(self._file, size)
                 raise
-            if isinstance(event, _DURABLE):
+            if isinstance(event, _SYNCED):
                 os.fsync(self._file)
             self._seq += 1
 
@@ -102,14 +103,14 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Follows a journal: each :meth:`read` returns the events that were added since the last one.
+    """Follows a journal: each :meth:`read` returns the events that were added since the previous call.
 
     A journal that does not exist yet reads as empty. A line that is not an event is skipped and counted in
     ``damaged``.
 
     Args:
         path: the journal.
-        offset: where to start, in bytes; a line begins there.
+        offset: the byte at which the first line to read begins.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -119,11 +120,11 @@ class JournalReader:
 
     @classmethod
     def from_end(cls, path: Path) -> Self:
-        """A reader of the events that are added from now on."""
+        """Create a reader of the events that are added from now on."""
         return cls(path, _find_end(path)[0] if path.is_file() else 0)
 
     def read(self, max_bytes: int | None = None) -> list[AnyEvent]:
-        """Read the events added since the last call; an empty list at the end.
+        """Read the events added since the previous call; returns an empty list at the end.
 
         Args:
             max_bytes: bytes to read at most, to limit memory on long journals; a longer line is still read completely.
@@ -164,7 +165,7 @@ def read_events(path: Path) -> list[AnyEvent]:
 
 
 def last_seq(path: Path) -> int:
-    """The number of a journal's last event, -1 without events; reads only the end of the file."""
+    """The number of a journal's last event, -1 if it has none; reads only the end of the file."""
     try:
         return _find_end(path)[1]
     except FileNotFoundError:
@@ -172,7 +173,10 @@ def last_seq(path: Path) -> int:
 
 
 def _find_end(path: Path) -> tuple[int, int]:
-    """Bytes up to the last newline, and the number of the last event; reads backwards only as far as needed."""
+    """The size of the complete lines in bytes, and the number of the last event, -1 if there is none.
+
+    Reads backwards from the end of the file, only as far as needed.
+    """
     with path.open("rb") as file:
         size = start = file.seek(0, os.SEEK_END)
         length = 1 << 16
@@ -182,8 +186,8 @@ def _find_end(path: Path) -> tuple[int, int]:
             data = file.read(size - start)
             end = data.rfind(b"\n") + 1
             # Unless read from the start of the file, the first line may be incomplete.
-            first = data.find(b"\n") + 1 if start else 0
-            for line in reversed(data[first:end].splitlines()):
+            first_line = data.find(b"\n") + 1 if start else 0
+            for line in reversed(data[first_line:end].splitlines()):
                 if event := decode(line):
                     return start + end, event.seq
             if not start:

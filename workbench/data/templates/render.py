@@ -1,10 +1,11 @@
-"""Renders a conversation through a chat template, in transformers' sandbox, in the form that this template expects."""
+"""Renders a conversation through a chat template, in transformers' sandbox, in the form that the template expects."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
@@ -16,14 +17,28 @@ if TYPE_CHECKING:
 
 _PROBE = "probe"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_OWN_KEYS = frozenset({"role", "content", "instruction", "input"})
+# Keys that every message has, and the two keys of an instruction with an input.
+_BASIC_KEYS = frozenset({"role", "content", "instruction", "input"})
+
+
+class _CallForm(NamedTuple):
+    """The form in which a template expects a message with tool calls.
+
+    Attributes:
+        text_arguments: a call's arguments are JSON text (most templates expect an object).
+        null_content: empty content is null (most templates expect an empty string).
+    """
+
+    text_arguments: bool
+    null_content: bool
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """A template's source bound to a tokenizer, and what the template can write.
+    """A chat template's source bound to a tokenizer; probes tell which parts the template writes.
 
-    ``name`` is for messages only.
+    Attributes:
+        name: the template's name for error messages.
     """
 
     name: str
@@ -31,10 +46,13 @@ class Renderer:
     tokenizer: "PreTrainedTokenizerBase"
 
     def render(self, conversation: Conversation, add_generation_prompt: bool) -> str:
-        """The text of a conversation as it is, with the prompt for the next response where asked.
+        """The text of a conversation that is already in the form that the template expects.
+
+        Args:
+            add_generation_prompt: end the text with the prompt for the next response.
 
         Raises:
-            BadRecord: the template refuses the conversation; with its own words.
+            BadRecord: the template rejects the conversation; includes the template's message.
         """
         import jinja2
 
@@ -51,9 +69,9 @@ class Renderer:
         return str(text)
 
     def generated_spans(self, conversation: Conversation) -> list[tuple[int, int]] | None:
-        """Where the text holds responses, as the template's ``{% generation %}`` blocks mark them, from 0.
+        """Start and end of each response in the text, as the template's ``{% generation %}`` blocks mark it.
 
-        None if the template has no such blocks. Those are what TRL trains with ``assistant_only_loss``.
+        None if the template has no such blocks. TRL trains on these spans with ``assistant_only_loss``.
         """
         if _GENERATION.search(self.source) is None:
             return None
@@ -68,39 +86,43 @@ class Renderer:
         )
         return [(start, end) for start, end in spans[0]]
 
-    def prepared(self, conversation: Conversation, system: str | None) -> Conversation:
-        """The conversation in the form that the template expects.
+    def prepare(self, conversation: Conversation, system: str | None) -> Conversation:
+        """Return the conversation in the form that the template expects.
 
-        The system prompt is in place (inside the first user turn where the template has none); arguments of calls are
-        an object or text.
+        The system prompt becomes the first message or, if the template writes no system prompt, the beginning of the
+        next message. Arguments of tool calls become an object or JSON text.
+
+        Args:
+            system: the system prompt for a conversation without its own.
 
         Raises:
-            BadRecord: it holds tool calls or results, and the template writes none.
+            BadRecord: the conversation has tool calls or results, and the template writes none.
         """
         if any(message["role"] == "tool" or "tool_calls" in message for message in conversation.messages):
-            self._refuse_unwritten_tools()
-        messages = [self._message(message) for message in conversation.messages]
-        added = 0
+            self._check_tools()
+        messages = [self._with_call_form(message) for message in conversation.messages]
+        shift = 0  # how far the messages move
         if system and (not messages or messages[0]["role"] != "system"):
             messages.insert(0, {"role": "system", "content": system})
-            added += 1
+            shift += 1
         if len(messages) > 1 and messages[0]["role"] == "system" and not self.takes_system:
             text, first = messages[0]["content"], messages[1]
             messages[:2] = [{**first, "content": f"{text}\n\n{first['content']}"}]
-            added -= 1
-        untrained = frozenset(place + added for place in conversation.untrained)
+            shift -= 1
+        untrained = frozenset(index + shift for index in conversation.untrained)
         return replace(conversation, messages=messages, untrained=untrained)
 
     def unwritten(self, prepared: Conversation, text: str) -> list[tuple[str, Any]]:
-        """Keys of turns that change nothing in the text, each with a value; ``tools`` is one of them.
+        """Keys of messages, and ``tools``, that the template leaves out of ``text``, each with its first value.
 
-        A key that the template's source mentions is left out once, to see whether that changes the text.
+        If the template's source mentions a key, the conversation is rendered without it: a key that the template
+        writes changes the text.
         """
-        found: dict[str, object] = {}
+        first_values: dict[str, object] = {}
         for message in prepared.messages:
-            for key in message.keys() - _OWN_KEYS:
-                found.setdefault(key, message[key])
-        unwritten = [(key, value) for key, value in found.items() if not self._writes(prepared, key, text)]
+            for key in message.keys() - _BASIC_KEYS:
+                first_values.setdefault(key, message[key])
+        unwritten = [(key, value) for key, value in first_values.items() if not self._writes(prepared, key, text)]
         if prepared.tools and self._text_of(replace(prepared, tools=[])) == text:
             unwritten.append(("tools", prepared.tools))
         return unwritten
@@ -120,43 +142,44 @@ class Renderer:
     def _mentions(self, key: str) -> bool:
         return re.search(rf"\b{re.escape(key)}\b", self.source) is not None
 
-    # -- what the template can write ------------------------------------------------------------------------------
+    # -- probes of the template -----------------------------------------------------------------------------------
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the template has a place for a system prompt; Gemma's refuses one, others leave it out."""
+        """Whether the template writes a system prompt; Gemma's rejects it, others leave it out."""
         messages = [{"role": "system", "content": "§system§"}, {"role": "user", "content": _PROBE}]
         return "§system§" in (self._prompt_of(messages) or "")
 
     @cached_property
     def takes_tool_calls(self) -> bool:
-        """Whether the template writes calls of tools and their results."""
+        """Whether the template writes tool calls and their results."""
         return self._call_form is not None
 
     @cached_property
-    def _call_form(self) -> tuple[bool, bool] | None:
-        """How the template expects a call: arguments as JSON text (most expect an object), content null (most: empty).
+    def _call_form(self) -> _CallForm | None:
+        """The form in which the template writes tool calls; None if it writes none.
 
-        None if it writes no calls. A form in which a call continues its own prompt is preferred.
+        A form in which a call continues its own prompt is preferred.
         """
-        forms = [(as_text, null) for as_text in (False, True) for null in (False, True)]
-        written = {form: self._writes_call(*form) for form in forms}
-        return max((form for form in forms if written[form]), key=lambda form: written[form], default=None)
+        forms = [_CallForm(*form) for form in product((False, True), repeat=2)]
+        scores = {form: self._score_call(form) for form in forms}
+        return max((form for form in forms if scores[form]), key=lambda form: scores[form], default=None)
 
-    def _writes_call(self, as_text: bool, null: bool) -> int:
-        """0 if a call in this form is not written, 2 if it continues its own prompt, else 1."""
+    def _score_call(self, form: _CallForm) -> int:
+        """0 if the template does not write a call in this form, 2 if the call continues its own prompt, else 1."""
         function = {"name": "probe_name", "arguments": {"probe_key": "probe_value"}}
         calls: list[dict[str, object]] = [{"type": "function", "id": "probe1234", "function": function}]
         messages: list[Message] = [
             {"role": "user", "content": _PROBE},
-            _in_form({"role": "assistant", "content": "", "tool_calls": calls}, as_text, null),
+            _in_form({"role": "assistant", "content": "", "tool_calls": calls}, form),
             {"role": "tool", "content": "§result§", "name": "probe_name", "tool_call_id": "probe1234"},
         ]
         text = self._prompt_of(messages) or ""
-        # Python's notation of an object would be no JSON.
+        # A template that writes an object as Python does writes no JSON.
         if "'probe_key'" in text or not all(part in text for part in ("probe_name", "probe_key", "§result§")):
             return 0
-        return 2 if text.startswith(self._prompt_of(messages[:1]) or text + "|") else 1
+        prompt = self._prompt_of(messages[:1])
+        return 2 if prompt and text.startswith(prompt) else 1
 
     def _prompt_of(self, messages: Sequence[Message]) -> str | None:
         try:
@@ -164,17 +187,17 @@ class Renderer:
         except BadRecord:
             return None
 
-    def _refuse_unwritten_tools(self) -> None:
+    def _check_tools(self) -> None:
         if not self.takes_tool_calls:
             raise BadRecord(f"the {self.name} template writes no tool calls (data.template chatml-tools does)")
 
-    def _message(self, message: Message) -> Message:
+    def _with_call_form(self, message: Message) -> Message:
         if "tool_calls" not in message or self._call_form is None:
             return message
-        return _in_form(message, *self._call_form)
+        return _in_form(message, self._call_form)
 
 
-def _in_form(message: Message, as_text: bool, null: bool) -> Message:
-    """A message with calls: their arguments as JSON text or an object, empty content as null or as an empty text."""
-    calls = with_arguments_as_text(message["tool_calls"]) if as_text else message["tool_calls"]
-    return message | {"tool_calls": calls, "content": message["content"] or (None if null else "")}
+def _in_form(message: Message, form: _CallForm) -> Message:
+    """A message with tool calls, in the form that a template expects."""
+    calls = with_arguments_as_text(message["tool_calls"]) if form.text_arguments else message["tool_calls"]
+    return message | {"tool_calls": calls, "content": message["content"] or (None if form.null_content else "")}

@@ -135,7 +135,7 @@ class Template:
         Raises:
             BadRecord: the template refuses the conversation; with its own words.
         """
-        prepared = self.renderer.prepared(Conversation(list(messages)), self.system)
+        prepared = self.renderer.prepare(Conversation(list(messages)), self.system)
         return self.renderer.render(prepared, add_generation_prompt)
 
     def cut(self, conversation: Conversation, *, answer_only: bool = False) -> Cut:
@@ -147,7 +147,7 @@ class Template:
         Raises:
             BadRecord: there is no assistant turn, or the template refuses the conversation.
         """
-        prepared = self.renderer.prepared(conversation, self.system)
+        prepared = self.renderer.prepare(conversation, self.system)
         replies = [place for place, message in enumerate(prepared.messages) if message["role"] == "assistant"]
         if not replies:
             raise BadRecord("there is no assistant turn")
@@ -223,7 +223,7 @@ class Template:
             WorkbenchError: the template refuses the conversation.
         """
         try:
-            prepared = self.renderer.prepared(Conversation(list(messages), list(tools)), self.system)
+            prepared = self.renderer.prepare(Conversation(list(messages), list(tools)), self.system)
             pieces, _ = self._cut_prompt(prepared, len(prepared.messages))
         except BadRecord as error:
             raise WorkbenchError(

@@ -1,8 +1,8 @@
 """Generates greedy replies to many prompts in batches; they equal the replies that chat generates one by one.
 
-Prompts are padded on the left and the padding is masked, so that each row has its own tokens at their own positions. In
-float32 the replies are identical. In 16 bits, a batch rounds differently from a single row: if two tokens are almost
-equally likely, the other one may be chosen.
+Prompts are padded on the left and the padding is masked, so that each prompt keeps the positions that it has alone. In
+float32 the replies are identical. In 16 bits, a batch rounds differently from a single prompt: of two almost equally
+likely tokens, it may choose the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from workbench.engine.batches.oom_split import split_on_oom
-from workbench.engine.generation.context import context_of
+from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, StopSignal, StopWhen, sampling_arguments
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
@@ -35,63 +35,71 @@ def greedy_replies(
 
     Args:
         ends: tokens that end a reply.
-        tokens_at_once: limit for the tokens of a batch, prompts, replies and padding included; a single prompt may
-            exceed it. A batch that does not fit in memory anyway is halved.
+        tokens_at_once: largest number of tokens in a batch, including prompts, replies and padding; a single prompt
+            may exceed it. A batch that still does not fit in memory is halved.
 
     Returns:
-        The replies; None for a prompt that leaves no room for a reply in the model's context. None if cancelled.
+        One reply per prompt: None for an empty prompt, or if the model's context has no room for a reply. If
+        cancelled, None instead of the list.
     """
-    limit = context_of(base.model.config)
-    rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in prompts]
-    answerable = [place for place in range(len(prompts)) if prompts[place] and rooms[place] > 0]
-    batches = _batches(answerable, prompts, rooms, tokens_at_once)
+    limit = context_length(base.model.config)
+    reply_limits = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in prompts]
+    answerable = [index for index in range(len(prompts)) if prompts[index] and reply_limits[index] > 0]
+    batches = _batches(answerable, prompts, reply_limits, tokens_at_once)
     replies: dict[int, str] = {}
-    for done, batch in enumerate(batches):
-        signal = _ReportingSignal(cancelled, report, done, len(batches), rooms[batch[0]])
+    for batches_done, batch in enumerate(batches):
+        signal = _ReportingSignal(cancelled, report, batches_done, len(batches), reply_limits[batch[0]])
         texts = split_on_oom(
-            partial(_continue, base, rooms[batch[0]], ends, signal), [prompts[place] for place in batch]
+            partial(_continue, base, reply_limits[batch[0]], ends, signal), [prompts[index] for index in batch]
         )
         if cancelled.is_set():
             return None
         replies.update(zip(batch, texts, strict=True))
-    return [replies.get(place) for place in range(len(prompts))]
+    return [replies.get(index) for index in range(len(prompts))]
 
 
 @dataclass
 class _ReportingSignal:
-    """A stop signal that also reports progress, since generation checks it after each token."""
+    """The stop signal for one batch. It also reports progress, since generation checks it after each token.
+
+    Attributes:
+        batches: the number of all batches.
+        reply_limit: largest number of tokens in a reply of this batch.
+        tokens: tokens generated so far per reply.
+    """
 
     cancelled: StopSignal
     report: Callable[[Progress], None]
-    done: int
+    batches_done: int
     batches: int
-    room: int
+    reply_limit: int
     tokens: int = 0
 
     def is_set(self) -> bool:
-        self.report(Progress(phase="replying", fraction=(self.done + min(self.tokens / self.room, 1)) / self.batches))
+        share_of_batch = min(self.tokens / self.reply_limit, 1)
+        self.report(Progress(phase="replying", fraction=(self.batches_done + share_of_batch) / self.batches))
         self.tokens += 1
         return self.cancelled.is_set()
 
 
 def _batches(
-    places: Sequence[int], prompts: Sequence[Sequence[int]], rooms: Sequence[int], tokens_at_once: int
+    indices: Sequence[int], prompts: Sequence[Sequence[int]], reply_limits: Sequence[int], tokens_at_once: int
 ) -> list[list[int]]:
-    """Group prompts of similar length, and of the same room for a reply, into batches of indices."""
+    """Group prompts of similar length and equal reply limit into batches of indices."""
     batches: list[list[int]] = []
-    for place in sorted(places, key=lambda place: (len(prompts[place]), rooms[place])):
+    for index in sorted(indices, key=lambda index: (len(prompts[index]), reply_limits[index])):
         rows = len(batches[-1]) + 1 if batches else 1
-        # The last prompt of a batch is its longest.
-        fits = rows * (len(prompts[place]) + rooms[place]) <= tokens_at_once
-        if batches and fits and rooms[batches[-1][0]] == rooms[place]:
-            batches[-1].append(place)
+        # The prompts are sorted: the last of a batch is its longest.
+        fits = rows * (len(prompts[index]) + reply_limits[index]) <= tokens_at_once
+        if batches and fits and reply_limits[batches[-1][0]] == reply_limits[index]:
+            batches[-1].append(index)
         else:
-            batches.append([place])
+            batches.append([index])
     return batches
 
 
 def _continue(
-    base: LoadedBase, room: int, ends: Sequence[int], signal: StopSignal, prompts: list[Sequence[int]]
+    base: LoadedBase, reply_limit: int, ends: Sequence[int], signal: StopSignal, prompts: list[Sequence[int]]
 ) -> list[str]:
     import torch
     from transformers import StoppingCriteriaList
@@ -104,7 +112,7 @@ def _continue(
         output = base.active.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=room,
+            max_new_tokens=reply_limit,
             stopping_criteria=StoppingCriteriaList([StopWhen(signal)]),
             pad_token_id=pad,
             eos_token_id=list(ends),
@@ -114,6 +122,6 @@ def _continue(
 
 
 def _text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int], ends: Sequence[int]) -> str:
-    """The text of one row up to its end token; the rest is padding."""
-    end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
+    """Decode the tokens of a reply up to its end token; padding follows."""
+    end = next((index + 1 for index, token in enumerate(tokens) if token in ends), len(tokens))
     return str(tokenizer.decode(tokens[:end], skip_special_tokens=True))

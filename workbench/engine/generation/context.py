@@ -1,4 +1,4 @@
-"""Makes a prompt from a conversation; leaves out the oldest turns if it does not fit into the model's context."""
+"""Turns a conversation into a prompt, without its oldest turns if they do not fit into the model's context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Prompt:
     """The tokens that the model continues.
 
     Attributes:
-        limit: tokens that the model's context holds; None if its configuration does not say.
-        left_out: questions that were left out with their replies, oldest first.
+        limit: the model's context length in tokens; None if its configuration does not state it.
+        left_out: how many of the oldest questions were left out, with their replies.
     """
 
     ids: list[int]
@@ -26,33 +26,38 @@ class Prompt:
     left_out: int
 
     def max_reply(self, requested: int) -> int:
-        """Tokens that the reply may have, at most those requested."""
+        """The largest number of tokens for the reply: ``requested``, or less if the context is full earlier."""
         return requested if self.limit is None else min(requested, self.limit - len(self.ids))
 
 
-def context_of(config: "PretrainedConfig") -> int | None:
-    """Tokens that a model's context holds, according to its configuration; None if it does not say."""
+def context_length(config: "PretrainedConfig") -> int | None:
+    """The context length in a model's configuration, in tokens; None if it does not state one."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(limit) if limit else None
 
 
-def fit_prompt(template: Template, messages: Sequence[Message], limit: int | None, reply: int) -> Prompt:
-    """Make the prompt of a conversation, without its oldest turns if they would leave too little room for the reply.
+def fit_prompt(template: Template, messages: Sequence[Message], limit: int | None, max_new_tokens: int) -> Prompt:
+    """Make the prompt of a conversation; leave out its oldest turns until there is enough room for the reply.
 
-    The reply needs room for ``reply`` tokens or a quarter of the context, whichever is less. The system prompt and the
-    last question always stay.
+    Enough room is ``max_new_tokens`` or a quarter of the context, whichever is less. The system prompt and the last
+    question always stay; if only these are left, room for one token is enough.
+
+    Args:
+        limit: the model's context length in tokens, if known.
+        max_new_tokens: the largest number of tokens requested for the reply.
 
     Raises:
-        WorkbenchError: these two alone do not fit, or the template rejects the conversation.
+        WorkbenchError: the system prompt and the last question alone do not fit, or the template rejects the
+            conversation.
     """
     system = [message for message in messages[:1] if message.role == "system"]
     turns = _turns(messages[len(system) :])
-    reserved = 1 if limit is None else min(reply, max(limit // 4, 1))
+    enough_room = 1 if limit is None else min(max_new_tokens, max(limit // 4, 1))
     for left_out in range(len(turns)):
         remaining = [*system, *(message for turn in turns[left_out:] for message in turn)]
         ids = template.encode_prompt([message.model_dump() for message in remaining])
-        is_last = left_out == len(turns) - 1
-        if limit is None or len(ids) + (1 if is_last else reserved) <= limit:
+        only_last_question = left_out == len(turns) - 1
+        if limit is None or len(ids) + (1 if only_last_question else enough_room) <= limit:
             return Prompt(ids, limit, left_out)
     raise WorkbenchError(
         f"The prompt is {len(ids)} tokens long; the model's context is {limit} tokens.",
@@ -62,7 +67,7 @@ def fit_prompt(template: Template, messages: Sequence[Message], limit: int | Non
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """Each question with the messages up to the next one; messages before the first question are a turn too."""
+    """Group messages into turns that each begin with a question; messages before the first question are a turn too."""
     turns: list[list[Message]] = []
     for message in messages:
         if message.role == "user" or not turns:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
-from workbench.engine.generation.context import context_of, fit_prompt
+from workbench.engine.generation.context import context_length, fit_prompt
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 
@@ -52,7 +52,7 @@ def generate_reply(
 
     if not in_training:
         base.packing.allow()
-    prompt = fit_prompt(template, messages, context_of(base.model.config), sampling.max_new_tokens)
+    prompt = fit_prompt(template, messages, context_length(base.model.config), sampling.max_new_tokens)
     size = ReplyPiece(prompt_tokens=len(prompt.ids), context_tokens=prompt.limit or 0, left_out=prompt.left_out)
     emit(size)
     streamer = _PieceStreamer(base.tokenizer, emit)

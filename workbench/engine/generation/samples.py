@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.sample import IGNORED
 from workbench.data.templates.template import Template
-from workbench.engine.generation.context import context_of
+from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
 from workbench.engine.model.base import LoadedBase
 
@@ -45,7 +45,7 @@ def sample_replies(base: LoadedBase, template: Template, records: "Dataset") -> 
 
 def _sample(base: LoadedBase, template: Template, prompt: list[int]) -> SampledReply | None:
     """The reply to one prompt; None if the model's context has no room for it."""
-    limit = context_of(base.model.config)
+    limit = context_length(base.model.config)
     max_new_tokens = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, limit - len(prompt))
     if max_new_tokens < 1:
         return None

@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass
 class Context:
-    """What all parts of a run share.
+    """The objects that all parts of a run share.
 
     Attributes:
         report: called with progress for the engine's status and the journal.
@@ -67,7 +67,9 @@ class Context:
 
 
 class Session:
-    """A trainer with everything that a run needs around it; made when the base is loaded and the records are tokenized.
+    """Connects one run's trainer with its journal, controls, evaluations and trackers.
+
+    It is created after the base is loaded and the records are tokenized.
 
     Attributes:
         step_controls: applies the user's requests between steps.
@@ -87,7 +89,7 @@ class Session:
     ) -> None:
         self._context = context
         self._choice = choice
-        self._compiles_layers = context.recipe.training.torch_compile
+        self._compile_pending = context.recipe.training.torch_compile
         self._base = base
         self._data = data
         training = context.recipe.training
@@ -95,12 +97,12 @@ class Session:
         self._skipped: set[str] = set()
         self.best = BestSoFar(training.early_stopping_patience, training.early_stopping_min_delta)
         for step, loss in sorted(history.evaluations.items()):
-            if step:
+            if step:  # the evaluation before the first step is of the base, not of the adapter
                 self.best.add(step, loss)
         self._padded_because = self._why_padded()
         self._clock = clock_for(context.recipe, base)
         self._journal_callback = JournalCallback(
-            context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._see_loss
+            context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._compare_loss
         )
         self.step_controls = StepControls(
             context.journal,
@@ -162,24 +164,24 @@ class Session:
         )
         if not self._padded_because:
             base.enable_padding_free()
-        # TRL casts the adapter of a quantized base to bfloat16, whatever the base computes in.
+        # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
         base.cast_adapter()
         return trainer
 
     def _why_padded(self) -> str:
-        """Why this run's batches are padded; empty if they are not. The first process decides for all."""
+        """The reason for padded batches, empty for padding-free ones. The first process decides for all."""
         if is_spread():
             return "its base is sharded across GPUs"
-        self._base.detach_all()
+        self._base.detach_all()  # the check runs the base without adapters
         return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
 
     def _apply_fused_kernels(self) -> str:
-        """Apply the kernels that the recipe asks for; returns their description, empty for none."""
+        """Apply the fused kernels that the recipe asks for; returns their description, empty for none."""
         kernels = self._context.recipe.training.kernels
         if kernels == "none":
             return ""
         if is_spread():
-            self._skip("Fused kernels are")
+            self._warn_skipped("Fused kernels are")
             return ""
         fused = self._base.apply_fused_kernels(kernels)
         for notice in fused.notices:
@@ -225,9 +227,12 @@ class Session:
         return int(self.trainer.state.global_step)
 
     def train(self, checkpoint: Checkpoint | None) -> ExitReason:
-        """Train to the end, or until a request stops it or releases its memory; returns why, empty for the end."""
+        """Train to the end, or until a request stops the run or releases its memory.
+
+        Returns the reason for an early exit; empty at the end.
+        """
         while True:
-            reason = self._loop(checkpoint)
+            reason = self._run_trainer(checkpoint)
             if reason != "max_steps":
                 return reason
             if self.step_controls.max_steps <= self.step:
@@ -237,12 +242,12 @@ class Session:
             self.trainer.args.max_steps = self.step_controls.max_steps
 
     def _compile_layers(self) -> None:
-        """Compile the layers, once, if the recipe asks for it."""
-        should_compile, self._compiles_layers = self._compiles_layers, False
-        if not should_compile:
+        """Compile the layers if the recipe asks for it; later calls do nothing."""
+        if not self._compile_pending:
             return
+        self._compile_pending = False
         if is_spread():
-            self._skip("Compiled layers are")
+            self._warn_skipped("Compiled layers are")
             return
         from workbench.engine.training.layer_compilation import compile_layers
 
@@ -262,7 +267,8 @@ class Session:
             )
         )
 
-    def _loop(self, checkpoint: Checkpoint | None) -> ExitReason:
+    def _run_trainer(self, checkpoint: Checkpoint | None) -> ExitReason:
+        """Run the trainer's loop once; returns the reason for an early exit, empty at the end."""
         self.step_controls.start_from(checkpoint)
         try:
             self.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
@@ -272,7 +278,7 @@ class Session:
         return ""
 
     def save(self, folder: Path) -> None:
-        """Save the adapter as it is now; of several processes, only the first one writes it."""
+        """Save the adapter with its current weights; only the first process writes it."""
         weights = self.trainer.full_state_dict() if is_sharded() else None
         if not self._context.ranks.is_first:
             return
@@ -281,14 +287,14 @@ class Session:
     # -- between steps --------------------------------------------------------------------------------------------
 
     def evaluate(self, step: int) -> bool:
-        """Compute and record the loss on held-out records; before the first step it is the base's own.
+        """Compute and record the loss on held-out records after ``step`` steps; at step 0 it is the base's loss.
 
-        Returns whether to stop early, according to the recipe.
+        Returns whether the run should stop early, according to the recipe.
         """
         records = self._data.eval
         controls, ranks = self._context.controls, self._context.ranks
         if is_sharded():
-            self._skip("The held-out loss is")
+            self._warn_skipped("The held-out loss is")
             return False
         if step in self._evaluated or not len(records) or controls.is_stopped():
             return self.best.is_over
@@ -313,10 +319,10 @@ class Session:
                 best=is_best,
             )
         )
-        self._report_evaluation(result)
+        self._send_to_trackers(result)
         return self.best.is_over
 
-    def _report_evaluation(self, result: HeldOutLoss) -> None:
+    def _send_to_trackers(self, result: HeldOutLoss) -> None:
         logs = {
             "eval_loss": result.loss,
             "eval_perplexity": result.perplexity,
@@ -332,21 +338,25 @@ class Session:
             tracker.close()
 
     def load_best(self) -> bool:
-        """Load the weights of the best evaluation, if the recipe asks for them and they are not the last ones."""
+        """Load the weights of the best evaluation if the recipe asks for them.
+
+        Returns False if it does not, or if the model has these weights already.
+        """
         if self._context.recipe.training.keep != "best" or self.best.step in (0, self.step):
             return False
         load_adapter(self._base.active, self._context.run.best)
         return True
 
-    def _skip(self, subject: str) -> None:
-        """Warn, once, that something is skipped because no process has the whole model."""
-        if subject not in self._skipped:
-            self._skipped.add(subject)
-            self._warn(f"{subject} skipped: the base is sharded across GPUs.", kind="sharded")
+    def _warn_skipped(self, subject_and_verb: str) -> None:
+        """Warn once that something is skipped because no process has the whole model."""
+        if subject_and_verb not in self._skipped:
+            self._skipped.add(subject_and_verb)
+            self._warn(f"{subject_and_verb} skipped: the base is sharded across GPUs.", kind="sharded")
 
     def _sample(self, step: int) -> None:
+        """Record replies to prompts from the held-out records, or from the training records if none are held out."""
         if is_sharded():
-            self._skip("Sampled replies are")
+            self._warn_skipped("Sampled replies are")
             return
         if not self._context.ranks.is_first:
             return
@@ -355,19 +365,20 @@ class Session:
         self._context.journal.write(Sample(step=step, replies=replies))
 
     def _run_task(self, task: PausedTask) -> None:
+        """Run a task with the current weights, then restore the model's mode and its ``requires_grad`` flags."""
         model = self._base.active
         was_training = model.training
         # PEFT changes requires_grad whenever an adapter is switched on or off.
-        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         model.eval()
         try:
             task.run(self._base, self._data.template)
         finally:
             model.train(was_training)
-            for parameter, was_trained in trained:
-                parameter.requires_grad_(was_trained)
+            for parameter, required_grad in requires_grad:
+                parameter.requires_grad_(required_grad)
 
-    def _see_loss(self, step: int, loss: float) -> None:
+    def _compare_loss(self, step: int, loss: float) -> None:
         self._resume_check.see(step, loss)
 
     def _warn_of_resume(self, message: str) -> None:
