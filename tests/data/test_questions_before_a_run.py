@@ -13,6 +13,7 @@ import typer
 from tests.journals import read_events
 from workbench.commands.data_questions import ask_about_data
 from workbench.data.facts import DataFacts
+from workbench.engine.client.protocol import FactsRequest
 from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
@@ -77,8 +78,8 @@ class _Engine:
     def __init__(self, *answers: Progress | DataFacts | WorkbenchError) -> None:
         self.answers = answers
 
-    async def facts(self, recipe: Recipe, *, fetch: bool, show: int) -> AsyncIterator[Progress | DataFacts]:
-        assert fetch
+    async def facts(self, request: FactsRequest) -> AsyncIterator[Progress | DataFacts]:
+        assert request.fetch
         for answer in self.answers:
             if isinstance(answer, WorkbenchError):
                 raise answer

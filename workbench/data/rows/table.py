@@ -34,7 +34,8 @@ def _separator(path: Path) -> str:
     """What separates the column names in the first line; a comma where nothing does."""
     with opened(path) as (stream, _):
         first = stream.readline(CHUNK).decode("utf-8-sig", errors="replace")
-    cells = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in (",", ";", "\t", "|")}
+    names = "".join(first.splitlines()[:1])
+    cells = {mark: len(next(csv.reader([names], delimiter=mark), [])) for mark in (",", ";", "\t", "|")}
     return max(cells, key=lambda mark: cells[mark])
 
 
