@@ -157,7 +157,9 @@ class ScriptedBackend:
             "hardware": {"cpu": "scripted"},
             **self._process(),
         }
-        self.run = ScriptedTraining(run, finished, None if resume else begins)
+        before, self.run = self.run, ScriptedTraining(run, finished, None if resume else begins)
+        if resume and before is not None:
+            self.run.max_steps = before.max_steps
         return self.run
 
     def take_back(self, training: LiveTraining) -> None:

@@ -19,6 +19,7 @@ from screens.widgets.glyphs import ASCII, UNICODE
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine, fed, some_facts
 from workbench.data.facts import Example
+from workbench.engine.client.protocol import ExamplesRequest
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -329,10 +330,9 @@ async def test_a_search_that_fails_says_why_and_another_recipe_ends_it(tmp_path:
 async def test_every_chunk_of_a_document_is_found() -> None:
     chunks = [fed(0, "deck", "sea"), fed(0, "sea", "two"), fed(2, "sea", "three"), fed(2, "sea", "four")]
     engine = ScriptedEngine(Home(Path("/nonexistent")))
-    engine.sources.examples_there = chunks
 
-    async def examples(recipe: Recipe, start: int, count: int = 1, search: str = "") -> list[Example]:
-        return [chunk for chunk in chunks if chunk.index >= start][:count]
+    async def examples(request: ExamplesRequest) -> list[Example]:
+        return [chunk for chunk in chunks if chunk.index >= request.start][: request.count]
 
     engine.examples = examples  # type: ignore[method-assign]
     assert [match.record async for match in matches_fed(engine, Recipe(), "sea")] == chunks

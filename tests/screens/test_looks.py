@@ -34,7 +34,7 @@ def _this_machine_has_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def app_on(home: Path) -> WorkbenchApp:
     engine = ScriptedEngine(Home(home))
-    engine.device = DeviceFacts(kind="cuda", name="NVIDIA H100 80GB HBM3", total_bytes=80 * GIB)
+    engine.backend.device = DeviceFacts(kind="cuda", name="NVIDIA H100 80GB HBM3", total_bytes=80 * GIB)
     app = WorkbenchApp(Home(home), engine)
     app.sample_hardware = False
     app.follow_steps = False
