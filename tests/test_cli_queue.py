@@ -52,6 +52,9 @@ def test_a_sweep_is_shown_lined_up_held_and_changed_without_a_run(home, recipe_f
         "tiny-r4-lr0.0001",
     ]
     assert all(one["peak_bytes"] > 0 and one["fit"] == "fits" for one in plan)
+    alone = call(home, "queue", "sweep", recipe_file, "--over", "adapter.r=2", "--plan").stdout
+    assert alone.startswith("1 run:")
+    assert "GiB, fits" in alone
     assert waiting(home) == []
     done = call(home, "queue", "sweep", recipe_file, *over)
     assert "4 runs:" in done.stdout

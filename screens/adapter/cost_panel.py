@@ -92,8 +92,8 @@ class CostPanel(Lines):
         self._changed()
 
     def _told(self, costs: Costs, width: int) -> Iterator[Content]:
-        if costs.absence:
-            yield Content.styled(plain(costs.absence), "$muted")
+        if costs.no_tree:
+            yield Content.styled(plain(costs.no_tree), "$muted")
         elif costs.refusal is not None:
             yield Content.styled(plain(costs.refusal.message), "$error")
             yield Content.styled(plain(costs.refusal.cure), "bold")
@@ -128,7 +128,7 @@ class CostPanel(Lines):
         count = f"{plan.trainable_parameters:,}"
         yield self._figure("trainable", count, f"   {_percent(plan)}", "trainable", _as_ratio)
         yield self._figure("adapter file", file_size(plan.file_bytes), words, "file", None)
-        yield self._figure("frozen base", gib(price.base.true_bytes), f"   {costs.base_words}", "base", _as_gib)
+        yield self._figure("frozen base", gib(price.base.true_bytes), f"   {costs.storage}", "base", _as_gib)
         for name in plan.unmatched:
             yield Content.styled(f"No layer is called {plain(name)}.", "$warning")
 
@@ -150,20 +150,20 @@ class CostPanel(Lines):
             if price.is_rough:
                 words = "tracing one step for an exact peak …" if self._following else "≈ estimate, ±15 %"
                 yield Content.styled(words, "$muted")
-        if costs.priced_for:
-            yield Content.styled(costs.priced_for, "$muted")
+        if costs.priced_length:
+            yield Content.styled(costs.priced_length, "$muted")
         for words in price.choice.reasons:
             yield Content.assemble(("auto  ", "$muted"), plain(words))
         for words in costs.warnings:
             yield Content.styled(plain(words), "$warning")
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
-            yield from self._cures(self._outlook, costs.fit)
+            yield from self._suggestions(self._outlook, costs.fit)
         elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
             yield Content.assemble(plain(self._outlook.faster.sentence), ("  S apply", "bold $accent"))
         for label, fit in costs.other_gpus:
             yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
 
-    def _cures(self, outlook: Outlook, fit: Fit) -> Iterator[Content]:
+    def _suggestions(self, outlook: Outlook, fit: Fit) -> Iterator[Content]:
         """The changes that make it fit, cheapest first, and the keys that make them."""
         if not outlook.suggestions:
             if fit.word == "no":
@@ -174,7 +174,7 @@ class CostPanel(Lines):
         yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
         if rest and self._is_wide:
             dot = f" {GLYPHS.separator} "
-            yield Content.assemble(("or ", "$muted"), plain(dot.join(cure.short for cure in rest)),
+            yield Content.assemble(("or ", "$muted"), plain(dot.join(change.short for change in rest)),
                                    ("  O other options", "bold $accent"))  # fmt: skip
 
     def _others(self) -> Iterator[Content]:

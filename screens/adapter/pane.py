@@ -19,7 +19,7 @@ from screens.adapter.step_tracer import StepFollower
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import explanation, help_text
 from screens.forms.row import SettingRow
-from screens.shell.cost_view import Cure, Outlook, costs_of, faster_of, outlook_of
+from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.widgets.line_painted import Words
@@ -106,7 +106,7 @@ class AdapterPane(Pane):
         self._form = Form()
         self._panel = CostPanel()
         self._help = Words(id="adapter-help")
-        self._suggested_fix: Cure | None = None
+        self._suggested_fix: SuggestedChange | None = None
         self._price: Price | None = None
         self._outlook: Outlook | None = None
         self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
@@ -209,29 +209,29 @@ class AdapterPane(Pane):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "fit":
-            return True if self._cures else None
+            return True if self._suggested_changes else None
         if action == "fast":
             return True if self._outlook is not None and self._outlook.faster is not None else None
         if action == "other_fits":
-            return True if len(self._cures) > 1 else None
+            return True if len(self._suggested_changes) > 1 else None
         return super().check_action(action, parameters)
 
     @property
-    def _cures(self) -> tuple[Cure, ...]:
-        """The change that makes the settings work, else those that make them fit, cheapest first."""
+    def _suggested_changes(self) -> tuple[SuggestedChange, ...]:
+        """The change that makes PEFT accept the settings, or those that make them fit, cheapest first."""
         if self._suggested_fix is not None:
             return (self._suggested_fix,)
         return self._outlook.suggestions if self._outlook is not None else ()
 
     def action_fit(self) -> None:
         """Apply the change that makes it work, or the cheapest that makes it fit."""
-        if self._cures:
-            self.workbench.set_recipe(self._cures[0].changes)
+        if self._suggested_changes:
+            self.workbench.set_recipe(self._suggested_changes[0].changes)
 
     def action_fast(self) -> None:
         """Apply the fastest settings that fit, and say what was changed and why; or that none is faster."""
         # Computed again: the outlook may be of the recipe before the last key.
-        faster = faster_of(self.session)
+        faster = speed_advice_of(self.session)
         if faster is None:
             return
         words = faster.sentence
@@ -242,12 +242,14 @@ class AdapterPane(Pane):
 
     def action_other_fits(self) -> None:
         """Choose among the changes that make it fit."""
-        cures = self._cures[:9]
-        choices = [Choice(str(n), f"{cure.short}, costs {cure.cost}", str(n)) for n, cure in enumerate(cures, 1)]
+        offered = self._suggested_changes[:9]
+        choices = [
+            Choice(str(n), f"{change.short}, costs {change.cost}", str(n)) for n, change in enumerate(offered, 1)
+        ]
 
         def chosen(answer: str | None) -> None:
             if answer is not None:
-                self.workbench.set_recipe(cures[int(answer) - 1].changes)
+                self.workbench.set_recipe(offered[int(answer) - 1].changes)
 
         self.app.push_screen(
             ChoiceDialog("Make it fit", "Each of these changes alone makes it fit.", choices, stacked=True), chosen

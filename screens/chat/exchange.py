@@ -78,16 +78,16 @@ class Exchange:
         problems: list[str] = []
         for target, column in targets:
             if self._is_stopped:
-                await column.figures("not generated")
+                await column.show_figures("not generated")
                 continue
             messages = [*conversation.messages(target.who), Message(role="user", content=question)]
             try:
                 figures = await self._receive(target.request(messages, sampling, under), column)
             except WorkbenchError as error:
                 problems.append(str(error))
-                await column.problem(str(error))
+                await column.show_problem(str(error))
             else:
-                await column.figures(figures + seed)
+                await column.show_figures(figures + seed)
                 replies.append(Said(who=target.who, text=column.text, figures=figures + seed))
         return replies, problems
 

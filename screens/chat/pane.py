@@ -240,13 +240,13 @@ class ChatPane(Pane):
 
     async def _converse(self, text: str, turn: int | None = None) -> None:
         """Ask a new question, or ask again from a turn on, which drops that turn and all after it."""
-        transcript, count = self._transcript, len(self._conversation.turns)
+        transcript = self._transcript
         self._is_replying = True
         self.refresh_bindings()
         try:
             self.set_class(False, "-silent")
             if turn is not None:
-                await transcript.keep(turn - max(count - _TURNS_SHOWN, 0))
+                await transcript.keep_first(turn)
             before = self._conversation.ask_from(turn, self._settings.system)
             targets = self._targets.side_by_side or (replace(self._targets.single, merged=self._settings.merged),)
             under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""

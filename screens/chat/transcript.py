@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from workbench.engine.client.conversations import Conversation
 
-# A reply is drawn a few times a second, not for each token: every redraw sends its last paragraph again.
+# A reply is drawn a few times a second, not for each token: each time its last paragraph is sent to the terminal.
 _SECONDS_BETWEEN_DRAWS = 0.12
 
 
 class _PlainMarkdown(MarkdownIt):
-    """Markdown whose text is made safe after parsing, because ``&#27;`` becomes a control character only then.
+    """Parses Markdown and sanitizes the resulting tokens, since parsing turns ``&#27;`` into a control character.
 
     HTML is shown as text, and links have no target.
     """
@@ -36,20 +36,21 @@ class _PlainMarkdown(MarkdownIt):
         self.enable(["table", "strikethrough"])
 
     def parse(self, src: str, env: MutableMapping[str, Any] | None = None) -> list[Token]:
-        return [_made_plain(token) for token in super().parse(src, env)]
+        return [_sanitized(token) for token in super().parse(src, env)]
 
 
-def _made_plain(token: Token) -> Token:
-    # A link's target would go into an action of the widget: it cannot be followed over SSH, and must not be forged.
+def _sanitized(token: Token) -> Token:
+    # Textual makes a link's target part of a click action. Nothing opens a link over SSH, and a model's text has no
+    # place in an action.
     attributes = {name: "" if name in ("href", "src") else value for name, value in token.attrs.items()}
-    children = [_made_plain(child) for child in token.children] if token.children is not None else None
+    children = [_sanitized(child) for child in token.children] if token.children is not None else None
     return token.copy(
         content=plain(token.content, lines=True), info=plain(token.info), attrs=attributes, children=children
     )
 
 
 class Reply(Markdown):
-    """A model's reply, drawn as it comes."""
+    """A model's reply, drawn while it is generated."""
 
     DEFAULT_CSS = """
     Reply { padding: 0; margin: 0 0 0 2; }
@@ -58,37 +59,37 @@ class Reply(Markdown):
     def __init__(self) -> None:
         super().__init__(parser_factory=_PlainMarkdown, open_links=False)
         self._stream: MarkdownStream | None = None
-        self._waiting: list[str] = []
-        self._drawn = 0.0
+        self._undrawn: list[str] = []
+        self._last_draw = 0.0
         self.text = ""
 
     async def write(self, text: str) -> None:
-        """Append a piece; several are drawn together."""
+        """Append a piece of text; pieces that arrive in quick succession are drawn together."""
         self.text += text
-        self._waiting.append(text)
-        if monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWS:
+        self._undrawn.append(text)
+        if monotonic() - self._last_draw >= _SECONDS_BETWEEN_DRAWS:
             await self._draw()
 
     async def close(self) -> None:
-        """Draw the rest: the reply has ended."""
+        """Draw what is left; call it when the reply has ended."""
         await self._draw()
         if self._stream is not None:
             await self._stream.stop()
             self._stream = None
 
     async def _draw(self) -> None:
-        self._drawn = monotonic()
-        if not self._waiting:
+        self._last_draw = monotonic()
+        if not self._undrawn:
             return
         if self._stream is None:
             self._stream = Markdown.get_stream(self)
-        text = "".join(self._waiting)
-        self._waiting.clear()
+        text = "".join(self._undrawn)
+        self._undrawn.clear()
         await self._stream.write(plain(text, lines=True))
 
 
 class Column(VerticalGroup):
-    """One target's reply to a question, with its name above and its figures below."""
+    """One model's reply to a question, with the model's name above and its token counts and speed below."""
 
     DEFAULT_CSS = """
     Column { width: 1fr; }
@@ -98,17 +99,17 @@ class Column(VerticalGroup):
     Column .problem { margin: 1 0 0 2; height: auto; color: $error; }
     """
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, model: str) -> None:
         super().__init__()
-        self._who = who
+        self._model = model
         self._reply: Reply | None = None
 
     def compose(self) -> ComposeResult:
-        yield _line(self._who, "who")
+        yield _line(self._model, "who")
 
     @property
     def text(self) -> str:
-        """The reply so far."""
+        """The text of the reply so far."""
         return self._reply.text if self._reply is not None else ""
 
     async def write(self, text: str) -> None:
@@ -119,21 +120,25 @@ class Column(VerticalGroup):
         await self._reply.write(text)
 
     async def close(self) -> None:
-        """Draw the rest: the reply has ended."""
+        """Draw what is left; call it when the reply has ended."""
         if self._reply is not None and self._reply.is_attached:
             await self._reply.close()
 
-    async def figures(self, text: str) -> None:
-        """Show figures in a dim line under the reply."""
+    async def show_figures(self, text: str) -> None:
+        """Add a dim line under the reply."""
         await self.mount(_line(text, "figures"))
 
-    async def problem(self, text: str) -> None:
-        """Show why there is no reply."""
+    async def show_problem(self, text: str) -> None:
+        """Add an error that says why there is no reply."""
         await self.mount(_line(text, "problem"))
 
 
 class TurnView(VerticalGroup):
-    """A question and its replies, side by side if there are several."""
+    """A question and its replies, side by side if several models reply.
+
+    Attributes:
+        failed: no model replied, so that the conversation does not contain this turn.
+    """
 
     DEFAULT_CSS = """
     TurnView .you { text-style: bold; color: $accent; margin-top: 1; height: 1; }
@@ -142,10 +147,10 @@ class TurnView(VerticalGroup):
     TurnView HorizontalGroup Column:last-of-type { margin-right: 0; }
     """
 
-    def __init__(self, question: str, whos: Sequence[str]) -> None:
+    def __init__(self, question: str, models: Sequence[str]) -> None:
         super().__init__()
         self._question = question
-        self.columns = [Column(who) for who in whos]
+        self.columns = [Column(model) for model in models]
         self.failed = False
 
     def compose(self) -> ComposeResult:
@@ -163,55 +168,57 @@ class Transcript(VerticalScroll):
     Transcript .notice.-error { color: $error; }
     """
 
-    def __init__(self, **names: Any) -> None:
-        super().__init__(can_focus=False, **names)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(can_focus=False, **kwargs)
         self._overflows = False
+        # How many turns of the conversation come before those in view.
+        self._hidden = 0
 
     def watch_virtual_size(self, size: Size) -> None:
-        """Keep the end in view once there is more than fits; before that Textual's anchor would leave a gap on top."""
+        """Anchor the view to the end once the turns fill it. Anchored earlier, Textual leaves a gap above them."""
         if size.height > self.size.height and not self._overflows:
             self._overflows = True
             self.anchor()
 
-    async def ask(self, text: str, whos: Sequence[str]) -> TurnView:
-        """Add a question with a column for each target, and scroll to the end."""
-        turn = TurnView(text, whos)
+    async def ask(self, question: str, models: Sequence[str]) -> TurnView:
+        """Add a question with an empty column for each model's reply, and scroll to the end."""
+        turn = TurnView(question, models)
         await self.mount(turn)
         if self._overflows:
             self.anchor()
         return turn
 
     async def notice(self, text: str, *, error: bool = False) -> None:
-        """Add a dim paragraph between turns, or why a turn failed."""
+        """Add a dim paragraph, or one in the colour of errors."""
         await self.mount(_line(text, "notice -error" if error else "notice"))
 
-    async def keep(self, turns: int) -> None:
-        """Remove all but the first turns; failed ones are not counted."""
-        whole = 0
+    async def keep_first(self, count: int) -> None:
+        """Remove everything after the conversation's first turns; failed turns are not counted."""
+        kept = self._hidden = min(self._hidden, count)
         for child in list(self.children):
-            if whole >= turns:
+            if kept >= count:
                 await child.remove()
             elif isinstance(child, TurnView) and not child.failed:
-                whole += 1
+                kept += 1
 
     async def clear(self) -> None:
         """Remove all turns."""
-        self._overflows = False
+        self._overflows, self._hidden = False, 0
         self.release_anchor()
         await self.remove_children()
 
     async def show(self, conversation: Conversation, *, most: int) -> None:
-        """Show the last turns of another conversation."""
+        """Show another conversation, at most its last ``most`` turns."""
         await self.clear()
-        hidden = max(len(conversation.turns) - most, 0)
-        if hidden:
-            await self.notice(f"{hidden} earlier turns are not shown.")
-        for turn in conversation.turns[hidden:]:
+        self._hidden = max(len(conversation.turns) - most, 0)
+        if self._hidden:
+            await self.notice(f"{self._hidden} earlier turns are not shown.")
+        for turn in conversation.turns[self._hidden :]:
             view = await self.ask(turn.question, [reply.who for reply in turn.replies])
             for column, reply in zip(view.columns, turn.replies, strict=True):
                 await column.write(reply.text)
                 await column.close()
-                await column.figures(reply.figures)
+                await column.show_figures(reply.figures)
 
 
 def _line(text: str, classes: str) -> Static:

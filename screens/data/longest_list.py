@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LongestList(OptionList):
-    """One line per record: number, tokens, how many are truncated, and where it comes from."""
+    """The longest records, one per line: number, tokens, tokens lost to truncation, and file and line."""
 
     DEFAULT_CSS = """
     LongestList, LongestList:focus {
@@ -34,44 +34,44 @@ class LongestList(OptionList):
     """
 
     class Chosen(Message):
-        """A record was chosen, to be shown."""
+        """The user chose a record. ``index`` is its position in the dataset, from 0."""
 
         def __init__(self, index: int) -> None:
             super().__init__()
             self.index = index
 
-    def __init__(self, **names: Any) -> None:
-        super().__init__(markup=False, **names)
-        self._listed: tuple[Content, ...] = ()
-        self._gone_to: tuple[int, ...] = ()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(markup=False, **kwargs)
+        self._shown_lines: tuple[Content, ...] = ()
+        self._indices: tuple[int, ...] = ()
         self.border_title = "longest records"
         self.add_class("-empty")
 
     def show(self, facts: DataFacts | None) -> None:
-        """List the longest records of these facts."""
+        """List the longest records of a dataset; hide the list without facts."""
         longest = facts.longest if facts else ()
         lines = _lines(longest, facts.max_length) if facts else ()
-        self._gone_to = tuple(index for index, _, _ in longest)
-        if lines != self._listed:
-            self._listed = lines
+        self._indices = tuple(index for index, _, _ in longest)
+        if lines != self._shown_lines:
+            self._shown_lines = lines
             self.set_class(not lines, "-empty")
-            here = self.highlighted
+            highlighted = self.highlighted
             self.set_options([Option(line) for line in lines])
-            self.highlighted = here if here is not None and here < len(lines) else None
+            self.highlighted = highlighted if highlighted is not None and highlighted < len(lines) else None
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self.post_message(self.Chosen(self._gone_to[event.option_index]))
+        self.post_message(self.Chosen(self._indices[event.option_index]))
 
 
-def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content, ...]:
-    """Return the lines, in aligned columns."""
+def _lines(longest: Sequence[tuple[int, str, int]], max_length: int) -> tuple[Content, ...]:
+    """Return a line for each ``(index, where, tokens)``, in aligned columns."""
     cells = [
         (
             f"{index + 1:,}",
             f"{tokens:,} tokens",
-            f"{tokens - limit:,} lost" if tokens > limit else "complete",
+            f"{tokens - max_length:,} lost" if tokens > max_length else "complete",
             where,
         )
         for index, where, tokens in longest
@@ -81,8 +81,8 @@ def _lines(longest: Sequence[tuple[int, str, int]], limit: int) -> tuple[Content
         Content.assemble(
             (number.rjust(widths[0]), "bold"),
             f"  {tokens.rjust(widths[1])}  ",
-            (cut.rjust(widths[2]), "$foreground 60%" if cut == "complete" else "$warning"),
+            (lost.rjust(widths[2]), "$foreground 60%" if lost == "complete" else "$warning"),
             (f"  {plain(short_name(where))}", "$foreground 60%"),
         )
-        for number, tokens, cut, where in cells
+        for number, tokens, lost, where in cells
     )

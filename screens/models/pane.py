@@ -15,7 +15,7 @@ from screens.models.download import Download
 from screens.models.facts import facts_text
 from screens.models.rows import ModelRow, all_rows, matching, with_source
 from screens.models.table import ModelTable, SearchField
-from screens.shell.cost_view import suggested_fix_of
+from screens.shell.cost_view import refusal_and_fix
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.fit import Fit, fits_of
@@ -204,7 +204,7 @@ class ModelsPane(Pane):
         self._table.focus()
 
     def _offer_fix(self, skeleton: Skeleton) -> None:
-        refusal, fix = suggested_fix_of(skeleton, self.session.recipe)
+        refusal, fix = refusal_and_fix(skeleton, self.session.recipe)
         if refusal is None or fix is None:
             return
 

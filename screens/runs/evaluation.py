@@ -1,4 +1,4 @@
-"""The evaluation of a run: base against adapter on held-out records, replies side by side, and the report."""
+"""The dialog for evaluations of a run: base and adapter on held-out records, replies side by side, and the report."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from workbench.engine.client.protocol import EvaluateRequest
     from workbench.evaluation.result import AnsweredPrompt, Evaluation
     from workbench.runs.folder import RunFolder
+    from workbench.storage.paths import Home
 
-# Replies of more models than this are shown below each other, as on a narrow terminal.
-_SIDE_BY_SIDE = 3
-_WIDE = 100
-# With more models than this the table has no room for intervals.
-_WITH_BOUNDS = 2
+# The replies of more models than this are stacked, as in a narrow terminal.
+_MOST_SIDE_BY_SIDE = 3
+_WIDE_FROM = 100
+# With more models than this, the table has no room for intervals.
+_MOST_WITH_INTERVALS = 2
 
 
 class EvaluationScreen(ModalScreen[None]):
-    """Shows the newest evaluation of a run and makes new ones."""
+    """Shows the newest evaluation of a run and starts new ones."""
 
     DEFAULT_CSS = """
     EvaluationScreen { align: center middle; background: $background 60%; }
@@ -58,7 +59,7 @@ class EvaluationScreen(ModalScreen[None]):
     EvaluationScreen.-stacked #replies VerticalScroll { height: auto; margin-bottom: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "judge", "Evaluate", id="evaluation.judge", tooltip="Evaluate base vs. adapter"),
+        Binding("enter", "evaluate", "Evaluate", id="evaluation.judge", tooltip="Evaluate base vs. adapter"),
         Binding("d", "records", "Records", id="evaluation.records", tooltip="Evaluate on other records"),
         Binding(
             "k", "checkpoints", "Checkpoints", id="evaluation.checkpoints", tooltip="Include or exclude checkpoints"
@@ -72,11 +73,12 @@ class EvaluationScreen(ModalScreen[None]):
     def __init__(self, run: RunFolder) -> None:
         super().__init__()
         self._run = run
+        # None: the run's held-out records.
         self._source: str | None = None
-        self._checkpoints = False
-        self._found: Evaluation | None = None
-        self._number = 0
-        self._judging: Worker[None] | None = None
+        self._with_checkpoints = False
+        self._evaluation: Evaluation | None = None
+        self._prompt_index = 0
+        self._worker: Worker[None] | None = None
         self._intent = Words(id="intent")
         self._progress = PhaseBar()
         self._outcome = Words(id="said")
@@ -100,40 +102,40 @@ class EvaluationScreen(ModalScreen[None]):
     async def on_mount(self) -> None:
         entitle(self._box, f"Evaluation of {self._run.title}")
         self._box.focus()
-        self._draw()
-        self._found = await asyncio.to_thread(_newest, self._run)
+        self._show_intent()
+        self._evaluation = await asyncio.to_thread(_newest, self._run)
         await self._show()
 
     async def on_resize(self, event: events.Resize) -> None:
         await self._show()
 
-    # -- what the user does ---------------------------------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_busy = self._judging is not None
-        if action in ("judge", "records", "checkpoints", "report"):
+        is_busy = self._worker is not None
+        if action in ("evaluate", "records", "checkpoints", "report"):
             return not is_busy
         if action == "turn":
-            return self._found is not None and len(self._found.answered) > 1
+            return self._evaluation is not None and len(self._evaluation.answered) > 1
         return True
 
-    def action_judge(self) -> None:
+    def action_evaluate(self) -> None:
         """Evaluate the run in the engine."""
         self._say("")
-        self._judging = self.run_worker(self._judge())
-        self._draw()
+        self._worker = self.run_worker(self._evaluate())
+        self._show_intent()
 
     def action_leave(self) -> None:
         """Stop the running evaluation, or close the screen."""
-        if self._judging is not None:
-            self._judging.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
         else:
             self.dismiss(None)
 
     def action_checkpoints(self) -> None:
         """Include or exclude the run's checkpoints."""
-        self._checkpoints = not self._checkpoints
-        self._draw()
+        self._with_checkpoints = not self._with_checkpoints
+        self._show_intent()
 
     def action_records(self) -> None:
         """Ask for the records to evaluate on."""
@@ -148,43 +150,43 @@ class EvaluationScreen(ModalScreen[None]):
     def _take_source(self, source: str | None) -> None:
         if source is not None:
             self._source = source.strip() or None
-            self._draw()
+            self._show_intent()
 
     async def action_turn(self, by: int) -> None:
         """Show the next or the previous prompt with its replies."""
-        if self._found is not None and self._found.answered:
-            self._number = (self._number + by) % len(self._found.answered)
-            await self._show_replies(self._found)
+        if self._evaluation is not None and self._evaluation.answered:
+            self._prompt_index = (self._prompt_index + by) % len(self._evaluation.answered)
+            await self._show_replies(self._evaluation)
 
     def action_report(self) -> None:
         """Write the report of the newest evaluation."""
         self._app.attempt(self._report())
 
-    # -- the work -------------------------------------------------------------------------------------------------
+    # -- evaluating -----------------------------------------------------------------------------------------------
 
     @property
     def _app(self) -> Workbench:
         return cast("Workbench", self.app)
 
-    async def _judge(self) -> None:
+    async def _evaluate(self) -> None:
         try:
-            request = await asyncio.to_thread(_request, self._run, self._source, self._checkpoints)
-            file = await self._ask(request)
-            self._found, self._number = await asyncio.to_thread(_read, file), 0
+            request = await asyncio.to_thread(_request, self._run, self._source, self._with_checkpoints)
+            file = await self._run_in_engine(request)
+            self._evaluation, self._prompt_index = await asyncio.to_thread(_read, file), 0
             self._say(f"Saved in the run folder. Report: {self._run.id}/report.md")
         except asyncio.CancelledError:
-            if not self.is_attached:  # the app ends
+            if not self.is_attached:  # not stopped by the user: the app is closing
                 raise
             self._say("Stopped; nothing was saved.")
         except WorkbenchError as error:
             self._app.show_error(error)
         finally:
-            self._judging = None
+            self._worker = None
             if self.is_attached:
                 await self._show()
 
-    async def _ask(self, request: EvaluateRequest) -> Path:
-        """Let the engine evaluate, showing its progress; returns the file of the result."""
+    async def _run_in_engine(self, request: EvaluateRequest) -> Path:
+        """Let the engine evaluate and show its progress; returns the file with the result."""
         from workbench.progress import Progress
 
         self._progress.show("starting")
@@ -205,40 +207,41 @@ class EvaluationScreen(ModalScreen[None]):
         self._say(f"Report written: {file.parent.name}/{file.name}")
 
     def _say(self, text: str) -> None:
-        """Say how the last action ended."""
+        """Show how the last action ended; empty text clears it."""
         self._outcome.show(plain_content(text, "$success"))
 
-    # -- what is seen ---------------------------------------------------------------------------------------------
+    # -- display --------------------------------------------------------------------------------------------------
 
-    def _draw(self) -> None:
-        """Show what the next evaluation would cover, and the keys."""
-        is_busy = self._judging is not None
+    def _show_intent(self) -> None:
+        """Show what the next evaluation will cover, and the keys."""
+        is_busy = self._worker is not None
         self.set_class(is_busy, "-busy")
-        whose = plain(self._source) if self._source else "its held-out records"
-        too = ", and checkpoints" if self._checkpoints else ""
-        intent = f"{ENTER} evaluate base vs. adapter{too} on {whose}.  d other records  k checkpoints"
+        records = plain(self._source) if self._source else "its held-out records"
+        checkpoints = ", and checkpoints" if self._with_checkpoints else ""
+        intent = f"{ENTER} evaluate base vs. adapter{checkpoints} on {records}.  d other records  k checkpoints"
         self._intent.show(plain_content("Esc stop" if is_busy else intent, "$text-muted"))
         keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
         self._box.border_subtitle = keys
         self.refresh_bindings()
 
     async def _show(self) -> None:
-        self._draw()
-        if self._found is None:
-            self._figures.show(plain_content("\nNot evaluated yet." if self._judging is None else "", lines=True))
+        """Show the intent and the newest evaluation."""
+        self._show_intent()
+        if self._evaluation is None:
+            self._figures.show(plain_content("\nNot evaluated yet." if self._worker is None else "", lines=True))
             return
-        self._figures.show(_figures(self._found, is_wide=self.app.size.width >= _WIDE))
-        await self._show_replies(self._found)
+        self._figures.show(_figures(self._evaluation, is_wide=self.app.size.width >= _WIDE_FROM))
+        await self._show_replies(self._evaluation)
 
-    async def _show_replies(self, found: Evaluation) -> None:
-        if not found.answered:
+    async def _show_replies(self, evaluation: Evaluation) -> None:
+        if not evaluation.answered:
             return
-        one = found.answered[self._number]
-        count = f"{self._number + 1} of {len(found.answered)}{' (fixed)' if one.fixed else ''}"
-        prompt = Content.assemble((f"prompt {count}  ", "bold $accent"), plain_content(one.prompt.strip(), lines=True))
-        self._prompt.show(prompt)
-        columns = _columns(one)
-        # The columns are made again only for another number of models.
+        answered = evaluation.answered[self._prompt_index]
+        count = f"{self._prompt_index + 1} of {len(evaluation.answered)}{' (fixed)' if answered.fixed else ''}"
+        text = plain_content(answered.prompt.strip(), lines=True)
+        self._prompt.show(Content.assemble((f"prompt {count}  ", "bold $accent"), text))
+        columns = _columns(answered)
+        # New widgets are mounted only if the number of columns changes.
         if len(self._reply_texts) != len(columns):
             self._reply_texts = [Words() for _ in columns]
             await self._replies.remove_children()
@@ -248,37 +251,37 @@ class EvaluationScreen(ModalScreen[None]):
         self._arrange()
 
     def _arrange(self) -> None:
-        self.set_class(self.app.size.width < _WIDE or len(self._reply_texts) > _SIDE_BY_SIDE, "-stacked")
+        self.set_class(self.app.size.width < _WIDE_FROM or len(self._reply_texts) > _MOST_SIDE_BY_SIDE, "-stacked")
 
 
-def _figures(found: Evaluation, *, is_wide: bool) -> Content:
-    """Return the results as a table and in sentences."""
+def _figures(evaluation: Evaluation, *, is_wide: bool) -> Content:
+    """Return the metrics as tables, then the comparisons with the base as sentences."""
     from workbench.evaluation.formatting import better_text, caution, figure_tables
 
-    more = ", first part only" if found.more else ""
-    whose = "held-out records of " if found.own else "records of "
-    head = f"{found.records:,} {whose}{found.source}{more}, {found.tokens:,} tokens"
-    bounds = is_wide and len(found.judged) <= _WITH_BOUNDS
-    head += f"; {found.level:.0%} intervals in parentheses" if bounds else ""
+    part = ", first part only" if evaluation.more else ""
+    records = "held-out records of " if evaluation.own else "records of "
+    head = f"{evaluation.records:,} {records}{evaluation.source}{part}, {evaluation.tokens:,} tokens"
+    has_intervals = is_wide and len(evaluation.judged) <= _MOST_WITH_INTERVALS
+    head += f"; {evaluation.level:.0%} intervals in parentheses" if has_intervals else ""
     lines = [plain_content(head, "$text-muted")]
-    for table in figure_tables(found, bounds=bounds):
+    for table in figure_tables(evaluation, bounds=has_intervals):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for number, row in enumerate(table):
-            words = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append(plain_content(words.rstrip(), "$text-muted" if number == 0 else ""))
-    lines += [plain_content(better_text(found, judged), "bold") for judged in found.judged if judged.minus]
-    if words := caution(found):
-        lines.append(plain_content(words, "$warning"))
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append(plain_content(line.rstrip(), "$text-muted" if number == 0 else ""))
+    lines += [plain_content(better_text(evaluation, model), "bold") for model in evaluation.judged if model.minus]
+    if warning := caution(evaluation):
+        lines.append(plain_content(warning, "$warning"))
     return Content("\n").join(lines)
 
 
-def _columns(one: AnsweredPrompt) -> list[tuple[str, str]]:
-    """Return (model, reply) of each column, the reference last."""
-    columns = [(name, reply.strip() or "(nothing)") for name, reply in one.replies.items()]
-    return [*columns, *([("reference", one.reference)] if one.reference is not None else [])]
+def _columns(answered: AnsweredPrompt) -> list[tuple[str, str]]:
+    """Return a heading and a text for each column: the models' replies, then the reference if there is one."""
+    columns = [(name, reply.strip() or "(nothing)") for name, reply in answered.replies.items()]
+    return [*columns, *([("reference", answered.reference)] if answered.reference is not None else [])]
 
 
-# These run off the event loop: they read files and import what the first frame does not need.
+# These run in a thread: they read files, and import modules that the first frame does not need.
 
 
 def _newest(run: RunFolder) -> Evaluation | None:
@@ -299,7 +302,7 @@ def _request(run: RunFolder, source: str | None, checkpoints: bool) -> EvaluateR
     return evaluation_request(run, source, checkpoints=checkpoints)
 
 
-def _write_report(home: object, run: RunFolder) -> Path:
+def _write_report(home: Home, run: RunFolder) -> Path:
     from workbench.evaluation.report import write_report
 
-    return write_report(home, run).markdown  # type: ignore[arg-type]
+    return write_report(home, run).markdown

@@ -1,4 +1,4 @@
-"""What the current recipe costs, as the figures that the Adapter tab shows."""
+"""The memory, sizes and alternatives of the current recipe, as the Adapter tab shows them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cure:
-    """A change that makes a recipe fit, or work at all; ``short``: in few words; ``cost``: what it costs."""
+class SuggestedChange:
+    """A change to the recipe that makes it fit the memory, or makes PEFT accept it.
+
+    Attributes:
+        sentence: for a message. short: for a list.
+        changes: dotted keys of the recipe and their new values.
+        cost: what the user pays for it, such as "a little time"; empty if it only makes PEFT accept the recipe.
+    """
 
     sentence: str
     short: str
@@ -37,79 +43,85 @@ class Cure:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the Adapter tab shows of one recipe on one model. Sizes are bytes.
+    """The costs of one recipe on one model, for the Adapter tab. Sizes are in bytes.
+
+    There is a ``price``, or a ``refusal``, or, if the model's module tree is not known, ``no_tree``.
 
     Attributes:
-        absence: why there is no price, in words; empty where there is one.
-        refusal: why PEFT would refuse the settings; then there is no price.
-        suggested_fix: a change that PEFT accepts, where one is known.
-        terms: of the peak, with what the allocator holds in reserve and what the driver takes.
-        other_gpus: the GPUs that the run does not take, and what the peak means for their free memory.
-        priced_for: that it is for the longest record there is, in words; empty where it is for the longest allowed.
-        figures: what change marks are made from.
+        no_tree: says why the module tree is not known, or that it is being read.
+        refusal: why PEFT refuses the adapter settings.
+        suggested_fix: a change that makes PEFT accept them; None if no such change is known.
+        storage: how the base is quantised, in words.
+        terms: the parts of the peak by name, including the allocator's reserve and the CUDA context.
+        fit: None if the free memory is unknown.
+        other_gpus: the GPUs that the run does not use, each with whether the peak would fit its free memory.
+        memory_word: VRAM, or memory if the run uses the CPU.
+        priced_length: says that the price assumes the longest record; empty if it assumes ``data.max_length``.
+        figures: by name, the numbers that the panel compares with the previous ones to mark changes.
     """
 
     budget: MemoryBudget
-    absence: str = ""
+    no_tree: str = ""
     refusal: WorkbenchError | None = None
-    suggested_fix: Cure | None = None
+    suggested_fix: SuggestedChange | None = None
     price: Price | None = None
-    base_words: str = ""
+    storage: str = ""
     terms: Mapping[str, int] = field(default_factory=dict)
     fit: Fit | None = None
     other_gpus: tuple[tuple[str, Fit], ...] = ()
     memory_word: str = "VRAM"
-    priced_for: str = ""
+    priced_length: str = ""
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_rough(self) -> bool:
-        """Whether the peak is a formula's (≈)."""
+        """Whether the peak was computed by a formula (≈), not traced."""
         return self.price is not None and self.price.is_rough
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What other settings would cost.
+    """The costs of other settings.
 
     Attributes:
-        by_method: peak bytes of the same settings on a 16-bit, int8 and nf4 base, where they are not refused.
-        largest: the most that fits along batch, length and rank, the others as they are.
-        suggestions: single changes that make it fit, cheapest first; empty where it fits.
-        faster: the fastest setup that fits; None where nothing is known of the memory.
+        by_method: peak bytes with a 16-bit, int8 and nf4 base, without those that the settings do not allow.
+        largest: the largest batch, length and r that fit, each with the other two unchanged.
+        suggestions: single changes that make the recipe fit, cheapest first; empty if it fits.
+        rule_of_thumb: what tutorials say about models of this size; empty if they say nothing.
+        faster: the fastest setup that fits; None if too little is known about the memory.
     """
 
     by_method: Mapping[str, int]
     largest: Mapping[str, int]
-    suggestions: tuple[Cure, ...]
+    suggestions: tuple[SuggestedChange, ...]
     rule_of_thumb: str = ""
     faster: SpeedAdvice | None = None
 
 
 def costs_of(session: Session) -> Costs:
-    """What the session's recipe costs on its model, against its memory budget."""
+    """The costs of the session's recipe on its model, compared with the session's memory budget."""
     budget, skeleton, recipe = session.budget, session.skeleton, session.recipe
     if skeleton is None:
         error = session.skeleton_error
-        return Costs(budget, absence=str(error) if error else f"Reading the configuration of {recipe.model.source} …")
+        return Costs(budget, no_tree=str(error) if error else f"Reading the configuration of {recipe.model.source} …")
     try:
         priced = price_of(session, skeleton)
     except WorkbenchError as error:
-        return Costs(budget, refusal=error, suggested_fix=suggested_fix_of(skeleton, recipe)[1])
+        return Costs(budget, refusal=error, suggested_fix=refusal_and_fix(skeleton, recipe)[1])
     budget, peak = priced.budget, priced.peak
     terms = dict(peak.terms)
     terms["reserved"] = max(0, peak.reserved_bytes - peak.allocated_bytes)
     return Costs(
         budget=budget,
         price=priced,
-        base_words=_storage_words(recipe),
+        storage=_storage_words(recipe),
         terms=terms,
         fit=None if budget.free_bytes is None else judge(peak, budget.free_bytes),
         other_gpus=() if budget.is_typed else tuple(_other_gpus(session, priced)),
         memory_word="VRAM" if budget.device.kind == "cuda" else "memory",
         warnings=_warnings(priced.base),
-        priced_for=_priced_for(priced),
+        priced_length=_priced_length(priced),
         figures={
             "trainable": priced.adapter.trainable_parameters,
             "file": priced.adapter.file_bytes,
@@ -120,7 +132,7 @@ def costs_of(session: Session) -> Costs:
 
 
 def price_of(session: Session, skeleton: Skeleton) -> Price:
-    """The price of the session's recipe, as far as its records and this machine are known.
+    """The price of the session's recipe, using what is known about its records and this machine.
 
     Raises:
         WorkbenchError: PEFT would refuse the adapter for this model.
@@ -131,46 +143,49 @@ def price_of(session: Session, skeleton: Skeleton) -> Price:
 
 
 def _other_gpus(session: Session, priced: Price) -> Iterator[tuple[str, Fit]]:
-    """The GPUs that a run does not take; what they would say."""
+    """The GPUs that the run does not use, each with whether the peak would fit its free memory."""
     if priced.budget.device.kind != "cuda":
         return
-    taken = {gpu.index for gpu in gpus_of(session.launch, session.gpus)}
+    used = {gpu.index for gpu in gpus_of(session.launch, session.gpus)}
     for gpu in session.gpus:
-        if gpu.index not in taken and gpu.free_bytes is not None:
+        if gpu.index not in used and gpu.free_bytes is not None:
             label = f"GPU {gpu.index} {short_gpu(gpu.name)}, {gib(gpu.free_bytes)} free"
             yield label, judge(priced.peak, gpu.free_bytes)
 
 
-def _priced_for(priced: Price) -> str:
+def _priced_length(priced: Price) -> str:
     length, limit = priced.setup.length, priced.recipe.data.max_length
     return f"estimated at {length:,} tokens (longest record; limit {limit:,})" if length < limit else ""
 
 
 def outlook_of(priced: Price) -> Outlook:
-    """What other settings would cost; some hundred predictions, so it belongs into a thread."""
+    """The costs of other settings. Call it in a thread: it makes about a hundred predictions."""
     largest = priced.largest
     sizes = {"batch": largest.batch, "length": largest.length, "r": largest.r}
     return Outlook(
         by_method={name: peak.device_bytes for name, peak in priced.by_method.items()},
         largest={name: value for name, value in sizes.items() if value is not None},
-        suggestions=tuple(_cure(suggestion) for suggestion in priced.suggestions),
+        suggestions=tuple(_suggested_change(suggestion) for suggestion in priced.suggestions),
         rule_of_thumb=priced.rule_of_thumb.label if priced.rule_of_thumb else "",
         faster=priced.faster,
     )
 
 
-def faster_of(session: Session) -> SpeedAdvice | None:
-    """The fastest setup that fits for the session's recipe; None where too little is known to say."""
+def speed_advice_of(session: Session) -> SpeedAdvice | None:
+    """The fastest setup that fits for the session's recipe; None if it cannot be determined."""
     if session.skeleton is None:
         return None
     try:
         return price_of(session, session.skeleton).faster
-    except WorkbenchError:  # the settings are refused, which the panel says
+    except WorkbenchError:  # PEFT refuses the settings; the panel shows why
         return None
 
 
-def suggested_fix_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | None, Cure | None]:
-    """Why PEFT refuses the recipe's adapter for a model, and a change that it accepts; None for what there is not."""
+def refusal_and_fix(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError | None, SuggestedChange | None]:
+    """Why PEFT refuses the recipe's adapter for a model, and a change that makes PEFT accept it.
+
+    Both are None if PEFT accepts the adapter; the change is also None if none is known.
+    """
     try:
         plan_adapter(skeleton, recipe.adapter)
     except WorkbenchError as error:
@@ -178,13 +193,13 @@ def suggested_fix_of(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError
         if not changes:
             return error, None
         words = changes_text(changes)
-        return error, Cure(f"It works with {words}.", words, changes)
+        return error, SuggestedChange(f"It works with {words}.", words, changes)
     return None, None
 
 
-def _cure(suggestion: Suggestion) -> Cure:
+def _suggested_change(suggestion: Suggestion) -> SuggestedChange:
     label = suggestion.label[:1].upper() + suggestion.label[1:]
-    return Cure(
+    return SuggestedChange(
         f"{label} makes it fit ({gib(suggestion.peak_bytes)}); costs {suggestion.cost}.",
         f"{suggestion.label} ({gib(suggestion.peak_bytes)})",
         suggestion.changes,

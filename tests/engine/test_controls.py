@@ -96,6 +96,18 @@ def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
     assert run.checkpoints.is_dir() is save
 
 
+def test_a_run_released_and_stopped_before_its_first_step_has_no_adapter(home, long_recipe):
+    run, thread = begin(home, long_recipe)
+    thread.controls.send(Command("pause", release=True))
+    wait_until(lambda: events_of(run, "paused"), run)
+    assert events_of(run, "paused")[0]["step"] == 0
+    thread.controls.stop(save=True)
+    ended(thread)
+    (end,) = events_of(run, "run_ended")
+    assert (end["reason"], end.get("adapter"), end["step"]) == ("stopped", None, 0)
+    assert not run.adapter.is_dir() or not any(run.adapter.iterdir())
+
+
 def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe, undisturbed):
     # Several micro-batches a step, so that the stop comes in the middle of one.
     run, thread = begin(home, long_recipe)

@@ -108,7 +108,7 @@ async def test_a_sample_of_the_records_is_not_priced_for(tmp_path: Path) -> None
         session = screen.app.session
         session.counted = counted_for(session.recipe), some_facts([], max_length=1024, exact=False)
         assert price_of(session, session.skeleton).asked == Setup.of(session.recipe)
-        assert costs_of(session).priced_for == ""
+        assert costs_of(session).priced_length == ""
 
 
 async def test_shift_and_an_arrow_move_by_one(tmp_path: Path) -> None:
@@ -446,10 +446,10 @@ def test_a_suggestion_really_fits() -> None:
     budget = MemoryBudget(free_bytes=24 * GIB)
     outlook = outlook_of(price(skeleton, recipe, budget))
     assert outlook.suggestions
-    for cure in outlook.suggestions:
-        again = outlook_of(price(skeleton, edit(recipe, cure.changes), budget))
+    for suggestion in outlook.suggestions:
+        again = outlook_of(price(skeleton, edit(recipe, suggestion.changes), budget))
         assert again.suggestions == ()
-        assert cure.sentence.endswith(".")
+        assert suggestion.sentence.endswith(".")
 
 
 def test_a_stacked_bar_has_its_width_and_a_mark_where_memory_ends() -> None:

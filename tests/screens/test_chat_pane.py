@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from textual.events import Paste
 from textual.widgets import Input
 
@@ -389,6 +390,21 @@ async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -
         await screen.until(lambda: not pane._is_replying, "the end")
         assert said(pane) == ["one", "other"]
         await screen.sees("other")
+
+
+async def test_a_reply_made_again_leaves_the_turns_before_it_in_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("screens.chat.pane._TURNS_SHOWN", 2)
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        for number in range(4):
+            await ask(screen, f"question {number}")
+            await answered(screen, f"reply {number}")
+        await screen.press("escape", "r")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 5, "the engine is asked")
+        await answered(screen, "other")
+        assert [reply.text for reply in pane.query(Reply)] == ["reply 0", "reply 1", "reply 2", "other"]
 
 
 async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from workbench.runs.folder import RunFolder, summarise
 from workbench.storage.paths import Home
 from workbench.units import gib
 
-# How many started entries are listed; --json has all.
+# At most this many started entries are listed; --json lists all.
 _TAKEN_SHOWN = 5
 
 app = typer.Typer(help="Queued runs. Each starts when the previous one has ended.")
@@ -142,7 +142,7 @@ def replace(
     home = home_of(context)
     chosen, launch = _replacement(home, entry, recipe, assignments)
     request = QueueRequest(action="replace", ids=[entry], runs=run_requests([chosen], launch))
-    run_async(_ask(home, request, as_json=as_json))
+    run_async(_change(home, request, as_json=as_json))
 
 
 @app.command()
@@ -152,7 +152,7 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Remove entries from the queue. `loraworkbench control stop` stops a running run."""
-    run_async(_ask(home_of(context), QueueRequest(action="remove", ids=entries), as_json=as_json))
+    run_async(_change(home_of(context), QueueRequest(action="remove", ids=entries), as_json=as_json))
 
 
 @app.command()
@@ -163,70 +163,81 @@ def move(
     as_json: JsonOption = False,
 ) -> None:
     """Move an entry to another position."""
-    run_async(_ask(home_of(context), QueueRequest(action="move", ids=[entry], place=place), as_json=as_json))
+    run_async(_change(home_of(context), QueueRequest(action="move", ids=[entry], place=place), as_json=as_json))
 
 
 @app.command()
 def hold(context: typer.Context, as_json: JsonOption = False) -> None:
     """Put the queue on hold until `queue go`. A running run is not affected."""
-    run_async(_ask(home_of(context), QueueRequest(action="hold"), as_json=as_json))
+    run_async(_change(home_of(context), QueueRequest(action="hold"), as_json=as_json))
 
 
 @app.command()
 def go(context: typer.Context, as_json: JsonOption = False) -> None:
     """Resume the queue. If it was held because a run was interrupted, that run is not resumed."""
-    run_async(_ask(home_of(context), QueueRequest(action="go"), as_json=as_json))
+    run_async(_change(home_of(context), QueueRequest(action="go"), as_json=as_json))
 
 
 @app.command()
 def clear(context: typer.Context, as_json: JsonOption = False) -> None:
     """Remove all entries from the queue. A running run is not affected."""
-    run_async(_ask(home_of(context), QueueRequest(action="clear"), as_json=as_json))
+    run_async(_change(home_of(context), QueueRequest(action="clear"), as_json=as_json))
 
 
 # -- changing the queue -------------------------------------------------------------------------------------------
 
 
-async def _ask(home: Home, request: QueueRequest, *, as_json: bool) -> None:
+async def _change(home: Home, request: QueueRequest, *, as_json: bool) -> None:
+    """Change the queue, through the engine if it is running, and print the result."""
     engine = HomeEngine(home)
     try:
-        line = await engine.change_queue(request)
+        state = await engine.change_queue(request)
     finally:
         await engine.close()
-    _show(line, as_json=as_json)
+    _show(state, as_json=as_json)
 
 
 def _replacement(
-    home: Home, number: int, name: str | None, assignments: list[str] | None
+    home: Home, number: int, source: str | None, assignments: list[str] | None
 ) -> tuple[Recipe, Launch | None]:
-    entry = next((one for one in Queue(home).read().waiting if one.id == number), None)
+    """The new recipe of a queued entry, and the entry's launch settings, which stay.
+
+    Args:
+        number: the entry's number.
+        source: a recipe file, a preset, or ``-`` for standard input; None for the entry's own recipe.
+    """
+    entry = next((entry for entry in Queue(home).read().waiting if entry.id == number), None)
     if entry is None:
         raise WorkbenchError(
             f"There is no queued entry {number}.", "`loraworkbench queue` lists them.", kind="queue_entry"
         )
-    if name is None and not assignments:
+    if source is None and not assignments:
         raise WorkbenchError("No replacement given.", "Give a recipe, or --set KEY=VALUE.", kind="bad_request")
-    if name == "-":
+    if source == "-":
         return edited(from_yaml(typer.get_text_stream("stdin").read(), "Standard input"), assignments), entry.launch
-    recipe = parse(entry.recipe) if name is None else recipe_from(home, name, None)
+    recipe = parse(entry.recipe) if source is None else recipe_from(home, source, None)
     return edited(recipe, assignments), entry.launch
 
 
 async def _enqueue(
     home: Home, recipes: Sequence[Recipe], launch: Launch | None, *, force: bool, plan: bool, as_json: bool
 ) -> None:
+    """Queue runs after the checks that ``force`` omits; with ``plan``, only print the runs and what they need."""
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        verdicts = await _foreseen(home, client, recipes, launch) if len(recipes) > 1 or not force else [None]
-        if not as_json and len(recipes) > 1:
+        shows_plan = plan or len(recipes) > 1
+        # A single run that is queued by force has no use for a verdict.
+        verdicts = await _verdicts(home, client, recipes, launch) if shows_plan or not force else [None]
+        if not as_json and shows_plan:
             _show_plan(recipes, verdicts)
         if plan:
             if as_json:
-                print_json([_plan_json(*one) for one in zip(recipes, verdicts, strict=True)])
+                print_json([_plan_json(*planned) for planned in zip(recipes, verdicts, strict=True)])
             return
         if not force:
-            _refuse_what_does_not_fit(recipes, verdicts)
+            _refuse_if_any_does_not_fit(recipes, verdicts)
+            # Runs with the same model and data raise the same questions.
             for recipe in {repr((recipe.model, recipe.data)): recipe for recipe in recipes}.values():
                 await ask_about_data(client, recipe)
         state = await client.edit_queue(enqueue_request(recipes, launch))
@@ -235,9 +246,10 @@ async def _enqueue(
     _show(state, as_json=as_json)
 
 
-async def _foreseen(
+async def _verdicts(
     home: Home, client: EngineClient, recipes: Sequence[Recipe], launch: Launch | None
 ) -> list[Verdict | None]:
+    """Whether each run fits the free memory; None for a run of which that cannot be predicted."""
     from workbench.estimate import TraceStore
     from workbench.planning.memory import budget_now
     from workbench.planning.start_checks import foresee_all
@@ -246,7 +258,7 @@ async def _foreseen(
     return await foresee_all(EngineInformant(client), recipes, budget, TraceStore(home.cache / "traces"))
 
 
-def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) -> None:
+def _refuse_if_any_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) -> None:
     failing = [
         f"  {recipe.output.name}: {verdict.sentence}"
         for recipe, verdict in zip(recipes, verdicts, strict=True)
@@ -261,7 +273,7 @@ def _refuse_what_does_not_fit(recipes: Sequence[Recipe], verdicts: Sequence[Verd
         )
 
 
-# -- printing it --------------------------------------------------------------------------------------------------
+# -- printing the queue -------------------------------------------------------------------------------------------
 
 
 def _plan_json(recipe: Recipe, verdict: Verdict | None) -> dict[str, object]:
@@ -270,7 +282,7 @@ def _plan_json(recipe: Recipe, verdict: Verdict | None) -> dict[str, object]:
 
 
 def _show_plan(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) -> None:
-    console.print(f"{len(recipes)} runs:")
+    console.print(f"{len(recipes)} {'run' if len(recipes) == 1 else 'runs'}:")
     table = Table(box=None, pad_edge=False, show_header=False)
     for recipe, verdict in zip(recipes, verdicts, strict=True):
         peak = f"{gib(verdict.needed_bytes, 2)}, {verdict.fit}" if verdict else "peak unknown"
@@ -280,23 +292,23 @@ def _show_plan(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) ->
 
 def _show(state: QueueState, *, as_json: bool) -> None:
     if as_json:
-        taken = [{**entry.model_dump(), "state": state_of(entry)} for entry in state.taken]
+        taken = [{**entry.model_dump(), "state": _entry_state(entry)} for entry in state.taken]
         print_json({**state.model_dump(), "taken": taken})
         return
     for entry in state.taken[-_TAKEN_SHOWN:]:
         if entry != state.current:
             name = Path(entry.run).name if entry.run else entry.name
-            text = f"{name}  {state_of(entry)}" + (f": {entry.problem}" if entry.problem else "")
+            text = f"{name}  {_entry_state(entry)}" + (f": {entry.problem}" if entry.problem else "")
             console.print(Text(printable(text), "dim"), soft_wrap=True)
     if state.ahead:
-        console.print(Text(printable(f"{Path(state.ahead).name}  {_state(state.ahead)}")), soft_wrap=True)
+        console.print(Text(printable(f"{Path(state.ahead).name}  {_run_state(state.ahead)}")), soft_wrap=True)
     if state.waiting:
         _show_waiting(state)
     elif not state.ahead:
         console.print("The queue is empty. `loraworkbench queue add RECIPE` adds a run.")
     if state.held:
-        why = "" if state.held == ON_REQUEST else f" {state.held}"
-        console.print(Text(printable(f"The queue is on hold.{why}")), soft_wrap=True)
+        reason = "" if state.held == ON_REQUEST else f" {state.held}"
+        console.print(Text(printable(f"The queue is on hold.{reason}")), soft_wrap=True)
         console.print("Resume:  loraworkbench queue go")
         if state.held_for:
             console.print(Text(printable(f"Or:      loraworkbench train --resume {Path(state.held_for).name}")))
@@ -306,34 +318,34 @@ def _show_waiting(state: QueueState) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("entry", "name", "model", "method", "r", "GPUs", "differs"):
         table.add_column(heading, justify="right" if heading in ("entry", "r") else "left")
-    for entry, before in state.with_previous:
-        table.add_row(*(Text(printable(cell)) for cell in (str(entry.id), *_cells(entry, before))))
+    for entry, previous_recipe in state.with_previous:
+        table.add_row(*(Text(printable(cell)) for cell in (str(entry.id), *_cells(entry, previous_recipe))))
     console.print(table)
 
 
-def _cells(entry: Entry, before: Mapping[str, object] | None) -> list[str]:
+def _cells(entry: Entry, previous_recipe: Mapping[str, object] | None) -> list[str]:
     return [
         entry.name,
         entry.setting("model", "source").rpartition("/")[2],
         entry.setting("quantization", "method"),
         entry.setting("adapter", "r"),
         entry.launch.text if entry.launch else "",
-        difference_text(before, entry.recipe),
+        _differences_text(previous_recipe, entry.recipe),
     ]
 
 
-def difference_text(before: Mapping[str, object] | None, after: Mapping[str, object]) -> str:
-    """The settings that differ from the entry before, as ``adapter.r 8 → 16``."""
-    if before is None:
+def _differences_text(previous: Mapping[str, object] | None, recipe: Mapping[str, object]) -> str:
+    """The settings in which a recipe differs from the previous one, as ``adapter.r 8 → 16``."""
+    if previous is None:
         return ""
-    return ", ".join(f"{path} {old} → {new}" for path, (old, new) in recipe_differences(before, after).items())
+    return ", ".join(f"{path} {old} → {new}" for path, (old, new) in recipe_differences(previous, recipe).items())
 
 
-def state_of(entry: Entry) -> str:
-    """The state of the run of a started entry."""
-    return _state(entry.run) if entry.run else "could not start"
+def _entry_state(entry: Entry) -> str:
+    """The state of a started entry's run."""
+    return _run_state(entry.run) if entry.run else "could not start"
 
 
-def _state(folder: str) -> str:
+def _run_state(folder: str) -> str:
     run = RunFolder(Path(folder))
     return summarise(run).state if run.path.is_dir() else "removed"

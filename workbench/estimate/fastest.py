@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from workbench.estimate.fit import Predict, fit_of, last_where
+from workbench.estimate.fit import Predict, fit_of, last_accepted
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
@@ -158,7 +158,7 @@ class Chooser:
             # Even the largest micro-batch with checkpointing would be slower than what was found without it.
             if found and self.time_of(found[-1]) <= self.time_of(ladder[-1]):
                 continue
-            largest = last_where(ladder, self._fits)
+            largest = last_accepted(ladder, self._fits)
             if largest is not None:
                 found.append(largest)
         best = min(found, key=self.time_of, default=None)

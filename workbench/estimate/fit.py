@@ -1,4 +1,4 @@
-"""Whether a run fits a device, and what to change when it does not."""
+"""Decides whether a predicted peak fits the free memory, and finds settings that make it fit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,10 @@ T = TypeVar("T")
 Fit = Literal["fits", "tight", "does not fit"]
 Predict = Callable[[Setup], Peak]
 
-COMFORT = 0.95
-"""Share of the free memory up to which a run simply fits; above it, it is tight."""
-
+# A peak fits if it takes at most this share of the free memory.
+_FITTING_SHARE = 0.95
 _LENGTHS = (32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128)
-# What a change costs, from the cheapest to the dearest.
+# What a change costs the user, the cheapest first.
 _TIME, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
     "a little time",
     "about a quarter more time",
@@ -31,9 +30,13 @@ _TIME, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One change to the recipe and what it leads to.
+    """A change to the recipe that makes it fit.
 
-    ``changes`` are dotted paths and values as :func:`workbench.recipe.text.edit` takes them.
+    Attributes:
+        label: names the change, such as "base in 4 bits".
+        changes: dotted keys of the recipe and their new values, for :func:`workbench.recipe.text.edit`.
+        peak_bytes: the peak after the change.
+        cost: what the change costs the user, one of ``COSTS``.
     """
 
     label: str
@@ -46,8 +49,11 @@ class Suggestion:
 
 
 def fit_of(peak: Peak, free_bytes: int) -> Fit:
-    """``tight``: it fits only if the allocator gives back all that it holds in reserve."""
-    if peak.device_bytes <= COMFORT * free_bytes:
+    """Whether a peak fits the free memory.
+
+    It is ``tight`` if it takes more than 95 %, but is within the memory once the allocator gives back its reserve.
+    """
+    if peak.device_bytes <= _FITTING_SHARE * free_bytes:
         return "fits"
     if peak.allocated_bytes + peak.terms["cuda_context"] <= free_bytes:
         return "tight"
@@ -55,17 +61,17 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
 
 
 def suggest(setup: Setup, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
-    """Single changes that make a setup fit, cheapest first: what costs time before what costs quality."""
+    """The single changes that make a setup fit, cheapest first: what costs time comes before what costs quality."""
     found = []
-    for label, changes, cost in _candidates(setup):
+    for label, changes, cost in _switches(setup):
         peak = _peak_after(setup, changes, predict)
         if peak is not None and _fits(peak, free_bytes):
             found.append(Suggestion(label, changes, peak.device_bytes, cost))
-    for label, cost, choices in _ladders(setup):
-        # If the last rung does not help, no rung does.
-        if not choices or not _fits(_peak_after(setup, choices[-1], predict), free_bytes):
+    for label, cost, steps in _reductions(setup):
+        # If the last and largest reduction does not fit, none does.
+        if not steps or not _fits(_peak_after(setup, steps[-1], predict), free_bytes):
             continue
-        for changes in choices:
+        for changes in steps:
             peak = _peak_after(setup, changes, predict)
             if peak is not None and _fits(peak, free_bytes):
                 value = next(iter(changes.values()))
@@ -76,7 +82,7 @@ def suggest(setup: Setup, free_bytes: int, predict: Predict) -> tuple[Suggestion
 
 @dataclass(frozen=True)
 class Largest:
-    """The most that fits along each knob while the others stay; None where not even the least fits."""
+    """The largest value of each setting that fits with the other two unchanged; None if not even the smallest fits."""
 
     batch: int | None
     length: int | None
@@ -84,25 +90,32 @@ class Largest:
 
 
 def largest_that_fit(setup: Setup, free_bytes: int, predict: Predict, context_length: int | None = None) -> Largest:
-    """Largest micro-batch, record length (in steps of 64, up to the model's) and rank (of the usual steps) that fit."""
+    """The largest micro-batch, record length and rank that fit.
+
+    Args:
+        context_length: the model's, in tokens; record lengths are tried up to it, in steps of 64.
+    """
 
     def fits(changes: Mapping[str, Any]) -> bool:
         return _fits(_peak_after(setup, changes, predict), free_bytes)
 
     lengths = range(64, min(context_length or 131072, 131072) + 1, 64)
     return Largest(
-        batch=last_where(range(1, 1025), lambda n: fits({MICRO_BATCH: n})),
-        length=last_where(lengths, lambda n: fits({"data.max_length": n})),
-        r=last_where(RANK_STEPS, lambda n: fits({"adapter.r": n})),
+        batch=last_accepted(range(1, 1025), lambda n: fits({MICRO_BATCH: n})),
+        length=last_accepted(lengths, lambda n: fits({"data.max_length": n})),
+        r=last_accepted(RANK_STEPS, lambda n: fits({"adapter.r": n})),
     )
 
 
-def last_where(values: Sequence[T], holds: Callable[[T], bool]) -> T | None:
-    """The last of growing values for which ``holds``, which is true up to some point and false from there on."""
+def last_accepted(values: Sequence[T], accepts: Callable[[T], bool]) -> T | None:
+    """The last value that ``accepts`` accepts, found by bisection; None if it accepts none.
+
+    ``accepts`` must accept all values before some point of the sequence and none after it.
+    """
     low, high = 0, len(values)
     while low < high:
         middle = (low + high) // 2
-        if holds(values[middle]):
+        if accepts(values[middle]):
             low = middle + 1
         else:
             high = middle
@@ -114,13 +127,15 @@ def _fits(peak: Peak | None, free_bytes: int) -> bool:
 
 
 def _peak_after(setup: Setup, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
+    """The predicted peak with the changes; None if they are not allowed."""
     try:
         return predict(setup.varied(changes))
-    except WorkbenchError:  # this change alone is not a valid recipe, or not for this model
+    except WorkbenchError:  # the changed recipe is not valid, or PEFT refuses it for this model
         return None
 
 
-def _candidates(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Label, changes and cost of each change that is made or not."""
     if not setup.checkpointing:
         changes: dict[str, Any] = {"training.gradient_checkpointing": True}
         yield "gradient checkpointing on", changes, _QUARTER
@@ -136,8 +151,8 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "base in 4 bits", changes, _PRECISION
 
 
-def _ladders(setup: Setup) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """Settings to turn down step by step until the run fits."""
+def _reductions(setup: Setup) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Label, cost and changes of each setting that can be reduced step by step until the setup fits."""
     sizes = [size for size in (setup.micro_batch // 2**power for power in range(1, 17)) if size >= 1]
     batches = [{MICRO_BATCH: size, ACCUMULATION: -(-setup.effective_batch // size)} for size in sizes]
     yield "micro-batch", _TIME, [batch for batch in batches if batch[ACCUMULATION] <= MAX_MICRO_BATCHES]

@@ -1,4 +1,4 @@
-"""Which shape records have, read from their columns and their first values."""
+"""Detects the format of records from their column names and first values."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TOOLS = ("tools", "functions")
 _INPUT = ("input", "context")
 _HISTORY = ("history",)
 
-# Column names by the part they play, likeliest first.
+# The column names of each part of a record, the likeliest first.
 _NAMES: dict[FormatKind, dict[str, tuple[str, ...]]] = {
     "messages": {
         "messages": ("messages", "conversation", "dialogue", "conversations"), "system": _SYSTEM, "tools": _TOOLS,
@@ -50,7 +50,12 @@ PARTS = ("prompt", "input", "reply", "system", "history", "messages", "tools", "
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """Which column plays which part, and why this was taken to be so."""
+    """The format of records.
+
+    Attributes:
+        columns: by part (see ``PARTS``), the column that holds it.
+        reason: why this format was chosen, for the user.
+    """
 
     kind: FormatKind
     columns: Mapping[str, str]
@@ -58,7 +63,7 @@ class RecordFormat:
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """The columns that are fed."""
+        """The columns that hold a part."""
         return frozenset(self.columns.values())
 
 
@@ -69,32 +74,35 @@ def detect(
     by_hand: Mapping[str, str] | None = None,
     origin: str = "The data",
 ) -> RecordFormat:
-    """The format of records with these columns.
+    """Detect the format of records.
 
     Args:
-        columns: every column seen in the first records.
-        samples: these records; they tell role/content from from/value, and turns from text.
-        asked: a kind of format, or ``auto``.
-        by_hand: part → column, which goes before any name.
+        columns: all columns of the first records.
+        samples: the first records. Their values show whether a column holds turns or text, and whether the turns have
+            role and content or, as in ShareGPT, from and value.
+        asked: the recipe's ``data.format``: a kind of format, or ``auto``.
+        by_hand: the recipe's ``data.columns``, from part to column; if given, ``asked`` and the names do not count.
+        origin: names the records in an error.
 
     Raises:
-        WorkbenchError: nothing fits, a column named by hand does not exist, or the records are for preference training.
+        WorkbenchError: the records have no known format or not the one asked for, ``by_hand`` is not valid, or the
+            records are for preference training.
     """
     if by_hand:
         return _by_hand(columns, samples, by_hand, origin)
     if asked != "auto":
-        kind = _kind(asked)
+        kind = _as_kind(asked)
         found = _match(kind, columns)
         if found is None:
-            wanted = " and ".join(" or ".join(_NAMES[kind][part][:3]) for part in _NEEDED[kind])
+            expected = " and ".join(" or ".join(_NAMES[kind][part][:3]) for part in _NEEDED[kind])
             raise WorkbenchError(
-                f"{origin} has no columns for format {kind}: found {_listed(columns)}, expected {wanted}.",
+                f"{origin} has no columns for format {kind}: found {_names_text(columns)}, expected {expected}.",
                 "Set data.format to auto, or name the columns in data.columns.",
                 kind="data_format",
             )
-        return RecordFormat(kind, found, f"format {kind} set in the recipe; {_shown(found)}")
+        return RecordFormat(kind, found, f"format {kind} set in the recipe; {_parts_text(found)}")
     _refuse_kto(columns, samples, origin)
-    unfit = ""
+    not_turns = ""
     for kind in _NAMES:
         found = _match(kind, columns)
         if found is None:
@@ -102,8 +110,9 @@ def detect(
         if "messages" in found:
             keys = _first_keys(samples, found["messages"])
             if keys is None:
-                unfit = unfit or _why_not_turns(samples, found["messages"])
+                not_turns = not_turns or _why_not_turns(samples, found["messages"])
                 continue
+            # Turns with the key "role" are of kind messages, those with "from" of kind sharegpt.
             if (keys[0] == "role") != (kind == "messages"):
                 continue
         if kind == "text" and "role" in columns:
@@ -112,22 +121,22 @@ def detect(
                 "Write one conversation per record: a list of turns, or an object with messages.",
                 kind="data_format",
             )
-        return RecordFormat(kind, found, _because(kind, found, samples))
+        return RecordFormat(kind, found, _reason(kind, found, samples))
     _refuse_preferences(columns, samples, origin)
-    if unfit:
+    if not_turns:
         raise WorkbenchError(
-            f"{origin}: {unfit}.",
+            f"{origin}: {not_turns}.",
             'Expected a list of turns such as [{"role": "user", "content": …}, …], or its JSON text.',
             kind="data_format",
         )
     raise WorkbenchError(
-        f"The columns of {origin} match no known record format: {_listed(columns)}.",
+        f"The columns of {origin} match no known record format: {_names_text(columns)}.",
         "Name the columns in data.columns, such as {prompt: title, reply: body} or {text: body}.",
         kind="data_format",
     )
 
 
-def _kind(name: str) -> FormatKind:
+def _as_kind(name: str) -> FormatKind:
     return next(kind for kind in get_args(FormatKind) if kind == name)
 
 
@@ -144,7 +153,7 @@ def _by_hand(
         if column not in columns:
             raise WorkbenchError(
                 f"{origin} has no column {column!r} (data.columns: {part}).",
-                f"Its columns are {_listed(columns)}.",
+                f"Its columns are {_names_text(columns)}.",
                 kind="data_format",
             )
     kind: FormatKind
@@ -161,10 +170,12 @@ def _by_hand(
             "Set one of these, such as data.columns={prompt: title, reply: body}.",
             kind="data_format",
         )
-    return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_shown(by_hand)}")
+    return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_parts_text(by_hand)}")
 
 
 def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
+    """The column of each part in a format, found by name; None if a part that the format needs has no column."""
+    # Reversed, so that of names that differ only in case the first counts.
     folded = {column.strip().lower(): column for column in reversed(list(columns))}
     found = {}
     for part, names in _NAMES[kind].items():
@@ -177,12 +188,12 @@ def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
 
 
 def _first_keys(samples: Sequence[Mapping[str, object]], column: str) -> tuple[str, str] | None:
-    """The keys of the first turns found in a column, such as ``("role", "content")``."""
+    """The keys of role and text in a column's first turn, such as ``("role", "content")``; None if it has no turns."""
     return next((keys for record in samples if (keys := turn_keys(record.get(column))) is not None), None)
 
 
 def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
-    """What a column that should hold turns holds instead."""
+    """The reason, for the user, why the values of a column are not turns."""
     value = next((record[column] for record in samples if not is_empty(record.get(column))), None)
     try:
         first = as_turns(value, f"column {column}")[0]
@@ -190,30 +201,31 @@ def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
         return str(error)
     if not isinstance(first, Mapping):
         return f"turn 1 of column {column} is {type_in_words(first)}, expected an object with role and content"
-    return f"turn 1 of column {column} has no role; its keys are {_listed(list(map(str, first)))}"
+    return f"turn 1 of column {column} has no role; its keys are {_names_text(list(map(str, first)))}"
 
 
 def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
+    """Raise WorkbenchError for pairs of a chosen and a rejected response, as for DPO."""
     folded = {column.strip().lower(): column for column in columns}
     if not {"chosen", "rejected"} <= folded.keys():
         return
     chosen = folded["chosen"]
     prompt = folded.get("prompt") or folded.get("question") or folded.get("instruction")
-    if _first_keys(samples, chosen) is not None and (prompt is None or _holds_prompt(samples, chosen)):
-        way = f"data.columns={{messages: {chosen}}}"
+    if _first_keys(samples, chosen) is not None and (prompt is None or _includes_prompt(samples, chosen)):
+        setting = f"data.columns={{messages: {chosen}}}"
     elif prompt is not None:
-        way = f"data.columns={{prompt: {prompt}, reply: {chosen}}}"
+        setting = f"data.columns={{prompt: {prompt}, reply: {chosen}}}"
     else:
-        way = f"data.columns={{text: {chosen}}}"
+        setting = f"data.columns={{text: {chosen}}}"
     raise WorkbenchError(
         f"{origin} holds preference data: pairs of a chosen and a rejected response.",
-        f"Supervised training uses one response per prompt. To train on the chosen ones, set {way}.",
+        f"Supervised training uses one response per prompt. To train on the chosen ones, set {setting}.",
         kind="data_preference",
     )
 
 
-def _holds_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bool:
-    """Whether the turns of a column begin before the response."""
+def _includes_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bool:
+    """Whether the turns in a column begin with a prompt, not with the response."""
     for record in samples:
         if turn_keys(record.get(column)) is not None:
             first = as_turns(record[column], "")[0]
@@ -222,6 +234,7 @@ def _holds_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bool:
 
 
 def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
+    """Raise WorkbenchError for completions labelled true or false, as TRL's KTOTrainer takes them."""
     if {"prompt", "completion", "label"} <= set(columns) and any(
         isinstance(record.get("label"), bool) for record in samples
     ):
@@ -233,22 +246,23 @@ def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]
         )
 
 
-def _because(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> str:
+def _reason(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> str:
+    """Why this format was chosen, for the user."""
     if "messages" in found:
         role, text = _first_keys(samples, found["messages"]) or ("role", "content")
-        end = " (ShareGPT)" if kind == "sharegpt" else ""
-        besides = {part: column for part, column in found.items() if part != "messages"}
-        more = f"; {_shown(besides)}" if besides else ""
-        return f"column {found['messages']} has turns with {role} and {text}{end}{more}"
+        name = " (ShareGPT)" if kind == "sharegpt" else ""
+        others = {part: column for part, column in found.items() if part != "messages"}
+        others_text = f"; {_parts_text(others)}" if others else ""
+        return f"column {found['messages']} has turns with {role} and {text}{name}{others_text}"
     if kind == "text":
         return f"column {found['text']} is plain text; there is no response column"
-    return _shown(found)
+    return _parts_text(found)
 
 
-def _shown(found: Mapping[str, str]) -> str:
+def _parts_text(found: Mapping[str, str]) -> str:
     return "the " + ", ".join(f"{part} is in {column}" for part, column in found.items())
 
 
-def _listed(columns: Collection[str]) -> str:
-    names = [repr(column) if column.isprintable() else ascii(column) for column in list(columns)[:12]]
-    return ", ".join(names) + (" …" if len(columns) > 12 else "") if names else "none"
+def _names_text(names: Collection[str]) -> str:
+    shown = [repr(name) if name.isprintable() else ascii(name) for name in list(names)[:12]]
+    return ", ".join(shown) + (" …" if len(names) > 12 else "") if shown else "none"

@@ -1,4 +1,4 @@
-"""The work itself: one base in memory, on which PyTorch trains, replies and evaluates."""
+"""The engine's real backend: loads a base with PyTorch, trains it, replies with it and evaluates it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ class TorchBackend:
     """The :class:`~workbench.engine.daemon.backend.Backend` of a real engine.
 
     Args:
-        output: where file descriptors 1 and 2 go; a run in this process borrows it for its own log.
+        output: receives what this process prints; while a run trains in this process, goes to the run's log.
     """
 
     def __init__(self, home: Home, output: OutputFile | None = None) -> None:
@@ -46,7 +46,7 @@ class TorchBackend:
 
     def warm_up(self) -> None:
         import_libraries()
-        self._look_at_device()
+        self._read_device_facts()
 
     def training(
         self,
@@ -72,14 +72,14 @@ class TorchBackend:
             if self._output:
                 self._output.restore()
         finally:
-            # A trainer is held together by cycles: without this, optimizer and gradients would stay in memory.
+            # A trainer contains reference cycles: without a collection, optimizer and gradients stay in memory.
             _free_cached_memory()
 
     def reply(self, work: Work, request: ReplyRequest, emit: EmitReply) -> None:
         from workbench.engine.generation.replies import prepare_reply, reply
 
-        report = _begin(work, emit)
-        model = prepare_reply(self._home, request, self.base, self._loader(work), report, work.cancelled.is_set)
+        report = _prepared_reporter(work, emit)
+        model = prepare_reply(self._home, request, self.base, self._replacer(work), report, work.cancelled.is_set)
         work.progress = None
         reply(model, request, emit, work.cancelled)
 
@@ -97,36 +97,37 @@ class TorchBackend:
         reply_in_run(self._home, run, base, template, request, emit, ending)
 
     def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
-        report = _begin(work, emit)
+        report = _prepared_reporter(work, emit)
         from workbench.engine.generation.evaluate import evaluate
 
-        return evaluate(self._home, request, self.base, self._loader(work), report, work.cancelled)
+        return evaluate(self._home, request, self.base, self._replacer(work), report, work.cancelled)
 
     def unload(self) -> None:
         self.base = None
         _free_cached_memory()
 
-    def _loader(self, work: Work) -> Callable[[Callable[[], LoadedBase]], LoadedBase]:
-        """Makes room for another base, and has it loaded."""
+    def _replacer(self, work: Work) -> Callable[[Callable[[], LoadedBase]], LoadedBase]:
+        """Return a function that releases the base and calls a given one to load another."""
 
-        def load_in_its_place(load: Callable[[], LoadedBase]) -> LoadedBase:
-            doing, work.state = work.state, "loading"
+        def replace_base(load: Callable[[], LoadedBase]) -> LoadedBase:
+            state, work.state = work.state, "loading"
             self.unload()
             self.base = load()
-            self._look_at_device()
-            work.state = doing
+            self._read_device_facts()
+            work.state = state
             return self.base
 
-        return load_in_its_place
+        return replace_base
 
-    def _look_at_device(self) -> None:
-        """Remember the device; asking for it opens the GPU, which takes seconds that the API's thread does not have."""
+    def _read_device_facts(self) -> None:
+        """Read the device's facts, once. This initializes CUDA, which takes seconds; :meth:`memory` must not wait."""
         from workbench.engine.model.hardware import device_facts
 
         self._device = self._device or device_facts()
 
 
-def _begin(work: Work, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def _prepared_reporter(work: Work, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Import the libraries, and return the function that reports progress, this import's first."""
     report = work.reporter(emit)
     report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()

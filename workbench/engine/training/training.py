@@ -54,9 +54,9 @@ from workbench.storage.paths import Home
 if TYPE_CHECKING:
     from workbench.engine.training.session import Session
 
-# After these errors the weights are those of the last whole step, and worth saving.
+# After these errors the weights are still those of the last whole step, so they are saved.
 _WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")
-# Errors that all processes raise at the same point; after others they can no longer wait for each other.
+# Errors that all processes raise at the same point. After any other error they can no longer wait for each other.
 _RAISED_BY_ALL = ("nan_loss",)
 
 
@@ -64,14 +64,16 @@ class Training:
     """Trains one run.
 
     Args:
-        base: a base already in memory; used if it is the one the recipe asks for, otherwise released first.
+        base: the base in memory, if any; used if the recipe asks for the same one, otherwise released first.
         resume: continue from the newest complete checkpoint, or from the start if there is none.
-        ranks: the processes that train this run together, each with a Training of its own; the first one writes the
-            journal and receives the user's requests.
-        watched: the engine records in the journal when a process dies.
+        ranks: the processes that train this run together, each with a Training of its own; the first process writes
+            the journal and receives the user's requests.
+        watched: whether an engine watches the processes, and itself records in the journal that one died.
 
-    After :meth:`run`: ``base`` is the model in memory with the trained adapter on it (None when loading failed),
-    ``error`` what ended the run early (None when nothing did).
+    Attributes:
+        base: the base in memory, after the run with the trained adapter; None if it was released or failed to load.
+        error: the error that ended the run; None if there was none.
+        progress: the latest progress, for the engine's status.
     """
 
     def __init__(
@@ -99,10 +101,11 @@ class Training:
         self._journal: RetryingJournal
         self._session: Session | None = None
         self._measured: MeasuredPeak | None = None
+        # Phase and time of the last progress in the journal.
         self._reported = ("", 0.0)
 
     def run(self) -> None:
-        """Train. Raises nothing: errors go into the journal and to ``error``."""
+        """Train. Raises nothing: an error is recorded in the journal and kept in ``error``."""
         try:
             with self._open_journal() as self._journal:
                 are_in_sync = True
@@ -113,10 +116,10 @@ class Training:
                 if self._session is not None:
                     self._session.close()
                 if are_in_sync:
-                    # When one process fails the launcher kills the others, and the first one may still be writing.
+                    # If a process exits with an error, the launcher kills the others; the first may still be writing.
                     self.ranks.wait_for_all()
         except Exception as error:
-            # The journal itself cannot be written: only the log is left.
+            # The journal cannot be written, so the error goes to the log.
             self.error = diagnose(error, "writing the run's journal", self.run_folder.log)
             traceback.print_exc()
         finally:
@@ -137,7 +140,7 @@ class Training:
             check_kernels(self.recipe.training.kernels)
         while True:
             session = self._prepare(checkpoint)
-            if not self._is_past(checkpoint):
+            if checkpoint is None or checkpoint.step == 0:
                 session.evaluate(0)
             self._raise_if_stopped()
             meter = PeakMeter()
@@ -148,13 +151,13 @@ class Training:
             checkpoint = session.trainer.checkpoint()
             session.close()
             session = self._session = None  # type: ignore[assignment]
-            if not self._wait_released(checkpoint):
-                self._finish_from(checkpoint)
+            if not self._wait_without_memory(checkpoint):
+                self._finish_without_base(checkpoint)
                 return
         self._finish(session, reason)
 
     def _record_start(self) -> Checkpoint | None:
-        """Write the run's start or resume into the journal; returns the checkpoint to continue from."""
+        """Write the event that the run started or resumed; returns the checkpoint to continue from."""
         process = psutil.Process()
         versions = {"loraworkbench": __version__, **library_versions()}
         if self._resume and self._journal.has_events:
@@ -188,12 +191,8 @@ class Training:
         )
         return None
 
-    @staticmethod
-    def _is_past(checkpoint: Checkpoint | None) -> bool:
-        return checkpoint is not None and checkpoint.step > 0
-
     def _load_base(self, tokenizing: BackgroundTokenizing) -> None:
-        """Load the base if it is not in memory; the records are tokenized at the same time."""
+        """Load the base if it is not in memory. As soon as its tokenizer is loaded, tokenizing begins."""
         if self.base is not None and not self._can_use(self.base):
             self.base = None
             free_cached_memory()
@@ -212,29 +211,30 @@ class Training:
         self._raise_if_stopped()
 
     def _fetch(self) -> None:
-        """Download or convert the model, which several processes must not do at once."""
+        """Download or convert the model, which only one process per machine should do."""
         fetch_model(self.home, self.recipe.model, self._report, self.controls.local.is_stopped)
 
     def _can_use(self, base: LoadedBase) -> bool:
         return base.is_unchanged and base.matches(self.recipe.model, self.recipe.quantization)
 
     def _prepare(self, checkpoint: Checkpoint | None) -> "Session":
+        """Load the base and the records, and make the session that trains on from the checkpoint."""
         if self.base is None:
-            # Before the records are opened, which may need one of them.
+            # Opening the records may need one of the libraries.
             self._report(Progress(phase="loading", detail="importing libraries"))
             import_libraries()
         check_device(self.recipe.training.kernels)
         tokenizing = BackgroundTokenizing(self.home, self.recipe.data, self.ranks, self.controls.local.is_stopped)
         try:
             self._load_base(tokenizing)
-            data = self._tokens(tokenizing)
+            data = self._tokenized_data(tokenizing)
         finally:
             tokenizing.abandon()
         if dtype := restore_default_dtype():
             message = f"Loading the model left PyTorch's default dtype at {dtype}; it is reset to float32."
             self._warn(message, kind="default_dtype")
         self._raise_if_stopped()
-        # Not before the base is loaded: another thread may still be importing the libraries.
+        # These import torch and TRL, which another thread may still be doing until the base is loaded.
         from workbench.engine.training.choice import choose
         from workbench.engine.training.session import Context, Session
 
@@ -256,11 +256,12 @@ class Training:
         self._session = Session(context, self.base, data, history, choice)
         return self._session
 
-    def _tokens(self, tokenizing: BackgroundTokenizing) -> EncodedData:
+    def _tokenized_data(self, tokenizing: BackgroundTokenizing) -> EncodedData:
+        """Wait for the tokenized records, check them, and record warnings about them."""
         assert self.base is not None
         data = tokenizing.result(self.base.tokenizer, self._report)
-        rows = self.base.model.get_input_embeddings().num_embeddings
-        refuse_unknown_tokens(data.facts.largest_id, self.base.tokenizer, rows)
+        vocabulary_size = self.base.model.get_input_embeddings().num_embeddings
+        refuse_unknown_tokens(data.facts.largest_id, self.base.tokenizer, vocabulary_size)
         for question in data.facts.questions:
             self._warn(question)
         for notice in data.notices:
@@ -269,14 +270,15 @@ class Training:
         self._journal.write(Phase(phase="tokenising", fraction=1.0, detail=detail, counts=data.counts))
         return data
 
-    def _wait_released(self, checkpoint: Checkpoint) -> bool:
-        """Release the memory and wait; returns whether to resume."""
+    def _wait_without_memory(self, checkpoint: Checkpoint) -> bool:
+        """Release the GPU memory and wait for the user; returns True to resume, False to stop."""
         self.base = None
         free_cached_memory()
         postponed: list[Command] = []
         self.controls.paused = "Paused; GPU memory released."
         self._journal.write(Paused(step=checkpoint.step, reason=self.controls.paused, release=True))
         while (command := self.controls.wait()) and command.action != "resume":
+            # A second pause changes nothing; other commands apply once the run has resumed.
             if command.action != "pause":
                 postponed.append(command)
         self.controls.paused = ""
@@ -300,7 +302,7 @@ class Training:
         self._journal.write(Phase(phase="saving"))
         kept_step = session.step
         if exit_reason == "stopped":
-            # The whole state, so that the run can be resumed later.
+            # A checkpoint, so that the run can be resumed later.
             session.step_controls.save()
         else:
             session.evaluate(session.step)
@@ -318,11 +320,13 @@ class Training:
             remove_checkpoints(self.run_folder.checkpoints)
         self._end("discarded", adapter=False, step=step)
 
-    def _finish_from(self, checkpoint: Checkpoint) -> None:
-        """End a run whose memory was released: its adapter is that of the checkpoint."""
+    def _finish_without_base(self, checkpoint: Checkpoint) -> None:
+        """End a run whose memory was released: copy the adapter from its checkpoint."""
         if not self.controls.save:
             self._discard(checkpoint.step)
             return
+        if checkpoint.step == 0:
+            raise StoppedBeforeFirstStep
         if self.ranks.is_first:
             self._journal.retry_while_full(lambda: copy_adapter(checkpoint.path, self.run_folder.adapter))
         self._end("stopped", step=checkpoint.step, kept_step=checkpoint.step)
@@ -343,14 +347,14 @@ class Training:
         self._journal.write(RunWarning(message=message, kind=kind))
 
     def _fail(self, error: Exception) -> bool:
-        """Record the error that ended the run; returns whether all processes are at the same point."""
+        """Record the error that ended the run; returns whether the processes can still wait for each other."""
         was_cancelled = self.controls.local.is_stopped() and getattr(error, "kind", "") == "cancelled"
         if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
             self._detach_adapter()
             self._end("stopped", adapter=False, step=0)
             return not was_cancelled
         if self.ranks.count > 1 and is_lost_process(error):
-            self._lose_process(error)
+            self._record_lost_process(error)
             return False
         self.error = diagnose(error, f"training run {self.run_folder.id}", self.run_folder.log)
         are_in_sync = self.ranks.count == 1 or self.error.kind in _RAISED_BY_ALL
@@ -362,8 +366,8 @@ class Training:
         self._end("error", adapter=saved)
         return are_in_sync
 
-    def _lose_process(self, error: Exception) -> None:
-        """Record that another process died, unless the engine does."""
+    def _record_lost_process(self, error: Exception) -> None:
+        """Record that another process died, unless the engine records it."""
         self.error = WorkbenchError(
             "Another process of this run ended.", "See the logs, then resume the run.", kind="process_lost"
         )
@@ -373,7 +377,7 @@ class Training:
             self._end("error", adapter=False)
 
     def _save_last_step(self) -> bool:
-        """Save checkpoint and adapter of the last whole step; returns whether there is one."""
+        """Save a checkpoint and the adapter after the last whole step; returns whether both are saved."""
         session = self._session
         if session is None or session.step == 0:
             return False
@@ -386,8 +390,8 @@ class Training:
         return True
 
     def _detach_adapter(self) -> None:
-        """Prepare the base for the next run; if that fails (the GPU aborted), release the base."""
-        # With several processes, the model ends with them.
+        """Prepare the base for the next run; if that fails, as after a CUDA error, release it."""
+        # A run in several processes leaves no base: they exit.
         if self.base is None or self.ranks.count > 1:
             return
         try:
@@ -407,11 +411,11 @@ class Training:
         self.progress = progress
 
     def _report(self, progress: Progress) -> None:
-        """Show progress in the engine's status at once, and write it to the journal at most twice a second."""
+        """Show progress in the engine's status; write each new phase to the journal, and progress twice a second."""
         self.progress = progress
-        phase, written = self._reported
+        phase, reported_at = self._reported
         now = time.monotonic()
-        if progress.phase != phase or now - written >= 0.5:
+        if progress.phase != phase or now - reported_at >= 0.5:
             self._reported = (progress.phase, now)
             self._journal.write(Phase(**progress.model_dump()))
 

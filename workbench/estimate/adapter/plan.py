@@ -1,6 +1,6 @@
 """Plans a LoRA adapter for a model: exact shapes, parameter counts and file size.
 
-Equal to what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, without building either.
+The plan equals what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, but needs neither.
 """
 
 import math
@@ -17,13 +17,19 @@ from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.schema import AdapterSection
 
 _PREFIX = "base_model.model."
-# DoRA's magnitudes move by less than bfloat16 can show, so they stay in float32.
+# A training step changes DoRA's magnitudes by less than bfloat16 can represent, so they stay in float32.
 MAGNITUDE_DTYPE = "float32"
 
 
 @dataclass(frozen=True)
 class AdapterDtypes:
-    """Types of what is trained: A, B and biases; whole modules (``modules_to_save``); and of the frozen base."""
+    """Data types of the trained tensors and of the base.
+
+    Attributes:
+        adapter: of A, B and trained biases.
+        saved_whole: of the copies in ``modules_to_save``.
+        base: of the frozen weights.
+    """
 
     adapter: str = "bfloat16"
     saved_whole: str = "bfloat16"
@@ -35,12 +41,12 @@ class AdaptedModule:
     """The LoRA matrices A and B of ``count`` equal modules.
 
     Attributes:
-        name: full name, with ``0–27`` where a folded list's index stands.
-        path: the same with ``*``, as the module tree folds it.
-        kind: of the base layer; ``parameter`` for fused experts and routers.
-        a_shape: as the file stores it: (r, in); (r·experts, in) for fused experts.
-        b_shape: (out, r), or (out, r·experts).
-        parameters: of one such module, with DoRA's magnitudes and ``lora_bias``.
+        name: full name, with the layers as a range: ``model.layers.0–27.self_attn.q_proj``.
+        path: the same with ``*`` for the layers, as in the folded module tree.
+        kind: kind of the base layer; ``parameter`` for fused experts and routers.
+        a_shape: (r, in); (r·experts, in) for fused experts. As in the file.
+        b_shape: (out, r); (out, r·experts) for fused experts. As in the file.
+        parameters: trained parameters in one of the modules, including DoRA's magnitudes and ``lora_bias``.
     """
 
     name: str
@@ -69,14 +75,14 @@ class AdapterPlan:
     """The exact counts and sizes of an adapter that is not built yet.
 
     Attributes:
-        trainable_parameters: everything the optimizer updates: A, B, magnitudes, biases, whole modules.
-        total_parameters: base and adapter, logical ones (a packed 4-bit weight counts in full).
-        file_bytes: of ``adapter_model.safetensors``.
-        trained_bytes: of the trained tensors in memory.
-        added_bytes: of the tensors that the adapter adds to the base in memory (trained biases are there already).
-        dtype: type of A and B.
-        saved_whole: full names of the modules trained whole.
-        unmatched: target names that hit nothing although others did.
+        trainable_parameters: all that the optimizer updates: A, B, magnitudes, biases and ``modules_to_save``.
+        total_parameters: base and adapter; a weight packed to 4 bits counts with all its elements.
+        file_bytes: size of ``adapter_model.safetensors``.
+        trained_bytes: size in memory of the trained tensors.
+        added_bytes: size in memory of the tensors that the adapter adds to the base; trained biases are the base's.
+        dtype: data type of A and B.
+        saved_whole: full names of the modules in ``modules_to_save``.
+        unmatched: the target names that match no module, if others do.
     """
 
     trainable_parameters: int
@@ -107,7 +113,7 @@ class AdapterPlan:
 def plan_adapter(
     skeleton: Skeleton, adapter: AdapterSection | LoraSettings, dtypes: AdapterDtypes | None = None
 ) -> AdapterPlan:
-    """Plan the adapter that these settings create on this model.
+    """Plan the adapter that PEFT creates from these settings on this model.
 
     Raises:
         WorkbenchError: PEFT refuses the settings for this model, or they match nothing.
@@ -118,7 +124,7 @@ def plan_adapter(
     added = [
         *_module_tensors(targets, settings, dtypes),
         *_parameter_tensors(targets, dtypes),
-        *_copies(targets, dtypes),
+        *_saved_modules(targets, dtypes),
     ]
     biases = list(_trained_biases(skeleton, targets, settings, dtypes))
     embeddings = list(_base_embeddings(skeleton, targets, dtypes))
@@ -131,14 +137,14 @@ def plan_adapter(
         trained_bytes=added_bytes + sum(tensors.bytes for tensors in biases),
         added_bytes=added_bytes,
         dtype=dtypes.adapter,
-        modules=tuple(_summary(targets, settings)),
+        modules=tuple(_adapted_modules(targets, settings)),
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
     )
 
 
 def lora_shapes(site: Site, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of A and B on a layer, as ``peft.tuners.lora.layer`` creates them."""
+    """Shapes of A and B for a layer, as ``peft.tuners.lora.layer`` creates them."""
     weight = _weight_shape(site)
     if site.kind == "linear":
         return (r, weight[1]), (weight[0], r)
@@ -153,7 +159,13 @@ def lora_shapes(site: Site, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Shapes of A and B on a parameter: (experts, out, in), transposed where the module says so, or (out, in)."""
+    """Shapes of A and B for a parameter, as PEFT's ``ParamWrapper`` creates them.
+
+    The parameter is (out, in); or (experts, out, in), which is (experts, in, out) in some modules (``is_transposed``).
+
+    Raises:
+        WorkbenchError: the parameter has another number of dimensions.
+    """
     shape, r = target.tensor.shape, target.r
     if len(shape) == 2:
         return (r, shape[1]), (shape[0], r)
@@ -164,8 +176,8 @@ def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, 
             kind="adapter_target",
         )
     experts, rows, columns = shape
-    into, out = (rows, columns) if target.site.module.facts.get("is_transposed") else (columns, rows)
-    return (r * experts, into), (out, r * experts)
+    in_features, out_features = (rows, columns) if target.site.module.facts.get("is_transposed") else (columns, rows)
+    return (r * experts, in_features), (out_features, r * experts)
 
 
 def _weight_shape(site: Site) -> tuple[int, ...]:
@@ -180,13 +192,14 @@ def _magnitude_shape(site: Site, b_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (b_shape[0],)
 
 
-def _named(target: ModuleTarget | ParameterTarget, ending: str) -> tuple[str, ...]:
-    return _full_names(tuple([site.name for site in target.sites]), ending)
+def _tensor_names(target: ModuleTarget | ParameterTarget, suffix: str) -> tuple[str, ...]:
+    return _prefixed(tuple([site.name for site in target.sites]), suffix)
 
 
+# Searches plan the same targets many times, with other ranks or data types.
 @lru_cache(maxsize=1024)
-def _full_names(names: tuple[str, ...], ending: str) -> tuple[str, ...]:
-    return tuple([f"{_PREFIX}{name}{ending}" for name in names])
+def _prefixed(names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
+    return tuple([f"{_PREFIX}{name}{suffix}" for name in names])
 
 
 def _module_tensors(targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
@@ -195,31 +208,31 @@ def _module_tensors(targets: Targets, settings: LoraSettings, dtypes: AdapterDty
         a_name, b_name = ".lora_A.weight", ".lora_B.weight"
         if target.site.kind == "embedding":
             a_name, b_name = ".lora_embedding_A", ".lora_embedding_B"
-        yield SavedTensors(_named(target, a_name), a_shape, dtypes.adapter)
-        yield SavedTensors(_named(target, b_name), b_shape, dtypes.adapter)
+        yield SavedTensors(_tensor_names(target, a_name), a_shape, dtypes.adapter)
+        yield SavedTensors(_tensor_names(target, b_name), b_shape, dtypes.adapter)
         if settings.lora_bias:
-            yield SavedTensors(_named(target, ".lora_B.bias"), (b_shape[0],), dtypes.adapter)
+            yield SavedTensors(_tensor_names(target, ".lora_B.bias"), (b_shape[0],), dtypes.adapter)
         if settings.use_dora:
             shape = _magnitude_shape(target.site, b_shape)
-            yield SavedTensors(_named(target, ".lora_magnitude_vector"), shape, MAGNITUDE_DTYPE)
+            yield SavedTensors(_tensor_names(target, ".lora_magnitude_vector"), shape, MAGNITUDE_DTYPE)
 
 
 def _parameter_tensors(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
     for target in targets.parameters:
         a_shape, b_shape = expert_shapes(target)
         wrappers = ".base_layer" * target.depth
-        yield SavedTensors(_named(target, f"{wrappers}.lora_A.weight"), a_shape, dtypes.adapter)
-        yield SavedTensors(_named(target, f"{wrappers}.lora_B.weight"), b_shape, dtypes.adapter)
+        yield SavedTensors(_tensor_names(target, f"{wrappers}.lora_A.weight"), a_shape, dtypes.adapter)
+        yield SavedTensors(_tensor_names(target, f"{wrappers}.lora_B.weight"), b_shape, dtypes.adapter)
 
 
-def _copies(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+def _saved_modules(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
     for site in targets.saved_whole:
         for name, shape in _own_parameters(site.module):
             yield SavedTensors((f"{_PREFIX}{site.name}.{name}",), shape, dtypes.saved_whole)
 
 
 def _own_parameters(module: Module, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every parameter of a copied module; the copy of a tied one is a tensor of its own."""
+    """Names and shapes of all parameters in a copied module. A tied parameter is included: its copy is not tied."""
     for tensor in module.tensors:
         if not tensor.is_buffer:
             yield prefix + tensor.name, tensor.shape
@@ -231,7 +244,7 @@ def _own_parameters(module: Module, prefix: str = "") -> Iterator[tuple[str, tup
 def _trained_biases(
     skeleton: Skeleton, targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes
 ) -> Iterator[SavedTensors]:
-    """Biases of the base that ``bias`` makes trainable, under the names that PEFT saves them by."""
+    """The base's biases that the setting ``bias`` makes trainable, under the names that PEFT saves."""
     if settings.bias == "none":
         return
     adapted = {site.name for target in targets.modules for site in target.sites}
@@ -247,18 +260,18 @@ def _trained_biases(
 
 
 def _base_embeddings(skeleton: Skeleton, targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
-    """Base weights that PEFT saves beside the adapter when ``embed_tokens`` or ``lm_head`` is targeted."""
+    """The base weights that PEFT also saves if ``embed_tokens`` or ``lm_head`` is a target."""
     if not targets.embedding_is_named:
         return
-    ends = {skeleton.root.facts.get("input_embedding"), skeleton.output}
+    embeddings = {skeleton.root.facts.get("input_embedding"), skeleton.output}
     for target in targets.modules:
-        if target.site.name in ends:
+        if target.site.name in embeddings:
             for tensor in target.site.parameters:
-                yield SavedTensors(_named(target, f".base_layer.{tensor.name}"), tensor.shape, dtypes.base)
+                yield SavedTensors(_tensor_names(target, f".base_layer.{tensor.name}"), tensor.shape, dtypes.base)
 
 
-def _summary(targets: Targets, settings: LoraSettings) -> Iterator[AdaptedModule]:
-    """One line for equal modules of a folded list."""
+def _adapted_modules(targets: Targets, settings: LoraSettings) -> Iterator[AdaptedModule]:
+    """The adapted modules, with equal modules of different layers as one."""
     for target in targets.modules:
         site = target.site
         a_shape, b_shape = lora_shapes(site, target.r)
@@ -276,6 +289,6 @@ def _summary(targets: Targets, settings: LoraSettings) -> Iterator[AdaptedModule
 
 
 def _range_name(members: tuple[Site, ...]) -> str:
-    """``model.layers.0–27.self_attn.q_proj``: each index that varies as its first and last value."""
+    """``model.layers.0–27.self_attn.q_proj``: each index that differs between the modules as a range."""
     parts = [site.name.split(".") for site in (members[0], members[-1])]
     return ".".join(first if first == last else f"{first}–{last}" for first, last in zip(*parts, strict=True))
