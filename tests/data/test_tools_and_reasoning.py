@@ -134,6 +134,22 @@ def test_a_turn_that_is_not_trained_stays_in_the_text() -> None:
     assert "It rains." in "".join(piece.text for piece in cut.pieces)
 
 
+def test_a_system_prompt_without_a_place_is_never_inside_a_response() -> None:
+    template = Template.for_model(
+        tokenizer_of_bytes(), "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    )
+    strict = Template.for_model(
+        tokenizer_of_bytes(),
+        "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] {{ m.content }}\n{% endif %}{% endfor %}",
+    )
+    reply = {"role": "assistant", "content": "Hello."}
+    conversation = Conversation([{"role": "system", "content": "Be kind."}, reply, QUESTION, ANSWER])
+    assert "[system] Be kind." in template.cut(conversation).pieces[0].text
+    pieces = strict.cut(conversation).pieces
+    assert "Be kind.\n\nRain in Oslo?" in "".join(piece.text for piece in pieces if not piece.reply)
+    assert not any("Be kind." in piece.text for piece in pieces if piece.reply)
+
+
 @pytest.mark.parametrize("name", ["llama3_1", "qwen2_5"])
 def test_an_opening_response_is_trained(name: str) -> None:
     reply = {"role": "assistant", "content": "Hello."}

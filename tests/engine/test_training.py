@@ -133,7 +133,7 @@ def test_a_peak_that_cannot_be_predicted_does_not_fail_a_run(home, recipe, monke
     def refuse(*arguments, **options):
         raise RuntimeError("an estimator with a mistake in it")
 
-    monkeypatch.setattr("workbench.estimate.estimate", refuse)
+    monkeypatch.setattr("workbench.estimate.price", refuse)
     run, thread = train(home, recipe)
     assert thread.error is None
     summary = summarise(run)

@@ -106,9 +106,13 @@ class Renderer:
             messages.insert(0, {"role": "system", "content": system})
             shift += 1
         if len(messages) > 1 and messages[0]["role"] == "system" and not self.takes_system:
-            text, first = messages[0]["content"], messages[1]
-            messages[:2] = [{**first, "content": f"{text}\n\n{first['content']}"}]
-            shift -= 1
+            first = next((n for n, message in enumerate(messages) if message["role"] == "user"), None)
+            if first is not None:
+                # Never inside a response: there it would be trained.
+                text = f"{messages[0]['content']}\n\n{messages[first]['content']}"
+                messages[first] = {**messages[first], "content": text}
+                del messages[0]
+                shift -= 1
         untrained = frozenset(index + shift for index in conversation.untrained)
         return replace(conversation, messages=messages, untrained=untrained)
 
