@@ -145,6 +145,7 @@ def test_responses_in_a_prompt_are_not_trained() -> None:
         ({"prompt": [USER], "chosen": [REPLY], "rejected": [REPLY]}, "data.columns={prompt: prompt, reply: chosen}"),
         ({"chosen": "Hi? Yes.", "rejected": "Hi? No."}, "data.columns={text: chosen}"),
         ({"prompt": "Hi?", "completion": "Yes.", "label": True}, "data.format to prompt"),
+        ({"Prompt": "Hi?", "Completion": "Yes.", "Label": False}, "data.format to prompt"),
     ],
 )
 def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any], way: str) -> None:

@@ -235,8 +235,9 @@ def _includes_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bo
 
 def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
     """Raise WorkbenchError for completions labelled true or false, as TRL's KTOTrainer takes them."""
-    if {"prompt", "completion", "label"} <= set(columns) and any(
-        isinstance(record.get("label"), bool) for record in samples
+    folded = {column.strip().lower(): column for column in columns}
+    if {"prompt", "completion", "label"} <= folded.keys() and any(
+        isinstance(record.get(folded["label"]), bool) for record in samples
     ):
         raise WorkbenchError(
             f"{origin} holds preference data: completions labelled as good or bad (KTO).",
