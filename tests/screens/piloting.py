@@ -91,7 +91,7 @@ class Opened:
 
     async def has_gpus(self, *gpus: GpuSample) -> None:
         """The machine has these GPUs from now on, and its engine computes on the first."""
-        self.engine.device = DeviceFacts(kind="cuda", name=gpus[0].name, total_bytes=gpus[0].total_bytes or 0)
+        self.engine.backend.device = DeviceFacts(kind="cuda", name=gpus[0].name, total_bytes=gpus[0].total_bytes or 0)
         self.app.session.gpus = gpus
         if self.engine.running:
             self.app.session.status = await self.engine.status()
