@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from screens.app import WorkbenchApp
+from screens.shell.run_bar import RunBar
 from screens.train.gpu_panel import GpuPanel
 from screens.widgets import glyphs
 from tests.screens.piloting import NARROW, WIDE, Opened
@@ -124,7 +125,9 @@ def test_train_live(snap_compare: Any, tmp_path: Path, size: tuple[int, int], gp
     train_some(engine, 120, gpu=gpu)
 
     async def act(screen: Opened) -> None:
-        await screen.until(lambda: "step 120/200" in screen.words, "the newest step")
+        # The bar repaints at most once a second.
+        bar = screen.app.query_one(RunBar)
+        await screen.until(lambda: "step 120/200" in bar.text.plain, "the newest step in the bar")
         screen.app.session.gpus, screen.app.session.host = ((GPU,) if gpu else ()), HOST
         panel = screen.app.query_one(GpuPanel)
         for _ in range(8):
