@@ -41,6 +41,7 @@ class Watch:
         self._tell = tell
         self._run: str | None = None
         self._is_over = True
+        self._told: tuple[str, int] | None = None
         self._sampler: HardwareSampler | None = None
         self._logged: set[str] = set()
 
@@ -101,9 +102,10 @@ class Watch:
         if live is None or self._is_over:
             return
         is_last = self._run is None
-        before = live.replay.seq
         await live.catch_up(lambda: self._tell(JournalGrew(live.run.id)))
-        if live.replay.seq != before:
+        # Compared with what was told, not with what was read here: the Train tab reads the same journal when shown.
+        if (told := (live.run.id, live.replay.seq)) != self._told:
+            self._told = told
             self._tell(JournalGrew(live.run.id))
         if is_last and live is self._session.live:
             self._is_over = True
