@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.engine.client.protocol import EngineStatus
     from workbench.machine.gpu import HardwareSampler
     from workbench.runs.live_run import LiveRun
+    from workbench.runs.replay import Replay
 
 STATUS_SECONDS = 1.0
 JOURNAL_SECONDS = 0.5
@@ -41,7 +42,7 @@ class Watch:
         self._tell = tell
         self._run: str | None = None
         self._is_over = True
-        self._told: tuple[str, int] | None = None
+        self._told: tuple[Replay, int] | None = None
         self._sampler: HardwareSampler | None = None
         self._logged: set[str] = set()
 
@@ -104,7 +105,7 @@ class Watch:
         is_last = self._run is None
         await live.catch_up(lambda: self._tell(JournalGrew(live.run.id)))
         # Compared with what was told, not with what was read here: the Train tab reads the same journal when shown.
-        if (told := (live.run.id, live.replay.seq)) != self._told:
+        if (told := (live.replay, live.replay.seq)) != self._told:
             self._told = told
             self._tell(JournalGrew(live.run.id))
         if is_last and live is self._session.live:
