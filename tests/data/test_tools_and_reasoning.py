@@ -171,6 +171,13 @@ def test_the_marks_of_a_template_are_those_that_trl_trains() -> None:
     assert template.tokenizer.decode(left).replace("<think>", "").strip() == ""
 
 
+def test_a_marked_template_that_rejects_a_record_is_a_reason_to_skip_it() -> None:
+    source = (TEMPLATES / "qwen3_6_training.jinja").read_text()
+    template = Template.for_model(tokenizer_of_bytes(), source)
+    with pytest.raises(BadRecord, match="No user query found"):
+        template.cut(Conversation([{"role": "assistant", "content": "Hello."}]))
+
+
 @pytest.mark.parametrize("text", ["<s>hello</s>", "hello</s>", "<s>hello"])
 def test_begin_and_end_are_not_doubled(text: str, words: Any) -> None:
     pieces = Template.for_model(words, "plain").text_pieces(text)

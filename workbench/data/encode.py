@@ -156,8 +156,8 @@ def _chosen(conversation: Conversation, data: DataSection) -> Conversation:
     if data.reasoning == "drop":
         conversation = without_reasoning(conversation)
     if data.responses == "last":
-        last = max(n for n, message in enumerate(conversation.messages) if message["role"] == "assistant")
-        conversation = replace(conversation, untrained=conversation.untrained | frozenset(range(last)))
+        earlier = frozenset(conversation.responses[:-1])
+        conversation = replace(conversation, untrained=conversation.untrained | earlier)
     return conversation
 
 

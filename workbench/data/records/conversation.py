@@ -30,6 +30,11 @@ class Conversation:
     changes: tuple[str, ...] = ()
 
     @property
+    def responses(self) -> list[int]:
+        """Places in ``messages`` of the assistant's turns."""
+        return [place for place, message in enumerate(self.messages) if message["role"] == "assistant"]
+
+    @property
     def texts(self) -> list[str]:
         """The text of each turn."""
         return [message["content"] for message in self.messages]

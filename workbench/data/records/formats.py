@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from workbench.data.records.conversation import BadRecord
-from workbench.data.records.turns import as_turns, turn_keys
+from workbench.data.records.turns import ROLES, as_turns, turn_keys
 from workbench.data.records.values import is_empty, type_in_words
 from workbench.errors import WorkbenchError
 
@@ -175,8 +175,7 @@ def _by_hand(
 
 def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
     """The column of each part in a format, found by name; None if a part that the format needs has no column."""
-    # Reversed, so that of names that differ only in case the first counts.
-    folded = {column.strip().lower(): column for column in reversed(list(columns))}
+    folded = _folded(columns)
     found = {}
     for part, names in _NAMES[kind].items():
         column = next((folded[name] for name in names if name in folded), None)
@@ -185,6 +184,11 @@ def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
         elif part in _NEEDED[kind]:
             return None
     return found
+
+
+def _folded(columns: Collection[str]) -> dict[str, str]:
+    """Columns by their names without regard to case; of names that differ only in case the first counts."""
+    return {column.strip().lower(): column for column in reversed(list(columns))}
 
 
 def _first_keys(samples: Sequence[Mapping[str, object]], column: str) -> tuple[str, str] | None:
@@ -206,7 +210,7 @@ def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
 
 def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
     """Raise WorkbenchError for pairs of a chosen and a rejected response, as for DPO."""
-    folded = {column.strip().lower(): column for column in columns}
+    folded = _folded(columns)
     if not {"chosen", "rejected"} <= folded.keys():
         return
     chosen = folded["chosen"]
@@ -229,13 +233,13 @@ def _includes_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bo
     for record in samples:
         if turn_keys(record.get(column)) is not None:
             first = as_turns(record[column], "")[0]
-            return str(first.get("role", first.get("from"))).lower() not in ("assistant", "gpt")
+            return ROLES.get(str(first.get("role", first.get("from"))).lower()) != "assistant"
     return False
 
 
 def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
     """Raise WorkbenchError for completions labelled true or false, as TRL's KTOTrainer takes them."""
-    folded = {column.strip().lower(): column for column in columns}
+    folded = _folded(columns)
     if {"prompt", "completion", "label"} <= folded.keys() and any(
         isinstance(record.get(folded["label"]), bool) for record in samples
     ):

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord
-from workbench.data.records.values import as_structure, is_empty, type_in_words, without_nulls
+from workbench.data.records.values import as_structure, is_blank, type_in_words, without_nulls
 
 
 def read_tools(value: object, where: str) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def read_tools(value: object, where: str) -> list[dict[str, Any]]:
     Raises:
         BadRecord: it is something else.
     """
-    if is_empty(value) or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         return []
     tools = without_nulls(as_structure(value, where, "a list of tools"))
     tools = [tools] if isinstance(tools, dict) else tools

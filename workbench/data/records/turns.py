@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Message
 from workbench.data.records.tool_calls import read_calls
-from workbench.data.records.values import as_structure, as_text, is_empty, type_in_words
+from workbench.data.records.values import as_structure, as_text, is_blank, is_empty, type_in_words
 
 ROLES = {
     "system": "system",
@@ -97,7 +97,7 @@ def read_history(value: object, column: str) -> list[Turn]:
     Raises:
         BadRecord: it is something else.
     """
-    if is_empty(value) or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         return []
     where = f"column {column}"
     pairs = as_structure(value, where, "pairs of question and response")

@@ -2,7 +2,7 @@
 
 The rule of the project: whatever a record holds is used, or named. Columns are compared here, once, with those that the
 record's format uses; keys of turns are compared by the template, which alone knows what it writes
-(:meth:`workbench.data.templates.template.Template.pieces`).
+(:meth:`workbench.data.templates.template.Template.cut`).
 """
 
 from collections.abc import Mapping, Set

@@ -15,6 +15,11 @@ def is_empty(value: object) -> bool:
     return isinstance(value, str | list | tuple | dict) and not value
 
 
+def is_blank(value: object) -> bool:
+    """Whether a field holds nothing, or only white space."""
+    return is_empty(value) or (isinstance(value, str) and not value.strip())
+
+
 def as_text(value: object, where: str) -> str:
     """Text from a value: strings as they are, numbers written out.
 

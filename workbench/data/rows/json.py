@@ -41,7 +41,7 @@ def _is_list(path: Path) -> bool:
         try:
             value = json.loads(first)
         except (ValueError, RecursionError):
-            return True  # the list goes on over more lines, or over more than was read
+            return True  # the list continues on more lines, or beyond what was read
         turns = isinstance(value, list) and value and isinstance(value[0], dict) and _is_turn(value[0])
         return not turns and not stream.readline(CHUNK).strip()
 

@@ -1,7 +1,8 @@
 """Renders a conversation through a chat template, in transformers' sandbox, in the form that the template expects."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -19,6 +20,13 @@ _PROBE = "probe"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Keys that every message has, and the two keys of an instruction with an input.
 _BASIC_KEYS = frozenset({"role", "content", "instruction", "input"})
+
+
+class MarkedText(NamedTuple):
+    """A conversation's text, and start and end of each response in it, in characters."""
+
+    text: str
+    spans: list[tuple[int, int]]
 
 
 class _CallForm(NamedTuple):
@@ -54,9 +62,7 @@ class Renderer:
         Raises:
             BadRecord: the template rejects the conversation; includes the template's message.
         """
-        import jinja2
-
-        try:
+        with self._rejections():
             text = self.tokenizer.apply_chat_template(
                 list(conversation.messages),
                 tools=conversation.tools or None,
@@ -64,33 +70,45 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise BadRecord(f"the {self.name} template rejects it ({one_line(error)})") from None
         return str(text)
 
-    def generated_spans(self, conversation: Conversation) -> list[tuple[int, int]] | None:
-        """Start and end of each response in the text, as the template's ``{% generation %}`` blocks mark it.
+    def render_marked(self, conversation: Conversation) -> MarkedText | None:
+        """The text with the responses that the template's ``{% generation %}`` blocks mark.
 
         None if the template has no such blocks. TRL trains on these spans with ``assistant_only_loss``.
+
+        Raises:
+            BadRecord: as :meth:`render`.
         """
-        if _GENERATION.search(self.source) is None:
+        if not self._has_marks:
             return None
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        _, spans = render_jinja_template(
-            conversations=[list(conversation.messages)],
-            tools=conversation.tools or None,
-            chat_template=self.source,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-        )
-        return [(start, end) for start, end in spans[0]]
+        with self._rejections():
+            texts, spans = render_jinja_template(
+                conversations=[list(conversation.messages)],
+                tools=conversation.tools or None,
+                chat_template=self.source,
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+            )
+        return MarkedText(texts[0], [(start, end) for start, end in spans[0]])
+
+    @contextmanager
+    def _rejections(self) -> Iterator[None]:
+        """Turn what a template raises for a conversation into a reason to skip it."""
+        import jinja2
+
+        try:
+            yield
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise BadRecord(f"the {self.name} template rejects it ({one_line(error)})") from None
 
     def prepare(self, conversation: Conversation, system: str | None) -> Conversation:
         """Return the conversation in the form that the template expects.
 
         The system prompt becomes the first message or, if the template writes no system prompt, the beginning of the
-        next message. Arguments of tool calls become an object or JSON text.
+        first question. Arguments of tool calls become an object or JSON text.
 
         Args:
             system: the system prompt for a conversation without its own.
@@ -147,6 +165,10 @@ class Renderer:
         return re.search(rf"\b{re.escape(key)}\b", self.source) is not None
 
     # -- probes of the template -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _has_marks(self) -> bool:
+        return _GENERATION.search(self.source) is not None
 
     @cached_property
     def takes_system(self) -> bool:

@@ -30,7 +30,7 @@ from workbench.data.templates.lookup import (
 )
 from workbench.data.templates.named import NAMED
 from workbench.data.templates.pieces import Encoded, Piece, PieceEncoder
-from workbench.data.templates.render import Renderer
+from workbench.data.templates.render import MarkedText, Renderer
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -148,21 +148,21 @@ class Template:
             BadRecord: there is no assistant turn, or the template refuses the conversation.
         """
         prepared = self.renderer.prepare(conversation, self.system)
-        replies = [place for place, message in enumerate(prepared.messages) if message["role"] == "assistant"]
+        replies = prepared.responses
         if not replies:
             raise BadRecord("there is no assistant turn")
         prepared = _first(prepared, replies[-1] + 1)
-        spans = self.renderer.generated_spans(prepared)
-        if spans is not None and len(spans) == len(replies):
-            return self._cut_as_marked(prepared, dict(zip(replies, spans, strict=True)), answer_only)
+        marked = self.renderer.render_marked(prepared)
+        if marked is not None and len(marked.spans) == len(replies):
+            return self._cut_as_marked(prepared, marked, answer_only)
         return self._cut_at_prefixes(prepared, answer_only)
 
-    def _cut_as_marked(self, prepared: Conversation, spans: dict[int, tuple[int, int]], answer_only: bool) -> Cut:
+    def _cut_as_marked(self, prepared: Conversation, rendered: MarkedText, answer_only: bool) -> Cut:
         """The text cut where the template itself marks its responses."""
-        text = self.renderer.render(prepared, False)
+        text = rendered.text
         pieces: list[Piece] = []
         at = 0
-        for place, (marked, end) in spans.items():
+        for place, (marked, end) in zip(prepared.responses, rendered.spans, strict=True):
             # What the prompt of a response already holds is not the model's to write, even where the mark says so.
             prompt = self._prompt(prepared, place)
             start = len(prompt) if text.startswith(prompt) and marked < len(prompt) < end else marked
@@ -315,11 +315,13 @@ class Template:
 
     def _missing_end(self, text: str) -> str:
         """The end of sequence, unless the text ends with one, or with the token that ends a turn."""
-        end = self.tokenizer.eos_token or ""
-        stripped = text.rstrip()
-        ends = (end, self._end.strip(), "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
-        known = tuple(token for token in ends if token and token in self._added_tokens)
-        return "" if known and stripped.endswith(known) else end
+        return "" if self._known_ends and text.rstrip().endswith(self._known_ends) else self.tokenizer.eos_token or ""
+
+    @cached_property
+    def _known_ends(self) -> tuple[str, ...]:
+        """Tokens of this tokenizer that end a text or a turn."""
+        ends = (self.tokenizer.eos_token, self._end.strip(), "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+        return tuple(token for token in ends if token and token in self._added_tokens)
 
     # -- checks ---------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ class JournalCallback(TrainerCallback):
             self._journal.write(HintEvent(step=step, kind=hint.kind, message=f"{hint.message} {hint.cure}"))
 
     def _training_time(self) -> float:
-        """Seconds on a clock that stands still during evaluations and pauses."""
+        """Seconds of training, excluding evaluations and pauses."""
         return time.monotonic() - self._excluded
 
     def _host_memory(self) -> dict[str, int]:
