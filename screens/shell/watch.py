@@ -43,6 +43,7 @@ class Watch:
         self._run: str | None = None
         self._is_over = True
         self._told: tuple[Replay, int] | None = None
+        self._asking = asyncio.Lock()
         self._sampler: HardwareSampler | None = None
         self._logged: set[str] = set()
 
@@ -85,6 +86,10 @@ class Watch:
                 await asyncio.to_thread(write_traceback, error, doing, self._session.home.terminal_log)
 
     async def _ask_engine(self) -> None:
+        async with self._asking:
+            await self._update_status()
+
+    async def _update_status(self) -> None:
         try:
             status = await self._session.engine.status()
         except (OSError, WorkbenchError):
@@ -104,6 +109,9 @@ class Watch:
             return
         is_last = self._run is None
         await live.catch_up(lambda: self._tell(JournalGrew(live.run.id)))
+        if not is_last and live.replay.summary.state == "interrupted":
+            # Before the screen says so: its keys follow the engine's status, which is up to a second old.
+            await self._ask_engine()
         # Compared with what was told, not with what was read here: the Train tab reads the same journal when shown.
         if (told := (live.replay, live.replay.seq)) != self._told:
             self._told = told

@@ -9,6 +9,7 @@ import pytest
 
 from screens.messages import JournalGrew
 from screens.session import Session
+from screens.shell import watch
 from screens.shell.watch import Watch
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
@@ -64,6 +65,26 @@ async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path) -> None:
         await until(lambda: session.summary is not None and session.summary.state == "finished")
         assert session.live is not None
         assert session.live.replay.ended is not None
+
+
+async def test_a_run_whose_process_died_is_not_live_once_the_screen_can_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STATUS_SECONDS", 3600)
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.embody()
+    engine.begin(Recipe(), max_steps=400)
+    engine.write("run_started", model="m", **engine.who())
+    engine.step(1, 1.0)
+    async with watching(engine) as (session, told):
+        await until(lambda: session.summary is not None and session.summary.step == 1)
+        assert session.is_live
+        told.clear()
+        engine.step(2, 1.0)
+        engine.die()
+        await until(lambda: told)
+        assert session.summary is not None
+        assert (session.summary.state, session.is_live) == ("interrupted", False)
 
 
 async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
