@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import circumstances
-from tests.journals import JournalWriter
+from tests.journals import JournalWriter, read_events
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, to_yaml
@@ -57,7 +57,8 @@ def write_run(home: Home, steps: int, number: int = 1) -> RunFolder:
         )
         journal.write("phase", phase="preparing", fraction=None, detail="", base="nf4", trainable_parameters=41_943_040)
         journal.write("eval", step=0, loss=3.0, perplexity=20.1, best=False)
-        last = journal.write("phase", phase="training", fraction=0.0, detail="", max_steps=steps)
+        journal.write("phase", phase="training", fraction=0.0, detail="", max_steps=steps)
+    last = read_events(run.journal)[-1]
     with run.journal.open("a", encoding="ascii") as file:
         file.writelines(_lines(steps, last["seq"] + 1, last["time"]))
     with JournalWriter(run.journal) as journal:

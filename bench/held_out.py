@@ -25,9 +25,9 @@ KINDS = ("padded", "flat")
 
 def one_turn(home: Home, model: str, records: int, batch: int, kind: str) -> dict[str, Any]:
     """Evaluate in this process."""
-    from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
     from workbench.data.templates.template import Template
+    from workbench.data.tokens.encode import encode_dataset
     from workbench.engine.generation.evaluation import record_losses
 
     base = loaded(home, model, "nf4")

@@ -70,9 +70,9 @@ def write_tokens(home: Home, recipe: Recipe, path: Path) -> dict[str, int]:
     """The very tokens and labels that the workbench feeds, for those who do not tokenise as it does."""
     from transformers import AutoTokenizer
 
-    from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
     from workbench.data.templates.template import Template
+    from workbench.data.tokens.encode import encode_dataset
     from workbench.models.sources import fetch_model
 
     local = fetch_model(home, recipe.model, lambda progress: None, lambda: False)

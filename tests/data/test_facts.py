@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from workbench.data.chunking import chunks
-from workbench.data.encode import encode_dataset
-from workbench.data.examples import find_examples
 from workbench.data.facts import DataFacts
-from workbench.data.packing import packed_sequences, padding_waste
 from workbench.data.sources import Records, _HeldOutSampler, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
+from workbench.data.tokens.chunking import chunks
+from workbench.data.tokens.encode import encode_dataset
+from workbench.data.tokens.examples import find_examples
+from workbench.data.tokens.packing import packed_sequences, padding_waste
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection, TrainingSection
@@ -274,7 +274,7 @@ def test_chunks_hold_every_token_as_new_once(total: int, ends: list[int], limit:
 def test_a_large_set_is_mapped_from_disk_and_its_file_removed(
     tmp_path: Path, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.data import token_file
+    from workbench.data.tokens import file as token_file
 
     monkeypatch.setattr(token_file, "_MAX_IN_MEMORY", 0)
     write(tmp_path / "many.jsonl", [("why", "because")] * 2500)

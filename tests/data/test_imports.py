@@ -10,7 +10,7 @@ def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, workbench.recipe.presets, workbench.data.records.formats, workbench.data.sources, "
         "workbench.data.templates, "
-        "workbench.data.facts, workbench.data.encode, workbench.data.statistics\n"
+        "workbench.data.facts, workbench.data.tokens.encode, workbench.data.statistics\n"
         "from workbench.data.sources import load_records\n"
         "from workbench.recipe.schema import DataSection\n"
         "assert load_records(DataSection()).format == 'instruction'\n"

@@ -20,7 +20,7 @@ from workbench.data.records.formats import detect
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
-from workbench.data.vocabulary import refuse_unknown_tokens
+from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 

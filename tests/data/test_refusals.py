@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from workbench.data.encode import encode_dataset
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.convert import convert
 from workbench.data.records.formats import RecordFormat, detect
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import encode_dataset
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 

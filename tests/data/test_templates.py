@@ -12,7 +12,7 @@ from tests.data.conftest import make_word_tokenizer
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.templates.named import NAMED
 from workbench.data.templates.template import REWRITTEN, Template
-from workbench.data.tokenize import token_ids
+from workbench.data.tokens.tokenize import token_ids
 from workbench.errors import WorkbenchError
 from workbench.models.sources import find_local
 from workbench.recipe.schema import ModelSection

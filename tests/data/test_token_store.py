@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.data.conftest import CHAT_TEMPLATE, make_word_tokenizer
-from workbench.data import encode, token_file, token_store
 from workbench.data.dataset_stats import dataset_stats
-from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
+from workbench.data.tokens import encode
+from workbench.data.tokens import file as token_file
+from workbench.data.tokens import store as token_store
+from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 from workbench.recipe.text import edit

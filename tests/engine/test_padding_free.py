@@ -174,9 +174,9 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     from tests.engine.runs_of_tiny import begin, curve, ended
-    from workbench.data.encode import encode_dataset
     from workbench.data.sources import load_records
     from workbench.data.templates.template import Template
+    from workbench.data.tokens.encode import encode_dataset
     from workbench.recipe.text import edit
 
     changes = {"quantization.method": "none", "quantization.compute_dtype": "float32", "data.eval_fraction": 0.0}

@@ -76,7 +76,7 @@ class Collector:
 
     def facts(self, exact: bool = True) -> DataFacts:
         """The statistics of the samples so far; ``exact``: these are all samples of the dataset."""
-        from workbench.data.packing import packed_sequences, padding_waste
+        from workbench.data.tokens.packing import packed_sequences, padding_waste
 
         counts, data = self._counts, self._data
         sequences = packed_sequences(self._train_lengths, data.max_length)

@@ -9,13 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.data.examples import find_examples
 from workbench.data.facts import DataFacts, Example
 from workbench.data.sources import Records, load_records, remote_parts
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
-from workbench.data.token_store import TokenStore
-from workbench.data.vocabulary import refuse_unknown_tokens
+from workbench.data.tokens.examples import find_examples
+from workbench.data.tokens.store import TokenStore
+from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.models.hub import download_model

@@ -3,11 +3,11 @@
 from itertools import islice
 
 from workbench.data.collector import Collector
-from workbench.data.encode import encode_samples
-from workbench.data.examples import example_of
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import encode_samples
+from workbench.data.tokens.examples import example_of
 from workbench.progress import Cancelled, Report
 from workbench.recipe.schema import DataSection
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from workbench.data.encode import encode_items
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import encode_items
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection

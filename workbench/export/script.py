@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import workbench.engine.kernels
-from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.export.notebook import notebook_of

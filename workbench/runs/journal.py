@@ -85,11 +85,11 @@ class JournalWriter:
                 written = os.write(self._file, data)
                 if written != len(data):
                     raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+                if isinstance(event, _SYNCED):
+                    os.fsync(self._file)
             except OSError:
                 os.ftruncate(self._file, size)
                 raise
-            if isinstance(event, _SYNCED):
-                os.fsync(self._file)
             self._seq += 1
 
     def close(self) -> None:

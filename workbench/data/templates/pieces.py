@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from workbench.data.tokenize import token_ids
+from workbench.data.tokens.tokenize import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from workbench.data.encode import EncodedData
+from workbench.data.tokens.encode import EncodedData
 from workbench.engine.generation.evaluation import HeldOutLoss
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.data.encode import EncodedData, encode_dataset
 from workbench.data.sources import Records, load_records, needs_hub
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.steering.ranks import Ranks
 from workbench.progress import Progress
 from workbench.recipe.schema import DataSection
@@ -62,7 +62,7 @@ class BackgroundTokenizing:
         """Wait for the tokens, or tokenize now.
 
         Raises:
-            WorkbenchError: as :func:`~workbench.data.encode.encode_dataset`, and as :meth:`begin`.
+            WorkbenchError: as :func:`~workbench.data.tokens.encode.encode_dataset`, and as :meth:`begin`.
         """
         report(_PROGRESS)
         if self._thread is None:

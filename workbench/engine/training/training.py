@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from workbench import __version__
-from workbench.data.encode import EncodedData
-from workbench.data.vocabulary import refuse_unknown_tokens
+from workbench.data.tokens.encode import EncodedData
+from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.engine.kernels.fused import check_device
 from workbench.engine.metrics.peak_memory import PeakMeter
 from workbench.engine.model.base import LoadedBase, load_base

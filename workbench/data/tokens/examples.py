@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from workbench.data.encode import encode_items
 from workbench.data.facts import Example
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import encode_items
 from workbench.recipe.schema import DataSection
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
-from workbench.data.token_file import dataset_of
-from workbench.data.tokenize import rust_tokenizer
+from workbench.data.tokens.file import dataset_of
+from workbench.data.tokens.tokenize import rust_tokenizer
 from workbench.recipe.schema import DataSection
 from workbench.storage.atomic import write_text
 from workbench.storage.disk_cache import DiskCache
@@ -65,7 +65,7 @@ class TokenStore:
 
     def facts(self, batch_size: int) -> DataFacts | None:
         """The cached statistics, with the padding waste for this micro-batch size; None if they are not cached."""
-        from workbench.data.packing import padding_waste
+        from workbench.data.tokens.packing import padding_waste
 
         if (cached := self.load()) is None:
             return None
@@ -139,7 +139,7 @@ def _identity(records: Records, template: Template, data: DataSection) -> Mappin
 def _code() -> list[str]:
     """A checksum of this package's code, and the versions of the libraries that take part in tokenizing."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
     return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "jinja2", "datasets"))]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from workbench.data.chunking import chunks
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
 from workbench.data.records.conversation import BadRecord, Conversation
@@ -15,8 +14,9 @@ from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Encoded
 from workbench.data.templates.template import Cut, Template
-from workbench.data.token_file import TokenFile
-from workbench.data.token_store import TokenStore
+from workbench.data.tokens.chunking import chunks
+from workbench.data.tokens.file import TokenFile
+from workbench.data.tokens.store import TokenStore
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import DataSection
