@@ -49,6 +49,7 @@ _LACKS = {
     "config": "config.json is missing or damaged",
     "weights": "the weights are not downloaded yet",
     "shards": "some weight files are missing",
+    "lfs": "files are Git LFS pointers: run git lfs pull in the folder",
     "only_pickle": "the weights are pickle files, which are never loaded",
 }
 

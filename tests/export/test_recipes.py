@@ -158,12 +158,12 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
     (tmp_path / "data" / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
     (tmp_path / "data" / "mine.json").write_text("[]")
     recipe, lacking = import_settings(tmp_path / "lf.yaml")
-    assert recipe.data.source == str(tmp_path / "data" / "mine.json")
+    assert recipe.data.source == f"{tmp_path / 'data' / 'mine.json'} + gone"
     assert recipe.adapter.target_modules == ["q_proj", "v_proj"]
     assert recipe.quantization.method == "none"
     assert recipe.training.kernels == "liger"
     assert lacking == [
-        "'gone' is not in dataset_info.json",
+        f"'gone' is not in {tmp_path / 'data' / 'dataset_info.json'}",
         "template: 'qwen'; the model's own is used",
         "lora_plus_ratio: 16",
     ]
@@ -173,6 +173,8 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
     ("content", "words"),
     [
         ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
+        ("base_model: x/y\nadapter: lora\nrl: dpo\n", r"not supervised training \(rl: dpo\)"),
+        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "not supervised training"),
         ("model_name_or_path: x/y\nstage: dpo\n", "not supervised LoRA training"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),
@@ -192,9 +194,77 @@ def test_values_that_no_recipe_can_have_are_all_told(tmp_path):
     file.write_text("base_model: x/y\nadapter: lora\nlora_r: many\nmicro_batch_size: 0\noptimizer: lion_8bit\n")
     with pytest.raises(RecipeError) as caught:
         import_settings(file)
-    assert {problem.path for problem in caught.value.problems} == {
-        "adapter.r", "training.per_device_train_batch_size", "training.optim",
-    }  # fmt: skip
+    assert {problem.path for problem in caught.value.problems} == {"lora_r", "micro_batch_size", "optimizer"}
+
+
+def test_a_choice_that_no_recipe_has_is_listed_with_what_the_recipe_has_instead(tmp_path):
+    file = tmp_path / "axolotl.yaml"
+    file.write_text(
+        "base_model: x/y\nadapter: lora\nlora_r: 8\noptimizer: adamw_torch_8bit\nlr_scheduler: one_cycle\n"
+        "datasets: [{path: a/b}]\n"
+    )
+    recipe, lacking = import_settings(file)
+    assert (recipe.adapter.r, recipe.training.optim) == (8, Recipe().training.optim)
+    assert lacking == [
+        f"lr_scheduler: 'one_cycle'; the recipe has {Recipe().training.lr_scheduler_type}",
+        f"optimizer: 'adamw_torch_8bit'; the recipe has {Recipe().training.optim}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "shape", "template", "columns", "listed"),
+    [
+        ("[{path: a/b, type: alpaca}]", "instruction", "alpaca", None, []),
+        ("[{path: a/b, type: chat_template}]", "auto", "auto", None, []),
+        ("[{path: a/b, type: completion, field: body}]", "text", "auto", {"text": "body"}, []),
+        (
+            "[{path: a/b, type: alpaca}, {path: c/d, type: chat_template}]",
+            "auto",
+            "auto",
+            None,
+            ["datasets: a type of its own each; the formats are recognised from the records"],
+        ),
+        (
+            "[{path: a/b, type: context_qa.load_v2}]",
+            "auto",
+            "auto",
+            None,
+            ["datasets: type: 'context_qa.load_v2'; the format is recognised from the records"],
+        ),
+    ],
+)
+def test_the_type_of_an_axolotl_dataset_is_used_or_listed(tmp_path, datasets, shape, template, columns, listed):
+    file = tmp_path / "axolotl.yaml"
+    file.write_text(f"base_model: x/y\nadapter: lora\ndatasets: {datasets}\n")
+    recipe, lacking = import_settings(file)
+    assert (recipe.data.format, recipe.data.template, recipe.data.columns or None) == (shape, template, columns)
+    assert lacking == listed
+
+
+def test_data_that_is_not_found_is_never_replaced_by_the_bundled_set(tmp_path, monkeypatch):
+    """LLaMA-Factory's own examples lie two folders below the one that its ``data`` folder is in."""
+    examples = tmp_path / "examples" / "train_lora"
+    examples.mkdir(parents=True)
+    file = examples / "lf.yaml"
+    text = "model_name_or_path: x/y\nstage: sft\nfinetuning_type: lora\n"
+    file.write_text(text + "dataset: identity\n")
+    recipe, lacking = import_settings(file)
+    assert (recipe.data.source, lacking) == (
+        "identity",
+        [f"'identity' is not in {examples / 'data' / 'dataset_info.json'}"],
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text('{"identity": {"file_name": "identity.json"}}')
+    (tmp_path / "data" / "identity.json").write_text("[]")
+    recipe, lacking = import_settings(file)
+    assert (recipe.data.source, lacking) == (str(tmp_path / "data" / "identity.json"), [])
+    file.write_text(text)
+    recipe, lacking = import_settings(file)
+    assert lacking == ["a recipe without a dataset; this one has the bundled first-mate, so set data.source"]
+    file.write_text("base_model: x/y\nadapter: lora\npretraining_dataset: [{path: owner/books, text_column: body}]\n")
+    recipe, lacking = import_settings(file)
+    assert (recipe.data.source, recipe.data.format, recipe.data.columns) == ("owner/books", "text", {"text": "body"})
+    assert lacking == []
 
 
 def test_the_records_beside_it_are_those_of_the_run(tiny_home, tiny_run, tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.data.rows.readers import read_rows
+from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import token_place
 from workbench.models import wheel
@@ -18,6 +20,8 @@ from workbench.models.sources import fetch_config, fetch_model, find_local, loca
 from workbench.progress import Progress
 from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
 from workbench.storage.paths import Home
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 190400\n"
 
 
 def quietly(step: Progress) -> None:
@@ -113,6 +117,32 @@ def test_a_folder_without_a_tokenizer(home: Home, tiny_llama: Path, tmp_path: Pa
     assert describe_folder(tmp_path).missing == "tokenizer"
     assert describe_folder(tmp_path).parameters
     assert "tokenizer" in refusal(home, tmp_path).message
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_git_lfs_pointer_is_named_with_its_cure(home: Home, tiny_llama: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "cloned"
+    shutil.copytree(tiny_llama, folder)
+    (folder / name).write_text(POINTER)
+    if name != "config.json":
+        assert describe_folder(folder).missing == "lfs"
+    error = refusal(home, folder)
+    assert error.kind == "lfs_pointer"
+    assert str(folder / name) in error.message
+    assert f"`git lfs pull` in {folder}" in error.cure
+
+
+def test_git_lfs_pointers_of_other_files_are_named_too(home: Home, tmp_path: Path) -> None:
+    for name, open_it in {
+        "model.gguf": lambda file: fetch_model(home, ModelSection(source=str(file)), quietly, never),
+        "adapter_model.safetensors": lambda file: check_adapter(file.parent),
+        "records.jsonl": lambda file: list(read_rows(file)),
+        "records.parquet": lambda file: list(read_rows(file)),
+    }.items():
+        (tmp_path / name).write_text(POINTER)
+        with pytest.raises(WorkbenchError) as caught:
+            open_it(tmp_path / name)
+        assert (caught.value.kind, str(tmp_path / name) in caught.value.message) == ("lfs_pointer", True)
 
 
 def test_a_missing_shard_is_noticed(home: Home, tiny_llama: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ The hub cache has huggingface_hub's layout: ``models--<owner>--<name>/refs/<bran
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Literal, TypedDict
 
 from workbench.errors import WorkbenchError
 from workbench.storage.folders import entries, files_in
+from workbench.storage.lfs import is_lfs_pointer, refuse_lfs_pointer
 
 ORIGIN_FILE = "origin.json"
 """In the folder of a converted model: what it was made from, see :class:`workbench.models.gguf.ConversionOrigin`."""
@@ -24,9 +25,9 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 # A header takes a few hundred bytes per tensor. A larger one is damaged, or meant to exhaust the reader's memory.
 _MAX_HEADER_BYTES = 100_000_000
 
-Missing = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer"]
-"""What a model folder lacks for training: config.json, all weights, some shards, weights other than pickles, or the
-tokenizer; empty if it is complete."""
+Missing = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer", "lfs"]
+"""What a model folder lacks for training: config.json, all weights, some shards, weights other than pickles, the
+tokenizer, or the files that Git LFS pointers stand for; empty if it is complete."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -105,12 +106,21 @@ def describe_folder(folder: Path) -> FolderFacts:
 
 
 def what_is_missing(folder: Path) -> Missing:
-    """What a model folder lacks for training, judged by file names alone; empty if it is complete."""
+    """What a model folder lacks for training, judged by its file names and Git LFS pointers; empty if complete."""
     if not (folder / "config.json").is_file():
         return "config"
-    if missing := weight_files(folder)[1]:
+    weights, missing = weight_files(folder)
+    if missing:
         return missing
+    if lfs_pointer_in(folder, weights):
+        return "lfs"
     return "" if has_tokenizer(folder) else "tokenizer"
+
+
+def lfs_pointer_in(folder: Path, weights: Iterable[Path]) -> Path | None:
+    """The first of a model's files that is only a Git LFS pointer; None if there is none."""
+    files = (*weights, *(folder / name for name in ("config.json", *_TOKENIZER_FILES)))
+    return next((file for file in files if is_lfs_pointer(file)), None)
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -122,11 +132,12 @@ def read_config(folder: Path) -> dict[str, object]:
     """Read the ``config.json`` of a folder; an empty dict if there is none.
 
     Raises:
-        WorkbenchError: it cannot be read, or is not a JSON object.
+        WorkbenchError: it cannot be read, is not a JSON object, or is a Git LFS pointer.
     """
     file = folder / "config.json"
     if not file.is_file():
         return {}
+    refuse_lfs_pointer(file)
     try:
         config = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

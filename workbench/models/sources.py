@@ -18,10 +18,20 @@ from workbench.machine.hub import endpoint, is_hub_id
 from workbench.models import wheel
 from workbench.models.gguf import convert_gguf, converted_folder, find_converted, read_origin
 from workbench.models.hub import download_model, unreachable_reason
-from workbench.models.local import FolderFacts, Missing, cached_repos, cached_snapshot, describe_folder, what_is_missing
+from workbench.models.local import (
+    FolderFacts,
+    Missing,
+    cached_repos,
+    cached_snapshot,
+    describe_folder,
+    lfs_pointer_in,
+    weight_files,
+    what_is_missing,
+)
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
 from workbench.storage.folders import entries
+from workbench.storage.lfs import lfs_pointer_error, refuse_lfs_pointer
 from workbench.storage.paths import Home
 
 Origin = Literal["hub", "local", "gguf", "wheel"]
@@ -71,7 +81,7 @@ def fetch_model(home: Home, model: ModelSection, progress: Report, cancelled: Ca
 
     Raises:
         WorkbenchError: kinds ``model_not_found``, ``gated``, ``unreachable``, ``no_safetensors``, ``model_damaged``,
-            ``gguf_unsupported``, ``disk_full``, ``checksum``, ``cancelled``.
+            ``gguf_unsupported``, ``lfs_pointer``, ``disk_full``, ``checksum``, ``cancelled``.
     """
     if local := find_local(home, model):
         return local
@@ -79,6 +89,7 @@ def fetch_model(home: Home, model: ModelSection, progress: Report, cancelled: Ca
     if path is None:
         return _fetch_from_hub(home, model, progress, cancelled)
     if path.suffix == ".gguf":
+        refuse_lfs_pointer(path)
         with _os_errors_diagnosed():
             folder = convert_gguf(path, home.models, progress, cancelled)
         return LocalModel(folder, str(path), None, "gguf")
@@ -255,6 +266,8 @@ def _unusable_model(path: Path) -> WorkbenchError:
             f"{path} contains GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"
         )
     match what_is_missing(path):
+        case "lfs":
+            return lfs_pointer_error(lfs_pointer_in(path, weight_files(path)[0]) or path)
         case "config":
             return WorkbenchError(f"{path} has no config.json.", "Give a model folder.", kind="no_model")
         case "tokenizer":

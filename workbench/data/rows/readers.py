@@ -16,6 +16,7 @@ from workbench.data.rows.row import COMPRESSED, Row, damaged, shown, suffix_of
 from workbench.data.rows.sqlite import read_sqlite
 from workbench.data.rows.table import read_table
 from workbench.errors import WorkbenchError
+from workbench.storage.lfs import refuse_lfs_pointer
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".json": read_json,
@@ -35,9 +36,11 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Read the rows of a file.
 
     Raises:
-        WorkbenchError: the file is missing, unreadable, damaged as a whole, or of an unsupported type.
+        WorkbenchError: the file is missing, unreadable, damaged as a whole, of an unsupported type, or a Git LFS
+            pointer.
     """
     reader = _reader_of(path)
+    refuse_lfs_pointer(path)
     try:
         yield from reader(path)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:

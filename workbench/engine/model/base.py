@@ -15,6 +15,7 @@ from workbench.models.sources import LocalModel, fetch_model
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import Fused
 from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
+from workbench.storage.lfs import refuse_lfs_pointer
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
@@ -334,10 +335,12 @@ def check_adapter(folder: Path) -> dict[str, object]:
     """Read the configuration of a PEFT adapter folder, and check that its weights are safetensors.
 
     Raises:
-        WorkbenchError: it is not an adapter folder, or its files are damaged.
+        WorkbenchError: it is not an adapter folder, or its files are damaged or Git LFS pointers.
     """
     import json
 
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        refuse_lfs_pointer(folder / name)
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

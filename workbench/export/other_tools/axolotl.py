@@ -1,6 +1,7 @@
 """Converts recipes to Axolotl configurations and back. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
 from pathlib import Path
+from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
@@ -67,6 +68,17 @@ _COMPOSED = (
     "output.name",
     "output.dir",
 )
+# What makes a configuration train on preferences or rewards.
+_OTHER_TRAINING = ("rl", "reward_model", "process_reward_model")
+# The kinds of dataset that need nothing else, and what they set. Alpaca's brings its own prompt, whatever the model.
+_ALPACA = {"data.format": "instruction", "data.template": "alpaca"}
+_TYPES = {
+    "alpaca": _ALPACA,
+    "chat_template": {},
+    "sharegpt": {"data.format": "sharegpt"},
+    "completion": {"data.format": "text"},
+    "pretrain": {"data.format": "text"},
+}
 _LIGER = "axolotl.integrations.liger.LigerPlugin"
 _LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
 # The earlier name of `liger_glu_activation`.
@@ -178,6 +190,12 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
             "Use adapter: lora or qlora.",
             kind="recipe",
         )
+    if other := next((f"{key}: {values[key]}" for key in _OTHER_TRAINING if values.get(key)), ""):
+        raise WorkbenchError(
+            f"{origin} is not supervised training ({other}).",
+            "Remove that setting only if its data can be trained on as it is: prompts with one reply each.",
+            kind="recipe",
+        )
     recipe = imported.recipe
     recipe["model.source"] = resolve_path(str(imported.take("base_model", "")), folder)
     imported.move(_SAME)
@@ -242,16 +260,38 @@ def _take_quantization(imported: ImportedSettings) -> None:
 
 def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
     sources = []
-    listed = imported.take("datasets", [])
-    for entry in listed if isinstance(listed, list) else []:
-        if not isinstance(entry, dict) or not entry.get("path"):
-            continue
-        known = ("path", "ds_type", "type", "field_messages", "field", "roles_to_train", "split", "chat_template")
+    implied: list[dict[str, str]] = []
+    for entry in [*_entries(imported.take("datasets")), *_entries(imported.take("pretraining_dataset"), "pretrain")]:
         sources.append(resolve_path(str(entry["path"]), folder))
-        imported.unsupported += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in known]
+        imported.unsupported += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in _DATASET_KEYS]
+        kind = entry.get("type", "chat_template")
+        # `alpaca.load_no_prompt`, `chat_template.default`: the part after the point chooses a variant.
+        of_ours = _TYPES.get(kind.partition(".")[0]) if isinstance(kind, str) else None
+        implied.append(of_ours or {})
+        if of_ours is None or (of_ours is _ALPACA and kind != "alpaca"):
+            imported.unsupported.append(f"datasets: type: {kind!r}; the format is recognised from the records")
         if (name := entry.get("field_messages")) and name not in ("messages", "conversations"):
             imported.recipe["data.columns"] = {"messages": str(name)}
+        if (name := entry.get("field") or entry.get("text_column")) and of_ours == {"data.format": "text"}:
+            imported.recipe["data.columns"] = {"text": str(name)}
         if (split := entry.get("split")) and split != "train":
             imported.recipe["data.split"] = str(split)
     if sources:
         imported.recipe["data.source"] = " + ".join(sources)
+    if any(implied):
+        if all(one == implied[0] for one in implied):
+            imported.recipe |= implied[0]
+        else:
+            imported.unsupported.append("datasets: a type of its own each; the formats are recognised from the records")
+
+
+_DATASET_KEYS = (
+    "path", "ds_type", "type", "field_messages", "field", "text_column", "roles_to_train", "split", "chat_template",
+)  # fmt: skip
+
+
+def _entries(listed: object, kind: str = "chat_template") -> list[dict[str, Any]]:
+    """The datasets that are named: as a list of settings each, or as one name."""
+    entries = listed if isinstance(listed, list) else [listed]
+    named = [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
+    return [{"type": kind, **entry} for entry in named if isinstance(entry, dict) and entry.get("path")]

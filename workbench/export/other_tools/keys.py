@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from workbench.errors import WorkbenchError
+from workbench.errors import Problem, WorkbenchError
+from workbench.recipe.fields import setting_of
 from workbench.recipe.schema import Recipe
-from workbench.recipe.text import as_yaml, known_paths, parse
+from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _MAX_CHARACTERS = 1_000_000
@@ -24,6 +26,8 @@ class ImportedSettings:
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = {str(key): _number(value) for key, value in values.items()}
         self._seen: set[str] = set()
+        # Their name of each dotted key that was copied as it is.
+        self._names: dict[str, str] = {}
         self.recipe: dict[str, object] = {}
         self.unsupported: list[str] = []
 
@@ -39,6 +43,7 @@ class ImportedSettings:
             value = self.take(theirs)
             if value is not None:
                 self.recipe[path] = value
+                self._names[path] = theirs
 
     def ignore(self, keys: Iterable[str]) -> None:
         """Mark settings as understood that have no effect on a recipe."""
@@ -57,19 +62,51 @@ class ImportedSettings:
     def finish(self, origin: str) -> tuple[Recipe, list[str]]:
         """Make the recipe; returns it with the list of unsupported settings.
 
+        A choice that a recipe does not have, such as another optimizer, is listed with what the recipe has instead.
+
         Raises:
-            RecipeError: some values are not allowed in a recipe; the error lists all of them.
+            RecipeError: some values are mistakes; the error lists all of them by their names in the file.
         """
+        if not self.recipe.get("data.source"):
+            self.unsupported.append(
+                f"a recipe without a dataset; this one has the bundled {Recipe().data.source}, so set data.source"
+            )
         rest = [
             f"{key}: {_short(value)}"
             for key, value in self._values.items()
             if key not in self._seen and value not in (None, False, "", [], {})
         ]
-        data: dict[str, dict[str, object]] = {}
-        for path, value in self.recipe.items():
-            section, _, name = path.partition(".")
-            data.setdefault(section, {})[name] = value
-        return parse(data, origin), self.unsupported + rest
+        choices, usable = [], dict(self.recipe)
+        try:
+            recipe = parse(_in_sections(usable), origin)
+        except RecipeError as error:
+            unknown = [problem for problem in error.problems if self._is_unknown_choice(problem.path)]
+            if len(unknown) < len(error.problems):
+                raise RecipeError([self._as_written(problem) for problem in error.problems], origin) from None
+            for problem in unknown:
+                del usable[problem.path]
+            recipe = parse(_in_sections(usable), origin)
+            choices = [
+                f"{self._names.get(problem.path, problem.path)}: {_short(self.recipe[problem.path])}; "
+                f"the recipe has {recipe.get(problem.path)}"
+                for problem in unknown
+            ]
+        return recipe, self.unsupported + choices + rest
+
+    def _is_unknown_choice(self, path: str) -> bool:
+        """Whether the value is a word where a recipe allows certain words only."""
+        return isinstance(self.recipe.get(path), str) and bool(setting_of(path).choices)
+
+    def _as_written(self, problem: Problem) -> Problem:
+        return replace(problem, path=self._names.get(problem.path, problem.path))
+
+
+def _in_sections(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    sections: dict[str, dict[str, object]] = {}
+    for path, value in values.items():
+        section, _, name = path.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return sections
 
 
 def unsupported_settings(recipe: Recipe, understood: Iterable[str]) -> list[str]:

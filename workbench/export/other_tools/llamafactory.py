@@ -213,19 +213,38 @@ def _listed(names: str) -> list[str]:
 
 
 def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
-    """Take the datasets, which are named by their entries in ``dataset_info.json``."""
+    """Take the datasets, which are named by their entries in ``dataset_info.json``.
+
+    A name without an entry is taken as it is, so that a run says what it lacks and trains on nothing else.
+    """
+    place = _dataset_folder(str(imported.take("dataset_dir", "data")), folder)
+    try:
+        listed = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        listed = {}
+    known = listed if isinstance(listed, dict) else {}
 
     def files(names: str) -> list[str]:
-        entries = [(name, known.get(name) if isinstance(known, dict) else None) for name in _listed(names)]
-        imported.unsupported += [f"{name!r} is not in dataset_info.json" for name, entry in entries if entry is None]
-        found = [(name, entry) for name, entry in entries if isinstance(entry, dict)]
-        return [str(entry.get("file_name") or entry.get("hf_hub_url") or name) for name, entry in found]
+        found = []
+        for name in _listed(names):
+            entry = known.get(name)
+            if not isinstance(entry, dict):
+                entry = {}
+                imported.unsupported.append(f"{name!r} is not in {place / 'dataset_info.json'}")
+            found.append(str(entry.get("file_name") or entry.get("hf_hub_url") or name))
+        return found
 
-    place = Path(resolve_path(str(imported.take("dataset_dir", ".")), folder))
-    try:
-        known = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
     if sources := files(str(imported.take("dataset", ""))):
         imported.recipe["data.source"] = " + ".join(resolve_path(source, place) for source in sources)
     imported.check_held_out(files(str(imported.take("eval_dataset", ""))))
+
+
+def _dataset_folder(name: str, folder: Path) -> Path:
+    """Where ``dataset_info.json`` is: LLaMA-Factory looks from the folder it is started in, mostly its own checkout.
+
+    Args:
+        name: ``dataset_dir``.
+        folder: the configuration's folder. It and the folders above it are searched, then the working directory.
+    """
+    places = [base / Path(name).expanduser() for base in (folder, *folder.parents, Path.cwd())]
+    return next((place for place in places if (place / "dataset_info.json").is_file()), places[0])
