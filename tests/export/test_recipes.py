@@ -32,6 +32,9 @@ BOTH = (
     {"training.max_steps": 50, "training.eval_steps": 10, "training.optim": "paged_adamw_8bit", "training.seed": 7},
     {"training.report_to": ["tensorboard", "wandb"]},
     {"training.kernels": "liger"},
+    {"training.eval_steps": 10, "training.save_steps": 20, "training.early_stopping_patience": 3},
+    {"training.eval_steps": 10, "training.save_steps": 20, "training.keep": "best", "data.packing": True},
+    {"training.report_to": ["trackio"]},
     {"adapter.use_rslora": True, "training.lr_scheduler_type": "linear", "training.gradient_checkpointing": False},
 )
 
@@ -70,17 +73,61 @@ def test_what_has_no_counterpart_is_listed(there):
         {
             "training.non_finite": "skip",
             "adapter.rank_pattern": {"q_proj": 4},
-            "training.keep": "best",
+            "training.early_stopping_min_delta": 0.1,
             "training.kernels": "hub",
         },
     )
     _, lacking = there(recipe, "owner/model", FILES)
+    # Axolotl has PEFT's patterns.
+    patterns = [] if there is to_axolotl else ["adapter.rank_pattern: {'q_proj': 4}"]
     assert lacking == [
-        "adapter.rank_pattern: {'q_proj': 4}",
+        *patterns,
         "training.kernels: 'hub'",
-        "training.keep: 'best'",
+        "training.early_stopping_min_delta: 0.1",
         "training.non_finite: 'skip'",
     ]
+
+
+def test_patterns_go_to_axolotl_and_come_back(tmp_path):
+    recipe = edit(resolved(Recipe()), {"adapter.rank_pattern": {"q_proj": 4}, "adapter.alpha_pattern": {"q_proj": 8}})
+    values, lacking = to_axolotl(recipe, "owner/model", FILES)
+    read, _ = from_axolotl(values, tmp_path, "axolotl.yaml")
+    assert (read.adapter.rank_pattern, read.adapter.alpha_pattern) == ({"q_proj": 4}, {"q_proj": 8})
+    assert lacking == []
+
+
+@pytest.mark.parametrize("there", [to_axolotl, to_llamafactory])
+def test_checkpoints_are_at_evaluations_where_transformers_wants_them_there(there):
+    """Axolotl refuses early stopping whose eval_steps do not divide save_steps; transformers refuses the best model."""
+    recipe = edit(
+        resolved(Recipe()),
+        {"training.eval_steps": 20, "training.save_steps": 50, "training.early_stopping_patience": 2},
+    )
+    values, lacking = there(recipe, "owner/model", FILES)
+    assert (values["eval_steps"], values["save_steps"]) == (20, 60)
+    assert lacking == ["training.save_steps: 50; 60, a multiple of eval_steps"]
+
+
+def test_what_llamafactory_wants_said(tmp_path):
+    text = [RecordFile("records.jsonl", "text", False, 9)]
+    values, _ = to_llamafactory(resolved(Recipe()), "owner/model", text)
+    assert values["stage"] == "pt"
+    # Its pre-training stage refuses both, even where they are off for the second.
+    assert not {"train_on_prompt", "neat_packing"} & set(values)
+    recipe = edit(resolved(Recipe()), {"training.eval_steps": 5, "data.template": "chatml", "data.packing": True})
+    values, _ = to_llamafactory(recipe, "owner/model", FILES)
+    assert (values["eval_strategy"], values["template"], values["neat_packing"]) == ("steps", "chatml", True)
+
+
+def test_a_warm_up_in_steps_becomes_a_share_of_a_run_of_known_length(tmp_path):
+    text = "base_model: x/y\nadapter: lora\ndatasets: [{path: a/b}]\nwarmup_steps: 10\n"
+    file = tmp_path / "axolotl.yaml"
+    file.write_text(text + "max_steps: 200\n")
+    recipe, lacking = import_settings(file)
+    assert (recipe.training.warmup_ratio, lacking) == (0.05, [])
+    file.write_text(text)
+    recipe, lacking = import_settings(file)
+    assert lacking == ["warmup_steps: 10; a recipe has warmup_ratio, a share of all steps"]
 
 
 def test_a_configuration_from_the_wild_is_read(tmp_path):
@@ -143,7 +190,7 @@ liger_fused_linear_cross_entropy: true
     assert recipe.training.kernels == "liger"
     assert lacking == [
         "plugins: 'axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin'",
-        "warmup_steps: 10",
+        "warmup_steps: 10; a recipe has warmup_ratio, a share of all steps",
         "neftune_noise_alpha: 5",
     ]
 

@@ -5,7 +5,13 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.keys import ImportedSettings, resolve_path, to_yaml, unsupported_settings
+from workbench.export.other_tools.keys import (
+    ImportedSettings,
+    checkpoint_settings,
+    resolve_path,
+    to_yaml,
+    unsupported_settings,
+)
 from workbench.export.plan import local_base
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
@@ -22,6 +28,8 @@ _SAME = {
     "lora_alpha": "adapter.lora_alpha",
     "lora_dropout": "adapter.lora_dropout",
     "lora_modules_to_save": "adapter.modules_to_save",
+    "lora_rank_pattern": "adapter.rank_pattern",
+    "lora_alpha_pattern": "adapter.alpha_pattern",
     "peft_layers_to_transform": "adapter.layers_to_transform",
     "peft_use_dora": "adapter.use_dora",
     "peft_use_rslora": "adapter.use_rslora",
@@ -40,7 +48,6 @@ _SAME = {
     "optimizer": "training.optim",
     "logging_steps": "training.logging_steps",
     "eval_steps": "training.eval_steps",
-    "save_steps": "training.save_steps",
     "save_total_limit": "training.save_total_limit",
     "early_stopping_patience": "training.early_stopping_patience",
     "seed": "training.seed",
@@ -65,6 +72,8 @@ _COMPOSED = (
     # Has no effect on an exported recipe, in which the micro-batch is a number.
     "training.effective_batch_size",
     "training.report_to",
+    "training.save_steps",
+    "training.keep",
     "output.name",
     "output.dir",
 )
@@ -88,6 +97,7 @@ _OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 _IGNORED = (
     "model_type", "tokenizer_type", "strict", "pad_to_sequence_len", "output_dir", "dataset_prepared_path", "tf32",
     "flash_attention", "gradient_checkpointing_kwargs", "bf16", "fp16", "eval_sample_packing", "group_by_length",
+    "trackio_project_name", "trackio_run_name", "trackio_space_id",
     "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "xformers_attention", "debug",
     "special_tokens", "saves_per_epoch", "evals_per_epoch", "local_rank", "save_safetensors", "attn_implementation",
     "liger_rope", "liger_layer_norm", "liger_cross_entropy", "liger_fused_linear_cross_entropy", "axolotl_config_path",
@@ -142,11 +152,11 @@ def to_axolotl(
     for theirs, path in _SAME.items():
         value = recipe.get(path)
         is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
-        if value is not None and not is_off and (value != default.get(path) or not theirs.startswith("peft_")):
+        is_rare = theirs.startswith(("peft_", "lora_rank_", "lora_alpha_p"))
+        if value is not None and not is_off and (value != default.get(path) or not is_rare):
             values[theirs] = value
-    if not training.save_steps:
-        del values["save_steps"]
-        values["save_strategy"] = "no"
+    saving, unsupported = checkpoint_settings(training)
+    values |= saving
     values |= {
         "chat_template": "jinja" if template else "tokenizer_default",
         **({"chat_template_jinja": template} if template else {}),
@@ -165,9 +175,10 @@ def to_axolotl(
         values["use_tensorboard"] = True
     if "wandb" in training.report_to:
         values |= {"wandb_project": PROJECT, "wandb_name": recipe.output.name}
+    if "trackio" in training.report_to:
+        values |= {"use_trackio": True, "trackio_project_name": PROJECT, "trackio_run_name": recipe.output.name}
     if held_out := [{**_dataset(file), "split": "train"} for file in files if file.held_out]:
         values["test_datasets"] = held_out
-    unsupported = ["training.report_to: trackio"] if "trackio" in training.report_to else []
     return values, unsupported + unsupported_settings(recipe, understood)
 
 
@@ -201,7 +212,8 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
     imported.move(_SAME)
     if optim := recipe.get("training.optim"):
         recipe["training.optim"] = _OPTIMIZERS.get(str(optim), optim)
-    reporters = {"tensorboard": imported.take("use_tensorboard"), "wandb": imported.take("wandb_project")}
+    trackers = {"tensorboard": "use_tensorboard", "wandb": "wandb_project", "trackio": "use_trackio"}
+    reporters = {name: imported.take(theirs) for name, theirs in trackers.items()}
     recipe["training.report_to"] = [name for name, wanted in reporters.items() if wanted]
     _take_quantization(imported)
     modules, linear = imported.take("lora_target_modules"), imported.take("lora_target_linear")
@@ -211,8 +223,8 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         recipe["training.gradient_checkpointing"] = bool(checkpointing)
     _take_plugins(imported)
     recipe["data.completion_only"] = not imported.take("train_on_inputs", False)
-    if imported.take("save_strategy") == "no":
-        recipe["training.save_steps"] = 0
+    imported.take_warmup()
+    imported.take_checkpoints()
     if isinstance(size := values.get("val_set_size"), int | float):
         recipe["data.eval_fraction"] = float(size)
     if values.get("chat_template") == "jinja" and values.get("chat_template_jinja"):

@@ -9,7 +9,7 @@ import yaml
 
 from workbench.errors import Problem, WorkbenchError
 from workbench.recipe.fields import setting_of
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import Recipe, TrainingSection
 from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -48,6 +48,33 @@ class ImportedSettings:
     def ignore(self, keys: Iterable[str]) -> None:
         """Mark settings as understood that have no effect on a recipe."""
         self._seen.update(keys)
+
+    def take_warmup(self) -> None:
+        """Take a warm-up in steps: as a share of the run where its length is known, else as unsupported."""
+        steps, total = self.take("warmup_steps"), self._values.get("max_steps")
+        if not isinstance(steps, int | float) or not steps:
+            return
+        if steps < 1:
+            self.recipe["training.warmup_ratio"] = steps
+        elif isinstance(total, int | float) and total > 0:
+            self.recipe["training.warmup_ratio"] = min(1.0, steps / total)
+        else:
+            self.unsupported.append(f"warmup_steps: {_short(steps)}; a recipe has warmup_ratio, a share of all steps")
+
+    def take_checkpoints(self) -> None:
+        """Take how often checkpoints are saved, and which adapter is kept, from transformers' names."""
+        if self.take("save_strategy") == "no":
+            self.ignore(["save_steps"])
+            self.recipe["training.save_steps"] = 0
+        else:
+            self.move({"save_steps": "training.save_steps"})
+        metric = self.take("metric_for_best_model", "eval_loss")
+        self.ignore(["greater_is_better"])
+        if self.take("load_best_model_at_end"):
+            if metric in ("eval_loss", "loss"):
+                self.recipe["training.keep"] = "best"
+            else:
+                self.unsupported.append(f"metric_for_best_model: {_short(metric)}")
 
     def check_held_out(self, held_out: Iterable[object]) -> None:
         """List held-out files as unsupported whose names the workbench would not find next to the training files."""
@@ -107,6 +134,25 @@ def _in_sections(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
         section, _, name = path.partition(".")
         sections.setdefault(section, {})[name] = value
     return sections
+
+
+def checkpoint_settings(training: TrainingSection) -> tuple[dict[str, object], list[str]]:
+    """How often checkpoints are saved and which is kept, by transformers' names; also lists what differs.
+
+    transformers' early stopping, and its choice of the best adapter, need each checkpoint to be at an evaluation.
+    """
+    every, save = training.eval_steps, training.save_steps
+    keeps_best = training.keep == "best" and every > 0
+    if not save:
+        return {"save_strategy": "no"}, ["training.keep: 'best'; no checkpoints are saved"] if keeps_best else []
+    at_evaluation = -(-save // every) * every if every and (keeps_best or training.early_stopping_patience) else save
+    differs = (
+        [f"training.save_steps: {save}; {at_evaluation}, a multiple of eval_steps"] if at_evaluation != save else []
+    )
+    saving: dict[str, object] = {"save_steps": at_evaluation}
+    if keeps_best:
+        saving["load_best_model_at_end"] = True
+    return saving, differs
 
 
 def unsupported_settings(recipe: Recipe, understood: Iterable[str]) -> list[str]:

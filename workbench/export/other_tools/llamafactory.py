@@ -5,7 +5,13 @@ from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.keys import ImportedSettings, resolve_path, to_yaml, unsupported_settings
+from workbench.export.other_tools.keys import (
+    ImportedSettings,
+    checkpoint_settings,
+    resolve_path,
+    to_yaml,
+    unsupported_settings,
+)
 from workbench.export.plan import local_base
 from workbench.export.work import Job
 from workbench.recipe.resolved import ResolvedRecipe
@@ -37,11 +43,13 @@ _SAME = {
     "optim": "training.optim",
     "logging_steps": "training.logging_steps",
     "eval_steps": "training.eval_steps",
-    "save_steps": "training.save_steps",
     "save_total_limit": "training.save_total_limit",
+    "early_stopping_steps": "training.early_stopping_patience",
     "seed": "training.seed",
     "torch_compile": "training.torch_compile",
 }
+# The templates that have the same name and wording in both.
+_TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
     "model.source",
     "quantization.method",
@@ -60,6 +68,8 @@ _COMPOSED = (
     # Has no effect on an exported recipe, in which the micro-batch is a number.
     "training.effective_batch_size",
     "training.report_to",
+    "training.save_steps",
+    "training.keep",
     "output.name",
     "output.dir",
 )
@@ -81,7 +91,8 @@ def make(job: Job) -> None:
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
     job.write("dataset_info.json", json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
     job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
-    job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
+    if "template" not in values:
+        job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
     job.command = f"llamafactory-cli train {FILE}"
 
 
@@ -100,12 +111,7 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         "do_train": True,
         "finetuning_type": "lora",
     }
-    if quantization.method != "none":
-        values["quantization_method"] = "bnb"
-        values["quantization_bit"] = 8 if quantization.method == "int8" else 4
-        if quantization.method != "int8":
-            values["quantization_type"] = quantization.method
-            values["double_quantization"] = quantization.double_quant
+    values |= _quantization(recipe)
     if adapter.target_modules == "all-linear" or isinstance(adapter.target_modules, list):
         modules = adapter.target_modules
         values["lora_target"] = "all" if isinstance(modules, str) else ",".join(modules)
@@ -117,20 +123,26 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         understood.append("adapter.init_lora_weights")
     for theirs, path in _SAME.items():
         value = recipe.get(path)
-        is_off = path in ("training.max_steps", "training.eval_steps") and value < 1
+        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
         if value is not None and not is_off:
             values[theirs] = value
-    if not training.save_steps:
-        del values["save_steps"]
-        values["save_strategy"] = "no"
+    saving, unsupported = checkpoint_settings(training)
+    values |= saving
+    if training.eval_steps:
+        values["eval_strategy"] = "steps"
+    if training.early_stopping_patience or training.keep == "best":
+        values |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    if values["stage"] == "sft":
+        values |= _supervised(recipe)
+        understood += ["data.template"] if "template" in values else []
     values |= {
-        "train_on_prompt": not recipe.data.completion_only,
         "disable_gradient_checkpointing": not training.gradient_checkpointing,
         "bf16": quantization.compute_dtype in ("auto", "bfloat16"),
         "fp16": quantization.compute_dtype == "float16",
         "dataset_dir": ".",
         "dataset": ",".join(_name(file) for file in files if not file.held_out),
         "output_dir": "output",
+        "run_name": recipe.output.name,
     }
     if training.kernels == "liger":
         values["enable_liger_kernel"] = True
@@ -139,7 +151,7 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         values["report_to"] = list(training.report_to)
     if held_out := [_name(file) for file in files if file.held_out]:
         values["eval_dataset"] = ",".join(held_out)
-    return values, unsupported_settings(recipe, understood)
+    return values, unsupported + unsupported_settings(recipe, understood)
 
 
 def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
@@ -184,16 +196,37 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
         recipe["training.kernels"] = "liger"
     _take_datasets(imported, folder)
     if name := imported.take("template"):
-        known = {"alpaca": "alpaca", "chatml": "chatml"}
-        recipe["data.template"] = known.get(str(name), "auto")
-        if name not in known:
+        recipe["data.template"] = name if name in _TEMPLATES else "auto"
+        if name not in _TEMPLATES:
             imported.unsupported.append(f"template: {name!r}; the model's own is used")
     size = imported.take("val_size", 0.0)
     recipe["data.eval_fraction"] = float(size) if isinstance(size, int | float | str) else size
-    if imported.take("save_strategy") == "no":
-        recipe["training.save_steps"] = 0
+    recipe["data.packing"] = bool(imported.take("neat_packing") or recipe.get("data.packing"))
+    imported.take_warmup()
+    imported.take_checkpoints()
     imported.ignore(_IGNORED)
     return imported.finish(origin)
+
+
+def _quantization(recipe: ResolvedRecipe) -> dict[str, object]:
+    method = recipe.quantization.method
+    if method == "none":
+        return {}
+    if method == "int8":
+        return {"quantization_method": "bnb", "quantization_bit": 8}
+    return {
+        "quantization_method": "bnb",
+        "quantization_bit": 4,
+        "quantization_type": method,
+        "double_quantization": recipe.quantization.double_quant,
+    }
+
+
+def _supervised(recipe: ResolvedRecipe) -> dict[str, object]:
+    """What the pre-training stage refuses."""
+    data = recipe.data
+    template = {"template": data.template} if data.template in _TEMPLATES else {}
+    return {"train_on_prompt": not data.completion_only, "neat_packing": data.packing, **template}
 
 
 def _name(file: RecordFile) -> str:
