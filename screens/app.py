@@ -128,7 +128,7 @@ class WorkbenchApp(App[None]):
                 severity="warning",
                 markup=False,
             )
-        self._header.show_recipe(self.session.recipe)
+        self._header.show_recipe(self.session.recipe, None)
         self._read_tree()
         watch = Watch(self.session, self._seen)
         self.run_worker(watch.engine(), name="engine status")
@@ -228,7 +228,7 @@ class WorkbenchApp(App[None]):
         except RecipeError as error:
             return error.problems
         recipe = self.session.recipe
-        self._header.show_recipe(recipe)
+        self._header.show_recipe(recipe, self.session.skeleton if recipe.model == before.model else None)
         self._tell(RecipeChanged(recipe))
         if recipe.model != before.model:
             self._read_tree()
@@ -237,6 +237,7 @@ class WorkbenchApp(App[None]):
 
     def _read_tree(self) -> None:
         def changed() -> None:
+            self._header.show_recipe(self.session.recipe, self.session.skeleton)
             self._tell(SkeletonChanged(self.session.skeleton))
 
         # A function and not its coroutine: a worker that the next one replaces before it began would never await that.

@@ -120,6 +120,13 @@ class Session:
         self.remember(recipe=self.recipe.as_dict())
 
     @property
+    def loaded_recipe(self) -> Recipe:
+        """The recipe with the quantization that its base has once loaded: the files of some models decide it."""
+        from workbench.models.stored_quantization import recipe_as_loaded
+
+        return self.recipe if self.skeleton is None else recipe_as_loaded(self.recipe, self.skeleton.config)
+
+    @property
     def budget(self) -> MemoryBudget:
         """The memory that settings are judged by: the limit that was typed, else what a run here may take."""
         here = self._budget_here

@@ -24,7 +24,7 @@ from screens.architecture.tree_rows import (
     toggled_targets,
 )
 from screens.forms.fields import parse_ranges, ranges_text
-from screens.shell.header import method_word, targets_word
+from screens.shell.header import base_word, targets_word
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
@@ -98,7 +98,7 @@ class ArchitecturePane(Pane):
         self.call_after_refresh(self._show_heading)
 
     def _show(self) -> None:
-        skeleton, recipe = self.session.skeleton, self.session.recipe
+        skeleton, recipe = self.session.skeleton, self.session.loaded_recipe
         self._tree.display = skeleton is not None
         self._show_heading()
         if skeleton is None:
@@ -137,12 +137,12 @@ class ArchitecturePane(Pane):
         return Content.styled(f"Reading the configuration of {name} …", "$muted")
 
     def _totals_text(self) -> Content:
-        recipe, skeleton = self.session.recipe, self.session.skeleton
+        recipe, skeleton = self.session.loaded_recipe, self.session.skeleton
         assert skeleton is not None
         dot = f" {GLYPHS.separator} "
         head = Content.assemble(
             (plain(skeleton.architecture), "bold"),
-            (f"{dot}{skeleton.parameters:,} parameters{dot}base {method_word(recipe)}", "$muted"),
+            (f"{dot}{skeleton.parameters:,} parameters{dot}base {base_word(recipe, skeleton)}", "$muted"),
         )
         if self._refusal is not None:
             return Content.assemble(head, "\n", (plain(self._refusal), "$error"))
@@ -178,7 +178,7 @@ class ArchitecturePane(Pane):
             self._details.update(self._details_text(place))
 
     def _details_text(self, place: Place) -> Content:
-        recipe, skeleton = self.session.recipe, self.session.skeleton
+        recipe, skeleton = self.session.loaded_recipe, self.session.skeleton
         assert skeleton is not None
         dot = f" {GLYPHS.separator} "
         copies = f"{place.copies} × " if place.copies > 1 else ""
@@ -306,7 +306,7 @@ class ArchitecturePane(Pane):
         hits = [
             place.path
             for place in root_of(self.session.skeleton).walk()
-            if self._sought in f"{place.path} {class_text(place, self.session.recipe)}".casefold()
+            if self._sought in f"{place.path} {class_text(place, self.session.loaded_recipe)}".casefold()
         ]
         if start_after in hits:
             index = hits.index(start_after) + 1

@@ -8,7 +8,9 @@ from typing import Literal
 
 from workbench.errors import WorkbenchError
 from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
+from workbench.models.local import FolderFacts, read_config
 from workbench.models.sources import LocalModelFacts, local_models, local_path
+from workbench.models.stored_quantization import stored_quantization
 from workbench.recipe.schema import DEFAULT_MODEL
 from workbench.storage.paths import Home
 
@@ -92,7 +94,13 @@ def typed_row(text: str) -> ModelRow | None:
     if path is None:
         entry = catalog_entry(text)
         return ModelRow(entry.id if entry else text, "hub")
-    return ModelRow(str(path), "file" if path.is_file() else "folder")
+    if path.is_file():
+        return ModelRow(str(path), "file")
+    try:
+        stored = stored_quantization(read_config(path))
+    except WorkbenchError as error:
+        return ModelRow(str(path), "folder", lack=error.message)
+    return ModelRow(str(path), "folder", dtype=stored.label if stored else "")
 
 
 def _haystack(row: ModelRow) -> str:
@@ -127,8 +135,13 @@ def _of_local(local: LocalModelFacts) -> ModelRow:
         architecture=facts.architecture,
         model_type=facts.model_type,
         context_length=facts.context,
-        dtype=", ".join(facts.dtypes),
+        dtype=_dtype(facts),
     )
+
+
+def _dtype(facts: FolderFacts) -> str:
+    stored = stored_quantization(facts.config)
+    return stored.label if stored else ", ".join(facts.dtypes)
 
 
 def _merged(known: ModelRow, local: ModelRow) -> ModelRow:

@@ -19,7 +19,6 @@ from workbench.units import gib
 if TYPE_CHECKING:
     from screens.session import Session
     from workbench.estimate.fit import Suggestion
-    from workbench.estimate.footprint import Footprint
     from workbench.machine.memory_budget import MemoryBudget
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
@@ -115,12 +114,12 @@ def costs_of(session: Session) -> Costs:
     return Costs(
         budget=budget,
         price=priced,
-        storage=_storage_words(recipe),
+        storage=priced.stored.label if priced.stored else _storage_words(recipe),
         terms=terms,
         fit=None if budget.free_bytes is None else judge(peak, budget.free_bytes),
         other_gpus=() if budget.is_typed else tuple(_other_gpus(session, priced)),
         memory_word="VRAM" if budget.device.kind == "cuda" else "memory",
-        warnings=_warnings(priced.base),
+        warnings=tuple(_warnings(priced)),
         priced_length=_priced_length(priced),
         figures={
             "trainable": priced.adapter.trainable_parameters,
@@ -215,8 +214,12 @@ def _storage_words(recipe: Recipe) -> str:
     return f"{quantization.method}, double" if double else quantization.method
 
 
-def _warnings(base: Footprint) -> tuple[str, ...]:
-    if not base.not_quantised:
-        return ()
-    names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))
-    return (f"{gib(base.not_quantised_bytes)} stay in 16 bits: {names} cannot be quantised.",)
+def _warnings(priced: Price) -> Iterator[str]:
+    if priced.stored_refusal is not None:
+        yield str(priced.stored_refusal)
+    elif priced.stored_note:
+        yield priced.stored_note
+    base = priced.base
+    if base.not_quantised:
+        names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))
+        yield f"{gib(base.not_quantised_bytes)} stay in 16 bits: {names} cannot be quantised."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from workbench.engine.client.protocol import EngineStatus
     from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
 
 _METER_WIDTH = 6
@@ -62,11 +63,11 @@ class HeaderBar(Horizontal):
     def on_mount(self) -> None:
         self.show_engine(None)
 
-    def show_recipe(self, recipe: Recipe) -> None:
+    def show_recipe(self, recipe: Recipe, skeleton: Skeleton | None) -> None:
         """Show the model and the three settings that matter most."""
         self._summary.text = Content.assemble(
             (plain(short_name(recipe.model.source)), "bold"),
-            (_dotted("", method_word(recipe), f"r {recipe.adapter.r}", plain(targets_word(recipe))), "$muted"),
+            (_dotted("", base_word(recipe, skeleton), f"r {recipe.adapter.r}", plain(targets_word(recipe))), "$muted"),
         )
 
     def show_engine(self, status: EngineStatus | None, *, starting: bool = False) -> None:
@@ -130,6 +131,16 @@ def method_word(recipe: Recipe) -> str:
     """Return how the base is stored, in one word."""
     method = recipe.quantization.method
     return "16-bit" if method == "none" else method
+
+
+def base_word(recipe: Recipe, skeleton: Skeleton | None) -> str:
+    """Return how the base is stored once it is loaded, in a word or two; the files of some models decide it."""
+    from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
+
+    stored = None if skeleton is None else stored_quantization(skeleton.config)
+    if stored is None or skeleton is None:
+        return method_word(recipe)
+    return plain(stored.label) if stored.is_packed else method_word(recipe_as_loaded(recipe, skeleton.config))
 
 
 def targets_word(recipe: Recipe) -> str:

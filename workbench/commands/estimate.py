@@ -116,6 +116,7 @@ def _show(result: Price, free: int | None) -> None:
     reserved = gib(peak.reserved_bytes, 2)
     rows = [
         ("model", f"{result.recipe.model.source}  {result.skeleton.architecture}"),
+        *([("stored", result.stored.label)] if result.stored else []),
         ("parameters", f"{result.skeleton.parameters:,}"),
         ("trainable", f"{trained} · {adapter.trainable_percent:.4f} %"),
         ("adapter file", f"{file_size(adapter.file_bytes, 2)} ({adapter.dtype})"),
@@ -135,6 +136,11 @@ def _show(result: Price, free: int | None) -> None:
     for name, value in rows:
         table.add_row(Text(name, style="dim"), Text(printable(value)))
     console.print(table)
+    if result.stored_note:
+        console.print(Text(printable(result.stored_note)), soft_wrap=True)
+    if result.stored_refusal:
+        words = f"Cannot be trained like this: {result.stored_refusal}"
+        console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)
     if base.not_quantised:
         console.print(Text(f"Not quantised (not supported): {printable(', '.join(base.not_quantised))}."))
     for suggestion in result.suggestions:

@@ -10,6 +10,7 @@ from workbench.commands.common import JsonOption, console, home_of, print_json, 
 from workbench.commands.output.fetching import FetchBar
 from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
+from workbench.models.stored_quantization import stored_quantization
 from workbench.models.trees import skeleton_of
 from workbench.recipe.schema import ModelSection
 
@@ -24,10 +25,16 @@ def inspect(
     """Print the module tree with classes, shapes and parameters; repeated layers are folded."""
     with FetchBar() as bar:
         skeleton = skeleton_of(home_of(context), ModelSection(source=model), bar.show)
+    stored = stored_quantization(skeleton.config)
     if as_json:
-        print_json({**skeleton_to_json(skeleton), "parameters": skeleton.parameters})
+        more = {"stored_quantization": stored.label} if stored else {}
+        print_json({**skeleton_to_json(skeleton), "parameters": skeleton.parameters, **more})
         return
     console.print(Text(f"{printable(skeleton.architecture)}  {skeleton.parameters:,} parameters", style="bold"))
+    if stored:
+        console.print(
+            Text(f"Weights stored as {printable(stored.label)}; shapes are given as if they were not quantised.")
+        )
     for line in _lines(skeleton.root, "", skeleton):
         console.print(line, no_wrap=True, overflow="ellipsis")
 

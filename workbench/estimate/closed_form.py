@@ -144,8 +144,8 @@ def _merged_weights(block: Block, ranks: dict[str, int]) -> int:
 
 
 def _unpacked(base: Footprint, step: Step) -> int:
-    """bitsandbytes unpacks a whole weight into the compute type before it multiplies by it."""
-    if not step.storage.is_4bit:
+    """A whole weight is unpacked into the compute type before it multiplies by it."""
+    if not step.storage.is_unpacked_whole:
         return 0
     constants = 8 * base.largest_weight // 64 if step.storage.double_quant else 0
     return BYTES_OF[step.compute] * base.largest_weight + constants

@@ -7,17 +7,21 @@ Sizes of those, from bitsandbytes 0.50 (``functional.quantize_4bit``, ``quantize
 - nf4, fp4: ⌈n / 2⌉, plus 4·B for the blocks' largest values and 64 for the table of 16 values;
   with double quantisation B + 4·⌈B / 256⌉ + 64 + 1024 (table of 256 values) + 4 (offset) instead.
 - int8: n, plus 4 for each output row.
+- Formats that only a model's own files have (GPTQ, AWQ, HQQ, …), here with b bits and groups of g weights:
+  n·b / 8, plus 2 for the scale and b / 8 for the zero point of each group.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.models.skeleton import Module, Skeleton, Tensor
 from workbench.recipe.schema import QuantMethod
 
+StorageMethod = QuantMethod | Literal["packed"]
 ALLOCATION = 512
 BLOCK = 64
 NESTED_BLOCK = 256
@@ -27,13 +31,29 @@ NESTED_BLOCK = 256
 class Storage:
     """How the base is stored: the recipe's quantisation, and the type of everything that is not quantised."""
 
-    method: QuantMethod
+    method: StorageMethod
     double_quant: bool
     dtype: str
 
     @property
     def is_4bit(self) -> bool:
         return self.method in ("nf4", "fp4")
+
+    @property
+    def is_unpacked_whole(self) -> bool:
+        """Whether a whole weight is unpacked into the compute type when it is used."""
+        return self.is_4bit or self.method == "packed"
+
+
+@dataclass(frozen=True)
+class PackedStorage(Storage):
+    """A base that its files store in a format of their own, with ``bits`` a weight and a scale for each group.
+
+    ``group_size`` is None where a row is one group.
+    """
+
+    bits: int = 4
+    group_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,9 @@ def rounded(size: int) -> int:
 
 def quantised_tensors(size: int, rows: int, storage: Storage) -> tuple[int, ...]:
     """Bytes of a packed weight of ``size`` elements in ``rows`` rows, and of each tensor that unpacks it."""
+    if isinstance(storage, PackedStorage):
+        groups = -(-size // storage.group_size) if storage.group_size else rows
+        return -(-size * storage.bits // 8), 2 * groups, -(-groups * storage.bits // 8)
     if storage.method == "int8":
         return size, 4 * rows
     blocks = -(-size // BLOCK)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.by_method import peaks_by_method
 from workbench.estimate.fastest import Choice, Chooser, SpeedAdvice
@@ -17,6 +18,7 @@ from workbench.estimate.setup import Setup
 from workbench.estimate.step import Step, Variant
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.skeleton import Skeleton
+from workbench.models.stored_quantization import StoredQuantization, recipe_as_loaded, stored_quantization
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
 
@@ -32,6 +34,8 @@ class Price:
         base: as loaded, before any preparation.
         peak: of one process of the run.
         fit: None where the free memory is unknown, or the base is sharded.
+        stored_note: how a base that its files quantize is loaded; empty for others.
+        stored_refusal: why such a base cannot be trained as the recipe asks; None if it can.
     """
 
     recipe: Recipe
@@ -45,11 +49,18 @@ class Price:
     peak: Peak
     fit: Fit | None
     _pricing: Pricing = field(repr=False)
+    stored_note: str = ""
+    stored_refusal: WorkbenchError | None = None
 
     @property
     def setup(self) -> Setup:
         """The setup that is priced; nothing in it is left open."""
         return self.choice.setup
+
+    @property
+    def stored(self) -> StoredQuantization | None:
+        """How the model's files quantize the base; None if they do not."""
+        return self.asked.stored
 
     @property
     def is_rough(self) -> bool:
@@ -93,6 +104,8 @@ class Price:
     @property
     def worth_tracing(self) -> tuple[ResolvedRecipe, ...]:
         """Recipes whose peak is a formula's: the one that is priced, and those that it was weighed against."""
+        if self.stored is not None and self.stored.is_packed:
+            return ()
         own = (self.setup,) if self.is_rough else ()
         setups = own + tuple(setup for setup in self.choice.untraced if setup not in own)
         return tuple(setup.applied_to(self.recipe) for setup in setups)
@@ -108,6 +121,7 @@ class Price:
                 "source": self.recipe.model.source,
                 "architecture": self.skeleton.architecture,
                 "parameters": self.skeleton.parameters,
+                "stored_quantization": self.stored.label if self.stored else None,
             },
             "adapter": self.adapter.as_json(),
             "base": {
@@ -120,6 +134,7 @@ class Price:
             "suggestions": [suggestion.as_json() for suggestion in self.suggestions],
             "chosen": dict(self.choice.chosen),
             "reasons": list(self.choice.reasons),
+            "refused": None if self.stored_refusal is None else str(self.stored_refusal),
         }
 
 
@@ -133,7 +148,7 @@ def price(
     variant: Variant = "workbench",
     traced: Tracer | None = None,
 ) -> Price:
-    """Price a recipe on a model.
+    """Price a recipe on a model. A base that its files quantize is priced as it would be loaded.
 
     Args:
         budget: the memory of the device that is to train; default: unknown, on a GPU with bfloat16. What the recipe
@@ -148,7 +163,13 @@ def price(
         WorkbenchError: PEFT would refuse the adapter for this model.
     """
     budget = budget or MemoryBudget()
-    asked = Setup.of(recipe, longest, median)
+    stored = stored_quantization(skeleton.config)
+    stored_note, stored_refusal = "", None
+    if stored is not None:
+        stored_note = stored.note(recipe.quantization)
+        stored_refusal = stored.refusal(recipe.quantization, recipe.adapter)
+        recipe = recipe_as_loaded(recipe, skeleton.config)
+    asked = Setup.of(recipe, longest, median, stored)
     pricing = Pricing(skeleton, budget.device, traced, variant)
     base, lacking = pricing.base(asked), ""
     if budget.largest_base is not None and base.allocated_bytes > budget.largest_base:
@@ -167,4 +188,6 @@ def price(
         peak=peak,
         fit=None if budget.free_bytes is None else fit_of(peak, budget.free_bytes),
         _pricing=pricing,
+        stored_note="" if stored_refusal else stored_note,
+        stored_refusal=stored_refusal,
     )

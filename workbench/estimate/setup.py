@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.settings import LoraSettings
+from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.resolved import (
     ACCUMULATION,
     CHECKPOINTING,
@@ -31,6 +32,7 @@ _FIELDS = {
     ACCUMULATION: "accumulation",
 }
 _ADAPTER = "adapter."
+_QUANTIZATION = ("method", "double_quant")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Setup:
         is_packed: every sequence is ``length`` tokens long.
         median: tokens of the median record, where known; how fast a micro-batch is depends on it.
         auto_keys: dotted keys that the machine decides; their fields hold what takes the least memory.
+        stored: how the model's files quantize the base, which no recipe changes; None if they do not.
     """
 
     adapter: LoraSettings
@@ -58,14 +61,22 @@ class Setup:
     is_packed: bool = False
     median: int | None = None
     auto_keys: tuple[str, ...] = ()
+    stored: StoredQuantization | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, longest: int | None = None, median: int | None = None) -> "Setup":
+    def of(
+        cls,
+        recipe: Recipe,
+        longest: int | None = None,
+        median: int | None = None,
+        stored: StoredQuantization | None = None,
+    ) -> "Setup":
         """The setup of a recipe.
 
         Args:
             longest: tokens of the longest record, where known; batches are no longer than that unless packed.
             median: tokens of the median record, where known.
+            stored: how the model's files quantize the base, if they do; the recipe is the one as loaded.
         """
         quantization, training, data = recipe.quantization, recipe.training, recipe.data
         micro_batch = training.per_device_train_batch_size
@@ -86,6 +97,7 @@ class Setup:
             is_packed=data.packing,
             median=median,
             auto_keys=auto_keys(training),
+            stored=stored,
         )
 
     @property
@@ -110,6 +122,12 @@ class Setup:
             {path.removeprefix(_ADAPTER): value for path, value in changes.items() if path.startswith(_ADAPTER)}
         )
         setup = replace(self, adapter=adapter, **own)
+        if self.stored and any(getattr(setup, name) != getattr(self, name) for name in _QUANTIZATION):
+            raise WorkbenchError(
+                f"The base is stored as {self.stored.label} and cannot be quantised otherwise.",
+                "Take the unquantised model that it was made from.",
+                kind="stored_quantization",
+            )
         if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and setup.method != "none":
             raise WorkbenchError(
                 f"{adapter.init_lora_weights} needs an unquantised base.",

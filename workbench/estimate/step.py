@@ -4,11 +4,11 @@ Two variants: ``workbench`` is the step that our engine runs; ``plain`` the one 
 float32 adapters, full logits), for comparison and for published figures.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.estimate.adapter.plan import AdapterDtypes
-from workbench.estimate.footprint import Storage
+from workbench.estimate.footprint import PackedStorage, Storage
 from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
 
@@ -51,7 +51,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
     """The training step of ``setup`` on ``device`` (default: a GPU with bfloat16)."""
     asked = setup.compute_dtype
     compute = (device or Device()).compute_dtype if asked == "auto" else asked
-    loaded = Storage(setup.method, setup.double_quant and setup.method in ("nf4", "fp4"), compute)
+    loaded = _loaded(setup, compute)
     is_quantised = loaded.method != "none"
     checkpointing: Checkpointing = "none"
     if setup.checkpointing:
@@ -59,7 +59,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         checkpointing = "reentrant" if loaded.method == "int8" and variant == "workbench" else "non-reentrant"
     if variant == "plain":
         # prepare_model_for_kbit_training turns every 16-bit parameter that is left into float32.
-        storage = Storage(loaded.method, loaded.double_quant, "float32") if is_quantised else loaded
+        storage = replace(loaded, dtype="float32") if is_quantised else loaded
         dtypes = AdapterDtypes(adapter="float32", saved_whole=storage.dtype, base=storage.dtype)
     else:
         # float16 gradients need a loss scaler, and the scaler full-precision weights.
@@ -79,3 +79,11 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         dropout=setup.adapter.lora_dropout,
         accumulates=setup.accumulation > 1,
     )
+
+
+def _loaded(setup: Setup, compute: str) -> Storage:
+    """The base as it is loaded: as the recipe says, unless its files hold it in a format of their own."""
+    stored = setup.stored
+    if stored is not None and stored.is_packed:
+        return PackedStorage("packed", False, compute, stored.bits or 16, stored.group_size)
+    return Storage(setup.method, setup.double_quant and setup.method in ("nf4", "fp4"), compute)

@@ -6,13 +6,14 @@ for a model of any size, once torch is imported.
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Module, ModuleFacts, ModuleKind, Skeleton, Tensor
+from workbench.models.stored_quantization import stored_quantization
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def build_skeleton(config: dict[str, object] | Path) -> Skeleton:
         config = read_config(config)
     model = meta_model(config)
     output = model.get_output_embeddings()
-    root = _module_tree("", model, _ModelContext(model))
+    root = _module_tree("", model, _ModelContext(model, unquantized_modules(model, config)))
     return Skeleton(
         architecture=type(model).__name__,
         model_type=str(model.config.model_type),
@@ -141,15 +142,21 @@ def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
     )
 
 
+def unquantized_modules(model: "PreTrainedModel", config: Mapping[str, object]) -> list[str]:
+    """Names of the modules that transformers' quantizers skip: those that ``config`` lists, else the default ones."""
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    stored = stored_quantization(config)
+    skipped = stored.skipped if stored is not None else None
+    return [*(get_keys_to_not_convert(model) if skipped is None else skipped), *model._keep_in_fp32_modules]
+
+
 class _ModelContext:
     """The model with the lookups that describing one of its modules needs."""
 
-    def __init__(self, model: "PreTrainedModel") -> None:
-        from transformers.quantizers.base import get_keys_to_not_convert
-
+    def __init__(self, model: "PreTrainedModel", not_converted: list[str]) -> None:
         self.model = model
-        # The modules that transformers' bitsandbytes quantizers skip by default.
-        self.not_converted = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
+        self.not_converted = not_converted
         self._first_names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def tied_to(self, name: str, parameter: "torch.Tensor") -> str | None:

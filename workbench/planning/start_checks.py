@@ -11,9 +11,13 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Tracer, price
 from workbench.estimate.fit import Fit, Suggestion
 from workbench.machine.memory_budget import MemoryBudget
+from workbench.models.local import read_config
 from workbench.models.skeleton import Skeleton
+from workbench.models.sources import find_config
+from workbench.models.stored_quantization import stored_quantization
 from workbench.progress import Progress
 from workbench.recipe.schema import ModelSection, Recipe
+from workbench.storage.paths import Home
 from workbench.units import gib
 
 # A run is not kept waiting longer for a look at its model, and at the lengths of its records.
@@ -77,6 +81,22 @@ def judge(
         return None
     suggestions = priced.suggestions if priced.fit == "does not fit" else ()
     return Verdict(priced.peak.device_bytes, budget, priced.fit, priced.setup.length, priced.is_rough, suggestions)
+
+
+def check_stored_base(home: Home, recipe: Recipe) -> None:
+    """Check that a base that its files quantize can be trained as the recipe asks, if they are on this machine.
+
+    Raises:
+        WorkbenchError: it cannot; kind ``stored_quantization``.
+    """
+    try:
+        folder = find_config(home, recipe.model)
+        config = read_config(folder) if folder is not None else {}
+    except WorkbenchError:
+        return  # the run says what is wrong with its model
+    stored = stored_quantization(config)
+    if stored is not None and (refusal := stored.refusal(recipe.quantization, recipe.adapter)):
+        raise refusal
 
 
 class Informant(Protocol):

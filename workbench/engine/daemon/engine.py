@@ -23,6 +23,7 @@ from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import write_traceback
 from workbench.planning.launch import Launch
 from workbench.planning.queue import QueueRequest, QueueState
+from workbench.planning.start_checks import check_stored_base
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
 from workbench.recipe.schema import Recipe
@@ -108,7 +109,8 @@ class Engine:
             folder: makes the run folder, once the engine is free.
 
         Raises:
-            WorkbenchError: the engine is busy, the folder cannot be made, or the launch is impossible.
+            WorkbenchError: the engine is busy, the folder cannot be made, the launch is impossible, or the base's
+                files quantize it in a way that cannot be trained.
         """
         return self._train(folder or (lambda: create_run(self.home, recipe)), recipe, launch, resume=False)
 
@@ -135,6 +137,7 @@ class Engine:
         self, folder: Callable[[], RunFolder], recipe: Recipe, launch: Launch | None, *, resume: bool
     ) -> RunFolder:
         _check(recipe, launch)
+        check_stored_base(self.home, recipe)
         work = self._occupancy.claim("training")
         try:
             run = folder()

@@ -60,7 +60,20 @@ def prepare_reply(
         check_adapter(folder)
 
     def load_new() -> LoadedBase:
-        new = load_base(home, base_target.model, base_target.quantization, report, cancelled)
+        new = load_base(
+            home,
+            base_target.model,
+            base_target.quantization,
+            report,
+            cancelled,
+            is_asked=base_target.run is not None and not adapters.merged,
+        )
+        if adapters.merged and new.quantization.method != "none":
+            raise WorkbenchError(
+                f"The base is stored as {new.stored_as}: it has no 16-bit weights to merge the adapter into.",
+                "Chat without merging.",
+                kind="cannot_merge",
+            )
         _check_bases(new, parts, adapters)
         if adapters.merged:
             report(Progress(phase="merging"))

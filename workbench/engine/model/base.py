@@ -11,7 +11,9 @@ from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.errors import WorkbenchError
-from workbench.models.sources import LocalModel, fetch_model
+from workbench.models.local import read_config
+from workbench.models.sources import LocalModel, fetch_config, fetch_model
+from workbench.models.stored_quantization import StoredQuantization, stored_quantization
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import Fused
 from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
@@ -32,9 +34,11 @@ TRAINED = "default"
 
 @dataclass
 class LoadedBase:
-    """A frozen base model, quantized as the recipe asks, with its tokenizer and the adapters attached to it.
+    """A frozen base model, quantized, with its tokenizer and the adapters attached to it.
 
     Attributes:
+        asked: the quantization that was asked for; ``quantization`` is the one that the base has.
+        stored: how the model's files quantize the base; None if they do not.
         model: the plain transformers model.
         footprint: size of the base in bytes, as transformers counts it.
         peft: wraps ``model`` while any adapter is attached, else None.
@@ -54,6 +58,8 @@ class LoadedBase:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     footprint: int
+    asked: QuantizationSection
+    stored: StoredQuantization | None = None
     peft: "PeftModel | None" = None
     adapters: dict[Path, str] = field(default_factory=dict)
     stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -78,7 +84,12 @@ class LoadedBase:
     @property
     def description(self) -> str:
         """``owner/name as nf4 + double quant``, and whether it was read from the cache."""
-        return f"{self.section.source} as {describe(self.quantization)}" + ", quantised before" * self.was_cached
+        return f"{self.section.source} as {self.stored_as}" + ", quantised before" * self.was_cached
+
+    @property
+    def stored_as(self) -> str:
+        """``nf4 + double quant``, ``16-bit``; for a base that its files quantize, their method too."""
+        return describe(self.quantization, self.stored)
 
     @property
     def device(self) -> "torch.device":
@@ -86,7 +97,7 @@ class LoadedBase:
 
     def matches(self, section: ModelSection, quantization: QuantizationSection) -> bool:
         """Whether this is the base that a recipe asks for; its weights may have changed, see :attr:`is_unchanged`."""
-        return (self.section, self.quantization) == (section, quantization)
+        return self.section == section and quantization in (self.asked, self.quantization)
 
     def is_named(self, name: str) -> bool:
         """Whether an adapter with this base model name belongs to this base."""
@@ -252,15 +263,25 @@ def load_base(
     report: Report,
     cancelled: Cancelled,
     meanwhile: "Callable[[PreTrainedTokenizerBase], None]" = lambda tokenizer: None,
+    *,
+    is_asked: bool = True,
 ) -> LoadedBase:
-    """Download if necessary, load and quantize a base model.
+    """Download if necessary, load and quantize a base model. One that its files quantize is loaded as they say.
 
     Args:
+        is_asked: the user chose ``quantization``; else a base that cannot have it is loaded in the way that it can.
         meanwhile: called with the tokenizer before the weights are loaded, to start work that needs only that.
 
     Raises:
         WorkbenchError: the model is not available, or transformers cannot load it.
     """
+    # Before gigabytes are downloaded: a configuration says whether the weights can be used.
+    stored = stored_quantization(read_config(fetch_config(home, section, report, cancelled)))
+    asked = quantization
+    if stored is not None:
+        quantization = stored.as_loaded(asked)
+        if refusal := stored.refusal(asked if is_asked else quantization):
+            raise refusal
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()
@@ -269,10 +290,10 @@ def load_base(
 
     from workbench.engine.model.quantized_store import QuantizedStore
     from workbench.engine.model.sharded import is_sharded
-    from workbench.engine.model.translate import quantization_config
+    from workbench.engine.model.translate import loading_arguments, set_compute_dtype
 
     precision = choose_precision(quantization)
-    name = f"{section.source} as {describe(quantization)}"
+    name = f"{section.source} as {describe(quantization, stored)}"
     store = QuantizedStore(home, local, quantization, precision, f"{name}, {precision.compute}")
     arguments = {
         "dtype": getattr(torch, precision.compute),
@@ -294,13 +315,26 @@ def load_base(
             again = " again: the cached copy is damaged" if is_cached else ""
             report(Progress(phase="loading", detail=name + again))
             model = AutoModelForCausalLM.from_pretrained(
-                local.folder, quantization_config=quantization_config(quantization, precision), **arguments
+                local.folder, **loading_arguments(quantization, precision, stored), **arguments
             )
+            if stored is not None:
+                set_compute_dtype(model, arguments["dtype"])
             store.write(model)
     model.requires_grad_(False)
     model.eval()
     footprint = model.get_memory_footprint()
-    return LoadedBase(section, quantization, precision, local, model, tokenizer, footprint, was_cached=was_cached)
+    return LoadedBase(
+        section,
+        quantization,
+        precision,
+        local,
+        model,
+        tokenizer,
+        footprint,
+        asked=asked,
+        stored=stored,
+        was_cached=was_cached,
+    )
 
 
 @contextmanager
@@ -314,8 +348,14 @@ def _loading_explained() -> Iterator[None]:
         raise diagnose(error, "loading the model") from error
 
 
-def describe(quantization: QuantizationSection) -> str:
-    """A base's quantization as text: ``nf4 + double quant``, ``int8``, ``16-bit``."""
+def describe(quantization: QuantizationSection, stored: StoredQuantization | None = None) -> str:
+    """A base's quantization as text: ``nf4 + double quant``, ``int8``, ``16-bit``.
+
+    Args:
+        stored: how the model's files quantize it, if they do.
+    """
+    if stored is not None:
+        return f"16-bit, dequantised from {stored.label}" if stored.is_dequantized else f"{stored.label}, as stored"
     if quantization.method == "none":
         return "16-bit"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
+from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import AdapterSection, QuantizationSection
 from workbench.recipe.trackers import PROJECT
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig, PreTrainedModel
     from trl import SFTConfig
 
 
@@ -21,6 +23,33 @@ def lora_config(adapter: AdapterSection) -> "LoraConfig":
     from peft import LoraConfig
 
     return LoraConfig(task_type="CAUSAL_LM", **adapter.model_dump())
+
+
+def loading_arguments(
+    quantization: QuantizationSection, precision: Precision, stored: StoredQuantization | None
+) -> dict[str, object]:
+    """The arguments of ``from_pretrained`` that quantize a base, or load one that its files quantize.
+
+    Args:
+        stored: how the files quantize it; None if they do not.
+    """
+    if stored is None:
+        return {"quantization_config": quantization_config(quantization, precision)}
+    if not stored.is_dequantized:
+        # Left out: given, even as None, it would contend with what config.json says.
+        return {}
+    import transformers
+
+    return {"quantization_config": getattr(transformers, stored.dequantizer)(dequantize=True)}
+
+
+def set_compute_dtype(model: "PreTrainedModel", dtype: "torch.dtype") -> None:
+    """Let bitsandbytes layers that were read from files compute in ``dtype`` and not in the one of their files."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
 
 
 def quantization_config(quantization: QuantizationSection, precision: Precision) -> "BitsAndBytesConfig | None":

@@ -14,7 +14,7 @@ from workbench.engine.generation.shared_evaluation import shared_held_out_loss
 from workbench.engine.metrics.peak_memory import out_of_memory_error, predicted_peak
 from workbench.engine.metrics.step_clock import clock_for
 from workbench.engine.metrics.trackers import guard_trackers
-from workbench.engine.model.base import LoadedBase, describe
+from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.packing_check import why_padded
 from workbench.engine.model.saving import load_adapter, save_adapter
 from workbench.engine.model.sharded import is_sharded, is_spread
@@ -200,7 +200,7 @@ class Session:
             Phase(
                 phase="preparing",
                 detail=f"{base.precision.compute} ({base.precision.reason})",
-                base=describe(recipe.quantization),
+                base=base.stored_as,
                 compute_dtype=base.precision.compute,
                 adapter_dtype=base.precision.adapter,
                 processes=self._context.ranks.count,

@@ -6,6 +6,7 @@
 import hashlib
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -28,7 +29,9 @@ from workbench.engine.training.tokenizing import BackgroundTokenizing
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import KIND as UNFORESEEN
-from workbench.models.sources import fetch_model
+from workbench.models.local import read_config
+from workbench.models.sources import fetch_model, find_config
+from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
 from workbench.recipe.schema import Recipe
@@ -49,6 +52,7 @@ from workbench.runs.events import (
 )
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import read_history
+from workbench.storage.atomic import write_text
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
@@ -103,6 +107,7 @@ class Training:
         self._measured: MeasuredPeak | None = None
         # Phase and time of the last progress in the journal.
         self._reported = ("", 0.0)
+        self._has_adopted = False
 
     def run(self) -> None:
         """Train. Raises nothing: an error is recorded in the journal and kept in ``error``."""
@@ -133,7 +138,10 @@ class Training:
     # -- the steps of a run -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        note = self._adopt_stored_quantization(self._config_here())
         checkpoint = self.ranks.broadcast(self._record_start() if self.ranks.is_first else None)
+        if note:
+            self._warn(note, kind="stored_quantization")
         check_disk(self.run_folder.path)
         if self.ranks.is_first:
             check_reporters(self.recipe.training.report_to)
@@ -208,7 +216,35 @@ class Training:
                 tokenizing.begin,
             )
             self._journal.write(Phase(phase="loading", fraction=1.0, detail=self.base.description))
+        if note := self._adopt_stored_quantization(read_config(self.base.local.folder)):
+            self._warn(note, kind="stored_quantization")
         self._raise_if_stopped()
+
+    def _config_here(self) -> dict[str, object]:
+        """The base's ``config.json``; empty if it is not on this machine yet, or unreadable, which loading explains."""
+        with suppress(WorkbenchError):
+            if folder := find_config(self.home, self.recipe.model):
+                return read_config(folder)
+        return {}
+
+    def _adopt_stored_quantization(self, config: dict[str, object]) -> str:
+        """Let the recipe say how the base's files quantize it. Does nothing the second time.
+
+        Returns:
+            How such a base is loaded, as a sentence; empty if nothing is to be said.
+        """
+        stored = stored_quantization(config)
+        asked = self.recipe.quantization
+        # What is refused is refused by the function that loads the base.
+        if stored is None or self._has_adopted or stored.refusal(asked, self.recipe.adapter):
+            return ""
+        self._has_adopted = True
+        self.recipe = recipe_as_loaded(self.recipe, config)
+        if self.recipe.quantization == asked and stored.method is not None:
+            return ""
+        if self.ranks.is_first:
+            write_text(self.run_folder.recipe_file, to_yaml(self.recipe))
+        return stored.note(asked)
 
     def _fetch(self) -> None:
         """Download or convert the model, which only one process per machine should do."""

@@ -8,7 +8,7 @@ from torch import nn
 from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
 from workbench.estimate.step import Step
 from workbench.estimate.trace.kernels import ATTENTION, register_attention
-from workbench.models.build import meta_model
+from workbench.models.build import meta_model, unquantized_modules
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
@@ -24,7 +24,7 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
     model.config.use_cache = False
     model = model.to(getattr(torch, step.loaded.dtype))
     if step.loaded.method != "none":
-        model = _quantise(model, step)
+        model = _quantise(model, step, unquantized_modules(model, skeleton.config))
     if step.variant == "plain" and step.loaded.method != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     knobs = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
@@ -56,7 +56,7 @@ def resting_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def _quantise(model: nn.Module, step: Step) -> nn.Module:
+def _quantise(model: nn.Module, step: Step, skipped: list[str]) -> nn.Module:
     """Replace linear layers by bitsandbytes layers with empty weights of the right size.
 
     bitsandbytes quantizes when a layer is moved to a device, which never happens on meta, so the state is set directly.
@@ -64,7 +64,6 @@ def _quantise(model: nn.Module, step: Step) -> nn.Module:
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
 
     storage = step.loaded
     if storage.method == "int8":
@@ -78,7 +77,6 @@ def _quantise(model: nn.Module, step: Step) -> nn.Module:
             bnb_4bit_compute_dtype=getattr(torch, step.compute),
         )
     biases = {name: module.bias for name, module in model.named_modules() if hasattr(module, "bias")}
-    skipped = [*get_keys_to_not_convert(model), *model._keep_in_fp32_modules]
     model = replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=config)
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):

@@ -17,7 +17,7 @@ from pathlib import Path
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.settings import LoraSettings
-from workbench.estimate.footprint import Footprint, Storage, measure_base
+from workbench.estimate.footprint import Footprint, PackedStorage, Storage, measure_base
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
 from workbench.estimate.step import Step, Variant, plan_step
@@ -114,12 +114,13 @@ class TraceStore:
 
 
 def can_follow(skeleton: Skeleton, step: Step) -> bool:
-    """Whether a step can be traced at all.
+    """Whether a step can be traced at all: of the quantized layers, only those of bitsandbytes.
 
     float16 runs under autocast, which the meta device does not show. Models without attention process a record token by
     token if their own kernels are missing, as they are without data.
     """
-    return step.compute != "float16" and bool(skeleton.root.facts.get("heads"))
+    is_packed = isinstance(step.loaded, PackedStorage)
+    return step.compute != "float16" and not is_packed and bool(skeleton.root.facts.get("heads"))
 
 
 def key_of(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
