@@ -29,14 +29,24 @@ VOCABULARY = {
     ":": 22,
     "User": 23,
     "Assistant": 24,
+    "[T]": 25,
+    "[C]": 26,
+    "[R]": 27,
+    "[K]": 28,
 }
 
-# Every turn has its mark; a reply ends with </s> and a line feed that is no part of it.
+# Every turn has its mark, and so have tools, calls of them, their results, and reasoning. A reply ends with </s> and a
+# line feed that is no part of it.
 CHAT_TEMPLATE = (
-    "<s>{% for message in messages %}"
+    "<s>{% if tools %}[T]{% for tool in tools %} {{ tool.function.name }}{% endfor %} {% endif %}"
+    "{% for message in messages %}"
     "{% if message.role == 'system' %}[S] {{ message.content }}\n"
     "{% elif message.role == 'user' %}[Q] {{ message.content }}\n"
-    "{% else %}[A] {{ message.content }}</s>\n{% endif %}"
+    "{% elif message.role == 'tool' %}[R] {{ message.content }}\n"
+    "{% else %}[A] {% if message.reasoning_content %}[K] {{ message.reasoning_content }} {% endif %}"
+    "{{ message.content }}{% for call in message.tool_calls or [] %} [C] {{ call.function.name }}"
+    "{% for name, value in call.function.arguments.items() %} {{ name }} {{ value }}{% endfor %}{% endfor %}"
+    "</s>\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}[A]{% endif %}"
 )
 

@@ -30,6 +30,13 @@ MULTI_LABELS = [_, _, _, _, _, _, _, 12, 2, _, _, _, 14, 15, 16, 17, 18, 2]
 # the sea is blue and why be kind </s>
 TEXT_IDS = [15, 16, 17, 18, 11, 13, 6, 7, 2]
 
+# <s> [T] add [Q] add two and three [A] [C] add two three </s> [R] five [A] five </s>
+CALL_IDS = [1, 25, 8, 4, 8, 9, 11, 10, 5, 26, 8, 9, 10, 2, 27, 12, 5, 12, 2]
+CALL_LABELS = [_, _, _, _, _, _, _, _, _, 26, 8, 9, 10, 2, _, _, _, 12, 2]
+# <s> [Q] why [A] [K] two and three because the sea is blue </s>
+THOUGHT_IDS = [1, 4, 13, 5, 28, 9, 11, 10, 14, 15, 16, 17, 18, 2]
+THOUGHT_LABELS = [_, _, _, _, 28, 9, 11, 10, 14, 15, 16, 17, 18, 2]
+
 TURNS = [
     ("user", "add two and three"),
     ("assistant", "five"),
@@ -37,6 +44,8 @@ TURNS = [
     ("assistant", "because the sea is blue"),
 ]
 SHAREGPT = {"user": "human", "assistant": "gpt"}
+TOOLS = json.dumps([{"type": "function", "function": {"name": "add", "parameters": {}}}])
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"two": "three"}}}
 
 FORMATS: dict[str, tuple[dict[str, Any], str, list[int], list[int]]] = {
     "instruction without system": (
@@ -90,6 +99,51 @@ FORMATS: dict[str, tuple[dict[str, Any], str, list[int], list[int]]] = {
         MULTI_LABELS,
     ),
     "text": ({"text": "the sea is blue and why be kind"}, "text", TEXT_IDS, TEXT_IDS),
+    "tool calls": (
+        {
+            "messages": [
+                {"role": "user", "content": "add two and three"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "content": "five"},
+                {"role": "assistant", "content": "five"},
+            ],
+            "tools": TOOLS,
+        },
+        "messages",
+        CALL_IDS,
+        CALL_LABELS,
+    ),
+    "sharegpt with tool calls": (
+        {
+            "conversations": [
+                {"from": "human", "value": "add two and three"},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"two": "three"}}'},
+                {"from": "observation", "value": "five"},
+                {"from": "gpt", "value": "five"},
+            ],
+            "tools": TOOLS,
+        },
+        "sharegpt",
+        CALL_IDS,
+        CALL_LABELS,
+    ),
+    "reasoning": (
+        {
+            "messages": [
+                {"role": "user", "content": "why"},
+                {"role": "assistant", "content": "because the sea is blue", "reasoning_content": "two and three"},
+            ]
+        },
+        "messages",
+        THOUGHT_IDS,
+        THOUGHT_LABELS,
+    ),
+    "a column of reasoning": (
+        {"question": "why", "thinking": "two and three", "answer": "because the sea is blue"},
+        "question",
+        THOUGHT_IDS,
+        THOUGHT_LABELS,
+    ),
 }
 
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.data.records.conversation import Conversation
-from workbench.data.records.convert import JOINED, SHORTENED, Converted, convert
+from workbench.data.records.convert import TOOLS_IN_SYSTEM, Converted, convert
 from workbench.data.records.formats import detect
+from workbench.data.records.order import JOINED, SHORTENED
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
@@ -66,9 +67,26 @@ SHAPES = {
         {"question": "Hi?", "context": "Bergen.", "answer": "Yes."},
         [("user", "Hi?\n\nBergen."), PAIR[1]],
     ),
+    "pairs": ({"conversation": [{"input": "Hi?", "output": "Yes."}]}, PAIR),
+    "pairs with a system prompt": (
+        {"messages": [{"system": "Be kind.", "human": "Hi?", "assistant": "Yes."}]},
+        [SYSTEM, *PAIR],
+    ),
+    "texts in turn": ({"conversations": ["Hi?", "Yes."]}, PAIR),
+    "a transcript": ({"chat": "USER: Hi?\n\n\nASSISTANT: Yes. <|endoftext|>\n\n\n"}, PAIR),
     "squad": (
-        {"question": "Hi?", "context": "Bergen.", "answers": {"text": ["Yes."], "answer_start": [0]}},
+        {"question": "Hi?", "context": "Bergen.", "answers": {"text": ["Yes.", "Yes."]}},
         [("user", "Hi?\n\nBergen."), PAIR[1]],
+    ),
+    "several contexts": (
+        {"question": "Hi?", "context": {"contexts": ["Bergen.", "Oslo."]}, "answer": "Yes."},
+        [("user", "Hi?\n\nBergen.\n\nOslo."), PAIR[1]],
+    ),
+    "problem and solution": ({"problem": "Hi?", "solution": "Yes."}, PAIR),
+    "a document and its summary": ({"document": "Hi?", "summary": "Yes."}, PAIR),
+    "an empty system turn and a system column": (
+        {"messages": [{"role": "system", "content": ""}, USER, REPLY], "system": "Be kind."},
+        [SYSTEM, *PAIR],
     ),
     "prompt and completion": ({"prompt": "Hi?", "completion": "Yes."}, PAIR),
     "prompt and completion as turns": ({"prompt": [USER], "completion": [REPLY]}, PAIR),
@@ -146,6 +164,13 @@ def test_responses_in_a_prompt_are_not_trained() -> None:
         ({"chosen": "Hi? Yes.", "rejected": "Hi? No."}, "data.columns={text: chosen}"),
         ({"prompt": "Hi?", "completion": "Yes.", "label": True}, "data.format to prompt"),
         ({"Prompt": "Hi?", "Completion": "Yes.", "Label": False}, "data.format to prompt"),
+        ({"messages": [USER, REPLY], "label": False}, "data.columns={messages: messages}"),
+        ({"messages": [USER, REPLY], "rejected_response": "No."}, "data.columns={messages: messages}"),
+        (
+            {"instruction": "Hi?", "input": "Bergen.", "history": [], "chosen": "Yes.", "rejected": "No."},
+            "data.columns={prompt: instruction, reply: chosen, input: input, history: history}",
+        ),
+        ({"prompt": "Hi?", "response_a": "Yes.", "response_b": "No."}, "a column of its own"),
     ],
 )
 def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any], way: str) -> None:
@@ -155,9 +180,85 @@ def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any
 
 
 def test_the_way_out_of_preference_data_works_and_names_the_rest() -> None:
-    record = {"prompt": [USER], "chosen": [REPLY], "rejected": [REPLY]}
+    record = {"prompt": [USER], "chosen": [REPLY], "rejected": [{"role": "assistant", "content": "No."}]}
     found = converted(record, by_hand={"prompt": "prompt", "reply": "chosen"})
     assert [(unused.path, unused.asks) for unused in found.unused] == [("rejected", True)]
+
+
+def test_members_of_a_column_that_is_used_in_part_are_named() -> None:
+    answers = {"text": ["Yes."], "answer_start": [0]}
+    found = converted({"question": "Hi?", "context": {"contexts": ["Bergen."], "labels": ["A"]}, "answers": answers})
+    assert [(unused.path, unused.asks) for unused in found.unused] == [
+        ("context.labels", False),
+        ("answers.answer_start", False),
+    ]
+
+
+def test_a_system_column_beside_another_system_prompt_is_named() -> None:
+    found = converted({"messages": [{"role": "system", "content": "Be kind."}, USER, REPLY], "system": "Be brief."})
+    assert isinstance(found.content, Conversation)
+    assert found.content.texts == ["Be kind.", "Hi?", "Yes."]
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("system", True)]
+
+
+def test_reasoning_in_a_column_of_its_own() -> None:
+    thought = "As far as I know."
+    found = conversation({"question": "Hi?", "Complex_CoT": thought, "answer": "Yes."})
+    assert found.messages[1] == {**REPLY, "reasoning_content": thought}
+    # What the template does not write is named as the record names it.
+    cut = Template.for_model(tokenizer_of_bytes(), "chatml").cut(found)
+    assert [(unused.path, unused.asks) for unused in cut.unused] == [("Complex_CoT", True)]
+    by_hand = {"prompt": "q", "reply": "a", "reasoning": "why"}
+    assert conversation({"q": "Hi?", "why": thought, "a": "Yes."}, by_hand=by_hand).messages == found.messages
+
+
+def test_reasoning_is_not_written_twice() -> None:
+    thinks = "<think>\nAs far as I know.\n</think>\n\nYes."
+    found = converted({"question": "Hi?", "reasoning": "As far as I know.", "answer": thinks})
+    assert isinstance(found.content, Conversation)
+    assert found.content.messages[1] == {**REPLY, "content": thinks}
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("reasoning", False)]
+
+
+def test_a_label_named_reasoning_is_no_reasoning() -> None:
+    found = converted({"prompt": "Hi?", "completion": "Yes.", "reasoning": "on"})
+    assert [unused.path for unused in found.unused] == ["reasoning"]
+
+
+def test_tools_that_the_system_prompt_lists_are_not_listed_again() -> None:
+    system = {"role": "system", "content": f"Use these: <tools>{json.dumps([TOOL])}</tools>"}
+    found = converted({"messages": [system, USER, REPLY], "tools": json.dumps([TOOL])})
+    assert isinstance(found.content, Conversation)
+    assert found.content.tools == []
+    assert found.content.changes == (TOOLS_IN_SYSTEM,)
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("tools", False)]
+    prose = {"role": "system", "content": "You may ask for the weather."}
+    assert conversation({"messages": [prose, USER, REPLY], "tools": json.dumps([TOOL])}).tools == [WRAPPED]
+
+
+def test_a_response_of_calls_alone_is_calls_where_there_are_tools() -> None:
+    calls = json.dumps([{"name": "weather", "arguments": {"city": "Oslo"}}])
+    record = {"query": "Hi?", "answers": calls, "tools": json.dumps([TOOL])}
+    assert conversation(record).messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert conversation({**record, "tools": ""}).messages[1] == {"role": "assistant", "content": calls}
+
+
+def test_prose_in_a_column_named_like_tools_is_named() -> None:
+    found = converted({"messages": [USER, REPLY], "function_description": "Tells the weather of a city."})
+    assert [(unused.path, unused.asks) for unused in found.unused] == [("function_description", True)]
+
+
+def test_settings_of_a_record_reach_its_template() -> None:
+    source = (
+        "{% if loud %}!{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    found = conversation(
+        {"messages": [USER, REPLY], "chat_template_kwargs": {"loud": True, "soft": 1, "tokenize": True}}
+    )
+    cut = Template.for_model(tokenizer_of_bytes(), source).cut(found)
+    assert "".join(piece.text for piece in cut.pieces).startswith("!<|im_start|>user")
+    assert [unused.path for unused in cut.unused] == ["chat_template_kwargs.soft", "chat_template_kwargs.tokenize"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows
 from workbench.data.rows.readers import can_read, known_suffixes, read_rows
 from workbench.data.rows.row import ReadRows, Row, RowSource, shown
+from workbench.data.rows.trees import joined_trees
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
 from workbench.storage.folders import files_below
@@ -237,7 +238,7 @@ def _repetitions(index: int, weight: float) -> int:
 
 
 def _open(name: str, weight: float, data: DataSection) -> Source:
-    reading = _row_source(name, data)
+    reading = joined_trees(_row_source(name, data))
     return Source(name, reading, _detect_format(name, reading.rows, data), weight)
 
 

@@ -22,12 +22,17 @@ class Conversation:
             them.
         untrained: places in ``messages`` of responses that the record excludes from the loss.
         changes: what was done to the record's turns, in words that can be counted over many records.
+        template_kwargs: settings that the record hands to its chat template, such as ``enable_thinking``; TRL's
+            ``chat_template_kwargs``.
+        origins: by key of messages, or ``tools``, the column that it was read from, to name it by.
     """
 
     messages: list[Message]
     tools: list[dict[str, Any]] = field(default_factory=list)
     untrained: frozenset[int] = frozenset()
     changes: tuple[str, ...] = ()
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
     @property
     def responses(self) -> list[int]:

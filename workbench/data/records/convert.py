@@ -1,22 +1,27 @@
 """Turns one record into a conversation or plain text, and names the fields that this leaves unused."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.formats import RecordFormat
-from workbench.data.records.tool_calls import read_tools
-from workbench.data.records.turns import Turn, is_turns, read_history, read_turns
-from workbench.data.records.unused import Unused, unused_columns
-from workbench.data.records.values import as_text, is_empty
+from workbench.data.records.layouts import is_turns
+from workbench.data.records.order import in_order
+from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
+from workbench.data.records.tool_calls import as_calls, read_calls, read_tools
+from workbench.data.records.transcripts import without_mark
+from workbench.data.records.turns import Turn, read_history, read_turns
+from workbench.data.records.unused import Unused, unused_columns, unused_value
+from workbench.data.records.values import as_structure, as_text, is_empty, text_of_members, without_nulls
 
-JOINED = "Consecutive turns of one role are joined"
-SHORTENED = "Turns after the last response are left out"
+TOOLS_IN_SYSTEM = "Tools that the system prompt already lists are not listed again"
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A record as it can be fed, and the columns of it that are not."""
+    """A record as a conversation or text, and the fields of it that are not used."""
 
     content: Conversation | str
     unused: tuple[Unused, ...] = ()
@@ -28,100 +33,122 @@ def convert(record: Mapping[str, object], form: RecordFormat) -> Converted:
     Raises:
         BadRecord: with the reason, naming the column or turn at fault.
     """
-    content = _text(record, form.columns["text"], needed=True) if form.kind == "text" else _conversation(record, form)
-    return Converted(content, unused_columns(record, form.used, content))
+    reader = _Reader(record, form)
+    content = reader.text("text", needed=True) if form.kind == "text" else reader.conversation()
+    left = (unused_value(path, value, content) for path, value in reader.left.items())
+    return Converted(content, (*left, *unused_columns(record, form.used, content)))
 
 
-def _conversation(record: Mapping[str, object], form: RecordFormat) -> Conversation:
-    columns = form.columns
-    if form.kind in ("messages", "sharegpt"):
-        turns = read_turns(record.get(columns["messages"]), columns["messages"])
-    else:
-        turns = _prompt(record, form) + _reply(record, columns["reply"])
-    system = _text(record, columns["system"]) if "system" in columns else ""
-    if system.strip() and turns[0].message["role"] != "system":
-        turns.insert(0, Turn({"role": "system", "content": system}))
-    tools = read_tools(record.get(columns["tools"]), f"column {columns['tools']}") if "tools" in columns else []
-    return _in_order(turns, tools)
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the parts of one record. ``left`` collects what columns that are used hold beside what is used of them."""
 
+    record: Mapping[str, object]
+    form: RecordFormat
+    left: dict[str, object] = field(default_factory=dict)
 
-def _prompt(record: Mapping[str, object], form: RecordFormat) -> list[Turn]:
-    columns = form.columns
-    turns = read_history(record.get(columns["history"]), columns["history"]) if "history" in columns else []
-    prompt = record.get(columns["prompt"])
-    extra = _text(record, columns["input"]) if "input" in columns else ""
-    if is_turns(prompt):
-        asked = [Turn(turn.message, untrained=True) for turn in read_turns(prompt, columns["prompt"])]
-        if extra.strip():
-            asked[-1].message["content"] += f"\n\n{extra}"
-        # A system prompt comes first.
-        return asked[:1] + turns + asked[1:] if asked[0].message["role"] == "system" else turns + asked
-    text = _text(record, columns["prompt"], needed=True)
-    message: Message = {"role": "user", "content": text}
-    if extra.strip():
-        message = {"role": "user", "content": f"{text}\n\n{extra}", "instruction": text, "input": extra}
-    return [*turns, Turn(message)]
-
-
-def _reply(record: Mapping[str, object], column: str) -> list[Turn]:
-    value = record.get(column)
-    if is_turns(value):
-        return read_turns(value, column)
-    if isinstance(value, dict) and isinstance(value.get("text"), list):
-        value = value["text"]  # SQuAD's answers
-    if isinstance(value, list) and len(set(map(str, value))) == 1:
-        value = value[0]
-    reply = _text({**record, column: value} if column in record else record, column, needed=True)
-    return [Turn({"role": "assistant", "content": reply})]
-
-
-def _text(record: Mapping[str, object], column: str, needed: bool = False) -> str:
-    value = record.get(column)
-    text = "" if is_empty(value) else as_text(value, f"column {column}")
-    if needed and not text.strip():
-        raise BadRecord(f"column {column} is {'missing' if column not in record else 'empty'}")
-    return text
-
-
-def _in_order(turns: list[Turn], tools: list[dict[str, object]]) -> Conversation:
-    """Turns as a conversation: neighbours of one role joined, ended at the last response.
-
-    Raises:
-        BadRecord: there is no response, an empty one, or a system prompt in the middle.
-    """
-    joined = _joined(turns)
-    changes = [JOINED] if len(joined) < len(turns) else []
-    for number, turn in enumerate(joined[1:], start=2):
-        if turn.message["role"] == "system":
-            raise BadRecord(f"turn {number} is a system prompt; only the first turn may be one")
-    last = max((n for n, turn in enumerate(joined) if turn.message["role"] == "assistant"), default=-1)
-    if last < 0:
-        raise BadRecord("there is no assistant turn")
-    changes += [SHORTENED] if last + 1 < len(joined) else []
-    joined = joined[: last + 1]
-    for message in (turn.message for turn in joined):
-        if message["role"] == "assistant" and not message["content"].strip() and "tool_calls" not in message:
-            raise BadRecord("a reply is empty")
-    untrained = frozenset(n for n, turn in enumerate(joined) if turn.untrained and turn.message["role"] == "assistant")
-    if untrained and len(untrained) == sum(turn.message["role"] == "assistant" for turn in joined):
-        raise BadRecord("the record excludes each of its responses from training")
-    return Conversation([turn.message for turn in joined], tools, untrained, tuple(changes))
-
-
-def _joined(turns: list[Turn]) -> list[Turn]:
-    """Neighbours of one role as one turn. Calls and results of tools stay apart: several belong to one response."""
-    joined: list[Turn] = []
-    for turn in turns:
-        before = joined[-1] if joined else None
-        if before is not None and _can_join(before, turn):
-            text = f"{before.message['content']}\n\n{turn.message['content']}"
-            joined[-1] = Turn({**before.message, "content": text}, before.untrained)
+    def conversation(self) -> Conversation:
+        """The record's turns in order, with its system prompt, tools and reasoning."""
+        columns = self.form.columns
+        tools = read_tools(self._value("tools"), f"column {columns['tools']}") if "tools" in columns else []
+        if self.form.kind in ("messages", "sharegpt"):
+            turns = read_turns(self._value("messages"), columns["messages"])
         else:
-            joined.append(turn)
-    return joined
+            turns = self._prompt() + self._reply(with_tools=bool(tools))
+        origins = self._add_reasoning(turns)
+        self._add_system(turns)
+        conversation = in_order(turns)
+        if tools and _lists(conversation.messages[0], tools):
+            self.left[columns["tools"]] = None
+            conversation = replace(conversation, changes=(*conversation.changes, TOOLS_IN_SYSTEM))
+        elif tools:
+            conversation = replace(conversation, tools=tools)
+            origins["tools"] = columns["tools"]
+        return replace(conversation, origins=origins, template_kwargs=self._template_kwargs())
+
+    def text(self, part: str, needed: bool = False) -> str:
+        """The text of a part; empty if the record has none and it is not ``needed``."""
+        column = self.form.columns[part]
+        value = self.record.get(column)
+        if part in ("input", "reply"):
+            value, others = text_of_members(value, several=part == "input")
+            self.left.update({f"{column}.{key}": member for key, member in others.items()})
+        text = "" if is_empty(value) else as_text(value, f"column {column}")
+        if needed and not text.strip():
+            raise BadRecord(f"column {column} is {'missing' if column not in self.record else 'empty'}")
+        return text
+
+    def _value(self, part: str) -> object:
+        column = self.form.columns.get(part)
+        return None if column is None else self.record.get(column)
+
+    def _prompt(self) -> list[Turn]:
+        columns = self.form.columns
+        turns = read_history(self._value("history"), columns["history"]) if "history" in columns else []
+        prompt = self._value("prompt")
+        extra = self.text("input") if "input" in columns else ""
+        if is_turns(prompt):
+            asked = [Turn(turn.message, untrained=True) for turn in read_turns(prompt, columns["prompt"])]
+            if extra.strip():
+                asked[-1].message["content"] += f"\n\n{extra}"
+            # A system prompt comes first.
+            return asked[:1] + turns + asked[1:] if asked[0].message["role"] == "system" else turns + asked
+        text = self.text("prompt", needed=True)
+        message: Message = {"role": "user", "content": text}
+        if extra.strip():
+            message = {"role": "user", "content": f"{text}\n\n{extra}", "instruction": text, "input": extra}
+        return [*turns, Turn(message)]
+
+    def _reply(self, with_tools: bool) -> list[Turn]:
+        value, column = self._value("reply"), self.form.columns["reply"]
+        if is_turns(value):
+            return read_turns(value, column)
+        if with_tools and (calls := as_calls(value)):
+            calls = read_calls(calls, f"column {column}")
+            return [Turn({"role": "assistant", "content": "", "tool_calls": calls})]
+        return [Turn({"role": "assistant", "content": self.text("reply", needed=True)})]
+
+    def _add_reasoning(self, turns: list[Turn]) -> dict[str, str]:
+        """Give a column's reasoning to the response, unless that brings its own. Returns where it is from."""
+        column = self.form.columns.get("reasoning")
+        value = self._value("reasoning")
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if column is None or is_empty(value):
+            return {}
+        reply = turns[-1].message
+        own = split_thinking(reply["content"])[0] or any(key in reply for key in REASONING_KEYS)
+        if own or reply["role"] != "assistant":
+            self.left[column] = value
+            return {}
+        reply["reasoning_content"] = as_text(value, f"column {column}")
+        return {"reasoning_content": column}
+
+    def _add_system(self, turns: list[Turn]) -> None:
+        text = without_mark(self.text("system")) if "system" in self.form.columns else ""
+        if not text.strip():
+            return
+        if turns[0].message["role"] != "system":
+            turns.insert(0, Turn({"role": "system", "content": text}))
+        elif not turns[0].message["content"].strip():
+            turns[0].message["content"] = text
+        elif text.strip() != turns[0].message["content"].strip():
+            self.left[self.form.columns["system"]] = text
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        value = self._value("chat_template_kwargs")
+        if is_empty(value):
+            return {}
+        where = "column chat_template_kwargs"
+        given = without_nulls(as_structure(value, where, "an object"))
+        if not isinstance(given, dict):
+            raise BadRecord(f"{where} is not an object")
+        return {str(key): member for key, member in given.items() if not is_empty(member)}
 
 
-def _can_join(before: Turn, turn: Turn) -> bool:
-    role = turn.message["role"]
-    same = role == before.message["role"] and role != "tool" and before.untrained == turn.untrained
-    return same and "tool_calls" not in before.message and turn.message.keys() <= {"role", "content"}
+def _lists(message: Message, tools: list[dict[str, Any]]) -> bool:
+    """Whether a system prompt already lists each of the tools, as those of Hermes do."""
+    if message["role"] != "system":
+        return False
+    names = (re.escape(tool["function"]["name"]) for tool in tools)
+    return all(re.search(rf"""["']name["']\s*:\s*["']{name}["']""", message["content"]) for name in names)

@@ -1,51 +1,65 @@
 """Detects the format of records from their column names and first values."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
 from workbench.data.records.conversation import BadRecord
-from workbench.data.records.turns import ROLES, as_turns, turn_keys
+from workbench.data.records.layouts import as_turns, layout_in_words, turn_keys
+from workbench.data.records.preferences import refuse_preferences
+from workbench.data.records.tool_calls import is_tools
 from workbench.data.records.values import is_empty, type_in_words
 from workbench.errors import WorkbenchError
 
 FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
 
-_SYSTEM = ("system", "system_prompt")
-_TOOLS = ("tools", "functions")
+_SYSTEM = ("system", "system_prompt", "system_message")
+_TOOLS = ("tools", "functions", "available_tools", "function_description")
 _INPUT = ("input", "context")
-_HISTORY = ("history",)
+# The reasoning of a response that has a column of its own.
+_REASONING = (
+    "reasoning_content", "reasoning", "thinking", "complex_cot", "deepseek_thinking_trajectory",
+    "thinking_trajectories",
+)  # fmt: skip
+_REPLY = ("response", "output", "answer", "completion")
 
-# The column names of each part of a record, the likeliest first.
-_NAMES: dict[FormatKind, dict[str, tuple[str, ...]]] = {
-    "messages": {
-        "messages": ("messages", "conversation", "dialogue", "conversations"), "system": _SYSTEM, "tools": _TOOLS,
-    },
-    "sharegpt": {"messages": ("conversations", "conversation", "messages"), "system": _SYSTEM, "tools": _TOOLS},
-    "instruction": {
-        "prompt": ("instruction",), "reply": ("response", "output", "answer", "completion"), "input": _INPUT,
-        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
-    },
-    "prompt": {
-        "prompt": ("prompt",), "reply": ("completion", "response", "output", "answer"), "input": _INPUT,
-        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
-    },
-    "question": {
-        "prompt": ("question", "query"), "reply": ("answer", "response", "output", "answers"), "input": _INPUT,
-        "system": _SYSTEM, "history": _HISTORY, "tools": _TOOLS,
-    },
-    "text": {"text": ("text", "content", "document", "quote")},
+# The column names of the parts that a format needs, the likeliest first. A format of prompt and response may have
+# several groups: names that go together, so that the response to a problem is its solution, and not its short answer.
+_GROUPS: dict[FormatKind, tuple[dict[str, tuple[str, ...]], ...]] = {
+    "messages": ({"messages": ("messages", "conversation", "dialogue", "conversations", "chat", "data")},),
+    "sharegpt": ({"messages": ("conversations", "conversation", "messages", "data")},),
+    "instruction": ({"prompt": ("instruction",), "reply": _REPLY},),
+    "prompt": ({"prompt": ("prompt",), "reply": ("completion", "response", "output", "answer")},),
+    "question": (
+        {
+            "prompt": ("question", "query"),
+            "reply": (
+                "answer", "response", "output", "deepseek_attempt", "attempt", "long_answer", "answers", "solution",
+            ),
+        },
+        {"prompt": ("problem",), "reply": ("generated_solution", "solution", *_REPLY)},
+        {"prompt": ("inputs", "input"), "reply": ("targets", "target", *_REPLY, "content")},
+        {"prompt": ("dialogue", "document", "article", "content", "text"), "reply": ("summary", "highlights")},
+    ),
+    "text": ({"text": ("text", "content", "document", "quote", "raw_content")},),
 }  # fmt: skip
-_NEEDED: dict[FormatKind, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("messages",),
-    "instruction": ("prompt", "reply"),
-    "prompt": ("prompt", "reply"),
-    "question": ("prompt", "reply"),
-    "text": ("text",),
+# Columns of these names hold turns; those of other names in a format of turns may hold anything.
+_TURN_COLUMNS = ("messages", "conversation", "conversations")
+_EXTRAS: dict[str, tuple[str, ...]] = {
+    "input": _INPUT, "system": _SYSTEM, "history": ("history",), "tools": _TOOLS, "reasoning": _REASONING,
+    "chat_template_kwargs": ("chat_template_kwargs",),
+}  # fmt: skip
+# The parts that a format may have beside those that it needs.
+_OPTIONAL: dict[FormatKind, tuple[str, ...]] = {
+    "messages": ("system", "tools", "chat_template_kwargs"),
+    "sharegpt": ("system", "tools", "chat_template_kwargs"),
+    "instruction": ("input", "system", "history", "tools", "reasoning", "chat_template_kwargs"),
+    "prompt": ("input", "system", "history", "tools", "reasoning", "chat_template_kwargs"),
+    "question": ("input", "system", "history", "tools", "reasoning", "chat_template_kwargs"),
+    "text": (),
 }
-PARTS = ("prompt", "input", "reply", "system", "history", "messages", "tools", "text")
+PARTS = ("prompt", "input", "reply", "reasoning", "system", "history", "messages", "tools", "text")
 
 
 @dataclass(frozen=True)
@@ -92,37 +106,32 @@ def detect(
         return _by_hand(columns, samples, by_hand, origin)
     if asked != "auto":
         kind = _as_kind(asked)
-        found = _match(kind, columns)
+        found = next(_matches(kind, columns, samples), None)
         if found is None:
-            expected = " and ".join(" or ".join(_NAMES[kind][part][:3]) for part in _NEEDED[kind])
+            expected = " and ".join(" or ".join(names[:3]) for names in _GROUPS[kind][0].values())
             raise WorkbenchError(
                 f"{origin} has no columns for format {kind}: found {_names_text(columns)}, expected {expected}.",
                 "Set data.format to auto, or name the columns in data.columns.",
                 kind="data_format",
             )
         return RecordFormat(kind, found, f"format {kind} set in the recipe; {_parts_text(found)}")
-    _refuse_kto(columns, samples, origin)
+    refuse_preferences(columns, samples, origin)
     not_turns = ""
-    for kind in _NAMES:
-        found = _match(kind, columns)
-        if found is None:
-            continue
-        if "messages" in found:
-            keys = _first_keys(samples, found["messages"])
-            if keys is None:
-                not_turns = not_turns or _why_not_turns(samples, found["messages"])
-                continue
-            # Turns with the key "role" are of kind messages, those with "from" of kind sharegpt.
-            if (keys[0] == "role") != (kind == "messages"):
-                continue
-        if kind == "text" and "role" in columns:
-            raise WorkbenchError(
-                f"Each record of {origin} is a single turn.",
-                "Write one conversation per record: a list of turns, or an object with messages.",
-                kind="data_format",
-            )
-        return RecordFormat(kind, found, _reason(kind, found, samples))
-    _refuse_preferences(columns, samples, origin)
+    for kind in _GROUPS:
+        for found in _matches(kind, columns, samples):
+            if "messages" in found:
+                layout = _layout(samples, found["messages"])
+                if layout is None and found["messages"].lower() in _TURN_COLUMNS:
+                    not_turns = not_turns or _why_not_turns(samples, found["messages"])
+                if layout is None or layout[0] != kind:
+                    continue
+            if kind == "text" and "role" in columns:
+                raise WorkbenchError(
+                    f"Each record of {origin} is a single turn.",
+                    "Write one conversation per record: a list of turns, or an object with messages.",
+                    kind="data_format",
+                )
+            return RecordFormat(kind, found, _reason(kind, found, samples))
     if not_turns:
         raise WorkbenchError(
             f"{origin}: {not_turns}.",
@@ -158,8 +167,8 @@ def _by_hand(
             )
     kind: FormatKind
     if "messages" in by_hand:
-        keys = _first_keys(samples, by_hand["messages"])
-        kind = "sharegpt" if keys is not None and keys[0] == "from" else "messages"
+        layout = _layout(samples, by_hand["messages"])
+        kind = layout[0] if layout is not None else "messages"
     elif "text" in by_hand:
         kind = "text"
     elif "prompt" in by_hand and "reply" in by_hand:
@@ -173,27 +182,52 @@ def _by_hand(
     return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_parts_text(by_hand)}")
 
 
-def _match(kind: FormatKind, columns: Collection[str]) -> dict[str, str] | None:
-    """The column of each part in a format, found by name; None if a part that the format needs has no column."""
-    folded = _folded(columns)
-    found = {}
-    for part, names in _NAMES[kind].items():
-        column = next((folded[name] for name in names if name in folded), None)
-        if column is not None:
-            found[part] = column
-        elif part in _NEEDED[kind]:
-            return None
-    return found
+def _matches(
+    kind: FormatKind, columns: Collection[str], samples: Sequence[Mapping[str, object]]
+) -> Iterator[dict[str, str]]:
+    """The column of each part in a format, found by name, for each group of names that the columns have."""
+    folded = folded_names(columns)
+    for group in _GROUPS[kind]:
+        found: dict[str, str] = {}
+        for part, names in group.items():
+            column = next((folded[name] for name in names if name in folded), None)
+            if column is not None:
+                found[part] = column
+        if len(found) < len(group):
+            continue
+        for part in _OPTIONAL[kind]:
+            free = (folded[name] for name in _EXTRAS[part] if name in folded and folded[name] not in found.values())
+            column = next((column for column in free if _fits(part, column, samples)), None)
+            if column is not None:
+                found[part] = column
+        yield found
 
 
-def _folded(columns: Collection[str]) -> dict[str, str]:
+def _fits(part: str, column: str, samples: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a column holds what its name says: some have ``on`` or ``off`` in ``reasoning``, or prose for tools."""
+    values = [record.get(column) for record in samples]
+    if part == "reasoning":
+        texts = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        return any(isinstance(text, str) and " " in text.strip() for text in texts)
+    # What is wrong with a column that is named tools is said of each record.
+    return part != "tools" or column.strip().lower() == _TOOLS[0] or any(map(is_tools, values))
+
+
+def folded_names(columns: Collection[str]) -> dict[str, str]:
     """Columns by their names without regard to case; of names that differ only in case the first counts."""
     return {column.strip().lower(): column for column in reversed(list(columns))}
 
 
-def _first_keys(samples: Sequence[Mapping[str, object]], column: str) -> tuple[str, str] | None:
-    """The keys of role and text in a column's first turn, such as ``("role", "content")``; None if it has no turns."""
-    return next((keys for record in samples if (keys := turn_keys(record.get(column))) is not None), None)
+def _layout(samples: Sequence[Mapping[str, object]], column: str) -> tuple[FormatKind, str] | None:
+    """The kind of a column's turns, and in words how they are stored; None if it has none."""
+    for record in samples:
+        value = record.get(column)
+        if (keys := turn_keys(value)) is not None:
+            kind: FormatKind = "sharegpt" if keys[0] == "from" else "messages"
+            return kind, f"has turns with {keys[0]} and {keys[1]}{' (ShareGPT)' if kind == 'sharegpt' else ''}"
+        if (words := layout_in_words(value)) is not None:
+            return "messages", words
+    return None
 
 
 def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
@@ -208,60 +242,24 @@ def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:
     return f"turn 1 of column {column} has no role; its keys are {_names_text(list(map(str, first)))}"
 
 
-def _refuse_preferences(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
-    """Raise WorkbenchError for pairs of a chosen and a rejected response, as for DPO."""
-    folded = _folded(columns)
-    if not {"chosen", "rejected"} <= folded.keys():
-        return
-    chosen = folded["chosen"]
-    prompt = folded.get("prompt") or folded.get("question") or folded.get("instruction")
-    if _first_keys(samples, chosen) is not None and (prompt is None or _includes_prompt(samples, chosen)):
-        setting = f"data.columns={{messages: {chosen}}}"
-    elif prompt is not None:
-        setting = f"data.columns={{prompt: {prompt}, reply: {chosen}}}"
-    else:
-        setting = f"data.columns={{text: {chosen}}}"
-    raise WorkbenchError(
-        f"{origin} holds preference data: pairs of a chosen and a rejected response.",
-        f"Supervised training uses one response per prompt. To train on the chosen ones, set {setting}.",
-        kind="data_preference",
-    )
-
-
-def _includes_prompt(samples: Sequence[Mapping[str, object]], column: str) -> bool:
-    """Whether the turns in a column begin with a prompt, not with the response."""
-    for record in samples:
-        if turn_keys(record.get(column)) is not None:
-            first = as_turns(record[column], "")[0]
-            return ROLES.get(str(first.get("role", first.get("from"))).lower()) != "assistant"
-    return False
-
-
-def _refuse_kto(columns: Collection[str], samples: Sequence[Mapping[str, object]], origin: str) -> None:
-    """Raise WorkbenchError for completions labelled true or false, as TRL's KTOTrainer takes them."""
-    folded = _folded(columns)
-    if {"prompt", "completion", "label"} <= folded.keys() and any(
-        isinstance(record.get(folded["label"]), bool) for record in samples
-    ):
-        raise WorkbenchError(
-            f"{origin} holds preference data: completions labelled as good or bad (KTO).",
-            "Supervised training would learn the bad ones too. Keep the records with label true, "
-            "or set data.format to prompt to train on all of them.",
-            kind="data_preference",
-        )
-
-
 def _reason(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> str:
     """Why this format was chosen, for the user."""
     if "messages" in found:
-        role, text = _first_keys(samples, found["messages"]) or ("role", "content")
-        name = " (ShareGPT)" if kind == "sharegpt" else ""
+        layout = _layout(samples, found["messages"])
         others = {part: column for part, column in found.items() if part != "messages"}
         others_text = f"; {_parts_text(others)}" if others else ""
-        return f"column {found['messages']} has turns with {role} and {text}{name}{others_text}"
+        return f"column {found['messages']} {layout[1] if layout else 'has turns'}{others_text}"
     if kind == "text":
-        return f"column {found['text']} is plain text; there is no response column"
+        return f"column {found['text']} is plain text; there is no response column{_transcript_hint(found, samples)}"
     return _parts_text(found)
+
+
+def _transcript_hint(found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> str:
+    """For text that is a conversation: the setting that trains on its responses only."""
+    layout = _layout(samples[:8], found["text"])
+    if layout is None:
+        return ""
+    return f" (it {layout[1]}: data.columns={{messages: {found['text']}}} trains on the responses only)"
 
 
 def _parts_text(found: Mapping[str, str]) -> str:

@@ -19,11 +19,35 @@ def read_tools(value: object, where: str) -> list[dict[str, Any]]:
     """
     if is_blank(value):
         return []
-    tools = without_nulls(as_structure(value, where, "a list of tools"))
+    tools = without_nulls(_objects(value) or as_structure(value, where, "a list of tools"))
     tools = [tools] if isinstance(tools, dict) else tools
     if not isinstance(tools, list):
         raise BadRecord(f"{where} is {type_in_words(tools)}, expected a list of tools")
     return [_tool(as_structure(tool, where, "a list of tools"), where) for tool in tools]
+
+
+def is_tools(value: object) -> bool:
+    """Whether a value holds tools."""
+    try:
+        return bool(read_tools(value, ""))
+    except BadRecord:
+        return False
+
+
+def _objects(value: object) -> list[Any]:
+    """JSON objects that follow each other in a text, as Glaive's functions do; nothing if it is anything else."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return []
+    found: list[Any] = []
+    rest = value.lstrip()
+    while rest:
+        try:
+            object_, end = json.JSONDecoder().raw_decode(rest)
+        except (ValueError, RecursionError):
+            return []
+        found.append(object_)
+        rest = rest[end:].lstrip(" \r\n\t,")
+    return found
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
@@ -31,6 +55,19 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRecord(f"{where} has a tool without a name")
     return {**tool, "function": function} if "function" in tool else {"type": "function", "function": tool}
+
+
+def as_calls(value: object) -> list[Any]:
+    """The calls in a response that is nothing but calls of tools, as xLAM's are; nothing if it is anything else."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    calls = [value] if isinstance(value, dict) else value
+    if not isinstance(calls, list):
+        return []
+    return calls if all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls) else []
 
 
 def read_calls(value: object, where: str) -> list[dict[str, Any]]:

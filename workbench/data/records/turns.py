@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Message
+from workbench.data.records.layouts import ROLE_KEYS, as_turns, is_turns, text_key
 from workbench.data.records.tool_calls import read_calls
 from workbench.data.records.values import as_structure, as_text, is_blank, is_empty, type_in_words
 
@@ -30,8 +30,6 @@ ROLES = {
     "function_response": "tool",
 }
 _CALL_ROLES = ("function_call", "tool_call")
-ROLE_KEYS = ("role", "from")
-TEXT_KEYS = ("content", "value", "text")
 # Whether a response is trained: OpenAI, ms-swift, Axolotl and others.
 LOSS_KEYS = ("weight", "loss", "train", "training", "trainable")
 _FLAGS = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
@@ -43,42 +41,6 @@ class Turn:
 
     message: Message
     untrained: bool = False
-
-
-def is_turns(value: object) -> bool:
-    """Whether a value is, or stores as text, turns that have a role."""
-    return turn_keys(value) is not None
-
-
-def turn_keys(value: object) -> tuple[str, str] | None:
-    """The keys of role and text in a value's first turn, such as ``("from", "value")``; None if it has no turns."""
-    if isinstance(value, str) and not (value.lstrip()[:1] in ("[", "{") and any(key in value for key in ROLE_KEYS)):
-        return None
-    try:
-        turns = as_turns(value, "")
-    except BadRecord:
-        return None
-    if not turns or not isinstance(turns[0], Mapping):
-        return None
-    role = next((key for key in ROLE_KEYS if key in turns[0]), None)
-    return (role, _text_key(turns[0])) if role is not None else None
-
-
-def as_turns(value: object, where: str) -> list[Any]:
-    """A list of turns from a list, its JSON text, or an object of lists (``{"role": […], "content": […]}``).
-
-    Raises:
-        BadRecord: it is none of these, or has no turns.
-    """
-    expected = "a list of turns"
-    value = as_structure(value, where, expected)
-    if isinstance(value, dict):
-        lists = [member for member in value.values() if isinstance(member, list | tuple)]
-        if len(lists) == len(value) and lists and len({len(member) for member in lists}) == 1:
-            return [dict(zip(value, members, strict=True)) for members in zip(*lists, strict=True)]
-    if not isinstance(value, list | tuple) or not value:
-        raise BadRecord(f"{where} is {'empty' if is_empty(value) else type_in_words(value)}, expected {expected}")
-    return list(value)
 
 
 def read_turns(value: object, column: str) -> list[Turn]:
@@ -119,16 +81,17 @@ def _turn(turn: object, where: str) -> Turn:
     given = turn[role_key] if role_key is not None else None
     if not isinstance(given, str):
         raise BadRecord(f"{where} has no role")
-    role = ROLES.get(given.strip().lower())
+    name = given.strip().lower().replace("-", "_")
+    role = ROLES.get(name)
     if role is None:
         raise BadRecord(f"{where} has the unknown role {given[:40]!r}")
-    text_key = _text_key(turn)
+    text_in = text_key(turn)
     # Every other key travels with the message, and the template says whether it has a use for it.
-    rest = {str(key): value for key, value in turn.items() if key not in (role_key, text_key) and not is_empty(value)}
+    rest = {str(key): value for key, value in turn.items() if key not in (role_key, text_in) and not is_empty(value)}
     message: Message = {"role": role, "content": ""}
     calls = rest.pop("tool_calls", None) or rest.pop("function_call", None)
-    content = turn.get(text_key)
-    if given.strip().lower() in _CALL_ROLES:
+    content = turn.get(text_in)
+    if name in _CALL_ROLES:
         calls, content = content, None
     if calls is not None:
         message["tool_calls"] = read_calls(calls, f"the tool call of {where}")
@@ -136,11 +99,6 @@ def _turn(turn: object, where: str) -> Turn:
         message["content"] = _content(content, where, structured=role == "tool")
     untrained = _pop_untrained(rest, role, where)
     return Turn({**message, **rest}, untrained)
-
-
-def _text_key(turn: Mapping[str, object]) -> str:
-    there = [key for key in TEXT_KEYS if key in turn]
-    return next((key for key in there if not is_empty(turn[key])), there[0] if there else "")
 
 
 def _pop_untrained(rest: dict[str, object], role: str, where: str) -> bool:

@@ -9,13 +9,16 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from workbench.data.records.conversation import Conversation
+from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.values import is_empty
 
 # Names under which data sets have parts of a conversation: a field of such a name is asked about before a run.
 KNOWN_NAMES = frozenset({
-    "system", "system_prompt", "instruction", "prompt", "question", "query", "input", "context", "passage", "history",
+    "system", "system_prompt", "system_message", "developer", "custom_instructions", "instruction", "prompt",
+    "question", "query", "problem", "input", "inputs", "context", "passage", "history", "xml_tools", "python_tools",
     "tools", "functions", "tool_calls", "function_call", "reasoning", "reasoning_content", "thinking",
-    "thought", "rationale", "explanation", "documents", "response", "output", "answer", "answers", "completion",
+    "thought", "rationale", "explanation", "analysis", "complex_cot", "documents", "response", "output", "answer",
+    "answers", "completion", "solution", "target", "targets", "summary",
     "messages", "conversation", "conversations", "chosen", "rejected", "image", "images", "video", "videos", "audio",
     "audios", "weight", "loss", "train", "training", "trainable",
 })  # fmt: skip
@@ -27,7 +30,8 @@ _TEXT_WORDS = 5
 class Unused:
     """A field of one record that is not fed.
 
-    ``path`` is a column (``context``) or a key of turns (``messages[].name``). ``asks``: it looks like a part of the
+    ``path`` is a column (``context``), a member of one (``answers.answer_start``) or a key of turns
+    (``messages[].name``). ``asks``: it looks like a part of the
     conversation, by its name or its text.
     """
 
@@ -55,20 +59,40 @@ def unused_columns(record: Mapping[str, object], used: Set[str], content: Conver
     )
 
 
-def unwritten_field(name: str, value: object) -> Unused:
-    """A key of turns that the template does not write, or ``tools``."""
-    return Unused(name if name == "tools" else f"messages[].{name}", _asks(name, value, ""))
+def unused_value(path: str, value: object, content: Conversation | str) -> Unused:
+    """What a used column holds beside what is used of it. No value: it is used in another place."""
+    return Unused(path, value is not None and _asks(path.rpartition(".")[2], value, content))
+
+
+def unwritten_field(name: str, value: object, column: str = "") -> Unused:
+    """A key of turns that the template does not write, or ``tools``; named by the column that it is from, if any."""
+    return Unused(column or (name if name == "tools" else f"messages[].{name}"), _asks(name, value, ""))
 
 
 def _asks(name: str, value: object, content: Conversation | str) -> bool:
-    if content and isinstance(value, str) and _repeats(value, content):
+    if content and _repeats(value, content):
         return False
     if name.strip().lower() in KNOWN_NAMES:
         return True
     return isinstance(value, str) and len(value.split(None, _TEXT_WORDS)) >= _TEXT_WORDS and " " in value
 
 
-def _repeats(value: str, content: Conversation | str) -> bool:
-    """Whether a text only repeats what is fed, such as Alpaca's ``text`` column: prompt and response in one."""
-    parts = [content] if isinstance(content, str) else [text for text in content.texts if text]
-    return bool(parts) and (parts[-1] in value or any(value.strip() in part for part in parts))
+def _repeats(value: object, content: Conversation | str) -> bool:
+    """Whether a value only repeats what is used, such as Alpaca's ``text`` column: prompt and response in one."""
+    if isinstance(content, str):
+        texts, parts = [content], [content]
+    else:
+        texts = [text for text in content.texts if text]
+        parts = [*texts, *(str(turn[key]) for turn in content.messages for key in REASONING_KEYS if key in turn)]
+    if isinstance(value, str):
+        return bool(texts) and (texts[-1] in value or any(value.strip() in part for part in parts))
+    repeated = _texts_of(value)
+    return bool(repeated) and all(any(text.strip() in part for part in parts) for text in repeated)
+
+
+def _texts_of(value: object) -> list[str]:
+    """The texts of a list of turns, or of a list of texts."""
+    if not isinstance(value, list):
+        return []
+    texts = [one.get("content", one.get("value")) if isinstance(one, dict) else one for one in value]
+    return [text for text in texts if isinstance(text, str)] if all(isinstance(text, str) for text in texts) else []

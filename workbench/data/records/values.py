@@ -60,6 +60,27 @@ def as_structure(value: object, where: str, expected: str) -> Any:
         raise BadRecord(f"{where} is text that is not JSON, expected {expected}") from None
 
 
+# The member of an object that holds its text: SQuAD's answers, PubMedQA's context.
+_TEXT_MEMBERS = ("text", "contexts", "context", "content", "passages", "value")
+
+
+def text_of_members(value: object, several: bool) -> tuple[object, dict[str, object]]:
+    """The text of an object or a list of texts, and the object's other members that are filled.
+
+    Args:
+        several: join texts that differ; else a list is one text only where all of it is the same.
+    """
+    others: dict[str, object] = {}
+    if isinstance(value, dict) and (key := next((key for key in _TEXT_MEMBERS if key in value), None)) is not None:
+        others = {str(name): member for name, member in value.items() if name != key and not is_empty(member)}
+        value = value[key]
+    if isinstance(value, list) and len(set(map(str, value))) == 1:
+        value = value[0]
+    elif several and isinstance(value, list) and all(isinstance(text, str) for text in value):
+        value = "\n\n".join(value)
+    return value, others
+
+
 def without_nulls(value: object) -> Any:
     """Lists and objects without null members: Parquet fills in every key that any other record has."""
     if isinstance(value, dict):

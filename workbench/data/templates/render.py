@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.tool_calls import with_arguments_as_text
+from workbench.data.records.unused import Unused, unwritten_field
 from workbench.data.templates.lookup import one_line
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 _PROBE = "probe"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_RESULT_MARKS = ("<tool_response>", "</tool_response>")
+# What a record may not set for its template: training decides it.
+_RESERVED = frozenset({
+    "conversation", "conversations", "messages", "tools", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs",
+})  # fmt: skip
 # Keys that every message has, and the two keys of an instruction with an input.
 _BASIC_KEYS = frozenset({"role", "content", "instruction", "input"})
 
@@ -69,6 +77,7 @@ class Renderer:
                 chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                **_settings(conversation),
             )
         return str(text)
 
@@ -90,7 +99,7 @@ class Renderer:
                 tools=conversation.tools or None,
                 chat_template=self.source,
                 return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
+                **{**self.tokenizer.special_tokens_map, **_settings(conversation)},
             )
         return MarkedText(texts[0], [(start, end) for start, end in spans[0]])
 
@@ -118,7 +127,7 @@ class Renderer:
         """
         if any(message["role"] == "tool" or "tool_calls" in message for message in conversation.messages):
             self._check_tools()
-        messages = [self._with_call_form(message) for message in conversation.messages]
+        messages = [self._with_call_form(self._without_marks(message)) for message in conversation.messages]
         shift = 0  # how far the messages move
         if system and (not messages or messages[0]["role"] != "system"):
             messages.insert(0, {"role": "system", "content": system})
@@ -134,8 +143,8 @@ class Renderer:
         untrained = frozenset(index + shift for index in conversation.untrained)
         return replace(conversation, messages=messages, untrained=untrained)
 
-    def unwritten(self, prepared: Conversation, text: str) -> list[tuple[str, Any]]:
-        """Keys of messages, and ``tools``, that the template leaves out of ``text``, each with its first value.
+    def unwritten(self, prepared: Conversation, text: str) -> list[Unused]:
+        """Keys of messages, tools and settings that the template leaves out of ``text``.
 
         If the template's source mentions a key, the conversation is rendered without it: a key that the template
         writes changes the text.
@@ -144,9 +153,15 @@ class Renderer:
         for message in prepared.messages:
             for key in message.keys() - _BASIC_KEYS:
                 first_values.setdefault(key, message[key])
-        unwritten = [(key, value) for key, value in first_values.items() if not self._writes(prepared, key, text)]
+        names = [key for key in first_values if not self._writes(prepared, key, text)]
         if prepared.tools and self._text_of(replace(prepared, tools=[])) == text:
-            unwritten.append(("tools", prepared.tools))
+            names.append("tools")
+            first_values["tools"] = prepared.tools
+        unwritten = [unwritten_field(name, first_values[name], prepared.origins.get(name, "")) for name in names]
+        for key, value in prepared.template_kwargs.items():
+            others = {name: other for name, other in prepared.template_kwargs.items() if name != key}
+            if not self._mentions(key) or self._same_text(prepared, replace(prepared, template_kwargs=others)):
+                unwritten.append(unwritten_field(key, value, f"chat_template_kwargs.{key}"))
         return unwritten
 
     def _writes(self, prepared: Conversation, key: str, text: str) -> bool:
@@ -155,9 +170,16 @@ class Renderer:
         without = [{k: value for k, value in message.items() if k != key} for message in prepared.messages]
         return self._text_of(replace(prepared, messages=without)) != text
 
-    def _text_of(self, conversation: Conversation) -> str | None:
+    def _same_text(self, one: Conversation, other: Conversation) -> bool:
+        """Whether two conversations are the same text, and their last responses come after the same prompt."""
+        prompts = [replace(conversation, messages=conversation.messages[:-1]) for conversation in (one, other)]
+        if self._text_of(one) != self._text_of(other):
+            return False
+        return not prompts[0].messages or self._text_of(prompts[0], True) == self._text_of(prompts[1], True)
+
+    def _text_of(self, conversation: Conversation, add_generation_prompt: bool = False) -> str | None:
         try:
-            return self.render(conversation, False)
+            return self.render(conversation, add_generation_prompt)
         except BadRecord:
             return None
 
@@ -213,6 +235,15 @@ class Renderer:
         except BadRecord:
             return None
 
+    def _without_marks(self, message: Message) -> Message:
+        """A result without the marks around it that the template writes itself, and records of Hermes also have."""
+        if message["role"] != "tool" or not all(mark in self.source for mark in _RESULT_MARKS):
+            return message
+        text, (start, end) = message["content"].strip(), _RESULT_MARKS
+        if not (text.startswith(start) and text.endswith(end)):
+            return message
+        return message | {"content": text.removeprefix(start).removesuffix(end).strip()}
+
     def _check_tools(self) -> None:
         if not self.takes_tool_calls:
             raise BadRecord(f"the {self.name} template writes no tool calls (data.template chatml-tools does)")
@@ -221,6 +252,11 @@ class Renderer:
         if "tool_calls" not in message or self._call_form is None:
             return message
         return _in_form(message, self._call_form)
+
+
+def _settings(conversation: Conversation) -> dict[str, Any]:
+    """A record's settings for its template, such as ``enable_thinking``."""
+    return {key: value for key, value in conversation.template_kwargs.items() if key not in _RESERVED}
 
 
 def _in_form(message: Message, form: _CallForm) -> Message:

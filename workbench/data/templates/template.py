@@ -170,7 +170,8 @@ class Template:
             pieces += [Piece(text[at:start], False), *_reply_pieces(reply, prepared, place, answer_only)]
             at = start + len(reply)
         pieces.append(Piece(text[at:], False))
-        return Cut([piece for piece in pieces if piece.text], self._unused(prepared, text), prepared.changes)
+        unused = tuple(self.renderer.unwritten(prepared, text))
+        return Cut([piece for piece in pieces if piece.text], unused, prepared.changes)
 
     def _cut_at_prefixes(self, prepared: Conversation, answer_only: bool) -> Cut:
         """The text cut where rendered prefixes of the conversation end."""
@@ -178,7 +179,7 @@ class Template:
         pieces, rewritten = self._cut_prompt(prepared, last, answer_only)
         prompt = "".join(piece.text for piece in pieces)
         whole = self.renderer.render(prepared, False)
-        unused = self._unused(prepared, whole)
+        unused = tuple(self.renderer.unwritten(prepared, whole))
         if whole.startswith(prompt):
             reply, after = self._split_end(whole[len(prompt) :])
         else:
@@ -186,14 +187,14 @@ class Template:
             message = prepared.messages[last]
             if "tool_calls" in message:
                 raise BadRecord(f"the {self.name} template does not continue its own prompt with a tool call")
-            lost = [unwritten_field(key, message[key]) for key in REASONING_KEYS if key in message]
+            origins = prepared.origins
+            lost = [
+                unwritten_field(key, message[key], origins.get(key, "")) for key in REASONING_KEYS if key in message
+            ]
             unused = tuple(dict.fromkeys((*unused, *lost)))
             reply, after, rewritten = message["content"] + self._end, "", True
         pieces += [*_reply_pieces(reply, prepared, last, answer_only), *([Piece(after, False)] if after else [])]
         return Cut(pieces, unused, (*prepared.changes, *([REWRITTEN] if rewritten else [])))
-
-    def _unused(self, prepared: Conversation, text: str) -> tuple[Unused, ...]:
-        return tuple(unwritten_field(key, value) for key, value in self.renderer.unwritten(prepared, text))
 
     def text_pieces(self, text: str) -> list[Piece]:
         """Plain text as one piece, between begin and end of sequence; those that it already has are not doubled."""

@@ -1,0 +1,121 @@
+"""Brings the turns of a conversation into one layout: a list of objects with a role and a text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.data.records.conversation import BadRecord
+from workbench.data.records.transcripts import read_transcript
+from workbench.data.records.values import as_structure, is_blank, is_empty, type_in_words
+
+ROLE_KEYS = ("role", "from")
+TEXT_KEYS = ("content", "value", "text")
+# Keys of an object that holds a question and its response: XTuner, ms-swift, Capybara and others.
+_PAIRS = (
+    ("input", "output"), ("human", "assistant"), ("user", "assistant"), ("prompt", "response"), ("question", "answer"),
+    ("query", "response"), ("instruction", "output"),
+)  # fmt: skip
+_EXPECTED = "a list of turns"
+
+
+def is_turns(value: object) -> bool:
+    """Whether a value is, or stores as text, turns that have a role."""
+    return turn_keys(value) is not None
+
+
+def turn_keys(value: object) -> tuple[str, str] | None:
+    """The keys of role and text in a value's first turn, such as ``("from", "value")``; None if it has no roles."""
+    if isinstance(value, str) and not (value.lstrip()[:1] in ("[", "{") and any(key in value for key in ROLE_KEYS)):
+        return None
+    turns = _turns_if_any(value)
+    if not turns or not isinstance(turns[0], Mapping):
+        return None
+    role = _role_key(turns[0])
+    return (role, text_key(turns[0])) if role is not None else None
+
+
+def layout_in_words(value: object) -> str | None:
+    """How turns without roles are stored: pairs, texts in turn, or a transcript; None if the value is none of these."""
+    if isinstance(value, str) and read_transcript(value):
+        return "is a transcript with a mark before each turn"
+    turns = _turns_if_any(value)
+    if turns and isinstance(turns[0], Mapping) and (pair := _pair_keys(turns[0])):
+        return f"has pairs of {pair[0]} and {pair[1]}"
+    if _are_texts(turns):
+        return "has texts in turn, the first one the user's"
+    return None
+
+
+def as_turns(value: object, where: str) -> list[Any]:
+    """A list of turns from any layout: a list, its JSON text, an object of lists (``{"role": […], "content": […]}``),
+    one turn, pairs of a question and its response, texts in turn, or a transcript.
+
+    Raises:
+        BadRecord: it is none of these, or has no turns.
+    """
+    if isinstance(value, str) and (transcript := read_transcript(value)):
+        return transcript
+    turns = _listed(value, where)
+    if _are_texts(turns):
+        roles = ("user", "assistant")
+        return [{"role": roles[number % 2], "content": text} for number, text in enumerate(turns)]
+    if isinstance(turns[0], Mapping) and (pair := _pair_keys(turns[0])):
+        return [turn for object_ in turns for turn in _pair_turns(object_, pair)]
+    return turns
+
+
+def text_key(turn: Mapping[str, object]) -> str:
+    """The key of a turn's text: the first that is filled, else the first there is."""
+    there = [key for key in TEXT_KEYS if key in turn]
+    return next((key for key in there if not is_empty(turn[key])), there[0] if there else "")
+
+
+def _listed(value: object, where: str) -> list[Any]:
+    value = as_structure(value, where, _EXPECTED)
+    if isinstance(value, dict):
+        lists = [member for member in value.values() if isinstance(member, list | tuple)]
+        if len(lists) == len(value) and lists and len({len(member) for member in lists}) == 1:
+            value = [dict(zip(value, members, strict=True)) for members in zip(*lists, strict=True)]
+        elif _role_key(value) is not None:
+            value = [value]
+    if not isinstance(value, list | tuple) or not value:
+        raise BadRecord(f"{where} is {'empty' if is_empty(value) else type_in_words(value)}, expected {_EXPECTED}")
+    return list(value)
+
+
+def _turns_if_any(value: object) -> list[Any]:
+    if isinstance(value, str) and value.lstrip()[:1] not in ("[", "{"):
+        return []
+    try:
+        return _listed(value, "")
+    except BadRecord:
+        return []
+
+
+def _are_texts(turns: list[Any]) -> bool:
+    """Whether turns are texts of user and assistant in turn."""
+    return len(turns) > 1 and all(isinstance(turn, str) for turn in turns)
+
+
+def _role_key(turn: Mapping[str, object]) -> str | None:
+    return next((key for key in ROLE_KEYS if key in turn), None)
+
+
+def _pair_keys(turn: Mapping[str, object]) -> tuple[str, str] | None:
+    if _role_key(turn) is not None:
+        return None
+    return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
+
+
+def _pair_turns(pair: object, keys: Sequence[str]) -> list[object]:
+    """The turns of one pair; its other keys stay with the response."""
+    if not isinstance(pair, Mapping):
+        return [pair]
+    question, answer = keys
+    turns: list[object] = []
+    for role, key in (("system", "system"), ("user", question)):
+        if not is_blank(pair.get(key)):
+            turns.append({"role": role, "content": pair[key]})
+    rest = {key: member for key, member in pair.items() if key not in ("system", question, answer)}
+    if not is_blank(pair.get(answer)):
+        turns.append({**rest, "role": "assistant", "content": pair[answer]})
+    return turns

@@ -1,0 +1,172 @@
+"""Recognizes preference data, which supervised training cannot use as it is, and names the setting that can."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from workbench.data.records.conversation import BadRecord
+from workbench.data.records.layouts import as_turns, is_turns
+from workbench.data.records.transcripts import read_transcript
+from workbench.data.records.turns import ROLES
+from workbench.errors import WorkbenchError
+
+Samples = Sequence[Mapping[str, object]]
+
+_CHOSEN = ("chosen", "chosen_response", "response_j")
+_REJECTED = ("rejected", "rejected_response", "rejected_messages", "response_k")
+_PROMPTS = (
+    "prompt", "question", "instruction", "query", "input", "messages", "conversations", "conversation", "context",
+    "history",
+)  # fmt: skip
+_MESSAGES = ("messages", "conversations", "conversation")
+# Two responses side by side, and the columns that say which is the better one.
+_BOTH = (
+    ("response_0", "response_1"), ("response_1", "response_2"), ("response1", "response2"),
+    ("response_a", "response_b"), ("answer_0", "answer_1"), ("human_ref_a", "human_ref_b"),
+)  # fmt: skip
+_BETTER = ("better_response_id", "overall_preference", "preference", "winner", "labels", "label", "score_ratio")
+# Lists of responses to one prompt, and the keys of a response's text in them.
+_LISTS = ("answers", "completions", "responses")
+_TEXTS = ("answer", "response", "text", "completion", "content")
+_RATINGS = ("rank", "score", "rating", "overall_score", "annotations", "model")
+_LABELS = ("label", "kto_tag")
+
+_ONE = "Supervised training uses one response per prompt."
+
+
+def refuse_preferences(columns: Collection[str], samples: Samples, origin: str) -> None:
+    """Refuse records that hold responses to compare, or responses labelled as good or bad.
+
+    Raises:
+        WorkbenchError: they do; says which kind of preference data they are, and what can be done with them.
+    """
+    folded = {column.strip().lower(): column for column in reversed(list(columns))}
+    found = (
+        _chosen_and_rejected(folded, samples)
+        or _labelled(folded, samples)
+        or _both(folded)
+        or _ranked(folded, samples)
+        or _steps(folded, samples)
+    )
+    if found is not None:
+        what, cure = found
+        raise WorkbenchError(f"{origin} holds preference data: {what}.", cure, kind="data_preference")
+
+
+def _chosen_and_rejected(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
+    """Pairs of a chosen and a rejected response, as for DPO."""
+    rejected = _first(folded, _REJECTED)
+    chosen = _first(folded, _CHOSEN) or (_first(folded, _MESSAGES) if rejected else None)
+    if rejected is None or chosen is None:
+        return None
+    return (
+        "pairs of a chosen and a rejected response",
+        f"{_ONE} To train on the chosen ones, set {_setting(folded, samples, chosen)}.",
+    )
+
+
+def _setting(folded: Mapping[str, str], samples: Samples, chosen: str) -> str:
+    """The ``data.columns`` that trains on the chosen responses, with everything that belongs to their prompts."""
+    prompt = _first(folded, _PROMPTS)
+    values = [record[chosen] for record in samples if record.get(chosen)]
+    whole = any(_holds_prompt(value) for value in values)
+    if whole or (prompt is None and any(is_turns(value) for value in values)):
+        parts = {"messages": chosen}
+    elif prompt is not None:
+        parts = {"prompt": prompt, "reply": chosen}
+    else:
+        return f"data.columns={{text: {chosen}}}"
+    beside = {"system": ("system", "system_prompt"), "tools": ("tools",)}
+    if "prompt" in parts:
+        beside |= {"input": ("input",), "history": ("history",)}
+    for part, names in beside.items():
+        column = _first(folded, names)
+        if column is not None and column != prompt:
+            parts[part] = column
+    return f"data.columns={{{', '.join(f'{part}: {column}' for part, column in parts.items())}}}"
+
+
+def _holds_prompt(value: object) -> bool:
+    """Whether a chosen response is a conversation that begins with its prompt."""
+    if isinstance(value, str) and read_transcript(value):
+        return True
+    if not is_turns(value):
+        return False
+    try:
+        first = as_turns(value, "")[0]
+    except BadRecord:
+        return False
+    return ROLES.get(str(first.get("role", first.get("from"))).lower()) != "assistant"
+
+
+def _labelled(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
+    """Responses labelled true or false, as TRL's KTOTrainer and LLaMA-Factory's ``kto_tag`` take them."""
+    label = _first(folded, _LABELS)
+    if label is None or not any(isinstance(record.get(label), bool) for record in samples):
+        return None
+    if (turns := _first(folded, _MESSAGES)) is not None:
+        way = f"set data.columns={{messages: {turns}}}"
+    elif (reply := _first(folded, ("completion", "response"))) is None:
+        return None
+    elif (prompt := _first(folded, ("prompt", "instruction", "question"))) is not None:
+        way = f"set data.format to {prompt.strip().lower()}"
+    else:
+        way = f"set data.columns={{messages: {reply}}}"
+    return (
+        f"responses that {label} marks as good or bad (KTO)",
+        f"Supervised training would learn the bad ones too. Keep the records with {label} true, "
+        f"or {way} to train on all of them.",
+    )
+
+
+def _both(folded: Mapping[str, str]) -> tuple[str, str] | None:
+    """Two responses to each prompt, and another column that says which is the better one."""
+    pair = next((names for names in _BOTH if all(name in folded for name in names)), None)
+    if pair is None:
+        return None
+    first, second = (folded[name] for name in pair)
+    better = _first(folded, _BETTER)
+    by = f"; {better} names the better one" if better is not None else ""
+    prompt = _first(folded, _PROMPTS)
+    way = f", or set data.columns={{prompt: {prompt}, reply: {first}}} to train on {first} of each record"
+    return (
+        f"two responses to each prompt, {first} and {second}{by}",
+        f"{_ONE} Write the better one of each record to a column of its own{way if prompt else ''}.",
+    )
+
+
+def _ranked(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
+    """A list of rated responses to each prompt."""
+    column = _first(folded, _LISTS)
+    if column is None or not any(_is_list_of_responses(record.get(column)) for record in samples):
+        return None
+    return (
+        f"several rated responses to each prompt, in {column}",
+        f"{_ONE} Write the best one of each record to a column response, beside its prompt.",
+    )
+
+
+def _has_any(one: Mapping[str, object], keys: Iterable[str]) -> bool:
+    return any(key in one for key in keys)
+
+
+def _is_list_of_responses(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(one, dict) and _has_any(one, _TEXTS) and _has_any(one, _RATINGS) for one in value)
+    )
+
+
+def _steps(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
+    """Steps of a response, each labelled as right or wrong, as TRL's PRMTrainer takes them."""
+    if not {"prompt", "completions", "labels"} <= folded.keys():
+        return None
+    if not any(isinstance(record.get(folded["labels"]), list) for record in samples):
+        return None
+    return (
+        "steps of a response, each labelled as right or wrong",
+        f"{_ONE} Join the steps of each right response to a column completion, beside its prompt.",
+    )
+
+
+def _first(folded: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((folded[name] for name in names if name in folded), None)
