@@ -6,6 +6,7 @@ from workbench.errors import WorkbenchError
 from workbench.export.request import Figures
 from workbench.export.weights import Merged, difference, load, logits
 from workbench.models.child import report
+from workbench.models.older_transformers import add_older_keys
 
 _MAX_SHARD_SIZE = "4GB"
 
@@ -19,6 +20,7 @@ def write_merged(merged: Merged, folder: Path) -> None:
         merged.model.config.__dict__.pop(name, None)
     merged.model.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     save_tokenizer(merged, folder)
+    add_older_keys(folder)
 
 
 def save_tokenizer(merged: Merged, folder: Path) -> None:

@@ -179,7 +179,8 @@ def _write_records(job: Job, data: EncodedData) -> None:
 
 def _requirements(versions: Mapping[str, str], recipe: Recipe) -> str:
     names = (*_PINNED_PACKAGES, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
-    pinned = [f"{name}=={versions[name]}" for name in names if name in versions]
+    # Without the local part of a version, such as +cpu or +cu126: no index has it for every machine.
+    pinned = [f"{name}=={versions[name].partition('+')[0]}" for name in names if name in versions]
     return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
 
 

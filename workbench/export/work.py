@@ -13,6 +13,7 @@ from workbench.export.plan import local_base
 from workbench.export.request import Figures, HelperResult, Request, Target
 from workbench.export.staging import MARK
 from workbench.models.child import report
+from workbench.models.older_transformers import add_older_keys
 from workbench.models.sources import LocalModel, find_local
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.folder import RunFolder
@@ -99,6 +100,7 @@ def make_adapter(job: Job, subfolder: str = "") -> None:
         if file.is_file() and not file.is_symlink() and file.name != "README.md":
             report("copying", None, file.name)
             shutil.copyfile(file, target / file.name)
+    add_older_keys(target)
     (target / "README.md").write_text(model_card(job.facts, "adapter"), encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import LoadedBase
+from workbench.models.older_transformers import add_older_keys
 from workbench.runs.checkpoints import sync_folder
 from workbench.storage.atomic import put_folder
 
@@ -42,6 +43,7 @@ def save_adapter(
         base.active.save_pretrained(staging, safe_serialization=True, state_dict=weights)
         base.tokenizer.save_pretrained(staging)
         template.save(staging)
+        add_older_keys(staging)
 
     _replace(folder, fill)
 
