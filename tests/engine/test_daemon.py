@@ -16,8 +16,9 @@ from workbench.engine.client.protocol import REQUEST_ID, Message, ReplyPiece, Re
 from workbench.engine.daemon import engine as engine_module
 from workbench.engine.daemon.api import Api
 from workbench.engine.daemon.engine import Engine
+from workbench.engine.daemon.idle import IdleLimits
 from workbench.engine.daemon.output import OutputFile
-from workbench.engine.daemon.server import _listen
+from workbench.engine.daemon.server import _listen, _until_asked_or_idle
 from workbench.engine.daemon.torch_backend import TorchBackend
 from workbench.errors import WorkbenchError
 from workbench.failures.unforeseen import KIND
@@ -138,6 +139,17 @@ async def test_no_run_begins_before_the_socket_is_there(home, monkeypatch):
             os.dup2(saved, number)
             os.close(saved)
     assert seen == [True]
+
+
+async def test_an_engine_whose_home_was_removed_ends(home, monkeypatch):
+    monkeypatch.setattr(IdleLimits, "of", classmethod(lambda cls, home: cls(unload=0.03, stop=1000)))
+    private_folder(home.engine)
+    with _listen(home.socket):
+        waiting = asyncio.create_task(_until_asked_or_idle(Api(Engine(home)), home))
+        assert not (await asyncio.wait([waiting], timeout=0.2))[0]
+        shutil.rmtree(home.root)
+        async with asyncio.timeout(20):
+            await waiting
 
 
 # -- streams ------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ async def serve(home: Home, output: OutputFile) -> None:
 
 
 async def _until_asked_or_idle(api: Api, home: Home) -> None:
-    """A model that nobody uses is unloaded after a while; an engine that nobody speaks to ends later."""
+    """A model that nobody uses is unloaded after a while; an engine that nobody speaks to, or can reach, ends."""
     while not api.shutdown_asked.is_set():
         limits = IdleLimits.of(home)
         with contextlib.suppress(TimeoutError):
@@ -67,6 +67,8 @@ async def _until_asked_or_idle(api: Api, home: Home) -> None:
         api.sources.close_if_idle()
         if api.is_busy:
             continue
+        if not home.socket.exists():
+            return  # its home was removed
         now = time.monotonic()
         if now - max(api.last_request, api.engine.last_used) > limits.stop:
             return
