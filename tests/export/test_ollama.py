@@ -48,16 +48,30 @@ def test_a_template_that_is_more_than_roles_in_turn_is_not_guessed(tokenizer):
 
 
 def test_the_go_template_by_letter():
-    pattern = TurnPattern("<s>", "</s>", "{{x}}", "<u>", "</u><a>", " ", "</a>")
+    pattern = TurnPattern("<s>", "</s>", "{{x}}", "<u>", "</u>", "<a>", " ", "</a>")
     assert pattern.as_go() == (
-        '{{ if .System }}<s>{{ .System }}</s>{{ else }}{{ "{{" }}x}}{{ end }}{{ range .Messages }}'
-        '{{ if eq .Role "user" }}<u>{{ .Content }}</u><a>{{ else if eq .Role "assistant" }} {{ .Content }}</a>'
-        "{{ end }}{{ end }}"
+        '{{ if .System }}<s>{{ .System }}</s>{{ else }}{{ "{{" }}x}}{{ end }}'
+        "{{ range $i, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}"
+        '{{ if eq .Role "user" }}<u>{{ .Content }}</u>'
+        '{{ else if eq .Role "assistant" }}<a> {{ .Content }}{{ if not $last }}</a>{{ end }}{{ end }}'
+        '{{ if and $last (ne .Role "assistant") }}<a>{{ end }}{{ end }}'
     )
+
+
+def test_a_reply_that_was_begun_is_continued_and_two_questions_ask_once():
+    pattern = TurnPattern("", "", "", "<u>", "</u>", "<a>", "", "</a>")
+    begun = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because"}]
+    assert pattern.render(begun) == "<u>Why?</u><a>Because"
+    twice = [{"role": "user", "content": "Why?"}, {"role": "user", "content": "And how?"}]
+    assert pattern.render(twice) == "<u>Why?</u><u>And how?</u><a>"
 
 
 def test_a_default_system_prompt_goes_into_the_modelfile(tokenizer):
     template = Template.for_model(tokenizer, "auto", "Talk like a sailor.")
-    text = modelfile(template, pattern_of(template), tokenizer, 512)
+    pattern = pattern_of(template)
+    assert pattern is not None
+    text = modelfile(template, pattern, tokenizer, 512, "apache-2.0")
+    assert f'TEMPLATE """{pattern.as_go()}"""' in text
+    assert text.endswith('PARAMETER num_ctx 512\nLICENSE """apache-2.0"""\n')
     assert 'SYSTEM """Talk like a sailor."""' in text
     assert "sailor" not in text.partition("SYSTEM")[0]

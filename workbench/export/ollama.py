@@ -4,7 +4,7 @@ Ollama's templates are Go templates, not Jinja. The Go template is built from th
 before and after each turn, and is used only if it renders several test conversations identically.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 from workbench.data.records.conversation import BadRecord
@@ -22,8 +22,8 @@ _SYSTEM, _USER, _REPLY = "sYsTeMtExT", "uSeRtExT", "rEpLyTeXt"
 class TurnPattern:
     """The text that a template writes before and after the turns of each role.
 
-    ``opening`` comes first if there is no system prompt. ``before_reply`` is what the model itself writes before its
-    reply, such as the space after a colon.
+    ``opening`` comes first if there is no system prompt. ``reply_header`` asks for a reply and comes before each.
+    ``before_reply`` is what the model itself writes before its reply, such as the space after a colon.
     """
 
     before_system: str
@@ -31,29 +31,38 @@ class TurnPattern:
     opening: str
     before_user: str
     after_user: str
+    reply_header: str
     before_reply: str
     after_reply: str
 
     def render(self, messages: list[dict[str, str]]) -> str:
-        """Render a conversation that ends with a user turn, as the Go template does."""
+        """Render a conversation as the Go template does: a last turn of the assistant is left open, to be continued."""
         system = next((m["content"] for m in messages if m["role"] == "system"), None)
         text = self.opening if system is None else self.before_system + system + self.after_system
-        for message in messages:
+        for number, message in enumerate(messages, 1):
+            is_last = number == len(messages)
             if message["role"] == "user":
                 text += self.before_user + message["content"] + self.after_user
             elif message["role"] == "assistant":
-                text += self.before_reply + message["content"] + self.after_reply
+                text += self.reply_header + self.before_reply + message["content"]
+                text += "" if is_last else self.after_reply
+            if is_last and message["role"] != "assistant":
+                text += self.reply_header
         return text
 
     def as_go(self) -> str:
-        """The pattern as a Go template for Ollama."""
-        start = f"{{{{ if .System }}}}{_go(self.before_system)}{{{{ .System }}}}{_go(self.after_system)}"
-        start += f"{{{{ else }}}}{_go(self.opening)}{{{{ end }}}}"
-        user = f'{{{{ if eq .Role "user" }}}}{_go(self.before_user)}{{{{ .Content }}}}{_go(self.after_user)}'
-        reply = (
-            f'{{{{ else if eq .Role "assistant" }}}}{_go(self.before_reply)}{{{{ .Content }}}}{_go(self.after_reply)}'
+        """The pattern as a Go template for Ollama, in the form of those in its own library."""
+        before_system, after_system, opening, before_user, after_user, header, before_reply, after_reply = map(
+            _go, astuple(self)
         )
-        return f"{start}{{{{ range .Messages }}}}{user}{reply}{{{{ end }}}}{{{{ end }}}}"
+        return (
+            f"{{{{ if .System }}}}{before_system}{{{{ .System }}}}{after_system}{{{{ else }}}}{opening}{{{{ end }}}}"
+            "{{ range $i, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}"
+            f'{{{{ if eq .Role "user" }}}}{before_user}{{{{ .Content }}}}{after_user}'
+            f'{{{{ else if eq .Role "assistant" }}}}{header}{before_reply}{{{{ .Content }}}}'
+            f"{{{{ if not $last }}}}{after_reply}{{{{ end }}}}{{{{ end }}}}"
+            f'{{{{ if and $last (ne .Role "assistant") }}}}{header}{{{{ end }}}}{{{{ end }}}}'
+        )
 
 
 def make(job: Job) -> None:
@@ -66,14 +75,27 @@ def make(job: Job) -> None:
             "The template cannot be converted for Ollama, which then guesses it from the GGUF file. "
             "Compare its prompts with the run's before relying on it."
         )
-    job.write("Modelfile", modelfile(merged.template, pattern, merged.tokenizer, merged.context))
+    context = min(merged.context, job.recipe.data.max_length)
+    job.write("Modelfile", modelfile(merged.template, pattern, merged.tokenizer, context, job.facts.base.licence))
     job.command = f"ollama create {job.run.id.lower()} -f Modelfile"
+    if job.request.type in ("f16", "bf16"):
+        job.notices.append(f"For a smaller model: {job.command} --quantize q4_K_M")
 
 
 def modelfile(
-    template: Template, pattern: TurnPattern | None, tokenizer: "PreTrainedTokenizerBase", context: int
+    template: Template,
+    pattern: TurnPattern | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    context: int,
+    licence: str = "",
 ) -> str:
-    """Write the Modelfile's text. Without a pattern, Ollama guesses the template from the GGUF file."""
+    """Write the Modelfile's text.
+
+    Args:
+        pattern: the template; without it, Ollama guesses one from the GGUF file.
+        context: the longest record that was trained, in tokens; more would take memory for what was never trained.
+        licence: of the base; empty if it is not known.
+    """
     lines = [f"FROM ./{MODEL}"]
     if pattern is not None:
         lines.append(f'TEMPLATE """{pattern.as_go()}"""')
@@ -82,16 +104,20 @@ def modelfile(
     for stop in dict.fromkeys(tokenizer.convert_ids_to_tokens(list(template.end_token_ids))):
         lines.append(f"PARAMETER stop {_quoted(stop)}")
     lines.append(f"PARAMETER num_ctx {context}")
+    if licence and '"""' not in licence:
+        lines.append(f'LICENSE """{licence}"""')
     return "\n".join(lines) + "\n"
 
 
 def pattern_of(template: Template) -> TurnPattern | None:
     """The turn pattern of a template; None if the template cannot be expressed as one."""
-    bos = _added_bos(template)
+    # Without the default system prompt, which the Modelfile states on its own.
+    bare = replace(template, system=None)
+    bos = _added_bos(bare)
     try:
-        pattern = _derive_pattern(template, bos)
+        pattern = _derive_pattern(bare, bos)
         for messages in _test_conversations():
-            expected = template.render(messages, add_generation_prompt=True).removeprefix(bos)
+            expected = bare.render(messages, add_generation_prompt=True).removeprefix(bos)
             if pattern.render(messages) != expected:
                 return None
     except (BadRecord, ValueError):
@@ -99,10 +125,8 @@ def pattern_of(template: Template) -> TurnPattern | None:
     return pattern
 
 
-def _derive_pattern(template: Template, bos: str) -> TurnPattern:
+def _derive_pattern(bare: Template, bos: str) -> TurnPattern:
     """Derive the pattern from rendered placeholders; raises ValueError if the template omits one of them."""
-    # Without the default system prompt, which the Modelfile states on its own.
-    bare = replace(template, system=None)
     one = bare.render([_turn("user", _USER)], add_generation_prompt=True).removeprefix(bos)
     two = bare.render(
         [_turn("user", _USER), _turn("assistant", _REPLY), _turn("user", _USER)], add_generation_prompt=True
@@ -124,7 +148,18 @@ def _derive_pattern(template: Template, bos: str) -> TurnPattern:
     if not rest.endswith(before_user + _USER + after_user):
         raise ValueError
     after_system = rest.removesuffix(before_user + _USER + after_user)
-    return TurnPattern(before_system, after_system, opening, before_user, after_user, before_reply, after_reply)
+    unasked = bare.render([_turn("user", _USER)]).removeprefix(bos)
+    header = one.removeprefix(unasked) if one.startswith(unasked) and after_user.endswith(one[len(unasked) :]) else ""
+    return TurnPattern(
+        before_system=before_system,
+        after_system=after_system,
+        opening=opening,
+        before_user=before_user,
+        after_user=after_user.removesuffix(header),
+        reply_header=header,
+        before_reply=before_reply,
+        after_reply=after_reply,
+    )
 
 
 def _added_bos(template: Template) -> str:
