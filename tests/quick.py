@@ -7,6 +7,7 @@ TESTS = Path(__file__).parent
 QUICK = frozenset(
     {
         "data/test_matrix.py::test_cut",
+        "data/test_prepare.py",
         "data/test_refusals.py",
         "engine/test_controls.py::test_controls_hand_commands_over_in_order",
         "engine/test_daemon.py::test_the_socket_is_private_and_the_umask_is_left_alone",

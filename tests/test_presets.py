@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.data.sources import bundled_names
+from workbench.data.open_source import bundled_names
 from workbench.data.templates.named import NAMED
 from workbench.errors import WorkbenchError
 from workbench.recipe.presets import (

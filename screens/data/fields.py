@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from screens.forms.fields import Changes, Option, SettingSpec, known_setting, number_text
 from screens.widgets.plain import plain
+from workbench.recipe.data_sources import source_as_typed, typed_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,7 @@ _KEYS = (
     "responses",
     "reasoning",
     "malformed",
+    "stopping",
 )
 _LABELS = {"malformed": "on bad lines"}
 _CHOICE_LABELS = {"data.malformed": {"stop": "fail"}}
@@ -42,6 +45,16 @@ def data_settings() -> Iterator[SettingSpec]:
 def _setting(path: str, label: str) -> SettingSpec:
     """Return the line of the form for a field of the recipe."""
     setting = known_setting(path)
+    if path == "data.source":
+        return SettingSpec(
+            label,
+            path,
+            "text",
+            lambda _: (),
+            _source_text,
+            lambda text: {path: typed_source(text)},
+            summary=_source_summary,
+        )
     if path == "data.columns":
         return SettingSpec(label, path, "text", lambda _: (), _columns_text, lambda text: {path: _columns(text)})
     if path == "data.ignore":
@@ -53,7 +66,8 @@ def _setting(path: str, label: str) -> SettingSpec:
         case "choice":
             names = _CHOICE_LABELS.get(path, {})
             options = [Option(names.get(choice, choice), {path: choice}) for choice in setting.choices]
-            shape: Literal["choice", "cycle"] = "choice" if len(options) < 4 else "cycle"
+            # All choices are shown where they fit into a line.
+            shape: Literal["choice", "cycle"] = "choice" if sum(len(o.label) + 4 for o in options) < 40 else "cycle"
             return SettingSpec(label, path, shape, lambda _: options, lambda recipe: str(recipe.get(path)))
         case "integer" | "number":
             number = int if setting.kind == "integer" else float
@@ -67,6 +81,19 @@ def _setting(path: str, label: str) -> SettingSpec:
                 lambda text: {path: _number(text, number)},
             )
     return SettingSpec(label, path, "text", lambda _: (), _text_of(path), _typed(path, setting.default is None))
+
+
+def _source_text(recipe: Recipe) -> str:
+    return plain(source_as_typed(recipe.data.source))
+
+
+def _source_summary(recipe: Recipe) -> str:
+    """``2 sources: a.jsonl ×2, b.jsonl`` for a list; empty for a source as text."""
+    source = recipe.data.source
+    if isinstance(source, str):
+        return ""
+    names = [PurePath(entry.source).name + (f" ×{entry.weight:g}" if entry.weight != 1 else "") for entry in source]
+    return plain(f"{len(source)} sources: {', '.join(names)}" if len(source) > 1 else names[0])
 
 
 def _names_text(recipe: Recipe) -> str:

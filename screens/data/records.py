@@ -7,7 +7,8 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workbench.data.sources import Item, bundled_names, load_records, remote_parts
+from workbench.data.open_source import bundled_names, remote_sources
+from workbench.data.sources import Item, load_records
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
     Raises:
         WorkbenchError: the source is not local, cannot be read, or has an unknown format.
     """
-    if missing := remote_parts(data.source):
+    if missing := remote_sources(data.source):
         raise WorkbenchError(
             f"{missing[0]}: no such file or bundled dataset ({', '.join(bundled_names())}).",
             "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",

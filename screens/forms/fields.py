@@ -40,6 +40,7 @@ class SettingSpec:
         parse: turns typed text into changes; None if nothing can be typed.
         note: a consequence of the value, shown behind it.
         lacking: what has to be installed before the value can be used, shown first in the help.
+        summary: shown in place of a long value while it is not edited; empty: the value itself.
         unit_step: whether Shift and an arrow change the value by one.
     """
 
@@ -52,6 +53,7 @@ class SettingSpec:
     note: Callable[[Recipe], str] = lambda _: ""
     unit_step: bool = False
     lacking: Callable[[Recipe], str] = lambda _: ""
+    summary: Callable[[Recipe], str] = lambda _: ""
 
     @property
     def setting(self) -> Setting:

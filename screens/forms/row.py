@@ -210,7 +210,8 @@ class SettingRow(Widget, can_focus=True):
                 parts = [self._radio(index, option, recipe) for index, option in enumerate(self._options)]
                 return Content.assemble(Content("  ").join(parts), (f"  {own}" if own else "", "bold $accent"), tail)
             case _:
-                field = Content.styled(f"{plain(self.spec.value(recipe)):<7}", "bold $accent")
+                value = self.spec.summary(recipe) or self.spec.value(recipe)
+                field = Content.styled(f"{plain(value):<7}", "bold $accent")
                 parts = [self._step(index, option, recipe) for index, option in enumerate(self._options)]
                 return Content.assemble(field, Content(" ").join(parts), tail)
 

@@ -12,6 +12,7 @@ from screens.shell.run_bar import waiting_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
+from workbench.recipe.data_sources import source_text
 from workbench.runs.events import Control, Resumed, Step
 from workbench.units import clock, short
 
@@ -47,7 +48,7 @@ def plan(
         ("  method    ", "$foreground 70%"),
         (f"{dotted(method_word(recipe), f'r {recipe.adapter.r}', plain(targets_word(recipe)))}\n", ""),
         ("  dataset   ", "$foreground 70%"),
-        (f"{plain(recipe.data.source)}\n", ""),
+        (f"{plain(source_text(recipe.data.source))}\n", ""),
         ("  batch     ", "$foreground 70%"),
         (
             f"{_micro_batches(recipe)}{times} = {training.effective_batch * max(len(gpus), 1)} records per step\n",
@@ -218,7 +219,7 @@ def about(run: ChartReplay, times: StepTimes) -> list[Fact]:
         Fact("trainable", f"{trainable:,}" if trainable else ""),
         *(Fact("auto", words) for words in decided(facts)),
         Fact("kernels", (facts.kernels or "").partition(" ")[0].lower()),
-        Fact("data", str(data.get("source", "")) if isinstance(data, dict) else ""),
+        Fact("data", source_text(data.get("source", "")) if isinstance(data, dict) else ""),
         # What is nought is as it should be, and would only hide what is not.
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
         Fact("perplexity", _base_and_tuned(base, tuned), "good" if base and _is_less(tuned, base) else ""),

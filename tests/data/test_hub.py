@@ -124,15 +124,20 @@ def replies(answer: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("how", ["", "?streaming"])
 def test_configurations_splits_and_slices(how: str, hub: DatasetHub, address: str, tmp_path: Path) -> None:
-    whole, sliced, test, other, bare = read(
+    entry = {"hf_hub_url": "own/talk", "subset": "small", "split": "test"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"far": entry}))
+    named, whole, sliced, test, other, bare = read(
         address,
         tmp_path / "home",
+        (f"{tmp_path}/dataset_info.json:far", "train"),
         (f"own/talk:small{how}", "train"),
         (f"own/talk:small{how}", "train[5:8]"),
         (f"own/talk:small{how}", "test"),
         (f"own/talk:other{how}", "train"),
         (f"own/bare{how}", "train"),
     )
+    # LLaMA-Factory's entry of a set on the hub, with its configuration and split.
+    assert replies(named) == ["test 0", "test 1", "test 2"]
     assert whole["format"] == "question"
     assert replies(whole) == [f"train {n}" for n in range(20)]
     # Its own test split is what is held out.

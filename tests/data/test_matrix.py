@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from workbench.data.open_source import Source
 from workbench.data.records.formats import detect
 from workbench.data.rows.hub import hub_rows
-from workbench.data.sources import Records, Source, load_records
+from workbench.data.sources import Records, load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
 from workbench.recipe.schema import DataSection

@@ -216,6 +216,73 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
     ]
 
 
+def test_datasets_of_axolotl_keep_their_splits_columns_and_prompts(tmp_path):
+    base = "base_model: x/y\nadapter: lora\ndatasets:\n"
+    file = tmp_path / "axolotl.yml"
+    file.write_text(
+        base + "  - {path: a/b, name: en, split: validation, type: chat_template, field_messages: talk}\n"
+        "  - {path: c/d, type: completion, field: body, shards: 4}\n"
+        "  - {path: e/f, type: {field_instruction: ask, field_output: say, format: '[INST] {instruction}'}}\n"
+    )
+    recipe, lacking = import_settings(file)
+    assert recipe.as_dict()["data"]["source"] == [
+        {"source": "a/b:en", "weight": 1.0, "split": "validation", "columns": {"messages": "talk"}},
+        {"source": "c/d", "weight": 1.0, "columns": {"text": "body"}, "format": "text"},
+        {"source": "e/f", "weight": 1.0, "columns": {"prompt": "ask", "reply": "say"}},
+    ]
+    # Axolotl joins them: each record is used once.
+    assert recipe.data.stopping == "all_exhausted_without_replacement"
+    assert lacking == ["datasets: shards: 4", "datasets: format: '[INST] {instruction}'"]
+    file.write_text(base + "  - {path: a/b, type: alpaca}\n  - {path: c/d, type: alpaca}\n")
+    recipe, lacking = import_settings(file)
+    assert (recipe.data.source, recipe.data.template, lacking) == ("a/b + c/d", "alpaca", [])
+
+
+def test_datasets_of_llamafactory_keep_their_entries_and_their_mix(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "dataset_info.json").write_text(
+        json.dumps({
+            "plain": {"file_name": "plain.json"},
+            "named": {"file_name": "named.json", "columns": {"prompt": "ask", "response": "say"}},
+            "far": {"hf_hub_url": "owner/set"},
+        })
+    )  # fmt: skip
+    (data / "plain.json").write_text('[{"instruction": "q", "output": "plain"}]')
+    (data / "named.json").write_text('[{"ask": "q", "say": "named"}]')
+    file = tmp_path / "lf.yaml"
+    base = "model_name_or_path: x/y\nstage: sft\ndataset: plain, named\n"
+    file.write_text(base)
+    recipe, lacking = import_settings(file)
+    plain, named = str(data / "plain.json"), f"{data}/dataset_info.json:named"
+    assert (recipe.data.source, lacking) == (f"{plain} + {named}", [])
+    assert [item.content.texts[-1] for item in load_records(recipe.data).items()] == ["plain", "named"]
+    file.write_text(base + "mix_strategy: interleave_over\ninterleave_probs: 0.75,0.25\n")
+    recipe, lacking = import_settings(file)
+    assert recipe.as_dict()["data"]["source"] == [
+        {"source": plain, "weight": 0.75}, {"source": named, "weight": 0.25},
+    ]  # fmt: skip
+    assert (recipe.data.stopping, lacking) == ("all_exhausted", [])
+    file.write_text("model_name_or_path: x/y\ndataset: far\n")
+    assert import_settings(file)[0].data.source == "owner/set"
+
+
+def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(f'{{"prompt": "q", "completion": "{name}{number}"}}\n' for number in range(4))
+        )
+    entries = [{"source": str(tmp_path / "a.jsonl"), "weight": 3}, {"source": str(tmp_path / "b.jsonl")}]
+    changes = {"data.source": entries, "data.stopping": "all_exhausted", "data.eval_fraction": 0.0}
+    recipe = edit(resolved(Recipe()), changes)
+    for there in (to_axolotl, to_llamafactory):
+        assert there(recipe, "owner/model", FILES)[1] == []
+    write_conversations(None, recipe.data, tmp_path)
+    written = [json.loads(line)["messages"][1]["content"] for line in (tmp_path / "records.jsonl").open()]
+    assert written == [item.content.texts[1] for item in load_records(recipe.data).items()]
+    assert {"a0", "b3"} <= {*written}
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -15,6 +15,7 @@ from screens.data.pane import DataPane
 from screens.data.record_search import matches_fed
 from screens.data.record_view import MASKED, TRAINED, RecordView
 from screens.data.records import RECORDS_KEPT, looks
+from screens.forms.row import SettingRow
 from screens.widgets.glyphs import ASCII, UNICODE
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine, fed, some_facts
@@ -60,6 +61,27 @@ async def test_a_file_of_ones_own_is_typed_and_read(tmp_path: Path) -> None:
         await screen.sees("format question")
         await screen.sees("Q0?")
         await screen.sees("A0.")
+
+
+async def test_a_list_of_sources_is_shown_edited_and_kept(tmp_path: Path) -> None:
+    paths = [jsonl(tmp_path / f"{name}.jsonl", [{"question": "Q?", "answer": f"{name}{n}."} for n in range(3)])
+             for name in "ab"]  # fmt: skip
+    entries = [{"source": paths[0], "weight": 2.0}, {"source": paths[1], "weight": 1.0}]
+    async with opened(tmp_path / "home") as screen:
+        pane = await data_pane(screen)
+        row = pane.query(SettingRow).first()
+        screen.app.set_recipe({"data.source": entries})
+        await screen.until(lambda: "b.jsonl, line 1" in screen.words, "its records")
+        await screen.sees("2 sources: a.jsonl ×2, b.jsonl")
+        # Opened and left, it is the same; without its end, it is a mistake and not a file of that name.
+        await screen.press("enter", "enter")
+        assert screen.app.session.recipe.as_dict()["data"]["source"] == entries
+        await screen.press("enter", "end", "backspace")
+        await screen.until(lambda: bool(row.problem), "the mistake")
+        assert "entry 1" in row.problem
+        assert screen.app.session.recipe.as_dict()["data"]["source"] == entries
+        await screen.press("]", "enter")
+        assert screen.app.session.recipe.as_dict()["data"]["source"] == entries
 
 
 async def test_a_source_that_is_not_here_says_what_to_do(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``loraworkbench data``: statistics of a data set and its formatted training text, before a run."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,9 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable
+from workbench.commands.data_write import NEAR_DUPLICATES, WriteOptions, write_data
 from workbench.data.dataset_stats import dataset_stats
-from workbench.data.facts import DataFacts, Example
+from workbench.data.facts import DataFacts, Example, refuse_if_nothing_is_trained
+from workbench.data.prepare.write import OverLength
+from workbench.errors import WorkbenchError
 from workbench.progress import Progress
+from workbench.recipe.data_sources import typed_source
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 
@@ -20,18 +25,69 @@ _LONGEST_SHOWN = 3
 
 def data(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A bundled dataset, a file, a folder or a Hugging Face dataset.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A bundled dataset, a file, a folder or a Hugging Face dataset; several: a.jsonl*0.5 + b.jsonl, or a "
+            "list to interleave: [{source: a.jsonl, weight: 2}, {source: b.jsonl}]."
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model whose tokenizer and template are used. Default: the demo model.")
     ] = None,
     assignments: SetOption = None,
     show: Annotated[int, typer.Option(min=0, help="Records to show as formatted training text.")] = 3,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the training records as JSON lines, without duplicates, train/eval overlap and long records; "
+            "held-out records go into FILE's .eval file.",
+        ),
+    ] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --write: the documents of a folder (PDF, HTML, DOCX, Markdown, text) instead of a source, in "
+            "overlapping chunks.",
+        ),
+    ] = None,
+    over_length: Annotated[
+        OverLength, typer.Option(help="With --write: leave out records over data.max_length, or split them.")
+    ] = "leave-out",
+    overlap: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --write: tokens that parts of a split text share. Documents: an eighth."),
+    ] = None,
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help=f"With --write: similarity that makes near-duplicates. Default {NEAR_DUPLICATES}; 0: off.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --write: replace the file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Count records and tokens (trained and masked) and show the first records as formatted training text."""
-    changes = {"data.source": source, **({"model.source": model} if model else {})}
+    if (source is None) == (documents is None):
+        raise WorkbenchError(
+            "Give one of SOURCE and --documents.", "See loraworkbench data --help.", kind="bad_request"
+        )
+    changes = {"data.source": typed_source(source)} if source is not None else {}
+    changes |= {"model.source": model} if model else {}
     recipe = edit(Recipe(), {**changes, **dict(parse_assignment(text) for text in assignments or [])})
     home = home_of(context)
+    if write is not None:
+        options = WriteOptions(write, documents, over_length, overlap, near_duplicates, force)
+        write_data(home, recipe, options, as_json)
+        return
+    if documents is not None:
+        raise WorkbenchError(
+            "--documents needs --write.", "Add --write FILE.jsonl, then train on that file.", kind="bad_request"
+        )
     with errors.status("reading") as status:
         # The statistics of a sample come first; only those of all records are shown.
         *_, facts = dataset_stats(
@@ -41,6 +97,7 @@ def data(
         print_json(facts.as_json())
     else:
         _show(facts, recipe)
+    refuse_if_nothing_is_trained(facts)
 
 
 def _progress_text(progress: Progress) -> str:

@@ -123,7 +123,7 @@ class Collector:
 
     def _notices(self, duplicates: int, overlap: int) -> list[str]:
         counts, data = self._counts, self._data
-        notices = list(self._template.notices)
+        notices = [*self._template.notices, *self._records.notices]
         if counts["skipped"]:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(3))
             notices.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts, Example
-from workbench.data.sources import Records, load_records, remote_parts
+from workbench.data.open_source import remote_sources
+from workbench.data.sources import Records, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.data.tokens.examples import find_examples
@@ -22,6 +23,7 @@ from workbench.models.hub import download_model
 from workbench.models.local import describe_folder, has_tokenizer
 from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
 from workbench.progress import Cancelled, Progress, Report
+from workbench.recipe.data_sources import source_parts, source_text
 from workbench.recipe.schema import DataSection, ModelSection, Recipe
 from workbench.storage.paths import Home
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 # Records in the first sample: tokenizing them takes some tenths of a second.
 SAMPLED = 256
 
-# Remote parts of sources, with their split, that this process has been allowed to fetch: it may open them again.
+# Remote sources, with their split, that this process has been allowed to fetch: it may open them again.
 _fetched: set[tuple[str, str]] = set()
 
 
@@ -111,18 +113,36 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
-    remote = [(part, data.split) for part in remote_parts(data.source)]
+    elsewhere = remote_sources(data.source)
+    remote = [(part.name, part.split) for part in source_parts(data) if part.name in elsewhere]
     if not fetch and not _fetched.issuperset(remote):
         raise WorkbenchError(
             f"{remote[0][0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
         )
-    folder = _tokenizer_folder(home, model, fetch, report, cancelled)
-    report(Progress(phase="loading the tokenizer", detail=model.source))
-    template = Template.for_model(_tokenizer(folder, model.trust_remote_code), data.template, data.system)
-    report(Progress(phase="opening the dataset", detail=data.source))
+    template = open_template(home, model, data, fetch=fetch, report=report, cancelled=cancelled)
+    report(Progress(phase="opening the dataset", detail=source_text(data.source)))
     records = load_records(data, home)
     _fetched.update(remote)
     return records, template
+
+
+def open_template(
+    home: Home,
+    model: ModelSection,
+    data: DataSection,
+    *,
+    fetch: bool = True,
+    report: Report = lambda progress: None,
+    cancelled: Cancelled = bool,
+) -> Template:
+    """A recipe's template with the model's tokenizer.
+
+    Raises:
+        WorkbenchError: as :func:`dataset_stats`.
+    """
+    folder = _tokenizer_folder(home, model, fetch, report, cancelled)
+    report(Progress(phase="loading the tokenizer", detail=model.source))
+    return Template.for_model(_tokenizer(folder, model.trust_remote_code), data.template, data.system)
 
 
 def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Report, cancelled: Cancelled) -> Path:

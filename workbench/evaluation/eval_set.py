@@ -11,6 +11,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_items
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
+from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import DataSection
 from workbench.storage.paths import Home
 
@@ -143,14 +144,15 @@ def _as_text(turns: list[Message]) -> str:
 
 
 def _no_usable_record(data: DataSection, is_run_data: bool, skipped: int) -> WorkbenchError:
+    source = source_text(data.source)
     if is_run_data and not skipped:
         return WorkbenchError(
-            f"The run has no held-out records of {data.source} (data.eval_fraction is {data.eval_fraction:g}).",
+            f"The run has no held-out records of {source} (data.eval_fraction is {data.eval_fraction:g}).",
             "Give records that it was not trained on with --data.",
             kind="nothing_held_out",
         )
     return WorkbenchError(
-        f"{data.source} has no record to evaluate on; {skipped} are invalid or lost their response to truncation.",
+        f"{source} has no record to evaluate on; {skipped} are invalid or lost their response to truncation.",
         "Check it with `loraworkbench data`, or raise data.max_length.",
         kind="data_no_tokens",
     )

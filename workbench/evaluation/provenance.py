@@ -12,11 +12,12 @@ from pathlib import Path
 import yaml
 
 from workbench import __version__
-from workbench.data.sources import bundled_names
+from workbench.data.open_source import source_path
 from workbench.evaluation.report_data import BaseData, EvaluationData, FileData, PrecisionData, ProvenanceData
 from workbench.models.catalog import catalog_entry
 from workbench.models.gguf import ConversionOrigin, read_origin
 from workbench.models.sources import LocalModel
+from workbench.recipe.data_sources import renamed, source_names
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.events import Eval
@@ -25,7 +26,6 @@ from workbench.runs.replay import Replay, deviation_text
 from workbench.runs.summary import RunSummary
 from workbench.storage.folders import files_below
 
-_BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _BLOCK_BYTES = 1 << 22
 _MAX_FRONT_MATTER = 100_000
@@ -132,7 +132,7 @@ def provenance_of(
     return Provenance(
         run=run.id,
         base=base_facts(recipe, local),
-        data=tuple(_data_file(part, report) for part in _parts(recipe.data.source)),
+        data=tuple(_data_file(name, report) for name in source_names(recipe.data.source)),
         recipe=without_local_paths(recipe),
         summary=summary,
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
@@ -169,9 +169,9 @@ def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
 
 def without_local_paths(recipe: Recipe) -> Recipe:
     """The recipe with this machine's paths reduced to file names."""
-    changes: dict[str, str | None] = {
+    changes: dict[str, object] = {
         "model.source": public_name(recipe.model.source),
-        "data.source": " + ".join(_with_weight(part) for part in _parts(recipe.data.source)),
+        "data.source": renamed(recipe.data.source, public_name),
         "output.dir": None,
     }
     if "{{" not in recipe.data.template and "{%" not in recipe.data.template:
@@ -186,20 +186,10 @@ def public_name(source: str) -> str:
     return (path.name or "folder") if is_path else source
 
 
-def _with_weight(part: str) -> str:
-    name, star, weight = part.rpartition("*")
-    return f"{public_name(name.strip())}*{weight}" if star else public_name(part)
-
-
-def _parts(source: str) -> list[str]:
-    return [source] if Path(source).expanduser().exists() else [part.strip() for part in re.split(r"\s\+\s", source)]
-
-
-def _data_file(part: str, report: Callable[[str, float], None]) -> DataFile:
-    name = part.rpartition("*")[0].strip() if "*" in part and not Path(part).expanduser().exists() else part
-    path = _BUNDLED / f"{name}.jsonl" if name in bundled_names() else Path(name).expanduser()
-    if not path.exists():
-        return DataFile(public_name(part))
+def _data_file(name: str, report: Callable[[str, float], None]) -> DataFile:
+    path = source_path(name)
+    if path is None:
+        return DataFile(public_name(name))
     files = sorted(files_below(path)) if path.is_dir() else [(path, path.stat())]
     total = sum(stat.st_size for _, stat in files)
     digest, done = hashlib.sha256(), 0
@@ -210,8 +200,8 @@ def _data_file(part: str, report: Callable[[str, float], None]) -> DataFile:
             while block := content.read(_BLOCK_BYTES):
                 digest.update(block)
                 done += len(block)
-                report(public_name(part), done / max(total, 1))
-    return DataFile(public_name(part), total, digest.hexdigest())
+                report(public_name(name), done / max(total, 1))
+    return DataFile(public_name(name), total, digest.hexdigest())
 
 
 def _card_licence(folder: Path) -> str:

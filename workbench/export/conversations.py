@@ -4,9 +4,8 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from workbench.data.records.conversation import Conversation
+from workbench.data.prepare.record_line import record_line
 from workbench.data.sources import load_records
 from workbench.models.child import report
 from workbench.recipe.schema import DataSection
@@ -39,8 +38,7 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
             key = (kind, item.held_out)
             if key not in files:
                 files[key] = (folder / _name(*key)).open("w", encoding="utf-8")
-            line = {kind: item.content} if isinstance(item.content, str) else _fields(item.content, data.system)
-            files[key].write(json.dumps(line, ensure_ascii=False) + "\n")
+            files[key].write(json.dumps(record_line(item.content, data.system), ensure_ascii=False) + "\n")
             counts[key] += 1
             if number % 1000 == 0:
                 report("writing the records", min(item.fraction, 1.0), f"{number:,} records")
@@ -52,14 +50,3 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
 
 def _name(kind: str, held_out: bool) -> str:
     return f"records{'' if kind == 'messages' else '-text'}{'.eval' if held_out else ''}.jsonl"
-
-
-def _fields(conversation: Conversation, system: str | None) -> dict[str, Any]:
-    """``messages``, with ``weight`` 0 on responses that are not trained, and ``tools`` where there are any."""
-    messages: list[dict[str, Any]] = []
-    for place, message in enumerate(conversation.messages):
-        kept = {key: value for key, value in message.items() if key not in ("instruction", "input")}
-        messages.append(kept | {"weight": 0} if place in conversation.untrained else kept)
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return {"messages": messages, "tools": conversation.tools} if conversation.tools else {"messages": messages}

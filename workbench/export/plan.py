@@ -16,6 +16,7 @@ from workbench.export.request import WITHOUT_WEIGHTS, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
+from workbench.recipe.data_sources import exists, source_names, split_inner
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import files_in
@@ -126,9 +127,9 @@ def local_base(home: Home, recipe: Recipe) -> LocalModel:
 
 
 def _plan_records(run: RunFolder, recipe: Recipe, plan: Plan) -> Plan:
-    """Plan an export of the recipe and the records; records that do not come from one local file count as empty."""
-    source = Path(recipe.data.source).expanduser()
-    source_bytes = source.stat().st_size if source.is_file() else 0
+    """Plan an export of the recipe and the records; sources that are not local files count as empty."""
+    files = [Path(split_inner(name)[0]).expanduser() for name in source_names(recipe.data.source)]
+    source_bytes = sum(file.stat().st_size for file in files if exists(str(file)) and file.is_file())
     size = 3 * source_bytes + _OTHER_FILES_BYTES
     return replace(plan, size=size, disk=size, seconds=_START_SECONDS + source_bytes / 1e6)
 

@@ -8,7 +8,16 @@ writing YAML is in :mod:`workbench.recipe.text`.
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -172,15 +181,52 @@ MAX_MICRO_BATCHES = 65536
 """The largest value of ``training.gradient_accumulation_steps`` and ``training.effective_batch_size``."""
 
 
+DataFormat = Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"]
+
+
+class SourceEntry(Section):
+    """One source in the list form of ``data.source``. What it leaves out is taken from the data section."""
+
+    source: str = Field(min_length=1)
+    weight: float = Field(1.0, gt=0, le=1000)
+    split: str | None = Field(None, min_length=1)
+    columns: dict[str, str] | None = None
+    format: DataFormat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_only(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _without_empty_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields: dict[str, object] = handler(self)
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def _form_of_source(value: object) -> str:
+    return "list" if isinstance(value, list | tuple) else "text"
+
+
+DataSource = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[list[SourceEntry], Field(min_length=1), Tag("list")],
+    Discriminator(_form_of_source),
+]
+"""``data.source``: text, or a list of sources to interleave; see :mod:`workbench.recipe.data_sources`."""
+
+
 class DataSection(Section):
-    source: str = setting(
+    source: DataSource = setting(
         BUNDLED_DATA,
-        "Dataset: a bundled name, a local file or folder, or a Hugging Face dataset.",
-        min_length=1,
+        "Dataset: a bundled name, a local file or folder, or a Hugging Face dataset. Several: a.jsonl*0.5 + b.jsonl, "
+        "or a list to interleave: [{source: a.jsonl, weight: 2}, {source: b.jsonl}].",
     )
-    format: Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"] = setting(
-        "auto", "Record format. auto: detect it from the column names."
+    stopping: Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"] = setting(
+        "first_exhausted",
+        "When a list of sources ends: with the first exhausted one, when all have been read (smaller ones repeat), or "
+        "when all have been read once.",
     )
+    format: DataFormat = setting("auto", "Record format. auto: detect it from the column names.")
     columns: dict[str, str] = setting(
         {},
         "Column mapping if auto-detection fails: prompt, input, reply, reasoning, system, history, messages, "

@@ -4,15 +4,19 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from workbench.errors import Problem, WorkbenchError
-from workbench.recipe.schema import EXCLUDED, Recipe, section_models
+from workbench.recipe.schema import EXCLUDED, Recipe, SourceEntry, section_models
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 R = TypeVar("R", bound=Recipe)
+_SOURCE_LIST = "a list of sources such as [{source: a.jsonl, weight: 2}]"
 
 
 class RecipeError(WorkbenchError):
@@ -115,6 +119,24 @@ def as_yaml(data: object, width: int = 120) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
+def as_flow_yaml(data: object) -> str:
+    """Write plain data as YAML on one line, such as ``[{source: a.jsonl, weight: 2.0}]``."""
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, default_flow_style=True)
+    return text.strip()
+
+
+def parse_value(text: str) -> object:
+    """Read a value as YAML.
+
+    Raises:
+        ValueError: the text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ValueError("not YAML") from None
+
+
 def from_yaml(text: str, origin: str = "The recipe") -> Recipe:
     """Make a recipe from YAML text.
 
@@ -176,8 +198,8 @@ def parse_assignment(text: str) -> tuple[str, object]:
     if not sign:
         raise WorkbenchError(f"--set {text} has no value.", "Write it as --set adapter.r=64.")
     try:
-        return path.strip(), yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
+        return path.strip(), parse_value(value)
+    except ValueError:
         raise WorkbenchError(
             f"--set {text}: the value cannot be read.", "Quote it, or write lists as [a, b]."
         ) from None
@@ -215,7 +237,9 @@ def _problems(error: ValidationError) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         path = ".".join(str(part) for part in detail["loc"][:2])
-        if detail["type"] == "extra_forbidden":
+        if path == "data.source" and len(detail["loc"]) > 3:
+            problems.setdefault(path, _problem_in_list(path, detail))
+        elif detail["type"] == "extra_forbidden":
             problems[path] = Problem(path, "unknown key", _keys_allowed(path), _nearest(path))
         elif detail["type"] == EXCLUDED:
             context = detail["ctx"]
@@ -230,6 +254,24 @@ def _problems(error: ValidationError) -> list[Problem]:
                 f"expected a section with keys {_keys_allowed(path + '.').removeprefix('allowed: ')}",
             )
     return list(problems.values())
+
+
+def _problem_in_list(path: str, detail: "ErrorDetails") -> Problem:
+    """A mistake in one entry of the list form of ``data.source``."""
+    _, _, _, index, *keys = detail["loc"]
+    entry = f"entry {int(index) + 1}"
+    key = str(keys[0]) if keys else ""
+    allowed = f"allowed: {', '.join(SourceEntry.model_fields)}"
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, list(SourceEntry.model_fields), n=1, cutoff=0.5)
+        return Problem(path, f"{entry}: unknown key {_shortened(key)}", allowed, next(iter(near), None))
+    if detail["type"] == "missing":
+        return Problem(path, f"{entry} has no {key}", allowed)
+    if not keys:
+        return Problem(path, f"{entry}: got {_shortened(detail['input'])}", f"expected {_SOURCE_LIST}")
+    schema = SourceEntry.model_json_schema()["properties"][key]
+    expected = " or ".join(_allowed(option) for option in schema.get("anyOf", [schema]))
+    return Problem(path, f"{entry}, {key}: got {_shortened(detail['input'])}", f"expected {expected}")
 
 
 def _shortened(value: object) -> str:
@@ -261,7 +303,8 @@ def allowed_values(path: str) -> str:
     """Describe the values allowed at a dotted key, as in ``a whole number from 1 to 8192``."""
     section, _, name = path.partition(".")
     schema = section_models()[section].model_json_schema()["properties"][name]
-    return " or ".join(_allowed(option) for option in schema.get("anyOf", [schema]))
+    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
+    return " or ".join(_allowed(option) for option in options)
 
 
 def _allowed(schema: dict[str, Any]) -> str:
@@ -283,6 +326,8 @@ def _allowed(schema: dict[str, Any]) -> str:
         return f"a mapping of names to {values}"
     if kind == "array":
         items = schema.get("items", {})
+        if "$ref" in items:
+            return _SOURCE_LIST
         item = ", ".join(items.get("enum", [])) or ("whole numbers" if items.get("type") == "integer" else "names")
         return f"a list of {item}"
     text = words.get(str(kind), "a value")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workbench.data.rows.columnar import read_arrow, read_parquet
+from workbench.data.rows.excel import read_excel
 from workbench.data.rows.json import read_json, read_jsonl
 from workbench.data.rows.row import COMPRESSED, Row, damaged, shown, suffix_of
 from workbench.data.rows.sqlite import read_sqlite
@@ -31,18 +32,24 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".db": read_sqlite,
 }
 
+WORKBOOK = ".xlsx"
 
-def read_rows(path: Path) -> Iterator[Row]:
+
+def read_rows(path: Path, inner: str = "") -> Iterator[Row]:
     """Read the rows of a file.
+
+    Args:
+        inner: the sheet of a workbook; empty for other files.
 
     Raises:
         WorkbenchError: the file is missing, unreadable, damaged as a whole, of an unsupported type, or a Git LFS
             pointer.
     """
-    reader = _reader_of(path)
+    is_workbook = suffix_of(path) == WORKBOOK
+    reader = None if is_workbook else _reader_of(path)
     refuse_lfs_pointer(path)
     try:
-        yield from reader(path)
+        yield from read_excel(path, inner) if reader is None else reader(path)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, error, "compress it again") from None
     except OSError as error:
@@ -57,12 +64,12 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def can_read(path: Path) -> bool:
     """Whether files with this suffix can be read as records."""
-    return suffix_of(path) in _READERS
+    return suffix_of(path) in (*_READERS, WORKBOOK)
 
 
 def known_suffixes() -> str:
     """The suffixes of the supported file types, for a message."""
-    return ", ".join(sorted(_READERS)) + f" (the text ones also {', '.join(COMPRESSED)})"
+    return ", ".join(sorted([*_READERS, WORKBOOK])) + f" (the text ones also {', '.join(COMPRESSED)})"
 
 
 def _reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:

@@ -146,13 +146,13 @@ def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> 
     if isinstance(item.content, str):
         return Cut((template.document_pieces if documents else template.text_pieces)(item.content))
     try:
-        return template.cut(_chosen(item.content, data), answer_only=data.reasoning == "mask")
+        return template.cut(as_trained(item.content, data), answer_only=data.reasoning == "mask")
     except BadRecord as error:
         return str(error)
 
 
-def _chosen(conversation: Conversation, data: DataSection) -> Conversation:
-    """A conversation with the parts of it that the recipe wants trained."""
+def as_trained(conversation: Conversation, data: DataSection) -> Conversation:
+    """A conversation as ``data.reasoning`` and ``data.responses`` ask: what is dropped, and what is not trained."""
     if data.reasoning == "drop":
         conversation = without_reasoning(conversation)
     if data.responses == "last":

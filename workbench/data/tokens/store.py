@@ -21,6 +21,7 @@ from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.file import dataset_of
 from workbench.data.tokens.tokenize import rust_tokenizer
+from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import DataSection
 from workbench.storage.atomic import write_text
 from workbench.storage.disk_cache import DiskCache
@@ -41,7 +42,7 @@ class TokenStore:
     def __init__(self, records: Records, template: Template, data: DataSection) -> None:
         self._sources = records.sources
         self._stamps = self._file_stamps() if records.home else None
-        self._what = f"{data.source}, at most {data.max_length} tokens per record"
+        self._what = f"{source_text(data.source)}, at most {data.max_length} tokens per record"
         identity = None
         if self._stamps and sum(stamp[1] for stamp in self._stamps) >= _LEAST_BYTES / 20:
             identity = _identity(records, template, data)

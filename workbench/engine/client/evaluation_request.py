@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.engine.client.protocol import EvaluateRequest
-from workbench.engine.client.requests import here, parts_here
+from workbench.engine.client.requests import here, sources_here
 from workbench.errors import WorkbenchError
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
@@ -39,9 +39,10 @@ def evaluation_request(
     if source is not None and source != recipe.data.source:
         # Other records have columns and splits of their own.
         wanted = {"data.source": source, "data.format": "auto", "data.columns": {}, "data.split": "train"} | wanted
-    data = edit(recipe, wanted).data.model_dump() if wanted else None
-    if data is not None:
-        data["source"] = parts_here(data["source"])
+    data = None
+    if wanted:
+        section = edit(recipe, wanted).data
+        data = section.model_dump() | {"source": sources_here(section)}
     adapters = [_adapter_here(name) for name in options.pop("adapters", ())]
     return EvaluateRequest(run=str(run.path.absolute()), data=data, adapters=adapters, **options)
 

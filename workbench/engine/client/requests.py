@@ -1,13 +1,13 @@
 """Requests made from this process's recipes, with local paths made absolute: the engine has another working folder."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from workbench.engine.client.protocol import ExamplesRequest, FactsRequest, ResumeRequest, TrainRequest
 from workbench.planning.launch import Launch
 from workbench.planning.queue import QueueRequest, RunRequest
-from workbench.recipe.schema import Recipe
+from workbench.recipe.data_sources import exists, renamed, split_inner
+from workbench.recipe.schema import DataSection, Recipe
 from workbench.recipe.text import edit
 
 
@@ -43,7 +43,7 @@ def run_requests(recipes: Iterable[Recipe], launch: Launch | None = None) -> lis
 
 def anchored(recipe: Recipe) -> Recipe:
     """The recipe with local paths made absolute."""
-    changes = {"model.source": here(recipe.model.source), "data.source": parts_here(recipe.data.source)}
+    changes: dict[str, object] = {"model.source": here(recipe.model.source), "data.source": sources_here(recipe.data)}
     if recipe.output.dir:
         changes["output.dir"] = str(Path(recipe.output.dir).expanduser().absolute())
     return edit(recipe, changes)
@@ -51,20 +51,17 @@ def anchored(recipe: Recipe) -> Recipe:
 
 def here(name: str) -> str:
     """The absolute path of what exists on this machine; any other name unchanged."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if name and path.exists() else name
+    return str(Path(name).expanduser().absolute()) if exists(name) else name
 
 
-def parts_here(source: str) -> str:
-    """As :func:`here`, for each part of a mix such as ``notes.jsonl*0.5 + more/``."""
-    if Path(source).expanduser().exists():
-        return here(source)
-    parts = []
-    for part in map(str.strip, re.split(r"\s\+\s", source)):
-        name, star, weight = part.rpartition("*")
-        is_weighted = star and not Path(part).expanduser().exists()
-        parts.append(here(name.strip()) + star + weight if is_weighted else here(part))
-    return " + ".join(parts)
+def sources_here(data: DataSection) -> str | list[dict[str, object]]:
+    """The section's ``source``, its local paths made absolute as by :func:`here`; as plain data."""
+
+    def source_here(name: str) -> str:
+        path, inner = split_inner(name)
+        return f"{here(path)}:{inner}" if inner else here(name)
+
+    return renamed(data.source, source_here)
 
 
 def _anchored_launch(launch: Launch | None) -> Launch | None:

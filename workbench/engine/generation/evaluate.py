@@ -26,6 +26,7 @@ from workbench.evaluation.metrics import Tally, compute_metrics
 from workbench.evaluation.report import write_report
 from workbench.evaluation.result import BASE, AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
 from workbench.progress import Progress
+from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import DataSection, Recipe
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder, find_run
@@ -248,7 +249,7 @@ def _result(
         time=time.time(),
         run=run.id,
         model=recipe.model.source,
-        source=data.source,
+        source=source_text(data.source),
         own=is_own_data,
         records=len(records.tokens),
         more=eval_set.has_more,

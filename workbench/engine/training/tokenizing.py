@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.data.sources import Records, load_records, needs_hub
+from workbench.data.open_source import needs_hub
+from workbench.data.sources import Records, load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.steering.ranks import Ranks

@@ -60,6 +60,8 @@ _COMPOSED = (
     "quantization.compute_dtype",
     "adapter.target_modules",
     "data.source",
+    # Has no effect on exported records, which are written in the order of the mix.
+    "data.stopping",
     "data.format",
     "data.columns",
     "data.split",
@@ -235,9 +237,7 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         if recipe["data.template"] == "auto":
             imported.unsupported.append(f"chat_template: {name!r}; the model's own is used")
     _take_datasets(imported, folder)
-    listed = values.get("test_datasets")
-    test_datasets = listed if isinstance(listed, list) else []
-    imported.check_held_out([entry.get("path") for entry in test_datasets if isinstance(entry, dict)])
+    imported.check_held_out(*([entry["path"] for entry in _entries(values.get(key))] for key in _HELD_OUT_AND_TRAINED))
     imported.ignore(_IGNORED)
     return imported.finish(origin)
 
@@ -271,35 +271,56 @@ def _take_quantization(imported: ImportedSettings) -> None:
 
 
 def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
-    sources = []
+    """Take the datasets, which Axolotl joins: as text, or as a list where one has a split or columns of its own."""
+    sources: list[dict[str, object]] = []
     implied: list[dict[str, str]] = []
     for entry in [*_entries(imported.take("datasets")), *_entries(imported.take("pretraining_dataset"), "pretrain")]:
-        sources.append(resolve_path(str(entry["path"]), folder))
-        imported.unsupported += [f"datasets: {key}: {entry[key]!r}" for key in entry if key not in _DATASET_KEYS]
         kind = entry.get("type", "chat_template")
         # `alpaca.load_no_prompt`, `chat_template.default`: the part after the point chooses a variant.
         of_ours = _TYPES.get(kind.partition(".")[0]) if isinstance(kind, str) else None
         implied.append(of_ours or {})
-        if of_ours is None or (of_ours is _ALPACA and kind != "alpaca"):
+        fields = {**entry, **kind} if isinstance(kind, dict) else entry
+        imported.unsupported += [f"datasets: {key}: {fields[key]!r}" for key in fields if key not in _DATASET_KEYS]
+        if (of_ours is None and not isinstance(kind, dict)) or (of_ours is _ALPACA and kind != "alpaca"):
             imported.unsupported.append(f"datasets: type: {kind!r}; the format is recognised from the records")
-        if (name := entry.get("field_messages")) and name not in ("messages", "conversations"):
-            imported.recipe["data.columns"] = {"messages": str(name)}
-        if (name := entry.get("field") or entry.get("text_column")) and of_ours == {"data.format": "text"}:
-            imported.recipe["data.columns"] = {"text": str(name)}
+        path = resolve_path(str(entry["path"]), folder)
+        source: dict[str, object] = {"source": f"{path}:{entry['name']}" if entry.get("name") else path}
         if (split := entry.get("split")) and split != "train":
-            imported.recipe["data.split"] = str(split)
-    if sources:
-        imported.recipe["data.source"] = " + ".join(sources)
-    if any(implied):
-        if all(one == implied[0] for one in implied):
-            imported.recipe |= implied[0]
-        else:
+            source["split"] = str(split)
+        if columns := _columns(fields, is_text=of_ours == {"data.format": "text"}):
+            source["columns"] = columns
+        sources.append(source)
+    alike = all(one == implied[0] for one in implied)
+    if alike and any(implied):
+        imported.recipe |= implied[0]
+    elif any("data.template" in one for one in implied) or all(source.keys() == {"source"} for source in sources):
+        if any(implied):
             imported.unsupported.append("datasets: a type of its own each; the formats are recognised from the records")
+    else:
+        for source, one in zip(sources, implied, strict=True):
+            source |= {key.removeprefix("data."): value for key, value in one.items()}
+    imported.set_sources(sources)
 
 
-_DATASET_KEYS = (
-    "path", "ds_type", "type", "field_messages", "field", "text_column", "roles_to_train", "split", "chat_template",
-)  # fmt: skip
+def _columns(fields: dict[str, Any], is_text: bool) -> dict[str, str]:
+    """The columns that a dataset names, by part of a record; those that are found by their names need no entry."""
+    names = {part: str(fields[key]) for key, part in _FIELDS.items() if fields.get(key)}
+    if not is_text or names.get("text") == "text":
+        names.pop("text", None)
+    if names.get("messages") in ("messages", "conversations"):
+        del names["messages"]
+    if names and not names.keys() & {"messages", "text", "prompt"}:
+        names = ({"prompt": "instruction"} if "reply" in names else {"messages": "messages"}) | names
+    return names
+
+
+# Axolotl's names of columns, and the part of a record that each holds.
+_FIELDS = {
+    "field_messages": "messages", "field_tools": "tools", "text_column": "text", "field": "text",
+    "field_instruction": "prompt", "field_input": "input", "field_output": "reply", "field_system": "system",
+}  # fmt: skip
+_DATASET_KEYS = (*_FIELDS, "path", "name", "ds_type", "type", "roles_to_train", "split", "chat_template")
+_HELD_OUT_AND_TRAINED = ("test_datasets", "datasets")
 
 
 def _entries(listed: object, kind: str = "chat_template") -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Helpers to convert between recipes and other tools' configurations: settings by name, and what is unsupported."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,10 +76,26 @@ class ImportedSettings:
             else:
                 self.unsupported.append(f"metric_for_best_model: {_short(metric)}")
 
-    def check_held_out(self, held_out: Iterable[object]) -> None:
+    def set_sources(
+        self, entries: Sequence[Mapping[str, object]], stopping: str = "all_exhausted_without_replacement"
+    ) -> None:
+        """Set ``data.source``: joined as text if no entry has more than a name, else as a list.
+
+        Args:
+            entries: fields of :class:`~workbench.recipe.schema.SourceEntry`.
+            stopping: how a list is interleaved.
+        """
+        if len(entries) == 1:
+            (entry,) = entries
+            self.recipe |= {f"data.{name}": value for name, value in entry.items() if name != "weight"}
+        elif entries and all(entry.keys() == {"source"} for entry in entries):
+            self.recipe["data.source"] = " + ".join(str(entry["source"]) for entry in entries)
+        elif entries:
+            self.recipe |= {"data.source": [dict(entry) for entry in entries], "data.stopping": stopping}
+
+    def check_held_out(self, held_out: Iterable[object], trained: Iterable[object]) -> None:
         """List held-out files as unsupported whose names the workbench would not find next to the training files."""
-        sources = [Path(part) for part in str(self.recipe.get("data.source", "")).split(" + ")]
-        found_by_name = {f"{path.stem}.eval{path.suffix}" for path in sources}
+        found_by_name = {f"{path.stem}.eval{path.suffix}" for path in map(Path, map(str, trained))}
         self.unsupported += [
             f"held-out records {name!r}: name the file like the training file, with .eval before the extension"
             for name in map(str, held_out)

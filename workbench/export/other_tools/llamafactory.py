@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from workbench.data.rows.dataset_info import FILE as INFO
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
 from workbench.export.other_tools.keys import (
@@ -57,6 +58,8 @@ _COMPOSED = (
     "quantization.compute_dtype",
     "adapter.modules_to_save",
     "data.source",
+    # Has no effect on exported records, which are written in the order of the mix.
+    "data.stopping",
     "data.format",
     "data.columns",
     "data.split",
@@ -80,6 +83,12 @@ _IGNORED = (
     "quantization_method", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
     "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
 )  # fmt: skip
+# How several datasets are mixed: LLaMA-Factory's name, and ``data.stopping``.
+_MIXES = {
+    "interleave_under": "first_exhausted",
+    "interleave_over": "all_exhausted",
+    "interleave_once": "all_exhausted_without_replacement",
+}
 
 
 def make(job: Job) -> None:
@@ -89,7 +98,7 @@ def make(job: Job) -> None:
     model = local.source if local.origin == "hub" else str(local.folder)
     values, unsupported = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
-    job.write("dataset_info.json", json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
+    job.write(INFO, json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
     job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
     if "template" not in values:
         job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
@@ -250,26 +259,47 @@ def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
 
     A name without an entry is taken as it is, so that a run says what it lacks and trains on nothing else.
     """
-    place = _dataset_folder(str(imported.take("dataset_dir", "data")), folder)
+    file = _dataset_folder(str(imported.take("dataset_dir", "data")), folder) / INFO
     try:
-        listed = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
+        listed = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         listed = {}
     known = listed if isinstance(listed, dict) else {}
 
-    def files(names: str) -> list[str]:
-        found = []
-        for name in _listed(names):
-            entry = known.get(name)
-            if not isinstance(entry, dict):
-                entry = {}
-                imported.unsupported.append(f"{name!r} is not in {place / 'dataset_info.json'}")
-            found.append(str(entry.get("file_name") or entry.get("hf_hub_url") or name))
-        return found
+    def found(names: object) -> dict[str, dict[str, object]]:
+        entries = {name: known.get(name) for name in _listed(str(names))}
+        imported.unsupported += [f"{name!r} is not in {file}" for name, entry in entries.items() if not entry]
+        return {name: entry if isinstance(entry, dict) else {} for name, entry in entries.items()}
 
-    if sources := files(str(imported.take("dataset", ""))):
-        imported.recipe["data.source"] = " + ".join(resolve_path(source, place) for source in sources)
-    imported.check_held_out(files(str(imported.take("eval_dataset", ""))))
+    trained = found(imported.take("dataset", ""))
+    sources: list[dict[str, object]] = [{"source": _source(name, entry, file)} for name, entry in trained.items()]
+    mix = str(imported.take("mix_strategy", "concat"))
+    weights = _listed(str(imported.take("interleave_probs", "")))
+    if mix in _MIXES and len(sources) > 1:
+        for number, source in enumerate(sources):
+            source["weight"] = _number(weights[number]) if number < len(weights) else 1.0
+        imported.set_sources(sources, _MIXES[mix])
+    else:
+        imported.set_sources(sources)
+    held_out = found(imported.take("eval_dataset", ""))
+    imported.check_held_out(*([_place(name, entry) for name, entry in some.items()] for some in (held_out, trained)))
+
+
+def _place(name: str, entry: dict[str, object]) -> str:
+    return str(entry.get("hf_hub_url") or entry.get("file_name") or name)
+
+
+def _source(name: str, entry: dict[str, object], file: Path) -> str:
+    """An entry as a source: its file or hub id where it has no more to say, else the entry itself."""
+    is_place = entry.keys() <= {"hf_hub_url", "file_name"}
+    return resolve_path(_place(name, entry), file.parent) if is_place else f"{file}:{name}"
+
+
+def _number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _dataset_folder(name: str, folder: Path) -> Path:
@@ -280,4 +310,4 @@ def _dataset_folder(name: str, folder: Path) -> Path:
         folder: the configuration's folder. It and the folders above it are searched, then the working directory.
     """
     places = [base / Path(name).expanduser() for base in (folder, *folder.parents, Path.cwd())]
-    return next((place for place in places if (place / "dataset_info.json").is_file()), places[0])
+    return next((place for place in places if (place / INFO).is_file()), places[0])
