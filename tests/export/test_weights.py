@@ -245,4 +245,8 @@ def test_the_mark_of_an_export_tells_where_it_comes_from(tiny_home, tiny_run, tm
     assert file["name"] == Path(records).name
     assert mark["figures"]["steps"] == 6
     assert mark["versions"]["torch"]
-    assert str(Path(records).parent) not in json.dumps(mark["recipe"]), "folders of this machine stay here"
+    assert mark["records"]["longest"][0]["where"].startswith(Path(records).name)
+    for file in ("export.json", "README.md"):
+        told = (tmp_path / "out" / file).read_text()
+        for folder in (Path(records).parent, tiny_home.root, Path.home()):
+            assert f"{folder}/" not in told, "folders of this machine stay here"

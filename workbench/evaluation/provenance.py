@@ -138,7 +138,7 @@ def provenance_of(
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
         changes=tuple(map(deviation_text, replay.deviations)),
         precision=precision if facts.compute_dtype else {},
-        counts=facts.counts or {},
+        counts={name: _without_folders(value, _folders_of(recipe)) for name, value in (facts.counts or {}).items()},
         versions=replay.started.versions,
         hardware=replay.started.hardware,
     )
@@ -177,6 +177,25 @@ def without_local_paths(recipe: Recipe) -> Recipe:
     if "{{" not in recipe.data.template and "{%" not in recipe.data.template:
         changes["data.template"] = public_name(recipe.data.template)
     return edit(recipe, changes)
+
+
+def _folders_of(recipe: Recipe) -> tuple[str, ...]:
+    """The folders that the recipe's local data is in, as records name their places: with a slash at the end."""
+    paths = (Path(name).expanduser() for name in source_names(recipe.data.source))
+    local = [path for path in paths if path.is_absolute() or path.exists()]
+    return tuple({f"{folder}/" for path in local for folder in (path.parent, path.absolute().parent)} - {"./", "//"})
+
+
+def _without_folders(value: object, folders: tuple[str, ...]) -> object:
+    """JSON data whose texts name files of these folders by their names alone."""
+    if isinstance(value, dict):
+        return {_without_folders(key, folders): _without_folders(inner, folders) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner, folders) for inner in value]
+    if isinstance(value, str):
+        for folder in folders:
+            value = value.replace(folder, "")
+    return value
 
 
 def public_name(source: str) -> str:
