@@ -22,8 +22,8 @@ from screens.forms.row import SettingRow
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.widgets.line_painted import Words
 from screens.widgets.pane import Pane, beside
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.estimate.memory_text import parse_memory
@@ -105,7 +105,7 @@ class AdapterPane(Pane):
         super().__init__(**arguments)
         self._form = Form()
         self._panel = CostPanel()
-        self._help = Words(id="adapter-help")
+        self._help = Paragraph(id="adapter-help")
         self._suggested_fix: SuggestedChange | None = None
         self._price: Price | None = None
         self._outlook: Outlook | None = None

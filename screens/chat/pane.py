@@ -20,8 +20,8 @@ from screens.chat.settings import ChatSettings
 from screens.chat.transcript import Transcript
 from screens.messages import RecipeChanged, RunSelected, RunsRenamed, StatusChanged
 from screens.shell.phase_bar import PhaseBar
-from screens.widgets.line_painted import Words
 from screens.widgets.pane import Pane, beside
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.engine.client.conversations import new_conversation
 from workbench.errors import WorkbenchError
@@ -91,9 +91,9 @@ class ChatPane(Pane):
         self._saved_chats = SavedChats(
             self.workbench, self._open_saved, self._conversation.take_name, self._close_removed
         )
-        self._target_line = Words(id="target")
-        self._context_line = Words(id="context")
-        self._guide = Words(id="guide")
+        self._target_line = Paragraph(id="target")
+        self._context_line = Paragraph(id="context")
+        self._guide = Paragraph(id="guide")
         self._transcript = Transcript()
         self._progress = PhaseBar()
         self._settings = ChatSettings(id="settings")

@@ -8,7 +8,7 @@ from textual import on
 from textual.containers import HorizontalGroup, VerticalScroll
 from textual.widgets import Checkbox, Input, Label
 
-from screens.widgets.line_painted import Words
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain_content
 from workbench.engine.client.protocol import Sampling
 
@@ -56,7 +56,7 @@ class ChatSettings(VerticalScroll):
         self._system = Input(id="system", compact=True)
         self._fields = {name: Input(_written(self.sampling, name), id=name, compact=True) for name, _, _ in _NUMBERS}
         self._merged = _Mark("merged in 16-bit (faster)", id="merged", compact=True)
-        self._mistake = Words(id="mistake")
+        self._mistake = Paragraph(id="mistake")
 
     def compose(self) -> ComposeResult:
         yield Label("system prompt (empty: none)", classes="long")

@@ -21,8 +21,8 @@ from screens.forms.help import help_text
 from screens.forms.row import SettingRow
 from screens.messages import RecipeChanged
 from screens.session import counted_for
-from screens.widgets.line_painted import Words, entitle
 from screens.widgets.pane import Pane, beside
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts
 from workbench.engine.client.requests import facts_request
@@ -92,12 +92,12 @@ class DataPane(Pane):
         super().__init__(**names)
         self._form = SettingForm(map(SettingRow, data_settings()), id="data-form")
         self._browser = RecordBrowser(lambda: self.session, self.refresh_bindings, id="seen")
-        self._counts = Words(id="counted")
-        self._histogram = Words(id="histogram")
-        self._notices = Words(id="notices")
+        self._counts = Paragraph(id="counted")
+        self._histogram = Paragraph(id="histogram")
+        self._notices = Paragraph(id="notices")
         self._statistics = VerticalScroll(self._counts, self._histogram, self._notices, id="counts")
         self._longest_list = LongestList()
-        self._help = Words(id="data-help")
+        self._help = Paragraph(id="data-help")
         self._longest = 0
         # What the engine was last asked to count, its progress, and why it could not.
         self._counted: object = None
@@ -279,7 +279,7 @@ class DataPane(Pane):
         """Show the statistics, or those of a sample, and the progress of counting."""
         self.refresh_bindings()
         facts = self._facts
-        entitle(self._statistics, "statistics" if facts is None or facts.exact else "statistics of a sample")
+        set_title(self._statistics, "statistics" if facts is None or facts.exact else "statistics of a sample")
         state = _why_not_counted(self._trouble) if self._trouble else plain_content(self._progress, "$foreground 60%")
         parts = [state] if state.plain else []
         parts += [data_figures(facts, self.session.recipe)] if facts else []

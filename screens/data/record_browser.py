@@ -14,7 +14,7 @@ from screens.data.record_view import MASKED, TRAINED, RecordView
 from screens.data.records import Look, entries
 from screens.shell.header import short_name
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import Words, entitle
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.requests import examples_request
@@ -52,9 +52,9 @@ class RecordBrowser(Vertical):
         self._alone: Match | None = None
         self._search: RecordSearch | None = None
         self._field = Input(placeholder="Search text; Enter searches, Esc cancels", compact=True)
-        self._found = Words(id="found")
+        self._found = Paragraph(id="found")
         self._search_box = Vertical(self._field, self._found, id="search")
-        self._facts = Words(id="facts")
+        self._facts = Paragraph(id="facts")
         self._view = RecordView()
 
     def compose(self) -> ComposeResult:
@@ -102,7 +102,7 @@ class RecordBrowser(Vertical):
         if found:
             place, record = self._alone or found[min(self._at, len(found) - 1)]
             fed = isinstance(record, Example)
-            entitle(self, "formatted training text" if fed else "raw records")
+            set_title(self, "formatted training text" if fed else "raw records")
             self._facts.show(_facts_text(place, record, self._look, self._data_facts))
             self._view.show(record, self._search.text if self._search else "")
         elif self._look is not None:

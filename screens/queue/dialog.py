@@ -19,7 +19,7 @@ from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.header import short_name
 from screens.shell.run_words import dotted
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import Words
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueAction, QueueRequest, QueueState, recipe_differences
@@ -40,10 +40,10 @@ _EARLIER_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Snapshot:
     """The queue as read from disk, with the state of the run ahead and of earlier entries."""
 
-    line: QueueState
+    queue: QueueState
     ahead: RunState | None
     earlier: tuple[tuple[str, str], ...]
 
@@ -57,7 +57,7 @@ class QueueScreen(ModalScreen[None]):
         width: 100; max-width: 96%; max-height: 92%; background: $surface; border: round $border; padding: 0 1;
         border-title-style: bold; border-title-color: $foreground;
     }
-    QueueScreen Words, QueueScreen Static { height: auto; }
+    QueueScreen Paragraph, QueueScreen Static { height: auto; }
     QueueScreen OptionList, QueueScreen OptionList:focus {
         height: auto; max-height: 12; border: none; background: $surface; padding: 0; margin: 1 0;
     }
@@ -81,11 +81,11 @@ class QueueScreen(ModalScreen[None]):
     def __init__(self, app: Workbench) -> None:
         super().__init__()
         self._workbench = app
-        self._look: _Look | None = None
-        self._earlier = Words(id="earlier")
-        self._current = Words(id="now")
+        self._snapshot: _Snapshot | None = None
+        self._earlier = Paragraph(id="earlier")
+        self._current = Paragraph(id="now")
         self._entries = OptionList()
-        self._hold = Words(id="held")
+        self._hold = Paragraph(id="held")
         self._hint = Static(id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
@@ -99,8 +99,8 @@ class QueueScreen(ModalScreen[None]):
 
     async def on_mount(self) -> None:
         self._entries.focus()
-        for line in (self._earlier, self._current, self._hold):
-            _show(line, Content(""))
+        for paragraph in (self._earlier, self._current, self._hold):
+            paragraph.show_or_hide(Content(""))
         await self._read()
         self.set_interval(_SECONDS, self._read)
 
@@ -108,34 +108,36 @@ class QueueScreen(ModalScreen[None]):
 
     async def _read(self) -> None:
         try:
-            look = await asyncio.to_thread(_look, self._workbench.session.home, self._look)
+            snapshot = await asyncio.to_thread(_read_snapshot, self._workbench.session.home, self._snapshot)
         except WorkbenchError as error:
-            _show(self._hold, plain_content(error, lines=True))
+            self._hold.show_or_hide(plain_content(error, lines=True))
             return
         if self.is_attached:
-            self._show(look)
+            self._show(snapshot)
 
-    def _show(self, look: _Look) -> None:
-        before, self._look = self._look, look
-        _show(self._current, self._now(look))
-        if look == before:
+    def _show(self, snapshot: _Snapshot) -> None:
+        before, self._snapshot = self._snapshot, snapshot
+        self._current.show_or_hide(self._now(snapshot))
+        if snapshot == before:
             return
-        line = look.line
+        queue = snapshot.queue
         options = self._entries
         was = self._entry_at(before, options.highlighted)
         options.clear_options()
-        options.add_options(Option(_row(place, *step)) for place, step in enumerate(line.with_previous, 1))
-        ids = [entry.id for entry in line.waiting]
+        options.add_options(Option(_row(place, *step)) for place, step in enumerate(queue.with_previous, 1))
+        ids = [entry.id for entry in queue.waiting]
         if ids:
             at = options.highlighted or 0
             options.highlighted = ids.index(was.id) if was is not None and was.id in ids else min(at, len(ids) - 1)
         options.display = bool(ids)
-        _show(self._earlier, Content("\n").join(plain_content(f"{name}  {state}") for name, state in look.earlier))
-        _show(self._hold, plain_content(_held(look), lines=True))
-        self._hint.update(_keys(line))
+        self._earlier.show_or_hide(
+            Content("\n").join(plain_content(f"{name}  {state}") for name, state in snapshot.earlier)
+        )
+        self._hold.show_or_hide(plain_content(_held(snapshot), lines=True))
+        self._hint.update(_keys(queue))
         self.refresh_bindings()
 
-    def _now(self, look: _Look) -> Content:
+    def _now(self, snapshot: _Snapshot) -> Content:
         """Return the run that is ahead of the first queued one."""
         session = self._workbench.session
         live = session.status.run if session.status is not None else None
@@ -144,33 +146,33 @@ class QueueScreen(ModalScreen[None]):
             steps = f"step {summary.step}/{summary.max_steps}" if summary and summary.max_steps else ""
             doing = session.status.state if session.status is not None else ""
             return Content.assemble((f"{GLYPHS.dot} ", "$success"), (plain(live), "bold"), f"  {dotted(doing, steps)}")
-        if look.line.ahead:
-            return plain_content(f"{Path(look.line.ahead).name}  {look.ahead or 'removed'}", "bold")
-        return Content("" if look.line.waiting else "The queue is empty.")
+        if snapshot.queue.ahead:
+            return plain_content(f"{Path(snapshot.queue.ahead).name}  {snapshot.ahead or 'removed'}", "bold")
+        return Content("" if snapshot.queue.waiting else "The queue is empty.")
 
     # -- what the user does ---------------------------------------------------------------------------------------
 
     @staticmethod
-    def _entry_at(look: _Look | None, index: int | None) -> Entry | None:
-        if look is None or index is None or index >= len(look.line.waiting):
+    def _entry_at(snapshot: _Snapshot | None, index: int | None) -> Entry | None:
+        if snapshot is None or index is None or index >= len(snapshot.queue.waiting):
             return None
-        return look.line.waiting[index]
+        return snapshot.queue.waiting[index]
 
     @property
     def _selected(self) -> Entry | None:
-        return self._entry_at(self._look, self._entries.highlighted)
+        return self._entry_at(self._snapshot, self._entries.highlighted)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        line = self._look.line if self._look is not None else QueueState()
+        queue = self._snapshot.queue if self._snapshot is not None else QueueState()
         match action:
             case "hold":
-                return not line.held
+                return not queue.held
             case "go":
-                return bool(line.held)
+                return bool(queue.held)
             case "move":
-                return len(line.waiting) > 1
+                return len(queue.waiting) > 1
             case "remove" | "take" | "replace" | "clear":
-                return bool(line.waiting)
+                return bool(queue.waiting)
         return True
 
     def action_add(self) -> None:
@@ -215,7 +217,7 @@ class QueueScreen(ModalScreen[None]):
 
     def action_clear(self) -> None:
         """Remove all entries from the queue."""
-        count = len(self._look.line.waiting) if self._look is not None else 0
+        count = len(self._snapshot.queue.waiting) if self._snapshot is not None else 0
         clear, back = Choice("y", "Remove them", "clear"), Choice("b", "Back", "back")
 
         def answered(answer: str | None) -> None:
@@ -242,19 +244,13 @@ class QueueScreen(ModalScreen[None]):
         self._workbench.attempt(done())
 
 
-def _show(line: Words, words: Content) -> None:
-    """Show words in a line that takes no room while there are none."""
-    line.display = bool(words)
-    line.show(words)
-
-
-def _look(home: Home, before: _Look | None) -> _Look:
+def _read_snapshot(home: Home, before: _Snapshot | None) -> _Snapshot:
     """Read the queue; the state of its runs is read again only if the queue has changed."""
-    line = Queue(home).read()
-    if before is not None and before.line == line:
+    queue = Queue(home).read()
+    if before is not None and before.queue == queue:
         return before
-    earlier = [entry for entry in line.taken if entry != line.current][-_EARLIER_SHOWN:]
-    return _Look(line, _state(line.ahead) if line.ahead else None, tuple(map(_outcome, earlier)))
+    earlier = [entry for entry in queue.taken if entry != queue.current][-_EARLIER_SHOWN:]
+    return _Snapshot(queue, _state(queue.ahead) if queue.ahead else None, tuple(map(_outcome, earlier)))
 
 
 def _outcome(entry: Entry) -> tuple[str, str]:
@@ -288,19 +284,19 @@ def differing(before: Mapping[str, object] | None, after: Mapping[str, object]) 
     return ", ".join(f"{path.partition('.')[2]} {old} → {new}" for path, (old, new) in changed)
 
 
-def _held(look: _Look) -> str:
-    line = look.line
-    if not line.held:
+def _held(snapshot: _Snapshot) -> str:
+    queue = snapshot.queue
+    if not queue.held:
         return ""
-    run = f", or resume {Path(line.held_for).name} in Runs" if line.held_for and look.ahead is not None else ""
-    why = "" if line.held == ON_REQUEST else f"{line.held}\n"
+    run = f", or resume {Path(queue.held_for).name} in Runs" if queue.held_for and snapshot.ahead is not None else ""
+    why = "" if queue.held == ON_REQUEST else f"{queue.held}\n"
     return f"{why}The queue is on hold. Press g to resume it{run}."
 
 
-def _keys(line: QueueState) -> str:
+def _keys(queue: QueueState) -> str:
     keys = ["a add", "w sweep"]
-    if line.waiting:
+    if queue.waiting:
         keys += ["u d move", "x remove", "t load recipe", "r replace"]
-    keys += ["g resume" if line.held else "h hold", "Esc back"]
+    keys += ["g resume" if queue.held else "h hold", "Esc back"]
     # Lines break between two keys, not within one.
     return "   ".join(key.replace(" ", "\N{NO-BREAK SPACE}") for key in keys)

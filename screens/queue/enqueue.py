@@ -50,8 +50,8 @@ async def add(app: Workbench, recipe: Recipe) -> None:
         WorkbenchError: the engine does not start, or refuses the request.
     """
     await app.start_engine()
-    chosen = await start_checks.asked_for(app, recipe, _VERB)
-    if chosen is not None and await start_checks.may_start_with_data(app, chosen, _VERB):
+    chosen = await start_checks.confirm_fit(app, recipe, _VERB)
+    if chosen is not None and await start_checks.confirm_data(app, chosen, _VERB):
         await _enqueue(app, [chosen])
 
 
@@ -81,7 +81,7 @@ async def sweep_current(app: Workbench) -> None:
     if not recipes:
         return
     await app.start_engine()
-    if not await start_checks.may_start_with_data(app, recipes[0], _VERB):
+    if not await start_checks.confirm_data(app, recipes[0], _VERB):
         return
     if chosen := await _those_that_fit(app, recipes):
         await _enqueue(app, chosen)
@@ -115,7 +115,7 @@ def _misfits(judged: Sequence[tuple[Recipe, Verdict | None]]) -> str:
 async def _enqueue(app: Workbench, recipes: Sequence[Recipe]) -> None:
     from workbench.engine.client.requests import enqueue_request
 
-    line = await app.session.engine.change_queue(enqueue_request(recipes, app.session.launch))
+    queue = await app.session.engine.change_queue(enqueue_request(recipes, app.session.launch))
     name = recipes[0].output.name if len(recipes) == 1 else f"{len(recipes)} runs"
-    held = " The queue is on hold." if line.held else ""
-    app.notify(f"Queued {name}; {len(line.waiting)} in the queue.{held}", markup=False, timeout=4)
+    held = " The queue is on hold." if queue.held else ""
+    app.notify(f"Queued {name}; {len(queue.waiting)} in the queue.{held}", markup=False, timeout=4)

@@ -23,7 +23,7 @@ _SHOWN = 4
 _SECONDS_FOR_A_SAMPLE = 3.0
 
 
-async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
+async def confirm_fit(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
     """Return the recipe to start: unchanged, or with a change that makes it fit.
 
     Asks the user if the predicted peak does not fit; a chosen change is also made to the current recipe. Await it in a
@@ -53,7 +53,7 @@ async def asked_for(app: Workbench, recipe: Recipe, verb: str = "start") -> Reci
     return None if problems else session.recipe
 
 
-async def may_start_with_data(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
+async def confirm_data(app: Workbench, recipe: Recipe, verb: str = "start") -> bool:
     """Return whether to start. Asks the user if many responses are truncated, or fields that look fed are not.
 
     Uses the known statistics, or else those of a sample.

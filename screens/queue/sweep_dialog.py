@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from screens.shell.dialogs import Dialog
 from screens.widgets.glyphs import ENTER
-from screens.widgets.line_painted import Words
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.recipe.sweep import RANKS, Variant, parse_over, sweep
@@ -33,7 +33,7 @@ class SweepDialog(Dialog[list["Recipe"]]):
 
     DEFAULT_CSS = """
     SweepDialog > VerticalGroup { width: 92; }
-    SweepDialog Words { height: auto; }
+    SweepDialog Paragraph { height: auto; }
     SweepDialog #runs { margin-top: 1; }
     SweepDialog .keys { color: $text-muted; }
     """
@@ -42,7 +42,7 @@ class SweepDialog(Dialog[list["Recipe"]]):
         super().__init__()
         self._session = session
         self._variants: list[Variant] = []
-        self._plan = Words(id="plan")
+        self._plan = Paragraph(id="plan")
         self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:

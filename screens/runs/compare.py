@@ -15,7 +15,7 @@ from screens.charts.loss_chart import Curve, LossChart
 from screens.runs.comparison_table import table_of
 from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import Words, entitle
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.runs.curves import metrics_of
 from workbench.runs.library.comparison import difference_rows, letters, metric_rows, recipe_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from workbench.runs.series import Series
 
 MOST = 6
-"""The most runs in one comparison: the chart has as many colours."""
+"""The most runs in one comparison: the chart has as many colors."""
 
 _SECONDS = 1.0
 _AXES = ("step", "tokens", "time")
@@ -41,7 +41,7 @@ _SHOWN = ("train and held-out", "train", "held-out")
 
 
 class CompareScreen(ModalScreen[None]):
-    """Compares two to six runs, live ones too. A letter marks the curves of each, so that colour is not needed."""
+    """Compares two to six runs, live ones too. A letter marks the curves of each, so that color is not needed."""
 
     DEFAULT_CSS = """
     CompareScreen { align: center middle; background: $background; }
@@ -63,14 +63,14 @@ class CompareScreen(ModalScreen[None]):
 
     def __init__(self, runs: Sequence[RunFolder]) -> None:
         super().__init__()
-        self._live = [LiveRun(run) for run in runs]
+        self._runs = [LiveRun(run) for run in runs]
         self._recipes: list[dict[str, Any] | None] = []
         self._names: list[str] = []
         self._read: set[str] = set()
         self._axis = self._losses = 0
         self._drawn: tuple[object, ...] = ()
         self._chart = LossChart()
-        self._progress = Words(id="reading")
+        self._progress = Paragraph(id="reading")
         self._results = Static(id="figures")
         self._differences = Static(id="differences")
         self._box = VerticalScroll(self._chart, self._progress, self._results, self._differences)
@@ -79,7 +79,7 @@ class CompareScreen(ModalScreen[None]):
         yield self._box
 
     def on_mount(self) -> None:
-        entitle(self._box, f"compare {len(self._live)} runs")
+        set_title(self._box, f"compare {len(self._runs)} runs")
         sign = f" {GLYPHS.separator} "
         self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "Esc back"))
         self._box.focus()
@@ -109,12 +109,12 @@ class CompareScreen(ModalScreen[None]):
 
     async def _follow(self) -> None:
         """Read all journals, a sample of the long ones first, then each second what was added to them."""
-        runs = [live.run for live in self._live]
+        runs = [live.run for live in self._runs]
         self._recipes, self._names = await asyncio.to_thread(_read_recipes_and_names, runs)
-        await asyncio.gather(*map(self._read_journal, self._live))
+        await asyncio.gather(*map(self._read_journal, self._runs))
         while True:
             await asyncio.sleep(_SECONDS)
-            for live in self._live:
+            for live in self._runs:
                 if not live.replay.is_over:
                     before = live.replay.seq
                     await live.catch_up()
@@ -127,7 +127,7 @@ class CompareScreen(ModalScreen[None]):
         self._show()
 
     def _show(self) -> None:
-        missing = [live for live in self._live if live.run.id not in self._read]
+        missing = [live for live in self._runs if live.run.id not in self._read]
         self.set_class(bool(missing), "-reading")
         shares = [f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_rough]
         self._progress.show(plain_content(", ".join(shares) or "Reading …", "$text-muted"))
@@ -139,14 +139,14 @@ class CompareScreen(ModalScreen[None]):
     def _draw(self) -> None:
         over, unit, title = self._scale()
         curves = list(self._curves(over, unit))
-        is_over = all(live.replay.is_over for live in self._live)
+        is_over = all(live.replay.is_over for live in self._runs)
         ends = [curve.series.last[0] for curve in curves if curve.series.last]
         self._chart.show(
             curves,
             end=max(ends, default=0.0) if is_over else 0.0,
             nothing="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
         )
-        entitle(self._box, f"{_SHOWN[self._losses]} loss over {title}")
+        set_title(self._box, f"{_SHOWN[self._losses]} loss over {title}")
 
     def _scale(self) -> tuple[str, float, str]:
         """Return the axis, the size of its unit, and its name."""
@@ -155,7 +155,7 @@ class CompareScreen(ModalScreen[None]):
                 return "tokens", 1, "tokens"
             case "time":
                 longest = max(
-                    (live.replay.curves.seconds.last[1] for live in self._live if live.replay.curves.seconds.last),
+                    (live.replay.curves.seconds.last[1] for live in self._runs if live.replay.curves.seconds.last),
                     default=0.0,
                 )
                 unit, name = (3600, "hours") if longest > 7200 else (60, "minutes") if longest > 120 else (1, "seconds")
@@ -165,40 +165,40 @@ class CompareScreen(ModalScreen[None]):
     def _curves(self, axis: str, unit: float) -> Iterator[Curve]:
         """Yield the curves, held-out losses last: they have few marks, which lines must not hide."""
         shown = _SHOWN[self._losses]
-        known = list(enumerate(zip(self._live, letters(len(self._live)), strict=True)))
+        known = list(enumerate(zip(self._runs, letters(len(self._runs)), strict=True)))
         if shown != "held-out":
-            for colour, (live, letter) in known:
+            for color, (live, letter) in known:
                 yield Curve(
-                    self._called(colour),
+                    self._called(color),
                     _along(live.replay.curves.train, live, axis, unit),
                     letter=letter,
-                    colour=colour,
+                    colour=color,
                 )
         if shown != "train":
-            for colour, (live, letter) in known:
-                label = self._called(colour) if shown == "held-out" else ""
+            for color, (live, letter) in known:
+                label = self._called(color) if shown == "held-out" else ""
                 series = _along(live.replay.curves.held_out, live, axis, unit)
-                yield Curve(label, series, marked=True, letter=letter.lower(), colour=colour)
+                yield Curve(label, series, marked=True, letter=letter.lower(), colour=color)
 
     def _called(self, number: int) -> str:
-        return self._names[number] if self._names else self._live[number].run.id
+        return self._names[number] if self._names else self._runs[number].run.id
 
     # -- the tables -----------------------------------------------------------------------------------------------
 
     def _show_tables(self) -> None:
         if not self._names:
             return
-        figures = metric_rows([_figures(live) for live in self._live], "→" if GLYPHS.eighths else "->")
-        # One column is the scrollbar's, whether it is there yet or not.
-        place, accent = self._box.content_size.width - 1, self.app.theme_variables["accent"]
-        drawn = (figures, place)
+        figures = metric_rows([_figures(live) for live in self._runs], "→" if GLYPHS.eighths else "->")
+        # One column is kept for the scrollbar, whether it is shown yet or not.
+        width, accent = self._box.content_size.width - 1, self.app.theme_variables["accent"]
+        drawn = (figures, width)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        self._results.update(table_of("results", self._names, figures, place, accent))
+        self._results.update(table_of("results", self._names, figures, width, accent))
         differences = difference_rows(self._recipes)
         self._differences.update(
-            table_of("recipe differences", self._names, differences, place, accent)
+            table_of("recipe differences", self._names, differences, width, accent)
             if differences
             else Text("The recipes are identical.", style="dim")
         )

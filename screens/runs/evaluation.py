@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from screens.shell.dialogs import LineDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
-from screens.widgets.line_painted import Words, entitle
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 
@@ -47,7 +47,7 @@ class EvaluationScreen(ModalScreen[None]):
         width: 96%; height: 92%; background: $surface; border: round $border; padding: 0 1; scrollbar-size-vertical: 1;
         border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
     }
-    EvaluationScreen Words { height: auto; }
+    EvaluationScreen Paragraph { height: auto; }
     EvaluationScreen PhaseBar { display: none; margin-top: 1; }
     EvaluationScreen.-busy PhaseBar { display: block; }
     EvaluationScreen #figures { margin-bottom: 1; }
@@ -79,12 +79,12 @@ class EvaluationScreen(ModalScreen[None]):
         self._evaluation: Evaluation | None = None
         self._prompt_index = 0
         self._worker: Worker[None] | None = None
-        self._intent = Words(id="intent")
+        self._intent = Paragraph(id="intent")
         self._progress = PhaseBar()
-        self._outcome = Words(id="said")
-        self._figures = Words(id="figures")
-        self._prompt = Words(id="prompt")
-        self._reply_texts: list[Words] = []
+        self._outcome = Paragraph(id="said")
+        self._figures = Paragraph(id="figures")
+        self._prompt = Paragraph(id="prompt")
+        self._reply_texts: list[Paragraph] = []
         self._replies = Container(id="replies")
         self._box = VerticalScroll(
             self._intent,
@@ -100,7 +100,7 @@ class EvaluationScreen(ModalScreen[None]):
         yield self._box
 
     async def on_mount(self) -> None:
-        entitle(self._box, f"Evaluation of {self._run.title}")
+        set_title(self._box, f"Evaluation of {self._run.title}")
         self._box.focus()
         self._show_intent()
         self._evaluation = await asyncio.to_thread(_newest, self._run)
@@ -243,7 +243,7 @@ class EvaluationScreen(ModalScreen[None]):
         columns = _columns(answered)
         # New widgets are mounted only if the number of columns changes.
         if len(self._reply_texts) != len(columns):
-            self._reply_texts = [Words() for _ in columns]
+            self._reply_texts = [Paragraph() for _ in columns]
             await self._replies.remove_children()
             await self._replies.mount(*map(VerticalScroll, self._reply_texts))
         for words, (name, reply) in zip(self._reply_texts, columns, strict=True):

@@ -17,7 +17,7 @@ from screens.runs.table import FilterField, RunTable
 from screens.shell.delay import Delay
 from screens.shell.header import short_name
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import Words
+from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class HistoryView(Vertical):
         self._filter_soon = Delay(self, self._apply_filter, _FILTER_SECONDS)
         self._table = RunTable()
         self._filter = FilterField(self._table)
-        self._line = Words(id="line")
+        self._line = Paragraph(id="line")
 
     def compose(self) -> ComposeResult:
-        hint = Words(id="none")
+        hint = Paragraph(id="none")
         hint.show(
             Content.assemble(
                 ("No runs yet. ", "bold"),

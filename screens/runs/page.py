@@ -10,7 +10,7 @@ from screens.charts.loss_chart import Curve, LossChart
 from screens.runs import facts as run_facts
 from screens.shell import run_words
 from screens.widgets.facts import Facts
-from screens.widgets.line_painted import Words, entitle
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RunPage(VerticalScroll):
         super().__init__(id="one")
         self._chart = LossChart()
         self._facts = Facts(stacked=True, id="facts")
-        self._recipe = Words(id="yaml")
+        self._recipe = Paragraph(id="yaml")
         self._recipe_box = VerticalScroll(self._recipe, id="recipe")
 
     def compose(self) -> ComposeResult:
@@ -53,11 +53,11 @@ class RunPage(VerticalScroll):
 
     def name_it(self, name: str) -> None:
         """Show the name of the run."""
-        entitle(self._facts, name)
+        set_title(self._facts, name)
 
     def show(self, run: ChartReplay) -> None:
         """Show what the run's journal holds by now."""
-        entitle(self._chart, run_words.title_of_curve(run))
+        set_title(self._chart, run_words.title_of_curve(run))
         self._chart.show(
             [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
             end=run.summary.max_steps,

@@ -10,8 +10,8 @@ from textual.widget import Widget
 
 from screens.run_names import titled
 from screens.widgets.glyphs import GLYPHS, bar
-from screens.widgets.line_painted import Pace
 from screens.widgets.plain import plain
+from screens.widgets.throttle import Throttle
 from workbench.units import clock, short
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RunBar(Widget):
         super().__init__()
         self._newest = Content("")
         # Each repaint sends the whole line, and a fast run has a new step at each reading.
-        self._paced = Pace(self, self._take_newest, times_a_second=1)
+        self._repaints = Throttle(self, self._take_newest, times_a_second=1)
 
     def show_live(self, session: Session) -> None:
         """Show the live run of a session, or nothing if there is none."""
@@ -90,7 +90,7 @@ class RunBar(Widget):
             (f"{GLYPHS.right} ", "$muted"),
             (plain(separator.join(facts)), ""),
         )
-        self._paced.ask()
+        self._repaints.call_soon()
 
     def _take_newest(self) -> None:
         self.text = self._newest

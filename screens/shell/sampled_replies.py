@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from screens.widgets.line_painted import Words, entitle
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RepliesScreen(ModalScreen[None]):
         padding: 0 1; scrollbar-size-vertical: 1;
         border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
     }
-    RepliesScreen Words { height: auto; }
+    RepliesScreen Paragraph { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,v,q,enter", "dismiss", "Close", id="replies.close"),
@@ -43,7 +43,7 @@ class RepliesScreen(ModalScreen[None]):
         super().__init__()
         self._run = run
         self._prompt = 0
-        self._replies = Words()
+        self._replies = Paragraph()
         self._box = VerticalScroll(self._replies)
 
     def compose(self) -> ComposeResult:
@@ -70,7 +70,7 @@ class RepliesScreen(ModalScreen[None]):
         if not prompts:
             return
         prompt = prompts[min(self._prompt, len(prompts) - 1)]
-        entitle(self._box, f"prompt {self._prompt + 1} of {len(prompts)}")
+        set_title(self._box, f"prompt {self._prompt + 1} of {len(prompts)}")
         lines: list[Content] = [plain_content(prompt.strip(), "$text-muted", lines=True)]
         for sample in reversed(self._run.replay.samples):
             for asked, reply in _pairs(sample):

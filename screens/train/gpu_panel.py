@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from screens.charts.spark import spark
 from screens.shell.header import short_gpu
 from screens.widgets.glyphs import GLYPHS, Glyphs
-from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, entitle, strip_of
+from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
+from screens.widgets.paragraph import set_title
 from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class GpuPanel(LinePaintedWidget):
         if self._gpu is not None:
             self._memory.append(self._gpu.used_bytes or 0)
             self._load.append(self._gpu.utilization or 0)
-            entitle(self, f"GPU {self._gpu.index} {self._glyphs.separator} {short_gpu(self._gpu.name)}")
+            set_title(self, f"GPU {self._gpu.index} {self._glyphs.separator} {short_gpu(self._gpu.name)}")
         elif host is not None:
             self._memory.append(host.used_bytes)
             self._load.append(host.cpu_percent)
-            entitle(self, f"no GPU {self._glyphs.separator} host")
+            set_title(self, f"no GPU {self._glyphs.separator} host")
         self.changed()
 
     def run_used(self, peak: int, predicted: int | None) -> None:

@@ -39,7 +39,11 @@ _SECONDS_BETWEEN_READS = 0.5
 
 
 class TrainPane(Pane):
-    """The live run, else the one that was live last, else what Enter would start."""
+    """The live run, else the one that was live last, else what Enter would start.
+
+    Attributes:
+        shown_run: the run that is shown, live or over; None if there is none.
+    """
 
     NAME = "Train"
     GUIDE = (
@@ -67,11 +71,11 @@ class TrainPane(Pane):
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
-        self._live: LiveRun | None = None
+        self.shown_run: LiveRun | None = None
         self._newest: RunSummary | None = None
         self._queued = (0, "")
         self._view = RunView()
-        self._controls = RunControls(self.workbench, lambda: self._live, self.draw)
+        self._controls = RunControls(self.workbench, lambda: self.shown_run, self.draw)
         self._starter = RunStarter(self.workbench, self.draw, self._run_started)
 
     def compose(self) -> ComposeResult:
@@ -81,8 +85,8 @@ class TrainPane(Pane):
 
     def on_shown(self) -> None:
         self._follow_status(self.session.status)
-        if self._live is not None:
-            self.run_worker(self._catch_up(self._live))
+        if self.shown_run is not None:
+            self.run_worker(self._catch_up(self.shown_run))
         else:
             self.run_worker(self._read_newest())
         self._show_hardware()
@@ -91,14 +95,14 @@ class TrainPane(Pane):
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:
         self._follow_status(message.status)
-        if self._live is not None and not self._is_live(self._live.run):
+        if self.shown_run is not None and not self._is_live(self.shown_run.run):
             # The app reads the journal of a live run only; the last events of one that died are read here.
-            self.run_worker(self._catch_up(self._live))
+            self.run_worker(self._catch_up(self.shown_run))
         self.draw()
 
     @on(JournalGrew)
     def _journal_grew(self, message: JournalGrew) -> None:
-        if self._live is not None and message.run == self._live.run.id:
+        if self.shown_run is not None and message.run == self.shown_run.run.id:
             self.draw()
 
     @on(SampleTaken)
@@ -121,13 +125,13 @@ class TrainPane(Pane):
 
     def _follow(self, run: RunFolder) -> None:
         """Show a run from its first step."""
-        is_other = self._live is None or self._live.run.id != run.id
+        is_other = self.shown_run is None or self.shown_run.run.id != run.id
         watched = self.session.live
         if watched is not None and watched.run.id == run.id:
-            self._live = watched  # the app reads its journal, so that each event is read once
+            self.shown_run = watched  # the app reads its journal, so that each event is read once
         elif is_other:
-            self._live = LiveRun(run)
-            self.run_worker(self._catch_up(self._live))
+            self.shown_run = LiveRun(run)
+            self.run_worker(self._catch_up(self.shown_run))
         if is_other:
             self._controls.forget()
 
@@ -142,7 +146,7 @@ class TrainPane(Pane):
 
     async def _catch_up(self, live: LiveRun) -> None:
         def show() -> None:
-            if live is self._live:
+            if live is self.shown_run:
                 self.draw()
 
         # The app's own reading logs a disk that fails; the next call tries again.
@@ -156,7 +160,7 @@ class TrainPane(Pane):
         Args:
             after: the number of the last event before the run was resumed; an end before it does not count.
         """
-        while live is not None and live is self._live and not self._is_live(live.run):
+        while live is not None and live is self.shown_run and not self._is_live(live.run):
             await self._catch_up(live)
             if live.replay.seq > after and live.replay.is_over:
                 break
@@ -166,7 +170,7 @@ class TrainPane(Pane):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer the keys that can be used now."""
-        live = self._live
+        shown = self.shown_run
         match action, parameters:
             case "start", _:
                 return not self.session.is_live and self._starter.available
@@ -179,11 +183,11 @@ class TrainPane(Pane):
             case "gpus", _:
                 return len(self.session.gpus) > 1 and not self.session.is_live
             case "replies", _:
-                return live is not None and bool(live.replay.samples)
+                return shown is not None and bool(shown.replay.samples)
             case "log", _:
-                return live is not None
+                return shown is not None
             case "copy", _:
-                return live is not None and live.replay.error is not None
+                return shown is not None and shown.replay.error is not None
         return True
 
     def action_control(self, name: str) -> None:
@@ -218,8 +222,8 @@ class TrainPane(Pane):
 
     def action_replies(self) -> None:
         """Show the sampled replies step by step."""
-        if self._live is not None:
-            self.app.push_screen(RepliesScreen(self._live))
+        if self.shown_run is not None:
+            self.app.push_screen(RepliesScreen(self.shown_run))
 
     def action_log(self) -> None:
         """Show or hide the library output."""
@@ -236,8 +240,8 @@ class TrainPane(Pane):
     @property
     def _to_resume(self) -> RunFolder | None:
         """The run that can be resumed: the one that is shown, else the newest if it was interrupted."""
-        if self._live is not None:
-            return self._live.run if self._live.replay.summary.can_be_resumed else None
+        if self.shown_run is not None:
+            return self.shown_run.run if self.shown_run.replay.summary.can_be_resumed else None
         if self._newest is not None and self._newest.state == "interrupted":
             return RunFolder(self.session.home.runs / self._newest.id)
         return None
@@ -248,7 +252,7 @@ class TrainPane(Pane):
 
     def _run_started(self, run: RunFolder, after: int) -> None:
         self._follow(run)
-        self.run_worker(self._read_until_live(self._live, after))
+        self.run_worker(self._read_until_live(self.shown_run, after))
 
     # -- what is shown --------------------------------------------------------------------------------------------
 
@@ -258,13 +262,13 @@ class TrainPane(Pane):
             return
         self.refresh_bindings()
         names = self.session.names
-        if self._live is None:
+        if self.shown_run is None:
             newest = self._newest
             called = names.of(newest.id) if newest is not None else ""
             plan = run_words.plan(self.session.recipe, newest, self.session.launch, called=called)
             self._view.show_plan(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
         else:
-            run = self._live.replay
+            run = self.shown_run.replay
             self._view.show_run(
                 run,
                 self.session.status,
@@ -284,8 +288,8 @@ class TrainPane(Pane):
 
 def _newest_and_queued(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:
     """Read the newest run, how many runs are queued, and why the queue is on hold."""
-    line = QueueState()
+    queue = QueueState()
     with suppress(WorkbenchError):
-        line = Queue(home).read()
+        queue = Queue(home).read()
     newest = next(iter(all_runs(home)), None)
-    return summarise(newest) if newest is not None else None, (len(line.waiting), line.held)
+    return summarise(newest) if newest is not None else None, (len(queue.waiting), queue.held)

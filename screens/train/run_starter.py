@@ -68,8 +68,8 @@ class RunStarter:
     async def _start(self) -> None:
         app, session = self._workbench, self._workbench.session
         await app.start_engine()
-        recipe = await start_checks.asked_for(app, session.recipe)
-        if recipe is None or not await start_checks.may_start_with_data(app, recipe):
+        recipe = await start_checks.confirm_fit(app, session.recipe)
+        if recipe is None or not await start_checks.confirm_data(app, recipe):
             return
         started = await session.engine.train(train_request(recipe, session.launch))
         self._started(RunFolder(Path(started.folder)), started.seq)

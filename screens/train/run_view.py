@@ -16,9 +16,9 @@ from screens.train.problem import Problem
 from screens.train.time_bar import TimeBar
 from screens.widgets.facts import Facts
 from screens.widgets.glyphs import GLYPHS
-from screens.widgets.line_painted import Words, entitle
 from screens.widgets.log_pane import LogPane
 from screens.widgets.pane import beside
+from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
 from workbench.runs.events import memory_bytes
 from workbench.runs.step_times import StepTimes
@@ -51,12 +51,12 @@ class RunView(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self._phase = PhaseBar()
-        self._plan = Words(id="plan")
+        self._plan = Paragraph(id="plan")
         self._chart = LossChart()
         self._metrics = Facts(id="figures")
         self._times = TimeBar()
-        self._answer = Words(id="answer")
-        self._notice = Words(id="notice")
+        self._answer = Paragraph(id="answer")
+        self._notice = Paragraph(id="notice")
         self._gpu = GpuPanel()
         self._about = Facts(stacked=True, id="about")
         self._problem = Problem()
@@ -109,7 +109,7 @@ class RunView(Vertical):
         """
         self.set_class(False, "-empty")
         self._phase.show(*phase_of(run, status))
-        entitle(self._chart, self._title_of_chart(run, name))
+        set_title(self._chart, self._title_of_chart(run, name))
         self._chart.show(
             [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
             end=run.summary.max_steps,
@@ -118,10 +118,10 @@ class RunView(Vertical):
         times = StepTimes.of(run.recent)
         self._metrics.show(run_words.figures(run, times))
         self._times.show(run_words.seconds_a_step(run, times), times.shares)
-        entitle(self._about, titled(name, run.run.id, most=_SIDE_TITLE, style=""))
+        set_title(self._about, titled(name, run.run.id, most=_SIDE_TITLE, style=""))
         self._about.show(run_words.about(run, times))
-        _say(self._answer, run_words.answer(run.last_request, requested))
-        _say(self._notice, plain_content(_notice_of(run, status, in_queue)))
+        self._answer.show_or_hide(run_words.answer(run.last_request, requested))
+        self._notice.show_or_hide(plain_content(_notice_of(run, status, in_queue)))
         self._gpu.run_used(
             run.summary.peak_vram or memory_bytes(run.step.host if run.step is not None else None, "peak"),
             run.summary.predicted_allocated if run.summary.peak_vram else None,
@@ -177,9 +177,3 @@ def _notice_of(run: ChartReplay, status: EngineStatus | None, in_queue: str) -> 
     if len(why) > _SHORT:
         return why
     return in_queue or (run.notices[-1] if run.notices else "")
-
-
-def _say(line: Words, words: Content) -> None:
-    """Show words in a line that takes no room while there are none."""
-    line.display = bool(words)
-    line.show(words)

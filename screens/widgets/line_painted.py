@@ -1,24 +1,22 @@
-"""Base of widgets that update by themselves: only changed lines are sent to the terminal."""
+"""The base of widgets that redraw often, such as charts and gauges: only changed lines are sent to the terminal."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
-from time import monotonic
 from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
-from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Static
 
-from screens.widgets.plain import plain_content
+from screens.widgets.throttle import Throttle
 
 Piece = tuple[str, Style]
+"""Text of one line, with its style."""
+
 UNSTYLED = Style()
 
 
@@ -26,8 +24,8 @@ class LinePaintedWidget(Widget):
     """A widget painted line by line.
 
     A subclass implements :meth:`paint` from its own data and calls :meth:`changed` when that data has changed. However
-    often that is called, the widget repaints at most :attr:`REDRAWS_A_SECOND` times a second, not at all while it
-    cannot be seen, and then sends only the lines that differ, up to the last column that does.
+    often that is called, the widget repaints at most :attr:`REDRAWS_A_SECOND` times a second. It then sends only the
+    lines that differ, up to the last column that does. Before its first layout it paints nothing.
     """
 
     REDRAWS_A_SECOND: ClassVar[float] = 4
@@ -35,7 +33,7 @@ class LinePaintedWidget(Widget):
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._lines: Sequence[Strip] | None = None
-        self._paced = Pace(self, self._repaint, self.REDRAWS_A_SECOND)
+        self._redraws = Throttle(self, self._repaint, self.REDRAWS_A_SECOND)
 
     # No ABC: Textual's widgets have a metaclass of their own. The type checker enforces this one.
     @abstractmethod
@@ -44,11 +42,11 @@ class LinePaintedWidget(Widget):
 
     def changed(self) -> None:
         """Repaint soon: the data has changed."""
-        self._paced.ask()
+        self._redraws.call_soon()
 
     def replaced(self) -> None:
         """Repaint at once: other data is shown from now on."""
-        self._paced.hurry()
+        self._redraws.call_now()
 
     def render_line(self, y: int) -> Strip:
         if self._lines is None:
@@ -87,66 +85,15 @@ class LinePaintedWidget(Widget):
             self.refresh(*regions)
 
 
-class Words(Static):
-    """Text that is laid out and painted only when it changes."""
-
-    def __init__(self, **names: Any) -> None:
-        super().__init__(markup=False, **names)
-        self._words = Content("")
-
-    def show(self, words: Content) -> None:
-        """Show this from now on."""
-        if not words.is_same(self._words):
-            self._words = words
-            self.update(words)
-
-
-def entitle(widget: Widget, title: str | Content) -> None:
-    """Set a widget's border title if it differs: Textual repaints the whole widget for it."""
-    content = title if isinstance(title, Content) else plain_content(title)
-    if widget.border_title != content.markup:
-        widget.border_title = content
-
-
-class Pace:
-    """Calls ``act`` soon after it was asked to, and at most so many times a second."""
-
-    def __init__(self, owner: Widget, act: Callable[[], None], times_a_second: float) -> None:
-        self._owner = owner
-        self._act = act
-        self._between = 1 / times_a_second
-        self._last = 0.0
-        self._timer: Timer | None = None
-
-    def ask(self) -> None:
-        """Call ``act`` as soon as the pace allows."""
-        if self._timer is None and self._owner.is_attached:
-            wait = max(0.001, self._last + self._between - monotonic())
-            self._timer = self._owner.set_timer(wait, self._run)
-
-    def hurry(self) -> None:
-        """Call ``act`` at once: for what the user has just asked to see."""
-        self._last = 0.0
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
-        self.ask()
-
-    def _run(self) -> None:
-        self._timer = None
-        self._last = monotonic()
-        self._act()
-
-
 def strip_of(pieces: Sequence[Piece]) -> Strip:
     """Return one line made of pieces of text, each with its style."""
     return Strip([Segment(text, style) for text, style in pieces if text])
 
 
 def _joined(line: Strip) -> Strip:
-    """Return a line that looks the same with fewer style changes, which cost more bytes than most of our words.
+    """Return a line that looks the same with fewer style changes, which cost more bytes than the text itself.
 
-    Neighbours of one style are joined, and spaces take the style before them if the background is the same.
+    Neighbors of one style are joined, and spaces take the style before them if the background is the same.
     """
     pieces: list[Segment] = []
     for piece in line:

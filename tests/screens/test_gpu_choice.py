@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from screens.queue.start_checks import asked_for
+from screens.queue.start_checks import confirm_fit
 from screens.train.gpu_choice import GpuChoiceDialog
 from tests.screens.piloting import WIDE, opened
 from tests.screens.scripted import ScriptedEngine
@@ -52,11 +52,11 @@ async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: P
         screen.app.session.gpus = (GPUS[0], full)
         for launch, room in ((Launch.on([1]), "GPU 1 (NVIDIA T4)."), (Launch.on([0, 1]), "the fullest of 2 GPUs.")):
             screen.app.session.launch = launch
-            screen.app.run_worker(asked_for(screen.app, Recipe()))
+            screen.app.run_worker(confirm_fit(screen.app, Recipe()))
             await screen.is_asked(room)
             await screen.press("b")
         screen.app.session.launch = None
-        asked = screen.app.run_worker(asked_for(screen.app, Recipe()))
+        asked = screen.app.run_worker(confirm_fit(screen.app, Recipe()))
         assert await asked.wait() is not None
 
 

@@ -200,12 +200,12 @@ async def test_a_terminal_that_comes_back_shows_the_run_from_its_first_step(tmp_
     async with opened(tmp_path, engine=engine) as screen:
         pane = await train_pane(screen)
         await screen.until(lambda: "step 3000/5000" in screen.words, "the newest step")
-        await screen.until(lambda: pane._live and pane._live.replay.curves.train.count == 3000, "all steps")
+        await screen.until(lambda: pane.shown_run and pane.shown_run.replay.curves.train.count == 3000, "all steps")
         await screen.tab("adapter")
         for step in range(3001, 3101):
             engine.step(step, 1.5)
         await train_pane(screen)
-        await screen.until(lambda: pane._live and pane._live.replay.curves.train.count == 3100, "the rest")
+        await screen.until(lambda: pane.shown_run and pane.shown_run.replay.curves.train.count == 3100, "the rest")
 
 
 async def test_a_run_that_failed_says_why_and_can_be_copied(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_the_log_follows_its_file_as_plain_text(tmp_path: Path) -> None:
         assert screen.engine.run is not None
         log = screen.engine.run.log
         log.write_bytes(b"\x1b[31mloading\x1b[0m\n 10%|#\r 50%|##\r100%|####\n[red]not red[/red] \x1b]52;c;aGk=\x07\n")
-        await screen.until(lambda: pane._live is not None, "its story")
+        await screen.until(lambda: pane.shown_run is not None, "its story")
         await screen.press("l")
         await screen.until(lambda: "[red]not red[/red]" in screen.words, "the log")
         shown = pane.query_one(LogPane)
@@ -458,8 +458,8 @@ async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_check
         for step in range(11, 21):
             engine.step(step, 1.0)
         await screen.sees("step 20/100")
-        assert pane._live is not None
-        assert [x for x, _ in pane._live.replay.curves.train.points()] == list(range(1, 21))
+        assert pane.shown_run is not None
+        assert [x for x, _ in pane.shown_run.replay.curves.train.points()] == list(range(1, 21))
         await screen.until(lambda: offered(screen).get("Pause") is True, "all controls")
 
 
@@ -569,7 +569,7 @@ async def test_two_terminals_see_what_either_asks_for(tmp_path: Path) -> None:
             await screen.until(lambda screen=screen: isinstance(screen.app.pane_in_front, TrainPane), "Train")
             pane = screen.app.pane_in_front
             await screen.until(
-                lambda pane=pane: pane._live and pane._live.replay.curves.train.count == 300, "the curve"
+                lambda pane=pane: pane.shown_run and pane.shown_run.replay.curves.train.count == 300, "the curve"
             )
         await one.press("c")
         await one.until(lambda: engine.asked == ["checkpoint"], "asked by one")

@@ -25,7 +25,7 @@ from workbench.estimate.memory_text import parse_memory
 from workbench.machine.device import Device
 from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.machine.memory_budget import MemoryBudget
-from workbench.models.trees import known_skeleton, skeleton_of
+from workbench.models.trees import skeleton_in_catalog, skeleton_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 from workbench.storage.paths import Home
@@ -81,7 +81,7 @@ def estimate(
             cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
-    should_trace = known_skeleton(chosen.model) is None if follow is None else follow
+    should_trace = skeleton_in_catalog(chosen.model) is None if follow is None else follow
     if should_trace and _trace(traces, result):
         result = priced()
     if as_json:

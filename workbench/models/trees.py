@@ -11,8 +11,8 @@ from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
 
-def known_skeleton(model: ModelSection) -> Skeleton | None:
-    """The module tree of a model in the catalog; None for others. Needs no torch and no network."""
+def skeleton_in_catalog(model: ModelSection) -> Skeleton | None:
+    """The module tree of a model in the shipped catalog; None for others. Needs no torch and no network."""
     if Path(model.source).expanduser().exists():
         return None
     return catalog_skeleton(model.source)
@@ -30,4 +30,4 @@ def skeleton_of(
         WorkbenchError: the configuration cannot be found, or transformers cannot build the model.
     """
 
-    return known_skeleton(model) or build_skeleton(fetch_config(home, model, progress, cancelled))
+    return skeleton_in_catalog(model) or build_skeleton(fetch_config(home, model, progress, cancelled))

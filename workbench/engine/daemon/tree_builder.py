@@ -1,4 +1,4 @@
-"""Module trees for the screens, built in a process of their own, never in the engine's.
+"""Builds module trees for the screens in a process of their own, never in the engine's.
 
 transformers sets PyTorch's default dtype while it builds a model and restores it afterwards. The default belongs to
 the whole process: a tree built in one thread while another thread loads a base model can restore the wrong dtype, and
@@ -18,7 +18,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.build import build_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
-from workbench.models.trees import known_skeleton
+from workbench.models.trees import skeleton_in_catalog
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
@@ -38,14 +38,14 @@ class TreeBuilder:
         self._last_used = 0.0
 
     def skeleton_of(self, home: Home, model: ModelSection) -> Skeleton:
-        """The tree of any model; its configuration is downloaded if it is not on this machine.
+        """The tree of any model: from the catalog, or else built, for which its configuration is downloaded if needed.
 
         Raises:
             WorkbenchError: the configuration cannot be obtained, transformers cannot build the model, or the helper
                 process died.
         """
-        if known := known_skeleton(model):
-            return known
+        if shipped := skeleton_in_catalog(model):
+            return shipped
         folder = fetch_config(home, model, lambda progress: None, lambda: False)
         try:
             return self._submit(folder).result()

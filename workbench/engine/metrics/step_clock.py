@@ -21,7 +21,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.flops import TrainingFlops, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
 from workbench.models.build import build_skeleton
-from workbench.models.trees import known_skeleton
+from workbench.models.trees import skeleton_in_catalog
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.step_times import PARTS
 
@@ -173,7 +173,7 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> AnyClock:
 
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
-        skeleton = known_skeleton(recipe.model) or build_skeleton(base.local.folder)
+        skeleton = skeleton_in_catalog(recipe.model) or build_skeleton(base.local.folder)
         return training_flops(skeleton, recipe.adapter, recipe.training.gradient_checkpointing)
     except WorkbenchError:
         return None

@@ -71,12 +71,12 @@ class QuantizedStore:
         self._what = what
 
     def holds(self) -> bool:
-        """Whether there is an entry for the base."""
+        """Whether there is an entry with the base's weights."""
         folder = self._cache.find(self._key) if self._is_enabled else None
         return folder is not None and (folder / _WRITTEN).is_file()
 
     def load(self, arguments: Mapping[str, object]) -> "PreTrainedModel | None":
-        """Load the model from the cache; None if the entry cannot be used, which is then removed.
+        """Load the model from the cache, after :meth:`holds`; None if the entry cannot be used, which is then removed.
 
         Args:
             arguments: for ``from_pretrained``, without the quantization config, which is stored with the weights.

@@ -1,0 +1,30 @@
+"""Text that is repainted only when it changes: a paragraph, and the title of a widget's border."""
+
+from typing import Any
+
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from screens.widgets.plain import plain_content
+
+
+class Paragraph(Static):
+    """A block of text. Other than Textual's own ``Static``, it ignores an update to the same text."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(markup=False, **names)
+        self._text = Content("")
+
+    def show(self, text: Content) -> None:
+        """Show this text from now on."""
+        if not text.is_same(self._text):
+            self._text = text
+            self.update(text)
+
+
+def set_title(widget: Widget, title: str | Content) -> None:
+    """Set a widget's border title if it differs: Textual repaints the whole widget for it."""
+    content = title if isinstance(title, Content) else plain_content(title)
+    if widget.border_title != content.markup:
+        widget.border_title = content
