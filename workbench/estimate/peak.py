@@ -1,4 +1,4 @@
-"""The highest point of device memory in a training step, with a name for every byte."""
+"""The predicted peak of device memory in a training step, and the terms that it is made of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Literal
 from workbench.machine.device import Device
 
 CUBLAS_WORKSPACE = 8_519_680
-"""What torch takes for cuBLAS once a matrix was multiplied: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
+"""Bytes that PyTorch allocates for cuBLAS at the first matrix product: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
 
 TERMS = (
     "weights",
@@ -20,7 +20,7 @@ TERMS = (
     "loss",
     "workspace",
 )
-"""What allocated memory is made of, in the order it is shown; ``cuda_context`` comes on top and is no part of it."""
+"""What allocated memory is made of, in the order it is shown. ``cuda_context`` is not a part of it but added to it."""
 
 Method = Literal["trace", "closed-form"]
 Moment = Literal["forward", "loss", "first backward layer", "last backward layer", "backward", "optimizer"]
@@ -32,10 +32,10 @@ class Peak:
 
     Attributes:
         allocated_bytes: as ``torch.cuda.max_memory_allocated`` counts.
-        reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts: with what the allocator holds back.
+        reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts, with what PyTorch's allocator keeps for reuse.
         terms: bytes by name; all but ``cuda_context`` add up to ``allocated_bytes``.
-        moment: which part of the step is the highest.
-        method: ``trace`` (a followed step, good to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
+        moment: the part of the step in which the peak occurs.
+        method: ``trace`` (a traced step, accurate to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
     """
 
     allocated_bytes: int
@@ -59,7 +59,7 @@ class Peak:
 
 
 def on_device(device: Device, peak: Peak) -> Peak:
-    """A processor has neither a driver's context nor an allocator that holds memory back."""
+    """The peak on a device: a CPU has neither a driver's context nor an allocator that keeps memory for reuse."""
     if device.kind == "cuda":
         return peak
     return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})

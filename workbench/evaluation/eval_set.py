@@ -124,16 +124,15 @@ def _questions(items: list[tuple[int, Item]], template: Template) -> Iterator[Qu
 
 def _question(conversation: Conversation, template: Template, where: str) -> Question | None:
     """Ask for the last reply of a conversation; the turns before it are the prompt."""
-    turns = conversation.messages
-    last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
-    before = turns[:last]
     try:
-        # Raises for a record that training would skip.
+        # Raises for a record that training would skip, such as one without a response.
         template.cut(conversation)
+        last = conversation.responses[-1]
+        before = conversation.messages[:last]
         ids = template.encode_prompt(before, conversation.tools)
     except (BadRecord, WorkbenchError):
         return None
-    return Question(ids, _as_text(before), turns[last]["content"], where)
+    return Question(ids, _as_text(before), conversation.messages[last]["content"], where)
 
 
 def _as_text(turns: list[Message]) -> str:
