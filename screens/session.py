@@ -1,4 +1,4 @@
-"""What all screens share: the current recipe, the engine, and the last that was heard of it. No widgets in here."""
+"""The state that all screens share: the current recipe, the engine and its last status. Contains no widgets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,22 @@ if TYPE_CHECKING:
     from workbench.storage.paths import Home
     from workbench.storage.settings import Settings
 
-    Counted = tuple[ModelSection, DataSection, object]
+    DatasetKey = tuple[ModelSection, DataSection, object]
 
 
 class Session:
     """The state of one terminal. The app writes it, screens read it.
 
-    ``recipe`` and ``settings`` are there once :meth:`load` has run, which is before the first screen is mounted.
+    ``recipe`` and ``settings`` exist once :meth:`load` has run, which is before the first screen is mounted.
+
+    Attributes:
+        skeleton: module tree of the recipe's model; None until it is known, or if ``skeleton_error`` says why not.
+        status: the engine's last status; None without an engine.
+        live: the live run, or the last one, as read from its journal.
+        unusable_settings: dotted keys of settings and of the last recipe that could not be used.
+        typed_budget: the memory limit that the user typed, in bytes.
+        dataset_facts: the newest dataset statistics, with the :func:`dataset_key` that they belong to.
+        launch: the GPUs to train on; None for the engine's own process on the first GPU.
     """
 
     def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
@@ -46,16 +55,15 @@ class Session:
         self.settings: Settings
         self.unusable_settings: tuple[str, ...] = ()
         self._changed_settings: dict[str, Any] = {}
-        # Whether PyTorch was built for GPUs; the engine, once it has looked, knows better.
+        # Whether PyTorch was built for GPUs: assumed until the installation was examined.
         self.has_gpu_build = True
         self.typed_budget: int | None = None
-        self.counted: tuple[Counted, DataFacts] | None = None
-        # None: the engine's own process trains, on the first GPU.
+        self.dataset_facts: tuple[DatasetKey, DataFacts] | None = None
         self.launch: Launch | None = None
 
     @property
     def engine(self) -> HomeEngine:
-        """The engine of the home. Imports the protocol's types, so :meth:`load` is the first to ask for it."""
+        """The engine of the home. Created by :meth:`load`, off the event loop, because its imports take long."""
         if self._engine is None:
             from workbench.engine.client.home_engine import HomeEngine
 
@@ -64,45 +72,46 @@ class Session:
 
     @cached_property
     def names(self) -> RunNames:
-        """What people call the runs that titles name."""
+        """The names of the runs that are shown."""
         from screens.run_names import RunNames
 
         return RunNames(self.home)
 
     def load(self) -> None:
-        """Read what the last terminal left. Imports pydantic, so it runs after the first frame, in a thread."""
+        """Read the settings and the last recipe. Imports pydantic, so it runs in a thread, after the first frame."""
         from workbench.recipe.text import parse_usable
         from workbench.storage.settings import read
 
         _ = self.engine
         self.settings = read(self.home)
-        # A recipe of an older version may hold what this one does not know.
+        # A recipe of an older version may contain settings that this version does not know.
         self.recipe, problems = parse_usable(self.settings.recipe or {})
         self.unusable_settings = (*self.settings.problems, *(f"recipe.{problem.path}" for problem in problems))
 
     @cached_property
     def traces(self) -> TraceStore:
-        """Followed training steps: those that come with the package, and those that were made here."""
+        """Traces of training steps: those shipped with the package, and those made on this machine."""
         from workbench.estimate import TraceStore
 
         return TraceStore(self.home.cache / "traces")
 
     def facts_of(self, recipe: Recipe) -> DataFacts | None:
-        """The newest facts of a recipe's data, if they were counted for just this."""
-        return self.counted[1] if self.counted and self.counted[0] == counted_for(recipe) else None
+        """The statistics of a recipe's dataset; None if they are not known for exactly its settings."""
+        known = self.dataset_facts
+        return known[1] if known and known[0] == dataset_key(recipe) else None
 
     def lengths_of(self, recipe: Recipe) -> Lengths | None:
-        """How long the records of a recipe are, where all of them were counted. Nothing is counted for this.
+        """The lengths of a recipe's records, if statistics of all records are known. Nothing is tokenized for this.
 
-        How many make a micro-batch does not change them, and a lower cut changes only what is over it.
+        They are valid for any micro-batch size, and for a ``max_length`` up to the one that they were computed with.
         """
-        if self.counted is None:
+        if self.dataset_facts is None:
             return None
-        (model, data, _), facts = self.counted
+        (model, data, _), facts = self.dataset_facts
         if not facts.exact or not facts.lengths.max or recipe.model != model:
             return None
         if recipe.data != data:
-            # What a lower cut had dropped would come back with a higher one.
+            # With a higher limit, tokens that the lower one truncated would be missing.
             length = recipe.data.max_length
             if length > data.max_length or recipe.data != data.model_copy(update={"max_length": length}):
                 return None
@@ -112,7 +121,7 @@ class Session:
         """Change the recipe at dotted keys.
 
         Raises:
-            RecipeError: with every mistake in it; the recipe stays as it was.
+            RecipeError: lists every mistake; the recipe stays unchanged.
         """
         from workbench.recipe.text import edit
 
@@ -128,13 +137,13 @@ class Session:
 
     @property
     def budget(self) -> MemoryBudget:
-        """The memory that settings are judged by: the limit that was typed, else what a run here may take."""
+        """The memory that forms check against: the typed limit, even above what is free; else what a run may use."""
         here = self._budget_here
         return here if self.typed_budget is None else here.limited_to(self.typed_budget)
 
     @property
     def run_budget(self) -> MemoryBudget:
-        """The memory that a run may take which is started or queued here: what is free, within a typed limit."""
+        """The memory for a run that is started or queued here: what it may use, at most the typed limit."""
         here = self._budget_here
         return here if self.typed_budget is None else here.at_most(self.typed_budget)
 
@@ -148,17 +157,17 @@ class Session:
 
     @property
     def model_chosen(self) -> bool:
-        """Whether somebody has picked a model or changed anything, now or before."""
+        """Whether the user has chosen a model or changed a setting, in this or an earlier session."""
         return self.settings.recipe is not None
 
     @property
     def summary(self) -> RunSummary | None:
-        """The run that is live, or was last, in a few figures; None before the first one."""
+        """Summary of the live run, or of the last one; None before the first."""
         return self.live.replay.summary if self.live is not None else None
 
     @property
     def is_live(self) -> bool:
-        """A run is going on."""
+        """Whether a run is live."""
         return self.status is not None and self.status.run is not None
 
     def remember(self, **changes: Any) -> None:
@@ -168,10 +177,10 @@ class Session:
         self._changed_settings |= new
 
     def save(self) -> None:
-        """Write the settings that changed here since the last time. All others stay as the file has them now.
+        """Write the settings that changed in this session since the last call. The file keeps all others.
 
         Raises:
-            OSError: the disk refuses; the next call tries again.
+            OSError: the file cannot be written; the next call tries again.
         """
         from workbench.storage.settings import update
 
@@ -183,6 +192,6 @@ class Session:
             raise
 
 
-def counted_for(recipe: Recipe) -> Counted:
-    """What the facts of a data set depend on."""
+def dataset_key(recipe: Recipe) -> DatasetKey:
+    """The settings that dataset statistics depend on."""
     return recipe.model, recipe.data, recipe.training.per_device_train_batch_size

@@ -20,7 +20,7 @@ from screens.forms.form import SettingForm, row_of
 from screens.forms.help import help_text
 from screens.forms.row import SettingRow
 from screens.messages import RecipeChanged
-from screens.session import counted_for
+from screens.session import dataset_key
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
@@ -132,7 +132,7 @@ class DataPane(Pane):
             row.show(self.session.recipe, self.session.skeleton)
         if self.session.recipe.data != self._browser.data:
             self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
-        if counted_for(self.session.recipe) != self._counted:
+        if dataset_key(self.session.recipe) != self._counted:
             self._count()
         self._show_counts()
 
@@ -167,7 +167,7 @@ class DataPane(Pane):
         """Let the engine count the tokens of the recipe's data, instead of any earlier count."""
         settle = self._counted is not None and not fetch
         recipe = self.session.recipe
-        self._counted, self._trouble = counted_for(recipe), None
+        self._counted, self._trouble = dataset_key(recipe), None
         self._browser.forget()
         facts = self._facts
         if fetch or facts is None or not facts.exact:
@@ -188,7 +188,7 @@ class DataPane(Pane):
             async with aclosing(self.session.engine.facts(request)) as answers:
                 async for answer in answers:
                     if isinstance(answer, DataFacts):
-                        self.session.counted = counted_for(recipe), answer
+                        self.session.dataset_facts = dataset_key(recipe), answer
                         self._browser.refresh_record()
                     else:
                         share = "" if answer.fraction is None else f" {answer.fraction:.0%}"

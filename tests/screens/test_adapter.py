@@ -12,7 +12,7 @@ from screens.adapter.pane import AdapterPane
 from screens.charts.stacked_bar import legend, stacked_bar
 from screens.forms.form import SettingForm
 from screens.forms.row import SettingRow
-from screens.session import counted_for
+from screens.session import dataset_key
 from screens.shell.cost_view import costs_of, outlook_of, price_of
 from screens.widgets.glyphs import ASCII, UNICODE, bar, speaks_unicode
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
@@ -73,7 +73,7 @@ async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size
         assert "(longest record" not in costs(screen)
         as_long_as_allowed = costs_of(session).price
 
-        session.counted = counted_for(session.recipe), some_facts([], max_length=1024)
+        session.dataset_facts = dataset_key(session.recipe), some_facts([], max_length=1024)
         pane.on_shown()  # type: ignore[union-attr]
         assert f"{words} 1,024" in costs(screen)
         short = costs_of(session).price
@@ -106,7 +106,7 @@ async def test_a_sample_of_the_records_is_not_priced_for(tmp_path: Path) -> None
     async with opened(tmp_path) as screen:
         await shown(screen)
         session = screen.app.session
-        session.counted = counted_for(session.recipe), some_facts([], max_length=1024, exact=False)
+        session.dataset_facts = dataset_key(session.recipe), some_facts([], max_length=1024, exact=False)
         assert price_of(session, session.skeleton).asked == Setup.of(session.recipe)
         assert costs_of(session).priced_length == ""
 

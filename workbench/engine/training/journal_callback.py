@@ -49,7 +49,7 @@ class JournalCallback(TrainerCallback):
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
         self._last = 0.0
-        self._watch = LossWatch()
+        self._loss_watch = LossWatch()
         self._time_watch = TimeWatch()
         self._peak_rss = 0
 
@@ -68,7 +68,7 @@ class JournalCallback(TrainerCallback):
         self._step_clock.start()
 
     def training_continues(self, step: int, max_steps: int) -> None:
-        """Record that training continues; the next step may take long, and only its end is recorded."""
+        """Write that training begins or continues: the next step may take long, and only its end is written."""
         fraction = step / max(max_steps, 1)
         self._journal.write(Phase(phase="training", fraction=fraction, max_steps=max_steps))
         self._report_progress(step, max_steps)
@@ -121,7 +121,7 @@ class JournalCallback(TrainerCallback):
         )
         self._last = now
         self._see_loss(state.global_step, loss)
-        self._write_hint(self._watch.add(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
+        self._write_hint(self._loss_watch.add(loss, float(logs.get("learning_rate") or 0.0)), state.global_step)
         self._write_hint(self._time_watch.add(times["parts"], times.get("padding", 0.0)), state.global_step)
 
     def _write_hint(self, hint: Hint | None, step: int) -> None:
