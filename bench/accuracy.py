@@ -21,7 +21,7 @@ from workbench.estimate.peak import Peak
 from workbench.estimate.rules_of_thumb import rule_of_thumb
 from workbench.estimate.step import plan_step
 from workbench.estimate.trace.predict import peak_from
-from workbench.estimate.trace.run import follow_step
+from workbench.estimate.trace.run import trace_step
 from workbench.estimate.trace.store import key_of
 from workbench.estimate.trace.timeline import Timeline
 from workbench.models.build import meta_model
@@ -62,7 +62,7 @@ def load_only_bytes(config: dict[str, Any], bits: int) -> int:
 
 
 def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak]]:
-    """Each run of a file of measurements with its peak from a followed step and by the closed form."""
+    """Each run of a file of measurements with its peak from a traced step and by the closed form."""
     timelines: dict[str, Timeline] = {}
     for row in _rows(measured):
         skeleton, recipe = catalog_skeleton(row["model"]), recipe_of(row)
@@ -72,10 +72,10 @@ def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak
         step = plan_step(setup, variant="plain")
         key = key_of(skeleton, setup.adapter, step)
         if key not in timelines:
-            timelines[key] = follow_step(skeleton, recipe, step)
-        followed = price(skeleton, recipe, variant="plain", traced=_looked_up(timelines[key])).peak
+            timelines[key] = trace_step(skeleton, recipe, step)
+        traced = price(skeleton, recipe, variant="plain", traced=_looked_up(timelines[key])).peak
         formula = price(skeleton, recipe, variant="plain", traced=lambda *_: None).peak
-        yield row, followed, formula
+        yield row, traced, formula
 
 
 def main() -> None:
@@ -92,30 +92,26 @@ def main() -> None:
 def print_ours(measured_runs: Path) -> None:
     """Our figures, and the weights alone."""
     errors: list[float] = []
-    print(
-        "| model | base | batch × tokens | checkpoints | measured GiB | followed | closed form | reserved | weights |"
-    )
+    print("| model | base | batch × tokens | checkpoints | measured GiB | traced | closed form | reserved | weights |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for row, followed, formula in predicted_peaks(measured_runs):
+    for row, traced, formula in predicted_peaks(measured_runs):
         skeleton = catalog_skeleton(row["model"])
         assert skeleton
         weights = load_only_bytes(skeleton.config, 4 if row["method"] == "qlora" else 16)
         measured, reserved = _measured(row)
-        errors.append(abs(_error(followed.allocated_bytes, measured)))
+        errors.append(abs(_error(traced.allocated_bytes, measured)))
         cells = [
             *_named(row),
             f"{measured:.2f}",
-            f"{followed.allocated_bytes / GIB:.2f} ({_error(followed.allocated_bytes, measured):+.2%})",
+            f"{traced.allocated_bytes / GIB:.2f} ({_error(traced.allocated_bytes, measured):+.2%})",
             f"{_error(formula.allocated_bytes, measured):+.1%}",
-            f"{_error(followed.reserved_bytes, reserved):+.1%}",
+            f"{_error(traced.reserved_bytes, reserved):+.1%}",
             f"{_error(weights, measured):+.0%}",
         ]
         print(f"| {' | '.join(cells)} |")
     mean = sum(errors) / len(errors)
     within = sum(error <= 0.02 for error in errors)
-    print(
-        f"\nFollowed step, allocated: mean {mean:.2%}, worst {max(errors):.2%}, {within} of {len(errors)} within 2 %."
-    )
+    print(f"\nTraced step, allocated: mean {mean:.2%}, worst {max(errors):.2%}, {within} of {len(errors)} within 2 %.")
 
 
 def print_others(measured_runs: Path, python: Path) -> None:

@@ -84,7 +84,7 @@ async def keystrokes(model: str, name: str, count: int) -> tuple[list[float], li
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         app = TimedApp(Home(Path(folder)))
-        app.sample_hardware = app.follow_steps = False
+        app.sample_hardware = app.trace_steps = False
         async with app.run_test(size=(120, 40)) as pilot:
             await pilot.pause()
             app.session.typed_budget = MEMORY

@@ -144,7 +144,7 @@ async def on_screen(home: Home, measure: Callable[[Screen], Any]) -> dict[str, A
     from screens.app import WorkbenchApp
 
     app = WorkbenchApp(home)
-    app.follow_steps = False
+    app.trace_steps = False
     async with app.run_test(size=(120, 40)) as pilot:
         screen = Screen(app, pilot)
         await screen.seconds("", lambda: app.pane_in_front is not None and app.session.skeleton is not None)

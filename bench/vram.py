@@ -162,7 +162,7 @@ def predicted(recipe: ResolvedRecipe, traces: TraceStore) -> Peak:
     if peak.method == "trace":
         return peak
     try:
-        traces.follow(skeleton, recipe, device)
+        traces.trace(skeleton, recipe, device)
     except WorkbenchError as error:
         print(error, file=sys.stderr)
     return price(skeleton, recipe, MemoryBudget(device), traced=traces).peak

@@ -80,7 +80,7 @@ class WorkbenchApp(App[None]):
         self.session = Session(home, engine)
         self.tabs = TABS
         self.sample_hardware = True
-        self.follow_steps = True
+        self.trace_steps = True
         # Errors of this terminal that nobody foresaw.
         self.faults: list[BaseException] = []
         self._loaded = False

@@ -21,11 +21,11 @@ class Workbench(Protocol):
     """The app as its parts see it; :class:`screens.app.WorkbenchApp` is the one there is.
 
     Attributes:
-        follow_steps: whether training steps may be traced while nobody types.
+        trace_steps: whether training steps may be traced while nobody types.
     """
 
     session: Session
-    follow_steps: bool
+    trace_steps: bool
 
     @property
     def pane_in_front(self) -> Pane | None:

@@ -134,7 +134,7 @@ def test_estimate_tells_what_auto_comes_to_and_why(home):
 
 def test_the_peak_of_a_model_outside_the_catalog_is_that_of_a_followed_step(home, tiny_llama, tmp_path):
     shutil.copy(tiny_llama / "config.json", tmp_path / "config.json")
-    (rough,) = facts(home, "estimate", tmp_path, "--no-follow")
+    (rough,) = facts(home, "estimate", tmp_path, "--no-trace")
     assert rough["peak"]["method"] == "closed-form"
     first = call(home, "estimate", tmp_path, "--json")
     assert "Tracing one training step of LlamaForCausalLM" in first.stderr

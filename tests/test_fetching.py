@@ -22,7 +22,7 @@ def test_a_conversion_is_told_on_stderr_and_the_answer_stays_alone(
     model = write_gguf(tiny_llama, tmp_path / "tiny.gguf")
     line = [sys.executable, "-m", "workbench.cli", "--home", str(tmp_path / "home"), command, str(model), "--json"]
     if command == "estimate":
-        line.append("--no-follow")
+        line.append("--no-trace")
     done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=300)
     assert json.loads(done.stdout)
     assert "convert" in done.stderr

@@ -44,7 +44,7 @@ class CostPanel(Lines):
         self._outlook: Outlook | None = None
         self._change = _Change()
         self._settle_soon = Delay(self, self._settle, CHANGE_SECONDS)
-        self._following = False
+        self._is_tracing = False
 
     def show(self, costs: Costs, *, moved: bool) -> None:
         """Take new figures; ``moved``: because somebody turned a knob, so that the direction is shown for a second."""
@@ -73,9 +73,9 @@ class CostPanel(Lines):
         """Whether the peak in view is a formula's."""
         return self._costs is not None and self._costs.is_rough
 
-    def say_following(self, following: bool) -> None:
-        """A training step is being followed, to replace the formula's peak."""
-        self._following = following
+    def show_tracing(self, is_tracing: bool) -> None:
+        """Show whether a training step is being traced, to replace the formula's peak."""
+        self._is_tracing = is_tracing
         self._changed()
 
     def _settle(self) -> None:
@@ -148,7 +148,7 @@ class CostPanel(Lines):
         if self._is_wide:
             yield Content.styled(f"peak during {price.peak.moment}", "$muted")
             if price.is_rough:
-                words = "tracing one step for an exact peak …" if self._following else "≈ estimate, ±15 %"
+                words = "tracing one step for an exact peak …" if self._is_tracing else "≈ estimate, ±15 %"
                 yield Content.styled(words, "$muted")
         if costs.priced_length:
             yield Content.styled(costs.priced_length, "$muted")

@@ -15,7 +15,7 @@ from textual.widgets import Label
 
 from screens.adapter.cost_panel import CostPanel
 from screens.adapter.fields import form
-from screens.adapter.step_tracer import StepFollower
+from screens.adapter.step_tracer import StepTracer
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import explanation, help_text
 from screens.forms.row import SettingRow
@@ -50,7 +50,7 @@ class _OutOfDate(Exception):  # noqa: N818
     """The recipe that is priced is no longer the current one."""
 
 
-class StepFollowed(Message, bubble=False):
+class StepTraced(Message, bubble=False):
     """A step was traced, or could not be: the predicted peak may have changed."""
 
 
@@ -111,7 +111,7 @@ class AdapterPane(Pane):
         self._outlook: Outlook | None = None
         self._outlook_soon = Delay(self, self._look_ahead, OUTLOOK_SECONDS)
         self._budget: MemoryBudget | None = None
-        self._follower: StepFollower | None = None
+        self._tracer: StepTracer | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="adapter-body"):
@@ -180,23 +180,23 @@ class AdapterPane(Pane):
         # A change of the recipe asks again; until then the key that made it needs the processor.
         with suppress(_OutOfDate):
             self._outlook_is(await asyncio.to_thread(outlook_of, priced.looked_up_in(traced)))
-            self._follow_step()
+            self._trace_step()
 
-    def _follow_step(self) -> None:
+    def _trace_step(self) -> None:
         """Trace a step to replace an estimated peak, unless a live run needs the processor."""
         session, priced = self.session, self._price
-        if priced is None or session.is_live or not self.workbench.follow_steps:
+        if priced is None or session.is_live or not self.workbench.trace_steps:
             return
         recipes = priced.worth_tracing
         if not recipes:
             return
-        if self._follower is None:
-            self._follower = StepFollower(session.traces, lambda: self.post_message(StepFollowed()))
-        if any(self._follower.want(priced.skeleton, recipe, priced.budget.device) for recipe in recipes):
-            self._panel.say_following(True)
+        if self._tracer is None:
+            self._tracer = StepTracer(session.traces, lambda: self.post_message(StepTraced()))
+        if any(self._tracer.want(priced.skeleton, recipe, priced.budget.device) for recipe in recipes):
+            self._panel.show_tracing(True)
 
-    def on_step_followed(self) -> None:
-        self._panel.say_following(False)
+    def on_step_traced(self) -> None:
+        self._panel.show_tracing(False)
         if self.is_shown:
             self._show_costs(moved=False)
 

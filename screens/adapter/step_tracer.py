@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.recipe.resolved import ResolvedRecipe
 
 
-class StepFollower:
+class StepTracer:
     """Runs the helper process of :class:`~workbench.estimate.TraceStore` beside the event loop.
 
     Args:
@@ -34,22 +34,22 @@ class StepFollower:
         """Trace the step of a recipe, if it can be traced and was not tried before; returns whether tracing began."""
         from workbench.estimate.setup import Setup
         from workbench.estimate.step import plan_step
-        from workbench.estimate.trace.store import can_follow, key_of
+        from workbench.estimate.trace.store import can_trace, key_of
 
         setup = Setup.of(recipe)
         step = plan_step(setup, device)
         key = key_of(skeleton, setup.adapter, step)
-        if self.is_busy or key in self._tried or not can_follow(skeleton, step):
+        if self.is_busy or key in self._tried or not can_trace(skeleton, step):
             return False
         self._tried.add(key)
         self.is_busy = True
         # A daemon thread: closing the terminal does not wait for it, as it would for a thread of asyncio's pool.
-        threading.Thread(target=self._follow, args=(skeleton, recipe, device), daemon=True, name="trace step").start()
+        threading.Thread(target=self._trace, args=(skeleton, recipe, device), daemon=True, name="trace step").start()
         return True
 
-    def _follow(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:
+    def _trace(self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device) -> None:
         # Without a trace the estimate stays, marked by ≈.
         with suppress(WorkbenchError):
-            self._traces.follow(skeleton, recipe, device)
+            self._traces.trace(skeleton, recipe, device)
         self.is_busy = False
         self._done()

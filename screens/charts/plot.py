@@ -82,7 +82,7 @@ def draw(
         line = _line(columns, frame, dots.down)
         if mark:
             # The line between marks is faint: every second pair of dots.
-            _lay(rows, (run for run in line if run[0] % 4 < 2), index, dots)
+            _lay(rows, (stroke for stroke in line if stroke[0] % 4 < 2), index, dots)
             for x, y in series.points():
                 if frame.x_low <= x <= frame.x_high and 0 <= (row := frame.row(y)) < frame.height:
                     rows[row][frame.column(x)] = (mark, index)
@@ -109,29 +109,30 @@ def _places(series: Series, frame: Frame, index: int, count: int) -> set[tuple[i
     return {(x, y) for x, y in cells if 0 <= y < frame.height}
 
 
-Run = tuple[int, int, int]  # dot column, first and last dot row
+Stroke = tuple[int, int, int]
+"""A vertical line of dots in a dot column: the column, its first and its last dot row."""
 
 
-def _line(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run]:
+def _line(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Stroke]:
     """Return the line through the means, without gaps."""
-    runs: list[Run] = []
+    strokes: list[Stroke] = []
     left, at = -1, 0
     for column, bucket in columns.items():
         row = frame.row(bucket.mean, down)
         if left < 0:
-            runs.append((column, row, row))
+            strokes.append((column, row, row))
         else:
             start, width = at, column - left
             for step in range(1, width + 1):
                 to = start + (row - start) * step // width
-                # From next to the left neighbour's dot to this one.
-                runs.append((left + step, at + 1, to) if to > at else (left + step, to, at - 1 if to < at else at))
+                # From next to the left neighbor's dot to this one.
+                strokes.append((left + step, at + 1, to) if to > at else (left + step, to, at - 1 if to < at else at))
                 at = to
         left, at = column, row
-    return runs
+    return strokes
 
 
-def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run]:
+def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Stroke]:
     return [
         (column, frame.row(bucket.high, down), frame.row(bucket.low, down))
         for column, bucket in columns.items()
@@ -139,12 +140,12 @@ def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Run
     ]
 
 
-def _lay(rows: list[Row], runs: Iterable[Run], owner: int, dots: Dots) -> None:
+def _lay(rows: list[Row], strokes: Iterable[Stroke], owner: int, dots: Dots) -> None:
     """Draw dots over what is there; a cell shows one owner only."""
     down = dots.down
     masks: list[dict[int, int]] = [{} for _ in rows]
     bottom_row = len(rows) * down - 1
-    for column, top, bottom in runs:
+    for column, top, bottom in strokes:
         x, dot = divmod(column, dots.across)
         spans = dots.spans[dot]
         first, top_dot = divmod(max(0, top), down)

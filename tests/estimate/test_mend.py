@@ -80,7 +80,7 @@ def test_the_command_names_the_option_that_helps_and_it_does(run: Any, model: st
     assert isinstance(refused.exception, WorkbenchError)
     options = options_text(suggested_fix(tree(model), Setup.of(Recipe()).adapter) or {})
     assert options in refused.exception.cure
-    answer = json.loads(run("estimate", model, *shlex.split(options), "--no-follow", "--json").stdout)
+    answer = json.loads(run("estimate", model, *shlex.split(options), "--no-trace", "--json").stdout)
     assert answer["adapter"]["trainable_parameters"] > 0
 
 

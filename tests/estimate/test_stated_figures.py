@@ -139,7 +139,7 @@ def priced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Price:
             (tmp_path / "config.json").write_text(json.dumps(model), encoding="utf-8")
             model, changes = str(tmp_path), (*changes, "adapter.target_modules=[up_proj]")
         options = [part for change in changes for part in ("--set", change)]
-        result = CliRunner().invoke(app, ["estimate", model, *options, "--variant", variant, "--no-follow", "--json"])
+        result = CliRunner().invoke(app, ["estimate", model, *options, "--variant", variant, "--no-trace", "--json"])
         assert result.exit_code == 0, result.output
         answer = json.loads(result.stdout)
         assert isinstance(answer, dict)
@@ -186,6 +186,6 @@ def test_rules_of_thumb_stand_beside_our_figure_under_that_name(
     if not isinstance(model, str):
         (tmp_path / "config.json").write_text(json.dumps(model), encoding="utf-8")
         model = str(tmp_path)
-    shown = CliRunner().invoke(app, ["estimate", model, "--no-follow"]).stdout
+    shown = CliRunner().invoke(app, ["estimate", model, "--no-trace"]).stdout
     assert f"rule of thumb for {billions}B: {lora} GB (16-bit LoRA), {qlora} GB (QLoRA)" in shown
     assert "training peak" in shown

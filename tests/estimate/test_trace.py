@@ -78,15 +78,15 @@ def real_peak(step: Step, recipe: Recipe) -> int:
         patch.setattr(on_meta, "meta_model", lambda _: real)
         patch.setattr("peft.get_peft_model", _attached_for_real)
         model = on_meta.training_model(skeleton, recipe, step, recipe.adapter.r)
-    follower = run.StepFollower("cpu")
-    follower.ignore(on_meta.resting_tensors(model))
+    recorder = run.StepRecorder("cpu")
+    recorder.ignore(on_meta.resting_tensors(model))
     sizes = Probe(step.batch, step.length, recipe.adapter.r)
-    with cuda_like(), follower:
+    with cuda_like(), recorder:
         for _ in range(2 if step.accumulates else 1):
-            run._micro_batch(model, step, sizes, follower, device="cpu")
+            run._micro_batch(model, step, sizes, recorder, device="cpu")
     now = highest = 0
     alive: dict[int, int] = {}
-    for number, size, label in follower.events:
+    for number, size, label in recorder.events:
         taken = min(step.tokens, 4096) * 32768 * 2 if size and label == run.TILE else size
         now += taken - alive.pop(number, 0)
         if taken:
@@ -114,11 +114,11 @@ def _attached_for_real(model: Any, config: Any, **_: Any) -> Any:
     ids=str,
 )
 def test_real_steps_on_the_cpu(changes: dict[str, Any]) -> None:
-    from workbench.estimate.trace.run import follow_step
+    from workbench.estimate.trace.run import trace_step
 
     recipe = recipe_of(**changes)
     step = plan_step(Setup.of(recipe))
-    _, terms = follow_step(build_skeleton(SMALL), recipe, step).highest(step.batch, step.length, recipe.adapter.r)
+    _, terms = trace_step(build_skeleton(SMALL), recipe, step).highest(step.batch, step.length, recipe.adapter.r)
     assert sum(terms.values()) == pytest.approx(real_peak(step, recipe), rel=0.01)
 
 
@@ -154,10 +154,10 @@ def test_allocator_keeps_splits_and_merges() -> None:
 
 
 def test_a_timeline_survives_json_and_old_ones_are_refused() -> None:
-    from workbench.estimate.trace.run import follow_step
+    from workbench.estimate.trace.run import trace_step
 
     recipe = recipe_of()
-    timeline = follow_step(build_skeleton(SMALL), recipe, plan_step(Setup.of(recipe)))
+    timeline = trace_step(build_skeleton(SMALL), recipe, plan_step(Setup.of(recipe)))
     data = json.loads(json.dumps(timeline.as_json()))
     assert Timeline.from_json(data) == timeline
     with pytest.raises(ValueError, match="format"):
@@ -170,11 +170,11 @@ def test_a_timeline_survives_json_and_old_ones_are_refused() -> None:
 )
 @pytest.mark.parametrize("method", ["none", "nf4", "int8"])
 def test_architectures_that_can_be_followed(name: str, method: str) -> None:
-    from workbench.estimate.trace.run import follow_step
+    from workbench.estimate.trace.run import trace_step
 
     recipe = recipe_of(**{"quantization.method": method, "adapter.lora_dropout": 0.0})
     step = plan_step(Setup.of(recipe))
-    timeline = follow_step(build_skeleton(TINY[name]), recipe, step)
+    timeline = trace_step(build_skeleton(TINY[name]), recipe, step)
     _, small = timeline.highest(1, 64, 8)
     _, large = timeline.highest(2, 128, 16)
     assert 0 < sum(small.values()) < sum(large.values())
@@ -187,7 +187,7 @@ def test_a_store_makes_keeps_and_finds(tmp_path: Path) -> None:
     store = TraceStore(tmp_path)
     before = price(skeleton, recipe, traced=store).peak
     assert before.method == "closed-form"
-    timeline = store.follow(skeleton, recipe)
+    timeline = store.trace(skeleton, recipe)
     after = price(skeleton, recipe, traced=store).peak
     assert after.method == "trace"
     assert after.allocated_bytes == sum(value for name, value in after.terms.items() if name != "cuda_context")
@@ -199,9 +199,9 @@ def test_a_store_makes_keeps_and_finds(tmp_path: Path) -> None:
 def test_what_cannot_be_followed_is_told(tmp_path: Path) -> None:
     store = TraceStore(tmp_path)
     with pytest.raises(WorkbenchError, match="float16"):
-        store.follow(build_skeleton(SMALL), recipe_of(**{"quantization.compute_dtype": "float16"}))
+        store.trace(build_skeleton(SMALL), recipe_of(**{"quantization.compute_dtype": "float16"}))
     with pytest.raises(WorkbenchError, match="Mamba"):
-        store.follow(build_skeleton(TINY["mamba"]), recipe_of(**{"adapter.target_modules": ["in_proj"]}))
+        store.trace(build_skeleton(TINY["mamba"]), recipe_of(**{"adapter.target_modules": ["in_proj"]}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,7 +227,7 @@ def test_keys_differ_where_the_step_does() -> None:
 
 
 def test_the_shipped_timelines_are_what_is_followed_now() -> None:
-    from workbench.estimate.trace.run import follow_step
+    from workbench.estimate.trace.run import trace_step
     from workbench.estimate.trace.ship import shipped_recipes
 
     skeleton = catalog_skeleton("HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -237,7 +237,7 @@ def test_the_shipped_timelines_are_what_is_followed_now() -> None:
     shipped = TraceStore().find(skeleton, Setup.of(recipe).adapter, step)
     if shipped is None:
         pytest.skip(f"{SHIPPED.name} was made with other versions of the libraries")
-    assert follow_step(skeleton, recipe, step) == shipped
+    assert trace_step(skeleton, recipe, step) == shipped
 
 
 @pytest.mark.timeout(1800)

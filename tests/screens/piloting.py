@@ -128,7 +128,7 @@ async def opened(
     scripted = engine or ScriptedEngine(home)
     app = WorkbenchApp(home, scripted)
     app.sample_hardware = False
-    app.follow_steps = False
+    app.trace_steps = False
     async with app.run_test(size=size) as pilot:
         opened = Opened(app, pilot, scripted)
         await opened.until(lambda: app.pane_in_front is not None, "the first tab")

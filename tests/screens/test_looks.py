@@ -37,7 +37,7 @@ def app_on(home: Path) -> WorkbenchApp:
     engine.backend.device = DeviceFacts(kind="cuda", name="NVIDIA H100 80GB HBM3", total_bytes=80 * GIB)
     app = WorkbenchApp(Home(home), engine)
     app.sample_hardware = False
-    app.follow_steps = False
+    app.trace_steps = False
     app.session.gpus = (GpuSample(0, "NVIDIA H100 80GB HBM3", 80 * GIB, 3 * GIB, 77 * GIB),)
     app.session.host = HostSample(5.0, 64 * GIB, 16 * GIB, 48 * GIB)
     return app

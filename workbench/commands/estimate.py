@@ -51,7 +51,7 @@ def estimate(
         StepVariant,
         typer.Option(help="plain estimates the training step of common notebooks instead of this program's."),
     ] = StepVariant.workbench,
-    follow: Annotated[
+    trace: Annotated[
         bool | None,
         typer.Option(
             help="Trace one training step (about 10 s, once) if the peak is only an estimate. Default: "
@@ -81,7 +81,7 @@ def estimate(
             cure = f"{error.cure} It works with {options_text(changes)}."
             raise WorkbenchError(error.message, cure, kind=error.kind) from error
         raise
-    should_trace = skeleton_in_catalog(chosen.model) is None if follow is None else follow
+    should_trace = skeleton_in_catalog(chosen.model) is None if trace is None else trace
     if should_trace and _trace(traces, result):
         result = priced()
     if as_json:
@@ -97,7 +97,7 @@ def _trace(traces: TraceStore, result: Price) -> bool:
         words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once) …"
         errors.print(Text(words, "dim"))
         try:
-            traces.follow(result.skeleton, recipe, result.budget.device, result.step.variant)
+            traces.trace(result.skeleton, recipe, result.budget.device, result.step.variant)
         except WorkbenchError as error:
             errors.print(Text(printable(f"{error.message} {error.cure}"), "dim"))
             return count > 0

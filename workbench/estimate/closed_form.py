@@ -1,4 +1,4 @@
-"""The peak of a training step by formula: shown while no followed step is at hand, and marked ≈.
+"""The peak of a training step by formula: shown while no step has been traced, and marked ≈.
 
 The step has three moments that can be the highest: the loss, when all checkpoints (or all activations) are alive; the
 backward of a layer, first of the last one and last of the first one, when all gradients exist; and the optimizer's
@@ -23,7 +23,7 @@ from workbench.machine.device import CUDA_CONTEXT_BYTES
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
 LOSS_TILE_TOKENS = 4096
 LOSS_TILE_WIDTH = 32768
-# Attention without a fused kernel: bytes a score, from followed steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
+# Attention without a fused kernel: bytes a score, from traced steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
 _KEPT_A_SCORE, _PASSING_A_SCORE = 4, 10
 # What the caching allocator holds beside what it has given out, as a share; 2–20 % in published runs.
 _FRAGMENTS = 0.06

@@ -31,7 +31,7 @@ class Verdict:
 
     Attributes:
         length: tokens of the longest record that this is for.
-        is_rough: the peak is a formula's and not that of a followed step.
+        is_rough: the peak is a formula's and not that of a traced step.
         suggestions: single changes that make it fit, cheapest first; empty where it fits.
     """
 

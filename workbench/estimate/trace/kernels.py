@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-ATTENTION = "followed"
+ATTENTION = "traced"
 """Name in transformers' registry; a name with "flash" in it would be taken for a package to import."""
 
 

@@ -13,7 +13,7 @@ from workbench.machine.device import CUDA_CONTEXT_BYTES
 
 
 def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step, rank: int) -> Peak:
-    """The predicted peak of a followed step.
+    """The predicted peak of a traced step.
 
     Args:
         base: footprint of the base in the step's storage.

@@ -15,11 +15,11 @@ from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.peak import Moment
 from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.allocator import CachingAllocator
-from workbench.estimate.trace.follow import Follower
 from workbench.estimate.trace.head import LOSS, TILE, TiledLoss
 from workbench.estimate.trace.kernels import cuda_like, workspace_bytes
 from workbench.estimate.trace.monomial import Monomial, Powers, Probe
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
+from workbench.estimate.trace.recorder import StorageRecorder
 from workbench.estimate.trace.timeline import TILE_TOKENS, TILE_WIDTH, Point, Timeline, TimelineData, TraceFailure
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
@@ -34,14 +34,14 @@ _RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 1024)
 _REPLAYED_LENGTHS = (256, 1024, 2048, 8192)
 
 
-class StepFollower(Follower):
-    """A follower that also records the loss tile, the only block whose size is not a product."""
+class StepRecorder(StorageRecorder):
+    """A recorder that also records the loss tile, the only block whose size is not a product."""
 
     def tile(self) -> None:
         self.passing(1, TILE)
 
 
-def follow_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
+def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     """Trace a step and return its highest moments.
 
     Raises:
@@ -49,30 +49,30 @@ def follow_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     """
     probe = Probe.for_extents(_extents(skeleton))
     model = training_model(skeleton, recipe, step, probe.rank)
-    follower = StepFollower("meta", workspace_bytes)
-    follower.ignore(resting_tensors(model))
+    recorder = StepRecorder("meta", workspace_bytes)
+    recorder.ignore(resting_tensors(model))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gc.collect()
     gc.disable()
     try:
-        with cuda_like(), follower:
+        with cuda_like(), recorder:
             if step.accumulates:
-                follower.label = BACKWARD
+                recorder.label = BACKWARD
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
-            _micro_batch(model, step, probe, follower)
-            follower.label = OPTIMIZER
+            _micro_batch(model, step, probe, recorder)
+            recorder.label = OPTIMIZER
             if step.optimizer == "adamw_torch":
                 # The unfused optimizer works through lists and keeps two temporary copies of them.
                 held = [torch.empty_like(p.grad) for p in trained for _ in range(2) if p.grad is not None]
                 del held
-            follower.passing(1, OPTIMIZER)
+            recorder.passing(1, OPTIMIZER)
     finally:
         gc.enable()
-    gradients = {follower.number_of(p.grad) for p in trained if p.grad is not None}
+    gradients = {recorder.number_of(p.grad) for p in trained if p.grad is not None}
     events = [
         _Event(number, probe.factor(size) if size else None, GRADIENTS if number in gradients else label, label)
-        for number, size, label in follower.events
+        for number, size, label in recorder.events
     ]
     points = _highest(_points(events, step))
     resting = [probe.factor(t.untyped_storage().nbytes()) for t in _distinct(resting_tensors(model))]
@@ -80,20 +80,20 @@ def follow_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
 
 
 def _micro_batch(
-    model: torch.nn.Module, step: Step, probe: Probe, follower: StepFollower, device: str = "meta"
+    model: torch.nn.Module, step: Step, probe: Probe, recorder: StepRecorder, device: str = "meta"
 ) -> None:
-    follower.label = INPUTS
+    recorder.label = INPUTS
     ids, labels, _mask = (torch.zeros((probe.batch, probe.length), dtype=torch.long, device=device) for _ in range(3))
-    follower.label = FORWARD
+    recorder.label = FORWARD
     base = model.get_base_model()
     if step.variant == "plain":
         outputs = model(input_ids=ids, labels=labels, use_cache=False)
-        follower.label = BACKWARD
+        recorder.label = BACKWARD
         outputs.loss.backward()
         return
     hidden = base.base_model(input_ids=ids, use_cache=False).last_hidden_state
     head = base.get_output_embeddings()
-    loss = TiledLoss.apply(hidden, head.weight, head.bias, follower)
+    loss = TiledLoss.apply(hidden, head.weight, head.bias, recorder)
     del hidden
     loss.backward()
 
@@ -240,7 +240,7 @@ def main() -> None:
     step = plan_step(Setup.of(recipe), Device(**request["device"]), request["variant"])
     answer: TimelineData | TraceFailure
     try:
-        answer = follow_step(skeleton, recipe, step).as_json()
+        answer = trace_step(skeleton, recipe, step).as_json()
     except Exception as error:  # an architecture that needs data in its forward may raise anything
         answer = {"error": f"{type(error).__name__}: {error}"}
     json.dump(answer, answer_to)

@@ -8,8 +8,8 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.setup import Setup
 from workbench.estimate.step import plan_step
-from workbench.estimate.trace.run import follow_step
-from workbench.estimate.trace.store import SHIPPED, can_follow, key_of
+from workbench.estimate.trace.run import trace_step
+from workbench.estimate.trace.store import SHIPPED, can_trace, key_of
 from workbench.estimate.trace.timeline import TimelineData
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
@@ -36,7 +36,7 @@ def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
                 plan_adapter(skeleton, recipe.adapter)
             except WorkbenchError:  # no such layers, or no dropout on experts
                 continue
-            if can_follow(skeleton, plan_step(Setup.of(recipe))):
+            if can_trace(skeleton, plan_step(Setup.of(recipe))):
                 yield recipe
             break
 
@@ -58,7 +58,7 @@ def main() -> None:
         if key in timelines:
             continue
         try:
-            timelines[key] = follow_step(skeleton, recipe, step).as_json()
+            timelines[key] = trace_step(skeleton, recipe, step).as_json()
         except Exception as error:  # see run.main
             print(f"{tree}: {type(error).__name__}: {error}", file=sys.stderr)
             continue

@@ -62,7 +62,7 @@ class TraceStore:
             self._known[key] = _timeline(found if found is not None else _shipped()[key])
         return self._known[key]
 
-    def follow(
+    def trace(
         self, skeleton: Skeleton, recipe: ResolvedRecipe, device: Device | None = None, variant: Variant = "workbench"
     ) -> Timeline:
         """Trace a step in a helper process (about 10 s, half of it to import torch) and store the timeline.
@@ -72,7 +72,7 @@ class TraceStore:
         """
         setup = Setup.of(recipe)
         step = plan_step(setup, device, variant)
-        if not can_follow(skeleton, step):
+        if not can_trace(skeleton, step):
             raise WorkbenchError(
                 f"A step of {skeleton.architecture} in {step.compute} cannot be traced.",
                 "The estimate is used instead.",
@@ -113,7 +113,7 @@ class TraceStore:
         write_text(self._folder / f"{key}.json", json.dumps(answer))
 
 
-def can_follow(skeleton: Skeleton, step: Step) -> bool:
+def can_trace(skeleton: Skeleton, step: Step) -> bool:
     """Whether a step can be traced at all: of the quantized layers, only those of bitsandbytes.
 
     float16 runs under autocast, which the meta device does not show. Models without attention process a record token by

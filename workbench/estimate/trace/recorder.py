@@ -14,7 +14,7 @@ Workspace = Callable[[Any, tuple[Any, ...], dict[str, Any]], int]
 WORKSPACE = "workspace"
 
 
-class Follower(TorchDispatchMode):
+class StorageRecorder(TorchDispatchMode):
     """A dispatch mode that records allocations and releases of storages.
 
     ``events`` has (storage number, bytes, label) for an allocation and (storage number, 0, label) for a release. The
