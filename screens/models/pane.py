@@ -67,7 +67,7 @@ class ModelsPane(Pane):
         self._rows: list[ModelRow] = []
         self._fits: dict[str, Fit] = {}
         self._download = Download(self.workbench, self._show_facts, self._read_rows)
-        self._judge_soon = Delay(self, self._judge, _FIT_DELAY_SECONDS)
+        self._check_fits_soon = Delay(self, self._check_fits, _FIT_DELAY_SECONDS)
         self._just_chosen = ""
 
     def compose(self) -> ComposeResult:
@@ -90,15 +90,15 @@ class ModelsPane(Pane):
         self._show_hint()
         if self._all:
             self._fill()
-            self._judge_soon.ask()
+            self._check_fits_soon.ask()
 
     def on_hidden(self) -> None:
-        self._judge_soon.cancel()
+        self._check_fits_soon.cancel()
 
     def on_recipe_changed(self, _: RecipeChanged) -> None:
         self._fill()
         self._show_hint()
-        self._judge_soon.ask()
+        self._check_fits_soon.ask()
 
     def on_skeleton_changed(self, event: SkeletonChanged) -> None:
         """Offer a fix if the model that was just chosen does not accept the adapter settings."""
@@ -113,7 +113,7 @@ class ModelsPane(Pane):
     async def _read_rows(self) -> None:
         self._all = await asyncio.to_thread(all_rows, self.session.home)
         self._fill()
-        self._judge_soon.ask()
+        self._check_fits_soon.ask()
 
     @property
     def _is_wide(self) -> bool:
@@ -144,10 +144,10 @@ class ModelsPane(Pane):
     def _clicked(self) -> None:
         self.action_primary()
 
-    def _judge(self) -> None:
-        self.run_worker(self._judge_all(), exclusive=True, group="fits")
+    def _check_fits(self) -> None:
+        self.run_worker(self._read_fits(), exclusive=True, group="fits")
 
-    async def _judge_all(self) -> None:
+    async def _read_fits(self) -> None:
         """Check which models fit the free memory under the current recipe."""
         sources, session = [row.source for row in self._all], self.session
         self._fits = await asyncio.to_thread(fits_of, sources, session.recipe, session.budget, session.traces)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 
 class RunsPane(Pane):
-    """The history, or one run of it."""
+    """The history, or one run of it.
+
+    Attributes:
+        shown_run: the open run; None while the list is shown.
+    """
 
     NAME = "Runs"
     GUIDE = (
@@ -69,7 +73,7 @@ class RunsPane(Pane):
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
-        self._open_run: LiveRun | None = None
+        self.shown_run: LiveRun | None = None
         self._history = HistoryView(self.session.home)
         self._page = RunPage()
         self._actions = RunActions(self.workbench, self._history.read_again)
@@ -90,7 +94,7 @@ class RunsPane(Pane):
         self._history.table.fit(wide=width >= 100)
 
     def first_focus(self) -> Widget:
-        if self._open_run is None:
+        if self.shown_run is None:
             return self._history.table
         return self._page.first_focus(narrow=self.has_class("-narrow"))
 
@@ -98,8 +102,8 @@ class RunsPane(Pane):
 
     def on_shown(self) -> None:
         self.run_worker(self._history.read_again())
-        if self._open_run is not None:
-            self.run_worker(self._read_journal(self._open_run), group="journal")
+        if self.shown_run is not None:
+            self.run_worker(self._read_journal(self.shown_run), group="journal")
 
     @on(StatusChanged)
     def _engine_changed(self, message: StatusChanged) -> None:
@@ -112,8 +116,8 @@ class RunsPane(Pane):
         summary = self.session.summary
         if summary is not None and summary.id == message.run:
             self._history.update_summary(summary)
-        if self._open_run is not None and self._open_run is self.session.live:
-            self._show_run(self._open_run)
+        if self.shown_run is not None and self.shown_run is self.session.live:
+            self._show_run(self.shown_run)
 
     # -- the selected runs ----------------------------------------------------------------------------------------
 
@@ -121,12 +125,12 @@ class RunsPane(Pane):
     def selected(self) -> ListedRun | None:
         """The open run, else the one under the cursor."""
         table = self._history.table
-        return table.get(self._open_run.run.id) if self._open_run is not None else table.chosen
+        return table.get(self.shown_run.run.id) if self.shown_run is not None else table.chosen
 
     @property
     def subjects(self) -> Sequence[ListedRun]:
         """The marked runs; without marks the selected one."""
-        if self._open_run is None and self._history.table.marked:
+        if self.shown_run is None and self._history.table.marked:
             return self._history.marked
         one = self.selected
         return [one] if one is not None else []
@@ -134,15 +138,15 @@ class RunsPane(Pane):
     @on(HistoryView.Changed)
     def _history_changed(self) -> None:
         one = self.selected
-        if self._open_run is not None and one is None:
+        if self.shown_run is not None and one is None:
             self.action_back()  # the open run was deleted
-        elif self._open_run is not None and one is not None:
+        elif self.shown_run is not None and one is not None:
             self._page.name_it(one.name)
         self._history.show_facts(one)
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_open, one = self._open_run is not None, self.selected
+        is_open, one = self.shown_run is not None, self.selected
         match action:
             case "open" | "mark":
                 return not is_open and one is not None
@@ -159,7 +163,7 @@ class RunsPane(Pane):
             case "resume":
                 return self._can_resume(one)
             case "replies":
-                return self._open_run is not None and bool(self._open_run.replay.samples)
+                return self.shown_run is not None and bool(self.shown_run.replay.samples)
             case "chat":
                 return one is not None and ((one.run.adapter / "adapter_config.json").is_file() or None)
             case "reuse" | "export" | "evaluate" | "rename" | "tag" | "table" | "delete":
@@ -168,7 +172,7 @@ class RunsPane(Pane):
 
     def _can_resume(self, one: ListedRun | None) -> bool | None:
         summary = (
-            self._open_run.replay.summary if self._open_run is not None else one.summary if one is not None else None
+            self.shown_run.replay.summary if self.shown_run is not None else one.summary if one is not None else None
         )
         if summary is None or not summary.can_be_resumed:
             return False
@@ -220,15 +224,15 @@ class RunsPane(Pane):
 
         if (one := self._history.table.chosen) is not None:
             watched = self.session.live
-            self._open_run = watched if watched is not None and watched.run.id == one.run.id else LiveRun(one.run)
+            self.shown_run = watched if watched is not None and watched.run.id == one.run.id else LiveRun(one.run)
             self._page.begin(one.run, one.name)
             self.set_class(True, "-open")
             self.first_focus().focus()
-            self.run_worker(self._read_journal(self._open_run), group="journal")
+            self.run_worker(self._read_journal(self.shown_run), group="journal")
 
     def action_back(self) -> None:
         """Go back to the list."""
-        self._open_run = None
+        self.shown_run = None
         self.workers.cancel_group(self, "journal")  # a long journal may still be read
         self.set_class(False, "-open")
         self.first_focus().focus()
@@ -236,7 +240,7 @@ class RunsPane(Pane):
 
     async def _read_journal(self, live: LiveRun) -> None:
         def show() -> None:
-            if live is self._open_run:
+            if live is self.shown_run:
                 self._show_run(live)
 
         await live.catch_up(show)
@@ -248,8 +252,8 @@ class RunsPane(Pane):
 
     def action_replies(self) -> None:
         """Show the sampled replies step by step."""
-        if self._open_run is not None:
-            self.app.push_screen(RepliesScreen(self._open_run))
+        if self.shown_run is not None:
+            self.app.push_screen(RepliesScreen(self.shown_run))
 
     # -- actions on the selected runs -----------------------------------------------------------------------------
 

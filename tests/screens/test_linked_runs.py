@@ -25,15 +25,15 @@ async def test_a_live_run_behind_a_link_is_shown_by_one_view(tmp_path: Path) -> 
         await screen.until(
             lambda: screen.app.session.summary and screen.app.session.summary.step == 1, "the first step"
         )
-        await screen.until(lambda: pane._live is screen.app.session.live, "its view")
-        view, status = pane._live, screen.app.session.status
+        await screen.until(lambda: pane.shown_run is screen.app.session.live, "its view")
+        view, status = pane.shown_run, screen.app.session.status
         assert status is not None
         # As the engine, the history and the user name it.
         for folder in (run.path, run.path.resolve(), home.runs / run.id):
             pane.post_message(StatusChanged(status.model_copy(update={"run_folder": str(folder)})))
             pane._follow(RunFolder(folder))
             await screen.pilot.pause()
-            assert pane._live is view
+            assert pane.shown_run is view
         engine.step(2, 1.5)
         await screen.until(lambda: view is not None and view.replay.summary.step == 2, "the second step")
-        assert pane._live is view
+        assert pane.shown_run is view

@@ -71,12 +71,12 @@ async def test_a_run_of_the_history(tmp_path: Path, reading_on: threading.Event,
         await screen.press("down", "enter")
         await screen.sees("loss over steps · ≈ reading 0%")
         await screen.sees("train 1.182")
-        assert pane._live is not None
-        assert 100 < pane._live.replay.curves.train.count < 1000
+        assert pane.shown_run is not None
+        assert 100 < pane.shown_run.replay.curves.train.count < 1000
         reading_on.set()
         await screen.until(lambda: "reading" not in screen.words, "all is read")
         await screen.sees("loss over steps ─")
-        assert pane._live.replay.curves.train.count == 1000
+        assert pane.shown_run.replay.curves.train.count == 1000
         await screen.press("escape")
         await screen.sees("interrupted")
 
@@ -87,7 +87,7 @@ async def test_whoever_leaves_it_does_not_have_it_read(tmp_path: Path, reading_o
         pane = await history(screen, 1)
         await screen.press("enter")
         await screen.sees("reading 0%")
-        left = pane._live
+        left = pane.shown_run
         await screen.press("escape")
         reading_on.set()
         await screen.until(lambda: not any(w.group == "journal" and w.is_running for w in screen.app.workers), "end")
@@ -115,14 +115,16 @@ async def test_a_live_run_is_taken_up_and_followed_while_its_past_is_read(
         await screen.sees("step 400/1000")
         assert "→ 12.20" not in screen.words
         engine.step(401, 0.75)
-        await screen.until(lambda: pane._live is not None and pane._live.replay.summary.step == 401, "it is followed")
+        await screen.until(
+            lambda: pane.shown_run is not None and pane.shown_run.replay.summary.step == 401, "it is followed"
+        )
         await screen.sees("step 401/1000")
         assert "≈ reading" in screen.words
         reading_on.set()
         await screen.sees("loss over steps ─")
         await screen.sees("→ 12.20")
-        assert pane._live is not None
-        assert pane._live.replay.curves.train.count == 401
+        assert pane.shown_run is not None
+        assert pane.shown_run.replay.curves.train.count == 401
         engine.step(402, 0.75)
         await screen.sees("step 402/1000")
 
