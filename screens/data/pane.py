@@ -15,7 +15,7 @@ from screens.data.dataset_figures import data_figures, histogram, notices
 from screens.data.fields import data_settings
 from screens.data.longest_list import LongestList
 from screens.data.record_browser import RecordBrowser
-from screens.data.records import RECORDS_KEPT, looks
+from screens.data.records import RECORDS_KEPT, read_first_records
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import help_text
 from screens.forms.row import SettingRow
@@ -153,7 +153,7 @@ class DataPane(Pane):
         """Read the records in a thread, until the recipe has another data section."""
         if self._browser.data is not None:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
-        found = looks(data, self.session.home)
+        found = read_first_records(data, self.session.home)
         try:
             while seen := await asyncio.to_thread(next, found, None):
                 if data != self.session.recipe.data:

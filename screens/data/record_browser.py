@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from screens.data.record_search import Match, RecordSearch, matches_fed, matches_read
 from screens.data.record_view import MASKED, TRAINED, RecordView
-from screens.data.records import Look, entries
+from screens.data.records import FirstRecords, shown_records
 from screens.shell.header import short_name
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
@@ -46,7 +46,7 @@ class RecordBrowser(Vertical):
         self._session = session
         self._moved = moved
         self.data: DataSection | None = None
-        self._look: Look | None = None
+        self._look: FirstRecords | None = None
         self._at = 0
         # A record that is not among the first ones.
         self._alone: Match | None = None
@@ -80,12 +80,12 @@ class RecordBrowser(Vertical):
         """Whether there is another record to go to."""
         return len(self._entries) > 1 or self._search is not None
 
-    def look_at(self, data: DataSection, found: Look | WorkbenchError) -> None:
+    def look_at(self, data: DataSection, found: FirstRecords | WorkbenchError) -> None:
         """Show the first record of other data, or why there is none; of the same data, what was read since."""
         if data != self.data:
             self._at, self._alone = 0, None
         self.data = data
-        self._look = found if isinstance(found, Look) else None
+        self._look = found if isinstance(found, FirstRecords) else None
         self.refresh_record()
         if isinstance(found, WorkbenchError) and not self._entries:
             self._show_instead(found.message, found.cure)
@@ -115,7 +115,7 @@ class RecordBrowser(Vertical):
     @property
     def _entries(self) -> tuple[tuple[int, Item | Example], ...]:
         fresh = self.data == self._session().recipe.data
-        return entries(self._look if fresh else None, self._data_facts)
+        return shown_records(self._look if fresh else None, self._data_facts)
 
     def _show_instead(self, text: str, cure: str) -> None:
         self._facts.show(Content(""))
@@ -212,7 +212,7 @@ class RecordBrowser(Vertical):
         self._found.show(plain_content(text, "$foreground 70%"))
 
 
-def _facts_text(place: int, record: Item | Example, found: Look | None, facts: DataFacts | None) -> Content:
+def _facts_text(place: int, record: Item | Example, found: FirstRecords | None, facts: DataFacts | None) -> Content:
     """Return the place of a record, the facts of the dataset, and where the record comes from."""
     count = f"more than {place + 1:,}"
     parts: list[str] = []

@@ -1,4 +1,4 @@
-"""The first records of local sources, read without the engine, combined with what the engine knows of them."""
+"""Reads the first records of local sources without the engine, and combines them with the engine's formatted ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 RECORDS_KEPT = 200
 
-# Counting stops after this; of a larger source the screen says "more than".
+# Counting stops after this; the screen then shows "more than" the count.
 _SECONDS_COUNTED = 2.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """The first records of a recipe's data, and how many there are.
+class FirstRecords:
+    """The first records of a recipe's dataset, and how many there are.
 
     Attributes:
+        format, reason: the recognized format, and why.
         items: the first records; an unusable one has its problem.
         count: records counted; ``complete`` says whether these are all.
         unusable: how many of the counted ones cannot be used for training.
@@ -44,8 +45,8 @@ class Look:
     complete: bool
 
 
-def looks(data: DataSection, home: Home) -> Iterator[Look]:
-    """Yield the first records once they are read, and again once the rest was counted for a while. For a thread.
+def read_first_records(data: DataSection, home: Home) -> Iterator[FirstRecords]:
+    """Yield the first records, and then the same with a count of the rest, which may be incomplete. Blocks.
 
     Raises:
         WorkbenchError: the source is not local, cannot be read, or has an unknown format.
@@ -62,7 +63,7 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
     items = tuple(islice(stream, RECORDS_KEPT))
     count, unusable, held_out = len(items), *_tally(items)
     complete = count < RECORDS_KEPT
-    found = Look(records.format, records.reason, items, count, unusable, held_out, complete)
+    found = FirstRecords(records.format, records.reason, items, count, unusable, held_out, complete)
     yield found
     if complete:
         return
@@ -76,17 +77,17 @@ def looks(data: DataSection, home: Home) -> Iterator[Look]:
     yield replace(found, count=count, unusable=unusable, held_out=held_out, complete=complete)
 
 
-def entries(found: Look | None, facts: DataFacts | None) -> tuple[tuple[int, Item | Example], ...]:
-    """Return the records to look through, each with its place in the data, as they are fed if that is known.
+def shown_records(found: FirstRecords | None, facts: DataFacts | None) -> tuple[tuple[int, Item | Example], ...]:
+    """Return the records to show, each with its place in the dataset: formatted training text if it is known, else raw.
 
-    A document is fed in several chunks. A record that is not fed is returned raw, with its problem.
+    A document becomes several chunks. An unusable record stays raw, with its problem.
     """
-    fed: dict[int, list[Example]] = {}
+    formatted: dict[int, list[Example]] = {}
     for example in facts.examples if facts else ():
-        fed.setdefault(example.index, []).append(example)
+        formatted.setdefault(example.index, []).append(example)
     if found is None:
-        return tuple((index, example) for index, chunks in fed.items() for example in chunks)
-    return tuple((index, record) for index, item in enumerate(found.items) for record in fed.get(index, [item]))
+        return tuple((index, example) for index, chunks in formatted.items() for example in chunks)
+    return tuple((index, record) for index, item in enumerate(found.items) for record in formatted.get(index, [item]))
 
 
 def _tally(items: tuple[Item, ...]) -> tuple[int, int]:
