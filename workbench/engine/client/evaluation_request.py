@@ -1,4 +1,4 @@
-"""What the command and the screen ask the engine for."""
+"""Makes the request for an evaluation, for the command and the screen."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from workbench.errors import WorkbenchError
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
 
-# What belongs to the records; template and system prompt belong to the run.
+# Settings of the records. Template and system prompt are the run's.
 _CHANGEABLE = ("split", "format", "columns", "malformed", "max_length")
 
 
@@ -25,7 +25,7 @@ def evaluation_request(
         options: the rest of :class:`EvaluateRequest`.
 
     Raises:
-        WorkbenchError: the recipe cannot be read, or a change is none that an evaluation can take.
+        WorkbenchError: the recipe cannot be read, or an evaluation cannot take a change.
     """
     recipe = run.recipe()
     for key in changes or {}:
