@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +10,11 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
-from textual.widgets import Label
 
 from screens.adapter.cost_panel import CostPanel
-from screens.adapter.fields import form
+from screens.adapter.form import AdapterForm
 from screens.adapter.step_tracer import StepTracer
-from screens.forms.form import SettingForm, row_of
+from screens.forms.form import row_of
 from screens.forms.help import explanation, help_text
 from screens.forms.row import SettingRow
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
@@ -54,27 +52,6 @@ class StepTraced(Message, bubble=False):
     """A step was traced, or could not be: the predicted peak may have changed."""
 
 
-class Form(SettingForm):
-    """The settings in groups, each under a heading."""
-
-    def __init__(self) -> None:
-        groups = [
-            (group.title, [SettingRow(spec, id=_id_of(spec.label)) for spec in group.settings]) for group in form()
-        ]
-        super().__init__(row for _, rows in groups for row in rows)
-        self._groups = groups
-
-    def compose(self) -> ComposeResult:
-        for number, (title, rows) in enumerate(self._groups):
-            yield Label(title, classes="group" if number else "group first")
-            yield from rows
-
-
-def _id_of(label: str) -> str:
-    """Turn a label into an id, which may not contain signs such as ×, blanks and dots."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
-
-
 class AdapterPane(Pane):
     """The form, the cost, and the help of the selected setting."""
 
@@ -103,7 +80,7 @@ class AdapterPane(Pane):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._form = Form()
+        self._form = AdapterForm()
         self._panel = CostPanel()
         self._help = Paragraph(id="adapter-help")
         self._suggested_fix: SuggestedChange | None = None

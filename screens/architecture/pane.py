@@ -6,30 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.widgets import Input, Static, Tree
 
 from screens.architecture.module_tree import ModuleTree
-from screens.architecture.tree_rows import (
-    Place,
-    adapted_at,
-    bytes_below,
-    class_text,
-    dtype_text,
-    is_left_alone,
-    layers_text,
-    root_of,
-    shape_text,
-    target_name,
-    toggled_targets,
-)
+from screens.architecture.texts import absence_text, details_text, totals_text
+from screens.architecture.tree_rows import Place, class_text, root_of, target_name, toggled_targets
 from screens.forms.fields import parse_ranges, ranges_text
-from screens.shell.header import base_word, targets_word
-from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.glyphs import ENTER
 from screens.widgets.pane import Pane, beside
-from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
-from workbench.units import file_size
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -103,7 +88,7 @@ class ArchitecturePane(Pane):
         self._show_heading()
         if skeleton is None:
             self._shown = None
-            self._totals.update(self._absence())
+            self._totals.update(absence_text(recipe, self.session.skeleton_error))
             self._details.update("")
             return
         self._plan, self._refusal = self._planned()
@@ -112,7 +97,7 @@ class ArchitecturePane(Pane):
         else:
             self._shown = skeleton
             self._tree.show_model(skeleton, recipe, self._plan)
-        self._totals.update(self._totals_text())
+        self._totals.update(totals_text(skeleton, recipe, self._refusal or self._plan))
         self._show_details()
 
     def _planned(self) -> tuple[AdapterPlan | None, WorkbenchError | None]:
@@ -123,40 +108,6 @@ class ArchitecturePane(Pane):
             return plan_adapter(self.session.skeleton, self.session.recipe.adapter), None
         except WorkbenchError as error:
             return None, error
-
-    def _absence(self) -> Content:
-        """Return why there is no tree, and what to do."""
-        name = plain(self.session.recipe.model.source)
-        if error := self.session.skeleton_error:
-            return Content.assemble(
-                (plain(error.message), "$error"),
-                " ",
-                plain(error.cure),
-                ("  Press 1 to choose another model.", "$accent"),
-            )
-        return Content.styled(f"Reading the configuration of {name} …", "$muted")
-
-    def _totals_text(self) -> Content:
-        recipe, skeleton = self.session.loaded_recipe, self.session.skeleton
-        assert skeleton is not None
-        dot = f" {GLYPHS.separator} "
-        head = Content.assemble(
-            (plain(skeleton.architecture), "bold"),
-            (f"{dot}{skeleton.parameters:,} parameters{dot}base {base_word(recipe, skeleton)}", "$muted"),
-        )
-        if self._refusal is not None:
-            return Content.assemble(head, "\n", (plain(self._refusal), "$error"))
-        assert self._plan is not None
-        plan = self._plan
-        count = sum(one.count for one in plan.modules)
-        return Content.assemble(
-            head,
-            "\n",
-            (f"adapter {plan.trainable_parameters:,}", "bold $accent"),
-            (f" trainable, {plan.trainable_percent:.2f} %{dot}on {count} layers{dot}{file_size(plan.file_bytes)}", ""),
-            (f"{dot}{plain(targets_word(recipe))}", "$muted"),
-            (f"{dot}{layers}" if (layers := layers_text(recipe)) else "", "$warning"),
-        )
 
     def _show_heading(self) -> None:
         self._heading.update(self._tree.heading() if self.session.skeleton is not None else "")
@@ -173,41 +124,10 @@ class ArchitecturePane(Pane):
         self._show_details()
 
     def _show_details(self) -> None:
-        place = self._selected
-        if place is not None and self.session.skeleton is not None:
-            self._details.update(self._details_text(place))
-
-    def _details_text(self, place: Place) -> Content:
-        recipe, skeleton = self.session.loaded_recipe, self.session.skeleton
-        assert skeleton is not None
-        dot = f" {GLYPHS.separator} "
-        copies = f"{place.copies} × " if place.copies > 1 else ""
-        before, after = bytes_below(skeleton, place, recipe)
-        size = f"{file_size(before)} → {file_size(after)}" if after != before else file_size(after)
-        facts = [
-            f"{copies}{plain(class_text(place, recipe))}" if self.app.size.width >= 100 else "",
-            shape_text(place),
-            dtype_text(place, recipe),
-            size if before else "",
-        ]
-        lines = [
-            Content.assemble((plain(place.path) or "the whole model", "bold"), "  ",
-                             (dot.join(fact for fact in facts if fact), "$muted")),
-        ]  # fmt: skip
-        for one in adapted_at(self._plan, place):
-            a, b = ("×".join(map(str, shape)) for shape in (one.a_shape, one.b_shape))
-            lines.append(
-                Content.styled(
-                    f"lora_A {a}{dot}lora_B {b}{dot}r {one.r}{dot}{one.count} × {one.parameters:,} trainable", "$accent"
-                )
-            )
-        if is_left_alone(place, recipe):
-            lines.append(
-                Content.styled("Stays in 16 bits: transformers quantises only plain linear layers.", "$warning")
-            )
-        elif place.is_layer and len(lines) == 1:
-            lines.append(Content.styled("Press Space to target it: it gets lora_A and lora_B.", "$muted"))
-        return Content("\n").join(lines[:3])
+        place, skeleton = self._selected, self.session.skeleton
+        if place is not None and skeleton is not None:
+            is_wide = self.app.size.width >= 100
+            self._details.update(details_text(skeleton, self.session.loaded_recipe, self._plan, place, wide=is_wide))
 
     # -- targets --------------------------------------------------------------------------------------------------
 
