@@ -22,6 +22,11 @@ class Paragraph(Static):
             self._text = text
             self.update(text)
 
+    def show_or_hide(self, text: Content) -> None:
+        """Show this text; if it is empty, the widget takes no room."""
+        self.display = bool(text)
+        self.show(text)
+
 
 def set_title(widget: Widget, title: str | Content) -> None:
     """Set a widget's border title if it differs: Textual repaints the whole widget for it."""

@@ -7,7 +7,7 @@ from typing import Literal
 from workbench.machine.device import Device
 
 CUBLAS_WORKSPACE = 8_519_680
-"""Bytes that torch allocates for cuBLAS at the first matrix product: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
+"""Bytes that torch allocates for cuBLAS with the first product: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
 
 TERMS = (
     "weights",

@@ -1,6 +1,6 @@
-"""The training step that is priced: a recipe with everything that a machine decides decided.
+"""The training step whose memory and time are estimated: a recipe with all choices made that depend on the device.
 
-Two variants: ``workbench`` is the step that our engine runs; ``plain`` the one of common notebooks (k-bit preparation,
+Two variants: ``workbench`` is the step of this program; ``plain`` is the one of common notebooks (k-bit preparation,
 float32 adapters, full logits), for comparison and for published figures.
 """
 
@@ -27,7 +27,7 @@ class Step:
         compute: type of the matrix products.
         length: tokens a record.
         dropout: of the adapter's inputs.
-        accumulates: gradients of earlier micro-batches are there when the next one starts.
+        accumulates: gradients of earlier micro-batches are in memory when the next one starts.
     """
 
     variant: Variant
@@ -55,14 +55,14 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
     is_quantised = loaded.method != "none"
     checkpointing: Checkpointing = "none"
     if setup.checkpointing:
-        # Non-reentrant checkpointing keeps activations of int8 layers alive that it was to free.
+        # Non-reentrant checkpointing keeps activations of int8 layers that it should free.
         checkpointing = "reentrant" if loaded.method == "int8" and variant == "workbench" else "non-reentrant"
     if variant == "plain":
-        # prepare_model_for_kbit_training turns every 16-bit parameter that is left into float32.
+        # prepare_model_for_kbit_training converts all remaining 16-bit parameters to float32.
         storage = replace(loaded, dtype="float32") if is_quantised else loaded
         dtypes = AdapterDtypes(adapter="float32", saved_whole=storage.dtype, base=storage.dtype)
     else:
-        # float16 gradients need a loss scaler, and the scaler full-precision weights.
+        # float16 gradients need a loss scaler, and the scaler needs full-precision weights.
         trained = "bfloat16" if compute == "bfloat16" else "float32"
         storage = loaded
         dtypes = AdapterDtypes(adapter=trained, saved_whole=trained, base=compute)

@@ -1,4 +1,4 @@
-"""Requests made from this process's recipes, with local paths made absolute: the engine has another working folder."""
+"""Makes requests to the engine, with local paths made absolute: the engine has another working folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,32 +12,32 @@ from workbench.recipe.text import edit
 
 
 def train_request(recipe: Recipe, launch: Launch | None = None) -> TrainRequest:
-    """Start a run of this recipe."""
+    """The request to start a run of a recipe."""
     return TrainRequest(recipe=anchored(recipe).as_dict(), launch=_anchored_launch(launch))
 
 
 def resume_request(run: str, launch: Launch | None = None) -> ResumeRequest:
-    """Resume a run, named by id, prefix or folder."""
+    """The request to resume a run, named by id, prefix or folder."""
     return ResumeRequest(run=here(run) if "/" in run else run, launch=_anchored_launch(launch))
 
 
 def facts_request(recipe: Recipe, *, fetch: bool = False, show: int = 3) -> FactsRequest:
-    """Count the data of this recipe; see :class:`FactsRequest`."""
+    """The request for the statistics of a recipe's dataset; see :class:`FactsRequest`."""
     return FactsRequest(recipe=anchored(recipe).as_dict(), fetch=fetch, show=show)
 
 
 def examples_request(recipe: Recipe, start: int, count: int = 1, search: str = "") -> ExamplesRequest:
-    """Records of this recipe as they are fed; see :class:`ExamplesRequest`."""
+    """The request for formatted training text of records; see :class:`ExamplesRequest`."""
     return ExamplesRequest(recipe=anchored(recipe).as_dict(), start=start, count=count, search=search)
 
 
 def enqueue_request(recipes: Iterable[Recipe], launch: Launch | None = None) -> QueueRequest:
-    """Add these recipes to the queue."""
+    """The request to add recipes to the queue."""
     return QueueRequest(action="add", runs=run_requests(recipes, launch))
 
 
 def run_requests(recipes: Iterable[Recipe], launch: Launch | None = None) -> list[RunRequest]:
-    """Recipes as the queue takes them."""
+    """Recipes in the form that a :class:`QueueRequest` contains."""
     return [RunRequest(recipe=anchored(recipe).as_dict(), launch=launch) for recipe in recipes]
 
 

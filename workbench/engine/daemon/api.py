@@ -41,7 +41,7 @@ from workbench.recipe.text import parse
 
 
 class Api:
-    """The operations, over one :class:`Engine`. What may block runs in a thread, so that ``status`` always answers."""
+    """The operations on one :class:`Engine`. Blocking work runs in threads, so that ``status`` always answers."""
 
     def __init__(self, engine: Engine, sources: Sources | None = None) -> None:
         self.engine = engine
@@ -56,11 +56,11 @@ class Api:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an idle engine may not end now."""
+        """Whether the engine has work or clients, so that it must not end by itself."""
         return self.engine.is_busy or self.engine.queue.has_work or bool(self._streams)
 
     def end_streams(self) -> None:
-        """Tell every client that waits for a stream that the engine ends."""
+        """End every open stream with the error that the engine is shutting down."""
         self._streams.finish_all(refusals.shutting_down())
 
     def _used(self) -> None:
@@ -107,7 +107,7 @@ class Api:
 
     @answers(EngineApi.queue)
     async def queue(self, _: None) -> QueueState:
-        return self.engine.queue.line
+        return self.engine.queue.state
 
     @answers(EngineApi.edit_queue, "changing the queue")
     async def edit_queue(self, request: QueueRequest) -> QueueState:
@@ -151,7 +151,7 @@ class Api:
         work: Callable[[threading.Event], None],
         finished: Callable[[WorkbenchError | None], None],
     ) -> Cancel:
-        """Do work in a thread of its own, which ends soon once the event that it is given is set."""
+        """Run ``work`` in a thread of its own; the returned function sets the event on which it should end."""
         cancelled = threading.Event()
 
         def run() -> None:

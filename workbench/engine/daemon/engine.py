@@ -1,4 +1,4 @@
-"""The engine's state: it does at most one thing at a time, in one background thread, and refuses the rest."""
+"""The engine: trains, replies or evaluates in a background thread, one at a time, and refuses further requests."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from workbench.engine.client.protocol import EngineStatus, EvaluateRequest, Repl
 from workbench.engine.daemon import refusals
 from workbench.engine.daemon.backend import Backend, EmitReply
 from workbench.engine.daemon.occupancy import Occupancy
-from workbench.engine.daemon.queue import QueueKeeper
+from workbench.engine.daemon.queue import QueueRunner
 from workbench.engine.daemon.torch_backend import TorchBackend
 from workbench.engine.daemon.work import EndsWithRun, LiveTraining, Work
 from workbench.engine.model.base import LoadedBase
@@ -38,28 +38,28 @@ Finished = Callable[[WorkbenchError | None], None]
 
 
 class Engine:
-    """The state behind the API. Methods may be called from any thread.
+    """What the API calls. Methods may be called from any thread.
 
     :meth:`train`, :meth:`resume`, :meth:`change_queue` and :meth:`unload` read and write files or free memory, so the
     API calls them off its event loop; the others return at once.
 
     Args:
-        backend: does the work that is let through; PyTorch's without one.
+        backend: does the actual work; by default with PyTorch.
     """
 
     def __init__(self, home: Home, backend: Backend | None = None) -> None:
         self.home = home
         self.backend = TorchBackend(home) if backend is None else backend
         self._started = time.time()
-        self.queue = QueueKeeper(home, self)
+        self.queue = QueueRunner(home, self)
         self._occupancy = Occupancy(self.queue.wake)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def status(self) -> EngineStatus:
-        """The present state. Never waits for the model."""
+        """The current state. Returns at once, whatever the model is doing."""
         work, training = self._occupancy.work, self.training
-        line = self.queue.line
+        queue = self.queue.state
         memory = self.backend.memory(training)
         return EngineStatus(
             pid=os.getpid(),
@@ -75,8 +75,8 @@ class Engine:
             device=memory.device,
             allocated=memory.allocated,
             reserved=memory.reserved,
-            queued=len(line.waiting),
-            queue_held=line.held,
+            queued=len(queue.waiting),
+            queue_held=queue.held,
         )
 
     @property
@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def is_training(self) -> bool:
-        """Whether a run is live or about to be."""
+        """Whether a run is live or about to start."""
         return (work := self._occupancy.work) is not None and work.state == "training"
 
     @property
@@ -103,21 +103,22 @@ class Engine:
     def train(
         self, recipe: Recipe, launch: Launch | None = None, *, folder: Callable[[], RunFolder] | None = None
     ) -> RunFolder:
-        """Make a run folder and start training in the background, in this process or as ``launch`` says.
+        """Create a run folder and start training in the background, in this process or in those of ``launch``.
 
         Args:
-            folder: makes the run folder, once the engine is free.
+            folder: creates the run folder, once the engine is known to be free.
 
         Raises:
-            WorkbenchError: the engine is busy, the folder cannot be made, the launch is impossible, or the base's
-                files quantize it in a way that cannot be trained.
+            WorkbenchError: the engine is busy, the folder cannot be created, ``launch`` cannot be used here, or the
+                base's files quantize it in a way that cannot be trained.
         """
         return self._train(folder or (lambda: create_run(self.home, recipe)), recipe, launch, resume=False)
 
     def resume(self, name: str, launch: Launch | None = None) -> tuple[RunFolder, int]:
-        """Resume a run from its newest complete checkpoint; from its start where it has none.
+        """Resume a run from its newest complete checkpoint, or from the start if it has none.
 
-        It resumes as it was started, unless ``launch`` says otherwise.
+        Args:
+            launch: the processes to use; by default those that the run was started with.
 
         Returns:
             The run, and the number of its journal's last event so far.
@@ -143,9 +144,9 @@ class Engine:
             run = folder()
             if launch is not None:
                 launch.save(run)
-            self.queue.begins(run)
+            self.queue.run_started(run)
             training = self.backend.training(run, recipe, launch, self._training_ended, resume=resume)
-            self._occupancy.trains(work, training)
+            self._occupancy.set_training(work, training)
             training.start()
         except BaseException:
             self._occupancy.release()
@@ -153,26 +154,26 @@ class Engine:
         return run
 
     def _training_ended(self, training: LiveTraining) -> None:
-        """Take the model back, tell the queue, and be free again, whatever fails on the way."""
-        last: tuple[Callable[[], None], ...] = (
+        """Take the model back, tell the queue, and accept work again, even if one of these fails."""
+        steps: tuple[Callable[[], None], ...] = (
             partial(self.backend.take_back, training),
-            partial(self.queue.ends, training.run_folder, with_engine=self._occupancy.is_ending),
+            partial(self.queue.run_ended, training.run_folder, engine_ends=self._occupancy.is_ending),
         )
         try:
-            for step in last:
-                self._logged(step, f"ending run {training.run_folder.id}")
+            for step in steps:
+                self._call_logged(step, f"ending run {training.run_folder.id}")
         finally:
             self._occupancy.release()
 
-    def _logged(self, do: Callable[[], None], doing: str) -> None:
-        """Do something that may fail without stopping what follows; the engine's log then holds the traceback."""
+    def _call_logged(self, function: Callable[[], None], doing: str) -> None:
+        """Call a function; if it raises, write the traceback to the engine's log and continue."""
         try:
-            do()
+            function()
         except Exception as error:
             write_traceback(error, doing, self.home.engine_log)
 
     def stop(self, *, save: bool) -> None:
-        """End the live run within one micro-step.
+        """Stop the live run within one micro-batch.
 
         Raises:
             WorkbenchError: there is none.
@@ -183,7 +184,7 @@ class Engine:
         training.controls.stop(save=save)
 
     def control(self, command: Command) -> None:
-        """Do something with the live run, between two of its steps.
+        """Send a command to the live run, which carries it out between two steps.
 
         Raises:
             WorkbenchError: no run is live, or the command lacks its value.
@@ -199,15 +200,15 @@ class Engine:
         """Change the queue.
 
         Raises:
-            WorkbenchError: it cannot be done.
+            WorkbenchError: the request cannot be carried out.
         """
         for run in request.runs:
             _check(parse(run.recipe), run.launch)
         training = self.training
-        return self.queue.ask(request, str(training.run_folder.path) if training else "")
+        return self.queue.change(request, str(training.run_folder.path) if training else "")
 
     def end(self) -> None:
-        """Take no more work, and stop and save the live run."""
+        """Accept no more work, and stop and save the live run."""
         self._occupancy.end()
 
     def unload(self) -> None:
@@ -227,10 +228,10 @@ class Engine:
     def reply(self, request: ReplyRequest, emit: EmitReply, finished: Finished) -> Cancel:
         """Reply in the background: pieces go to ``emit``, then ``finished`` is called once.
 
-        A paused run with its model in memory replies too, with its weights as they are.
+        A paused run whose model is still in memory can reply too, with its current weights.
 
         Returns:
-            Ends this reply, and never the next one.
+            A function that cancels this reply.
 
         Raises:
             WorkbenchError: the engine is busy.
@@ -247,10 +248,10 @@ class Engine:
         saved: Callable[[Path], None],
         finished: Finished,
     ) -> Cancel:
-        """Evaluate a run in the background: progress goes to ``emit``, the file with what was found to ``saved``.
+        """Evaluate a run in the background: progress goes to ``emit``, the file with the results to ``saved``.
 
         Returns:
-            Ends this evaluation.
+            A function that cancels this evaluation.
 
         Raises:
             WorkbenchError: the engine is busy.
@@ -273,7 +274,7 @@ class Engine:
         return work.cancelled.set
 
     def _reply_in_run(self, request: ReplyRequest, emit: EmitReply, finished: Finished) -> Cancel | None:
-        """Have the thread that trains reply; None where no run is paused."""
+        """Let the training thread of a paused run reply; None if no run is paused."""
         training = self.training
         if training is None:
             return None
@@ -295,7 +296,7 @@ class Engine:
 
 
 def _check(recipe: Recipe, launch: Launch | None) -> None:
-    """Raises WorkbenchError where this machine lacks what a run asks for."""
+    """Raise WorkbenchError if this machine lacks something that the recipe needs."""
     if launch is not None:
         launch.check()
     check_reporters(recipe.training.report_to)

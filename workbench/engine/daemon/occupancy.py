@@ -1,4 +1,4 @@
-"""One thing at a time: who claims the engine has it until the work is over; a second claim is refused."""
+"""Lets the engine do one thing at a time: work claims the engine until it is over, and a second claim is refused."""
 
 import threading
 import time
@@ -10,10 +10,15 @@ from workbench.engine.daemon.work import LiveTraining, Work
 
 
 class Occupancy:
-    """The engine's present work. Any thread may ask.
+    """The engine's current work. Methods may be called from any thread.
 
     Args:
         freed: called each time the engine is free again.
+
+    Attributes:
+        work: the current work; None if the engine is idle.
+        is_ending: no more work is accepted.
+        last_used: when the last work ended, by the monotonic clock.
     """
 
     def __init__(self, freed: Callable[[], None]) -> None:
@@ -29,10 +34,10 @@ class Occupancy:
         return work.training if (work := self.work) else None
 
     def claim(self, state: EngineState) -> Work:
-        """Begin work.
+        """Start work.
 
         Raises:
-            WorkbenchError: the engine is busy, or about to end.
+            WorkbenchError: the engine is busy, or is shutting down.
         """
         with self._lock:
             if self.is_ending:
@@ -42,21 +47,21 @@ class Occupancy:
             self.work = Work(state)
             return self.work
 
-    def trains(self, work: Work, training: LiveTraining) -> None:
-        """The claimed work has become a run that can be controlled."""
+    def set_training(self, work: Work, training: LiveTraining) -> None:
+        """Attach the run to the work that was claimed for it; from now on it can be controlled."""
         with self._lock:
             work.training = training
-            if self.is_ending:  # asked for before there was a run that could be stopped
+            if self.is_ending:  # requested before there was a run to stop
                 training.controls.stop(save=True)
 
     def release(self) -> None:
-        """The work is over."""
+        """End the current work."""
         self.work = None
         self.last_used = time.monotonic()
         self._freed()
 
     def end(self) -> None:
-        """Take no more work, and stop and save the live run."""
+        """Accept no more work, and stop and save the live run."""
         with self._lock:
             self.is_ending = True
             training = self.training

@@ -1,4 +1,4 @@
-"""Who starts the next run of the queue: a thread of the engine that looks whenever the engine is free again."""
+"""Starts queued runs: a thread of the engine that takes the next entry of the queue whenever the engine is free."""
 
 import threading
 import traceback
@@ -21,22 +21,22 @@ _RETRY_SECONDS = 60.0
 _NOT_NOW = ("busy", "engine_gone")
 
 
-class Trains(Protocol):
-    """What the keeper asks of its engine."""
+class Trainer(Protocol):
+    """The part of the engine that :class:`QueueRunner` needs."""
 
     def train(
         self, recipe: Recipe, launch: Launch | None = None, *, folder: Callable[[], RunFolder] | None = None
     ) -> RunFolder: ...
 
 
-class QueueKeeper:
-    """The queue as the engine sees it: it learns when runs begin and end, and is woken when the engine is free.
+class QueueRunner:
+    """Starts the queued runs one after the other, and records in the queue when runs start and end.
 
-    Nothing here fails because the queue cannot be read or written: a run is worth more. What is wrong then shows as
-    the reason why the queue is on hold.
+    A queue that cannot be read or written never makes a run fail; the problem is shown as the reason why the queue is
+    on hold.
     """
 
-    def __init__(self, home: Home, engine: Trains) -> None:
+    def __init__(self, home: Home, engine: Trainer) -> None:
         self._home = home
         self._engine = engine
         self._queue = Queue(home)
@@ -44,76 +44,76 @@ class QueueKeeper:
         self._trouble = ""
 
     def start(self) -> None:
-        """Look at what an engine before this one left, and take from now on, in a thread of its own."""
-        self._look_back()
-        threading.Thread(target=self._keep, name="queue", daemon=True).start()
+        """Check what the previous engine left behind, then start queued runs from a thread of its own."""
+        self._check_previous_engine()
+        threading.Thread(target=self._run, name="queue", daemon=True).start()
 
     def wake(self) -> None:
-        """The engine may be free."""
+        """Look at the queue again, because the engine may be free."""
         self._woken.set()
 
     @property
-    def line(self) -> QueueState:
-        """The queue now; one that is held by what is wrong with it where it cannot be read."""
+    def state(self) -> QueueState:
+        """The queue now. If it cannot be read or the next run cannot be started, it is on hold for that reason."""
         try:
-            line = self._queue.read()
+            state = self._queue.read()
         except WorkbenchError as error:
             return QueueState(held=error.message)
-        return line.model_copy(update={"held": line.held or self._trouble})
+        return state.model_copy(update={"held": state.held or self._trouble})
 
     @property
     def has_work(self) -> bool:
-        """Whether a run starts by itself as soon as the engine is free, or the disk has room."""
+        """Whether a queued run will start as soon as the engine is free, or the disk has room."""
         try:
             return self._queue.read().has_work
         except WorkbenchError:
             return False
 
-    def ask(self, request: QueueRequest, live: str) -> QueueState:
-        """Change the queue as the user wants it.
+    def change(self, request: QueueRequest, live: str) -> QueueState:
+        """Carry out the user's request to change the queue.
 
         Args:
             live: folder of the live run.
 
         Raises:
-            WorkbenchError: it cannot be done; nothing has changed.
+            WorkbenchError: the request cannot be carried out; nothing has changed.
         """
         self._queue.apply(request, live)
         self.wake()
-        return self.line
+        return self.state
 
-    # -- what the engine tells ------------------------------------------------------------------------------------
+    # -- called by the engine -------------------------------------------------------------------------------------
 
-    def begins(self, run: RunFolder) -> None:
-        """A run begins or resumes."""
-        self._note(lambda queue: queue.run_started(str(run.path)))
+    def run_started(self, run: RunFolder) -> None:
+        """Record that a run starts or resumes."""
+        self._record(lambda queue: queue.run_started(str(run.path)))
 
-    def ends(self, run: RunFolder, *, with_engine: bool) -> None:
-        """A run has ended; ``with_engine``: because the engine is to end."""
+    def run_ended(self, run: RunFolder, *, engine_ends: bool) -> None:
+        """Record that a run has ended; ``engine_ends``: the engine was shut down, which stopped the run."""
         folder = str(run.path)
-        if with_engine and summarise(run).state == "stopped":
+        if engine_ends and summarise(run).state == "stopped":
             why = f"The engine was shut down while {run.id} was training; the run was stopped and saved."
-            self._note(lambda queue: queue.run_interrupted(folder, why))
+            self._record(lambda queue: queue.run_interrupted(folder, why))
         else:
-            self._note(lambda queue: queue.run_ended(folder))
+            self._record(lambda queue: queue.run_ended(folder))
 
-    def _note(self, do: Callable[[QueueState], QueueState]) -> None:
+    def _record(self, update: Callable[[QueueState], QueueState]) -> None:
         try:
-            self._queue.change(do)
+            self._queue.change(update)
         except WorkbenchError:
             traceback.print_exc()
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while True:
-            self._take()
+            self._start_next()
             self._woken.wait(_RETRY_SECONDS if self._trouble else None)
             self._woken.clear()
 
-    def _look_back(self) -> None:
-        """If the engine before this one died in a run, put the queue on hold: the user decides about that run first."""
-        ahead = self.line.ahead
+    def _check_previous_engine(self) -> None:
+        """If the previous engine died during a run, put the queue on hold: the user decides about that run first."""
+        ahead = self.state.ahead
         if not ahead:
             return
         run = RunFolder(Path(ahead))
@@ -121,28 +121,28 @@ class QueueKeeper:
         if run.path.is_dir() and summary.state in ("new", "running", "interrupted"):
             at = f"in step {summary.step}" if summary.step else "before its first step"
             why = f"{run.id} was interrupted {at}: its engine ended."
-            self._note(lambda queue: queue.run_interrupted(ahead, why))
-        elif ahead != self.line.held_for:
-            self._note(lambda queue: queue.run_ended(ahead))
+            self._record(lambda queue: queue.run_interrupted(ahead, why))
+        elif ahead != self.state.held_for:
+            self._record(lambda queue: queue.run_ended(ahead))
 
-    def _take(self) -> None:
-        """Start the first run that waits, unless the engine is at something or the queue is held."""
+    def _start_next(self) -> None:
+        """Start the first queued run, unless the engine is busy or the queue is on hold."""
         try:
-            line = self._queue.read()
+            state = self._queue.read()
             self._trouble = ""
-            if line.has_work:
-                self._start(line.waiting[0])
-        except Exception as error:  # the thread must live: nothing else starts what waits
+            if state.has_work:
+                self._start(state.waiting[0])
+        except Exception as error:  # the thread must not end: nothing else starts queued runs
             self._trouble = str(diagnose(error, "starting the next run of the queue", self._home.engine_log))
 
     def _start(self, entry: Entry) -> None:
         made: list[RunFolder] = []
 
-        def take(line: QueueState) -> QueueState:
-            if not line.has_work or line.waiting[0] != entry:
+        def take(state: QueueState) -> QueueState:
+            if not state.has_work or state.waiting[0] != entry:
                 raise WorkbenchError("The queue has changed in the meantime.", kind="queue_changed")
             made.append(create_run(self._home, recipe))
-            return line.with_taken(entry, run=str(made[0].path))
+            return state.with_taken(entry, run=str(made[0].path))
 
         def folder() -> RunFolder:
             self._queue.change(take)

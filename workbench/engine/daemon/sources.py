@@ -1,4 +1,4 @@
-"""Models and data that the engine reads without its GPU: downloads, module trees, counts, examples."""
+"""Downloads, module trees, dataset statistics and records: what the engine reads without its GPU."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ Report = Callable[[Progress], None]
 
 
 class Sources:
-    """What is done in a thread of its own, whatever else the engine is busy with. Everything here may block.
+    """Operations that need no model, so they also work while the engine is busy. All may block: call them in a thread.
 
-    Each method raises :class:`~workbench.errors.WorkbenchError` where something cannot be found or read.
+    Each raises :class:`~workbench.errors.WorkbenchError` if something cannot be found or read.
     """
 
     def __init__(self, home: Home) -> None:
@@ -27,7 +27,7 @@ class Sources:
         self._trees = TreeBuilder()
 
     def fetch(self, model: ModelSection, report: Report, cancelled: threading.Event) -> None:
-        """Bring a model onto this machine."""
+        """Download or convert a model."""
         from workbench.models.sources import fetch_model
 
         fetch_model(self._home, model, report, cancelled.is_set)
@@ -37,7 +37,7 @@ class Sources:
         return self._trees.skeleton_of(self._home, model)
 
     def facts(self, request: FactsRequest, report: Report, cancelled: threading.Event) -> Iterator[DataFacts]:
-        """The facts of a sample of the data, then the exact ones."""
+        """The statistics of a sample of the dataset, then those of all records."""
         recipe = parse(request.recipe)
         import_libraries()
         from workbench.data.dataset_stats import dataset_stats
@@ -47,7 +47,7 @@ class Sources:
         )
 
     def examples(self, request: ExamplesRequest) -> list[Example]:
-        """Records as they are fed."""
+        """Formatted training text of some records."""
         recipe = parse(request.recipe)
         import_libraries()
         from workbench.data.dataset_stats import examples
@@ -55,7 +55,7 @@ class Sources:
         return list(examples(self._home, recipe, request.start, request.count, request.search))
 
     def close_if_idle(self) -> None:
-        """Release what nobody has used for a while."""
+        """Stop the helper process if it has not been used for a while."""
         self._trees.close_if_idle()
 
     def close(self) -> None:

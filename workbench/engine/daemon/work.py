@@ -1,4 +1,4 @@
-"""What the engine's background thread does at the moment."""
+"""The engine's current work: a run, a reply, an evaluation or a download."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from workbench.runs.folder import RunFolder
 
 
 class LiveTraining(Protocol):
-    """A run that trains in the background, in this process or in several others."""
+    """A run that trains in the background, in this process or in processes of its own."""
 
     @property
     def run_folder(self) -> RunFolder: ...
@@ -26,15 +26,15 @@ class LiveTraining(Protocol):
 
     @property
     def base(self) -> LoadedBase | None:
-        """The base that it trains on, as far as this process holds it."""
+        """The base that it trains on, if it is in this process."""
 
     def start(self) -> None:
-        """Begin; once it is over, whatever happened, the run calls the ``finished`` that it was made with."""
+        """Start training. At the end, even after an error, the run calls the ``finished`` that it was made with."""
 
 
 @dataclass
 class Work:
-    """The one thing that the engine does; ``training`` is there for a run, once its folder is made."""
+    """What the engine is doing; ``training`` is the run, once its folder has been created."""
 
     state: EngineState
     progress: Progress | None = None
@@ -42,7 +42,7 @@ class Work:
     training: LiveTraining | None = None
 
     def reporter(self, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """What takes progress, for the engine's status and for the client."""
+        """A function that receives progress, and passes it to the engine's status and to ``emit``."""
 
         def report(progress: Progress) -> None:
             self.progress = progress
@@ -53,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class EndsWithRun:
-    """Whether a reply of a paused run is to end: it was cancelled, or the run is to stop."""
+    """Stands in for the event that cancels a reply of a paused run: set also once the run is to stop."""
 
     cancelled: threading.Event
     controls: Controls
