@@ -1,4 +1,4 @@
-"""One recipe on many models: which of them a device can train, on which base."""
+"""Prices one recipe on the catalog's models, to show which of them a device can train."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from workbench.recipe.schema import AUTO, Recipe
 
 @dataclass(frozen=True)
 class CatalogFit:
-    """What a recipe takes on one model.
+    """The peaks of a recipe on one model.
 
     Attributes:
-        changes: what had to be changed for PEFT to accept the adapter on this model.
-        peaks: by the names of :data:`~workbench.estimate.by_method.METHODS`, where the settings are not refused.
+        changes: changes to the recipe without which PEFT would refuse the adapter on this model.
+        peaks: by the names of :data:`~workbench.estimate.by_method.METHODS`; empty if the settings are refused.
     """
 
     source: str
@@ -32,9 +32,9 @@ class CatalogFit:
 def catalog_fits(
     recipe: Recipe, budget: MemoryBudget, traced: Tracer | None = None, sources: Iterable[str] | None = None
 ) -> Iterator[CatalogFit]:
-    """Price a recipe on each model of the catalog, or on those of ``sources`` that it holds; some ms a model.
+    """Price a recipe on each model of the catalog, or on those in ``sources``; takes a few ms per model.
 
-    What the recipe leaves open is decided for each model, by what fits into the budget.
+    Settings on ``auto`` are resolved for each model, by what fits into the budget.
     """
     setup = Setup.of(recipe)
     for source in sources if sources is not None else (entry.id for entry in catalog()):
@@ -49,7 +49,7 @@ def catalog_fits(
 
 
 def settings_words(recipe: Recipe) -> tuple[str, ...]:
-    """What of a recipe decides its peak: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
+    """The settings that a peak mainly depends on: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
     training = recipe.training
     checkpointing = {True: "on", False: "off", AUTO: "if needed"}[training.gradient_checkpointing]
     batch = training.per_device_train_batch_size

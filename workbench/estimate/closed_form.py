@@ -1,12 +1,12 @@
-"""The peak of a training step by formula: shown while no step has been traced, and marked ≈.
+"""Estimates the peak of a training step by formula. It is used until the step has been traced, and marked ≈.
 
-The step has three moments that can be the highest: the loss, when all checkpoints (or all activations) are alive; the
-backward of a layer, first of the last one and last of the first one, when all gradients exist; and the optimizer's
-update. Each is a sum of named terms. Bytes a token, e = bytes of an activation:
+The peak can occur at three kinds of moments: the loss, when all checkpoints (or all activations) are in memory; the
+backward pass of the last layer, or of the first one, when all gradients exist; and the optimizer's update. Each is a
+sum of named terms. Per token, with e bytes per activation:
 
 - a checkpointed layer keeps its input: e·hidden;
-- an open layer keeps two float32 copies for its norms, what attention and activation functions need, and the input of
-  every A.
+- a recomputed layer keeps two float32 copies for its norms, what attention and activation functions need, and the
+  input of every A.
 """
 
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from workbench.machine.device import CUDA_CONTEXT_BYTES
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
 LOSS_TILE_TOKENS = 4096
 LOSS_TILE_WIDTH = 32768
-# Attention without a fused kernel: bytes a score, from traced steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
+# Attention without a fused kernel: bytes per score, from traced steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
 _KEPT_A_SCORE, _PASSING_A_SCORE = 4, 10
-# What the caching allocator holds beside what it has given out, as a share; 2–20 % in published runs.
+# Memory that the caching allocator reserves beyond what is allocated, as a share; 2–20 % in published runs.
 _FRAGMENTS = 0.06
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Bytes of one open layer: kept until its backward, and passing while that runs."""
+    """Bytes of one recomputed layer: ``kept`` until its backward pass, and ``passing`` during it."""
 
     kept: int
     passing: int
@@ -90,7 +90,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
 
 
 def _activation_bytes(step: Step) -> int:
-    """Bytes of a number in the residual stream: k-bit preparation makes the embeddings, and so the stream, float32."""
+    """Bytes of a number in the residual stream, which k-bit preparation turns into float32 with the embeddings."""
     return BYTES_OF["float32" if step.storage.dtype == "float32" else step.compute]
 
 
@@ -138,13 +138,13 @@ def _kept_a_token(block: Block, ranks: dict[str, int], width: int, copies: int, 
 
 
 def _merged_weights(block: Block, ranks: dict[str, int]) -> int:
-    """Elements of the expert weights that PEFT adds its B·A to as a whole, and keeps for the backward."""
+    """Elements of the expert weights to which PEFT adds B·A as a whole, and which it keeps for the backward pass."""
     stacks = [*block.inward, block.back] if block.back else block.inward
     return sum(block.experts * into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
 
 
 def _unpacked(base: Footprint, step: Step) -> int:
-    """A whole weight is unpacked into the compute type before it multiplies by it."""
+    """Bytes of the largest unpacked weight: a whole weight is unpacked into the compute dtype to use it."""
     if not step.storage.is_unpacked_whole:
         return 0
     constants = 8 * base.largest_weight // 64 if step.storage.double_quant else 0
@@ -152,7 +152,7 @@ def _unpacked(base: Footprint, step: Step) -> int:
 
 
 def _loss(shape: ModelShape, step: Step, width: int) -> tuple[int, int]:
-    """Bytes while the loss is computed, and of the logits that stay alive through the backward."""
+    """Bytes while the loss is computed, and bytes of the logits that stay in memory during the backward pass."""
     if step.variant == "plain":
         logits = width * step.tokens * shape.vocabulary
         return 12 * step.tokens * shape.vocabulary + logits, logits

@@ -1,18 +1,18 @@
-"""Floating-point operations of a training step: what the model needs, whatever is done beside it.
+"""Counts the floating-point operations of a training step that the model itself needs.
 
-The convention is that of model FLOPs utilisation, MFU (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B):
+The convention is that of model FLOPs utilization, MFU (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B):
 
-- A weight that a token is multiplied by costs 2 FLOPs forward, 2 for the gradient by its input and 2 for the gradient
-  by itself. A frozen weight has no gradient by itself, so LoRA costs 4 a weight of the base and 6 one of the adapter,
-  where full fine-tuning costs 6. Layers below the lowest trained one need no backward at all.
-- Attention costs 12·heads·head width a pair of tokens and layer, 4 of them forward. As in the paper, all pairs of a
-  record count, although a causal mask leaves half of them out; those outside a sliding window do not.
-- Of a mixture of experts, those count that a token is sent to.
-- Tokens that are padding count nothing, and the output layer counts the tokens that are trained: no other needs it.
-- What checkpointing computes again is not needed by the model. It is counted apart, for hardware FLOPs utilisation.
+- Multiplying a token by a weight costs 2 FLOPs in the forward pass, 2 for the gradient of its input, and 2 for the
+  gradient of the weight. A frozen weight has no gradient, so LoRA costs 4 FLOPs per base weight and 6 per adapter
+  weight; full fine-tuning costs 6. Layers below the lowest trained one need no backward pass.
+- Attention costs 12·heads·head width FLOPs per layer and pair of tokens, 4 of them forward. As in the paper, all pairs
+  of a record count, although a causal mask excludes half of them; pairs outside a sliding window do not count.
+- In a mixture of experts, only the experts that a token is routed to count.
+- Padding tokens do not count. In the output layer only trained tokens count, as no others need it.
+- Recomputation by checkpointing is not needed by the model. It is counted separately, for hardware FLOPs utilization.
 
-Left out, and small: norms, activation functions, the softmax, Mamba's scan, the optimizer, and that the first
-projections of the lowest trained layer need no gradient by their input.
+Ignored, as they are small: norms, activation functions, softmax, Mamba's scan, the optimizer, and that the first
+projections of the lowest trained layer need no gradient of their input.
 """
 
 import math
@@ -28,24 +28,24 @@ from workbench.estimate.layer_shape import model_shape
 from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.schema import AdapterSection
 
-# Configurations that say how wide a window is, but not that only the layers between every n-th one have it.
+# Model types whose configuration states a sliding window, but not that every n-th layer has none.
 _EVERY_NTH_SEES_ALL = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs as a sum over tokens, and over pairs of tokens of one record.
+    """FLOPs per token, and per pair of tokens of one record.
 
     Attributes:
-        per_token: of all that a token passes through by itself.
-        per_pair: by the width of the window that a pair must lie in; 0 for none.
+        per_token: FLOPs of everything except attention between tokens.
+        per_pair: (window, FLOPs) of the pairs within a sliding window of so many tokens; window 0 for no limit.
     """
 
     per_token: int
     per_pair: tuple[tuple[int, int], ...]
 
     def of(self, lengths: Sequence[int]) -> int:
-        """For records of these lengths."""
+        """Total FLOPs for records of these lengths, in tokens."""
         pairs = (
             flops * sum(length * (min(length, window) if window else length) for length in lengths)
             for window, flops in self.per_pair
@@ -55,12 +55,12 @@ class Work:
 
 @dataclass(frozen=True)
 class TrainingFlops:
-    """What a step costs, forward and backward.
+    """FLOPs of a step, forward and backward.
 
     Attributes:
-        needed: by the model without its output layer.
-        per_trained_token: by the output layer.
-        again: what is computed a second time.
+        needed: what the model needs, without its output layer.
+        per_trained_token: FLOPs of the output layer per trained token.
+        again: what checkpointing computes a second time.
     """
 
     needed: Work
@@ -68,16 +68,16 @@ class TrainingFlops:
     again: Work
 
     def model(self, lengths: Sequence[int], trained: int) -> int:
-        """What the model needs for records of these lengths, in which so many tokens are trained."""
+        """Model FLOPs for records of these lengths with ``trained`` trained tokens in total."""
         return self.needed.of(lengths) + self.per_trained_token * trained
 
     def hardware(self, lengths: Sequence[int], trained: int) -> int:
-        """The same with what is computed again."""
+        """Hardware FLOPs: the same with recomputation."""
         return self.model(lengths, trained) + self.again.of(lengths)
 
 
 def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, checkpointing: bool) -> TrainingFlops:
-    """What training this adapter on this model costs.
+    """Compute the FLOPs of training an adapter on a model.
 
     Raises:
         WorkbenchError: PEFT refuses the adapter for this model.
@@ -113,7 +113,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
 
 
 class _Layers:
-    """Where in the stack of layers a module lies."""
+    """Finds the position of a module in the stack of layers."""
 
     def __init__(self, skeleton: Skeleton) -> None:
         self._stack = f"{model_shape(skeleton).path}."
@@ -121,17 +121,17 @@ class _Layers:
         self._output = skeleton.output
 
     def index(self, site: Site) -> int | None:
-        """Number of the layer that the module is a part of; None for one beside the stack."""
+        """The index of the layer that contains the module; None for a module outside the stack."""
         if not site.path.startswith(f"{self._stack}*"):
             return None
         return int(site.name.removeprefix(self._stack).partition(".")[0])
 
     def is_elsewhere(self, site: Site) -> bool:
-        """Whether it is a part of another list, such as the layers that look at pictures."""
+        """Whether the module belongs to another stack, such as a vision encoder."""
         return "*" in site.path and self.index(site) is None
 
     def place(self, site: Site) -> int:
-        """The larger, the later the gradient is through with it: embeddings, layers, output."""
+        """The module's position in the forward pass: 0 for embeddings, then the layers, last the output layer."""
         index = self.index(site)
         if index is not None:
             return index + 1
@@ -147,11 +147,11 @@ def _trained(targets: Targets) -> Iterator[Site]:
 
 
 def _added(skeleton: Skeleton, targets: Targets) -> dict[str, int]:
-    """Weights of A and B that a token is multiplied by, by the name of the module they are on."""
+    """Weights of A and B that a token is multiplied by, by the name of the adapted module."""
     found: dict[str, int] = {}
     for target in targets.modules:
         a_shape, b_shape = lora_shapes(target.site, target.r)
-        # A token looks its row of an embedding's A up.
+        # For an embedding, a token's row of A is looked up, not multiplied.
         looked_up = target.site.kind == "embedding"
         for site in target.sites:
             found[site.name] = math.prod(b_shape) + (0 if looked_up else math.prod(a_shape))
@@ -165,7 +165,7 @@ def _added(skeleton: Skeleton, targets: Targets) -> dict[str, int]:
 
 
 def _multiplied(skeleton: Skeleton, site: Site) -> int:
-    """Weights of a module's own that a token is multiplied by."""
+    """The module's own weights that a token is multiplied by."""
     if site.kind in ("linear", "conv1d", "convolution"):
         weight = site.parameter("weight")
         return weight.size if weight else 0
@@ -182,7 +182,7 @@ def _experts_a_token(skeleton: Skeleton) -> int:
 
 
 def _attended(skeleton: Skeleton, site: Site) -> int:
-    """Width of all heads of an attention module, of their keys and of their values together; 0 for any other."""
+    """Width of all keys plus width of all values in an attention module, over all heads; 0 for other modules."""
     if "Attention" not in site.module.class_name:
         return 0
     hidden = skeleton.root.facts.get("hidden_size")
@@ -196,7 +196,7 @@ def _attended(skeleton: Skeleton, site: Site) -> int:
 
 
 def _extents(module: Module) -> list[tuple[int, int]]:
-    """What goes into each linear layer of a module and what comes out."""
+    """(in, out) features of each linear layer directly in a module."""
     weights = [
         (child.kind, next(tensor.shape for tensor in child.tensors if tensor.name == "weight"))
         for child in module.children
@@ -206,7 +206,7 @@ def _extents(module: Module) -> list[tuple[int, int]]:
 
 
 def _window(skeleton: Skeleton, layer: int) -> int:
-    """Tokens that a layer looks back at; 0 for one without a limit."""
+    """The sliding window of a layer in tokens; 0 for full attention."""
     config = _text_config(skeleton)
     window = config.get("sliding_window")
     if not isinstance(window, int) or config.get("use_sliding_window") is False:

@@ -1,4 +1,4 @@
-"""Widths of what flows through a transformer layer, read off a module tree: enough for a closed form of its memory."""
+"""Reads from a module tree the widths of a transformer's layers that the memory formula needs."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,14 +11,14 @@ _WITHOUT_FLASH = {"bloom", "falcon", "gemma2", "mpt"}
 
 @dataclass(frozen=True)
 class Block:
-    """Linear layers of one parent: some that lead in, one that leads back to the residual stream.
+    """The linear layers of one module, such as an attention or an MLP.
 
     Attributes:
-        path: of the parent, ``*`` for an index.
+        path: the module's path, with ``*`` for an index.
         inward: (name, in, out) of the layers that read the residual stream.
-        back: (name, in, out) of the one that writes to it, if there is one.
-        per_token: times a token passes through (experts per token).
-        experts: weights stacked in one parameter; 0 for plain layers.
+        back: (name, in, out) of the layer that writes to it, if there is one.
+        per_token: how often a token passes through (experts per token).
+        experts: number of experts stacked in one parameter; 0 for plain layers.
     """
 
     path: str
@@ -29,13 +29,13 @@ class Block:
 
     @property
     def is_gated(self) -> bool:
-        """Whether two inward halves are multiplied (SwiGLU, GeGLU): the way back is half as wide as the way in."""
+        """Whether the module is gated (SwiGLU, GeGLU): the inward layers are together twice as wide as ``back``."""
         return self.back is not None and sum(out for _, _, out in self.inward) == 2 * self.back[1]
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One kind of layer and how many there are."""
+    """One kind of layer, and the number of such layers."""
 
     blocks: tuple[Block, ...]
     count: int
@@ -47,9 +47,9 @@ class ModelShape:
 
     Attributes:
         heads: 0 for a model without attention.
-        holds_scores: whether attention scores are held in full, length × length a head.
-        layers: its kinds of layer.
-        path: of the list of its layers.
+        holds_scores: whether attention scores are stored in full, length × length per head.
+        layers: its kinds of layers.
+        path: path of the list of its layers.
     """
 
     hidden: int
@@ -66,7 +66,7 @@ class ModelShape:
 
 @lru_cache(maxsize=64)
 def model_shape(skeleton: Skeleton) -> ModelShape:
-    """The widths of a model; the list of modules with the most parameters is taken for its layers."""
+    """The widths of a model. Its layers are the list of modules with the most parameters."""
     facts = skeleton.root.facts
     path, stack = max(_lists("", skeleton.root), key=lambda found: found[1].parameters)
     hidden = int(facts.get("hidden_size") or 0)

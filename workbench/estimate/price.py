@@ -1,4 +1,4 @@
-"""Everything that a recipe costs on one model, worked out once: screens, start check, queue, run and CLI show this."""
+"""The cost of a recipe on one model, computed once and shown by screens, start check, queue, run and CLI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,15 +25,15 @@ from workbench.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Price:
-    """What a recipe costs, and what other settings would. The properties that search take up to some 0.1 s, once.
+    """What a recipe costs, and what other settings would cost. Properties that search take up to 0.1 s, once.
 
     Attributes:
-        budget: the memory that it is held against.
-        asked: the recipe's setup, with what it leaves open.
-        choice: the setup that is priced, and why what was left open came to what it did.
-        base: as loaded, before any preparation.
-        peak: of one process of the run.
-        fit: None where the free memory is unknown, or the base is sharded.
+        budget: the memory that the peak is compared with.
+        asked: the recipe's setup, in which settings may be ``auto``.
+        choice: the setup that is priced, without ``auto``, and the reasons for its values.
+        base: the base as loaded, before any preparation.
+        peak: the peak of one process of the run.
+        fit: None if the free memory is unknown, or the base is sharded.
         stored_note: how a base that its files quantize is loaded; empty for others.
         stored_refusal: why such a base cannot be trained as the recipe asks; None if it can.
     """
@@ -54,7 +54,7 @@ class Price:
 
     @property
     def setup(self) -> Setup:
-        """The setup that is priced; nothing in it is left open."""
+        """The setup that is priced, without ``auto`` settings."""
         return self.choice.setup
 
     @property
@@ -64,26 +64,26 @@ class Price:
 
     @property
     def is_rough(self) -> bool:
-        """Whether the peak is a formula's (≈) and not that of a traced step."""
+        """Whether the peak was estimated by formula (≈), not with a traced step."""
         return self.peak.method == "closed-form"
 
     @cached_property
     def suggestions(self) -> tuple[Suggestion, ...]:
-        """Single changes that make it fit, cheapest first; empty where it fits or the free memory is unknown."""
+        """Single changes that make it fit, cheapest first; empty if it fits or the free memory is unknown."""
         if self.budget.free_bytes is None or self.fit in (None, "fits"):
             return ()
         return suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
 
     @cached_property
     def faster(self) -> SpeedAdvice | None:
-        """The fastest setup that fits at the same effective batch; None where too little is known to say."""
+        """The fastest setup that fits at the same effective batch; None if it cannot be determined."""
         return Chooser(self._pricing.peak, self.budget).faster(self.asked)
 
     @cached_property
     def largest(self) -> Largest:
-        """The most that fits along micro-batch, record length and rank, each with the others as they are.
+        """The largest micro-batch, record length and rank that fit, each with the other two unchanged.
 
-        What the recipe leaves open takes the least memory, as it would where the others are that large.
+        Settings on ``auto`` take the values that need the least memory, as they would if the others were that large.
         """
         if self.budget.free_bytes is None:
             return Largest(None, None, None)
@@ -93,17 +93,17 @@ class Price:
 
     @cached_property
     def by_method(self) -> Mapping[str, Peak]:
-        """Peaks of the same settings on a 16-bit, int8 and nf4 base, where they are not refused."""
+        """Peaks of the same settings on a 16-bit, int8 and nf4 base, except where they are refused."""
         return peaks_by_method(self._pricing, self.asked, self.budget)
 
     @property
     def rule_of_thumb(self) -> RuleOfThumb | None:
-        """What tutorials say of a model of this size."""
+        """What tutorials say about a model of this size."""
         return rule_of_thumb(self.skeleton)
 
     @property
     def worth_tracing(self) -> tuple[ResolvedRecipe, ...]:
-        """Recipes whose peak is a formula's: the one that is priced, and those that it was weighed against."""
+        """Recipes whose peak was estimated by formula: the priced one, and those that it was compared with."""
         if self.stored is not None and self.stored.is_packed:
             return ()
         own = (self.setup,) if self.is_rough else ()
@@ -111,11 +111,11 @@ class Price:
         return tuple(setup.applied_to(self.recipe) for setup in setups)
 
     def looked_up_in(self, traced: Tracer) -> "Price":
-        """The same price, whose searches look traced steps up elsewhere."""
+        """The same price, whose searches use ``traced`` to look up traced steps."""
         return replace(self, _pricing=replace(self._pricing, traced=traced))
 
     def as_json(self) -> dict[str, Any]:
-        """What ``loraworkbench estimate --json`` prints. ``fits`` is null where no free memory was given."""
+        """What ``loraworkbench estimate --json`` prints. ``fits`` is null if no free memory was given."""
         return {
             "model": {
                 "source": self.recipe.model.source,
@@ -151,13 +151,13 @@ def price(
     """Price a recipe on a model. A base that its files quantize is priced as it would be loaded.
 
     Args:
-        budget: the memory of the device that is to train; default: unknown, on a GPU with bfloat16. What the recipe
-            leaves open is decided by what fits; where the memory is unknown it takes the least.
-        longest: tokens of the longest record, where known.
-        median: tokens of the median record, where known.
-        variant: ``plain`` prices the step of common notebooks instead of ours.
-        traced: where traced steps are kept, such as ``TraceStore(home.cache / "traces")``; default: those that come
-            with the package. While there is none for this recipe, the peak is a closed form.
+        budget: the memory of the device to train on; default: unknown, on a GPU with bfloat16. Settings on ``auto``
+            get the fastest values that fit; if the memory is unknown, those that need the least.
+        longest: tokens of the longest record, if known.
+        median: tokens of the median record, if known.
+        variant: ``plain`` prices the step of common notebooks instead of this program's.
+        traced: looks up traced steps, such as ``TraceStore(home.cache / "traces")``; default: the traces that come
+            with the package. Without a trace of this recipe's step, the peak is estimated by formula.
 
     Raises:
         WorkbenchError: PEFT would refuse the adapter for this model.

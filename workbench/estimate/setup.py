@@ -1,6 +1,7 @@
-"""What decides the memory and the speed of a training step: a recipe without all that does not.
+"""The settings of a recipe that memory and speed of a training step depend on.
 
-A setup is varied by :func:`dataclasses.replace` or :meth:`Setup.varied`; no recipe is made or checked for that.
+Searches compare many setups. They are derived with :func:`dataclasses.replace` or :meth:`Setup.varied`, which is much
+faster than editing and validating a recipe.
 """
 
 from collections.abc import Mapping
@@ -37,15 +38,15 @@ _QUANTIZATION = ("method", "double_quant")
 
 @dataclass(frozen=True)
 class Setup:
-    """A training step as a recipe, its records and the machine settle it.
+    """What determines the memory and speed of a training step.
 
     Attributes:
-        adapter: what decides the adapter's shapes.
+        adapter: the settings that determine the adapter's shapes.
         method: of quantization, as are ``double_quant`` and ``compute_dtype`` (which may be ``auto``).
-        length: tokens of a record as it is trained: the longest there is, where that is known.
+        length: tokens per record: those of the longest record if known, at most ``max_length``.
         is_packed: every sequence is ``length`` tokens long.
-        median: tokens of the median record, where known; how fast a micro-batch is depends on it.
-        auto_keys: dotted keys that the machine decides; their fields hold what takes the least memory.
+        median: tokens of the median record, if known; the speed of a micro-batch depends on it.
+        auto_keys: dotted keys that are still ``auto``; their fields contain the values that need the least memory.
         stored: how the model's files quantize the base, which no recipe changes; None if they do not.
     """
 
@@ -74,8 +75,8 @@ class Setup:
         """The setup of a recipe.
 
         Args:
-            longest: tokens of the longest record, where known; batches are no longer than that unless packed.
-            median: tokens of the median record, where known.
+            longest: tokens of the longest record, if known; without packing no batch is longer.
+            median: tokens of the median record, if known.
             stored: how the model's files quantize the base, if they do; the recipe is the one as loaded.
         """
         quantization, training, data = recipe.quantization, recipe.training, recipe.data
@@ -102,7 +103,7 @@ class Setup:
 
     @property
     def effective_batch(self) -> int:
-        """Records an optimizer step on one GPU."""
+        """Records per optimizer step on one GPU."""
         return self.micro_batch * self.accumulation
 
     def get(self, path: str) -> Any:
@@ -115,7 +116,7 @@ class Setup:
         """The setup with other values at dotted keys of the recipe.
 
         Raises:
-            WorkbenchError: no recipe may have these values together.
+            WorkbenchError: these values cannot be combined.
         """
         own = {_FIELDS[path]: value for path, value in changes.items() if not path.startswith(_ADAPTER)}
         adapter = self.adapter.varied(
@@ -137,6 +138,6 @@ class Setup:
         return setup
 
     def applied_to(self, recipe: Recipe) -> ResolvedRecipe:
-        """The recipe that this setup is of, with what it leaves open, and its record length, as they are here."""
+        """The recipe, with its ``auto`` settings and its record length replaced by this setup's values."""
         chosen = {path: self.get(path) for path in auto_keys(recipe.training)}
         return with_max_length(resolved(recipe, chosen), self.length)

@@ -22,14 +22,14 @@ BYTES_OF: Mapping[str, int] = {
     "uint8": 1,
     "bool": 1,
 }
-"""Bytes an element, by torch's name of the type."""
+"""Bytes per element, by torch's name of the dtype."""
 
-# Name in the file, and place in safetensors' order of types (its enum, counted from the end).
+# By dtype: its name in the file, and its place in the order in which safetensors writes dtypes.
 _CODES = {"float32": ("F32", 0), "bfloat16": ("BF16", 1), "float16": ("F16", 2)}
 
 
 class SavedTensors(NamedTuple):
-    """Tensors of one shape and type in a file, under their names."""
+    """Names of tensors in a file that have the same shape and dtype."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ def safetensors_bytes(tensors: Iterable[SavedTensors], metadata: Mapping[str, st
     """Bytes of the file that ``safetensors.torch.save_file`` writes.
 
     Raises:
-        KeyError: a type that adapters are not saved in.
+        KeyError: adapters are not saved in this dtype.
     """
     groups = tuple(tensors)
     header = len("{}") if not metadata else len(json.dumps({"__metadata__": metadata}, separators=(",", ":")) + ",")
@@ -59,8 +59,8 @@ def safetensors_bytes(tensors: Iterable[SavedTensors], metadata: Mapping[str, st
         dimensions = ",".join(map(str, shape))
         # Adapter keys are ASCII without quotes or backslashes, so a character is a byte.
         header += len(names) * len(f'"":{{"dtype":"{code}","shape":[{dimensions}],"data_offsets":[,]}},')
-    letters, order = _laid_out(tuple((group.names, _CODES[group.dtype][1]) for group in groups))
-    header += letters
+    name_letters, order = _laid_out(tuple((group.names, _CODES[group.dtype][1]) for group in groups))
+    header += name_letters
     offset = 0
     digits = 1
     for group in order:
@@ -73,9 +73,9 @@ def safetensors_bytes(tensors: Iterable[SavedTensors], metadata: Mapping[str, st
     return 8 + header + (-header) % 8 + offset
 
 
-# While the rank is turned the names stay, and with them the order.
+# Cached: while the user changes the rank, the names and so their order stay the same.
 @lru_cache(maxsize=64)
 def _laid_out(groups: tuple[tuple[tuple[str, ...], int], ...]) -> tuple[int, tuple[int, ...]]:
-    """Letters of all names, and in the file's order of the tensors the group that each is of."""
+    """The total length of all names, and for each tensor in the order of the file the index of its group."""
     tensors = sorted((place, name, index) for index, (names, place) in enumerate(groups) for name in names)
     return sum(len(name) for _, name, _ in tensors), tuple(index for _, _, index in tensors)

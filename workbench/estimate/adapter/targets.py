@@ -27,7 +27,7 @@ _FIRST_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 @dataclass(frozen=True)
 class ModuleTarget:
-    """Equal layers that get adapters of one rank: the members of a folded list at one place of the tree."""
+    """Equal layers that get adapters of the same rank: the same layer in each module of a folded list."""
 
     sites: tuple[Site, ...]
     r: int
@@ -39,9 +39,9 @@ class ModuleTarget:
 
 @dataclass(frozen=True)
 class ParameterTarget:
-    """A parameter of equal modules that is adapted by itself: fused experts, or a router's weight.
+    """A parameter of equal modules that is adapted on its own: fused experts, or a router's weight.
 
-    ``depth`` counts the wrappers of other parameters of the same module around this one's.
+    ``depth``: by how many wrappers for other parameters of the same module this one's wrapper is enclosed.
     """
 
     sites: tuple[Site, ...]
@@ -60,8 +60,8 @@ class Targets:
 
     Attributes:
         saved_whole: modules trained and saved whole (``modules_to_save``).
-        embedding_is_named: PEFT will save the base weight of a targeted embedding or output layer too.
-        unmatched: target names that hit nothing although others did.
+        embedding_is_named: PEFT also saves the base weight of a targeted embedding or output layer.
+        unmatched: target names that match nothing, if others do.
     """
 
     modules: tuple[ModuleTarget, ...]
@@ -73,9 +73,9 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Ranks:
-    """The usual rank, and rules for modules that get another one: the first whose pattern fits holds.
+    """The usual rank, and rules for modules with another rank, of which the first with a matching pattern applies.
 
-    ``groups`` numbers the rules so that those of one rank share a number, and those of the usual rank have None.
+    ``groups`` numbers the rules: rules of the same rank share a number, and rules of the usual rank have None.
     """
 
     usual: int
@@ -139,7 +139,7 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
 def _resolve(
     skeleton: Skeleton, settings: LoraSettings, everything: tuple[Site, ...]
 ) -> tuple[str | frozenset[str], frozenset[str], dict[str, int]]:
-    """Shorthands and old names of experts resolved: a regex or names, parameter names, rank patterns."""
+    """Resolve shorthands and old names of experts; returns a regex or names, parameter names, and rank patterns."""
     names: str | frozenset[str]
     if settings.is_all_linear:
         names = _all_linear(skeleton)
@@ -161,7 +161,7 @@ def _resolve(
 
 @lru_cache(maxsize=64)
 def _all_linear(skeleton: Skeleton) -> frozenset[str]:
-    """All linear layers but the output layer, by name."""
+    """Names of all linear layers except the output layer."""
     return frozenset(s.name for s in sites(skeleton) if s.kind in ("linear", "conv1d")) - {skeleton.output or ""}
 
 
@@ -214,12 +214,12 @@ def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
     return is_excluded
 
 
-# The names that match, and the modules that they stand for, stay the same while the rank is turned.
+# Cached: while the user changes the rank, the matching modules stay the same.
 @lru_cache(maxsize=64)
 def _named_sites(
     skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: _Groups
 ) -> tuple[tuple[tuple[Site, ...], int | None], ...]:
-    """Sites that are alike but for their layer and get the same rank, together."""
+    """Group the matching sites that differ only in their layer and get the same rank; with the group of that rank."""
     matches, group_of = _matcher(settings, names), _group_finder(groups)
     alike: dict[tuple[str, int], dict[int | None, list[Site]]] = {}
     for site in sites(skeleton):
@@ -233,7 +233,7 @@ def _named_sites(
 def _named_parameters(
     skeleton: Skeleton, names: frozenset[str], groups: _Groups
 ) -> tuple[tuple[tuple[Site, ...], Tensor, int, int | None], ...]:
-    """Modules with a parameter of theirs that goes by these names, its depth, and the group of its rank."""
+    """Group the modules with a parameter of these names; with the parameter, its depth, and the group of its rank."""
     suffixes = tuple(f".{name}" for name in names)
     group_of = _group_finder(groups)
     alike: dict[tuple[str, int, Tensor, int | None, int], list[Site]] = {}

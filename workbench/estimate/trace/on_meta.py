@@ -14,7 +14,7 @@ from workbench.recipe.schema import Recipe
 
 
 def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> nn.Module:
-    """A PEFT model on the meta device, in training shape, with ``rank`` in place of the recipe's r."""
+    """A PEFT model on the meta device, in training mode, with ``rank`` instead of the recipe's r."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     model = meta_model(skeleton.config)
@@ -27,8 +27,8 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         model = _quantise(model, step, unquantized_modules(model, skeleton.config))
     if step.variant == "plain" and step.loaded.method != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    knobs = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
-    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **knobs), low_cpu_mem_usage=True)
+    settings = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
+    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), low_cpu_mem_usage=True)
     for name, parameter in peft.named_parameters():
         if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(getattr(torch, step.dtypes.adapter))
