@@ -1,4 +1,4 @@
-"""The terminal's side of the engine's API."""
+"""Calls the engine's operations."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class EngineClient(EngineApi):
-    """Calls the engine of one home: each operation of :class:`EngineApi` is a method. Does not start the engine.
+    """A client of one home's engine: each operation of :class:`EngineApi` is a method. Does not start the engine.
 
-    Every operation raises :class:`~workbench.errors.WorkbenchError`: of kind ``engine_gone`` where no engine answers,
-    else the engine's own error.
+    Every operation raises :class:`~workbench.errors.WorkbenchError`: of kind ``engine_gone`` if no engine answers, or
+    the engine's error.
     """
 
     def __init__(self, home: Home) -> None:
@@ -29,7 +29,7 @@ class EngineClient(EngineApi):
         self._connection: Connection | None = None
 
     async def call(self, operation: Call[Request, Answer], request: Request) -> Answer:
-        """Send an operation and wait for its answer."""
+        """Send the request of an operation and wait for the answer."""
         connection = await self._connected()
         body = b"" if operation.request is Nothing else write(operation.request, request)
         data = await connection.call(operation.method, operation.path, body, is_prompt=operation.is_prompt)
@@ -38,7 +38,7 @@ class EngineClient(EngineApi):
     async def stream(
         self, operation: Stream[Request, Item], request: Request, request_id: str = ""
     ) -> AsyncGenerator[Item]:
-        """Send an operation and give its pieces as they come."""
+        """Send the request of a streamed operation and yield its items as they arrive."""
         connection = await self._connected()
         body = write(operation.request, request)
         async with aclosing(connection.stream(operation.path, body, request_id or new_request_id())) as events:
@@ -53,7 +53,7 @@ class EngineClient(EngineApi):
 
     async def _connected(self) -> "Connection":
         if self._connection is None:
-            # The HTTP library takes a tenth of a second to import, which a screen does not have.
+            # Off the event loop, as the HTTP library takes a tenth of a second to import.
             await asyncio.to_thread(import_module, "workbench.engine.client.connection")
             self._connection = self._connection or self._connect()
         return self._connection
@@ -65,7 +65,7 @@ class EngineClient(EngineApi):
 
 
 def _readable(read_answer: Callable[[], Answer]) -> Answer:
-    """Turns an answer that cannot be read into the sentence a user can act on."""
+    """Read an answer; if that fails, raise an error that says what the user can do."""
     try:
         return read_answer()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""JSON over the engine's socket: one request and its answer, or its events; errors as WorkbenchError."""
+"""Sends requests to the engine over its socket, and raises its errors as WorkbenchError."""
 
 import json
 from collections.abc import AsyncGenerator, Iterator
@@ -12,17 +12,17 @@ from httpx_sse import EventSource
 from workbench.engine.client.protocol import REQUEST_ID
 from workbench.errors import WorkbenchError
 
-# Work takes as long as it takes; only the connection itself may time out.
+# Work may take any time, so only connecting has a time limit.
 _WORK = httpx.Timeout(None, connect=5.0)
-# What never waits for work: an engine that does not answer even that hangs.
+# For requests that never wait for work: an engine that does not answer these hangs.
 _PROMPT = httpx.Timeout(10.0)
 _JSON = {"Content-Type": "application/json"}
 
 
 class Connection:
-    """HTTP to one engine.
+    """An HTTP connection to one engine.
 
-    Every method raises :class:`WorkbenchError`: of kind ``engine_gone`` where no engine answers, else the engine's own.
+    Every method raises :class:`WorkbenchError`: of kind ``engine_gone`` if no engine answers, or the engine's error.
 
     Args:
         transport: carries the requests; see :func:`over_socket`.
@@ -32,7 +32,7 @@ class Connection:
         self._http = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=_WORK, headers=_JSON)
 
     async def call(self, method: Literal["GET", "POST"], path: str, body: bytes, *, is_prompt: bool) -> bytes:
-        """The answer to a request, as JSON."""
+        """Send a request; returns the answer as JSON."""
         with _broken_connections_explained():
             timeout = _PROMPT if is_prompt else _WORK
             response = await self._http.request(method, path, content=body, timeout=timeout)
@@ -40,7 +40,7 @@ class Connection:
         return response.content
 
     async def stream(self, path: str, body: bytes, request_id: str) -> AsyncGenerator[tuple[str, str]]:
-        """Name and JSON of each event."""
+        """Send a request and yield the name and JSON of each event."""
         headers = {REQUEST_ID: request_id}
         with _broken_connections_explained():
             async with self._http.stream("POST", path, content=body, headers=headers) as response:
@@ -58,7 +58,7 @@ class Connection:
 
 
 def over_socket(path: Path) -> Connection:
-    """A connection to the engine that listens on a Unix socket; made even where none does."""
+    """A connection to the engine that listens on a Unix socket. Connects with the first request."""
     return Connection(httpx.AsyncHTTPTransport(uds=str(path)))
 
 

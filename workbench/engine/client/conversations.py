@@ -1,4 +1,4 @@
-"""Saves chat conversations, readable by their owner only: in the run's folder, or for a base model under the home."""
+"""Conversations kept on disk, for their owner's eyes only: a run's in its folder, a plain model's under the home."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class _Kept(BaseModel):
 
 
 class Said(_Kept):
-    """A reply: the name of the model, its text, and a line with token counts and speed."""
+    """A reply: what answered, its words, and its figures in words."""
 
     who: str = ""
     text: str = ""
@@ -34,18 +34,18 @@ class Said(_Kept):
 
 
 class Turn(_Kept):
-    """A question and its replies; several if models replied side by side."""
+    """A question and its replies, one for each that was asked side by side."""
 
     question: str
     replies: tuple[Said, ...] = ()
 
     def reply_of(self, who: str) -> str:
-        """The text of this model's reply, or of the first reply if it has none."""
+        """What this one said, else what the first one did."""
         return next((reply.text for reply in self.replies if reply.who == who), self.replies[0].text)
 
 
 class Conversation(_Kept):
-    """Turns under one system prompt. ``title`` is the user's name for it; if empty, the first question is shown."""
+    """Turns under one system prompt. ``title`` is what the user called it, empty for its first question."""
 
     id: str = Field(pattern=_ID)
     title: str = ""
@@ -59,7 +59,7 @@ class Conversation(_Kept):
         return first if len(first) <= _TITLE else first[: _TITLE - 1] + "…"
 
     def messages(self, who: str) -> list[Message]:
-        """The messages to send to a model: all questions, with its own replies where it has replied."""
+        """The conversation as one of those that answer had it."""
         said = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns:
             if turn.replies:
@@ -76,7 +76,7 @@ class Conversation(_Kept):
 
 
 def new_conversation() -> Conversation:
-    """A new conversation with a unique id that sorts by time."""
+    """An empty one, with an id that sorts by time and that nobody else has."""
     return Conversation(id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}", changed=time.time())
 
 
@@ -89,7 +89,7 @@ class Chats:
 
     @classmethod
     def of(cls, home: Home, target: str) -> "Chats":
-        """The conversations with a run (id, prefix, folder, or ``run@40``), an adapter folder, or a base model."""
+        """Those with a run (its id, prefix, folder, or ``run@40``), an adapter folder, or a base model."""
         name, at, step = target.rpartition("@")
         try:
             return cls(find_run(home, name if at and step.isdecimal() else target).path / "chats")
@@ -104,7 +104,7 @@ class Chats:
         return cls(home.root / "chats" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:8]}")
 
     def all(self) -> list[Conversation]:
-        """All conversations that can be read, the last changed one first."""
+        """Every one that can be read, the one changed last first."""
         try:
             files = [entry for entry in self.folder.iterdir() if entry.suffix == ".json" and _ID.fullmatch(entry.stem)]
         except OSError:
@@ -113,7 +113,7 @@ class Chats:
         return sorted(found, key=lambda conversation: conversation.changed, reverse=True)
 
     def save(self, conversation: Conversation) -> Conversation:
-        """Save a conversation atomically; returns it with its time of change.
+        """Keep a conversation as it is now; another process sees the old file or the new one.
 
         Raises:
             WorkbenchError: it cannot be written.
@@ -135,7 +135,7 @@ class Chats:
         return kept
 
     def remove(self, conversation: Conversation) -> None:
-        """Delete a conversation.
+        """Remove it for good.
 
         Raises:
             WorkbenchError: it cannot be removed.
@@ -157,15 +157,15 @@ class Chats:
             conversation = Conversation.model_validate_json(file.read_text(encoding="utf-8"))
         except (OSError, ValidationError, UnicodeDecodeError):
             return None
-        # Saved again, a copied file would overwrite the conversation whose id it contains.
+        # A file under another's name could be written over it.
         return conversation if conversation.id == file.stem else None
 
 
 def parse_parts(text: str) -> list[AdapterPart]:
-    """Parse adapters with weights, such as ``run-01=0.7, run-02=0.3``; the default weight is 1.
+    """``run-01=0.7, run-02=0.3`` as the parts of a sum; a name alone counts once.
 
     Raises:
-        WorkbenchError: the text does not have this form.
+        WorkbenchError: it is none.
     """
     parts = []
     for piece in filter(None, (piece.strip() for piece in text.split(","))):

@@ -1,9 +1,10 @@
-"""All operations of the engine: HTTP with JSON on a Unix socket.
+"""Declares all operations of the engine: HTTP with JSON on a Unix socket.
 
-To add one, declare it here and implement it in :mod:`workbench.engine.daemon.api`. Clients and routes follow.
+To add one, declare it here and implement it in :mod:`workbench.engine.daemon.api`; the client's method and the route
+are made from the declaration.
 
-A refusal is a status of at least 400 with a :class:`~workbench.errors.WorkbenchError` as JSON; within a stream it is an
-event ``error`` with the same data. A streamed request carries an id of the client's own choice in the header
+An error is a :class:`~workbench.errors.WorkbenchError` as JSON with a status of at least 400; in a stream it is an
+event ``error`` with the same data. A streamed request has an id, chosen by the client, in the header
 :data:`~workbench.engine.client.protocol.REQUEST_ID`.
 """
 
@@ -45,7 +46,7 @@ class EngineApi:
     """The operations, as attributes. :class:`~workbench.engine.client.client.EngineClient` calls them."""
 
     status = Call("/status", Nothing, EngineStatus, method="GET", is_prompt=True)
-    """The engine now; answered whatever it is busy with."""
+    """The engine's current state; answered at once even if it is busy."""
 
     train = Call("/train", TrainRequest, StartedRun, refusals=("busy", "engine_gone"))
     """Start a run."""
@@ -54,32 +55,32 @@ class EngineApi:
     """Resume a run from its newest complete checkpoint."""
 
     control = Call("/control", ControlRequest, Nothing, refusals=("no_run",))
-    """Do something with the live run between two of its steps; its journal says when it was done."""
+    """Request an action on the live run. It is carried out between two steps, and its journal records when."""
 
     stop = Call("/stop", StopRequest, Nothing, refusals=("no_run",))
-    """End the live run within one micro-step."""
+    """Stop the live run within one micro-batch."""
 
     queue = Call("/queue", Nothing, QueueState, method="GET", is_prompt=True)
-    """The queued runs, and what became of earlier ones."""
+    """The queued runs and the results of earlier ones."""
 
     edit_queue = Call("/queue", QueueRequest, QueueState, refusals=("queue_entry",))
-    """Change the queue; returns what it is then."""
+    """Change the queue; returns the changed queue."""
 
     reply = Stream[ReplyRequest, Progress | ReplyPiece](
         "/reply", ReplyRequest, (Progress, ReplyPiece), refusals=("busy", "engine_gone")
     )
-    """Progress while a model loads, then the reply in pieces; the last piece has ``done``."""
+    """Yield progress while a model loads, then the reply in pieces; the last piece has ``done``."""
 
     evaluate = Stream[EvaluateRequest, Progress | Evaluated](
         "/evaluate", EvaluateRequest, (Progress, Evaluated), refusals=("busy", "engine_gone")
     )
-    """Progress, and last the file with the evaluation."""
+    """Evaluate a run; yields progress, and last the file with the evaluation."""
 
     cancel = Call("/cancel", CancelRequest, Nothing)
-    """End the stream with this request id, and no other; an id that is not in progress changes nothing."""
+    """Cancel the stream with this request id; does nothing if there is none."""
 
     fetch = Stream[ModelSection, Progress]("/fetch", ModelSection, (Progress,))
-    """Download a model to this machine, and unpack or convert it."""
+    """Download a model, and convert it if necessary; yields progress."""
 
     tree = Call("/tree", ModelSection, Skeleton, refusals=("model_not_found",))
     """The module tree of a model, from its configuration."""
@@ -100,5 +101,5 @@ class EngineApi:
 
 
 def operations() -> dict[str, "Call[object, object] | Stream[object, object]"]:
-    """Every operation by its name."""
+    """All operations by name."""
     return {name: one for name, one in vars(EngineApi).items() if isinstance(one, Call | Stream)}

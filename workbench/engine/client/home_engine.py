@@ -1,4 +1,4 @@
-"""The engine of a home as a screen has it: a client that also starts, kills and explains the engine's process."""
+"""The client that screens use: it also starts and kills the engine's process, and explains why one died."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,25 +16,25 @@ from workbench.planning.queue import Queue, QueueRequest, QueueState
 from workbench.storage.paths import Home
 
 _SECONDS_TO_DIE = 1.0
-# What makes runs start; an engine is started for it, and for nothing else that changes the queue.
+# Changes to the queue that make runs start, so that they need an engine.
 _STARTS_RUNS = ("add", "go")
 
 
 class HomeEngine(EngineClient):
-    """All operations, and the life of the process that answers them.
+    """The engine of a home, with its process.
 
-    A stream that breaks off because the engine died raises an error of kind ``engine_died`` that says why.
+    A stream that breaks because the engine died raises an error of kind ``engine_died`` that says why.
     """
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)
         self._starting = asyncio.Lock()
-        # The engine that answered last, and how many processes the kernel had killed for memory by then.
+        # The engine that last answered, and the kernel's count of out-of-memory kills at that time.
         self._pid: int | None = None
         self._oom_kills: int | None = None
 
     async def ensure(self) -> None:
-        """Start the engine's process if none runs, and wait until it answers.
+        """Start the engine if none is running, and wait until it answers.
 
         Raises:
             WorkbenchError: it does not start.
@@ -43,14 +43,14 @@ class HomeEngine(EngineClient):
             await ensure_engine(self.home)
 
     async def kill(self) -> None:
-        """End the engine's process at once; what it had not written is lost."""
+        """Kill the engine's process; anything it has not written is lost."""
         await kill_engine(self.home)
 
     async def change_queue(self, request: QueueRequest) -> QueueState:
-        """Change the queue. The engine is started if that starts runs; else the queue's file is changed without one.
+        """Change the queue. Starts the engine if the change makes runs start; otherwise needs none.
 
         Raises:
-            WorkbenchError: it cannot be done, or the engine does not start.
+            WorkbenchError: the request cannot be carried out, or the engine does not start.
         """
         if request.action in _STARTS_RUNS:
             await self.ensure()
@@ -68,7 +68,7 @@ class HomeEngine(EngineClient):
     async def stream(
         self, operation: Stream[Request, Item], request: Request, request_id: str = ""
     ) -> AsyncGenerator[Item]:
-        """As :meth:`EngineClient.stream`; an engine that dies meanwhile is explained."""
+        """As :meth:`EngineClient.stream`; if the engine dies meanwhile, the error says why."""
         try:
             async with aclosing(super().stream(operation, request, request_id)) as items:
                 async for item in items:
@@ -82,7 +82,7 @@ class HomeEngine(EngineClient):
         return engine_pid(self.home) is not None
 
     def _death(self) -> WorkbenchError | None:
-        """Why the engine that answered last is gone; None while it lives."""
+        """Why the engine that last answered has ended; None if it is running."""
         if self._pid is None:
             return None
         code = exit_code(self._pid, seconds=_SECONDS_TO_DIE)

@@ -1,4 +1,4 @@
-"""What the checks before a run ask, answered by an engine."""
+"""Gets from the engine what the checks before a run need to know."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from workbench.recipe.schema import ModelSection, Recipe
 
 @dataclass(frozen=True)
 class EngineInformant:
-    """The :class:`~workbench.planning.start_checks.Informant` of an engine."""
+    """Implements :class:`~workbench.planning.start_checks.Informant` with an engine."""
 
     engine: EngineClient
 
@@ -22,5 +22,5 @@ class EngineInformant:
         return await self.engine.tree(model)
 
     def facts(self, recipe: Recipe, *, fetch: bool = False, show: int = 3) -> AsyncGenerator[Progress | DataFacts]:
-        """Progress and facts of a recipe's data."""
+        """Progress and statistics of a recipe's dataset."""
         return self.engine.facts(facts_request(recipe, fetch=fetch, show=show))

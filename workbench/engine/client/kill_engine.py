@@ -1,4 +1,4 @@
-"""The second, harder stop: the engine is killed, and its run keeps the checkpoint that was written last."""
+"""Kills an engine that does not respond; its run keeps its last checkpoint."""
 
 import asyncio
 import contextlib
@@ -14,27 +14,26 @@ _POLL_SECONDS = 0.02
 
 
 async def kill_engine(home: Home) -> bool:
-    """Kill the engine of this home, and the processes of a run that it launched, and wait until all are gone.
+    """Kill the home's engine and the processes that it started, and wait until all have ended.
 
-    SIGKILL cannot be refused, nor can it be handed on: what the engine started is killed one by one.
-
-    Returns False when there was no engine.
+    Returns False if no engine was running.
     """
     pid = engine_pid(home)
     if pid is None:
         return False
     with contextlib.suppress(psutil.NoSuchProcess):
         engine = psutil.Process(pid)
+        # SIGKILL is not passed on to child processes, so each is killed.
         family = [engine, *engine.children(recursive=True)]
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        while any(_lives(process) for process in family):
+        while any(_is_alive(process) for process in family):
             await asyncio.sleep(_POLL_SECONDS)
     return True
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -42,6 +41,6 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def what_is_kept(run: RunFolder) -> str:
-    """In words that follow on the run's name, what is left of it once its engine was killed."""
+    """What remains of a run after its engine is killed, as text that continues the run's name."""
     made = checkpoints(run.checkpoints)
     return f"keeps its checkpoint at step {made[-1].step}" if made else "has no checkpoint yet and restarts from step 0"

@@ -1,7 +1,7 @@
-"""How an operation of the engine is declared: once, with its types. Clients call it, the engine's API implements it.
+"""Declares operations of the engine with their types, once for the clients that call them and the engine's routes.
 
-An operation is an attribute of :class:`~workbench.engine.client.engine_api.EngineApi`. Read from the class it is the
-declaration, which the API's routes use; read from a client it is a function that sends a request.
+An operation is an attribute of :class:`~workbench.engine.client.engine_api.EngineApi`. On the class it is the
+declaration, from which routes are made; on a client it is a function that sends a request.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _Request_contra = TypeVar("_Request_contra", contravariant=True)
 _Item_co = TypeVar("_Item_co", covariant=True)
 
 Nothing = type(None)
-"""The request of an operation that takes none, and the answer of one that only does something."""
+"""The type of an operation's request or answer if it has none."""
 
 
 class Caller(Protocol):
-    """A client: sends any operation."""
+    """A client, which sends the request of any operation."""
 
     async def call(self, operation: Call[Request, Answer], request: Request) -> Answer: ...
 
@@ -31,10 +31,10 @@ class Caller(Protocol):
 
 
 class StreamFunction(Protocol[_Request_contra, _Item_co]):
-    """What a streamed operation is on a client."""
+    """The type of a streamed operation on a client."""
 
     def __call__(self, request: _Request_contra, *, request_id: str = "") -> AsyncGenerator[_Item_co]:
-        """Send a request. ``request_id`` is what ``cancel`` names it by; closing the iterator ends it too."""
+        """Send a request. ``cancel`` with its ``request_id`` ends it, and so does closing the iterator."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Call(Generic[Request, Answer]):
     """An operation with one answer: ``await client.train(request)``.
 
     Attributes:
-        path: of its route; method: HTTP's.
-        request, answer: types that pydantic can write as JSON and read.
-        refusals: kinds of :class:`~workbench.errors.WorkbenchError` with which it refuses in some states of the
-            engine. Any operation can also fail, with the kinds of :func:`~workbench.failures.diagnose.diagnose`.
-        is_prompt: it never waits for work, so an engine that does not answer it within seconds hangs.
+        path: path of its route. method: HTTP method.
+        request, answer: types that pydantic can convert to JSON and back.
+        refusals: kinds of :class:`~workbench.errors.WorkbenchError` that it raises in some states of the engine. Any
+            operation can also fail with the kinds of :func:`~workbench.failures.diagnose.diagnose`.
+        is_prompt: it never waits for work, so an engine that does not answer within seconds hangs.
     """
 
     path: str
@@ -79,10 +79,10 @@ class Call(Generic[Request, Answer]):
 
 @dataclass(frozen=True)
 class Stream(Generic[Request, Item]):
-    """An operation that is answered piece by piece: ``async for item in client.reply(request)``.
+    """An operation with a stream of answers: ``async for item in client.reply(request)``.
 
     Attributes:
-        items: the types of its pieces. On the wire each is a server-sent event with the name of its class.
+        items: the types of its items. Each is sent as a server-sent event with the name of its class.
     """
 
     path: str
@@ -106,10 +106,10 @@ class Stream(Generic[Request, Item]):
         return stream
 
     def read(self, name: str, data: str) -> Item:
-        """One piece from its event.
+        """Read an item from its event.
 
         Raises:
-            ValueError: it is none of :attr:`items`.
+            ValueError: it is of none of the types :attr:`items`.
         """
         kind = next((kind for kind in self.items if kind.__name__ == name), None)
         if kind is None:
@@ -121,32 +121,32 @@ _adapters: dict[Any, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """What reads and writes a type; made once, which takes pydantic some milliseconds."""
+    """The adapter that reads and writes a type; cached, because pydantic takes milliseconds to make one."""
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
 
 
 def use_adapter(kind: type[Answer], adapter: TypeAdapter[Answer]) -> None:
-    """Read and write a type with an adapter of its own, in the place of the one that pydantic makes."""
+    """Use this adapter to read and write a type, instead of pydantic's default."""
     _adapters[kind] = adapter
 
 
 def read(kind: type[Answer], data: str | bytes) -> Answer:
-    """A value from its JSON.
+    """Read a value from JSON.
 
     Raises:
-        pydantic.ValidationError: it is not of this type.
+        pydantic.ValidationError: the JSON does not have this type.
     """
     value: Answer = _adapter(kind).validate_json(data)
     return value
 
 
 def write(kind: type[Any], value: Any, *, sparse: bool = False) -> bytes:
-    """A value as JSON in ASCII.
+    """Write a value as ASCII JSON.
 
     Args:
-        sparse: leave out what has its default, which :func:`read` fills in.
+        sparse: omit fields that have their default, which :func:`read` restores.
     """
-    # In ASCII there is no character but a line feed that could end a line of a stream.
+    # In ASCII only a line feed can end a line of the event stream; Unicode has other line separators.
     return _adapter(kind).dump_json(value, exclude_defaults=sparse, ensure_ascii=True)

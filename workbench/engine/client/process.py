@@ -1,4 +1,4 @@
-"""The life of the engine process: started when first needed, found again by any terminal, ended on request."""
+"""Starts, finds and stops the engine's process, which is shared by all terminals of a home."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ START_SECONDS = 30.0
 _LOG_LINES = 12
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
-"""Engines that this process started, by process id: only their parent learns how they end."""
+"""Engines that this process started, by process id: only the parent can read their exit code."""
 
 
 async def find_engine(home: Home) -> EngineStatus | None:
-    """The status of the engine that serves this home, or None when none answers."""
+    """The status of the home's engine; None if none answers."""
     client = EngineClient(home)
     try:
         return await client.status()
@@ -35,14 +35,14 @@ async def find_engine(home: Home) -> EngineStatus | None:
 
 
 async def ensure_engine(home: Home) -> EngineStatus:
-    """The engine of this home, started if there is none. It is a session of its own: a lost terminal does not end it.
+    """Start the home's engine if none is running, and wait until it answers. It outlives the terminal.
 
     Raises:
         WorkbenchError: it did not start; the message says why, and ends with the last lines of its log.
     """
     if status := await find_engine(home):
         return status
-    said_before = _size(home.engine_log)
+    log_size_before = _size(home.engine_log)
     process = _spawn(home)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -51,11 +51,11 @@ async def ensure_engine(home: Home) -> EngineStatus:
             return status
         code = process.poll()
         if code == ALREADY_RUNNING:
-            # Another terminal was quicker, and its engine will answer; or the one before has not quite ended.
+            # Another terminal has just started an engine, or the previous one has not quite ended.
             await asyncio.sleep(0.5)
             process = _spawn(home)
         elif code is not None:
-            raise _stillborn(code, last_lines(home.engine_log, since=said_before))
+            raise _start_error(code, last_lines(home.engine_log, since=log_size_before))
     raise WorkbenchError(
         f"The engine did not answer within {START_SECONDS:.0f} s.\n{last_lines(home.engine_log)}",
         "Retry with `loraworkbench engine restart`; `loraworkbench doctor` checks for causes.",
@@ -64,9 +64,9 @@ async def ensure_engine(home: Home) -> EngineStatus:
 
 
 async def stop_engine(home: Home, *, seconds: float = 60.0) -> bool:
-    """End the engine; a live run is stopped and saved first. One that does not end in time is killed.
+    """Stop the engine after stopping and saving a live run; kill it if it does not end in time.
 
-    Returns False when there was none.
+    Returns False if none was running.
     """
     pid = engine_pid(home)
     if pid is None:
@@ -86,11 +86,11 @@ async def stop_engine(home: Home, *, seconds: float = 60.0) -> bool:
 
 
 def engine_pid(home: Home) -> int | None:
-    """Process id of the engine that holds this home's lock, whether it answers or not."""
+    """Process id of the home's engine, whether it answers or not; None if none is running."""
     try:
         pid = int((home.engine / "lock").read_text())
         command = psutil.Process(pid).cmdline()
-        # A process id is used again after a while, perhaps by the engine of another home.
+        # Process ids are reused, perhaps by the engine of another home.
         is_ours = "workbench.engine.daemon.server" in command and home.root.samefile(command[-1])
     except (OSError, ValueError, psutil.Error):
         return None
@@ -98,10 +98,10 @@ def engine_pid(home: Home) -> int | None:
 
 
 def exit_code(pid: int, *, seconds: float = 0.0) -> int | None:
-    """How the engine of this process id ended; None where another process started it, or it lives.
+    """The exit code of an engine; None if it is still running, or if another process started it.
 
     Args:
-        seconds: to wait for its end: its connections break a moment before.
+        seconds: how long to wait for its end, as its connections break a moment earlier.
     """
     process = _started.get(pid)
     if process is None:
@@ -123,7 +123,7 @@ def describe_exit(code: int | None) -> str:
 
 
 def last_lines(log: Path, count: int = _LOG_LINES, *, since: int = 0) -> str:
-    """The last lines of a log file, of what comes after ``since`` bytes; empty where there is no file."""
+    """The last lines of a log file, ignoring its first ``since`` bytes; empty if it does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, log.stat().st_size - 16384))
@@ -132,13 +132,13 @@ def last_lines(log: Path, count: int = _LOG_LINES, *, since: int = 0) -> str:
         return ""
 
 
-def _stillborn(code: int, said: str) -> WorkbenchError:
-    """Why an engine ended before it answered."""
+def _start_error(code: int, log: str) -> WorkbenchError:
+    """The error for an engine that ended before it answered."""
     from workbench.failures.diagnose import explain_death
 
-    died = explain_death(code, said)
+    died = explain_death(code, log)
     return WorkbenchError(
-        f"The engine ended while starting ({describe_exit(code)}). {died.message}\n{said}",
+        f"The engine ended while starting ({describe_exit(code)}). {died.message}\n{log}",
         f"{died.cure} `loraworkbench doctor` checks for causes.",
         kind="engine_start",
     )
@@ -152,7 +152,7 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
     try:
         private_folder(home.engine)
         with home.engine_log.open("ab") as log:
-            # -P: a file named torch.py in the present folder must not be imported.
+            # -P: a file named torch.py in the current folder must not be imported.
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "workbench.engine.daemon.server", "--home", str(home.root)],
                 stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
-"""What the terminal and the engine send each other: plain data, JSON on the wire.
+"""The requests and answers of the engine's API, as pydantic models that are sent as JSON.
 
-Which operation takes and returns what is declared in :mod:`workbench.engine.client.engine_api`.
+:mod:`workbench.engine.client.engine_api` declares which operation takes and returns which.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from workbench.planning.launch import Launch
 from workbench.progress import Progress
 
-# Exit code of an engine that finds another one at work on its home.
+# Exit code of an engine that finds another one running for its home.
 ALREADY_RUNNING = 3
 
 # The header with the id by which a streamed answer can be cancelled.
@@ -23,7 +23,7 @@ ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "
 
 
 def new_request_id() -> str:
-    """An id that no other request has."""
+    """A unique request id."""
     return uuid4().hex
 
 
@@ -32,7 +32,7 @@ class _Wire(BaseModel):
 
 
 class DeviceFacts(_Wire):
-    """The device the engine computes on. Bytes are bytes."""
+    """The device that the engine computes on, with its memory in bytes."""
 
     kind: Literal["cuda", "cpu"]
     name: str
@@ -40,7 +40,7 @@ class DeviceFacts(_Wire):
 
 
 class LoadedModel(_Wire):
-    """What lies in the engine's memory: a base, the folder of the adapter that is active, and of all on the base."""
+    """The model in the engine's memory: a base, the folder of its active adapter, and those of all attached ones."""
 
     source: str
     method: str
@@ -50,9 +50,12 @@ class LoadedModel(_Wire):
 
 
 class EngineStatus(_Wire):
-    """The engine at one moment. ``run`` is the id of the live run, ``paused`` says why it is paused, empty while it is
-    not; ``allocated`` and ``reserved`` are PyTorch's. ``queued`` runs wait for this one's end, ``queue_held`` says
-    why the next one does not start by itself, empty while it does.
+    """The state of the engine.
+
+    Attributes:
+        run: id of the live run. paused: why it is paused; empty if it is not.
+        allocated, reserved: GPU memory in bytes, as PyTorch counts it.
+        queued: number of queued runs. queue_held: why the queue is on hold; empty if it is not.
     """
 
     pid: int
@@ -73,21 +76,21 @@ class EngineStatus(_Wire):
 
 
 class TrainRequest(_Wire):
-    """With ``launch``, several processes train, or GPUs that were chosen; without it the engine's own one does."""
+    """Start a run: in the processes and on the GPUs of ``launch``, or without it in the engine's own process."""
 
     recipe: dict[str, Any]
     launch: Launch | None = None
 
 
 class ResumeRequest(_Wire):
-    """``run``: id, prefix or folder. It resumes as it was started, unless ``launch`` says otherwise."""
+    """Resume a run, given its id, prefix or folder. Without ``launch`` it uses the processes it was started with."""
 
     run: str
     launch: Launch | None = None
 
 
 class StartedRun(_Wire):
-    """A run that was started or resumed: its id, its folder, and the number of its journal's last event before that."""
+    """A run that was started or resumed. ``seq`` is the number of the last event in its journal before that."""
 
     run: str
     folder: str
@@ -95,22 +98,22 @@ class StartedRun(_Wire):
 
 
 class StopRequest(_Wire):
-    """End the live run within one micro-step; ``save`` keeps its adapter and its state."""
+    """Stop the live run within one micro-batch. ``save``: keep its adapter and a checkpoint."""
 
     save: bool = True
 
 
 class ShutdownRequest(_Wire):
-    """End the engine's process; ``stop`` first stops and saves a live run, without it a busy engine refuses."""
+    """End the engine's process. ``stop``: stop and save a live run first; otherwise a busy engine refuses."""
 
     stop: bool = False
 
 
 class ControlRequest(_Wire):
-    """What to do with the live run between two steps.
+    """An action on the live run, carried out between two steps.
 
-    ``value`` is the new learning rate, or the new number of steps; ``release`` lets a pause give the model's memory
-    back, which costs loading it again.
+    ``value`` is the new learning rate or number of steps. ``release``: a pause also releases the model's memory;
+    resuming then loads the model again.
     """
 
     action: ControlAction
@@ -119,7 +122,7 @@ class ControlRequest(_Wire):
 
 
 class CancelRequest(_Wire):
-    """Which reply, evaluation, download or count is to end: the id that its request carried."""
+    """Cancel a reply, evaluation, download or count, by the id of its request."""
 
     id: str
 
@@ -146,16 +149,16 @@ class ExamplesRequest(_Wire):
 
 
 class EvaluateRequest(_Wire):
-    """Evaluate a run: its base, its adapter, and others, on the same held-out tokens and the same prompts.
+    """Evaluate a run's base and adapter, and other adapters, on the same held-out records and prompts.
 
     Attributes:
         run: id, prefix or folder.
         data: the data section of a recipe; None for the run's own held-out records. Template and system prompt are
             always those of the run.
-        checkpoints: every checkpoint of the run takes part. adapters: and so do these, each a run, ``run@40`` or an
-            adapter folder, of the same base.
-        prompts: questions asked besides those of the records; None for a few that are always the same.
-        records: how many at most; 0 for all. replies: to how many of them a reply is written.
+        checkpoints: also evaluate every checkpoint of the run.
+        adapters: further adapters of the same base: runs, checkpoints (``run@40``) or adapter folders.
+        prompts: fixed prompts to reply to in addition to those of the records; None for the default ones.
+        records: the maximum number of records; 0 for all. replies: to how many of them the models reply.
     """
 
     run: str
@@ -181,10 +184,10 @@ class Message(_Wire):
 
 
 class Sampling(_Wire):
-    """How the next token is drawn. ``temperature`` 0 takes the likeliest one (greedy).
+    """How the next token is chosen. ``temperature`` 0 always takes the most likely one (greedy).
 
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely.
+    ``min_p`` excludes tokens whose probability is below this share of the most likely one's; ``repetition_penalty``
+    above 1 makes tokens that occurred before less likely.
     """
 
     temperature: float = Field(default=0.7, ge=0, le=5)
@@ -197,7 +200,7 @@ class Sampling(_Wire):
 
 
 class AdapterPart(_Wire):
-    """One adapter of a sum: a target as in :class:`ReplyRequest`, and how much it counts."""
+    """One adapter of a weighted sum; ``target`` as in :class:`ReplyRequest`."""
 
     target: str
     weight: float = Field(default=1.0, ge=-2, le=2)

@@ -1,4 +1,4 @@
-"""What the engine has done on its device: the seam between its state and the work itself."""
+"""The interface between the engine's state and the work on the device; tests implement it without PyTorch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ EmitReply = Callable[[Progress | ReplyPiece], None]
 
 @dataclass(frozen=True)
 class Memory:
-    """The device, the model on it, and PyTorch's bytes; ``device`` is None until it was looked at."""
+    """The device, the model on it, and the memory that PyTorch uses; ``device`` is None until it has been examined."""
 
     device: DeviceFacts | None = None
     model: LoadedModel | None = None
@@ -30,18 +30,18 @@ class Memory:
 class Backend(Protocol):
     """Holds at most one base in memory, trains it and replies with it.
 
-    The engine calls one of its methods at a time, except for :meth:`memory` and :attr:`holds_model`, which never wait.
+    The engine calls one method at a time, except for :meth:`memory` and :attr:`holds_model`, which return at once.
     """
 
     @property
     def holds_model(self) -> bool:
-        """Whether a base is in memory that no run uses."""
+        """Whether a base is in memory and not used by a run."""
 
     def memory(self, training: LiveTraining | None) -> Memory:
-        """What is in memory now, for this live run or for none."""
+        """The current memory; ``training`` is the live run, if any."""
 
     def warm_up(self) -> None:
-        """Do what would delay the first work; slow."""
+        """Import libraries and initialize the device, so that the first work does not wait for it. Slow."""
 
     def training(
         self,
@@ -52,13 +52,13 @@ class Backend(Protocol):
         *,
         resume: bool,
     ) -> LiveTraining:
-        """A training of this run that is still to be started."""
+        """Prepare the training of a run; the caller starts it."""
 
     def take_back(self, training: LiveTraining) -> None:
-        """Keep the base of a training that has ended, and free what else it held."""
+        """Keep the base of a training that has ended, and free its other memory."""
 
     def reply(self, work: Work, request: ReplyRequest, emit: EmitReply) -> None:
-        """Load what the request needs, and reply."""
+        """Load the model that a request needs, and reply."""
 
     def reply_in_run(
         self,
@@ -69,10 +69,10 @@ class Backend(Protocol):
         emit: EmitReply,
         ending: EndsWithRun,
     ) -> None:
-        """Reply with the weights of a paused run, in the thread that trains it."""
+        """Reply with the weights of a paused run, in its training thread."""
 
     def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
-        """Evaluate a run; returns the file with what was found."""
+        """Evaluate a run; returns the file with the results."""
 
     def unload(self) -> None:
         """Release the base's memory."""

@@ -1,4 +1,4 @@
-"""Streamed answers: server-sent events that another thread sends, each stream to be cancelled by its request's id."""
+"""Streams answers as server-sent events, which any thread may send. Each stream can be cancelled by its request id."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ Cancel = Callable[[], None]
 
 
 class Events(Generic[Item]):
-    """The items of one stream; any thread may send them. Iterating gives their events until :meth:`finish`."""
+    """The items of one stream; any thread may send them. Iterating yields their events until :meth:`finish`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -29,18 +29,18 @@ class Events(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Send an item."""
-        # An event a token may pass here, so what has its default is left out.
+        # There may be one event per token, so fields that have their default are omitted.
         kind = type(item)
         self._put(ServerSentEvent(write(kind, item, sparse=True).decode("ascii"), event=kind.__name__))
 
     def finish(self, error: WorkbenchError | None) -> None:
-        """End the stream, with an error or without."""
+        """End the stream, after an error if there was one."""
         if error is not None:
             self._put(ServerSentEvent(json.dumps(error.as_json()), event="error"))
         self._put(None)
 
     def _put(self, event: ServerSentEvent | None) -> None:
-        # The loop is closed when the engine ends; then nobody listens.
+        # The loop is closed when the engine ends; then there are no clients left.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
@@ -50,10 +50,10 @@ class Events(Generic[Item]):
 
 
 class OpenStreams:
-    """The streams that clients wait for.
+    """The open streams.
 
     Args:
-        closed: called when one has ended.
+        closed: called when a stream has ended.
     """
 
     def __init__(self, closed: Callable[[], None]) -> None:
@@ -64,14 +64,14 @@ class OpenStreams:
         return bool(self._open)
 
     def answer(self, request_id: str, begin: Callable[[Events[Item]], Cancel]) -> EventSourceResponse:
-        """The response that carries the items of work.
+        """Start the work of a request; returns the response that streams its items.
 
         Args:
-            begin: starts the work and returns what ends it; that is called when the client cancels its request's id
-                or goes away.
+            begin: starts the work and returns a function that cancels it, which is called when the client cancels the
+                request or disconnects.
 
         Raises:
-            WorkbenchError: the id is in use, or the work is refused.
+            WorkbenchError: the id is in use, or ``begin`` refuses the request.
         """
         if request_id in self._open:
             raise WorkbenchError(
@@ -91,23 +91,22 @@ class OpenStreams:
         return _EventStream(events, close)
 
     def cancel(self, request_id: str) -> None:
-        """End the work with this id; its stream ends when the work does."""
+        """Cancel the work of a request; its stream ends when the work does."""
         if request_id in self._open:
             self._open[request_id][0]()
 
     def finish_all(self, error: WorkbenchError) -> None:
-        """End all streams and their work with an error."""
+        """Cancel all work, and end its streams with an error."""
         for cancel, events in list(self._open.values()):
             cancel()
             events.finish(error)
 
 
 class _EventStream(EventSourceResponse):
-    """Events on their way to the client. ``on_close`` is called when the stream ends or the client goes away.
+    """A response that streams events; ``on_close`` is called when the stream ends or the client disconnects.
 
-    It is called even where the client has gone before the first byte: a generator that was never started would not
-    run its ``finally``. No pings are sent: nothing stands between the two processes that would close a quiet
-    connection.
+    It is called even if the client disconnects before the first byte, when a generator's ``finally`` would not run. No
+    pings are sent, because no proxy between the two processes closes an idle connection.
     """
 
     def __init__(self, events: Events[Item], on_close: Callable[[], None]) -> None:
@@ -116,7 +115,7 @@ class _EventStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            # A client that goes away in the middle is no fault: there is nobody to tell.
+            # A client that disconnects is not an error.
             with contextlib.suppress(OSError, ClientDisconnect):
                 await super().__call__(scope, receive, send)
         finally:
@@ -124,7 +123,7 @@ class _EventStream(EventSourceResponse):
 
 
 def paced(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Passes on each new phase, and its progress a few times a second."""
+    """Wrap ``report`` so that it is called for each new phase, and otherwise at most four times a second."""
     phase, reported = "", 0.0
 
     def report_paced(progress: Progress) -> None:

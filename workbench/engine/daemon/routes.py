@@ -1,4 +1,4 @@
-"""From declared operations to HTTP routes. Whatever a handler raises becomes an error that the client can show."""
+"""Makes HTTP routes for the declared operations; any exception becomes an error that the client can show."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +19,7 @@ from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import KIND
 
-# What nginx logs for a client that went away: the response has no reader.
+# The status that nginx uses for a client that disconnected; nobody reads this response.
 _CLIENT_GONE = 499
 _STATUS = {"busy": 409, KIND: 500}
 _IMPLEMENTS = "implements_operation"
@@ -31,7 +31,7 @@ _Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 def answers(
     operation: Call[Request, Answer], doing: str = ""
 ) -> Callable[[Callable[[Any, Request], Awaitable[Answer]]], Callable[[Any, Request], Awaitable[Answer]]]:
-    """Marks the method that implements an operation; ``doing`` is what it does, for an unforeseen failure."""
+    """Mark the method that implements an operation; ``doing`` says what it does, for unforeseen errors."""
     return lambda method: _marked(method, operation, doing)
 
 
@@ -41,15 +41,15 @@ def streams(
     [Callable[[Any, Request, Events[Item]], Cancel]],
     Callable[[Any, Request, Events[Item]], Cancel],
 ]:
-    """Marks the method that begins a streamed operation: it sends to the events and returns what ends the work."""
+    """Mark the method that starts a streamed operation: it sends items to the events, and returns a cancel function."""
     return lambda method: _marked(method, operation, "")
 
 
 def routes_of(api: object, open_streams: OpenStreams, log: Path) -> list[Route]:
-    """A route for each marked method.
+    """Make a route for each marked method.
 
     Args:
-        log: takes the traceback of what nobody foresaw.
+        log: the file to which tracebacks of unforeseen errors are written.
     """
     return list(_routes(api, open_streams, log))
 
@@ -109,7 +109,7 @@ def _guarded(endpoint: _Endpoint, path: str, doing: str, log: Path) -> _Endpoint
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         except asyncio.CancelledError:
-            # Only the server's own end cancels a request. Raised on, it would be logged as a fault of the program.
+            # Requests are cancelled only when the server ends. Raised again, this would be logged as an error.
             return _refusal(shutting_down())
         except Exception as error:
             return _refusal(diagnose(error, doing or f"answering {path}", log))

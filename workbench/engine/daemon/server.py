@@ -1,4 +1,4 @@
-"""The engine's process: listens on a Unix socket only its owner may open, until it is asked to end or idle for long."""
+"""The engine's process: serves its API on a Unix socket until it is asked to end or has been idle for long."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from workbench.storage.paths import Home, private_folder
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone: the engine has its own idea of them."""
+    """A server that does not handle signals: the engine does."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,7 +46,7 @@ async def serve(home: Home, output: OutputFile) -> None:
     )
     server = _Server(config)
     with _listen(home.socket) as listener:
-        # Runs may begin from here on: the socket is there, and who asks is answered.
+        # Queued runs may start only now: terminals can already connect.
         engine.queue.start()
         running = asyncio.create_task(server.serve(sockets=[listener]))
         threading.Thread(target=engine.backend.warm_up, name="warm up", daemon=True).start()
@@ -59,7 +59,7 @@ async def serve(home: Home, output: OutputFile) -> None:
 
 
 async def _until_asked_or_idle(api: Api, home: Home) -> None:
-    """A model that nobody uses is unloaded after a while; an engine that nobody speaks to, or can reach, ends."""
+    """Wait until the engine should end or cannot be reached; unload a model that has been unused for a while."""
     while not api.shutdown_asked.is_set():
         limits = IdleLimits.of(home)
         with contextlib.suppress(TimeoutError):
@@ -80,8 +80,8 @@ async def _unload(engine: Engine) -> None:
     try:
         await asyncio.to_thread(engine.unload)
     except WorkbenchError:
-        pass  # work came in between
-    except Exception as error:  # a driver may fail here; an engine that is needed again must not end for it
+        pass  # the engine has got work in the meantime
+    except Exception as error:  # such as a driver's, which must not end the engine
         write_traceback(error, "unloading an idle model", engine.home.engine_log)
 
 
@@ -92,10 +92,10 @@ async def _end_run(engine: Engine) -> None:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket of mode 0600 in a folder of mode 0700.
+    """Create a socket of mode 0600 in a folder of mode 0700.
 
-    Nobody can connect before its mode is set, since it does not listen yet. The umask is left alone: it is the whole
-    process's, and a file that another thread makes meanwhile would get its rights from it.
+    Nobody can connect before its mode is set, since it does not listen yet. The umask is not used for this: it belongs
+    to the whole process, and files that other threads create meanwhile would be affected.
     """
     private_folder(path.parent)
     path.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def main() -> None:
-    """``python -m workbench.engine.daemon.server --home DIR``: one engine a home; a second one ends at once."""
+    """``python -m workbench.engine.daemon.server --home DIR``: run the home's engine; a second one ends at once."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
     home = Home(parser.parse_args().home)
@@ -121,7 +121,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     output = OutputFile(home.engine_log)
     asyncio.run(serve(home, output))
-    # Native threads of the libraries may crash while the interpreter is taken down; there is nothing left to save.
+    # Native threads of libraries may crash while the interpreter shuts down; nothing is left to save.
     os._exit(0)
 
 

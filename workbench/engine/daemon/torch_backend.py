@@ -1,4 +1,4 @@
-"""The engine's real backend: loads a base with PyTorch, trains it, replies with it and evaluates it."""
+"""The engine's backend: loads a base with PyTorch, trains it, replies with it and evaluates it."""
 
 from collections.abc import Callable
 from pathlib import Path
