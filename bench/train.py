@@ -169,8 +169,8 @@ def _of_journal(run: RunFolder, started: float, peak: int) -> dict[str, Any]:
     return {
         "to_first_step": steps[0]["time"] - started,
         "import": begin["loading"] - started,
-        "load": begin["tokenising"] - begin["loading"],
-        "tokenise": begin["preparing"] - begin["tokenising"],
+        "load": begin["tokenizing"] - begin["loading"],
+        "tokenise": begin["preparing"] - begin["tokenizing"],
         "training": steps[-1]["time"] - begin["training"],
         "losses": [step["loss"] for step in steps],
         "peak_bytes": gpu or peak,

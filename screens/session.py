@@ -84,7 +84,7 @@ class Session:
 
         _ = self.engine
         self.settings = read(self.home)
-        # A recipe of an older version may contain settings that this version does not know.
+        # A recipe of an older version may hold what this one does not know.
         self.recipe, problems = parse_usable(self.settings.recipe or {})
         self.unusable_settings = (*self.settings.problems, *(f"recipe.{problem.path}" for problem in problems))
 

@@ -361,7 +361,7 @@ def test_a_gated_model_without_a_token_is_a_sentence(tmp_path, recipe, tiny_llam
         quiet = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
         done = call(own, "train", path, **quiet)
         call(own, "engine", "stop")
-    assert_a_sentence(done, "someone/gated", "licence")
+    assert_a_sentence(done, "someone/gated", "license")
 
 
 def test_a_full_disk_is_a_sentence(recipe, tmp_path):

@@ -111,7 +111,7 @@ def test_settings_that_exclude_each_other_are_told_as_data():
     with pytest.raises(RecipeError) as caught:
         parse({"adapter": {"init_lora_weights": "olora"}})
     (problem,) = caught.value.problems
-    assert problem.given == "olora needs an unquantised base"
+    assert problem.given == "olora needs an unquantized base"
     assert problem.allowed == "set quantization.method to none, or init_lora_weights to true"
 
 

@@ -85,7 +85,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
         self._table.focus()
 
     def _cell(self, peak: Peak | None) -> Text:
-        """``5.20 fits``: GiB and the verdict, which colour alone would not tell."""
+        """``5.20 fits``: GiB and the verdict, which color alone would not tell."""
         if peak is None:
             return Text("refused", style=self.app.theme_variables["muted"], justify="right")
         free = self._session.budget.free_bytes
@@ -93,7 +93,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
         if free is None:
             return Text(size, justify="right")
         fit = judge(peak, free)
-        return Text(f"{size} {fit.word:<5}", style=self.app.theme_variables[fit.colour], justify="right")
+        return Text(f"{size} {fit.word:<5}", style=self.app.theme_variables[fit.color], justify="right")
 
     @property
     def _selected(self) -> CatalogFit | None:

@@ -141,7 +141,7 @@ class CostPanel(Lines):
         else:
             whose = f" ({costs.budget.label})" if self._is_wide else ""
             words = f"{costs.fit.phrase}: {gib(free)} free{whose}"
-            verdict = Content.styled(words, f"bold ${costs.fit.colour}")
+            verdict = Content.styled(words, f"bold ${costs.fit.color}")
             yield from [head, verdict] if self._is_wide else [Content.assemble(head, "   ", verdict)]
         yield stacked_bar(costs.terms, free or price.peak.device_bytes, width)
         yield from legend(costs.terms, width)
@@ -161,7 +161,7 @@ class CostPanel(Lines):
         elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
             yield Content.assemble(plain(self._outlook.faster.sentence), ("  S apply", "bold $accent"))
         for label, fit in costs.other_gpus:
-            yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.colour}"))
+            yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.color}"))
 
     def _suggestions(self, outlook: Outlook, fit: Fit) -> Iterator[Content]:
         """The changes that make it fit, cheapest first, and the keys that make them."""

@@ -32,7 +32,7 @@ class ArchitecturePane(Pane):
         "The model's module tree. Repeated layers are folded; the numbers of a folded module "
         "count all its copies. A dot marks layers that get an adapter, with the shapes of A and "
         "B. Space adds a layer, or all linear layers below a module, to the targets or removes "
-        "them. Amber marks weights that stay in 16 bits because they cannot be quantised."
+        "them. Amber marks weights that stay in 16 bits because they cannot be quantized."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -85,7 +85,7 @@ def details_text(skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None, p
             )
         )
     if is_left_alone(place, recipe):
-        lines.append(Content.styled("Stays in 16 bits: transformers quantises only plain linear layers.", "$warning"))
+        lines.append(Content.styled("Stays in 16 bits: transformers quantizes only plain linear layers.", "$warning"))
     elif place.is_layer and len(lines) == 1:
         lines.append(Content.styled("Press Space to target it: it gets lora_A and lora_B.", "$muted"))
     return Content("\n").join(lines[:3])

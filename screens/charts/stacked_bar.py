@@ -15,10 +15,10 @@ from workbench.units import GIB, gib_number
 
 @dataclass(frozen=True)
 class Part:
-    """One term: its label, and the variable of the theme with its colour."""
+    """One term: its label, and the variable of the theme with its color."""
 
     label: str
-    colour: str
+    color: str
 
 
 # In the order of workbench.estimate.peak.TERMS, followed by the memory of the driver.
@@ -38,7 +38,7 @@ PARTS: Mapping[str, Part] = {
 
 
 def stacked_bar(sizes: Mapping[str, int], whole: int, width: int) -> Content:
-    """Return ``▕████▓▓▒▒▒▒────▏``: each part has its own colour and, for those who see none, its own filling.
+    """Return ``▕████▓▓▒▒▒▒────▏``: each part has its own color and, for those who see none, its own filling.
 
     If the parts exceed the total, a mark shows where the total ends.
 
@@ -55,7 +55,7 @@ def stacked_bar(sizes: Mapping[str, int], whole: int, width: int) -> Content:
     for index, (name, part) in enumerate(PARTS.items()):
         running += sizes.get(name, 0)
         grown = round(running / scale * inner) - len(cells)
-        cells += [(GLYPHS.terms[index % len(GLYPHS.terms)], f"${part.colour}")] * grown
+        cells += [(GLYPHS.terms[index % len(GLYPHS.terms)], f"${part.color}")] * grown
     cells += [(GLYPHS.empty, "$border")] * (inner - len(cells))
     if total > whole:
         cells[min(round(whole / scale * inner), inner - 1)] = (GLYPHS.limit, "bold $error")
@@ -73,15 +73,15 @@ def legend(sizes: Mapping[str, int], width: int) -> list[Content]:
         if size < 0.01 * total:
             small += size
         else:
-            entries.append(_entry(GLYPHS.terms[index % len(GLYPHS.terms)], part.label, size, part.colour))
+            entries.append(_entry(GLYPHS.terms[index % len(GLYPHS.terms)], part.label, size, part.color))
     if small:
         entries.append(_entry(GLYPHS.separator, "rest", small, "muted"))
     return _in_lines(entries, width)
 
 
-def _entry(mark: str, label: str, size: int, colour: str) -> Content:
+def _entry(mark: str, label: str, size: int, color: str) -> Content:
     value = gib_number(size, 2 if size >= 0.005 * GIB else 3)
-    return Content.assemble((mark, f"${colour}"), (f" {label} ", "$muted"), value)
+    return Content.assemble((mark, f"${color}"), (f" {label} ", "$muted"), value)
 
 
 def _in_lines(entries: Sequence[Content], width: int) -> list[Content]:

@@ -29,7 +29,7 @@ _WARM = "0.7"
 
 
 class _Mark(Checkbox):
-    """A check box that is empty when it is off: Textual's own differs in colour only."""
+    """A check box that is empty when it is off: Textual's own differs in color only."""
 
     @property
     def BUTTON_INNER(self) -> str:  # type: ignore[override]  # noqa: N802  (Textual's name)

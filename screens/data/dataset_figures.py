@@ -23,7 +23,7 @@ _BEYOND = {True: "▒", False: "%"}
 
 
 def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
-    """Return the counts, one per line; those that need attention have the colour of warnings."""
+    """Return the counts, one per line; those that need attention have the color of warnings."""
     training, packing, lengths, dot = recipe.training, recipe.data.packing, facts.lengths, GLYPHS.separator
     share = facts.trained / max(facts.total, 1)
     lost = f"{facts.skipped:,} invalid, {facts.lost_reply:,} without response"
@@ -48,7 +48,7 @@ def data_figures(facts: DataFacts, recipe: Recipe) -> Content:
 
 
 def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
-    """Return a histogram of record lengths in tokens; bars beyond ``max_length`` have another filling and colour."""
+    """Return a histogram of record lengths in tokens; bars beyond ``max_length`` have another filling and color."""
     bins = facts.lengths.histogram
     if not bins:
         return Content("")

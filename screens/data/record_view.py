@@ -25,7 +25,7 @@ _CHARACTERS_SHOWN = 20_000
 _PLACES_MARKED = 200
 
 TRAINED = "underline $success"
-"""The style of trained tokens; the underline serves those who see no colour."""
+"""The style of trained tokens; the underline serves those who see no color."""
 MASKED = "$foreground 65%"
 
 _LOOKS = {"user": "bold $accent", "assistant": "bold $secondary", "system": "bold $warning"}
@@ -76,7 +76,7 @@ class RecordView(VerticalScroll):
 
 
 def _fed(example: Example) -> Content:
-    """Return the text of the tokens, the trained ones underlined and in a colour of their own."""
+    """Return the text of the tokens, the trained ones underlined and in a color of their own."""
     spans = [span for span in example.spans if span[0] < _CHARACTERS_SHOWN]
     pieces = [
         (plain(example.text[start : min(end, _CHARACTERS_SHOWN)], lines=True), TRAINED if trained else MASKED)

@@ -26,7 +26,7 @@ def facts_text(row: ModelRow, fit: Fit | None, *, is_wide: bool) -> Content:
     pairs = {
         "parameters": f"{row.parameters:,}" if row.parameters else "",
         "architecture": plain(row.architecture),
-        "licence": plain(row.licence),
+        "license": plain(row.licence),
         "dtype": plain(row.dtype),
         "context": f"{row.context_length:,} tokens" if row.context_length else "",
         "weights": _weights(row),
@@ -38,11 +38,11 @@ def facts_text(row: ModelRow, fit: Fit | None, *, is_wide: bool) -> Content:
         parts = [Content.assemble((f"{label} ", "$muted"), value) for label, value in known]
         lines = [title, Content(f" {GLYPHS.separator} ").join(parts)]
     if row.gated and row.place != "here":
-        lines.append(Content.styled("Gated: accept its licence on huggingface.co and set HF_TOKEN.", "$warning"))
+        lines.append(Content.styled("Gated: accept its license on huggingface.co and set HF_TOKEN.", "$warning"))
     if row.lack:
         lines.append(Content.styled(f"Not trainable: {plain(row.lack)}.", "$error"))
     if fit is not None:
-        lines.append(Content.styled(fit.sentence, f"${fit.colour}"))
+        lines.append(Content.styled(fit.sentence, f"${fit.color}"))
     return Content("\n").join(lines)
 
 

@@ -44,7 +44,7 @@ class ModelsPane(Pane):
 
     NAME = "Models"
     GUIDE = (
-        "Choose the model to fine-tune. Type to search by name, architecture or licence, or type "
+        "Choose the model to fine-tune. Type to search by name, architecture or license, or type "
         "a folder, a .gguf file or any Hugging Face id (owner/name). Enter uses the model in the "
         "recipe; it is downloaded when first needed, or now with Space. “fits” compares the peak "
         "estimated for the Adapter settings with the memory now free on this machine."
@@ -54,7 +54,7 @@ class ModelsPane(Pane):
         Binding("enter", "primary", "Use this model", key_display=ENTER, id="models.use",
                 tooltip="Use this model in the recipe"),
         Binding("space", "fetch", "Download", id="models.fetch", tooltip="Download the model, or cancel the download"),
-        Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="Search by name or licence"),
+        Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="Search by name or license"),
     ]  # fmt: skip
 
     def __init__(self, **names: Any) -> None:

@@ -74,7 +74,7 @@ def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
 
 
 def matching(rows: Iterable[ModelRow], words: str) -> list[ModelRow]:
-    """Return the rows that contain all words in name, architecture or licence; last, the text itself as a source."""
+    """Return the rows that contain all words in name, architecture or license; last, the text itself as a source."""
     wanted = words.casefold().split()
     found = [row for row in rows if all(word in _haystack(row) for word in wanted)]
     typed = typed_row(words.strip())

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from screens.models.rows import ModelRow
     from screens.shell.fit import Fit
 
-_WIDTHS = {"": 1, "model": 36, "size": 5, "family": 11, "licence": 10, "fits": 5}
-_ONLY_WIDE = "licence"
+_WIDTHS = {"": 1, "model": 36, "size": 5, "family": 11, "license": 10, "fits": 5}
+_ONLY_WIDE = "license"
 
 
 class ModelTable(DataTable[Text], inherit_bindings=False):
@@ -62,15 +62,15 @@ class ModelTable(DataTable[Text], inherit_bindings=False):
 
     def show_fits(self, rows: Iterable[ModelRow], fits: Mapping[str, Fit]) -> None:
         """Show which models fit."""
-        colours = self.app.theme_variables
+        colors = self.app.theme_variables
         for row in rows:
             if (fit := fits.get(row.source)) is not None:
-                self.update_cell(row.source, "fits", Text(fit.word, style=colours[fit.colour]))
+                self.update_cell(row.source, "fits", Text(fit.word, style=colors[fit.color]))
 
     def _cells(self, row: ModelRow, fit: Fit | None, *, is_used: bool) -> list[Text]:
-        colours = self.app.theme_variables
+        colors = self.app.theme_variables
         owner, slash, name = plain(row.source).rpartition("/")
-        muted, accent = colours["muted"], colours["accent"]
+        muted, accent = colors["muted"], colors["accent"]
         title = Text.assemble((owner + slash, muted), (name, f"bold {accent}" if is_used else ""), overflow="ellipsis")
         if len(title) > _WIDTHS["model"] and row.place in ("folder", "file"):
             title = Text.assemble(("…/", muted), (name, f"bold {accent}" if is_used else ""))
@@ -80,7 +80,7 @@ class ModelTable(DataTable[Text], inherit_bindings=False):
             Text(short(row.parameters) if row.parameters else "", justify="right"),
             Text(plain(row.model_type), style=muted, overflow="ellipsis"),
             Text(plain(row.licence), style=muted, overflow="ellipsis"),
-            Text(fit.word, style=colours[fit.colour]) if fit else Text(""),
+            Text(fit.word, style=colors[fit.color]) if fit else Text(""),
         ]
         return cells if self._is_wide else [*cells[:4], cells[5]]
 

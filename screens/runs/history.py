@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from workbench.storage.paths import Home
 
-# Runs that are summarised before the table is updated: first a screenful, then more, as the table repaints each time.
+# Runs that are summarized before the table is updated: first a screenful, then more, as the table repaints each time.
 _FIRST_BATCH = 30
 _BATCH = 120
 
@@ -42,12 +42,12 @@ def batches(runs: Sequence[RunFolder]) -> Iterator[Sequence[RunFolder]]:
 
 
 def listed(runs: Sequence[RunFolder]) -> list[ListedRun]:
-    """Summarise runs; long journals from a sample."""
+    """Summarize runs; long journals from a sample."""
     return [ListedRun(run, summarise(run, quick=True), run.label) for run in runs]
 
 
 def listed_exactly(run: RunFolder) -> ListedRun:
-    """Summarise a run from its whole journal."""
+    """Summarize a run from its whole journal."""
     return ListedRun(run, summarise(run), run.label)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COLUMNS = (("state", 13), ("run", 16), ("steps", 8), ("loss", 6), ("perplexity", 13), ("started", 11))
 _WIDE_COLUMNS = (*_COLUMNS, ("model", 22), ("tags", 12))
 
-# Mark and colour (a variable of the theme) of each state; its word is shown as well.
+# Mark and color (a variable of the theme) of each state; its word is shown as well.
 _LOOKS = {
     "finished": (GLYPHS.dot, "success"),
     "running": (GLYPHS.half, "accent"),
@@ -172,18 +172,18 @@ class RunTable(DataTable[Text]):
 
     def _cells(self, one: ListedRun) -> list[Text]:
         summary = one.summary
-        colours = self.app.theme_variables
-        sign, colour = _LOOKS[summary.state]
-        mark = (f"{GLYPHS.checked} ", f"bold {colours['accent']}") if one.run.id in self.marked else "  "
+        colors = self.app.theme_variables
+        sign, color = _LOOKS[summary.state]
+        mark = (f"{GLYPHS.checked} ", f"bold {colors['accent']}") if one.run.id in self.marked else "  "
         cells = [
-            Text("reading", style="dim") if summary.is_open else Text(f"{sign} {summary.state}", style=colours[colour]),
+            Text("reading", style="dim") if summary.is_open else Text(f"{sign} {summary.state}", style=colors[color]),
             Text.assemble(mark, (plain(one.name), "bold"), overflow="ellipsis", no_wrap=True),
             Text(run_facts.steps(summary, room=8)),
             Text(run_facts.loss(summary.loss)),
             Text(run_facts.perplexity(summary)),
             Text(datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""),
             Text(plain(short_name(summary.model)), overflow="ellipsis", no_wrap=True),
-            Text(plain(one.tags), style=colours["text-muted"], overflow="ellipsis", no_wrap=True),
+            Text(plain(one.tags), style=colors["text-muted"], overflow="ellipsis", no_wrap=True),
         ]
         return cells[: len(self._titles)]
 

@@ -50,7 +50,7 @@ class Costs:
         no_tree: says why the module tree is not known, or that it is being read.
         refusal: why PEFT refuses the adapter settings.
         suggested_fix: a change that makes PEFT accept them; None if no such change is known.
-        storage: how the base is quantised, in words.
+        storage: how the base is quantized, in words.
         terms: the parts of the peak by name, including the allocator's reserve and the CUDA context.
         fit: None if the free memory is unknown.
         other_gpus: the GPUs that the run does not use, each with whether the peak would fit its free memory.
@@ -209,7 +209,7 @@ def _suggested_change(suggestion: Suggestion) -> SuggestedChange:
 def _storage_words(recipe: Recipe) -> str:
     quantization = recipe.quantization
     if quantization.method == "none":
-        return "not quantised"
+        return "not quantized"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")
     return f"{quantization.method}, double" if double else quantization.method
 
@@ -222,4 +222,4 @@ def _warnings(priced: Price) -> Iterator[str]:
     base = priced.base
     if base.not_quantised:
         names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))
-        yield f"{gib(base.not_quantised_bytes)} stay in 16 bits: {names} cannot be quantised."
+        yield f"{gib(base.not_quantised_bytes)} stay in 16 bits: {names} cannot be quantized."

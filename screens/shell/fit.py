@@ -1,4 +1,4 @@
-"""Whether a model fits this machine under the present recipe, as a word, a colour and a sentence."""
+"""Whether a model fits this machine under the present recipe, as a word, a color and a sentence."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """``word`` is fits, tight or no; ``colour`` the theme's name of its colour, which never stands alone."""
+    """``word`` is fits, tight or no; ``color`` the theme's name of its color, which never stands alone."""
 
     word: str
-    colour: str
+    color: str
     sentence: str
 
     @property

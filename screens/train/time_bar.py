@@ -73,7 +73,7 @@ class TimeBar(LinePaintedWidget):
         return [strip_of([*head, *bar]), strip_of(legend)]
 
     def _bar(self, width: int) -> list[Piece]:
-        """Return the bar: each part has its own colour and, for those who see none, its own filling."""
+        """Return the bar: each part has its own color and, for those who see none, its own filling."""
         pieces: list[Piece] = []
         drawn, running = 0, 0.0
         for index, part in enumerate(PARTS):

@@ -1,4 +1,4 @@
-"""Labelled values, side by side or below each other: ``lr 1.6e-4   grad norm 0.83   …``."""
+"""Labeled values, side by side or below each other: ``lr 1.6e-4   grad norm 0.83   …``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from textual.visual import Visual
 from textual.widget import Widget
 
-# Textual compares contents by their text alone; a line in another colour is another line here.
+# Textual compares contents by their text alone; a line in another color is another line here.
 _Key = tuple[str, tuple[Span, ...]]
 
 

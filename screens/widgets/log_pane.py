@@ -25,7 +25,7 @@ _SECONDS = 1.0
 _COLUMNS = 8
 _WHEEL_LINES = 3
 
-# ECMA-48 control sequences (colours, cursor moves) and operating system commands are removed.
+# ECMA-48 control sequences (colors, cursor moves) and operating system commands are removed.
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -184,6 +184,6 @@ class LogPane(LinePaintedWidget, can_focus=True):
 
 
 def clean_line(line: bytes) -> str:
-    """Return a line of a log as a terminal would show it: the last state of a progress bar, without colours."""
+    """Return a line of a log as a terminal would show it: the last state of a progress bar, without colors."""
     text = _SEQUENCES.sub("", line.decode("utf-8", "replace")).rstrip("\r")
     return plain(text.rpartition("\r")[2])

@@ -72,7 +72,7 @@ def test_what_is_read_is_what_was_tokenised(
     data = data.model_copy(update={"completion_only": completion_only})
     fresh = encoded(home, data, words)
     nowhere = encode_dataset(load_records(data), Template.for_model(words), data)
-    monkeypatch.setattr(encode, "encode_samples", lambda *_, **__: pytest.fail("it is tokenised again"))
+    monkeypatch.setattr(encode, "encode_samples", lambda *_, **__: pytest.fail("it is tokenized again"))
     again = encoded(home, data, words)
     assert (fresh.from_cache, nowhere.from_cache, again.from_cache) == (False, False, True)
     assert_same(fresh, again)

@@ -93,7 +93,7 @@ def test_what_is_read_is_what_was_quantised(home, recipe, load, method):
     fresh, told = load(recipe)
     assert not any("before" in detail for detail in told)
     again, told = load(recipe)
-    assert told[-1].endswith(", quantised before")
+    assert told[-1].endswith(", quantized before")
     assert len(cache(home).entries()) == 1
     assert_same(fresh.model, again.model)
     assert (again.footprint, again.reference, again.local) == (fresh.footprint, fresh.reference, fresh.local)
@@ -110,7 +110,7 @@ def test_a_run_on_a_kept_base_is_the_same_run(home, recipe):
     second, thread = begin(home, recipe)
     ended(thread)
     details = [event["detail"] for event in events_of(second, "phase") if event["phase"] == "loading"]
-    assert any(detail.endswith("quantised before") for detail in details)
+    assert any(detail.endswith("quantized before") for detail in details)
     assert curve(second) == curve(first)
     assert [event["loss"] for event in events_of(second, "eval")] == [e["loss"] for e in events_of(first, "eval")]
     assert adapter_digest(second) == adapter_digest(first)
@@ -131,7 +131,7 @@ def test_what_training_changes_in_place_is_not_what_is_kept(home, tmp_path, reci
     trained.set()
     written()
     again, told = load(recipe)
-    assert told[-1].endswith("quantised before")
+    assert told[-1].endswith("quantized before")
     assert_same(untouched.model, again.model)
     assert len(curve(run)) == 8
 
@@ -181,7 +181,7 @@ def test_a_damaged_one_is_dropped_and_the_base_quantised_anew(home, recipe, load
     assert "damaged" in told[-1]
     assert_same(fresh.model, again.model)
     _, told = load(recipe)
-    assert told[-1].endswith("quantised before")
+    assert told[-1].endswith("quantized before")
 
 
 def test_what_transformers_would_make_another_model_of_is_tried_once(home, recipe, load):

@@ -49,10 +49,10 @@ def test_the_tokens_are_there_before_the_weights_are(home, recipe, gate, monkeyp
     monkeypatch.setattr(module, "encode_dataset", told)
     run, thread = begin(home, recipe)
     assert done.wait(120)
-    assert "tokenising" not in phases(run)
+    assert "tokenizing" not in phases(run)
     gate.set()
     ended(thread)
-    assert phases(run)[:3] == ["loading", "tokenising", "preparing"]
+    assert phases(run)[:3] == ["loading", "tokenizing", "preparing"]
     counts = [event["counts"] for event in events_of(run, "phase") if "counts" in event]
     assert [found["train_records"] for found in counts] == [18]
 
@@ -96,7 +96,7 @@ def test_a_mistake_far_inside_the_records_is_told_when_the_base_is_there(home, r
     thread.join(120)
     assert thread.error.kind == "data_malformed"
     assert "line 251" in thread.error.message
-    assert phases(run) == ["loading", "tokenising"]
+    assert phases(run) == ["loading", "tokenizing"]
     # The base is fit for the next run.
     again, thread = begin(home, recipe, thread.base)
     ended(thread)

@@ -29,7 +29,7 @@ def train(home, recipe, base=None):
 
 VARIANTS = {
     "qlora": {},
-    "nf4 without double quantisation": {"quantization.double_quant": False},
+    "nf4 without double quantization": {"quantization.double_quant": False},
     "fp4": {"quantization.method": "fp4"},
     "int8": {"quantization.method": "int8", "quantization.compute_dtype": "float32"},
     "16-bit": {"quantization.method": "none"},

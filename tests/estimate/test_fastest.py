@@ -263,7 +263,7 @@ def test_an_initialisation_from_the_base_is_never_offered_a_quantised_one(init: 
     for suggestion in priced.suggestions:
         edit(recipe, suggestion.changes)
     assert not any("quantization.method" in suggestion.changes for suggestion in priced.suggestions)
-    with pytest.raises(WorkbenchError, match="unquantised"):
+    with pytest.raises(WorkbenchError, match="unquantized"):
         priced.setup.varied({"quantization.method": "nf4"})
 
 

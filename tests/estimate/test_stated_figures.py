@@ -117,7 +117,7 @@ TABLE = (
     Stated("full in float32, MB", LLAMA_3B, (*FULL, FLOAT32), adapter_megabytes, 1556.1),
     Stated("3B in float32, GB", LLAMA_3B, (WIDE, FLOAT32), footprint, 12.9),
     Stated("3B in int8, GB", LLAMA_3B, (INT8,), footprint, 3.6),
-    Stated("3B in nf4 and double quantisation, GB", LLAMA_3B, (NF4,), footprint, 2.2),
+    Stated("3B in nf4 and double quantization, GB", LLAMA_3B, (NF4,), footprint, 2.2),
     Stated("3B in nf4 with the lite adapter, GB", LLAMA_3B, LITE, footprint_with_adapter, 2.27, "plain"),
     # Where the documents are wrong, the figure that is right.
     Stated("not 8,388,608", LLAMA_3B, ("adapter.r=16", QV), counts, (4_587_520, 3_212_749_824 + 4_587_520, 0.1426)),

@@ -63,7 +63,7 @@ def test_each_kind_is_recognized_and_is_trained_or_refused_with_a_way_out(label,
     else:
         assert refusal is not None
         assert label in refusal.message
-        assert "unquantised model" in refusal.cure
+        assert "unquantized model" in refusal.cure
     quantised_again = stored.refusal(QuantizationSection(method="nf4"))
     assert (quantised_again is None) == (stored.kind == "bitsandbytes")
 
@@ -111,7 +111,7 @@ def test_a_bitsandbytes_base_is_loaded_and_priced_as_stored_whatever_is_asked(nf
     compute = {str(m.compute_dtype) for m in base.model.modules() if type(m).__name__ == "Linear4bit"}
     assert compute == {"torch.bfloat16"}
     start = edit(Recipe(), {"quantization.method": "none", "adapter.init_lora_weights": "pissa"})
-    assert "pissa needs an unquantised base" in price(skeleton, start).stored_refusal.message
+    assert "pissa needs an unquantized base" in price(skeleton, start).stored_refusal.message
 
 
 def test_a_run_on_it_says_in_recipe_and_journal_what_is_stored(nf4_folder, records, tmp_path):
@@ -157,7 +157,7 @@ def test_an_fp8_base_is_dequantised_if_asked_and_refused_otherwise(tiny_llama, r
 
     folder, home = write_fp8(tiny_llama, tmp_path / "fp8"), Home(tmp_path / "home")
     recipe = edit(tiny_recipe(folder, records), {"training.max_steps": 2})
-    with pytest.raises(WorkbenchError, match=r"stored as FP8.* nor quantised to nf4.*method to none"):
+    with pytest.raises(WorkbenchError, match=r"stored as FP8.* nor quantized to nf4.*method to none"):
         check_stored_base(home, recipe)
     with pytest.raises(WorkbenchError, match=r"stored as FP8"):
         load_base(home, recipe.model, recipe.quantization, lambda _: None, lambda: False)
@@ -173,9 +173,9 @@ def test_an_fp8_base_is_dequantised_if_asked_and_refused_otherwise(tiny_llama, r
     for name, tensor in base.model.state_dict().items():
         # 3 bits of fraction: half a step is 2⁻⁴ of the value, or of the smallest normal one in its block.
         assert torch.allclose(tensor.float(), original[name], rtol=2**-4, atol=0.02), name
-    assert base.stored_as == "16-bit, dequantised from FP8"
+    assert base.stored_as == "16-bit, dequantized from FP8"
     assert len(events_of(run, "step")) == 2
-    assert any("dequantised to 16 bits" in event["message"] for event in events_of(run, "warning"))
+    assert any("dequantized to 16 bits" in event["message"] for event in events_of(run, "warning"))
 
 
 def test_an_mxfp4_base_is_dequantised_to_the_values_of_its_bytes(tmp_path):

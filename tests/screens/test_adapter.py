@@ -155,7 +155,7 @@ async def test_a_choice_that_excludes_another_is_refused_at_its_row(tmp_path: Pa
         variant = row(screen, "variant")
         variant.focus()
         await screen.press("right", "right", "right")
-        assert "needs an unquantised base" in variant.problem
+        assert "needs an unquantized base" in variant.problem
         assert screen.app.session.recipe.adapter.use_dora
         await screen.press("left")
         assert variant.problem == ""

@@ -146,17 +146,17 @@ async def test_the_figures_of_a_sample_come_first_and_the_exact_ones_later(tmp_p
         sample, exact = some_facts(CONVERSATIONS, exact=False, records=256), some_facts(CONVERSATIONS, records=9_999)
         screen.engine.sources.answers = [
             sample,
-            Progress(phase="tokenising", fraction=0.4, detail="4,096 records"),
+            Progress(phase="tokenizing", fraction=0.4, detail="4,096 records"),
             None,
             exact,
         ]
         await data_pane(screen)
-        await screen.until(lambda: "tokenising 40%  4,096 records" in screen.words, "how far it is")
+        await screen.until(lambda: "tokenizing 40%  4,096 records" in screen.words, "how far it is")
         await screen.sees("statistics of a sample")
         await screen.sees("256 · 26 held out")
         screen.engine.sources.counted_on.set()
         await screen.until(lambda: "9,999 · 26 held out" in screen.words, "the exact figures")
-        await screen.until(lambda: "tokenising" not in screen.words, "as it should stand")
+        await screen.until(lambda: "tokenizing" not in screen.words, "as it should stand")
         await screen.until(lambda: "statistics of a sample" not in screen.words, "as it should stand")
 
 
@@ -376,15 +376,15 @@ async def test_a_count_can_be_stopped_and_taken_up_again(tmp_path: Path) -> None
         sample = some_facts(CONVERSATIONS, exact=False, records=256)
         screen.engine.sources.answers = [
             sample,
-            Progress(phase="tokenising", fraction=0.4, detail="4,096 records"),
+            Progress(phase="tokenizing", fraction=0.4, detail="4,096 records"),
             None,
         ]
         await data_pane(screen)
-        await screen.sees("tokenising 40%  4,096 records")
+        await screen.sees("tokenizing 40%  4,096 records")
         await screen.press("c")
         await screen.sees("Counting was stopped.")
         await screen.sees("statistics of a sample")
-        await screen.until(lambda: "tokenising" not in screen.words, "the progress gone")
+        await screen.until(lambda: "tokenizing" not in screen.words, "the progress gone")
         screen.engine.sources.answers = [some_facts(CONVERSATIONS, records=9_999)]
         await screen.press("t")
         await screen.sees("9,999 · 26 held out")

@@ -44,14 +44,14 @@ def train_some(engine: ScriptedEngine, steps: int, of: int = 200, *, gpu: bool =
     engine.begin(Recipe(), max_steps=of)
     engine.phase(
         "preparing",
-        base="nf4, double quantised",
+        base="nf4, double quantized",
         compute_dtype="bfloat16",
         trainable_parameters=4_884_480,
         predicted={"allocated_bytes": int(23.7 * GIB)} if gpu else None,
         peak_flops=989.4e12 if gpu else None,
         no_peak="" if gpu else "the peak FLOP/s of a CPU is unknown",
     )
-    engine.phase("tokenising", 1.0, counts={"train": 313, "eval": 34})
+    engine.phase("tokenizing", 1.0, counts={"train": 313, "eval": 34})
     engine.phase("training", 0.0, max_steps=of)
     engine.evaluated(0, 3.1, 22.2)
     for step in range(1, steps + 1):

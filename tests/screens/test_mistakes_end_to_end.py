@@ -49,7 +49,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
         ({"data.source": "/nowhere/data.jsonl"}, "/nowhere/data.jsonl"),
         ({"data.source": str(broken)}, "line 2"),
         ({"model.source": "/nowhere/model"}, "No model at /nowhere/model"),
-        ({"model.source": "someone/gated"}, "licence"),
+        ({"model.source": "someone/gated"}, "license"),
     ]
     if small_disk is not None:
         mistakes.append(({"output.dir": str(small_disk)}, "free on the disk"))

@@ -153,7 +153,7 @@ def _longest(facts: DataFacts) -> list[tuple[str, str]]:
 
 
 def _show_lengths(facts: DataFacts) -> None:
-    """Draw a histogram of record lengths; lengths that are truncated have another colour and character."""
+    """Draw a histogram of record lengths; lengths that are truncated have another color and character."""
     bins = facts.lengths.histogram
     bins_per_line = -(-len(bins) // _HISTOGRAM_LINES) or 1
     lines = [bins[first : first + bins_per_line] for first in range(0, len(bins), bins_per_line)]
@@ -174,7 +174,7 @@ def _show_lengths(facts: DataFacts) -> None:
 
 
 def _example(example: Example) -> Text:
-    """The text of a record. Trained tokens are coloured, and underlined too for terminals without colour."""
+    """The text of a record. Trained tokens are colored, and underlined too for terminals without color."""
     heading = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
     heading += f", {example.cut:,} truncated" if example.cut else ""
     heading += ", held out" if example.held_out else ""

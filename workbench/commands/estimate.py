@@ -142,6 +142,6 @@ def _show(result: Price, free: int | None) -> None:
         words = f"Cannot be trained like this: {result.stored_refusal}"
         console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)
     if base.not_quantised:
-        console.print(Text(f"Not quantised (not supported): {printable(', '.join(base.not_quantised))}."))
+        console.print(Text(f"Not quantized (not supported): {printable(', '.join(base.not_quantised))}."))
     for suggestion in result.suggestions:
         console.print(Text(f"· {suggestion.label}: {gib(suggestion.peak_bytes, 2)}, costs {suggestion.cost}"))

@@ -33,7 +33,7 @@ def inspect(
     console.print(Text(f"{printable(skeleton.architecture)}  {skeleton.parameters:,} parameters", style="bold"))
     if stored:
         console.print(
-            Text(f"Weights stored as {printable(stored.label)}; shapes are given as if they were not quantised.")
+            Text(f"Weights stored as {printable(stored.label)}; shapes are given as if they were not quantized.")
         )
     for line in _lines(skeleton.root, "", skeleton):
         console.print(line, no_wrap=True, overflow="ellipsis")

@@ -75,7 +75,7 @@ def models(
                 print_json({"source": entry.id, "where": "catalog", **vars(entry)})
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "where", "size", "architecture", "licence"):
+    for heading in ("model", "where", "size", "architecture", "license"):
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "model")
     for model in here:
         architecture = model.facts.architecture if model.facts else ""

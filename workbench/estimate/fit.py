@@ -143,7 +143,7 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "8-bit AdamW", {"training.optim": "adamw_8bit"}, _NOTHING
         yield "paged 8-bit AdamW", {"training.optim": "paged_adamw_8bit"}, _NOTHING
     if setup.method in ("nf4", "fp4") and not setup.double_quant:
-        yield "double quantisation", {"quantization.double_quant": True}, _NOTHING
+        yield "double quantization", {"quantization.double_quant": True}, _NOTHING
     if setup.method == "none":
         yield "base in 8 bits", {"quantization.method": "int8"}, _PRECISION
     if setup.method in ("none", "int8"):

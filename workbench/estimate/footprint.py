@@ -1,11 +1,11 @@
 """The frozen base in memory, to the byte: what transformers reports, and what really lies there.
 
-``model.get_memory_footprint()`` counts parameters and buffers but not the constants that belong to quantised weights.
+``model.get_memory_footprint()`` counts parameters and buffers but not the constants that belong to quantized weights.
 Sizes of those, from bitsandbytes 0.50 (``functional.quantize_4bit``, ``quantize_blockwise`` and
 ``int8_vectorwise_quant``), for a weight of n elements in B = ⌈n / 64⌉ blocks:
 
 - nf4, fp4: ⌈n / 2⌉, plus 4·B for the blocks' largest values and 64 for the table of 16 values;
-  with double quantisation B + 4·⌈B / 256⌉ + 64 + 1024 (table of 256 values) + 4 (offset) instead.
+  with double quantization B + 4·⌈B / 256⌉ + 64 + 1024 (table of 256 values) + 4 (offset) instead.
 - int8: n, plus 4 for each output row.
 - Formats that only a model's own files have (GPTQ, AWQ, HQQ, …), here with b bits and groups of g weights:
   n·b / 8, plus 2 for the scale and b / 8 for the zero point of each group.
@@ -29,7 +29,7 @@ NESTED_BLOCK = 256
 
 @dataclass(frozen=True)
 class Storage:
-    """How the base is stored: the recipe's quantisation, and the type of everything that is not quantised."""
+    """How the base is stored: the recipe's quantization, and the type of everything that is not quantized."""
 
     method: StorageMethod
     double_quant: bool
@@ -76,12 +76,12 @@ class Footprint:
 
     Attributes:
         footprint_bytes: what ``get_memory_footprint()`` returns.
-        true_bytes: with the constants of the quantised weights.
+        true_bytes: with the constants of the quantized weights.
         quantised_bytes: packed weights alone.
         constant_bytes: what unpacks them.
         not_quantised: paths (``*`` for an index) of weights that stay wide although the recipe asks for less.
         not_quantised_bytes: their bytes.
-        largest_weight: elements of the largest quantised weight, which is unpacked whole when it is used.
+        largest_weight: elements of the largest quantized weight, which is unpacked whole when it is used.
         allocated_bytes: ``true_bytes`` with every tensor rounded up as PyTorch's allocator for CUDA rounds.
     """
 
@@ -158,7 +158,7 @@ def is_quantised(module: Module, storage: Storage) -> bool:
 
 
 def stays_wide(module: Module, storage: Storage) -> bool:
-    """A weight that a reader of "4-bit" takes for quantised and that is not.
+    """A weight that a reader of "4-bit" takes for quantized and that is not.
 
     These are linear layers of a class of the model's own (Falcon's), and experts fused into one three-dimensional
     parameter (Mixtral's): transformers 5 converts exactly ``nn.Linear`` and GPT-2's ``Conv1D``.
@@ -191,7 +191,7 @@ def module_bytes(skeleton: Skeleton, path: str, module: Module, storage: Storage
 
 
 def tensor_dtype(skeleton: Skeleton, path: str, tensor: Tensor, storage: Storage) -> str:
-    """The type an unquantised tensor is loaded in: the storage's, but for what the architecture keeps in float32."""
+    """The type an unquantized tensor is loaded in: the storage's, but for what the architecture keeps in float32."""
     if tensor.dtype != "bfloat16":  # module trees are built in bfloat16, so any other type is fixed by the model
         return tensor.dtype
     facts = skeleton.root.facts

@@ -125,13 +125,13 @@ class Setup:
         setup = replace(self, adapter=adapter, **own)
         if self.stored and any(getattr(setup, name) != getattr(self, name) for name in _QUANTIZATION):
             raise WorkbenchError(
-                f"The base is stored as {self.stored.label} and cannot be quantised otherwise.",
-                "Take the unquantised model that it was made from.",
+                f"The base is stored as {self.stored.label} and cannot be quantized otherwise.",
+                "Take the unquantized model that it was made from.",
                 kind="stored_quantization",
             )
         if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and setup.method != "none":
             raise WorkbenchError(
-                f"{adapter.init_lora_weights} needs an unquantised base.",
+                f"{adapter.init_lora_weights} needs an unquantized base.",
                 "Set quantization.method to none, or adapter.init_lora_weights to true.",
                 kind="recipe",
             )

@@ -22,7 +22,7 @@ class Step:
 
     Attributes:
         loaded: the base as transformers loads it.
-        storage: the base while it trains; k-bit preparation widens what is not quantised.
+        storage: the base while it trains; k-bit preparation widens what is not quantized.
         dtypes: of the adapter.
         compute: type of the matrix products.
         length: tokens a record.

@@ -1,4 +1,4 @@
-"""Builds the set that models are evaluated on: held-out records as labelled tokens, and prompts to reply to."""
+"""Builds the set that models are evaluated on: held-out records as labeled tokens, and prompts to reply to."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class EvalSet:
     """The records and prompts that all models are evaluated on.
 
     Attributes:
-        samples: records truncated as in training, with labelled tokens; samples of one ``index`` are one document.
+        samples: records truncated as in training, with labeled tokens; samples of one ``index`` are one document.
         has_more: whether the source has records that were not taken. skipped: how many records cannot be used.
     """
 

@@ -38,7 +38,7 @@ def compute_metrics(
     """Compute the metrics of each model, and base − model for each except the base.
 
     Args:
-        tokens: labelled tokens of each record. tallies: by model name; one is :data:`BASE`.
+        tokens: labeled tokens of each record. tallies: by model name; one is :data:`BASE`.
         answered: replies of all models; those with a reference are scored.
     """
     by_model = _likelihoods(tokens, tallies, draws, seed)

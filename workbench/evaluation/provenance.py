@@ -156,7 +156,7 @@ def _evaluation(event: Eval) -> EvaluationData:
 
 
 def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
-    """The base model's public name, its revision, and its licence from its files or the catalog."""
+    """The base model's public name, its revision, and its license from its files or the catalog."""
     source = recipe.model.source
     name = public_name(source)
     if local is None:

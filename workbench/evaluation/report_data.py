@@ -7,7 +7,7 @@ from workbench.runs.events import MeasuredPeak, Number, PredictedPeak
 
 
 class BaseData(TypedDict):
-    """The base model: name, origin, commit on the hub, licence and checksum."""
+    """The base model: name, origin, commit on the hub, license and checksum."""
 
     source: str
     origin: str

@@ -99,7 +99,7 @@ def _run_rows(data: ReportData) -> list[Row]:
     return [
         ("base model", base["source"]),
         ("revision", base["revision"]),
-        ("licence", base["licence"]),
+        ("license", base["licence"]),
         *[("records", _file(file)) for file in data["data"]],
         (
             "train, held-out records",

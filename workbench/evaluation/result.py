@@ -33,8 +33,8 @@ class ModelMetrics(_StoredModel):
     """The metrics of one model.
 
     Attributes:
-        loss: mean negative log-likelihood in nats per labelled token. perplexity: exp(loss).
-        token_accuracy: share of labelled tokens that the model predicted correctly.
+        loss: mean negative log-likelihood in nats per labeled token. perplexity: exp(loss).
+        token_accuracy: share of labeled tokens that the model predicted correctly.
         exact, contains: share of replies that equal, or contain, their reference. rouge_l: mean ROUGE-L. None if no
             record has a reference reply.
     """
@@ -90,7 +90,7 @@ class Evaluation(_StoredModel):
         number: counts from 1 in each run; None before it is saved.
         time: Unix time of its end.
         source: name of the records' source. own: whether they are the run's own held-out records.
-        records, tokens: how many were evaluated; ``tokens`` are labelled tokens. more: the source has more records.
+        records, tokens: how many were evaluated; ``tokens`` are labeled tokens. more: the source has more records.
         left_out: records that are invalid or lost their reply to truncation at ``max_length`` tokens.
         referenced: replies that were compared with a reference. too_long: prompts that leave no room in the context.
         draws, level: of the bootstrap intervals.

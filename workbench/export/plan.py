@@ -138,7 +138,7 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
     facts = describe_folder(local.folder)
     if facts.parameters is None:
         raise WorkbenchError(
-            f"{recipe.model.source} is a pre-quantised model; an adapter cannot be merged into it.",
+            f"{recipe.model.source} is a pre-quantized model; an adapter cannot be merged into it.",
             "Export the adapter itself, or train on the 16-bit model.",
             kind="cannot_merge",
         )
@@ -146,7 +146,7 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
     if recipe.quantization.method != "none":
         notices.append(
             f"Trained on the {recipe.quantization.method} base, merged into the 16-bit base: results "
-            "differ slightly, as always when the adapter is used on an unquantised base."
+            "differ slightly, as always when the adapter is used on an unquantized base."
         )
     weight_bytes = 2 * facts.parameters
     precise = False

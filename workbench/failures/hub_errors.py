@@ -38,7 +38,7 @@ def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
         has = f"the token in {place} has no access to it" if place else "no token is set"
         page = f"{endpoint()}/{repo}" if is_hub_id(repo) else "its page on the hub"
         return WorkbenchError(
-            f"{_sentence(what)} is gated: you must accept its licence, and {has}.",
+            f"{_sentence(what)} is gated: you must accept its license, and {has}.",
             f"Accept it at {page}, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
             kind="gated",
         )

@@ -1,7 +1,7 @@
-"""The table of known failures: how to recognise each, what it means, and what to do.
+"""The table of known failures: how to recognize each, what it means, and what to do.
 
 The first matching row is used. Rows match the names of an exception's classes, so that no library must be imported to
-recognise its errors, and the exception's text.
+recognize its errors, and the exception's text.
 """
 
 import re
@@ -129,7 +129,7 @@ KNOWN = (
         (),
         r"bitsandbytes.{0,200}(?:compiled without GPU support|CUDA Setup failed|not compiled with CUDA|"
         r"Could not load|Failed to load|library was not loaded|backend.{0,40}not available)|libbitsandbytes",
-        "bitsandbytes cannot quantise: its native library does not load.",
+        "bitsandbytes cannot quantize: its native library does not load.",
         "Run `loraworkbench doctor`; reinstall bitsandbytes for this CUDA, or set quantization.method to none.",
     ),
     Failure(
@@ -304,14 +304,14 @@ KNOWN = (
         "gated",
         ("GatedRepoError",),
         "",
-        "This model or dataset is gated: you must accept its licence.",
+        "This model or dataset is gated: you must accept its license.",
         "Accept it on its page on the hub, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
     ),
     Failure(
         "gated",
         (),
         r"Cannot access gated repo|You are trying to access a gated repo",
-        "This model or dataset is gated: you must accept its licence.",
+        "This model or dataset is gated: you must accept its license.",
         "Accept it on its page on the hub, then run `hf auth login` (or set HF_TOKEN and restart the engine).",
     ),
     Failure(

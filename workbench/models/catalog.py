@@ -1,4 +1,4 @@
-"""Reads the shipped model catalog: names, licences, sizes and module trees. Needs no network and no torch.
+"""Reads the shipped model catalog: names, licenses, sizes and module trees. Needs no network and no torch.
 
 :mod:`workbench.models.build_catalog` generates ``presets/models/index.json`` (the list) and ``trees/*.json`` (one
 module tree per architecture and size) from ``published.json``.
@@ -21,7 +21,7 @@ class CatalogEntry:
 
     Attributes:
         id: its Hugging Face id.
-        gated: downloading the weights requires a token and accepting the licence on the hub.
+        gated: downloading the weights requires a token and accepting the license on the hub.
         parameters: tied ones count once.
         context_length: in tokens; None if unlimited.
         dtype: dtype of the published weights.

@@ -19,7 +19,7 @@ from workbench.errors import WorkbenchError
 from workbench.recipe.schema import NEEDS_UNQUANTISED_BASE, AdapterSection, QuantizationSection, QuantMethod, Recipe
 
 _UNQUANTISED = (
-    "Take the unquantised model that it was made from; quantization.method nf4 or int8 quantises it as it is loaded"
+    "Take the unquantized model that it was made from; quantization.method nf4 or int8 quantizes it as it is loaded"
 )
 
 
@@ -121,31 +121,31 @@ class StoredQuantization:
         """Why this base cannot be trained with these settings on this machine, and the way out; None if it can."""
         if missing := self._missing_packages():
             names = " ".join(name.replace("_", "-") for name in missing)
-            also = " Then set quantization.method to none, and it is dequantised to 16 bits." * self.is_dequantized
+            also = " Then set quantization.method to none, and it is dequantized to 16 bits." * self.is_dequantized
             return _refusal(
                 f"The base is stored as {self.label}, and transformers needs {' and '.join(missing)} to load it.",
                 f"{_UNQUANTISED}; or `pip install {names}` and restart the engine.{also}",
             )
         if self.is_dequantized and asked.method != "none":
             return _refusal(
-                f"The base is stored as {self.label}, which can be neither trained as it is nor quantised to "
+                f"The base is stored as {self.label}, which can be neither trained as it is nor quantized to "
                 f"{asked.method}.",
-                f"Set quantization.method to none: it is then dequantised to 16 bits as it is loaded. Or: {_lower()}.",
+                f"Set quantization.method to none: it is then dequantized to 16 bits as it is loaded. Or: {_lower()}.",
             )
         if not self.is_trained and not self.is_dequantized:
             return _refusal(f"The base is stored as {self.label}, which PEFT cannot train.", f"{_UNQUANTISED}.")
         if adapter is not None and adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and self.is_trained:
             return _refusal(
                 f"The base is stored as {self.label}, and init_lora_weights {adapter.init_lora_weights} needs an "
-                "unquantised base.",
-                "Set adapter.init_lora_weights to true, or take the unquantised model that it was made from.",
+                "unquantized base.",
+                "Set adapter.init_lora_weights to true, or take the unquantized model that it was made from.",
             )
         return None
 
     def note(self, asked: QuantizationSection) -> str:
         """How the base is loaded, as a sentence, and what of the recipe therefore does not apply."""
         if self.is_dequantized:
-            return f"The base is stored as {self.label} and dequantised to 16 bits as it is loaded."
+            return f"The base is stored as {self.label} and dequantized to 16 bits as it is loaded."
         loaded = self.as_loaded(asked)
         ignored = f"; quantization.method {asked.method} does not apply" if loaded.method != asked.method else ""
         if not ignored and (self.is_packed or loaded.double_quant != asked.double_quant):

@@ -148,7 +148,7 @@ class AdapterSection(Section):
         True,
         "Initialization of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: "
         "from the base's own "
-        "singular vectors or QR factors (unquantised base only). orthogonal: orthogonal A and B.",
+        "singular vectors or QR factors (unquantized base only). orthogonal: orthogonal A and B.",
     )
     modules_to_save: list[str] | None = setting(
         None, "Extra modules to train fully and save with the adapter, such as lm_head or embed_tokens. Costly."
@@ -424,7 +424,7 @@ class Recipe(Section):
                 "{path}: {given}; {allowed}",
                 {
                     "path": "adapter.init_lora_weights",
-                    "given": f"{init} needs an unquantised base",
+                    "given": f"{init} needs an unquantized base",
                     "allowed": "set quantization.method to none, or init_lora_weights to true",
                 },
             )

@@ -88,7 +88,7 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
 
 
 class Phase(Event, frozen=True, tag="phase"):
-    """The run's current phase (loading, tokenising, training, …), with facts that became known in it.
+    """The run's current phase (loading, tokenizing, training, …), with facts that became known in it.
 
     Attributes:
         fraction: progress of the phase, 0 to 1; None if unknown.

@@ -1,4 +1,4 @@
-"""Creates, finds and summarises run folders: recipe, journal, adapter, checkpoints and log of one run each."""
+"""Creates, finds and summarizes run folders: recipe, journal, adapter, checkpoints and log of one run each."""
 
 import os
 import re
@@ -189,7 +189,7 @@ _NOT_WORTH_CACHING = 1 << 15
 
 
 def summarise(run: RunFolder, *, quick: bool = False, sample: JournalSample | None = None) -> RunSummary:
-    """Summarise a run from its journal; only the part after the cached summary is read.
+    """Summarize a run from its journal; only the part after the cached summary is read.
 
     Args:
         quick: of a long unread part, read only the beginning and the end; the summary is then rough.

@@ -62,7 +62,7 @@ def write_label(folder: Path, label: Label) -> None:
 
 
 def checked_name(text: str) -> str:
-    """Validate a name and normalise its blanks; an empty one removes the run's name.
+    """Validate a name and normalize its blanks; an empty one removes the run's name.
 
     Raises:
         WorkbenchError: the name has characters that are not allowed.

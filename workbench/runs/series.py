@@ -1,4 +1,4 @@
-"""Stores a curve of any length in constant memory by averaging neighbouring points."""
+"""Stores a curve of any length in constant memory by averaging neighboring points."""
 
 import math
 from bisect import bisect_left
@@ -10,7 +10,7 @@ CAPACITY = 2048
 
 
 class Bucket(NamedTuple):
-    """Neighbouring points of a curve combined: mean, minimum and maximum."""
+    """Neighboring points of a curve combined: mean, minimum and maximum."""
 
     mean: float
     low: float
@@ -20,7 +20,7 @@ class Bucket(NamedTuple):
 class Series:
     """Points (x, y) with increasing x, stored as at most :data:`CAPACITY` buckets of equally many points.
 
-    When all buckets are used, neighbours are merged in pairs, so that adding a point takes constant time on average.
+    When all buckets are used, neighbors are merged in pairs, so that adding a point takes constant time on average.
     Each bucket stores its minimum and maximum, so that a single spike among a million points stays visible.
 
     Attributes:
@@ -148,7 +148,7 @@ class Series:
         return by_column
 
     def _halve(self) -> None:
-        """Merge neighbouring buckets in pairs."""
+        """Merge neighboring buckets in pairs."""
         for values in (self._xs, self._means):
             values[:] = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)]
         self._firsts = self._firsts[::2]

@@ -72,12 +72,12 @@ class StepTimes:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation: ``flops`` as a share of the device's peak; None if the peak is unknown."""
+        """Model FLOPs utilization: ``flops`` as a share of the device's peak; None if the peak is unknown."""
         return self._mean("mfu")
 
     @property
     def hfu(self) -> float | None:
-        """Hardware FLOPs utilisation: MFU plus gradient checkpointing's recomputation; None without it."""
+        """Hardware FLOPs utilization: MFU plus gradient checkpointing's recomputation; None without it."""
         return self._mean("hfu")
 
     def as_json(self) -> "StepTimesData | None":

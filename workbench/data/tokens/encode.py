@@ -110,12 +110,12 @@ def encode_samples(
     items = enumerate(islice(records.items(), start, stop), start=start)
     while batch := list(islice(items, _BATCH)):
         if cancelled():
-            raise WorkbenchError("Tokenising was cancelled.", kind="cancelled")
+            raise WorkbenchError("Tokenizing was cancelled.", kind="cancelled")
         yield from encode_items(batch, records, template, data)
         if report is not None:
             report(
                 Progress(
-                    phase="tokenising", fraction=min(batch[-1][1].fraction, 1.0), detail=f"{batch[-1][0] + 1:,} records"
+                    phase="tokenizing", fraction=min(batch[-1][1].fraction, 1.0), detail=f"{batch[-1][0] + 1:,} records"
                 )
             )
 

@@ -27,7 +27,7 @@ def facts_request(recipe: Recipe, *, fetch: bool = False, show: int = 3) -> Fact
 
 
 def examples_request(recipe: Recipe, start: int, count: int = 1, search: str = "") -> ExamplesRequest:
-    """The request for formatted training text of records; see :class:`ExamplesRequest`."""
+    """Records of this recipe as they are fed; see :class:`ExamplesRequest`."""
     return ExamplesRequest(recipe=anchored(recipe).as_dict(), start=start, count=count, search=search)
 
 

@@ -55,7 +55,7 @@ def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, da
     budget = MemoryBudget(device_of(base), device.total_bytes, device.total_bytes)
     priced = _priced(home, recipe, base, budget, data.lengths.max)
     if priced is None:
-        largest, cure = "", "Lower data.max_length or adapter.r, or quantise to nf4."
+        largest, cure = "", "Lower data.max_length or adapter.r, or quantize to nf4."
     else:
         name = max(priced.peak.terms, key=lambda term: priced.peak.terms[term])
         size = priced.peak.terms[name]

@@ -84,7 +84,7 @@ class LoadedBase:
     @property
     def description(self) -> str:
         """``owner/name as nf4 + double quant``, and whether it was read from the cache."""
-        return f"{self.section.source} as {self.stored_as}" + ", quantised before" * self.was_cached
+        return f"{self.section.source} as {self.stored_as}" + ", quantized before" * self.was_cached
 
     @property
     def stored_as(self) -> str:
@@ -308,7 +308,7 @@ def load_base(
     with _loading_explained():
         model = None
         if is_cached := store.holds():
-            report(Progress(phase="loading", detail=f"{name}, quantised before"))
+            report(Progress(phase="loading", detail=f"{name}, quantized before"))
             model = store.load(arguments)
         was_cached = model is not None
         if model is None:
@@ -355,7 +355,7 @@ def describe(quantization: QuantizationSection, stored: StoredQuantization | Non
         stored: how the model's files quantize it, if they do.
     """
     if stored is not None:
-        return f"16-bit, dequantised from {stored.label}" if stored.is_dequantized else f"{stored.label}, as stored"
+        return f"16-bit, dequantized from {stored.label}" if stored.is_dequantized else f"{stored.label}, as stored"
     if quantization.method == "none":
         return "16-bit"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")

@@ -112,7 +112,7 @@ class QuantizedStore:
         return model
 
     def _drop(self, reason: str) -> None:
-        print(f"The cached quantised base is discarded: {reason}.", flush=True)
+        print(f"The cached quantized base is discarded: {reason}.", flush=True)
         self._cache.remove(self._key)
 
     def write(self, model: "PreTrainedModel") -> threading.Thread | None:
@@ -176,7 +176,7 @@ def _set_name(model: "PreTrainedModel", name: str) -> None:
 
 def _print_reason(error: Exception) -> None:
     reason = "the model was unloaded" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
-    print(f"The quantised base is not cached: {reason}.", flush=True)
+    print(f"The quantized base is not cached: {reason}.", flush=True)
 
 
 def _write_weights(folder: Path, stored: Tensors) -> dict[str, Fingerprint]:

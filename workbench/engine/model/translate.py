@@ -72,7 +72,7 @@ def quantization_config(quantization: QuantizationSection, precision: Precision)
 
 
 def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "SFTConfig":
-    """``trl.SFTConfig`` for records that are already tokenized and labelled.
+    """``trl.SFTConfig`` for records that are already tokenized and labeled.
 
     No autocast under bfloat16: base and adapter already have that dtype. float16 needs autocast and its loss scaler.
     """

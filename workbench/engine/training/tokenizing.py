@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Report = Callable[[Progress], None]
-_PROGRESS = Progress(phase="tokenising")
+_PROGRESS = Progress(phase="tokenizing")
 
 
 class BackgroundTokenizing:
@@ -55,7 +55,7 @@ class BackgroundTokenizing:
         if self._ranks.count > 1:
             return
         self._thread = threading.Thread(
-            target=self._work, args=(self._template(tokenizer),), name="tokenise", daemon=True
+            target=self._work, args=(self._template(tokenizer),), name="tokenize", daemon=True
         )
         self._thread.start()
 

@@ -303,7 +303,7 @@ class Training:
         for notice in data.notices:
             self._warn(notice)
         detail = "cached tokens" if data.from_cache else ""
-        self._journal.write(Phase(phase="tokenising", fraction=1.0, detail=detail, counts=data.counts))
+        self._journal.write(Phase(phase="tokenizing", fraction=1.0, detail=detail, counts=data.counts))
         return data
 
     def _wait_without_memory(self, checkpoint: Checkpoint) -> bool:

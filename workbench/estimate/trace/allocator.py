@@ -2,7 +2,7 @@
 
 From ``c10/cuda/CUDACachingAllocator.cpp``, default settings: sizes are rounded up to 512 bytes; blocks up to 1 MiB come
 from 2 MiB segments, blocks under 10 MiB from 20 MiB segments, larger ones from segments of their own, rounded up to
-2 MiB; the best-fitting free block is taken and split where enough is left over; freed neighbours merge; segments are
+2 MiB; the best-fitting free block is taken and split where enough is left over; freed neighbors merge; segments are
 kept.
 """
 
@@ -61,7 +61,7 @@ class CachingAllocator:
         self.peak_allocated = max(self.peak_allocated, self.allocated)
 
     def release(self, name: Hashable) -> None:
-        """Free the block of this name, and merge it with free neighbours."""
+        """Free the block of this name, and merge it with free neighbors."""
         block = self._given.pop(name)
         self.allocated -= block.size
         after, before = block.after, block.before

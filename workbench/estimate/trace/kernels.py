@@ -14,7 +14,7 @@ def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Bytes that an operator's CUDA kernel allocates in addition to its results.
 
     - ``bitsandbytes::gemm_4bit`` (bitsandbytes 0.50, ``backends/cuda/ops.py``): above 512 rows it unpacks the whole
-      weight into the compute type; with double quantisation also the blocks' largest values, once as float32 and once
+      weight into the compute type; with double quantization also the blocks' largest values, once as float32 and once
       with the offset added.
     - flash attention's backward (``mha_bwd``): dq in float32, the row sums, and key and value gradients of every query
       head where heads share them.

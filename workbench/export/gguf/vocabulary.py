@@ -153,7 +153,7 @@ def _merge(pair: str | Sequence[str]) -> list[str]:
 def _scores(tokens: list[str], merges: Sequence[str | Sequence[str]]) -> list[float]:
     """SentencePiece scores that reproduce the order of the merges: minus the rank of the first merge into a token.
 
-    SentencePiece merges the neighbours with the highest score first.
+    SentencePiece merges the neighbors with the highest score first.
     """
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):

@@ -148,7 +148,7 @@ def recipe_of(run: RunFolder) -> dict[str, object] | None:
 
 
 def letters(count: int) -> list[str]:
-    """Letters that identify runs where there is no colour: A, B, C, …"""
+    """Letters that identify runs where there is no color: A, B, C, …"""
     return [chr(ord("A") + number % 26) for number in range(count)]
 
 
