@@ -53,10 +53,10 @@ def test_the_engine_is_free_after_a_run_whatever_fails_at_its_end(home, recipe, 
     engine = Engine(home, TorchBackend(home, _Output()) if what == "log" else None)
     if what == "queue":
 
-        def ends(run, *, with_engine):
+        def run_ended(run, *, engine_ends):
             raise AttributeError("no such thing")
 
-        monkeypatch.setattr(engine.queue, "ends", ends)
+        monkeypatch.setattr(engine.queue, "run_ended", run_ended)
     engine.train(recipe)
     training = engine.training
     training.join(240)
