@@ -60,7 +60,7 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     """Runs in a process of its own, so that the peak is that of reading alone."""
     from transformers import AutoTokenizer
 
-    from screens.data.records import looks
+    from screens.data.records import read_first_records
     from workbench.data.sources import load_records
     from workbench.data.statistics import data_facts
     from workbench.data.templates.template import Template
@@ -73,7 +73,7 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     before = peak_megabytes()
 
     started = time.perf_counter()
-    first_seen = next(looks(data, Home(Path("/nonexistent"))))
+    first_seen = next(read_first_records(data, Home(Path("/nonexistent"))))
     seen_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
