@@ -77,3 +77,14 @@ def words():  # type: ignore[no-untyped-def]
 def bare_words():  # type: ignore[no-untyped-def]
     """The tokenizer of a base model: no chat template, and a begin of sequence before each text."""
     return make_word_tokenizer(chat_template=None, begin=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_home):  # type: ignore[no-untyped-def]
+    """The tokenizer of SmolLM2-135M-Instruct."""
+    from transformers import AutoTokenizer
+
+    from workbench.models.sources import find_local
+    from workbench.recipe.schema import ModelSection
+
+    return AutoTokenizer.from_pretrained(find_local(smollm2_home, ModelSection()).folder)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.data.popular_sets import QWEN3
 from workbench.data.open_source import Source
 from workbench.data.records.formats import detect
 from workbench.data.rows.hub import hub_rows
@@ -349,3 +350,110 @@ def test_named_template_on_a_base_model(bare_words: Any, tmp_path: Path) -> None
     encoded = encode_dataset(load_records(data), Template.for_model(bare_words), data)
     assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, [_] * 11 + [12, 2])]
     assert "no chat template" in encoded.notices[0]
+
+
+# -- the tokenizer of SmolLM2 -----------------------------------------------------------------------------------------
+
+# Its tokens that occur here, and their ids, spelled as in its vocabulary: Ċ is a line feed, Ġ a space.
+SMOLLM2 = {
+    "<|im_start|>": 1, "<|im_end|>": 2, '"': 18, ",": 28, ".": 30, "2": 34, "3": 35, "5": 37, ":": 42, "<": 44, ">": 46,
+    "?": 47, "I": 57, "_": 79, "}": 109, "Ċ": 198, "Ġ": 216, "Ġa": 253, "Ġand": 284, "as": 292, "ol": 308, "Ġis": 314,
+    "Ġas": 347, "Ġare": 359, "ĠH": 407, "Ġby": 411, "Ġcan": 416, 'Ġ"': 476, "ass": 520, "Ġone": 582, "Ġso": 588,
+    "Ġthese": 623, "Ġits": 624, "Ġcall": 946, '",': 1002, "ĊĊ": 1116, "rain": 1155, "name": 1245, "Ġname": 1462,
+    "Ġlook": 1492, "It": 1589, '":': 1799, "Ġgiven": 1836, "Ġkind": 1942, "type": 2058, "Ġ<": 2067, "To": 2068,
+    "You": 2683, "Ġwrite": 2965, "Ġnamed": 3365, "ĠSm": 3511, "Ġfunctions": 3691, "###": 3757, "user": 4093,
+    "call": 4350,
+    "Why": 4898, "Ġhelpful": 5356, "lo": 5365, "ĠAI": 5646, "Be": 6077, "Ġarguments": 6604, "function": 6607,
+    "Ġtrained": 7018, "response": 7639, "Add": 7684, "ĠFace": 8182, "istant": 9531, 'Ġ{"': 9583, "</": 9617,
+    "system": 9690, "yes": 10407, "Os": 11062, "Ġassistant": 11173, "Ġschem": 12467, "ĠResponse": 14212, "think": 17400,
+    "}}": 17859, ">,": 18128, "tool": 19324, "Ġrains": 19685, "ugging": 19712, "tools": 19746, "ĠJSON": 20110,
+    "city": 20721, "ĠInstruction": 20880, "arguments": 24370, "LM": 34519, "Rain": 36951, '{"': 39428,
+}  # fmt: skip
+
+# Token by token; what is between [[ and ]] is trained.
+OWN_SYSTEM = (
+    "<|im_start|> system Ċ You Ġare Ġa Ġhelpful ĠAI Ġassistant Ġnamed ĠSm ol LM , Ġtrained Ġby ĠH ugging ĠFace "
+    "<|im_end|> Ċ "
+)
+ADD = "<|im_start|> user Ċ Add . ĊĊ 2 Ġ 3 <|im_end|> Ċ <|im_start|> ass istant Ċ [[ 5 <|im_end|> ]] Ċ"
+WHY = "<|im_start|> user Ċ Why ? <|im_end|> Ċ <|im_start|> ass istant Ċ [[ It Ġis Ġso . <|im_end|> ]] Ċ"
+KIND = "<|im_start|> system Ċ Be Ġkind . <|im_end|> Ċ "
+THINKS = (
+    "<|im_start|> user Ċ Why ? <|im_end|> Ċ <|im_start|> ass istant Ċ "
+    "[[ < think > Ċ I Ġlook . Ċ </ think > Ċ Ċ It Ġis Ġso . <|im_end|> ]] Ċ"
+)
+RAIN = (
+    "<|im_start|> system Ċ You Ġcan Ġcall Ġthese Ġfunctions , Ġgiven Ġas ĠJSON Ġschem as : Ċ < tools > Ċ "
+    '{" type ": Ġ" function ", Ġ" function ": Ġ{" name ": Ġ" rain " }} Ċ </ tools > Ċ '
+    "To Ġcall Ġone , Ġwrite Ġits Ġname Ġand Ġarguments Ġas ĠJSON : Ċ < tool _ call > Ċ "
+    '{" name ": Ġ< name >, Ġ" arguments ": Ġ< arguments > } Ċ </ tool _ call > <|im_end|> Ċ '
+    "<|im_start|> user Ċ Rain ? <|im_end|> Ċ <|im_start|> ass istant Ċ "
+    '[[ < tool _ call > Ċ {" name ": Ġ" rain ", Ġ" arguments ": Ġ{" city ": Ġ" Os lo " }} Ċ '
+    "</ tool _ call > <|im_end|> ]] Ċ "
+    "<|im_start|> user Ċ < tool _ response > Ċ yes Ċ </ tool _ response > <|im_end|> Ċ "
+    "<|im_start|> ass istant Ċ [[ It Ġrains . <|im_end|> ]] Ċ"
+)
+REAL_RECORDS: dict[str, dict[str, Any]] = {
+    "instruction": {"instruction": "Add.", "input": "2 3", "output": "5"},
+    "sharegpt": {
+        "system": "Be kind.",
+        "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "It is so."}],
+    },
+    "reasoning": {
+        "messages": [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "It is so.", "reasoning_content": "I look."},
+        ]
+    },
+    "reasoning in the text": {"prompt": "Why?", "completion": "<think>\nI look.\n</think>\n\nIt is so."},
+    "tools": {
+        "messages": [
+            {"role": "user", "content": "Rain?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"type": "function", "function": {"name": "rain", "arguments": {"city": "Oslo"}}}],
+            },
+            {"role": "tool", "content": "yes"},
+            {"role": "assistant", "content": "It rains."},
+        ],
+        "tools": '[{"name": "rain"}]',
+    },
+}
+REAL: dict[tuple[str, str], tuple[str, list[str]]] = {
+    ("instruction", "auto"): (OWN_SYSTEM + ADD, []),
+    ("instruction", "chatml"): (ADD, []),
+    ("instruction", "instruction-response"): (
+        "### ĠInstruction : Ċ Add . ĊĊ 2 Ġ 3 Ċ Ċ ### ĠResponse : Ċ [[ 5 <|im_end|> ]]",
+        [],
+    ),
+    ("sharegpt", "auto"): (KIND + WHY, []),
+    ("sharegpt", "chatml-tools"): (KIND + WHY, []),
+    ("reasoning", "auto"): (OWN_SYSTEM + WHY, ["messages[].reasoning_content"]),
+    ("reasoning", QWEN3): (THINKS, []),
+    ("reasoning in the text", "chatml"): (THINKS, []),
+    ("tools", "chatml-tools"): (RAIN, []),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["set.jsonl", "set.parquet", "cells.csv"])
+@pytest.mark.parametrize("case", REAL, ids=[f"{record}-{Path(template).stem}" for record, template in REAL])
+def test_ids_and_labels_of_smollm2(case: tuple[str, str], name: str, smollm2: Any, tmp_path: Path) -> None:
+    (tokens, unused), record, path = REAL[case], REAL_RECORDS[case[0]], tmp_path / name
+    if name == "cells.csv":
+        # A table's cell holds turns as JSON text.
+        _table(path, [{key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}])
+    else:
+        SOURCES[name](path, [record])
+    ids, labels, trained = [], [], False
+    for token in tokens.split():
+        if token in ("[[", "]]"):
+            trained = token == "[["
+            continue
+        ids.append(SMOLLM2[token])
+        labels.append(SMOLLM2[token] if trained else _)
+    data = DataSection(source=str(path), eval_fraction=0.0, template=case[1])
+    encoded = encode_dataset(load_records(data), Template.for_model(smollm2, data.template), data)
+    assert [(row["input_ids"], row["labels"]) for row in encoded.train] == [(ids, labels)]
+    assert [field.path for field in encoded.facts.unused] == unused

@@ -14,9 +14,6 @@ from workbench.data.templates.named import NAMED
 from workbench.data.templates.template import REWRITTEN, Template
 from workbench.data.tokens.tokenize import token_ids
 from workbench.errors import WorkbenchError
-from workbench.models.sources import find_local
-from workbench.recipe.schema import ModelSection
-from workbench.storage.paths import Home
 
 TALK: list[Message] = [
     {"role": "user", "content": "add two and three"},
@@ -41,13 +38,6 @@ NO_SYSTEM = (
 # Every choice there is: the model's own, the named ones, and Jinja of one's own.
 CHOICES = ["auto", *NAMED, REWRITING, NO_SYSTEM]
 NAMES = ["auto", *NAMED, "custom that rewrites", "custom without system"]
-
-
-@pytest.fixture(scope="session")
-def smollm2(smollm2_home: Home) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(find_local(smollm2_home, ModelSection()).folder)
 
 
 def assert_chat_is_training(template: Template, talk: list[Message]) -> None:
