@@ -25,7 +25,7 @@ def said(home, *arguments) -> str:
 
 def test_one_and_several_by_command(home, recipe):
     first, second = (run_with_adapter(home, edit(recipe, {"quantization.method": "none"}), seed) for seed in (0, 1))
-    tuned, base = said(home, first.id, *GREEDY), said(home, first.id, "--base", *GREEDY)
+    tuned, base = said(home, first.id, *GREEDY), said(home, first.id, "--no-adapter", *GREEDY)
     other = said(home, second.id, *GREEDY)
     assert len({tuned, base, other}) == 3
     together = said(home, first.id, "--side-by-side", "--beside", second.id, *GREEDY)

@@ -104,7 +104,7 @@ class Exchange:
                         self._loading(piece)
                         continue
                     self._loading(None)
-                    if piece.prompt_tokens:
+                    if piece.prompt_tokens or piece.notice:
                         await self._received(piece)
                     if piece.text:
                         await column.write(piece.text)

@@ -276,6 +276,9 @@ class ChatPane(Pane):
             self._progress.show(progress.phase, progress.fraction, progress.detail)
 
     async def _show_context(self, piece: ReplyPiece) -> None:
+        if piece.notice:
+            await self._transcript.notice(piece.notice)
+            return
         used = piece.prompt_tokens + piece.tokens
         self._fullness = f"context {used:,} of {piece.context_tokens:,} tokens" if piece.context_tokens else ""
         if piece.left_out > self._left_out:

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from workbench.commands.common import console, errors, home_of, printable, run_async
+from workbench.commands.common import BaseOption, console, errors, home_of, printable, run_async
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.protocol import AdapterPart, Message, ReplyPiece, ReplyRequest, Sampling
+from workbench.engine.client.requests import here
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.runs.folder import find_run
@@ -38,7 +39,10 @@ def chat(
         str | None, typer.Option(help="Send this prompt and exit. Default: start a conversation.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    base: Annotated[bool, typer.Option("--base", help="Chat with the base model, without the adapter.")] = False,
+    no_adapter: Annotated[
+        bool, typer.Option("--no-adapter", help="Chat with the base model, without the adapter.")
+    ] = False,
+    base: BaseOption = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Compare base and tuned at the same seed.")
     ] = False,
@@ -80,10 +84,11 @@ def chat(
     first = ReplyRequest(
         target=_anchored(home, target),
         messages=[],
-        adapter=not base,
+        adapter=not no_adapter,
         scale=scale,
         combine=_parts(home, combine) if combine else [],
         merged=merged,
+        base=here(base or ""),
         sampling=sampling,
     )
     requests = {target: first}
@@ -160,6 +165,8 @@ async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
             if isinstance(piece, Progress):
                 waiting.update(printable(f"{piece.phase} {piece.detail}"))
                 continue
+            if piece.notice:
+                errors.print(Text.assemble(("! ", "yellow"), printable(piece.notice)), soft_wrap=True)
             if piece.text and not text:
                 waiting.stop()
             text += piece.text

@@ -30,6 +30,15 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, such as adapter.r=64.")
 ]
 
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="SOURCE",
+        help="The base model's path or name on this machine. Default: the one that the run or the adapter names.",
+    ),
+]
+
 
 def home_of(context: typer.Context) -> Home:
     """The home selected by ``--home`` or the environment."""

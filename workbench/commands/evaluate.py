@@ -12,11 +12,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from workbench.commands.common import JsonOption, SetOption, console, errors, home_of, print_json, printable, run_async
+from workbench.commands.common import (
+    BaseOption,
+    JsonOption,
+    SetOption,
+    console,
+    errors,
+    home_of,
+    print_json,
+    printable,
+    run_async,
+)
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.evaluation_request import evaluation_request
 from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.protocol import EvaluateRequest
+from workbench.engine.client.requests import here
 from workbench.evaluation.formatting import better_text, caution, figure_tables
 from workbench.evaluation.result import AnsweredPrompt, Evaluation, read_evaluation
 from workbench.progress import Progress
@@ -40,6 +51,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Also evaluate these: runs, checkpoints (run@40) or adapter folders."),
     ] = None,
+    base: BaseOption = None,
     prompts: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,6 +77,7 @@ def evaluate(
         checkpoints=checkpoints,
         adapters=[name for names in adapters or [] for name in names.split(",") if name],
         prompts=prompts,
+        base=here(base or ""),
         records=records,
         replies=replies,
         max_new_tokens=max_tokens,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from workbench.commands.common import (
+    BaseOption,
     JsonOption,
     console,
     errors,
@@ -18,6 +19,7 @@ from workbench.commands.common import (
     print_json,
     printable,
 )
+from workbench.engine.client.requests import here
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import TARGETS, Exported, Request, target_named
 from workbench.export.run import export_run
@@ -55,6 +57,7 @@ def export(
     ] = NumberType.f16,
     repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="For hub: the repository.")] = None,
     public: Annotated[bool, typer.Option("--public", help="For hub: make the repository public.")] = False,
+    base: BaseOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export in DIR.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show size, disk space and time; write nothing.")] = False,
     as_json: JsonOption = False,
@@ -63,7 +66,9 @@ def export(
     home = home_of(context)
     found = find_run(home, run)
     target = target_named(to)
-    request = Request(target, folder.expanduser().resolve(), weights.value, number_type.value, repo, public, force)
+    request = Request(
+        target, folder.expanduser().resolve(), weights.value, number_type.value, repo, public, force, here(base or "")
+    )
     plan = plan_export(home, found, request)
     if plan_only:
         if as_json:

@@ -18,6 +18,7 @@ from workbench.models.local import describe_folder, safetensors_header, weight_f
 from workbench.models.sources import LocalModel, find_local
 from workbench.recipe.data_sources import exists, source_names, split_inner
 from workbench.recipe.schema import Recipe
+from workbench.recipe.text import on_base
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import files_in
 from workbench.storage.paths import Home
@@ -90,7 +91,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
             must not be replaced, or the request is incomplete.
     """
     check_target_folder(request.folder, request.force)
-    recipe = run.recipe()
+    recipe = on_base(run.recipe(), request.base)
     if request.target == "hub" and not request.repo:
         raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
     plan = Plan(
@@ -120,7 +121,8 @@ def local_base(home: Home, recipe: Recipe) -> LocalModel:
     if local is None:
         raise WorkbenchError(
             f"The base {recipe.model.source} is not on this machine.",
-            f"Download it first: `loraworkbench chat {recipe.model.source}`, or on the Models screen.",
+            f"Download it first: `loraworkbench chat {recipe.model.source}`, or on the Models screen; or "
+            "if you have it under another name or path, give that with --base.",
             kind="model_not_found",
         )
     return local

@@ -57,6 +57,7 @@ class Request:
         type: number type of a GGUF file's matrices.
         repo: ``owner/name`` on the hub, for target ``hub``; created as private unless ``public``.
         force: replace an earlier export in ``folder``.
+        base: source of the base, in the place of the run's own; empty for that.
     """
 
     target: Target
@@ -66,6 +67,7 @@ class Request:
     repo: str | None = None
     public: bool = False
     force: bool = False
+    base: str = ""
 
     @property
     def merges(self) -> bool:

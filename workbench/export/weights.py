@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import check_adapter
+from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
 from workbench.export.request import Figures
 from workbench.models.child import bars_as_progress, report
@@ -65,6 +66,7 @@ class Merged:
         model: None once it has been released to free its memory.
         context: context length, in tokens.
         base_logits, tuned_logits, merged_logits: of the base, of the base with the adapter, and of the merged model.
+        notices: what was done to the base so that the adapter fits.
     """
 
     model: "PreTrainedModel | None"
@@ -75,6 +77,7 @@ class Merged:
     base_logits: "list[torch.Tensor]"
     tuned_logits: "list[torch.Tensor]"
     merged_logits: "list[torch.Tensor]"
+    notices: tuple[str, ...] = ()
 
 
 def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = False) -> Merged:
@@ -92,6 +95,10 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
 
     check_adapter(adapter)
     model, tokenizer = load(local.folder, recipe.model.trust_remote_code, precise=precise)
+    notices: tuple[str, ...] = ()
+    if rows := rows_to_add(model, adapter):
+        notices = (enlarge_vocabulary(model, rows, adapter),)
+        tokenizer = adapters_tokenizer(adapter, tokenizer, rows)
     template = Template.load(adapter, tokenizer)
     prompts = probe_prompts(template)
     report("running the base model", None, "")
@@ -118,7 +125,8 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
         ) from error
     _untie(merged)
     context = getattr(merged.config, "max_position_embeddings", None) or recipe.data.max_length
-    return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, logits(merged, prompts))
+    merged_logits = logits(merged, prompts)
+    return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, merged_logits, notices)
 
 
 def load(

@@ -16,6 +16,7 @@ from workbench.models.child import report
 from workbench.models.older_transformers import add_older_keys
 from workbench.models.sources import LocalModel, find_local
 from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.text import on_base
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import entries
 from workbench.storage.paths import Home
@@ -77,13 +78,13 @@ class Job:
 
 def work(home: str, run: str, request: dict[str, Any], folder: str, precise: bool = False) -> dict[str, object]:
     """Make one export in ``folder``; returns a :class:`~workbench.export.request.HelperResult` as JSON data."""
-    run_folder, in_home = RunFolder(Path(run)), Home(Path(home))
-    recipe = run_folder.recipe_as_run()
+    run_folder, in_home, asked = RunFolder(Path(run)), Home(Path(home)), Request.from_json(request)
+    recipe = on_base(run_folder.recipe_as_run(), asked.base)
     local = find_local(in_home, recipe.model)
     facts = provenance_of(
         run_folder, recipe, local, lambda name, fraction: report("reading the records", fraction, name)
     )
-    job = Job(in_home, run_folder, recipe, Request.from_json(request), Path(folder), local, facts, precise)
+    job = Job(in_home, run_folder, recipe, asked, Path(folder), local, facts, precise)
     module, _, function = _MAKERS[job.request.target].partition(":")
     getattr(importlib.import_module(f"workbench.export.{module}"), function)(job)
     mark = {"target": job.request.target, **facts.as_json(), "check": job.figures}
@@ -112,6 +113,7 @@ def make_merged(job: Job, subfolder: str = "") -> None:
     target = job.folder / subfolder
     target.mkdir(exist_ok=True)
     merged = merge(job.recipe, local_base(job.home, job.recipe), job.run.adapter)
+    job.notices += merged.notices
     sentence, figures, notices = check_merge(merged)
     job.add_check(sentence, figures)
     job.notices += notices
@@ -130,6 +132,7 @@ def make_gguf(job: Job, name: str | None = None) -> "Merged":
     from workbench.export.weights import check_merge, merge
 
     merged = merge(job.recipe, local_base(job.home, job.recipe), job.run.adapter, precise=job.precise)
+    job.notices += merged.notices
     sentence, figures, notices = check_merge(merged)
     job.add_check(sentence, figures)
     job.notices += notices

@@ -205,6 +205,11 @@ def parse_assignment(text: str) -> tuple[str, object]:
         ) from None
 
 
+def on_base(recipe: R, source: str) -> R:
+    """The recipe with another source of its base model; the same recipe if ``source`` is empty."""
+    return edit(recipe, {"model.source": source, "model.revision": None}) if source else recipe
+
+
 def edit(recipe: R, changes: Mapping[str, object]) -> R:
     """Copy a recipe with some dotted keys changed, as in ``edit(recipe, {"adapter.r": 64})``.
 

@@ -159,9 +159,11 @@ class EvaluateRequest(_Wire):
         adapters: further adapters of the same base: runs, checkpoints (``run@40``) or adapter folders.
         prompts: fixed prompts to reply to in addition to those of the records; None for the default ones.
         records: the maximum number of records; 0 for all. replies: to how many of them the models reply.
+        base: source of the base, in the place of the one that run and adapters name.
     """
 
     run: str
+    base: str = ""
     data: dict[str, Any] | None = None
     checkpoints: bool = False
     adapters: list[str] = Field(default=[], max_length=64)
@@ -215,7 +217,8 @@ class ReplyRequest(_Wire):
 
     ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
     refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else.
+    bits and puts the adapter into its weights, which answers faster and serves nothing else. ``base`` is the source of
+    the base for all adapters, in the place of the one that they name: shapes are compared then, and no names.
     """
 
     target: str
@@ -224,6 +227,7 @@ class ReplyRequest(_Wire):
     scale: float = Field(default=1.0, ge=0, le=2)
     combine: list[AdapterPart] = Field(default=[], max_length=16)
     on: str = ""
+    base: str = ""
     merged: bool = False
     sampling: Sampling = Field(default_factory=Sampling)
 
@@ -232,10 +236,12 @@ class ReplyPiece(_Wire):
     """A piece of the reply, or with ``done`` its end: the figures and why it ended.
 
     The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room.
+    and how many earlier questions were left out, with their replies, to make room. A piece with a ``notice``, before
+    it, tells what was done to the base so that an adapter fits.
     """
 
     text: str = ""
+    notice: str = ""
     done: bool = False
     reason: Literal["", "end", "length", "cancelled"] = ""
     prompt_tokens: int = 0

@@ -28,6 +28,7 @@ from workbench.evaluation.result import BASE, AnsweredPrompt, EvaluatedModel, Ev
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.text import on_base
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
@@ -74,7 +75,7 @@ def evaluate(
             ``cancelled`` when cancelled.
     """
     run = find_run(home, request.run)
-    recipe = run.recipe_as_run()
+    recipe = on_base(run.recipe_as_run(), request.base)
     candidates = _candidates(home, run, request)
     bases = _BaseProvider(home, recipe, base, load, report, cancelled)
     base = bases.base_for(candidates[0], exact=True)
@@ -185,7 +186,7 @@ def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_C
         )
     candidates = [_Candidate(BASE)]
     for name in [*names, *request.adapters]:
-        target = resolve(home, name)
+        target = resolve(home, name, request.base)
         if target.adapter is None:
             raise WorkbenchError(
                 f"{name} is a base model. The run's base is always evaluated.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
 from workbench.engine.generation.generation import StopSignal, generate_reply
-from workbench.engine.generation.reply_targets import ReplyTarget, resolve, resolve_request
+from workbench.engine.generation.reply_targets import ReplyTarget, missing_base, resolve, resolve_request
 from workbench.engine.model.adapters import (
     ActiveAdapters,
     can_use,
@@ -24,6 +24,9 @@ from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
 Emit = Callable[[ReplyPiece], None]
+
+# Kinds of errors that say that a model cannot be had under the name that an adapter has for it.
+_NO_SUCH_BASE = ("model_not_found", "unreachable", "no_model", "no_safetensors", "gated")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def prepare_reply(
         WorkbenchError: a name refers to nothing, a model cannot be loaded, or an adapter belongs to another base.
     """
     target, adapters, parts = resolve_request(home, request)
-    base_target = resolve(home, request.on) if request.on else parts[0] if parts else target
+    base_target = resolve(home, request.on, request.base) if request.on else parts[0] if parts else target
     if adapters.merged:
         unquantized = base_target.quantization.model_copy(update={"method": "none"})
         base_target = replace(base_target, quantization=unquantized)
@@ -60,14 +63,20 @@ def prepare_reply(
         check_adapter(folder)
 
     def load_new() -> LoadedBase:
-        new = load_base(
-            home,
-            base_target.model,
-            base_target.quantization,
-            report,
-            cancelled,
-            is_asked=base_target.run is not None and not adapters.merged,
-        )
+        try:
+            new = load_base(
+                home,
+                base_target.model,
+                base_target.quantization,
+                report,
+                cancelled,
+                is_asked=base_target.run is not None and not adapters.merged,
+            )
+        except WorkbenchError as error:
+            is_named = base_target.adapter is not None and not base_target.has_chosen_base
+            if is_named and error.kind in _NO_SUCH_BASE:
+                raise missing_base(base_target, error) from error
+            raise
         if adapters.merged and new.quantization.method != "none":
             raise WorkbenchError(
                 f"The base is stored as {new.stored_as}: it has no 16-bit weights to merge the adapter into.",
@@ -94,6 +103,8 @@ def reply(model: ReplyModel, request: ReplyRequest, emit: Emit, cancelled: StopS
         WorkbenchError: an adapter does not fit, or the question does not fit into the context.
     """
     with use_adapters(model.base, model.adapters):
+        for notice in model.base.take_notices():
+            emit(ReplyPiece(notice=notice))
         generate_reply(model.base, _template(model), request.messages, request.sampling, emit, cancelled)
 
 

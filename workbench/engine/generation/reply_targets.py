@@ -1,6 +1,6 @@
 """Resolves the names that a user gives (a run, a checkpoint, an adapter folder, a model) to a base and adapters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workbench.engine.client.protocol import ReplyRequest
@@ -14,28 +14,62 @@ from workbench.storage.paths import Home
 
 @dataclass(frozen=True)
 class ReplyTarget:
-    """A base and the adapter on it (None for the base alone); ``run`` is the run that both come from, if any."""
+    """A base and the adapter on it (None for the base alone); ``run`` is the run that both come from, if any.
+
+    ``has_chosen_base``: the user named the base, in the place of the one that run or adapter folder name.
+    """
 
     model: ModelSection
     quantization: QuantizationSection
     adapter: Path | None
     template: str = "auto"
     run: RunFolder | None = None
+    has_chosen_base: bool = False
+
+    @property
+    def label(self) -> str:
+        """The run's id, or the adapter's folder."""
+        return self.run.id if self.run is not None else str(self.adapter)
 
 
-def resolve(home: Home, name: str) -> ReplyTarget:
+def resolve(home: Home, name: str, base: str = "") -> ReplyTarget:
     """Find the base and adapter that a name refers to.
 
     Args:
         name: a run's id, prefix or folder; ``run@40`` for its checkpoint of step 40; an adapter folder; or the source
             of a base model.
+        base: source of the base, in the place of the one that the run or the adapter folder names.
 
     Raises:
         WorkbenchError: there is no such run, adapter or model.
     """
+    if not base:
+        return _resolve(home, name)
+    target = _resolve(home, name, names_base=False)
+    if target.adapter is None:
+        raise WorkbenchError(
+            f"{name} is a base model itself, so it cannot be put on {base}.",
+            "Give a run, a checkpoint (run@40) or an adapter folder with --base.",
+            kind="no_adapter",
+        )
+    return replace(target, model=ModelSection(source=base), has_chosen_base=True)
+
+
+def missing_base(target: ReplyTarget, error: WorkbenchError) -> WorkbenchError:
+    """The error for an adapter whose base, as named by its trainer, cannot be had here; ``error`` says why."""
+    if target.run is None:
+        where = "base_model_name_or_path in its adapter_config.json"
+        message = f"The adapter in {target.adapter} names {target.model.source} as its base ({where}). {error.message}"
+    else:
+        message = f"{target.run.id} was trained on {target.model.source}. {error.message}"
+    cure = f"If you have that model under another name or path, give it with --base; otherwise: {error.cure}"
+    return WorkbenchError(message, cure, kind=error.kind)
+
+
+def _resolve(home: Home, name: str, *, names_base: bool = True) -> ReplyTarget:
     folder = Path(name).expanduser().absolute()
     if (folder / "adapter_config.json").is_file():
-        return _from_folder(folder)
+        return _from_folder(folder, names_base=names_base)
     run_name, at, step = name.rpartition("@")
     try:
         if at and step.isdecimal():
@@ -56,9 +90,9 @@ def resolve_request(home: Home, request: ReplyRequest) -> tuple[ReplyTarget, Act
     Raises:
         WorkbenchError: a name refers to nothing, or to a base where an adapter is needed.
     """
-    target = resolve(home, request.target)
+    target = resolve(home, request.target, request.base)
     if request.combine:
-        parts = [(resolve(home, part.target), part.weight) for part in request.combine]
+        parts = [(resolve(home, part.target, request.base), part.weight) for part in request.combine]
         for (part_target, _), part in zip(parts, request.combine, strict=True):
             if part_target.adapter is None:
                 raise WorkbenchError(
@@ -78,17 +112,19 @@ def resolve_request(home: Home, request: ReplyRequest) -> tuple[ReplyTarget, Act
     return target, adapters, [part for part, _ in parts]
 
 
-def _from_folder(folder: Path) -> ReplyTarget:
+def _from_folder(folder: Path, *, names_base: bool) -> ReplyTarget:
     """The target of an adapter folder, with the base of the run that it belongs to, else the base that it names."""
     for parent in (folder.parent, folder.parent.parent):
         run = RunFolder(parent)
         if run.recipe_file.is_file():
             return _from_run(run, folder)
     source = check_adapter(folder).get("base_model_name_or_path")
+    if not names_base:
+        source = source or "unnamed"
     if not isinstance(source, str) or not source:
         raise WorkbenchError(
             f"The adapter in {folder} does not name its base model.",
-            "Set base_model_name_or_path in its adapter_config.json.",
+            "Give the base with --base, or set base_model_name_or_path in its adapter_config.json.",
             kind="adapter",
         )
     return ReplyTarget(ModelSection(source=source), QuantizationSection(), folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.engine.model.base import LoadedBase, adapter_stamp, check_adapter
+from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import ModelSection
 
@@ -47,13 +48,17 @@ class ActiveAdapters:
 def can_use(base: LoadedBase, adapters: ActiveAdapters) -> bool:
     """Whether the base in memory can be used with these adapters, without loading it again.
 
+    An adapter with more rows in its vocabulary gets a base of its own too.
+
     A base that an adapter was merged into, or whose weights an adapter changed, serves only that adapter.
     """
     if base.merged is not None or adapters.merged:
         return base.merged == (adapters, *map(adapter_stamp, adapters.folders))
     if base.is_altered:
         return adapters.folders != () and base.altered_by == (adapters.folders, adapter_stamp(adapters.folders[0]))
-    return base.peft is None or not any(changes_base_weights(check_adapter(folder)) for folder in adapters.folders)
+    return base.peft is None or not any(
+        changes_base_weights(check_adapter(folder)) or rows_to_add(base.model, folder) for folder in adapters.folders
+    )
 
 
 def changes_base_weights(config: Mapping[str, object]) -> bool:
@@ -114,7 +119,11 @@ def attach(base: LoadedBase, folder: Path) -> str:
     if before is not None and base.stamps.get(before) == stamp:
         return before
     config = check_adapter(folder)
-    _check_fit(base, folder, config)
+    rows = _check_fit(base, folder, config)
+    if rows:
+        base.notices.append(enlarge_vocabulary(base.model, rows, folder))
+        base.tokenizer = adapters_tokenizer(folder, base.tokenizer, rows)
+        base.is_altered, base.altered_by = True, ((folder,), stamp)
     base.attached += 1
     name = f"adapter{base.attached}"
     try:
@@ -240,12 +249,18 @@ def _has_adapter(layer: "LoraLayer", name: str) -> bool:
     return name in layer.lora_A or name in layer.lora_embedding_A
 
 
-def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> None:
-    """Compare an adapter's shapes with the base's before PEFT changes anything."""
+def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> int:
+    """Compare an adapter's shapes with the base's before PEFT changes anything.
+
+    Returns:
+        The rows of the adapter's vocabulary if they are more than the base's; else 0.
+    """
     from safetensors import SafetensorError, safe_open
 
     modules = dict(base.model.named_modules())
     present = missing = 0
+    rows = rows_to_add(base.model, folder)
+    head = base.model.get_output_embeddings()
     try:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  (no mapping)
@@ -256,6 +271,8 @@ def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> 
                 size, axis = ("in_features", 1) if match[2] == "A" else ("out_features", 0)
                 expected = getattr(module, size, None)
                 shape = file.get_slice(key).get_shape()
+                if rows and module is head and match[2] == "B":
+                    expected = rows
                 if expected is not None and len(shape) == 2 and shape[axis] != expected:
                     raise _of_another_base(
                         base, folder, config, f"{match[1]} has {expected} {size.replace('_', ' ')}, not {shape[axis]}"
@@ -266,6 +283,7 @@ def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> 
         ) from None
     if missing and not present:
         raise _of_another_base(base, folder, config, "none of its layers exist in this model")
+    return rows
 
 
 def _of_another_base(base: LoadedBase, folder: Path, config: Mapping[str, object], reason: str) -> WorkbenchError:

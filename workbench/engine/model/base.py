@@ -49,6 +49,7 @@ class LoadedBase:
         is_altered: the base's own weights are no longer those that were loaded; ``altered_by`` and ``merged`` name the
             adapter that changed them, if one did.
         was_cached: the quantized base was read from the disk cache.
+        notices: what was done to the base so that an adapter fits, until it has been shown.
     """
 
     section: ModelSection
@@ -69,6 +70,7 @@ class LoadedBase:
     altered_by: tuple[object, ...] | None = None
     merged: tuple[object, ...] | None = None
     was_cached: bool = False
+    notices: list[str] = field(default_factory=list)
     packing: CpuPacking = field(init=False)
     _undo_padding_free: Callable[[], None] | None = field(init=False, default=None)
     _remove_kernels: Callable[[], None] | None = field(init=False, default=None)
@@ -112,6 +114,11 @@ class LoadedBase:
     def _has_replaced_modules(self) -> bool:
         """Whether an attached adapter contains whole modules: PEFT leaves its copies in place when it is detached."""
         return self.peft is not None and any(config.modules_to_save for config in self.peft.peft_config.values())
+
+    def take_notices(self) -> list[str]:
+        """The notices that have not been shown yet; empty the next time."""
+        notices, self.notices = self.notices, []
+        return notices
 
     def attach_new(self, adapter: AdapterSection) -> "PeftModel":
         """Attach a new adapter to train, after detaching all others. Returns the PEFT model, ready for training.

@@ -1,0 +1,117 @@
+"""Adapters that plain PEFT made elsewhere: on a base under another name, and of every kind that people share."""
+
+import json
+
+import pytest
+
+from tests.engine.test_voices import TOKENS, ask
+from tests.engine.voices_of_tiny import answered, plain_reply, save_random_adapter
+from workbench.engine.daemon.engine import Engine
+from workbench.engine.model.precision import choose_precision
+from workbench.errors import WorkbenchError
+from workbench.recipe.schema import QuantizationSection
+
+ELSEWHERE = "/somewhere/else/llama-7b"
+
+
+def moved(folder) -> None:
+    """Let the adapter name a base of another machine."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": ELSEWHERE}
+    file.write_text(json.dumps(config), encoding="utf-8")
+
+
+def enlarged_adapter(model_folder, folder, rows: int, **options):
+    """As a trainer does who adds tokens: the embedding is resized, the adapter and the tokenizer are saved."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.add_tokens([f"<added{n}>" for n in range(rows - len(tokenizer))])
+    model.resize_token_embeddings(rows)
+    config = LoraConfig(r=4, task_type="CAUSAL_LM", init_lora_weights=False, **options)
+    get_peft_model(model, config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def plain_answer(model_folder, folder, rows: int = 0) -> str:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    dtype = getattr(torch, choose_precision(QuantizationSection()).compute)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype, quantization_config=config)
+    if rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder if rows else model_folder)
+    return plain_reply(PeftModel.from_pretrained(model, folder).eval(), tokenizer, TOKENS)
+
+
+KINDS = {
+    "DoRA": {"use_dora": True},
+    "rsLoRA": {"use_rslora": True},
+    "whole modules": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=list(KINDS))
+def test_each_kind_replies_as_plain_peft_on_a_base_that_the_user_names(home, tiny_llama, tmp_path, options):
+    folder = save_random_adapter(tiny_llama, tmp_path / "adapter", 1, **options)
+    moved(folder)
+    engine = Engine(home)
+    with pytest.raises(WorkbenchError) as caught:
+        answered(engine, ask(str(folder)))
+    assert "base_model_name_or_path" in caught.value.message
+    assert ELSEWHERE in caught.value.message
+    assert "--base" in caught.value.cure
+    reply, _, _ = answered(engine, ask(str(folder), base=str(tiny_llama)))
+    assert reply == plain_answer(tiny_llama, folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ],
+    ids=["LoRA of both", "copies of both"],
+)
+def test_an_enlarged_vocabulary_resizes_the_base_and_says_so(home, tiny_llama, tmp_path, options):
+    rows = 400
+    folder = enlarged_adapter(tiny_llama, tmp_path / "adapter", rows, **options)
+    pieces, errors = [], []
+    import threading
+
+    done, engine = threading.Event(), Engine(home)
+    engine.reply(ask(str(folder)), pieces.append, lambda error: (errors.append(error), done.set()))
+    assert done.wait(120)
+    assert errors == [None]
+    reply = "".join(getattr(piece, "text", "") for piece in pieces)
+    notices = [piece.notice for piece in pieces if getattr(piece, "notice", "")]
+    assert len(notices) == 1
+    assert f"resized to {rows}" in notices[0]
+    assert reply == plain_answer(tiny_llama, folder, rows)
+    # The base alone has its own rows again, and the adapter its own base.
+    assert answered(engine, ask(str(folder), adapter=False))[0] != reply
+    assert answered(engine, ask(str(folder)))[0] == reply
+
+
+def test_a_base_of_another_shape_and_one_without_adapter_are_refused(home, tiny_llama, tmp_path):
+    from tests.conftest import make_tiny_llama
+
+    other = make_tiny_llama(tmp_path / "wide", hidden_size=32)
+    folder = save_random_adapter(tiny_llama, tmp_path / "adapter", 1)
+    with pytest.raises(WorkbenchError, match="does not fit"):
+        answered(Engine(home), ask(str(folder), base=str(other)))
+    with pytest.raises(WorkbenchError, match="is a base model itself"):
+        answered(Engine(home), ask(str(tiny_llama), base=str(other)))
