@@ -35,8 +35,10 @@ def convert(record: Mapping[str, object], form: RecordFormat) -> Converted:
     """
     reader = _Reader(record, form)
     content = reader.text("text", needed=True) if form.kind == "text" else reader.conversation()
-    left = (unused_value(path, value, content) for path, value in reader.left.items())
-    return Converted(content, (*left, *unused_columns(record, form.used, content)))
+    unused = unused_columns(record, form.used, content)
+    if reader.left:
+        unused = (*(unused_value(path, value, content) for path, value in reader.left.items()), *unused)
+    return Converted(content, unused)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class _Reader:
             turns = read_turns(self._value("messages"), columns["messages"])
         else:
             turns = self._prompt() + self._reply(with_tools=bool(tools))
-        origins = self._add_reasoning(turns)
-        self._add_system(turns)
+        origins = self._add_reasoning(turns) if "reasoning" in columns else {}
+        if "system" in columns:
+            self._add_system(turns)
         conversation = in_order(turns)
         if tools and _lists(conversation.messages[0], tools):
             self.left[columns["tools"]] = None
@@ -64,13 +67,15 @@ class _Reader:
         elif tools:
             conversation = replace(conversation, tools=tools)
             origins["tools"] = columns["tools"]
-        return replace(conversation, origins=origins, template_kwargs=self._template_kwargs())
+        settings = self._template_kwargs() if "chat_template_kwargs" in columns else {}
+        # Copying is slow: most records have neither.
+        return replace(conversation, origins=origins, template_kwargs=settings) if origins or settings else conversation
 
     def text(self, part: str, needed: bool = False) -> str:
         """The text of a part; empty if the record has none and it is not ``needed``."""
         column = self.form.columns[part]
         value = self.record.get(column)
-        if part in ("input", "reply"):
+        if part in ("input", "reply") and not isinstance(value, str):
             value, others = text_of_members(value, several=part == "input")
             self.left.update({f"{column}.{key}": member for key, member in others.items()})
         text = "" if is_empty(value) else as_text(value, f"column {column}")
@@ -110,11 +115,11 @@ class _Reader:
 
     def _add_reasoning(self, turns: list[Turn]) -> dict[str, str]:
         """Give a column's reasoning to the response, unless that brings its own. Returns where it is from."""
-        column = self.form.columns.get("reasoning")
+        column = self.form.columns["reasoning"]
         value = self._value("reasoning")
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if column is None or is_empty(value):
+        if is_empty(value):
             return {}
         reply = turns[-1].message
         own = split_thinking(reply["content"])[0] or any(key in reply for key in REASONING_KEYS)
@@ -125,7 +130,7 @@ class _Reader:
         return {"reasoning_content": column}
 
     def _add_system(self, turns: list[Turn]) -> None:
-        text = without_mark(self.text("system")) if "system" in self.form.columns else ""
+        text = without_mark(self.text("system"))
         if not text.strip():
             return
         if turns[0].message["role"] != "system":

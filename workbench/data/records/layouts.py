@@ -93,7 +93,7 @@ def _turns_if_any(value: object) -> list[Any]:
 
 def _are_texts(turns: list[Any]) -> bool:
     """Whether turns are texts of user and assistant in turn."""
-    return len(turns) > 1 and all(isinstance(turn, str) for turn in turns)
+    return len(turns) > 1 and isinstance(turns[0], str) and all(isinstance(turn, str) for turn in turns)
 
 
 def _role_key(turn: Mapping[str, object]) -> str | None:
