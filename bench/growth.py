@@ -191,10 +191,10 @@ def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]
     pane = screen.app.pane_in_front
 
     def is_drawn() -> bool:
-        return pane._live is not None and bool(pane._live.replay.curves.train) and "━ train" in screen.words
+        return pane.shown_run is not None and bool(pane.shown_run.replay.curves.train) and "━ train" in screen.words
 
     def is_whole() -> bool:
-        return pane._live is not None and not pane._live.replay.is_rough and "reading" not in screen.words
+        return pane.shown_run is not None and not pane.shown_run.replay.is_rough and "reading" not in screen.words
 
     return is_drawn, is_whole
 
