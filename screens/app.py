@@ -201,9 +201,9 @@ class WorkbenchApp(App[None]):
         self.session.remember(tab=name)
 
     def action_leave(self) -> None:
-        """Leave a text field: the pane takes the focus, and the digits switch tabs again."""
+        """Esc: leave a text field; else clear the filter; else go back to the list or form."""
         if self.pane_in_front is not None:
-            self.pane_in_front.focus()
+            self.pane_in_front.leave()
 
     def action_help(self) -> None:
         """Show keys and guide of this screen."""

@@ -204,7 +204,7 @@ class ArchitecturePane(Pane):
     def action_search(self) -> None:
         """Open the search field."""
         self._search.add_class("-open")
-        self._search.focus()
+        self.screen.set_focus(self._search)
 
     @on(Input.Changed, "#architecture-search")
     def _typed(self, event: Input.Changed) -> None:
@@ -213,8 +213,11 @@ class ArchitecturePane(Pane):
 
     @on(Input.Submitted, "#architecture-search")
     def _submitted(self) -> None:
+        self.take_focus()
+
+    @on(Input.Blurred, "#architecture-search")
+    def _close_search(self) -> None:
         self._search.remove_class("-open")
-        self._tree.focus()
 
     def action_next(self, _: int) -> None:
         """Go to the next match of the search."""

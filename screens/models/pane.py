@@ -159,20 +159,29 @@ class ModelsPane(Pane):
     def on_key(self, event: events.Key) -> None:
         """Start a search with a letter that is typed over the list."""
         typed = event.character if event.is_printable else None
-        if typed and not typed.isdigit() and event.key not in _OWN_KEYS and not self._search.has_focus:
+        # Keys that arrive together all come here from the list: those after the first letter are text, too.
+        is_text = self.screen.focused is self._search or (typed and not typed.isdigit() and event.key not in _OWN_KEYS)
+        if typed and is_text:
             event.stop()
-            self._search.focus()
+            self.screen.set_focus(self._search)
             self._search.value += typed
             self._search.action_end()
 
     def action_search(self) -> None:
         """Go to the search field."""
-        self._search.focus()
+        self.screen.set_focus(self._search)
+
+    def clear_filter(self) -> bool:
+        """Show all models again, with the cursor on the same one."""
+        is_filtered = bool(self._search.value)
+        self._search.value = ""
+        return is_filtered
 
     @on(Input.Changed)
-    def _typed(self) -> None:
+    def _typed(self, event: Input.Changed) -> None:
         self._fill()
-        self._table.move_cursor(row=0)
+        if event.value:
+            self._table.move_cursor(row=0)
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
@@ -243,4 +252,4 @@ class ModelsPane(Pane):
         self._hint.update(Content.styled(text, "$accent"))
 
 
-_NOTHING = "No match. Backspace or Esc widens the search; owner/name selects any hub model."
+_NOTHING = "No match. Esc twice shows all models; owner/name selects any hub model."

@@ -149,7 +149,7 @@ class HistoryView(Vertical):
     def clear(self) -> None:
         """Clear the filter; if there is none, the marks."""
         if self._filter.value:
-            self._filter.action_clear()
+            self._filter.value = ""
         else:
             self._table.unmark()
             self.post_message(self.Changed())

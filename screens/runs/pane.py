@@ -155,7 +155,7 @@ class RunsPane(Pane):
             case "compare" | "sort" | "turn":
                 return not is_open and self._history.table.total > 0
             case "clear":
-                return not is_open and self._history.can_clear
+                return not is_open and self._history.can_clear and not self._history.is_filtering
             case "undelete":
                 return self._actions.can_undelete
             case "back":

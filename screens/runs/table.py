@@ -197,7 +197,6 @@ class FilterField(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,down", "settle", "Back to runs", key_display=ENTER, id="filter.settle"),
-        Binding("escape", "clear", "All runs", id="filter.clear"),
     ]
 
     def __init__(self, table: RunTable) -> None:
@@ -208,8 +207,3 @@ class FilterField(Input):
         """Keep the filter and go to the table."""
         # Not focus(), which takes a moment: the next key is for the table.
         self.screen.set_focus(self._table)
-
-    def action_clear(self) -> None:
-        """Show all runs again."""
-        self.value = ""
-        self.action_settle()

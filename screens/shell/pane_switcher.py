@@ -38,7 +38,7 @@ class PaneSwitcher(ContentSwitcher):
                 self._front = pane
                 pane.is_shown = True
                 pane.on_shown()
-            pane.first_focus().focus()
+            pane.take_focus()
 
     async def _pane(self, name: str) -> Pane:
         if name not in self._panes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.actions import parse
 from textual.binding import Binding
 from textual.containers import Container
+from textual.widget import Widget
+from textual.widgets import Input
 
 if TYPE_CHECKING:
-    from textual.widget import Widget
-
     from screens.session import Session
     from screens.workbench import Workbench
 
@@ -29,8 +30,8 @@ class Pane(Container, can_focus=True):
     """The content of one tab, mounted when the tab is first shown.
 
     The app posts it the messages of :mod:`screens.messages` while it is shown, and none while it is hidden;
-    :meth:`on_shown` then catches up from the session. A pane can take the focus itself, so that its keys work while
-    no field is being edited: ``escape`` moves the focus to it, and the digits switch tabs again.
+    :meth:`on_shown` then catches up from the session. A pane without a list or a form takes the focus itself, so that
+    its keys work while no field is being edited.
 
     The first of ``BINDINGS`` is ``enter``: the primary action, with its name.
     """
@@ -78,6 +79,34 @@ class Pane(Container, can_focus=True):
     def on_hidden(self) -> None:
         """Stop drawing: another pane was brought to the front."""
 
+    # -- the focus ------------------------------------------------------------------------------------------------
+
     def first_focus(self) -> Widget:
-        """Return what gets the focus when the pane is shown. Never a text field: the digits would type into it."""
+        """Return what gets the focus when the pane is shown. Never a text field: letters would type into it."""
         return self
+
+    def allow_focus(self) -> bool:
+        """Whether the pane itself takes the focus: only if it has no list or form that can, so that there is always
+        a cursor."""
+        return self._focus_target is self
+
+    def take_focus(self) -> None:
+        """Focus the list or form, or the pane if it has none, before the next key is handled."""
+        # Not Widget.focus(), which waits for another message: keys that arrive together would go to what was left.
+        self.screen.set_focus(self._focus_target)
+
+    def leave(self) -> None:
+        """Esc: leave a text field; else clear the filter; else go back to the list or form."""
+        if isinstance(self.screen.focused, Input) or not self.clear_filter():
+            self.take_focus()
+
+    def clear_filter(self) -> bool:
+        """Clear the filter of the list; return whether there was one."""
+        return False
+
+    @property
+    def _focus_target(self) -> Widget:
+        """:meth:`first_focus`, or the pane while that is not shown."""
+        first = self.first_focus()
+        inside = takewhile(lambda node: node is not self, first.ancestors_with_self)
+        return first if all(isinstance(node, Widget) and node.display for node in inside) else self
