@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
@@ -262,13 +261,6 @@ class AdapterPane(Pane):
         self._show_costs(moved=False)
 
     # -- the settings ------------------------------------------------------------------------------------------------
-
-    @on(SettingRow.Turned)
-    def _turned(self, event: SettingRow.Turned) -> None:
-        event.stop()
-        problems = self.workbench.set_recipe(event.changes)
-        if problems:
-            event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
 
     def action_explain(self) -> None:
         """Explain the selected setting and its allowed values."""

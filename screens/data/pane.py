@@ -136,12 +136,6 @@ class DataPane(Pane):
             self._count()
         self._show_counts()
 
-    @on(SettingRow.Turned)
-    def _turned(self, event: SettingRow.Turned) -> None:
-        problems = self.workbench.set_recipe(event.changes)
-        if problems:
-            event.row.refuse(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems))
-
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         row = row_of(event.widget)
         if row is not None:

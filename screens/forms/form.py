@@ -12,7 +12,6 @@ from screens.forms.row import SettingRow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from textual import events
     from textual.app import ComposeResult
     from textual.widget import Widget
 
@@ -49,15 +48,28 @@ class SettingForm(VerticalScroll, can_focus=False):
         """The line that had the focus last; at first the topmost."""
         return self._last or self.rows[0]
 
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        self._last = row_of(event.widget) or self._last
+    def on_descendant_focus(self) -> None:
+        # Of several keys that arrived together, this may be told of one after a later one has moved on.
+        self._last = self._focused or self._last
+
+    @property
+    def _focused(self) -> SettingRow | None:
+        """The line that has the focus; None if another part of the screen has it."""
+        focused = self.screen.focused
+        row = row_of(focused) if focused is not None else None
+        return row if row in self.rows else None
 
     def action_move(self, by: int) -> None:
         """Move to the next or the previous line."""
-        rows = self.rows
-        here = next((index for index, row in enumerate(rows) if row.has_focus_within), -1 if by > 0 else len(rows))
-        rows[min(max(here + by, 0), len(rows) - 1)].focus()
+        row = self._focused
+        here = self.rows.index(row) if row is not None else -1 if by > 0 else len(self.rows)
+        self._select(self.rows[min(max(here + by, 0), len(self.rows) - 1)])
 
     def action_end(self, index: int) -> None:
         """Move to the first or the last line."""
-        self.rows[index].focus()
+        self._select(self.rows[index])
+
+    def _select(self, row: SettingRow) -> None:
+        """Focus a line before the next key is handled: Widget.focus() would do so only after it."""
+        self._last = row
+        self.screen.set_focus(row)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.message import Message
 from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from textual import events
 
     from screens.forms.fields import Changes, Option, SettingSpec
+    from screens.workbench import Workbench
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
 
@@ -42,7 +42,10 @@ class ValueField(Input):
 
 
 class SettingRow(Widget, can_focus=True):
-    """A setting of the recipe. It requests changes with :class:`SettingRow.Turned`, and shows its value in a recipe."""
+    """A setting of the recipe: shows its value and changes it.
+
+    A change takes effect before the next key is handled, so that keys that arrive together each count.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -63,18 +66,11 @@ class SettingRow(Widget, can_focus=True):
     auto_links = False
     """Clickable parts are not styled as links."""
 
-    class Turned(Message):
-        """The recipe is to be changed. The pane answers with :meth:`SettingRow.refuse` if it cannot be."""
-
-        def __init__(self, row: SettingRow, changes: Changes) -> None:
-            super().__init__()
-            self.row = row
-            self.changes = changes
-
     def __init__(self, spec: SettingSpec, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.spec = spec
         self.problem = ""
+        self._refused_by: Recipe | None = None
         self._recipe: Recipe | None = None
         self._skeleton: Skeleton | None = None
         self._options: Sequence[Option] = spec.options(None)
@@ -93,14 +89,11 @@ class SettingRow(Widget, can_focus=True):
             self.spec.note(recipe),
             tuple(o.label for o in self._options if o.is_set(recipe)),
         )
-        if state != self._shown or self.problem:
+        if state != self._shown:
             self._shown = state
-            self._set_problem("")
             self.refresh()
-
-    def refuse(self, problem: str) -> None:
-        """Show what is wrong with a value; the typed text stays."""
-        self._set_problem(plain(problem))
+        if self.problem and recipe is not self._refused_by:
+            self._set_problem("")
 
     def _set_problem(self, problem: str) -> None:
         self.problem = problem
@@ -121,47 +114,59 @@ class SettingRow(Widget, can_focus=True):
         elif self._recipe is not None and not self.is_editing:
             field = self._field = ValueField(self.spec.value(self._recipe), compact=True, select_on_focus=True)
             await self.mount(field)
-            field.focus()
+            self.screen.set_focus(field)
 
     async def action_stop_editing(self) -> None:
         """Close the text field; the last valid value is kept."""
+        self.screen.set_focus(self)
+        await self._close_field()
+
+    async def _close_field(self) -> None:
         if self._field is not None:
             field, self._field = self._field, None
-            self.focus()
             await field.remove()
             self._set_problem("")
 
     def action_step(self, by: int) -> None:
         """Change to the next larger or smaller value."""
-        if self._recipe is not None:
-            self._ask(self.spec.stepped(self._recipe, self._skeleton, by))
+        self._change(self.spec.stepped(self._workbench.session.recipe, self._skeleton, by))
 
     def action_nudge(self, by: int) -> None:
         """Change by one."""
-        if self._recipe is not None:
-            self._ask(self.spec.nudged(self._recipe, by))
+        self._change(self.spec.nudged(self._workbench.session.recipe, by))
 
     def action_toggle(self) -> None:  # type: ignore[override]  # Textual's own takes the name of a reactive
         """Change to the next choice; after the last comes the first."""
-        if self._recipe is None or self.spec.shape == "steps" or not self._options:
+        if self.spec.shape == "steps" or not self._options:
             return
-        here = next((i for i, option in enumerate(self._options) if option.is_set(self._recipe)), -1)
-        self._ask(self._options[(here + 1) % len(self._options)].changes)
+        recipe = self._workbench.session.recipe
+        here = next((i for i, option in enumerate(self._options) if option.is_set(recipe)), -1)
+        self._change(self._options[(here + 1) % len(self._options)].changes)
 
     def action_choose(self, index: int) -> None:
         """Change to the value that was clicked."""
-        self.focus()
-        self._ask(self._options[index].changes)
+        self.screen.set_focus(self)
+        self._change(self._options[index].changes)
 
-    def _ask(self, changes: Changes) -> None:
-        if changes:
-            self.post_message(self.Turned(self, changes))
+    @property
+    def _workbench(self) -> Workbench:
+        return cast("Workbench", self.app)
+
+    def _change(self, changes: Changes) -> None:
+        """Change the recipe, or show what is wrong with the value; the typed text stays."""
+        if changes and (problems := self._workbench.set_recipe(changes)):
+            self._refused_by = self._workbench.session.recipe
+            self._set_problem(plain(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems)))
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        if self.spec.parse is not None and self._recipe is not None and event.value != self.spec.value(self._recipe):
-            self._ask(self.spec.parse(event.value))
+        if self.spec.parse is None:
+            return
+        if event.value != self.spec.value(self._workbench.session.recipe):
+            self._change(self.spec.parse(event.value))
+        else:
+            self._set_problem("")
 
     @on(Input.Submitted)
     async def _submitted(self, event: Input.Submitted) -> None:
@@ -175,7 +180,7 @@ class SettingRow(Widget, can_focus=True):
 
     async def on_descendant_blur(self) -> None:
         if not self.has_focus_within:
-            await self.action_stop_editing()
+            await self._close_field()
 
     # -- painting -------------------------------------------------------------------------------------------------
 
