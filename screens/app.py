@@ -67,7 +67,8 @@ class WorkbenchApp(App[None]):
             for number, tab in enumerate(TABS, 1)
         ),
         *(
-            Binding(f"alt+{number}", f"show_tab('{tab.id}')", tab.label, show=False, priority=True)
+            # Not Alt and a digit: without the kitty protocol terminals send that as Esc and a digit, or as a letter.
+            Binding(f"f{number + 1}", f"show_tab('{tab.id}')", tab.label, show=False, priority=True)
             for number, tab in enumerate(TABS, 1)
         ),
         Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
@@ -190,6 +191,10 @@ class WorkbenchApp(App[None]):
     def pane_in_front(self) -> Pane | None:
         """The pane that is shown; None before the first one is mounted and while the app closes."""
         return self._panes.front
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        # Keys with priority reach the app through a dialog; the tab behind it stays.
+        return not (action == "show_tab" and self.screen.is_modal)
 
     async def action_show_tab(self, name: str) -> None:
         """Bring a tab to the front; its pane is mounted the first time."""

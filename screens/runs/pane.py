@@ -38,7 +38,7 @@ class RunsPane(Pane):
         "All runs, newest first. Enter opens a run: curve, metrics and recipe. Space marks runs "
         "and o compares the marked ones: curves, recipe differences, results. / filters; s, S or "
         "a click on a heading sorts. r loads a run's recipe and name as the current recipe: edit "
-        "it in Adapter and Data, then press 5 and Enter to start it as a new run. c chats with "
+        "it in Adapter and Data, then press F6 and Enter to start it as a new run. c chats with "
         "its adapter, e exports it, j evaluates base vs. adapter on held-out records and writes "
         "a report, g resumes an interrupted, stopped or failed run. n names it, t tags it, w "
         "exports its metrics (CSV/Parquet), d moves it to the trash and u restores it. "

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from screens.widgets.pane import Pane
 
 _EVERYWHERE = (
-    ("1 … 7", "Open a tab. In a text field press Esc first, or Alt with the digit."),
+    ("1 … 7", "Open a tab. In a text field, and on a number of a form, digits are typed."),
+    ("F2 … F8", "Open a tab from anywhere: F2 Models … F8 Runs."),
     ("^p", "Command palette: search all commands by name."),
     ("F1", "This help."),
     ("Tab, Shift+Tab", "Move to the next or previous part of the screen."),

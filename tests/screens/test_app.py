@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,13 +69,32 @@ async def test_in_a_text_field_digits_are_text_until_escape(tmp_path: Path) -> N
         await screen.press("slash", "3", "b")
         field = screen.app.query_one(Input)
         assert (in_front(screen.app), field.value) == ("models", "3b")
-        await screen.press("alt+3")
-        await screen.until(lambda: in_front(screen.app) == "adapter", "alt and a digit")
-        await screen.press("1")
-        await screen.until(lambda: in_front(screen.app) == "models", "back")
+        for key, tab in (("f4", "adapter"), ("f8", "runs"), ("f2", "models")):
+            await screen.press(key)
+            assert in_front(screen.app) == tab
         field.focus()
         await screen.press("escape", "2")
         await screen.until(lambda: in_front(screen.app) == "architecture", "escape and a digit")
+
+
+async def test_only_keys_that_every_terminal_sends_are_promised(tmp_path: Path) -> None:
+    """What xterm, tmux and the macOS terminal send as it stands: no Alt, no Ctrl with a digit, no F1 … F12 with others.
+
+    A terminal without the kitty protocol sends Alt and 3 as Esc and 3, or, on a Mac, as £.
+    """
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert "`Alt`" not in readme
+    async with opened(tmp_path) as screen:
+        for tab in screen.app.tabs:
+            await screen.tab(tab.id)
+            keys = [binding.key for _, binding, *_ in screen.app.screen.active_bindings.values()]
+            assert not [key for key in keys if "alt+" in key or re.fullmatch(r"ctrl\+(shift\+.|\d)", key)], tab
+        await screen.press("f1")
+        await screen.sees("F2 … F8")
+        assert "Alt" not in screen.words
+        # The tabs stay where they are behind a dialog.
+        await screen.press("f3", "escape")
+        assert in_front(screen.app) == "runs"
 
 
 async def test_a_mistake_changes_nothing_and_is_handed_back(tmp_path: Path) -> None:
