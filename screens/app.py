@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from textual.message import Message
     from textual.worker import Worker
 
+    from screens.forms.row import SettingRow
     from screens.widgets.pane import Pane
     from workbench.engine.client.home_engine import HomeEngine
     from workbench.errors import Problem
@@ -239,6 +240,19 @@ class WorkbenchApp(App[None]):
             self._read_tree()
         self._save_soon.ask()
         return []
+
+    def on_setting_row_list_asked(self, event: SettingRow.ListAsked) -> None:
+        """Show the values of a setting as a list."""
+        from screens.shell.pick import PickDialog
+
+        row, (labels, here) = event.row, event.row.choices
+
+        def chosen(answer: str | None) -> None:
+            if answer is not None:
+                row.action_choose(int(answer))
+
+        choices = [(str(index), label) for index, label in enumerate(labels)]
+        self.push_screen(PickDialog(row.spec.label, choices, str(here)), chosen)
 
     def _read_tree(self) -> None:
         def changed() -> None:

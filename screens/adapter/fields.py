@@ -179,7 +179,7 @@ def _layers() -> SettingSpec:
     def parse(text: str) -> Changes:
         return {path: parse_ranges(text)}
 
-    return SettingSpec("layers", path, "choice", options, value, parse)
+    return SettingSpec("layers", path, "choice", options, value, parse, is_list_of_numbers=True)
 
 
 def _micro_batch() -> SettingSpec:

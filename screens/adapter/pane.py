@@ -57,11 +57,12 @@ class AdapterPane(Pane):
     NAME = "Adapter"
     GUIDE = (
         "All settings of the adapter and of training memory. The arrows change the selected "
-        "setting, Enter lets you type a value, and the cost beside it updates at once. The line "
-        "at the bottom explains the selected setting. If the run does not fit, F applies the "
-        "cheapest change that makes it fit and O lists the other options. S applies the fastest "
-        "micro-batch and checkpointing that fit, at the same effective batch; with auto the run "
-        "chooses them. W lists the models that these settings can train here."
+        "setting, digits or Enter type a value (Esc takes it back), and the cost beside it "
+        "updates at once; F2 to F8 open the tabs. The line at the bottom explains the selected "
+        "setting. If the run does not fit, F applies the cheapest change that makes it fit and O "
+        "lists the other options. S applies the fastest micro-batch and checkpointing that fit, "
+        "at the same effective batch; with auto the run chooses them. W lists the models that "
+        "these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -42,6 +42,7 @@ class SettingSpec:
         lacking: what has to be installed before the value can be used, shown first in the help.
         summary: shown in place of a long value while it is not edited; empty: the value itself.
         unit_step: whether Shift and an arrow change the value by one.
+        is_list_of_numbers: whether numbers are typed, though the arrows choose among a few.
     """
 
     label: str
@@ -54,6 +55,12 @@ class SettingSpec:
     unit_step: bool = False
     lacking: Callable[[Recipe], str] = lambda _: ""
     summary: Callable[[Recipe], str] = lambda _: ""
+    is_list_of_numbers: bool = False
+
+    @property
+    def takes_digits(self) -> bool:
+        """Whether a digit is typed into it; elsewhere it opens a tab."""
+        return self.shape == "steps" or self.is_list_of_numbers
 
     @property
     def setting(self) -> Setting:
@@ -108,6 +115,11 @@ def _holds(recipe: Recipe, path: str, value: Any) -> bool:
     if path == "adapter.lora_alpha" and (value is None or recipe.adapter.alpha_is_linked):
         return value is None and recipe.adapter.alpha_is_linked
     return bool(recipe.get(path) == value)
+
+
+def set_value(recipe: Recipe, path: str) -> Any:
+    """Return what to set at a key to get a recipe's value again: None for a linked alpha."""
+    return None if path == "adapter.lora_alpha" and recipe.adapter.alpha_is_linked else recipe.get(path)
 
 
 def number_text(value: float) -> str:

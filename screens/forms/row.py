@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.message import Message
 from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input
 
+from screens.forms.fields import set_value
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
 
@@ -32,13 +34,13 @@ class ValueField(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Done", key_display=ENTER, id="field.done", tooltip="Apply the value"),
-        Binding("escape", "leave", "Back", id="field.leave", tooltip="Back to the form; keep the last valid value"),
+        Binding("escape", "leave", "Cancel", id="field.leave", tooltip="Back to the form; the value is as before"),
     ]
 
     async def action_leave(self) -> None:
-        """Close the field; the last valid value is kept."""
+        """Close the field; the value is what it was before."""
         assert isinstance(self.parent, SettingRow)
-        await self.parent.action_stop_editing()
+        await self.parent.action_take_back()
 
 
 class SettingRow(Widget, can_focus=True):
@@ -54,7 +56,15 @@ class SettingRow(Widget, can_focus=True):
             "Type a value",
             key_display=ENTER,
             id="setting.edit",
-            tooltip="Type a value, or switch to the next choice",
+            tooltip="Type a value; Esc afterwards takes it back",
+        ),
+        Binding(
+            "enter", "list", "Choose", key_display=ENTER, id="setting.list", tooltip="Choose a value from the list"
+        ),
+        Binding("enter", "toggle", "Switch", key_display=ENTER, id="setting.switch", tooltip="Switch it on or off"),
+        *(
+            Binding(key, f"type('{typed}')", "Type a value", show=False)
+            for key, typed in (*((digit, digit) for digit in "0123456789"), ("full_stop", "."))
         ),
         Binding("left,h,minus", "step(-1)", "Less", key_display="←", id="setting.less", tooltip="Next smaller value"),
         Binding("right,l,plus", "step(1)", "More", key_display="→", id="setting.more", tooltip="Next larger value"),
@@ -66,6 +76,13 @@ class SettingRow(Widget, can_focus=True):
     auto_links = False
     """Clickable parts are not styled as links."""
 
+    class ListAsked(Message):
+        """The app shows the values as a list; the chosen one goes to :meth:`SettingRow.action_choose`."""
+
+        def __init__(self, row: SettingRow) -> None:
+            super().__init__()
+            self.row = row
+
     def __init__(self, spec: SettingSpec, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.spec = spec
@@ -76,6 +93,7 @@ class SettingRow(Widget, can_focus=True):
         self._options: Sequence[Option] = spec.options(None)
         self._shown: tuple[object, ...] = ()
         self._field: ValueField | None = None
+        self._before_typing: dict[str, object] = {}
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
@@ -107,19 +125,56 @@ class SettingRow(Widget, can_focus=True):
         """Whether the text field is open."""
         return self._field is not None
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        can_be_typed = self.spec.parse is not None
+        match action:
+            case "edit":
+                return can_be_typed
+            case "type":
+                return can_be_typed and self.spec.takes_digits
+            case "list":
+                return not can_be_typed and self.spec.shape != "switch"
+            case "toggle":
+                return self.spec.shape != "steps"
+        return True
+
     async def action_edit(self) -> None:
-        """Open the text field; a setting that cannot be typed takes its next choice."""
-        if self.spec.parse is None:
-            self.action_toggle()
-        elif self._recipe is not None and not self.is_editing:
-            field = self._field = ValueField(self.spec.value(self._recipe), compact=True, select_on_focus=True)
+        """Open the text field."""
+        if self._field is None:
+            recipe = self._workbench.session.recipe
+            self._before_typing = {}
+            field = self._field = ValueField(self.spec.value(recipe), compact=True, select_on_focus=False)
             await self.mount(field)
+            field.select_all()
             self.screen.set_focus(field)
+
+    async def action_type(self, text: str) -> None:
+        """Open the text field with what was typed, or add to it: keys that arrive with the first come here, too."""
+        await self.action_edit()
+        assert self._field is not None
+        start, end = self._field.selection
+        self._field.replace(text, min(start, end), max(start, end))
+
+    def action_list(self) -> None:
+        """Choose a value from a list."""
+        self.post_message(self.ListAsked(self))
+
+    @property
+    def choices(self) -> tuple[list[str], int]:
+        """The values that can be chosen, and the place of the one that is set; -1 for another value."""
+        recipe = self._workbench.session.recipe
+        here = next((i for i, option in enumerate(self._options) if option.is_set(recipe)), -1)
+        return [option.label for option in self._options], here
 
     async def action_stop_editing(self) -> None:
         """Close the text field; the last valid value is kept."""
         self.screen.set_focus(self)
         await self._close_field()
+
+    async def action_take_back(self) -> None:
+        """Close the text field; the value is what it was before."""
+        self._change(self._before_typing)
+        await self.action_stop_editing()
 
     async def _close_field(self) -> None:
         if self._field is not None:
@@ -139,8 +194,7 @@ class SettingRow(Widget, can_focus=True):
         """Change to the next choice; after the last comes the first."""
         if self.spec.shape == "steps" or not self._options:
             return
-        recipe = self._workbench.session.recipe
-        here = next((i for i, option in enumerate(self._options) if option.is_set(recipe)), -1)
+        _, here = self.choices
         self._change(self._options[(here + 1) % len(self._options)].changes)
 
     def action_choose(self, index: int) -> None:
@@ -163,10 +217,13 @@ class SettingRow(Widget, can_focus=True):
         event.stop()
         if self.spec.parse is None:
             return
-        if event.value != self.spec.value(self._workbench.session.recipe):
-            self._change(self.spec.parse(event.value))
-        else:
+        recipe = self._workbench.session.recipe
+        if event.value == self.spec.value(recipe):
             self._set_problem("")
+            return
+        changes = self.spec.parse(event.value)
+        self._before_typing = {path: set_value(recipe, path) for path in changes} | self._before_typing
+        self._change(changes)
 
     @on(Input.Submitted)
     async def _submitted(self, event: Input.Submitted) -> None:
