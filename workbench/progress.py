@@ -6,13 +6,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Progress(BaseModel):
-    """How far a long piece of work has come. ``fraction`` is None if its end is not known."""
+    """How far a long piece of work has come.
+
+    ``fraction`` is None if its end is not known, ``eta_seconds`` if it is not known when that will be.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     phase: str
     fraction: float | None = None
     detail: str = ""
+    eta_seconds: float | None = None
 
 
 Report = Callable[[Progress], None]

@@ -52,7 +52,7 @@ def _predicted(summary: RunSummary) -> tuple[str, str]:
 def facts(run: ChartReplay) -> list[Fact]:
     """The facts shown on a run's page."""
     summary = run.summary
-    seconds = (summary.ended - summary.started) if summary.ended and summary.started else None
+    seconds = summary.seconds
     why = summary.reason if summary.state not in ("running", "finished") else ""
     tone = {"finished": "good", "failed": "bad", "interrupted": "warn"}.get(summary.state, "")
     versions = run.started.versions

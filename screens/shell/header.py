@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _METER_WIDTH = 6
 
+BETWEEN_STEPS = ("evaluating", "sampling", "saving")
+"""Phases of a run between two of its steps; a paused run goes through them, too, when asked to."""
+
 # Without it a value at the edge of rounding would change every second, and each change is sent over SSH.
 _DEAD_BAND = 0.3 * GIB
 
@@ -74,7 +77,7 @@ class HeaderBar(Horizontal):
         """Show the engine's state as a mark and a word."""
         word: str
         if status is not None:
-            word = "stopping" if status.stopping else status.state
+            word = "stopping" if status.stopping else _doing(status)
             mark, style = (GLYPHS.dot, "$success") if word == "idle" else (GLYPHS.half, "$accent")
         else:
             word, mark, style = ("starting", GLYPHS.half, "$accent") if starting else ("off", GLYPHS.ring, "$muted")
@@ -114,6 +117,14 @@ class MemoryMeter(_Text):
             (GLYPHS.right, "$muted"),
             (f" {gib_number(used, 0)}/{gib(total, 0)}", ""),
         )
+
+
+def _doing(status: EngineStatus) -> str:
+    """Return what the engine is doing in a word; of a live run, the phase that it is in."""
+    phase = status.progress.phase if status.progress is not None else ""
+    if status.state == "training" or (status.state == "paused" and phase in BETWEEN_STEPS):
+        return phase or "starting"
+    return status.state
 
 
 def short_name(source: str) -> str:

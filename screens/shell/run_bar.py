@@ -49,9 +49,17 @@ class RunBar(Widget):
         else:
             self.add_class("-live")
             waiting = waiting_words(status.queued, status.queue_held)
-            self.show(summary, status.progress, waiting, session.names.of(summary.id))
+            self.show(summary, status.progress, waiting, session.names.of(summary.id), is_paused=bool(status.paused))
 
-    def show(self, summary: RunSummary, progress: Progress | None, waiting: str = "", name: str = "") -> None:
+    def show(
+        self,
+        summary: RunSummary,
+        progress: Progress | None,
+        waiting: str = "",
+        name: str = "",
+        *,
+        is_paused: bool = False,
+    ) -> None:
         """Show the figures of the journal, and what only the engine knows yet.
 
         Args:
@@ -59,6 +67,7 @@ class RunBar(Widget):
             progress: of what the engine is doing.
             waiting: the queue in words.
             name: the run's name.
+            is_paused: whether it is paused, which an evaluation during the pause precedes in the line.
         """
         is_wide = self.app.size.width >= 100
         separator = f" {GLYPHS.separator} "
@@ -66,7 +75,7 @@ class RunBar(Widget):
             progress = None  # it is of another moment than the journal
         fraction = summary.step / summary.max_steps if summary.max_steps else progress and progress.fraction
         # Between two steps: an evaluation, or what comes after the last step.
-        between = summary.phase if summary.phase != "training" else ""
+        between = summary.phase if summary.phase != "training" else "paused" if is_paused else ""
         if summary.step:
             facts = [between] if between else []
             facts.append(f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}")
@@ -79,6 +88,8 @@ class RunBar(Widget):
                 facts.append(f"ETA {clock(summary.eta_seconds)}")
         else:
             facts = [part for part in (progress.phase, progress.detail) if part] if progress else [summary.phase]
+            if progress and progress.eta_seconds:
+                facts.append(f"ETA {clock(progress.eta_seconds)}")
         if waiting:
             facts.append(waiting)
         width, most = (_BAR_WIDTH, _NAME_WIDTH) if is_wide else (_NARROW_BAR_WIDTH, _NARROW_NAME_WIDTH)

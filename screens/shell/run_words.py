@@ -100,10 +100,11 @@ def outcome(run: ChartReplay) -> str:
         return dotted(f"at step {summary.step}", goes_on, "l log")
     if summary.state == "failed":
         return dotted(f"at step {summary.step}", "g resume") if summary.step else "before the first step"
-    seconds = (summary.ended or 0) - (summary.started or 0)
     kept = "no adapter kept" if summary.reason == "discarded" else "6 to chat"
     goes_on = "g resume" if summary.state == "stopped" and summary.reason != "discarded" else ""
-    return dotted(f"{summary.step} steps in {clock(seconds)}", _perplexity(summary), _early(run), goes_on, kept)
+    return dotted(
+        f"{summary.step} steps in {clock(summary.seconds or 0)}", _perplexity(summary), _early(run), goes_on, kept
+    )
 
 
 def _perplexity(summary: RunSummary) -> str:

@@ -10,6 +10,7 @@ from textual.content import Content
 from screens.charts.loss_chart import Curve, LossChart
 from screens.run_names import titled
 from screens.shell import run_words
+from screens.shell.header import BETWEEN_STEPS
 from screens.shell.phase_bar import PhaseBar
 from screens.train.gpu_panel import GpuPanel
 from screens.train.problem import Problem
@@ -151,16 +152,18 @@ def phase_of(run: ChartReplay, status: EngineStatus | None) -> tuple[str, float 
         return "reading", run.share_read, "its journal: is it still running?"
     if status is not None and status.stopping:
         return "stopping", None, "finishing this step; K force-kills the engine"
-    if why := _why_paused(run, status):
-        return "paused", None, run_words.standing_still(run, "" if len(why) > _SHORT else why)
     steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else ""
+    why = _why_paused(run, status)
+    if why and run.phase.phase not in BETWEEN_STEPS:
+        return "paused", None, run_words.standing_still(run, "" if len(why) > _SHORT else why)
     if summary.step and summary.phase == "training":
         fraction = summary.step / summary.max_steps if summary.max_steps else None
         return "training", fraction, run_words.dotted(steps, f"ETA {clock(summary.eta_seconds)}")
     phase: Phase | Progress = run.phase
     if not phase.phase and is_live and status is not None and status.progress is not None:
         phase = status.progress  # the engine knows more until the journal has a phase
-    detail = run_words.dotted(phase.detail, steps if summary.step else "")
+    eta = f"ETA {clock(phase.eta_seconds)}" if phase.eta_seconds else ""
+    detail = run_words.dotted(phase.detail, eta, steps if summary.step else "", "still paused" if why else "")
     return phase.phase or "starting", phase.fraction, detail
 
 

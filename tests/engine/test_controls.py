@@ -15,6 +15,7 @@ from tests.engine.runs_of_tiny import (
     wait_for_step,
     wait_until,
 )
+from tests.journals import read_events
 from workbench.engine.steering.controls import Command
 from workbench.recipe.text import edit
 from workbench.runs.folder import summarise
@@ -53,6 +54,20 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
     step = told(run, "checkpoint")[0]["step"]
     assert step in [event["step"] for event in events_of(run, "checkpoint")]
     assert [event["step"] for event in events_of(run, "eval")] == [0, told(run, "evaluate")[0]["step"], STEPS]
+    # Each is told to be done once it is, and what is being done meanwhile is told, too.
+    events = read_events(run.journal)
+    for action, trace in (("checkpoint", "checkpoint"), ("evaluate", "eval"), ("sample", "sample")):
+        done = told(run, action)[0]
+        (at,) = [event["seq"] for event in events if event["event"] == trace and event["step"] == done["step"]]
+        assert at < done["seq"]
+    phases = [(event["phase"], event["detail"]) for event in events_of(run, "phase")]
+    assert ("sampling", "reply 1 of 2") in phases
+    assert ("saving", "checkpoint") in phases
+    names = list(dict.fromkeys(phase for phase, _ in phases))
+    assert names == ["loading", "tokenising", "preparing", "base evaluation", "training", "saving", "evaluating",
+                     "sampling"]  # fmt: skip
+    after_tokens = phases[max(i for i, (phase, _) in enumerate(phases) if phase == "tokenising") + 1]
+    assert after_tokens == ("loading", "importing the trainer")
     (sample,) = events_of(run, "sample")
     assert len(sample["replies"]) == 2  # as many as are held out
     assert all("Question" in reply["prompt"] for reply in sample["replies"])

@@ -279,3 +279,23 @@ def test_an_open_recipe_is_written_and_read_and_a_resolved_one_takes_no_auto() -
         edit(done, {MICRO_BATCH: "auto"})
     with pytest.raises(RecipeError):
         resolved(OPEN, {MICRO_BATCH: 0, ACCUMULATION: 2})
+
+
+@pytest.mark.parametrize(("model", "gib"), [(SEVEN, 8), (SEVEN, 12), (SEVEN, 24), (SMALL, 2), (LARGE, 48)])
+def test_a_change_that_makes_it_fit_is_promised_with_the_peak_that_it_gives(model: str, gib: int) -> None:
+    """Also where checkpointing is left open: it is decided anew after the change."""
+    recipe = edit(Recipe(), {"model.source": model, "data.max_length": 4096, MICRO_BATCH: 16})
+    budget = MemoryBudget(free_bytes=gib * GIB)
+    before = price(tree(model), recipe, budget)
+    assert before.suggestions
+    for change in before.suggestions:
+        after = price(tree(model), edit(recipe, change.changes), budget)
+        assert (change.label, change.peak_bytes) == (change.label, after.peak.device_bytes)
+
+
+def test_what_fits_is_not_said_to_perhaps_not_fit() -> None:
+    """Neither in the verdict nor in the reason below it, whatever room there is."""
+    for model, gib in itertools.product((SEVEN, SMALL, LARGE), range(1, 100, 3)):
+        priced = price(tree(model), edit(Recipe(), {"model.source": model}), MemoryBudget(free_bytes=gib * GIB))
+        words = " ".join(priced.choice.reasons)
+        assert priced.fit != "fits" or "not fit" not in words, (model, gib, words)

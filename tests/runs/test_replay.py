@@ -9,11 +9,21 @@ from tests.runs.told import begin, evaluate, resume, take_steps, writer_of
 from workbench.evaluation.report import read_curves
 from workbench.recipe.schema import Recipe
 from workbench.runs.curves import RunCurves
-from workbench.runs.events import Step, Unknown, decode, to_fields
+from workbench.runs.events import (
+    Paused,
+    Resumed,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    Step,
+    Unknown,
+    decode,
+    to_fields,
+)
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.history import read_history
 from workbench.runs.journal import JournalReader, read_events
-from workbench.runs.replay import Replay
+from workbench.runs.replay import Replay, fold
 from workbench.storage.paths import Home
 
 
@@ -132,3 +142,23 @@ def test_a_version_1_journal_of_an_older_release_reads_as_before(tmp_path):
     summary = summarise(run)
     assert (summary.state, summary.step, summary.max_steps, summary.model) == ("finished", 1, 2, "m")
     assert JournalReader(run.journal).read()[0].format == 1
+
+
+def test_pauses_and_interruptions_are_no_time_of_a_run():
+    """Also where the pause began in the part of the journal that a kept summary covers."""
+    told = [
+        RunStarted(time=1000.0),
+        Step(time=1010.0, step=1),
+        Paused(time=1020.0, step=1),
+        Paused(time=1050.0, step=1, release=True),
+        Resumed(time=1120.0, step=1),
+        Step(time=1130.0, step=2),
+        RunResumed(time=5130.0, step=2),
+        Paused(time=5140.0, step=2),
+        RunEnded(time=5240.0, reason="stopped"),
+    ]
+    whole = fold(told, Replay("run")).summary
+    assert whole.seconds == 1020 - 1000 + 1130 - 1120 + 5140 - 5130
+    for kept in range(len(told)):
+        summary = fold(told[:kept], Replay("run")).summary
+        assert fold(told[kept:], Replay("run", summary=summary)).summary.seconds == whole.seconds

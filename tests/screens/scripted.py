@@ -272,8 +272,15 @@ class ScriptedEngine(HomeEngine):
         assert journal is not None
         journal.write(event, **fields)
 
-    def phase(self, phase: str, fraction: float | None = None, detail: str = "", **more: Any) -> None:
-        progress = Progress(phase=phase, fraction=fraction, detail=detail)
+    def phase(
+        self,
+        phase: str,
+        fraction: float | None = None,
+        detail: str = "",
+        eta_seconds: float | None = None,
+        **more: Any,
+    ) -> None:
+        progress = Progress(phase=phase, fraction=fraction, detail=detail, eta_seconds=eta_seconds)
         self.reports(progress)
         self.write("phase", **progress.model_dump(), **more)
 

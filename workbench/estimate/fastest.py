@@ -191,8 +191,10 @@ class Chooser:
             return [f"{_decided(setup, best)} (least memory): {self._unknown_reason}."]
         if found is None:
             peak = self._peak(best)
-            # Within all of the memory, but not within the share that may be used.
-            verdict = {"fits": "may not fit", "tight": "is tight"}.get(fit_of(peak, self._free or 0), "does not fit")
+            # Within all of the memory, but not within the share that a rough peak may use.
+            verdict = {"fits": "fits with little headroom", "tight": "is tight"}.get(
+                fit_of(peak, self._free or 0), "does not fit"
+            )
             return [f"{_decided(setup, best)} (least memory) {verdict}: {self._figures(best)}."]
         reasons = []
         if CHECKPOINTING in setup.auto_keys:

@@ -72,7 +72,16 @@ class Price:
         """Single changes that make it fit, cheapest first; empty if it fits or the free memory is unknown."""
         if self.budget.free_bytes is None or self.fit in (None, "fits"):
             return ()
-        return suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
+        found = suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
+        # What the recipe leaves open is decided anew after the change: that peak is promised, not an intermediate one.
+        return tuple(replace(change, peak_bytes=self._peak_after(change.changes)) for change in found)
+
+    def _peak_after(self, changes: Mapping[str, Any]) -> int:
+        asked = self.asked.varied(changes)
+        still_open = tuple(path for path in asked.auto_keys if path not in changes)
+        asked = replace(asked, auto_keys=still_open)
+        choice = Chooser(self._pricing.peak, self.budget).choose(asked)
+        return self._pricing.peak(choice.setup).device_bytes
 
     @cached_property
     def faster(self) -> SpeedAdvice | None:

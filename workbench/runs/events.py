@@ -91,7 +91,7 @@ class Phase(Event, frozen=True, tag="phase"):
     """The run's current phase (loading, tokenizing, training, …), with facts that became known in it.
 
     Attributes:
-        fraction: progress of the phase, 0 to 1; None if unknown.
+        fraction: progress of the phase, 0 to 1; None if unknown. eta_seconds: how long the rest will take.
         chosen: the values that the run chose for settings left to it (``auto``), by dotted key; ``reasons`` says why.
         predicted: the predicted peak memory.
         conditions: what the numbers depend on, compared on resume; see :mod:`workbench.engine.training.resume_check`.
@@ -102,6 +102,7 @@ class Phase(Event, frozen=True, tag="phase"):
     phase: str = ""
     fraction: float | None = None
     detail: str = ""
+    eta_seconds: float | None = None
     max_steps: int | None = None
     base: str | None = None
     compute_dtype: str | None = None

@@ -41,7 +41,7 @@ _MAX_NOTICES = 50
 _MAX_SAMPLES = 200
 _RECENT_STEPS = 20
 # Fields of a phase that describe its progress; the others are facts about the run.
-_PROGRESS = {"seq", "time", "more", "phase", "fraction", "detail", "max_steps"}
+_PROGRESS = {"seq", "time", "more", "phase", "fraction", "detail", "eta_seconds", "max_steps"}
 _STATES: dict[str, RunState] = {"finished": "finished", "early_stopping": "finished", "error": "failed"}
 
 
@@ -140,6 +140,7 @@ class Replay:
         if event.seq >= 0:
             self.seq = event.seq
         self._fold[type(event)](event)  # type: ignore[operator]
+        self.summary.last_event = event.time or self.summary.last_event
 
     def skip_middle(self) -> None:
         """Prepare for a gap in the events: reset everything that the missing events may have changed."""
@@ -149,7 +150,7 @@ class Replay:
         summary = self.summary
         summary.is_rough = True
         summary.state, summary.writer = "running", None
-        summary.ended, summary.reason, summary.cure = None, "", ""
+        summary.ended, summary.reason, summary.cure, summary.paused_at = None, "", "", None
         summary.perplexities = [one for one in summary.perplexities if not one[0]]
 
     # -- derived values -------------------------------------------------------------------------------------------
@@ -207,6 +208,8 @@ class Replay:
         summary.started = summary.started or event.time
 
     def _run_resumed(self, event: RunResumed) -> None:
+        self._was_idle(self.summary.paused_at or self.summary.last_event, event.time)
+        self.summary.paused_at = None
         self.resumed = event
         self.deviations.append(event)
         self._set_running(event)
@@ -288,16 +291,28 @@ class Replay:
 
     def _paused(self, event: Paused) -> None:
         self.paused = event
+        self.summary.paused_at = self.summary.paused_at or event.time
 
     def _resumed(self, event: Resumed) -> None:
-        self.last_request, self.paused = event, None
+        self._end_pause(event.time)
+        self.last_request = event
+
+    def _end_pause(self, time: float) -> None:
+        self._was_idle(self.summary.paused_at, time)
+        self.paused = self.summary.paused_at = None
+
+    def _was_idle(self, since: float | None, until: float) -> None:
+        """Count a pause, or the time between an interruption and the resume."""
+        if since and until > since:
+            self.summary.idle_seconds += until - since
 
     def _error(self, event: RunError) -> None:
         self.error = event
         self.summary.reason, self.summary.cure = event.message, event.cure
 
     def _run_ended(self, event: RunEnded) -> None:
-        self.ended, self.paused = event, None
+        self._end_pause(event.time)
+        self.ended = event
         summary = self.summary
         summary.ended = event.time
         summary.measured_peak = event.measured

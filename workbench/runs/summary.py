@@ -20,6 +20,8 @@ class RunSummary:
         measured_peak: None without a GPU.
         reason: why the run ended; cure: what to do about it.
         writer: process id and start time of the process that writes the journal.
+        idle_seconds: how long the run was paused or interrupted.
+        paused_at: Unix time of the pause that the run is in; None if it is not paused. last_event: of the newest event.
         is_rough: the middle of a long journal has not been read. The values are true but may be incomplete: an
             evaluation or a higher peak may be missing; and the state of a run without an end is only known if
             ``writer`` is.
@@ -45,6 +47,9 @@ class RunSummary:
     is_unpriced: bool = False
     measured_peak: MeasuredPeak | None = None
     writer: tuple[int, float] | None = None
+    idle_seconds: float = 0.0
+    paused_at: float | None = None
+    last_event: float | None = None
     is_rough: bool = False
 
     @property
@@ -65,6 +70,11 @@ class RunSummary:
     def can_be_resumed(self) -> bool:
         """Whether the run ended early and was not discarded."""
         return self.state in ("interrupted", "stopped", "failed") and self.reason != "discarded"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, without pauses and interruptions; None before its end."""
+        return self.ended - self.started - self.idle_seconds if self.ended and self.started else None
 
     @property
     def predicted_allocated(self) -> int | None:

@@ -116,7 +116,8 @@ def record_losses(
             for done, batch in enumerate(batches):
                 if cancelled():
                     return None
-                report(Progress(phase="evaluating", fraction=done / len(batches)))
+                detail = f"batch {done + 1} of {len(batches)}"
+                report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
                 losses = split_on_oom(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
                 results.update(zip(batch, losses, strict=True))
     finally:

@@ -9,6 +9,7 @@ from workbench.data.templates.template import Template
 from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
 from workbench.engine.model.base import LoadedBase
+from workbench.progress import Progress, Report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,12 +26,21 @@ class SampledReply:
     reply: str
 
 
-def sample_replies(base: LoadedBase, template: Template, records: "Dataset") -> list[SampledReply]:
+def sample_replies(
+    base: LoadedBase,
+    template: Template,
+    records: "Dataset",
+    report: Report = lambda _: None,
+    cancelled: threading.Event | None = None,
+) -> list[SampledReply]:
     """Reply greedily to the prompts of the first records, as chat would; leaves the model unchanged.
 
     Args:
+        report: called before each reply.
+        cancelled: once set, the reply that is being generated ends, and is the last one.
         records: has ``input_ids`` and ``labels``; a record's prompt is everything before its first trained token.
     """
+    cancelled = cancelled or threading.Event()
     model = base.active
     was_training = model.training
     model.eval()
@@ -38,19 +48,27 @@ def sample_replies(base: LoadedBase, template: Template, records: "Dataset") -> 
         prompts = [
             _prompt(one["input_ids"], one["labels"]) for one in records.select(range(min(_PROMPTS, len(records))))
         ]
-        return [reply for prompt in prompts if (reply := _sample(base, template, prompt)) is not None]
+        replies: list[SampledReply] = []
+        for number, prompt in enumerate(prompts):
+            if cancelled.is_set():
+                break
+            detail = f"reply {number + 1} of {len(prompts)}"
+            report(Progress(phase="sampling", fraction=number / len(prompts), detail=detail))
+            reply = _sample(base, template, prompt, cancelled)
+            replies += [reply] if reply is not None else []
+        return replies
     finally:
         model.train(was_training)
 
 
-def _sample(base: LoadedBase, template: Template, prompt: list[int]) -> SampledReply | None:
+def _sample(base: LoadedBase, template: Template, prompt: list[int], cancelled: threading.Event) -> SampledReply | None:
     """The reply to one prompt; None if the model's context has no room for it."""
     limit = context_length(base.model.config)
     max_new_tokens = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, limit - len(prompt))
     if max_new_tokens < 1:
         return None
     ends = end_tokens(base, template)
-    reply = continue_prompt(base, prompt, max_new_tokens, ends, GREEDY, cancelled=threading.Event(), in_training=True)
+    reply = continue_prompt(base, prompt, max_new_tokens, ends, GREEDY, cancelled=cancelled, in_training=True)
     decode = base.tokenizer.decode
     return SampledReply(decode(prompt, skip_special_tokens=True), decode(reply, skip_special_tokens=True))
 

@@ -47,6 +47,7 @@ class Controls:
     Any thread may send; the training thread takes commands between two steps.
 
     Attributes:
+        stopped: set once a stop is requested.
         save: whether a stop saves the adapter.
         paused: why the run is paused; empty while it is running.
     """
@@ -54,7 +55,7 @@ class Controls:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._commands: list[Command] = []
-        self._is_stopped = False
+        self.stopped = threading.Event()
         self._accepts_tasks = False
         self.save = True
         self.paused = ""
@@ -63,12 +64,12 @@ class Controls:
         """Request that the run ends within one micro-step, with or without saving its adapter."""
         with self._changed:
             self.save = save
-            self._is_stopped = True
+            self.stopped.set()
             self._changed.notify_all()
 
     def is_stopped(self) -> bool:
         """Whether a stop was requested."""
-        return self._is_stopped
+        return self.stopped.is_set()
 
     @property
     def local(self) -> "Controls":
@@ -96,13 +97,13 @@ class Controls:
     def wait_for_request(self, seconds: float) -> None:
         """Wait until there is a command or a stop request, or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commands or self._is_stopped, timeout=seconds)
+            self._changed.wait_for(lambda: self._commands or self.stopped.is_set(), timeout=seconds)
 
     def wait(self, seconds: float | None = None) -> Command | None:
         """Wait for the next command and return it; None if the run should stop or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commands or self._is_stopped, timeout=seconds)
-            return self._commands.pop(0) if self._commands and not self._is_stopped else None
+            self._changed.wait_for(lambda: self._commands or self.stopped.is_set(), timeout=seconds)
+            return self._commands.pop(0) if self._commands and not self.stopped.is_set() else None
 
     # -- while the run is paused ----------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class Controls:
     def send_task(self, task: PausedTask) -> bool:
         """Send a task; returns False if the run is not paused. An accepted task is run or refused exactly once."""
         with self._changed:
-            if self._accepts_tasks and not self._is_stopped:
+            if self._accepts_tasks and not self.stopped.is_set():
                 self._commands.append(Command("task", task=task))
                 self._changed.notify_all()
                 return True

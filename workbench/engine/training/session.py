@@ -112,6 +112,7 @@ class Session:
                 evaluate=self.evaluate,
                 sample=self._sample,
                 exclude_seconds=self._journal_callback.exclude_seconds,
+                report=context.report,
                 run_task=self._run_task,
                 training_continues=self._journal_callback.training_continues,
             ),
@@ -301,7 +302,12 @@ class Session:
         held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
         batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
         padded = bool(self._padded_because)
-        result = shared_held_out_loss(self._base, held_out, batch, self._context.report, controls, ranks, padded=padded)
+
+        def report(progress: Progress) -> None:
+            phase = progress.phase if step else "base evaluation"
+            self._context.report(progress.model_copy(update={"phase": phase}))
+
+        result = shared_held_out_loss(self._base, held_out, batch, report, controls, ranks, padded=padded)
         if result is None:
             return False
         self._evaluated[step] = result.loss
@@ -361,8 +367,10 @@ class Session:
         if not self._context.ranks.is_first:
             return
         records = self._data.eval if len(self._data.eval) else self._data.train
-        replies = [asdict(reply) for reply in sample_replies(self._base, self._data.template, records)]
-        self._context.journal.write(Sample(step=step, replies=replies))
+        stopped = self._context.controls.local.stopped
+        replies = sample_replies(self._base, self._data.template, records, self._context.report, stopped)
+        if not stopped.is_set():
+            self._context.journal.write(Sample(step=step, replies=[asdict(reply) for reply in replies]))
 
     def _run_task(self, task: PausedTask) -> None:
         """Run a task with the current weights, then restore the model's mode and its ``requires_grad`` flags."""

@@ -11,6 +11,7 @@ from workbench.engine.model.randomness import preserved_random_state
 from workbench.engine.steering.controls import Command, Controls, PausedTask
 from workbench.engine.storage.disk_full_retry import RetryingJournal
 from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.progress import Progress
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Checkpoint as CheckpointWritten
 from workbench.runs.events import Control, Paused, Resumed
@@ -22,6 +23,10 @@ ExitReason = Literal["", "stopped", "early_stopping", "released", "max_steps"]
 """Why the trainer's loop was left before its end; after ``released`` and ``max_steps`` it is entered again."""
 
 
+# Recorded once they are done, unless the run is stopped meanwhile.
+_TAKES_TIME = ("checkpoint", "evaluate", "sample")
+
+
 @dataclass
 class RunHooks:
     """What the run does between two steps, as functions.
@@ -31,6 +36,7 @@ class RunHooks:
         evaluate: evaluates after this many steps; returns whether to stop early.
         sample: replies to the fixed prompts after this many steps.
         exclude_seconds: called with the seconds that were not training.
+        report: called with the progress of what is done between two steps.
         run_task: runs a task with the model as it is, and leaves the model unchanged.
         training_continues: called when training continues, with the steps done and the number of steps.
     """
@@ -39,6 +45,7 @@ class RunHooks:
     evaluate: Callable[[int], bool]
     sample: Callable[[int], None]
     exclude_seconds: Callable[[float], None]
+    report: Callable[[Progress], None]
     run_task: Callable[[PausedTask], None]
     training_continues: Callable[[int, int], None]
 
@@ -133,18 +140,19 @@ class StepControls(TrainerCallback):
             self.exit_reason = "early_stopping"
 
     def _apply(self, command: Command, step: int) -> None:
-        self._journal.write(Control(action=command.action, step=step, value=command.value))
+        done = Control(action=command.action, step=step, value=command.value)
+        if command.action in _TAKES_TIME:
+            self._carry_out(command.action, step)
+            if not self._controls.is_stopped():
+                self._journal.write(done)
+            self._continue_training(step)
+            return
+        self._journal.write(done)
         match command.action:
             case "pause" if command.release:
                 self.exit_reason = "released"
             case "pause":
                 self._pause(step)
-            case "checkpoint":
-                self.save()
-            case "evaluate":
-                self._evaluate(step)
-            case "sample":
-                self._hooks.sample(step)
             case "learning_rate" if command.value is not None:
                 self.trainer.set_learning_rate(command.value)
                 # A resumed run takes the new rate from this checkpoint.
@@ -153,6 +161,16 @@ class StepControls(TrainerCallback):
                 self.max_steps = int(command.value)
                 self.exit_reason = "max_steps"
         self._continue_training(step)
+
+    def _carry_out(self, action: str, step: int) -> None:
+        match action:
+            case "checkpoint":
+                self._hooks.report(Progress(phase="saving", detail="checkpoint"))
+                self.save()
+            case "evaluate":
+                self._evaluate(step)
+            case "sample":
+                self._hooks.sample(step)
 
     def _pause(self, step: int) -> None:
         """Wait with the model in memory, and apply all other commands, until a resume or a stop."""

@@ -64,6 +64,10 @@ _WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")
 _RAISED_BY_ALL = ("nan_loss",)
 
 
+# A rate measured over less time says little about the rest.
+_SECONDS_BEFORE_ETA = 2.0
+
+
 class Training:
     """Trains one run.
 
@@ -108,6 +112,10 @@ class Training:
         # Phase and time of the last progress in the journal.
         self._reported = ("", 0.0)
         self._has_adopted = False
+        # When the phase began that is reported.
+        self._phase_began = 0.0
+        # Where the run continues from; None if it starts anew.
+        self._checkpoint: Checkpoint | None = None
 
     def run(self) -> None:
         """Train. Raises nothing: an error is recorded in the journal and kept in ``error``."""
@@ -270,6 +278,7 @@ class Training:
             message = f"Loading the model left PyTorch's default dtype at {dtype}; it is reset to float32."
             self._warn(message, kind="default_dtype")
         self._raise_if_stopped()
+        self._report(Progress(phase="loading", detail="importing the trainer"))
         # These import torch and TRL, which another thread may still be doing until the base is loaded.
         from workbench.engine.training.choice import choose
         from workbench.engine.training.session import Context, Session
@@ -289,6 +298,7 @@ class Training:
             self._show,
             self.ranks,
         )
+        self._report(Progress(phase="loading", detail="attaching the adapter"))
         self._session = Session(context, self.base, data, history, choice)
         return self._session
 
@@ -445,12 +455,20 @@ class Training:
 
     def _show(self, progress: Progress) -> None:
         self.progress = progress
+        # What comes between two steps is another phase each time.
+        self._reported = (progress.phase, 0.0)
 
     def _report(self, progress: Progress) -> None:
         """Show progress in the engine's status; write each new phase to the journal, and progress twice a second."""
-        self.progress = progress
         phase, reported_at = self._reported
         now = time.monotonic()
+        if progress.phase != phase or not progress.fraction:
+            self._phase_began = now
+        elapsed = now - self._phase_began
+        if progress.fraction and elapsed >= _SECONDS_BEFORE_ETA:
+            eta = elapsed * (1 / progress.fraction - 1)
+            progress = progress.model_copy(update={"eta_seconds": round(eta, 1)})
+        self.progress = progress
         if progress.phase != phase or now - reported_at >= 0.5:
             self._reported = (progress.phase, now)
             self._journal.write(Phase(**progress.model_dump()))

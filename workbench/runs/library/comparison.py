@@ -88,9 +88,8 @@ class RunMetrics:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from start to end, pauses included; None before the end."""
-        summary = self.summary
-        return summary.ended - summary.started if summary.ended and summary.started else None
+        """Seconds from start to end, without pauses and interruptions; None before the end."""
+        return self.summary.seconds
 
 
 def adapter_bytes(run: RunFolder) -> int | None:
