@@ -100,8 +100,8 @@ def outcome(run: ChartReplay) -> str:
         return dotted(f"at step {summary.step}", goes_on, "l log")
     if summary.state == "failed":
         return dotted(f"at step {summary.step}", "g resume") if summary.step else "before the first step"
-    kept = "no adapter kept" if summary.reason == "discarded" else "6 to chat"
-    goes_on = "g resume" if summary.state == "stopped" and summary.reason != "discarded" else ""
+    kept = "6 to chat" if summary.step and summary.reason != "discarded" else "no adapter kept"
+    goes_on = "g resume" if summary.can_be_resumed else ""
     return dotted(
         f"{summary.step} steps in {clock(summary.seconds or 0)}", _perplexity(summary), _early(run), goes_on, kept
     )

@@ -620,3 +620,27 @@ async def test_a_run_that_does_not_fit_can_be_started_all_the_same(tmp_path: Pat
         await screen.is_asked("No single change makes it fit")
         await screen.press("s")
         await screen.until(lambda: "train" in engine.asked, "the run")
+
+
+@pytest.mark.parametrize("ends", ["fails", "is stopped"])
+async def test_a_run_that_ends_before_its_first_step_is_not_offered_to_be_resumed(tmp_path: Path, ends: str) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    run = engine.begin(Recipe())
+    engine.phase("loading", 0.5, "model.safetensors")
+    async with opened(tmp_path, engine=engine) as screen:
+        await train_pane(screen)
+        await screen.sees("loading")
+        if ends == "fails":
+            engine.fail("Nothing is at notes.jsonl.", "Check the path.")
+            await screen.sees("failed  before the first step")
+        else:
+            engine.finish("stopped", step=0)
+            await screen.sees("no adapter kept")
+        await screen.until(lambda: offered(screen).get("Start"), "another one can be started")
+        assert "Resume" not in offered(screen)
+        await screen.tab("runs")
+        await screen.sees(run.id)
+        await screen.press("home")
+        assert "g resume" not in screen.words
+        bindings = screen.app.screen.active_bindings.values()
+        assert "Resume" not in [binding.description for _, binding, *_ in bindings]

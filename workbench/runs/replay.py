@@ -264,6 +264,8 @@ class Replay:
 
     def _checkpoint(self, event: Checkpoint) -> None:
         self.checkpoint = event.step
+        # With a longer logging interval no step may have been logged yet.
+        self.summary.step = max(self.summary.step, event.step)
 
     def _sample(self, event: Sample) -> None:
         self.samples = [*self.samples, event][-_MAX_SAMPLES:]

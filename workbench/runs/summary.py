@@ -68,8 +68,12 @@ class RunSummary:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether the run ended early and was not discarded."""
-        return self.state in ("interrupted", "stopped", "failed") and self.reason != "discarded"
+        """Whether the run ended early, after it trained a step, and was not discarded.
+
+        An interrupted one may have trained a step that was not logged yet.
+        """
+        has_begun = self.state == "interrupted" or (self.state in ("stopped", "failed") and self.step > 0)
+        return has_begun and self.reason != "discarded"
 
     @property
     def seconds(self) -> float | None:
