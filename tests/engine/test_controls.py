@@ -111,6 +111,35 @@ def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
     assert run.checkpoints.is_dir() is save
 
 
+@pytest.mark.parametrize("save", [False, True])
+def test_a_run_stopped_while_its_base_is_loaded_again_ends_where_it_was(home, long_recipe, monkeypatch, save):
+    from workbench.engine.training import training
+
+    loads = []
+
+    def load_base(*arguments):
+        loads.append(None)
+        if len(loads) == 2:
+            thread.controls.stop(save=save)
+        return load(*arguments)
+
+    load = training.load_base
+    monkeypatch.setattr(training, "load_base", load_base)
+    run, thread = begin(home, long_recipe)
+    wait_for_step(run, 2)
+    thread.controls.send(Command("pause", release=True))
+    wait_until(lambda: events_of(run, "paused"), run)
+    thread.controls.send(Command("resume"))
+    ended(thread)
+    assert len(loads) == 2
+    (end,) = events_of(run, "run_ended")
+    step = events_of(run, "paused")[0]["step"]
+    assert step >= 2
+    assert (end["reason"], end["step"]) == ("stopped" if save else "discarded", step)
+    assert run.checkpoints.is_dir() is save
+    assert (run.adapter / "adapter_model.safetensors").is_file() is save
+
+
 def test_a_run_released_and_stopped_before_its_first_step_has_no_adapter(home, long_recipe):
     run, thread = begin(home, long_recipe)
     thread.controls.send(Command("pause", release=True))

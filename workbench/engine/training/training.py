@@ -148,6 +148,7 @@ class Training:
     def _run(self) -> None:
         note = self._adopt_stored_quantization(self._config_here())
         checkpoint = self.ranks.broadcast(self._record_start() if self.ranks.is_first else None)
+        self._checkpoint = checkpoint
         if note:
             self._warn(note, kind="stored_quantization")
         check_disk(self.run_folder.path)
@@ -164,7 +165,7 @@ class Training:
             self._measured = meter.read()
             if reason != "released":
                 break
-            checkpoint = session.trainer.checkpoint()
+            checkpoint = self._checkpoint = session.trainer.checkpoint()
             session.close()
             session = self._session = None  # type: ignore[assignment]
             if not self._wait_without_memory(checkpoint):
@@ -397,7 +398,7 @@ class Training:
         was_cancelled = self.controls.local.is_stopped() and getattr(error, "kind", "") == "cancelled"
         if isinstance(error, StoppedBeforeFirstStep) or was_cancelled:
             self._detach_adapter()
-            self._end("stopped", adapter=False, step=0)
+            self._end_before_first_step()
             return not was_cancelled
         if self.ranks.count > 1 and is_lost_process(error):
             self._record_lost_process(error)
@@ -411,6 +412,16 @@ class Training:
         self._journal.write(RunError.of(self.error, trace))
         self._end("error", adapter=saved)
         return are_in_sync
+
+    def _end_before_first_step(self) -> None:
+        """End a run that was stopped before it trained a step, perhaps while the base of an earlier one was loaded."""
+        checkpoint = self._checkpoint
+        if checkpoint is not None and checkpoint.step:
+            self._finish_without_base(checkpoint)
+        elif self.controls.save:
+            self._end("stopped", adapter=False, step=0)
+        else:
+            self._discard(0)
 
     def _record_lost_process(self, error: Exception) -> None:
         """Record that another process died, unless the engine records it."""
