@@ -125,8 +125,16 @@ class Session:
         """
         from workbench.recipe.text import edit
 
-        self.recipe = edit(self.recipe, changes)
+        before, self.recipe = self.recipe, edit(self.recipe, changes)
+        if not changes.keys() & {"output", "output.name"} and self._has_left_its_preset(before):
+            self.recipe = edit(self.recipe, {"output.name": type(self.recipe.output)().name})
         self.remember(recipe=self.recipe.as_dict())
+
+    def _has_left_its_preset(self, before: Recipe) -> bool:
+        """Whether runs are named after a preset whose model or dataset was just changed."""
+        is_named_after = before.output.name == self.settings.preset_name
+        now = self.recipe
+        return is_named_after and (before.model.source, before.data.source) != (now.model.source, now.data.source)
 
     @property
     def loaded_recipe(self) -> Recipe:

@@ -41,6 +41,7 @@ def load_preset(app: Workbench, name: str) -> None:
         app.show_error(error)
         return
     app.set_recipe(preset.as_dict())
+    app.session.remember(preset_name=preset.output.name)
     app.notify(f'Loaded preset "{name}".', markup=False, timeout=3)
 
 

@@ -14,6 +14,7 @@ from textual.content import Content
 from screens.messages import JournalGrew, RecipeChanged, ResumeAsked, RunsRenamed, SampleTaken, StatusChanged
 from screens.queue import enqueue
 from screens.shell import run_words
+from screens.shell.dialogs import LineDialog
 from screens.shell.sampled_replies import RepliesScreen
 from screens.train.gpu_choice import GpuChoiceDialog
 from screens.train.run_controls import CONTROLS, RunControls
@@ -61,6 +62,7 @@ class TrainPane(Pane):
         Binding(
             "enter", "enqueue", "Queue next", id="train.enqueue", tooltip="Queue the current recipe after this run"
         ),
+        Binding("n", "name", "Name", id="train.name", tooltip="Name the next run; a number is appended"),
         *CONTROLS.values(),
         Binding("q", "queue", "Queue", id="train.queue", tooltip="Show the queue: add, reorder, hold"),
         Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Choose the GPUs for the next run"),
@@ -180,6 +182,8 @@ class TrainPane(Pane):
                 return self._to_resume is not None and self._starter.available
             case "control", (name,):
                 return self._controls.available(str(name))
+            case "name", _:
+                return not self.session.is_live
             case "gpus", _:
                 return len(self.session.gpus) > 1 and not self.session.is_live
             case "replies", _:
@@ -208,6 +212,26 @@ class TrainPane(Pane):
     def action_queue(self) -> None:
         """Show the queue."""
         self.workbench.action_queue()
+
+    def action_name(self) -> None:
+        """Ask for the name of the next run."""
+
+        def typed(name: str | None) -> None:
+            if name is not None:
+                self.workbench.set_recipe({"output.name": name.strip()})
+
+        text = "A number is appended: pirate becomes pirate-01, then pirate-02."
+        dialog = LineDialog("Name of the next run", text, self.session.recipe.output.name, check=self._name_problem)
+        self.app.push_screen(dialog, typed)
+
+    def _name_problem(self, name: str) -> str:
+        from workbench.recipe.text import RecipeError, edit
+
+        try:
+            edit(self.session.recipe, {"output.name": name.strip()})
+        except RecipeError:
+            return "Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit."
+        return ""
 
     def action_gpus(self) -> None:
         """Choose the GPUs for the next run."""

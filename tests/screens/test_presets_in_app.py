@@ -67,3 +67,30 @@ async def test_a_name_that_cannot_be_a_presets_is_refused_in_words(tmp_path: Pat
         await screen.until(lambda: isinstance(screen.app.screen, ErrorDialog), "the refusal")
         await screen.sees("is not a valid preset name")
         assert not (tmp_path / "presets").exists()
+
+
+async def test_a_presets_name_goes_with_its_model_and_data_and_one_that_was_given_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        app = screen.app
+        await palette(screen, "Recipe: demo")
+        assert app.session.recipe.output.name == "demo"
+        app.set_recipe({"adapter.r": 8})
+        await screen.tab("train")
+        await screen.sees("run name  demo")
+        app.set_recipe({"data.source": "elsewhere.jsonl"})
+        await screen.sees("run name  run")
+        await palette(screen, "Recipe: demo")
+        await app.action_quit()
+    async with opened(tmp_path) as screen:
+        app = screen.app
+        app.set_recipe({"model.source": "Qwen/Qwen3-0.6B"})
+        assert app.session.recipe.output.name == "run", "also in the next terminal"
+        await screen.tab("train")
+        await screen.press("n", *["backspace"] * 3, *"my run", "enter")
+        await screen.is_asked("Use letters, digits")
+        await screen.press(*["backspace"] * 4, *"_pirate", "enter")
+        await screen.sees("run name  my_pirate")
+        app.set_recipe({"model.source": "Qwen/Qwen3-1.7B", "data.source": "third.jsonl"})
+        await screen.press("enter")
+        await screen.until(lambda: screen.engine.run is not None, "the run")
+        assert screen.engine.run.id == "my_pirate-01"  # type: ignore[union-attr]

@@ -37,7 +37,7 @@ STEERING = dict.fromkeys(
     True,
 )  # fmt: skip
 
-IDLE = {"Start": True, "Queue": True}
+IDLE = {"Start": True, "Name": True, "Queue": True}
 
 
 async def train_pane(screen: Opened) -> TrainPane:

@@ -56,6 +56,9 @@ class Settings(_Group):
     recipe: dict[str, object] | None = Field(
         default=None, description="The app's recipe when it was last closed, as plain data; null for the default one."
     )
+    preset_name: str | None = Field(
+        default=None, description="output.name of the preset that was loaded last; dropped with its model or dataset."
+    )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
 
