@@ -138,7 +138,8 @@ class WorkbenchApp(App[None]):
         self.run_worker(watch.names(), name="names of runs")
         if self.sample_hardware:
             self.run_worker(watch.hardware(), name="hardware")
-        await self.action_show_tab(self._wanted_tab or self._first_tab())
+        first = await self._first_tab()
+        await self.action_show_tab(self._wanted_tab or first)
         self.run_worker(self._warm_up(), name="warm up")
 
     async def _warm_up(self) -> None:
@@ -148,8 +149,13 @@ class WorkbenchApp(App[None]):
         # Modules live as long as the app: the garbage collector need not look through them at every turn.
         gc.freeze()
 
-    def _first_tab(self) -> str:
-        """Return the tab of the last session; Models until a model was chosen."""
+    async def _first_tab(self) -> str:
+        """Return Train while a run is live, else the tab of the last session; Models until a model was chosen."""
+        from screens.shell.quitting import current_status
+
+        status = await current_status(self.session)
+        if status is not None and status.run is not None:
+            return "train"
         last = self.session.settings.tab
         known = next((tab.id for tab in TABS if tab.id == last), "models")
         return known if self.session.model_chosen else "models"

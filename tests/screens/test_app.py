@@ -127,6 +127,24 @@ def test_damaged_settings_start_anew(tmp_path: Path, text: str) -> None:
     assert session.recipe == Recipe()
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_with_a_run_live_the_app_opens_on_train(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(tmp_path) as screen:
+        screen.app.set_recipe({"adapter.r": 128})
+        await screen.tab("adapter")
+        await screen.app.action_quit()
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe())
+    engine.phase("training", 0.0, max_steps=100)
+    engine.step(12, 2.0)
+    async with opened(tmp_path, size=size, engine=engine) as screen:
+        assert in_front(screen.app) == "train"
+        await screen.sees("step 12/100")
+    engine.finish(step=100)
+    async with opened(tmp_path, engine=engine) as screen:
+        assert in_front(screen.app) == "train", "the last tab again"
+
+
 async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         run = screen.engine.begin(Recipe(), max_steps=200)
