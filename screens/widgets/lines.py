@@ -25,6 +25,8 @@ class Lines(Widget):
         self._lines: Sequence[Content] = ()
         self._wrapped: dict[_Key, list[Strip]] = {}
         self._painted: list[Strip] = []
+        # The width in cells that they were painted for.
+        self._width = 0
 
     def set_lines(self, lines: Sequence[Content]) -> None:
         """Show these lines. The widget gets a new layout, which is expensive, only if they do not fit."""
@@ -52,6 +54,9 @@ class Lines(Widget):
 
     def _paint(self) -> None:
         width, style = self.size.width, self.visual_style
+        if width != self._width:
+            self._forget()
+            self._width = width
         known = self._wrapped
         self._wrapped = {}
         self._painted = []
@@ -66,7 +71,8 @@ class Lines(Widget):
     # -- what Textual asks for ------------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        if not self._painted and self._lines:
+        # Another width may be painted before the widget is told of it.
+        if self._lines and (not self._painted or self._width != self.size.width):
             self._paint()
         if y < len(self._painted):
             return self._painted[y]
@@ -78,9 +84,6 @@ class Lines(Widget):
     def notify_style_update(self) -> None:
         self._forget()
         super().notify_style_update()
-
-    def on_resize(self) -> None:
-        self._forget()
 
     def _forget(self) -> None:
         self._wrapped = {}

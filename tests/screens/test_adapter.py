@@ -111,6 +111,32 @@ async def test_a_sample_of_the_records_is_not_priced_for(tmp_path: Path) -> None
         assert costs_of(session).priced_length == ""
 
 
+async def test_another_size_of_the_terminal_leaves_the_costs_whole(tmp_path: Path) -> None:
+    """As they are where the app was opened at that size, there and back."""
+
+    def panel(screen: Opened) -> list[str]:
+        left, top, width, height = screen.app.query_one(CostPanel).region
+        return [line[left : left + width].rstrip() for line in screen.words.splitlines()[top : top + height]]
+
+    async def at_rest(screen: Opened) -> list[str]:
+        await screen.until(lambda: "largest that fits" in costs(screen), "the outlook")
+        await screen.at_rest(1.0)
+        return panel(screen)
+
+    sizes = ((100, 30), (120, 40), (80, 24))
+    fresh = {}
+    for size in sizes:
+        async with opened(tmp_path / "x".join(map(str, size)), size=size) as screen:
+            await shown(screen)
+            fresh[size] = await at_rest(screen)
+    async with opened(tmp_path, size=sizes[0]) as screen:
+        await shown(screen)
+        for size in (sizes[1], sizes[0], sizes[1], sizes[2], sizes[0]):
+            await screen.pilot.resize_terminal(*size)
+            words = await at_rest(screen)
+            assert [line for line in words if line] == [line for line in fresh[size] if line], size
+
+
 async def test_shift_and_an_arrow_move_by_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
