@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
 from textual.worker import WorkerFailed
 
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
 from screens.session import Session
 from screens.shell.delay import Delay
+from screens.shell.footer import KeyFooter
 from screens.shell.header import HeaderBar
 from screens.shell.model_tree import read_tree
 from screens.shell.pane_switcher import PaneSwitcher
@@ -73,7 +73,7 @@ class WorkbenchApp(App[None]):
             for number, tab in enumerate(TABS, 1)
         ),
         Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
-        Binding("f1", "help", "Help", id="app.help", tooltip="Keys and guide of this screen"),
+        Binding("f1", "help", "Help", priority=True, id="app.help", tooltip="Keys and guide of this screen"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
@@ -103,7 +103,7 @@ class WorkbenchApp(App[None]):
         yield self._tab_strip
         yield self._panes
         yield self._run_bar
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
@@ -218,11 +218,13 @@ class WorkbenchApp(App[None]):
             self.pane_in_front.leave()
 
     def action_help(self) -> None:
-        """Show keys and guide of this screen."""
-        from screens.shell.help import HelpScreen, keys_here
+        """Show keys and guide of the tab or dialog in front, or close them."""
+        from screens.shell.help import HelpScreen, help_on
 
-        active = [entry for entry in self.screen.active_bindings.values() if entry.node not in (self, self.screen)]
-        self.push_screen(HelpScreen(self.pane_in_front, keys_here(active, self.get_key_display)))
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+        else:
+            self.push_screen(help_on(self.screen, self.pane_in_front, self.get_key_display))
 
     # -- the recipe ---------------------------------------------------------------------------------------------
 

@@ -43,6 +43,13 @@ _SHOWN = ("train and held-out", "train", "held-out")
 class CompareScreen(ModalScreen[None]):
     """Compares two to six runs, live ones too. A letter marks the curves of each, so that color is not needed."""
 
+    NAME: ClassVar[str] = "Compare"
+    GUIDE: ClassVar[str] = (
+        "The curves of two to six runs on common axes, their results, and the differences between "
+        "their recipes. A letter marks each run, in capitals on its training loss and in small "
+        "letters on its held-out loss. ↑ and ↓ scroll."
+    )
+
     DEFAULT_CSS = """
     CompareScreen { align: center middle; background: $background; }
     CompareScreen > VerticalScroll {
@@ -81,7 +88,7 @@ class CompareScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         set_title(self._box, f"compare {len(self._runs)} runs")
         sign = f" {GLYPHS.separator} "
-        self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "Esc back"))
+        self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "F1 help", "Esc back"))
         self._box.focus()
         self._chart.show((), nothing="Reading journals …")
         self.run_worker(self._follow())

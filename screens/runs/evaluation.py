@@ -41,6 +41,13 @@ _MOST_WITH_INTERVALS = 2
 class EvaluationScreen(ModalScreen[None]):
     """Shows the newest evaluation of a run and starts new ones."""
 
+    NAME: ClassVar[str] = "Evaluation"
+    GUIDE: ClassVar[str] = (
+        "The base model and the adapter on held-out records: loss, perplexity, how often the next "
+        "token is right, and their replies to the same prompts side by side. ← and → go through "
+        "the prompts."
+    )
+
     DEFAULT_CSS = """
     EvaluationScreen { align: center middle; background: $background 60%; }
     EvaluationScreen > #all {

@@ -1,8 +1,8 @@
-"""The help that F1 shows: the guide of the tab in front and its keys."""
+"""The help that F1 shows: the guide and the keys of the dialog or tab in front."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -16,22 +16,37 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import ActiveBinding
+    from textual.screen import Screen
 
     from screens.widgets.pane import Pane
 
+
+class Key(NamedTuple):
+    """The keys of an action, its name as in the footer, and what it does."""
+
+    keys: str
+    name: str
+    text: str
+
+
 _EVERYWHERE = (
-    ("1 … 7", "Open a tab. In a text field, and on a number of a form, digits are typed."),
-    ("F2 … F8", "Open a tab from anywhere: F2 Models … F8 Runs."),
-    ("^p", "Command palette: search all commands by name."),
-    ("F1", "This help."),
-    ("Tab, Shift+Tab", "Move to the next or previous part of the screen."),
-    ("Esc", "Leave a text field or a dialog."),
-    ("^q", "Quit. A live run can keep running without the terminal."),
+    Key("1 … 7", "", "Open a tab. In a text field, and on a number of a form, digits are typed."),
+    Key("F2 … F8", "", "Open a tab from anywhere: F2 Models … F8 Runs."),
+    Key("^p", "", "Command palette: search all commands by name."),
+    Key("F1", "", "This help."),
+    Key("Tab, Shift+Tab", "", "Move to the next or previous part of the screen."),
+    Key("Esc", "", "Leave a text field, then clear the filter, then go back to the list or form. Close a dialog."),
+    Key("^q", "", "Quit. A live run can keep running without the terminal."),
 )
 
 
 class HelpScreen(ModalScreen[None]):
-    """The guide of the tab in front, the keys that work in it, and those that work everywhere."""
+    """The guide of a tab or dialog, the keys that work in it, and those that work everywhere.
+
+    Args:
+        name: of the tab or dialog.
+        keys: see :func:`keys_here`.
+    """
 
     DEFAULT_CSS = """
     HelpScreen { align: right top; background: $background 50%; }
@@ -44,17 +59,18 @@ class HelpScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q,enter", "dismiss", "Close", id="help.close")]
 
-    def __init__(self, pane: Pane | None, keys: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, name: str, guide: str, keys: Sequence[Key]) -> None:
         super().__init__()
-        self._pane = pane
+        self._name = name
+        self._guide = guide
         self._keys = keys
 
     def compose(self) -> ComposeResult:
         with VerticalScroll() as box:
-            box.border_title = f"Help: {self._pane.NAME}" if self._pane else "Help"
+            box.border_title = f"Help: {self._name}" if self._name else "Help"
             box.border_subtitle = "Esc close"
-            if self._pane:
-                yield Static(self._pane.GUIDE, markup=False)
+            if self._guide:
+                yield Static(self._guide, markup=False)
             if self._keys:
                 yield Static("Here", classes="heading")
                 yield Static(_table(self._keys))
@@ -62,27 +78,38 @@ class HelpScreen(ModalScreen[None]):
             yield Static(_table(_EVERYWHERE))
 
 
-def keys_here(bindings: Iterable[ActiveBinding], show_key: Callable[[Binding], str]) -> list[tuple[str, str]]:
-    """Return (keys, what they do) for each action that is available; the keys of one action share a line.
+def help_on(screen: Screen[Any], pane: Pane | None, show_key: Callable[[Binding], str]) -> HelpScreen:
+    """Return the help on the dialog in front, or on the tab if there is none.
 
     Args:
-        bindings: the active ones, without the app's own.
         show_key: returns how a key is written.
     """
-    by_action: dict[str, tuple[list[str], str]] = {}
+    place = screen if screen.is_modal else pane
+    elsewhere = (screen.app,) if screen.is_modal else (screen.app, screen)
+    active = [entry for entry in screen.active_bindings.values() if entry.node not in elsewhere]
+    return HelpScreen(getattr(place, "NAME", ""), getattr(place, "GUIDE", ""), keys_here(active, show_key))
+
+
+def keys_here(bindings: Iterable[ActiveBinding], show_key: Callable[[Binding], str]) -> list[Key]:
+    """Return the keys, the name and the explanation of each action that is available.
+
+    The keys of one action share a line.
+    """
+    by_action: dict[str, tuple[list[str], str, str]] = {}
     for _, binding, enabled, tooltip in bindings:
         # Our own bindings have ids; those of Textual's containers (page left, page right …) would only be noise.
         if enabled and binding.id and binding.description:
-            keys, _ = by_action.setdefault(binding.action, ([], tooltip or binding.description))
+            keys, *_ = by_action.setdefault(binding.action, ([], binding.description, tooltip))
             if (key := show_key(binding)) not in keys:
                 keys.append(key)
-    return [(" ".join(keys), text) for keys, text in by_action.values()]
+    return [Key(" ".join(keys), name, text) for keys, name, text in by_action.values()]
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> Table:
+def _table(rows: Sequence[Key]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
-    for key, text in rows:
-        table.add_row(Text(key, style="bold"), Text(text))
+    for row in rows:
+        words = (row.name, ". " if row.name and row.text else "", (row.text, "dim" if row.name else ""))
+        table.add_row(Text(row.keys, style="bold"), Text.assemble(*words))
     return table

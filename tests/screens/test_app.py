@@ -20,8 +20,10 @@ from screens.shell.dialogs import ChoiceDialog, ErrorDialog
 from screens.shell.header import HeaderBar, short_gpu
 from screens.shell.help import HelpScreen
 from screens.shell.run_bar import RunBar
+from tests.runs.told import finished
 from tests.screens.piloting import NARROW, WIDE, opened
 from tests.screens.scripted import ScriptedEngine
+from tests.screens.test_runs_pane import history
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import GpuSample, HostSample
@@ -248,6 +250,45 @@ async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
             assert part in words
         await screen.press("escape")
         assert not isinstance(screen.app.screen, HelpScreen)
+
+
+async def test_help_names_each_action_and_its_key_in_dialogs_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        finished(Home(tmp_path), steps=4)
+    async with opened(tmp_path) as screen:
+        await screen.tab("adapter")
+        await screen.press("f1")
+        words = " ".join(screen.words.split())
+        assert "F Make it fit. Apply the cheapest change" in words or "m Memory. Check the fit" in words
+        assert "W What fits. List the catalog models" in words
+        await screen.press("f1")
+        assert not isinstance(screen.app.screen, HelpScreen)
+        await history(screen, 2)
+        await screen.press("space", "space", "o")
+        await screen.sees("compare 2 runs")
+        await screen.press("f1")
+        await screen.sees("Help: Compare")
+        words = " ".join(screen.words.split())
+        assert "x Axis. Switch the axis" in words
+        assert "l Losses." in words
+        await screen.press("escape")
+        await screen.sees("results")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+async def test_the_footer_keeps_help_and_says_that_there_is_more(tmp_path: Path, width: int) -> None:
+    async with opened(tmp_path, size=(width, 24)) as screen:
+        for tab in screen.app.tabs:
+            await screen.tab(tab.id)
+            await screen.sees("F1 Help")
+            last = screen.words.splitlines()[-1]
+            names = {one.binding.description for one in screen.app.screen.active_bindings.values() if one.binding.show}
+            missing = [name for name in names if name not in last and name != "palette"]
+            assert ("…" in last) == bool(missing), (tab.id, last, missing)
+            assert "^p palette" in last
+        await screen.pilot.resize_terminal(120, 24)
+        await screen.tab("models")
+        await screen.until(lambda: "…" not in screen.words.splitlines()[-1], "room for all keys")
 
 
 async def test_the_palette_offers_the_keys_of_the_tab_in_front(tmp_path: Path) -> None:
