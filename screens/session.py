@@ -85,6 +85,7 @@ class Session:
         _ = self.engine
         self.settings = read(self.home)
         # A recipe of an older version may hold what this one does not know.
+        self.typed_budget = self.settings.memory_limit
         self.recipe, problems = parse_usable(self.settings.recipe or {})
         self.unusable_settings = (*self.settings.problems, *(f"recipe.{problem.path}" for problem in problems))
 
@@ -135,6 +136,11 @@ class Session:
         is_named_after = before.output.name == self.settings.preset_name
         now = self.recipe
         return is_named_after and (before.model.source, before.data.source) != (now.model.source, now.data.source)
+
+    def limit_memory(self, limit: int | None) -> None:
+        """Judge settings by a memory limit in bytes, also in the next terminal; None for what is free here."""
+        self.typed_budget = limit
+        self.remember(memory_limit=limit)
 
     @property
     def loaded_recipe(self) -> Recipe:

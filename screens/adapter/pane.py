@@ -246,8 +246,8 @@ class AdapterPane(Pane):
         """Ask for a memory limit to check the fit against."""
         typed = self.session.typed_budget
         text = (
-            "Check the fit against this memory limit, such as 24 GB or 22.5 GiB. Leave empty to use "
-            "what is free on this machine."
+            "Check the fit against this memory limit, such as 24 GB for a card that is sold with 24 GB. "
+            "It is remembered; leave it empty to use what is free on this machine."
         )
         self.app.push_screen(LineDialog("Memory", text, gib(typed) if typed else "", "24 GB"), self._memory_typed)
 
@@ -255,7 +255,7 @@ class AdapterPane(Pane):
         if text is None:
             return
         try:
-            self.session.typed_budget = parse_memory(text) if text.strip() else None
+            self.session.limit_memory(parse_memory(text) if text.strip() else None)
         except WorkbenchError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return

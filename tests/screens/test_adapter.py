@@ -416,7 +416,11 @@ async def test_memory_can_be_typed(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
         await screen.press("m", *"1 GB", "enter")
-        await screen.until(lambda: "0.93 GiB free (your memory limit)" in costs(screen), "the limit")
+        await screen.until(lambda: "1.00 GiB free (your memory limit)" in costs(screen), "the limit")
+        await screen.app.action_quit()
+    async with opened(tmp_path) as screen:
+        await shown(screen)
+        assert "1.00 GiB free (your memory limit)" in costs(screen), "also in the next terminal"
         await screen.press("m", *["backspace"] * 10, "enter")
         await screen.until(lambda: "24.0 GiB free (VRAM)" in costs(screen), "the GPU again")
 
@@ -424,11 +428,11 @@ async def test_memory_can_be_typed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("24 GB", 24 * 10**9),
-        ("24", 24 * 10**9),
+        ("24 GB", 24 * GIB),
+        ("24", 24 * GIB),
         ("22.5 GiB", int(22.5 * GIB)),
         ("22,5gib", int(22.5 * GIB)),
-        ("16G", 16 * 10**9),
+        ("16G", 16 * GIB),
         ("512 MiB", 512 * 2**20),
     ],
 )

@@ -59,6 +59,9 @@ class Settings(_Group):
     preset_name: str | None = Field(
         default=None, description="output.name of the preset that was loaded last; dropped with its model or dataset."
     )
+    memory_limit: int | None = Field(
+        default=None, gt=0, description="Memory limit in bytes that the app checks the fit against; null: what is free."
+    )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
 
