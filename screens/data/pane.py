@@ -287,6 +287,7 @@ def _why_not_counted(error: WorkbenchError) -> Content:
     cures = {
         "tokenizer_elsewhere": "Press t to download the tokenizer and count.",
         "data_elsewhere": "Press t to download and count.",
+        "data_missing": plain(error.cure),
     }
     return Content.assemble(
         (plain(error.message), ""),

@@ -7,7 +7,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workbench.data.open_source import bundled_names, remote_sources
+from workbench.data.open_source import bundled_names, needs_hub, remote_sources
 from workbench.data.sources import Item, load_records
 from workbench.errors import WorkbenchError
 
@@ -51,7 +51,8 @@ def read_first_records(data: DataSection, home: Home) -> Iterator[FirstRecords]:
     Raises:
         WorkbenchError: the source is not local, cannot be read, or has an unknown format.
     """
-    if missing := remote_sources(data.source):
+    # A path that does not exist is refused below: there is nothing to download.
+    if missing := [name for name in remote_sources(data.source) if needs_hub(name)]:
         raise WorkbenchError(
             f"{missing[0]}: no such file or bundled dataset ({', '.join(bundled_names())}).",
             "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from textual.content import Content
 from textual.widgets import Static
 
@@ -19,8 +20,10 @@ from screens.forms.row import SettingRow
 from screens.widgets.glyphs import ASCII, UNICODE
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine, fed, some_facts
+from workbench.data.dataset_stats import open_data
 from workbench.data.facts import Example
 from workbench.engine.client.protocol import ExamplesRequest
+from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -90,6 +93,22 @@ async def test_a_source_that_is_not_here_says_what_to_do(tmp_path: Path) -> None
         screen.app.set_recipe({"data.source": "tatsu-lab/alpaca"})
         await screen.until(lambda: "tatsu-lab/alpaca: no such file or bundled dataset" in screen.words, "a sentence")
         await screen.sees("press t to download it")
+
+
+@pytest.mark.parametrize("source", ["/data/nowhere.jsonl", "./notes", "data/train.jsonl", "~/chats/", "first-mat"])
+async def test_a_path_with_nothing_there_is_no_download(tmp_path: Path, source: str) -> None:
+    async with opened(tmp_path) as screen:
+        await data_pane(screen)
+        screen.app.set_recipe({"data.source": source})
+        await screen.until(lambda: "No such " in screen.words, "a sentence")
+        assert "t to download" not in screen.words
+
+
+def test_a_path_with_nothing_there_is_refused_before_the_tokenizer_is_asked_for(tmp_path: Path) -> None:
+    recipe = edit(Recipe(), {"data.source": "/data/nowhere.jsonl"})
+    with pytest.raises(WorkbenchError, match="No such file or folder") as caught:
+        open_data(Home(tmp_path), recipe.model, recipe.data, fetch=False)
+    assert caught.value.kind == "data_missing"
 
 
 async def test_an_unreadable_file_says_what_to_do_and_the_next_one_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts, Example
-from workbench.data.open_source import remote_sources
+from workbench.data.open_source import needs_hub, remote_sources
 from workbench.data.sources import Records, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
@@ -113,7 +113,10 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
-    elsewhere = remote_sources(data.source)
+    absent = remote_sources(data.source)
+    elsewhere = [name for name in absent if needs_hub(name)]
+    if absent and not elsewhere:
+        load_records(data, home)  # refuses the path that does not exist, before the tokenizer is asked for
     remote = [(part.name, part.split) for part in source_parts(data) if part.name in elsewhere]
     if not fetch and not _fetched.issuperset(remote):
         raise WorkbenchError(
