@@ -9,7 +9,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, Row, draw
-from screens.charts.scale import nice_ticks, short_number, steps_shown
+from screens.charts.scale import nice_ticks, short_number, steps_shown, tick_labels
 from screens.widgets.glyphs import GLYPHS, Glyphs
 from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.plain import plain
@@ -91,7 +91,7 @@ class LossChart(LinePaintedWidget):
             return [*lines, strip_of([(plain(self._nothing).center(width), self._style("axis"))])]
         lows, highs = zip(*(curve.series.mean_range for curve in curves), strict=True)
         ticks = nice_ticks(min(lows), max(highs), max(3, (height - 2) // 3))
-        labels = {tick: short_number(tick) for tick in ticks}
+        labels = dict(zip(ticks, tick_labels(ticks), strict=True))
         margin = max(map(len, labels.values())) + 1
         last = max(curve.series.last[0] for curve in curves if curve.series.last)
         legend = self._legend(curves, width)

@@ -19,27 +19,31 @@ Row = dict[int, Cell]
 
 @dataclass(frozen=True)
 class Dots:
-    """How a cell is divided: ``spans[column][first][last]`` is a mask of dot rows, ``characters[mask]`` shows it."""
+    """How a cell is divided: ``spans[column][first][last]`` is a mask of dot rows, ``characters[mask]`` shows it.
+
+    ``point`` shows a curve of a single point, of which a dot would be overlooked.
+    """
 
     across: int
     down: int
     spans: tuple[tuple[tuple[int, ...], ...], ...]
     characters: str
+    point: str
 
 
-def _dots(bits: tuple[tuple[int, ...], ...], characters: str) -> Dots:
+def _dots(bits: tuple[tuple[int, ...], ...], characters: str, point: str) -> Dots:
     down = len(bits[0])
     spans = tuple(
         tuple(tuple(sum(column[first : last + 1]) for last in range(down)) for first in range(down)) for column in bits
     )
-    return Dots(len(bits), down, spans, characters)
+    return Dots(len(bits), down, spans, characters, point)
 
 
 # The dots of a braille cell as Unicode numbers them (The Unicode Standard, "Braille Patterns").
 BRAILLE = _dots(
-    ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)), "".join(chr(0x2800 + mask) for mask in range(256))
+    ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)), "".join(chr(0x2800 + mask) for mask in range(256)), "●"
 )
-LEVELS = _dots(((1, 2, 4),), " '-|.|||")
+LEVELS = _dots(((1, 2, 4),), " '-|.|||", "o")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def draw(
             if not any(letters):
                 _lay(rows, _scatter(columns, frame, dots.down), CLOUD + index, dots)
             _lay(rows, line, index, dots)
+            if len(columns) == 1 and 0 <= (row := frame.row(next(iter(columns.values())).mean)) < frame.height:
+                rows[row][next(iter(columns)) // dots.across] = (dots.point, index)
     for index, letter in enumerate(letters):
         if letter:
             for x, y in _places(curves[index][0], frame, index, len(letters)):

@@ -1,7 +1,10 @@
 """The range of an axis and its round tick values."""
 
 import math
+from collections.abc import Sequence
 from itertools import chain
+
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
@@ -20,6 +23,22 @@ def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> li
         if last - first + 1 <= max(3, most) and not (whole and step % 1):
             return [index * step for index in range(first, last + 1)]
     raise AssertionError("a step a hundred times the range always fits")
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Return the ticks as text, all with as many decimals as tell them apart evenly: ``4.25``, ``4.50``, ``4.75``.
+
+    Large and small numbers share a unit: ``10k``, ``15k``; ``1.0e-4``, ``1.5e-4``.
+    """
+    step, top = ticks[1] - ticks[0], max(map(abs, ticks))
+    unit, suffix = 1.0, ""
+    if top < 1e-3:
+        exponent = math.floor(math.log10(top))
+        unit, suffix = 10.0**exponent, f"e{exponent}"
+    else:
+        unit, suffix = next(((size, name) for size, name in _UNITS if top >= 10 * size), (1.0, ""))
+    decimals = next(n for n in range(9) if n == 8 or math.isclose(round(step / unit, n), step / unit, rel_tol=1e-6))
+    return [f"{tick / unit:.{decimals}f}{suffix}" for tick in ticks]
 
 
 def steps_shown(last: float, end: float) -> float:
@@ -42,7 +61,7 @@ def short_number(value: float) -> str:
     if size < 1e-3:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, suffix in _UNITS:
         if size >= factor * 0.99995:
             return f"{value / factor:.3g}{suffix}"
     return f"{value:.3g}"

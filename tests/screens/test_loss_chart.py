@@ -2,11 +2,12 @@
 
 from time import monotonic
 
+import pytest
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
 from screens.charts.loss_chart import Curve, LossChart
-from screens.widgets.glyphs import ASCII, UNICODE
+from screens.widgets.glyphs import ASCII, UNICODE, Glyphs
 from workbench.runs.series import Series
 
 
@@ -49,6 +50,18 @@ async def test_ascii_where_the_terminal_is_not_utf8() -> None:
         await pilot.pause(0.01)
         assert "".join(lines(chart)).isascii()
         assert "o" in "".join(lines(chart)[1:])
+
+
+@pytest.mark.parametrize(("glyphs", "mark"), [(UNICODE, "●"), (ASCII, "o")])
+async def test_one_step_can_be_seen(glyphs: Glyphs, mark: str) -> None:
+    chart = LossChart(glyphs=glyphs)
+    async with ChartApp(chart).run_test(size=(80, 20)) as pilot:
+        chart.show([Curve("train", Series([(1, 4.28)]))], end=500)
+        await pilot.pause(0.01)
+        assert sum(line.count(mark) for line in lines(chart)[1:]) == 1
+        chart.show([Curve("train", falling(60))], end=500)
+        await pilot.pause(0.01)
+        assert mark not in "".join(lines(chart)[1:])
 
 
 async def test_a_label_is_no_markup_and_no_control_sequence() -> None:

@@ -2,11 +2,14 @@
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, draw
-from screens.charts.scale import nice_ticks, short_number, steps_shown
+from screens.charts.scale import nice_ticks, short_number, steps_shown, tick_labels
 from workbench.runs.series import CAPACITY, Series
 
 
@@ -158,3 +161,30 @@ def test_the_axis_of_steps_moves_seldom() -> None:
 )  # fmt: skip
 def test_short_numbers(value: float, text: str) -> None:
     assert short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([4.25, 4.275, 4.3], ["4.250", "4.275", "4.300"]),
+        ([4.2, 4.25, 4.3, 4.35], ["4.20", "4.25", "4.30", "4.35"]),
+        ([0, 0.5, 1.0, 1.5], ["0.0", "0.5", "1.0", "1.5"]),
+        ([0, 1, 2], ["0", "1", "2"]),
+        ([0, 5e-5, 1e-4, 1.5e-4], ["0.0e-4", "0.5e-4", "1.0e-4", "1.5e-4"]),
+        ([10000, 12500, 15000], ["10.0k", "12.5k", "15.0k"]),
+        ([-2, 0, 2], ["-2", "0", "2"]),
+    ],
+)
+def test_ticks_are_rounded_evenly(ticks: list[float], labels: list[str]) -> None:
+    assert tick_labels(ticks) == labels
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 12))
+def test_labels_are_as_far_apart_as_their_ticks(low: float, span: float, most: int) -> None:
+    ticks = nice_ticks(low, low + span, most)
+    assume(ticks[1] - ticks[0] > 1e-6 * max(map(abs, ticks)))
+    labels = tick_labels(ticks)
+    assert len(set(labels)) == len(ticks)
+    values = [float(label.rstrip("kMG")) for label in labels]
+    apart = {round(after / (values[1] - values[0]), 3) for after in (b - a for a, b in pairwise(values))}
+    assert apart == {1.0}
