@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,7 @@ from screens.shell.tab_strip import TabStrip
 from screens.shell.watch import Watch
 from screens.tabs import TABS
 from screens.theme import THEMES
+from screens.widgets.ascii_filter import AsciiFilter
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
@@ -32,6 +33,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from textual.await_complete import AwaitComplete
     from textual.command import Provider
+    from textual.filter import LineFilter
     from textual.message import Message
     from textual.worker import Worker
 
@@ -93,7 +95,8 @@ class WorkbenchApp(App[None]):
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
         self._panes = PaneSwitcher()
         self._run_bar = RunBar()
-        self.set_class(not unicode_terminal(), "-ascii")
+        self._ascii = AsciiFilter(enabled=not unicode_terminal())
+        self.set_class(self._ascii.enabled, "-ascii")
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name
@@ -104,6 +107,10 @@ class WorkbenchApp(App[None]):
         yield self._panes
         yield self._run_bar
         yield KeyFooter()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what changes each painted line: in a terminal without UTF-8, all other characters are replaced."""
+        return [*super().get_line_filters(), *([self._ascii] if self._ascii.enabled else [])]
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from textual.message import Message
 from textual.widgets import Button, Input
 
@@ -20,6 +21,7 @@ from screens.shell.dialogs import ChoiceDialog, ErrorDialog
 from screens.shell.header import HeaderBar, short_gpu
 from screens.shell.help import HelpScreen
 from screens.shell.run_bar import RunBar
+from screens.widgets.ascii_filter import in_ascii
 from tests.runs.told import finished
 from tests.screens.piloting import NARROW, WIDE, opened
 from tests.screens.scripted import ScriptedEngine
@@ -435,3 +437,36 @@ async def test_the_settings_are_for_their_owner_alone(tmp_path: Path) -> None:
             assert json.loads(settings.read_text())["recipe"]["adapter"]["r"] == 64
     finally:
         os.umask(umask)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_terminal_without_utf8_is_sent_ascii_only(
+    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(Home(tmp_path), steps=40)
+    monkeypatch.setenv("LC_ALL", "C")
+    async with opened(tmp_path, size=size) as screen:
+        await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
+        screen.app.session.host = HostSample(1.0, 16 * GIB, 4 * GIB, 12 * GIB)
+        for tab in screen.app.tabs:
+            await screen.tab(tab.id)
+            await screen.pilot.pause(0.5)
+            assert screen.words.isascii(), [line for line in screen.words.splitlines() if not line.isascii()]
+        await screen.press("enter")
+        await screen.sees("recipe")
+        assert screen.words.isascii()
+        for keys in (("f1",), ("escape", "ctrl+p")):
+            await screen.press(*keys)
+            await screen.pilot.pause(0.2)
+            assert screen.words.isascii()
+
+
+def test_replaced_characters_take_as_many_cells() -> None:
+    for text, ascii_text in (
+        ("4 × 4 ≈ …", "4 x 4 ~ ~"),
+        ("╭─╮│┤▕██▏", "+-+|+####"),
+        ("naïve", "naive"),
+        ("日本 £", "???? ?"),
+    ):
+        assert in_ascii(text) == ascii_text
+        assert cell_len(text) == len(ascii_text)
