@@ -11,6 +11,7 @@ from tests.evaluation.conftest import UNSEEN, train
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.evaluate import evaluate
 from workbench.errors import WorkbenchError
+from workbench.evaluation.formatting import caution
 from workbench.evaluation.result import evaluations, read_evaluation
 
 
@@ -205,26 +206,42 @@ def test_a_prompt_that_fills_the_context_is_left_out_and_counted(engine, run, tm
     assert [one.prompt for one in found.answered] == ["Question 2?"]
 
 
-def test_a_cancelled_evaluation_leaves_nothing(engine, run, unseen):
+def stopped_at(engine, phase, model=""):
+    """An engine on the same base whose evaluation is stopped at the first progress of a phase."""
+    stopped = Engine(engine.home)
+    stopped.base = engine.base
+    stopped.told = Cancelling(stopped, phase, model)
+    return stopped
+
+
+def test_an_evaluation_that_is_stopped_keeps_what_can_be_compared(engine, run, unseen):
+    whole = engine.judge(run, data=data_of(run, unseen), replies=3, max_new_tokens=8)
     before = evaluations(run)
-    for phase in ("evaluating", "replying"):
-        stopped = Engine(engine.home)
-        stopped.base = engine.base
-        stopped.told = Cancelling(stopped, phase)
-        with pytest.raises(WorkbenchError, match="cancelled"):
-            stopped.judge(run, data=data_of(run, unseen), replies=3)
+    with pytest.raises(WorkbenchError, match="before anything could be compared"):
+        stopped_at(engine, "evaluating").judge(run, data=data_of(run, unseen), replies=3)
     assert evaluations(run) == before
+    assert whole.planned is None
+    for model in ("base", run.id):
+        kept = stopped_at(engine, "replying", model).judge(run, data=data_of(run, unseen), replies=3)
+        assert [one.figures.perplexity for one in kept.judged] == [one.figures.perplexity for one in whole.judged]
+        assert (kept.records, kept.planned, kept.answered) == (whole.records, whole.records, [])
+        assert f"Stopped early: {whole.records} of {whole.records} records." in caution(kept)
+    # In the middle of the adapter's records, those that both have are compared.
+    kept = stopped_at(engine, "evaluating", run.id).judge(run, data=data_of(run, unseen), replies=3)
+    assert 0 < kept.records < kept.planned == whole.records
+    assert len(evaluations(run)) == len(before) + 3
 
 
 class Cancelling:
-    """Cancels at the first progress of a phase."""
+    """Cancels at the first progress of a model in a phase."""
 
-    def __init__(self, engine, phase):
+    def __init__(self, engine, phase, model):
         self.engine = engine
         self.phase = phase
+        self.model = model
 
     def append(self, progress):
-        if progress.phase == self.phase:
+        if progress.phase == self.phase and progress.detail.startswith(self.model):
             self.engine.cancelled.set()
 
 

@@ -66,6 +66,8 @@ def better_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
 def caution(evaluation: Evaluation) -> str:
     """Caveats about the metrics: few records, skipped ones; empty if there are none."""
     parts = []
+    if evaluation.planned is not None:
+        parts.append(f"Stopped early: {evaluation.records} of {evaluation.planned} records.")
     if evaluation.records < FEW_RECORDS:
         parts.append(f"Only {evaluation.records} records: the intervals are rough.")
     if evaluation.left_out:

@@ -91,6 +91,7 @@ class Evaluation(_StoredModel):
         time: Unix time of its end.
         source: name of the records' source. own: whether they are the run's own held-out records.
         records, tokens: how many were evaluated; ``tokens`` are labeled tokens. more: the source has more records.
+        planned: how many records were to be evaluated, if it was stopped early; None if it was not.
         left_out: records that are invalid or lost their reply to truncation at ``max_length`` tokens.
         referenced: replies that were compared with a reference. too_long: prompts that leave no room in the context.
         draws, level: of the bootstrap intervals.
@@ -104,6 +105,7 @@ class Evaluation(_StoredModel):
     source: str
     own: bool
     records: int
+    planned: int | None = None
     more: bool
     left_out: int
     tokens: int

@@ -30,7 +30,7 @@ def greedy_replies(
     tokens_at_once: int,
     report: Callable[[Progress], None],
     cancelled: StopSignal,
-) -> list[str | None] | None:
+) -> list[str | None]:
     """Continue each prompt with the active adapters of ``base``.
 
     Args:
@@ -39,8 +39,8 @@ def greedy_replies(
             may exceed it. A batch that still does not fit in memory is halved.
 
     Returns:
-        One reply per prompt: None for an empty prompt, or if the model's context has no room for a reply. If
-        cancelled, None instead of the list.
+        One reply per prompt: None for an empty prompt, if the model's context has no room for a reply, and for those
+        left when cancelled.
     """
     limit = context_length(base.model.config)
     reply_limits = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in prompts]
@@ -53,7 +53,7 @@ def greedy_replies(
             partial(_continue, base, reply_limits[batch[0]], ends, signal), [prompts[index] for index in batch]
         )
         if cancelled.is_set():
-            return None
+            break
         replies.update(zip(batch, texts, strict=True))
     return [replies.get(index) for index in range(len(prompts))]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from workbench import __version__
 from workbench.data.templates.template import FILE as TEMPLATE_FILE
@@ -43,7 +42,7 @@ class _Candidate:
 
     name: str
     target: ReplyTarget | None = None
-    losses: list[RecordLoss] = field(default_factory=list)
+    losses: list[RecordLoss | None] = field(default_factory=list)
     replies: list[str | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -63,6 +62,8 @@ def evaluate(
 ) -> Path:
     """Evaluate a run, and save the results and a new report in its folder.
 
+    If it is cancelled, the records and replies that all models begun so far have are kept.
+
     Args:
         base: the base in memory; used if it fits.
         load: called with a function that loads another base; makes room for it first.
@@ -72,7 +73,7 @@ def evaluate(
 
     Raises:
         WorkbenchError: the run, an adapter or the data does not exist, or an adapter belongs to another base; kind
-            ``cancelled`` when cancelled.
+            ``cancelled`` when cancelled before a model could be compared with the base.
     """
     run = find_run(home, request.run)
     recipe = on_base(run.recipe_as_run(), request.base)
@@ -98,11 +99,12 @@ def evaluate(
     for number, candidate in enumerate(candidates):
         with bases.activated(candidate, exact=True) as model, _timed(candidate.seconds):
             progress = _share_of_progress(report, number, candidates)
-            losses = record_losses(model, rows, batch, progress, cancelled.is_set, padded=bases.needs_padding)
-        candidate.losses = _unless_cancelled(losses)
-    for number, candidate in enumerate(candidates):
+            candidate.losses = record_losses(model, rows, batch, progress, cancelled.is_set, padded=bases.needs_padding)
+        if cancelled.is_set():
+            break
+    for number, candidate in enumerate([] if cancelled.is_set() else candidates):
         with bases.activated(candidate, exact=False) as model, _timed(candidate.seconds):
-            replies = greedy_replies(
+            candidate.replies = greedy_replies(
                 model,
                 [question.ids for question in eval_set.questions],
                 ends=end_tokens(model, template),
@@ -112,9 +114,11 @@ def evaluate(
                 report=_share_of_progress(report, number, candidates),
                 cancelled=cancelled,
             )
-        candidate.replies = _unless_cancelled(replies)
+        if cancelled.is_set():
+            break
     report(Progress(phase="computing intervals"))
-    file = save_evaluation(run, _result(run, recipe, data, is_own_data, request, eval_set, candidates))
+    result = _result(run, recipe, data, is_own_data, request, eval_set, candidates, is_stopped=cancelled.is_set())
+    file = save_evaluation(run, result)
     write_report(home, run)
     return file
 
@@ -239,9 +243,14 @@ def _result(
     request: EvaluateRequest,
     eval_set: EvalSet,
     candidates: list[_Candidate],
+    *,
+    is_stopped: bool,
 ) -> Evaluation:
-    answered = _answered(eval_set, candidates)
+    candidates = [candidate for candidate in candidates if any(candidate.losses)]
+    answered = _answered(eval_set, candidates, by_all=is_stopped)
     records = _per_record(eval_set, candidates)
+    if is_stopped and (len(candidates) < 2 or not records.tokens):
+        raise WorkbenchError("The evaluation was stopped before anything could be compared.", kind="cancelled")
     tallies = {
         candidate.name: Tally(records.loss[candidate.name], records.correct[candidate.name]) for candidate in candidates
     }
@@ -253,12 +262,13 @@ def _result(
         source=source_text(data.source),
         own=is_own_data,
         records=len(records.tokens),
+        planned=len({sample.index for sample in eval_set.samples}) if is_stopped else None,
         more=eval_set.has_more,
         left_out=eval_set.skipped,
         tokens=sum(records.tokens),
         max_length=data.max_length,
         referenced=sum(one.reference is not None for one in answered),
-        too_long=len(eval_set.questions) - len(answered),
+        too_long=0 if is_stopped else len(eval_set.questions) - len(answered),
         max_new_tokens=request.max_new_tokens,
         seed=request.seed,
         draws=DRAWS,
@@ -279,12 +289,17 @@ def _result(
     )
 
 
-def _answered(eval_set: EvalSet, candidates: list[_Candidate]) -> list[AnsweredPrompt]:
-    """Each question that left room for a reply, with the replies of all candidates."""
+def _answered(eval_set: EvalSet, candidates: list[_Candidate], *, by_all: bool) -> list[AnsweredPrompt]:
+    """Each question that left room for a reply, with the replies of all candidates.
+
+    Args:
+        by_all: leave out those that some candidate has not answered yet.
+    """
     answered = []
     for place, question in enumerate(eval_set.questions):
-        replies = {candidate.name: reply for candidate in candidates if (reply := candidate.replies[place]) is not None}
-        if replies:
+        known = {candidate.name: candidate.replies[place] for candidate in candidates if candidate.replies}
+        replies = {name: reply for name, reply in known.items() if reply is not None}
+        if len(replies) >= (len(candidates) if by_all else 1):
             answered.append(
                 AnsweredPrompt(
                     prompt=question.text,
@@ -299,27 +314,23 @@ def _answered(eval_set: EvalSet, candidates: list[_Candidate]) -> list[AnsweredP
 
 def _per_record(eval_set: EvalSet, candidates: list[_Candidate]) -> PerRecord:
     """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
-    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample in eval_set.samples))}
+    known = [
+        (sample, losses)
+        for number, sample in enumerate(eval_set.samples)
+        if candidates and None not in (losses := [candidate.losses[number] for candidate in candidates])
+    ]
+    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample, _ in known))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
     tokens, where = [0] * len(places), [""] * len(places)
-    for number, sample in enumerate(eval_set.samples):
+    for sample, losses in known:
         place = places[sample.index]
         where[place] = sample.where
-        tokens[place] += candidates[0].losses[number].tokens
-        for candidate in candidates:
-            loss[candidate.name][place] += candidate.losses[number].loss
-            correct[candidate.name][place] += candidate.losses[number].correct
+        tokens[place] += losses[0].tokens
+        for candidate, one in zip(candidates, losses, strict=True):
+            loss[candidate.name][place] += one.loss
+            correct[candidate.name][place] += one.correct
     return PerRecord(where=where, tokens=tokens, loss=loss, correct=correct)
-
-
-T = TypeVar("T")
-
-
-def _unless_cancelled(result: T | None) -> T:
-    if result is None:
-        raise WorkbenchError("The evaluation was cancelled; nothing was saved.", kind="cancelled")
-    return result
 
 
 @contextmanager

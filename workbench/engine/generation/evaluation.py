@@ -1,6 +1,7 @@
 """Computes the loss on held-out records, as a mean or record by record."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,9 +69,10 @@ def held_out_loss(
 
     Takes the same arguments as :func:`record_losses`.
     """
-    losses = record_losses(base, records, batch_size, report, cancelled, padded=padded)
-    tokens = sum(record.tokens for record in losses or ())
-    if losses is None or not tokens:
+    found = record_losses(base, records, batch_size, report, cancelled, padded=padded)
+    losses = [loss for loss in found if loss is not None]
+    tokens = sum(record.tokens for record in losses)
+    if len(losses) < len(found) or not tokens:
         return None
     total = math.fsum(record.loss for record in losses)
     return HeldOutLoss(total / tokens, tokens, sum(record.correct for record in losses))
@@ -84,8 +86,8 @@ def record_losses(
     cancelled: Callable[[], bool],
     *,
     padded: bool,
-) -> list[RecordLoss] | None:
-    """The loss of each record, in order, with the active adapters of ``base``; None if cancelled.
+) -> list[RecordLoss | None]:
+    """The loss of each record, in order, with the active adapters of ``base``; None for those left when cancelled.
 
     Args:
         records: have ``input_ids`` and ``labels`` (-100 for tokens that do not count).
@@ -107,6 +109,8 @@ def record_losses(
     # Records of similar length share a batch: less padding, and batches of similar size.
     order = sorted(range(len(records)), key=lambda index: len(records[index]["input_ids"]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    # What is known when it is cancelled should not be the short records only.
+    random.Random(0).shuffle(batches)
     model = base.active
     was_training = model.training
     results: dict[int, RecordLoss] = {}
@@ -115,14 +119,14 @@ def record_losses(
         with head, torch.inference_mode():
             for done, batch in enumerate(batches):
                 if cancelled():
-                    return None
+                    break
                 detail = f"batch {done + 1} of {len(batches)}"
                 report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
                 losses = split_on_oom(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
                 results.update(zip(batch, losses, strict=True))
     finally:
         model.train(was_training)
-    return [results[index] for index in range(len(order))]
+    return [results.get(index) for index in range(len(order))]
 
 
 def _padded_losses(
