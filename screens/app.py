@@ -18,6 +18,7 @@ from screens.session import Session
 from screens.shell.delay import Delay
 from screens.shell.footer import KeyFooter
 from screens.shell.header import HeaderBar
+from screens.shell.jobs import Jobs, JobsLine
 from screens.shell.model_tree import read_tree
 from screens.shell.pane_switcher import PaneSwitcher
 from screens.shell.run_bar import RunBar
@@ -95,6 +96,12 @@ class WorkbenchApp(App[None]):
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
         self._panes = PaneSwitcher()
         self._run_bar = RunBar()
+        self._jobs_line = JobsLine()
+        self.jobs = Jobs(
+            lambda work: self.run_worker(work, group="jobs"),
+            self._tell_of_job,
+            lambda: self._jobs_line.show(self.jobs.running),
+        )
         self._ascii = AsciiFilter(enabled=not unicode_terminal())
         self.set_class(self._ascii.enabled, "-ascii")
         for theme in THEMES:
@@ -105,6 +112,7 @@ class WorkbenchApp(App[None]):
         yield self._header
         yield self._tab_strip
         yield self._panes
+        yield self._jobs_line
         yield self._run_bar
         yield KeyFooter()
 
@@ -195,6 +203,7 @@ class WorkbenchApp(App[None]):
         """Save, end all workers while their widgets are still there, and exit."""
         if self._loaded:
             await self._save()
+        self.jobs.stop_all()
         cancel_workers_of(self)
         await self.session.engine.close()
         self.exit()
@@ -337,6 +346,9 @@ class WorkbenchApp(App[None]):
             self.show_error(explained)
         else:
             super()._handle_exception(Unforeseen(explained, fault))
+
+    def _tell_of_job(self, text: str, is_error: bool) -> None:
+        self.notify(text, severity="error" if is_error else "information", markup=False)
 
     def show_error(self, error: WorkbenchError) -> None:
         """Show what went wrong and what to do about it."""

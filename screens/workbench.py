@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from screens.session import Session
+    from screens.shell.jobs import Jobs
     from screens.widgets.pane import Pane
     from workbench.errors import Problem, WorkbenchError
 
@@ -22,10 +23,12 @@ class Workbench(Protocol):
 
     Attributes:
         trace_steps: whether training steps may be traced while nobody types.
+        jobs: the work in the background.
     """
 
     session: Session
     trace_steps: bool
+    jobs: Jobs
 
     @property
     def pane_in_front(self) -> Pane | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding, BindingType
@@ -11,31 +11,32 @@ from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from screens.runs.evaluation_job import evaluate_in_engine, stop_evaluation
+from screens.runs.evaluation_text import figures_text, reply_columns
 from screens.shell.dialogs import LineDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
-from workbench.errors import WorkbenchError
+from workbench.engine.client.protocol import new_request_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from textual import events
     from textual.app import ComposeResult
-    from textual.worker import Worker
 
+    from screens.shell.jobs import Job
     from screens.workbench import Workbench
-    from workbench.engine.client.protocol import EvaluateRequest
-    from workbench.evaluation.result import AnsweredPrompt, Evaluation
+    from workbench.evaluation.result import Evaluation
     from workbench.runs.folder import RunFolder
     from workbench.storage.paths import Home
+
+_WHILE_BUSY = "Evaluating. Esc continue in the background   x stop and keep what was found"
 
 # The replies of more models than this are stacked, as in a narrow terminal.
 _MOST_SIDE_BY_SIDE = 3
 _WIDE_FROM = 100
-# With more models than this, the table has no room for intervals.
-_MOST_WITH_INTERVALS = 2
 
 
 class EvaluationScreen(ModalScreen[None]):
@@ -74,7 +75,8 @@ class EvaluationScreen(ModalScreen[None]):
         Binding("right,n", "turn(1)", "Next reply", id="evaluation.next"),
         Binding("left,p", "turn(-1)", "Previous reply", id="evaluation.previous"),
         Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md to the run folder"),
-        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Stop the evaluation, or close"),
+        Binding("x", "stop", "Stop", id="evaluation.stop", tooltip="Stop the evaluation; keep what was found"),
+        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Close; a running evaluation goes on"),
     ]
 
     def __init__(self, run: RunFolder) -> None:
@@ -85,7 +87,10 @@ class EvaluationScreen(ModalScreen[None]):
         self._with_checkpoints = False
         self._evaluation: Evaluation | None = None
         self._prompt_index = 0
-        self._worker: Worker[None] | None = None
+        self._key = ("evaluation", str(run.path))
+        self._job: Job | None = None
+        # A resize and the end of an evaluation may both show the replies, which takes several turns of the event loop.
+        self._showing = asyncio.Lock()
         self._intent = Paragraph(id="intent")
         self._progress = PhaseBar()
         self._outcome = Paragraph(id="said")
@@ -112,6 +117,8 @@ class EvaluationScreen(ModalScreen[None]):
         self._show_intent()
         self._evaluation = await asyncio.to_thread(_newest, self._run)
         await self._show()
+        if (job := self._app.jobs.get(self._key)) is not None:
+            self._attach(job)
 
     async def on_resize(self, event: events.Resize) -> None:
         await self._show()
@@ -119,7 +126,9 @@ class EvaluationScreen(ModalScreen[None]):
     # -- actions --------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_busy = self._worker is not None
+        is_busy = self._job is not None
+        if action == "stop":
+            return is_busy
         if action in ("evaluate", "records", "checkpoints", "report"):
             return not is_busy
         if action == "turn":
@@ -129,15 +138,27 @@ class EvaluationScreen(ModalScreen[None]):
     def action_evaluate(self) -> None:
         """Evaluate the run in the engine."""
         self._say("")
-        self._worker = self.run_worker(self._evaluate())
-        self._show_intent()
+        request_id = new_request_id()
+        work = partial(evaluate_in_engine, self._app, self._run, self._source, self._with_checkpoints, request_id)
+        self._progress.show("starting")
+        self._attach(
+            self._app.jobs.start(
+                self._key, f"evaluation of {self._run.title}", work, partial(stop_evaluation, self._app, request_id)
+            )
+        )
+
+    def action_stop(self) -> None:
+        """Stop the running evaluation; what was found so far is kept."""
+        if self._job is not None:
+            self._job.stop()
 
     def action_leave(self) -> None:
-        """Stop the running evaluation, or close the screen."""
-        if self._worker is not None:
-            self._worker.cancel()
-        else:
-            self.dismiss(None)
+        """Close the screen; an evaluation that is running goes on in the background."""
+        self.dismiss(None)
+
+    def on_unmount(self) -> None:
+        if self._job is not None:
+            self._job.watch(None)
 
     def action_checkpoints(self) -> None:
         """Include or exclude the run's checkpoints."""
@@ -175,39 +196,30 @@ class EvaluationScreen(ModalScreen[None]):
     def _app(self) -> Workbench:
         return cast("Workbench", self.app)
 
-    async def _evaluate(self) -> None:
-        try:
-            request = await asyncio.to_thread(_request, self._run, self._source, self._with_checkpoints)
-            file = await self._run_in_engine(request)
-            self._evaluation, self._prompt_index = await asyncio.to_thread(_read, file), 0
-            self._say(f"Saved in the run folder. Report: {self._run.id}/report.md")
-        except asyncio.CancelledError:
-            if not self.is_attached:  # not stopped by the user: the app is closing
-                raise
-            self._say("Stopped; nothing was saved.")
-        except WorkbenchError as error:
-            self._app.show_error(error)
-        finally:
-            self._worker = None
-            if self.is_attached:
-                await self._show()
+    def _attach(self, job: Job) -> None:
+        """Show an evaluation that is running, or its result."""
+        self._job = job
+        job.watch(self._news)
+        self._news(job)
+        self._show_intent()
 
-    async def _run_in_engine(self, request: EvaluateRequest) -> Path:
-        """Let the engine evaluate and show its progress; returns the file with the result."""
-        from workbench.progress import Progress
-
-        self._progress.show("starting")
-        await self._app.start_engine()
-        file = None
-        async with aclosing(self._app.session.engine.evaluate(request)) as answers:
-            async for answer in answers:
-                if isinstance(answer, Progress):
-                    self._progress.show(answer.phase, answer.fraction, answer.detail)
-                else:
-                    file = answer.file
-        if file is None:
-            raise WorkbenchError("The engine ended without a message.", "See the engine log.", kind="engine_gone")
-        return file
+    def _news(self, job: Job) -> None:
+        if not job.is_over:
+            if job.progress is not None:
+                self._progress.show(job.progress.phase, job.progress.fraction, job.progress.detail)
+            return
+        self._job = None
+        job.watch(None)
+        self._app.jobs.forget(self._key)
+        if job.error is not None and job.error.kind == "cancelled":
+            self._say(job.error.message)
+        elif job.error is not None:
+            self._app.show_error(job.error)
+        elif job.result is not None:
+            self._evaluation, self._prompt_index = job.result, 0
+            stopped = "Stopped; what was found is saved" if job.result.planned is not None else "Saved"
+            self._say(f"{stopped} in the run folder. Report: {self._run.id}/report.md")
+        self.call_later(self._show)
 
     async def _report(self) -> None:
         file = await asyncio.to_thread(_write_report, self._app.session.home, self._run)
@@ -221,12 +233,12 @@ class EvaluationScreen(ModalScreen[None]):
 
     def _show_intent(self) -> None:
         """Show what the next evaluation will cover, and the keys."""
-        is_busy = self._worker is not None
+        is_busy = self._job is not None
         self.set_class(is_busy, "-busy")
         records = plain(self._source) if self._source else "its held-out records"
         checkpoints = ", and checkpoints" if self._with_checkpoints else ""
         intent = f"{ENTER} evaluate base vs. adapter{checkpoints} on {records}.  d other records  k checkpoints"
-        self._intent.show(plain_content("Esc stop" if is_busy else intent, "$text-muted"))
+        self._intent.show(plain_content(_WHILE_BUSY if is_busy else intent, "$text-muted"))
         keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
         self._box.border_subtitle = keys
         self.refresh_bindings()
@@ -235,19 +247,23 @@ class EvaluationScreen(ModalScreen[None]):
         """Show the intent and the newest evaluation."""
         self._show_intent()
         if self._evaluation is None:
-            self._figures.show(plain_content("\nNot evaluated yet." if self._worker is None else "", lines=True))
+            self._figures.show(plain_content("\nNot evaluated yet." if self._job is None else "", lines=True))
             return
-        self._figures.show(_figures(self._evaluation, is_wide=self.app.size.width >= _WIDE_FROM))
+        self._figures.show(figures_text(self._evaluation, is_wide=self.app.size.width >= _WIDE_FROM))
         await self._show_replies(self._evaluation)
 
     async def _show_replies(self, evaluation: Evaluation) -> None:
+        async with self._showing:
+            await self._show_prompt(evaluation)
+
+    async def _show_prompt(self, evaluation: Evaluation) -> None:
         if not evaluation.answered:
             return
         answered = evaluation.answered[self._prompt_index]
         count = f"{self._prompt_index + 1} of {len(evaluation.answered)}{' (fixed)' if answered.fixed else ''}"
         text = plain_content(answered.prompt.strip(), lines=True)
         self._prompt.show(Content.assemble((f"prompt {count}  ", "bold $accent"), text))
-        columns = _columns(answered)
+        columns = reply_columns(answered)
         # New widgets are mounted only if the number of columns changes.
         if len(self._reply_texts) != len(columns):
             self._reply_texts = [Paragraph() for _ in columns]
@@ -261,33 +277,6 @@ class EvaluationScreen(ModalScreen[None]):
         self.set_class(self.app.size.width < _WIDE_FROM or len(self._reply_texts) > _MOST_SIDE_BY_SIDE, "-stacked")
 
 
-def _figures(evaluation: Evaluation, *, is_wide: bool) -> Content:
-    """Return the metrics as tables, then the comparisons with the base as sentences."""
-    from workbench.evaluation.formatting import better_text, caution, figure_tables
-
-    part = ", first part only" if evaluation.more else ""
-    records = "held-out records of " if evaluation.own else "records of "
-    head = f"{evaluation.records:,} {records}{evaluation.source}{part}, {evaluation.tokens:,} tokens"
-    has_intervals = is_wide and len(evaluation.judged) <= _MOST_WITH_INTERVALS
-    head += f"; {evaluation.level:.0%} intervals in parentheses" if has_intervals else ""
-    lines = [plain_content(head, "$text-muted")]
-    for table in figure_tables(evaluation, bounds=has_intervals):
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for number, row in enumerate(table):
-            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append(plain_content(line.rstrip(), "$text-muted" if number == 0 else ""))
-    lines += [plain_content(better_text(evaluation, model), "bold") for model in evaluation.judged if model.minus]
-    if warning := caution(evaluation):
-        lines.append(plain_content(warning, "$warning"))
-    return Content("\n").join(lines)
-
-
-def _columns(answered: AnsweredPrompt) -> list[tuple[str, str]]:
-    """Return a heading and a text for each column: the models' replies, then the reference if there is one."""
-    columns = [(name, reply.strip() or "(nothing)") for name, reply in answered.replies.items()]
-    return [*columns, *([("reference", answered.reference)] if answered.reference is not None else [])]
-
-
 # These run in a thread: they read files, and import modules that the first frame does not need.
 
 
@@ -295,18 +284,6 @@ def _newest(run: RunFolder) -> Evaluation | None:
     from workbench.evaluation.result import newest_evaluation
 
     return newest_evaluation(run)
-
-
-def _read(file: Path) -> Evaluation:
-    from workbench.evaluation.result import read_evaluation
-
-    return read_evaluation(file)
-
-
-def _request(run: RunFolder, source: str | None, checkpoints: bool) -> EvaluateRequest:
-    from workbench.engine.client.evaluation_request import evaluation_request
-
-    return evaluation_request(run, source, checkpoints=checkpoints)
 
 
 def _write_report(home: Home, run: RunFolder) -> Path:

@@ -6,29 +6,30 @@ import asyncio
 import shlex
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup, VerticalScroll
-from textual.message import Message
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from screens.runs.export_job import export_in_background
 from screens.shell.dialogs import Dialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import TARGETS, Exported, Request
-from workbench.export.run import export_run
 from workbench.units import clock, rounded_file_size
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from workbench.progress import Progress
+    from screens.shell.jobs import Job, Jobs
+    from screens.workbench import Workbench
     from workbench.runs.folder import RunFolder
     from workbench.storage.paths import Home
 
@@ -61,10 +62,13 @@ _ROWS = (
 )
 
 
+_WHILE_BUSY = "Esc continue in the background   x cancel and remove partial files"
+
+
 class ExportDialog(Dialog[Exported]):
     """Exports one run; returns what was made, or None.
 
-    A separate process does the work, and a thread waits for it. Escape ends it and removes its files.
+    A separate process does the work as a job in the background; the dialog shows it, and can be closed meanwhile.
     """
 
     DEFAULT_CSS = """
@@ -84,7 +88,8 @@ class ExportDialog(Dialog[Exported]):
     ExportDialog .label { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Back", id="export.close", tooltip="Cancel the export, or close"),
+        Binding("escape", "close", "Back", id="export.close", tooltip="Close; a running export goes on"),
+        Binding("x", "stop", "Cancel", id="export.stop", tooltip="Cancel the export and remove partial files"),
         Binding("y", "copy", "Copy", id="export.copy", tooltip="Copy the next command"),
         Binding("enter", "done", "Back", show=False, id="export.done"),
         # Up and down move in the list; Tab moves to the folder.
@@ -92,29 +97,12 @@ class ExportDialog(Dialog[Exported]):
         Binding("right", "app.focus_next", show=False),
     ]
 
-    class Moved(Message, bubble=False):
-        """The export made progress."""
-
-        def __init__(self, progress: Progress) -> None:
-            super().__init__()
-            self.progress = progress
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, ExportDialog.Moved)
-
-    class Ended(Message, bubble=False):
-        """The export is finished, or failed."""
-
-        def __init__(self, made: Exported | None, error: WorkbenchError | None) -> None:
-            super().__init__()
-            self.made = made
-            self.error = error
-
     def __init__(self, home: Home, run: RunFolder) -> None:
         super().__init__()
         self._home = home
         self._run = run
-        self._cancelled = threading.Event()
+        self._key = ("export", str(run.path))
+        self._job: Job | None = None
         self._made: Exported | None = None
         self._own_folder = False
         self._proposed = ""
@@ -145,6 +133,9 @@ class ExportDialog(Dialog[Exported]):
     def on_mount(self) -> None:
         self._targets.highlighted = 0
         self._targets.focus()
+        if (job := self._jobs.get(self._key)) is not None:
+            self._hint.update(_WHILE_BUSY)
+            self._attach(job)
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
@@ -199,45 +190,40 @@ class ExportDialog(Dialog[Exported]):
         """Start the export, which checks the plan again."""
         if self.is_busy or self._made is not None:
             return
-        self._cancelled.clear()
-        self.set_class(True, "-busy")
+        cancelled = threading.Event()
+        work = partial(export_in_background, self._home, self._run, self.request(), cancelled)
+        self._hint.update(_WHILE_BUSY)
         self._progress.show("starting")
-        self._hint.update("Esc cancels and removes partial files")
-        # A daemon thread: closing the terminal does not wait for it. Its process ends with this one.
-        threading.Thread(target=self._work, args=(self.request(),), daemon=True, name="export").start()
+        self._attach(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
 
-    def _report(self, progress: Progress) -> None:
-        self.post_message(self.Moved(progress))
+    def _attach(self, job: Job) -> None:
+        """Show a job, and follow it."""
+        self._job = job
+        job.watch(self._news)
+        self._news(job)
 
-    def _work(self, request: Request) -> None:
-        """Export, in a thread of its own."""
-        try:
-            made = export_run(self._home, self._run, request, self._report, self._cancelled.is_set)
-        except Exception as error:
-            from workbench.failures.diagnose import diagnose
+    def _news(self, job: Job) -> None:
+        self.set_class(not job.is_over, "-busy")
+        if not job.is_over:
+            if job.progress is not None:
+                self._progress.show(job.progress.phase, job.progress.fraction, job.progress.detail)
+            return
+        self._job = None
+        job.watch(None)
+        self._jobs.forget(self._key)
+        self._ended(job.result, job.error)
 
-            self.post_message(self.Ended(None, diagnose(error, "exporting the run", self._home.terminal_log)))
-        else:
-            self.post_message(self.Ended(made, None))
-
-    @on(Moved)
-    def _moved(self, message: Moved) -> None:
-        progress = message.progress
-        self._progress.show(progress.phase, progress.fraction, progress.detail)
-
-    @on(Ended)
-    def _ended(self, message: Ended) -> None:
-        self.set_class(False, "-busy")
-        self._made = message.made
-        if message.made is None:
+    def _ended(self, made: Exported | None, error: WorkbenchError | None) -> None:
+        self._made = made
+        if made is None:
             self._hint.update("Enter export   Tab to the folder   Esc back")
-            if message.error is not None:
-                self._plan.add_class("problem").update(plain_content(message.error, lines=True))
+            if error is not None:
+                self._plan.add_class("problem").update(plain_content(error, lines=True))
             self._targets.focus()
             return
         self.set_class(True, "-made")
-        self._result.update(plain_content(made_words(message.made), lines=True))
-        self._hint.update("y copy the command   Esc back" if message.made.command else "Esc back")
+        self._result.update(plain_content(made_words(made), lines=True))
+        self._hint.update("y copy the command   Esc back" if made.command else "Esc back")
         self._result_box.focus()
 
     # -- keys -----------------------------------------------------------------------------------------------------
@@ -245,14 +231,18 @@ class ExportDialog(Dialog[Exported]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("copy", "done"):
             return self._made is not None
+        if action == "stop":
+            return self.is_busy
         return True
 
     def action_close(self) -> None:
-        """Cancel the running export, or close the dialog."""
-        if self.is_busy:
-            self._cancelled.set()
-        else:
-            self.dismiss(self._made)
+        """Close the dialog; an export that is running goes on in the background."""
+        self.dismiss(self._made)
+
+    def action_stop(self) -> None:
+        """Cancel the running export."""
+        if self._job is not None:
+            self._job.stop()
 
     def action_done(self) -> None:
         """Close the dialog."""
@@ -265,7 +255,12 @@ class ExportDialog(Dialog[Exported]):
             self.notify("Copied.", timeout=2)
 
     def on_unmount(self) -> None:
-        self._cancelled.set()
+        if self._job is not None:
+            self._job.watch(None)
+
+    @property
+    def _jobs(self) -> Jobs:
+        return cast("Workbench", self.app).jobs
 
 
 def plan_words(plan: Plan) -> str:

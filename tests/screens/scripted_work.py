@@ -131,6 +131,8 @@ class ScriptedBackend:
         self.trouble: WorkbenchError | None = None
         self.requests: list[ReplyRequest] = []
         self.evaluations: list[EvaluateRequest] = []
+        # What an evaluation that is stopped has found so far.
+        self.found_when_stopped: Path | None = None
         self.run: ScriptedTraining | None = None
 
     def memory(self, training: LiveTraining | None) -> Memory:
@@ -187,11 +189,16 @@ class ScriptedBackend:
     def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
         self.evaluations.append(request)
         report = work.reporter(emit)
-        for piece in self._script.play(work.cancelled):
-            if isinstance(piece, Path):
-                return piece
-            assert isinstance(piece, Progress)
-            report(piece)
+        try:
+            for piece in self._script.play(work.cancelled):
+                if isinstance(piece, Path):
+                    return piece
+                assert isinstance(piece, Progress)
+                report(piece)
+        except WorkbenchError as error:
+            if error is CANCELLED and self.found_when_stopped is not None:
+                return self.found_when_stopped
+            raise
         raise AssertionError("an evaluation ends with its file")
 
     def unload(self) -> None:

@@ -1,5 +1,6 @@
 """The evaluation of a run: what was found, and having it found anew."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,11 @@ async def test_other_records_and_the_checkpoints_are_asked_for(tmp_path: Path) -
         assert data is not None
         assert data["source"] == "mine.jsonl"
         assert engine.backend.evaluations[0].checkpoints
-        await screen.press("escape")
+        await screen.press("x")
         await screen.until(lambda: engine.state == "idle", "its end")
 
 
-async def test_escape_stops_the_evaluation_and_then_closes(tmp_path: Path) -> None:
+async def test_it_goes_on_in_the_background_and_its_result_is_there(tmp_path: Path) -> None:
     engine = trained(tmp_path)
     async with opened(tmp_path, engine=engine) as screen:
         await judging(screen)
@@ -149,12 +150,54 @@ async def test_escape_stops_the_evaluation_and_then_closes(tmp_path: Path) -> No
         await screen.until(lambda: engine.state == "evaluating", "the evaluation")
         await screen.press("enter")  # not a second one
         await screen.press("escape")
-        await screen.until(lambda: engine.state == "idle", "its end")
-        await screen.sees("nothing was saved")
-        assert isinstance(screen.app.screen, EvaluationScreen)
-        assert len(engine.backend.evaluations) == 1
-        await screen.press("escape")
         await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history")
+        await screen.press("3", "right")
+        assert screen.app.session.recipe.adapter.r == 32, "the app is used meanwhile"
+        engine.load("evaluating", 0.5, "base, 1 of 2")
+        await screen.sees("evaluation of run-01")
+        await screen.sees("evaluating · 50%")
+        await judging(screen)
+        await screen.sees("base, 1 of 2")
+        await screen.press("escape")
+        await screen.until(lambda: not isinstance(screen.app.screen, EvaluationScreen), "the history again")
+        engine.found(save_evaluation(run_of(engine), evaluation()))
+        await screen.is_told("Evaluation of run-01 is finished")
+        await screen.until(lambda: "evaluation of run-01" not in screen.words, "its line is gone")
+        await judging(screen)
+        await screen.sees("run-01 is better than the base")
+        assert len(engine.backend.evaluations) == 1
+
+
+async def test_x_stops_it_and_what_was_found_is_shown(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("enter")
+        await screen.until(lambda: engine.state == "evaluating", "the evaluation")
+        engine.backend.found_when_stopped = save_evaluation(run_of(engine), evaluation(planned=256))
+        await screen.press("x")
+        await screen.sees("Stopped; what was found is saved in the run folder.")
+        await screen.sees("Stopped early: 26 of 256 records.")
+        await screen.sees("run-01 is better than the base")
+        engine.backend.found_when_stopped = None
+        await screen.press("enter")
+        await screen.until(lambda: engine.state == "evaluating", "another one")
+        await screen.press("x")
+        await screen.until(lambda: engine.state == "idle", "its end")
+        await screen.sees("The work was cancelled.")
+        assert isinstance(screen.app.screen, EvaluationScreen)
+
+
+async def test_replies_are_shown_once_when_the_terminal_changes_meanwhile(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    save_evaluation(run_of(engine), evaluation())
+    async with opened(tmp_path, engine=engine) as screen:
+        shown = await judging(screen)
+        found = evaluation(models=4)
+        await asyncio.gather(shown._show_replies(found), shown._show_replies(evaluation()), shown._show_replies(found))
+        columns = shown.query("#replies VerticalScroll")
+        assert len(columns) == 6
+        assert all(column.is_attached for column in columns)
 
 
 async def test_what_goes_wrong_is_said_and_another_one_can_be_asked_for(tmp_path: Path) -> None:
@@ -168,7 +211,7 @@ async def test_what_goes_wrong_is_said_and_another_one_can_be_asked_for(tmp_path
         await screen.sees("Name records.")
         await screen.press("escape", "enter")
         await screen.until(lambda: len(engine.backend.evaluations) == 2, "the second one")
-        await screen.press("escape")
+        await screen.press("x")
 
 
 async def test_many_models_stand_below_each_other(tmp_path: Path) -> None:
