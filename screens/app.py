@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.widgets import Input
 from textual.worker import WorkerFailed
 
 from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
@@ -32,6 +33,7 @@ from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from textual import events
     from textual.await_complete import AwaitComplete
     from textual.command import Provider
     from textual.filter import LineFilter
@@ -76,7 +78,15 @@ class WorkbenchApp(App[None]):
             for number, tab in enumerate(TABS, 1)
         ),
         Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
-        Binding("f1", "help", "Help", priority=True, id="app.help", tooltip="Keys and guide of this screen"),
+        Binding(
+            "f1",
+            "help",
+            "Help",
+            key_display="F1",
+            priority=True,
+            id="app.help",
+            tooltip="Keys and guide of this screen",
+        ),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
@@ -232,6 +242,18 @@ class WorkbenchApp(App[None]):
         """Esc: leave a text field; else clear the filter; else go back to the list or form."""
         if self.pane_in_front is not None:
             self.pane_in_front.leave()
+
+    def on_key(self, event: events.Key) -> None:
+        """Type into the field that a key just before this one opened.
+
+        Keys that arrive together are sent to what had the focus then, and come here if that has no use for them.
+        """
+        field = self.focused
+        if isinstance(field, Input) and event.is_printable and event.character:
+            start, end = field.selection
+            field.replace(event.character, min(start, end), max(start, end))
+            event.stop()
+            event.prevent_default()
 
     def action_help(self) -> None:
         """Show keys and guide of the tab or dialog in front, or close them."""

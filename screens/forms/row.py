@@ -149,11 +149,10 @@ class SettingRow(Widget, can_focus=True):
             self.screen.set_focus(field)
 
     async def action_type(self, text: str) -> None:
-        """Open the text field with what was typed, or add to it: keys that arrive with the first come here, too."""
+        """Open the text field with what was typed in the place of the value."""
         await self.action_edit()
         assert self._field is not None
-        start, end = self._field.selection
-        self._field.replace(text, min(start, end), max(start, end))
+        self._field.replace(text, 0, len(self._field.value))
 
     def action_list(self) -> None:
         """Choose a value from a list."""
@@ -173,12 +172,18 @@ class SettingRow(Widget, can_focus=True):
 
     async def action_take_back(self) -> None:
         """Close the text field; the value is what it was before."""
+        field, self._field = self._field, None
+        self.screen.set_focus(self)
         self._change(self._before_typing)
-        await self.action_stop_editing()
+        self._set_problem("")
+        if field is not None:
+            await field.remove()
 
     async def _close_field(self) -> None:
         if self._field is not None:
             field, self._field = self._field, None
+            # Its last change may not have been told yet.
+            self._take(field.value)
             await field.remove()
             self._set_problem("")
 
@@ -215,20 +220,27 @@ class SettingRow(Widget, can_focus=True):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
+        if self._field is not None:
+            self._take(event.value)
+
+    def _take(self, text: str) -> None:
+        """Set the value that was typed."""
         if self.spec.parse is None:
             return
         recipe = self._workbench.session.recipe
-        if event.value == self.spec.value(recipe):
+        if text == self.spec.value(recipe):
             self._set_problem("")
             return
-        changes = self.spec.parse(event.value)
+        changes = self.spec.parse(text)
         self._before_typing = {path: set_value(recipe, path) for path in changes} | self._before_typing
         self._change(changes)
 
     @on(Input.Submitted)
     async def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if not self.problem:
+        self._take(event.value)
+        # A key after Enter may have moved on already.
+        if not self.problem and self.has_focus_within:
             await self.action_stop_editing()
 
     async def on_key(self, event: events.Key) -> None:

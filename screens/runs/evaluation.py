@@ -118,7 +118,7 @@ class EvaluationScreen(ModalScreen[None]):
         self._evaluation = await asyncio.to_thread(_newest, self._run)
         await self._show()
         if (job := self._app.jobs.get(self._key)) is not None:
-            self._attach(job)
+            self._follow(job)
 
     async def on_resize(self, event: events.Resize) -> None:
         await self._show()
@@ -141,7 +141,7 @@ class EvaluationScreen(ModalScreen[None]):
         request_id = new_request_id()
         work = partial(evaluate_in_engine, self._app, self._run, self._source, self._with_checkpoints, request_id)
         self._progress.show("starting")
-        self._attach(
+        self._follow(
             self._app.jobs.start(
                 self._key, f"evaluation of {self._run.title}", work, partial(stop_evaluation, self._app, request_id)
             )
@@ -196,7 +196,7 @@ class EvaluationScreen(ModalScreen[None]):
     def _app(self) -> Workbench:
         return cast("Workbench", self.app)
 
-    def _attach(self, job: Job) -> None:
+    def _follow(self, job: Job) -> None:
         """Show an evaluation that is running, or its result."""
         self._job = job
         job.watch(self._news)

@@ -135,7 +135,7 @@ class ExportDialog(Dialog[Exported]):
         self._targets.focus()
         if (job := self._jobs.get(self._key)) is not None:
             self._hint.update(_WHILE_BUSY)
-            self._attach(job)
+            self._follow(job)
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
@@ -194,9 +194,9 @@ class ExportDialog(Dialog[Exported]):
         work = partial(export_in_background, self._home, self._run, self.request(), cancelled)
         self._hint.update(_WHILE_BUSY)
         self._progress.show("starting")
-        self._attach(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
+        self._follow(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
 
-    def _attach(self, job: Job) -> None:
+    def _follow(self, job: Job) -> None:
         """Show a job, and follow it."""
         self._job = job
         job.watch(self._news)

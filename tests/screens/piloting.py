@@ -17,6 +17,8 @@ from workbench.engine.client.protocol import DeviceFacts
 from workbench.machine.gpu import GpuSample
 from workbench.storage.paths import Home
 
+_CHARACTERS = {"full_stop": ".", "minus": "-", "slash": "/", "underscore": "_"}
+
 WIDE = (120, 40)
 NARROW = (80, 24)
 
@@ -104,7 +106,7 @@ class Opened:
     async def burst(self, *keys: str) -> None:
         """Press keys that arrive together, as over a slow line: none waits for what the one before it does."""
         for key in keys:
-            self.app.post_message(Key(key, key if len(key) == 1 else None))
+            self.app.post_message(Key(key, key if len(key) == 1 else _CHARACTERS.get(key)))
         await self.pilot.pause()
 
     async def tab(self, name: str) -> Pane:

@@ -49,7 +49,7 @@ async def test_a_fresh_home_opens_on_models_and_says_what_to_press(tmp_path: Pat
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_digits_switch_tabs_and_the_header_keeps_the_recipe(tmp_path: Path, size: tuple[int, int]) -> None:
     async with opened(tmp_path, size=size) as screen:
-        for key, name in (("2", "architecture"), ("3", "adapter"), ("1", "models")):
+        for key, name in (("2", "architecture"), ("3", "adapter"), ("f2", "models")):
             await screen.press(key)
             await screen.until(lambda name=name: in_front(screen.app) == name, name)
         await screen.until(lambda: "SmolLM2-135M-Instruct" in screen.words.splitlines()[0], "as it should stand")
@@ -146,7 +146,7 @@ async def test_with_a_run_live_the_app_opens_on_train(tmp_path: Path, size: tupl
         await screen.sees("step 12/100")
     engine.finish(step=100)
     async with opened(tmp_path, engine=engine) as screen:
-        assert in_front(screen.app) == "train", "the last tab again"
+        assert in_front(screen.app) == "adapter", "the last tab again"
 
 
 async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ async def test_help_names_each_action_and_its_key_in_dialogs_too(tmp_path: Path)
         assert not isinstance(screen.app.screen, HelpScreen)
         await history(screen, 2)
         await screen.press("space", "space", "o")
-        await screen.sees("compare 2 runs")
+        await screen.sees("held-out loss over steps")
         await screen.press("f1")
         await screen.sees("Help: Compare")
         words = " ".join(screen.words.split())

@@ -89,3 +89,14 @@ async def test_a_tab_with_nothing_to_move_in_has_its_keys(tmp_path: Path) -> Non
             await screen.press("escape")
             assert screen.app.focused is not None
             assert pane in screen.app.focused.ancestors_with_self
+
+
+async def test_what_arrives_with_the_key_that_opens_a_field_is_typed_into_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
+        pane = await screen.tab("architecture")
+        before = screen.app.session.recipe
+        await screen.burst("slash", *"lla", "underscore", *"3")
+        assert pane.query_one(Input).value == "lla_3"
+        assert screen.app.pane_in_front is pane
+        assert screen.app.session.recipe is before, "l and a are keys of the tree"

@@ -75,7 +75,10 @@ async def test_it_is_filtered_as_one_types_and_escape_shows_all(tmp_path: Path) 
             await screen.until(lambda: len(shown(pane)) == 3, "all of them")
             assert not pane.query_one(Input).display
         await screen.press("slash", *"nothing", "escape")
-        await screen.until(lambda: len(shown(pane)) == 3, "escape in the field shows all, too")
+        await screen.until(lambda: shown(pane) == [], "escape in the field leaves it, and the filter stays")
+        assert screen.app.focused is pane.query_one(RunTable)
+        await screen.press("escape")
+        await screen.until(lambda: len(shown(pane)) == 3, "escape on the list clears it")
 
 
 async def test_marks_are_seen_without_colour_and_outlive_a_filter(tmp_path: Path) -> None:

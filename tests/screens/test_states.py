@@ -21,8 +21,10 @@ async def everywhere(screen: Opened, words: str, besides: str) -> None:
         places = (screen.app.query_one(kind).region.y for kind in (HeaderBar, PhaseBar, RunBar))
         return [screen.words.splitlines()[y] for y in places]
 
-    await screen.until(lambda: all(words in line for line in lines()), f"{words} in each of {lines()}")
-    assert not any(besides in line for line in lines()), lines()
+    def is_named() -> bool:
+        return all(words in line for line in lines()) and not any(besides in line for line in lines())
+
+    await screen.until(is_named, f"{words} in each and {besides} in none of {lines()}")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])

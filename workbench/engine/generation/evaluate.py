@@ -314,11 +314,11 @@ def _answered(eval_set: EvalSet, candidates: list[_Candidate], *, by_all: bool) 
 
 def _per_record(eval_set: EvalSet, candidates: list[_Candidate]) -> PerRecord:
     """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
-    known = [
-        (sample, losses)
-        for number, sample in enumerate(eval_set.samples)
-        if candidates and None not in (losses := [candidate.losses[number] for candidate in candidates])
-    ]
+    known = []
+    for number, sample in enumerate(eval_set.samples):
+        losses = [one for candidate in candidates if (one := candidate.losses[number]) is not None]
+        if losses and len(losses) == len(candidates):
+            known.append((sample, losses))
     places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample, _ in known))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
