@@ -15,7 +15,6 @@ from screens.adapter.form import AdapterForm
 from screens.adapter.step_tracer import StepTracer
 from screens.forms.form import row_of
 from screens.forms.help import explanation, help_text
-from screens.forms.row import SettingRow
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog

@@ -76,7 +76,7 @@ class EvaluationScreen(ModalScreen[None]):
         Binding("left,p", "turn(-1)", "Previous reply", id="evaluation.previous"),
         Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md to the run folder"),
         Binding("x", "stop", "Stop", id="evaluation.stop", tooltip="Stop the evaluation; keep what was found"),
-        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Close; a running evaluation goes on"),
+        Binding("escape,q", "leave", "Back", id="evaluation.leave", tooltip="Close; a running evaluation continues"),
     ]
 
     def __init__(self, run: RunFolder) -> None:
@@ -153,7 +153,7 @@ class EvaluationScreen(ModalScreen[None]):
             self._job.stop()
 
     def action_leave(self) -> None:
-        """Close the screen; an evaluation that is running goes on in the background."""
+        """Close the screen; a running evaluation continues in the background."""
         self.dismiss(None)
 
     def on_unmount(self) -> None:

@@ -88,7 +88,7 @@ class ExportDialog(Dialog[Exported]):
     ExportDialog .label { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Back", id="export.close", tooltip="Close; a running export goes on"),
+        Binding("escape", "close", "Back", id="export.close", tooltip="Close; a running export continues"),
         Binding("x", "stop", "Cancel", id="export.stop", tooltip="Cancel the export and remove partial files"),
         Binding("y", "copy", "Copy", id="export.copy", tooltip="Copy the next command"),
         Binding("enter", "done", "Back", show=False, id="export.done"),
@@ -236,7 +236,7 @@ class ExportDialog(Dialog[Exported]):
         return True
 
     def action_close(self) -> None:
-        """Close the dialog; an export that is running goes on in the background."""
+        """Close the dialog; a running export continues in the background."""
         self.dismiss(self._made)
 
     def action_stop(self) -> None:

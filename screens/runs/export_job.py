@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from workbench.export.run import export_run
@@ -27,13 +28,14 @@ async def export_in_background(
     Raises:
         WorkbenchError: it cannot be made, or was cancelled.
     """
-    loop = asyncio.get_running_loop()
+    # What the job tells is shown by widgets, which find their app in the context.
+    loop, context = asyncio.get_running_loop(), copy_context()
     made: asyncio.Future[Exported] = loop.create_future()
 
     def tell(what: Callable[..., object], *arguments: object) -> None:
         # The loop is closed when the app has ended; then nobody listens.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(what, *arguments)
+            loop.call_soon_threadsafe(what, *arguments, context=context)
 
     def settle(error: WorkbenchError | None, result: Exported | None) -> None:
         if made.done():

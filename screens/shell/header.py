@@ -123,7 +123,7 @@ def _doing(status: EngineStatus) -> str:
     """Return what the engine is doing in a word; of a live run, the phase that it is in."""
     phase = status.progress.phase if status.progress is not None else ""
     if status.state == "training" or (status.state == "paused" and phase in BETWEEN_STEPS):
-        return phase or "starting"
+        return plain(phase) or "starting"
     return status.state
 
 

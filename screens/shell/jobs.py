@@ -1,4 +1,4 @@
-"""Work in the background: exports and evaluations go on while other tabs and dialogs are used."""
+"""Work in the background: exports and evaluations keep running while other tabs and dialogs are used."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
     assert ("sampling", "reply 1 of 2") in phases
     assert ("saving", "checkpoint") in phases
     names = list(dict.fromkeys(phase for phase, _ in phases))
-    assert names == ["loading", "tokenising", "preparing", "base evaluation", "training", "saving", "evaluating",
+    assert names == ["loading", "tokenizing", "preparing", "base evaluation", "training", "saving", "evaluating",
                      "sampling"]  # fmt: skip
-    after_tokens = phases[max(i for i, (phase, _) in enumerate(phases) if phase == "tokenising") + 1]
+    after_tokens = phases[max(i for i, (phase, _) in enumerate(phases) if phase == "tokenizing") + 1]
     assert after_tokens == ("loading", "importing the trainer")
     (sample,) = events_of(run, "sample")
     assert len(sample["replies"]) == 2  # as many as are held out

@@ -101,7 +101,7 @@ async def test_a_path_with_nothing_there_is_no_download(tmp_path: Path, source: 
         await data_pane(screen)
         screen.app.set_recipe({"data.source": source})
         await screen.until(lambda: "No such " in screen.words, "a sentence")
-        assert "t to download" not in screen.words
+        assert "press t to download it" not in screen.words
 
 
 def test_a_path_with_nothing_there_is_refused_before_the_tokenizer_is_asked_for(tmp_path: Path) -> None:

@@ -103,25 +103,38 @@ async def test_a_merge_shows_its_check(tmp_path, run) -> None:
         await screen.sees("Merged vs. base with adapter")
 
 
-async def test_it_goes_on_in_the_background_until_it_is_cancelled_and_leaves_nothing(tmp_path, run) -> None:
+async def test_it_goes_on_in_the_background_and_its_result_is_there(tmp_path, run) -> None:
+    async with opened(tmp_path / "home", size=WIDE) as screen:
+        dialog = await dialog_of(screen, run)
+        await choose(screen, dialog, tmp_path / "out", "merged")
+        await screen.press("enter")
+        await screen.until(lambda: dialog.is_busy, "at work")
+        await screen.press("escape")
+        await screen.until(lambda: not isinstance(screen.app.screen, ExportDialog), "closed")
+        await screen.press("f4", "right")
+        assert screen.app.session.recipe.adapter.r == 32, "the app is used meanwhile"
+        for _ in range(120):  # a process that imports torch takes its time
+            if not screen.app.jobs.running:
+                break
+            assert f"export of {run.id}" in screen.words
+            await screen.pilot.pause(0.5)
+        await screen.is_told(f"Export of {run.id} is finished")
+        await dialog_of(screen, run)
+        await screen.sees("Merged vs. base with adapter")
+
+
+async def test_x_cancels_it_and_leaves_nothing(tmp_path, run) -> None:
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)
         await choose(screen, dialog, tmp_path / "place" / "out", "merged")
         await screen.press("enter")
         await screen.until(lambda: dialog.is_busy, "at work")
-        await screen.press("escape")
-        await screen.until(lambda: not isinstance(screen.app.screen, ExportDialog), "closed")
-        await screen.sees(f"export of {run.id}")
-        await screen.press("3", "right")
-        assert screen.app.session.recipe.adapter.r == 32, "the app is used meanwhile"
-        dialog = await dialog_of(screen, run)
-        await screen.until(lambda: dialog.is_busy, "still at work")
         await screen.press("x")
         await screen.sees("Cancelled.")
         await screen.until(lambda: not dialog.is_busy, "at rest")
         assert list((tmp_path / "place").iterdir()) == []
         assert isinstance(screen.app.screen, ExportDialog), "another target may be chosen"
-        await screen.until(lambda: not screen.app.jobs.running, "no job")
+        assert not screen.app.jobs.running
 
 
 async def test_what_stands_in_the_way_is_told_at_once(tmp_path, run) -> None:

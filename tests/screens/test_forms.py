@@ -39,7 +39,7 @@ async def test_a_refusal_among_keys_that_arrive_together_is_seen(tmp_path: Path)
         await screen.tab("adapter")
         await screen.burst("down", "down", "down", "down", "right", "right", "right")
         assert screen.app.session.recipe.adapter.use_dora
-        await screen.sees("needs an unquantised base")
+        await screen.sees("needs an unquantized base")
 
 
 async def test_digits_on_a_number_are_typed_into_it(tmp_path: Path) -> None:

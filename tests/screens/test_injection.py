@@ -123,7 +123,7 @@ async def test_a_hostile_record_and_a_hostile_file_name(tmp_path: Path) -> None:
         await screen.sees("[red]no[/red]")
         assert_harmless(screen)
         screen.app.set_recipe({"data.source": f"no such {CLEAR}{MARKUP}"})
-        await screen.until(lambda: "bundled dataset" in screen.words, "the message")
+        await screen.until(lambda: "No such file or folder" in screen.words, "the message")
         assert_harmless(screen)
 
 

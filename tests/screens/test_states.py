@@ -35,7 +35,7 @@ async def test_each_state_of_a_run_is_named_in_all_places(tmp_path: Path, size: 
         await screen.tab("train")
         for phase, detail in (
             ("loading", "importing libraries"),
-            ("tokenising", "1,024 records"),
+            ("tokenizing", "1,024 records"),
             ("base evaluation", "batch 3 of 12"),
         ):
             engine.phase(phase, 0.25, detail, eta_seconds=75.0)

@@ -152,7 +152,7 @@ async def test_start_is_greyed_while_the_engine_is_busy_otherwise(tmp_path: Path
     engine.replies_elsewhere()
     async with opened(tmp_path, engine=engine) as screen:
         await train_pane(screen)
-        assert offered(screen) == {"Start": False, "Queue": True}
+        assert offered(screen) == {"Start": False, "Name": True, "Queue": True}
         await screen.press("enter")
         assert engine.asked == []
         engine.end()

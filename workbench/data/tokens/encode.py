@@ -81,7 +81,7 @@ def encode_dataset(
             if sample.trained_tokens:
                 (held_out if sample.held_out else train).add(sample)
         if report is not None:
-            report(Progress(phase="tokenising", detail="statistics, saving the tokens"))
+            report(Progress(phase="tokenizing", detail="statistics, saving the tokens"))
         facts = collector.facts()
         refuse_if_nothing_is_trained(facts)
         store.save(train.close(), held_out.close(), facts)
