@@ -104,6 +104,13 @@ def unknown_model_type(folder: Path) -> object:
     return AutoConfig.from_pretrained(folder)
 
 
+def no_model_type(folder: Path) -> object:
+    from transformers import AutoConfig
+
+    (folder / "config.json").write_text("{}")
+    return AutoConfig.from_pretrained(folder)
+
+
 def no_language_model(_: Path) -> object:
     from transformers import AutoModelForCausalLM, ViTConfig
 
@@ -394,6 +401,7 @@ CASES = [
     (no_chat_template, "no_chat_template", "template"),
     (code_not_trusted, "untrusted_code", "code"),
     (unknown_model_type, "unknown_architecture", "architecture"),
+    (no_model_type, "unknown_architecture", "architecture"),
     (no_language_model, "unknown_architecture", "architecture"),
     (tokenizer_library_missing, "tokenizer_library", "library"),
     (damaged_weights, "model_damaged", "weight file"),

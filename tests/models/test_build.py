@@ -78,6 +78,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
         ({"model_type": "no_such_model", "auto_map": {"AutoConfig": "evil.Config"}}, "unknown_architecture"),
         ({"model_type": ["llama"]}, "unknown_architecture"),
         ({"model_type": "vit"}, "model_not_causal"),
+        ({"model_type": "mistral3"}, "model_not_causal"),
         ({**LLAMA, "num_hidden_layers": 10**9}, "model_config"),
         ({**LLAMA, "hidden_size": "wide"}, "model_config"),
         ({**LLAMA, "num_attention_heads": 0}, "model_config"),
@@ -88,6 +89,20 @@ def test_configurations_that_cannot_be_built(config: dict[str, Any], kind: str) 
         build_skeleton(config)
     assert error.value.kind == kind
     assert error.value.cure
+
+
+def test_an_image_text_model_is_called_one() -> None:
+    for model_type in ("mistral3", "qwen2_5_vl", "qwen3_vl"):
+        with pytest.raises(WorkbenchError, match=f"{model_type} is an image-text model") as error:
+            build_skeleton({"model_type": model_type})
+        assert "pip install" not in str(error.value)
+    with pytest.raises(WorkbenchError, match="t5 is not a causal language model"):
+        build_skeleton({"model_type": "t5"})
+
+
+def test_numbers_that_json_cannot_have_are_read_as_transformers_writes_them() -> None:
+    endless = {"rope_parameters": {"rope_type": "default", "rope_theta": {"__float__": "Infinity"}}}
+    assert build_skeleton({**LLAMA, **endless}).parameters == build_skeleton(LLAMA).parameters
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

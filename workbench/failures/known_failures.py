@@ -192,7 +192,14 @@ KNOWN = (
     Failure(
         "unknown_architecture",
         (),
-        r"Unrecognized configuration class|Unrecognized model in|does not recognize this architecture",
+        r"Unrecognized configuration class",
+        "transformers has no causal language model of this architecture: its models are of another kind.",
+        "Choose a causal language model, such as those on the Models screen (`loraworkbench models`).",
+    ),
+    Failure(
+        "unknown_architecture",
+        (),
+        r"Unrecognized model in|does not recognize this architecture",
         "This version of transformers does not support this architecture as a language model.",
         "`pip install -U transformers`, or use another model.",
     ),

@@ -91,20 +91,39 @@ def meta_model(config: dict[str, object]) -> "PreTrainedModel":
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     parsed = _parse_config(config)
-    if type(parsed) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise WorkbenchError(
-            f"A {parsed.model_type} model does not generate text from text alone.",
-            "Choose a causal language model.",
-            kind="model_not_causal",
-        )
+    check_causal(parsed.model_type)
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(parsed, dtype=torch.bfloat16)
     except Exception as error:  # an unchecked configuration may make a constructor raise anything
         raise _cannot_build(parsed.model_type, error) from error
+
+
+def check_causal(model_type: object) -> None:
+    """Check that transformers has a causal language model of a known ``model_type``. Imports transformers.
+
+    Raises:
+        WorkbenchError: it has models of another kind only; kind ``model_not_causal``.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in auto.MODEL_MAPPING_NAMES:
+        return
+    if model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise WorkbenchError(
+            f"{model_type} is an image-text model: its language model is loaded together with a vision part, and "
+            "training only the language model of this kind is not supported yet.",
+            "Choose a model that has only text, often of the same family; or train it with TRL, which loads it by "
+            "AutoModelForImageTextToText.",
+            kind="model_not_causal",
+        )
+    raise WorkbenchError(
+        f"{model_type} is not a causal language model.",
+        "Choose one that continues text, such as those on the Models screen (`loraworkbench models`).",
+        kind="model_not_causal",
+    )
 
 
 def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
@@ -126,11 +145,20 @@ def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
                 "Check the model's config.json.",
                 kind="model_config",
             )
-    structure = {key: value for key, value in config.items() if key not in _NON_STRUCTURAL_KEYS}
+    structure = {key: _with_floats(value) for key, value in config.items() if key not in _NON_STRUCTURAL_KEYS}
     try:
         return CONFIG_MAPPING[model_type].from_dict(structure)
     except Exception as error:  # see meta_model
         raise _cannot_build(model_type, error) from error
+
+
+def _with_floats(value: object) -> object:
+    """A value of a configuration with ``{"__float__": "Infinity"}``, as transformers writes it, as a number."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"}:
+            return float(value["__float__"])
+        return {key: _with_floats(inner) for key, inner in value.items()}
+    return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:

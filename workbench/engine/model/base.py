@@ -11,6 +11,7 @@ from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.errors import WorkbenchError
+from workbench.models.build import check_causal
 from workbench.models.local import read_config
 from workbench.models.sources import LocalModel, fetch_config, fetch_model
 from workbench.models.stored_quantization import StoredQuantization, stored_quantization
@@ -283,12 +284,16 @@ def load_base(
         WorkbenchError: the model is not available, or transformers cannot load it.
     """
     # Before gigabytes are downloaded: a configuration says whether the weights can be used.
-    stored = stored_quantization(read_config(fetch_config(home, section, report, cancelled)))
+    config = read_config(fetch_config(home, section, report, cancelled))
+    stored = stored_quantization(config)
     asked = quantization
     if stored is not None:
         quantization = stored.as_loaded(asked)
         if refusal := stored.refusal(asked if is_asked else quantization):
             raise refusal
+    if not section.trust_remote_code:
+        import_libraries()
+        check_causal(config.get("model_type"))
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()
