@@ -43,7 +43,7 @@ async def tree_of(model: ModelSection, session: Session, start_engine: Callable[
     Raises:
         WorkbenchError: the engine does not start, or cannot build the tree.
     """
-    tree = await asyncio.to_thread(_catalog_tree, model.source)
+    tree = await asyncio.to_thread(_known_tree, model)
     if tree is None:
         await start_engine()
         tree = await session.engine.tree(model)
@@ -51,10 +51,10 @@ async def tree_of(model: ModelSection, session: Session, start_engine: Callable[
     return tree
 
 
-def _catalog_tree(source: str) -> Skeleton | None:
-    from workbench.models.catalog import catalog_skeleton
+def _known_tree(model: ModelSection) -> Skeleton | None:
+    from workbench.models.trees import skeleton_in_catalog
 
-    return catalog_skeleton(source)
+    return skeleton_in_catalog(model)
 
 
 def _price_once(tree: Skeleton, session: Session) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.estimate.architectures import TINY
 from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.plan import AdapterDtypes, plan_adapter
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.models.build import build_skeleton, meta_model
@@ -147,6 +148,44 @@ def saved_bytes(name: str, knobs: Knobs, dtype: str, folder: Path) -> int | None
             parameter.data = parameter.data.to(getattr(torch, dtype))
     peft.save_pretrained(folder)
     return (folder / "adapter_model.safetensors").stat().st_size
+
+
+RESIZED = [name for name in ("llama", "llama-tied", "gpt2", "qwen2", "gemma3", "mixtral") if name in TINY]
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_rows_for_new_tokens_are_those_of_peft(name: str, tmp_path: Path) -> None:
+    """The model is resized, and the new rows are trained by PEFT's ``trainable_token_indices``."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    rows = skeleton_of(name).root.facts["vocab_size"] + 5
+    skeleton = build_skeleton(TINY[name], rows)
+    first = leaves(name)[0]
+    for knobs in (
+        {"target_modules": [first], "r": 8},
+        {"target_modules": [first], "r": 4, "modules_to_save": ["lm_head"]},
+    ):
+        settings = lora_settings(knobs)
+        if "modules_to_save" in knobs and skeleton.root.facts["tied_embeddings"]:
+            with pytest.raises(WorkbenchError, match="is tied to"):
+                plan_adapter(skeleton, settings)
+            continue
+        config = CONFIG_MAPPING[TINY[name]["model_type"]].from_dict(dict(TINY[name]))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        peft = get_peft_model(
+            model,
+            LoraConfig(task_type="CAUSAL_LM", trainable_token_indices=token_rows(skeleton, settings) or None, **knobs),
+        )
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        plan = plan_adapter(skeleton, settings)
+        assert (plan.trainable_parameters, plan.total_parameters) == peft.get_nb_trainable_parameters()
+        peft.save_pretrained(tmp_path, save_embedding_layers=False)
+        assert plan.file_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
 
 
 def test_most_of_these_settings_are_accepted() -> None:

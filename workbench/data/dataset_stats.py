@@ -84,7 +84,9 @@ def dataset_stats(
 
 
 def _embedding_rows(home: Home, model: ModelSection) -> int | None:
-    """Rows of the model's embedding, if its configuration is on this machine."""
+    """Rows of the model's embedding, if its configuration is on this machine; None if it gets as many as needed."""
+    if model.resize_embeddings:
+        return None
     folder = find_config(home, model)
     return describe_folder(folder).vocabulary if folder is not None else None
 

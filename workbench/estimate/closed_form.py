@@ -55,6 +55,8 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         saved = stream * shape.depth
         open_at_last = open_at_first = largest.kept
     loss, kept_logits = _loss(shape, step, width)
+    # PEFT copies an embedding to put its trained rows in, and gets a gradient of all of its rows.
+    embedding = shape.vocabulary * shape.hidden if shape.trains_rows else 0
     ids = 3 * 8 * step.tokens
     static = {
         "weights": base.footprint_bytes,
@@ -65,7 +67,12 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
     }
     final_norm = 4 * step.tokens * shape.hidden
     moments: dict[Moment, dict[str, int]] = {
-        "loss": {"saved_activations": saved, "loss": loss, "recomputation": final_norm},
+        "loss": {
+            "saved_activations": saved,
+            # The copy, its gradient in float32, and that in the copy's type once the loss tile is gone.
+            "loss": loss + embedding * (width + 4) + max(embedding * width - loss, 0),
+            "recomputation": final_norm,
+        },
         "first backward layer": {
             "saved_activations": saved,
             "recomputation": open_at_last + largest.passing,
@@ -74,14 +81,14 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         "last backward layer": {
             "saved_activations": stream if step.checkpointing != "none" else largest.kept,
             "recomputation": open_at_first + largest.passing,
-            "gradients": plan.trained_bytes,
+            "gradients": plan.trained_bytes + embedding * width,
             "loss": kept_logits,
         },
         "optimizer": {"gradients": plan.trained_bytes},
     }
     if step.accumulates:
         for terms_then in moments.values():
-            terms_then["gradients"] = plan.trained_bytes
+            terms_then["gradients"] = max(terms_then.get("gradients", 0), plan.trained_bytes)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     terms = {name: static.get(name, 0) + moments[moment].get(name, 0) for name in TERMS}
     allocated = sum(terms.values())

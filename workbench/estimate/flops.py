@@ -88,6 +88,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
     lowest = 0 if settings.bias == "all" else min(map(layers.place, _trained(targets)), default=0)
     added = _added(skeleton, targets)
     whole = tuple(f"{site.name}." for site in targets.saved_whole)
+    has_new_rows = bool(skeleton.root.facts.get("new_tokens"))
     forward = needed = head = 0
     pairs_forward: dict[int, int] = {}
     pairs_needed: dict[int, int] = {}
@@ -96,7 +97,8 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
             continue
         needs_backward = layers.place(site) >= lowest
         own, adapted = 2 * _multiplied(skeleton, site), 2 * added.get(site.name, 0)
-        is_whole = f"{site.name}.".startswith(whole)
+        # The gradient of trained rows of the output layer is computed for all of its rows.
+        is_whole = f"{site.name}.".startswith(whole) or (site.name == skeleton.output and has_new_rows)
         cost = own * (1 + needs_backward + is_whole) + 3 * adapted
         if site.name == skeleton.output:
             head += cost

@@ -46,6 +46,7 @@ class ModelShape:
     """Widths of a model.
 
     Attributes:
+        trains_rows: whether new rows of its embeddings are trained.
         heads: 0 for a model without attention.
         holds_scores: whether attention scores are stored in full, length × length per head.
         layers: its kinds of layers.
@@ -54,6 +55,7 @@ class ModelShape:
 
     hidden: int
     vocabulary: int
+    trains_rows: bool
     heads: int
     holds_scores: bool
     layers: tuple[LayerShape, ...]
@@ -79,6 +81,7 @@ def model_shape(skeleton: Skeleton) -> ModelShape:
     return ModelShape(
         hidden=hidden,
         vocabulary=int(facts.get("vocab_size") or 0),
+        trains_rows=bool(facts.get("new_tokens")),
         heads=int(facts.get("heads") or 0),
         holds_scores=skeleton.model_type in _WITHOUT_FLASH,
         layers=layers,

@@ -15,17 +15,21 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
+from workbench.estimate.adapter.new_rows import token_rows
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import local_base
-from workbench.export.script_text import CALLBACK, COMPILED, HEAD, LIGER, LOAD, PADDING_FREE, TRAIN
+from workbench.export.script_text import CALLBACK, COMPILED, EXPOSE_BIAS, HEAD, LIGER, LOAD, PADDING_FREE, RESIZE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
+from workbench.models.trees import tree_in
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
+_ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))\n'
 _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -57,6 +61,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     recipe, training = job.recipe, job.recipe.training
     precision = _precision(job)
     outcome = _Outcome(job.run)
+    rows = _token_rows(job)
     constants = {
         "MODEL": model,
         "REVISION": revision,
@@ -64,7 +69,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "SEED": training.seed,
         "COMPUTE_DTYPE": precision.compute,
         "ADAPTER_DTYPE": precision.adapter,
-        "LORA": recipe.adapter.model_dump(),
+        "LORA": recipe.adapter.model_dump() | ({"trainable_token_indices": rows} if rows else {}),
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": sft_arguments(job, precision),
         "STOP_AFTER": outcome.stop_after,
@@ -84,7 +89,21 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     train = TRAIN.format(
         padding_free=PADDING_FREE if padding_free else "", liger=LIGER if liger else "", compiled=compiled
     )
-    return "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), LOAD, train))
+    resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
+    text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), LOAD, resize, train))
+    # PEFT would save the whole resized embedding beside the rows that are trained.
+    saved = 'model.save_pretrained(HERE / "adapter"'
+    if not rows:
+        return text
+    return text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(_ATTACH, _ATTACH + EXPOSE_BIAS)
+
+
+def _token_rows(job: Job) -> dict[str, list[int]]:
+    """The rows of embeddings that the run added and trained, by name of the layer."""
+    if not job.recipe.model.resize_embeddings:
+        return {}
+    skeleton = tree_in(local_base(job.home, job.recipe).folder, job.recipe.model)
+    return token_rows(skeleton, LoraSettings.of(job.recipe.adapter))
 
 
 def _module_text(name: str) -> str:

@@ -67,6 +67,20 @@ with (HERE / "records.jsonl").open(encoding="utf-8") as file:
 
 """
 
+RESIZE = """# %% Rows for the tokens that the tokenizer has beyond the embeddings
+before = model.get_input_embeddings().num_embeddings
+model.resize_token_embeddings({rows}, mean_resizing=False)
+with torch.no_grad():
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight[before:] = layer.weight[:before].mean(0, dtype=torch.float32).to(layer.weight.dtype)
+model.requires_grad_(False)
+
+"""
+
+EXPOSE_BIAS = """head = model.get_output_embeddings()
+head.__dict__["bias"] = getattr(head.token_adapter.get_base_layer(), "bias", None)
+"""
+
 PADDING_FREE = """enable_padding_free(model.get_base_model())
 trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import check_adapter
+from workbench.engine.model.new_rows import add_missing_rows
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
 from workbench.export.request import Figures
@@ -95,6 +96,8 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
 
     check_adapter(adapter)
     model, tokenizer = load(local.folder, recipe.model.trust_remote_code, precise=precise)
+    if recipe.model.resize_embeddings:
+        add_missing_rows(model, tokenizer)
     notices: tuple[str, ...] = ()
     if rows := rows_to_add(model, adapter):
         notices = (enlarge_vocabulary(model, rows, adapter),)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.engine.model.base import check_adapter
 from workbench.evaluation.provenance import Provenance, provenance_of
 from workbench.export.card import model_card
 from workbench.export.plan import local_base
@@ -103,6 +104,11 @@ def make_adapter(job: Job, subfolder: str = "") -> None:
             shutil.copyfile(file, target / file.name)
     add_older_keys(target)
     (target / "README.md").write_text(model_card(job.facts, "adapter"), encoding="utf-8")
+    if check_adapter(job.run.adapter).get("trainable_token_indices"):
+        job.notices.append(
+            "The adapter trains new rows of the embeddings: resize the base to the tokenizer (resize_token_embeddings) "
+            "before loading it. Tools that cannot do this need the merged weights."
+        )
 
 
 def make_merged(job: Job, subfolder: str = "") -> None:

@@ -57,20 +57,27 @@ def read_config(path: Path) -> dict[str, object]:
     return config
 
 
-def build_skeleton(config: dict[str, object] | Path) -> Skeleton:
+def build_skeleton(config: dict[str, object] | Path, rows: int | None = None) -> Skeleton:
     """Build the module tree of a causal language model.
 
     Args:
         config: the content of a ``config.json``, its path, or the path of its folder.
+        rows: of the embeddings, if the configuration has fewer.
 
     Raises:
         WorkbenchError: the file cannot be read, or as :func:`meta_model`.
     """
     if isinstance(config, Path):
         config = read_config(config)
+    before = _parse_config(config).get_text_config().vocab_size if rows is not None else 0
+    new_tokens = max((rows or 0) - before, 0)
+    if new_tokens:
+        config = _with_vocabulary(config, before + new_tokens)
     model = meta_model(config)
     output = model.get_output_embeddings()
     root = _module_tree("", model, _ModelContext(model, unquantized_modules(model, config)))
+    if new_tokens:
+        root = replace(root, facts={**root.facts, "new_tokens": new_tokens})
     return Skeleton(
         architecture=type(model).__name__,
         model_type=str(model.config.model_type),
@@ -78,6 +85,15 @@ def build_skeleton(config: dict[str, object] | Path) -> Skeleton:
         output=next((name for name, module in model.named_modules() if module is output), None) if output else None,
         config=config,
     )
+
+
+def _with_vocabulary(config: dict[str, object], rows: int) -> dict[str, object]:
+    text = config.get("text_config")
+    if isinstance(text, dict) and "vocab_size" not in config:
+        return {**config, "text_config": {**text, "vocab_size": rows}}
+    if isinstance(text, dict):
+        return {**config, "vocab_size": rows, "text_config": {**text, "vocab_size": rows}}
+    return {**config, "vocab_size": rows}
 
 
 def meta_model(config: dict[str, object]) -> "PreTrainedModel":

@@ -20,7 +20,8 @@ class ModelFacts(TypedDict, total=False):
 
     ``float32_in_float16`` and ``always_float32`` are name patterns of the modules that transformers keeps in float32
     if the model is loaded in float16, or always. ``moe_names`` is the family by which PEFT renames targets of fused
-    experts. ``input_embedding`` is a full name.
+    experts. ``input_embedding`` is a full name. ``new_tokens`` counts rows added to the embeddings for the tokenizer
+    (``model.resize_embeddings``); ``vocab_size`` includes them.
     """
 
     hidden_size: int
@@ -36,6 +37,7 @@ class ModelFacts(TypedDict, total=False):
     float32_in_float16: list[str]
     always_float32: list[str]
     moe_names: str
+    new_tokens: int
 
 
 class ModuleFacts(ModelFacts, total=False):

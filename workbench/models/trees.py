@@ -6,16 +6,29 @@ from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
+from workbench.models.token_rows import rows_for_tokenizer
 from workbench.progress import Cancelled, Report
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
 
 def skeleton_in_catalog(model: ModelSection) -> Skeleton | None:
-    """The module tree of a model in the shipped catalog; None for others. Needs no torch and no network."""
-    if Path(model.source).expanduser().exists():
+    """The module tree of a model in the shipped catalog; None for others. Needs no torch and no network.
+
+    None also for a model whose embeddings are resized, which depends on its tokenizer.
+    """
+    if model.resize_embeddings or Path(model.source).expanduser().exists():
         return None
     return catalog_skeleton(model.source)
+
+
+def tree_in(folder: Path, model: ModelSection) -> Skeleton:
+    """The module tree of a model from its folder, its embeddings resized if the recipe asks for it. Imports torch.
+
+    Raises:
+        WorkbenchError: transformers cannot build the model.
+    """
+    return build_skeleton(folder, rows_for_tokenizer(folder) if model.resize_embeddings else None)
 
 
 def skeleton_of(
@@ -30,4 +43,4 @@ def skeleton_of(
         WorkbenchError: the configuration cannot be found, or transformers cannot build the model.
     """
 
-    return skeleton_in_catalog(model) or build_skeleton(fetch_config(home, model, progress, cancelled))
+    return skeleton_in_catalog(model) or tree_in(fetch_config(home, model, progress, cancelled), model)

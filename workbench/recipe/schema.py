@@ -81,6 +81,11 @@ class ModelSection(Section):
     trust_remote_code: bool = setting(
         False, "Allow the repository's own Python code to run on this machine. Enable it only after reading that code."
     )
+    resize_embeddings: bool = setting(
+        False,
+        "If the tokenizer has more tokens than the model's embedding has rows: add the rows and train them, with the "
+        "rest of the embedding frozen.",
+    )
 
 
 QuantMethod = Literal["nf4", "fp4", "int8", "none"]

@@ -29,7 +29,7 @@ def refuse_unknown_tokens(largest_id: int, tokenizer: "PreTrainedTokenizerBase",
     raise WorkbenchError(
         f"The tokenizer has {len(tokenizer):,} tokens, the model's embedding {rows:,} rows: "
         f"{named} cannot be used, and the records use token id {largest_id:,}.",
-        "Use the tokenizer that belongs to the model, remove these tokens from the records, or resize the model's "
-        "embeddings (resize_token_embeddings) and save it with its tokenizer; the new rows must then be trained.",
+        "Use the tokenizer that belongs to the model, remove these tokens from the records, or set "
+        "model.resize_embeddings=true, which adds the rows and trains them.",
         kind="token_range",
     )

@@ -15,10 +15,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.models.build import build_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
-from workbench.models.trees import skeleton_in_catalog
+from workbench.models.trees import skeleton_in_catalog, tree_in
 from workbench.recipe.schema import ModelSection
 from workbench.storage.paths import Home
 
@@ -48,7 +47,7 @@ class TreeBuilder:
             return shipped
         folder = fetch_config(home, model, lambda progress: None, lambda: False)
         try:
-            return self._submit(folder).result()
+            return self._submit(folder, model).result()
         except BrokenProcessPool as error:
             self.close()
             raise WorkbenchError(
@@ -70,7 +69,7 @@ class TreeBuilder:
             # Pending builds still finish.
             pool.shutdown(wait=False)
 
-    def _submit(self, folder: Path) -> Future[Skeleton]:
+    def _submit(self, folder: Path, model: ModelSection) -> Future[Skeleton]:
         # Under the lock: between opening and submitting nobody may close the pool.
         with self._lock:
             self._last_used = time.monotonic()
@@ -78,7 +77,7 @@ class TreeBuilder:
                 # Spawned: a fork would copy the locks of the engine's threads and its CUDA context.
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_helper)
-            return self._pool.submit(build_skeleton, folder)
+            return self._pool.submit(tree_in, folder, model)
 
 
 def _start_helper() -> None:

@@ -52,7 +52,8 @@ def resolve(home: Home, name: str, base: str = "") -> ReplyTarget:
             "Give a run, a checkpoint (run@40) or an adapter folder with --base.",
             kind="no_adapter",
         )
-    return replace(target, model=ModelSection(source=base), has_chosen_base=True)
+    chosen = ModelSection(source=base, resize_embeddings=target.model.resize_embeddings)
+    return replace(target, model=chosen, has_chosen_base=True)
 
 
 def missing_base(target: ReplyTarget, error: WorkbenchError) -> WorkbenchError:
@@ -118,7 +119,8 @@ def _from_folder(folder: Path, *, names_base: bool) -> ReplyTarget:
         run = RunFolder(parent)
         if run.recipe_file.is_file():
             return _from_run(run, folder)
-    source = check_adapter(folder).get("base_model_name_or_path")
+    config = check_adapter(folder)
+    source = config.get("base_model_name_or_path")
     if not names_base:
         source = source or "unnamed"
     if not isinstance(source, str) or not source:
@@ -127,7 +129,9 @@ def _from_folder(folder: Path, *, names_base: bool) -> ReplyTarget:
             "Give the base with --base, or set base_model_name_or_path in its adapter_config.json.",
             kind="adapter",
         )
-    return ReplyTarget(ModelSection(source=source), QuantizationSection(), folder)
+    # Its rows of new tokens are there only in a resized base.
+    model = ModelSection(source=source, resize_embeddings=bool(config.get("trainable_token_indices")))
+    return ReplyTarget(model, QuantizationSection(), folder)
 
 
 def _from_run(run: RunFolder, adapter: Path) -> ReplyTarget:

@@ -78,11 +78,10 @@ def device_of(base: LoadedBase) -> Device:
 
 def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
     """The module tree of the base; None if it cannot be built, since a missing estimate must not end the run."""
-    from workbench.models.build import build_skeleton
-    from workbench.models.trees import skeleton_in_catalog
+    from workbench.models.trees import skeleton_in_catalog, tree_in
 
     try:
-        return skeleton_in_catalog(recipe.model) or build_skeleton(base.local.folder)
+        return skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
     except WorkbenchError:
         return None
     except Exception:

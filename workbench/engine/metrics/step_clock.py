@@ -20,8 +20,7 @@ from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate.flops import TrainingFlops, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
-from workbench.models.build import build_skeleton
-from workbench.models.trees import skeleton_in_catalog
+from workbench.models.trees import skeleton_in_catalog, tree_in
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.step_times import PARTS
 
@@ -173,7 +172,7 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> AnyClock:
 
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
-        skeleton = skeleton_in_catalog(recipe.model) or build_skeleton(base.local.folder)
+        skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
         return training_flops(skeleton, recipe.adapter, recipe.training.gradient_checkpointing)
     except WorkbenchError:
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.engine.model.base import LoadedBase, adapter_stamp, check_adapter
+from workbench.engine.model.new_rows import embedding_rows, expose_bias
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import ModelSection
@@ -136,6 +137,7 @@ def attach(base: LoadedBase, folder: Path) -> str:
         # Some of the layers may have been changed already.
         base.is_altered = True
         raise _of_another_base(base, folder, config, str(error).splitlines()[0]) from error
+    expose_bias(base.model)
     base.adapters[folder], base.stamps[name] = name, stamp
     if changes_base_weights(config):
         base.is_altered, base.altered_by = True, ((folder,), stamp)
@@ -257,6 +259,14 @@ def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> 
     """
     from safetensors import SafetensorError, safe_open
 
+    available = embedding_rows(base.model)
+    if (largest := _largest_trained_row(config)) >= available:
+        raise _of_another_base(
+            base,
+            folder,
+            config,
+            f"it trains row {largest} of the embeddings, which have {available} (model.resize_embeddings)",
+        )
     modules = dict(base.model.named_modules())
     present = missing = 0
     rows = rows_to_add(base.model, folder)
@@ -284,6 +294,13 @@ def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> 
     if missing and not present:
         raise _of_another_base(base, folder, config, "none of its layers exist in this model")
     return rows
+
+
+def _largest_trained_row(config: Mapping[str, object]) -> int:
+    """The largest token id whose row an adapter trains; -1 if it trains none."""
+    listed = config.get("trainable_token_indices") or []
+    ids = [number for rows in listed.values() for number in rows] if isinstance(listed, dict) else listed
+    return max((number for number in ids if isinstance(number, int)), default=-1) if isinstance(ids, list) else -1
 
 
 def _of_another_base(base: LoadedBase, folder: Path, config: Mapping[str, object], reason: str) -> WorkbenchError:

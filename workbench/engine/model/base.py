@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.cpu_packing import CpuPacking
 from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.model.libraries import import_libraries
+from workbench.engine.model.new_rows import add_missing_rows, expose_bias, trained_rows
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.errors import WorkbenchError
 from workbench.models.build import check_causal
@@ -51,6 +53,7 @@ class LoadedBase:
             adapter that changed them, if one did.
         was_cached: the quantized base was read from the disk cache.
         notices: what was done to the base so that an adapter fits, until it has been shown.
+        new_tokens: ids of the rows that were added to the embeddings, which every adapter trains.
     """
 
     section: ModelSection
@@ -72,6 +75,7 @@ class LoadedBase:
     merged: tuple[object, ...] | None = None
     was_cached: bool = False
     notices: list[str] = field(default_factory=list)
+    new_tokens: range = range(0)
     packing: CpuPacking = field(init=False)
     _undo_padding_free: Callable[[], None] | None = field(init=False, default=None)
     _remove_kernels: Callable[[], None] | None = field(init=False, default=None)
@@ -133,7 +137,8 @@ class LoadedBase:
 
         self.detach_all()
         try:
-            self.peft = get_peft_model(self.model, lora_config(adapter), adapter_name=TRAINED)
+            rows = trained_rows(self.model, adapter, self.new_tokens)
+            self.peft = get_peft_model(self.model, lora_config(adapter, rows), adapter_name=TRAINED)
         except (ValueError, TypeError) as error:
             self.peft = None
             # Some of the layers may have been changed already.
@@ -144,6 +149,10 @@ class LoadedBase:
         # Such adapters change the base itself, so it cannot be used again afterwards.
         self.is_altered |= adapter.bias != "none" or adapter.init_lora_weights in ("pissa", "olora")
         self.peft.peft_config[TRAINED].base_model_name_or_path = self.reference
+        if rows:
+            expose_bias(self.model)
+            # PEFT would save the whole resized embedding beside the rows that are trained.
+            self.peft.save_pretrained = partial(self.peft.save_pretrained, save_embedding_layers=False)
         self.cast_adapter()
         return self.peft
 
@@ -334,6 +343,7 @@ def load_base(
             store.write(model)
     model.requires_grad_(False)
     model.eval()
+    new_tokens = add_missing_rows(model, tokenizer) if section.resize_embeddings else range(0)
     footprint = model.get_memory_footprint()
     return LoadedBase(
         section,
@@ -346,6 +356,7 @@ def load_base(
         asked=asked,
         stored=stored,
         was_cached=was_cached,
+        new_tokens=new_tokens,
     )
 
 

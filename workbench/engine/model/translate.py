@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 
-def lora_config(adapter: AdapterSection) -> "LoraConfig":
-    """``peft.LoraConfig`` for the adapter section, field by field."""
+def lora_config(adapter: AdapterSection, token_rows: dict[str, list[int]] | None = None) -> "LoraConfig":
+    """``peft.LoraConfig`` for the adapter section, field by field.
+
+    Args:
+        token_rows: rows of embeddings to train, by name of the layer.
+    """
     from peft import LoraConfig
 
-    return LoraConfig(task_type="CAUSAL_LM", **adapter.model_dump())
+    return LoraConfig(task_type="CAUSAL_LM", trainable_token_indices=token_rows, **adapter.model_dump())
 
 
 def loading_arguments(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.engine.model.new_rows import embedding_rows
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,7 +25,7 @@ def rows_to_add(model: "PreTrainedModel", folder: Path) -> int:
             rows = rows_of_adapter(model, file) or 0
     except SafetensorError:
         return 0  # who loads the adapter says that it is damaged
-    return rows if rows > model.get_input_embeddings().num_embeddings else 0
+    return rows if rows > embedding_rows(model) else 0
 
 
 def rows_of_adapter(model: "PreTrainedModel", file: Any) -> int | None:
@@ -48,7 +50,7 @@ def enlarge_vocabulary(model: "PreTrainedModel", rows: int, saved: Path) -> str:
     import torch
     from safetensors import safe_open
 
-    before = model.get_input_embeddings().num_embeddings
+    before = embedding_rows(model)
     model.resize_token_embeddings(rows, mean_resizing=False)
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():

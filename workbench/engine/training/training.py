@@ -19,6 +19,7 @@ from workbench.engine.metrics.peak_memory import PeakMeter
 from workbench.engine.model.base import LoadedBase, load_base
 from workbench.engine.model.hardware import free_cached_memory, hardware_facts, library_versions
 from workbench.engine.model.libraries import import_libraries, restore_default_dtype
+from workbench.engine.model.new_rows import embedding_rows
 from workbench.engine.model.saving import copy_adapter
 from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.steering.ranks import ALONE, Ranks, is_lost_process
@@ -307,8 +308,7 @@ class Training:
         """Wait for the tokenized records, check them, and record warnings about them."""
         assert self.base is not None
         data = tokenizing.result(self.base.tokenizer, self._report)
-        vocabulary_size = self.base.model.get_input_embeddings().num_embeddings
-        refuse_unknown_tokens(data.facts.largest_id, self.base.tokenizer, vocabulary_size)
+        refuse_unknown_tokens(data.facts.largest_id, self.base.tokenizer, embedding_rows(self.base.model))
         for question in data.facts.questions:
             self._warn(question)
         for notice in data.notices:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.new_rows import new_row_tensors
 from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensors_bytes
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import Site, sites
@@ -125,6 +126,7 @@ def plan_adapter(
         *_module_tensors(targets, settings, dtypes),
         *_parameter_tensors(targets, dtypes),
         *_saved_modules(targets, dtypes),
+        *new_row_tensors(skeleton, settings, targets, dtypes.adapter),
     ]
     biases = list(_trained_biases(skeleton, targets, settings, dtypes))
     embeddings = list(_base_embeddings(skeleton, targets, dtypes))

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from workbench.estimate.adapter.new_rows import token_rows
+from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
 from workbench.estimate.step import Step
 from workbench.estimate.trace.kernels import ATTENTION, register_attention
@@ -28,6 +30,7 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
     if step.variant == "plain" and step.loaded.method != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     settings = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
+    settings["trainable_token_indices"] = token_rows(skeleton, LoraSettings.of(recipe.adapter)) or None
     peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), low_cpu_mem_usage=True)
     for name, parameter in peft.named_parameters():
         if parameter.requires_grad and "lora_magnitude_vector" not in name:

@@ -93,7 +93,8 @@ def _micro_batch(
         return
     hidden = base.base_model(input_ids=ids, use_cache=False).last_hidden_state
     head = base.get_output_embeddings()
-    loss = TiledLoss.apply(hidden, head.weight, head.bias, recorder)
+    # PEFT's wrapper for trained rows has no bias.
+    loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)
     del hidden
     loss.backward()
 
