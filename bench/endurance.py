@@ -117,7 +117,7 @@ def _pane_is(app: WorkbenchApp, name: str) -> bool:
 
 def _shown(app: WorkbenchApp) -> Any:
     """What the screen in front knows of its run."""
-    return getattr(app.pane_in_front, "_live", None)
+    return getattr(app.pane_in_front, "shown_run", None)
 
 
 async def _until(pilot: Any, condition: Callable[[], object]) -> None:
