@@ -110,3 +110,23 @@ def test_sums_are_read():
     for wrong in ("", "a=b", "=1", "a=3", "a=nan", ",".join("abcdefghijklmnopq")):
         with pytest.raises(WorkbenchError):
             parse_parts(wrong)
+
+
+def call(city: str) -> dict:
+    return {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+
+
+def test_calls_stay_open_until_each_has_its_result():
+    reply = Said(who="a", text="", reasoning="I look.", calls=(call("Oslo"), call("Bergen")))
+    asked = new_conversation().model_copy(update={"turns": (Turn(question="Rain?", replies=(reply,)),)})
+    assert asked.open_calls == reply.calls
+    result = Turn(question="dry", role="tool", name="weather")
+    half = asked.model_copy(update={"turns": (*asked.turns, result)})
+    assert half.open_calls == reply.calls[1:]
+    assert [message.model_dump() for message in half.messages("a")] == [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "", "reasoning_content": "I look.", "tool_calls": list(reply.calls)},
+        {"role": "tool", "content": "dry", "name": "weather"},
+    ]
+    last = result.model_copy(update={"replies": (Said(who="a", text="It is dry."),)})
+    assert half.model_copy(update={"turns": (*half.turns, last)}).open_calls == ()

@@ -51,3 +51,17 @@ def test_mistakes_are_sentences(home, recipe, arguments, words):
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_tools_of_a_file_reach_the_model(home, recipe, tmp_path):
+    """The tiny model's template writes no tools: that is said, and nothing is generated without them in silence."""
+    run = run_with_adapter(home, edit(recipe, {"quantization.method": "none"}), 0)
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"name": "weather", "parameters": {"type": "object", "properties": {}}}]')
+    with_tools = call(home, "chat", run.id, *GREEDY, "--tools", tools, "--prompt", "Rain?")
+    assert with_tools.returncode == 1
+    assert "tools" in with_tools.stderr
+    (tmp_path / "no.json").write_text("{")
+    done = call(home, "chat", run.id, "--tools", tmp_path / "no.json", "--prompt", "Rain?")
+    assert done.returncode == 1
+    assert "it is not JSON" in done.stderr

@@ -7,19 +7,18 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from screens.widgets.glyphs import GLYPHS
-from workbench.engine.client.conversations import Said
-from workbench.engine.client.protocol import CancelRequest, Message, ReplyPiece, ReplyRequest, new_request_id
+from workbench.engine.client.protocol import CancelRequest, ReplyPiece, ReplyRequest, new_request_id
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from screens.chat.reply_view import Column
     from screens.chat.targets import ReplyTarget
-    from screens.chat.transcript import Column
     from screens.workbench import Workbench
-    from workbench.engine.client.conversations import Conversation
-    from workbench.engine.client.protocol import Sampling
+    from workbench.engine.client.conversations import Conversation, Said
+    from workbench.engine.client.protocol import Message, Sampling
 
 _WHY = {"length": "cut at max new tokens", "cancelled": "stopped"}
 
@@ -53,7 +52,7 @@ class Exchange:
     async def ask(
         self,
         conversation: Conversation,
-        question: str,
+        question: Message,
         targets: Sequence[tuple[ReplyTarget, Column]],
         sampling: Sampling,
         under: str,
@@ -80,15 +79,16 @@ class Exchange:
             if self._is_stopped:
                 await column.show_figures("not generated")
                 continue
-            messages = [*conversation.messages(target.who), Message(role="user", content=question)]
+            messages = [*conversation.messages(target.who), question]
+            request = target.request(messages, sampling, under, conversation.tools)
             try:
-                figures = await self._receive(target.request(messages, sampling, under), column)
+                figures = await self._receive(request, column)
             except WorkbenchError as error:
                 problems.append(str(error))
                 await column.show_problem(str(error))
             else:
                 await column.show_figures(figures + seed)
-                replies.append(Said(who=target.who, text=column.text, figures=figures + seed))
+                replies.append(column.said(target.who, figures + seed))
         return replies, problems
 
     async def _receive(self, request: ReplyRequest, column: Column) -> str:
@@ -106,8 +106,12 @@ class Exchange:
                     self._loading(None)
                     if piece.prompt_tokens or piece.notice:
                         await self._received(piece)
+                    if piece.reasoning:
+                        await column.write_reasoning(piece.reasoning)
                     if piece.text:
                         await column.write(piece.text)
+                    if piece.message is not None:
+                        await column.show_message(piece.message)
                     if piece.done:
                         figures = _figures(piece)
         finally:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.data.records.tool_calls import function_name
 from workbench.engine.client.conversations import Chats, Conversation, Said, Turn, new_conversation
+from workbench.engine.client.protocol import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +46,7 @@ class OpenConversation:
         """Hold another conversation; ``chats`` is where it is saved, None for a new one."""
         self._conversation, self._chats = conversation, chats
 
-    def ask_from(self, turn: int | None, system: str) -> Conversation:
+    def ask_from(self, turn: int | None, system: str, tools: Sequence[dict[str, Any]]) -> Conversation:
         """Drop a turn and all after it, to be asked again; None drops nothing.
 
         Returns:
@@ -52,16 +54,25 @@ class OpenConversation:
         """
         before = self._conversation
         kept = before.turns if turn is None else before.turns[:turn]
-        self._conversation = before.model_copy(update={"turns": kept, "system": system})
+        self._conversation = before.model_copy(update={"turns": kept, "system": system, "tools": tuple(tools)})
         return before
 
     def restore(self, before: Conversation) -> None:
         """Take back what :meth:`ask_from` dropped."""
         self._conversation = before
 
-    def add(self, question: str, replies: Sequence[Said]) -> None:
+    def question(self, text: str, *, is_result: bool) -> Message:
+        """Return what is asked: the user's words, or the result of the call that is next."""
+        calls = self._conversation.open_calls
+        if not (is_result and calls):
+            return Message(role="user", content=text)
+        return Message(role="tool", content=text, name=function_name(calls[0]))
+
+    def add(self, question: Message, replies: Sequence[Said] = ()) -> None:
         """Add a turn."""
-        turns = (*self.turns, Turn(question=question, replies=tuple(replies)))
+        role: Literal["user", "tool"] = "tool" if question.role == "tool" else "user"
+        turn = Turn(question=question.content, replies=tuple(replies), role=role, name=question.name)
+        turns = (*self.turns, turn)
         self._conversation = self._conversation.model_copy(update={"turns": turns})
 
     def take_name(self, renamed: Conversation) -> None:
@@ -91,5 +102,5 @@ class OpenConversation:
         """Return the last reply; replies side by side together, each under its name."""
         replies = self.turns[-1].replies
         if len(replies) == 1:
-            return replies[0].text
-        return "\n\n".join(f"{reply.who}:\n{reply.text}" for reply in replies)
+            return replies[0].as_text
+        return "\n\n".join(f"{reply.who}:\n{reply.as_text}" for reply in replies)

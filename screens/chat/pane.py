@@ -23,6 +23,7 @@ from screens.shell.phase_bar import PhaseBar
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
+from workbench.data.records.tool_calls import call_text
 from workbench.engine.client.conversations import new_conversation
 from workbench.errors import WorkbenchError
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from workbench.engine.client.conversations import Chats, Conversation
-    from workbench.engine.client.protocol import ReplyPiece
+    from workbench.engine.client.protocol import Message, ReplyPiece
     from workbench.progress import Progress
 
 _TURNS_SHOWN = 40
@@ -47,7 +48,8 @@ class ChatPane(Pane):
         "the adapter off and on, n and p go to the next and previous adapter on the same base, + "
         "and - scale the adapter, w combines several; the base stays in memory. s shows base and "
         "tuned side by side at the same seed, c chooses up to three others. Esc stops a reply; e "
-        "edits your last question, r regenerates the reply. Conversations are saved with the "
+        "edits your last question, r regenerates the reply, t unfolds its reasoning. If the model "
+        "calls one of the tools given under o, type the result. Conversations are saved with the "
         "run: l lists them. o opens system prompt and sampling."
     )
     DEFAULT_CSS = beside(__file__)
@@ -62,6 +64,7 @@ class ChatPane(Pane):
         Binding("l", "conversations", "Chats", id="chat.list", tooltip="List conversations: open, rename, remove"),
         Binding("e", "edit", "Edit", id="chat.edit", tooltip="Edit your last question and send it again"),
         Binding("r", "again", "Regenerate", id="chat.again", tooltip="Regenerate the last reply"),
+        Binding("t", "reasoning", "Reasoning", id="chat.reasoning", tooltip="Unfold or fold the reasoning of replies"),
         Binding("x", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
         Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard"),
         Binding("Y", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
@@ -128,6 +131,8 @@ class ChatPane(Pane):
                 return has_turns and not self._is_replying
             case "copy" | "copy_all":
                 return has_turns
+            case "reasoning":
+                return self._transcript.has_reasoning
             case "conversations" | "combine" | "columns" | "cycle" | "pick":
                 return not self._is_replying
         return True
@@ -214,6 +219,10 @@ class ChatPane(Pane):
         """Show or hide system prompt and sampling."""
         self.toggle_class("-settings")
 
+    def action_reasoning(self) -> None:
+        """Unfold or fold the reasoning of the replies."""
+        self._transcript.toggle_reasoning()
+
     def action_greedy(self) -> None:
         """Switch greedy decoding on or off."""
         self.notify("Greedy." if self._settings.toggle_greedy() else "Drawn.", timeout=2)
@@ -222,24 +231,32 @@ class ChatPane(Pane):
 
     @on(Input.Submitted, "#prompt")
     def _send(self) -> None:
-        text, turn = self._prompt.text, self._prompt.edited
+        text, turn, is_result = self._prompt.text, self._prompt.edited, self._prompt.is_result
         if self._is_replying:
             return
         self._prompt.clear_edit()
         if text:
-            self.run_worker(self._converse(text, turn))
+            question = self._conversation.question(text, is_result=is_result)
+            self.run_worker(self._converse(self._asked_at(turn, text) or question, turn))
+
+    def _asked_at(self, turn: int | None, text: str) -> Message | None:
+        """Return the question of an earlier turn with another text."""
+        return None if turn is None else self._conversation.turns[turn].message.model_copy(update={"content": text})
 
     def action_again(self) -> None:
         """Regenerate the last reply."""
         last = len(self._conversation.turns) - 1
-        self.run_worker(self._converse(self._conversation.turns[last].question, last))
+        self.run_worker(self._converse(self._conversation.turns[last].message, last))
 
     def action_stop(self) -> None:
         """Stop the reply being generated, and those that were to follow beside it."""
         self.workbench.attempt(self._exchange.stop())
 
-    async def _converse(self, text: str, turn: int | None = None) -> None:
-        """Ask a new question, or ask again from a turn on, which drops that turn and all after it."""
+    async def _converse(self, question: Message, turn: int | None = None) -> None:
+        """Ask a new question, or ask again from a turn on, which drops that turn and all after it.
+
+        A result of a tool is only added while results of other calls are missing.
+        """
         transcript = self._transcript
         self._is_replying = True
         self.refresh_bindings()
@@ -247,15 +264,20 @@ class ChatPane(Pane):
             self.set_class(False, "-silent")
             if turn is not None:
                 await transcript.keep_first(turn)
-            before = self._conversation.ask_from(turn, self._settings.system)
+            before = self._conversation.ask_from(turn, self._settings.system, self._settings.tools)
+            if question.role == "tool" and len(self._conversation.content.open_calls) > 1:
+                self._conversation.add(question)
+                await transcript.ask(question, ())
+                await self._save()
+                return
             targets = self._targets.side_by_side or (replace(self._targets.single, merged=self._settings.merged),)
             under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
-            view = await transcript.ask(text, [target.who for target in targets])
+            view = await transcript.ask(question, [target.who for target in targets])
             asked = list(zip(targets, view.columns, strict=True))
             sampling = self._settings.sampling
-            replies, problems = await self._exchange.ask(self._conversation.content, text, asked, sampling, under)
+            replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
             if replies:
-                self._conversation.add(text, replies)
+                self._conversation.add(question, replies)
                 await self._save()
             else:
                 # The question goes back into the prompt, to be sent again.
@@ -264,7 +286,7 @@ class ChatPane(Pane):
                 if turn is not None:
                     await self._open(before, self._conversation.chats)
                     await transcript.notice(" ".join(problems), error=True)
-                self._prompt.text = self._prompt.text or text
+                self._prompt.text = self._prompt.text or question.content
         finally:
             self._is_replying = False
             self.set_class(False, "-loading")
@@ -313,6 +335,7 @@ class ChatPane(Pane):
 
     async def _open_saved(self, conversation: Conversation, chats: Chats) -> None:
         self._settings.system = plain(conversation.system)
+        self._settings.use_tools(conversation.tools)
         await self._open(conversation, chats)
 
     async def _close_removed(self, removed: Conversation) -> None:
@@ -337,5 +360,6 @@ class ChatPane(Pane):
         targets, names = self._targets, self.session.names
         self._target_line.show(heading.target_text(targets, names, self.size.width))
         self._context_line.show(plain_content(self._fullness, "$foreground 70%"))
+        self._prompt.expect_result(next(map(call_text, self._conversation.content.open_calls), ""))
         self._guide.show(heading.guide_text(plain(targets.single.named(names)), is_tuned=not targets.single.is_model))
         self.refresh_bindings()

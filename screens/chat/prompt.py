@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from textual.events import Paste
     from textual.widget import Widget
 
+_MESSAGE = "Type a message, Enter to send"
 _LINE_END = "↵" if unicode_terminal() else "\\n"
 
 
@@ -34,6 +35,13 @@ class Prompt(Input):
         Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send the message"),
         Binding("ctrl+t", "switch", "Base/tuned", id="prompt.switch", tooltip="Switch the adapter off or on"),
         Binding(
+            "ctrl+r",
+            "answer_call",
+            "Message/result",
+            id="prompt.answer_call",
+            tooltip="Type a message of yours in the place of a tool's result, or the result",
+        ),
+        Binding(
             "escape", "forget", "New question", id="prompt.forget", tooltip="Discard the edit of the earlier question"
         ),
         Binding("pageup", "scroll(-1)", "Scroll", show=False, id="prompt.up"),
@@ -47,10 +55,32 @@ class Prompt(Input):
         """The edit of an earlier question was discarded."""
 
     def __init__(self, transcript: Widget, can_switch: Callable[[], bool | None]) -> None:
-        super().__init__(id="prompt", placeholder="Type a message, Enter to send")
+        super().__init__(id="prompt", placeholder=_MESSAGE)
         self._transcript = transcript
         self._can_switch = can_switch
         self._edited: int | None = None
+        self._call = ""
+        self._takes_result = True
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the text is the result of the model's call."""
+        return bool(self._call) and self._takes_result and self._edited is None
+
+    def expect_result(self, call: str) -> None:
+        """Take the result of a call, or a message again if the call is empty."""
+        if call != self._call:
+            self._call, self._takes_result = call, True
+        self._show_kind()
+
+    def action_answer_call(self) -> None:
+        """Type a message in the place of the result, or the result."""
+        self._takes_result = not self._takes_result
+        self._show_kind()
+
+    def _show_kind(self) -> None:
+        self.placeholder = f"Type the result of {plain(self._call)}" if self.is_result else _MESSAGE
+        self.refresh_bindings()
 
     @property
     def text(self) -> str:
@@ -100,6 +130,8 @@ class Prompt(Input):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "forget":
             return self._edited is not None
+        if action == "answer_call":
+            return bool(self._call)
         return self._can_switch() if action == "switch" else True
 
 

@@ -1,4 +1,4 @@
-"""Chat's settings: the system prompt and the sampling parameters."""
+"""Chat's settings: the system prompt, the tools and the sampling parameters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from textual import on
 from textual.containers import HorizontalGroup, VerticalScroll
 from textual.widgets import Checkbox, Input, Label
 
+from screens.forms.path_kinds import JSON_FILE
 from screens.widgets.paragraph import Paragraph
+from screens.widgets.path_completion import expanded
+from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain_content
+from workbench.data.records.tool_calls import function_name, read_tools_file
 from workbench.engine.client.protocol import Sampling
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
 # Field of Sampling, label, allowed values.
@@ -25,6 +32,7 @@ _NUMBERS = (
     ("max_new_tokens", "max new tokens", "Max new tokens: 1 to 32768."),
     ("seed", "seed (optional)", "Seed: a whole number. Leave empty for a random seed."),
 )
+_TOOLS = "tools (JSON file; empty: none)"
 _WARM = "0.7"
 
 
@@ -54,6 +62,9 @@ class ChatSettings(VerticalScroll):
         self.border_title = "settings"
         self._warm = _WARM
         self._system = Input(id="system", compact=True)
+        self._tools_label = Label(_TOOLS, classes="long", markup=False)
+        self._tools_file = PathField(kind=JSON_FILE, id="tools", compact=True)
+        self.tools: tuple[dict[str, Any], ...] = ()
         self._fields = {name: Input(_written(self.sampling, name), id=name, compact=True) for name, _, _ in _NUMBERS}
         self._merged = _Mark("merged in 16-bit (faster)", id="merged", compact=True)
         self._mistake = Paragraph(id="mistake")
@@ -61,6 +72,8 @@ class ChatSettings(VerticalScroll):
     def compose(self) -> ComposeResult:
         yield Label("system prompt (empty: none)", classes="long")
         yield self._system
+        yield self._tools_label
+        yield self._tools_file
         for name, label, _ in _NUMBERS:
             yield HorizontalGroup(Label(label), self._fields[name])
         yield self._merged
@@ -74,6 +87,17 @@ class ChatSettings(VerticalScroll):
     @system.setter
     def system(self, text: str) -> None:
         self._system.value = text
+
+    def use_tools(self, tools: Sequence[dict[str, Any]]) -> None:
+        """Use the tools of a conversation that is opened."""
+        with self.prevent(Input.Changed):
+            self._tools_file.value = ""
+        self._take_tools(tools)
+
+    def _take_tools(self, tools: Sequence[dict[str, Any]]) -> None:
+        self.tools = tuple(tools)
+        names = ", ".join(map(function_name, tools))
+        self._tools_label.update(plain_content(f"tools: {names}" if names else _TOOLS))
 
     @property
     def merged(self) -> bool:
@@ -90,8 +114,10 @@ class ChatSettings(VerticalScroll):
         return field.value == "0"
 
     @on(Input.Changed)
-    def _typed(self) -> None:
+    def _typed(self, event: Input.Changed) -> None:
         mistakes = []
+        if event.input is self._tools_file:
+            mistakes += self._read_tools(event.value.strip())
         for name, _, allowed in _NUMBERS:
             typed = self._fields[name].value.strip()
             try:
@@ -101,6 +127,19 @@ class ChatSettings(VerticalScroll):
             else:
                 self.sampling = self.sampling.model_copy(update={name: value})
         self._mistake.show(plain_content(" ".join(mistakes)))
+
+    def _read_tools(self, file: str) -> list[str]:
+        """Take the tools of a file; returns what is wrong with it. A path that is not there yet is being typed."""
+        path = expanded(file)
+        if path is None or not path.is_file():
+            self._take_tools(())
+            return ["Tools: a JSON file."] if file else []
+        try:
+            self._take_tools(read_tools_file(path))
+        except WorkbenchError as error:
+            self._take_tools(())
+            return [str(error)]
+        return []
 
 
 def _written(sampling: Sampling, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from screens.shell.header import short_name
 from workbench.engine.client.protocol import AdapterPart, Message, ReplyRequest, Sampling
@@ -83,11 +83,14 @@ class ReplyTarget:
         """The scale in words; empty if it is 1."""
         return "" if self.scale == 1 else f" × {self.scale:.1f}"
 
-    def request(self, messages: Sequence[Message], sampling: Sampling, on: str) -> ReplyRequest:
+    def request(
+        self, messages: Sequence[Message], sampling: Sampling, on: str, tools: Sequence[dict[str, Any]] = ()
+    ) -> ReplyRequest:
         """Return the request to the engine; ``on`` names the target whose base is used."""
         return ReplyRequest(
             target=self.target,
             messages=list(messages),
+            tools=list(tools),
             adapter=self.is_tuned,
             scale=self.scale if self.is_tuned else 1.0,
             combine=list(self.combine) if self.is_tuned else [],

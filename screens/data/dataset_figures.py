@@ -68,6 +68,7 @@ def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
 def notices(facts: DataFacts) -> Content:
     """Return the notices, the most important first."""
     found = [(question, "$warning") for question in facts.questions]
+    found += [("Press m to map columns.", "bold")] if facts.unused_question else []
     found += [(notice, "$foreground 80%") for notice in facts.notices]
     found += [(f"Batches are {facts.padding}.", "$foreground 60%")] if facts.padding else []
     return Content("\n").join(Content.styled(plain(text), style) for text, style in found)

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from screens.forms.fields import Changes, Option, SettingSpec, known_setting, number_text
+from screens.forms.path_kinds import DATASET, TEMPLATE
 from screens.widgets.plain import plain
 from workbench.recipe.data_sources import source_as_typed, typed_source
 
@@ -33,6 +34,7 @@ _KEYS = (
     "stopping",
 )
 _LABELS = {"malformed": "on bad lines"}
+_PATHS = {"data.source": DATASET, "data.template": TEMPLATE}
 _CHOICE_LABELS = {"data.malformed": {"stop": "fail"}}
 
 
@@ -80,7 +82,8 @@ def _setting(path: str, label: str) -> SettingSpec:
                 lambda recipe: number_text(recipe.get(path)),
                 lambda text: {path: _number(text, number)},
             )
-    return SettingSpec(label, path, "text", lambda _: (), _text_of(path), _typed(path, setting.default is None))
+    changes = _typed(path, setting.default is None)
+    return SettingSpec(label, path, "text", lambda _: (), _text_of(path), changes, paths=_PATHS.get(path))
 
 
 def _source_text(recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from textual.content import Content
 from screens.data.dataset_figures import data_figures, histogram, notices
 from screens.data.fields import data_settings
 from screens.data.longest_list import LongestList
-from screens.data.record_browser import RecordBrowser
+from screens.data.record_browser import MAP_COLUMNS, UNRECOGNIZED, RecordBrowser
 from screens.data.records import RECORDS_KEPT, read_first_records
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import help_text
@@ -46,7 +46,8 @@ class DataPane(Pane):
     GUIDE = (
         "The dataset and how it is read. Enter lets you type a value, the arrows change it. The "
         "other panel shows the formatted training text with trained tokens underlined: n and p "
-        "step through the records, L through the longest, / searches all of them. Tokens are "
+        "step through the records, L through the longest, / searches all of them. m maps columns "
+        "to prompt, response and the other parts of a record. Tokens are "
         "counted with the model's tokenizer: c stops counting, t downloads the tokenizer or "
         "dataset if it is not on disk."
     )
@@ -59,6 +60,7 @@ class DataPane(Pane):
             id="data.source",
             tooltip="Type the dataset: a file, folder, hub id or bundled name",
         ),
+        Binding("m", "map", "Map columns", id="data.map", tooltip="Choose which column is the prompt, the response …"),
         Binding("n", "turn(1)", "Next record", id="data.next"),
         Binding("p", "turn(-1)", "Previous", id="data.previous"),
         Binding(
@@ -265,6 +267,12 @@ class DataPane(Pane):
         """Type the dataset: a file, folder, hub id or bundled name."""
         await self._form.rows[0].action_edit()
 
+    def action_map(self) -> None:
+        """Map columns to the parts of a record."""
+        from screens.data.mapping_dialog import map_columns
+
+        self.workbench.attempt(map_columns(self.workbench))
+
     def action_move(self, by: int) -> None:
         """Move to the setting above or below."""
         self._form.action_move(by)
@@ -283,13 +291,14 @@ class DataPane(Pane):
         self._longest_list.show(facts)
 
 
+_CURES = {
+    "tokenizer_elsewhere": "Press t to download the tokenizer and count.",
+    "data_elsewhere": "Press t to download and count.",
+    **dict.fromkeys(UNRECOGNIZED, MAP_COLUMNS),
+}
+
+
 def _why_not_counted(error: WorkbenchError) -> Content:
-    cures = {
-        "tokenizer_elsewhere": "Press t to download the tokenizer and count.",
-        "data_elsewhere": "Press t to download and count.",
-        "data_missing": plain(error.cure),
-    }
-    return Content.assemble(
-        (plain(error.message), ""),
-        (f"\n{cures.get(error.kind, f'{plain(error.cure)} Press t to try again.'.lstrip())}", "bold"),
-    )
+    cure = _CURES.get(error.kind, f"{plain(error.cure)} Press t to try again.".lstrip())
+    cure = plain(error.cure) if error.kind == "data_missing" else cure
+    return Content.assemble((plain(error.message), ""), (f"\n{cure}", "bold"))

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import DataSection
 
 
+UNRECOGNIZED = ("data_format", "data_preference")
+"""Errors after which a mapping by hand helps."""
+MAP_COLUMNS = "Press m to map the columns by hand."
+
+
 class RecordBrowser(Vertical):
     """One record with its facts, and a search field.
 
@@ -88,7 +93,8 @@ class RecordBrowser(Vertical):
         self._look = found if isinstance(found, FirstRecords) else None
         self.refresh_record()
         if isinstance(found, WorkbenchError) and not self._entries:
-            self._show_instead(found.message, found.cure)
+            offer = f"\n\n{MAP_COLUMNS}" if found.kind in UNRECOGNIZED else ""
+            self._show_instead(found.message, f"{found.cure}{offer}")
 
     def forget(self) -> None:
         """Drop what was found for an earlier recipe."""

@@ -11,6 +11,7 @@ from workbench.recipe.fields import Setting, setting_of
 from workbench.recipe.schema import AUTO, Recipe
 
 if TYPE_CHECKING:
+    from screens.widgets.path_completion import PathKind
     from workbench.models.skeleton import Module, Skeleton
 
 Changes = Mapping[str, Any]
@@ -41,6 +42,7 @@ class SettingSpec:
         note: a consequence of the value, shown behind it.
         lacking: what has to be installed before the value can be used, shown first in the help.
         summary: shown in place of a long value while it is not edited; empty: the value itself.
+        paths: what is completed while a path is typed; None if the value is no path.
         unit_step: whether Shift and an arrow change the value by one.
         is_list_of_numbers: whether numbers are typed, though the arrows choose among a few.
     """
@@ -55,6 +57,7 @@ class SettingSpec:
     unit_step: bool = False
     lacking: Callable[[Recipe], str] = lambda _: ""
     summary: Callable[[Recipe], str] = lambda _: ""
+    paths: PathKind | None = None
     is_list_of_numbers: bool = False
 
     @property

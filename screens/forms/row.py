@@ -14,6 +14,7 @@ from textual.widgets import Input
 
 from screens.forms.fields import set_value
 from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class ValueField(Input):
         """Close the field; the value is what it was before."""
         assert isinstance(self.parent, SettingRow)
         await self.parent.action_take_back()
+
+
+class PathValueField(ValueField, PathField):
+    """The text field of a setting that is a path or a source."""
 
 
 class SettingRow(Widget, can_focus=True):
@@ -143,7 +148,7 @@ class SettingRow(Widget, can_focus=True):
         if self._field is None:
             recipe = self._workbench.session.recipe
             self._before_typing = {}
-            field = self._field = ValueField(self.spec.value(recipe), compact=True, select_on_focus=False)
+            field = self._field = self._new_field(self.spec.value(recipe))
             await self.mount(field)
             field.select_all()
             self.screen.set_focus(field)
@@ -164,6 +169,11 @@ class SettingRow(Widget, can_focus=True):
         recipe = self._workbench.session.recipe
         here = next((i for i, option in enumerate(self._options) if option.is_set(recipe)), -1)
         return [option.label for option in self._options], here
+
+    def _new_field(self, value: str) -> ValueField:
+        if self.spec.paths is not None:
+            return PathValueField(value, kind=self.spec.paths, compact=True, select_on_focus=False)
+        return ValueField(value, compact=True, select_on_focus=False)
 
     async def action_stop_editing(self) -> None:
         """Close the text field; the last valid value is kept."""

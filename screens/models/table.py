@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.widgets import DataTable, Input
+from textual.widgets import DataTable
 
+from screens.forms.path_kinds import MODEL
 from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain
 from workbench.units import short
 
@@ -85,8 +87,8 @@ class ModelTable(DataTable[Text], inherit_bindings=False):
         return cells if self._is_wide else [*cells[:4], cells[5]]
 
 
-class SearchField(Input):
-    """The search. The arrows move in the table while it is typed.
+class SearchField(PathField):
+    """The search, or the path of a model. The arrows move in the table while it is typed.
 
     Args:
         table: the table below.
@@ -100,7 +102,7 @@ class SearchField(Input):
 
     def __init__(self, table: ModelTable) -> None:
         placeholder = "Search, or type a folder, a .gguf file or owner/name"
-        super().__init__(placeholder=placeholder, compact=True, select_on_focus=False)
+        super().__init__(kind=MODEL, placeholder=placeholder, compact=True, select_on_focus=False)
         self._table = table
 
     def action_walk(self, by: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screens.forms.path_kinds import TABLE
 from screens.messages import ResumeAsked, RunSelected
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.widgets.plain import plain
@@ -138,7 +139,8 @@ class RunActions:
             "ends in .csv or .parquet."
         )
         check = _mistake(lambda file: checked_target(Path(file.strip()).expanduser()))
-        dialog = LineDialog("Export metrics (CSV/Parquet)", text, str(Path.home() / f"{one.run.id}.csv"), check=check)
+        file = str(Path.home() / f"{one.run.id}.csv")
+        dialog = LineDialog("Export metrics (CSV/Parquet)", text, file, check=check, paths=TABLE)
         self._workbench.push_screen(dialog, typed)
 
     async def _export_metrics(self, run: RunFolder, file: Path) -> None:

@@ -11,6 +11,7 @@ from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from screens.forms.path_kinds import DATASET
 from screens.runs.evaluation_job import evaluate_in_engine, stop_evaluation
 from screens.runs.evaluation_text import figures_text, reply_columns
 from screens.shell.dialogs import LineDialog
@@ -172,6 +173,7 @@ class EvaluationScreen(ModalScreen[None]):
             "A bundled dataset, a file, a folder or a Hugging Face dataset. Leave empty for the "
             "run's held-out records.",
             self._source or "",
+            paths=DATASET,
         )
         self.app.push_screen(question, self._take_source)
 

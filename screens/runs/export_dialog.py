@@ -16,9 +16,11 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from screens.forms.path_kinds import FOLDER
 from screens.runs.export_job import export_in_background
 from screens.shell.dialogs import Dialog
 from screens.shell.phase_bar import PhaseBar
+from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.export.plan import Plan, plan_export
@@ -63,6 +65,7 @@ _ROWS = (
 
 
 _WHILE_BUSY = "Esc continue in the background   x cancel and remove partial files"
+_KEYS = "Enter export   Tab to the folder (Ctrl+O browse)   Esc back"
 
 
 class ExportDialog(Dialog[Exported]):
@@ -108,13 +111,13 @@ class ExportDialog(Dialog[Exported]):
         self._proposed = ""
         self._targets = OptionList(*(Option(row.label) for row in _ROWS))
         self._about = Static(classes="about", id="about")
-        self._folder = Input(compact=True, id="folder")
+        self._folder = PathField(kind=FOLDER, compact=True, id="folder")
         self._repo = Input(compact=True, id="repo", placeholder="owner/name on the hub (private)")
         self._plan = Static(id="plan", markup=False)
         self._progress = PhaseBar()
         self._result = Static(id="words", markup=False)
         self._result_box = VerticalScroll(self._result, id="made")
-        self._hint = Static("Enter export   Tab to the folder   Esc back", classes="keys", id="keys", markup=False)
+        self._hint = Static(_KEYS, classes="keys", id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
@@ -216,7 +219,7 @@ class ExportDialog(Dialog[Exported]):
     def _ended(self, made: Exported | None, error: WorkbenchError | None) -> None:
         self._made = made
         if made is None:
-            self._hint.update("Enter export   Tab to the folder   Esc back")
+            self._hint.update(_KEYS)
             if error is not None:
                 self._plan.add_class("problem").update(plain_content(error, lines=True))
             self._targets.focus()

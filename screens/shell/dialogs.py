@@ -11,6 +11,7 @@ from textual.containers import Horizontal, VerticalGroup, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain, plain_content, shortened
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from screens.widgets.path_completion import PathKind
     from workbench.errors import WorkbenchError
 
 Answer = TypeVar("Answer")
@@ -38,6 +40,7 @@ Dialog Button { margin-left: 1; min-width: 8; }
 Dialog #stacked { align-horizontal: left; height: auto; }
 Dialog #stacked Button { margin-left: 0; width: 100%; content-align-horizontal: left; text-align: left; }
 Dialog .problem { color: $error; height: auto; }
+Dialog .keys { color: $text-muted; height: auto; }
 """
 
 
@@ -120,10 +123,17 @@ class LineDialog(Dialog[str]):
 
     Args:
         check: returns what is wrong with a line, or an empty string; the dialog stays open until it does.
+        paths: what is completed while a path is typed; None if the line is no path.
     """
 
     def __init__(
-        self, title: str, text: str, value: str = "", placeholder: str = "", check: Callable[[str], str] | None = None
+        self,
+        title: str,
+        text: str,
+        value: str = "",
+        placeholder: str = "",
+        check: Callable[[str], str] | None = None,
+        paths: PathKind | None = None,
     ) -> None:
         super().__init__()
         self._title = title
@@ -131,13 +141,18 @@ class LineDialog(Dialog[str]):
         self._value = value
         self._placeholder = placeholder
         self._check = check
+        self._paths = paths
         self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
             yield Static(plain_content(self._text, lines=True))
-            yield Input(self._value, placeholder=self._placeholder, compact=True)
+            if self._paths is None:
+                yield Input(self._value, placeholder=self._placeholder, compact=True)
+            else:
+                yield PathField(self._value, kind=self._paths, placeholder=self._placeholder, compact=True)
+                yield Static("Tab complete   Ctrl+O browse", classes="keys", markup=False)
             yield self._problem
 
     @on(Input.Submitted)

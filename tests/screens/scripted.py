@@ -347,12 +347,21 @@ class ScriptedEngine(HomeEngine):
     def load(self, phase: str, fraction: float | None = None, detail: str = "") -> None:
         self._script.put(Progress(phase=phase, fraction=fraction, detail=detail))
 
-    def say(self, text: str) -> None:
-        self._script.put(ReplyPiece(text=text))
+    def say(self, text: str, reasoning: str = "") -> None:
+        self._script.put(ReplyPiece(text=text, reasoning=reasoning))
 
-    def end(self, reason: str = "end", *, tokens: int = 42, context: int = 2048, left_out: int = 0) -> None:
+    def end(
+        self,
+        reason: str = "end",
+        *,
+        tokens: int = 42,
+        context: int = 2048,
+        left_out: int = 0,
+        message: Message | None = None,
+    ) -> None:
         """End the reply with its figures."""
-        self._script.put(last_piece(reason, tokens=tokens, context=context, left_out=left_out))
+        piece = last_piece(reason, tokens=tokens, context=context, left_out=left_out)
+        self._script.put(piece.model_copy(update={"message": message}))
         self._script.put(None)
 
     def found(self, file: Path) -> None:

@@ -8,8 +8,9 @@ from textual.widgets import Input
 
 from screens.chat.dialogs import ColumnsDialog, ConversationsDialog
 from screens.chat.pane import ChatPane
+from screens.chat.reply_view import Reply
 from screens.chat.settings import ChatSettings
-from screens.chat.transcript import Reply, Transcript
+from screens.chat.transcript import Transcript
 from screens.shell.dialogs import LineDialog
 from screens.shell.pick import PickDialog
 from tests.screens.piloting import NARROW, WIDE, Opened, opened

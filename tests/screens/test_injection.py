@@ -8,7 +8,7 @@ import pytest
 from rich.segment import Segment
 from textual.widgets import Input
 
-from screens.chat.transcript import Reply
+from screens.chat.reply_view import Reply
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe

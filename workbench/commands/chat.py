@@ -4,12 +4,14 @@ import secrets
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from workbench.commands.common import BaseOption, console, errors, home_of, printable, run_async
+from workbench.data.records.reasoning import split_thinking
+from workbench.data.records.tool_calls import call_text, function_name, read_tools_file
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.process import ensure_engine
@@ -31,6 +33,14 @@ class _ReplyTarget:
     request: ReplyRequest
     messages: tuple[Message, ...]
 
+    @property
+    def open_calls(self) -> list[dict[str, Any]]:
+        """The calls of the last reply whose results are not there yet."""
+        for results, message in enumerate(reversed(self.messages)):
+            if message.role != "tool":
+                return message.tool_calls[results:]
+        return []
+
 
 def chat(
     context: typer.Context,
@@ -39,6 +49,10 @@ def chat(
         str | None, typer.Option(help="Send this prompt and exit. Default: start a conversation.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON file of functions that the model may call. Calls are only shown."),
+    ] = None,
     no_adapter: Annotated[
         bool, typer.Option("--no-adapter", help="Chat with the base model, without the adapter.")
     ] = False,
@@ -84,6 +98,7 @@ def chat(
     first = ReplyRequest(
         target=_anchored(home, target),
         messages=[],
+        tools=read_tools_file(tools.expanduser()) if tools else [],
         adapter=not no_adapter,
         scale=scale,
         combine=_parts(home, combine) if combine else [],
@@ -129,10 +144,10 @@ async def _chat(home: Home, prompt: str | None, targets: list[_ReplyTarget]) -> 
     client = EngineClient(home)
     try:
         if prompt is not None:
-            await _ask_all(client, targets, prompt)
+            await _ask_all(client, targets, Message(role="user", content=prompt))
             return
         errors.print("An empty line or Ctrl-D ends the conversation.")
-        while question := _read_line():
+        while (question := _read_question(targets[0])) is not None:
             try:
                 targets = await _ask_all(client, targets, question)
             except WorkbenchError as error:
@@ -141,25 +156,32 @@ async def _chat(home: Home, prompt: str | None, targets: list[_ReplyTarget]) -> 
         await client.close()
 
 
-async def _ask_all(client: EngineClient, targets: list[_ReplyTarget], question: str) -> list[_ReplyTarget]:
-    """Ask each target in turn with one seed; returns the targets with their conversations continued."""
+async def _ask_all(client: EngineClient, targets: list[_ReplyTarget], question: Message) -> list[_ReplyTarget]:
+    """Ask each target in turn with one seed; returns the targets with their conversations continued.
+
+    A result of a tool is only added while results of other calls are missing.
+    """
+    if question.role == "tool" and len(targets[0].open_calls) > 1:
+        return [replace(target, messages=(*target.messages, question)) for target in targets]
     seed = secrets.randbelow(_MAX_SEED) if len(targets) > 1 else None
     answered = []
     for target in targets:
         if len(targets) > 1:
             sys.stdout.write(f"── {printable(target.label)}\n" if _unicode() else f"-- {printable(target.label)}\n")
-        messages = (*target.messages, Message(role="user", content=question))
+        messages = (*target.messages, question)
         sampling = target.request.sampling
         if sampling.seed is None and sampling.temperature > 0:
             sampling = sampling.model_copy(update={"seed": seed})
         request = target.request.model_copy(update={"messages": list(messages), "sampling": sampling})
         reply = await _print_reply(client, request)
-        answered.append(replace(target, messages=(*messages, Message(role="assistant", content=reply))))
+        answered.append(replace(target, messages=(*messages, reply)))
     return answered
 
 
-async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
-    text = ""
+async def _print_reply(client: EngineClient, request: ReplyRequest) -> Message:
+    """Write the answer and the calls of tools on standard output, the reasoning on standard error."""
+    message = Message(role="assistant", content="")
+    is_begun = is_reasoning = False
     with errors.status("") as waiting:
         async for piece in client.reply(request):
             if isinstance(piece, Progress):
@@ -167,16 +189,33 @@ async def _print_reply(client: EngineClient, request: ReplyRequest) -> str:
                 continue
             if piece.notice:
                 errors.print(Text.assemble(("! ", "yellow"), printable(piece.notice)), soft_wrap=True)
-            if piece.text and not text:
+            if (piece.text or piece.reasoning) and not is_begun:
                 waiting.stop()
-            text += piece.text
-            sys.stdout.write(printable(piece.text))
-            sys.stdout.flush()
+                is_begun = True
+            if piece.reasoning:
+                errors.print(Text(printable(piece.reasoning), "dim"), end="")
+                is_reasoning = True
+            # With tools, the text may be a call: it is written once it is known.
+            if piece.text and not request.tools:
+                _end_reasoning(is_reasoning)
+                is_reasoning = False
+                sys.stdout.write(printable(piece.text))
+                sys.stdout.flush()
             if piece.done and piece.left_out:
                 waiting.stop()
                 errors.print(_left_out(piece))
-    sys.stdout.write("\n")
-    return text
+            message = piece.message or message
+    _end_reasoning(is_reasoning)
+    answer = split_thinking(message.content)[1] if request.tools else ""
+    lines = [answer] if answer else []
+    lines += [f"calls {call_text(call)}" for call in message.tool_calls]
+    sys.stdout.write(printable("\n".join(lines)) + "\n")
+    return message
+
+
+def _end_reasoning(is_reasoning: bool) -> None:
+    if is_reasoning:
+        errors.print()
 
 
 def _left_out(piece: ReplyPiece) -> str:
@@ -188,8 +227,20 @@ def _unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def _read_line() -> str:
+def _read_question(target: _ReplyTarget) -> Message | None:
+    """Read the next question, or the result of a call; None for an empty line."""
+    calls = target.open_calls
+    name = function_name(calls[0]) if calls else ""
+    if calls and sys.stdin.isatty():
+        errors.print(Text(printable(f"Type the result of {call_text(calls[0])}")))
+    text = _read_line(f"{printable(name)} › " if name else "› ")
+    if not text:
+        return None
+    return Message(role="tool", content=text, name=name) if name else Message(role="user", content=text)
+
+
+def _read_line(prompt: str) -> str:
     try:
-        return console.input("› " if sys.stdin.isatty() else "").strip()
+        return console.input(Text(prompt) if sys.stdin.isatty() else "").strip()
     except EOFError:
         return ""

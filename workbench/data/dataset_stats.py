@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.data.columns import FoundColumns, find_columns
 from workbench.data.facts import DataFacts, Example
 from workbench.data.open_source import needs_hub, remote_sources
 from workbench.data.sources import Records, load_records
@@ -91,14 +92,41 @@ def _embedding_rows(home: Home, model: ModelSection) -> int | None:
     return describe_folder(folder).vocabulary if folder is not None else None
 
 
-def examples(home: Home, recipe: Recipe, start: int, count: int, search: str = "") -> list[Example]:
-    """Formatted training text of the records from ``start`` on. Downloads nothing.
+def examples(
+    home: Home, recipe: Recipe, start: int, count: int, search: str = "", *, invalid: bool = False
+) -> list[Example]:
+    """Formatted training text of the records from ``start`` on; see :func:`find_examples`. Downloads nothing.
 
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
     records, template = open_data(home, recipe.model, recipe.data, fetch=False)
-    return find_examples(records, template, recipe.data, start, count, search)
+    return find_examples(records, template, recipe.data, start, count, search, invalid=invalid)
+
+
+def columns(recipe: Recipe) -> FoundColumns:
+    """The columns of a recipe's data. Downloads nothing.
+
+    Raises:
+        WorkbenchError: the source cannot be read, or is not on this machine.
+    """
+    _refuse_elsewhere(recipe.data)
+    return find_columns(recipe.data)
+
+
+def _remote(data: DataSection) -> list[tuple[str, str]]:
+    """The sources that are not on this machine, each with its split."""
+    elsewhere = [name for name in remote_sources(data.source) if needs_hub(name)]
+    return [(part.name, part.split) for part in source_parts(data) if part.name in elsewhere]
+
+
+def _refuse_elsewhere(data: DataSection) -> None:
+    """Raise WorkbenchError if a part of the source was never opened here and would be downloaded."""
+    remote = [name for name, split in _remote(data) if (name, split) not in _fetched]
+    if remote:
+        raise WorkbenchError(
+            f"{remote[0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
+        )
 
 
 def open_data(
@@ -115,19 +143,15 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
+    if not fetch:
+        _refuse_elsewhere(data)
     absent = remote_sources(data.source)
-    elsewhere = [name for name in absent if needs_hub(name)]
-    if absent and not elsewhere:
+    if absent and not any(map(needs_hub, absent)):
         load_records(data, home)  # refuses the path that does not exist, before the tokenizer is asked for
-    remote = [(part.name, part.split) for part in source_parts(data) if part.name in elsewhere]
-    if not fetch and not _fetched.issuperset(remote):
-        raise WorkbenchError(
-            f"{remote[0][0]} is not on this machine.", "Give a local path, or download it.", kind="data_elsewhere"
-        )
     template = open_template(home, model, data, fetch=fetch, report=report, cancelled=cancelled)
     report(Progress(phase="opening the dataset", detail=source_text(data.source)))
     records = load_records(data, home)
-    _fetched.update(remote)
+    _fetched.update(_remote(data))
     return records, template
 
 

@@ -21,6 +21,7 @@ class Example:
         spans: ``(start, end, trained)`` in characters of ``text``, without gaps.
         unused: fields of the record that are not fed to the model.
         tokens, cut: number of tokens, and of those lost to truncation.
+        problem: why the record is not used for training; then it has no text.
     """
 
     index: int
@@ -31,6 +32,7 @@ class Example:
     cut: int
     held_out: bool
     unused: tuple[str, ...] = ()
+    problem: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The example as JSON data."""
@@ -43,6 +45,7 @@ class Example:
             "cut": self.cut,
             "held_out": self.held_out,
             "unused": list(self.unused),
+            "problem": self.problem,
         }
 
     @classmethod

@@ -5,9 +5,9 @@ Opening a source reads only its first rows, to detect their format. The rest is 
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from workbench.data.records.formats import RecordFormat, detect
@@ -45,13 +45,28 @@ def open_source(part: SourcePart, stop_at_malformed: bool) -> Source:
     Raises:
         WorkbenchError: there is no such source, its first rows cannot be read, or their format is unknown.
     """
+    part, reading = _reading(part)
+    return Source(part.name, reading, _detect_format(part, reading.rows, stop_at_malformed), part.weight)
+
+
+def raw_records(parts: Iterable[SourcePart]) -> list[dict[str, object]]:
+    """The first records of each source as they are stored, whatever their format.
+
+    Raises:
+        WorkbenchError: there is no such source, or it cannot be read.
+    """
+    rows = chain.from_iterable(islice(_reading(part)[1].rows(), _FORMAT_ROWS) for part in parts)
+    return [row.record for row in rows if row.record]
+
+
+def _reading(part: SourcePart) -> tuple[SourcePart, RowSource]:
+    """How to read a source, and the source with the settings of its entry, if it has one."""
     entry = None if part.name in bundled_names() else find_entry(part.name)
     if entry is None:
         reading = _row_source(part.name, part.split)
     else:
         part, reading = _of_entry(entry, part)
-    reading = joined_trees(reading)
-    return Source(part.name, reading, _detect_format(part, reading.rows, stop_at_malformed), part.weight)
+    return part, joined_trees(reading)
 
 
 def bundled_names() -> list[str]:

@@ -179,6 +179,14 @@ def _by_hand(
             "Set one of these, such as data.columns={prompt: title, reply: body}.",
             kind="data_format",
         )
+    if others := [part for part in by_hand if part not in (*_GROUPS[kind][0], *_OPTIONAL[kind])]:
+        main = " and ".join(_GROUPS[kind][0])
+        optional = [part for part in _OPTIONAL[kind] if part in PARTS]
+        raise WorkbenchError(
+            f"data.columns sets {', '.join(others)} beside {main}: such a record has no place for it.",
+            f"Records with {main} also take {', '.join(optional) or 'no other part'}. Leave out the others.",
+            kind="data_format",
+        )
     return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_parts_text(by_hand)}")
 
 

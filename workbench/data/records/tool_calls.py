@@ -5,10 +5,13 @@ The form is OpenAI's, with arguments as an object where they are JSON:
 """
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.values import as_structure, is_blank, type_in_words, without_nulls
+from workbench.errors import WorkbenchError
 
 
 def read_tools(value: object, where: str) -> list[dict[str, Any]]:
@@ -114,3 +117,48 @@ def with_arguments_as_text(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _as_json(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def function_name(tool: Mapping[str, Any]) -> str:
+    """The name of the function of a tool, or of a call."""
+    return str(tool.get("function", tool).get("name", ""))
+
+
+def call_text(call: Mapping[str, Any]) -> str:
+    """A call for people to read: ``weather(city="Oslo", days=2)``."""
+    arguments = call.get("function", call).get("arguments", {})
+    if isinstance(arguments, dict):
+        listed = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
+    else:
+        listed = str(arguments)
+    return f"{function_name(call)}({listed})"
+
+
+def read_tools_file(path: Path) -> list[dict[str, Any]]:
+    """The functions in a JSON file: a list, one function, or an object with ``tools``.
+
+    Raises:
+        WorkbenchError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict) and "tools" in content:
+            content = content["tools"]
+        tools = read_tools(content, "the file")
+    except OSError as error:
+        raise _no_tools(path, error.strerror or str(error)) from None
+    except (ValueError, RecursionError):
+        raise _no_tools(path, "it is not JSON") from None
+    except BadRecord as error:
+        raise _no_tools(path, str(error)) from None
+    if not tools:
+        raise _no_tools(path, "it has no tools")
+    return tools
+
+
+def _no_tools(path: Path, reason: str) -> WorkbenchError:
+    return WorkbenchError(
+        f"{path} cannot be used as tools: {reason}.",
+        'Give a JSON list of functions: [{"name": …, "description": …, "parameters": {…}}].',
+        kind="tools",
+    )

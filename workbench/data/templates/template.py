@@ -31,6 +31,7 @@ from workbench.data.templates.lookup import (
 from workbench.data.templates.named import NAMED
 from workbench.data.templates.pieces import Encoded, Piece, PieceEncoder
 from workbench.data.templates.render import MarkedText, Renderer
+from workbench.data.templates.reply_form import ReplyForm, reply_form
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -233,6 +234,28 @@ class Template:
             ) from None  # fmt: skip
         return self.encode_pieces([pieces])[0].input_ids
 
+    def check_tools(self, tools: Sequence[dict[str, object]]) -> None:
+        """Refuse tools that a chat would drop in silence.
+
+        Raises:
+            WorkbenchError: the template does not write them.
+        """
+        if not tools:
+            return
+        question = Conversation([{"role": "user", "content": _PROBE}])
+        try:
+            is_written = self.renderer.render(question, True) != self.renderer.render(
+                replace(question, tools=list(tools)), True
+            )
+        except BadRecord:
+            is_written = False
+        if not is_written:
+            raise WorkbenchError(
+                f"The {self.name} template writes no tools: the model would not see them.",
+                "Chat without tools, or train with a template that writes them, such as data.template chatml-tools.",
+                kind="template",
+            )
+
     def encode_text(self, text: str) -> Encoded:
         """Plain text as training sees it: begin of sequence where the tokenizer adds one, text, end of sequence."""
         return self.encode_pieces([self.text_pieces(text)])[0]
@@ -246,6 +269,11 @@ class Template:
         """Tokens that training puts at the end of a response, so that they end one in a chat."""
         ids = self._encoder.tokenize([self._end])[0] if self._end else []
         return tuple(ids[:1]) if len(ids) == 1 else ()
+
+    @cached_property
+    def reply_form(self) -> ReplyForm:
+        """Reads what the model writes as a message."""
+        return reply_form(self.renderer)
 
     @cached_property
     def renderer(self) -> Renderer:

@@ -35,23 +35,37 @@ def example_of(sample: Sample, template: Template) -> Example:
 
 
 def find_examples(
-    records: Records, template: Template, data: DataSection, start: int = 0, count: int = 10, search: str = ""
+    records: Records,
+    template: Template,
+    data: DataSection,
+    start: int = 0,
+    count: int = 10,
+    search: str = "",
+    *,
+    invalid: bool = False,
 ) -> list[Example]:
     """Formatted training text of up to ``count`` records from ``start`` on that contain ``search``, ignoring case.
 
     Only a record's own text is searched, not what the template adds. Of a document, the chunks with ``search`` count.
+
+    Args:
+        invalid: include records that are not used for training, each with its problem, whatever is searched.
     """
     template = template.with_system(data.system)
-    return list(islice(_examples(records, template, data, start, search), count))
+    return list(islice(_examples(records, template, data, start, search, invalid), count))
 
 
-def _examples(records: Records, template: Template, data: DataSection, start: int, search: str) -> Iterator[Example]:
+def _examples(
+    records: Records, template: Template, data: DataSection, start: int, search: str, invalid: bool
+) -> Iterator[Example]:
     # Each match is tokenized at once and on its own: the next one may be a million records away.
     for index, item in enumerate(islice(records.items(), start, None), start=start):
-        if not item.contains(search):
+        if not item.contains(search) and not (invalid and item.content is None):
             continue
         for sample in encode_items([(index, item)], records, template, data):
             if sample.problem:
+                if invalid:
+                    yield Example(index, sample.where, "", (), 0, 0, sample.held_out, problem=sample.problem)
                 continue
             example = example_of(sample, template)
             if not records.documents or search.casefold() in example.text.casefold():

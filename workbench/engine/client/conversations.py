@@ -7,9 +7,11 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.data.records.tool_calls import call_text
 from workbench.engine.client.protocol import AdapterPart, Message
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import find_run
@@ -26,30 +28,63 @@ class _Kept(BaseModel):
 
 
 class Said(_Kept):
-    """A reply: what answered, its words, and its figures in words."""
+    """A reply: what answered, its words, and its figures in words.
+
+    ``reasoning`` and ``calls`` are those of :class:`~workbench.engine.client.protocol.Message`.
+    """
 
     who: str = ""
     text: str = ""
     figures: str = ""
+    reasoning: str = ""
+    calls: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def message(self) -> Message:
+        """The reply as it is sent with the next question."""
+        return Message(
+            role="assistant", content=self.text, reasoning_content=self.reasoning, tool_calls=list(self.calls)
+        )
+
+    @property
+    def as_text(self) -> str:
+        """The answer and the calls."""
+        calls = [f"calls {call_text(call)}" for call in self.calls]
+        return "\n\n".join([self.text, *calls] if self.text or not calls else calls)
 
 
 class Turn(_Kept):
-    """A question and its replies, one for each that was asked side by side."""
+    """A question and its replies, one for each that was asked side by side.
+
+    With the role ``tool`` the question is the result of a call, and ``name`` the function's. Such a turn has no replies
+    if another result comes after it.
+    """
 
     question: str
     replies: tuple[Said, ...] = ()
+    role: Literal["user", "tool"] = "user"
+    name: str = ""
 
-    def reply_of(self, who: str) -> str:
+    @property
+    def message(self) -> Message:
+        """The question, without its replies."""
+        return Message(role=self.role, content=self.question, name=self.name)
+
+    def reply_of(self, who: str) -> Said:
         """What this one said, else what the first one did."""
-        return next((reply.text for reply in self.replies if reply.who == who), self.replies[0].text)
+        return next((reply for reply in self.replies if reply.who == who), self.replies[0])
 
 
 class Conversation(_Kept):
-    """Turns under one system prompt. ``title`` is what the user called it, empty for its first question."""
+    """Turns under one system prompt. ``title`` is what the user called it, empty for its first question.
+
+    ``tools`` are the JSON schemas of the functions that the model may call.
+    """
 
     id: str = Field(pattern=_ID)
     title: str = ""
     system: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
     changed: float = 0.0
     turns: tuple[Turn, ...] = ()
 
@@ -62,16 +97,28 @@ class Conversation(_Kept):
         """The conversation as one of those that answer had it."""
         said = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns:
+            if turn.replies or turn.role == "tool":
+                said.append(turn.message)
             if turn.replies:
-                said.append(Message(role="user", content=turn.question))
-                said.append(Message(role="assistant", content=turn.reply_of(who)))
+                said.append(turn.reply_of(who).message)
         return said
+
+    @property
+    def open_calls(self) -> tuple[dict[str, Any], ...]:
+        """The calls of the last reply whose results are not there yet."""
+        results = 0
+        for turn in reversed(self.turns):
+            if turn.replies:
+                return turn.replies[0].calls[results:]
+            results += turn.role == "tool"
+        return ()
 
     def as_markdown(self) -> str:
         parts = [f"**System:** {self.system}"] if self.system else []
         for turn in self.turns:
-            parts.append(f"**You:** {turn.question}")
-            parts += [f"**{reply.who}:** {reply.text}" for reply in turn.replies]
+            asks = f"Result of {turn.name}" if turn.role == "tool" else "You"
+            parts.append(f"**{asks}:** {turn.question}")
+            parts += [f"**{reply.who}:** {reply.as_text}" for reply in turn.replies]
         return "\n\n".join(parts)
 
 

@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
+from workbench.data.columns import FoundColumns
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.operation import Call, Nothing, Stream, use_adapter
 from workbench.engine.client.protocol import (
     CancelRequest,
+    ColumnsRequest,
     ControlRequest,
     EngineStatus,
     Evaluated,
@@ -92,6 +94,9 @@ class EngineApi:
 
     examples = Call("/examples", ExamplesRequest, list[Example])
     """Records as they are fed to training."""
+
+    columns = Call("/columns", ColumnsRequest, FoundColumns)
+    """The columns of a data set, each with an example."""
 
     unload = Call("/unload", Nothing, Nothing, refusals=("busy", "engine_gone"))
     """Release the memory of the loaded model."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from workbench.planning.launch import Launch
 from workbench.progress import Progress
@@ -139,13 +139,23 @@ class FactsRequest(_Wire):
     show: int = Field(default=3, ge=0, le=1000)
 
 
+class ColumnsRequest(_Wire):
+    """Find the columns of a recipe's data."""
+
+    recipe: dict[str, Any]
+
+
 class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``."""
+    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``.
+
+    With ``invalid``, also records that are not used for training, with the reason.
+    """
 
     recipe: dict[str, Any]
     start: int = Field(default=0, ge=0)
     count: int = Field(default=1, ge=1, le=1000)
     search: str = ""
+    invalid: bool = False
 
 
 class EvaluateRequest(_Wire):
@@ -181,8 +191,24 @@ class Evaluated(_Wire):
 
 
 class Message(_Wire):
-    role: Literal["system", "user", "assistant"]
+    """A turn of a conversation, in the form of transformers' chat templates.
+
+    Attributes:
+        reasoning_content: the reasoning of a response, where the model's template writes it apart from the answer.
+        tool_calls: calls of tools in a response, as in OpenAI's API.
+        name: of a tool's result, the function's.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    reasoning_content: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    name: str = ""
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A template takes a key that is there for one that is used.
+        return {key: value for key, value in dump(self).items() if value or key in ("role", "content")}
 
 
 class Sampling(_Wire):
@@ -219,10 +245,12 @@ class ReplyRequest(_Wire):
     refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
     bits and puts the adapter into its weights, which answers faster and serves nothing else. ``base`` is the source of
     the base for all adapters, in the place of the one that they name: shapes are compared then, and no names.
+    ``tools`` are the JSON schemas of functions that the model may call; calls are returned, not executed.
     """
 
     target: str
     messages: list[Message]
+    tools: list[dict[str, Any]] = []
     adapter: bool = True
     scale: float = Field(default=1.0, ge=0, le=2)
     combine: list[AdapterPart] = Field(default=[], max_length=16)
@@ -237,10 +265,13 @@ class ReplyPiece(_Wire):
 
     The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
     and how many earlier questions were left out, with their replies, to make room. A piece with a ``notice``, before
-    it, tells what was done to the base so that an adapter fits.
+    it, tells what was done to the base so that an adapter fits. The last one has the whole reply as the ``message``
+    that continues the conversation.
     """
 
     text: str = ""
+    reasoning: str = ""
+    message: Message | None = None
     notice: str = ""
     done: bool = False
     reason: Literal["", "end", "length", "cancelled"] = ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from workbench.engine.client.protocol import ExamplesRequest, FactsRequest, ResumeRequest, TrainRequest
+from workbench.engine.client.protocol import ColumnsRequest, ExamplesRequest, FactsRequest, ResumeRequest, TrainRequest
 from workbench.planning.launch import Launch
 from workbench.planning.queue import QueueRequest, RunRequest
 from workbench.recipe.data_sources import exists, renamed, split_inner
@@ -26,9 +26,17 @@ def facts_request(recipe: Recipe, *, fetch: bool = False, show: int = 3) -> Fact
     return FactsRequest(recipe=anchored(recipe).as_dict(), fetch=fetch, show=show)
 
 
-def examples_request(recipe: Recipe, start: int, count: int = 1, search: str = "") -> ExamplesRequest:
+def examples_request(
+    recipe: Recipe, start: int, count: int = 1, search: str = "", *, invalid: bool = False
+) -> ExamplesRequest:
     """Records of this recipe as they are fed; see :class:`ExamplesRequest`."""
-    return ExamplesRequest(recipe=anchored(recipe).as_dict(), start=start, count=count, search=search)
+    data = anchored(recipe).as_dict()
+    return ExamplesRequest(recipe=data, start=start, count=count, search=search, invalid=invalid)
+
+
+def columns_request(recipe: Recipe) -> ColumnsRequest:
+    """Find the columns of this recipe's data."""
+    return ColumnsRequest(recipe=anchored(recipe).as_dict())
 
 
 def enqueue_request(recipes: Iterable[Recipe], launch: Launch | None = None) -> QueueRequest:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 
+from workbench.data.columns import FoundColumns
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.engine_api import EngineApi
 from workbench.engine.client.protocol import (
     CancelRequest,
+    ColumnsRequest,
     ControlRequest,
     EngineStatus,
     Evaluated,
@@ -174,3 +176,7 @@ class Api:
     @answers(EngineApi.examples, "reading the records")
     async def examples(self, request: ExamplesRequest) -> list[Example]:
         return await asyncio.to_thread(self.sources.examples, request)
+
+    @answers(EngineApi.columns, "reading the columns")
+    async def columns(self, request: ColumnsRequest) -> FoundColumns:
+        return await asyncio.to_thread(self.sources.columns, request)

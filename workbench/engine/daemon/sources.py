@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 
+from workbench.data.columns import FoundColumns
 from workbench.data.facts import DataFacts, Example
-from workbench.engine.client.protocol import ExamplesRequest, FactsRequest
+from workbench.engine.client.protocol import ColumnsRequest, ExamplesRequest, FactsRequest
 from workbench.engine.daemon.tree_builder import TreeBuilder
 from workbench.engine.model.libraries import import_libraries
 from workbench.models.skeleton import Skeleton
@@ -52,7 +53,15 @@ class Sources:
         import_libraries()
         from workbench.data.dataset_stats import examples
 
-        return list(examples(self._home, recipe, request.start, request.count, request.search))
+        return examples(self._home, recipe, request.start, request.count, request.search, invalid=request.invalid)
+
+    def columns(self, request: ColumnsRequest) -> FoundColumns:
+        """The columns of the data."""
+        recipe = parse(request.recipe)
+        import_libraries()
+        from workbench.data.dataset_stats import columns
+
+        return columns(recipe)
 
     def close_if_idle(self) -> None:
         """Stop the helper process if it has not been used for a while."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message
@@ -36,7 +36,13 @@ def context_length(config: "PretrainedConfig") -> int | None:
     return int(limit) if limit else None
 
 
-def fit_prompt(template: Template, messages: Sequence[Message], limit: int | None, max_new_tokens: int) -> Prompt:
+def fit_prompt(
+    template: Template,
+    messages: Sequence[Message],
+    limit: int | None,
+    max_new_tokens: int,
+    tools: Sequence[dict[str, Any]] = (),
+) -> Prompt:
     """Make the prompt of a conversation; leave out its oldest turns until there is enough room for the reply.
 
     Enough room is ``max_new_tokens`` or a quarter of the context, whichever is less. The system prompt and the last
@@ -45,17 +51,19 @@ def fit_prompt(template: Template, messages: Sequence[Message], limit: int | Non
     Args:
         limit: the model's context length in tokens, if known.
         max_new_tokens: the largest number of tokens requested for the reply.
+        tools: JSON schemas of the functions that the model may call.
 
     Raises:
         WorkbenchError: the system prompt and the last question alone do not fit, or the template rejects the
-            conversation.
+            conversation or writes no tools.
     """
+    template.check_tools(tools)
     system = [message for message in messages[:1] if message.role == "system"]
     turns = _turns(messages[len(system) :])
     enough_room = 1 if limit is None else min(max_new_tokens, max(limit // 4, 1))
     for left_out in range(len(turns)):
         remaining = [*system, *(message for turn in turns[left_out:] for message in turn)]
-        ids = template.encode_prompt([message.model_dump() for message in remaining])
+        ids = template.encode_prompt([message.model_dump() for message in remaining], tools)
         only_last_question = left_out == len(turns) - 1
         if limit is None or len(ids) + (1 if only_last_question else enough_room) <= limit:
             return Prompt(ids, limit, left_out)

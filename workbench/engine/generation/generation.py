@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.data.templates.reply_form import ReplySplitter, special_token_ids
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.context import context_length, fit_prompt
@@ -33,6 +34,7 @@ def generate_reply(
     emit: Callable[[ReplyPiece], None],
     cancelled: StopSignal,
     *,
+    tools: Sequence[dict[str, Any]] = (),
     in_training: bool = False,
 ) -> str:
     """Continue a conversation with the active adapters of ``base``; returns the whole reply.
@@ -41,8 +43,9 @@ def generate_reply(
     the model's context, its oldest turns are left out.
 
     Args:
-        emit: called with the size of the prompt, the text as it is decoded and, last, a piece with ``done`` and the
-            timings.
+        emit: called with the size of the prompt, the text as it is decoded and, last, a piece with ``done``, the
+            message and the timings.
+        tools: JSON schemas of the functions that the model may call.
         in_training: the weights belong to a run that continues afterwards; they are left bit for bit as they are.
 
     Raises:
@@ -52,13 +55,14 @@ def generate_reply(
 
     if not in_training:
         base.packing.allow()
-    prompt = fit_prompt(template, messages, context_length(base.model.config), sampling.max_new_tokens)
+    prompt = fit_prompt(template, messages, context_length(base.model.config), sampling.max_new_tokens, tools)
     size = ReplyPiece(prompt_tokens=len(prompt.ids), context_tokens=prompt.limit or 0, left_out=prompt.left_out)
     emit(size)
-    streamer = _PieceStreamer(base.tokenizer, emit)
+    ends = end_tokens(base, template)
+    decoder = _ReplyDecoder(base.tokenizer, template, ends)
+    streamer = _PieceStreamer(decoder, emit)
     if sampling.seed is not None:
         torch.manual_seed(sampling.seed)
-    ends = end_tokens(base, template)
     started = time.monotonic()
     generated = continue_prompt(
         base,
@@ -77,6 +81,7 @@ def generate_reply(
         size.model_copy(
             update={
                 "done": True,
+                "message": Message.model_validate(template.reply_form.read(decoder.decode(generated), tools)),
                 "reason": "end" if ended else "cancelled" if cancelled.is_set() else "length",
                 "tokens": len(generated),
                 "first_token_seconds": first - started,
@@ -168,6 +173,19 @@ class StopWhen:
         return self._tensors[stops]
 
 
+class _ReplyDecoder:
+    """Decodes a reply without special tokens, except those that the template marks reasoning and calls with."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template, ends: Sequence[int]) -> None:
+        self.form = template.reply_form
+        self._tokenizer = tokenizer
+        self._hidden = special_token_ids(tokenizer.added_tokens_decoder, self.form.literals, ends)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        shown = [token for token in tokens if token not in self._hidden]
+        return str(self._tokenizer.decode(shown, skip_special_tokens=False)) if shown else ""
+
+
 class _PieceStreamer:
     """A transformers ``BaseStreamer`` that decodes tokens as they come, and emits text that can no longer change.
 
@@ -176,8 +194,9 @@ class _PieceStreamer:
     grow with the reply. Tokens that arrive within :data:`_SECONDS_BETWEEN_PIECES` share a piece.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", emit: Callable[[ReplyPiece], None]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, decoder: _ReplyDecoder, emit: Callable[[ReplyPiece], None]) -> None:
+        self._decode = decoder.decode
+        self._splitter = ReplySplitter(decoder.form)
         self._emit = emit
         self._tokens: list[int] = []
         # The text of the tokens up to `_emitted` was emitted; decoding starts at `_start`.
@@ -200,6 +219,7 @@ class _PieceStreamer:
 
     def end(self) -> None:
         self._emit_new(final=True)
+        self._emit_text("", final=True)
 
     def _emit_new(self, *, final: bool) -> bool:
         before = self._decode(self._tokens[self._start : self._emitted])
@@ -207,9 +227,10 @@ class _PieceStreamer:
         # A character that consists of several tokens decodes to U+FFFD until its last token is there.
         if len(text) <= len(before) or (text.endswith("\ufffd") and not final):
             return False
-        self._emit(ReplyPiece(text=text[len(before) :]))
+        self._emit_text(text[len(before) :])
         self._start, self._emitted = self._emitted, len(self._tokens)
         return True
 
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
+    def _emit_text(self, text: str, *, final: bool = False) -> None:
+        for piece in self._splitter.feed(text, final=final):
+            self._emit(ReplyPiece(reasoning=piece.text) if piece.is_reasoning else ReplyPiece(text=piece.text))

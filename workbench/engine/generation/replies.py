@@ -105,7 +105,8 @@ def reply(model: ReplyModel, request: ReplyRequest, emit: Emit, cancelled: StopS
     with use_adapters(model.base, model.adapters):
         for notice in model.base.take_notices():
             emit(ReplyPiece(notice=notice))
-        generate_reply(model.base, _template(model), request.messages, request.sampling, emit, cancelled)
+        template, sampling = _template(model), request.sampling
+        generate_reply(model.base, template, request.messages, sampling, emit, cancelled, tools=request.tools)
 
 
 def reply_in_run(
@@ -140,7 +141,8 @@ def reply_in_run(
     if request.scale != 1:
         check_scale(run.id, config)
     with scaled(peft, name, request.scale) if request.adapter else peft.disable_adapter():
-        generate_reply(base, template, request.messages, request.sampling, emit, cancelled, in_training=True)
+        messages, tools = request.messages, request.tools
+        generate_reply(base, template, messages, request.sampling, emit, cancelled, tools=tools, in_training=True)
 
 
 def _is_for_run(target: ReplyTarget, run: RunFolder, base: LoadedBase, request: ReplyRequest) -> bool:
