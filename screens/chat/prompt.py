@@ -39,7 +39,7 @@ class Prompt(Input):
             "answer_call",
             "Message/result",
             id="prompt.answer_call",
-            tooltip="Type a message of yours in the place of a tool's result, or the result",
+            tooltip="Type a message instead of the tool's result, or the result",
         ),
         Binding(
             "escape", "forget", "New question", id="prompt.forget", tooltip="Discard the edit of the earlier question"
@@ -71,7 +71,7 @@ class Prompt(Input):
         """Take the result of a call, or a message again if the call is empty."""
         if call != self._call:
             self._call, self._takes_result = call, True
-        self._show_kind()
+            self._show_kind()
 
     def action_answer_call(self) -> None:
         """Type a message in the place of the result, or the result."""
@@ -80,7 +80,8 @@ class Prompt(Input):
 
     def _show_kind(self) -> None:
         self.placeholder = f"Type the result of {plain(self._call)}" if self.is_result else _MESSAGE
-        self.refresh_bindings()
+        if self.is_attached:
+            self.refresh_bindings()
 
     @property
     def text(self) -> str:

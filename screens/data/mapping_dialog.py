@@ -17,7 +17,7 @@ from screens.data.mapping import PARTS, assigned, part_of, stepped
 from screens.data.record_view import RecordView
 from screens.shell.dialogs import Dialog
 from screens.widgets.glyphs import ENTER, GLYPHS
-from screens.widgets.paragraph import entitle
+from screens.widgets.paragraph import set_title
 from screens.widgets.plain import plain, shortened
 from workbench.data.columns import find_columns
 from workbench.data.open_source import remote_sources
@@ -88,7 +88,9 @@ class MappingDialog(Dialog[dict[str, str]]):
     }
     MappingDialog OptionList:focus { border: round $border; }
     MappingDialog OptionList > .option-list--option { padding: 0; }
-    MappingDialog #parts { width: 1fr; max-width: 62; }
+    MappingDialog #columns { width: 3fr; }
+    MappingDialog #parts { width: 2fr; }
+    MappingDialog RecordView { height: 1fr; max-height: 100%; margin-bottom: 0; }
     MappingDialog RecordView { border: round $border-blurred; border-title-color: $foreground 70%; }
     MappingDialog .keys { color: $text-muted; height: auto; }
     """
@@ -133,8 +135,8 @@ class MappingDialog(Dialog[dict[str, str]]):
             yield Static(keys, classes="keys", markup=False)
 
     def on_mount(self) -> None:
-        entitle(self._columns, "columns")
-        entitle(self._parts, "parts")
+        set_title(self._columns, "columns")
+        set_title(self._parts, "parts")
         self._show()
         self._columns.highlighted = 0
         self._columns.focus()
@@ -237,16 +239,16 @@ class MappingDialog(Dialog[dict[str, str]]):
         if found[0].problem:
             self._say("The first record cannot be used for training.", found[0].problem)
         else:
-            entitle(self._record, "first record as formatted training text: underlined is trained")
+            set_title(self._record, "first record as formatted training text: underlined is trained")
             self._record.show(found[0])
 
     def _show_raw(self, item: Item | None) -> None:
         if item is not None:
-            entitle(self._record, "first record, raw")
+            set_title(self._record, "first record, raw")
             self._record.show(item)
 
     def _say(self, text: str, cure: str) -> None:
-        entitle(self._record, "first record")
+        set_title(self._record, "first record")
         self._record.say(text, cure)
 
 

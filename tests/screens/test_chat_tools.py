@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from screens.chat.pane import ChatPane
 from screens.chat.settings import ChatSettings
@@ -30,7 +30,7 @@ async def test_reasoning_is_folded_and_sent_back(tmp_path: Path, size: tuple[int
         assert not pane.check_action("reasoning", ())
         await ask(screen, "Rain?")
         screen.engine.say("", "I must [b]look[/b]\x1b[2J at the sky.")
-        await screen.sees("reasoning, 7 words")
+        await screen.sees("reasoning, 6 words")
         assert "look" not in screen.words
         screen.engine.say("It rains.")
         message = Message(role="assistant", content="It rains.", reasoning_content="I must look.")
@@ -87,6 +87,8 @@ async def test_a_call_is_shown_and_its_result_is_typed(tmp_path: Path) -> None:
         screen.engine.end()
         await screen.sees("Only in Bergen.")
         await screen.until(lambda: prompt.placeholder == "Type a message, Enter to send", "no call is open")
+        pane.query_one("#tools", Input).value = ""
+        await screen.sees("tools (JSON file; empty: none)")
         await _is_saved_and_opened_again(pane, tmp_path / "home")
 
 
@@ -94,7 +96,6 @@ async def _is_saved_and_opened_again(pane: ChatPane, home: Path) -> None:
     kept = Chats.of(Home(home), "run-01").all()[0]
     assert kept.tools == ({"type": "function", "function": WEATHER},)
     settings = pane.query_one(ChatSettings)
-    pane.query_one("#tools", Input).value = ""
     await pane._open_saved(kept, Chats.of(Home(home), "run-01"))
     assert settings.tools == kept.tools
     assert said(pane) == ["Rain?", "I look.", "dry", "wet", "Only in Bergen."]
@@ -110,5 +111,5 @@ async def test_a_file_that_holds_no_tools_says_why(tmp_path: Path, content: str,
     async with opened(tmp_path / "home") as screen:
         pane = await chat(screen)
         pane.query_one("#tools", Input).value = str(tmp_path / "tools.json")
-        await screen.until(lambda: mistake in " ".join(screen.words.split()), mistake)
+        await screen.until(lambda: mistake in str(pane.query_one("#mistake", Static).content), mistake)
         assert pane.query_one(ChatSettings).tools == ()

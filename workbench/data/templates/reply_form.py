@@ -5,7 +5,7 @@ template knows no reasoning, ``<think>`` and ``</think>`` are its marks, and the
 record does that is trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ class ReplySplitter:
     def __init__(self, form: ReplyForm) -> None:
         self._form = form
         self._held = ""
-        self._step = self._reasoning if form.is_opened else self._start
+        self._step: Callable[[bool], ReplyText | None] = self._reasoning if form.is_opened else self._start
 
     def feed(self, text: str, *, final: bool = False) -> list[ReplyText]:
         """Take a piece of the reply; returns what is known of it by now. With ``final``, all of it."""
