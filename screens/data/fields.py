@@ -34,7 +34,7 @@ _KEYS = (
     "stopping",
 )
 _LABELS = {"malformed": "on bad lines"}
-_PATHS = {"data.source": DATASET, "data.template": TEMPLATE}
+_PATHS = {"data.template": TEMPLATE}
 _CHOICE_LABELS = {"data.malformed": {"stop": "fail"}}
 
 
@@ -56,6 +56,7 @@ def _setting(path: str, label: str) -> SettingSpec:
             _source_text,
             lambda text: {path: typed_source(text)},
             summary=_source_summary,
+            paths=DATASET,
         )
     if path == "data.columns":
         return SettingSpec(label, path, "text", lambda _: (), _columns_text, lambda text: {path: _columns(text)})
