@@ -169,12 +169,20 @@ def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
 
 
 def _with_floats(value: object) -> object:
-    """A value of a configuration with ``{"__float__": "Infinity"}``, as transformers writes it, as a number."""
+    """A value of a configuration with ``{"__float__": "Infinity"}``, as transformers writes it, as a number.
+
+    Anything else stays the same object: transformers completes ``rope_scaling`` in place, and the keys of shipped
+    traces cover what it writes there.
+    """
+    if isinstance(value, dict) and set(value) == {"__float__"}:
+        return float(value["__float__"])
     if isinstance(value, dict):
-        if set(value) == {"__float__"}:
-            return float(value["__float__"])
-        return {key: _with_floats(inner) for key, inner in value.items()}
-    return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
+        changed = {key: new for key, inner in value.items() if (new := _with_floats(inner)) is not inner}
+        return {**value, **changed} if changed else value
+    if isinstance(value, list):
+        converted = [_with_floats(inner) for inner in value]
+        return converted if any(new is not inner for new, inner in zip(converted, value, strict=True)) else value
+    return value
 
 
 def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
