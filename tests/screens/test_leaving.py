@@ -42,7 +42,8 @@ class _Answering(ModalScreen[str]):
 
     async def _work(self) -> None:
         self.dismiss("answer")
-        await asyncio.sleep(0.01)
+        # A cancelled worker would end here. Textual ends it later, once the dialog is gone.
+        await asyncio.sleep(0)
         self.is_done = True
 
 
