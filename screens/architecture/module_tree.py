@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.style import Style
 from rich.text import Text
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Tree
 
 from screens.architecture.tree_rows import (
@@ -21,6 +21,7 @@ from screens.architecture.tree_rows import (
 )
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
+from screens.widgets.tree import ASCII_LINES, FOLDED, MOVES, UNFOLDED
 from workbench.units import short
 
 if TYPE_CHECKING:
@@ -58,19 +59,12 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
     """The modules in the order of ``print(model)``, repeated layers folded."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "cursor_up", show=False),
-        Binding("down", "cursor_down", show=False),
-        Binding("left", "fold", show=False),
-        Binding("right", "unfold", show=False),
-        Binding("pageup", "page_up", show=False),
-        Binding("pagedown", "page_down", show=False),
-        Binding("home", "scroll_home", show=False),
-        Binding("end", "scroll_end", show=False),
+        *MOVES,
     ]
-    ICON_NODE = f"{GLYPHS.closed} "
-    ICON_NODE_EXPANDED = f"{GLYPHS.opened} "
+    ICON_NODE = FOLDED
+    ICON_NODE_EXPANDED = UNFOLDED
     if not GLYPHS.eighths:
-        LINES = dict.fromkeys(("default", "bold", "double"), ("  ", "| ", "`-", "|-"))
+        LINES = ASCII_LINES
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(Text(""), **arguments)

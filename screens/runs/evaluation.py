@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from screens.forms.path_kinds import DATASET
 from screens.runs.evaluation_job import evaluate_in_engine, stop_evaluation
 from screens.runs.evaluation_text import figures_text, reply_columns
+from screens.runs.shown_job import ShownJob
 from screens.shell.dialogs import LineDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
@@ -89,11 +90,11 @@ class EvaluationScreen(ModalScreen[None]):
         self._evaluation: Evaluation | None = None
         self._prompt_index = 0
         self._key = ("evaluation", str(run.path))
-        self._job: Job | None = None
         # A resize and the end of an evaluation may both show the replies, which takes several turns of the event loop.
         self._showing = asyncio.Lock()
         self._intent = Paragraph(id="intent")
         self._progress = PhaseBar()
+        self._shown_job = ShownJob(lambda: self._app.jobs, self._key, self._progress, self._ended)
         self._outcome = Paragraph(id="said")
         self._figures = Paragraph(id="figures")
         self._prompt = Paragraph(id="prompt")
@@ -127,7 +128,7 @@ class EvaluationScreen(ModalScreen[None]):
     # -- actions --------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        is_busy = self._job is not None
+        is_busy = self._shown_job.is_running
         if action == "stop":
             return is_busy
         if action in ("evaluate", "records", "checkpoints", "report"):
@@ -150,16 +151,14 @@ class EvaluationScreen(ModalScreen[None]):
 
     def action_stop(self) -> None:
         """Stop the running evaluation; what was found so far is kept."""
-        if self._job is not None:
-            self._job.stop()
+        self._shown_job.stop()
 
     def action_leave(self) -> None:
         """Close the screen; a running evaluation continues in the background."""
         self.dismiss(None)
 
     def on_unmount(self) -> None:
-        if self._job is not None:
-            self._job.watch(None)
+        self._shown_job.leave()
 
     def action_checkpoints(self) -> None:
         """Include or exclude the run's checkpoints."""
@@ -200,19 +199,10 @@ class EvaluationScreen(ModalScreen[None]):
 
     def _follow(self, job: Job) -> None:
         """Show an evaluation that is running, or its result."""
-        self._job = job
-        job.watch(self._news)
-        self._news(job)
+        self._shown_job.follow(job)
         self._show_intent()
 
-    def _news(self, job: Job) -> None:
-        if not job.is_over:
-            if job.progress is not None:
-                self._progress.show(job.progress.phase, job.progress.fraction, job.progress.detail)
-            return
-        self._job = None
-        job.watch(None)
-        self._app.jobs.forget(self._key)
+    def _ended(self, job: Job) -> None:
         if job.error is not None and job.error.kind == "cancelled":
             self._say(job.error.message)
         elif job.error is not None:
@@ -235,7 +225,7 @@ class EvaluationScreen(ModalScreen[None]):
 
     def _show_intent(self) -> None:
         """Show what the next evaluation will cover, and the keys."""
-        is_busy = self._job is not None
+        is_busy = self._shown_job.is_running
         self.set_class(is_busy, "-busy")
         records = plain(self._source) if self._source else "its held-out records"
         checkpoints = ", and checkpoints" if self._with_checkpoints else ""
@@ -249,7 +239,7 @@ class EvaluationScreen(ModalScreen[None]):
         """Show the intent and the newest evaluation."""
         self._show_intent()
         if self._evaluation is None:
-            self._figures.show(plain_content("\nNot evaluated yet." if self._job is None else "", lines=True))
+            self._figures.show(plain_content("" if self._shown_job.is_running else "\nNot evaluated yet.", lines=True))
             return
         self._figures.show(figures_text(self._evaluation, is_wide=self.app.size.width >= _WIDE_FROM))
         await self._show_replies(self._evaluation)

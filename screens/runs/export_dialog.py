@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 
 from screens.forms.path_kinds import FOLDER
 from screens.runs.export_job import export_in_background
+from screens.runs.shown_job import ShownJob
 from screens.shell.dialogs import Dialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.path_field import PathField
@@ -105,7 +106,6 @@ class ExportDialog(Dialog[Exported]):
         self._home = home
         self._run = run
         self._key = ("export", str(run.path))
-        self._job: Job | None = None
         self._made: Exported | None = None
         self._own_folder = False
         self._proposed = ""
@@ -115,6 +115,7 @@ class ExportDialog(Dialog[Exported]):
         self._repo = Input(compact=True, id="repo", placeholder="owner/name on the hub (private)")
         self._plan = Static(id="plan", markup=False)
         self._progress = PhaseBar()
+        self._shown_job = ShownJob(lambda: self._jobs, self._key, self._progress, self._ended)
         self._result = Static(id="words", markup=False)
         self._result_box = VerticalScroll(self._result, id="made")
         self._hint = Static(_KEYS, classes="keys", id="keys", markup=False)
@@ -145,7 +146,7 @@ class ExportDialog(Dialog[Exported]):
     @property
     def is_busy(self) -> bool:
         """Whether an export is running."""
-        return self.has_class("-busy")
+        return self._shown_job.is_running
 
     def request(self) -> Request:
         """Return what the fields of the dialog ask for."""
@@ -200,23 +201,14 @@ class ExportDialog(Dialog[Exported]):
         self._follow(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
 
     def _follow(self, job: Job) -> None:
-        """Show a job, and follow it."""
-        self._job = job
-        job.watch(self._news)
-        self._news(job)
+        """Show an export that is running, or its result."""
+        self.set_class(True, "-busy")
+        self._shown_job.follow(job)
 
-    def _news(self, job: Job) -> None:
-        self.set_class(not job.is_over, "-busy")
-        if not job.is_over:
-            if job.progress is not None:
-                self._progress.show(job.progress.phase, job.progress.fraction, job.progress.detail)
-            return
-        self._job = None
-        job.watch(None)
-        self._jobs.forget(self._key)
-        self._ended(job.result, job.error)
-
-    def _ended(self, made: Exported | None, error: WorkbenchError | None) -> None:
+    def _ended(self, job: Job) -> None:
+        made: Exported | None = job.result
+        error = job.error
+        self.set_class(False, "-busy")
         self._made = made
         if made is None:
             self._hint.update(_KEYS)
@@ -244,8 +236,7 @@ class ExportDialog(Dialog[Exported]):
 
     def action_stop(self) -> None:
         """Cancel the running export."""
-        if self._job is not None:
-            self._job.stop()
+        self._shown_job.stop()
 
     def action_done(self) -> None:
         """Close the dialog."""
@@ -258,8 +249,7 @@ class ExportDialog(Dialog[Exported]):
             self.notify("Copied.", timeout=2)
 
     def on_unmount(self) -> None:
-        if self._job is not None:
-            self._job.watch(None)
+        self._shown_job.leave()
 
     @property
     def _jobs(self) -> Jobs:

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.path_completion import folder_of
 from screens.widgets.plain import plain, plain_content
+from screens.widgets.tree import ASCII_LINES, FOLDED, MOVES, UNFOLDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,23 +39,16 @@ class FileTree(DirectoryTree, inherit_bindings=False):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "cursor_up", show=False),
-        Binding("down", "cursor_down", show=False),
-        Binding("left", "fold", show=False),
-        Binding("right", "unfold", show=False),
-        Binding("pageup", "page_up", show=False),
-        Binding("pagedown", "page_down", show=False),
-        Binding("home", "scroll_home", show=False),
-        Binding("end", "scroll_end", show=False),
+        *MOVES,
         Binding("enter", "select_cursor", show=False),
         Binding("space", "use", show=False),
         Binding("full_stop", "hidden", show=False),
     ]
-    ICON_NODE = f"{GLYPHS.closed} "
-    ICON_NODE_EXPANDED = f"{GLYPHS.opened} "
+    ICON_NODE = FOLDED
+    ICON_NODE_EXPANDED = UNFOLDED
     ICON_FILE = "  "
     if not GLYPHS.eighths:
-        LINES = dict.fromkeys(("default", "bold", "double"), ("  ", "| ", "`-", "|-"))
+        LINES = ASCII_LINES
 
     class Used(Message):
         """The selected file or folder is to be used."""

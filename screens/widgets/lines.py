@@ -71,7 +71,7 @@ class Lines(Widget):
     # -- what Textual asks for ------------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        # Another width may be painted before the widget is told of it.
+        # Textual may paint another width before the resize event arrives.
         if self._lines and (not self._painted or self._width != self.size.width):
             self._paint()
         if y < len(self._painted):

@@ -122,6 +122,7 @@ def provenance_of(
     summary = replay.summary
     summary.settle()
     facts = replay.facts
+    folders = _folders_of(recipe)
     precision = PrecisionData(
         base=facts.base,
         compute_dtype=facts.compute_dtype,
@@ -138,7 +139,7 @@ def provenance_of(
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
         changes=tuple(map(deviation_text, replay.deviations)),
         precision=precision if facts.compute_dtype else {},
-        counts={name: _without_folders(value, _folders_of(recipe)) for name, value in (facts.counts or {}).items()},
+        counts={name: _without_folders(value, folders) for name, value in (facts.counts or {}).items()},
         versions=replay.started.versions,
         hardware=replay.started.hardware,
     )

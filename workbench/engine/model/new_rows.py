@@ -4,7 +4,7 @@ The rows are trained by PEFT's ``trainable_token_indices``: the adapter holds th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from workbench.engine.model.sharded import is_spread
@@ -12,6 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.recipe.schema import AdapterSection
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -36,19 +37,33 @@ def add_missing_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBa
             kind="adapter",
         )
     try:
-        model.resize_token_embeddings(needed, mean_resizing=False)
+        resize_embeddings(model, needed, lambda old: old.mean(0, dtype=torch.float32).to(old.dtype))
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise WorkbenchError(
             f"The embeddings of this model cannot be resized: {str(error).splitlines()[0]}",
             "Set model.resize_embeddings to false, and remove the new tokens from the records.",
             kind="adapter",
         ) from error
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if layer is not None and layer.weight.shape[0] == needed:
-            with torch.no_grad():
-                layer.weight[before:] = layer.weight[:before].mean(0, dtype=torch.float32).to(layer.weight.dtype)
-    model.requires_grad_(False)
     return range(before, needed)
+
+
+def resize_embeddings(
+    model: "PreTrainedModel", rows: int, first_values: "Callable[[torch.Tensor], torch.Tensor]"
+) -> None:
+    """Give the input and output embeddings of a frozen model this many rows; all of its weights stay frozen.
+
+    Args:
+        first_values: returns the values of each new row, from the old rows of its layer.
+    """
+    import torch
+
+    before = embedding_rows(model)
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is not None and layer.weight.shape[0] == rows:
+                layer.weight[before:] = first_values(layer.weight[:before])
+    model.requires_grad_(False)
 
 
 def trained_rows(model: "PreTrainedModel", adapter: AdapterSection, rows: Sequence[int]) -> dict[str, list[int]] | None:

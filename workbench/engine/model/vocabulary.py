@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.engine.model.new_rows import embedding_rows
+from workbench.engine.model.new_rows import embedding_rows, resize_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,13 +51,7 @@ def enlarge_vocabulary(model: "PreTrainedModel", rows: int, saved: Path) -> str:
     from safetensors import safe_open
 
     before = embedding_rows(model)
-    model.resize_token_embeddings(rows, mean_resizing=False)
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    with torch.no_grad():
-        for layer in layers:
-            if layer is not None:
-                layer.weight[before:] = 0
-    model.requires_grad_(False)
+    resize_embeddings(model, rows, lambda old: torch.zeros_like(old[0]))
     with safe_open(saved / "adapter_model.safetensors", framework="pt") as file:
         names = set(file.keys())
     are_saved = any(name in names for name, axis in _places(model) if axis == 0 and "lora" not in name)

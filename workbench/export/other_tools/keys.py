@@ -10,7 +10,7 @@ import yaml
 from workbench.errors import Problem, WorkbenchError
 from workbench.recipe.fields import setting_of
 from workbench.recipe.schema import Recipe, TrainingSection
-from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse
+from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse_usable
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _MAX_CHARACTERS = 1_000_000
@@ -119,21 +119,14 @@ class ImportedSettings:
             for key, value in self._values.items()
             if key not in self._seen and value not in (None, False, "", [], {})
         ]
-        choices, usable = [], dict(self.recipe)
-        try:
-            recipe = parse(_in_sections(usable), origin)
-        except RecipeError as error:
-            unknown = [problem for problem in error.problems if self._is_unknown_choice(problem.path)]
-            if len(unknown) < len(error.problems):
-                raise RecipeError([self._as_written(problem) for problem in error.problems], origin) from None
-            for problem in unknown:
-                del usable[problem.path]
-            recipe = parse(_in_sections(usable), origin)
-            choices = [
-                f"{self._names.get(problem.path, problem.path)}: {_short(self.recipe[problem.path])}; "
-                f"the recipe has {recipe.get(problem.path)}"
-                for problem in unknown
-            ]
+        recipe, problems = parse_usable(_in_sections(self.recipe))
+        if not all(self._is_unknown_choice(problem.path) for problem in problems):
+            raise RecipeError([self._as_written(problem) for problem in problems], origin)
+        choices = [
+            f"{self._as_written(problem).path}: {_short(self.recipe[problem.path])}; "
+            f"the recipe has {recipe.get(problem.path)}"
+            for problem in problems
+        ]
         return recipe, self.unsupported + choices + rest
 
     def _is_unknown_choice(self, path: str) -> bool:
