@@ -184,6 +184,7 @@ _recipes = st.fixed_dictionaries(
 
 @given(_recipes)
 @example({"data": {"system": "a\x85b"}})
+@example({"data": {"system": "0E0"}})
 @settings(max_examples=200, deadline=None)
 def test_yaml_loses_nothing(data):
     recipe = parse(data)

@@ -44,11 +44,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
+_NUMBERS = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
 )
+_Loader.add_implicit_resolver(*_NUMBERS)
 
 
 def parse(data: object, origin: str = "The recipe") -> Recipe:
@@ -112,6 +113,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
+# A text that the loader reads as a number is written in quotes.
+_Dumper.add_implicit_resolver(*_NUMBERS)
 
 
 def as_yaml(data: object, width: int = 120) -> str:
