@@ -26,6 +26,9 @@ _WHY = {"length": "cut at max new tokens", "cancelled": "stopped"}
 class Exchange:
     """Asks the engine for replies. The targets share one model, so they reply in turn.
 
+    Attributes:
+        is_over: whether the last reply to the question has ended; saving the conversation may follow.
+
     Args:
         workbench: the app.
         loading: called with the progress of loading a model, and with None once text comes.
@@ -43,6 +46,11 @@ class Exchange:
         self._received = received
         self._is_stopped = False
         self._request_id = ""
+        self.is_over = False
+
+    def begin(self) -> None:
+        """Get ready for the next question."""
+        self._is_stopped = self.is_over = False
 
     async def stop(self) -> None:
         """Stop the reply that is being generated, and skip those after it."""
@@ -67,7 +75,6 @@ class Exchange:
         Returns:
             The replies, and what went wrong with the others.
         """
-        self._is_stopped = False
         seed = ""
         if len(targets) > 1 and sampling.temperature > 0:
             drawn = secrets.randbelow(10**6) if sampling.seed is None else sampling.seed
@@ -75,7 +82,7 @@ class Exchange:
             seed = f" {GLYPHS.separator} seed\u00a0{sampling.seed}"
         replies: list[Said] = []
         problems: list[str] = []
-        for target, column in targets:
+        for number, (target, column) in enumerate(targets, 1):
             if self._is_stopped:
                 await column.show_figures("not generated")
                 continue
@@ -87,6 +94,8 @@ class Exchange:
                 problems.append(str(error))
                 await column.show_problem(str(error))
             else:
+                # Before the figures say so: from then on, there is nothing to stop.
+                self.is_over = number == len(targets)
                 await column.show_figures(figures + seed)
                 replies.append(column.said(target.who, figures + seed))
         return replies, problems

@@ -122,7 +122,7 @@ class ChatPane(Pane):
         has_turns, targets = bool(self._conversation.turns), self._targets
         match action:
             case "stop":
-                return self._is_replying
+                return self._is_replying and not self._exchange.is_over
             case "switch":
                 return None if targets.single.is_model or targets.side_by_side else True
             case "beside" | "scale":
@@ -259,6 +259,7 @@ class ChatPane(Pane):
         """
         transcript = self._transcript
         self._is_replying = True
+        self._exchange.begin()
         self.refresh_bindings()
         try:
             self.set_class(False, "-silent")
