@@ -1,5 +1,6 @@
 """``loraworkbench attach``: watch a run that is training in the background, from any terminal."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from workbench.commands.output.follow import follow, form_of, summary_line
 from workbench.commands.output.lines import one_line
 from workbench.commands.train import WatchOption
 from workbench.engine.client.client import EngineClient
-from workbench.engine.client.process import engine_pid, find_engine
+from workbench.engine.client.process import find_engine, is_training
 from workbench.errors import WorkbenchError
 from workbench.runs.folder import RunFolder, find_run
 from workbench.runs.replay import Replay
@@ -41,15 +42,8 @@ def attach(
 
     async def _follow(home: Home, folder: RunFolder, show_from: int) -> RunSummary:
         client = EngineClient(home)
-
-        async def is_live() -> bool:
-            try:
-                return (await client.status()).run == folder.id
-            except WorkbenchError:
-                return engine_pid(home) is not None
-
         try:
-            return await follow(folder, is_live, form, show_from=show_from)
+            return await follow(folder, partial(is_training, home, client, folder.id), form, show_from=show_from)
         finally:
             await client.close()
 

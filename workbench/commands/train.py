@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ from workbench.commands.output.follow import Form, follow, form_of
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.informant import EngineInformant
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
-from workbench.engine.client.process import engine_pid, ensure_engine
+from workbench.engine.client.process import ensure_engine, is_training
 from workbench.engine.client.protocol import StopRequest
 from workbench.engine.client.requests import resume_request, train_request
 from workbench.errors import WorkbenchError
@@ -158,13 +159,7 @@ async def _begin(
 
 
 async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *, after: int) -> RunSummary:
-    async def is_live() -> bool:
-        try:
-            return (await client.status()).run == run.id
-        except WorkbenchError:
-            # An engine too busy to answer still has its process.
-            return engine_pid(home) is not None
-
+    is_live = partial(is_training, home, client, run.id)
     interrupts = _StopOnInterrupt(home, client, run)
     try:
         with interrupts:

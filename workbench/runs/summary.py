@@ -105,7 +105,9 @@ def _is_alive(writer: tuple[int, float] | None) -> bool:
         return False
     try:
         process = psutil.Process(writer[0])
-        # A zombie has ended; its parent, perhaps this terminal, has not read its exit code yet.
-        return abs(process.create_time() - writer[1]) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
+        is_writer = abs(process.create_time() - writer[1]) < 2.0
+        # A zombie has ended; its parent, perhaps this terminal, has not read its exit code yet. A process that is
+        # ending loses its memory, and with it its command line, before its connections: then no client reaches it.
+        return is_writer and process.status() != psutil.STATUS_ZOMBIE and bool(process.cmdline())
     except psutil.Error:
         return False

@@ -59,10 +59,11 @@ async def events_of(
     summary = replay.summary
     seq, is_over, checked, kills = -1, False, time.monotonic(), oom_kills()
     while True:
-        # Before reading, so that the last events of a process that died are still read.
-        summary.settle()
         if time.monotonic() - checked >= _CHECK_SECONDS:
             is_over, checked = not await is_live(), time.monotonic()
+        # After asking the engine, as one that does not answer may have died; before reading, so that the last events of
+        # a process that died are still read.
+        summary.settle()
         for events in reader.blocks():
             for event in events:
                 replay.add(event)

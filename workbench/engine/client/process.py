@@ -97,6 +97,14 @@ def engine_pid(home: Home) -> int | None:
     return pid if is_ours else None
 
 
+async def is_training(home: Home, client: EngineClient, run: str) -> bool:
+    """Whether the home's engine trains the run with this id; an engine too busy to answer is taken to do so."""
+    try:
+        return (await client.status()).run == run
+    except WorkbenchError:
+        return engine_pid(home) is not None
+
+
 def exit_code(pid: int, *, seconds: float = 0.0) -> int | None:
     """The exit code of an engine; None if it is still running, or if another process started it.
 
