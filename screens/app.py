@@ -29,6 +29,7 @@ from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.widgets.ascii_filter import AsciiFilter
 from screens.widgets.glyphs import unicode_terminal
+from screens.widgets.plain import plain
 from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from screens.widgets.pane import Pane
     from workbench.engine.client.home_engine import HomeEngine
     from workbench.errors import Problem
+    from workbench.recipe.schema import Recipe
     from workbench.storage.paths import Home
 
 SAVE_SECONDS = 2.0
@@ -87,6 +89,8 @@ class WorkbenchApp(App[None]):
             id="app.help",
             tooltip="Keys and guide of this screen",
         ),
+        Binding("ctrl+z", "undo", "Undo", show=False, id="app.undo", tooltip="Undo the last change of the recipe"),
+        Binding("ctrl+y", "redo", "Redo", show=False, id="app.redo", tooltip="Make an undone change again"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
@@ -227,7 +231,10 @@ class WorkbenchApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         # Keys with priority reach the app through a dialog; the tab behind it stays.
-        return not (action == "show_tab" and self.screen.is_modal)
+        if action == "show_tab":
+            return not self.screen.is_modal
+        # In a text field these keys would seem to be about its text.
+        return action not in ("undo", "redo") or (self._loaded and not isinstance(self.focused, Input))
 
     async def action_show_tab(self, name: str) -> None:
         """Bring a tab to the front; its pane is mounted the first time."""
@@ -266,8 +273,11 @@ class WorkbenchApp(App[None]):
 
     # -- the recipe ---------------------------------------------------------------------------------------------
 
-    def set_recipe(self, changes: Mapping[str, Any]) -> list[Problem]:
+    def set_recipe(self, changes: Mapping[str, Any], edit: object = None) -> list[Problem]:
         """Change the recipe at dotted keys and tell the pane in front.
+
+        Args:
+            edit: what the change is a part of, such as the typing of a value; it is undone as a whole.
 
         Returns:
             The mistakes, for the caller to show; if there are any, nothing has changed.
@@ -276,16 +286,39 @@ class WorkbenchApp(App[None]):
 
         before = self.session.recipe
         try:
-            self.session.edit(changes)
+            self.session.edit(changes, edit)
         except RecipeError as error:
             return error.problems
+        self._show_recipe_after(before)
+        return []
+
+    def _show_recipe_after(self, before: Recipe) -> None:
+        """Show the changed recipe in the header and the pane in front, and save it soon."""
         recipe = self.session.recipe
         self._header.show_recipe(recipe, self.session.skeleton if recipe.model == before.model else None)
         self._tell(RecipeChanged(recipe))
         if recipe.model != before.model:
             self._read_tree()
         self._save_soon.ask()
-        return []
+
+    def action_undo(self) -> None:
+        """Undo the last change of the recipe, and say what changed back."""
+        self._go_through_history("Undo", self.session.undo)
+
+    def action_redo(self) -> None:
+        """Make a change of the recipe again that was undone."""
+        self._go_through_history("Redo", self.session.redo)
+
+    def _go_through_history(self, name: str, move: Callable[[], bool]) -> None:
+        from workbench.recipe.differences import change_text
+
+        before = self.session.recipe
+        if move():
+            self._show_recipe_after(before)
+            words = f"{name}: {plain(change_text(before, self.session.recipe))}"
+        else:
+            words = f"Nothing to {name.lower()}."
+        self.notify(words, markup=False, timeout=3)
 
     def on_setting_row_list_asked(self, event: SettingRow.ListAsked) -> None:
         """Show the values of a setting as a list."""

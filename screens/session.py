@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from screens.recipe_history import RecipeHistory, RecipeState
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,6 +42,7 @@ class Session:
         typed_budget: the memory limit that the user typed, in bytes.
         dataset_facts: the newest dataset statistics, with the :func:`dataset_key` that they belong to.
         launch: the GPUs to train on; None for the engine's own process on the first GPU.
+        history: the recipes before and after the current one.
     """
 
     def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
@@ -60,6 +63,7 @@ class Session:
         self.typed_budget: int | None = None
         self.dataset_facts: tuple[DatasetKey, DataFacts] | None = None
         self.launch: Launch | None = None
+        self.history = RecipeHistory()
 
     @property
     def engine(self) -> HomeEngine:
@@ -118,18 +122,43 @@ class Session:
                 return None
         return facts.lengths
 
-    def edit(self, changes: Mapping[str, Any]) -> None:
+    def edit(self, changes: Mapping[str, Any], edit: object = None) -> None:
         """Change the recipe at dotted keys.
+
+        Args:
+            edit: what the change is a part of; all changes of an edit are undone together.
 
         Raises:
             RecipeError: lists every mistake; the recipe stays unchanged.
         """
-        from workbench.recipe.text import edit
+        from workbench.recipe.text import edit as edited
 
-        before, self.recipe = self.recipe, edit(self.recipe, changes)
-        if not changes.keys() & {"output", "output.name"} and self._has_left_its_preset(before):
-            self.recipe = edit(self.recipe, {"output.name": type(self.recipe.output)().name})
+        before = self._state
+        self.recipe = edited(self.recipe, changes)
+        if not changes.keys() & {"output", "output.name"} and self._has_left_its_preset(before.recipe):
+            self.recipe = edited(self.recipe, {"output.name": type(self.recipe.output)().name})
+        if self.recipe != before.recipe:
+            self.history.record(before, self.recipe, edit)
         self.remember(recipe=self.recipe.as_dict())
+
+    def undo(self) -> bool:
+        """Make the recipe before the last change the current one; return whether there is one."""
+        return self._go_to(self.history.undo(self._state))
+
+    def redo(self) -> bool:
+        """Make the recipe whose change was undone last the current one; return whether there is one."""
+        return self._go_to(self.history.redo(self._state))
+
+    def _go_to(self, state: RecipeState | None) -> bool:
+        if state is None:
+            return False
+        self.recipe = state.recipe
+        self.remember(recipe=state.recipe.as_dict(), preset_name=state.preset_name)
+        return True
+
+    @property
+    def _state(self) -> RecipeState:
+        return RecipeState(self.recipe, self.settings.preset_name)
 
     def _has_left_its_preset(self, before: Recipe) -> bool:
         """Whether runs are named after a preset whose model or dataset was just changed."""

@@ -34,8 +34,11 @@ class Workbench(Protocol):
     def pane_in_front(self) -> Pane | None:
         """The pane that is shown."""
 
-    def set_recipe(self, changes: Mapping[str, Any]) -> list[Problem]:
-        """Change the recipe at dotted keys; returns the mistakes, and changes nothing if there are any."""
+    def set_recipe(self, changes: Mapping[str, Any], edit: object = None) -> list[Problem]:
+        """Change the recipe at dotted keys; returns the mistakes, and changes nothing if there are any.
+
+        Changes with the same ``edit`` are undone together.
+        """
 
     async def start_engine(self) -> None:
         """Start the engine if none runs.

@@ -121,7 +121,7 @@ def _variant() -> SettingSpec:
         "PiSSA": (False, False, "pissa"),
     }
     options = [Option(label, dict(zip(_VARIANT_KEYS, values, strict=True))) for label, values in settings.items()]
-    return SettingSpec("variant", _VARIANT_KEYS[2], "choice", lambda _: options, lambda _: "")
+    return SettingSpec("variant", _VARIANT_KEYS[2], "choice", lambda _: options, lambda _: "", also=_VARIANT_KEYS[:2])
 
 
 def _targets() -> SettingSpec:

@@ -45,6 +45,7 @@ class SettingSpec:
         paths: what is completed while a path is typed; None if the value is no path.
         unit_step: whether Shift and an arrow change the value by one.
         is_list_of_numbers: whether numbers are typed, though the arrows choose among a few.
+        also: other keys that the line sets.
     """
 
     label: str
@@ -59,6 +60,7 @@ class SettingSpec:
     summary: Callable[[Recipe], str] = lambda _: ""
     paths: PathKind | None = None
     is_list_of_numbers: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def takes_digits(self) -> bool:
@@ -68,6 +70,10 @@ class SettingSpec:
     @property
     def setting(self) -> Setting:
         return known_setting(self.path)
+
+    def is_default(self, recipe: Recipe) -> bool:
+        """Whether the recipe has the default at every key that the line sets."""
+        return all(_is_default(recipe, path) for path in (self.path, *self.also))
 
     def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
         """Return the changes that an arrow makes; empty at the last value or without options."""
@@ -118,6 +124,12 @@ def _holds(recipe: Recipe, path: str, value: Any) -> bool:
     if path == "adapter.lora_alpha" and (value is None or recipe.adapter.alpha_is_linked):
         return value is None and recipe.adapter.alpha_is_linked
     return bool(recipe.get(path) == value)
+
+
+def _is_default(recipe: Recipe, path: str) -> bool:
+    if path == "adapter.lora_alpha":
+        return recipe.adapter.alpha_is_linked
+    return bool(recipe.get(path) == known_setting(path).default)
 
 
 def set_value(recipe: Recipe, path: str) -> Any:

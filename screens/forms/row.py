@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 LABEL_WIDTH = 18
+"""Cells before the value: the cursor, the mark of a value that is not the default, and the label."""
 
 
 class ValueField(Input):
@@ -36,6 +37,7 @@ class ValueField(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Done", key_display=ENTER, id="field.done", tooltip="Apply the value"),
         Binding("escape", "leave", "Cancel", id="field.leave", tooltip="Back to the form; the value is as before"),
+        Binding("ctrl+z", "leave", "Cancel", show=False),
     ]
 
     async def action_leave(self) -> None:
@@ -99,6 +101,8 @@ class SettingRow(Widget, can_focus=True):
         self._shown: tuple[object, ...] = ()
         self._field: ValueField | None = None
         self._before_typing: dict[str, object] = {}
+        # All changes while the text field is open are undone together.
+        self._edit: object = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
@@ -110,6 +114,7 @@ class SettingRow(Widget, can_focus=True):
         state = (
             self.spec.value(recipe),
             self.spec.note(recipe),
+            self.spec.is_default(recipe),
             tuple(o.label for o in self._options if o.is_set(recipe)),
         )
         if state != self._shown:
@@ -147,7 +152,7 @@ class SettingRow(Widget, can_focus=True):
         """Open the text field."""
         if self._field is None:
             recipe = self._workbench.session.recipe
-            self._before_typing = {}
+            self._before_typing, self._edit = {}, object()
             field = self._field = self._new_field(self.spec.value(recipe))
             await self.mount(field)
             field.select_all()
@@ -185,6 +190,7 @@ class SettingRow(Widget, can_focus=True):
         field, self._field = self._field, None
         self.screen.set_focus(self)
         self._change(self._before_typing)
+        self._edit = None
         self._set_problem("")
         if field is not None:
             await field.remove()
@@ -194,6 +200,7 @@ class SettingRow(Widget, can_focus=True):
             field, self._field = self._field, None
             # Its last change may not have been told yet.
             self._take(field.value)
+            self._edit = None
             await field.remove()
             self._set_problem("")
 
@@ -223,7 +230,7 @@ class SettingRow(Widget, can_focus=True):
 
     def _change(self, changes: Changes) -> None:
         """Change the recipe, or show what is wrong with the value; the typed text stays."""
-        if changes and (problems := self._workbench.set_recipe(changes)):
+        if changes and (problems := self._workbench.set_recipe(changes, self._edit)):
             self._refused_by = self._workbench.session.recipe
             self._set_problem(plain(" ".join(f"{problem.given}; {problem.allowed}." for problem in problems)))
 
@@ -268,7 +275,8 @@ class SettingRow(Widget, can_focus=True):
             return Content("")
         here = self.has_focus or self.is_editing
         line = Content.assemble(
-            (f"{GLYPHS.pointer if here else ' '} ", "$accent"),
+            (GLYPHS.pointer if here else " ", "$accent"),
+            (" " if self.spec.is_default(self._recipe) else GLYPHS.changed, "$accent"),
             (self.spec.label.ljust(LABEL_WIDTH - 2), "bold" if here else ""),
             self._value(self._recipe),
         )

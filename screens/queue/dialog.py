@@ -22,7 +22,8 @@ from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
-from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueAction, QueueRequest, QueueState, recipe_differences
+from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueAction, QueueRequest, QueueState
+from workbench.recipe.differences import recipe_differences
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.summary import RunState

@@ -27,6 +27,7 @@ class Glyphs:
     opened: str
     closed: str
     pointer: str
+    changed: str
     separator: str
     limit: str
     terms: tuple[str, ...]
@@ -35,12 +36,12 @@ class Glyphs:
 
 UNICODE = Glyphs(
     full="█", empty="─", left="▕", right="▏", dot="●", ring="○", half="◐", on="●", off="○", checked="☑", unchecked="☐",
-    up="▲", down="▼", opened="▾", closed="▸", pointer="❯", separator="·", limit="┃",
+    up="▲", down="▼", opened="▾", closed="▸", pointer="❯", changed="•", separator="·", limit="┃",
     terms=("█", "▓", "▒"), eighths=True,
 )  # fmt: skip
 ASCII = Glyphs(
     full="#", empty="-", left="[", right="]", dot="*", ring="o", half="~", on="*", off=".", checked="x", unchecked="_",
-    up="^", down="v", opened="-", closed="+", pointer=">", separator="-", limit="|",
+    up="^", down="v", opened="-", closed="+", pointer=">", changed="*", separator="-", limit="|",
     terms=("#", "=", "+"), eighths=False,
 )  # fmt: skip
 

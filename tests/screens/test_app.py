@@ -65,7 +65,7 @@ async def test_only_the_shown_pane_is_told_and_a_shown_one_catches_up(tmp_path: 
         rank = adapter.query(SettingRow).first()
         assert "64" not in rank.render().plain.split()[2:3]
         await screen.tab("adapter")
-        assert rank.render().plain.split()[:4] == ["❯", "rank", "r", "64"]
+        assert rank.render().plain.split()[:3] == ["❯•rank", "r", "64"]
 
 
 async def test_in_a_text_field_digits_are_text_until_escape(tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.requests import enqueue_request, run_requests
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
-from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, recipe_differences
+from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState
 from workbench.planning.start_checks import Verdict
+from workbench.recipe.differences import recipe_differences
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sweep import RANKS, parse_over, sweep
 from workbench.recipe.text import from_yaml, parse, to_yaml

@@ -191,22 +191,6 @@ class QueueState(_StoredModel):
         return self.model_copy(update=changes)
 
 
-def recipe_differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, tuple[object, object]]:
-    """The dotted keys in which two recipes differ, with both values; ``output.name`` is ignored."""
-    changed: dict[str, tuple[object, object]] = {}
-    for section in dict.fromkeys((*before, *after)):
-        old, new = _section(before, section), _section(after, section)
-        for name in dict.fromkeys((*old, *new)):
-            if old.get(name) != new.get(name) and (section, name) != ("output", "name"):
-                changed[f"{section}.{name}"] = (old.get(name), new.get(name))
-    return changed
-
-
-def _section(recipe: Mapping[str, object], name: str) -> Mapping[str, object]:
-    section = recipe.get(name)
-    return section if isinstance(section, dict) else {}
-
-
 class Queue:
     """Reads and changes the queue file of a home."""
 
