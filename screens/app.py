@@ -91,6 +91,14 @@ class WorkbenchApp(App[None]):
         ),
         Binding("ctrl+z", "undo", "Undo", show=False, id="app.undo", tooltip="Undo the last change of the recipe"),
         Binding("ctrl+y", "redo", "Redo", show=False, id="app.redo", tooltip="Make an undone change again"),
+        Binding(
+            "Y",
+            "recipe_text",
+            "Recipe as YAML",
+            show=False,
+            id="app.recipe_text",
+            tooltip="Show, edit and compare the current recipe as YAML",
+        ),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
     ]
 
@@ -319,6 +327,13 @@ class WorkbenchApp(App[None]):
         else:
             words = f"Nothing to {name.lower()}."
         self.notify(words, markup=False, timeout=3)
+
+    def action_recipe_text(self) -> None:
+        """Show the current recipe as YAML, to edit and to compare."""
+        if self._loaded:
+            from screens.shell.recipe_text import RecipeTextScreen
+
+            self.push_screen(RecipeTextScreen(self))
 
     def on_setting_row_list_asked(self, event: SettingRow.ListAsked) -> None:
         """Show the values of a setting as a list."""

@@ -67,7 +67,7 @@ class ChatPane(Pane):
         Binding("t", "reasoning", "Reasoning", id="chat.reasoning", tooltip="Unfold or fold the reasoning of replies"),
         Binding("x", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
         Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard"),
-        Binding("Y", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
+        Binding("C", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
         Binding("c", "columns", "Columns", show=False, id="chat.columns",
                 tooltip="Choose what to compare side by side"),
         Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="Next adapter on the same base"),

@@ -37,6 +37,7 @@ _EVERYWHERE = (
     Key("Tab, Shift+Tab", "", "Move to the next or previous part of the screen."),
     Key("Esc", "", "Leave a text field, then clear the filter, then go back to the list or form. Close a dialog."),
     Key("^z, ^y", "", "Undo a change of the recipe. Redo it."),
+    Key("Y", "", "The recipe as YAML: edit it, or compare it with a preset or a run."),
     Key("^q", "", "Quit. A live run can keep running without the terminal."),
 )
 

@@ -517,7 +517,7 @@ async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> N
         await chat(screen)
         await ask(screen, "Hi")
         await answered(screen, "Hello.\x1b[2J")
-        await screen.press("escape", "Y")
+        await screen.press("escape", "C")
         assert screen.app.clipboard == "**You:** Hi\n\n**run-01 (tuned):** Hello.␛[2J"
 
 
