@@ -54,6 +54,7 @@ QUICK = frozenset(
         "screens/test_series.py",
         "screens/test_train_pane.py::test_a_run_that_failed_says_why_and_can_be_copied",
         "screens/test_tree_rows.py",
+        "serving/test_access.py",
         "test_atomic.py",
         "test_cluster.py::test_options_that_contradict_each_other_are_refused",
         "test_diagnose.py::test_a_process_killed_by_the_system",

@@ -27,6 +27,7 @@ from workbench.commands import (
     presets,
     queue,
     runs,
+    serve,
     train,
 )
 from workbench.commands.common import exit_with
@@ -79,6 +80,7 @@ app.command()(train.train)
 app.command()(attach.attach)
 app.command()(control.control)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.report)
 app.add_typer(runs.app, name="runs")

@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.data.templates.reply_form import ReplySplitter, special_token_ids
+from workbench.data.templates.reply_form import ReplySplitter
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.context import context_length, fit_prompt
+from workbench.engine.generation.decoding import ReplyDecoder, TextStream
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
     from transformers.generation import BaseStreamer
 
 GREEDY = Sampling(temperature=0)
@@ -59,7 +59,7 @@ def generate_reply(
     size = ReplyPiece(prompt_tokens=len(prompt.ids), context_tokens=prompt.limit or 0, left_out=prompt.left_out)
     emit(size)
     ends = end_tokens(base, template)
-    decoder = _ReplyDecoder(base.tokenizer, template, ends)
+    decoder = ReplyDecoder(base.tokenizer, template, ends)
     streamer = _PieceStreamer(decoder, emit)
     if sampling.seed is not None:
         torch.manual_seed(sampling.seed)
@@ -173,35 +173,18 @@ class StopWhen:
         return self._tensors[stops]
 
 
-class _ReplyDecoder:
-    """Decodes a reply without special tokens, except those that the template marks reasoning and calls with."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template, ends: Sequence[int]) -> None:
-        self.form = template.reply_form
-        self._tokenizer = tokenizer
-        self._hidden = special_token_ids(tokenizer.added_tokens_decoder, self.form.literals, ends)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        shown = [token for token in tokens if token not in self._hidden]
-        return str(self._tokenizer.decode(shown, skip_special_tokens=False)) if shown else ""
-
-
 class _PieceStreamer:
     """A transformers ``BaseStreamer`` that decodes tokens as they come, and emits text that can no longer change.
 
-    ``put`` is called with the prompt first, then with each token, and ``end`` last. Only the newest tokens and those
-    just before them are decoded, since a tokenizer's spaces depend on the previous token: the cost per token does not
-    grow with the reply. Tokens that arrive within :data:`_SECONDS_BETWEEN_PIECES` share a piece.
+    ``put`` is called with the prompt first, then with each token, and ``end`` last. Tokens that arrive within
+    :data:`_SECONDS_BETWEEN_PIECES` share a piece.
     """
 
-    def __init__(self, decoder: _ReplyDecoder, emit: Callable[[ReplyPiece], None]) -> None:
-        self._decode = decoder.decode
+    def __init__(self, decoder: ReplyDecoder, emit: Callable[[ReplyPiece], None]) -> None:
+        self._stream = TextStream(decoder.decode)
         self._splitter = ReplySplitter(decoder.form)
         self._emit = emit
-        self._tokens: list[int] = []
-        # The text of the tokens up to `_emitted` was emitted; decoding starts at `_start`.
-        self._start = 0
-        self._emitted = 0
+        self._new: list[int] = []
         self._emitted_at = 0.0
         self._prompt_seen = False
         self.first_token: float | None = None
@@ -213,23 +196,19 @@ class _PieceStreamer:
         now = time.monotonic()
         if self.first_token is None:
             self.first_token = now
-        self._tokens.extend(value.flatten().tolist())
-        if now - self._emitted_at >= _SECONDS_BETWEEN_PIECES and self._emit_new(final=False):
+        self._new.extend(value.flatten().tolist())
+        if now - self._emitted_at >= _SECONDS_BETWEEN_PIECES and self._emit_new():
             self._emitted_at = now
 
     def end(self) -> None:
         self._emit_new(final=True)
         self._emit_text("", final=True)
 
-    def _emit_new(self, *, final: bool) -> bool:
-        before = self._decode(self._tokens[self._start : self._emitted])
-        text = self._decode(self._tokens[self._start :])
-        # A character that consists of several tokens decodes to U+FFFD until its last token is there.
-        if len(text) <= len(before) or (text.endswith("\ufffd") and not final):
-            return False
-        self._emit_text(text[len(before) :])
-        self._start, self._emitted = self._emitted, len(self._tokens)
-        return True
+    def _emit_new(self, *, final: bool = False) -> bool:
+        text, self._new = self._stream.add(self._new, final=final), []
+        if text:
+            self._emit_text(text)
+        return bool(text)
 
     def _emit_text(self, text: str, *, final: bool = False) -> None:
         for piece in self._splitter.feed(text, final=final):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
 from workbench.engine.generation.generation import StopSignal, generate_reply
-from workbench.engine.generation.reply_targets import ReplyTarget, missing_base, resolve, resolve_request
+from workbench.engine.generation.reply_targets import ReplyTarget, missing_base, resolve, resolve_request, template_of
 from workbench.engine.model.adapters import (
     ActiveAdapters,
     can_use,
@@ -105,7 +105,7 @@ def reply(model: ReplyModel, request: ReplyRequest, emit: Emit, cancelled: StopS
     with use_adapters(model.base, model.adapters):
         for notice in model.base.take_notices():
             emit(ReplyPiece(notice=notice))
-        template, sampling = _template(model), request.sampling
+        template, sampling = template_of(model.target, model.base.tokenizer), request.sampling
         generate_reply(model.base, template, request.messages, sampling, emit, cancelled, tools=request.tools)
 
 
@@ -157,10 +157,3 @@ def _is_for_run(target: ReplyTarget, run: RunFolder, base: LoadedBase, request: 
 def _check_bases(base: LoadedBase, parts: Sequence[ReplyTarget], adapters: ActiveAdapters) -> None:
     for part, folder in zip(parts, adapters.folders, strict=True):
         check_same_base(base, part.model, str(folder) if part.run is None else part.run.id)
-
-
-def _template(model: ReplyModel) -> Template:
-    target, tokenizer = model.target, model.base.tokenizer
-    if target.adapter is None or not target.adapter.is_dir():
-        return Template.for_model(tokenizer, target.template)
-    return Template.load(target.adapter, tokenizer)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyRequest
 from workbench.engine.model.adapters import ActiveAdapters
 from workbench.engine.model.base import check_adapter
@@ -10,6 +12,9 @@ from workbench.errors import WorkbenchError
 from workbench.recipe.schema import ModelSection, QuantizationSection
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,13 @@ def resolve(home: Home, name: str, base: str = "") -> ReplyTarget:
         )
     chosen = ModelSection(source=base, resize_embeddings=target.model.resize_embeddings)
     return replace(target, model=chosen, has_chosen_base=True)
+
+
+def template_of(target: ReplyTarget, tokenizer: "PreTrainedTokenizerBase") -> Template:
+    """The template that an adapter was trained with, else the one that the target names."""
+    if target.adapter is None or not target.adapter.is_dir():
+        return Template.for_model(tokenizer, target.template)
+    return Template.load(target.adapter, tokenizer)
 
 
 def missing_base(target: ReplyTarget, error: WorkbenchError) -> WorkbenchError:
