@@ -211,10 +211,14 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
                 return Text(_cell(self._adapter(place, column), column), self._colour("accent"))
 
     def _adapter(self, place: Place, column: Column) -> str:
-        """Return ``A 16×576 B 192×16``, or the number of added parameters if there is no room for that."""
+        """Return ``A 16×576 B 192×16``, or the number of added parameters if there is no room for that.
+
+        ``frozen: vision`` at the top of a part that gets no adapter.
+        """
         adapted = adapted_at(self._plan, place)
         if not adapted:
-            return ""
+            kind = place.module.facts.get("frozen", "")
+            return plain(f"frozen: {kind}" if kind and column.width >= 20 else kind and "frozen")
         if len(adapted) > 1 or column.width < 20:
             return f"+{short(sum(one.parameters * one.count for one in adapted))}"
         a, b = (_ascii("×".join(map(str, shape))) for shape in (adapted[0].a_shape, adapted[0].b_shape))
@@ -225,8 +229,8 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
 
 
 def _inner_parameters(node: TreeNode[Place]) -> int:
-    """Return the parameters of a module that can be expanded; -1 for others."""
-    return node.data.parameters if node.data is not None and node.allow_expand else -1
+    """Return the parameters of a module that can be expanded and trained; -1 for others."""
+    return node.data.parameters if node.data is not None and node.allow_expand and not node.data.frozen else -1
 
 
 def _cell(text: str, column: Column) -> str:

@@ -14,6 +14,7 @@ from screens.architecture.tree_rows import Place, class_text, root_of, target_na
 from screens.forms.fields import parse_ranges, ranges_text
 from screens.widgets.glyphs import ENTER
 from screens.widgets.pane import Pane, beside
+from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ class ArchitecturePane(Pane):
         """Add or remove the selected layer, or all linear layers below the selected module, as targets."""
         place, skeleton = self._selected, self.session.skeleton
         if place is None or skeleton is None:
+            return
+        if place.frozen:
+            reason = f"{place.path} is frozen ({place.frozen}): training on text gives it no adapter."
+            self.notify(plain(reason), severity="warning", markup=False)
             return
         if place.path == skeleton.output or place.module.kind == "embedding":
             # PEFT then also saves the base weight: allowed here, but never as part of a subtree.

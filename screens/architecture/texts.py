@@ -84,7 +84,11 @@ def details_text(skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None, p
                 f"lora_A {a}{dot}lora_B {b}{dot}r {one.r}{dot}{one.count} × {one.parameters:,} trainable", "$accent"
             )
         )
-    if is_left_alone(place, recipe):
+    if place.frozen:
+        lines.append(
+            Content.styled(f"Frozen ({plain(place.frozen)}): training on text gives it no adapter.", "$warning")
+        )
+    elif is_left_alone(place, recipe):
         lines.append(Content.styled("Stays in 16 bits: transformers quantizes only plain linear layers.", "$warning"))
     elif place.is_layer and len(lines) == 1:
         lines.append(Content.styled("Press Space to target it: it gets lora_A and lora_B.", "$muted"))

@@ -26,19 +26,22 @@ class Place:
         path: full name with ``*`` for the index of a folded list, as in the adapter plan.
         copies: how often the model has this module.
         parent: last name of the parent module, to tell equal names apart.
+        frozen: what the part that it is in is, such as ``vision``, if that part gets no adapter; else empty.
     """
 
     path: str
     module: Module
     copies: int
     parent: str
+    frozen: str = ""
 
     @property
     def children(self) -> Iterator[Place]:
         for child in self.module.children:
             part = "*" if child.indices else child.name
             path = f"{self.path}.{part}" if self.path else part
-            yield Place(path, child, self.copies * child.count, self.module.name or self.parent)
+            frozen = self.frozen or child.facts.get("frozen", "")
+            yield Place(path, child, self.copies * child.count, self.module.name or self.parent, frozen)
 
     @property
     def name(self) -> str:
@@ -134,15 +137,16 @@ def adapted_at(plan: AdapterPlan | None, place: Place) -> list[AdaptedModule]:
 def target_name(skeleton: Skeleton, place: Place) -> str:
     """Return the name that targets a layer: its last part, or the last two if others share the last part."""
     name = place.module.name
-    parents = {other.parent for other in root_of(skeleton).walk() if other.is_layer and other.module.name == name}
+    layers = (other for other in root_of(skeleton).walk() if other.is_layer and not other.frozen)
+    parents = {other.parent for other in layers if other.module.name == name}
     return name if len(parents) == 1 else f"{place.parent}.{name}"
 
 
 def linear_names(skeleton: Skeleton, below: Place | None = None) -> list[str]:
-    """Return the names of the linear layers below a place, without the output layer, as ``all-linear`` does."""
+    """Return the names of the linear layers below a place, without the output layer and frozen parts."""
     top = below or root_of(skeleton)
-    places = (p for p in top.walk() if p.module.kind in ("linear", "conv1d") and p.path != skeleton.output)
-    return list(dict.fromkeys(target_name(skeleton, place) for place in places))
+    layers = (place for place in top.walk() if place.module.kind in ("linear", "conv1d") and not place.frozen)
+    return list(dict.fromkeys(target_name(skeleton, place) for place in layers if place.path != skeleton.output))
 
 
 def toggled_targets(skeleton: Skeleton, recipe: Recipe, place: Place) -> str | list[str] | None:

@@ -78,7 +78,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
         ({"model_type": "no_such_model", "auto_map": {"AutoConfig": "evil.Config"}}, "unknown_architecture"),
         ({"model_type": ["llama"]}, "unknown_architecture"),
         ({"model_type": "vit"}, "model_not_causal"),
-        ({"model_type": "mistral3"}, "model_not_causal"),
+        ({"model_type": "blip-2"}, "model_not_causal"),
         ({**LLAMA, "num_hidden_layers": 10**9}, "model_config"),
         ({**LLAMA, "hidden_size": "wide"}, "model_config"),
         ({**LLAMA, "num_attention_heads": 0}, "model_config"),
@@ -91,11 +91,22 @@ def test_configurations_that_cannot_be_built(config: dict[str, Any], kind: str) 
     assert error.value.cure
 
 
-def test_an_image_text_model_is_called_one() -> None:
-    for model_type in ("mistral3", "qwen2_5_vl", "qwen3_vl"):
-        with pytest.raises(WorkbenchError, match=f"{model_type} is an image-text model") as error:
-            build_skeleton({"model_type": model_type})
-        assert "pip install" not in str(error.value)
+@pytest.mark.parametrize(
+    ("model_type", "words"),
+    [
+        ("blip-2", "Blip2ForConditionalGeneration needs pixel_values with each text"),
+        ("idefics", "IdeficsForVisionText2Text needs an image with each text"),
+        ("florence2", "Florence2ForConditionalGeneration reads one text and writes another"),
+        ("qwen2_5_omni", "Qwen2_5OmniForConditionalGeneration has no forward pass for text"),
+    ],
+)
+def test_a_model_that_does_not_take_text_alone_says_what_it_needs(model_type: str, words: str) -> None:
+    with pytest.raises(WorkbenchError, match=words) as error:
+        build_skeleton({"model_type": model_type})
+    assert "pip install" not in str(error.value)
+
+
+def test_a_model_of_another_kind_is_called_one() -> None:
     with pytest.raises(WorkbenchError, match="t5 is not a causal language model"):
         build_skeleton({"model_type": "t5"})
 

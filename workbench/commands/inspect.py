@@ -35,6 +35,9 @@ def inspect(
         console.print(
             Text(f"Weights stored as {printable(stored.label)}; shapes are given as if they were not quantized.")
         )
+    if kinds := dict.fromkeys(part.kind for part in skeleton.frozen_parts):
+        trained = f"marked frozen get no adapter in training on text: {printable(', '.join(kinds))}."
+        console.print(Text(f"Parts {trained}"))
     for line in _lines(skeleton.root, "", skeleton):
         console.print(line, no_wrap=True, overflow="ellipsis")
 
@@ -60,5 +63,6 @@ def _describe(module: Module, skeleton: Skeleton) -> Text:
         "  ",
         (printable(module.class_name), "cyan"),
         f"  {printable(shapes)}" if shapes else "",
+        (f"  frozen ({printable(module.facts['frozen'])})" if "frozen" in module.facts else "", "yellow"),
         (f"  {share}", "dim"),
     )

@@ -23,6 +23,7 @@ from workbench.failures.diagnose import diagnose
 from workbench.models.hub import download_model
 from workbench.models.local import describe_folder, has_tokenizer
 from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
+from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.data_sources import source_parts, source_text
 from workbench.recipe.schema import DataSection, ModelSection, Recipe
@@ -194,10 +195,7 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
 
 @lru_cache(maxsize=2)
 def _tokenizer(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
-
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return load_tokenizer(folder, trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise diagnose(error, "reading the tokenizer") from error

@@ -23,7 +23,7 @@ from typing import Any
 from workbench.estimate.adapter.plan import expert_shapes, lora_shapes
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import Site, sites
-from workbench.estimate.adapter.targets import Targets, find_targets
+from workbench.estimate.adapter.targets import Targets, find_targets, frozen_names
 from workbench.estimate.layer_shape import model_shape
 from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.schema import AdapterSection
@@ -84,7 +84,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
     """
     settings = adapter if isinstance(adapter, LoraSettings) else LoraSettings.of(adapter)
     layers = _Layers(skeleton)
-    targets = find_targets(skeleton, settings)
+    targets, frozen = find_targets(skeleton, settings), frozen_names(skeleton)
     lowest = 0 if settings.bias == "all" else min(map(layers.place, _trained(targets)), default=0)
     added = _added(skeleton, targets)
     whole = tuple(f"{site.name}." for site in targets.saved_whole)
@@ -93,7 +93,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
     pairs_forward: dict[int, int] = {}
     pairs_needed: dict[int, int] = {}
     for site in sites(skeleton):
-        if layers.is_elsewhere(site):
+        if layers.is_elsewhere(site) or site.name in frozen:
             continue
         needs_backward = layers.place(site) >= lowest
         own, adapted = 2 * _multiplied(skeleton, site), 2 * added.get(site.name, 0)

@@ -68,7 +68,7 @@ class ModelShape:
 
 @lru_cache(maxsize=64)
 def model_shape(skeleton: Skeleton) -> ModelShape:
-    """The widths of a model. Its layers are the list of modules with the most parameters."""
+    """The widths of a model. Its layers are the list with the most parameters in the part that is trained on text."""
     facts = skeleton.root.facts
     path, stack = max(_lists("", skeleton.root), key=lambda found: found[1].parameters)
     hidden = int(facts.get("hidden_size") or 0)
@@ -76,23 +76,29 @@ def model_shape(skeleton: Skeleton) -> ModelShape:
     layers = tuple(
         LayerShape(tuple(_blocks(f"{path}.*", child, hidden, per_token)), child.count)
         for child in stack.children
-        if child.indices
+        if child.indices and "frozen" not in child.facts
     )
     return ModelShape(
         hidden=hidden,
         vocabulary=int(facts.get("vocab_size") or 0),
         trains_rows=bool(facts.get("new_tokens")),
         heads=int(facts.get("heads") or 0),
-        holds_scores=skeleton.model_type in _WITHOUT_FLASH,
+        holds_scores=_text_type(skeleton) in _WITHOUT_FLASH,
         layers=layers,
         path=path,
     )
 
 
+def _text_type(skeleton: Skeleton) -> str:
+    """The model type of the language part."""
+    text = skeleton.config.get("text_config")
+    return str(text.get("model_type") if isinstance(text, dict) else skeleton.model_type)
+
+
 def _lists(path: str, module: Module) -> list[tuple[str, Module]]:
     found = [(path, module)] if any(child.indices for child in module.children) else []
     for child in module.children:
-        if not child.indices:
+        if not child.indices and "frozen" not in child.facts:
             found += _lists(f"{path}.{child.name}" if path else child.name, child)
     return found
 

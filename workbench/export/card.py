@@ -11,21 +11,22 @@ from workbench.markdown import code, text
 from workbench.recipe.text import as_yaml
 
 
-def model_card(facts: Provenance, kind: str, check: str = "") -> str:
+def model_card(facts: Provenance, kind: str, check: str = "", loader: str = "AutoModelForCausalLM") -> str:
     """Write the model card of an export as Markdown.
 
     Args:
         facts: what is known about the run.
         kind: ``adapter``, ``merged`` or ``gguf``.
         check: result of the comparison with the trained weights; empty if none was made.
+        loader: transformers' class that loads the base.
     """
     recipe = facts.recipe.as_dict()
     sections = [
-        _front_matter(facts, kind),
+        _front_matter(facts, kind, loader),
         f"# {text(facts.run)}",
         _summary(facts, kind),
         check and f"## Check\n\n{text(check)}",
-        _usage(facts, kind),
+        _usage(facts, kind, loader),
         f"## Base\n\n{_table(_base_rows(facts))}",
         f"## Data\n\n{_table(_data_rows(facts))}",
         f"## Figures\n\n{_table(_figure_rows(facts))}",
@@ -36,10 +37,10 @@ def model_card(facts: Provenance, kind: str, check: str = "") -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(facts: Provenance, kind: str) -> str:
+def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
     head: dict[str, object] = {
         "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "image-text-to-text" if loader == "AutoModelForImageTextToText" else "text-generation",
         "tags": ["lora", "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
     }
     if is_hub_id(facts.base.source) and facts.base.origin in ("hub", "wheel"):
@@ -55,22 +56,22 @@ def _summary(facts: Provenance, kind: str) -> str:
     return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, trained for {facts.summary.step} steps."
 
 
-def _usage(facts: Provenance, kind: str) -> str:
+def _usage(facts: Provenance, kind: str, loader: str) -> str:
     if kind == "gguf":
         return ""
     if kind == "merged":
         lines = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {loader}, AutoTokenizer",
             "",
-            'model = AutoModelForCausalLM.from_pretrained(".", dtype="auto")',
+            f'model = {loader}.from_pretrained(".", dtype="auto")',
         ]
     else:
         revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
         lines = [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {loader}, AutoTokenizer",
             "",
-            f'base = AutoModelForCausalLM.from_pretrained({facts.base.source!r}{revision}, dtype="auto")',
+            f'base = {loader}.from_pretrained({facts.base.source!r}{revision}, dtype="auto")',
             'model = PeftModel.from_pretrained(base, ".")',
         ]
     tail = ['tokenizer = AutoTokenizer.from_pretrained(".")', "# Prompts are built with tokenizer.apply_chat_template."]

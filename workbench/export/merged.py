@@ -1,5 +1,6 @@
 """Writes a merged model as a transformers folder with safetensors, tokenizer and template, and verifies the files."""
 
+import shutil
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
@@ -7,12 +8,17 @@ from workbench.export.request import Figures
 from workbench.export.weights import Merged, difference, load, logits
 from workbench.models.child import report
 from workbench.models.older_transformers import add_older_keys
+from workbench.models.tokenizers import PROCESSOR_FILES
 
 _MAX_SHARD_SIZE = "4GB"
 
 
-def write_merged(merged: Merged, folder: Path) -> None:
-    """Save model, tokenizer, template and generation config into ``folder``."""
+def write_merged(merged: Merged, folder: Path, base: Path) -> None:
+    """Save model, tokenizer, template and generation config into ``folder``.
+
+    Args:
+        base: folder of the base, whose processor is copied if it has one: a model that reads images keeps doing so.
+    """
     assert merged.model is not None
     report("saving", None, "safetensors and tokenizer")
     set_stop_tokens(merged)
@@ -20,6 +26,9 @@ def write_merged(merged: Merged, folder: Path) -> None:
         merged.model.config.__dict__.pop(name, None)
     merged.model.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     save_tokenizer(merged, folder)
+    for name in PROCESSOR_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
     add_older_keys(folder)
 
 

@@ -22,6 +22,7 @@ from workbench.export.plan import local_base
 from workbench.export.script_text import CALLBACK, COMPILED, EXPOSE_BIAS, HEAD, LIGER, LOAD, PADDING_FREE, RESIZE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
+from workbench.models.tokenizers import load_tokenizer
 from workbench.models.trees import tree_in
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
@@ -35,10 +36,8 @@ _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "acc
 
 def make(job: Job) -> None:
     """Write ``train.py`` or ``train.ipynb``, the tokenized records, the template and ``requirements.txt``."""
-    from transformers import AutoTokenizer
-
     local = local_base(job.home, job.recipe)
-    tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=job.recipe.model.trust_remote_code)
+    tokenizer = load_tokenizer(local.folder, job.recipe.model.trust_remote_code)
     template = Template.for_model(tokenizer, job.recipe.data.template, job.recipe.data.system)
     data = encode_dataset(load_records(job.recipe.data, job.home), template, job.recipe.data, _report)
     _write_records(job, data)

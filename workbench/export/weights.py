@@ -15,7 +15,10 @@ from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabu
 from workbench.errors import WorkbenchError
 from workbench.export.request import Figures
 from workbench.models.child import bars_as_progress, report
+from workbench.models.local import read_config
+from workbench.models.model_class import auto_class
 from workbench.models.sources import LocalModel
+from workbench.models.tokenizers import load_tokenizer
 from workbench.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -127,7 +130,7 @@ def merge(recipe: Recipe, local: LocalModel, adapter: Path, *, precise: bool = F
             f"The adapter cannot be merged: {error}", "Export the adapter itself instead.", kind="cannot_merge"
         ) from error
     _untie(merged)
-    context = getattr(merged.config, "max_position_embeddings", None) or recipe.data.max_length
+    context = getattr(merged.config.get_text_config(), "max_position_embeddings", None) or recipe.data.max_length
     merged_logits = logits(merged, prompts)
     return Merged(merged, tokenizer, template, prompts, context, base_logits, tuned_logits, merged_logits, notices)
 
@@ -140,15 +143,15 @@ def load(
     ``precise``: in float32.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig
 
     with bars_as_progress("loading the base"):
         report("loading the base", None, folder.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            tokenizer = load_tokenizer(folder, trust_remote_code)
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             stored = torch.float32 if precise else getattr(config, "dtype", None)
-            model = AutoModelForCausalLM.from_pretrained(
+            model = auto_class(read_config(folder)).from_pretrained(
                 folder,
                 dtype=stored if precise or stored in (torch.bfloat16, torch.float16) else torch.bfloat16,
                 trust_remote_code=trust_remote_code,
@@ -229,4 +232,5 @@ def _untie(model: "PreTrainedModel") -> None:
     if head is None or not getattr(model.config, "tie_word_embeddings", False):
         return
     if head.weight.data_ptr() != embeddings.weight.data_ptr():
-        model.config.tie_word_embeddings = False
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False

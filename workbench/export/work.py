@@ -14,6 +14,8 @@ from workbench.export.plan import local_base
 from workbench.export.request import Figures, HelperResult, Request, Target
 from workbench.export.staging import MARK
 from workbench.models.child import report
+from workbench.models.local import read_config
+from workbench.models.model_class import auto_class_name
 from workbench.models.older_transformers import add_older_keys
 from workbench.models.sources import LocalModel, find_local
 from workbench.recipe.resolved import ResolvedRecipe
@@ -67,6 +69,11 @@ class Job:
     notices: list[str] = field(default_factory=list)
     figures: Figures = field(default_factory=dict)
 
+    @property
+    def loader(self) -> str:
+        """The name of transformers' class that loads the base. Imports transformers."""
+        return auto_class_name(read_config(self.local.folder) if self.local is not None else {})
+
     def write(self, name: str, content: str) -> None:
         """Write a text file into the export."""
         (self.folder / name).write_text(content, encoding="utf-8")
@@ -103,7 +110,7 @@ def make_adapter(job: Job, subfolder: str = "") -> None:
             report("copying", None, file.name)
             shutil.copyfile(file, target / file.name)
     add_older_keys(target)
-    (target / "README.md").write_text(model_card(job.facts, "adapter"), encoding="utf-8")
+    (target / "README.md").write_text(model_card(job.facts, "adapter", loader=job.loader), encoding="utf-8")
     if check_adapter(job.run.adapter).get("trainable_token_indices"):
         job.notices.append(
             "The adapter trains new rows of the embeddings: resize the base to the tokenizer (resize_token_embeddings) "
@@ -118,14 +125,15 @@ def make_merged(job: Job, subfolder: str = "") -> None:
 
     target = job.folder / subfolder
     target.mkdir(exist_ok=True)
-    merged = merge(job.recipe, local_base(job.home, job.recipe), job.run.adapter)
+    local = local_base(job.home, job.recipe)
+    merged = merge(job.recipe, local, job.run.adapter)
     job.notices += merged.notices
     sentence, figures, notices = check_merge(merged)
     job.add_check(sentence, figures)
     job.notices += notices
-    write_merged(merged, target)
+    write_merged(merged, target, local.folder)
     job.add_check(*check_read_back(merged, target, job.recipe.model.trust_remote_code))
-    (target / "README.md").write_text(model_card(job.facts, "merged", job.check), encoding="utf-8")
+    (target / "README.md").write_text(model_card(job.facts, "merged", job.check, job.loader), encoding="utf-8")
 
 
 def make_gguf(job: Job, name: str | None = None) -> "Merged":

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench.errors import WorkbenchError
+from workbench.models.language_part import frozen_parts
+from workbench.models.model_class import auto_class, check_continues_text
 from workbench.models.skeleton import Module, ModuleFacts, ModuleKind, Skeleton, Tensor
 from workbench.models.stored_quantization import stored_quantization
 
@@ -58,7 +60,7 @@ def read_config(path: Path) -> dict[str, object]:
 
 
 def build_skeleton(config: dict[str, object] | Path, rows: int | None = None) -> Skeleton:
-    """Build the module tree of a causal language model.
+    """Build the module tree of a language model, or of a whole model that also reads images or audio.
 
     Args:
         config: the content of a ``config.json``, its path, or the path of its folder.
@@ -100,46 +102,20 @@ def meta_model(config: dict[str, object]) -> "PreTrainedModel":
     """Instantiate the transformers model of a configuration on torch's meta device, in bfloat16.
 
     Raises:
-        WorkbenchError: transformers does not know the architecture or cannot build the model, or the model is not a
-            causal language model.
+        WorkbenchError: transformers does not know the architecture or cannot build the model, or the model does not
+            continue text.
     """
     # PEFT imports bitsandbytes, which warns on some CPUs that it could not download an optional kernel.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
-    from transformers import AutoModelForCausalLM
 
     parsed = _parse_config(config)
-    check_causal(parsed.model_type)
+    check_continues_text(config)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(parsed, dtype=torch.bfloat16)
+            return auto_class(config).from_config(parsed, dtype=torch.bfloat16)
     except Exception as error:  # an unchecked configuration may make a constructor raise anything
         raise _cannot_build(parsed.model_type, error) from error
-
-
-def check_causal(model_type: object) -> None:
-    """Check that transformers has a causal language model of a known ``model_type``. Imports transformers.
-
-    Raises:
-        WorkbenchError: it has models of another kind only; kind ``model_not_causal``.
-    """
-    from transformers.models.auto import modeling_auto as auto
-
-    if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in auto.MODEL_MAPPING_NAMES:
-        return
-    if model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise WorkbenchError(
-            f"{model_type} is an image-text model: its language model is loaded together with a vision part, and "
-            "training only the language model of this kind is not supported yet.",
-            "Choose a model that has only text, often of the same family; or train it with TRL, which loads it by "
-            "AutoModelForImageTextToText.",
-            kind="model_not_causal",
-        )
-    raise WorkbenchError(
-        f"{model_type} is not a causal language model.",
-        "Choose one that continues text, such as those on the Models screen (`loraworkbench models`).",
-        kind="model_not_causal",
-    )
 
 
 def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
@@ -209,6 +185,7 @@ class _ModelContext:
     def __init__(self, model: "PreTrainedModel", not_converted: list[str]) -> None:
         self.model = model
         self.not_converted = not_converted
+        self.frozen = frozen_parts(model)
         self._first_names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def tied_to(self, name: str, parameter: "torch.Tensor") -> str | None:
@@ -280,10 +257,17 @@ def _kind(module: "torch.nn.Module") -> ModuleKind:
 
 
 def _facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _ModelContext) -> ModuleFacts:
-    from transformers.quantizers.quantizers_utils import should_convert_module
-
     if not path:
         return _model_facts(context.model)
+    facts = _layer_facts(path, module, kind, context)
+    if frozen := context.frozen.get(path):
+        facts["frozen"] = frozen
+    return facts
+
+
+def _layer_facts(path: str, module: "torch.nn.Module", kind: ModuleKind, context: _ModelContext) -> ModuleFacts:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
     if kind in ("linear", "conv1d"):
         return {
             "plain": _is_plain_linear(module),
@@ -311,27 +295,37 @@ def _is_plain_linear(module: "torch.nn.Module") -> bool:
 
 def _model_facts(model: "PreTrainedModel") -> ModuleFacts:
     config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    hidden = getattr(config, "hidden_size", None)
-    embedding = model.get_input_embeddings()
+    heads = _setting(config, "num_attention_heads")
+    hidden = _setting(config, "hidden_size")
+    embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+    is_tied = getattr(config, "tie_word_embeddings", False) or (
+        # A whole model says so in the outer configuration.
+        output is not None and getattr(output, "weight", None) is embedding.weight
+    )
     facts: dict[str, Any] = {
         "hidden_size": hidden,
         "layers": getattr(config, "num_hidden_layers", None),
         "heads": heads,
-        "kv_heads": 1
-        if getattr(config, "multi_query", False)
-        else getattr(config, "num_key_value_heads", None) or heads,
-        "head_dim": getattr(config, "head_dim", None) or (hidden // heads if hidden and heads else None),
+        "kv_heads": 1 if getattr(config, "multi_query", False) else _setting(config, "num_key_value_heads") or heads,
+        "head_dim": _setting(config, "head_dim") or (hidden // heads if hidden and heads else None),
         "vocab_size": getattr(config, "vocab_size", None),
         "context_length": getattr(config, "max_position_embeddings", None),
         "experts_per_token": getattr(config, "num_experts_per_tok", None),
-        "tied_embeddings": bool(getattr(config, "tie_word_embeddings", False)),
+        "tied_embeddings": bool(is_tied),
         "input_embedding": next((name for name, module in model.named_modules() if module is embedding), None),
         "float32_in_float16": sorted(model._keep_in_fp32_modules),
         "always_float32": sorted(model._keep_in_fp32_modules_strict),
         "moe_names": _moe_names(model.config.model_type),
     }
     return cast("ModuleFacts", {name: value for name, value in facts.items() if value not in (None, [])})
+
+
+def _setting(config: "PreTrainedConfig", name: str) -> Any:
+    """A value of a configuration; None if it has none, or another one for each layer (Gemma 4)."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:
+        return None
 
 
 def _moe_names(model_type: str) -> str | None:

@@ -45,6 +45,7 @@ class ModuleFacts(ModelFacts, total=False):
 
     ``plain``: the layer is exactly ``torch.nn.Linear``, not a subclass, or it is a ``Conv1D``. ``convertible``:
     bitsandbytes would quantize this layer. ``is_transposed``: the weights of fused experts are stored as ``[in, out]``.
+    ``frozen``: this module and everything in it get no adapter in training on text; what it is, such as ``vision``.
     """
 
     plain: bool
@@ -54,6 +55,7 @@ class ModuleFacts(ModelFacts, total=False):
     kernel_size: list[int]
     groups: int
     is_transposed: bool
+    frozen: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,15 @@ class Module:
 
 
 @dataclass(frozen=True)
+class FrozenPart:
+    """A part of a model that gets no adapter: its full name, what it is, and its parameters."""
+
+    name: str
+    kind: str
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """The module tree of a whole model.
 
@@ -141,6 +152,11 @@ class Skeleton:
         """Parameters of the model; tied ones count once."""
         return self.root.parameters
 
+    @cached_property
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """The parts that get no adapter in training on text; one in a folded list once for each of its modules."""
+        return tuple(_frozen("", self.root))
+
     def walk(self) -> Iterator[tuple[str, Module]]:
         """Yield every module with its full name; a folded one once, named after its first index."""
 
@@ -152,3 +168,13 @@ def _walk(prefix: str, module: Module) -> Iterator[tuple[str, Module]]:
     for child in module.children:
         part = str(child.indices[0]) if child.indices else child.name
         yield from _walk(f"{prefix}.{part}" if prefix else part, child)
+
+
+def _frozen(prefix: str, module: Module) -> Iterator[FrozenPart]:
+    for child in module.children:
+        for part in map(str, child.indices) if child.indices else (child.name,):
+            name = f"{prefix}.{part}" if prefix else part
+            if kind := child.facts.get("frozen"):
+                yield FrozenPart(name, kind, child.parameters)
+            else:
+                yield from _frozen(name, child)

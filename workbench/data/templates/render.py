@@ -72,7 +72,7 @@ class Renderer:
         """
         with self._rejections():
             text = self.tokenizer.apply_chat_template(
-                list(conversation.messages),
+                self._in_content_form(conversation.messages),
                 tools=conversation.tools or None,
                 chat_template=self.source,
                 tokenize=False,
@@ -95,13 +95,17 @@ class Renderer:
 
         with self._rejections():
             texts, spans = render_jinja_template(
-                conversations=[list(conversation.messages)],
+                conversations=[self._in_content_form(conversation.messages)],
                 tools=conversation.tools or None,
                 chat_template=self.source,
                 return_assistant_tokens_mask=True,
                 **{**self.tokenizer.special_tokens_map, **_settings(conversation)},
             )
         return MarkedText(texts[0], [(start, end) for start, end in spans[0]])
+
+    def _in_content_form(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as the template reads them: their content as text, or as a list of parts."""
+        return [as_parts(message) for message in messages] if self.takes_parts else list(messages)
 
     @contextmanager
     def _rejections(self) -> Iterator[None]:
@@ -193,6 +197,20 @@ class Renderer:
         return _GENERATION.search(self.source) is not None
 
     @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the template writes content only as a list of parts, as templates of image-text models may."""
+        question: Message = {"role": "user", "content": "§question§"}
+        return not self._writes_question(question) and self._writes_question(as_parts(question))
+
+    def _writes_question(self, question: Message) -> bool:
+        try:
+            with self._rejections():
+                text = self.tokenizer.apply_chat_template([question], chat_template=self.source, tokenize=False)
+        except BadRecord:
+            return False
+        return "§question§" in str(text)
+
+    @cached_property
     def takes_system(self) -> bool:
         """Whether the template writes a system prompt; Gemma's rejects it, others leave it out."""
         messages = [{"role": "system", "content": "§system§"}, {"role": "user", "content": _PROBE}]
@@ -252,6 +270,12 @@ class Renderer:
         if "tool_calls" not in message or self._call_form is None:
             return message
         return _in_form(message, self._call_form)
+
+
+def as_parts(message: Message) -> Message:
+    """A message with its text as the only part of a list, as processors expect it."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _settings(conversation: Conversation) -> dict[str, Any]:

@@ -386,7 +386,8 @@ class Template:
         """The template with its default system prompt written into it."""
         if not self.system or not self.renderer.takes_system:
             return self.source
-        system = json.dumps(self.system, ensure_ascii=False)
+        content: object = [{"type": "text", "text": self.system}] if self.renderer.takes_parts else self.system
+        system = json.dumps(content, ensure_ascii=False)
         return (
             "{%- if not messages or messages[0]['role'] != 'system' -%}"
             "{%- set messages = [{'role': 'system', 'content': " + system + "}] + messages -%}"

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class CpuPacking:
-    """Switches repacking on or off for the layers of a model; there are none on a GPU or an older CPU."""
+    """Switches repacking on or off for the layers of a model; there are none on a GPU or an older CPU.
+
+    A layer whose rows are no whole number of blocks is never repacked: bitsandbytes fails on it.
+    """
 
     def __init__(self, model: "PreTrainedModel") -> None:
         self._layers: list[Linear4bit] = [
             layer for layer in model.modules() if getattr(layer, "support_avx512bf16_for_cpu", False)
         ]
         self.forbid()
+        self._layers = [layer for layer in self._layers if layer.in_features % layer.weight.blocksize == 0]
 
     def forbid(self) -> None:
         """Leave weights as they are: for training, and for everything measured during a run."""

@@ -13,10 +13,12 @@ from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.new_rows import add_missing_rows, expose_bias, trained_rows
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.errors import WorkbenchError
-from workbench.models.build import check_causal
+from workbench.models.language_part import frozen_parts
 from workbench.models.local import read_config
+from workbench.models.model_class import auto_class, check_continues_text
 from workbench.models.sources import LocalModel, fetch_config, fetch_model
 from workbench.models.stored_quantization import StoredQuantization, stored_quantization
+from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import Fused
 from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
@@ -138,7 +140,9 @@ class LoadedBase:
         self.detach_all()
         try:
             rows = trained_rows(self.model, adapter, self.new_tokens)
-            self.peft = get_peft_model(self.model, lora_config(adapter, rows), adapter_name=TRAINED)
+            self.peft = get_peft_model(
+                self.model, lora_config(adapter, rows, frozen_parts(self.model)), adapter_name=TRAINED
+            )
         except (ValueError, TypeError) as error:
             self.peft = None
             # Some of the layers may have been changed already.
@@ -302,12 +306,11 @@ def load_base(
             raise refusal
     if not section.trust_remote_code:
         import_libraries()
-        check_causal(config.get("model_type"))
+        check_continues_text(config)
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from workbench.engine.model.quantized_store import QuantizedStore
     from workbench.engine.model.sharded import is_sharded
@@ -324,7 +327,7 @@ def load_base(
         "use_safetensors": True,
     }
     with _loading_explained():
-        tokenizer = AutoTokenizer.from_pretrained(local.folder, trust_remote_code=section.trust_remote_code)
+        tokenizer = load_tokenizer(local.folder, section.trust_remote_code)
     meanwhile(tokenizer)
     with _loading_explained():
         model = None
@@ -335,7 +338,7 @@ def load_base(
         if model is None:
             again = " again: the cached copy is damaged" if is_cached else ""
             report(Progress(phase="loading", detail=name + again))
-            model = AutoModelForCausalLM.from_pretrained(
+            model = auto_class(config).from_pretrained(
                 local.folder, **loading_arguments(quantization, precision, stored), **arguments
             )
             if stored is not None:

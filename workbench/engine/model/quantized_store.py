@@ -27,6 +27,8 @@ from workbench.engine.model.model_state import (
 )
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
+from workbench.models.local import read_config
+from workbench.models.model_class import auto_class
 from workbench.models.sources import LocalModel
 from workbench.recipe.schema import QuantizationSection
 from workbench.storage.disk_cache import CacheName, DiskCache
@@ -82,14 +84,13 @@ class QuantizedStore:
             arguments: for ``from_pretrained``, without the quantization config, which is stored with the weights.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
         folder = self._cache.folder / self._key
         try:
             written: _Written = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
             if any((folder / name).stat().st_size != size for name, size in written["files"].items()):
                 raise ValueError("a file has a different size")
-            model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+            model = auto_class(read_config(folder)).from_pretrained(folder, **arguments)
             _set_name(model, str(self._local.folder))
             fingerprints, settings = ModelState.of(model).fingerprints(), settings_of(model)
             is_another = (

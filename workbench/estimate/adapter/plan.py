@@ -14,6 +14,7 @@ from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensor
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import Site, sites
 from workbench.estimate.adapter.targets import ModuleTarget, ParameterTarget, Targets, find_targets
+from workbench.models.language_part import ROUTER
 from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.schema import AdapterSection
 
@@ -84,6 +85,7 @@ class AdapterPlan:
         dtype: data type of A and B.
         saved_whole: full names of the modules in ``modules_to_save``.
         unmatched: the target names that match no module, if others do.
+        left_out: which matching layers get no adapter, by the part that they are in (``vision``, …), and how many.
     """
 
     trainable_parameters: int
@@ -95,6 +97,20 @@ class AdapterPlan:
     modules: tuple[AdaptedModule, ...]
     saved_whole: tuple[str, ...]
     unmatched: tuple[str, ...]
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def left_out_text(self) -> str:
+        """Which layers get no adapter, and why, as a sentence; empty if no layer is left out."""
+        if not self.left_out:
+            return ""
+        unreached = ", ".join(f"{kind} {count}" for kind, count in self.left_out if kind != ROUTER)
+        routers = ", ".join(f"{kind} {count}" for kind, count in self.left_out if kind == ROUTER)
+        reasons = (
+            f"{unreached} (training on text does not reach them)" if unreached else "",
+            f"{routers} (PEFT cannot adapt a layer that returns a pair)" if routers else "",
+        )
+        return f"Layers without an adapter: {', '.join(filter(None, reasons))}."
 
     @property
     def trainable_percent(self) -> float:
@@ -108,6 +124,7 @@ class AdapterPlan:
             "file_bytes": self.file_bytes,
             "dtype": self.dtype,
             "modules": [module.as_json() for module in self.modules],
+            "left_out": dict(self.left_out),
         }
 
 
@@ -142,7 +159,17 @@ def plan_adapter(
         modules=tuple(_adapted_modules(targets, settings)),
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
+        left_out=_left_out(skeleton, targets),
     )
+
+
+def _left_out(skeleton: Skeleton, targets: Targets) -> tuple[tuple[str, int], ...]:
+    counts: dict[str, int] = {}
+    for part in skeleton.frozen_parts if targets.left_out else ():
+        count = sum(name == part.name or name.startswith(f"{part.name}.") for name in targets.left_out)
+        if count:
+            counts[part.kind] = counts.get(part.kind, 0) + count
+    return tuple(counts.items())
 
 
 def lora_shapes(site: Site, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 BYTES_OF: Mapping[str, int] = {
+    "complex64": 8,
     "float64": 8,
     "int64": 8,
     "float32": 4,

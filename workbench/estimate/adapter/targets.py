@@ -2,7 +2,7 @@
 
 The rules are those of ``peft.tuners.tuners_utils`` (``check_target_module_exists``,
 ``_maybe_include_all_linear_layers``) and of :mod:`workbench.estimate.adapter.experts`. What PEFT refuses is refused
-here, with the reason in plain words.
+here, with the reason in plain words. Some parts of a model get no adapter (:mod:`workbench.models.language_part`).
 """
 
 import difflib
@@ -62,6 +62,7 @@ class Targets:
         saved_whole: modules trained and saved whole (``modules_to_save``).
         embedding_is_named: PEFT also saves the base weight of a targeted embedding or output layer.
         unmatched: target names that match nothing, if others do.
+        left_out: matching layers that get no adapter, since they are in a frozen part.
     """
 
     modules: tuple[ModuleTarget, ...]
@@ -69,6 +70,7 @@ class Targets:
     saved_whole: tuple[Site, ...]
     embedding_is_named: bool
     unmatched: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     names, parameter_names, patterns = _resolve(skeleton, settings, everything)
     ranks = _Ranks(settings.r, tuple(patterns.items()))
     groups = ranks.groups
-    alike = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
+    alike, left_out = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
     modules = tuple(ModuleTarget(members, ranks.of(group)) for members, group in alike)
     for target in modules:
         _check_module(skeleton, target.site, target.r, settings)
@@ -126,13 +128,14 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     if parameters:
         _check_parameters(settings)
     if not modules and not parameters:
-        raise _nothing_matched(settings, everything)
+        raise _only_frozen(skeleton, left_out) if left_out else _nothing_matched(settings, everything)
     return Targets(
         modules=modules,
         parameters=parameters,
-        saved_whole=_saved_whole(settings, everything, modules),
+        saved_whole=_saved_whole(skeleton, settings, everything, modules),
         embedding_is_named=_embedding_is_named(names, everything),
         unmatched=_unmatched(settings, modules, parameters),
+        left_out=left_out,
     )
 
 
@@ -214,19 +217,40 @@ def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
     return is_excluded
 
 
+@lru_cache(maxsize=64)
+def frozen_names(skeleton: Skeleton) -> frozenset[str]:
+    """Full names of all modules in parts that get no adapter."""
+    parts = tuple(part.name for part in skeleton.frozen_parts)
+    inner = tuple(f"{name}." for name in parts)
+    return (
+        frozenset(s.name for s in sites(skeleton) if s.name in parts or s.name.startswith(inner))
+        if parts
+        else frozenset()
+    )
+
+
 # Cached: while the user changes the rank, the matching modules stay the same.
 @lru_cache(maxsize=64)
 def _named_sites(
     skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: _Groups
-) -> tuple[tuple[tuple[Site, ...], int | None], ...]:
-    """Group the matching sites that differ only in their layer and get the same rank; with the group of that rank."""
-    matches, group_of = _matcher(settings, names), _group_finder(groups)
+) -> tuple[tuple[tuple[tuple[Site, ...], int | None], ...], tuple[str, ...]]:
+    """Group the matching sites that differ only in their layer and get the same rank; with the group of that rank.
+
+    Second, the names of those that match and are frozen.
+    """
+    matches, group_of, frozen = _matcher(settings, names), _group_finder(groups), frozen_names(skeleton)
     alike: dict[tuple[str, int], dict[int | None, list[Site]]] = {}
+    left_out = []
     for site in sites(skeleton):
-        if matches(site.name):
-            by_group = alike.setdefault((site.path, id(site.module)), {})
-            by_group.setdefault(group_of(site.name), []).append(site)
-    return tuple((tuple(members), group) for by_group in alike.values() for group, members in by_group.items())
+        if not matches(site.name):
+            continue
+        if site.name in frozen:
+            left_out.append(site.name)
+            continue
+        by_group = alike.setdefault((site.path, id(site.module)), {})
+        by_group.setdefault(group_of(site.name), []).append(site)
+    found = tuple((tuple(members), group) for by_group in alike.values() for group, members in by_group.items())
+    return found, tuple(left_out)
 
 
 @lru_cache(maxsize=64)
@@ -248,7 +272,7 @@ def _named_parameters(
 
 
 def _saved_whole(
-    settings: LoraSettings, everything: tuple[Site, ...], modules: tuple[ModuleTarget, ...]
+    skeleton: Skeleton, settings: LoraSettings, everything: tuple[Site, ...], modules: tuple[ModuleTarget, ...]
 ) -> tuple[Site, ...]:
     """PEFT's ``_set_trainable``: any module whose full name ends with the given letters."""
     if not settings.modules_to_save:
@@ -258,6 +282,12 @@ def _saved_whole(
             raise _unknown_names(f"adapter.modules_to_save: no module is called {name!r}.", [name], everything)
     saved = tuple(site for site in everything if site.name.endswith(settings.modules_to_save))
     inner = [site.name for target in modules for site in target.sites] + [site.name for site in saved]
+    if frozen := next((site for site in saved if site.name in frozen_names(skeleton)), None):
+        raise WorkbenchError(
+            f"adapter.modules_to_save contains {frozen.name}, which training on text does not reach.",
+            "Remove it, or give the full name of a module of the language part.",
+            kind="adapter_settings",
+        )
     for site in saved:
         nested = next((name for name in inner if name.startswith(f"{site.name}.")), None)
         if nested is None and any(site in target.sites for target in modules):
@@ -339,6 +369,16 @@ def _check_parameters(settings: LoraSettings) -> None:
             f"Set {' and '.join(found.values())}, or target the attention only.",
             kind="adapter_experts",
         )
+
+
+def _only_frozen(skeleton: Skeleton, left_out: tuple[str, ...]) -> WorkbenchError:
+    kinds = dict.fromkeys(part.kind for part in skeleton.frozen_parts)
+    return WorkbenchError(
+        f"adapter.target_modules matches only layers that get no adapter in training on text ({', '.join(kinds)}), "
+        f"such as {left_out[0]}.",
+        "Choose layers of the language part, or all-linear.",
+        kind="adapter_target",
+    )
 
 
 def _nothing_matched(settings: LoraSettings, everything: tuple[Site, ...]) -> WorkbenchError:

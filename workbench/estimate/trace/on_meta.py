@@ -11,6 +11,7 @@ from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
 from workbench.estimate.step import Step
 from workbench.estimate.trace.kernels import ATTENTION, register_attention
 from workbench.models.build import meta_model, unquantized_modules
+from workbench.models.language_part import exclusion_pattern
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
@@ -31,6 +32,7 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     settings = recipe.adapter.model_dump() | {"r": rank, "init_lora_weights": True}
     settings["trainable_token_indices"] = token_rows(skeleton, LoraSettings.of(recipe.adapter)) or None
+    settings["exclude_modules"] = exclusion_pattern(part.name for part in skeleton.frozen_parts) or None
     peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), low_cpu_mem_usage=True)
     for name, parameter in peft.named_parameters():
         if parameter.requires_grad and "lora_magnitude_vector" not in name:

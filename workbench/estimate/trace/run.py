@@ -91,12 +91,20 @@ def _micro_batch(
         recorder.label = BACKWARD
         outputs.loss.backward()
         return
-    hidden = base.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = _without_head(base)(input_ids=ids, use_cache=False).last_hidden_state
     head = base.get_output_embeddings()
     # PEFT's wrapper for trained rows has no bias.
     loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)
     del hidden
     loss.backward()
+
+
+def _without_head(model: torch.nn.Module) -> torch.nn.Module:
+    """The part of a model that computes its last states; the ``base_model`` of some architectures is the model itself."""
+    inner: torch.nn.Module = model.base_model
+    if inner is model:
+        inner = next((getattr(model, name) for name in ("model", "language_model") if hasattr(model, name)), model)
+    return inner if inner is model or not hasattr(inner, "lm_head") else _without_head(inner)
 
 
 class _Event:
