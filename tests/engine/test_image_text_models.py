@@ -82,7 +82,7 @@ def _recipe(folder, records, **changes):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"llama4"}))
 def test_losses_and_trained_layers_are_those_of_transformers_and_peft(home, records, tmp_path, name):
     from peft import PeftModel
 

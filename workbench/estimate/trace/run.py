@@ -100,7 +100,7 @@ def _micro_batch(
 
 
 def _without_head(model: torch.nn.Module) -> torch.nn.Module:
-    """The part of a model that computes its last states; the ``base_model`` of some architectures is the model itself."""
+    """The part of a model that computes its last states; some architectures name themselves as ``base_model``."""
     inner: torch.nn.Module = model.base_model
     if inner is model:
         inner = next((getattr(model, name) for name in ("model", "language_model") if hasattr(model, name)), model)
