@@ -335,6 +335,30 @@ class WorkbenchApp(App[None]):
 
             self.push_screen(RecipeTextScreen(self))
 
+    def action_find_setting(self) -> None:
+        """Find a setting by its name or its help, and go to its field."""
+        from screens.forms.places import all_settings
+        from screens.shell.search_dialog import Entry, SearchDialog
+
+        entries = [
+            Entry(setting.path, setting.path, plain(setting.help), setting.name.replace("_", " "))
+            for setting in all_settings()
+        ]
+
+        async def chosen(path: str | None) -> None:
+            if path is not None:
+                await self.go_to_setting(path)
+
+        self.push_screen(SearchDialog("Find a setting", entries, "Name or help, such as rank or checkpoint"), chosen)
+
+    async def go_to_setting(self, path: str) -> None:
+        """Open the tab with the field of a dotted key, and move to it."""
+        from screens.forms.places import tab_of
+
+        await self.action_show_tab(tab_of(path))
+        if (pane := self.pane_in_front) is not None:
+            pane.select_setting(path)
+
     def on_setting_row_list_asked(self, event: SettingRow.ListAsked) -> None:
         """Show the values of a setting as a list."""
         from screens.shell.pick import PickDialog

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from screens.adapter.kernels_field import kernels_setting
 from screens.adapter.trackers_field import report_setting
+from screens.forms.any_setting import any_setting
 from screens.forms.fields import (
     Changes,
     Option,
@@ -22,7 +23,10 @@ from screens.forms.fields import (
     target_sets,
     typed_number,
 )
-from workbench.recipe.schema import AUTO
+from screens.forms.path_kinds import FOLDER
+from screens.forms.places import tab_of
+from workbench.recipe.schema import AUTO, InitMethod
+from workbench.recipe.text import known_paths
 
 if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 
 
 def form() -> tuple[SettingGroup, ...]:
-    """Return the groups of the form, in order."""
-    return (
+    """Return the groups of the form, in order: together with Data, a field for every setting but the model."""
+    listed = (
         SettingGroup(
             "Adapter",
             (
@@ -88,10 +92,64 @@ def form() -> tuple[SettingGroup, ...]:
                 number_setting("training.warmup_ratio", "warm-up"),
                 number_setting("training.weight_decay", "weight decay"),
                 number_setting("training.seed", "seed"),
+                any_setting("training.max_grad_norm", "gradient clip"),
                 report_setting(),
             ),
         ),
+        SettingGroup(
+            "Evaluation and checkpoints",
+            (
+                any_setting("training.eval_steps", "evaluate every"),
+                any_setting("training.save_steps", "save every"),
+                any_setting("training.save_total_limit", "checkpoints"),
+                any_setting("training.keep", "keep"),
+                any_setting("training.early_stopping_patience", "early stopping"),
+                any_setting("training.early_stopping_min_delta", "min decrease"),
+                any_setting("training.non_finite", "non-finite loss"),
+                any_setting("training.logging_steps", "log every"),
+            ),
+            is_folded=True,
+        ),
+        SettingGroup(
+            "Initialization and patterns",
+            (
+                _initialization(),
+                any_setting("adapter.rank_pattern", "rank pattern"),
+                any_setting("adapter.alpha_pattern", "alpha pattern"),
+            ),
+            is_folded=True,
+        ),
+        SettingGroup(
+            "Model and output",
+            (
+                any_setting("model.revision", "revision"),
+                any_setting("model.trust_remote_code", "remote code"),
+                any_setting("model.resize_embeddings", "add token rows"),
+                any_setting("output.name", "run name"),
+                any_setting("output.dir", "runs folder", paths=FOLDER),
+            ),
+            is_folded=True,
+        ),
     )
+    return (*listed, *_the_rest(listed))
+
+
+def _the_rest(listed: tuple[SettingGroup, ...]) -> list[SettingGroup]:
+    """Return a folded group for each section of the recipe with settings that no other field has."""
+    found = {path for group in listed for spec in group.settings for path in (spec.path, *spec.also)}
+    rest: dict[str, list[SettingSpec]] = {}
+    for path in known_paths():
+        section, _, name = path.partition(".")
+        if path not in found and tab_of(path) == "adapter":
+            rest.setdefault(section, []).append(any_setting(path, name))
+    return [SettingGroup(section.capitalize(), tuple(specs), is_folded=True) for section, specs in rest.items()]
+
+
+def _initialization() -> SettingSpec:
+    path = "adapter.init_lora_weights"
+    words: dict[object, str] = {True: "Kaiming", False: "random", **{name: name for name in get_args(InitMethod)}}
+    setting = choice_setting(path, "initialization", words, shape="cycle")
+    return replace(setting, value=lambda recipe: words[recipe.get(path)])
 
 
 def _alpha() -> SettingSpec:

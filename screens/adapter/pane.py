@@ -11,10 +11,10 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 
 from screens.adapter.cost_panel import CostPanel
-from screens.adapter.form import AdapterForm
+from screens.adapter.fields import form
 from screens.adapter.step_tracer import StepTracer
-from screens.forms.form import row_of
-from screens.forms.help import explanation, help_text
+from screens.forms.help import explanation, line_help
+from screens.forms.sections import SectionedForm
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
 from screens.shell.delay import Delay
 from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
@@ -28,7 +28,6 @@ from workbench.units import gib
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from textual import events
     from textual.app import ComposeResult
     from textual.widget import Widget
 
@@ -59,7 +58,8 @@ class AdapterPane(Pane):
         "setting, digits or Enter type a value (Esc takes it back), and the cost beside it "
         "updates at once; F2 to F8 open the tabs. The line at the bottom explains the selected "
         "setting. If the run does not fit, F applies the cheapest change that makes it fit and O "
-        "lists the other options. S applies the fastest micro-batch and checkpointing that fit, "
+        "lists the other options. PageUp and PageDown move by section, Enter unfolds one and z folds it, / finds a "
+        "setting of any tab by its name or its help. S applies the fastest micro-batch and checkpointing that fit, "
         "at the same effective batch; with auto the run chooses them. W lists the models that "
         "these settings can train here."
     )
@@ -73,13 +73,15 @@ class AdapterPane(Pane):
         Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Check the fit against a memory limit"),
         Binding("W", "catalog_fit", "What fits", id="adapter.catalog_fit",
                 tooltip="List the catalog models that these settings can train in this memory"),
+        Binding("slash", "app.find_setting", "Find setting", key_display="/", show=False, id="adapter.find",
+                tooltip="Find a setting of any tab by its name or its help, and go there"),
         Binding("question_mark", "explain", "Explain", key_display="?", id="adapter.explain",
                 tooltip="Explain the selected setting and its allowed values"),
     ]  # fmt: skip
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._form = AdapterForm()
+        self._form = SectionedForm(form(), id="adapter-settings")
         self._panel = CostPanel()
         self._help = Paragraph(id="adapter-help")
         self._suggested_fix: SuggestedChange | None = None
@@ -123,8 +125,7 @@ class AdapterPane(Pane):
 
     def _show(self, *, moved: bool = False) -> None:
         recipe, skeleton = self.session.recipe, self.session.skeleton
-        for row in self._form.rows:
-            row.show(recipe, skeleton)
+        self._form.show(recipe, skeleton)
         self._show_help()
         self._show_costs(moved=moved)
 
@@ -269,13 +270,15 @@ class AdapterPane(Pane):
             text = explanation(row.spec, self.session.recipe)
             self.app.push_screen(ChoiceDialog(row.spec.setting.path, text, (Choice("b", "Back", "back"),)))
 
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        if row_of(event.widget) is not None:
-            self._show_help()
+    def on_descendant_focus(self) -> None:
+        self._show_help()
+
+    def select_setting(self, path: str) -> None:
+        self._form.select_setting(path)
 
     def _show_help(self) -> None:
         """Show the help of the selected setting."""
-        self._help.show(help_text(self._form.selected.spec, self.session.recipe))
+        self._help.show(line_help(self._form.selected, self.session.recipe))
 
 
 def _differs(one: MemoryBudget, other: MemoryBudget) -> bool:

@@ -130,13 +130,15 @@ class DataPane(Pane):
 
     @on(RecipeChanged)
     def _show(self) -> None:
-        for row in self._form.rows:
-            row.show(self.session.recipe, self.session.skeleton)
+        self._form.show(self.session.recipe, self.session.skeleton)
         if self.session.recipe.data != self._browser.data:
             self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
         if dataset_key(self.session.recipe) != self._counted:
             self._count()
         self._show_counts()
+
+    def select_setting(self, path: str) -> None:
+        self._form.select_setting(path)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         row = row_of(event.widget)

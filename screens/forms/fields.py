@@ -108,10 +108,11 @@ class SettingSpec:
 
 @dataclass(frozen=True)
 class SettingGroup:
-    """Settings under one heading."""
+    """Settings under one heading. ``is_folded``: only the heading is shown at first."""
 
     title: str
     settings: tuple[SettingSpec, ...]
+    is_folded: bool = False
 
 
 @cache

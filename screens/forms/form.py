@@ -10,10 +10,13 @@ from textual.containers import VerticalScroll
 from screens.forms.row import SettingRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from textual.app import ComposeResult
     from textual.widget import Widget
+
+    from workbench.models.skeleton import Skeleton
+    from workbench.recipe.schema import Recipe
 
 
 def row_of(widget: Widget) -> SettingRow | None:
@@ -38,38 +41,57 @@ class SettingForm(VerticalScroll, can_focus=False):
     def __init__(self, rows: Iterable[SettingRow], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.rows = list(rows)
-        self._last: SettingRow | None = None
+        self._last: Widget | None = None
 
     def compose(self) -> ComposeResult:
         yield from self.rows
 
     @property
-    def selected(self) -> SettingRow:
+    def lines(self) -> Sequence[Widget]:
+        """What the arrows move through, from the top."""
+        return self.rows
+
+    @property
+    def selected(self) -> Widget:
         """The line that had the focus last; at first the topmost."""
         return self._last or self.rows[0]
+
+    def show(self, recipe: Recipe, skeleton: Skeleton | None) -> None:
+        """Show the recipe in each line."""
+        for row in self.rows:
+            row.show(recipe, skeleton)
+
+    def select_setting(self, path: str) -> bool:
+        """Move to the line of a dotted key; return whether there is one."""
+        row = next((row for row in self.rows if path in (row.spec.path, *row.spec.also)), None)
+        if row is not None:
+            self._select(row)
+        return row is not None
 
     def on_descendant_focus(self) -> None:
         # Of several keys that arrived together, this may be told of one after a later one has moved on.
         self._last = self._focused or self._last
 
     @property
-    def _focused(self) -> SettingRow | None:
+    def _focused(self) -> Widget | None:
         """The line that has the focus; None if another part of the screen has it."""
         focused = self.screen.focused
-        row = row_of(focused) if focused is not None else None
-        return row if row in self.rows else None
+        if focused is None:
+            return None
+        line = row_of(focused) or focused
+        return line if line in self.lines else None
 
     def action_move(self, by: int) -> None:
         """Move to the next or the previous line."""
-        row = self._focused
-        here = self.rows.index(row) if row is not None else -1 if by > 0 else len(self.rows)
-        self._select(self.rows[min(max(here + by, 0), len(self.rows) - 1)])
+        line, lines = self._focused, self.lines
+        here = lines.index(line) if line is not None else -1 if by > 0 else len(lines)
+        self._select(lines[min(max(here + by, 0), len(lines) - 1)])
 
     def action_end(self, index: int) -> None:
         """Move to the first or the last line."""
-        self._select(self.rows[index])
+        self._select(self.lines[index])
 
-    def _select(self, row: SettingRow) -> None:
+    def _select(self, line: Widget) -> None:
         """Focus a line before the next key is handled: Widget.focus() would do so only after it."""
-        self._last = row
-        self.screen.set_focus(row)
+        self._last = line
+        self.screen.set_focus(line)

@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from screens.forms.row import SettingRow
+from screens.forms.sections import SectionHeading
 from screens.widgets.plain import plain
 from workbench.recipe.text import allowed_values
 
 if TYPE_CHECKING:
+    from textual.widget import Widget
+
     from screens.forms.fields import SettingSpec
     from workbench.recipe.schema import Recipe
+
+
+def line_help(line: Widget, recipe: Recipe) -> Content:
+    """Return the help of a line of a form: of its setting, or of what a folded section holds."""
+    if isinstance(line, SettingRow):
+        return help_text(line.spec, recipe)
+    return Content.styled(f"Enter shows the settings of {line.title}." if isinstance(line, SectionHeading) else "", "")
 
 
 def help_text(spec: SettingSpec, recipe: Recipe) -> Content:

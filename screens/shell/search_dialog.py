@@ -42,14 +42,15 @@ class Entry:
 
 
 def found(entries: Sequence[Entry], typed: str) -> list[Entry]:
-    """Return the entries with all typed words: those with the words in their labels first, else in their order."""
+    """Return the entries with all typed words: first by label, then those with the words side by side."""
     words = typed.casefold().split()
     ranked: list[tuple[int, int, Entry]] = []
     for number, entry in enumerate(entries):
         label = entry.label.casefold()
         text = f"{label} {entry.value} {entry.note} {entry.words}".casefold()
         if all(word in text for word in words):
-            rank = 0 if words and label.startswith(words[0]) else 1 if all(word in label for word in words) else 2
+            in_label = all(word in label for word in words)
+            rank = 0 if words and label.startswith(words[0]) else 1 if in_label else 2 if " ".join(words) in text else 3
             ranked.append((rank if words else 0, number, entry))
     return [entry for _, _, entry in sorted(ranked, key=lambda one: one[:2])]
 

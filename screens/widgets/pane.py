@@ -79,6 +79,9 @@ class Pane(Container, can_focus=True):
     def on_hidden(self) -> None:
         """Stop drawing: another pane was brought to the front."""
 
+    def select_setting(self, path: str) -> None:
+        """Move to the field of a dotted key of the recipe, on a pane with a form."""
+
     # -- the focus ------------------------------------------------------------------------------------------------
 
     def first_focus(self) -> Widget:

@@ -11,7 +11,8 @@ from workbench.models.catalog import catalog_skeleton
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import RecipeError, edit
 
-KNOBS = {spec.path: spec for group in form() for spec in group.settings}
+# Of two lines for the initialization, the variant.
+KNOBS = {spec.path: spec for group in reversed(form()) for spec in group.settings}
 
 
 def knob(path: str) -> SettingSpec:
