@@ -41,13 +41,13 @@ STEPS = 200
 _SECONDS = 240
 
 
-def enduring(recipe: Recipe) -> Recipe:
+def enduring(recipe: Recipe, steps: int = STEPS) -> Recipe:
     """A recipe with what makes resuming hard: dropout, a schedule, accumulation, checkpoints, a sparse curve."""
     return edit(
         recipe,
         {
             "adapter.lora_dropout": 0.1,
-            "training.max_steps": STEPS,
+            "training.max_steps": steps,
             "training.gradient_accumulation_steps": 2,
             "training.per_device_train_batch_size": 2,
             "training.lr_scheduler_type": "cosine",
@@ -73,11 +73,11 @@ def lose_the_line(home: Home, recipe: Recipe, draw: random.Random) -> str:
     """
     home.root.mkdir(parents=True, exist_ok=True)
     home.settings.write_text(json.dumps({"recipe": recipe.as_dict(), "tab": "train"}), encoding="utf-8")
-    known = {run.id for run in all_runs(home)}
+    known, steps = {run.id for run in all_runs(home)}, recipe.training.max_steps
     with Terminal([sys.executable, "-m", "workbench.cli", "--home", str(home.root)]) as terminal:
         terminal.wait_for("loraworkbench", seconds=60)
         run = _start_by_key(home, known, terminal)
-        _wait(lambda: len(steps_of(run)) >= draw.randrange(1, STEPS - 10), run, terminal)
+        _wait(lambda: len(steps_of(run)) >= draw.randrange(1, steps - 10), run, terminal)
         match draw.choice(("close", "SIGHUP", "SIGKILL")):
             case "close":
                 terminal.hang_up()
@@ -87,9 +87,9 @@ def lose_the_line(home: Home, recipe: Recipe, draw: random.Random) -> str:
     shown = asyncio.run(_shown_by_a_new_app(home, run))
     _wait(lambda: summarise(run).state not in ("new", "running"), run)
     summary = summarise(run)
-    if summary.state != "finished" or steps_of(run) != list(range(1, STEPS + 1)):
+    if summary.state != "finished" or steps_of(run) != list(range(1, steps + 1)):
         return f"{run.id}: {summary.state} {summary.reason} after {summary.step} steps, left at {left_at}"
-    return "" if shown == (STEPS, STEPS) else f"{run.id}: a new app shows {shown}, left at {left_at}"
+    return "" if shown == (steps, steps) else f"{run.id}: a new app shows {shown}, left at {left_at}"
 
 
 async def _shown_by_a_new_app(home: Home, run: RunFolder) -> tuple[int, float]:
@@ -141,7 +141,7 @@ def kill_the_engine(home: Home, recipe: Recipe, draw: random.Random, whole: RunF
         What is wrong; empty when adapter and losses are those of ``whole``.
     """
     run = asyncio.run(_start(home, recipe))
-    step, after = draw.randrange(0, STEPS - 2), draw.random() * 0.05
+    step, after = draw.randrange(0, recipe.training.max_steps - 2), draw.random() * 0.05
     _wait(lambda: len(steps_of(run)) >= step, run)
     time.sleep(after)
     pid = engine_pid(home)

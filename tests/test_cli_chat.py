@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.command_line import call
 from tests.engine.voices_of_tiny import run_with_adapter
-from tests.test_cli import call
 from workbench.recipe.text import edit
 from workbench.storage.paths import Home
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.test_cli import assert_a_sentence, call, facts
+from tests.command_line import assert_a_sentence, call, facts
 from workbench.engine.client.process import engine_pid
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Queue

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from tests.command_line import assert_a_sentence, call, facts
 from tests.runs.told import begin, finished, take_steps, writer_of
-from tests.test_cli import assert_a_sentence, call, facts
 from workbench.storage.paths import Home
 
 

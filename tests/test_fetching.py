@@ -2,31 +2,29 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.command_line import call, call_process
 from tests.models.test_gguf import write_gguf
 from workbench.commands.output import fetching
 from workbench.commands.output.fetching import FetchBar
 from workbench.progress import Progress
+from workbench.storage.paths import Home
 
 
 @pytest.mark.parametrize("command", ["inspect", "estimate"])
 def test_a_conversion_is_told_on_stderr_and_the_answer_stays_alone(
     command: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    model = write_gguf(tiny_llama, tmp_path / "tiny.gguf")
-    line = [sys.executable, "-m", "workbench.cli", "--home", str(tmp_path / "home"), command, str(model), "--json"]
-    if command == "estimate":
-        line.append("--no-trace")
-    done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=300)
+    home, model = Home(tmp_path / "home"), write_gguf(tiny_llama, tmp_path / "tiny.gguf")
+    line = [command, model, "--json", *["--no-trace"] * (command == "estimate")]
+    done = call(home, *line)
     assert json.loads(done.stdout)
     assert "convert" in done.stderr
-    again = subprocess.run(line, capture_output=True, text=True, check=True, timeout=300)
+    again = call_process(home, *line)
     assert again.stdout == done.stdout
     assert again.stderr == ""
 

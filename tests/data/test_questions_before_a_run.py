@@ -1,7 +1,6 @@
 """Replies lost to the cut: a run asks first, tells it, counts every record, and never starts with nothing to train."""
 
 import json
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from tests.command_line import call, facts
 from tests.journals import read_events
 from workbench.commands.data_questions import ask_about_data
 from workbench.data.facts import DataFacts
@@ -133,22 +133,16 @@ def test_a_run_by_command_that_loses_many_replies_is_refused_unless_forced(recip
     file = tmp_path / "recipe.yaml"
     file.write_text(to_yaml(own), encoding="utf-8")
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "workbench.cli", "--home", str(tmp_path / "home"), *arguments]
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
-        )
-
+    home = Home(tmp_path / "home")
     try:
-        refused = call("train", str(file))
+        refused = call(home, "train", file)
         assert refused.returncode == 1
         assert "3 records of 13 (23%) lose the whole response" in " ".join(refused.stderr.split())
         assert "--force" in refused.stderr
         assert not list((tmp_path / "home" / "runs").glob("*/journal.jsonl"))
-        forced = call("train", str(file), "--force", "--json")
-        events = [json.loads(line) for line in forced.stdout.splitlines()]
-        assert events[-1]["reason"] == "finished", forced.stderr
+        events = facts(home, "train", file, "--force")
+        assert events[-1]["reason"] == "finished"
         warned = [event["message"] for event in events if event["event"] == "warning"]
         assert any("lose the whole response" in message for message in warned)
     finally:
-        call("engine", "stop", "--force")
+        call(home, "engine", "stop", "--force")

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
+from workbench.engine.model.base import LoadedBase
 from workbench.recipe.text import edit, to_yaml
 from workbench.runs.checkpoints import _write_manifest, checkpoints, find_damage, newest_intact, write_checkpoint
 from workbench.runs.folder import RunFolder, summarise
+from workbench.storage.paths import Home
 
 # Three epochs and a bit, dropout, a schedule, an accumulation, and points of the curve further apart than a step.
 LONG = {
@@ -27,6 +30,24 @@ LONG = {
 }
 # A point of the curve a step, and every checkpoint kept.
 EACH_STEP = {"training.logging_steps": 1, "training.save_total_limit": 10}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory, tiny_llama, records) -> tuple[RunFolder, LoadedBase]:
+    """An uninterrupted run of ``LONG``, and its base."""
+    return whole_run(tmp_path_factory, edit(tiny_recipe(tiny_llama, records), LONG))
+
+
+@pytest.fixture(scope="module")
+def each_step(tmp_path_factory, tiny_llama, records) -> tuple[RunFolder, LoadedBase]:
+    """An uninterrupted run of ``LONG`` and ``EACH_STEP``, and its base."""
+    return whole_run(tmp_path_factory, edit(tiny_recipe(tiny_llama, records), LONG | EACH_STEP))
+
+
+def whole_run(tmp_path_factory, recipe) -> tuple[RunFolder, LoadedBase]:
+    run, thread = begin(Home(tmp_path_factory.mktemp("whole") / "home"), recipe)
+    ended(thread)
+    return run, thread.base
 
 
 def killed_after(run: RunFolder, step: int, home) -> RunFolder:
@@ -58,12 +79,10 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optim
         assert summarise(again).state == "finished"
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(home, recipe):
-    recipe = edit(recipe, LONG)
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(home, long):
+    whole, base = long
     again = killed_after(whole, 3, home)
-    resumed(home, again, thread.base)
+    resumed(home, again, base)
     assert curve(again) == curve(whole)
     assert adapter_digest(again) == adapter_digest(whole)
 
@@ -77,16 +96,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(home, recipe, name):
-    recipe = edit(recipe, LONG)
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(home, long, name):
+    whole, base = long
     again = killed_after(whole, 14, home)
     assert [made.step for made in checkpoints(again.checkpoints)] == [12, 14]
     DAMAGES[name](again.checkpoints / "checkpoint-14" / name)
     assert find_damage(again.checkpoints / "checkpoint-14")
     assert not find_damage(again.checkpoints / "checkpoint-12")
-    resumed(home, again, thread.base)
+    resumed(home, again, base)
     assert [event["step"] for event in events_of(again, "run_resumed")] == [12]
     assert any("checkpoint-14 is damaged" in event["message"] for event in events_of(again, "warning"))
     assert adapter_digest(again) == adapter_digest(whole)
@@ -149,40 +166,37 @@ def test_an_adapter_that_was_being_replaced_when_its_process_was_killed_is_not_l
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_a_run_killed_twice_is_the_run_that_was_never_interrupted(home, recipe, quantization):
-    recipe = edit(recipe, LONG | EACH_STEP | {"quantization.method": quantization})
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_run_killed_twice_is_the_run_that_was_never_interrupted(home, recipe, each_step, quantization):
+    whole, base = each_step
+    if quantization == "none":
+        whole, thread = begin(home, edit(recipe, LONG | EACH_STEP | {"quantization.method": quantization}))
+        base = ended(thread).base
     # Between two checkpoints; then, resumed, right after the next one was written.
     once = killed_after(whole, 6, home)
-    resumed(home, once, thread.base)
+    resumed(home, once, base)
     twice = killed_after(once, 8, home)
-    resumed(home, twice, thread.base)
+    resumed(home, twice, base)
     assert [event["step"] for event in events_of(twice, "run_resumed")] == [4, 8]
     assert curve(twice) == curve(whole)
     assert adapter_digest(twice) == adapter_digest(whole)
     assert not [event for event in events_of(twice, "warning") if event.get("kind") == "resume"]
 
 
-def test_a_run_killed_in_the_middle_of_a_checkpoint_resumes_from_the_one_before(home, recipe):
-    recipe = edit(recipe, LONG)
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_run_killed_in_the_middle_of_a_checkpoint_resumes_from_the_one_before(home, long):
+    whole, base = long
     again = killed_after(whole, 13, home)
     half = again.checkpoints / "partial" / "checkpoint-16"
     shutil.copytree(again.checkpoints / "checkpoint-12", half)
     (half / "manifest.json").unlink()
     (half / "optimizer.pt").write_bytes(b"half")
-    resumed(home, again, thread.base)
+    resumed(home, again, base)
     assert [event["step"] for event in events_of(again, "run_resumed")] == [12]
     assert adapter_digest(again) == adapter_digest(whole)
     assert not (again.checkpoints / "partial").exists()
 
 
-def test_a_resume_that_is_not_exact_says_so(home, recipe):
-    recipe = edit(recipe, LONG | EACH_STEP)
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_resume_that_is_not_exact_says_so(home, each_step):
+    whole, base = each_step
     again = killed_after(whole, 6, home)
     # The same checkpoint by name and manifest, with other random numbers in it.
     checkpoint = again.checkpoints / "checkpoint-4"
@@ -191,17 +205,16 @@ def test_a_resume_that_is_not_exact_says_so(home, recipe):
     torch.save(state, checkpoint / "rng_state.pth")
     (checkpoint / "manifest.json").unlink()
     _write_manifest(checkpoint)
-    resumed(home, again, thread.base)
+    resumed(home, again, base)
     (warning,) = [event for event in events_of(again, "warning") if event.get("kind") == "resume"]
     assert warning["message"].startswith("The loss of step 5 is ")
     assert "the resumed run is not identical. Likely reason: " in warning["message"]
 
 
-def test_a_resume_under_other_conditions_names_them(home, recipe, tmp_path):
-    recipe = edit(recipe, LONG | EACH_STEP)
-    whole, thread = begin(home, recipe)
-    ended(thread)
+def test_a_resume_under_other_conditions_names_them(home, each_step, tmp_path):
+    whole, base = each_step
     again = killed_after(whole, 6, home)
+    recipe = whole.recipe()
     lines = Path(recipe.data.source).read_text().splitlines(keepends=True)
     other = tmp_path / "others.jsonl"
     other.write_text("".join(line.replace("Aye", "Nay") for line in lines))
@@ -209,7 +222,7 @@ def test_a_resume_under_other_conditions_names_them(home, recipe, tmp_path):
     text = again.journal.read_text()
     version = metadata.version("torch")
     again.journal.write_text(text.replace(f'"torch":"{version}"', '"torch":"1.0"'))
-    resumed(home, again, thread.base)
+    resumed(home, again, base)
     told = [event["message"] for event in events_of(again, "warning") if event.get("kind") == "resume"]
     changed = f"the training records changed; torch 1.0 → {version}"
     assert told[0].startswith(f"This run resumes with changed conditions: {changed}. ")

@@ -1,29 +1,15 @@
 """``evaluate`` and ``report`` as a person calls them, through a real engine."""
 
+import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
+from tests.command_line import call, start
+from workbench.engine.client.process import find_engine
 from workbench.evaluation.result import evaluations, read_evaluation
-
-
-def start(home, *arguments):
-    command = [sys.executable, "-m", "workbench.cli", "--home", str(home.root), *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "160"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-
-
-def call(home, *arguments):
-    process = start(home, *arguments)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,29 +76,24 @@ def test_mistakes_end_in_a_sentence(home, run, arguments, words):
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_ends_the_evaluation_in_the_engine_too(home, run, unseen, tmp_path):
+async def test_an_interrupt_ends_the_evaluation_in_the_engine_too(home, run, unseen, tmp_path):
     many = tmp_path / "many.jsonl"
-    many.write_text(unseen.read_text() * 3000)
+    many.write_text(unseen.read_text() * 600)
     before = evaluations(run)
     process = start(home, "evaluate", run.id, "--data", many, "--records", 0, "--replies", 0)
-    _until(lambda: _state(home) == "evaluating")
+    await _comes_to(home, "evaluating")
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    _until(lambda: _state(home) == "idle")
+    await _comes_to(home, "idle")
     assert evaluations(run) == before
 
 
-def _state(home):
-    done = call(home, "engine", "status", "--json")
-    return json.loads(done.stdout).get("state") if done.returncode == 0 and done.stdout.strip() else None
-
-
-def _until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+async def _comes_to(home, state):
+    """Wait until the engine is in a state."""
+    async with asyncio.timeout(120):
+        while (status := await find_engine(home)) is None or status.state != state:
+            await asyncio.sleep(0.1)
 
 
 async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, unseen, tmp_path):
@@ -123,7 +104,7 @@ async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, un
     from workbench.progress import Progress
 
     many = tmp_path / "many.jsonl"
-    many.write_text(unseen.read_text() * 3000)
+    many.write_text(unseen.read_text() * 600)
     engine = HomeEngine(home)
     await engine.ensure()
     try:
@@ -136,7 +117,7 @@ async def test_the_app_asks_the_same_engine_and_ends_it_by_leaving(home, run, un
             async for answer in answers:
                 if isinstance(answer, Progress) and answer.phase == "evaluating":
                     break
-        _until(lambda: _state(home) == "idle")
+        await _comes_to(home, "idle")
         assert evaluations(run) == before
     finally:
         await engine.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.helper_process import work_here
 from workbench.engine.training.thread import TrainingThread
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
@@ -47,3 +48,9 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def tiny_run(tiny_home: Home, tiny_llama, records) -> RunFolder:  # type: ignore[no-untyped-def]
     """QLoRA on the tiny Llama."""
     return train(tiny_home, tiny_recipe(tiny_llama, records))
+
+
+@pytest.fixture
+def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are made in this process instead of a helper process."""
+    work_here(monkeypatch, "workbench.export.run")

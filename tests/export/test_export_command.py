@@ -1,16 +1,10 @@
 """``loraworkbench export`` and ``import`` as a person types them."""
 
 import json
-import os
 import subprocess
 import sys
 
-
-def call(home, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "--home", str(home.root), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "160", **environment},
-    )  # fmt: skip
+from tests.command_line import call
 
 
 def test_a_run_is_exported_and_the_next_command_told(tiny_home, tiny_run, tmp_path):

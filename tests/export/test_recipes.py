@@ -381,6 +381,7 @@ def test_data_that_is_not_found_is_never_replaced_by_the_bundled_set(tmp_path, m
     assert lacking == []
 
 
+@pytest.mark.usefixtures("export_here")
 def test_the_records_beside_it_are_those_of_the_run(tiny_home, tiny_run, tmp_path):
     """Written, imported, and read again: the same conversations are trained on, and the same are held out."""
     for target, name in (("axolotl", "axolotl.yaml"), ("llamafactory", "llamafactory.yaml")):

@@ -10,8 +10,9 @@ from safetensors import safe_open
 
 from tests.conftest import make_tiny_model
 from tests.engine.voices_of_tiny import answered
+from tests.export.alone import in_a_fresh_process
 from tests.export.conftest import tiny_recipe, train
-from tests.export.test_script import alone, digest, losses_of
+from tests.export.test_script import digest, losses_of
 from workbench.data.dataset_stats import dataset_stats
 from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
 from workbench.engine.daemon.engine import Engine
@@ -173,7 +174,7 @@ def test_merged_weights_have_the_rows_and_the_script_repeats_the_run(home, run, 
     result = export_run(home, run, Request("adapter", tmp_path / "adapter"), lambda progress: None, bool)
     assert any("resize the base" in notice for notice in result.notices)
     export_run(home, run, Request("script", tmp_path / "script"), lambda progress: None, bool)
-    alone(tmp_path / "script", "train.py")
+    in_a_fresh_process(tmp_path / "script", "train.py")
     assert json.loads((tmp_path / "script" / "losses.json").read_text()) == losses_of(run)
     made = tmp_path / "script" / "adapter" / "adapter_model.safetensors"
     assert digest(made) == digest(run.adapter / "adapter_model.safetensors")

@@ -3,21 +3,23 @@
 import ast
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.engine.fused_in_torch import as_if_installed
+from tests.export.alone import Scripts, in_a_fresh_process
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import JournalWriter, read_events
 from workbench.engine.model.hardware import library_versions
 from workbench.export.request import Request
 from workbench.export.run import export_run
-from workbench.recipe.text import edit, to_yaml
+from workbench.recipe.text import edit, read, to_yaml
+from workbench.runs.folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("export_here")
 
 VARIANTS = {
     "dropout and nf4": {},
@@ -40,20 +42,19 @@ IMPORTED = {
 }  # fmt: skip
 
 
-def alone(folder: Path, name: str) -> str:
-    """Run a script in a process that knows nothing of this project; returns what it printed."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-P", name],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def scripts():
+    scripts = Scripts()
+    yield scripts
+    scripts.close()
+
+
+def copy_of(run: RunFolder, folder: Path, **changes: object) -> RunFolder:
+    """The same run in another folder, as one of a recipe with these changes."""
+    shutil.copytree(run.path, folder)
+    copy = RunFolder(folder)
+    copy.recipe_file.write_text(to_yaml(edit(read(copy.recipe_file), changes)))
+    return copy
 
 
 def losses_of(run) -> dict[str, float]:
@@ -69,12 +70,14 @@ def exported(home, run, folder, target="script"):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_script_has_the_losses_of_the_run(tiny_home, tiny_llama, records, tmp_path, name):
+def test_the_script_has_the_losses_of_the_run(tiny_home, tiny_llama, records, scripts, tmp_path, name):
     run = train(tiny_home, tiny_recipe(tiny_llama, records, **VARIANTS[name]))
     result = exported(tiny_home, run, tmp_path / "out")
     assert result.command == "python train.py"
     assert result.notices == ()
-    printed = alone(tmp_path / "out", "train.py")
+    # The first one in a Python of its own.
+    run_alone = scripts.run if VARIANTS[name] else in_a_fresh_process
+    printed = run_alone(tmp_path / "out", "train.py")
     losses = losses_of(run)
     assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses
     last = losses[max(losses, key=int)]
@@ -96,14 +99,11 @@ def imported_by(script: str) -> set[str]:
     }
 
 
-def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, tmp_path):
+def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_run, tmp_path):
     """It is not run here: with an empty cache the processor's code takes minutes to compile."""
-    recipe = tiny_recipe(tiny_llama, records)
-    run = train(tiny_home, recipe)
-    exported(tiny_home, run, tmp_path / "short")
+    exported(tiny_home, tiny_run, tmp_path / "short")
     assert "CompiledLayers" not in (tmp_path / "short" / "train.py").read_text()
-    run.recipe_file.write_text(to_yaml(edit(recipe, {"training.torch_compile": True})))
-    exported(tiny_home, run, tmp_path / "out")
+    exported(tiny_home, copy_of(tiny_run, tmp_path / "run-01", **{"training.torch_compile": True}), tmp_path / "out")
     script = (tmp_path / "out" / "train.py").read_text()
     assert imported_by(script) == IMPORTED | {"contextlib", "os"}
     assert 'compiled = CompiledLayers(model, HERE / "compiled", [PER_RECORD])' in script
@@ -111,7 +111,7 @@ def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_llama, records, t
 
 
 def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
-    tiny_home, tiny_llama, records, tmp_path, monkeypatch
+    tiny_home, tiny_llama, records, scripts, tmp_path, monkeypatch
 ):
     as_if_installed(monkeypatch)
     monkeypatch.setattr(
@@ -133,23 +133,23 @@ def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
     assert "workbench" not in script
     if torch.cuda.is_available():
         pytest.skip("the rest is for a machine without a GPU, where the script trains without kernels")
-    alone(tmp_path / "out", "train.py")
+    scripts.run(tmp_path / "out", "train.py")
     losses = json.loads((tmp_path / "out" / "losses.json").read_text())
     assert losses == pytest.approx(losses_of(run), rel=1e-5)
 
 
-def test_the_notebook_trains_the_same(tiny_home, tiny_run, tmp_path):
+def test_the_notebook_trains_the_same(tiny_home, tiny_run, scripts, tmp_path):
     exported(tiny_home, tiny_run, tmp_path / "out", "notebook")
     notebook = json.loads((tmp_path / "out" / "train.ipynb").read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     (tmp_path / "out" / "cells.py").write_text("\n".join(code))
-    alone(tmp_path / "out", "cells.py")
+    scripts.run(tmp_path / "out", "cells.py")
     assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses_of(tiny_run)
 
 
-def test_a_run_that_ended_early_ends_early_again(tiny_home, tiny_llama, records, tmp_path):
+def test_a_run_that_ended_early_ends_early_again(tiny_home, tiny_llama, records, scripts, tmp_path):
     recipe = tiny_recipe(
         tiny_llama, records,
         training={
@@ -162,16 +162,16 @@ def test_a_run_that_ended_early_ends_early_again(tiny_home, tiny_llama, records,
     assert end["reason"] == "early_stopping"
     assert end["kept_step"] < end["step"] < 12
     exported(tiny_home, run, tmp_path / "out")
-    alone(tmp_path / "out", "train.py")
+    scripts.run(tmp_path / "out", "train.py")
     assert json.loads((tmp_path / "out" / "losses.json").read_text()) == losses_of(run)
     kept = tmp_path / "out" / "adapter" / "adapter_model.safetensors"
     assert digest(kept) == digest(run.adapter / "adapter_model.safetensors")
 
 
-def test_what_the_script_cannot_do_again_is_told(tiny_home, tiny_llama, records, tmp_path):
+def test_what_the_script_cannot_do_again_is_told(tiny_home, tiny_run, records, tmp_path):
     own = tmp_path / "records.jsonl"
     own.write_bytes(Path(records).read_bytes())
-    run = train(tiny_home, tiny_recipe(tiny_llama, own, output={"name": "changed"}))
+    run = copy_of(tiny_run, tmp_path / "changed-01", **{"data.source": str(own)})
     with JournalWriter(run.journal) as journal:
         journal.write("control", action="learning_rate", step=2, value=1e-4)
     with own.open("a") as file:
@@ -185,16 +185,8 @@ def test_what_the_script_cannot_do_again_is_told(tiny_home, tiny_llama, records,
 def test_values_from_outside_stay_values(tiny_home, tiny_run, tmp_path):
     """A name that is Python, or ends a string, is text in the script."""
     nasty = 'x"""\nimport os; os.system("touch never")\n"""'
-    folder = tmp_path / "runs" / 'a"""b\nimport sys'
-    import shutil
-
-    from workbench.recipe.text import read, to_yaml
-    from workbench.runs.folder import RunFolder
-
-    shutil.copytree(tiny_run.path, folder)
-    recipe = edit(read(folder / "recipe.yaml"), {"adapter.modules_to_save": [nasty]})
-    (folder / "recipe.yaml").write_text(to_yaml(recipe))
-    exported(tiny_home, RunFolder(folder), tmp_path / "out")
+    run = copy_of(tiny_run, tmp_path / "runs" / 'a"""b\nimport sys', **{"adapter.modules_to_save": [nasty]})
+    exported(tiny_home, run, tmp_path / "out")
     tree = ast.parse((tmp_path / "out" / "train.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert names == {"json", "torch"}

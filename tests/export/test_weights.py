@@ -1,4 +1,4 @@
-"""Exports of a tiny run, made by the helper process as a user's are: adapter, merged, GGUF, Ollama, servers."""
+"""Exports of a tiny run: adapter, merged, GGUF, Ollama, servers. By helper processes: see test_export_command.py."""
 
 import json
 import shlex
@@ -17,6 +17,7 @@ from workbench.progress import Progress
 from workbench.recipe.text import edit, to_yaml
 from workbench.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("export_here")
 PROMPT = [[1, 20, 33, 45, 7, 99, 12], [1, 301, 14, 260]]
 
 
@@ -184,7 +185,8 @@ def test_a_folder_of_somebody_elses_is_left_alone_whatever_is_asked(tiny_home, t
         made(tiny_home, tiny_run, "adapter", link, force=True)
 
 
-def test_one_that_is_broken_off_leaves_nothing(tiny_home, tiny_run, tmp_path):
+def test_one_that_is_broken_off_leaves_nothing(tiny_home, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.undo()  # in a helper process, which is killed
     phases: list[str] = []
 
     def is_merging() -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helper_process import work_here
 from workbench.errors import WorkbenchError
 from workbench.models.gguf import convert_gguf, converted_folder, describe_gguf, find_converted, sha256_of
 from workbench.models.sources import fetch_model, find_local, local_models, remove_model
@@ -100,6 +101,17 @@ def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return write_gguf(tiny_llama, tmp_path_factory.mktemp("gguf") / "tiny.gguf", end_of_turn=1)
 
 
+@pytest.fixture
+def convert_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions are made in this process instead of a helper process."""
+    import gguf
+
+    work_here(monkeypatch, "workbench.models.gguf")
+    # A conversion replaces these for its process.
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        monkeypatch.setattr(gguf, name, getattr(gguf, name))
+
+
 @pytest.fixture(scope="module")
 def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path, list[Progress]]:
     home = Home(tmp_path_factory.mktemp("home"))
@@ -129,6 +141,7 @@ def test_every_weight_survives(converted: tuple[Home, Path, list[Progress]], tin
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_quantised_weights_come_back_close(tiny_llama: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
@@ -209,6 +222,7 @@ def test_a_file_cut_short_is_refused(tiny_gguf: Path, tmp_path: Path, size: int)
     assert caught.value.kind == "model_damaged"
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_weights_cut_short_are_refused(tiny_gguf: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(tiny_gguf.read_bytes()[:-5000])
@@ -225,6 +239,7 @@ def test_another_file_is_no_gguf(tmp_path: Path) -> None:
         describe_gguf(other)
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_an_architecture_that_transformers_does_not_convert(tmp_path: Path) -> None:
     import gguf
 
@@ -253,6 +268,7 @@ def test_checksum_of_a_file(tmp_path: Path) -> None:
     assert sha256_of(file, quietly, never) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_a_converted_model_can_be_removed_and_no_other(tiny_gguf: Path, tmp_path: Path) -> None:
     home = Home(tmp_path)
     fetch_model(home, ModelSection(source=str(tiny_gguf)), quietly, never)
@@ -263,6 +279,7 @@ def test_a_converted_model_can_be_removed_and_no_other(tiny_gguf: Path, tmp_path
         remove_model(home, facts)
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_a_half_deleted_conversion_is_made_again(tiny_gguf: Path, tmp_path: Path) -> None:
     folder = convert_gguf(tiny_gguf, tmp_path, quietly, never)
     (folder / "model.safetensors").unlink()

@@ -8,6 +8,7 @@ from textual.widgets import Input, OptionList
 
 from screens.runs.export_dialog import ExportDialog
 from screens.runs.table import RunTable
+from tests.helper_process import work_here
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
@@ -16,23 +17,31 @@ from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
 
-@pytest.fixture
-def run(tmp_path: Path, tiny_llama: Path) -> RunFolder:
-    """A finished run on the tiny Llama, with an adapter as PEFT writes it."""
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """An adapter for the tiny Llama as PEFT writes it."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = tmp_path_factory.mktemp("adapters") / "adapter"
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_llama: Path, adapter: Path) -> RunFolder:
+    """A finished run on the tiny Llama."""
     engine = ScriptedEngine(Home(tmp_path / "home"))
     run = engine.begin(edit(Recipe(), {"model.source": str(tiny_llama), "adapter.r": 4}), max_steps=1)
     engine.step(1, 2.0)
     engine.finish(step=1)
-    torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     shutil.rmtree(run.adapter, ignore_errors=True)
-    model.save_pretrained(run.adapter)
-    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(run.adapter)
+    shutil.copytree(adapter, run.adapter)
     return run
 
 
@@ -76,7 +85,8 @@ async def test_it_is_opened_from_the_history(tmp_path, run) -> None:
         await screen.sees(f"Export {run.id}")
 
 
-async def test_an_adapter_is_written_and_told(tmp_path, run) -> None:
+async def test_an_adapter_is_written_and_told(tmp_path, run, monkeypatch) -> None:
+    work_here(monkeypatch, "workbench.export.run")
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)
         await choose(screen, dialog, tmp_path / "out", "vllm, adapter")

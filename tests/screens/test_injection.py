@@ -43,6 +43,20 @@ def assert_harmless(screen: Opened) -> None:
             assert "evil" not in action
 
 
+def places_of_each_style(screen: Opened, rows: range) -> list[tuple[int, int]]:
+    """A place of each style in each widget."""
+    places: dict[object, tuple[int, int]] = {}
+    for y, strip in enumerate(screen.app.screen._compositor.render_strips()):
+        x = 0
+        for segment in strip:
+            if y in rows and segment.cell_length:
+                widget, _ = screen.app.screen.get_widget_at(x, y)
+                places.setdefault((widget, segment.style), (x, y))
+            x += segment.cell_length
+    assert len(places) > 5
+    return list(places.values())
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_a_hostile_reply(tmp_path: Path, size: tuple[int, int]) -> None:
     async with opened(tmp_path, size=size) as screen:
@@ -75,10 +89,9 @@ async def test_a_hostile_reply(tmp_path: Path, size: tuple[int, int]) -> None:
             await screen.pilot.pause()
             assert_harmless(screen)
         await screen.sees("[red]no[/red]")
-        # Every place of the reply is clicked: nothing happens.
-        for y in range(3, size[1] - 4):
-            for x in range(1, 60, 6):
-                await screen.pilot.click(offset=(x, y))
+        # A place of each style in each widget of the reply is clicked: nothing happens.
+        for place in places_of_each_style(screen, range(3, size[1] - 4)):
+            await screen.pilot.click(offset=place)
         assert screen.app.is_running
         assert screen.app.pane_in_front is pane
         assert screen.app.clipboard == ""
