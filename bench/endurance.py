@@ -77,7 +77,8 @@ def lose_the_line(home: Home, recipe: Recipe, draw: random.Random) -> str:
     with Terminal([sys.executable, "-m", "workbench.cli", "--home", str(home.root)]) as terminal:
         terminal.wait_for("loraworkbench", seconds=60)
         run = _start_by_key(home, known, terminal)
-        _wait(lambda: len(steps_of(run)) >= draw.randrange(1, steps - 10), run, terminal)
+        step = draw.randrange(1, steps - 10)
+        _wait(lambda: len(steps_of(run)) >= step, run, terminal)
         match draw.choice(("close", "SIGHUP", "SIGKILL")):
             case "close":
                 terminal.hang_up()
@@ -100,10 +101,11 @@ async def _shown_by_a_new_app(home: Home, run: RunFolder) -> tuple[int, float]:
     app = WorkbenchApp(home)
     async with app.run_test(size=(120, 40)) as pilot:
         await _until(pilot, lambda: app.pane_in_front is not None and app.session.status is not None)
-        await app.action_show_tab("train" if app.session.is_live else "runs")
-        if not app.session.is_live:
-            await _until(pilot, lambda: _pane_is(app, "runs"))
-            await pilot.pause(1)
+        await app.action_show_tab("train")
+        await _until(pilot, lambda: _pane_is(app, "train") and (_shown(app) or not app.session.is_live))
+        if not _shown(app):
+            await app.action_show_tab("runs")
+            await _until(pilot, lambda: _pane_is(app, "runs") and app.pane_in_front.selected is not None)
             await pilot.press("enter")
         await _until(pilot, lambda: (live := _shown(app)) is not None and live.run.id == run.id and live.replay.is_over)
         live = _shown(app)
