@@ -21,7 +21,8 @@ from workbench.storage.paths import Home
 from workbench.units import gib
 
 # A run is not kept waiting longer for a look at its model, and at the lengths of its records.
-_TREE_SECONDS = 30.0
+# On a busy machine an engine that has just started needs most of this to import its libraries.
+_TREE_SECONDS = 120.0
 _FACTS_SECONDS = 20.0
 
 
