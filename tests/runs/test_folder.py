@@ -1,5 +1,6 @@
 """Run folders: made without a clash, found by any name, summed up from the journal alone."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 from tests.journals import JournalWriter
 from workbench.errors import WorkbenchError
 from workbench.recipe.text import from_yaml, parse
+from workbench.runs import summary as summary_module
 from workbench.runs.folder import all_runs, create_run, find_run, summarise
+from workbench.runs.journal import last_seq
+from workbench.runs.live_run import LiveRun
 from workbench.storage.paths import Home
 
 
@@ -125,6 +129,28 @@ def test_a_run_whose_process_is_gone_was_interrupted(home):
     assert summarise(run).state == "running"
     process.communicate(b"\n")
     assert summarise(run).state == "interrupted"
+
+
+def test_what_a_process_wrote_just_before_its_end_counts(home, monkeypatch):
+    """Its end is noticed after its journal was read, and before the end of its run was."""
+    for read in (summarise, _read_live):
+        run = create_run(home, _recipe())
+        with JournalWriter(run.journal) as journal:
+            journal.write("run_started", model="m", pid=os.getpid(), process_started=psutil.Process().create_time())
+
+            def ends(writer, journal=journal):
+                if last_seq(journal.path) == 0:
+                    journal.write("run_ended", reason="stopped")
+                return False
+
+            monkeypatch.setattr(summary_module, "_is_alive", ends)
+            assert read(run).state == "stopped"
+
+
+def _read_live(run):
+    live = LiveRun(run)
+    asyncio.run(live.catch_up())
+    return live.replay.summary
 
 
 def test_a_process_id_used_again_does_not_bring_a_run_back(home):

@@ -13,7 +13,7 @@ from workbench.runs.history import read_history
 from workbench.runs.journal import JournalReader
 from workbench.runs.journal_sample import JournalSample, is_long, sample_journal
 from workbench.runs.label import Label, read_label
-from workbench.runs.replay import Replay, fold
+from workbench.runs.replay import Replay, fold, read_on
 from workbench.runs.run_recipe import read_run_recipe
 from workbench.runs.summary import RunSummary
 from workbench.runs.summary_cache import read_cached_summary, write_cached_summary
@@ -202,11 +202,11 @@ def summarise(run: RunFolder, *, quick: bool = False, sample: JournalSample | No
         fold(sample.head if not known else (), replay)
         replay.skip_middle()
         fold(sample.tail, replay)
+        reader = JournalReader(run.journal, sample.end)
     else:
         reader = JournalReader(run.journal, known)
-        for events in reader.blocks():
-            fold(events, replay)
+        read_on(reader, replay)
         if reader.offset - known > _NOT_WORTH_CACHING:
             write_cached_summary(run.journal, summary, reader.offset)
-    summary.settle()
+    summary.settle(lambda: read_on(reader, replay))
     return summary

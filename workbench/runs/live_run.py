@@ -120,11 +120,16 @@ class LiveRun:
         async with self._reading:
             if self._is_far_behind:
                 await self._read_long(show)
-            blocks = self._reader.blocks()
-            while (events := await asyncio.to_thread(next, blocks, None)) is not None:
-                fold(events, self.replay)
-                await asyncio.sleep(0)
-            self.replay.summary.settle()
+            await self._read_on()
+            if self.replay.summary.has_lost_its_writer:
+                await self._read_on()  # the last events come just before the end of the process
+                self.replay.summary.settle()
+
+    async def _read_on(self) -> None:
+        blocks = self._reader.blocks()
+        while (events := await asyncio.to_thread(next, blocks, None)) is not None:
+            fold(events, self.replay)
+            await asyncio.sleep(0)
 
     @property
     def _is_far_behind(self) -> bool:

@@ -34,7 +34,7 @@ from workbench.runs.events import (
     Unknown,
     memory_bytes,
 )
-from workbench.runs.journal import each_event
+from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.summary import RunState, RunSummary
 
 _MAX_NOTICES = 50
@@ -357,6 +357,12 @@ def fold(events: Iterable[AnyEvent], replay: Replay) -> Replay:
     for event in events:
         replay.add(event)
     return replay
+
+
+def read_on(reader: JournalReader, replay: Replay) -> None:
+    """Add the events that a journal has since it was read."""
+    for events in reader.blocks():
+        fold(events, replay)
 
 
 def deviation_text(event: RunResumed | Control | RunWarning) -> str:

@@ -1,5 +1,6 @@
 """The summary of a run, as lists of runs show it: state, steps, loss, memory. :mod:`workbench.runs.replay` fills it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -92,11 +93,23 @@ class RunSummary:
         measured = self.measured_peak.get("allocated") if self.measured_peak else None
         return predicted / measured - 1 if predicted and measured and not self.is_unpriced else None
 
-    def settle(self) -> None:
-        """Mark the run as interrupted if it has not ended but its process is gone."""
-        if self.state == "running" and not self.is_open and not _is_alive(self.writer):
-            self.state = "interrupted"
-            self.reason = "its training process ended"
+    @property
+    def has_lost_its_writer(self) -> bool:
+        """Whether the process is gone, and what was read so far of its journal has no end."""
+        return self.state == "running" and not self.is_open and not _is_alive(self.writer)
+
+    def settle(self, read_on: Callable[[], object] = lambda: None) -> None:
+        """Mark the run as interrupted if it has not ended but its process is gone.
+
+        Args:
+            read_on: reads the events that the process wrote since the journal was read: its last ones come just before
+                its end.
+        """
+        if self.has_lost_its_writer:
+            read_on()
+            if self.has_lost_its_writer:
+                self.state = "interrupted"
+                self.reason = "its training process ended"
 
 
 def _is_alive(writer: tuple[int, float] | None) -> bool:
