@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from textual.message import Message
 
 from screens.messages import JournalGrew
 from screens.session import Session
@@ -17,12 +19,26 @@ from workbench.runs import journal_sample
 from workbench.storage.paths import Home
 
 
+@dataclass
+class Told:
+    """A message, and what a screen sees then: the run's state, and whether it is live."""
+
+    message: JournalGrew
+    seen: tuple[str, bool]
+
+
 @asynccontextmanager
-async def watching(engine: ScriptedEngine) -> AsyncIterator[tuple[Session, list[JournalGrew]]]:
+async def watching(engine: ScriptedEngine) -> AsyncIterator[tuple[Session, list[Told]]]:
     """A watch at work on a scripted engine: its session, and what it tells of the journal."""
     session = Session(engine.home, engine)
-    told: list[JournalGrew] = []
-    keep = Watch(session, lambda message: told.append(message) if isinstance(message, JournalGrew) else None)
+    told: list[Told] = []
+
+    def tell(message: Message) -> None:
+        if isinstance(message, JournalGrew):
+            assert session.summary is not None
+            told.append(Told(message, (session.summary.state, session.is_live)))
+
+    keep = Watch(session, tell)
     tasks = [asyncio.create_task(work) for work in (keep.engine(), keep.journal())]
     try:
         yield session, told
@@ -50,7 +66,7 @@ async def test_a_journal_is_folded_as_it_grows(tmp_path: Path) -> None:
         await until(lambda: session.summary is not None and session.summary.step == 201)
         assert session.live is not None
         assert session.live.replay.curves.train.count == 201
-        assert {message.run for message in told} == {session.live.run.id}
+        assert {one.message.run for one in told} == {session.live.run.id}
 
 
 async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path) -> None:
@@ -79,12 +95,10 @@ async def test_a_run_whose_process_died_is_not_live_once_the_screen_can_say_so(
     async with watching(engine) as (session, told):
         await until(lambda: session.summary is not None and session.summary.step == 1)
         assert session.is_live
-        told.clear()
         engine.step(2, 1.0)
         engine.die()
-        await until(lambda: told)
-        assert session.summary is not None
-        assert (session.summary.state, session.is_live) == ("interrupted", False)
+        await until(lambda: told[-1].seen[0] == "interrupted")
+        assert ("interrupted", True) not in [one.seen for one in told]
 
 
 async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
