@@ -47,9 +47,9 @@ def looks_often(home):
 
 async def test_an_idle_engine_first_unloads_its_model_and_then_ends(home, looks_often, engine, recipe):
     await engine.train(train_request(edit(recipe, {"training.max_steps": 2})))
-    while (await engine.status()).state != "idle":
+    while (status := await engine.status()).state != "idle":
         await asyncio.sleep(0.1)
-    assert (await engine.status()).model is not None
+    assert status.model is not None
     async with asyncio.timeout(60):
         while (await engine.status()).model is not None:
             await asyncio.sleep(0.2)

@@ -26,6 +26,14 @@ async def until(pilot, condition, what, seconds=120.0):
     assert condition(), what
 
 
+async def at_rest(app, pilot) -> None:
+    """Wait until the engine has nothing to do, a moment after what it did can be seen, and the app knows it."""
+    async with asyncio.timeout(120):
+        while (await app.session.engine.status()).state != "idle":
+            await asyncio.sleep(0.05)
+    await until(pilot, lambda: app.session.status is not None and app.session.status.state == "idle", "the app knows")
+
+
 def words(app) -> str:
     """All that stands on the screen."""
     strips = app.screen._compositor.render_strips()
@@ -48,7 +56,7 @@ async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe, size: 
             assert app.session.skeleton.architecture == "LlamaForCausalLM"
             # 3: change r by keys and see the numbers change.
             await pilot.press("escape", "3")
-            await until(pilot, lambda: app.pane_in_front.id == "adapter" and "trainable" in words(app), "the costs")
+            await until(pilot, lambda: app.pane_in_front.id == "adapter" and _trainable(app), "the costs")
             before = _trainable(app)
             await pilot.press("right")
             await until(pilot, lambda: app.session.recipe.adapter.r == 32, "r")
@@ -72,9 +80,10 @@ async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe, size: 
             await pilot.press("f6")
             await until(pilot, lambda: app.pane_in_front.id == "train", "Train")
             await pilot.press("enter")
-            await until(pilot, lambda: app.session.is_live, "a live run")
-            await until(pilot, lambda: not app.session.is_live, "its end")
+            await until(pilot, lambda: all_runs(home), "a run")
             (run,) = all_runs(home)
+            await until(pilot, lambda: summarise(run).ended is not None, "its end")
+            await at_rest(app, pilot)
             losses = [event["loss"] for event in read_events(run.journal) if event["event"] == "step"]
             assert summarise(run).state == "finished"
             assert len(losses) == 30
@@ -89,6 +98,7 @@ async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe, size: 
             # 7: it is in the history.
             await pilot.press("escape", "7")
             await until(pilot, lambda: app.pane_in_front.id == "runs" and run.id in words(app), "the history")
+            await at_rest(app, pilot)
             await pilot.press("ctrl+q")
             await until(pilot, lambda: not app.is_running, "the end of the app")
         # It had nothing to do any more.
@@ -105,8 +115,9 @@ def _keys(text: str) -> list[str]:
     return [names.get(character, character) for character in text]
 
 
-def _trainable(app: WorkbenchApp) -> int:
-    """The figure on the screen."""
+def _trainable(app: WorkbenchApp) -> int | None:
+    """The figure on the screen; None where there is none."""
     shown = app.query_one(CostPanel)
     text = "\n".join("".join(segment.text for segment in shown.render_line(y)) for y in range(shown.size.height))
-    return int(re.search(r"trainable\s+([\d,]+)", text)[1].replace(",", ""))
+    figure = re.search(r"trainable\s+([\d,]+)", text)
+    return int(figure[1].replace(",", "")) if figure else None
