@@ -1,4 +1,4 @@
-"""Texts and metrics of a run: what Enter would start, its progress, requested actions, and how it ended."""
+"""Texts and metrics of a run: its progress, requested actions, and how it ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from screens.charts.scale import short_number
-from screens.shell.header import method_word, short_name, targets_word
+from screens.shell.header import short_name
 from screens.shell.run_bar import waiting_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
@@ -17,75 +17,16 @@ from workbench.runs.events import Control, Resumed, Step
 from workbench.units import clock, short
 
 if TYPE_CHECKING:
-    from workbench.planning.launch import Launch
-    from workbench.recipe.schema import Recipe
     from workbench.runs.events import Number, Phase
     from workbench.runs.live_run import ChartReplay
     from workbench.runs.step_times import StepTimes
     from workbench.runs.summary import RunSummary
 
 
-def plan(
-    recipe: Recipe, newest: RunSummary | None = None, launch: Launch | None = None, *, called: str = ""
-) -> Content:
-    """What Enter would start, in words; before it, that there is a run to go on with, or after it, how the last ended.
-
-    Args:
-        called: the name of the newest run, where it is not its id.
-    """
-    training = recipe.training
-    gpus = launch.devices if launch else ()
-    times = f" × {len(gpus)}" if len(gpus) > 1 else ""
-    epochs = "1 epoch" if training.num_train_epochs == 1 else f"{training.num_train_epochs:g} epochs"
-    length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
-    lines = (
-        *(_invitation(newest, called) if newest and newest.state == "interrupted" else ()),
-        ("Ready to train. ", "bold"),
-        ("Enter", "bold $accent"),
-        (" starts.\n\n", ""),
-        ("  run name  ", "$foreground 70%"),
-        (f"{plain(recipe.output.name)}  ", ""),
-        ("n changes it\n", "$foreground 70%"),
-        ("  model     ", "$foreground 70%"),
-        (f"{plain(short_name(recipe.model.source))}\n", "bold"),
-        ("  method    ", "$foreground 70%"),
-        (f"{dotted(method_word(recipe), f'r {recipe.adapter.r}', plain(targets_word(recipe)))}\n", ""),
-        ("  dataset   ", "$foreground 70%"),
-        (f"{plain(source_text(recipe.data.source))}\n", ""),
-        ("  batch     ", "$foreground 70%"),
-        (
-            f"{_micro_batches(recipe)}{times} = {training.effective_batch * max(len(gpus), 1)} records per step\n",
-            "",
-        ),
-        *((("  GPUs      ", "$foreground 70%"), (f"{', '.join(map(str, gpus))}\n", "")) if gpus else ()),
-        ("  length    ", "$foreground 70%"),
-        (f"{length}, learning rate {short_number(training.learning_rate)}\n\n", ""),
-        *(_last(newest, called) if newest and newest.ended else ()),
-        ("Change it in 3 Adapter and 4 Data.", "$foreground 70%"),
-    )
-    return Content.assemble(*lines)
-
-
-def _micro_batches(recipe: Recipe) -> str:
-    training = recipe.training
-    if training.per_device_train_batch_size == "auto":
-        return "fastest micro-batch that fits × accumulation"
-    return f"{training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
-
-
-def _invitation(interrupted: RunSummary, called: str) -> tuple[tuple[str, str], ...]:
-    return (
-        (f"{plain(called or interrupted.id)} was interrupted after step {interrupted.step}. ", "bold $warning"),
-        ("Press g", "bold $accent"),
-        (" to resume from its last checkpoint.\n\n", ""),
-    )
-
-
-def _last(newest: RunSummary, called: str) -> tuple[tuple[str, str], ...]:
-    """How the newest run ended, perhaps while no terminal was there to see it."""
+def last_run_words(newest: RunSummary, called: str) -> str:
+    """How the newest run ended, perhaps while no terminal was there to see it; ``called`` is its name."""
     where = "" if newest.state == "finished" else f" at step {newest.step}"
-    words = dotted(f"{plain(called or newest.id)} {newest.state}{where}", _perplexity(newest), "details in Runs (7)")
-    return ("  last run  ", "$foreground 70%"), (f"{words}\n\n", "")
+    return dotted(f"{called or newest.id} {newest.state}{where}", _perplexity(newest), "details in Runs (7)")
 
 
 def in_queue(count: int, held: str) -> str:

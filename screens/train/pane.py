@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.content import Content
 
-from screens.messages import JournalGrew, RecipeChanged, ResumeAsked, RunsRenamed, SampleTaken, StatusChanged
+from screens.messages import (
+    JournalGrew,
+    RecipeChanged,
+    ResumeAsked,
+    RunsRenamed,
+    SampleTaken,
+    SkeletonChanged,
+    StatusChanged,
+)
 from screens.queue import enqueue
-from screens.shell import run_words
 from screens.shell.dialogs import LineDialog
+from screens.shell.run_words import in_queue
 from screens.shell.sampled_replies import RepliesScreen
 from screens.train.gpu_choice import GpuChoiceDialog
 from screens.train.run_controls import CONTROLS, RunControls
 from screens.train.run_starter import RunStarter
 from screens.train.run_view import RunView
+from screens.train.start_card import start_card
+from screens.train.start_check import StartCheck
 from screens.widgets.pane import Pane
-from screens.widgets.plain import plain_content
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.queue import Queue, QueueState
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from workbench.engine.client.protocol import EngineStatus
+    from workbench.recipe.schema import Recipe
     from workbench.runs.summary import RunSummary
     from workbench.storage.paths import Home
 
@@ -48,7 +57,9 @@ class TrainPane(Pane):
 
     NAME = "Train"
     GUIDE = (
-        "Enter starts a run with the current recipe. It trains in the engine, a separate "
+        "Without a run to show, the start card says what Enter starts, what it needs and how long "
+        "it takes; what is wrong is red, with the key that cures it. Esc shows the card instead of "
+        "a run that is over. A run trains in the engine, a separate "
         "process: it keeps running when this terminal closes, and a terminal opened later shows "
         "it from the first step and has the same keys. Actions apply between two steps; the line "
         "under the metrics shows after which one. g resumes a paused, stopped or interrupted "
@@ -64,11 +75,13 @@ class TrainPane(Pane):
         ),
         Binding("n", "name", "Name", id="train.name", tooltip="Name the next run; a number is appended"),
         *CONTROLS.values(),
+        Binding("F", "fit", "Make it fit", id="train.fit", tooltip="Apply the change that makes the recipe work here"),
         Binding("q", "queue", "Queue", id="train.queue", tooltip="Show the queue: add, reorder, hold"),
         Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Choose the GPUs for the next run"),
         Binding("l", "log", "Log", id="train.log", tooltip="Show or hide the library output"),
         Binding("v", "replies", "Replies", id="train.replies", tooltip="Show the sampled replies step by step"),
         Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy the error to the clipboard"),
+        Binding("escape", "card", "Next run", id="train.card", tooltip="Show what Enter starts, instead of this run"),
     ]
 
     def __init__(self, **names: Any) -> None:
@@ -79,6 +92,9 @@ class TrainPane(Pane):
         self._view = RunView()
         self._controls = RunControls(self.workbench, lambda: self.shown_run, self.draw)
         self._starter = RunStarter(self.workbench, self.draw, self._run_started)
+        self._check = StartCheck(self, self.draw)
+        # The recipe as of the last time that the shown run was live: after a change the start card is of more use.
+        self._recipe_of_run: Recipe | None = None
 
     def compose(self) -> ComposeResult:
         yield self._view
@@ -87,6 +103,8 @@ class TrainPane(Pane):
 
     def on_shown(self) -> None:
         self._follow_status(self.session.status)
+        self._check.look_again()
+        self._leave_old_run()
         if self.shown_run is not None:
             self.run_worker(self._catch_up(self.shown_run))
         else:
@@ -112,11 +130,24 @@ class TrainPane(Pane):
         session = self.session
         if session.gpus or session.host:
             self._view.show_hardware(session.gpus, session.host, session.status.pid if session.status else None)
+        if self.shown_run is None and self.is_shown:
+            self._check.update()
+
+    @on(SkeletonChanged)
+    @on(RunsRenamed)
+    def _redraw(self) -> None:
+        self.draw()
 
     @on(RecipeChanged)
-    @on(RunsRenamed)
     def _recipe_changed(self) -> None:
+        self._leave_old_run()
         self.draw()
+
+    def _leave_old_run(self) -> None:
+        """Show the start card instead of a run that is over, once the recipe was changed."""
+        is_changed = self._recipe_of_run is not None and self._recipe_of_run is not self.session.recipe
+        if self.shown_run is not None and self.shown_run.replay.is_over and not self.session.is_live and is_changed:
+            self.action_card()
 
     # -- the run that is shown ------------------------------------------------------------------------------------
 
@@ -124,6 +155,7 @@ class TrainPane(Pane):
         if status is not None and status.run is not None:
             folder = Path(status.run_folder) if status.run_folder else self.session.home.runs / status.run
             self._follow(RunFolder(folder))
+            self._recipe_of_run = self.session.recipe
 
     def _follow(self, run: RunFolder) -> None:
         """Show a run from its first step."""
@@ -184,6 +216,10 @@ class TrainPane(Pane):
                 return self._controls.available(str(name))
             case "name", _:
                 return not self.session.is_live
+            case "fit", _:
+                return shown is None and self._check.findings.fix is not None
+            case "card", _:
+                return shown is not None and not self.session.is_live
             case "gpus", _:
                 return len(self.session.gpus) > 1 and not self.session.is_live
             case "replies", _:
@@ -233,6 +269,18 @@ class TrainPane(Pane):
             return "Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit."
         return ""
 
+    def action_fit(self) -> None:
+        """Apply the change that makes the recipe work here."""
+        if (fix := self._check.findings.fix) is not None:
+            self.workbench.set_recipe(fix)
+
+    def action_card(self) -> None:
+        """Show the start card instead of a run that is over."""
+        self.shown_run = None
+        self._controls.forget()
+        self.run_worker(self._read_newest())
+        self.draw()
+
     def action_gpus(self) -> None:
         """Choose the GPUs for the next run."""
         chosen = self.session.launch.devices if self.session.launch else (self.session.gpus[0].index,)
@@ -276,6 +324,7 @@ class TrainPane(Pane):
 
     def _run_started(self, run: RunFolder, after: int) -> None:
         self._follow(run)
+        self._recipe_of_run = self.session.recipe
         self.run_worker(self._read_until_live(self.shown_run, after))
 
     # -- what is shown --------------------------------------------------------------------------------------------
@@ -289,8 +338,16 @@ class TrainPane(Pane):
         if self.shown_run is None:
             newest = self._newest
             called = names.of(newest.id) if newest is not None else ""
-            plan = run_words.plan(self.session.recipe, newest, self.session.launch, called=called)
-            self._view.show_plan(Content("\n\n").join([plan, plain_content(self._in_queue, "$warning")]))
+            self._check.update()
+            card = start_card(
+                self.session.recipe,
+                self._check.findings,
+                newest,
+                self.session.launch,
+                called=called,
+                in_queue=self._in_queue,
+            )
+            self._view.show_card(card)
         else:
             run = self.shown_run.replay
             self._view.show_run(
@@ -306,8 +363,8 @@ class TrainPane(Pane):
         """The queue in words while no run is live; without an engine, from its file."""
         status = self.session.status
         if status is None:
-            return run_words.in_queue(*self._queued)
-        return "" if status.run is not None else run_words.in_queue(status.queued, status.queue_held)
+            return in_queue(*self._queued)
+        return "" if status.run is not None else in_queue(status.queued, status.queue_held)
 
 
 def _newest_and_queued(home: Home) -> tuple[RunSummary | None, tuple[int, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 
 from screens.charts.loss_chart import Curve, LossChart
@@ -52,7 +52,8 @@ class RunView(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self._phase = PhaseBar()
-        self._plan = Paragraph(id="plan")
+        self._card = Paragraph(id="card")
+        self._plan = VerticalScroll(self._card, id="plan")
         self._chart = LossChart()
         self._metrics = Facts(id="figures")
         self._times = TimeBar()
@@ -66,7 +67,7 @@ class RunView(Vertical):
     def compose(self) -> ComposeResult:
         self._chart.border_title = "loss over steps"
         self._log.border_title = "engine.log of this run"
-        self._plan.border_title = "ready"
+        self._plan.border_title = "next run"
         yield self._phase
         with Vertical(id="live"):
             yield Vertical(self._plan, self._chart, self._metrics, self._times, self._answer, self._notice, id="course")
@@ -86,10 +87,11 @@ class RunView(Vertical):
         """Show or hide the library output."""
         self.toggle_class("-log")
 
-    def show_plan(self, plan: Content) -> None:
-        """Show what Enter would start: there is no run."""
+    def show_card(self, card: Content) -> None:
+        """Show what Enter would start, in place of a run."""
         self.set_class(True, "-empty")
-        self._plan.show(plan)
+        self.remove_class("-failed", "-log")
+        self._card.show(card)
 
     def show_hardware(self, gpus: Sequence[GpuSample], host: HostSample | None, engine_pid: int | None) -> None:
         """Show a new reading of the hardware."""

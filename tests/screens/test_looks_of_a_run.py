@@ -28,8 +28,9 @@ Act = Callable[[Opened], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def _this_machine_and_this_hour_do_not_show(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _this_machine_and_this_hour_do_not_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
     time.tzset()
@@ -113,7 +114,10 @@ def test_train_before_a_run(snap_compare: Any, tmp_path: Path, size: tuple[int, 
     engine = ScriptedEngine(Home(tmp_path))
 
     async def act(screen: Opened) -> None:
+        screen.app.session.host = HOST
         screen.app.query_one(GpuPanel).sample((), HOST)
+        screen.app.pane_in_front.on_shown()  # type: ignore[union-attr]
+        await screen.until(lambda: "fits: needs" in screen.words, "the start card")
 
     assert snapped(snap_compare, tmp_path, size, engine, "train", act)
 

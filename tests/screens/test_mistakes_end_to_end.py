@@ -24,6 +24,11 @@ def squeezed(app: WorkbenchApp) -> str:
     return " ".join(" ".join(lines).split())
 
 
+def has_failed(home: Home, name: str) -> bool:
+    """Whether a run of this name was started and has failed."""
+    return any(run.id.startswith(name) and summarise(run).state == "failed" for run in all_runs(home))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of 2 MB."""
@@ -65,11 +70,14 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
                 await until(pilot, lambda: app.pane_in_front is not None, "the first tab")
                 await pilot.press("5")
                 await until(pilot, lambda: app.pane_in_front.id == "train", "Train")
-                for changes, said in mistakes:
-                    app.set_recipe({**recipe.as_dict(), "output": {"name": "tiny"}} | changes)
+                for number, (changes, said) in enumerate(mistakes):
+                    name = f"tiny{number}"
+                    app.set_recipe({**recipe.as_dict(), "output": {"name": name}} | changes)
                     await pilot.press("enter")
+                    # The start card may name the mistake before the run does.
+                    await until(pilot, lambda name=name: len(app.screen_stack) > 1 or has_failed(home, name), name)
                     await until(pilot, lambda said=said: said in squeezed(app), said)
-                    await until(pilot, lambda: not app.session.is_live, "the end of the run")
+                    await until(pilot, lambda: app.pane_in_front.check_action("start", ()), "the end of the run")
                     while len(app.screen_stack) > 1:
                         await pilot.press("escape")
                         await pilot.pause()

@@ -6,13 +6,14 @@ import pytest
 from textual.widgets import Input
 
 from screens.charts.loss_chart import LossChart
-from screens.shell import run_words
 from screens.shell.dialogs import ChoiceDialog, ErrorDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.shell.run_bar import RunBar
 from screens.train.gpu_panel import GpuPanel
 from screens.train.pane import TrainPane
 from screens.train.problem import Problem
+from screens.train.start_card import start_card
+from screens.train.start_check import Findings
 from screens.widgets.log_pane import LogPane, clean_line
 from tests.journals import read_events
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
@@ -88,7 +89,9 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         engine.finish(step=100)
         await screen.until(lambda: "finished" in screen.words, "the end in view")
         await screen.sees("perplexity 20.1 → 2.7")
-        await screen.until(lambda: offered(screen) == {**IDLE, "Log": True}, "another one can be started")
+        await screen.until(
+            lambda: offered(screen) == {**IDLE, "Log": True, "Next run": True}, "another one can be started"
+        )
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -495,7 +498,7 @@ async def test_a_new_app_tells_how_the_run_ended_that_no_terminal_saw(tmp_path: 
 
 def test_a_run_that_goes_on_is_not_told_as_the_last() -> None:
     going = RunSummary("run-01", state="running", step=5)
-    assert "run-01" not in run_words.plan(Recipe(), going).plain
+    assert "run-01" not in start_card(Recipe(), Findings(), going).plain
 
 
 async def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
@@ -601,7 +604,7 @@ async def test_a_run_that_does_not_fit_is_asked_about_and_made_to_fit_by_one_key
         await screen.is_asked("4.00 GiB free on this machine")
         await screen.sees("1  micro-batch")
         await screen.press("b")
-        await screen.until(lambda: offered(screen) == IDLE, "back without a run")
+        await screen.until(lambda: offered(screen) == {**IDLE, "Make it fit": True}, "back without a run")
         assert "train" not in engine.asked
         await screen.press("enter")
         await screen.sees("It does not fit")

@@ -105,16 +105,12 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
     Raises:
         WorkbenchError: the folder cannot be created.
     """
-    parent = Path(recipe.output.dir).expanduser().absolute() if recipe.output.dir else home.runs
+    parent = _parent(home, recipe)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        numbered = re.compile(re.escape(recipe.output.name) + r"-(\d+)")
         # Ids are unique in the home, also those of runs whose folder is outside it.
         home.runs.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for folder in (parent, home.runs) for entry in entries(folder)}
-        names |= _trashed(home) | {run.label.name for run in all_runs(home)}
-        numbers = [int(match[1]) for name in names if (match := numbered.fullmatch(name))]
-        number = max(numbers, default=0) + 1
+        number = _next_number(home, recipe, parent)
         while True:
             path = parent / f"{recipe.output.name}-{number:02d}"
             try:
@@ -138,6 +134,22 @@ def create_run(home: Home, recipe: Recipe) -> RunFolder:
             kind="disk",
         ) from None
     return run
+
+
+def next_run_id(home: Home, recipe: Recipe) -> str:
+    """The id that :func:`create_run` would give a run of this recipe now."""
+    return f"{recipe.output.name}-{_next_number(home, recipe, _parent(home, recipe)):02d}"
+
+
+def _parent(home: Home, recipe: Recipe) -> Path:
+    return Path(recipe.output.dir).expanduser().absolute() if recipe.output.dir else home.runs
+
+
+def _next_number(home: Home, recipe: Recipe, parent: Path) -> int:
+    numbered = re.compile(re.escape(recipe.output.name) + r"-(\d+)")
+    names = {entry.name for folder in (parent, home.runs) for entry in entries(folder)}
+    names |= _trashed(home) | {run.label.name for run in all_runs(home)}
+    return max((int(match[1]) for name in names if (match := numbered.fullmatch(name))), default=0) + 1
 
 
 def _trashed(home: Home) -> set[str]:
