@@ -1,6 +1,8 @@
 """``loraworkbench serve``: an OpenAI-compatible server for a base and adapters on it."""
 
 import asyncio
+import getpass
+import logging
 import os
 import signal
 import threading
@@ -94,6 +96,7 @@ async def _serve(
     from workbench.serving.access import listen
     from workbench.serving.server import Server
 
+    _keep_libraries_quiet(home)
     _check_engine(await find_engine(home), beside_run=beside_run)
     # Before gigabytes are loaded: the address may be in use.
     with listen(access) as listener:
@@ -114,6 +117,13 @@ async def _serve(
                 access.path.unlink(missing_ok=True)
 
 
+def _keep_libraries_quiet(home: Home) -> None:
+    """Send libraries' warnings to the log, so that they are not shown between the lines of the requests."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=home.terminal_log, level=logging.WARNING)
+    logging.captureWarnings(True)
+
+
 def _check_engine(status: EngineStatus | None, *, beside_run: bool) -> None:
     if status is not None and status.run is not None and not beside_run:
         raise WorkbenchError(
@@ -125,8 +135,11 @@ def _check_engine(status: EngineStatus | None, *, beside_run: bool) -> None:
 
 async def _load(home: Home, targets: list[str], base: str) -> "Served":
     """Load the models in a thread; Ctrl-C ends the process, which is the only way to end a load."""
+    from transformers.utils.logging import disable_progress_bar
+
     from workbench.serving.models import load_served
 
+    disable_progress_bar()
     stop = threading.Event()
     with Status("loading", console=console) as line:
 
@@ -164,7 +177,7 @@ def _introduce(served: "Served", access: "Access", cache_tokens: int) -> None:
 def _this_machine() -> str:
     """User and host as they are known to the ssh session, as far as they are known."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
-    return f"{os.environ.get('USER', 'user')}@{connection[2] if len(connection) == 4 else os.uname().nodename}"
+    return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else os.uname().nodename}"
 
 
 def _show(request: "Finished") -> None:
