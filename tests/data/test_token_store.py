@@ -270,7 +270,7 @@ def test_the_facts_of_a_survey_are_those_that_a_run_kept(
     recipe = edit(recipe, {"training.per_device_train_batch_size": 3, "data.system": "Be kind."})
     recipe = edit(recipe, {"data.source": data.source, "data.max_length": 100})
     *_, counted = dataset_stats(home, recipe)
-    records, template = module.open_data(home, recipe.model, recipe.data)
+    records, template = module.open_data(home, recipe)
     assert not encode_dataset(records, template, recipe.data).from_cache
     counts = []
     given = module.data_facts

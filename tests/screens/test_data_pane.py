@@ -107,7 +107,7 @@ async def test_a_path_with_nothing_there_is_no_download(tmp_path: Path, source: 
 def test_a_path_with_nothing_there_is_refused_before_the_tokenizer_is_asked_for(tmp_path: Path) -> None:
     recipe = edit(Recipe(), {"data.source": "/data/nowhere.jsonl"})
     with pytest.raises(WorkbenchError, match="No such file or folder") as caught:
-        open_data(Home(tmp_path), recipe.model, recipe.data, fetch=False)
+        open_data(Home(tmp_path), recipe, fetch=False)
     assert caught.value.kind == "data_missing"
 
 

@@ -69,7 +69,7 @@ def write_data(home: Home, recipe: Recipe, options: WriteOptions, as_json: bool)
             documents = open_documents(options.documents.expanduser(), data, home)
             records, others = documents.records, documents.others
         else:
-            records, template = open_data(home, recipe.model, data, report=report)
+            records, template = open_data(home, recipe, report=report)
         _check_is_no_source(file, records)
         overlap = options.overlap
         if overlap is None:

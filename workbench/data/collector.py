@@ -40,7 +40,8 @@ class Collector:
     def add(self, sample: Sample, example: Example | None = None) -> None:
         """Count one sample; ``example``, if given, becomes part of the statistics."""
         counts = self._counts
-        self._largest_id = max(self._largest_id, max(sample.input_ids, default=-1))
+        sides = sample.sides
+        self._largest_id = max(self._largest_id, *(max(side.input_ids, default=-1) for side in sides))
         if sample.problem:
             counts["skipped"] += 1
             self._reasons[_reason(sample.problem)] += 1
@@ -56,22 +57,22 @@ class Collector:
         if not sample.trained_tokens:
             counts["lost_reply"] += 1
             return
-        length = len(sample.input_ids)
         (self._eval_hashes if sample.held_out else self._train_hashes).append(sample.digest)
         if not sample.held_out:
-            self._train_lengths.append(length)
+            self._train_lengths.extend(len(side.input_ids) for side in sides)
         if not sample.from_eval_split:
             counts["records"] += 1
-            counts["total"] += length
+            counts["total"] += sum(len(side.input_ids) for side in sides)
             counts["trained"] += sample.trained_tokens
-            counts["near_empty"] += sample.trained_tokens <= 2
+            counts["near_empty"] += min(sum(side.trained) for side in sides) <= 2
 
     def _add_lengths(self, sample: Sample) -> None:
-        tokens = len(sample.input_ids) if sample.trained_tokens else 0
-        self._lengths.append(sample.length)
-        self._counts["cut"] += sample.length - tokens
-        self._counts["truncated"] += len(sample.input_ids) < sample.length
-        entry = (sample.length, -sample.index, sample.where)
+        sides, is_used = sample.sides, sample.trained_tokens > 0
+        longest = max(side.length for side in sides)
+        self._lengths.append(longest)
+        self._counts["cut"] += sum(side.length - (len(side.input_ids) if is_used else 0) for side in sides)
+        self._counts["truncated"] += any(len(side.input_ids) < side.length for side in sides)
+        entry = (longest, -sample.index, sample.where)
         (heappush if len(self._longest) < LONGEST_LISTED else heappushpop)(self._longest, entry)
 
     def facts(self, exact: bool = True) -> DataFacts:
@@ -98,7 +99,7 @@ class Collector:
             truncated=counts["truncated"],
             lengths=_lengths(self._lengths),
             packed_sequences=sequences,
-            padding_waste=padding_waste(self._train_lengths, self._batch_size),
+            padding_waste=padding_waste(self._train_lengths, self._batch_size * (1 + self._records.pairs)),
             packed_waste=1 - sum(self._train_lengths) / (sequences * data.max_length) if sequences else 0.0,
             duplicates=duplicates,
             overlap=overlap,

@@ -58,7 +58,7 @@ def dataset_stats(
         WorkbenchError: the tokenizer or the data cannot be read; kinds ``tokenizer_elsewhere`` and ``data_elsewhere``
             if they would have to be downloaded and ``fetch`` is False; ``cancelled``.
     """
-    records, template = open_data(home, recipe.model, recipe.data, fetch=fetch, report=report, cancelled=cancelled)
+    records, template = open_data(home, recipe, fetch=fetch, report=report, cancelled=cancelled)
     batch_size = recipe.training.largest_micro_batch
 
     def count(limit: int | None) -> DataFacts:
@@ -101,7 +101,7 @@ def examples(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
-    records, template = open_data(home, recipe.model, recipe.data, fetch=False)
+    records, template = open_data(home, recipe, fetch=False)
     return find_examples(records, template, recipe.data, start, count, search, invalid=invalid)
 
 
@@ -132,8 +132,7 @@ def _refuse_elsewhere(data: DataSection) -> None:
 
 def open_data(
     home: Home,
-    model: ModelSection,
-    data: DataSection,
+    recipe: Recipe,
     *,
     fetch: bool = True,
     report: Report = lambda progress: None,
@@ -144,14 +143,15 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
+    data, pairs = recipe.data, recipe.objective.is_preference
     if not fetch:
         _refuse_elsewhere(data)
     absent = remote_sources(data.source)
     if absent and not any(map(needs_hub, absent)):
-        load_records(data, home)  # refuses the path that does not exist, before the tokenizer is asked for
-    template = open_template(home, model, data, fetch=fetch, report=report, cancelled=cancelled)
+        load_records(data, home, pairs=pairs)  # refuses the path that does not exist, before the tokenizer is asked for
+    template = open_template(home, recipe.model, data, fetch=fetch, report=report, cancelled=cancelled)
     report(Progress(phase="opening the dataset", detail=source_text(data.source)))
-    records = load_records(data, home)
+    records = load_records(data, home, pairs=pairs)
     _fetched.update(_remote(data))
     return records, template
 

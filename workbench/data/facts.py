@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from workbench.data.records.unused import UnusedField
+from workbench.data.records.values import common_length
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import TrainingSection
 
@@ -22,6 +23,7 @@ class Example:
         unused: fields of the record that are not fed to the model.
         tokens, cut: number of tokens, and of those lost to truncation.
         problem: why the record is not used for training; then it has no text.
+        rejected: the text of the rejected side of a pair, with its own spans, ``tokens`` and ``cut``; None for others.
     """
 
     index: int
@@ -33,10 +35,16 @@ class Example:
     held_out: bool
     unused: tuple[str, ...] = ()
     problem: str = ""
+    rejected: "Example | None" = None
+
+    @property
+    def parts_at(self) -> int:
+        """The character where the two sides of a pair part; 0 for other records."""
+        return common_length(self.text, self.rejected.text) if self.rejected is not None else 0
 
     def as_json(self) -> dict[str, object]:
         """The example as JSON data."""
-        return {
+        data: dict[str, object] = {
             "index": self.index,
             "where": self.where,
             "text": self.text,
@@ -47,17 +55,22 @@ class Example:
             "unused": list(self.unused),
             "problem": self.problem,
         }
+        return data if self.rejected is None else {**data, "rejected": self.rejected.as_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what :meth:`as_json` wrote."""
         spans = tuple((start, end, trained) for start, end, trained in data["spans"])
-        return cls(**{**data, "spans": spans, "unused": tuple(data["unused"])})
+        rejected = cls.from_json(data["rejected"]) if data.get("rejected") else None
+        return cls(**{**data, "spans": spans, "unused": tuple(data["unused"]), "rejected": rejected})
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens per record, before truncation. ``histogram``: bins ``(from, to, records)``, ``to`` not included."""
+    """Tokens per record (of a pair: of its longer side), before truncation.
+
+    ``histogram``: bins ``(from, to, records)``, ``to`` not included.
+    """
 
     p50: int = 0
     p90: int = 0
@@ -72,7 +85,7 @@ class DataFacts:
 
     Attributes:
         format, reason: the record format, and why it was detected.
-        records: usable records of the split, trained on or held out; without the source's own eval split.
+        records: usable records or pairs of the split, trained on or held out; without the source's own eval split.
         train_records, eval_records: records used for training and for evaluation.
         skipped: invalid records; ``skipped_reasons`` counts them by reason.
         lost_reply: records skipped because truncation left no token to train on.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from workbench.data.records.formats import RecordFormat, detect
+from workbench.data.records.formats import AnyFormat, detect
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows
@@ -35,7 +35,7 @@ class Source:
 
     name: str
     reading: RowSource
-    form: RecordFormat
+    form: AnyFormat
     weight: float = 1.0
 
 
@@ -136,22 +136,22 @@ def _of_entry(entry: DatasetEntry, part: SourcePart) -> tuple[SourcePart, RowSou
         rows, end = reading.rows, entry.rows
         reading = replace(reading, rows=lambda: islice(rows(), end))
     if entry.tags is not None:
-        tagged, column = reading, entry.messages
+        tagged, turns = reading, entry.turns
         eval_rows = tagged.eval_rows
         reading = replace(
             tagged,
-            rows=with_usual_turns(tagged.rows, column, entry.tags),
-            eval_rows=with_usual_turns(eval_rows, column, entry.tags) if eval_rows else None,
+            rows=with_usual_turns(tagged.rows, turns, entry.tags),
+            eval_rows=with_usual_turns(eval_rows, turns, entry.tags) if eval_rows else None,
         )
     if reading.files is not None:
         reading = replace(reading, files=(*reading.files, entry.file))
     part = replace(part, name=entry.name)
     if part.columns:
         return part, reading
-    if entry.preferences:
+    if entry.labels:
         raise WorkbenchError(
-            f"{entry.name} holds preference data, not one response per prompt.",
-            f"To train on its chosen responses, set data.columns, such as {{prompt: …, reply: {entry.preferences}}}.",
+            f"{entry.name} holds preference data: responses that {entry.labels} marks as good or bad (KTO).",
+            "Supervised training would learn the bad ones too. Keep the good ones in a file of their own.",
             kind="data_preference",
         )
     found = {str(column) for row in islice(reading.rows(), _FORMAT_ROWS) for column in row.record or {}}
@@ -262,7 +262,7 @@ def _slice(split: str) -> tuple[int | None, int | None]:
     return start, stop
 
 
-def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool) -> RecordFormat:
+def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool) -> AnyFormat:
     """Detect the format from the first rows.
 
     Raises:

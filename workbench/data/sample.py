@@ -1,4 +1,4 @@
-"""The sample: one tokenized record, with the tokens to train on marked."""
+"""The sample: one tokenized record, with the tokens to train on marked. One of a pair has two token sequences."""
 
 from array import array
 from dataclasses import dataclass
@@ -10,8 +10,24 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text as tokens, limited to ``max_length``: which of them are trained on, and their number before truncation."""
+
+    input_ids: list[int]
+    trained: list[bool]
+    length: int
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids of trained tokens, :data:`IGNORED` elsewhere."""
+        return [token if use else IGNORED for token, use in zip(self.input_ids, self.trained, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One tokenized record, or one chunk of a document, limited to ``max_length``.
+
+    ``input_ids``, ``trained`` and ``length`` are those of its text; of a pair, those of the chosen side.
 
     Attributes:
         trained: for each token, whether it is trained on. If none is, truncation removed the reply.
@@ -20,6 +36,7 @@ class Sample:
         changes: what was changed in its turns, as text for the user.
         unused: its fields that are not used for training.
         problem: why the record was skipped; then there are no tokens.
+        rejected: the rejected side of a pair; None for other records.
     """
 
     index: int
@@ -32,18 +49,31 @@ class Sample:
     changes: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
     problem: str = ""
+    rejected: Tokens | None = None
+
+    @property
+    def sides(self) -> tuple[Tokens, ...]:
+        """The text of the record; of a pair, the chosen and the rejected one."""
+        own = Tokens(self.input_ids, self.trained, self.length)
+        return (own,) if self.rejected is None else (own, self.rejected)
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids of trained tokens, :data:`IGNORED` elsewhere."""
+        return self.sides[0].labels
 
     @property
     def trained_tokens(self) -> int:
-        return sum(self.trained)
+        """Tokens to train on; 0 if one side of a pair has none."""
+        if self.rejected is None:
+            return sum(self.trained)
+        counts = [sum(side.trained) for side in self.sides]
+        return sum(counts) if all(counts) else 0
 
     @property
     def digest(self) -> int:
         """A hash of the tokens, for comparison within one process."""
 
-        return hash(array("I", self.input_ids).tobytes())
-
-    @property
-    def labels(self) -> list[int]:
-        """The ids of trained tokens, :data:`IGNORED` elsewhere."""
-        return [token if use else IGNORED for token, use in zip(self.input_ids, self.trained, strict=True)]
+        if self.rejected is None:
+            return hash(array("I", self.input_ids).tobytes())
+        return hash(tuple(array("I", side.input_ids).tobytes() for side in self.sides))

@@ -9,8 +9,10 @@ from itertools import repeat
 
 from workbench.data.interleave import interleave
 from workbench.data.open_source import Source, open_source
-from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.conversation import BadRecord, Content
 from workbench.data.records.convert import convert
+from workbench.data.records.formats import PairFormat
+from workbench.data.records.preferences import supervised_instead
 from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
 from workbench.errors import WorkbenchError
@@ -24,7 +26,7 @@ class Item:
     """One record.
 
     Attributes:
-        content: a conversation or plain text; None if the record is skipped, and then ``problem`` says why.
+        content: a conversation, a pair or plain text; None if the record is skipped, and then ``problem`` says why.
         where: file and line, or another place to name in a message.
         held_out: used for evaluation, not for training.
         from_eval_split: comes from the source's own eval split, not from the split that is trained on.
@@ -32,7 +34,7 @@ class Item:
         unused: columns that are filled but not fed.
     """
 
-    content: Conversation | str | None
+    content: Content | None
     where: str
     held_out: bool = False
     from_eval_split: bool = False
@@ -75,6 +77,11 @@ class Records:
         if len(self.sources) == 1:
             return self.sources[0].form.reason
         return "; ".join(f"{source.name}: {source.form.reason}" for source in self.sources)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the records are pairs of a chosen and a rejected response."""
+        return any(isinstance(source.form, PairFormat) for source in self.sources)
 
     @property
     def documents(self) -> bool:
@@ -176,11 +183,16 @@ class _HeldOutSampler:
         return index - start == pick
 
 
-def load_records(data: DataSection, home: Home | None = None) -> Records:
+def load_records(data: DataSection, home: Home | None = None, *, pairs: bool | None = False) -> Records:
     """Open the sources of a recipe; :mod:`workbench.recipe.data_sources` has their two forms.
 
+    Args:
+        pairs: whether the records must be pairs of a chosen and a rejected response, for preference training; None to
+            take both pairs and others.
+
     Raises:
-        WorkbenchError: there is no such source, its first rows cannot be read, or their format is unknown.
+        WorkbenchError: there is no such source, its first rows cannot be read, their format is unknown, or kind
+            ``data_preference`` if they are pairs and should not be, or the other way round.
     """
     stop_at_malformed = data.malformed == "stop"
     sources = tuple(open_source(part, stop_at_malformed) for part in source_parts(data))
@@ -190,8 +202,35 @@ def load_records(data: DataSection, home: Home | None = None) -> Records:
             "Train on one kind at a time.",
             kind="data_format",
         )
+    for source in sources:
+        if pairs is not None:
+            _check_pairs(source, pairs)
+    if len({isinstance(source.form, PairFormat) for source in sources}) > 1:
+        raise WorkbenchError(
+            f"{source_text(data.source)} mixes pairs of responses with other records.",
+            "Train on one kind at a time.",
+            kind="data_format",
+        )
     is_interleaved = not isinstance(data.source, str) and len(sources) > 1
     return Records(sources, data.eval_fraction, stop_at_malformed, home, data.stopping if is_interleaved else "")
+
+
+def _check_pairs(source: Source, wanted: bool) -> None:
+    if isinstance(source.form, PairFormat) and not wanted:
+        columns = {part: column for part, column in source.form.chosen.columns.items() if part != "other side"}
+        raise WorkbenchError(
+            f"{source.name} holds preference data: pairs of a chosen and a rejected response.",
+            supervised_instead(columns),
+            kind="data_preference",
+        )
+    if wanted and not isinstance(source.form, PairFormat):
+        raise WorkbenchError(
+            f"{source.name} has one response per prompt (format {source.form.kind}); objective.kind dpo needs pairs of "
+            "a chosen and a rejected response.",
+            "Name their columns, such as data.columns={prompt: question, chosen: better, rejected: worse}, or set "
+            "objective.kind to sft.",
+            kind="data_preference",
+        )
 
 
 def _repetitions(index: int, weight: float) -> int:

@@ -141,7 +141,7 @@ class Chooser:
         length = setup.length
         if setup.median and not setup.is_packed:
             length = min(length, setup.median)
-        overhead = OVERHEAD_TOKENS[self._device.kind] / (setup.micro_batch * length)
+        overhead = OVERHEAD_TOKENS[self._device.kind] / (setup.micro_batch * setup.texts * length)
         return (1 + overhead) * (CHECKPOINTING_SLOWDOWN if setup.checkpointing else 1)
 
     # -- the search -----------------------------------------------------------------------------------------------

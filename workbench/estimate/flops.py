@@ -17,7 +17,7 @@ projections of the lowest trained layer need no gradient of their input.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.estimate.adapter.plan import expert_shapes, lora_shapes
@@ -61,11 +61,14 @@ class TrainingFlops:
         needed: what the model needs, without its output layer.
         per_trained_token: FLOPs of the output layer per trained token.
         again: what checkpointing computes a second time.
+        base: the forward pass of the base without an adapter; ``base_head`` that of its output layer per trained token.
     """
 
     needed: Work
     per_trained_token: int
     again: Work
+    base: Work
+    base_head: int
 
     def model(self, lengths: Sequence[int], trained: int) -> int:
         """Model FLOPs for records of these lengths with ``trained`` trained tokens in total."""
@@ -74,6 +77,12 @@ class TrainingFlops:
     def hardware(self, lengths: Sequence[int], trained: int) -> int:
         """Hardware FLOPs: the same with recomputation."""
         return self.model(lengths, trained) + self.again.of(lengths)
+
+    def with_reference(self) -> "TrainingFlops":
+        """A step that also needs the log-probabilities of the base without the adapter, as preference training does."""
+        pairs = (*self.needed.per_pair, *self.base.per_pair)
+        needed = Work(self.needed.per_token + self.base.per_token, pairs)
+        return replace(self, needed=needed, per_trained_token=self.per_trained_token + self.base_head)
 
 
 def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, checkpointing: bool) -> TrainingFlops:
@@ -89,7 +98,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
     added = _added(skeleton, targets)
     whole = tuple(f"{site.name}." for site in targets.saved_whole)
     has_new_rows = bool(skeleton.root.facts.get("new_tokens"))
-    forward = needed = head = 0
+    forward = needed = head = base = base_head = 0
     pairs_forward: dict[int, int] = {}
     pairs_needed: dict[int, int] = {}
     for site in sites(skeleton):
@@ -102,8 +111,10 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
         cost = own * (1 + needs_backward + is_whole) + 3 * adapted
         if site.name == skeleton.output:
             head += cost
+            base_head += own
             continue
         needed += cost
+        base += own
         if layers.index(site) is not None:
             forward += own + adapted
         if (width := _attended(skeleton, site)) and (index := layers.index(site)) is not None:
@@ -111,7 +122,8 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, c
             pairs_forward[window] = pairs_forward.get(window, 0) + 2 * width
             pairs_needed[window] = pairs_needed.get(window, 0) + 2 * width * (3 if needs_backward else 1)
     again = Work(forward, tuple(pairs_forward.items())) if checkpointing else Work(0, ())
-    return TrainingFlops(Work(needed, tuple(pairs_needed.items())), head, again)
+    alone = Work(base, tuple(pairs_forward.items()))
+    return TrainingFlops(Work(needed, tuple(pairs_needed.items())), head, again, alone, base_head)
 
 
 class _Layers:

@@ -48,6 +48,7 @@ class Setup:
         median: tokens of the median record, if known; the speed of a micro-batch depends on it.
         auto_keys: dotted keys that are still ``auto``; their fields contain the values that need the least memory.
         stored: how the model's files quantize the base, which no recipe changes; None if they do not.
+        texts: texts per record: 2 where a record is a pair of responses.
     """
 
     adapter: LoraSettings
@@ -63,6 +64,7 @@ class Setup:
     median: int | None = None
     auto_keys: tuple[str, ...] = ()
     stored: StoredQuantization | None = None
+    texts: int = 1
 
     @classmethod
     def of(
@@ -86,7 +88,7 @@ class Setup:
         if longest is not None and not data.packing:
             length = min(length, max(longest, MIN_LENGTH))
         return cls(
-            adapter=LoraSettings.of(recipe.adapter),
+            adapter=LoraSettings.of(recipe.trained_adapter),
             method=quantization.method,
             double_quant=quantization.double_quant,
             compute_dtype=quantization.compute_dtype,
@@ -99,6 +101,7 @@ class Setup:
             median=median,
             auto_keys=auto_keys(training),
             stored=stored,
+            texts=2 if recipe.objective.is_preference else 1,
         )
 
     @property

@@ -25,7 +25,8 @@ class Step:
         storage: the base while it trains; k-bit preparation widens what is not quantized.
         dtypes: of the adapter.
         compute: type of the matrix products.
-        length: tokens a record.
+        batch: texts a micro-batch, two for each pair of responses.
+        length: tokens a text.
         dropout: of the adapter's inputs.
         accumulates: gradients of earlier micro-batches are in memory when the next one starts.
     """
@@ -74,7 +75,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         compute=compute,
         checkpointing=checkpointing,
         optimizer=setup.optimizer,
-        batch=setup.micro_batch,
+        batch=setup.micro_batch * setup.texts,
         length=setup.length,
         dropout=setup.adapter.lora_dropout,
         accumulates=setup.accumulation > 1,

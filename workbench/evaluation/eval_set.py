@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.records.conversation import BadRecord, Conversation, Message, chosen_side
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
@@ -66,7 +66,7 @@ def build_eval_set(
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
 ) -> EvalSet:
-    """Take the first records of a source, and prompts from the first of them.
+    """Take the first records of a source, and prompts from the first of them. Of pairs, the chosen responses count.
 
     Args:
         is_run_data: whether the source is the run's training data, of which only the held-out part may be used. Of
@@ -77,7 +77,7 @@ def build_eval_set(
     Raises:
         WorkbenchError: the source cannot be read or has no usable record; kind ``cancelled`` if cancelled.
     """
-    source = load_records(data, home)
+    source = load_records(data, home, pairs=None)
     eval_set = EvalSet()
     for prompt in prompts:
         ids = template.encode_prompt([{"role": "user", "content": prompt}])
@@ -114,11 +114,12 @@ def _usable_items(
 
 def _questions(items: list[tuple[int, Item]], template: Template) -> Iterator[Question]:
     for _, item in items:
-        if isinstance(item.content, str):
-            ids = template.encode_text(item.content).input_ids
+        content = item.content and chosen_side(item.content)
+        if isinstance(content, str):
+            ids = template.encode_text(content).input_ids
             prefix = ids[: min(max(len(ids) // 4, 1), _MAX_PREFIX_TOKENS)]
             yield Question(prefix, template.tokenizer.decode(prefix, skip_special_tokens=True), where=item.where)
-        elif item.content and (question := _question(item.content, template, item.where)):
+        elif content and (question := _question(content, template, item.where)):
             yield question
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.data.prepare.record_line import record_line
+from workbench.data.records.conversation import chosen_side
 from workbench.data.sources import load_records
 from workbench.models.child import report
 from workbench.recipe.schema import DataSection
@@ -34,11 +35,13 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
         for number, item in enumerate(load_records(data, home).items()):
             if item.content is None:
                 continue
-            kind = "text" if isinstance(item.content, str) else "messages"
+            # Pairs are refused when the records are opened.
+            content = chosen_side(item.content)
+            kind = "text" if isinstance(content, str) else "messages"
             key = (kind, item.held_out)
             if key not in files:
                 files[key] = (folder / _name(*key)).open("w", encoding="utf-8")
-            files[key].write(json.dumps(record_line(item.content, data.system), ensure_ascii=False) + "\n")
+            files[key].write(json.dumps(record_line(content, data.system), ensure_ascii=False) + "\n")
             counts[key] += 1
             if number % 1000 == 0:
                 report("writing the records", min(item.fraction, 1.0), f"{number:,} records")

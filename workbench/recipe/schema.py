@@ -284,6 +284,49 @@ class DataSection(Section):
     )
 
 
+ObjectiveKind = Literal["sft", "dpo"]
+PreferenceLoss = Literal[
+    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
+]
+NEEDS_SMOOTHING: tuple[PreferenceLoss, ...] = ("robust", "exo_pair")
+"""Preference losses that take ``objective.label_smoothing``; of exo_pair it must be above 0."""
+
+
+class ObjectiveSection(Section):
+    """What a run minimizes. A recipe without this section is supervised."""
+
+    kind: ObjectiveKind = setting(
+        "sft",
+        "sft: supervised, learn the responses. dpo: learn to prefer the chosen response of each pair to the rejected "
+        "one, compared with the base without the adapter (the reference). Runs without dropout, as in TRL.",
+    )
+    beta: float = setting(
+        0.1,
+        "Used with dpo only: how closely the adapter stays to the reference. Rewards are beta × log-ratio.",
+        up="stays closer to the reference",
+        steps=(0.01, 0.05, 0.1, 0.2, 0.5, 1.0),
+        gt=0.0,
+        le=100.0,
+    )
+    loss_type: PreferenceLoss = setting(
+        "sigmoid",
+        "Used with dpo only: the loss of a pair, by TRL's names. sigmoid: DPO. sigmoid_norm: per token. ipo: a "
+        "margin of 1 / (2 beta) per token. hinge: SLiC. robust: some labels are wrong. apo_zero, apo_down: anchored.",
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Used with the losses robust and exo_pair: probability that a pair is labeled the wrong way round.",
+        steps=(0.0, 0.001, 0.05, 0.1, 0.2),
+        ge=0.0,
+        lt=0.5,
+    )
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether it trains on pairs of a chosen and a rejected response."""
+        return self.kind == "dpo"
+
+
 class TrainingSection(Section):
     num_train_epochs: float = setting(
         1.0, "Passes over the training records.", up="better fit, then overfitting", unit="epochs",
@@ -410,6 +453,12 @@ EXCLUDED = "excluded"
 """Type of the validation error for settings that exclude each other. Its context holds path, given and allowed."""
 
 
+def _excluded(path: str, given: str, allowed: str) -> PydanticCustomError:
+    """The validation error for a setting that another one excludes."""
+    context = {"path": path, "given": given, "allowed": allowed}
+    return PydanticCustomError(EXCLUDED, "{path}: {given}; {allowed}", context)
+
+
 class Recipe(Section):
     """The complete configuration of a run."""
 
@@ -417,6 +466,7 @@ class Recipe(Section):
     quantization: QuantizationSection = Field(default_factory=QuantizationSection)
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     data: DataSection = Field(default_factory=DataSection)
+    objective: ObjectiveSection = Field(default_factory=ObjectiveSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     output: OutputSection = Field(default_factory=OutputSection)
 
@@ -424,23 +474,74 @@ class Recipe(Section):
     def _settings_that_exclude_each_other(self) -> Self:
         init = self.adapter.init_lora_weights
         if init in NEEDS_UNQUANTISED_BASE and self.quantization.method != "none":
-            raise PydanticCustomError(
-                EXCLUDED,
-                "{path}: {given}; {allowed}",
-                {
-                    "path": "adapter.init_lora_weights",
-                    "given": f"{init} needs an unquantized base",
-                    "allowed": "set quantization.method to none, or init_lora_weights to true",
-                },
+            raise _excluded(
+                "adapter.init_lora_weights",
+                f"{init} needs an unquantized base",
+                "set quantization.method to none, or init_lora_weights to true",
             )
+        self._check_objective()
         return self
+
+    def _check_objective(self) -> None:
+        """Refuse what preference training cannot use: its reference is the base with the adapter switched off."""
+        objective, adapter = self.objective, self.adapter
+        if objective.label_smoothing and not (objective.is_preference and objective.loss_type in NEEDS_SMOOTHING):
+            used = " and ".join(NEEDS_SMOOTHING)
+            raise _excluded(
+                "objective.label_smoothing",
+                f"{objective.label_smoothing:g} would not be used",
+                f"set it to 0, or objective.kind to dpo with a loss_type that uses it ({used})",
+            )
+        if not objective.is_preference:
+            return
+        if objective.loss_type == "exo_pair" and not objective.label_smoothing:
+            raise _excluded(
+                "objective.label_smoothing", "exo_pair needs it above 0", "set it to 0.001, as its paper does"
+            )
+        if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE:
+            raise _excluded(
+                "adapter.init_lora_weights",
+                f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
+                f"is no reference for {objective.kind}",
+                "set it to true, gaussian or orthogonal",
+            )
+        if adapter.bias != "none":
+            raise _excluded(
+                "adapter.bias",
+                f"{adapter.bias} trains biases of the base, which is the reference of {objective.kind}",
+                "set it to none",
+            )
+        if self.data.packing:
+            raise _excluded("data.packing", f"{objective.kind} does not pack pairs of responses", "set it to false")
+        if not self.data.completion_only:
+            raise _excluded(
+                "data.completion_only",
+                f"{objective.kind} compares responses to the same prompt, so the prompt cannot be trained",
+                "set it to true",
+            )
+        if self.data.format != "auto":
+            raise _excluded(
+                "data.format",
+                f"{self.data.format} has one response per prompt; {objective.kind} needs pairs",
+                "set it to auto, and name columns other than chosen and rejected in data.columns",
+            )
+
+    @property
+    def trained_adapter(self) -> AdapterSection:
+        """The adapter as it is trained: preference training runs without dropout, as in TRL."""
+        if not self.objective.is_preference or not self.adapter.lora_dropout:
+            return self.adapter
+        return self.adapter.model_copy(update={"lora_dropout": 0.0})
 
     def as_dict(self) -> dict[str, dict[str, object]]:
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
-        A linked ``lora_alpha`` is left out, so that it stays linked.
+        A linked ``lora_alpha`` is left out, so that it stays linked. So is the default objective: recipes are written
+        and hashed as before there was another one.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
+        if self.objective == ObjectiveSection():
+            del data["objective"]
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
         return data

@@ -123,11 +123,24 @@ class Phase(Event, frozen=True, tag="phase"):
     no_peak: str | None = None
 
 
+class Rewards(TypedDict, total=False):
+    """Means over pairs of responses: rewards, their difference, and the share of pairs with the chosen one higher.
+
+    A reward is beta times the log-ratio between the model and the reference.
+    """
+
+    chosen: float
+    rejected: float
+    margin: float
+    accuracy: float
+
+
 class Step(Event, frozen=True, tag="step"):
     """A logged point of the training curve, covering the steps since the last point.
 
     Attributes:
-        loss: mean over these steps, in nats per token.
+        loss: mean over these steps, in nats per token; of preference training, per pair.
+        rewards: of preference training only.
         tokens: tokens processed since the start of the run, without padding.
         seconds: training time since the last point; ``parts`` splits it into data, forward, backward, ….
         padding: share of the computed positions that were padding.
@@ -142,6 +155,7 @@ class Step(Event, frozen=True, tag="step"):
     learning_rate: float | None = None
     grad_norm: Number = None
     token_accuracy: Number = None
+    rewards: Rewards | None = None
     tokens: int = 0
     tokens_per_second: float | None = None
     seconds: float = 0.0
@@ -162,12 +176,16 @@ def memory_bytes(memory: Mapping[str, object] | None, name: str) -> int:
 
 
 class Eval(Event, frozen=True, tag="eval"):
-    """An evaluation on held-out records after ``step`` steps; at step 0 it is the base model's."""
+    """An evaluation on held-out records after ``step`` steps; at step 0 it is the base model's.
+
+    That of preference training has ``rewards``, and neither perplexity nor token accuracy.
+    """
 
     step: int = 0
     loss: Number = None
     perplexity: Number = None
     token_accuracy: Number = None
+    rewards: Rewards | None = None
     records: int = 0
     tokens: int = 0
     best: bool = False

@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 from workbench.data.prepare.duplicates import SeenRecords
 from workbench.data.prepare.record_line import record_line
 from workbench.data.prepare.splitting import split_conversation, split_text
-from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.conversation import BadRecord, Conversation, chosen_side
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Piece
 from workbench.data.templates.template import Template
@@ -92,6 +92,13 @@ def write_cleaned(
         WorkbenchError: no record is left, or the sources mix text with conversations; kind ``cancelled``.
         OSError: a file cannot be written.
     """
+    if records.pairs:
+        raise WorkbenchError(
+            "Pairs of a chosen and a rejected response are not cleaned and written.",
+            "Train on their file as it is: duplicates and overlap are counted there. To write the chosen responses, "
+            "set objective.kind to sft and name their columns in data.columns.",
+            kind="data_preference",
+        )
     kinds = {source.form.kind == "text" for source in records.sources}
     if len(kinds) > 1:
         raise WorkbenchError(
@@ -157,7 +164,7 @@ class _Cleaner:
         for item in self._progress("looking for held-out records"):
             if item.held_out and item.content is not None:
                 self.has_held_out = True
-                self._held_out.match(self._as_trained(item.content), add=True)
+                self._held_out.match(self._as_trained(chosen_side(item.content)), add=True)
         self._seen_held_out = SeenRecords(cleaning.near_duplicates)
 
     def lines(self) -> Iterator[tuple[dict[str, Any], bool]]:
@@ -187,7 +194,7 @@ class _Cleaner:
             if item.content is None:
                 self._count_invalid(f"{item.where}: {item.problem}" if self._records.documents else item.problem)
                 continue
-            content = self._as_trained(item.content)
+            content = self._as_trained(chosen_side(item.content))
             if not item.held_out and self._held_out.match(content, add=False):
                 counts.overlap += 1
                 continue
@@ -215,14 +222,14 @@ class _Cleaner:
             elif sample.length <= self._data.max_length and not sample.trained_tokens:
                 self._count_invalid("no token is trained")
             elif sample.length <= self._data.max_length:
-                yield item, self._as_trained(item.content)
+                yield item, self._as_trained(chosen_side(item.content))
             elif self._cleaning.over_length == "split":
                 yield from self._parts(item)
             else:
                 self.counts.over_length += 1
 
     def _parts(self, item: Item) -> Iterator[tuple[Item, Conversation | str]]:
-        content = self._as_trained(item.content) if item.content is not None else ""
+        content = self._as_trained(chosen_side(item.content)) if item.content is not None else ""
         parts: list[Conversation] | list[str]
         if isinstance(content, str):
             # Begin and end of sequence, which each part gets when it is fed.

@@ -43,3 +43,30 @@ class Conversation:
     def texts(self) -> list[str]:
         """The text of each turn."""
         return [message["content"] for message in self.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to the same prompt, for preference training: both whole conversations, or both plain text.
+
+    The turns (or the text) that both begin with are the prompt; ``untrained`` of the conversations lists its responses.
+    """
+
+    chosen: Conversation | str
+    rejected: Conversation | str
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each turn of both sides; of the prompt twice."""
+        return [
+            text for side in (self.chosen, self.rejected) for text in ([side] if isinstance(side, str) else side.texts)
+        ]
+
+
+Content = Conversation | Pair | str
+"""What a record holds: a conversation, a pair of two responses, or plain text."""
+
+
+def chosen_side(content: Content) -> Conversation | str:
+    """A record's conversation or text; of a pair, its chosen side."""
+    return content.chosen if isinstance(content, Pair) else content

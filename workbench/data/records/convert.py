@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.data.records.conversation import BadRecord, Conversation, Message
-from workbench.data.records.formats import RecordFormat
+from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair
+from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat
 from workbench.data.records.layouts import is_turns
 from workbench.data.records.order import in_order
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
@@ -14,31 +14,66 @@ from workbench.data.records.tool_calls import as_calls, read_calls, read_tools
 from workbench.data.records.transcripts import without_mark
 from workbench.data.records.turns import Turn, read_history, read_turns
 from workbench.data.records.unused import Unused, unused_columns, unused_value
-from workbench.data.records.values import as_structure, as_text, is_empty, text_of_members, without_nulls
+from workbench.data.records.values import as_structure, as_text, common_length, is_empty, text_of_members, without_nulls
 
+EQUAL_SIDES = "chosen and rejected are the same"
 TOOLS_IN_SYSTEM = "Tools that the system prompt already lists are not listed again"
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A record as a conversation or text, and the fields of it that are not used."""
+    """A record as a conversation, text or pair, and the fields of it that are not used."""
 
-    content: Conversation | str
+    content: Content
     unused: tuple[Unused, ...] = ()
 
 
-def convert(record: Mapping[str, object], form: RecordFormat) -> Converted:
-    """A record as a conversation that holds at least one response, or as plain text.
+def convert(record: Mapping[str, object], form: AnyFormat) -> Converted:
+    """A record as a conversation that holds at least one response, as plain text, or as a pair of either.
 
     Raises:
         BadRecord: with the reason, naming the column or turn at fault.
     """
+    if isinstance(form, PairFormat):
+        return _convert_pair(record, form)
     reader = _Reader(record, form)
     content = reader.text("text", needed=True) if form.kind == "text" else reader.conversation()
     unused = unused_columns(record, form.used, content)
     if reader.left:
         unused = (*(unused_value(path, value, content) for path, value in reader.left.items()), *unused)
     return Converted(content, unused)
+
+
+def _convert_pair(record: Mapping[str, object], form: PairFormat) -> Converted:
+    """A record as a pair. What neither side uses is unused.
+
+    Raises:
+        BadRecord: a side cannot be read, has no response of its own, or is the same as the other.
+    """
+    one, other = convert(record, form.chosen), convert(record, form.rejected)
+    fields = tuple(field for field in one.unused if field in other.unused)
+    chosen, rejected = one.content, other.content
+    if isinstance(chosen, Conversation) and isinstance(rejected, Conversation):
+        return Converted(_parted(chosen, rejected), fields)
+    if not (isinstance(chosen, str) and isinstance(rejected, str)):
+        raise BadRecord("one of chosen and rejected has turns, the other is plain text")
+    if chosen == rejected:
+        raise BadRecord(EQUAL_SIDES)
+    return Converted(Pair(chosen, rejected), fields)
+
+
+def _parted(chosen: Conversation, rejected: Conversation) -> Pair:
+    """A pair whose common first turns are the prompt."""
+    common = common_length(chosen.messages, rejected.messages)
+    if common == len(chosen.messages) == len(rejected.messages):
+        raise BadRecord(EQUAL_SIDES)
+    sides = []
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        prompt = frozenset(place for place in side.responses if place < common)
+        if prompt.issuperset(side.responses):
+            raise BadRecord(f"{name} has no response after the turns that both begin with")
+        sides.append(replace(side, untrained=side.untrained | prompt))
+    return Pair(*sides)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,18 @@ from typing import Literal, get_args
 
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.layouts import as_turns, layout_in_words, turn_keys
-from workbench.data.records.preferences import refuse_preferences
+from workbench.data.records.preferences import (
+    pair_columns,
+    refuse_preferences,
+    supervised_columns,
+)
 from workbench.data.records.tool_calls import is_tools
 from workbench.data.records.values import is_empty, type_in_words
 from workbench.errors import WorkbenchError
 
 FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
+PREFERENCE: Literal["preference"] = "preference"
+"""The kind of format of pairs; see :class:`PairFormat`."""
 
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions", "available_tools", "function_description")
@@ -59,7 +65,11 @@ _OPTIONAL: dict[FormatKind, tuple[str, ...]] = {
     "question": ("input", "system", "history", "tools", "reasoning", "chat_template_kwargs"),
     "text": (),
 }
-PARTS = ("prompt", "input", "reply", "reasoning", "system", "history", "messages", "tools", "text")
+PARTS = (
+    "prompt", "input", "reply", "reasoning", "system", "history", "messages", "tools", "text", "chosen", "rejected",
+)  # fmt: skip
+# The parts of pairs beside the two responses.
+_PAIR_OPTIONAL = ("prompt", "input", "system", "history", "tools")
 
 
 @dataclass(frozen=True)
@@ -81,13 +91,33 @@ class RecordFormat:
         return frozenset(self.columns.values())
 
 
+@dataclass(frozen=True)
+class PairFormat:
+    """The format of pairs of a chosen and a rejected response.
+
+    Attributes:
+        columns: by part, the column that holds it.
+        reason: why this format was chosen, for the user.
+        chosen, rejected: how one side of a pair is read, as if there were no other.
+    """
+
+    columns: Mapping[str, str]
+    reason: str
+    chosen: RecordFormat
+    rejected: RecordFormat
+    kind: Literal["preference"] = PREFERENCE
+
+
+AnyFormat = RecordFormat | PairFormat
+
+
 def detect(
     columns: Collection[str],
     samples: Sequence[Mapping[str, object]],
     asked: str = "auto",
     by_hand: Mapping[str, str] | None = None,
     origin: str = "The data",
-) -> RecordFormat:
+) -> AnyFormat:
     """Detect the format of records.
 
     Args:
@@ -104,6 +134,8 @@ def detect(
     """
     if by_hand:
         return _by_hand(columns, samples, by_hand, origin)
+    if asked == "auto" and (pair := pair_columns(columns, samples)) is not None:
+        return _pair_format(pair, samples, _parts_text(pair))
     if asked != "auto":
         kind = _as_kind(asked)
         found = next(_matches(kind, columns, samples), None)
@@ -151,7 +183,7 @@ def _as_kind(name: str) -> FormatKind:
 
 def _by_hand(
     columns: Collection[str], samples: Sequence[Mapping[str, object]], by_hand: Mapping[str, str], origin: str
-) -> RecordFormat:
+) -> AnyFormat:
     for part, column in by_hand.items():
         if part not in PARTS:
             raise WorkbenchError(
@@ -165,6 +197,8 @@ def _by_hand(
                 f"Its columns are {_names_text(columns)}.",
                 kind="data_format",
             )
+    if "chosen" in by_hand or "rejected" in by_hand:
+        return _pair_by_hand(samples, by_hand)
     kind: FormatKind
     if "messages" in by_hand:
         layout = _layout(samples, by_hand["messages"])
@@ -188,6 +222,30 @@ def _by_hand(
             kind="data_format",
         )
     return RecordFormat(kind, dict(by_hand), f"columns set in the recipe; {_parts_text(by_hand)}")
+
+
+def _pair_by_hand(samples: Sequence[Mapping[str, object]], by_hand: Mapping[str, str]) -> PairFormat:
+    others = [part for part in by_hand if part not in (*_PAIR_OPTIONAL, "chosen", "rejected")]
+    if others or not {"chosen", "rejected"} <= by_hand.keys():
+        lacking = " and ".join(part for part in ("chosen", "rejected") if part not in by_hand)
+        raise WorkbenchError(
+            f"data.columns sets {', '.join(others)} beside chosen and rejected: a pair has no place for it."
+            if others
+            else f"data.columns lacks {lacking}: a pair has a chosen and a rejected response.",
+            f"Pairs take chosen, rejected, {', '.join(_PAIR_OPTIONAL)}.",
+            kind="data_format",
+        )
+    return _pair_format(by_hand, samples, f"columns set in the recipe; {_parts_text(by_hand)}")
+
+
+def _pair_format(columns: Mapping[str, str], samples: Sequence[Mapping[str, object]], reason: str) -> PairFormat:
+    def side(name: str, other: str) -> RecordFormat:
+        parts = supervised_columns(columns, samples, name)
+        kind: FormatKind = "prompt" if "prompt" in parts else "text" if "text" in parts else "messages"
+        # The other side is no part of this one, and no unused column either.
+        return RecordFormat(kind, {**parts, "other side": columns[other]}, reason)
+
+    return PairFormat(dict(columns), reason, side("chosen", "rejected"), side("rejected", "chosen"))
 
 
 def _matches(

@@ -1,4 +1,7 @@
-"""Recognizes preference data, which supervised training cannot use as it is, and names the setting that can."""
+"""Recognizes preference data: pairs of a chosen and a rejected response, and kinds that no objective trains on.
+
+Supervised training cannot use any of them as they are; an error names the setting that can.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -32,56 +35,68 @@ _LABELS = ("label", "kto_tag")
 _ONE = "Supervised training uses one response per prompt."
 
 
-def refuse_preferences(columns: Collection[str], samples: Samples, origin: str) -> None:
-    """Refuse records that hold responses to compare, or responses labelled as good or bad.
+def pair_columns(columns: Collection[str], samples: Samples) -> dict[str, str] | None:
+    """The column of each part of pairs of a chosen and a rejected response, as for DPO; None if these are none.
 
-    Raises:
-        WorkbenchError: they do; says which kind of preference data they are, and what can be done with them.
+    The parts: ``chosen`` and ``rejected``; ``prompt`` where these two do not begin with it; and what else records have.
     """
-    folded = {column.strip().lower(): column for column in reversed(list(columns))}
-    found = (
-        _chosen_and_rejected(folded, samples)
-        or _labelled(folded, samples)
-        or _both(folded)
-        or _ranked(folded, samples)
-        or _steps(folded, samples)
-    )
-    if found is not None:
-        what, cure = found
-        raise WorkbenchError(f"{origin} holds preference data: {what}.", cure, kind="data_preference")
-
-
-def _chosen_and_rejected(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
-    """Pairs of a chosen and a rejected response, as for DPO."""
+    folded = _folded(columns)
     rejected = _first(folded, _REJECTED)
     chosen = _first(folded, _CHOSEN) or (_first(folded, _MESSAGES) if rejected else None)
     if rejected is None or chosen is None:
         return None
-    return (
-        "pairs of a chosen and a rejected response",
-        f"{_ONE} To train on the chosen ones, set {_setting(folded, samples, chosen)}.",
-    )
-
-
-def _setting(folded: Mapping[str, str], samples: Samples, chosen: str) -> str:
-    """The ``data.columns`` that trains on the chosen responses, with everything that belongs to their prompts."""
-    prompt = _first(folded, _PROMPTS)
+    prompt = _first(folded, [name for name in _PROMPTS if folded.get(name) != chosen])
     values = [record[chosen] for record in samples if record.get(chosen)]
     whole = any(_holds_prompt(value) for value in values)
-    if whole or (prompt is None and any(is_turns(value) for value in values)):
-        parts = {"messages": chosen}
-    elif prompt is not None:
-        parts = {"prompt": prompt, "reply": chosen}
-    else:
-        return f"data.columns={{text: {chosen}}}"
+    parts = {"chosen": chosen, "rejected": rejected}
+    if prompt is None and not any(is_turns(value) or whole for value in values):
+        return parts
     beside = {"system": ("system", "system_prompt"), "tools": ("tools",)}
-    if "prompt" in parts:
+    if not whole and prompt is not None:
+        parts = {"prompt": prompt, **parts}
         beside |= {"input": ("input",), "history": ("history",)}
     for part, names in beside.items():
         column = _first(folded, names)
         if column is not None and column != prompt:
             parts[part] = column
-    return f"data.columns={{{', '.join(f'{part}: {column}' for part, column in parts.items())}}}"
+    return parts
+
+
+def supervised_columns(pair: Mapping[str, str], samples: Samples, side: str = "chosen") -> dict[str, str]:
+    """The ``data.columns`` that reads the responses of one side of pairs, with all that belongs to their prompts."""
+    column = pair[side]
+    others = {part: name for part, name in pair.items() if part not in ("chosen", "rejected")}
+    if "prompt" in pair:
+        return {"prompt": others.pop("prompt"), "reply": column, **others}
+    if any(is_turns(record.get(column)) or _holds_prompt(record.get(column)) for record in samples):
+        return {"messages": column, **others}
+    return {"text": column}
+
+
+def supervised_instead(chosen: Mapping[str, str]) -> str:
+    """What to set so that pairs can be trained on, one way or the other.
+
+    Args:
+        chosen: the columns of their chosen side.
+    """
+    columns = ", ".join(f"{part}: {column}" for part, column in chosen.items())
+    return (
+        f"To train on both responses, set objective.kind to dpo. {_ONE} To train on the chosen ones, set "
+        f"data.columns={{{columns}}}."
+    )
+
+
+def refuse_preferences(columns: Collection[str], samples: Samples, origin: str) -> None:
+    """Refuse records that hold responses to compare in a form that no objective takes.
+
+    Raises:
+        WorkbenchError: they do; says which kind of preference data they are, and what can be done with them.
+    """
+    folded = _folded(columns)
+    found = _labelled(folded, samples) or _both(folded) or _ranked(folded, samples) or _steps(folded, samples)
+    if found is not None:
+        what, cure = found
+        raise WorkbenchError(f"{origin} holds preference data: {what}.", cure, kind="data_preference")
 
 
 def _holds_prompt(value: object) -> bool:
@@ -129,7 +144,8 @@ def _both(folded: Mapping[str, str]) -> tuple[str, str] | None:
     way = f", or set data.columns={{prompt: {prompt}, reply: {first}}} to train on {first} of each record"
     return (
         f"two responses to each prompt, {first} and {second}{by}",
-        f"{_ONE} Write the better one of each record to a column of its own{way if prompt else ''}.",
+        f"Write the better one of each record to a column chosen and the other to rejected, for objective.kind dpo"
+        f"{way if prompt else ''}.",
     )
 
 
@@ -166,6 +182,10 @@ def _steps(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | Non
         "steps of a response, each labelled as right or wrong",
         f"{_ONE} Join the steps of each right response to a column completion, beside its prompt.",
     )
+
+
+def _folded(columns: Collection[str]) -> dict[str, str]:
+    return {column.strip().lower(): column for column in reversed(list(columns))}
 
 
 def _first(folded: Mapping[str, str], names: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord
@@ -97,3 +98,9 @@ def type_in_words(value: object) -> str:
         int: "a number", float: "a number",
     }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """The number of items, or characters, that both begin with."""
+    both = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in both if one != other), min(len(first), len(second)))

@@ -66,9 +66,9 @@ class DatasetEntry:
         place: file or folder of its records; None if they are on the hub.
         hub: id on the hub and configuration.
         columns: by part of a record, the column that the entry names for it; empty: found by their usual names.
-        messages: the column of turns to which ``tags`` apply.
+        turns: the columns of turns to which ``tags`` apply.
         tags: how its turns are spelled; None if that needs no translation.
-        preferences: the column of chosen responses, if these are pairs or labelled responses.
+        labels: the column that says which responses are good, if the entry names one.
     """
 
     name: str
@@ -78,9 +78,9 @@ class DatasetEntry:
     split: str = "train"
     rows: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    messages: str = ""
+    turns: tuple[str, ...] = ()
     tags: TurnTags | None = None
-    preferences: str = ""
+    labels: str = ""
 
 
 def find_entry(name: str) -> DatasetEntry | None:
@@ -141,6 +141,14 @@ def _entry(name: str, entry: Mapping[str, Any], file: Path) -> DatasetEntry:
     given = {key: column for key, column in _mapping(entry, "columns", name).items() if column}
     names = _ALPACA if kind == "alpaca" else _SHAREGPT
     columns = {names[key]: column for key, column in given.items() if key in names}
+    is_pair = bool(entry.get("ranking"))
+    if is_pair and given:
+        columns = {"prompt" if part == "messages" else part: column for part, column in columns.items()}
+        columns |= {part: given.get(part, part) for part in ("chosen", "rejected")}
+        columns.pop("reply", None)
+    turns: tuple[str, ...] = (columns.get("prompt" if is_pair else "messages", "conversations"),)
+    if is_pair:
+        turns = (*turns, columns.get("chosen", "chosen"), columns.get("rejected", "rejected"))
     if kind == "alpaca" and columns.keys() == {"prompt"}:
         columns = {"text": columns["prompt"]}  # a set for pre-training has no response
     rows = entry.get("num_samples")
@@ -152,11 +160,9 @@ def _entry(name: str, entry: Mapping[str, Any], file: Path) -> DatasetEntry:
         str(entry.get("split") or "train"),
         rows if isinstance(rows, int) and rows > 0 else None,
         columns,
-        columns.get("messages", "conversations"),
+        turns,
         None if kind == "alpaca" else _turn_tags(_mapping(entry, "tags", name)),
-        str(given.get("chosen") or given.get("kto_tag") or "chosen")
-        if entry.get("ranking") or "kto_tag" in given
-        else "",
+        str(given.get("kto_tag", "")),
     )
 
 
@@ -176,20 +182,26 @@ def _turn_tags(tags: Mapping[str, str]) -> TurnTags | None:
     return TurnTags(role, content, roles)
 
 
-def with_usual_turns(rows: ReadRows, column: str, tags: TurnTags) -> ReadRows:
-    """Rows whose turns in a column have the usual keys and role names."""
+def with_usual_turns(rows: ReadRows, columns: tuple[str, ...], tags: TurnTags) -> ReadRows:
+    """Rows whose turns in some columns have the usual keys and role names."""
 
     def read() -> Iterator[Row]:
         for row in rows():
-            value = (row.record or {}).get(column)
-            try:
-                turns = as_structure(value, column, "a list of turns")
-            except BadRecord:
-                turns = value
-            if row.record is None or not isinstance(turns, list):
+            if row.record is None:
                 yield row
-            else:
-                record = {**row.record, column: [tags.renamed(turn) for turn in turns]}
-                yield Row(record, row.where, row.fraction, row.problem)
+                continue
+            renamed = {name: _renamed(row.record[name], name, tags) for name in columns if name in row.record}
+            yield Row({**row.record, **renamed}, row.where, row.fraction, row.problem)
 
     return read
+
+
+def _renamed(value: object, column: str, tags: TurnTags) -> object:
+    """A list of turns, or a single one, under the usual names; any other value as it is."""
+    try:
+        turns = as_structure(value, column, "a list of turns")
+    except BadRecord:
+        return value
+    if isinstance(turns, list):
+        return [tags.renamed(turn) for turn in turns]
+    return tags.renamed(turns) if isinstance(turns, dict) else value

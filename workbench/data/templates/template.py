@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
 from workbench.data.records.unused import Unused, unwritten_field
+from workbench.data.records.values import common_length
 from workbench.data.templates.lookup import (
     DEFAULT_NAME,
     begin_of_sequence,
@@ -200,6 +201,15 @@ class Template:
     def text_pieces(self, text: str) -> list[Piece]:
         """Plain text as one piece, between begin and end of sequence; those that it already has are not doubled."""
         return [Piece(self._begun(text) + self._missing_end(text), True)]
+
+    def parted_pieces(self, chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
+        """Two plain texts with what both begin with masked, up to a word's end, as TRL parts them."""
+        texts = (self.text_pieces(chosen)[0].text, self.text_pieces(rejected)[0].text)
+        end = common_length(*texts)
+        if end and texts[0][end - 1] == " ":
+            end -= 1
+        first, second = ([Piece(text[:end], False), Piece(text[end:], True)] for text in texts)
+        return [piece for piece in first if piece.text], [piece for piece in second if piece.text]
 
     def document_pieces(self, text: str) -> list[Piece]:
         """Plain text in pieces that end where a paragraph does."""

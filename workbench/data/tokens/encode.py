@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
-from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.conversation import BadRecord, Conversation, Pair
 from workbench.data.records.reasoning import without_reasoning
-from workbench.data.sample import Sample
+from workbench.data.records.unused import Unused
+from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Encoded
 from workbench.data.templates.template import Cut, Template
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 256
+EQUAL_AFTER_CUT = "chosen and rejected are the same once truncated to max_length"
 CONTROL = "Text contains control tokens, which the model treats as such"
 
 
 @dataclass(frozen=True)
 class EncodedData:
     """The datasets for the trainer, with the columns ``input_ids`` and ``labels``, truncated to ``max_length``.
+
+    Those of pairs are of the chosen side, and ``rejected_ids`` and ``rejected_labels`` of the other one.
 
     ``template`` is the one used, including the recipe's system prompt. ``from_cache``: an earlier run had tokenized the
     same records.
@@ -128,27 +132,57 @@ def encode_items(
     """Tokenize some records in one call; each comes with its index in the data."""
     control = _control_tokens(template)
     prepared = [_cut(item, template, records.documents, data) for _, item in items]
-    encoded = iter(template.encode_pieces([cut.pieces for cut in prepared if isinstance(cut, Cut)]))
-    for (index, item), cut in zip(items, prepared, strict=True):
-        if isinstance(cut, str):
-            yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=cut)
+    encoded = iter(
+        template.encode_pieces([cut.pieces for cuts in prepared if not isinstance(cuts, str) for cut in cuts])
+    )
+    for (index, item), cuts in zip(items, prepared, strict=True):
+        if isinstance(cuts, str):
+            yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=cuts)
             continue
-        whole = next(encoded)
-        texts = item.content.texts if isinstance(item.content, Conversation) else []
-        changes = (*cut.changes, *([CONTROL] if any(map(control.search, texts)) else []))
-        for ids, trained, length in _truncated_or_chunked(whole, data, records.documents):
-            unused = (*item.unused, *cut.unused)
+        whole = [next(encoded) for _ in cuts]
+        texts = item.content.texts if isinstance(item.content, Conversation | Pair) else []
+        changes = tuple(dict.fromkeys(change for cut in cuts for change in cut.changes))
+        changes = (*changes, *([CONTROL] if any(map(control.search, texts)) else []))
+        unused = (*item.unused, *dict.fromkeys(field for cut in cuts for field in cut.unused))
+        sides = [list(_truncated_or_chunked(text, data, records.documents)) for text in whole]
+        if len(sides) == 2:
+            yield _pair_sample(index, item, sides[0][0], sides[1][0], changes, unused)
+            continue
+        for ids, trained, length in sides[0]:
             yield Sample(index, item.where, ids, trained, length, item.held_out, item.from_eval_split, changes, unused)
 
 
-def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> Cut | str:
-    """A record's text in pieces, or the reason why it is skipped."""
-    if item.content is None:
+def _pair_sample(
+    index: int,
+    item: Item,
+    chosen: tuple[list[int], list[bool], int],
+    rejected: tuple[list[int], list[bool], int],
+    changes: tuple[str, ...],
+    unused: tuple[Unused, ...],
+) -> Sample:
+    """A tokenized pair; skipped if truncation left both sides the same."""
+    where = (item.held_out, item.from_eval_split)
+    if chosen[0] == rejected[0] and any(chosen[1]):
+        return Sample(index, item.where, [], [], 0, *where, problem=EQUAL_AFTER_CUT)
+    return Sample(index, item.where, *chosen, *where, changes, unused, rejected=Tokens(*rejected))
+
+
+def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> tuple[Cut, ...] | str:
+    """A record's text in pieces (of a pair, both texts), or the reason why it is skipped."""
+    content = item.content
+    if content is None:
         return item.problem
-    if isinstance(item.content, str):
-        return Cut((template.document_pieces if documents else template.text_pieces)(item.content))
+    if isinstance(content, str):
+        return (Cut((template.document_pieces if documents else template.text_pieces)(content)),)
+    if isinstance(content, Pair) and isinstance(content.chosen, str) and isinstance(content.rejected, str):
+        return tuple(map(Cut, template.parted_pieces(content.chosen, content.rejected)))
+    sides = (content.chosen, content.rejected) if isinstance(content, Pair) else (content,)
     try:
-        return template.cut(as_trained(item.content, data), answer_only=data.reasoning == "mask")
+        return tuple(
+            template.cut(as_trained(side, data), answer_only=data.reasoning == "mask")
+            for side in sides
+            if isinstance(side, Conversation)
+        )
     except BadRecord as error:
         return str(error)
 

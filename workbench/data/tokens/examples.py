@@ -1,10 +1,11 @@
 """Turns tokenized records back into text to show: the formatted training text, with its trained and masked spans."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from workbench.data.facts import Example
-from workbench.data.sample import Sample
+from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_items
@@ -12,11 +13,24 @@ from workbench.recipe.schema import DataSection
 
 
 def example_of(sample: Sample, template: Template) -> Example:
-    """Decode a sample's tokens, special tokens included, and mark the spans of text that are trained on."""
+    """A sample as text; a pair with its rejected side."""
+    chosen, *others = (_example_of_side(sample, side, template) for side in sample.sides)
+    return replace(chosen, rejected=others[0]) if others else chosen
+
+
+def _example_of_side(sample: Sample, side: Tokens, template: Template) -> Example:
+    text, spans = _decoded(side, template)
+    unused = tuple(field.path for field in sample.unused)
+    tokens = len(side.input_ids)
+    return Example(sample.index, sample.where, text, spans, tokens, side.length - tokens, sample.held_out, unused)
+
+
+def _decoded(side: Tokens, template: Template) -> tuple[str, tuple[tuple[int, int, bool], ...]]:
+    """Decode a text's tokens, special tokens included, and mark the spans of text that are trained on."""
     spans: list[tuple[int, int, bool]] = []
     text = ""
     start = 0
-    ids, trained = sample.input_ids, sample.trained
+    ids, trained = side.input_ids, side.trained
     for end in range(1, len(ids) + 1):
         if end < len(ids) and trained[end] == trained[start]:
             continue
@@ -29,9 +43,7 @@ def example_of(sample: Sample, template: Template) -> Example:
             longer = text + span
         spans.append((len(text), len(longer), trained[start]))
         text, start = longer, end
-    unused = tuple(field.path for field in sample.unused)
-    cut = sample.length - len(ids)
-    return Example(sample.index, sample.where, text, tuple(spans), len(ids), cut, sample.held_out, unused)
+    return text, tuple(spans)
 
 
 def find_examples(

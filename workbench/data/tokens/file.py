@@ -7,7 +7,7 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.data.sample import Sample
+from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
 
 if TYPE_CHECKING:
@@ -17,6 +17,38 @@ if TYPE_CHECKING:
 _ROWS_PER_WRITE = 1000
 # In bytes; larger files are memory-mapped.
 _MAX_IN_MEMORY = 64_000_000
+
+
+class _Column:
+    """Token ids and labels of rows that are not written yet, under two column names."""
+
+    def __init__(self, ids: str, labels: str) -> None:
+        self._names = (ids, labels)
+        self._ids, self._labels, self._offsets = array("i"), array("i"), array("q", [0])
+
+    @property
+    def rows(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, tokens: Tokens) -> None:
+        self._ids.extend(tokens.input_ids)
+        self._labels.extend(tokens.labels)
+        self._offsets.append(len(self._ids))
+
+    def take(self) -> "dict[str, pa.ListArray]":
+        """The rows as Arrow lists, by column name; they are removed here."""
+        import numpy as np
+        import pyarrow as pa
+
+        def lists(values: "array[int]") -> "pa.ListArray":
+            # Copied: an array cannot be emptied while another object uses its buffer.
+            return pa.ListArray.from_arrays(
+                pa.array(np.array(self._offsets, np.int32)), pa.array(np.array(values, np.int32))
+            )
+
+        taken = dict(zip(self._names, map(lists, (self._ids, self._labels)), strict=True))
+        del self._ids[:], self._labels[:], self._offsets[1:]
+        return taken
 
 
 class TokenFile:
@@ -29,16 +61,17 @@ class TokenFile:
             parent.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="tokens-", dir=parent))
         self._path = self._folder / "tokens.arrow"
-        self._ids, self._labels, self._offsets = array("i"), array("i"), array("q", [0])
+        self._columns = [_Column("input_ids", "labels")]
+        if records.pairs:
+            self._columns.append(_Column("rejected_ids", "rejected_labels"))
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._is_closed = False
 
     def add(self, sample: Sample) -> None:
         """Append a sample."""
-        self._ids.extend(sample.input_ids)
-        self._labels.extend(sample.labels)
-        self._offsets.append(len(self._ids))
-        if len(self._offsets) > _ROWS_PER_WRITE:
+        for column, side in zip(self._columns, sample.sides, strict=True):
+            column.add(side)
+        if self._columns[0].rows >= _ROWS_PER_WRITE:
             self._flush()
 
     def close(self) -> Path:
@@ -64,20 +97,12 @@ class TokenFile:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _flush(self) -> None:
-        import numpy as np
         import pyarrow as pa
 
-        def column(values: "array[int]") -> "pa.ListArray":
-            # Copied: an array cannot be emptied while another object uses its buffer.
-            return pa.ListArray.from_arrays(
-                pa.array(np.array(self._offsets, np.int32)), pa.array(np.array(values, np.int32))
-            )
-
-        batch = pa.record_batch([column(self._ids), column(self._labels)], names=["input_ids", "labels"])
+        batch = pa.record_batch({name: lists for column in self._columns for name, lists in column.take().items()})
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
         self._writer.write_batch(batch)
-        del self._ids[:], self._labels[:], self._offsets[1:]
 
 
 def dataset_of(path: Path) -> "Dataset":

@@ -1,5 +1,6 @@
 """Predicts the order of the training records, to find the fullest micro-batch. Imports accelerate."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,21 +10,23 @@ if TYPE_CHECKING:
 _PASSES = 3
 
 
-def fullest_micro_batch(dataset: "Dataset", size: int, seed: int, micro_batches: int) -> int:
+def fullest_micro_batch(
+    dataset: "Dataset", size: int, seed: int, micro_batches: int, columns: Sequence[str] = ("input_ids",)
+) -> int:
     """Token count of the fullest of the first micro-batches of a training, without padding.
 
     Args:
-        dataset: has ``input_ids``.
         size: records per micro-batch.
         seed: seed of the order, ``data_seed`` in the trainer's arguments.
         micro_batches: how many to look at; at most three passes.
+        columns: those of the dataset that hold tokens.
     """
     import numpy as np
     import pyarrow.compute as pc
     from accelerate.data_loader import SeedableRandomSampler
 
-    column = dataset.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
-    lengths = pc.list_value_length(column).to_numpy()
+    table = dataset.select_columns(list(columns)).with_format("arrow")[:]
+    lengths = sum(pc.list_value_length(table[name]).to_numpy() for name in columns)
     sampler = SeedableRandomSampler(dataset, data_seed=seed)
     fullest = 0
     for _ in range(_PASSES):

@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+class SyncedCancel:
+    """Says before each batch of an evaluation whether to stop; the same in all processes.
+
+    Args:
+        records: number of records, of which each process evaluates a share.
+    """
+
+    def __init__(self, controls: Controls, ranks: Ranks, records: int, batch_size: int) -> None:
+        self._controls = controls
+        # Shares differ by at most one record, hence one batch: the processes sync before each batch that all have.
+        self._syncs_left = -(-(records // ranks.count) // batch_size)
+
+    def __call__(self) -> bool:
+        self._syncs_left -= 1
+        return self._controls.sync() if self._syncs_left >= 0 else self._controls.is_stopped()
+
+
 def shared_held_out_loss(
     base: LoadedBase,
     records: "Dataset",
@@ -24,14 +41,7 @@ def shared_held_out_loss(
     padded: bool,
 ) -> HeldOutLoss | None:
     """The held-out loss over all records, returned in every process; None if the run should stop."""
-    # Shares differ by at most one record, hence one batch: the processes sync before each batch that all of them have.
-    syncs_left = -(-(len(records) // ranks.count) // batch_size)
-
-    def cancelled() -> bool:
-        nonlocal syncs_left
-        syncs_left -= 1
-        return controls.sync() if syncs_left >= 0 else controls.is_stopped()
-
+    cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
     share = records.select(range(ranks.index, len(records), ranks.count))
     part = held_out_loss(base, share, batch_size, report, cancelled, padded=padded)
     if controls.is_stopped():

@@ -173,7 +173,8 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> AnyClock:
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
-        return training_flops(skeleton, recipe.adapter, recipe.training.gradient_checkpointing)
+        flops = training_flops(skeleton, recipe.trained_adapter, recipe.training.gradient_checkpointing)
+        return flops.with_reference() if recipe.objective.is_preference else flops
     except WorkbenchError:
         return None
     except Exception:

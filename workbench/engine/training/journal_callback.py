@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from workbench.engine.metrics.step_clock import AnyClock
 from workbench.progress import Progress
 from workbench.runs.events import Hint as HintEvent
-from workbench.runs.events import Phase, Step
+from workbench.runs.events import Phase, Rewards, Step
 from workbench.runs.hints import Hint, LossWatch
 from workbench.runs.journal import JournalWriter
 from workbench.runs.time_hints import TimeWatch
@@ -110,6 +110,7 @@ class JournalCallback(TrainerCallback):
                 learning_rate=logs.get("learning_rate"),
                 grad_norm=logs.get("grad_norm"),
                 token_accuracy=logs.get("mean_token_accuracy"),
+                rewards=_rewards(logs),
                 tokens=tokens,
                 tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
                 seconds=round(seconds, 4),
@@ -136,6 +137,18 @@ class JournalCallback(TrainerCallback):
         rss = self._process.memory_info().rss
         self._peak_rss = max(self._peak_rss, rss)
         return {"rss": rss, "peak": self._peak_rss}
+
+
+def _rewards(logs: Mapping[str, float]) -> Rewards | None:
+    """The figures of preference training, logged under TRL's names; None in other runs."""
+    if "rewards/margins" not in logs:
+        return None
+    return Rewards(
+        chosen=logs["rewards/chosen"],
+        rejected=logs["rewards/rejected"],
+        margin=logs["rewards/margins"],
+        accuracy=logs["rewards/accuracies"],
+    )
 
 
 def _reset_peak() -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # Largest relative difference from adding the same numbers in another order, in any dtype that runs compute in.
 _ROUNDING = 1e-2
 
+TOKEN_COLUMNS = ("input_ids", "labels", "rejected_ids", "rejected_labels")
+"""The columns of tokenized records; those of pairs have all four."""
+
 Conditions = Mapping[str, object]
 """What a run's numbers depend on besides its recipe: device, dtypes, versions and so on, by readable names."""
 
@@ -23,7 +26,7 @@ def conditions_of(
     """Collect the conditions of a run when it starts or resumes, for the journal.
 
     Args:
-        data: the training records, with ``input_ids`` and ``labels``.
+        data: the training records, as token ids and labels.
         kernels: description of the fused kernels in use; empty for none.
     """
     device = device_facts()
@@ -42,7 +45,7 @@ def conditions_of(
 def digest_of(data: "Dataset") -> str:
     """A short hash of the tokens and labels of a dataset, in order."""
     digest = hashlib.blake2b(digest_size=8)
-    columns = data.select_columns(["input_ids", "labels"]).with_format("arrow")
+    columns = data.select_columns([name for name in TOKEN_COLUMNS if name in data.column_names]).with_format("arrow")
     for batch in columns.iter(10_000):
         for name in batch.column_names:
             lists = batch[name].combine_chunks()

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import torch
 
 from workbench.data.tokens.encode import EncodedData
 from workbench.engine.generation.evaluation import HeldOutLoss
+from workbench.engine.generation.preference_evaluation import HeldOutPreference, held_out_preference
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
 from workbench.engine.metrics.peak_memory import out_of_memory_error, predicted_peak
@@ -26,19 +29,23 @@ from workbench.engine.storage.room import check_room_for_checkpoints
 from workbench.engine.training.best import BestSoFar
 from workbench.engine.training.journal_callback import JournalCallback
 from workbench.engine.training.optimizer import optimizer_here
+from workbench.engine.training.preference_trainer import PreferenceTrainer
 from workbench.engine.training.resume_check import ResumeCheck, conditions_of, differences
 from workbench.engine.training.step_controls import ExitReason, LoopExit, RunHooks, StepControls
 from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.text import edit
 from workbench.runs.checkpoints import Checkpoint
-from workbench.runs.events import Eval, Phase, RunWarning, Sample
+from workbench.runs.events import Eval, Phase, Rewards, RunWarning, Sample
 from workbench.runs.folder import RunFolder
 from workbench.runs.history import History
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from workbench.engine.training.choice import Decision
 
 # More held-out records add little information, and cost time in every evaluation.
@@ -144,11 +151,11 @@ class Session:
             self._warn(notice, kind="optimizer")
         # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
         torch.manual_seed(recipe.training.seed)
-        model = base.attach_new(recipe.adapter)
+        model = base.attach_new(recipe.trained_adapter)
         overrides: dict[str, object] = {"training.optim": optimizer}
         if not self._context.ranks.is_first:
             overrides["training.report_to"] = []
-        trainer = WorkbenchTrainer(
+        trainer = self._trainer_class()(
             model=model,
             args=sft_config(edit(recipe, overrides), base.precision, self._context.run.checkpoints),
             train_dataset=self._data.train,
@@ -168,6 +175,20 @@ class Session:
         # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
         base.cast_adapter()
         return trainer
+
+    def _trainer_class(self) -> Callable[..., WorkbenchTrainer]:
+        """The trainer of the recipe's objective."""
+        objective = self._context.recipe.objective
+        if not objective.is_preference:
+            return WorkbenchTrainer
+        if is_spread():
+            raise WorkbenchError(
+                f"{objective.kind} on a base that is sharded across GPUs is not supported: the reference is the base "
+                "with its adapter switched off.",
+                "Train on one GPU, or on several that each hold the whole base.",
+                kind="objective",
+            )
+        return partial(PreferenceTrainer, objective=objective)
 
     def _why_padded(self) -> str:
         """The reason for padded batches, empty for padding-free ones. The first process decides for all."""
@@ -293,7 +314,7 @@ class Session:
         Returns whether the run should stop early, according to the recipe.
         """
         records = self._data.eval
-        controls, ranks = self._context.controls, self._context.ranks
+        controls = self._context.controls
         if is_sharded():
             self._warn_skipped("The held-out loss is")
             return False
@@ -301,39 +322,45 @@ class Session:
             return self.best.is_over
         held_out = records.select(range(min(len(records), EVALUATED_RECORDS)))
         batch = max(self._context.recipe.training.per_device_train_batch_size // self.trainer.parts, 1)
-        padded = bool(self._padded_because)
 
         def report(progress: Progress) -> None:
             phase = progress.phase if step else "base evaluation"
             self._context.report(progress.model_copy(update={"phase": phase}))
 
-        result = shared_held_out_loss(self._base, held_out, batch, report, controls, ranks, padded=padded)
-        if result is None:
+        evaluated = self._evaluate(step, held_out, batch, report)
+        if evaluated is None:
             return False
-        self._evaluated[step] = result.loss
-        is_best = step > 0 and self.best.add(step, result.loss)
+        loss, event = evaluated
+        self._evaluated[step] = loss
+        is_best = step > 0 and self.best.add(step, loss)
         if is_best and self._context.recipe.training.keep == "best":
             self.save(self._context.run.best)
-        self._context.journal.write(
-            Eval(
-                step=step,
-                loss=result.loss,
-                perplexity=result.perplexity,
-                token_accuracy=result.token_accuracy,
-                records=len(held_out),
-                tokens=result.tokens,
-                best=is_best,
-            )
-        )
-        self._send_to_trackers(result)
+        self._context.journal.write(msgspec.structs.replace(event, best=is_best))
+        self._send_to_trackers(event)
         return self.best.is_over
 
-    def _send_to_trackers(self, result: HeldOutLoss) -> None:
-        logs = {
-            "eval_loss": result.loss,
-            "eval_perplexity": result.perplexity,
-            "eval_token_accuracy": result.token_accuracy,
+    def _evaluate(
+        self, step: int, records: "Dataset", batch_size: int, report: Callable[[Progress], None]
+    ) -> tuple[float, Eval] | None:
+        """The held-out loss and its event, with what else the objective measures; None if the run should stop."""
+        base, controls, ranks = self._base, self._context.controls, self._context.ranks
+        objective, padded = self._context.recipe.objective, bool(self._padded_because)
+        if objective.is_preference:
+            preference = held_out_preference(
+                base, records, objective, batch_size, report, controls, ranks, padded=padded
+            )
+            return None if preference is None else (preference.loss, _preference_event(step, preference))
+        result = shared_held_out_loss(base, records, batch_size, report, controls, ranks, padded=padded)
+        return None if result is None else (result.loss, _loss_event(step, result, len(records)))
+
+    def _send_to_trackers(self, event: Eval) -> None:
+        figures: dict[str, object] = {
+            "eval_loss": event.loss,
+            "eval_perplexity": event.perplexity,
+            "eval_token_accuracy": event.token_accuracy,
         }
+        figures |= {f"eval_rewards/{name}": value for name, value in (event.rewards or {}).items()}
+        logs = {name: value for name, value in figures.items() if value is not None}
         trainer = self.trainer
         for tracker in self._trackers:
             tracker.forward("on_log", trainer.args, trainer.state, trainer.control, model=trainer.model, logs=logs)
@@ -412,3 +439,19 @@ class Session:
                 problem=problem,
             )
         )
+
+
+def _loss_event(step: int, result: HeldOutLoss, records: int) -> Eval:
+    return Eval(
+        step=step,
+        loss=result.loss,
+        perplexity=result.perplexity,
+        token_accuracy=result.token_accuracy,
+        records=records,
+        tokens=result.tokens,
+    )
+
+
+def _preference_event(step: int, result: HeldOutPreference) -> Eval:
+    rewards = Rewards(chosen=result.chosen, rejected=result.rejected, margin=result.margin, accuracy=result.accuracy)
+    return Eval(step=step, loss=result.loss, rewards=rewards, records=result.pairs)

@@ -10,7 +10,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.steering.ranks import Ranks
 from workbench.progress import Progress
-from workbench.recipe.schema import DataSection
+from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ class BackgroundTokenizing:
         WorkbenchError: the records do not exist, or have no known format.
     """
 
-    def __init__(self, home: Home, data: DataSection, ranks: Ranks, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, home: Home, recipe: Recipe, ranks: Ranks, cancelled: Callable[[], bool]) -> None:
         self._home = home
-        self._section = data
+        self._section = data = recipe.data
+        self._pairs = recipe.objective.is_preference
         self._ranks = ranks
         self._cancelled = cancelled
         is_local = ranks.count == 1 and not needs_hub(data.source)
-        self._records = load_records(data, home) if is_local else None
+        self._records = load_records(data, home, pairs=self._pairs) if is_local else None
         self._is_abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         self._progress = _PROGRESS
@@ -86,7 +87,7 @@ class BackgroundTokenizing:
         return Template.for_model(tokenizer, self._section.template, self._section.system)
 
     def _open_records(self) -> Records:
-        return self._records or load_records(self._section, self._home)
+        return self._records or load_records(self._section, self._home, pairs=self._pairs)
 
     def _work(self, template: Template) -> None:
         try:

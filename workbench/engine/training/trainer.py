@@ -6,7 +6,7 @@ Imports torch and TRL.
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -75,6 +75,9 @@ class WorkbenchTrainer(TimedTrainer):
         clock, arguments: those of :class:`TimedTrainer`.
     """
 
+    figure_names: tuple[str, ...] = ()
+    """What an objective records of each record beside the loss; logged as means under these names."""
+
     def __init__(
         self,
         *,
@@ -107,6 +110,8 @@ class WorkbenchTrainer(TimedTrainer):
         self._step_batches: list[Batch] = []
         # Counted since the last point of the loss curve, on the device: tokens predicted correctly, trained, and seen.
         self._tally = torch.zeros(3, dtype=torch.long, device=self.args.device)
+        # Sums of ``figure_names`` since then, and the number of records.
+        self._figures = torch.zeros(len(self.figure_names) + 1, dtype=torch.float64, device=self.args.device)
         self._step_end_state = random_state()
         self._in_step = False
         self._window_before: _Window | None = None
@@ -166,7 +171,11 @@ class WorkbenchTrainer(TimedTrainer):
 
     def _window(self) -> "_Window":
         return _Window(
-            self._tr_loss.clone(), self._globalstep_last_logged, self._total_train_tokens, self._tally.clone()
+            self._tr_loss.clone(),
+            self._globalstep_last_logged,
+            self._total_train_tokens,
+            self._tally.clone(),
+            self._figures.clone(),
         )
 
     @property
@@ -187,6 +196,8 @@ class WorkbenchTrainer(TimedTrainer):
         self._total_train_tokens = state["tokens"]
         if is_own:
             self._tally += torch.tensor(state.get("tally", (0, 0, 0)), device=self._tally.device)
+            if figures := state.get("figures"):
+                self._figures += torch.tensor(figures, dtype=torch.float64, device=self._figures.device)
         self.parts = state["parts"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -302,6 +313,11 @@ class WorkbenchTrainer(TimedTrainer):
         if trained:
             logs["mean_token_accuracy"] = correct / trained
         logs["num_tokens"] = self._total_train_tokens
+        if self.figure_names:
+            *sums, records = self.accelerator.reduce(self._figures, reduction="sum").tolist()
+            self._figures.zero_()
+            if records:
+                logs |= {name: total / records for name, total in zip(self.figure_names, sums, strict=True)}
         super().log(logs, start_time)
 
     # -- memory ---------------------------------------------------------------------------------------------------
@@ -346,23 +362,33 @@ class WorkbenchTrainer(TimedTrainer):
             model.zero_grad(set_to_none=True)
             if self._window_before is not None:
                 self._tally.copy_(self._window_before.tally)
+                self._figures.copy_(self._window_before.figures)
             remaining = list(self._step_batches)
 
     def _in_parts(self, model: torch.nn.Module, batch: "Batch", items: torch.Tensor | int | None) -> torch.Tensor:
-        parts = split_batch(batch, self.parts)
-        if len(parts) > 1 and "trained_positions" in batch:
-            parts = [add_trained_positions(part) for part in parts]
+        parts = self._split(batch, self.parts)
         steps = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
-            with tensor_float(), self._compiled_layers():
+            with self._computing():
                 return sum(super(WorkbenchTrainer, self).training_step(model, part, items) for part in parts)
         finally:
             self.current_gradient_accumulation_steps = steps
 
-    def _compiled_layers(self) -> AbstractContextManager[None]:
+    def _split(self, batch: "Batch", parts: int) -> "list[Batch]":
+        """Split a batch into at most ``parts`` batches of whole records."""
+        split = split_batch(batch, parts)
+        if len(split) > 1 and "trained_positions" in batch:
+            split = [add_trained_positions(part) for part in split]
+        return split
+
+    def _computing(self) -> AbstractContextManager[object]:
         """The context in which steps are computed; compiled layers are active in it, if there are any."""
-        return self.compiled.active() if self.compiled is not None else nullcontext()
+        stack = ExitStack()
+        stack.enter_context(tensor_float())
+        if self.compiled is not None:
+            stack.enter_context(self.compiled.active())
+        return stack
 
     def dry_step(self, indices: Sequence[int]) -> None:
         """Compute one micro-batch of these records and drop its gradient; leaves the random states unchanged.
@@ -370,17 +396,17 @@ class WorkbenchTrainer(TimedTrainer):
         Called when training has begun.
         """
         batch = self.data_collator([self.train_dataset[index] for index in indices])
-        tally = self._tally.clone()
+        tally, figures = self._tally.clone(), self._figures.clone()
         try:
-            with preserved_random_state(), tensor_float(), self._compiled_layers():
+            with preserved_random_state(), self._computing():
                 super().training_step(self.model_wrapped, batch)
         finally:
             self.model_wrapped.zero_grad(set_to_none=True)
             self._tally.copy_(tally)
+            self._figures.copy_(figures)
 
     def _split_further(self, batch: "Batch", problem: str) -> None:
-        before = len(split_batch(batch, self.parts))
-        after = len(split_batch(batch, self.parts * 2))
+        before, after = (len(self._split(batch, parts)) for parts in (self.parts, self.parts * 2))
         if after == before:
             raise self._out_of_memory_error()
         self.parts *= 2
@@ -427,6 +453,7 @@ class _Window:
     logged_at: int
     tokens: int
     tally: torch.Tensor
+    figures: torch.Tensor
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -434,4 +461,5 @@ class _Window:
             "logged_at": self.logged_at,
             "tokens": self.tokens,
             "tally": self.tally.tolist(),
+            "figures": self.figures.tolist(),
         }

@@ -270,7 +270,7 @@ class Training:
             self._report(Progress(phase="loading", detail="importing libraries"))
             import_libraries()
         check_device(self.recipe.training.kernels)
-        tokenizing = BackgroundTokenizing(self.home, self.recipe.data, self.ranks, self.controls.local.is_stopped)
+        tokenizing = BackgroundTokenizing(self.home, self.recipe, self.ranks, self.controls.local.is_stopped)
         try:
             self._load_base(tokenizing)
             data = self._tokenized_data(tokenizing)

@@ -1,0 +1,230 @@
+"""Preference training: the losses of TRL's own trainer, exact resume, smaller batches, held-out figures."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
+from tests.engine.test_resume import killed_after
+from workbench.data.sources import load_records
+from workbench.data.templates.template import Template
+from workbench.data.tokens.encode import encode_dataset
+from workbench.recipe.schema import ObjectiveSection, PreferenceLoss
+from workbench.recipe.text import edit
+
+WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 pairs: the chosen answer names the word asked for, the rejected one another."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": f"say {WORDS[n % 8]} {n}",
+            "chosen": f"{WORDS[n % 8]} it is" + " indeed" * (n % 3),
+            "rejected": f"{WORDS[(n + 3) % 8]} perhaps, or not" + " at all" * (n % 2),
+        }
+        for n in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def preference(recipe, pairs):
+    return edit(
+        recipe,
+        {
+            "objective.kind": "dpo",
+            "data.source": str(pairs),
+            "quantization.method": "none",
+            "quantization.compute_dtype": "float32",
+            "training.per_device_train_batch_size": 2,
+            "training.gradient_accumulation_steps": 2,
+            "training.learning_rate": 0.002,
+        },
+    )
+
+
+def trl_trainer(recipe, home, folder):
+    """TRL's trainer on the tokens of a recipe's training pairs; the reference is the base without the adapter."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    class OnTokens(DPOTrainer):
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model.source)
+    records = load_records(recipe.data, home, pairs=True)
+    data = encode_dataset(records, Template.for_model(tokenizer, "auto", None), recipe.data)
+    rows = []
+    for row in data.train:
+        prompt = next(place for place, label in enumerate(row["labels"]) if label != -100)
+        sides = []
+        for ids, labels in (("input_ids", "labels"), ("rejected_ids", "rejected_labels")):
+            # A line feed of the template follows a response, and is not trained.
+            end = len(row[labels]) - 1
+            assert row[labels] == [-100] * prompt + row[ids][prompt:end] + [-100]
+            sides.append(row[ids][prompt:end])
+        assert row["rejected_ids"][:prompt] == row["input_ids"][:prompt]
+        rows.append({"prompt_ids": row["input_ids"][:prompt], "chosen_ids": sides[0], "rejected_ids": sides[1]})
+    training, objective = recipe.training, recipe.objective
+    return data, OnTokens(
+        model=AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32),
+        args=DPOConfig(
+            output_dir=str(folder),
+            max_steps=training.max_steps,
+            per_device_train_batch_size=training.per_device_train_batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation_steps,
+            learning_rate=training.learning_rate,
+            lr_scheduler_type=training.lr_scheduler_type,
+            warmup_steps=training.warmup_ratio,
+            gradient_checkpointing=False,
+            bf16=False,
+            logging_steps=1,
+            seed=training.seed,
+            data_seed=training.seed,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            beta=objective.beta,
+            loss_type=objective.loss_type,
+            label_smoothing=objective.label_smoothing,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.trained_adapter.model_dump()),
+    )
+
+
+def test_the_losses_and_rewards_are_those_of_trls_own_trainer(home, preference, tmp_path):
+    """The same pairs, order and seed in float32: TRL pads, the run does not. An epoch ends amid an accumulation."""
+    recipe = edit(preference, {"training.max_steps": 11, "adapter.lora_dropout": 0.1, "data.eval_fraction": 0.05})
+    run, thread = begin(home, recipe)
+    ended(thread)
+    data, trainer = trl_trainer(recipe, home, tmp_path / "trl")
+    assert len(data.train) == 19
+    trainer.train()
+    theirs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    steps = events_of(run, "step")
+    assert [step["loss"] for step in steps] == pytest.approx([entry["loss"] for entry in theirs], abs=1e-5)
+    assert steps[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert steps[-1]["loss"] < 0.6
+    for ours, name in (("chosen", "chosen"), ("rejected", "rejected"), ("margin", "margins")):
+        means = [entry[f"rewards/{name}"] for entry in theirs]
+        # A last micro-batch with one pair counts as much as one with two in TRL's mean, but not here.
+        pairs = zip([step["rewards"][ours] for step in steps], means, strict=True)
+        assert [our for step, (our, _) in enumerate(pairs, 1) if step % 5] == pytest.approx(
+            [mean for step, mean in enumerate(means, 1) if step % 5], abs=1e-4
+        )
+    line_feeds = [2 * 4 * step - 2 * (step // 5) for step in range(1, 12)]
+    assert [step["tokens"] for step in steps] == [
+        entry["num_tokens"] + more for entry, more in zip(theirs, line_feeds, strict=True)
+    ]
+    assert json.loads((run.adapter / "adapter_config.json").read_text())["lora_dropout"] == 0.0
+    (preparing,) = [event for event in events_of(run, "phase") if event.get("padding_free") is not None]
+    assert preparing["padding_free"]
+
+
+def test_each_loss_is_that_of_trl(home, preference, tmp_path):
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from workbench.engine.kernels.padding_free import TrainedTokensCollator
+    from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
+    from workbench.engine.objectives.preference import PairScores, Reference
+
+    data, trainer = trl_trainer(preference, home, tmp_path / "trl")
+    model = trainer.model.eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    rows = [dict(row) for row in data.train.select(range(4))]
+    theirs = trainer.data_collator([trainer.train_dataset[place] for place in range(4)])
+    batch = PairCollator(DataCollatorForLanguageModeling(trainer._tokenizer.pad_token_id))(rows)
+
+    def log_probs(model):
+        return sums_by_text(model(**model_inputs(batch), fused_lm_head=True).log_probs, batch)
+
+    reference = Reference(model).log_probs(log_probs)
+    scores = PairScores.of(log_probs(model), reference, pairs_of(batch).trained)
+    assert scores.chosen.abs().min() > 0.01
+    for loss in get_args(PreferenceLoss):
+        smoothing = 0.1 if loss in ("robust", "exo_pair") else 0.0
+        objective = ObjectiveSection(kind="dpo", loss_type=loss, label_smoothing=smoothing, beta=0.3)
+        trainer.loss_types, trainer.label_smoothing, trainer.beta = [loss], smoothing, 0.3
+        expected = trainer._compute_loss(model, theirs, False)
+        assert scores.losses(objective).mean().item() == pytest.approx(expected.item(), abs=1e-5, rel=1e-5), loss
+    # Padding-free, the same texts in one row have the same sums.
+    flat = PairCollator(TrainedTokensCollator(trainer._tokenizer.pad_token_id, padding_free=True))(rows)
+    assert pairs_of(flat) == pairs_of(batch)
+    assert flat["input_ids"].shape == (1, sum(pairs_of(flat).lengths))
+    split = PairCollator(DataCollatorForLanguageModeling(0)).split(flat, 3)
+    assert [pairs_of(part).rows for part in split] == [tuple(rows[:1]), tuple(rows[1:2]), tuple(rows[2:])]
+
+
+def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_preference(home, preference):
+    recipe = edit(
+        preference,
+        {
+            "data.eval_fraction": 0.2,
+            "training.max_steps": 10,
+            "training.save_steps": 4,
+            "training.logging_steps": 3,
+            "training.eval_steps": 5,
+            "training.save_total_limit": 10,
+        },
+    )
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    again = killed_after(whole, 7, home)
+    resumed(home, again, thread.base)
+    assert curve(again) == curve(whole)
+    assert adapter_digest(again) == adapter_digest(whole)
+    rewards = [{event["step"]: event["rewards"] for event in events_of(run, "step")} for run in (whole, again)]
+    assert rewards[0] == rewards[1]
+    first, *_, last = events_of(whole, "eval")
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert first["rewards"] == {"chosen": 0.0, "rejected": 0.0, "margin": 0.0, "accuracy": 0.0}
+    assert last["rewards"]["accuracy"] == 1.0
+    assert last["rewards"]["margin"] == pytest.approx(last["rewards"]["chosen"] - last["rewards"]["rejected"])
+    assert last["loss"] < first["loss"]
+    assert "perplexity" not in last
+    assert last["records"] == 4
+
+
+def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference, monkeypatch):
+    from workbench.engine.training.session import Session
+    from workbench.engine.training.trainer import WorkbenchTrainer
+
+    recipe = edit(preference, {"training.max_steps": 4, "training.per_device_train_batch_size": 4})
+    whole, thread = begin(home, recipe)
+    ended(thread)
+    compute, failed = WorkbenchTrainer._in_parts, []
+
+    def out_of_memory_once(self, model, batch, items):
+        if self.state.global_step == 1 and not failed:
+            failed.append(True)
+            compute(self, model, batch, items)
+            raise torch.OutOfMemoryError("out of memory")
+        return compute(self, model, batch, items)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkbenchTrainer, "_in_parts", out_of_memory_once)
+        split, thread = begin(home, recipe, thread.base)
+        ended(thread)
+    assert [event["kind"] for event in events_of(split, "warning")] == ["out_of_memory"]
+    assert list(curve(split).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)
+    rewards = [[event["rewards"]["margin"] for event in events_of(run, "step")] for run in (whole, split)]
+    assert rewards[1] == pytest.approx(rewards[0], abs=1e-4)
+    monkeypatch.setattr(Session, "_why_padded", lambda self: "a test asks for it")
+    padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
+    ended(thread)
+    assert list(curve(padded).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)

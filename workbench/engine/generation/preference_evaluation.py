@@ -1,0 +1,137 @@
+"""Evaluates held-out pairs of responses: the loss, and how often the model prefers the chosen one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.engine.batches.oom_split import split_on_oom
+from workbench.engine.generation.shared_evaluation import SyncedCancel
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.tokenizer import pad_token_id
+from workbench.engine.steering.controls import Controls
+from workbench.engine.steering.ranks import Ranks
+from workbench.progress import Progress
+from workbench.recipe.schema import ObjectiveSection
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from workbench.engine.objectives.pairs import PairCollator, Row
+
+# Loss, both rewards, their difference, and whether the chosen one is higher.
+_PairFigures = tuple[float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class HeldOutPreference:
+    """Means over held-out pairs.
+
+    Attributes:
+        loss: the run's preference loss.
+        chosen, rejected: rewards, beta times the log-ratio to the reference; ``margin`` is their difference.
+        accuracy: share of the pairs whose chosen response has the higher reward.
+    """
+
+    loss: float
+    chosen: float
+    rejected: float
+    margin: float
+    accuracy: float
+    pairs: int
+
+
+def held_out_preference(
+    base: LoadedBase,
+    records: "Dataset",
+    objective: ObjectiveSection,
+    batch_size: int,
+    report: Callable[[Progress], None],
+    controls: Controls,
+    ranks: Ranks,
+    *,
+    padded: bool,
+) -> HeldOutPreference | None:
+    """Evaluate the active adapter against the base, over all processes; None if the run should stop.
+
+    Args:
+        records: pairs as token ids and labels.
+        batch_size: pairs per batch; batches that do not fit in memory are halved.
+        padded: the model needs padded batches.
+    """
+    cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
+    share = records.select(range(ranks.index, len(records), ranks.count))
+    found = _evaluate(base, share, objective, batch_size, report, cancelled, padded)
+    if controls.is_stopped():
+        return None
+    figures = tuple(math.fsum(column) for column in zip(*found, strict=True)) if found else (0.0,) * 5
+    *totals, pairs = ranks.sum((*figures, len(found)))
+    if not pairs:
+        return None
+    loss, chosen, rejected, margin, accuracy = (total / pairs for total in totals)
+    return HeldOutPreference(loss, chosen, rejected, margin, accuracy, int(pairs))
+
+
+def _evaluate(
+    base: LoadedBase,
+    records: "Dataset",
+    objective: ObjectiveSection,
+    batch_size: int,
+    report: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+    padded: bool,
+) -> list[_PairFigures]:
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from workbench.engine.kernels.padding_free import TrainedTokensCollator
+    from workbench.engine.objectives.pairs import PairCollator
+
+    padding = pad_token_id(base.tokenizer)
+    if padded:
+        head, collate = base.fused_head(), PairCollator(DataCollatorForLanguageModeling(padding))
+    else:
+        head, collate = base.padding_free_head(), PairCollator(TrainedTokensCollator(padding, padding_free=True))
+    batches = [range(start, min(start + batch_size, len(records))) for start in range(0, len(records), batch_size)]
+    was_training = base.active.training
+    results: list[_PairFigures] = []
+    base.active.eval()
+    try:
+        with head, torch.inference_mode():
+            for done, batch in enumerate(batches):
+                if cancelled():
+                    break
+                detail = f"batch {done + 1} of {len(batches)}"
+                report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
+                rows = [records[index] for index in batch]
+                results += split_on_oom(lambda part: _figures_of(base, collate, objective, part), rows)
+    finally:
+        base.active.train(was_training)
+    return results
+
+
+def _figures_of(
+    base: LoadedBase, collate: "PairCollator", objective: ObjectiveSection, rows: "list[Row]"
+) -> list[_PairFigures]:
+    from workbench.engine.objectives.pairs import model_inputs, pairs_of, sums_by_text
+    from workbench.engine.objectives.preference import PairScores
+
+    batch = collate(rows)
+    inputs = {
+        name: value if isinstance(value, int) else value.to(base.device) for name, value in model_inputs(batch).items()
+    }
+
+    def log_probs() -> "torch.Tensor":
+        output = base.active(**inputs, use_cache=False, fused_lm_head=True)
+        return sums_by_text(output.log_probs, batch)
+
+    assert base.peft is not None
+    with base.peft.disable_adapter():
+        before = log_probs()
+    scores = PairScores.of(log_probs(), before, pairs_of(batch).trained)
+    losses, figures = scores.losses(objective), scores.figures(objective.beta)
+    return [
+        (loss, chosen, rejected, margin, accurate)
+        for loss, chosen, rejected, margin, accurate in zip(losses.tolist(), *figures.tolist(), strict=True)
+    ]
