@@ -79,6 +79,15 @@ def form() -> tuple[SettingGroup, ...]:
             ),
         ),
         SettingGroup(
+            "Objective",
+            (
+                choice_setting("objective.kind", "objective", {"sft": "supervised", "dpo": "preference (DPO)"}),
+                number_setting("objective.beta", "beta", _with_dpo),
+                choice_setting("objective.loss_type", "preference loss", shape="cycle"),
+                number_setting("objective.label_smoothing", "label smoothing", _with_smoothing),
+            ),
+        ),
+        SettingGroup(
             "Learning",
             (
                 number_setting("training.learning_rate", "learning rate"),
@@ -150,6 +159,15 @@ def _initialization() -> SettingSpec:
     words: dict[object, str] = {True: "Kaiming", False: "random", **{name: name for name in get_args(InitMethod)}}
     setting = choice_setting(path, "initialization", words, shape="cycle")
     return replace(setting, value=lambda recipe: words[recipe.get(path)])
+
+
+def _with_dpo(recipe: Recipe) -> str:
+    return "" if recipe.objective.is_preference else "used with dpo only"
+
+
+def _with_smoothing(recipe: Recipe) -> str:
+    objective = recipe.objective
+    return "" if objective.is_preference and objective.loss_type == "robust" else "used with robust only"
 
 
 def _alpha() -> SettingSpec:

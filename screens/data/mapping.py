@@ -26,6 +26,8 @@ PARTS = (
     Part("messages", "m", "whole conversation"),
     Part("tools", "t", "functions for tool calls"),
     Part("text", "x", "plain text, all of it trained"),
+    Part("chosen", "c", "chosen response of a pair"),
+    Part("rejected", "d", "rejected response of a pair"),
 )
 _NAMES = [part.name for part in PARTS]
 

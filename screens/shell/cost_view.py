@@ -219,6 +219,8 @@ def _warnings(priced: Price) -> Iterator[str]:
         yield str(priced.stored_refusal)
     elif priced.stored_note:
         yield priced.stored_note
+    if priced.objective_note:
+        yield priced.objective_note
     base = priced.base
     if base.not_quantised:
         names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))

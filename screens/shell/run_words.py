@@ -53,6 +53,8 @@ def outcome(run: ChartReplay) -> str:
 
 def _perplexity(summary: RunSummary) -> str:
     base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
+    if summary.preference is not None:
+        return f"preference accuracy {summary.preference:.0%}"
     return f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
 
 
@@ -139,10 +141,24 @@ def figures(run: ChartReplay, times: StepTimes) -> list[Fact]:
         Fact("tokens", short(step.tokens) if step.tokens else ""),
         Fact("epoch", _figure(step.epoch, ".2f")),
         Fact("accuracy", _figure(step.token_accuracy, ".1%")),
+        *_rewards(step),
         Fact("MFU", _figure(times.mfu, ".0%")),
         _achieved(times),
         Fact("padding", _figure(times.padding, ".0%")),
         Fact("best", _best(run)),
+    ]
+
+
+def _rewards(step: Step) -> list[Fact]:
+    """The figures of preference training."""
+    rewards = step.rewards
+    if rewards is None:
+        return []
+    margin, accuracy = rewards["margin"], rewards["accuracy"]
+    return [
+        Fact("reward margin", f"{margin:.2f}", "bad" if margin < 0 else ""),
+        Fact("reward accuracy", f"{accuracy:.0%}"),
+        Fact("rewards", f"{rewards['chosen']:.2f} chosen, {rewards['rejected']:.2f} rejected"),
     ]
 
 
@@ -168,6 +184,7 @@ def about(run: ChartReplay, times: StepTimes) -> list[Fact]:
         # What is nought is as it should be, and would only hide what is not.
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
         Fact("perplexity", _base_and_tuned(base, tuned), "good" if base and _is_less(tuned, base) else ""),
+        Fact("preference", _figure(run.summary.preference, ".0%")),
         Fact("patience", _patience(run)),
         Fact("checkpoint", f"at step {run.checkpoint}" if run.checkpoint else ""),
         Fact("resumed", f"from step {run.resumed.step}" if run.resumed else ""),

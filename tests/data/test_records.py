@@ -170,13 +170,17 @@ def test_responses_in_a_prompt_are_not_trained() -> None:
             {"instruction": "Hi?", "input": "Bergen.", "history": [], "chosen": "Yes.", "rejected": "No."},
             "data.columns={prompt: instruction, reply: chosen, input: input, history: history}",
         ),
-        ({"prompt": "Hi?", "response_a": "Yes.", "response_b": "No."}, "a column of its own"),
+        ({"prompt": "Hi?", "response_a": "Yes.", "response_b": "No."}, "to a column chosen and the other to rejected"),
     ],
 )
-def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any], way: str) -> None:
+def test_preference_data_is_recognized_and_says_what_to_do(record: dict[str, Any], way: str, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
     with pytest.raises(WorkbenchError, match="preference data") as refused:
-        converted(record)
+        load_records(DataSection(source=str(path)))
     assert way in refused.value.cure
+    is_pair = any(name.startswith("rejected") for name in record)
+    assert ("set objective.kind to dpo" in refused.value.cure) == is_pair
 
 
 def test_the_way_out_of_preference_data_works_and_names_the_rest() -> None:

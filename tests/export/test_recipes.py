@@ -287,9 +287,9 @@ def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
     ("content", "words"),
     [
         ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
-        ("base_model: x/y\nadapter: lora\nrl: dpo\n", r"not supervised training \(rl: dpo\)"),
-        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "not supervised training"),
-        ("model_name_or_path: x/y\nstage: dpo\n", "not supervised LoRA training"),
+        ("base_model: x/y\nadapter: lora\nrl: kto\n", r"neither supervised training nor DPO \(rl: kto\)"),
+        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "neither supervised training nor DPO"),
+        ("model_name_or_path: x/y\nstage: ppo\n", "neither supervised LoRA training nor DPO"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),
         ("a: !!python/object/apply:os.system ['true']\n", "cannot be read"),
@@ -301,6 +301,38 @@ def test_others_are_refused_in_a_sentence(content, words, tmp_path):
     file.write_text(content)
     with pytest.raises(WorkbenchError, match=words):
         import_settings(file)
+
+
+def test_preference_training_is_imported_as_what_it_is(tmp_path):
+    (tmp_path / "axolotl.yaml").write_text(
+        "base_model: x/y\nadapter: lora\nrl: ipo\nrl_beta: 0.3\nsample_packing: true\ntrain_on_inputs: true\n"
+        "datasets:\n- {path: o/pairs, split: train_prefs, type: chatml.intel, field_chosen: better}\n"
+    )
+    recipe, lacking = import_settings(tmp_path / "axolotl.yaml")
+    assert recipe.objective == ObjectiveSection(kind="dpo", loss_type="ipo", beta=0.3)
+    assert (recipe.data.source, recipe.data.split, recipe.data.template) == ("o/pairs", "train_prefs", "chatml")
+    assert recipe.data.columns == {"chosen": "better", "rejected": "rejected"}
+    assert recipe.data.completion_only
+    assert not recipe.data.packing
+    assert lacking == ["packing: pairs of responses are not packed"]
+    (tmp_path / "llamafactory.yaml").write_text(
+        "model_name_or_path: x/y\nstage: dpo\npref_beta: 0.2\npref_loss: hinge\npref_ftx: 0.1\ndataset: pairs\n"
+    )
+    pair = {"conversations": [{"from": "human", "value": "Hi?"}], "chosen": {"from": "gpt", "value": "Yes."}}
+    rows = [{**pair, "rejected": {"from": "gpt", "value": "No."}}]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pairs.json").write_text(json.dumps(rows))
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
+    entry = {"file_name": "pairs.json", "ranking": True, "formatting": "sharegpt", "columns": columns}
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
+    recipe, lacking = import_settings(tmp_path / "llamafactory.yaml")
+    assert recipe.objective == ObjectiveSection(kind="dpo", loss_type="hinge", beta=0.2)
+    assert lacking == ["pref_ftx: 0.1"]
+    (item,) = load_records(recipe.data, pairs=True).items()
+    assert [side.texts for side in (item.content.chosen, item.content.rejected)] == [["Hi?", "Yes."], ["Hi?", "No."]]
+    (tmp_path / "llamafactory.yaml").write_text("model_name_or_path: x/y\nstage: dpo\npref_loss: simpo\n")
+    with pytest.raises(WorkbenchError, match="pref_loss: simpo, which a recipe does not have"):
+        import_settings(tmp_path / "llamafactory.yaml")
 
 
 def test_values_that_no_recipe_can_have_are_all_told(tmp_path):

@@ -174,11 +174,28 @@ def _show_lengths(facts: DataFacts) -> None:
 
 
 def _example(example: Example) -> Text:
-    """The text of a record. Trained tokens are colored, and underlined too for terminals without color."""
+    """The text of a record; of a pair, the chosen side and then what is different in the rejected one.
+
+    Trained tokens are colored, and underlined too for terminals without color.
+    """
     heading = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
     heading += f", {example.cut:,} truncated" if example.cut else ""
     heading += ", held out" if example.held_out else ""
     text = Text(printable(heading) + "\n", style="bold")
-    for start, end, trained in example.spans:
-        text.append(printable(example.text[start:end]), style="not bold green underline" if trained else "not bold dim")
+    if example.rejected is None:
+        _append_tokens(text, example, 0)
+        return text
+    text.append("chosen\n")
+    _append_tokens(text, example, 0)
+    rejected = example.rejected
+    cut = f", {rejected.cut:,} truncated" if rejected.cut else ""
+    text.append(f"\nrejected  {rejected.tokens:,} tokens{cut}, from where they part\n")
+    _append_tokens(text, rejected, example.parts_at)
     return text
+
+
+def _append_tokens(text: Text, example: Example, first: int) -> None:
+    """Append the text of an example's tokens from a character on."""
+    for start, end, trained in example.spans:
+        piece = printable(example.text[max(start, first) : max(end, first)])
+        text.append(piece, style="not bold green underline" if trained else "not bold dim")

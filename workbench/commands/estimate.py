@@ -138,6 +138,8 @@ def _show(result: Price, free: int | None) -> None:
     console.print(table)
     if result.stored_note:
         console.print(Text(printable(result.stored_note)), soft_wrap=True)
+    if result.objective_note:
+        console.print(Text(printable(result.objective_note)), soft_wrap=True)
     if result.stored_refusal:
         words = f"Cannot be trained like this: {result.stored_refusal}"
         console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)

@@ -63,6 +63,16 @@ class Price:
         return self.asked.stored
 
     @property
+    def objective_note(self) -> str:
+        """How a step of preference training is priced; empty for supervised training."""
+        if not self.recipe.objective.is_preference:
+            return ""
+        return (
+            f"{self.recipe.objective.kind}: estimated as a supervised step on both responses of each pair. The "
+            "reference's pass comes first and frees its memory; its time is not predicted."
+        )
+
+    @property
     def is_rough(self) -> bool:
         """Whether the peak was estimated by formula (≈), not with a traced step."""
         return self.peak.method == "closed-form"

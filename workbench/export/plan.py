@@ -92,6 +92,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     """
     check_target_folder(request.folder, request.force)
     recipe = on_base(run.recipe(), request.base)
+    _check_objective(recipe, request)
     if request.target == "hub" and not request.repo:
         raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
     plan = Plan(
@@ -109,6 +110,20 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
         size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
     return _plan_merge(request, recipe, local_base(home, recipe), plan)
+
+
+def _check_objective(recipe: Recipe, request: Request) -> None:
+    """Refuse targets that repeat the training and know no preferences.
+
+    Raises:
+        WorkbenchError: the run trained on pairs, which the target does not carry.
+    """
+    if recipe.objective.is_preference and request.target in WITHOUT_WEIGHTS:
+        raise WorkbenchError(
+            f"The export {request.target} does not carry {recipe.objective.kind} runs yet.",
+            "Export the adapter or the merged model; the recipe itself repeats the run here.",
+            kind="objective",
+        )
 
 
 def local_base(home: Home, recipe: Recipe) -> LocalModel:

@@ -286,10 +286,8 @@ class DataSection(Section):
 
 ObjectiveKind = Literal["sft", "dpo"]
 PreferenceLoss = Literal[
-    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
+    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
 ]
-NEEDS_SMOOTHING: tuple[PreferenceLoss, ...] = ("robust", "exo_pair")
-"""Preference losses that take ``objective.label_smoothing``; of exo_pair it must be above 0."""
 
 
 class ObjectiveSection(Section):
@@ -315,8 +313,8 @@ class ObjectiveSection(Section):
     )
     label_smoothing: float = setting(
         0.0,
-        "Used with the losses robust and exo_pair: probability that a pair is labeled the wrong way round.",
-        steps=(0.0, 0.001, 0.05, 0.1, 0.2),
+        "Used with the loss robust only: probability that a pair is labeled the wrong way round.",
+        steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
         lt=0.5,
     )
@@ -485,24 +483,13 @@ class Recipe(Section):
     def _check_objective(self) -> None:
         """Refuse what preference training cannot use: its reference is the base with the adapter switched off."""
         objective, adapter = self.objective, self.adapter
-        if objective.label_smoothing and not (objective.is_preference and objective.loss_type in NEEDS_SMOOTHING):
-            used = " and ".join(NEEDS_SMOOTHING)
-            raise _excluded(
-                "objective.label_smoothing",
-                f"{objective.label_smoothing:g} would not be used",
-                f"set it to 0, or objective.kind to dpo with a loss_type that uses it ({used})",
-            )
         if not objective.is_preference:
             return
-        if objective.loss_type == "exo_pair" and not objective.label_smoothing:
-            raise _excluded(
-                "objective.label_smoothing", "exo_pair needs it above 0", "set it to 0.001, as its paper does"
-            )
         if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE:
             raise _excluded(
                 "adapter.init_lora_weights",
                 f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
-                f"is no reference for {objective.kind}",
+                f"cannot be the reference of {objective.kind}",
                 "set it to true, gaussian or orthogonal",
             )
         if adapter.bias != "none":

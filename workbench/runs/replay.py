@@ -152,6 +152,7 @@ class Replay:
         summary.state, summary.writer = "running", None
         summary.ended, summary.reason, summary.cure, summary.paused_at = None, "", "", None
         summary.perplexities = [one for one in summary.perplexities if not one[0]]
+        summary.preferences.clear()
 
     # -- derived values -------------------------------------------------------------------------------------------
 
@@ -229,6 +230,7 @@ class Replay:
         self.curve.cut(step)
         self.evaluations = [one for one in self.evaluations if one.step <= step]
         self.summary.perplexities = [one for one in self.summary.perplexities if one[0] <= step]
+        self.summary.preferences = [one for one in self.summary.preferences if one[0] <= step]
         self.samples = [sample for sample in self.samples if sample.step <= step]
         self.checkpoint = step
         self.recent.clear()
@@ -260,7 +262,10 @@ class Replay:
 
     def _eval(self, event: Eval) -> None:
         self.evaluations.append(event)
-        self.summary.perplexities.append((event.step, event.perplexity))
+        if event.rewards is None:
+            self.summary.perplexities.append((event.step, event.perplexity))
+        elif event.step:  # before the first step, both rewards are zero
+            self.summary.preferences.append((event.step, event.rewards["accuracy"]))
 
     def _checkpoint(self, event: Checkpoint) -> None:
         self.checkpoint = event.step

@@ -17,6 +17,8 @@ class RunSummary:
 
     Attributes:
         perplexities: (step, held-out perplexity) of the evaluations not discarded by a resume; the base's at step 0.
+        preferences: (step, share of the held-out pairs whose chosen response has the higher reward) of the same
+            evaluations, in preference training.
         is_unpriced: the steps were compiled or used fused kernels, which the prediction does not cover.
         measured_peak: None without a GPU.
         reason: why the run ended; cure: what to do about it.
@@ -38,6 +40,7 @@ class RunSummary:
     phase: str = ""
     loss: Number = None
     perplexities: list[tuple[int, Number]] = field(default_factory=list)
+    preferences: list[tuple[int, float]] = field(default_factory=list)
     tokens: int = 0
     peak_vram: int = 0
     eta_seconds: float | None = None
@@ -61,6 +64,11 @@ class RunSummary:
             # Before the first step the adapter has no effect yet.
             by_model["tuned" if step else "base"] = perplexity
         return by_model
+
+    @property
+    def preference(self) -> float | None:
+        """The preference accuracy of the last evaluation; None in runs that are not preference training."""
+        return self.preferences[-1][1] if self.preferences else None
 
     @property
     def is_open(self) -> bool:

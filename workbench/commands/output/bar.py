@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from workbench.commands.common import console, figure, printable
-from workbench.commands.output.lines import event_lines, one_line, reasons, remaining
+from workbench.commands.output.lines import event_lines, one_line, preference, reasons, remaining
 from workbench.runs.events import (
     AnyEvent,
     Control,
@@ -69,17 +69,23 @@ class RunBar:
                     total=summary.max_steps,
                     completed=summary.step,
                     figures=f"step {summary.step}/{summary.max_steps} · loss {figure(event.loss, 3)} · "
+                    f"{_margin(event)}"
                     f"{event.tokens_per_second or 0:.0f} tok/s · {remaining(event.eta_seconds)} left",
                 )
             case Eval():
-                self._print(
-                    f"held-out perplexity {figure(event.perplexity)} "
-                    f"({'before training' if event.step == 0 else 'after step ' + str(event.step)}, "
-                    f"{event.records} records, {event.tokens} tokens)"
-                )
+                when = "before training" if event.step == 0 else f"after step {event.step}"
+                if event.rewards is not None:
+                    self._print(f"held-out {preference(event.rewards)} ({when}, {event.records} pairs)")
+                else:
+                    counts = f"{event.records} records, {event.tokens} tokens"
+                    self._print(f"held-out perplexity {figure(event.perplexity)} ({when}, {counts})")
             case _ if isinstance(event, _PRINTED):
                 for words in event_lines(event, summary):
                     self._print(one_line(words))
 
     def _print(self, words: str) -> None:
         self._bar.console.print(words, markup=False)
+
+
+def _margin(event: Step) -> str:
+    return f"margin {figure(event.rewards['margin'], 2)} · " if event.rewards is not None else ""

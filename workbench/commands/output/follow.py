@@ -143,4 +143,5 @@ def summary_line(summary: RunSummary) -> str:
     loss = f"loss {figure(summary.loss, 3)}" if summary.loss is not None else ""
     perplexities = [figure(summary.perplexity[name]) for name in ("base", "tuned") if summary.perplexity.get(name)]
     perplexity = f"held-out perplexity {' → '.join(perplexities)}" if perplexities else ""
-    return ", ".join(part for part in (f"{summary.id} {summary.state}", steps, loss, perplexity) if part)
+    preference = f"held-out preference accuracy {summary.preference:.0%}" if summary.preference is not None else ""
+    return ", ".join(part for part in (f"{summary.id} {summary.state}", steps, loss, perplexity, preference) if part)

@@ -13,6 +13,7 @@ from workbench.runs.events import (
     Paused,
     Phase,
     Resumed,
+    Rewards,
     RunEnded,
     RunError,
     RunResumed,
@@ -104,10 +105,18 @@ def remaining(seconds: float | None) -> str:
     return "?" if seconds is None else clock(seconds).removeprefix("0")
 
 
+def preference(rewards: Rewards | None) -> str:
+    """``reward margin 1.23, accuracy 90%``; empty for runs that are not preference training."""
+    if rewards is None:
+        return ""
+    return f"reward margin {figure(rewards['margin'], 3)}, accuracy {rewards['accuracy']:.0%}"
+
+
 def _point(event: Step, summary: RunSummary) -> str:
     parts = [
         f"step {summary.step}/{summary.max_steps}",
         f"loss {figure(event.loss, 4)}",
+        preference(event.rewards),
         f"lr {event.learning_rate:.2e}" if event.learning_rate is not None else "",
         f"{event.tokens_per_second or 0:.0f} tok/s",
         f"MFU {event.mfu:.0%}" if event.mfu is not None else "",
@@ -118,7 +127,8 @@ def _point(event: Step, summary: RunSummary) -> str:
 
 def _evaluation(event: Eval) -> str:
     best = ", best so far" if event.best else ""
-    figures = f"loss {figure(event.loss, 4)}, perplexity {figure(event.perplexity)}"
+    figures = preference(event.rewards) or f"perplexity {figure(event.perplexity)}"
+    figures = f"loss {figure(event.loss, 4)}, {figures}"
     return f"step {event.step}: held-out {figures}{best}"
 
 

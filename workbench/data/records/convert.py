@@ -51,7 +51,8 @@ def _convert_pair(record: Mapping[str, object], form: PairFormat) -> Converted:
         BadRecord: a side cannot be read, has no response of its own, or is the same as the other.
     """
     one, other = convert(record, form.chosen), convert(record, form.rejected)
-    fields = tuple(field for field in one.unused if field in other.unused)
+    asks = {field.path: field.asks for field in other.unused}
+    fields = tuple(Unused(field.path, field.asks and asks[field.path]) for field in one.unused if field.path in asks)
     chosen, rejected = one.content, other.content
     if isinstance(chosen, Conversation) and isinstance(rejected, Conversation):
         return Converted(_parted(chosen, rejected), fields)

@@ -69,14 +69,6 @@ def _robust(pairs: PairScores, beta: float, smoothing: float) -> torch.Tensor:
     return (-(1 - smoothing) * right + smoothing * wrong) / (1 - 2 * smoothing)
 
 
-def _exo_pair(pairs: PairScores, beta: float, smoothing: float) -> torch.Tensor:
-    """Ji et al. 2024, equation 16: the reverse KL divergence from smoothed labels."""
-    epsilon = torch.tensor(smoothing, device=pairs.chosen.device)
-    logits = beta * pairs.difference
-    won = torch.sigmoid(logits) * (logsigmoid(logits) - torch.log1p(-epsilon))
-    return won + torch.sigmoid(-logits) * (logsigmoid(-logits) - torch.log(epsilon))
-
-
 def _nca_pair(pairs: PairScores, beta: float, _: float) -> torch.Tensor:
     """Chen et al. 2024: raises the chosen response instead of only the difference."""
     chosen, rejected = beta * pairs.chosen, beta * pairs.rejected
@@ -92,7 +84,6 @@ _LOSSES: dict[PreferenceLoss, Loss] = {
     # Azar et al. 2023, equation 17, per token as its authors do.
     "ipo": lambda pairs, beta, _: (pairs.difference_per_token - 1 / (2 * beta)) ** 2,
     "robust": _robust,
-    "exo_pair": _exo_pair,
     "nca_pair": _nca_pair,
     # Wu et al. 2024, with the probability of winning set to 1.
     "sppo_hard": lambda pairs, beta, _: (pairs.chosen - 0.5 / beta) ** 2 + (pairs.rejected + 0.5 / beta) ** 2,

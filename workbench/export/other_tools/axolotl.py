@@ -79,8 +79,11 @@ _COMPOSED = (
     "output.name",
     "output.dir",
 )
-# What makes a configuration train on preferences or rewards.
+# What makes a configuration train on rewards, or on preferences in a way that a recipe does not have.
 _OTHER_TRAINING = ("rl", "reward_model", "process_reward_model")
+# Preference training that a recipe has: Axolotl's name, and the loss.
+_PREFERENCE = {"dpo": "sigmoid", "ipo": "ipo"}
+_PREFERENCE_SETTINGS = {"rl_beta": "objective.beta", "dpo_beta": "objective.beta"}
 # The kinds of dataset that need nothing else, and what they set. Alpaca's brings its own prompt, whatever the model.
 _ALPACA = {"data.format": "instruction", "data.template": "alpaca"}
 _TYPES = {
@@ -203,10 +206,13 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
             "Use adapter: lora or qlora.",
             kind="recipe",
         )
-    if other := next((f"{key}: {values[key]}" for key in _OTHER_TRAINING if values.get(key)), ""):
+    loss = _PREFERENCE.get(str(imported.take("rl", "")))
+    others = [f"{key}: {values[key]}" for key in _OTHER_TRAINING if values.get(key) and (key != "rl" or not loss)]
+    if others:
         raise WorkbenchError(
-            f"{origin} is not supervised training ({other}).",
-            "Remove that setting only if its data can be trained on as it is: prompts with one reply each.",
+            f"{origin} is neither supervised training nor DPO ({others[0]}).",
+            "A recipe has supervised training, and rl: dpo or ipo. Remove that setting only if its data can be trained "
+            "on as it is: prompts with one reply each.",
             kind="recipe",
         )
     recipe = imported.recipe
@@ -236,7 +242,11 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         recipe["data.template"] = name if name in ("chatml", "alpaca") else "auto"
         if recipe["data.template"] == "auto":
             imported.unsupported.append(f"chat_template: {name!r}; the model's own is used")
-    _take_datasets(imported, folder)
+    if loss is not None:
+        _take_preference(imported, loss)
+        _take_pairs(imported, folder)
+    else:
+        _take_datasets(imported, folder)
     imported.check_held_out(*([entry["path"] for entry in _entries(values.get(key))] for key in _HELD_OUT_AND_TRAINED))
     imported.ignore(_IGNORED)
     return imported.finish(origin)
@@ -268,6 +278,44 @@ def _take_quantization(imported: ImportedSettings) -> None:
     imported.recipe["quantization.double_quant"] = bool(details.get("bnb_4bit_use_double_quant", True))
     if imported.take("fp16") is True:
         imported.recipe["quantization.compute_dtype"] = "float16"
+
+
+def _take_preference(imported: ImportedSettings, loss: str) -> None:
+    """Take the settings of DPO. A list of losses with weights is not supported; a list of one is that loss."""
+    losses = imported.take("dpo_loss_type", [loss])
+    listed = losses if isinstance(losses, list) else [losses]
+    if len(listed) != 1:
+        imported.unsupported.append(f"dpo_loss_type: {losses!r}; a recipe has one loss, {loss}")
+    imported.take_preference(_PREFERENCE_SETTINGS, listed[0] if len(listed) == 1 else loss)
+    smoothing = imported.take("dpo_label_smoothing")
+    if smoothing and imported.recipe.get("objective.loss_type") == "robust":
+        imported.recipe["objective.label_smoothing"] = smoothing
+    elif smoothing:
+        imported.unsupported.append(f"dpo_label_smoothing: {smoothing!r}; TRL's loss {listed[0]} does not use it")
+
+
+def _take_pairs(imported: ImportedSettings, folder: Path) -> None:
+    """Take the datasets of DPO: the columns of each, and the template that its type names."""
+    sources: list[dict[str, object]] = []
+    for entry in _entries(imported.take("datasets")):
+        kind = entry.get("type", "chat_template")
+        fields = {**entry, **kind} if isinstance(kind, dict) else entry
+        family = kind.partition(".")[0] if isinstance(kind, str) else ""
+        imported.unsupported += [f"datasets: {key}: {fields[key]!r}" for key in fields if key not in _PAIR_KEYS]
+        if family == "chatml":
+            imported.recipe["data.template"] = "chatml"
+        elif family not in ("", "chat_template"):
+            imported.unsupported.append(f"datasets: type: {kind!r}; the model's own template is used")
+        source: dict[str, object] = {"source": resolve_path(str(entry["path"]), folder)}
+        if entry.get("name"):
+            source["source"] = f"{source['source']}:{entry['name']}"
+        if (split := entry.get("split")) and split != "train":
+            source["split"] = str(split)
+        named = {part: str(fields[key]) for key, part in _PAIR_FIELDS.items() if fields.get(key)}
+        if named:
+            source["columns"] = {"chosen": "chosen", "rejected": "rejected", **named}
+        sources.append(source)
+    imported.set_sources(sources)
 
 
 def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
@@ -320,6 +368,12 @@ _FIELDS = {
     "field_instruction": "prompt", "field_input": "input", "field_output": "reply", "field_system": "system",
 }  # fmt: skip
 _DATASET_KEYS = (*_FIELDS, "path", "name", "ds_type", "type", "roles_to_train", "split", "chat_template")
+# The same of pairs.
+_PAIR_FIELDS = {
+    "field_messages": "prompt", "field_prompt": "prompt", "field_system": "system", "field_chosen": "chosen",
+    "field_rejected": "rejected",
+}  # fmt: skip
+_PAIR_KEYS = (*_PAIR_FIELDS, "path", "name", "ds_type", "type", "split", "chat_template")
 _HELD_OUT_AND_TRAINED = ("test_datasets", "datasets")
 
 

@@ -61,6 +61,22 @@ class ImportedSettings:
         else:
             self.unsupported.append(f"warmup_steps: {_short(steps)}; a recipe has warmup_ratio, a share of all steps")
 
+    def take_preference(self, names: Mapping[str, str], loss: object) -> None:
+        """Make the recipe one of preference training (DPO).
+
+        Args:
+            names: settings that have the same meaning in both: ``{their name: dotted key}``.
+            loss: their name of the loss, which has the same name here if it is one of DPO's.
+        """
+        self.recipe["objective.kind"] = "dpo"
+        self.move(names)
+        if loss not in (None, "sigmoid"):
+            self.recipe["objective.loss_type"] = loss
+        # Neither can be used with pairs, and no tool does.
+        self.recipe["data.completion_only"] = True
+        if self.recipe.pop("data.packing", False):
+            self.unsupported.append("packing: pairs of responses are not packed")
+
     def take_checkpoints(self) -> None:
         """Take how often checkpoints are saved, and which adapter is kept, from transformers' names."""
         if self.take("save_strategy") == "no":

@@ -49,6 +49,8 @@ _SAME = {
     "seed": "training.seed",
     "torch_compile": "training.torch_compile",
 }
+# The preference losses that have the same name and meaning in both.
+_LOSSES = ("sigmoid", "hinge", "ipo")
 # The templates that have the same name and wording in both.
 _TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
@@ -175,10 +177,17 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
     """
     imported = ImportedSettings(values)
     stage, kind = imported.take("stage", "sft"), imported.take("finetuning_type", "lora")
-    if stage not in ("sft", "pt") or kind != "lora":
+    loss = imported.take("pref_loss", "sigmoid") if stage == "dpo" else "sigmoid"
+    if stage not in ("sft", "pt", "dpo") or kind != "lora":
         raise WorkbenchError(
-            f"{origin} is not supervised LoRA training (stage: {stage}, finetuning_type: {kind}).",
-            "Use stage: sft or pt, and finetuning_type: lora.",
+            f"{origin} is neither supervised LoRA training nor DPO (stage: {stage}, finetuning_type: {kind}).",
+            "Use stage: sft, pt or dpo, and finetuning_type: lora.",
+            kind="recipe",
+        )
+    if loss not in _LOSSES:
+        raise WorkbenchError(
+            f"{origin} trains with pref_loss: {loss}, which a recipe does not have.",
+            f"Use pref_loss: {', '.join(_LOSSES)}.",
             kind="recipe",
         )
     recipe = imported.recipe
@@ -208,9 +217,12 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
         recipe["data.template"] = name if name in _TEMPLATES else "auto"
         if name not in _TEMPLATES:
             imported.unsupported.append(f"template: {name!r}; the model's own is used")
+    if stage == "dpo":
+        imported.take_preference({"pref_beta": "objective.beta"}, loss)
     size = imported.take("val_size", 0.0)
     recipe["data.eval_fraction"] = float(size) if isinstance(size, int | float | str) else size
-    recipe["data.packing"] = bool(imported.take("neat_packing") or recipe.get("data.packing"))
+    if stage != "dpo":
+        recipe["data.packing"] = bool(imported.take("neat_packing") or recipe.get("data.packing"))
     imported.take_warmup()
     imported.take_checkpoints()
     imported.ignore(_IGNORED)
