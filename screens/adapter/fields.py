@@ -79,15 +79,6 @@ def form() -> tuple[SettingGroup, ...]:
             ),
         ),
         SettingGroup(
-            "Objective",
-            (
-                choice_setting("objective.kind", "objective", {"sft": "supervised", "dpo": "preference (DPO)"}),
-                number_setting("objective.beta", "beta", _with_dpo),
-                choice_setting("objective.loss_type", "preference loss", shape="cycle"),
-                number_setting("objective.label_smoothing", "label smoothing", _with_smoothing),
-            ),
-        ),
-        SettingGroup(
             "Learning",
             (
                 number_setting("training.learning_rate", "learning rate"),
@@ -104,6 +95,16 @@ def form() -> tuple[SettingGroup, ...]:
                 any_setting("training.max_grad_norm", "gradient clip"),
                 report_setting(),
             ),
+        ),
+        SettingGroup(
+            "Objective",
+            (
+                choice_setting("objective.kind", "objective", {"sft": "supervised", "dpo": "preference (DPO)"}),
+                number_setting("objective.beta", "beta", _with_dpo),
+                choice_setting("objective.loss_type", "preference loss", shape="cycle"),
+                number_setting("objective.label_smoothing", "label smoothing", _with_smoothing),
+            ),
+            is_folded=True,
         ),
         SettingGroup(
             "Evaluation and checkpoints",

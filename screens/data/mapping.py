@@ -25,9 +25,9 @@ PARTS = (
     Part("history", "h", "earlier turns"),
     Part("messages", "m", "whole conversation"),
     Part("tools", "t", "functions for tool calls"),
-    Part("text", "x", "plain text, all of it trained"),
     Part("chosen", "c", "chosen response of a pair"),
     Part("rejected", "d", "rejected response of a pair"),
+    Part("text", "x", "plain text, all of it trained"),
 )
 _NAMES = [part.name for part in PARTS]
 

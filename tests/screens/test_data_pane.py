@@ -87,6 +87,23 @@ async def test_a_list_of_sources_is_shown_edited_and_kept(tmp_path: Path) -> Non
         assert screen.app.session.recipe.as_dict()["data"]["source"] == entries
 
 
+async def test_both_sides_of_a_pair_are_next_to_each_other(tmp_path: Path) -> None:
+    pair = {"prompt": "Why is it blue?", "chosen": "It absorbs red.", "rejected": "It mirrors the sky."}
+    path = jsonl(tmp_path / "pairs.jsonl", [pair, pair, {"question": "Q?", "chosen": "Same.", "rejected": "Same."}])
+    async with opened(tmp_path / "home") as screen:
+        pane = await data_pane(screen)
+        screen.app.set_recipe({"data.source": path, "objective.kind": "dpo"})
+        await screen.until(lambda: "It mirrors the sky." in screen.words, "the rejected response")
+        await screen.sees("format preference")
+        await screen.sees("It absorbs red.")
+        await screen.at_rest()
+        chosen, rejected = (pane.query_one(f"RecordView #{side}").region for side in ("chosen", "rejected"))
+        assert chosen.y == rejected.y
+        assert chosen.right <= rejected.x
+        assert screen.words.count("Why is it blue?") == 1
+        assert "1 invalid" in screen.words
+
+
 async def test_a_source_that_is_not_here_says_what_to_do(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await data_pane(screen)
