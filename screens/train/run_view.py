@@ -12,6 +12,7 @@ from screens.run_names import titled
 from screens.shell import run_words
 from screens.shell.header import BETWEEN_STEPS
 from screens.shell.phase_bar import PhaseBar
+from screens.train.checklist import checklist
 from screens.train.gpu_panel import GpuPanel
 from screens.train.problem import Problem
 from screens.train.time_bar import TimeBar
@@ -54,6 +55,7 @@ class RunView(Vertical):
         self._phase = PhaseBar()
         self._card = Paragraph(id="card")
         self._plan = VerticalScroll(self._card, id="plan")
+        self._checklist = Paragraph(id="checklist")
         self._chart = LossChart()
         self._metrics = Facts(id="figures")
         self._times = TimeBar()
@@ -68,9 +70,19 @@ class RunView(Vertical):
         self._chart.border_title = "loss over steps"
         self._log.border_title = "engine.log of this run"
         self._plan.border_title = "next run"
+        self._checklist.border_title = "start"
         yield self._phase
         with Vertical(id="live"):
-            yield Vertical(self._plan, self._chart, self._metrics, self._times, self._answer, self._notice, id="course")
+            yield Vertical(
+                self._plan,
+                self._checklist,
+                self._chart,
+                self._metrics,
+                self._times,
+                self._answer,
+                self._notice,
+                id="course",
+            )
             yield Vertical(self._gpu, self._about, id="side")
         yield self._problem
         yield self._log
@@ -112,6 +124,11 @@ class RunView(Vertical):
         """
         self.set_class(False, "-empty")
         self._phase.show(*phase_of(run, status))
+        starts = bool(run.phase.phase) and not run.recent and not run.is_rough
+        self.set_class(starts, "-starting")
+        if starts:
+            evaluates = bool((run.facts.counts or {}).get("eval", True))
+            self._checklist.show(checklist(run.startup.stages(evaluates=evaluates), is_over=run.is_over))
         set_title(self._chart, self._title_of_chart(run, name))
         self._chart.show(
             [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],

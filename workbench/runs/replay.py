@@ -35,6 +35,7 @@ from workbench.runs.events import (
     memory_bytes,
 )
 from workbench.runs.journal import JournalReader, each_event
+from workbench.runs.startup import Startup
 from workbench.runs.summary import RunState, RunSummary
 
 _MAX_NOTICES = 50
@@ -71,6 +72,7 @@ class Replay:
     Attributes:
         summary: the summary that lists of runs show.
         started, resumed, ended, error: the newest event of each kind; None before it and once it no longer applies.
+        startup: the phases since the newest start or resume, until the first step.
         phase: the newest phase. facts: the newest value of each fact that any phase stated.
         step: the newest point of the curve; recent: the last few points.
         checkpoint: the step of the newest checkpoint, 0 without one.
@@ -96,6 +98,7 @@ class Replay:
         self.ended: RunEnded | None = None
         self.error: RunError | None = None
         self.phase = Phase()
+        self.startup = Startup()
         self.facts = Phase()
         self.step: Step | None = None
         self.recent: deque[Step] = deque(maxlen=_RECENT_STEPS)
@@ -221,7 +224,7 @@ class Replay:
     def _set_running(self, event: RunStarted | RunResumed) -> None:
         """Reset how the run was paused or ended before."""
         self.error = self.paused = self.last_request = self.ended = None
-        self.phase = Phase()
+        self.phase, self.startup = Phase(), Startup()
         self.summary.state, self.summary.ended = "running", None
         self.summary.writer = (event.pid, event.process_started)
 
@@ -239,6 +242,8 @@ class Replay:
 
     def _phase(self, event: Phase) -> None:
         self.phase = event
+        if not self.recent:
+            self.startup.add(event)
         named = ((name, getattr(event, name)) for name in event.__struct_fields__ if name not in _PROGRESS)
         known = {name: value for name, value in named if value is not None}
         self.facts = msgspec.structs.replace(self.facts, **known)
