@@ -1,11 +1,15 @@
 """Runs of a tiny model under a test's hand."""
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 from tests.journals import Fields, read_events
 from workbench.engine.training.thread import TrainingThread
+from workbench.engine.training.trainer import WorkbenchTrainer
 from workbench.runs.folder import RunFolder, create_run
 
 
@@ -14,6 +18,35 @@ def begin(home, recipe, base=None) -> tuple[RunFolder, TrainingThread]:
     thread = TrainingThread(home, run, recipe, base)
     thread.start()
     return run, thread
+
+
+@contextmanager
+def held_after(step: int) -> Iterator[None]:
+    """A run of this process that begins within computes nothing after this step until the block has ended.
+
+    What a test does to it then comes before its next step, however busy the machine is.
+    """
+    opened, compute = threading.Event(), WorkbenchTrainer.training_step
+
+    def training_step(self, *arguments, **options):
+        if self.state.global_step >= step:
+            assert opened.wait(240)
+        return compute(self, *arguments, **options)
+
+    with mock.patch.object(WorkbenchTrainer, "training_step", training_step):
+        try:
+            yield
+        finally:
+            opened.set()
+
+
+@contextmanager
+def begun(home, recipe, step: int, base=None) -> Iterator[tuple[RunFolder, TrainingThread]]:
+    """A run that has done a step, and waits for the end of the block to do the next one."""
+    with held_after(step):
+        run, thread = begin(home, recipe, base)
+        wait_for_step(run, step)
+        yield run, thread
 
 
 def ended(thread: TrainingThread, seconds: float = 240) -> TrainingThread:

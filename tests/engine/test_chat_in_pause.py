@@ -4,7 +4,16 @@ import threading
 
 import pytest
 
-from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_for_step, wait_until
+from tests.engine.runs_of_tiny import (
+    adapter_digest,
+    begin,
+    curve,
+    ended,
+    events_of,
+    held_after,
+    wait_for_step,
+    wait_until,
+)
 from tests.engine.voices_of_tiny import answered
 from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, Sampling
 from workbench.engine.daemon.engine import Engine
@@ -41,9 +50,10 @@ def engine_here(home):
 
 def paused(engine, recipe, *, release=False, step=3):
     """A run that stands still after some steps."""
-    run = engine.train(recipe)
-    wait_for_step(run, step)
-    engine.control(Command("pause", release=release))
+    with held_after(step):
+        run = engine.train(recipe)
+        wait_for_step(run, step)
+        engine.control(Command("pause", release=release))
     wait_until(lambda: events_of(run, "paused"), run)
     return run
 

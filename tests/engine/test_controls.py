@@ -8,9 +8,11 @@ from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import (
     adapter_digest,
     begin,
+    begun,
     curve,
     ended,
     events_of,
+    held_after,
     resumed,
     wait_for_step,
     wait_until,
@@ -43,10 +45,9 @@ def told(run, action):
 
 
 def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, long_recipe, undisturbed):
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    for action in ("checkpoint", "evaluate", "sample"):
-        thread.controls.send(Command(action))
+    with begun(home, long_recipe, 2) as (run, thread):
+        for action in ("checkpoint", "evaluate", "sample"):
+            thread.controls.send(Command(action))
     ended(thread)
     for action in ("checkpoint", "evaluate", "sample"):
         (control,) = told(run, action)
@@ -77,9 +78,8 @@ def test_what_is_asked_between_steps_is_acknowledged_and_changes_nothing(home, l
 
 @pytest.mark.parametrize("release", [False, True])
 def test_a_pause_holds_the_run_until_it_is_told_to_go_on(home, long_recipe, undisturbed, release):
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    thread.controls.send(Command("pause", release=release))
+    with begun(home, long_recipe, 2) as (run, thread):
+        thread.controls.send(Command("pause", release=release))
     wait_until(lambda: events_of(run, "paused"), run)
     (paused,) = events_of(run, "paused")
     assert paused["release"] is release
@@ -99,9 +99,8 @@ def test_a_pause_holds_the_run_until_it_is_told_to_go_on(home, long_recipe, undi
 @pytest.mark.parametrize("release", [False, True])
 @pytest.mark.parametrize("save", [False, True])
 def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    thread.controls.send(Command("pause", release=release))
+    with begun(home, long_recipe, 2) as (run, thread):
+        thread.controls.send(Command("pause", release=release))
     wait_until(lambda: events_of(run, "paused"), run)
     thread.controls.stop(save=save)
     ended(thread)
@@ -125,9 +124,8 @@ def test_a_run_stopped_while_its_base_is_loaded_again_ends_where_it_was(home, lo
 
     load = training.load_base
     monkeypatch.setattr(training, "load_base", load_base)
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    thread.controls.send(Command("pause", release=True))
+    with begun(home, long_recipe, 2) as (run, thread):
+        thread.controls.send(Command("pause", release=True))
     wait_until(lambda: events_of(run, "paused"), run)
     thread.controls.send(Command("resume"))
     ended(thread)
@@ -154,9 +152,8 @@ def test_a_run_released_and_stopped_before_its_first_step_has_no_adapter(home, l
 
 def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe, undisturbed):
     # Several micro-batches a step, so that the stop comes in the middle of one.
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 5)
-    thread.controls.stop(save=True)
+    with begun(home, long_recipe, 5) as (run, thread):
+        thread.controls.stop(save=True)
     ended(thread)
     stopped_at = summarise(run).step
     assert 5 <= stopped_at < STEPS
@@ -198,9 +195,8 @@ def test_a_stop_in_the_middle_of_a_step_loses_only_that_step(home, recipe, monke
 
 
 def test_the_learning_rate_can_be_changed(home, long_recipe):
-    run, thread = begin(home, edit(long_recipe, {"training.lr_scheduler_type": "constant"}))
-    wait_for_step(run, 2)
-    thread.controls.send(Command("learning_rate", 0.001))
+    with begun(home, edit(long_recipe, {"training.lr_scheduler_type": "constant"}), 2) as (run, thread):
+        thread.controls.send(Command("learning_rate", 0.001))
     ended(thread)
     (control,) = told(run, "learning_rate")
     rates = {event["step"]: event["learning_rate"] for event in events_of(run, "step")}
@@ -209,12 +205,11 @@ def test_the_learning_rate_can_be_changed(home, long_recipe):
 
 
 def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_recipe):
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    thread.controls.send(Command("learning_rate", 0.002))
-    wait_until(lambda: told(run, "learning_rate"), run)
-    wait_for_step(run, told(run, "learning_rate")[0]["step"] + 2)
-    thread.controls.stop(save=True)
+    with held_after(6):
+        with begun(home, long_recipe, 2) as (run, thread):
+            thread.controls.send(Command("learning_rate", 0.002))
+        wait_for_step(run, 6)
+        thread.controls.stop(save=True)
     ended(thread)
     resumed(home, run)
     rates = {event["step"]: event["learning_rate"] for event in events_of(run, "step")}
@@ -227,9 +222,8 @@ def test_a_changed_rate_follows_the_schedule_and_survives_a_resume(home, long_re
 
 @pytest.mark.parametrize("new", [12, STEPS + 20])
 def test_the_number_of_steps_can_be_changed(home, long_recipe, new):
-    run, thread = begin(home, long_recipe)
-    wait_for_step(run, 2)
-    thread.controls.send(Command("max_steps", new))
+    with begun(home, long_recipe, 2) as (run, thread):
+        thread.controls.send(Command("max_steps", new))
     ended(thread)
     control = told(run, "max_steps")[0]
     assert max(curve(run)) == max(new, control["step"])

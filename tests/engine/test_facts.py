@@ -45,7 +45,7 @@ def many(tmp_path_factory):
     """Enough records that counting them all takes longer than a glance."""
     path = tmp_path_factory.mktemp("data") / "many.jsonl"
     line = {"question": "What is the capital? " * 10, "answer": "Paris, as every mate knows. " * 10}
-    path.write_text((json.dumps(line) + "\n") * 8_000, encoding="utf-8")
+    path.write_text((json.dumps(line) + "\n") * 20_000, encoding="utf-8")
     return path
 
 

@@ -12,11 +12,11 @@ from tests.conftest import make_tiny_llama
 from tests.engine.runs_of_tiny import (
     adapter_digest,
     begin,
+    begun,
     curve,
     ended,
     events_of,
     resumed,
-    wait_for_step,
     wait_until,
 )
 from tests.journals import read_events
@@ -88,9 +88,8 @@ def test_memory_that_ends_halves_the_micro_batch_and_keeps_the_gradient(home, re
 
 def test_memory_that_ends_at_one_record_names_what_takes_most_and_what_would_fit(home, recipe, memory):
     recipe = edit(recipe, {"training.max_steps": 50})
-    run, thread = begin(home, recipe)
-    wait_for_step(run, 3)
-    memory.limit = 1
+    with begun(home, recipe, 3) as (run, thread):
+        memory.limit = 1
     thread.join(120)
     assert thread.error.kind == "out_of_memory"
     assert "Even micro-batch 1 does not fit" in thread.error.message
@@ -259,9 +258,8 @@ def test_a_disk_that_fills_pauses_the_run_which_goes_on_by_itself(home, recipe, 
     whole, thread = begin(home, recipe)
     ended(thread)
     size = (whole.adapter / "adapter_model.safetensors").stat().st_size
-    run, thread = begin(home, recipe, thread.base)
-    wait_for_step(run, 1)
-    small_files(size // 2)
+    with begun(home, recipe, 1, thread.base) as (run, thread):
+        small_files(size // 2)
     wait_until(lambda: thread.controls.paused, run)
     assert "is full" in thread.controls.paused
     wait_until(lambda: events_of(run, "paused"), run)
@@ -275,9 +273,8 @@ def test_a_disk_that_fills_pauses_the_run_which_goes_on_by_itself(home, recipe, 
 
 
 def test_a_journal_on_a_full_disk_waits_and_loses_no_line(home, recipe, small_files):
-    run, thread = begin(home, edit(recipe, {"training.max_steps": 30}))
-    wait_for_step(run, 2)
-    small_files(run.journal.stat().st_size + 700)
+    with begun(home, edit(recipe, {"training.max_steps": 30}), 2) as (run, thread):
+        small_files(run.journal.stat().st_size + 700)
     wait_until(lambda: thread.controls.paused, run)
     assert thread.is_alive()
     # What is asked meanwhile is done afterwards.
@@ -307,9 +304,8 @@ def test_a_paused_run_is_still_paused_when_there_is_room_again(tmp_path, small_f
 
 
 def test_a_run_that_waits_for_room_can_be_stopped(home, recipe, small_files):
-    run, thread = begin(home, edit(recipe, {"training.max_steps": 3000}))
-    wait_for_step(run, 2)
-    small_files(run.journal.stat().st_size + 100)
+    with begun(home, edit(recipe, {"training.max_steps": 3000}), 2) as (run, thread):
+        small_files(run.journal.stat().st_size + 100)
     wait_until(lambda: thread.controls.paused, run)
     thread.controls.stop(save=False)
     thread.join(60)
