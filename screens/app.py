@@ -351,6 +351,11 @@ class WorkbenchApp(App[None]):
 
         self.push_screen(SearchDialog("Find a setting", entries, "Name or help, such as rank or checkpoint"), chosen)
 
+    @property
+    def is_recipe_known(self) -> bool:
+        """Whether the recipe was read: it is a moment after the first frame."""
+        return self._loaded
+
     async def go_to_setting(self, path: str) -> None:
         """Open the tab with the field of a dotted key, and move to it."""
         from screens.forms.places import tab_of

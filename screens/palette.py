@@ -1,97 +1,71 @@
-"""The commands of the palette: tabs, the actions of the tab in front, presets, themes."""
+"""The command palette: every action of every tab, every setting, run, model, preset, dataset and page of the docs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+import asyncio
+from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.markup import escape
 
-from screens.queue.enqueue import sweep_current
-from screens.shell.presets import choose_preset, load_preset, save_as_preset
+from screens.palette_commands import Command, actions, everywhere, setting_commands
+from screens.palette_library import library_commands
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Sequence
 
     from screens.app import WorkbenchApp
-    from screens.workbench import Workbench
-    from workbench.recipe.presets import PresetDescription
 
-
-class Command(NamedTuple):
-    """A line of the palette: its name, what it does, and the help under it."""
-
-    name: str
-    run: Callable[[], object]
-    help: str
+_MOST = 60
+"""Hits that are listed at once."""
 
 
 class WorkbenchCommands(Provider):
-    """Commands for the tab in front and the engine's state."""
+    """All that can be done or found, matched by every typed word in its name, its description or its keys."""
 
-    _presets: Sequence[PresetDescription] = ()
+    _library: Sequence[Command] = ()
 
     @property
     def _app(self) -> WorkbenchApp:
         return cast("WorkbenchApp", self.app)
 
     async def startup(self) -> None:
-        from workbench.recipe.presets import describe_presets
-
-        self._presets = describe_presets(self._app.session.home)
+        self._library = await asyncio.to_thread(library_commands, self._app)
 
     async def discover(self) -> Hits:
         for command in self._commands():
-            yield DiscoveryHit(command.name, command.run, help=command.help)
+            yield DiscoveryHit(escape(command.name), command.run, text=command.name, help=_help(command))
 
     async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
-        for command in self._commands():
-            if (score := matcher.match(command.name)) > 0:
-                yield Hit(score, matcher.highlight(command.name), command.run, help=command.help)
+        words = query.casefold().split()
+        commands = [*setting_commands(self._app, query), *self._commands(), *actions(self._app), *self._library]
+        ranked = [(score, command) for command in commands if (score := _score(command, words, query)) > 0]
+        ranked.sort(key=lambda one: -one[0])
+        for number, (_, command) in enumerate(ranked[:_MOST]):
+            # The palette sorts by score: each place has its own.
+            yield Hit(1 - number / (2 * _MOST), escape(command.name), command.run, text=command.name,
+                      help=_help(command))  # fmt: skip
 
-    def _commands(self) -> Iterator[Command]:
-        app = self._app
-        pane = app.pane_in_front
-        if pane is not None:
-            for namespace, binding, enabled, tooltip in self.screen.active_bindings.values():
-                if enabled and binding.id and binding.description and namespace not in (app, self.screen):
-                    run = partial(app.run_action, binding.action, namespace)
-                    yield Command(f"{pane.NAME}: {binding.description}", run, tooltip or f"key {binding.key}")
-        for number, tab in enumerate(app.tabs, 1):
-            yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), f"key {number}")
-        yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
-        yield Command(
-            "Sweep", partial(_attempt, app, sweep_current), "Queue the current recipe with several values of a setting"
-        )
-        yield Command(
-            "Presets",
-            partial(_attempt, app, choose_preset),
-            "Choose a shipped or saved preset as the current recipe",
-        )
-        yield Command(
-            "Save recipe as preset", partial(_attempt, app, save_as_preset), "Save the current recipe under a name"
-        )
-        for preset in self._presets:
-            title = f"{preset.title} (yours)" if preset.own else preset.title
-            yield Command(f"Recipe: {preset.name}", partial(load_preset, app, preset.name), plain(title))
-        if app.session.status is not None:
-            unload = partial(_attempt, app, _unload)
-            yield Command("Engine: release GPU memory", unload, "Unload the model; the engine keeps running")
-        dark = app.theme.endswith("dark")
-        yield Command(
-            f"Theme: {'light' if dark else 'dark'}", app.toggle_theme, "Switch between the light and the dark theme"
-        )
-        yield Command("Help", app.action_help, "Keys and guide of this screen (F1)")
-        yield Command("Quit", app.action_quit, "A live run can keep running without the terminal")
+    def _commands(self) -> list[Command]:
+        """Return the actions of the tab in front, and what can be done everywhere."""
+        return [*actions(self._app, self.screen), *everywhere(self._app)]
 
 
-async def _unload(app: Workbench) -> None:
-    await app.session.engine.unload()
+def _help(command: Command) -> str:
+    keys = f"{command.keys}   " if command.keys else ""
+    return escape(plain(f"{keys}{command.help}"))
 
 
-def _attempt(app: WorkbenchApp, ask: Callable[[WorkbenchApp], Coroutine[Any, Any, None]]) -> None:
-    """Ask in a worker, which can wait for the answer; an error is shown."""
-    app.attempt(ask(app))
+def _score(command: Command, words: Sequence[str], query: str) -> float:
+    """Return how well a command is matched; 0 if a word is missing. Those in the name count more than others."""
+    name, text = command.name.casefold(), command.text
+    if command.is_answer:
+        return command.weight
+    if not all(word in text for word in words):
+        return 0
+    typed = query.casefold().strip()
+    if typed == name:
+        return 2.5
+    in_name = all(word in name for word in words)
+    return command.weight + in_name + 0.3 * (typed in name) + 0.2 * name.startswith(typed)

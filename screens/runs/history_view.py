@@ -146,6 +146,10 @@ class HistoryView(Vertical):
         self.add_class("-filter")
         self._filter.focus()
 
+    def filter_by(self, words: str) -> None:
+        """Show only the runs with these words."""
+        self._filter.value = words
+
     def clear(self) -> None:
         """Clear the filter; if there is none, the marks."""
         if self._filter.value:

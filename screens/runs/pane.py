@@ -207,6 +207,9 @@ class RunsPane(Pane):
         """Reverse the sort order."""
         self._history.table.turn()
 
+    def select_run(self, run: str) -> None:
+        self._history.filter_by(run)
+
     def action_filter(self) -> None:
         """Type a filter."""
         self._history.open_filter()

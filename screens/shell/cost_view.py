@@ -141,6 +141,22 @@ def price_of(session: Session, skeleton: Skeleton) -> Price:
     return price(skeleton, session.recipe, session.budget, longest=longest, median=median, traced=session.traces)
 
 
+def price_after(session: Session, recipe: Recipe) -> str:
+    """The price of another recipe in a few words; what stands in its way if it has none."""
+    skeleton, budget = session.skeleton, session.budget
+    if skeleton is None or recipe.model != session.recipe.model:
+        return ""
+    lengths = session.lengths_of(recipe)
+    longest, median = (lengths.max, lengths.p50) if lengths is not None else (None, None)
+    try:
+        priced = price(skeleton, recipe, budget, longest=longest, median=median, traced=session.traces)
+    except WorkbenchError as error:
+        return error.message
+    memory = "VRAM" if budget.device.kind == "cuda" else "Memory"
+    need = f"{memory} peak {gib(priced.peak.device_bytes)}"
+    return need if budget.free_bytes is None else f"{need}: {judge(priced.peak, budget.free_bytes).phrase}"
+
+
 def _other_gpus(session: Session, priced: Price) -> Iterator[tuple[str, Fit]]:
     """The GPUs that the run does not use, each with whether the peak would fit its free memory."""
     if priced.budget.device.kind != "cuda":

@@ -82,6 +82,9 @@ class Pane(Container, can_focus=True):
     def select_setting(self, path: str) -> None:
         """Move to the field of a dotted key of the recipe, on a pane with a form."""
 
+    def select_run(self, run: str) -> None:
+        """Show the run of an id, on a pane with a history."""
+
     # -- the focus ------------------------------------------------------------------------------------------------
 
     def first_focus(self) -> Widget:
