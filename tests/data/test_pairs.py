@@ -16,8 +16,13 @@ from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
 from workbench.errors import WorkbenchError
+from workbench.evaluation.eval_set import build_eval_set
+from workbench.export.plan import plan_export
+from workbench.export.request import Request
 from workbench.recipe.schema import DataSection, Recipe
 from workbench.recipe.text import RecipeError, edit, from_yaml, to_yaml
+from workbench.runs.folder import create_run
+from workbench.storage.paths import Home
 
 USER = {"role": "user", "content": "Hi?"}
 YES = {"role": "assistant", "content": "Yes."}
@@ -189,3 +194,30 @@ def test_a_recipe_of_before_is_supervised_and_written_as_before() -> None:
             edit(recipe, {path: value, "quantization.method": "none"})
         assert [problem.path for problem in found.value.problems] == [path]
     assert edit(recipe, {"objective.loss_type": "robust", "objective.label_smoothing": 0.1}).objective.beta == 0.2
+
+
+def test_an_evaluation_takes_the_chosen_responses(tokenizer: Any, tmp_path: Path) -> None:
+    data = file_of(tmp_path, {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."})
+    template = Template.for_model(tokenizer, "chatml")
+    found = build_eval_set(
+        Home(tmp_path / "home"),
+        data,
+        template,
+        is_run_data=False,
+        records=0,
+        replies=1,
+        prompts=[],
+        report=lambda progress: None,
+        cancelled=bool,
+    )
+    (sample,), (question,) = found.samples, found.questions
+    assert tokenizer.decode([label for label in sample.labels if label != -100]) == "Yes.<|im_end|>"
+    assert (question.text, question.reference) == ("Hi?", "Yes.")
+
+
+@pytest.mark.parametrize("target", ["script", "axolotl", "llamafactory"])
+def test_exports_that_repeat_the_training_refuse_preferences(target: Any, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    run = create_run(home, edit(Recipe(), {"objective.kind": "dpo"}))
+    with pytest.raises(WorkbenchError, match=f"The export {target} does not carry dpo runs"):
+        plan_export(home, run, Request(target=target, folder=tmp_path / "out"))

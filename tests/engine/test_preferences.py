@@ -129,6 +129,7 @@ def test_the_losses_and_rewards_are_those_of_trls_own_trainer(home, preference, 
         entry["num_tokens"] + more for entry, more in zip(theirs, line_feeds, strict=True)
     ]
     assert json.loads((run.adapter / "adapter_config.json").read_text())["lora_dropout"] == 0.0
+    assert [event["kind"] for event in events_of(run, "warning")] == ["dropout"]
     (preparing,) = [event for event in events_of(run, "phase") if event.get("padding_free") is not None]
     assert preparing["padding_free"]
 

@@ -149,6 +149,12 @@ class Session:
         optimizer, notice = optimizer_here(recipe.training.optim)
         if notice:
             self._warn(notice, kind="optimizer")
+        if recipe.trained_adapter != recipe.adapter:
+            self._warn(
+                f"{recipe.objective.kind} trains without dropout, as TRL does: adapter.lora_dropout "
+                f"{recipe.adapter.lora_dropout:g} is not used.",
+                kind="dropout",
+            )
         # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.trained_adapter)
