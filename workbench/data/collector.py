@@ -46,7 +46,8 @@ class Collector:
             counts["skipped"] += 1
             self._reasons[_reason(sample.problem)] += 1
             return
-        self._changes.update(sample.changes)
+        if sample.changes:
+            self._changes.update(sample.changes)
         for unused in sample.unused:
             self._unused[unused.path] += 1
             self._asks[unused.path] += unused.asks

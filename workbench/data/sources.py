@@ -134,15 +134,18 @@ class Records:
         """The records of a source, each once; held out as the recipe says if it has no eval split of its own."""
         held_out = _HeldOutSampler(0.0 if source.reading.eval_rows else self.eval_fraction)
         for row in source.reading.rows():
-            item = self._item(row, source)
-            is_held_out = item.content is not None and held_out.takes_next()
-            yield replace(item, held_out=is_held_out, fraction=done + share * row.fraction)
+            content, problem, unused = self._content_of(row, source)
+            is_held_out = content is not None and held_out.takes_next()
+            fraction = done + share * row.fraction
+            yield Item(content, row.where, is_held_out, fraction=fraction, problem=problem, unused=unused)
 
     def _eval_rows_of(self, source: Source, fraction: float = 1.0) -> Iterator[Item]:
         for row in source.reading.eval_rows() if source.reading.eval_rows else ():
-            yield replace(self._item(row, source), held_out=True, from_eval_split=True, fraction=fraction)
+            content, problem, unused = self._content_of(row, source)
+            yield Item(content, row.where, True, True, fraction=fraction, problem=problem, unused=unused)
 
-    def _item(self, row: Row, source: Source) -> Item:
+    def _content_of(self, row: Row, source: Source) -> tuple[Content | None, str, tuple[Unused, ...]]:
+        """A row's content, the reason why it has none, and its unused columns."""
         if row.record is None:
             if self.stop_at_malformed:
                 raise WorkbenchError(
@@ -150,12 +153,12 @@ class Records:
                     "Correct it, or set data.malformed to skip: bad lines are then skipped and counted.",
                     kind="data_malformed",
                 )
-            return Item(None, row.where, problem=row.problem)
+            return None, row.problem, ()
         try:
             converted = convert(row.record, source.form)
         except BadRecord as error:
-            return Item(None, row.where, problem=str(error))
-        return Item(converted.content, row.where, unused=converted.unused)
+            return None, str(error), ()
+        return converted.content, "", converted.unused
 
 
 class _HeldOutSampler:
@@ -168,6 +171,8 @@ class _HeldOutSampler:
     def __init__(self, share: float) -> None:
         self._share = share
         self._count = 0
+        self._block = -1
+        self._pick = -1
 
     def takes_next(self) -> bool:
         """Whether the next usable record is held out."""
@@ -175,12 +180,17 @@ class _HeldOutSampler:
         if not self._share:
             return False
         block = int(index * self._share + 1e-9)
+        if block != self._block:
+            self._block, self._pick = block, self._pick_of(block)
+        return index == self._pick
+
+    def _pick_of(self, block: int) -> int:
+        """The index of the record to hold out in a block."""
         # The tolerance keeps 0.1 * 10 from being a little less than 1.
         start = math.ceil(block / self._share - 1e-9)
         size = max(math.ceil((block + 1) / self._share - 1e-9) - start, 1)
         digest = hashlib.blake2b(block.to_bytes(8, "little"), digest_size=8).digest()
-        pick = int.from_bytes(digest, "little") % size if block else min(1, size - 1)
-        return index - start == pick
+        return start + (int.from_bytes(digest, "little") % size if block else min(1, size - 1))
 
 
 def load_records(data: DataSection, home: Home | None = None, *, pairs: bool | None = False) -> Records:

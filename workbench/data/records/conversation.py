@@ -39,6 +39,15 @@ class Conversation:
         """Places in ``messages`` of the assistant's turns."""
         return [place for place, message in enumerate(self.messages) if message["role"] == "assistant"]
 
+    def first(self, count: int) -> "Conversation":
+        """The conversation of the first ``count`` messages."""
+        if count >= len(self.messages):
+            return self
+        # ``dataclasses.replace`` takes four times as long, and this runs for each response.
+        return Conversation(
+            self.messages[:count], self.tools, self.untrained, self.changes, self.template_kwargs, self.origins
+        )
+
     @property
     def texts(self) -> list[str]:
         """The text of each turn."""

@@ -1,6 +1,6 @@
 """Puts the turns of a record in order: neighbours of one role are joined, and the last turn is a response."""
 
-from workbench.data.records.conversation import BadRecord, Conversation
+from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.turns import Turn
 
 JOINED = "Consecutive turns of one role are joined"
@@ -14,22 +14,29 @@ def in_order(turns: list[Turn]) -> Conversation:
         BadRecord: there is no response, an empty one, or a system prompt in the middle.
     """
     joined = _joined(turns)
-    changes = [JOINED] if len(joined) < len(turns) else []
-    for number, turn in enumerate(joined[1:], start=2):
-        if turn.message["role"] == "system":
-            raise BadRecord(f"turn {number} is a system prompt; only the first turn may be one")
-    last = max((n for n, turn in enumerate(joined) if turn.message["role"] == "assistant"), default=-1)
-    if last < 0:
+    changes = (JOINED,) if len(joined) < len(turns) else ()
+    messages: list[Message] = []
+    untrained: list[int] = []
+    end = responses = 0  # the end is that of the last response
+    for number, turn in enumerate(joined):
+        message = turn.message
+        role = message["role"]
+        if role == "system" and number:
+            raise BadRecord(f"turn {number + 1} is a system prompt; only the first turn may be one")
+        if role == "assistant":
+            if not message["content"].strip() and "tool_calls" not in message:
+                raise BadRecord("a reply is empty")
+            end, responses = number + 1, responses + 1
+            if turn.untrained:
+                untrained.append(number)
+        messages.append(message)
+    if not end:
         raise BadRecord("there is no assistant turn")
-    changes += [SHORTENED] if last + 1 < len(joined) else []
-    joined = joined[: last + 1]
-    for message in (turn.message for turn in joined):
-        if message["role"] == "assistant" and not message["content"].strip() and "tool_calls" not in message:
-            raise BadRecord("a reply is empty")
-    untrained = frozenset(n for n, turn in enumerate(joined) if turn.untrained and turn.message["role"] == "assistant")
-    if untrained and len(untrained) == sum(turn.message["role"] == "assistant" for turn in joined):
+    if end < len(messages):
+        changes, messages = (*changes, SHORTENED), messages[:end]
+    if len(untrained) == responses:
         raise BadRecord("the record excludes each of its responses from training")
-    return Conversation([turn.message for turn in joined], untrained=untrained, changes=tuple(changes))
+    return Conversation(messages, untrained=frozenset(untrained), changes=changes)
 
 
 def _joined(turns: list[Turn]) -> list[Turn]:

@@ -48,7 +48,7 @@ def _is_list(path: Path) -> bool:
 
 def _json_row(line: bytes, where: str, fraction: float) -> Row:
     try:
-        value = json.loads(line.decode(), object_pairs_hook=_object_without_duplicates)
+        value = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         return Row(None, where, fraction, f"column {error.start + 1}: not UTF-8")
     except json.JSONDecodeError as error:
@@ -71,6 +71,10 @@ def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, obj
         duplicate = next(name for name in names if names.count(name) > 1)
         raise _DuplicateKeyError(f"the key {duplicate[:40]!r} is given twice")
     return result
+
+
+# ``json.loads`` would make a new one for each line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)
 
 
 def _syntax_error(error: json.JSONDecodeError) -> str:
@@ -165,7 +169,6 @@ class _JsonText:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._decoder = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)
         self._text = ""
         self._at = 0
         self._ended = False
@@ -200,7 +203,7 @@ class _JsonText:
         self.peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = _DECODER.raw_decode(self._text, self._at)
                 # A number at the end of the chunk may continue in the next one.
                 if end < len(self._text) or not self._read_more():
                     self.skip(end - self._at)

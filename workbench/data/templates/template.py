@@ -153,7 +153,7 @@ class Template:
         replies = prepared.responses
         if not replies:
             raise BadRecord("there is no assistant turn")
-        prepared = _first(prepared, replies[-1] + 1)
+        prepared = prepared.first(replies[-1] + 1)
         marked = self.renderer.render_marked(prepared)
         if marked is not None and len(marked.spans) == len(replies):
             return self._cut_as_marked(prepared, marked, answer_only)
@@ -308,7 +308,7 @@ class Template:
             if message["role"] != "assistant":
                 continue
             before = self._prompt(prepared, number)
-            upto = self.renderer.render(_first(prepared, number + 1), False)
+            upto = self.renderer.render(prepared.first(number + 1), False)
             if not (prompt.startswith(upto) and upto.startswith(before)):
                 return [Piece(prompt, False)], True
             reply, _ = self._split_end(upto[len(before) :])
@@ -324,7 +324,7 @@ class Template:
         """The text before the response at ``end``. transformers renders no empty conversation: what then comes before
         a response is found by rendering one alone."""
         if end:
-            return self.renderer.render(_first(prepared, end), True)
+            return self.renderer.render(prepared.first(end), True)
         opened = self.renderer.render(replace(prepared, messages=[{"role": "assistant", "content": _PROBE}]), False)
         return opened[: opened.rindex(_PROBE)] if _PROBE in opened else ""
 
@@ -403,10 +403,6 @@ class Template:
             "{%- set messages = [{'role': 'system', 'content': " + system + "}] + messages -%}"
             "{%- endif -%}" + self.source
         )
-
-
-def _first(conversation: Conversation, count: int) -> Conversation:
-    return replace(conversation, messages=conversation.messages[:count])
 
 
 def _reply_pieces(reply: str, prepared: Conversation, place: int, answer_only: bool) -> list[Piece]:

@@ -205,9 +205,10 @@ def _truncated_or_chunked(
     Yields ``(ids, trained, length)``: token ids, which of them are trained on, and their number before truncation.
     """
     if not documents:
-        trained = whole.trained if data.completion_only else [True] * len(whole.input_ids)
+        length = len(whole.input_ids)
+        trained = whole.trained if data.completion_only else [True] * length
         end = data.max_length
-        yield whole.input_ids[:end], trained[:end], len(whole.input_ids)
+        yield (whole.input_ids, trained, length) if length <= end else (whole.input_ids[:end], trained[:end], length)
         return
     for chunk in chunks(whole.input_ids, whole.piece_ends, data.max_length):
         ids = whole.input_ids[chunk.start : chunk.end]
