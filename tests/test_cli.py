@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.models.hub_server import Hub, serve
 from workbench.engine.client.process import engine_pid
 from workbench.recipe.text import edit, to_yaml
 from workbench.storage.paths import Home
+from workbench.storage.settings import update
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +140,33 @@ def test_a_run_by_command_is_told_as_its_journal(home, recipe_file):
 
 
 def test_a_person_sees_a_bar_and_where_the_adapter_is(home, recipe_file):
-    done = call(home, "train", recipe_file, "--set", "training.max_steps=2")
-    assert done.returncode == 0
+    update(home, {"on_end": _on_end("by_engine")})
+    failing = f"{_on_end('by_command')} away"
+    try:
+        done = call(home, "train", recipe_file, "--set", "training.max_steps=2", "--on-end", failing)
+    finally:
+        update(home, {"on_end": None})
+    assert done.returncode == 0, "the result of the run is that of the run"
     assert "finished after 2 steps" in done.stdout
     assert "loraworkbench chat" in done.stdout
+    assert "ended with exit code 1: the mail server is away" in done.stderr
+    folder = home.runs / facts(home, "runs")[0]["id"]
+    # The engine calls its command when the run is over; nobody waits for that.
+    end = time.monotonic() + 60
+    while not (folder / "by_engine").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    for name in ("by_engine", "by_command"):
+        assert json.loads((folder / name).read_text())["event"] == "run_ended"
+
+
+def _on_end(name):
+    """A command that writes what it is given into a file of the run's folder; with a word more it fails."""
+    code = (
+        "import os, pathlib, sys; pathlib.Path('part').write_text(sys.stdin.read()); "
+        f"os.replace('part', '{name}'); sys.exit('the mail server is ' + sys.argv[1] if sys.argv[1:] else 0)"
+    )
+    return f"{sys.executable} -c {shlex.quote(code.replace('part', name + '.part'))}"
 
 
 def test_an_interrupt_stops_and_saves(home, recipe_file):
@@ -268,6 +293,7 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would(home, recipe_file):
         (["train"], ["Give a recipe, or --resume RUN"]),
         (["train", "demo", "--resume", "x"], ["uses its own recipe"]),
         (["train", "--resume", "nobody"], ["nobody"]),
+        (["train", "demo", "--detach", "--on-end", "true"], ["Omit --detach", "on_end in settings.json"]),
         (["control", "learning-rate"], ["learning-rate needs a number", "1e-4"]),
         (["control", "learning-rate", "3"], ["not a valid learning rate"]),
         (["control", "max-steps", "2.5"], ["not a valid number of steps"]),

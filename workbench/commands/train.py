@@ -43,7 +43,8 @@ from workbench.engine.client.requests import resume_request, train_request
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.recipe.schema import Recipe
-from workbench.runs.folder import RunFolder
+from workbench.runs.folder import RunFolder, summarise
+from workbench.runs.on_end import call_on_end
 from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
 from workbench.units import gib
@@ -80,6 +81,15 @@ def train(
     config_file: ConfigOption = None,
     num_machines: MachinesOption = None,
     write: WriteOption = None,
+    on_end: Annotated[
+        str | None,
+        typer.Option(
+            "--on-end",
+            metavar="CMD",
+            help="Call this command at the end of the run, without a shell; it gets the journal's last event as JSON "
+            "on standard input. The setting on_end is a command for every run, also without a terminal.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, or resume a run. Training continues in the background if this command or the connection ends.
@@ -87,6 +97,12 @@ def train(
     Ctrl-C stops the run and saves it; a second one kills the engine, and the last checkpoint is kept.
     """
     home = home_of(context)
+    if on_end and detach:
+        raise WorkbenchError(
+            "--on-end needs this command to stay until the run ends.",
+            "Omit --detach, or set on_end in settings.json: the engine calls it.",
+            kind="bad_request",
+        )
     if (recipe is None) == (resume is None):
         raise WorkbenchError(
             "No recipe given." if recipe is None else "A resumed run uses its own recipe.",
@@ -123,7 +139,10 @@ def train(
             if detach:
                 _print_detached(run, seq, as_json=as_json)
                 return
-            summary = await _watch(home, client, run, form, after=seq)
+            try:
+                summary = await _watch(home, client, run, form, after=seq)
+            finally:
+                await _call_on_end(on_end, run)
         finally:
             await client.close()
         if not as_json:
@@ -145,6 +164,14 @@ async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tupl
         return run, await _watch(home, client, run, form_of(as_json=as_json, watch=False), after=seq)
     finally:
         await client.close()
+
+
+async def _call_on_end(command: str | None, run: RunFolder) -> None:
+    """Call the command if the run is over, and say why if it failed."""
+    if command and summarise(run).state not in ("new", "running"):
+        failure = await asyncio.to_thread(call_on_end, command, run)
+        if failure:
+            errors.print(Text(printable(failure)), soft_wrap=True)
 
 
 async def _begin(

@@ -62,6 +62,11 @@ class Settings(_Group):
     memory_limit: int | None = Field(
         default=None, gt=0, description="Memory limit in bytes that the app checks the fit against; null: what is free."
     )
+    on_end: str | None = Field(
+        default=None,
+        description="Command that the engine calls at the end of each run, without a shell; it gets the journal's last "
+        "event as JSON on standard input.",
+    )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
 

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,9 @@ from workbench.recipe.text import parse
 from workbench.recipe.trackers import check_reporters
 from workbench.runs.folder import RunFolder, create_run, find_run, summarise
 from workbench.runs.journal import last_seq
+from workbench.runs.on_end import call_on_end
 from workbench.storage.paths import Home
+from workbench.storage.settings import read as read_settings
 
 Cancel = Callable[[], None]
 Finished = Callable[[WorkbenchError | None], None]
@@ -158,12 +161,19 @@ class Engine:
         steps: tuple[Callable[[], None], ...] = (
             partial(self.backend.take_back, training),
             partial(self.queue.run_ended, training.run_folder, engine_ends=self._occupancy.is_ending),
+            partial(self._call_on_end, training.run_folder),
         )
         try:
             for step in steps:
                 self._call_logged(step, f"ending run {training.run_folder.id}")
         finally:
             self._occupancy.release()
+
+    def _call_on_end(self, run: RunFolder) -> None:
+        """Call the user's command in a thread: neither the queue nor the terminal waits for it."""
+        command = read_settings(self.home).on_end
+        if command:
+            threading.Thread(target=_call_and_log, args=(command, run), name="on_end", daemon=True).start()
 
     def _call_logged(self, function: Callable[[], None], doing: str) -> None:
         """Call a function; if it raises, write the traceback to the engine's log and continue."""
@@ -301,3 +311,12 @@ def _check(recipe: Recipe, launch: Launch | None) -> None:
         launch.check()
     check_reporters(recipe.training.report_to)
     check_kernels(recipe.training.kernels)
+
+
+def _call_and_log(command: str, run: RunFolder) -> None:
+    """Write why the command failed into the run's log, which Train shows with ``l``."""
+    failure = call_on_end(command, run)
+    if failure:
+        # The run may have been deleted meanwhile.
+        with suppress(OSError), run.log.open("a", encoding="utf-8") as log:
+            log.write(f"{failure}\n")
