@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +39,7 @@ from workbench.engine.client.kill_engine import kill_engine, what_is_kept
 from workbench.engine.client.process import ensure_engine, is_training
 from workbench.engine.client.protocol import StopRequest
 from workbench.engine.client.requests import resume_request, train_request
+from workbench.engine.client.run_events import wait_until_released
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.recipe.schema import Recipe
@@ -196,10 +196,7 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
             raise
         await interrupts.killing
         raise KeyboardInterrupt from None
-    # The journal ends a moment before the engine is ready for other work.
-    with suppress(WorkbenchError):
-        while (await client.status()).run == run.id:
-            await asyncio.sleep(0.05)
+    await wait_until_released(client, run.id)
     return summary
 
 

@@ -118,7 +118,7 @@ def _choice(logits: torch.Tensor, token: int, alternatives: int) -> TokenChoice:
     return TokenChoice(token, float(logprobs[token]), tuple((other, float(value)) for other, value in top))
 
 
-class _ChooseEach(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
+class _ChooseEach(ContinuousBatchingLogitsProcessor):
     """Lets each request's :class:`Draw` choose; all other tokens get a logit of −∞."""
 
     supported_kwargs: ClassVar[dict[str, type]] = {"draw": Draw}
@@ -141,7 +141,7 @@ class _ChooseEach(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         return chosen
 
 
-class DrawEach(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]
+class DrawEach(ContinuousBatchingLogitsProcessorList):
     """The logits processors of a batch in which each request has a :class:`Draw`, given as ``draw``."""
 
     def __init__(self) -> None:
