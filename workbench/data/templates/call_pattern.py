@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
@@ -17,6 +18,8 @@ _FUNCTIONS = ("probe_first", "probe_second")
 _ARGUMENTS = {"probe_key": "probe_value", "probe_other": "probe_thing"}
 _JSON = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
 _NAME = r"(?P<name>[\w.:/-]+)"
+# The ids of the probes; where a template writes them, a call has its own.
+_ID = "probe123"
 
 ToolCall = dict[str, Any]
 
@@ -31,6 +34,7 @@ class CallPattern:
             are a JSON object.
         bare_end: after the name of a call without arguments, where they are no JSON object.
         opens, closes: around all calls of one reply.
+        separator: between two calls.
     """
 
     start: str
@@ -41,6 +45,7 @@ class CallPattern:
     bare_end: str = ""
     opens: str = ""
     closes: str = ""
+    separator: str = ""
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -60,14 +65,27 @@ class CallPattern:
             if match.start() < at or found is None:
                 continue
             arguments, end = found
-            calls.append({"type": "function", "function": {"name": match["name"], "arguments": arguments}})
-            rest, at = rest + text[at : match.start()], end
+            called = {"type": "function", "function": {"name": match["name"], "arguments": arguments}}
+            given = self._id_pattern.search(text, match.end(), end) if self._id_pattern else None
+            calls.append({**called, "id": given["id"]} if given is not None else called)
+            before = text[at : match.start()]
+            is_separator = len(calls) > 1 and before.strip() == self.separator.strip()
+            rest, at = rest + ("" if is_separator else before), end
         if not calls:
             return text, []
         after = text[at:].strip()
         answer = rest.strip().removesuffix(self.opens.strip()).strip()
         # Text after the calls is kept: nothing that the model wrote is lost.
         return "\n".join(part for part in (answer, "" if after == self.closes.strip() else after) if part), calls
+
+    @cached_property
+    def _id_pattern(self) -> re.Pattern[str] | None:
+        """Matches the id of a call with what is written around it; None if the template writes none."""
+        around = next((part for part in (self.name_end, self.end) if _ID in part), None)
+        if around is None:
+            return None
+        before, _, after = around.partition(_ID)
+        return re.compile(f"{_loose(before)}(?P<id>[A-Za-z0-9_-]+){_loose(after[1:])}")
 
     def _arguments(self, text: str, at: int, types: Mapping[str, Any]) -> tuple[dict[str, Any], int] | None:
         """The arguments after a name, and where the call ends; None if they are not in the form of the template."""
@@ -134,7 +152,7 @@ def _call(number: int, arguments: int) -> ToolCall:
     given = dict(list(_ARGUMENTS.items())[:arguments])
     return {
         "type": "function",
-        "id": f"probe123{number}",
+        "id": f"{_ID}{number}",
         "function": {"name": _FUNCTIONS[number], "arguments": given},
     }
 
@@ -186,9 +204,9 @@ def _bounded(pattern: CallPattern, between: str, ends: Sequence[str]) -> CallPat
     start = common_start(pattern.start[::-1], between[::-1])[::-1]
     end = common_start(pattern.end, between)
     closes = _before_any(pattern.end.removeprefix(end), ends)
-    return replace(
-        pattern, start=start, end=end, bare_end=bare_end, opens=pattern.start.removesuffix(start), closes=closes
-    )
+    opens = pattern.start.removesuffix(start)
+    separator = between.removeprefix(end).removesuffix(start)
+    return replace(pattern, start=start, end=end, bare_end=bare_end, opens=opens, closes=closes, separator=separator)
 
 
 def _before_any(text: str, tokens: Sequence[str]) -> str:
@@ -203,7 +221,7 @@ def common_start(first: str, second: str) -> str:
 
 def _loose(text: str) -> str:
     """A regular expression for a text, whatever white space is between its words and marks."""
-    parts = [re.escape(part) for part in re.findall(r"\w+|[^\w\s]", text)]
+    parts = ["[A-Za-z0-9_-]+" if part.startswith(_ID) else re.escape(part) for part in re.findall(r"\w+|[^\w\s]", text)]
     if not parts:
         return r"\s*"
     before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]

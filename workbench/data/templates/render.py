@@ -11,6 +11,7 @@ from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.tool_calls import with_arguments_as_text
 from workbench.data.records.unused import Unused, unwritten_field
+from workbench.data.templates.call_ids import with_short_ids
 from workbench.data.templates.lookup import one_line
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class Renderer:
         if any(message["role"] == "tool" or "tool_calls" in message for message in messages):
             self._check_tools()
             messages = [self._with_call_form(self._without_marks(message)) for message in messages]
+            messages = with_short_ids(messages) if self._wants_short_ids else messages
         has_system = bool(messages) and messages[0]["role"] == "system"
         if messages is conversation.messages and (self.takes_system if has_system else not system):
             return conversation
@@ -265,15 +267,15 @@ class Renderer:
         scores = {form: self._score_call(form) for form in forms}
         return max((form for form in forms if scores[form]), key=lambda form: scores[form], default=None)
 
+    @cached_property
+    def _wants_short_ids(self) -> bool:
+        """Whether the template rejects ids of calls other than nine letters or digits."""
+        form = self._call_form
+        return form is not None and self._prompt_of(_call_and_result(form, "call_probe_1234")) is None
+
     def _score_call(self, form: _CallForm) -> int:
         """0 if the template does not write a call in this form, 2 if the call continues its own prompt, else 1."""
-        function = {"name": "probe_name", "arguments": {"probe_key": "probe_value"}}
-        calls: list[dict[str, object]] = [{"type": "function", "id": "probe1234", "function": function}]
-        messages: list[Message] = [
-            {"role": "user", "content": _PROBE},
-            _in_form({"role": "assistant", "content": "", "tool_calls": calls}, form),
-            {"role": "tool", "content": "§result§", "name": "probe_name", "tool_call_id": "probe1234"},
-        ]
+        messages = _call_and_result(form, "probe1234")
         text = self._prompt_of(messages) or ""
         # A template that writes an object as Python does writes no JSON.
         if "'probe_key'" in text or not all(part in text for part in ("probe_name", "probe_key", "§result§")):
@@ -316,6 +318,16 @@ def _settings(conversation: Conversation) -> dict[str, Any]:
     """A record's settings for its template, such as ``enable_thinking``."""
     given = conversation.template_kwargs
     return {key: value for key, value in given.items() if key not in _RESERVED} if given else {}
+
+
+def _call_and_result(form: _CallForm, id_: str) -> list[Message]:
+    function = {"name": "probe_name", "arguments": {"probe_key": "probe_value"}}
+    calls: list[dict[str, object]] = [{"type": "function", "id": id_, "function": function}]
+    return [
+        {"role": "user", "content": _PROBE},
+        _in_form({"role": "assistant", "content": "", "tool_calls": calls}, form),
+        {"role": "tool", "content": "§result§", "name": "probe_name", "tool_call_id": id_},
+    ]
 
 
 def _in_form(message: Message, form: _CallForm) -> Message:
