@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
+from screens.shell.external_editor import edit_in_editor
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.plain import plain
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textual.events import Paste
     from textual.widget import Widget
+
+    from screens.workbench import Workbench
 
 _MESSAGE = "Type a message, Enter to send"
 _LINE_END = "↵" if unicode_terminal() else "\\n"
@@ -33,6 +37,15 @@ class Prompt(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Send", id="prompt.send", tooltip="Send the message"),
+        Binding("ctrl+j", "new_line", "New line", show=False, id="prompt.new_line", tooltip="Begin a new line"),
+        Binding(
+            "ctrl+g",
+            "editor",
+            "Editor",
+            show=False,
+            id="prompt.editor",
+            tooltip="Write the message in $VISUAL or $EDITOR",
+        ),
         Binding("ctrl+t", "switch", "Base/tuned", id="prompt.switch", tooltip="Switch the adapter off or on"),
         Binding(
             "ctrl+r",
@@ -107,6 +120,19 @@ class Prompt(Input):
         """Empty the field for a new question."""
         self._edited, self.text = None, ""
         self.border_title = ""
+
+    def action_new_line(self) -> None:
+        """Begin a new line of the message."""
+        start, end = self.selection
+        self.replace(_LINE_END, min(start, end), max(start, end))
+
+    def action_editor(self) -> None:
+        """Write the message in the user's editor."""
+        try:
+            self.text = edit_in_editor(self.app, self.text, ".md").rstrip()
+        except WorkbenchError as error:
+            cast("Workbench", self.app).show_error(error)
+        self.action_end()
 
     def on_paste(self, event: Paste) -> None:
         # Textual's own handler takes only the first line.

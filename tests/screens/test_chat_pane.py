@@ -534,3 +534,18 @@ async def test_what_is_pasted_keeps_its_lines(tmp_path: Path) -> None:
         await screen.sees("b = 2␛[2J")
         await screen.press("escape", "e")
         assert pane.query_one("#prompt", Input).value == "See a = 1↵↵  b = 2␛[2J"
+
+
+async def test_a_new_line_is_begun_by_key_and_an_editor_that_fails_leaves_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "'")
+    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await screen.press("enter", *"one", "ctrl+j", *"two")
+        assert pane.query_one("#prompt", Input).value == "one↵two"
+        await screen.press("ctrl+g")
+        await screen.is_asked("$VISUAL cannot be read")
+        await screen.press("escape", "enter")
+        await screen.until(lambda: screen.engine.backend.requests, "the engine is asked")
+        assert screen.engine.backend.requests[0].messages[-1].content == "one\ntwo"
