@@ -12,7 +12,7 @@ _SHORT = re.compile(r"[A-Za-z0-9]{9}")
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
     """The same messages, each call and its result with one short id.
 
-    An id that is short already stays. Another one is derived from its text, a missing one from the call's place, so that
+    A short id stays. Another one is derived from its text, a missing one from the place of the call, so that
     a conversation has the same ids in training and chat. A result without an id belongs to the first call that has none.
     """
     written: list[Message] = []
