@@ -7,7 +7,7 @@ from tests.conftest import _tiny_tokenizer
 
 _TEXT = {
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -63,7 +63,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_config": {
             **_TEXT,
             "model_type": "llama4_text",
-            "intermediate_size_mlp": 96,
+            "intermediate_size_mlp": 128,
             "num_local_experts": 2,
             "interleave_moe_layer_step": 2,
             "attn_temperature_tuning": False,

@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of
+from tests.engine.voices_of_tiny import QUESTION, answered, plain_reply
 from tests.whole_models import CONFIGS, make_whole_model
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
@@ -100,3 +101,78 @@ def test_losses_and_trained_layers_are_those_of_transformers_and_peft(home, reco
     assert saved["exclude_modules"]
     assert sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n) == trained
     assert any(float(p.abs().sum()) > 0 for n, p in peft.named_parameters() if "lora_B" in n)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, records):
+    """A finished QLoRA run on a model that reads images, with its home."""
+    from workbench.storage.paths import Home
+
+    folder = tmp_path_factory.mktemp("whole")
+    model = make_whole_model(folder / "gemma3", "gemma3")
+    home = Home(folder / "home")
+    changes = {"quantization.method": "nf4", "training.max_steps": 3, "training.learning_rate": 0.02}
+    run, thread = begin(home, _recipe(model, records, **changes))
+    ended(thread)
+    return home, run, model
+
+
+def test_a_merged_model_is_whole_and_replies_as_base_and_adapter_do(whole_run, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    from workbench.export.request import Request
+    from workbench.export.run import export_run
+
+    home, run, folder = whole_run
+    export_run(home, run, Request("merged", tmp_path / "out"), lambda progress: None, bool)
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.bfloat16).eval()
+    base = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16)
+    assert (tmp_path / "out" / "preprocessor_config.json").read_bytes() == (
+        folder / "preprocessor_config.json"
+    ).read_bytes()
+    ours, theirs = merged.state_dict(), base.state_dict()
+    assert ours.keys() == theirs.keys()
+    changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert changed
+    assert {name for name in changed if not name.startswith("model.language_model.layers")} == set(), (
+        "vision is as it was"
+    )
+    expected = PeftModel.from_pretrained(base, run.adapter).merge_and_unload(safe_merge=True).eval().state_dict()
+    assert {name for name in ours if not torch.equal(ours[name], expected[name])} == set()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "AutoModelForImageTextToText.from_pretrained" in card
+    assert "image-text-to-text" in card
+
+
+def test_an_exported_script_loads_the_whole_model_and_leaves_its_other_parts_alone(whole_run, tmp_path):
+    from workbench.export.request import Request
+    from workbench.export.run import export_run
+
+    home, run, _ = whole_run
+    export_run(home, run, Request("script", tmp_path / "out"), lambda progress: None, bool)
+    script = (tmp_path / "out" / "train.py").read_text()
+    assert "AutoModelForImageTextToText.from_pretrained(" in script
+    assert r"'exclude_modules': '(?:model\\.vision_tower|model\\.multi_modal_projector)(?:\\..*)?'" in script
+
+
+def test_a_chat_replies_as_transformers_and_peft_do(whole_run):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    from workbench.engine.client.protocol import Message, ReplyRequest, Sampling
+    from workbench.engine.daemon.engine import Engine
+
+    home, run, folder = whole_run
+    messages = [Message(role="user", content=QUESTION)]
+    request = ReplyRequest(target=run.id, messages=messages, sampling=Sampling(temperature=0, max_new_tokens=8))
+    said, _, _ = answered(Engine(home), request)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    base = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, quantization_config=config)
+    peft = PeftModel.from_pretrained(base, run.adapter).eval()
+    assert said == plain_reply(peft, load_tokenizer(run.adapter), 8)

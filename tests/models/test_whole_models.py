@@ -57,8 +57,8 @@ def test_the_tree_is_that_of_the_whole_model_with_its_other_parts_frozen(name: s
             "AutoModelForImageTextToText",
         ),
         ({"model_type": "llama4", "architectures": ["Llama4ForCausalLM"]}, "AutoModelForCausalLM"),
-        # The same class for both.
-        ({"model_type": "gemma3"}, "AutoModelForCausalLM"),
+        # The same class by both names.
+        ({"model_type": "gemma3"}, "AutoModelForImageTextToText"),
         ({"model_type": "new", "auto_map": {"AutoModelForCausalLM": "a.B"}}, "AutoModelForCausalLM"),
         ({"model_type": "new", "auto_map": {"AutoModelForImageTextToText": "a.B"}}, "AutoModelForImageTextToText"),
     ],

@@ -22,6 +22,7 @@ from workbench.export.plan import local_base
 from workbench.export.script_text import CALLBACK, COMPILED, EXPOSE_BIAS, HEAD, LIGER, LOAD, PADDING_FREE, RESIZE, TRAIN
 from workbench.export.work import Job
 from workbench.models.child import report
+from workbench.models.language_part import exclusion_pattern
 from workbench.models.tokenizers import load_tokenizer
 from workbench.models.trees import tree_in
 from workbench.progress import Progress
@@ -68,7 +69,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "SEED": training.seed,
         "COMPUTE_DTYPE": precision.compute,
         "ADAPTER_DTYPE": precision.adapter,
-        "LORA": recipe.adapter.model_dump() | ({"trainable_token_indices": rows} if rows else {}),
+        "LORA": recipe.adapter.model_dump() | ({"trainable_token_indices": rows} if rows else {}) | _excluded(job),
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": sft_arguments(job, precision),
         "STOP_AFTER": outcome.stop_after,
@@ -83,13 +84,14 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     liger = training.kernels == "liger"
     modules = {"padding_free": padding_free, "liger": liger, "compiled_layers": training.torch_compile}
     included = [name for name, is_needed in modules.items() if is_needed]
-    head = HEAD.format(title=title, here=here)
+    head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
+    head = head.format(title=title, here=here)
     compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
     train = TRAIN.format(
         padding_free=PADDING_FREE if padding_free else "", liger=LIGER if liger else "", compiled=compiled
     )
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
-    text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), LOAD, resize, train))
+    text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
     if not rows:
@@ -103,6 +105,13 @@ def _token_rows(job: Job) -> dict[str, list[int]]:
         return {}
     skeleton = tree_in(local_base(job.home, job.recipe).folder, job.recipe.model)
     return token_rows(skeleton, LoraSettings.of(job.recipe.adapter))
+
+
+def _excluded(job: Job) -> dict[str, str]:
+    """``exclude_modules`` of PEFT's ``LoraConfig``, for a model with parts that get no adapter."""
+    skeleton = tree_in(local_base(job.home, job.recipe).folder, job.recipe.model)
+    pattern = exclusion_pattern(part.name for part in skeleton.frozen_parts)
+    return {"exclude_modules": pattern} if pattern else {}
 
 
 def _module_text(name: str) -> str:

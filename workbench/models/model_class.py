@@ -42,9 +42,9 @@ def auto_class_name(config: Mapping[str, object]) -> str:
         (_MULTIMODAL, auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
     ):
         whole = mapping.get(model_type)
-        if whole is None or whole == causal:
-            continue
-        return _CAUSAL if causal is not None and causal in _architectures(config) else name
+        if whole is not None:
+            is_text_alone = causal is not None and causal != whole and causal in _architectures(config)
+            return _CAUSAL if is_text_alone else name
     if causal is None and (own := config.get("auto_map")) and isinstance(own, dict) and _CAUSAL not in own:
         return next((name for name in (_IMAGE_TEXT, _MULTIMODAL) if name in own), _CAUSAL)
     return _CAUSAL
