@@ -237,6 +237,8 @@ def _warnings(priced: Price) -> Iterator[str]:
         yield priced.stored_note
     if priced.objective_note:
         yield priced.objective_note
+    if left_out := priced.adapter.left_out_text:
+        yield left_out
     base = priced.base
     if base.not_quantised:
         names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in base.not_quantised))

@@ -257,3 +257,37 @@ def test_a_tokenizer_with_a_way_of_its_own_keeps_it() -> None:
     own = Shouting(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
     assert token_ids(own, ["WHY"]) == [[13]]
     assert token_ids(tokenizer, ["WHY"]) == [[0]]
+
+
+def test_a_template_of_an_image_text_model_gets_content_as_parts(words: Any, tmp_path: Path) -> None:
+    """SmolVLM's walks over the parts of a content and writes nothing of a text."""
+    source = (
+        "{% for message in messages %}{{ message['role'] }} : {% for part in message['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}<image>{% endif %}"
+        "{% endfor %} </s>\n{% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    template = Template.for_model(words, source, "be brief")
+    assert template.render([{"role": "user", "content": "hello"}]) == "system : be brief </s>\nuser : hello </s>\n"
+    encoded = template.encode_conversation(
+        Conversation([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}])
+    )
+    assert any(encoded.trained)
+    # Other programs give it parts too, and get the same system prompt.
+    template.save(tmp_path)
+    content = [{"type": "text", "text": "hello"}]
+    theirs = words.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=(tmp_path / "chat_template.jinja").read_text(encoding="utf-8"),
+        tokenize=False,
+    )
+    assert theirs == "system : be brief </s>\nuser : hello </s>\n"
+
+
+def test_the_template_of_a_processor_is_the_models_own(bare_words: Any, tmp_path: Path) -> None:
+    """Processors of older repositories keep it in a file that the tokenizer does not read."""
+    from workbench.models.tokenizers import load_tokenizer
+
+    bare_words.save_pretrained(tmp_path)
+    assert not load_tokenizer(tmp_path).chat_template
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages[0].content }}"}', encoding="utf-8")
+    assert load_tokenizer(tmp_path).chat_template == "{{ messages[0].content }}"

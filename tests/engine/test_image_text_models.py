@@ -95,6 +95,7 @@ def test_losses_and_trained_layers_are_those_of_transformers_and_peft(home, reco
     assert list(curve(run).values()) == pytest.approx(expected, abs=1e-5)
     (preparing,) = [event for event in events_of(run, "phase") if event["phase"] == "preparing"]
     assert preparing["trainable_parameters"] == trained
+    assert any("Layers without an adapter: vision" in event["message"] for event in events_of(run, "warning"))
     # The adapter loads in plain PEFT on the whole class: no key is missing, none is left over.
     peft = PeftModel.from_pretrained(_plain(folder), run.adapter)
     saved = json.loads((run.adapter / "adapter_config.json").read_text())

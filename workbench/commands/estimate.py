@@ -143,6 +143,8 @@ def _show(result: Price, free: int | None) -> None:
     if result.stored_refusal:
         words = f"Cannot be trained like this: {result.stored_refusal}"
         console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)
+    if adapter.left_out_text:
+        console.print(Text(printable(adapter.left_out_text)), soft_wrap=True)
     if base.not_quantised:
         console.print(Text(f"Not quantized (not supported): {printable(', '.join(base.not_quantised))}."))
     for suggestion in result.suggestions:

@@ -6,6 +6,7 @@ for a model of any size, once torch is imported.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ LAYER_LIMIT = 1000
 """Far more layers than any published model has. A configuration with more is refused, to save time and memory."""
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
+# Packages that are not called like the module that transformers names.
+_PACKAGES = {"PIL": "pillow", "Pillow": "pillow"}
 # Keys that affect how weights are loaded or which code runs, but not which modules exist.
 _NON_STRUCTURAL_KEYS = (
     "quantization_config",
@@ -162,6 +165,13 @@ def _with_floats(value: object) -> object:
 
 
 def _cannot_build(model_type: str, error: Exception) -> WorkbenchError:
+    if isinstance(error, ImportError) and (missing := re.search(r"requires the (\w+) library", str(error))):
+        package = _PACKAGES.get(missing[1], missing[1])
+        return WorkbenchError(
+            f"A {model_type} model needs the package {package}, which is not installed.",
+            f"`pip install {package}`, then `loraworkbench engine restart`.",
+            kind="missing_package",
+        )
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return WorkbenchError(
         f"transformers cannot build this {model_type} configuration: {reason[0]}",

@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.machine.device import Device
 from workbench.machine.gpu import gpus_now
 from workbench.machine.memory_budget import MemoryBudget
+from workbench.models.language_part import frozen_parts
 from workbench.recipe.resolved import ResolvedRecipe, with_max_length
 from workbench.recipe.schema import Recipe
 from workbench.runs.events import MeasuredPeak, PredictedPeak
@@ -75,6 +76,17 @@ def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, da
 def device_of(base: LoadedBase) -> Device:
     """The device as the estimator describes it."""
     return Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
+
+
+def left_out_text(recipe: Recipe, base: LoadedBase) -> str:
+    """Which matching layers get no adapter, and why, as a sentence; empty if there are none."""
+    from workbench.estimate.adapter.plan import plan_adapter
+
+    skeleton = skeleton_of(recipe, base) if frozen_parts(base.model) else None
+    try:
+        return "" if skeleton is None else plan_adapter(skeleton, recipe.adapter).left_out_text
+    except WorkbenchError:  # PEFT has accepted what the plan refuses
+        return ""
 
 
 def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":

@@ -14,7 +14,7 @@ from workbench.engine.generation.evaluation import HeldOutLoss
 from workbench.engine.generation.preference_evaluation import HeldOutPreference, held_out_preference
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
-from workbench.engine.metrics.peak_memory import out_of_memory_error, predicted_peak
+from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error, predicted_peak
 from workbench.engine.metrics.step_clock import clock_for
 from workbench.engine.metrics.trackers import guard_trackers
 from workbench.engine.model.base import LoadedBase
@@ -158,6 +158,8 @@ class Session:
         # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
         torch.manual_seed(recipe.training.seed)
         model = base.attach_new(recipe.trained_adapter)
+        if left_out := left_out_text(recipe, base):
+            self._warn(left_out, kind="frozen_parts")
         overrides: dict[str, object] = {"training.optim": optimizer}
         if not self._context.ranks.is_first:
             overrides["training.report_to"] = []
