@@ -84,7 +84,7 @@ def left_out_text(recipe: Recipe, base: LoadedBase) -> str:
 
     skeleton = skeleton_of(recipe, base) if frozen_parts(base.model) else None
     try:
-        return "" if skeleton is None else plan_adapter(skeleton, recipe.adapter).left_out_text
+        return "" if skeleton is None else plan_adapter(skeleton, recipe.trained_adapter).left_out_text
     except WorkbenchError:  # PEFT has accepted what the plan refuses
         return ""
 
