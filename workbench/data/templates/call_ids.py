@@ -12,8 +12,8 @@ _SHORT = re.compile(r"[A-Za-z0-9]{9}")
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
     """The same messages, each call and its result with one short id.
 
-    A short id stays. Another one is derived from its text, a missing one from the place of the call, so that
-    a conversation has the same ids in training and chat. A result without an id belongs to the first call that has none.
+    A short id stays. Another one is derived from its text, a missing one from the place of the call: a conversation has
+    the same ids in training and in chat. A result without an id belongs to the first call without a result.
     """
     written: list[Message] = []
     waiting: list[str] = []
@@ -24,14 +24,15 @@ def with_short_ids(messages: Sequence[Message]) -> list[Message]:
                 for number, call in enumerate(message["tool_calls"])
             ]
             waiting = [call["id"] for call in calls]
-            message = {**message, "tool_calls": calls}
+            written.append({**message, "tool_calls": calls})
         elif message["role"] == "tool":
             given = message.get("tool_call_id")
             id_ = _short(given) if given else waiting[0] if waiting else _short(str(place))
             if id_ in waiting:
                 waiting.remove(id_)
-            message = {**message, "tool_call_id": id_}
-        written.append(message)
+            written.append({**message, "tool_call_id": id_})
+        else:
+            written.append(message)
     return written
 
 
