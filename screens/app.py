@@ -114,6 +114,7 @@ class WorkbenchApp(App[None]):
         self._starting_engine = False
         self._save_soon = Delay(self, self._save_in_worker, SAVE_SECONDS)
         self._wanted_tab: str | None = None
+        self._running_run: str | None = None
         self._header = HeaderBar()
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
         self._panes = PaneSwitcher()
@@ -466,9 +467,21 @@ class WorkbenchApp(App[None]):
                 self._run_bar.show_live(session)
             case JournalGrew() | RunsRenamed():
                 self._run_bar.show_live(session)
+                self._ring_at_the_end()
             case SampleTaken():
                 self._header.show_memory(session.gpus, session.host)
         self._tell(message)
+
+    def _ring_at_the_end(self) -> None:
+        """Ring the terminal's bell once when the run that was watched here is over."""
+        summary = self.session.summary
+        if summary is None:
+            return
+        if summary.state == "running":
+            self._running_run = summary.id
+        elif self._running_run == summary.id:
+            self._running_run = None
+            self.bell()
 
     # -- small things -------------------------------------------------------------------------------------------
 

@@ -170,6 +170,24 @@ async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None
         await screen.until(lambda: not bar.has_class("-live"), "the run bar goes with the run")
 
 
+async def test_the_bell_rings_once_when_the_run_that_was_watched_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(Home(tmp_path), "earlier")
+    async with opened(tmp_path) as screen:
+        rung: list[str] = []
+        monkeypatch.setattr(screen.app, "bell", lambda: rung.append("bell"))
+        for number in (1, 2):
+            screen.engine.begin(Recipe(), max_steps=200)
+            screen.engine.step(50, 1.25)
+            await screen.until(lambda: screen.app._running_run is not None, "the run")
+            assert len(rung) == number - 1
+            screen.engine.finish()
+            await screen.until(lambda number=number: len(rung) == number, "the bell")
+        await screen.until(lambda: not screen.app.session.is_live, "the engine is idle")
+        assert len(rung) == 2
+
+
 async def test_quitting_asks_about_a_run_that_has_only_just_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
