@@ -69,6 +69,40 @@ def test_several_calls_are_read_with_numbers_and_text(name: str) -> None:
     assert said(template_of(name), message, TOOLS)["tool_calls"] == calls
 
 
+# Replies in the form of models whose values are typed: numbers stand without quotes, lists and objects within.
+TYPED = {
+    "gemma4": '<|tool_call>call:weather{city:<|"|>Oslo, {a:1}<|"|>}<tool_call|>'
+    '<|tool_call>call:forecast{city:<|"|>Bergen<|"|>,days:2,more:{at:[1.5,true,<|"|>x<|"|>]}}<tool_call|>',
+    "lfm2_2_5": "<|tool_call_start|>[weather(city='Oslo, {a:1}'), "
+    "forecast(city=\"Bergen\", days=2, more={'at': [1.5, True, 'x']})]<|tool_call_end|>",
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_calls_with_typed_values_are_read(name: str) -> None:
+    message = template_of(name).reply_form.read(TYPED[name], TOOLS)
+    more = {"at": [1.5, True, "x"]}
+    assert [call["function"] for call in message["tool_calls"]] == [
+        {"name": "weather", "arguments": {"city": "Oslo, {a:1}"}},
+        {"name": "forecast", "arguments": {"city": "Bergen", "days": 2, "more": more}},
+    ]
+    assert message["content"] == ""
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_what_the_template_writes_for_typed_values_is_read_again(name: str) -> None:
+    calls = [ASKS["tool_calls"][0], FORECAST, NOW]
+    template = template_of(name)
+    conversation = Conversation([QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}], TOOLS)
+    text = "".join(piece.text for piece in template.cut(conversation).pieces if piece.reply)
+    assert template.reply_form.read(text, TOOLS)["tool_calls"] == calls
+
+
+@pytest.mark.parametrize("text", ["<|tool_call_start|>[f(1)]<|tool_call_end|>", "<|tool_call_start|>[f(a=b())]"])
+def test_what_is_no_call_of_keywords_and_values_stays_text(text: str) -> None:
+    assert template_of("lfm2_2_5").reply_form.read(text, TOOLS) == {"role": "assistant", "content": text}
+
+
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3_6", "llama3_1", "gptoss"])
 def test_a_call_without_arguments_is_read(name: str) -> None:
     message = {"role": "assistant", "content": "", "tool_calls": [NOW]}

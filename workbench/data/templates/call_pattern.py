@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.templates.python_calls import PythonCalls
 from workbench.data.templates.render import Renderer
 
 _FUNCTIONS = ("probe_first", "probe_second")
 _ARGUMENTS = {"probe_key": "probe_value", "probe_other": "probe_thing"}
 _JSON = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
 _NAME = r"(?P<name>[\w.:/-]+)"
+_BARE_KEY = re.compile(r"([{,]\s*)([\w.-]+)\s*:")
 # The ids of the probes; where a template writes them, a call has its own.
 _ID = "probe123"
 
@@ -89,7 +91,35 @@ class CallPattern:
 
     def _arguments(self, text: str, at: int, types: Mapping[str, Any]) -> tuple[dict[str, Any], int] | None:
         """The arguments after a name, and where the call ends; None if they are not in the form of the template."""
-        return self._listed_arguments(text, at, types) if self.key_end else self._json_arguments(text, at)
+        if not self.key_end:
+            return self._json_arguments(text, at)
+        if self._quote:
+            return self._quoted_arguments(text, at)
+        return self._listed_arguments(text, at, types)
+
+    @cached_property
+    def _quote(self) -> str:
+        """The mark that a template puts around text, and around no other value, as Gemma 4's does; else nothing."""
+        longest = range(min(len(self.key_end), len(self.value_end)), 0, -1)
+        quotes = (self.value_end[:size] for size in longest)
+        return next((quote for quote in quotes if quote.strip() and self.key_end.endswith(quote)), "")
+
+    def _quoted_arguments(self, text: str, at: int) -> tuple[dict[str, Any], int] | None:
+        """Arguments as ``{city:"Oslo",days:2}``, where ``"`` is the quote: JSON but for the keys and the quote."""
+        begin = re.compile(_loose(self.name_end)).match(text, at)
+        end = re.compile(_loose(self.end.removeprefix(self._quote))).search(text, at)
+        if begin is None or end is None or "{" not in begin[0] or "}" not in end[0]:
+            return None
+        parts = text[begin.end() : end.start()].split(self._quote)
+        parts = [
+            json.dumps(part) if number % 2 else _BARE_KEY.sub(r'\1"\2":', part)
+            for number, part in enumerate([f"{{{parts[0]}", *parts[1:]])
+        ]
+        try:
+            arguments = json.loads("".join(parts) + "}")
+        except (ValueError, RecursionError):
+            return None
+        return arguments, end.end()
 
     def _json_arguments(self, text: str, at: int) -> tuple[dict[str, Any], int] | None:
         begin = re.compile(_loose(self.name_end)).match(text, at)
@@ -123,7 +153,7 @@ class CallPattern:
         return None
 
 
-def call_pattern(renderer: Renderer, prompt: str, after_reasoning: str) -> CallPattern | None:
+def call_pattern(renderer: Renderer, prompt: str, after_reasoning: str) -> CallPattern | PythonCalls | None:
     """Find the pattern of a template's calls; None if it writes none, or in a form that cannot be read.
 
     Args:
@@ -139,6 +169,8 @@ def call_pattern(renderer: Renderer, prompt: str, after_reasoning: str) -> CallP
     start, name, rest = written(1).partition(_FUNCTIONS[0])
     if not name:
         return None
+    if (python := PythonCalls.found_in(written(2), _FUNCTIONS[0], _ARGUMENTS)) is not None:
+        return python
     pattern = _json_pattern(start, rest) or _listed_pattern(start, rest, written(2), written(0))
     if pattern is None:
         return None
@@ -202,7 +234,7 @@ def _bounded(pattern: CallPattern, between: str, ends: Sequence[str]) -> CallPat
     if not between:
         return replace(pattern, end=_before_any(pattern.end, ends), bare_end=bare_end)
     start = common_start(pattern.start[::-1], between[::-1])[::-1]
-    end = common_start(pattern.end, between)
+    end = common_start(pattern.end, between.removesuffix(start))
     closes = _before_any(pattern.end.removeprefix(end), ends)
     opens = pattern.start.removesuffix(start)
     separator = between.removeprefix(end).removesuffix(start)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.templates.call_pattern import CallPattern, call_pattern, common_start
+from workbench.data.templates.python_calls import PythonCalls
 from workbench.data.templates.render import Renderer
 
 _QUESTION: Message = {"role": "user", "content": "probe"}
@@ -42,7 +43,7 @@ class ReplyForm:
     answers: str = ""
     is_opened: bool = False
     has_key: bool = False
-    calls: CallPattern | None = None
+    calls: CallPattern | PythonCalls | None = None
 
     @property
     def literals(self) -> tuple[str, ...]:
