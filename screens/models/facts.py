@@ -26,10 +26,11 @@ def facts_text(row: ModelRow, fit: Fit | None, *, is_wide: bool) -> Content:
     pairs = {
         "parameters": f"{row.parameters:,}" if row.parameters else "",
         "architecture": plain(row.architecture),
-        "license": plain(row.licence),
+        "license": plain(row.licence) or ("unknown" if row.listed else ""),
         "dtype": plain(row.dtype),
         "context": f"{row.context_length:,} tokens" if row.context_length else "",
         "weights": _weights(row),
+        "listed in": plain(row.listed),
     }
     known = [(label, value) for label, value in pairs.items() if value]
     if is_wide:

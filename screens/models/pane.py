@@ -13,7 +13,7 @@ from textual.widgets import DataTable, Input, Static
 
 from screens.models.download import Download
 from screens.models.facts import facts_text
-from screens.models.rows import ModelRow, all_rows, matching, with_source
+from screens.models.rows import ModelRow, all_lists, matching, with_source
 from screens.models.table import ModelTable, SearchField
 from screens.shell.cost_view import refusal_and_fix
 from screens.shell.delay import Delay
@@ -64,6 +64,7 @@ class ModelsPane(Pane):
         self._facts = Static(id="models-facts")
         self._hint = Static(id="models-hint")
         self._all: list[ModelRow] = []
+        self._mistakes: tuple[str, ...] = ()
         self._rows: list[ModelRow] = []
         self._fits: dict[str, Fit] = {}
         self._download = Download(self.workbench, self._show_facts, self._read_rows)
@@ -111,7 +112,9 @@ class ModelsPane(Pane):
             self._fill()
 
     async def _read_rows(self) -> None:
-        self._all = await asyncio.to_thread(all_rows, self.session.home)
+        lists = await asyncio.to_thread(all_lists, self.session.home)
+        self._all, self._mistakes = lists.rows, lists.mistakes
+        self._show_hint()
         self._fill()
         self._check_fits_soon.ask()
 
@@ -249,7 +252,11 @@ class ModelsPane(Pane):
             text = f"Using {name}. Next: 3 Adapter, 4 Data, 5 Train."
         else:
             text = "To fine-tune it here: Enter, then 5, then Enter."
-        self._hint.update(Content.styled(text, "$accent"))
+        hint = Content.styled(text, "$accent")
+        if self._mistakes:
+            more = f" And {len(self._mistakes) - 1} more." if len(self._mistakes) > 1 else ""
+            hint = Content.assemble((f"{plain(self._mistakes[0])}{more}", "$warning"), "\n", hint)
+        self._hint.update(hint)
 
 
 _NOTHING = "No match. Esc twice shows all models; owner/name selects any hub model."

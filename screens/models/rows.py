@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.errors import WorkbenchError
 from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
 from workbench.models.local import FolderFacts, read_config
+from workbench.models.own_list import OwnModel, own_list_file, own_models
+from workbench.models.refreshed import RefreshedList, refreshed_models
 from workbench.models.sources import LocalModelFacts, local_models, local_path
 from workbench.models.stored_quantization import stored_quantization
 from workbench.recipe.schema import DEFAULT_MODEL
@@ -28,6 +30,7 @@ class ModelRow:
         place: on this machine, on the hub, or a typed path.
         lack: why a local model cannot be trained, in words; empty if it can.
         size_on_disk: bytes of the weights on this machine; 0 if there are none.
+        listed: which list has it, in words; empty for a model that is only on this machine, or typed.
     """
 
     source: str
@@ -36,11 +39,12 @@ class ModelRow:
     architecture: str = ""
     model_type: str = ""
     licence: str = ""
-    gated: bool = False
+    gated: bool | None = False
     context_length: int | None = None
     dtype: str = ""
     lack: str = ""
     size_on_disk: int = 0
+    listed: str = ""
 
     @property
     def is_demo(self) -> bool:
@@ -56,13 +60,30 @@ _LACKS = {
 }
 
 
-def all_rows(home: Home) -> list[ModelRow]:
-    """Return the demo model first, then the models on this machine, then the rest of the catalog."""
+@dataclass(frozen=True)
+class ModelLists:
+    """The rows of all lists, and what is wrong in the user's own list, one sentence per mistake."""
+
+    rows: list[ModelRow]
+    mistakes: tuple[str, ...] = ()
+
+
+def all_lists(home: Home) -> ModelLists:
+    """Read the lists: the demo model first, then what is on this machine, the user's list, the catalog, the hub's."""
+    own = own_models(home)
     local = {facts.source: _of_local(facts) for facts in local_models(home)}
-    known = [_of_catalog(entry) for entry in catalog()]
-    rows = [_merged(row, local.pop(row.source)) if row.source in local else row for row in known]
+    known = {row.source: row for row in (*map(_of_catalog, catalog()), *_of_refreshed(refreshed_models(home)))}
+    mine = dict(_of_own(model, known.get(model.source), own_list_file(home).name) for model in own.models)
+    listed = mine | {source: row for source, row in known.items() if source not in mine}
+    rows = [_merged(row, local.pop(row.source)) if row.source in local else row for row in listed.values()]
     rows += local.values()
-    return sorted(rows, key=lambda row: (not row.is_demo, row.place == "hub"))
+    rows.sort(key=lambda row: (not row.is_demo, row.place == "hub", row.source not in mine))
+    return ModelLists(rows, own.mistakes)
+
+
+def all_rows(home: Home) -> list[ModelRow]:
+    """The rows of :func:`all_lists`."""
+    return all_lists(home).rows
 
 
 def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
@@ -105,7 +126,7 @@ def typed_row(text: str) -> ModelRow | None:
 
 def _haystack(row: ModelRow) -> str:
     place = "here" if row.place == "here" else ""
-    return f"{row.source} {row.architecture} {row.model_type} {row.licence} {place}".casefold()
+    return f"{row.source} {row.architecture} {row.model_type} {row.licence} {place} {row.listed}".casefold()
 
 
 def _of_catalog(entry: CatalogEntry) -> ModelRow:
@@ -119,7 +140,32 @@ def _of_catalog(entry: CatalogEntry) -> ModelRow:
         entry.gated,
         entry.context_length,
         entry.dtype,
+        listed="catalog",
     )
+
+
+def _of_refreshed(newer: RefreshedList) -> Iterator[ModelRow]:
+    for model in newer.models:
+        stored = stored_quantization(model.config)
+        yield ModelRow(
+            model.id,
+            "hub",
+            model.parameters,
+            model.architecture,
+            model.model_type,
+            model.licence,
+            model.gated,
+            model.context_length,
+            stored.label if stored else model.dtype,
+            listed=f"hub, read on {newer.day}",
+        )
+
+
+def _of_own(model: OwnModel, known: ModelRow | None, file: str) -> tuple[str, ModelRow]:
+    """The row of an entry of the user's list, with what another list knows of it."""
+    row = known or typed_row(model.source) or ModelRow(model.source, "hub")
+    listed = f"{file}, line {model.line}" + (f": {model.note}" if model.note else "")
+    return model.source, replace(row, listed=listed)
 
 
 def _of_local(local: LocalModelFacts) -> ModelRow:

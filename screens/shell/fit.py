@@ -46,21 +46,20 @@ def fits_of(
     sources: Iterable[str], recipe: Recipe, budget: MemoryBudget, traced: Tracer | None = None
 ) -> dict[str, Fit]:
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
-    from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
+    from workbench.estimate.adapter.suggested_fix import changes_text
     from workbench.estimate.by_method import peak_with
+    from workbench.estimate.catalog_fit import setup_and_fix
     from workbench.estimate.pricing import Pricing
-    from workbench.estimate.setup import Setup
     from workbench.models.catalog import catalog_skeleton
 
     found: dict[str, Fit] = {}
     if budget.free_bytes is None:
         return found
-    setup = Setup.of(recipe)
     for source in sources:
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        changes = suggested_fix(skeleton, setup.adapter)
+        setup, changes = setup_and_fix(skeleton, recipe)
         pricing = Pricing(skeleton, budget.device, traced)
         peak = None if changes is None else peak_with(pricing, setup, budget, changes)
         fit = judge(peak, budget.free_bytes) if peak is not None else _REFUSED

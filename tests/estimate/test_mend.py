@@ -19,6 +19,7 @@ from workbench.machine.device import Device
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
+from workbench.models.stored_quantization import stored_quantization
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
@@ -88,7 +89,11 @@ def test_fits_lists_the_catalog_with_three_bases_as_estimate_prices_them(run: An
     told = [json.loads(line) for line in run("models", "--fits", "24GB", "--json").stdout.splitlines()]
     rows = {line["source"]: line for line in told}
     assert list(rows) == [entry.id for entry in catalog()]
-    assert all(set(row["methods"]) == set(METHODS) for row in rows.values())
+    stored = {entry.id for entry in catalog() if stored_quantization(tree(entry.id).config)}
+    assert {"openai/gpt-oss-20b", "deepseek-ai/DeepSeek-V3"} <= stored
+    for source, row in rows.items():  # FP8 and MXFP4 cannot be quantized otherwise: they are dequantized
+        assert set(row["methods"]) == ({"16-bit LoRA"} if source in stored else set(METHODS)), source
+        assert (row["changes"].get("quantization.method") == "none") == (source in stored)
     assert rows[MIXTRAL]["changes"] == NO_DROPOUT
     for model, method in (("meta-llama/Llama-3.1-8B", "nf4"), ("meta-llama/Llama-2-13b-hf", "none")):
         priced = json.loads(
@@ -103,7 +108,9 @@ def test_fits_takes_a_recipe_and_says_its_conditions(run: Any) -> None:
     shown = run("models", "--fits", "24", "--set", "data.max_length=512", "--set", "adapter.r=8").stdout
     assert "Peaks in GiB against 24.00 GiB: r 8, 4 × 512 tokens" in " ".join(shown.split())
     assert "Llama-2-70b-hf" in shown
-    assert "* with lora_dropout 0: Qwen3-30B-A3B, Mixtral-8x7B-Instruct-v0.1." in shown
+    notes = " ".join(shown.split())
+    assert "* with lora_dropout 0: Qwen3-30B-A3B, " in notes
+    assert "* with quantization none: gpt-oss-20b, gpt-oss-120b" in notes
 
 
 @pytest.mark.parametrize(

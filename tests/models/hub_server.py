@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.fake_hub import QuietHandler, serving
 
@@ -14,11 +14,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """What is served: ``repos`` maps ids to folders; ``gated`` ones refuse files; ``taken`` is what was sent."""
+    """What is served: ``repos`` maps ids to folders; ``taken`` is what was sent.
+
+    ``gated`` repositories refuse files; ``broken`` owners cannot be listed.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Path] = {}
         self.gated: set[str] = set()
+        self.broken: set[str] = set()
         self.taken: list[str] = []
         self.tokens: set[str | None] = set()
         self.hold = threading.Event()
@@ -49,6 +53,8 @@ class _Handler(QuietHandler):
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if not parts[0]:
             return self.send_bytes(200, b"hub", with_body)
+        if parts == ["api", "models"]:
+            return self.listing(parse_qs(urlsplit(self.path).query)["author"][0], with_body)
         if parts[:2] == ["api", "models"]:
             return self.api("/".join(parts[2:4]), parts[4:], with_body)
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
@@ -66,6 +72,25 @@ class _Handler(QuietHandler):
                 self.hub.hold.wait(30)
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
         return self.send_bytes(200, data, with_body, headers)
+
+    def listing(self, owner: str, with_body: bool) -> None:
+        """The models of an owner, as the hub lists them with ``expand``."""
+        if owner in self.hub.broken:
+            return self.refuse(400, "BadRequest", with_body)
+        models = [
+            {
+                "id": repo,
+                "gated": "manual" if repo in self.hub.gated else False,
+                "private": False,
+                "createdAt": "2026-11-01T00:00:00.000Z",
+                "tags": ["transformers", "license:apache-2.0"],
+                "config": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+                "safetensors": {"parameters": {"BF16": 1_000_000_000}, "total": 1_000_000_000},
+            }
+            for repo in self.hub.repos
+            if repo.startswith(f"{owner}/")
+        ]
+        return self.send_bytes(200, json.dumps(models).encode(), with_body, {"Content-Type": "application/json"})
 
     def api(self, repo: str, rest: list[str], with_body: bool) -> None:
         folder = self.hub.repos.get(repo)

@@ -1,5 +1,7 @@
 """``loraworkbench models``: list the models on this machine and in the catalog, and which fit into memory."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from workbench.commands.common import (
     JsonOption,
     SetOption,
     console,
+    errors,
     home_of,
     print_json,
     printable,
@@ -26,8 +29,12 @@ from workbench.estimate.peak import Peak
 from workbench.machine.device import Device
 from workbench.machine.gpu import computes_bfloat16, first_gpu
 from workbench.machine.memory_budget import MemoryBudget
-from workbench.models.catalog import catalog, catalog_entry
+from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
+from workbench.models.own_list import OwnList, OwnModel, own_list_file, own_models
+from workbench.models.refreshed import RefreshedModel, refreshed_models
+from workbench.models.refreshed import refresh as refresh_list
 from workbench.models.sources import LocalModelFacts, local_models
+from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment
 from workbench.storage.paths import Home
@@ -44,47 +51,137 @@ def models(
             "`here`: this GPU's free memory.",
         ),
     ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh",
+            help="First read the newest models of the catalog's organizations from the hub (configurations only).",
+        ),
+    ] = False,
     recipe: Annotated[str | None, typer.Option(help="With --fits: a recipe file or preset.")] = None,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List models on this machine and in the catalog; with --fits, those that can be trained in an amount of memory."""
+    """List models on this machine, in your models.yaml and in the catalog; with --fits, those that fit into memory."""
+    if fits is not None and refresh:
+        raise WorkbenchError(
+            "--fits lists the catalog only, --refresh adds models from the hub.",
+            "Use one of them; `loraworkbench estimate <id>` prices any model.",
+            kind="bad_request",
+        )
     if fits is not None:
         _show_what_fits(home_of(context), fits, recipe, assignments or [], as_json=as_json)
         return
     if recipe is not None or assignments:
         raise WorkbenchError("--recipe and --set work only with --fits.", "Add --fits 24GB.", kind="bad_request")
-    here = local_models(home_of(context))
-    on_disk = {model.source for model in here}
-    if as_json:
-        for model in here:
-            print_json(
-                {
-                    "source": model.source,
-                    "where": "here",
-                    "origin": model.origin,
-                    "folder": str(model.folder),
-                    "bytes": model.bytes,
-                    "architecture": model.facts.architecture if model.facts else "",
-                    "licence": _licence(model),
-                    "lack": model.missing,
-                }
-            )
-        for entry in catalog():
-            if entry.id not in on_disk:
-                print_json({"source": entry.id, "where": "catalog", **vars(entry)})
-        return
+    home = home_of(context)
+    if refresh:
+        _refresh(home)
+    own = own_models(home)
+    for mistake in own.mistakes:
+        _warn(mistake)
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "where", "size", "architecture", "license"):
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "model")
-    for model in here:
-        architecture = model.facts.architecture if model.facts else ""
-        _add(table, model.source, model.origin, file_size(model.bytes, 2), architecture, _licence(model))
-    for entry in catalog():
-        if entry.id not in on_disk:
-            gated = ", gated" if entry.gated else ""
-            _add(table, entry.id, "catalog", parameters(entry.parameters), entry.architecture, entry.licence + gated)
-    console.print(table)
+    for line in _lines(home, own):
+        if as_json:
+            print_json(line.facts)
+        else:
+            _add(table, *line.cells)
+    if not as_json:
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One model: as cells of the table, and as JSON."""
+
+    cells: tuple[str, str, str, str, str]
+    facts: Mapping[str, object]
+
+
+def _lines(home: Home, own: OwnList) -> Iterator[_Line]:
+    """The models on this machine, then those of the user's list, of the catalog and of the hub; each model once."""
+    seen: set[str] = set()
+    for model in local_models(home):
+        seen.add(model.source.casefold())
+        yield _line_of_local(model)
+    newer = refreshed_models(home)
+    by_id = {model.id.casefold(): model for model in newer.models}
+    listed = [_line_of_own(model, own_list_file(home).name, by_id) for model in own.models]
+    listed += [_line_of_catalog(entry) for entry in catalog()]
+    listed += [_line_of_refreshed(model, newer.day) for model in newer.models]
+    for line in listed:
+        if line.cells[0].casefold() not in seen:
+            seen.add(line.cells[0].casefold())
+            yield line
+
+
+def _line_of_local(model: LocalModelFacts) -> _Line:
+    architecture, licence = model.facts.architecture if model.facts else "", _licence(model)
+    facts = {
+        "source": model.source,
+        "where": "here",
+        "origin": model.origin,
+        "folder": str(model.folder),
+        "bytes": model.bytes,
+        "architecture": architecture,
+        "licence": licence,
+        "lack": model.missing,
+    }
+    return _Line((model.source, model.origin, file_size(model.bytes, 2), architecture, licence), facts)
+
+
+def _line_of_own(model: OwnModel, file: str, newer: Mapping[str, RefreshedModel]) -> _Line:
+    known = catalog_entry(model.source) or newer.get(model.source.casefold())
+    size = parameters(known.parameters) if known and known.parameters else ""
+    cells = (
+        model.source,
+        f"{file}:{model.line}",
+        size,
+        known.architecture if known else "",
+        known.licence if known else "",
+    )
+    return _Line(cells, {"where": file, **asdict(model)})
+
+
+def _line_of_catalog(entry: CatalogEntry) -> _Line:
+    license_text = _license_text(entry.licence, entry.gated)
+    cells = (entry.id, "catalog", parameters(entry.parameters), entry.architecture, license_text)
+    return _Line(cells, {"source": entry.id, "where": "catalog", **vars(entry)})
+
+
+def _line_of_refreshed(model: RefreshedModel, day: str) -> _Line:
+    size = parameters(model.parameters) if model.parameters else ""
+    cells = (model.id, f"hub {day}", size, model.architecture, _license_text(model.licence, model.gated))
+    return _Line(cells, {"source": model.id, "where": "hub", "read_on": day, **asdict(model)})
+
+
+def _refresh(home: Home) -> None:
+    """Read the newest models; without a network, say so and go on with the list of the last time."""
+    with errors.status("reaching the hub") as status:
+
+        def show(progress: Progress) -> None:
+            status.update(Text(printable(f"{progress.phase} {progress.detail}")))
+
+        try:
+            new, failed = refresh_list(home, show)
+        except WorkbenchError as error:
+            if error.kind not in ("unreachable", "hub_error"):
+                raise
+            _warn(f"{error.message} {error.cure}")
+            return
+    for owner, reason in failed.items():
+        _warn(f"{owner}: {reason}")
+    errors.print(Text(f"Read from the hub: {len(new.models)} models that are not in the catalog."))
+
+
+def _warn(text: str) -> None:
+    errors.print(Text(printable(text), style="yellow"))
+
+
+def _license_text(licence: str, gated: bool | None) -> str:
+    return (licence or "unknown") + (", gated" if gated else "")
 
 
 def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list[str], *, as_json: bool) -> None:

@@ -11,6 +11,8 @@ from workbench.estimate.pricing import Pricing, Tracer
 from workbench.estimate.setup import Setup
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.models.skeleton import Skeleton
+from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.recipe.schema import AUTO, Recipe
 
 
@@ -36,16 +38,29 @@ def catalog_fits(
 
     Settings on ``auto`` are resolved for each model, by what fits into the budget.
     """
-    setup = Setup.of(recipe)
     for source in sources if sources is not None else (entry.id for entry in catalog()):
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        changes = suggested_fix(skeleton, setup.adapter)
+        setup, changes = setup_and_fix(skeleton, recipe)
         peaks: Mapping[str, Peak] = {}
         if changes is not None:
             peaks = peaks_by_method(Pricing(skeleton, budget.device, traced), setup.varied(changes), budget)
         yield CatalogFit(source, skeleton.parameters, changes or {}, peaks)
+
+
+def setup_and_fix(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mapping[str, Any] | None]:
+    """The setup of a recipe on a model, and the changes that it needs there; None if no change helps.
+
+    A base that its files quantize has the quantization that it is loaded with. If it cannot be trained as stored, the
+    change to ``quantization.method`` that dequantizes it is among the changes.
+    """
+    stored = stored_quantization(skeleton.config)
+    setup = Setup.of(recipe_as_loaded(recipe, skeleton.config), stored=stored)
+    changes = suggested_fix(skeleton, setup.adapter)
+    if changes is not None and stored is not None and stored.is_dequantized and recipe.quantization.method != "none":
+        changes = {"quantization.method": "none", **changes}
+    return setup, changes
 
 
 def settings_words(recipe: Recipe) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ class CatalogEntry:
 
     Attributes:
         id: its Hugging Face id.
-        gated: downloading the weights requires a token and accepting the license on the hub.
+        family: name of the family, such as ``Qwen``.
+        licence: empty if unknown.
+        gated: downloading the weights requires a token and accepting the license on the hub; None if unknown.
         parameters: tied ones count once.
         context_length: in tokens; None if unlimited.
         dtype: dtype of the published weights.
@@ -30,10 +32,11 @@ class CatalogEntry:
     """
 
     id: str
+    family: str
     architecture: str
     model_type: str
     licence: str
-    gated: bool
+    gated: bool | None
     parameters: int
     context_length: int | None
     dtype: str

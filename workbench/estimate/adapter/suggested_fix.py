@@ -27,7 +27,11 @@ def suggested_fix(skeleton: Skeleton, adapter: LoraSettings) -> Changes | None:
 
 def changes_text(changes: Changes) -> str:
     """``lora_dropout 0``; in a sentence."""
-    return ", ".join(f"{path.rpartition('.')[2]} {_value_text(value)}" for path, value in changes.items())
+    return ", ".join(f"{_short_name(path)} {_value_text(value)}" for path, value in changes.items())
+
+
+def _short_name(path: str) -> str:
+    return "quantization" if path == "quantization.method" else path.rpartition(".")[2]
 
 
 def options_text(changes: Changes) -> str:
