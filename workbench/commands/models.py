@@ -66,7 +66,7 @@ def models(
     if fits is not None and refresh:
         raise WorkbenchError(
             "--fits lists the catalog only, --refresh adds models from the hub.",
-            "Use one of them; `loraworkbench estimate <id>` prices any model.",
+            "Use one of them; `loraworkbench estimate <id>` estimates any model.",
             kind="bad_request",
         )
     if fits is not None:
