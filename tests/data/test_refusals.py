@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workbench.data.records.conversation import BadRecord
+from workbench.data.records.conversation import BadRecord, Conversation
 from workbench.data.records.convert import convert
 from workbench.data.records.formats import RecordFormat, detect
 from workbench.data.sources import load_records
@@ -266,3 +266,24 @@ def test_mixed_schemas_are_counted(words: Any, tmp_path: Path) -> None:
     facts = data_facts(load_records(data), Template.for_model(words), data)
     assert (facts.records, facts.skipped) == (2, 1)
     assert facts.skipped_reasons == {"column prompt is missing": 1}
+
+
+def test_a_folder_of_records_may_have_a_readme_and_no_other_documents(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"text": "c"}\n')
+    (tmp_path / "README.md").write_text("# About")
+    first, second = load_records(DataSection(source=str(tmp_path))).items()
+    assert isinstance(first.content, Conversation)
+    assert second.problem == "column prompt is missing"
+    (tmp_path / "notes.txt").write_text("Other text.")
+    with pytest.raises(WorkbenchError, match=r"mixes documents \(notes.txt …\) with records \(train.jsonl …\)"):
+        load_records(DataSection(source=str(tmp_path)))
+
+
+def test_a_record_without_the_column_of_turns_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path.write_text(f'{json.dumps({"messages": turns})}\n{{"instruction": "a", "output": "b"}}\n')
+    assert [item.problem for item in load_records(DataSection(source=str(path))).items()] == [
+        "",
+        "column messages is missing",
+    ]

@@ -217,11 +217,27 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
     )
 
 
+# Documents about a data set, which lie beside its records.
+_DESCRIPTIONS = ("readme", "license", "notice", "changelog", "citation")
+
+
 def _folder_source(folder: Path, split: str) -> RowSource:
-    """The documents of a folder; if it has none, its files of records, one after the other."""
+    """The documents of a folder, or its files of records, one after the other; what describes records is left out.
+
+    Raises:
+        WorkbenchError: the folder has neither, or both.
+    """
     files = sorted(path for path, _ in files_below(folder) if not path.name.startswith("."))
     documents = [path for path in files if is_document(path)]
     records = [path for path in files if can_read(path) and path.name not in (FILE, "state.json")]
+    if records:
+        documents = [path for path in documents if path.stem.lower() not in _DESCRIPTIONS]
+    if records and documents:
+        raise WorkbenchError(
+            f"The folder {shown(folder)} mixes documents ({documents[0].name} …) with records ({records[0].name} …).",
+            "Train on one kind at a time: put them into folders of their own.",
+            kind="data_format",
+        )
     start, stop = _slice(split)
 
     def read_documents() -> Iterator[Row]:

@@ -90,6 +90,8 @@ class _Reader:
         columns = self.form.columns
         tools = read_tools(self._value("tools"), f"column {columns['tools']}") if "tools" in columns else []
         if self.form.kind in ("messages", "sharegpt"):
+            if columns["messages"] not in self.record:
+                raise BadRecord(f"column {columns['messages']} is missing")
             turns = read_turns(self._value("messages"), columns["messages"])
         else:
             turns = self._prompt() + self._reply(with_tools=bool(tools))
