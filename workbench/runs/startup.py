@@ -1,6 +1,6 @@
 """Follows the phases of a run before its first step, as a checklist: what took how long, and what is next."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from workbench.runs.events import Phase
@@ -24,13 +24,13 @@ class Stage:
     detail: str = ""
 
 
+@dataclass
 class Startup:
     """The stages from a run's start or resume to its first step."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, Stage] = {}
-        self._current = ""
-        self._since = 0.0
+    _seen: dict[str, Stage] = field(default_factory=dict)
+    _current: str = ""
+    _since: float = 0.0
 
     def add(self, phase: Phase) -> None:
         """Fold the next phase."""
