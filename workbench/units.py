@@ -80,6 +80,11 @@ def parameters(count: float) -> str:
     return f"{count / 1e9:.2f} B" if count >= 0.9995e9 else f"{count / 1e6:.0f} M"
 
 
+def loss_text(value: float) -> str:
+    """Format a loss, the same wherever it is read: ``0.412``, ``2.500``; ``0.0412`` if it is small."""
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
 # -- times ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from workbench.runs.series import Bucket, Series
 
 CLOUD = 1000
+CURSOR = 2000
 _APART = 12
 """The cells between two letters on a curve."""
 
@@ -69,7 +70,11 @@ class Frame:
 
 
 def draw(
-    curves: Sequence[tuple[Series, str]], frame: Frame, dots: Dots = BRAILLE, letters: Sequence[str] = ()
+    curves: Sequence[tuple[Series, str]],
+    frame: Frame,
+    dots: Dots = BRAILLE,
+    letters: Sequence[str] = (),
+    clouds: Mapping[int, Series] | None = None,
 ) -> list[Row]:
     """Draw curves in a frame, the last one on top.
 
@@ -79,6 +84,7 @@ def draw(
         dots: how a cell is divided.
         letters: one per curve, drawn on it at intervals to tell crossing lines apart; the scatter is then left out.
             "" for none.
+        clouds: by the index of a smoothed curve, the points that it was smoothed from.
     """
     rows: list[Row] = [{} for _ in range(frame.height)]
     for index, (series, mark) in enumerate(curves):
@@ -91,7 +97,10 @@ def draw(
                 if frame.x_low <= x <= frame.x_high and 0 <= (row := frame.row(y)) < frame.height:
                     rows[row][frame.column(x)] = (mark, index)
         else:
-            if not any(letters):
+            if clouds and index in clouds:
+                raw = clouds[index].columns(frame.x_low, frame.x_high, frame.width * dots.across)
+                _lay(rows, _scatter(raw, frame, dots.down, points=True), CLOUD + index, dots)
+            elif not any(letters):
                 _lay(rows, _scatter(columns, frame, dots.down), CLOUD + index, dots)
             _lay(rows, line, index, dots)
             if len(columns) == 1 and 0 <= (row := frame.row(next(iter(columns.values())).mean)) < frame.height:
@@ -138,11 +147,11 @@ def _line(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Stroke
     return strokes
 
 
-def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int) -> list[Stroke]:
+def _scatter(columns: Mapping[int, Bucket], frame: Frame, down: int, *, points: bool = False) -> list[Stroke]:
     return [
         (column, frame.row(bucket.high, down), frame.row(bucket.low, down))
         for column, bucket in columns.items()
-        if bucket.high > bucket.low
+        if points or bucket.high > bucket.low
     ]
 
 

@@ -25,6 +25,19 @@ def nice_ticks(low: float, high: float, most: int, *, whole: bool = False) -> li
     raise AssertionError("a step a hundred times the range always fits")
 
 
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return ticks 1, 2 or 5 × 10ⁿ from ``low`` or below to ``high`` or above, at most ``most`` or three of them."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(max(high, low * 1.01)) - 1e-9)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**n for n in range(first, last + 1) for factor in factors]
+        below = max((i for i, tick in enumerate(ticks) if tick <= low * 1.0001), default=0)
+        above = next((i for i, tick in enumerate(ticks) if tick >= high * 0.9999 and i > below), len(ticks) - 1)
+        shown = ticks[below : above + 1]
+        if len(shown) <= max(3, most):
+            return shown
+    return [shown[0], *shown[1:-1][:: max(1, -(-len(shown) // max(1, most - 2)))], shown[-1]]
+
+
 def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Return the ticks as text, all with as many decimals as tell them apart evenly: ``4.25``, ``4.50``, ``4.75``.
 

@@ -11,7 +11,10 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from screens.charts.keys import chart_keys
 from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.run_chart import LOSS, neighbor, titles
+from screens.charts.scale import short_number
 from screens.runs.comparison_table import table_of
 from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
@@ -20,6 +23,8 @@ from screens.widgets.plain import plain, plain_content
 from workbench.runs.curves import metrics_of
 from workbench.runs.library.comparison import difference_rows, letters, metric_rows, recipe_of
 from workbench.runs.live_run import LiveRun
+from workbench.runs.series import Series
+from workbench.units import loss_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
 
     from workbench.runs.folder import RunFolder
     from workbench.runs.library.comparison import RunMetrics
-    from workbench.runs.series import Series
 
 MOST = 6
 """The most runs in one comparison: the chart has as many colors."""
@@ -47,7 +51,7 @@ class CompareScreen(ModalScreen[None]):
     GUIDE: ClassVar[str] = (
         "The curves of two to six runs on common axes, their results, and the differences between "
         "their recipes. A letter marks each run, in capitals on its training loss and in small "
-        "letters on its held-out loss. ↑ and ↓ scroll."
+        "letters on its held-out loss. ↑ and ↓ scroll; the chart has the keys of the one on Train."
     )
 
     DEFAULT_CSS = """
@@ -65,6 +69,7 @@ class CompareScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "axis", "Axis", id="compare.axis", tooltip="Switch the axis: steps, tokens or training time"),
         Binding("l", "losses", "Losses", id="compare.losses", tooltip="Switch losses: train, held out or both"),
+        *chart_keys(arrows_first=True),
         Binding("escape,o,q", "leave", "Back", id="compare.leave"),
     ]
 
@@ -75,6 +80,7 @@ class CompareScreen(ModalScreen[None]):
         self._names: list[str] = []
         self._read: set[str] = set()
         self._axis = self._losses = 0
+        self._quantity = LOSS
         self._drawn: tuple[object, ...] = ()
         self._chart = LossChart()
         self._progress = Paragraph(id="reading")
@@ -104,6 +110,15 @@ class CompareScreen(ModalScreen[None]):
         """Switch between both losses and one of them."""
         self._losses = (self._losses + 1) % len(_SHOWN)
         self._draw()
+
+    def action_chart(self, action: str) -> None:
+        """Change the view of the chart."""
+        if action in ("next", "previous"):
+            known = titles(live.replay.curves for live in self._runs)
+            self._quantity = neighbor(known, self._quantity, action)
+            self._draw()
+        else:
+            self._chart.act(action)
 
     def action_leave(self) -> None:
         """Close the comparison."""
@@ -151,9 +166,12 @@ class CompareScreen(ModalScreen[None]):
         self._chart.show(
             curves,
             end=max(ends, default=0.0) if is_over else 0.0,
+            form=loss_text if self._quantity == LOSS else short_number,
+            axis="step" if over == "step" else title,
             nothing="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
         )
-        set_title(self._box, f"{_SHOWN[self._losses]} loss over {title}")
+        what = f"{_SHOWN[self._losses]} loss" if self._quantity == LOSS else self._quantity
+        set_title(self._box, f"{what} over {title}")
 
     def _scale(self) -> tuple[str, float, str]:
         """Return the axis, the size of its unit, and its name."""
@@ -171,13 +189,13 @@ class CompareScreen(ModalScreen[None]):
 
     def _curves(self, axis: str, unit: float) -> Iterator[Curve]:
         """Yield the curves, held-out losses last: they have few marks, which lines must not hide."""
-        shown = _SHOWN[self._losses]
+        shown = _SHOWN[self._losses] if self._quantity == LOSS else "train"
         known = list(enumerate(zip(self._runs, letters(len(self._runs)), strict=True)))
         if shown != "held-out":
             for color, (live, letter) in known:
                 yield Curve(
                     self._called(color),
-                    _along(live.replay.curves.train, live, axis, unit),
+                    _along(self._series_of(live), live, axis, unit),
                     letter=letter,
                     colour=color,
                 )
@@ -186,6 +204,10 @@ class CompareScreen(ModalScreen[None]):
                 label = self._called(color) if shown == "held-out" else ""
                 series = _along(live.replay.curves.held_out, live, axis, unit)
                 yield Curve(label, series, marked=True, letter=letter.lower(), colour=color)
+
+    def _series_of(self, live: LiveRun) -> Series:
+        curves = live.replay.curves
+        return curves.train if self._quantity == LOSS else curves.others.get(self._quantity, Series())
 
     def _called(self, number: int) -> str:
         return self._names[number] if self._names else self._runs[number].run.id

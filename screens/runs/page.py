@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical, VerticalScroll
 
-from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.run_chart import RunChart
 from screens.runs import facts as run_facts
 from screens.shell import run_words
 from screens.widgets.facts import Facts
@@ -29,8 +29,9 @@ class RunPage(VerticalScroll):
 
     def __init__(self) -> None:
         super().__init__(id="one")
-        self._chart = LossChart()
+        self._chart = RunChart()
         self._facts = Facts(stacked=True, id="facts")
+        self._run: ChartReplay | None = None
         self._recipe = Paragraph(id="yaml")
         self._recipe_box = VerticalScroll(self._recipe, id="recipe")
 
@@ -57,13 +58,16 @@ class RunPage(VerticalScroll):
 
     def show(self, run: ChartReplay) -> None:
         """Show what the run's journal holds by now."""
-        set_title(self._chart, run_words.title_of_curve(run))
-        self._chart.show(
-            [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
-            end=run.summary.max_steps,
-            nothing="No steps logged yet.",
-        )
+        self._run = run
+        self._chart.show_run(run.curves, end=run.summary.max_steps, nothing="No steps logged yet.")
+        set_title(self._chart, run_words.title_of_curve(run, self._chart.quantity))
         self._facts.show(run_facts.facts(run))
+
+    def use_chart(self, action: str) -> None:
+        """Change the view of the chart."""
+        self._chart.act(action)
+        if self._run is not None:
+            set_title(self._chart, run_words.title_of_curve(self._run, self._chart.quantity))
 
 
 def _recipe_text(path: Path) -> Content:

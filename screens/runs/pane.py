@@ -8,6 +8,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
+from screens.charts.keys import chart_keys
 from screens.messages import JournalGrew, StatusChanged
 from screens.runs.actions import RunActions
 from screens.runs.history_view import HistoryView
@@ -42,7 +43,8 @@ class RunsPane(Pane):
         "its adapter, e exports it, j evaluates base vs. adapter on held-out records and writes "
         "a report, g resumes an interrupted, stopped or failed run. n names it, t tags it, w "
         "exports its metrics (CSV/Parquet), d moves it to the trash and u restores it. "
-        "Perplexity is measured on held-out records: base → adapter."
+        "The chart of an open run has the same keys as on Train. Perplexity is measured on held-out "
+        "records: base → adapter."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,6 +69,7 @@ class RunsPane(Pane):
         Binding("w", "table", "Export metrics", id="runs.table", tooltip="Export its metrics (CSV/Parquet)"),
         Binding("d", "delete", "Delete", id="runs.delete", tooltip="Move the marked runs, or this one, to the trash"),
         Binding("u", "undelete", "Undelete", id="runs.undelete", tooltip="Restore the last deletion"),
+        *chart_keys(arrows_first=True),
         Binding("escape", "back", "Back", id="runs.back", tooltip="Back to the run list"),
         Binding("escape", "clear", "Clear", id="runs.clear", tooltip="Clear the filter, then the marks"),
     ]
@@ -158,8 +161,8 @@ class RunsPane(Pane):
                 return not is_open and self._history.can_clear and not self._history.is_filtering
             case "undelete":
                 return self._actions.can_undelete
-            case "back":
-                return is_open
+            case "back" | "chart":
+                return is_open and not self.screen.is_modal
             case "resume":
                 return self._can_resume(one)
             case "replies":
@@ -232,6 +235,10 @@ class RunsPane(Pane):
             self.set_class(True, "-open")
             self.first_focus().focus()
             self.run_worker(self._read_journal(self.shown_run), group="journal")
+
+    def action_chart(self, action: str) -> None:
+        """Change the view of the chart."""
+        self._page.use_chart(action)
 
     def action_back(self) -> None:
         """Go back to the list."""

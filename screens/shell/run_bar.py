@@ -12,7 +12,7 @@ from screens.run_names import titled
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
 from screens.widgets.throttle import Throttle
-from workbench.units import clock, short
+from workbench.units import clock, loss_text, short
 
 if TYPE_CHECKING:
     from screens.session import Session
@@ -80,7 +80,9 @@ class RunBar(Widget):
             facts = [between] if between else []
             facts.append(f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}")
             if summary.loss is not None:
-                facts.append(f"loss {summary.loss:.3f}")
+                facts.append(
+                    f"loss {loss_text(summary.loss) if isinstance(summary.loss, int | float) else summary.loss}"
+                )
             if not between:
                 # On a narrow terminal a long name needs the room; Train shows the speed, too.
                 if summary.tokens_per_second and (is_wide or len(name) <= len(summary.id)):

@@ -98,9 +98,10 @@ def answer(done: Control | Resumed | None, asked: str) -> Content:
     )
 
 
-def title_of_curve(run: ChartReplay) -> str:
+def title_of_curve(run: ChartReplay, quantity: str = "loss") -> str:
     """What the chart shows; and, while a long journal is read, that it is drawn from a part of it."""
-    return f"loss over steps {GLYPHS.separator} {reading(run)}" if run.is_rough else "loss over steps"
+    title = f"{quantity} over steps"
+    return f"{title} {GLYPHS.separator} {reading(run)}" if run.is_rough else title
 
 
 def reading(run: ChartReplay) -> str:

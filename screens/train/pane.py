@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 
+from screens.charts.keys import chart_keys
 from screens.messages import (
     JournalGrew,
     RecipeChanged,
@@ -64,7 +65,9 @@ class TrainPane(Pane):
         "it from the first step and has the same keys. Actions apply between two steps; the line "
         "under the metrics shows after which one. g resumes a paused, stopped or interrupted "
         "run, s stops and saves, S stops and discards, K force-kills an engine that isn't "
-        "responding, l shows the library output. The time bar shows where the time of a step "
+        "responding, l shows the library output. "
+        "The chart: . and , show other quantities, [ and ] smooth, i makes the axis logarithmic, the "
+        "arrows or a click read the values at a step, + - and 0 zoom. The time bar shows where the time of a step "
         "goes. MFU is the model's FLOP/s as a share of the GPU's peak; HFU also counts "
         "recomputation by checkpointing. If the peak is unknown, TFLOP/s is shown instead."
     )
@@ -81,6 +84,7 @@ class TrainPane(Pane):
         Binding("l", "log", "Log", id="train.log", tooltip="Show or hide the library output"),
         Binding("v", "replies", "Replies", id="train.replies", tooltip="Show the sampled replies step by step"),
         Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy the error to the clipboard"),
+        *chart_keys(),
         Binding("escape", "card", "Next run", id="train.card", tooltip="Show what Enter starts, instead of this run"),
     ]
 
@@ -216,6 +220,8 @@ class TrainPane(Pane):
                 return self._controls.available(str(name))
             case "name", _:
                 return not self.session.is_live
+            case "chart", _:
+                return shown is not None
             case "fit", _:
                 return shown is None and self._check.findings.fix is not None
             case "card", _:
@@ -268,6 +274,10 @@ class TrainPane(Pane):
         except RecipeError:
             return "Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit."
         return ""
+
+    def action_chart(self, action: str) -> None:
+        """Change the view of the chart."""
+        self._view.use_chart(action)
 
     def action_fit(self) -> None:
         """Apply the change that makes the recipe work here."""

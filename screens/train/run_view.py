@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 
-from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.run_chart import RunChart
 from screens.run_names import titled
 from screens.shell import run_words
 from screens.shell.header import BETWEEN_STEPS
@@ -56,7 +56,7 @@ class RunView(Vertical):
         self._card = Paragraph(id="card")
         self._plan = VerticalScroll(self._card, id="plan")
         self._checklist = Paragraph(id="checklist")
-        self._chart = LossChart()
+        self._chart = RunChart()
         self._metrics = Facts(id="figures")
         self._times = TimeBar()
         self._answer = Paragraph(id="answer")
@@ -65,6 +65,8 @@ class RunView(Vertical):
         self._about = Facts(stacked=True, id="about")
         self._problem = Problem()
         self._log = LogPane()
+        self._run: ChartReplay | None = None
+        self._run_name = ""
 
     def compose(self) -> ComposeResult:
         self._chart.border_title = "loss over steps"
@@ -94,6 +96,12 @@ class RunView(Vertical):
     def error_text(self) -> str:
         """The error that is shown, to be copied."""
         return self._problem.text
+
+    def use_chart(self, action: str) -> None:
+        """Change the view of the chart."""
+        self._chart.act(action)
+        if self._run is not None:
+            set_title(self._chart, self._title_of_chart(self._run, self._run_name))
 
     def toggle_log(self) -> None:
         """Show or hide the library output."""
@@ -130,8 +138,9 @@ class RunView(Vertical):
             evaluates = bool((run.facts.counts or {}).get("eval", True))
             self._checklist.show(checklist(run.startup.stages(evaluates=evaluates), is_over=run.is_over))
         set_title(self._chart, self._title_of_chart(run, name))
-        self._chart.show(
-            [Curve("train", run.curves.train), Curve("eval", run.curves.held_out, marked=True)],
+        self._run, self._run_name = run, name
+        self._chart.show_run(
+            run.curves,
             end=run.summary.max_steps,
             nothing="" if run.is_over else "Loss appears after step 1.",
         )
@@ -155,7 +164,7 @@ class RunView(Vertical):
 
     def _title_of_chart(self, run: ChartReplay, name: str) -> Content:
         """Return the title of the curve; on a narrow terminal, which has no other place for it, with the run's name."""
-        title = plain_content(run_words.title_of_curve(run))
+        title = plain_content(run_words.title_of_curve(run, self._chart.quantity))
         if not self.has_class("-narrow"):
             return title
         return Content(f" {GLYPHS.separator} ").join([titled(name, run.run.id, most=_SIDE_TITLE, style=""), title])

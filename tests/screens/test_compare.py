@@ -43,7 +43,7 @@ async def test_two_runs_are_laid_over_each_other(tmp_path: Path, size: tuple[int
         await history(screen, 2)
         comparison = await compared(screen, 2)
         lines = chart(screen)
-        assert lines[0].endswith("A run-02 1.4   B Low rank 2.6")
+        assert lines[0].endswith("A run-02 1.400   B Low rank 2.600")
         drawn = "\n".join(lines[1:-1])
         assert {letter: drawn.count(letter) > 0 for letter in "ABab"} == dict.fromkeys("ABab", True)
         assert lines[-1].split()[-1] == "60"
@@ -86,7 +86,7 @@ async def test_the_axis_and_the_losses_are_switched_by_a_key(tmp_path: Path) -> 
         assert "b" not in "".join(chart(screen)[1:-1])
         await screen.press("l")
         await screen.sees("held-out loss over training time (minutes)")
-        assert "b run-01 2" in chart(screen)[0], "the run without an evaluation has no curve"
+        assert "b run-01 2.000" in chart(screen)[0], "the run without an evaluation has no curve"
         assert "A" not in "".join(chart(screen)[1:-1])
         await screen.press("x", "l")
         await screen.sees("train and held-out loss over steps")
@@ -104,9 +104,9 @@ async def test_a_live_run_grows_and_a_failed_one_says_so(tmp_path: Path) -> None
         await compared(screen, 2)
         await screen.sees("failed")
         await screen.sees("running")
-        assert "A run-02 2 " in chart(screen)[0]
+        assert "A run-02 2.000 " in chart(screen)[0]
         engine.step(2, 1.75)
-        await screen.until(lambda: "A run-02 1.75" in chart(screen)[0], "one step more")
+        await screen.until(lambda: "A run-02 1.750" in chart(screen)[0], "one step more")
         await screen.sees("2/100")
         await screen.sees("The recipes are identical.")
         engine.finish(step=2)

@@ -35,7 +35,7 @@ async def test_it_shows_axes_legend_and_both_curves() -> None:
         chart.show([Curve("train", falling(60)), Curve("eval", evaluated, marked=True)], end=100)
         await pilot.pause(0.01)
         shown = lines(chart)
-        assert shown[0].endswith("━ train 1.5   ◆ eval 1.8")
+        assert shown[0].endswith("━ train 1.500   ◆ eval 1.800")
         assert shown[-1].split() == ["0", "25", "50", "75", "100"]
         assert shown[1].startswith("3.5 ┤")
         assert shown[-2].startswith("1.5 ┤")

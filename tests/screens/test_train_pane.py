@@ -48,11 +48,11 @@ async def train_pane(screen: Opened) -> TrainPane:
 
 
 def offered(screen: Opened) -> dict[str, bool]:
-    """Descriptions in the footer of the pane's own keys, and whether they can be used."""
+    """Descriptions of the pane's own keys but those of the chart, and whether they can be used."""
     return {
         binding.description: enabled
         for node, binding, enabled, _ in screen.app.screen.active_bindings.values()
-        if isinstance(node, TrainPane)
+        if isinstance(node, TrainPane) and not (binding.id or "").startswith("chart.")
     }
 
 

@@ -9,6 +9,7 @@ from workbench.runs import journal_sample
 from workbench.runs.events import Eval, Step
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.journal import JournalReader
+from workbench.runs.quantities import QUANTITIES
 from workbench.runs.replay import Replay, finite, fold
 from workbench.runs.series import Series
 from workbench.runs.summary_cache import write_cached_summary
@@ -28,6 +29,7 @@ class ChartCurves:
 
     Attributes:
         train: loss by step. held_out: held-out loss by step.
+        others: by title of :data:`workbench.runs.quantities.QUANTITIES`, those that the journal holds.
         tokens, seconds: tokens processed and seconds of training up to a step.
         steps_per_point: if points were left out, the steps between two logged points; a missing point is assumed to
             have taken as long as the next one.
@@ -35,6 +37,7 @@ class ChartCurves:
 
     def __init__(self) -> None:
         self.train, self.held_out, self.tokens, self.seconds = Series(), Series(), Series(), Series()
+        self.others: dict[str, Series] = {}
         self.steps_per_point: int | None = None
 
     def add(self, step: Step) -> None:
@@ -45,6 +48,12 @@ class ChartCurves:
             self.cut(at - 1)
         self.train.add(at, finite(step.loss))
         self.tokens.add(at, step.tokens)
+        for quantity in QUANTITIES:
+            value = quantity.of(step)
+            if isinstance(value, int | float):
+                if quantity.title not in self.others:
+                    self.others[quantity.title] = Series()
+                self.others[quantity.title].add(at, value)
         last_step, seconds = self.seconds.last or (0.0, 0.0)
         points = (at - last_step) / self.steps_per_point if self.steps_per_point else 1
         self.seconds.add(at, seconds + points * step.seconds)
@@ -55,7 +64,7 @@ class ChartCurves:
 
     def cut(self, step: int) -> None:
         """Remove the points after this step."""
-        for series in (self.train, self.held_out, self.tokens, self.seconds):
+        for series in (self.train, self.held_out, self.tokens, self.seconds, *self.others.values()):
             series.cut(step)
 
 

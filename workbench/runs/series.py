@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 CAPACITY = 2048
@@ -130,6 +130,42 @@ class Series:
         moved.last = (mapped(self.last[0]), self.last[1]) if self.last is not None else None
         moved._xs, moved._firsts = [mapped(x) for x in self._xs], [mapped(x) for x in self._firsts]
         moved._means, moved._lows, moved._highs = self._means[:], self._lows[:], self._highs[:]
+        return moved
+
+    def smoothed(self, span: int) -> "Series":
+        """The same points with exponentially weighted means, as over ``span`` points, in place of their values.
+
+        Earlier values do not depend on later ones, so a growing curve keeps its shape. The first values are corrected
+        for the missing past (Kingma & Ba 2015, section 3).
+        """
+        keep = (1 - 2 / (span + 1)) ** self.stride
+        moved, mean, weight = self.along(Series()), 0.0, 0.0
+        moved._xs, moved._firsts, moved.last = self._xs[:], self._firsts[:], self.last
+        for index, value in enumerate(self._means):
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+            moved._means[index] = moved._lows[index] = moved._highs[index] = mean / weight
+        return moved
+
+    def at(self, x: float, *, before: bool = False) -> float | None:
+        """The value of the point nearest to ``x``, or of the last one up to it; None without one."""
+        if self.last is None:
+            return None
+        if x >= self.last[0]:
+            return self.last[1]
+        right = bisect_left(self._xs, x)
+        if before:
+            index = right if right < len(self._xs) and self._xs[right] == x else right - 1
+            return self._means[index] if index >= 0 else None
+        near = [index for index in (right - 1, right) if 0 <= index < len(self._xs)]
+        return self._means[min(near, key=lambda index: abs(self._xs[index] - x))]
+
+    def mapped(self, value: Callable[[float], float]) -> "Series":
+        """The same points with each value replaced by an increasing function of it."""
+        moved = self.along(Series())
+        moved._xs, moved._firsts, moved.last = self._xs[:], self._firsts[:], self.last
+        moved._means, moved._lows, moved._highs = (
+            [value(one) for one in values] for values in (self._means, self._lows, self._highs)
+        )
         return moved
 
     def columns(self, low: float, high: float, count: int) -> dict[int, Bucket]:
