@@ -8,6 +8,7 @@ from textual.widgets import DataTable, Input, Static
 
 from screens.adapter import trackers_field as report_setting
 from screens.adapter.cost_panel import CHANGE_SECONDS, CostPanel
+from screens.adapter.fields import form
 from screens.adapter.pane import AdapterPane
 from screens.charts.stacked_bar import legend, stacked_bar
 from screens.forms.form import SettingForm
@@ -27,6 +28,9 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
 GIB = 2**30
+
+# Sections below the last setting that is shown at first.
+FOLDED = sum(group.is_folded for group in form())
 
 
 def gpu(gib: int) -> GpuSample:
@@ -191,8 +195,8 @@ async def test_down_and_up_walk_the_form_and_the_help_follows(tmp_path: Path) ->
         await shown(screen)
         await screen.press("down", "down")
         assert "adapter.lora_dropout" in str(screen.app.query_one("#adapter-help", Static).content)
-        await screen.press("end", "up", "up", "up")
-        assert row(screen, "log-to").has_focus, "over the three folded sections"
+        await screen.press("end", *["up"] * FOLDED)
+        assert row(screen, "log-to").has_focus, "over the folded sections"
         await screen.press("home")
         assert row(screen, "rank-r").has_focus
 
@@ -204,7 +208,7 @@ async def test_what_has_to_be_installed_is_said_where_there_is_place(
     monkeypatch.setattr(report_setting, "_is_here", lambda name: name == "tensorboard")
     async with opened(tmp_path, size=size) as screen:
         await shown(screen)
-        await screen.press("end", "up", "up", "up", "right", "right")
+        await screen.press("end", *["up"] * FOLDED, "right", "right")
         await screen.sees("‹ wandb ›  not installed ")
         await screen.sees("Not installed: pip install wandb.")
         screen.app.set_recipe({"training.report_to": ["tensorboard", "wandb", "trackio"]})
