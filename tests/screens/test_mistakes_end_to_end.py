@@ -9,7 +9,7 @@ import pytest
 
 from screens.app import WorkbenchApp
 from tests.models.hub_server import Hub, serve
-from tests.screens.test_end_to_end import until, words
+from tests.screens.test_end_to_end import at_rest, until, words
 from workbench.engine.client.process import engine_pid, stop_engine
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import all_runs, summarise
@@ -27,6 +27,12 @@ def squeezed(app: WorkbenchApp) -> str:
 def has_failed(home: Home, name: str) -> bool:
     """Whether a run of this name was started and has failed."""
     return any(run.id.startswith(name) and summarise(run).state == "failed" for run in all_runs(home))
+
+
+def can_start(app: WorkbenchApp) -> bool:
+    """Whether Enter starts a run on Train: none is about to start, and none is live as far as the app knows."""
+    assert app.pane_in_front is not None
+    return app.pane_in_front.check_action("start", ()) is True
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"instruction": "a", "response": "b"}\n{"instruction": \n')
     mistakes = [
-        ({"data.source": "/nowhere/data.jsonl"}, "/nowhere/data.jsonl"),
+        ({"data.source": "/nowhere/data.jsonl"}, "No such file or folder: /nowhere/data.jsonl"),
         ({"data.source": str(broken)}, "line 2"),
         ({"model.source": "/nowhere/model"}, "No model at /nowhere/model"),
         ({"model.source": "someone/gated"}, "license"),
@@ -73,16 +79,19 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
                 for number, (changes, said) in enumerate(mistakes):
                     name = f"tiny{number}"
                     app.set_recipe({**recipe.as_dict(), "output": {"name": name}} | changes)
+                    await until(pilot, lambda: can_start(app), "a key that starts")
                     await pilot.press("enter")
                     # The start card may name the mistake before the run does.
                     await until(pilot, lambda name=name: len(app.screen_stack) > 1 or has_failed(home, name), name)
                     await until(pilot, lambda said=said: said in squeezed(app), said)
                     await until(pilot, lambda: app.pane_in_front.check_action("start", ()), "the end of the run")
+                    await at_rest(app, pilot)
                     while len(app.screen_stack) > 1:
                         await pilot.press("escape")
                         await pilot.pause()
                 # The engine is killed in the middle of a run.
                 app.set_recipe({**recipe.as_dict(), "output": {"name": "killed"}, "training.max_steps": 100000})
+                await until(pilot, lambda: can_start(app), "a key that starts")
                 await pilot.press("enter")
                 await until(pilot, lambda: app.session.is_live, "a live run")
                 run = next(run for run in all_runs(home) if run.id == "killed-01")
@@ -91,6 +100,7 @@ async def test_each_mistake_is_a_sentence_and_the_app_lives_on(
                 await until(pilot, lambda: "interrupted" in squeezed(app), "the death on the screen")
                 # And the next run is as good as any.
                 app.set_recipe({**recipe.as_dict(), "output": {"name": "after"}})
+                await until(pilot, lambda: can_start(app), "a key that starts")
                 await pilot.press("enter")
                 await until(pilot, lambda: any(r.id == "after-01" for r in all_runs(home)), "another run")
                 after = next(r for r in all_runs(home) if r.id == "after-01")
