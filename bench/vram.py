@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.random_model import randomise, word_tokenizer
-from workbench.engine.kernels.loss_head import add_fused_head
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.metrics.peak_memory import PeakMeter
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import free_cached_memory
@@ -127,8 +127,6 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
     from datasets import Dataset
     from trl import SFTTrainer
 
-    from workbench.engine.kernels.padding_free import TrainedTokensCollator
-
     ids = [[5 + place % 100 for place in range(recipe.data.max_length)]]
     rows = ids * recipe.training.per_device_train_batch_size * STEPS
     model = base.attach_new(recipe.adapter)
@@ -139,9 +137,8 @@ def trained(base: LoadedBase, recipe: ResolvedRecipe) -> dict[str, int | None] |
             train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
             processing_class=base.tokenizer,
         )
-        trainer.data_collator = TrainedTokensCollator(pad_token_id=base.tokenizer.pad_token_id, padding_free=True)
-        add_fused_head(base.model)
-        base.enable_padding_free()
+        trainer.data_collator = LossPath().collator(base.tokenizer.pad_token_id)
+        base.enable_loss_path(LossPath())
         base.cast_adapter()
         free_cached_memory()
         if torch.cuda.is_available():

@@ -91,6 +91,7 @@ def form() -> tuple[SettingGroup, ...]:
                 choice_setting("training.lr_scheduler_type", "schedule", shape="cycle"),
                 number_setting("training.warmup_ratio", "warm-up"),
                 number_setting("training.weight_decay", "weight decay"),
+                number_setting("training.router_aux_loss", "router aux loss"),
                 number_setting("training.seed", "seed"),
                 any_setting("training.max_grad_norm", "gradient clip"),
                 report_setting(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -104,7 +105,12 @@ def _judged(session: Session, recipes: list[Recipe]) -> list[Verdict | None]:
     if tree is None:
         return [None] * len(recipes)
     model = session.recipe.model
-    return [judge(tree, recipe, budget, session.traces) if recipe.model == model else None for recipe in recipes]
+    verdicts: list[Verdict | None] = [None] * len(recipes)
+    for index, recipe in enumerate(recipes):
+        # What PEFT refuses is said when the runs are queued.
+        with suppress(WorkbenchError):
+            verdicts[index] = judge(tree, recipe, budget, session.traces) if recipe.model == model else None
+    return verdicts
 
 
 def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content:

@@ -119,7 +119,7 @@ def costs_of(session: Session) -> Costs:
         fit=None if budget.free_bytes is None else judge(peak, budget.free_bytes),
         other_gpus=() if budget.is_typed else tuple(_other_gpus(session, priced)),
         memory_word="VRAM" if budget.device.kind == "cuda" else "memory",
-        warnings=tuple(_warnings(priced)),
+        warnings=(*priced.notices, *_warnings(priced)),
         priced_length=_priced_length(priced),
         figures={
             "trainable": priced.adapter.trainable_parameters,

@@ -143,6 +143,7 @@ def figures(run: ChartReplay, times: StepTimes) -> list[Fact]:
         Fact("epoch", _figure(step.epoch, ".2f")),
         Fact("accuracy", _figure(step.token_accuracy, ".1%")),
         *_rewards(step),
+        Fact("router loss", _figure(step.router_aux_loss, ".3f")),
         Fact("MFU", _figure(times.mfu, ".0%")),
         _achieved(times),
         Fact("padding", _figure(times.padding, ".0%")),

@@ -5,9 +5,10 @@ import torch
 
 from tests.conftest import make_tiny_model
 from workbench.engine.generation.evaluation import record_losses
-from workbench.engine.kernels.padding_free import TrainedTokensCollator, add_trained_positions, enable_padding_free
+from workbench.engine.kernels.loss_head import add_trained_positions
+from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.base import load_base
-from workbench.engine.model.packing_check import why_padded
+from workbench.engine.model.loss_check import check_loss
 from workbench.recipe.schema import ModelSection, QuantizationSection
 
 
@@ -42,12 +43,6 @@ ARCHITECTURES = {
         {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
     ),
 }
-# What these do cannot be done record by record here; their batches stay padded.
-PADDED = {
-    "bloom": ("BloomForCausalLM", {"n_layer": 2, "n_head": 4}),
-    "mamba": ("MambaForCausalLM", {"state_size": 4}),
-    "gemma 2, which caps its scores": ("Gemma2ForCausalLM", {"head_dim": 16, "sliding_window": 8}),
-}
 
 
 @pytest.fixture
@@ -64,9 +59,9 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
 
     kind, settings = ARCHITECTURES[name]
     base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
-    assert why_padded(base) == ""
     records = _records([21, 5, 34, 13])
-    collate = TrainedTokensCollator(pad_token_id=0, padding_free=True)
+    assert check_loss(base, records).path == LossPath()
+    collate = LossPath().collator(0)
     weight = base.model.get_input_embeddings().weight.requires_grad_(True)
 
     def told(batches):
@@ -75,29 +70,15 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
         values.sum().backward()
         return values.detach(), weight.grad.clone()
 
-    with base.fused_head():
-        undo = enable_padding_free(base.model)
+    with base.loss_path(LossPath()):
         (row, of_row), (alone, of_alone) = told([records]), told([[record] for record in records])
-        undo()
     assert len(row) == sum(len(record["input_ids"]) - 2 for record in records)
     torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(of_row, of_alone, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", PADDED)
-def test_a_model_that_cannot_says_why_and_is_left_as_it_was(home, tmp_path, name):
-    import transformers
-
-    kind, settings = PADDED[name]
-    base = _loaded(home, make_tiny_model(tmp_path / "model", getattr(transformers, kind), **settings))
-    before = base.model.config._attn_implementation
-    assert why_padded(base)
-    assert base.model.config._attn_implementation == before
-    assert "forward" not in base.model.__dict__
-
-
 def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkeypatch):
-    """The trial itself: with the mask of the whole row it must refuse."""
+    """The check itself: with the mask of the whole row it must refuse, say where, and leave the model as it was."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -107,15 +88,20 @@ def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkey
         return sdpa_attention_forward(module, query, key, value, mask, is_causal=True)
 
     base = _loaded(home, tiny_llama)
+    before = base.model.config._attn_implementation
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, PER_RECORD, sees_all)
-    assert "neighbouring" in why_padded(base)
+    found = check_loss(base, _records([21, 5, 34, 13]))
+    assert found.path == PADDED
+    assert "LlamaAttention (model.layers.0.self_attn)" in found.problem
+    assert base.model.config._attn_implementation == before
+    assert "forward" not in base.model.__dict__
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8", "none"])
 def test_a_quantised_base_is_as_it_was_after_the_trial(home, tiny_llama, method):
     base = _loaded(home, tiny_llama, method, "bfloat16")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items() if torch.is_tensor(tensor)}
-    assert why_padded(base) == ""
+    assert check_loss(base, _records([21, 5, 34, 13])).path == LossPath()
     assert base.is_unchanged
     for name, tensor in base.model.state_dict().items():
         if torch.is_tensor(tensor):
@@ -124,16 +110,14 @@ def test_a_quantised_base_is_as_it_was_after_the_trial(home, tiny_llama, method)
 
 def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, tiny_llama):
     base = _loaded(home, tiny_llama)
-    padded = TrainedTokensCollator(pad_token_id=0)
+    padded = PADDED.collator(0)
     records = _records([12, 30])
     batch = {name: value for name, value in padded(records).items() if name in ("input_ids", "attention_mask")}
     before = base.model(**batch).logits
-    with base.fused_head():
-        undo = enable_padding_free(base.model)
-        flat = _log_probs(base, TrainedTokensCollator(pad_token_id=0, padding_free=True)(records))
+    with base.loss_path(LossPath()):
+        flat = _log_probs(base, LossPath().collator(0)(records))
         during = base.model(**batch).logits
         compact = _log_probs(base, padded(records))
-        undo()
     assert torch.equal(before, during)
     torch.testing.assert_close(compact, flat, rtol=1e-4, atol=1e-4)
 
@@ -228,7 +212,9 @@ def test_an_evaluation_without_padding_has_the_figures_of_one_with(home, tmp_pat
     before = base.model.config._attn_implementation
 
     def told(padded, batch):
-        return record_losses(base, records, batch, lambda progress: None, lambda: False, padded=padded)
+        return record_losses(
+            base, records, batch, lambda progress: None, lambda: False, path=PADDED if padded else LossPath()
+        )
 
     padded = told(True, 3)
     for batch in (1, 3):

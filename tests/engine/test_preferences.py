@@ -137,7 +137,7 @@ def test_the_losses_and_rewards_are_those_of_trls_own_trainer(home, preference, 
 def test_each_loss_is_that_of_trl(home, preference, tmp_path):
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from workbench.engine.kernels.padding_free import TrainedTokensCollator
+    from workbench.engine.kernels.loss_head import TrainedTokensCollator
     from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
     from workbench.engine.objectives.preference import PairScores, Reference
 
@@ -202,7 +202,8 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_p
 
 
 def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference, monkeypatch):
-    from workbench.engine.training.session import Session
+    from workbench.engine.kernels.loss_path import PADDED
+    from workbench.engine.model.loss_check import LossCheck
     from workbench.engine.training.trainer import WorkbenchTrainer
 
     recipe = edit(preference, {"training.max_steps": 4, "training.per_device_train_batch_size": 4})
@@ -225,7 +226,8 @@ def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preferenc
     assert list(curve(split).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)
     rewards = [[event["rewards"]["margin"] for event in events_of(run, "step")] for run in (whole, split)]
     assert rewards[1] == pytest.approx(rewards[0], abs=1e-4)
-    monkeypatch.setattr(Session, "_why_padded", lambda self: "a test asks for it")
+    asked = LossCheck(PADDED, "a test asks for it")
+    monkeypatch.setattr("workbench.engine.training.session.check_loss", lambda base, records: asked)
     padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
     ended(thread)
     assert list(curve(padded).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)

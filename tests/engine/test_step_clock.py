@@ -10,7 +10,9 @@ import pytest
 
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of, resumed
 from workbench.engine.batches.stats import BatchStats, batch_stats
+from workbench.engine.kernels.loss_path import PADDED
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
+from workbench.engine.model.loss_check import LossCheck
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
@@ -97,7 +99,8 @@ def test_the_parts_of_a_step_are_all_of_it(home, recipe, uneven):
 def test_padding_and_flops_are_those_of_what_the_model_was_given(
     home, recipe, uneven, tiny_llama, logging, monkeypatch
 ):
-    monkeypatch.setattr("workbench.engine.training.session.why_padded", lambda base: "this test wants padding")
+    padded = LossCheck(PADDED, "this test wants padding")
+    monkeypatch.setattr("workbench.engine.training.session.check_loss", lambda base, records: padded)
     _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
     base = ended(first).base
     seen = watched_batches(base)

@@ -20,8 +20,8 @@ from tests.engine.runs_of_tiny import (
     wait_until,
 )
 from tests.journals import read_events
-from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.batches.parts import split_batch
+from workbench.engine.model.memory_errors import is_out_of_memory
 from workbench.engine.steering.controls import Command, Controls
 from workbench.engine.storage.disk_full_retry import RetryingJournal, is_disk_full
 from workbench.recipe.text import edit

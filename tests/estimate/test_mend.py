@@ -12,6 +12,8 @@ from workbench.commands.app import app
 from workbench.errors import WorkbenchError
 from workbench.estimate import Setup, price
 from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.adapter.settled import NO_DROPOUT as NOTICE
+from workbench.estimate.adapter.settled import without_impossible_dropout
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.by_method import METHODS
 from workbench.estimate.catalog_fit import catalog_fits
@@ -20,6 +22,7 @@ from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.stored_quantization import stored_quantization
+from workbench.planning.start_checks import judge
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
@@ -59,9 +62,10 @@ def test_the_default_recipe_works_on_the_whole_catalog_once_mended(entry: Any) -
     ("model", "settings", "changes"),
     [
         ("meta-llama/Llama-3.2-1B", {}, {}),
-        (MIXTRAL, {}, NO_DROPOUT),
-        (QWEN_MOE, {}, NO_DROPOUT),
-        (QWEN_MOE, {"adapter.use_dora": True}, {**NO_DROPOUT, "adapter.use_dora": False}),
+        (MIXTRAL, {}, {}),
+        (MIXTRAL, {"adapter.lora_dropout": 0.05}, NO_DROPOUT),
+        (QWEN_MOE, {"adapter.lora_dropout": 0.1}, NO_DROPOUT),
+        (QWEN_MOE, {"adapter.use_dora": True}, {"adapter.use_dora": False}),
         (QWEN_MOE, {"adapter.use_dora": True, **NO_DROPOUT}, {"adapter.use_dora": False}),
         (MAMBA, {}, {"adapter.target_modules": ["in_proj", "x_proj", "dt_proj"]}),
         (
@@ -75,11 +79,29 @@ def test_the_smallest_change_is_found(model: str, settings: dict[str, Any], chan
     assert suggested_fix(tree(model), Setup.of(edit(Recipe(), settings)).adapter) == changes
 
 
-@pytest.mark.parametrize("model", [MIXTRAL, MAMBA])
-def test_the_command_names_the_option_that_helps_and_it_does(run: Any, model: str) -> None:
-    refused = run("estimate", model, "--json")
+def test_the_default_dropout_is_dropped_where_peft_supports_none_and_one_that_was_set_is_refused(run: Any) -> None:
+    answer = json.loads(run("estimate", MIXTRAL, "--no-trace", "--json").stdout)
+    assert answer["notices"] == [NOTICE]
+    assert (
+        answer["adapter"]
+        == json.loads(run("estimate", MIXTRAL, "--set", "adapter.lora_dropout=0", "--no-trace", "--json").stdout)[
+            "adapter"
+        ]
+    )
+    with pytest.raises(WorkbenchError) as refused:
+        judge(tree(MIXTRAL), edit(Recipe(), {"adapter.lora_dropout": 0.05}), MemoryBudget(free_bytes=80 << 30))
+    assert "It works with lora_dropout 0." in refused.value.cure
+    assert judge(tree(MIXTRAL), Recipe(), MemoryBudget(free_bytes=80 << 30)) is not None
+    # Attention alone can have it, also by default.
+    attention = edit(Recipe(), {"adapter.target_modules": ["q_proj", "v_proj"]})
+    assert without_impossible_dropout(tree(MIXTRAL), attention) is attention
+
+
+@pytest.mark.parametrize(("model", "changes"), [(MIXTRAL, {"adapter.lora_dropout": 0.05}), (MAMBA, {})])
+def test_the_command_names_the_option_that_helps_and_it_does(run: Any, model: str, changes: dict[str, Any]) -> None:
+    refused = run("estimate", model, *shlex.split(options_text(changes)), "--json")
     assert isinstance(refused.exception, WorkbenchError)
-    options = options_text(suggested_fix(tree(model), Setup.of(Recipe()).adapter) or {})
+    options = options_text(suggested_fix(tree(model), Setup.of(edit(Recipe(), changes)).adapter) or {})
     assert options in refused.exception.cure
     answer = json.loads(run("estimate", model, *shlex.split(options), "--no-trace", "--json").stdout)
     assert answer["adapter"]["trainable_parameters"] > 0

@@ -13,6 +13,7 @@ from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.generation.generation import end_tokens, generate_reply
 from workbench.engine.generation.samples import sample_replies
+from workbench.engine.kernels.loss_path import PATHS
 from workbench.engine.model.adapters import ActiveAdapters, use_adapters
 from workbench.engine.model.base import load_base
 
@@ -128,10 +129,10 @@ def test_a_batch_that_does_not_fit_is_halved(base, template, monkeypatch):
     assert sorted(size for size in sizes if size <= 2) == [1, 2, 2]
 
 
-@pytest.mark.parametrize("padded", [True, False])
-def test_losses_that_do_not_fit_are_halved_and_stay_in_order(base, monkeypatch, padded):
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_losses_that_do_not_fit_are_halved_and_stay_in_order(base, monkeypatch, path):
     rows = [{"input_ids": list(range(3, 3 + n)), "labels": [-100, *range(4, 3 + n)]} for n in (9, 4, 30, 7, 12)]
-    whole = record_losses(base, rows, 5, lambda progress: None, lambda: False, padded=padded)
+    whole = record_losses(base, rows, 5, lambda progress: None, lambda: False, path=path)
     assert [one.tokens for one in whole] == [8, 3, 29, 6, 11]
     plain, fed = type(base.model.model).forward, []
 
@@ -142,8 +143,8 @@ def test_losses_that_do_not_fit_are_halved_and_stay_in_order(base, monkeypatch, 
         return plain(self, input_ids=input_ids, **inputs)
 
     monkeypatch.setattr(type(base.model.model), "forward", small)
-    halved = record_losses(base, rows, 5, lambda progress: None, lambda: False, padded=padded)
-    assert max(fed) > 42
+    halved = record_losses(base, rows, 5, lambda progress: None, lambda: False, path=path)
+    assert (max(fed) > 42) != path.one_record
     assert [one.tokens for one in halved] == [one.tokens for one in whole]
     assert [one.loss for one in halved] == pytest.approx([one.loss for one in whole], rel=1e-5)
 

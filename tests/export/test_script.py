@@ -38,7 +38,8 @@ VARIANTS = {
 }
 
 IMPORTED = {
-    "collections", "datasets", "functools", "itertools", "json", "pathlib", "peft", "torch", "transformers", "trl",
+    "collections", "contextlib", "dataclasses", "datasets", "functools", "importlib", "inspect", "itertools", "json",
+    "math", "pathlib", "peft", "re", "sys", "torch", "transformers", "trl", "typing",
 }  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def test_the_script_of_a_compiled_run_compiles(tiny_home, tiny_run, tmp_path):
     assert "CompiledLayers" not in (tmp_path / "short" / "train.py").read_text()
     exported(tiny_home, copy_of(tiny_run, tmp_path / "run-01", **{"training.torch_compile": True}), tmp_path / "out")
     script = (tmp_path / "out" / "train.py").read_text()
-    assert imported_by(script) == IMPORTED | {"contextlib", "os"}
+    assert imported_by(script) == IMPORTED | {"os"}
     assert 'compiled = CompiledLayers(model, HERE / "compiled", [PER_RECORD])' in script
     assert script.index("trainer.training_step = compiled_step") < script.index("trainer.train()")
 
@@ -185,10 +186,10 @@ def test_what_the_script_cannot_do_again_is_told(tiny_home, tiny_run, records, t
 def test_values_from_outside_stay_values(tiny_home, tiny_run, tmp_path):
     """A name that is Python, or ends a string, is text in the script."""
     nasty = 'x"""\nimport os; os.system("touch never")\n"""'
-    run = copy_of(tiny_run, tmp_path / "runs" / 'a"""b\nimport sys', **{"adapter.modules_to_save": [nasty]})
+    run = copy_of(tiny_run, tmp_path / "runs" / 'a"""b\nimport socket', **{"adapter.modules_to_save": [nasty]})
     exported(tiny_home, run, tmp_path / "out")
     tree = ast.parse((tmp_path / "out" / "train.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert names == {"json", "torch"}
+    assert names == {"importlib.util", "inspect", "json", "math", "re", "sys", "torch"}
     strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     assert nasty in strings

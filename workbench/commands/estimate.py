@@ -145,6 +145,8 @@ def _show(result: Price, free: int | None) -> None:
         console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)
     if adapter.left_out_text:
         console.print(Text(printable(adapter.left_out_text)), soft_wrap=True)
+    for notice in result.notices:
+        console.print(Text(printable(notice)))
     if base.not_quantised:
         console.print(Text(f"Not quantized (not supported): {printable(', '.join(base.not_quantised))}."))
     for suggestion in result.suggestions:

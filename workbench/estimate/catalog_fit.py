@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.estimate.adapter.suggested_fix import suggested_fix
+from workbench.estimate.adapter.settled import changes_needed
 from workbench.estimate.by_method import peaks_by_method
 from workbench.estimate.peak import Peak
 from workbench.estimate.pricing import Pricing, Tracer
@@ -57,7 +57,7 @@ def setup_and_fix(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mapping[st
     """
     stored = stored_quantization(skeleton.config)
     setup = Setup.of(recipe_as_loaded(recipe, skeleton.config), stored=stored)
-    changes = suggested_fix(skeleton, setup.adapter)
+    changes = changes_needed(skeleton, recipe)
     if changes is not None and stored is not None and stored.is_dequantized and recipe.quantization.method != "none":
         changes = {"quantization.method": "none", **changes}
     return setup, changes

@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
+from workbench.estimate.adapter.settled import dropout_notice, without_impossible_dropout
 from workbench.estimate.by_method import peaks_by_method
 from workbench.estimate.fastest import Choice, Chooser, SpeedAdvice
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
@@ -36,6 +37,7 @@ class Price:
         fit: None if the free memory is unknown, or the base is sharded.
         stored_note: how a base that its files quantize is loaded; empty for others.
         stored_refusal: why such a base cannot be trained as the recipe asks; None if it can.
+        notices: what was settled differently from the recipe's defaults, in sentences.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Price:
     base: Footprint
     peak: Peak
     fit: Fit | None
+    notices: tuple[str, ...]
     _pricing: Pricing = field(repr=False)
     stored_note: str = ""
     stored_refusal: WorkbenchError | None = None
@@ -154,6 +157,7 @@ class Price:
             "chosen": dict(self.choice.chosen),
             "reasons": list(self.choice.reasons),
             "refused": None if self.stored_refusal is None else str(self.stored_refusal),
+            "notices": list(self.notices),
         }
 
 
@@ -188,6 +192,9 @@ def price(
         stored_note = stored.note(recipe.quantization)
         stored_refusal = stored.refusal(recipe.quantization, recipe.adapter)
         recipe = recipe_as_loaded(recipe, skeleton.config)
+    settled = without_impossible_dropout(skeleton, recipe)
+    notices = tuple(filter(None, [dropout_notice(recipe, settled)]))
+    recipe = settled
     asked = Setup.of(recipe, longest, median, stored)
     pricing = Pricing(skeleton, budget.device, traced, variant)
     base, lacking = pricing.base(asked), ""
@@ -206,6 +213,7 @@ def price(
         base=base,
         peak=peak,
         fit=None if budget.free_bytes is None else fit_of(peak, budget.free_bytes),
+        notices=notices,
         _pricing=pricing,
         stored_note="" if stored_refusal else stored_note,
         stored_refusal=stored_refusal,

@@ -129,6 +129,7 @@ def provenance_of(
         adapter_dtype=facts.adapter_dtype,
         trainable_parameters=facts.trainable_parameters,
         padding_free=facts.padding_free,
+        batches=str((facts.conditions or {}).get("batches") or "") or None,
     )
     return Provenance(
         run=run.id,

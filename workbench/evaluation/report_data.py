@@ -32,6 +32,7 @@ class PrecisionData(TypedDict, total=False):
     adapter_dtype: str | None
     trainable_parameters: int | None
     padding_free: bool | None
+    batches: str | None
 
 
 class EvaluationData(TypedDict):

@@ -13,13 +13,25 @@ import workbench.engine.kernels
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
+from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.training.optimizer import optimizer_here
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import local_base
-from workbench.export.script_text import CALLBACK, COMPILED, EXPOSE_BIAS, HEAD, LIGER, LOAD, PADDING_FREE, RESIZE, TRAIN
+from workbench.export.script_text import (
+    CALLBACK,
+    COMPILED,
+    EXPOSE_BIAS,
+    HEAD,
+    LIGER,
+    LOAD,
+    LOSS,
+    PADDING_FREE,
+    RESIZE,
+    TRAIN,
+)
 from workbench.export.work import Job
 from workbench.models.child import report
 from workbench.models.language_part import exclusion_pattern
@@ -79,16 +91,24 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     lines = "\n".join(f"{name} = {_literal(value)}" for name, value in constants.items())
     here = "Path.cwd()" if is_notebook else "Path(__file__).resolve().parent"
     title = re.sub(r"[^\w .-]", "_", job.run.id)
-    # Runs of old versions do not state it; they were padded.
-    padding_free = bool(job.facts.precision.get("padding_free"))
+    path = _loss_path(job)
+    padding_free = path.padding_free
     liger = training.kernels == "liger"
-    modules = {"padding_free": padding_free, "liger": liger, "compiled_layers": training.torch_compile}
+    modules = {
+        "loss_head": True,
+        "padding_free": padding_free,
+        "liger": liger,
+        "compiled_layers": training.torch_compile,
+    }
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
     head = head.format(title=title, here=here)
     compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
     train = TRAIN.format(
-        padding_free=PADDING_FREE if padding_free else "", liger=LIGER if liger else "", compiled=compiled
+        loss=LOSS.format(in_tiles=path.in_tiles, padding_free=padding_free),
+        padding_free=PADDING_FREE if padding_free else "",
+        liger=LIGER if liger else "",
+        compiled=compiled,
     )
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
@@ -127,8 +147,6 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
     same = (
         "num_train_epochs",
         "max_steps",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
         "learning_rate",
         "lr_scheduler_type",
         "weight_decay",
@@ -139,6 +157,8 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
     )
     return {
         **{name: getattr(training, name) for name in same},
+        **_batches(job),
+        "router_aux_loss_coef": training.router_aux_loss,
         "optim": optimizer_here(training.optim)[0],
         "warmup_steps": training.warmup_ratio,
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.quantization.method == "int8"},
@@ -154,6 +174,20 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
         "report_to": list(training.report_to),
         **({"run_name": recipe.output.name} if training.report_to else {}),
     }
+
+
+def _batches(job: Job) -> dict[str, int]:
+    """Micro-batch and accumulation. Where the run computed each record by itself, so does the script."""
+    training = job.recipe.training
+    size, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    if _loss_path(job).one_record:
+        size, accumulation = 1, size * accumulation
+    return {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+
+
+def _loss_path(job: Job) -> LossPath:
+    """How the run computed its loss. Runs of old versions do not state it; they were padded."""
+    return LossPath.recorded(job.facts.precision.get("batches")) or PADDED
 
 
 class _Outcome:

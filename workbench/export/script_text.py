@@ -81,8 +81,13 @@ EXPOSE_BIAS = """head = model.get_output_embeddings()
 head.__dict__["bias"] = getattr(head.token_adapter.get_base_layer(), "bias", None)
 """
 
+LOSS = """# TRL's head is replaced.
+model.get_base_model().__dict__.pop("forward", None)
+LossHead(model.get_base_model(), in_tiles={in_tiles}, router_loss_is_zero=True)
+trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_id, padding_free={padding_free})
+"""
+
 PADDING_FREE = """enable_padding_free(model.get_base_model())
-trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_id, padding_free=True)
 """
 
 COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {uncompiled})
@@ -118,7 +123,8 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{padding_free}{liger}{compiled}# For a quantized base, TRL sets the adapter to bfloat16 regardless of the compute dtype.
+{loss}{padding_free}{liger}{compiled}
+# For a quantized base, TRL sets the adapter to bfloat16 regardless of the compute dtype.
 cast_adapter(model)
 trainer.train()
 

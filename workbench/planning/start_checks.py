@@ -8,7 +8,8 @@ from typing import Protocol
 
 from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
-from workbench.estimate import Tracer, price
+from workbench.estimate import Setup, Tracer, price
+from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
 from workbench.estimate.fit import Fit, Suggestion
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.local import read_config
@@ -71,13 +72,19 @@ def judge(
         median: tokens of the median record, where it is known.
 
     Returns:
-        None where PEFT would refuse the recipe, which the run says better, and where no single memory decides: it is
-        unknown, or the base is sharded.
+        None where no single memory decides: it is unknown, or the base is sharded.
+
+    Raises:
+        WorkbenchError: PEFT would refuse the adapter for this model; with a change that helps, if one is known.
     """
     try:
         priced = price(skeleton, recipe, budget, longest=longest, median=median, traced=traced)
-    except WorkbenchError:
-        return None
+    except WorkbenchError as error:
+        if changes := suggested_fix(skeleton, Setup.of(recipe).adapter):
+            raise WorkbenchError(
+                error.message, f"{error.cure} It works with {changes_text(changes)}.", kind=error.kind
+            ) from error
+        raise
     if priced.fit is None:
         return None
     suggestions = priced.suggestions if priced.fit == "does not fit" else ()
@@ -120,6 +127,9 @@ async def foresee(
     Returns:
         None where the free memory is unknown, or the model's module tree cannot be had in time; a run says itself
         what is wrong with its model.
+
+    Raises:
+        WorkbenchError: as :func:`judge`.
     """
     if budget.free_bytes is None:
         return None

@@ -15,6 +15,7 @@ from workbench.recipe.text import parse_as
 CHECKPOINTING = "training.gradient_checkpointing"
 MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
+DROPOUT = "adapter.lora_dropout"
 
 R = TypeVar("R", bound=Recipe)
 
@@ -48,7 +49,8 @@ def resolved(recipe: Recipe, chosen: Mapping[str, object] | None = None) -> Reso
     """Replace each ``auto`` of a recipe by its value in ``chosen``, or else by the value that needs least memory.
 
     Args:
-        chosen: values by dotted key. Keys that are not ``auto`` in the recipe are ignored.
+        chosen: values by dotted key. Keys that are not ``auto`` in the recipe are ignored, but for a ``lora_dropout``
+            that has not been set.
 
     Raises:
         RecipeError: a chosen value is not allowed in a recipe.
@@ -59,6 +61,8 @@ def resolved(recipe: Recipe, chosen: Mapping[str, object] | None = None) -> Reso
     for path, value in {**_least_memory(training), **(chosen or {})}.items():
         if path in auto_keys(training):
             data["training"][path.partition(".")[2]] = value
+        elif path == DROPOUT and recipe.adapter.dropout_is_default:
+            data["adapter"]["lora_dropout"] = value
     return parse_as(ResolvedRecipe, data)
 
 

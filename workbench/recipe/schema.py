@@ -130,7 +130,8 @@ class AdapterSection(Section):
     )
     lora_dropout: float = setting(
         0.05,
-        "Dropout probability on the adapter's inputs during training.",
+        "Dropout probability on the adapter's inputs during training. Until set: 0 where PEFT supports none (experts "
+        "that are stored as one weight).",
         up="less overfitting on small data, slower learning",
         steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
@@ -168,6 +169,11 @@ class AdapterSection(Section):
         if self.alpha_is_linked:
             self.__dict__["lora_alpha"] = 2 * self.r
         return self
+
+    @property
+    def dropout_is_default(self) -> bool:
+        """True as long as ``lora_dropout`` has not been set: adapters that cannot have dropout then have none."""
+        return "lora_dropout" not in self.model_fields_set
 
     @property
     def alpha_is_linked(self) -> bool:
@@ -369,6 +375,11 @@ class TrainingSection(Section):
         1.0, "Clip the gradient norm at this value. 0: no clipping.", up="larger updates are allowed",
         steps=(0.0, 0.3, 1.0), ge=0, le=1e6,
     )  # fmt: skip
+    router_aux_loss: float = setting(
+        0.0, "Mixture of experts: weight of the router's load-balancing loss in the gradient. 0: not added. The loss "
+        "curve never includes it.", up="experts are used more evenly, less weight on the records",
+        steps=(0.0, 0.001, 0.01, 0.02), ge=0, le=10,
+    )  # fmt: skip
     optim: Literal[
         "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
     ] = setting(
@@ -523,14 +534,16 @@ class Recipe(Section):
     def as_dict(self) -> dict[str, dict[str, object]]:
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
-        A linked ``lora_alpha`` is left out, so that it stays linked. So is the default objective: recipes are written
-        and hashed as before there was another one.
+        A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So is
+        the default objective: recipes are written and hashed as before there was another one.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
         if self.objective == ObjectiveSection():
             del data["objective"]
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
+        if self.adapter.dropout_is_default:
+            del data["adapter"]["lora_dropout"]
         return data
 
     def get(self, path: str) -> Any:

@@ -93,6 +93,8 @@ class Phase(Event, frozen=True, tag="phase"):
     Attributes:
         fraction: progress of the phase, 0 to 1; None if unknown. eta_seconds: how long the rest will take.
         chosen: the values that the run chose for settings left to it (``auto``), by dotted key; ``reasons`` says why.
+        padded_because: why the loss is not computed in the fastest way; ``loss_check`` says how far it was from the
+            model's own when both were compared (:mod:`workbench.engine.model.loss_check`).
         predicted: the predicted peak memory.
         conditions: what the numbers depend on, compared on resume; see :mod:`workbench.engine.training.resume_check`.
         counts: record and token counts of the tokenized data.
@@ -110,6 +112,7 @@ class Phase(Event, frozen=True, tag="phase"):
     processes: int | None = None
     padding_free: bool | None = None
     padded_because: str | None = None
+    loss_check: str | None = None
     kernels: str | None = None
     compiled: bool | None = None
     compile_seconds: float | None = None
@@ -139,7 +142,9 @@ class Step(Event, frozen=True, tag="step"):
     """A logged point of the training curve, covering the steps since the last point.
 
     Attributes:
-        loss: mean over these steps, in nats per token; of preference training, per pair.
+        loss: mean over these steps, in nats per token, without the router's balancing loss; of preference training,
+            per pair.
+        router_aux_loss: that loss, mean over the micro-batches of these steps, if it is part of the gradient.
         rewards: of preference training only.
         tokens: tokens processed since the start of the run, without padding.
         seconds: training time since the last point; ``parts`` splits it into data, forward, backward, ….
@@ -156,6 +161,7 @@ class Step(Event, frozen=True, tag="step"):
     grad_norm: Number = None
     token_accuracy: Number = None
     rewards: Rewards | None = None
+    router_aux_loss: Number = None
     tokens: int = 0
     tokens_per_second: float | None = None
     seconds: float = 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.resolved import ResolvedRecipe, has_auto, resolved
+from workbench.recipe.resolved import ResolvedRecipe, resolved
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.runs.history import read_history
@@ -96,7 +96,7 @@ class RunFolder:
             WorkbenchError: as :meth:`recipe`, or the chosen values are not valid.
         """
         recipe = self.recipe()
-        return resolved(recipe, read_history(self.journal, 0).chosen if has_auto(recipe) else None)
+        return resolved(recipe, read_history(self.journal, 0).chosen)
 
 
 def create_run(home: Home, recipe: Recipe) -> RunFolder:

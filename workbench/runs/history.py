@@ -20,6 +20,7 @@ class History:
             resumed run compares its first loss with them.
         conditions: the settings, versions and devices that affect the losses, as of the last start or resume
             (:mod:`workbench.engine.training.resume_check`).
+        padded_because: why the run did not take the fastest way to compute its loss; empty if it did.
     """
 
     evaluations: dict[int, float] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class History:
     chosen: Mapping[str, object] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     conditions: Mapping[str, object] = field(default_factory=dict)
+    padded_because: str = ""
 
 
 def read_history(journal: Path, step: int) -> History:
@@ -39,6 +41,7 @@ def read_history(journal: Path, step: int) -> History:
         chosen=replay.chosen,
         losses=collector.losses,
         conditions=replay.facts.conditions or {},
+        padded_because=replay.facts.padded_because or "",
     )
 
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     # A collated batch: tensors by name; ``max_length_q`` and ``max_length_k`` are numbers.
     Batch = dict[str, torch.Tensor]
 
-# Tensors of a padding-free batch that are sliced by token; the others are computed again for each part.
-_PER_TOKEN = {"input_ids", "labels", "position_ids", "seq_idx"}
+# Tensors that are sliced by token; the others are computed again for each part.
+_PER_TOKEN = {"input_ids", "labels", "attention_mask", "position_ids", "seq_idx"}
 
 
 def split_batch(batch: "Batch", parts: int) -> "list[Batch]":
@@ -31,7 +31,7 @@ def _split_rows(batch: "Batch", parts: int) -> "list[Batch]":
     rows = batch["input_ids"].shape[0]
     bounds = [rows * part // parts for part in range(parts + 1)]
     return [
-        _trimmed({name: value[start:end] for name, value in batch.items()})
+        _trimmed({name: value[start:end] for name, value in batch.items() if name in _PER_TOKEN})
         for start, end in pairwise(bounds)
         if end > start
     ]

@@ -1,7 +1,7 @@
 """Evaluates a run: compares its base, adapter and checkpoints on the same held-out records and the same prompts."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,14 @@ from workbench.data.templates.template import FILE as TEMPLATE_FILE
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
-from workbench.engine.generation.evaluation import RecordLoss, record_losses
+from workbench.engine.generation.evaluation import Record, RecordLoss, record_losses
 from workbench.engine.generation.generation import StopSignal, end_tokens
 from workbench.engine.generation.reply_targets import ReplyTarget, resolve
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase, check_adapter, load_base
 from workbench.engine.model.hardware import library_versions
-from workbench.engine.model.packing_check import why_padded
+from workbench.engine.model.loss_check import check_loss
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL
 from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set
@@ -99,7 +100,7 @@ def evaluate(
     for number, candidate in enumerate(candidates):
         with bases.activated(candidate, exact=True) as model, _timed(candidate.seconds):
             progress = _share_of_progress(report, number, candidates)
-            candidate.losses = record_losses(model, rows, batch, progress, cancelled.is_set, padded=bases.needs_padding)
+            candidate.losses = record_losses(model, rows, batch, progress, cancelled.is_set, path=bases.loss_path(rows))
         if cancelled.is_set():
             break
     for number, candidate in enumerate([] if cancelled.is_set() else candidates):
@@ -136,14 +137,13 @@ class _BaseProvider:
         self._report = report
         self._cancelled = cancelled
         self._checked: LoadedBase | None = None
-        self._needs_padding = False
+        self._loss_path = LossPath()
 
-    @property
-    def needs_padding(self) -> bool:
-        """Whether the base in memory needs padded batches; checked once per base."""
+    def loss_path(self, records: Sequence[Record]) -> LossPath:
+        """How the loss of the base in memory is computed; checked once per base."""
         if self._base is not None and self._checked is not self._base:
-            self._checked, self._needs_padding = self._base, bool(why_padded(self._base))
-        return self._needs_padding
+            self._checked, self._loss_path = self._base, check_loss(self._base, records).path
+        return self._loss_path
 
     @contextmanager
     def activated(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.engine.batches.oom_split import split_on_oom
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.progress import Progress
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
     from transformers.modeling_outputs import ModelOutput
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from workbench.engine.kernels.loss_head import TrainedTokensCollator
 
 Record = dict[str, list[int]]
 
@@ -63,13 +65,13 @@ def held_out_loss(
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
     *,
-    padded: bool,
+    path: LossPath,
 ) -> HeldOutLoss | None:
     """The mean loss of all records; None if cancelled, or if no token is labelled.
 
     Takes the same arguments as :func:`record_losses`.
     """
-    found = record_losses(base, records, batch_size, report, cancelled, padded=padded)
+    found = record_losses(base, records, batch_size, report, cancelled, path=path)
     losses = [loss for loss in found if loss is not None]
     tokens = sum(record.tokens for record in losses)
     if len(losses) < len(found) or not tokens:
@@ -85,7 +87,7 @@ def record_losses(
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
     *,
-    padded: bool,
+    path: LossPath,
 ) -> list[RecordLoss | None]:
     """The loss of each record, in order, with the active adapters of ``base``; None for those left when cancelled.
 
@@ -93,19 +95,12 @@ def record_losses(
         records: have ``input_ids`` and ``labels`` (-100 for tokens that do not count).
         batch_size: records per batch. TRL's fused head never holds all logits, so an evaluation needs no more memory
             than a training step with the same batch; if even that is too much, batches are halved.
-        padded: the model needs padded batches (:func:`~workbench.engine.model.packing_check.why_padded`).
+        path: how the loss is computed (:func:`~workbench.engine.model.loss_check.check_loss`).
     """
     import torch
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from workbench.engine.kernels.padding_free import TrainedTokensCollator
-
-    padding = pad_token_id(base.tokenizer)
-    if padded:
-        head, losses_of, collate = base.fused_head(), _padded_losses, DataCollatorForLanguageModeling(padding)
-    else:
-        head, losses_of = base.padding_free_head(), _padding_free_losses
-        collate = TrainedTokensCollator(padding, padding_free=True)
+    collate = path.collator(pad_token_id(base.tokenizer))
+    batch_size = 1 if path.one_record else batch_size
     # Records of similar length share a batch: less padding, and batches of similar size.
     order = sorted(range(len(records)), key=lambda index: len(records[index]["input_ids"]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -116,42 +111,27 @@ def record_losses(
     results: dict[int, RecordLoss] = {}
     model.eval()
     try:
-        with head, torch.inference_mode():
+        with base.loss_path(path), torch.inference_mode():
             for done, batch in enumerate(batches):
                 if cancelled():
                     break
                 detail = f"batch {done + 1} of {len(batches)}"
                 report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
-                losses = split_on_oom(lambda part: losses_of(base, model, collate, part), [records[i] for i in batch])
+                losses = split_on_oom(lambda part: _losses(base, model, collate, part), [records[i] for i in batch])
                 results.update(zip(batch, losses, strict=True))
     finally:
         model.train(was_training)
     return [results.get(index) for index in range(len(order))]
 
 
-def _padded_losses(
-    base: LoadedBase,
-    model: "PreTrainedModel | PeftModel",
-    collate: "DataCollatorForLanguageModeling",
-    batch: list[Record],
-) -> list[RecordLoss]:
-    output = _forward(base, model, collate(batch))
-    # The head returns zeros for tokens that are not labelled.
-    return _record_losses(-output.log_probs.double().sum(1), output.label_mask.sum(1), output.is_top1.sum(1))
-
-
-def _padding_free_losses(
-    base: LoadedBase,
-    model: "PreTrainedModel | PeftModel",
-    collate: "DataCollatorForLanguageModeling",
-    batch: list[Record],
+def _losses(
+    base: LoadedBase, model: "PreTrainedModel | PeftModel", collate: "TrainedTokensCollator", batch: list[Record]
 ) -> list[RecordLoss]:
     import torch
 
     inputs = collate(batch)
-    rows = inputs["labels"][0].split([len(record["input_ids"]) for record in batch])
-    # The head gets only the trained tokens, in the order of the records.
-    counts = torch.stack([(labels != -100).sum() for labels in rows])
+    # The head gets only the trained tokens, in the order of the records; nothing predicts a record's first token.
+    counts = torch.tensor([sum(label != -100 for label in record["labels"][1:]) for record in batch])
     output = _forward(base, model, inputs)
 
     def sum_by_record(values: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.generation.shared_evaluation import SyncedCancel
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.tokenizer import pad_token_id
 from workbench.engine.steering.controls import Controls
@@ -51,18 +52,18 @@ def held_out_preference(
     controls: Controls,
     ranks: Ranks,
     *,
-    padded: bool,
+    path: LossPath,
 ) -> HeldOutPreference | None:
     """Evaluate the active adapter against the base, over all processes; None if the run should stop.
 
     Args:
         records: pairs as token ids and labels.
         batch_size: pairs per batch; batches that do not fit in memory are halved.
-        padded: the model needs padded batches.
+        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check_loss`).
     """
     cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
     share = records.select(range(ranks.index, len(records), ranks.count))
-    found = _evaluate(base, share, objective, batch_size, report, cancelled, padded)
+    found = _evaluate(base, share, objective, batch_size, report, cancelled, path)
     if controls.is_stopped():
         return None
     figures = tuple(math.fsum(column) for column in zip(*found, strict=True)) if found else (0.0,) * 5
@@ -80,25 +81,19 @@ def _evaluate(
     batch_size: int,
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
-    padded: bool,
+    path: LossPath,
 ) -> list[_PairFigures]:
     import torch
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from workbench.engine.kernels.padding_free import TrainedTokensCollator
     from workbench.engine.objectives.pairs import PairCollator
 
-    padding = pad_token_id(base.tokenizer)
-    if padded:
-        head, collate = base.fused_head(), PairCollator(DataCollatorForLanguageModeling(padding))
-    else:
-        head, collate = base.padding_free_head(), PairCollator(TrainedTokensCollator(padding, padding_free=True))
+    collate = PairCollator(path.collator(pad_token_id(base.tokenizer)))
     batches = [range(start, min(start + batch_size, len(records))) for start in range(0, len(records), batch_size)]
     was_training = base.active.training
     results: list[_PairFigures] = []
     base.active.eval()
     try:
-        with head, torch.inference_mode():
+        with base.loss_path(path), torch.inference_mode():
             for done, batch in enumerate(batches):
                 if cancelled():
                     break

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.engine.generation.evaluation import HeldOutLoss, held_out_loss
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
@@ -38,12 +39,12 @@ def shared_held_out_loss(
     controls: Controls,
     ranks: Ranks,
     *,
-    padded: bool,
+    path: LossPath,
 ) -> HeldOutLoss | None:
     """The held-out loss over all records, returned in every process; None if the run should stop."""
     cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
     share = records.select(range(ranks.index, len(records), ranks.count))
-    part = held_out_loss(base, share, batch_size, report, cancelled, padded=padded)
+    part = held_out_loss(base, share, batch_size, report, cancelled, path=path)
     if controls.is_stopped():
         return None
     total, tokens, correct = ranks.sum((part.loss * part.tokens, part.tokens, part.correct) if part else (0, 0, 0))

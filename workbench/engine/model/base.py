@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.cpu_packing import CpuPacking
 from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.new_rows import add_missing_rows, expose_bias, trained_rows
 from workbench.engine.model.precision import Precision, choose_precision
@@ -79,7 +80,7 @@ class LoadedBase:
     notices: list[str] = field(default_factory=list)
     new_tokens: range = range(0)
     packing: CpuPacking = field(init=False)
-    _undo_padding_free: Callable[[], None] | None = field(init=False, default=None)
+    _undo_loss_path: Callable[[], None] | None = field(init=False, default=None)
     _remove_kernels: Callable[[], None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -172,50 +173,31 @@ class LoadedBase:
                 parameter.data = parameter.data.to(dtype)
 
     @contextmanager
-    def fused_head(self) -> Iterator[None]:
-        """Within, the model accepts ``fused_lm_head=True`` and returns log-probabilities without holding all logits.
+    def loss_path(self, path: LossPath) -> Iterator[None]:
+        """Within, the model accepts ``fused_lm_head=True`` with the batches of a path.
 
-        A trainer leaves the same head on while it trains; this one is removed at the end.
+        Where training has enabled a path, that one stays, which the caller must use too.
         """
-        from workbench.engine.kernels.loss_head import add_fused_head
-
-        before = self.model.__dict__.get("forward")
-        add_fused_head(self.model)
+        if self._undo_loss_path is not None:
+            yield
+            return
+        undo = path.enable(self.model)
         try:
             yield
         finally:
-            if before is None:
-                del self.model.__dict__["forward"]
-            else:
-                self.model.forward = before
+            undo()
 
-    @contextmanager
-    def padding_free_head(self) -> Iterator[None]:
-        """Within, the model accepts padding-free batches (:mod:`workbench.engine.kernels.padding_free`)."""
-        from workbench.engine.kernels.padding_free import enable_padding_free
+    def enable_loss_path(self, path: LossPath) -> None:
+        """Accept the batches of a path until :meth:`prepare_for_chat`."""
+        self._disable_loss_path()
+        # TRL's trainer leaves a head of its own on the model.
+        self.model.__dict__.pop("forward", None)
+        self._undo_loss_path = path.enable(self.model)
 
-        if self._undo_padding_free is not None:
-            # Already enabled by training, with TRL's head.
-            yield
-            return
-        with self.fused_head():
-            undo = enable_padding_free(self.model)
-            try:
-                yield
-            finally:
-                undo()
-
-    def enable_padding_free(self) -> None:
-        """Accept padding-free batches until :meth:`prepare_for_chat`."""
-        from workbench.engine.kernels.padding_free import enable_padding_free
-
-        self._disable_padding_free()
-        self._undo_padding_free = enable_padding_free(self.model)
-
-    def _disable_padding_free(self) -> None:
-        if self._undo_padding_free is not None:
-            self._undo_padding_free()
-            self._undo_padding_free = None
+    def _disable_loss_path(self) -> None:
+        if self._undo_loss_path is not None:
+            self._undo_loss_path()
+            self._undo_loss_path = None
 
     def apply_fused_kernels(self, kernels: Fused) -> AppliedKernels:
         """Use fused kernels until :meth:`prepare_for_chat`.
@@ -235,7 +217,7 @@ class LoadedBase:
 
     def prepare_for_chat(self) -> None:
         """Undo what a trainer leaves on a model: head, kernels, checkpointing, input gradients and training mode."""
-        self._disable_padding_free()
+        self._disable_loss_path()
         self._remove_fused_kernels()
         for model in {id(m): m for m in (self.model, self.active)}.values():
             model.__dict__.pop("forward", None)

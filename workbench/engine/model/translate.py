@@ -107,6 +107,8 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "S
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         optim=training.optim,
+        # TRL would add the router's balancing loss by default, to the loss curve too; the trainer adds it.
+        router_aux_loss_coef=0.0,
         gradient_checkpointing=training.gradient_checkpointing,
         # With int8, non-reentrant checkpointing keeps alive the activations that it should free.
         gradient_checkpointing_kwargs={"use_reentrant": recipe.quantization.method == "int8"},

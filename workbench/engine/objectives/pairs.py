@@ -70,19 +70,10 @@ def model_inputs(batch: "Batch") -> "Batch":
 
 
 def sums_by_text(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
-    """The sum over each text of a value per token, such as a model output's ``log_probs``; (2n,).
-
-    The head returns zeros, or nothing, for tokens that are not labeled.
-    """
+    """The sum over each text of a value per token, such as a model output's ``log_probs``; (2n,)."""
     import torch
 
-    if "attention_mask" in batch:
-        return values.sum(1)
-    pairs = pairs_of(batch)
-    if values.shape[1] == sum(pairs.trained) and "trained_positions" in batch:
-        # Only trained tokens reach the head, in the order of the texts.
-        sizes = pairs.trained
-    else:
-        # One value fewer than tokens: the place before each token.
-        values, sizes = torch.nn.functional.pad(values, (1, 0)), pairs.lengths
-    return torch.stack([part.sum() for part in values[0].split(list(sizes))])
+    if "trained_positions" not in batch:
+        return values.sum(1)  # TRL's head, which returns zeros for tokens that are not labeled
+    # Only trained tokens reach the head, in the order of the texts.
+    return torch.stack([part.sum() for part in values[0].split(list(pairs_of(batch).trained))])

@@ -13,8 +13,9 @@ from workbench.engine.steering.ranks import Ranks
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import HostSampler
 from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
-from workbench.recipe.resolved import ResolvedRecipe, has_auto, resolved
+from workbench.recipe.resolved import DROPOUT, ResolvedRecipe, has_auto, resolved
 from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
@@ -43,16 +44,30 @@ def choose(
     Args:
         before: what the run decided before it was resumed, which stays: another micro-batch would round differently.
     """
-    if before and has_auto(recipe):
+    if before:
         return Decision(resolved(recipe, before), before, ("As chosen when the run started.",))
+    dropped, notice = ranks.broadcast(_dropout(recipe, base) if ranks.is_first else None) or ({}, "")
     if not has_auto(recipe):
-        return Decision(resolved(recipe), {})
+        return Decision(resolved(recipe, dropped), dropped, (notice,) if notice else ())
+    recipe = edit(recipe, dropped)
     # The fullest GPU decides; on a CPU each process has measured its part of the host's memory.
     free = min(ranks.gather(_free_bytes(base, ranks.count)))
     decision = ranks.broadcast(_choose_here(home, recipe, base, data, free) if ranks.is_first else None)
     assert decision is not None
     chosen, reasons = decision
-    return Decision(resolved(recipe, chosen), chosen, reasons)
+    return Decision(resolved(recipe, chosen), {**dropped, **chosen}, (*((notice,) if notice else ()), *reasons))
+
+
+def _dropout(recipe: Recipe, base: LoadedBase) -> tuple[dict[str, object], str]:
+    """The dropout of an adapter that cannot have the default one, and why; nothing for all others."""
+    from workbench.estimate.adapter.settled import dropout_notice, without_impossible_dropout
+
+    skeleton = skeleton_of(recipe, base) if recipe.adapter.dropout_is_default else None
+    if skeleton is None:
+        return {}, ""
+    settled = without_impossible_dropout(skeleton, recipe)
+    notice = dropout_notice(recipe, settled)
+    return ({DROPOUT: settled.adapter.lora_dropout} if notice else {}), notice
 
 
 def _choose_here(

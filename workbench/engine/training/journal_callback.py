@@ -111,6 +111,7 @@ class JournalCallback(TrainerCallback):
                 grad_norm=logs.get("grad_norm"),
                 token_accuracy=logs.get("mean_token_accuracy"),
                 rewards=_rewards(logs),
+                router_aux_loss=logs.get("router_aux_loss"),
                 tokens=tokens,
                 tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
                 seconds=round(seconds, 4),

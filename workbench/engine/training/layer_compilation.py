@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.kernels.compiled_layers import CompiledLayers
 from workbench.engine.kernels.padding_free import PER_RECORD
 from workbench.engine.model.hardware import free_cached_memory
+from workbench.engine.model.memory_errors import is_out_of_memory
 from workbench.engine.steering.ranks import Ranks
 from workbench.engine.training.trainer import WorkbenchTrainer
 

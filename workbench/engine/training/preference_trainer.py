@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.engine.batches.order import fullest_micro_batch
-from workbench.engine.kernels.padding_free import TrainedTokensCollator
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
 from workbench.engine.objectives.preference import FIGURES, PairScores, Reference
 from workbench.engine.training.trainer import WorkbenchTrainer
@@ -33,16 +33,20 @@ class PreferenceTrainer(WorkbenchTrainer):
     def __init__(self, *, objective: ObjectiveSection, **arguments: object) -> None:
         super().__init__(**arguments)  # type: ignore[arg-type]  # passed on as they are
         self._objective = objective
+        self._reference = Reference(self.model)
+
+    def take(self, path: LossPath) -> None:
+        """As :meth:`WorkbenchTrainer.take`, with both sides of each pair in a batch."""
+        super().take(path)
         self._pairs = PairCollator(self.data_collator)
         self.data_collator = self._pairs
-        self._reference = Reference(self.model)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", "rejected_ids", "rejected_labels"]
 
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch of the run, both sides; None where batches are padded."""
-        if not isinstance(self._pairs.collate, TrainedTokensCollator):
+        if self._loss_path is None or not self._loss_path.padding_free:
             return None
         size = self.args.per_device_train_batch_size
         columns = ("input_ids", "rejected_ids")
@@ -80,13 +84,11 @@ class PreferenceTrainer(WorkbenchTrainer):
 
         # First, so that its memory is free again when the step's activations are kept.
         before = self._reference.log_probs(reference)
-        outputs = compute(model, **({"output_router_logits": True} if self.aux_loss_enabled else {}))
+        outputs = compute(model, **self._router_arguments)
         scores = PairScores.of(sums_by_text(outputs.log_probs, inputs), before, pairs.trained)
         losses = scores.losses(self._objective)
         items = len(pairs.rows) if num_items_in_batch is None else num_items_in_batch
-        loss = losses.sum() / items
-        if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / self.current_gradient_accumulation_steps
+        loss = self._with_router_loss(losses.sum() / items, outputs, self.current_gradient_accumulation_steps)
         self._count(outputs, inputs, scores)
         return (loss, outputs) if return_outputs else loss
 

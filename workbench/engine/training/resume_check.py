@@ -21,12 +21,13 @@ Conditions = Mapping[str, object]
 
 
 def conditions_of(
-    base: LoadedBase, data: "Dataset", *, processes: int, padding_free: bool, kernels: str
+    base: LoadedBase, data: "Dataset", *, processes: int, batches: str, kernels: str
 ) -> dict[str, object]:
     """Collect the conditions of a run when it starts or resumes, for the journal.
 
     Args:
         data: the training records, as token ids and labels.
+        batches: how the loss is computed (:class:`~workbench.engine.kernels.loss_path.LossPath`).
         kernels: description of the fused kernels in use; empty for none.
     """
     device = device_facts()
@@ -36,7 +37,7 @@ def conditions_of(
         "compute dtype": base.precision.compute,
         "adapter dtype": base.precision.adapter,
         "processes": processes,
-        "batches": "padding-free" if padding_free else "padded",
+        "batches": batches,
         "fused kernels": kernels or "none",
         **library_versions(),
     }

@@ -1,7 +1,7 @@
 """Runs the trainer for one run, from its start or from a checkpoint, until it ends or releases its memory."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,11 +14,14 @@ from workbench.engine.generation.evaluation import HeldOutLoss
 from workbench.engine.generation.preference_evaluation import HeldOutPreference, held_out_preference
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
+from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error, predicted_peak
 from workbench.engine.metrics.step_clock import clock_for
 from workbench.engine.metrics.trackers import guard_trackers
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.packing_check import why_padded
+from workbench.engine.model.hardware import device_facts
+from workbench.engine.model.loss_check import LossCheck, check_loss
+from workbench.engine.model.router_loss import why_no_router_loss
 from workbench.engine.model.saving import load_adapter, save_adapter
 from workbench.engine.model.sharded import is_sharded, is_spread
 from workbench.engine.model.translate import sft_config
@@ -106,7 +109,6 @@ class Session:
         for step, loss in sorted(history.evaluations.items()):
             if step:  # the evaluation before the first step is of the base, not of the adapter
                 self.best.add(step, loss)
-        self._padded_because = self._why_padded()
         self._clock = clock_for(context.recipe, base)
         self._journal_callback = JournalCallback(
             context.journal, context.show, lambda: self.trainer.tokens_seen, self._clock, self._compare_loss
@@ -126,6 +128,9 @@ class Session:
             training.eval_steps,
         )
         self.trainer = self._make_trainer()
+        self._loss_check = self._check_loss(history)
+        self._take_loss_path()
+        self._add_router_loss()
         self._kernels = self._apply_fused_kernels()
         self._trackers = guard_trackers(self.trainer, context.run, self._warn)
         self.step_controls.trainer = self.trainer
@@ -136,7 +141,7 @@ class Session:
             base,
             data.train,
             processes=context.ranks.count,
-            padding_free=not self._padded_because,
+            batches=str(self._loss_check.path),
             kernels=self._kernels,
         )
         self._resume_check = ResumeCheck(
@@ -176,10 +181,7 @@ class Session:
             skip_non_finite=recipe.training.non_finite == "skip",
             warn=self._warn,
             out_of_memory_error=lambda: out_of_memory_error(self._context.home, recipe, base, self._data.facts),
-            padding_free=not self._padded_because,
         )
-        if not self._padded_because:
-            base.enable_padding_free()
         # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
         base.cast_adapter()
         return trainer
@@ -198,12 +200,42 @@ class Session:
             )
         return partial(PreferenceTrainer, objective=objective)
 
-    def _why_padded(self) -> str:
-        """The reason for padded batches, empty for padding-free ones. The first process decides for all."""
+    def _check_loss(self, history: History) -> LossCheck:
+        """Find out how to compute the loss; the first process decides for all. A resumed run continues as it began."""
         if is_spread():
-            return "its base is sharded across GPUs"
-        self._base.detach_all()  # the check runs the base without adapters
-        return str(self._context.ranks.broadcast(why_padded(self._base) if self._context.ranks.is_first else None))
+            return LossCheck(PADDED, "its base is sharded across GPUs, so no process could compare its loss")
+        began = LossPath.recorded(history.conditions.get("batches"))
+        here = {"device": device_facts().name, "compute dtype": self._base.precision.compute}
+        if began is not None and all(history.conditions.get(name) == value for name, value in here.items()):
+            return LossCheck(began, history.padded_because)
+        ranks = self._context.ranks
+        found = ranks.broadcast(check_loss(self._base, self._data.train) if ranks.is_first else None)
+        assert found is not None
+        path = replace(found.path, one_record=False)
+        if found.path.one_record and self._context.recipe.objective.is_preference:
+            return LossCheck(path, f"{found.problem}; both sides of a pair are one batch", found.detail)
+        if found.path.one_record and ranks.count > 1:
+            # Processes would differ in how often they exchange gradients.
+            return LossCheck(path, f"{found.problem}; with a micro-batch of 1 there is no padding", found.detail)
+        return found
+
+    def _take_loss_path(self) -> None:
+        path, problem = self._loss_check.path, self._loss_check.problem
+        self._base.enable_loss_path(path)
+        self.trainer.take(path)
+        if problem and (path != PADDED or ": loss " in problem):
+            self._warn(f"{problem[0].upper()}{problem[1:]}. The batches of this run: {path}.", kind="loss_path")
+
+    def _add_router_loss(self) -> None:
+        """Add the router's balancing loss if the recipe asks for it and the model computes one."""
+        weight = self._context.recipe.training.router_aux_loss
+        if not weight:
+            return
+        missing = "" if is_spread() else why_no_router_loss(self._base, self._loss_check.path, self._data.train)
+        if problem := next(filter(None, self._context.ranks.gather(missing)), ""):
+            self._warn(f"training.router_aux_loss has no effect: {problem}.", kind="router_aux_loss")
+        else:
+            self.trainer.router_aux_loss = weight
 
     def _apply_fused_kernels(self) -> str:
         """Apply the fused kernels that the recipe asks for; returns their description, empty for none."""
@@ -234,8 +266,9 @@ class Session:
                 compute_dtype=base.precision.compute,
                 adapter_dtype=base.precision.adapter,
                 processes=self._context.ranks.count,
-                padding_free=not self._padded_because,
-                padded_because=self._padded_because or None,
+                padding_free=self._loss_check.path.padding_free,
+                padded_because=self._loss_check.problem or None,
+                loss_check=self._loss_check.detail or None,
                 kernels=self._kernels or None,
                 trainable_parameters=sum(p.numel() for p in base.active.parameters() if p.requires_grad),
                 chosen=dict(self._choice.chosen),
@@ -352,13 +385,13 @@ class Session:
     ) -> tuple[float, Eval] | None:
         """The held-out loss and its event, with what else the objective measures; None if the run should stop."""
         base, controls, ranks = self._base, self._context.controls, self._context.ranks
-        objective, padded = self._context.recipe.objective, bool(self._padded_because)
+        objective, path = self._context.recipe.objective, self._loss_check.path
         if objective.is_preference:
             preference = held_out_preference(
-                base, records, objective, batch_size, report, controls, ranks, padded=padded
+                base, records, objective, batch_size, report, controls, ranks, path=path
             )
             return None if preference is None else (preference.loss, _preference_event(step, preference))
-        result = shared_held_out_loss(base, records, batch_size, report, controls, ranks, padded=padded)
+        result = shared_held_out_loss(base, records, batch_size, report, controls, ranks, path=path)
         return None if result is None else (result.loss, _loss_event(step, result, len(records)))
 
     def _send_to_trackers(self, event: Eval) -> None:

@@ -15,13 +15,13 @@ import torch
 from trl import SFTTrainer
 
 from workbench.data.templates.template import Template
-from workbench.engine.batches.oom_split import is_out_of_memory
 from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.batches.parts import split_batch
-from workbench.engine.kernels.loss_head import add_fused_head
-from workbench.engine.kernels.padding_free import TrainedTokensCollator, add_trained_positions
+from workbench.engine.kernels.loss_head import add_trained_positions
+from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.metrics.step_clock import AnyClock
 from workbench.engine.model.hardware import free_cached_memory
+from workbench.engine.model.memory_errors import is_out_of_memory
 from workbench.engine.model.precision import tensor_float
 from workbench.engine.model.randomness import preserved_random_state, random_state, set_random_state
 from workbench.engine.model.saving import load_adapter
@@ -71,7 +71,6 @@ class WorkbenchTrainer(TimedTrainer):
         skip_non_finite: skip a step whose gradient is infinite or NaN, instead of raising.
         warn: called when a step was skipped or ran out of memory.
         out_of_memory_error: makes the error for a step that does not fit even with a micro-batch of one record.
-        padding_free: use the batches of :mod:`workbench.engine.kernels.padding_free`, which the model must accept.
         clock, arguments: those of :class:`TimedTrainer`.
     """
 
@@ -87,14 +86,13 @@ class WorkbenchTrainer(TimedTrainer):
         skip_non_finite: bool,
         warn: WarnOfStep,
         out_of_memory_error: Callable[[], WorkbenchError],
-        padding_free: bool,
         clock: AnyClock,
         **arguments: object,
     ) -> None:
         super().__init__(clock=clock, **arguments)
-        if padding_free:
-            self.data_collator = TrainedTokensCollator(pad_token_id=self._tokenizer.pad_token_id, padding_free=True)
-        add_fused_head(self.model.get_base_model())
+        self._loss_path: LossPath | None = None
+        # Weight of the router's balancing loss; 0: not computed.
+        self.router_aux_loss = 0.0
         self._ranks = ranks
         self._template = template
         self._retry_while_full = retry_while_full
@@ -112,10 +110,19 @@ class WorkbenchTrainer(TimedTrainer):
         self._tally = torch.zeros(3, dtype=torch.long, device=self.args.device)
         # Sums of ``figure_names`` since then, and the number of records.
         self._figures = torch.zeros(len(self.figure_names) + 1, dtype=torch.float64, device=self.args.device)
+        # Likewise: the router's balancing loss, summed over micro-batches, and their number.
+        self._router_tally = torch.zeros(2, device=self.args.device)
         self._step_end_state = random_state()
         self._in_step = False
         self._window_before: _Window | None = None
         self._output_dir: Path | None = None
+
+    def take(self, path: LossPath) -> None:
+        """Use the batches of a loss path, which the model must accept; called before training."""
+        self._loss_path = path
+        self.data_collator = path.collator(self._tokenizer.pad_token_id)
+        if path.one_record:
+            self.parts = int(self.args.per_device_train_batch_size)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -176,6 +183,7 @@ class WorkbenchTrainer(TimedTrainer):
             self._total_train_tokens,
             self._tally.clone(),
             self._figures.clone(),
+            self._router_tally.clone(),
         )
 
     @property
@@ -198,6 +206,7 @@ class WorkbenchTrainer(TimedTrainer):
             self._tally += torch.tensor(state.get("tally", (0, 0, 0)), device=self._tally.device)
             if figures := state.get("figures"):
                 self._figures += torch.tensor(figures, dtype=torch.float64, device=self._figures.device)
+            self._router_tally += torch.tensor(state.get("router_tally", (0.0, 0.0)), device=self._tally.device)
         self.parts = state["parts"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -288,8 +297,7 @@ class WorkbenchTrainer(TimedTrainer):
         TRL copies three metrics from the device after each micro-batch, for which a GPU has to wait; here they are
         counted on the device.
         """
-        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        outputs = model(**inputs, **router, use_cache=False, fused_lm_head=True)
+        outputs = model(**inputs, **self._router_arguments, use_cache=False, fused_lm_head=True)
         trained = outputs.label_mask.sum()
         items = trained if num_items_in_batch is None else num_items_in_batch
         loss = (-outputs.log_probs).sum() / torch.as_tensor(items).clamp(min=1)
@@ -297,19 +305,43 @@ class WorkbenchTrainer(TimedTrainer):
         if is_averaged:
             # The items are those of all processes, and the gradient is averaged over the processes.
             loss = loss * self.accelerator.num_processes
-        if self.aux_loss_enabled:
-            steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / steps
+        steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+        loss = self._with_router_loss(loss, outputs, steps)
         mask = inputs.get("attention_mask")
         seen = inputs["input_ids"].numel() if mask is None else mask.sum()
         self._tally += torch.stack([outputs.is_top1.sum(), trained, torch.as_tensor(seen, device=trained.device)])
         return (loss, outputs) if return_outputs else loss
 
+    @property
+    def _router_arguments(self) -> dict[str, bool]:
+        """What makes a model compute the router's balancing loss, if it is added."""
+        return {"output_router_logits": True} if self.router_aux_loss else {}
+
+    def _with_router_loss(self, loss: torch.Tensor, outputs: "ModelOutput", steps: int) -> torch.Tensor:
+        """Add the router's balancing loss to the gradient, not to the value, which is the loss curve's.
+
+        Args:
+            steps: the micro-batches whose gradients are added up.
+        """
+        if not self.router_aux_loss:
+            return loss
+        balancing = self.router_aux_loss * outputs.aux_loss / steps
+        self._router_tally += torch.stack([outputs.aux_loss.detach().float(), torch.ones_like(self._router_tally[0])])
+        return loss + (balancing - balancing.detach())
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with ``mean_token_accuracy`` since the last point of the loss curve, and ``num_tokens`` in total."""
+        """Log with ``mean_token_accuracy`` since the last point of the loss curve, and ``num_tokens`` in total.
+
+        ``router_aux_loss``: the router's balancing loss, mean over the micro-batches since then, if it is added.
+        """
         correct, trained, seen = self.accelerator.reduce(self._tally, reduction="sum").tolist()
         self._tally.zero_()
         self._total_train_tokens += seen
+        if self.router_aux_loss:
+            balancing, batches = self.accelerator.reduce(self._router_tally, reduction="sum").tolist()
+            self._router_tally.zero_()
+            if batches:
+                logs["router_aux_loss"] = balancing / batches
         if trained:
             logs["mean_token_accuracy"] = correct / trained
         logs["num_tokens"] = self._total_train_tokens
@@ -333,7 +365,7 @@ class WorkbenchTrainer(TimedTrainer):
 
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch of the run; None where batches are padded."""
-        if not isinstance(self.data_collator, TrainedTokensCollator):
+        if self._loss_path is None or not self._loss_path.padding_free:
             return None
         size = self.args.per_device_train_batch_size
         return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches)
@@ -363,6 +395,7 @@ class WorkbenchTrainer(TimedTrainer):
             if self._window_before is not None:
                 self._tally.copy_(self._window_before.tally)
                 self._figures.copy_(self._window_before.figures)
+                self._router_tally.copy_(self._window_before.router_tally)
             remaining = list(self._step_batches)
 
     def _in_parts(self, model: torch.nn.Module, batch: "Batch", items: torch.Tensor | int | None) -> torch.Tensor:
@@ -396,7 +429,7 @@ class WorkbenchTrainer(TimedTrainer):
         Called when training has begun.
         """
         batch = self.data_collator([self.train_dataset[index] for index in indices])
-        tally, figures = self._tally.clone(), self._figures.clone()
+        tally, figures, router_tally = self._tally.clone(), self._figures.clone(), self._router_tally.clone()
         try:
             with preserved_random_state(), self._computing():
                 super().training_step(self.model_wrapped, batch)
@@ -404,6 +437,7 @@ class WorkbenchTrainer(TimedTrainer):
             self.model_wrapped.zero_grad(set_to_none=True)
             self._tally.copy_(tally)
             self._figures.copy_(figures)
+            self._router_tally.copy_(router_tally)
 
     def _split_further(self, batch: "Batch", problem: str) -> None:
         before, after = (len(self._split(batch, parts)) for parts in (self.parts, self.parts * 2))
@@ -454,6 +488,7 @@ class _Window:
     tokens: int
     tally: torch.Tensor
     figures: torch.Tensor
+    router_tally: torch.Tensor
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -462,4 +497,5 @@ class _Window:
             "tokens": self.tokens,
             "tally": self.tally.tolist(),
             "figures": self.figures.tolist(),
+            "router_tally": self.router_tally.tolist(),
         }

@@ -86,6 +86,7 @@ class AdapterPlan:
         saved_whole: full names of the modules in ``modules_to_save``.
         unmatched: the target names that match no module, if others do.
         left_out: which matching layers get no adapter, by the part that they are in (``vision``, …), and how many.
+        dropout: the adapter's dropout; 0 where experts are stored as one weight and none was set.
     """
 
     trainable_parameters: int
@@ -98,6 +99,7 @@ class AdapterPlan:
     saved_whole: tuple[str, ...]
     unmatched: tuple[str, ...]
     left_out: tuple[tuple[str, int], ...] = ()
+    dropout: float = 0.0
 
     @property
     def left_out_text(self) -> str:
@@ -160,6 +162,7 @@ def plan_adapter(
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
         left_out=_left_out(skeleton, targets),
+        dropout=0.0 if targets.parameters and settings.dropout_is_default else settings.lora_dropout,
     )
 
 

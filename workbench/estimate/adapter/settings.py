@@ -18,6 +18,7 @@ class LoraSettings:
     r: int
     target_modules: str | tuple[str, ...]
     lora_dropout: float = 0.0
+    dropout_is_default: bool = False
     bias: str = "none"
     use_dora: bool = False
     lora_bias: bool = False
@@ -37,6 +38,7 @@ class LoraSettings:
             r=adapter.r,
             target_modules=targets if isinstance(targets, str) else tuple(targets),
             lora_dropout=adapter.lora_dropout,
+            dropout_is_default=adapter.dropout_is_default,
             bias=adapter.bias,
             use_dora=adapter.use_dora,
             init_lora_weights=adapter.init_lora_weights,
@@ -49,6 +51,8 @@ class LoraSettings:
         """The settings with other values of the adapter section, by the section's own names."""
         if not changes:
             return self
+        if "lora_dropout" in changes:
+            changes = {**changes, "dropout_is_default": False}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
         return replace(self, **values)
 

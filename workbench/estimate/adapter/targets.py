@@ -358,7 +358,8 @@ def _check_start(site: Site, r: int, settings: LoraSettings) -> None:
 def _check_parameters(settings: LoraSettings) -> None:
     """PEFT's ``ParamWrapper`` multiplies the weights themselves, so nothing can act on what goes into A alone."""
     switched_on = {
-        "lora_dropout": (settings.lora_dropout > 0, "adapter.lora_dropout=0"),
+        # A default is dropped instead (AdapterPlan.dropout).
+        "lora_dropout": (settings.lora_dropout > 0 and not settings.dropout_is_default, "adapter.lora_dropout=0"),
         "DoRA": (settings.use_dora, "adapter.use_dora=false"),
         "lora_bias": (settings.lora_bias, "lora_bias=false"),
     }
