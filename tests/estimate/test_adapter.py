@@ -291,7 +291,7 @@ def test_refusals_name_what_is_near() -> None:
     with pytest.raises(WorkbenchError, match="out_proj"):
         plan_adapter(mamba, AdapterSection())
     with pytest.raises(WorkbenchError, match="lora_dropout"):
-        plan_adapter(mixtral, AdapterSection())
+        plan_adapter(mixtral, AdapterSection(lora_dropout=0.05))
     with pytest.raises(WorkbenchError, match="cannot be adapted without w3"):
         plan_adapter(mixtral, AdapterSection(target_modules=["w1"], lora_dropout=0.0))
     with pytest.raises(WorkbenchError, match="not a valid regular expression"):

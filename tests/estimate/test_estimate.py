@@ -148,7 +148,9 @@ def test_what_peft_refuses_is_refused() -> None:
 
 def test_json_has_the_promised_keys() -> None:
     data = priced(LLAMA_3B, free=24 * 10**9).as_json()
-    assert list(data) == ["model", "adapter", "base", "peak", "fits", "suggestions", "chosen", "reasons", "refused"]
+    assert list(data) == [
+        "model", "adapter", "base", "peak", "fits", "suggestions", "chosen", "reasons", "refused", "notices",
+    ]  # fmt: skip
     assert set(data["adapter"]) == {
         "trainable_parameters",
         "total_parameters",
