@@ -90,7 +90,7 @@ class Provenance:
             "base": self.base.as_json(),
             "data": [file.as_json() for file in self.data],
             "seed": self.recipe.training.seed,
-            "recipe": self.recipe.as_dict(),
+            "recipe": self.recipe.model_dump(),
             "versions": self.versions,
             "hardware": self.hardware,
             "precision": self.precision,

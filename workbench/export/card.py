@@ -20,7 +20,7 @@ def model_card(facts: Provenance, kind: str, check: str = "", loader: str = "Aut
         check: result of the comparison with the trained weights; empty if none was made.
         loader: transformers' class that loads the base.
     """
-    recipe = facts.recipe.as_dict()
+    recipe = facts.recipe.model_dump()  # with the values that nobody has set
     sections = [
         _front_matter(facts, kind, loader),
         f"# {text(facts.run)}",
