@@ -387,9 +387,7 @@ class Session:
         base, controls, ranks = self._base, self._context.controls, self._context.ranks
         objective, path = self._context.recipe.objective, self._loss_check.path
         if objective.is_preference:
-            preference = held_out_preference(
-                base, records, objective, batch_size, report, controls, ranks, path=path
-            )
+            preference = held_out_preference(base, records, objective, batch_size, report, controls, ranks, path=path)
             return None if preference is None else (preference.loss, _preference_event(step, preference))
         result = shared_held_out_loss(base, records, batch_size, report, controls, ranks, path=path)
         return None if result is None else (result.loss, _loss_event(step, result, len(records)))
