@@ -158,6 +158,7 @@ def test_json_has_the_promised_keys() -> None:
         "file_bytes",
         "dtype",
         "modules",
+        "left_out",
     }
     assert set(data["adapter"]["modules"][0]) == {"name", "kind", "r", "a_shape", "b_shape", "parameters", "count"}
     assert set(data["base"]) == {"footprint_bytes", "true_bytes", "not_quantized"}
