@@ -105,6 +105,7 @@ def test_models_are_judged_by_the_recipe_in_hand() -> None:
 async def test_a_model_that_takes_no_dropout_is_chosen_with_the_offer_to_drop_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await listed(screen)
+        screen.app.set_recipe({"adapter.lora_dropout": 0.05})  # a default is dropped without a question
         await screen.press(*"mixtral", "enter")
         await screen.sees("lora_dropout does not support. It works with lora_dropout 0.")
         assert screen.app.session.recipe.adapter.lora_dropout == 0.05
