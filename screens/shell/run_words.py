@@ -156,11 +156,11 @@ def _rewards(step: Step) -> list[Fact]:
     rewards = step.rewards
     if rewards is None:
         return []
-    margin, accuracy = rewards["margin"], rewards["accuracy"]
+    margin, chosen, rejected = rewards["margin"], rewards["chosen"], rewards["rejected"]
     return [
-        Fact("reward margin", f"{margin:.2f}", "bad" if margin < 0 else ""),
-        Fact("reward accuracy", f"{accuracy:.0%}"),
-        Fact("rewards", f"{rewards['chosen']:.2f} chosen, {rewards['rejected']:.2f} rejected"),
+        Fact("reward margin", _figure(margin, ".2f"), "bad" if isinstance(margin, float) and margin < 0 else ""),
+        Fact("reward accuracy", f"{rewards['accuracy']:.0%}"),
+        Fact("rewards", f"{_figure(chosen, '.2f')} chosen, {_figure(rejected, '.2f')} rejected"),
     ]
 
 

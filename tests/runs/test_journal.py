@@ -65,6 +65,18 @@ def test_numbers_that_json_lacks_stay_readable(tmp_path):
     assert json.loads(path.read_text())["loss"] == "nan"
 
 
+def test_rewards_that_are_not_finite_come_back_and_incomplete_ones_are_kept_aside(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    rewards = {"chosen": float("nan"), "rejected": float("-inf"), "margin": 1.5, "accuracy": 0.5}
+    with JournalWriter(path) as journal:
+        journal.write("step", step=1, rewards=rewards)
+    with path.open("a") as file:
+        file.write('{"seq":1,"event":"step","step":2,"rewards":{"margin":1}}\n')
+    whole, incomplete = JournalReader(path).read()
+    assert whole.rewards == rewards | {"chosen": "nan", "rejected": "-inf"}
+    assert (incomplete.rewards, incomplete.more) == (None, {"rewards": {"margin": 1}})
+
+
 def test_writers_in_several_threads_do_not_mix_lines(tmp_path):
     path = tmp_path / "journal.jsonl"
     with JournalWriter(path) as journal:

@@ -126,15 +126,15 @@ class Phase(Event, frozen=True, tag="phase"):
     no_peak: str | None = None
 
 
-class Rewards(TypedDict, total=False):
+class Rewards(TypedDict):
     """Means over pairs of responses: rewards, their difference, and the share of pairs with the chosen one higher.
 
     A reward is beta times the log-ratio between the model and the reference.
     """
 
-    chosen: float
-    rejected: float
-    margin: float
+    chosen: Number
+    rejected: Number
+    margin: Number
     accuracy: float
 
 
