@@ -117,6 +117,30 @@ def make_tiny_llama(folder: Path, *, hidden_size: int = 64, layers: int = 2, see
     )
 
 
+def make_endless_llama(folder: Path) -> Path:
+    """A random Llama that never ends a reply, for tests that do something while it replies.
+
+    No layer writes into the last hidden dimension, which is 1 for every token, so that the logit of the tokens that end
+    a reply can be far below all others, whatever was said.
+    """
+    import torch
+    from transformers import LlamaForCausalLM
+
+    settings = {"max_position_embeddings": 65536, "tie_word_embeddings": False}
+    make_tiny_model(folder, LlamaForCausalLM, **settings)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[-1] = 0
+            layer.mlp.down_proj.weight[-1] = 0
+        model.model.embed_tokens.weight[:, -1] = 1
+        for token in (0, 2):
+            model.lm_head.weight[token] = 0
+            model.lm_head.weight[token, -1] = -1000
+    model.save_pretrained(folder)
+    return folder
+
+
 def write_records(path: Path) -> Path:
     """Twenty short records with five different answers."""
     lines = [{"instruction": f"Question {n % 5}?", "response": f"Aye, answer {n % 5}."} for n in range(20)]
@@ -128,6 +152,12 @@ def write_records(path: Path) -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama that trains and chats in seconds. Read it, do not write to it."""
     return make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def endless_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model whose replies end only at their length or when they are canceled."""
+    return make_endless_llama(tmp_path_factory.mktemp("models") / "endless-llama")
 
 
 @pytest.fixture(scope="session")

@@ -294,12 +294,12 @@ async def test_a_run_that_is_deleted_while_it_is_resumed_is_told_and_leaves_the_
     assert not api.is_busy
 
 
-async def test_an_engine_that_ends_says_so_to_who_still_waits(home, engine, recipe):
+async def test_an_engine_that_ends_says_so_to_who_still_waits(home, engine, endless_llama):
     pid = engine_pid(home)
     request = ReplyRequest(
-        target=recipe.model.source,
+        target=str(endless_llama),
         messages=[Message(role="user", content="Question 1?")],
-        sampling=Sampling(temperature=1.0, max_new_tokens=480),
+        sampling=Sampling(temperature=1.0, max_new_tokens=30_000),
     )
 
     async def told_to_end_in_midst():

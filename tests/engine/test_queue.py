@@ -12,7 +12,13 @@ import pytest
 from tests.engine.test_process import answer, at_rest, question, until
 from workbench.engine.client.home_engine import HomeEngine
 from workbench.engine.client.process import engine_pid, ensure_engine, find_engine, stop_engine
-from workbench.engine.client.protocol import Message, ReplyRequest, Sampling, ShutdownRequest, StopRequest
+from workbench.engine.client.protocol import (
+    CancelRequest,
+    Sampling,
+    ShutdownRequest,
+    StopRequest,
+    new_request_id,
+)
 from workbench.engine.client.requests import enqueue_request, resume_request, run_requests, train_request
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import ON_REQUEST, Entry, Queue, QueueRequest, QueueState, RunRequest
@@ -130,19 +136,17 @@ async def test_a_held_queue_takes_nothing_until_it_goes_on(engine, home, recipe)
     assert set(states(home).values()) == {"finished"}
 
 
-async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, home, recipe):
-    request = ReplyRequest(
-        target=recipe.model.source,
-        messages=[Message(role="user", content="Question 1?")],
-        sampling=Sampling(temperature=1.0, max_new_tokens=300, seed=3),
-    )
-    pieces = engine.reply(request)
+async def test_a_reply_in_between_delays_the_next_run_and_loses_nothing(engine, home, recipe, endless_llama):
+    request = question(str(endless_llama), sampling=Sampling(temperature=1.0, max_new_tokens=30_000))
+    request_id = new_request_id()
+    pieces = engine.reply(request, request_id=request_id)
     async for piece in pieces:
         if getattr(piece, "text", ""):
             break
     await engine.edit_queue(add(named(recipe, "after-the-reply")))
     status = await engine.status()
     assert (status.state, status.queued) == ("replying", 1)
+    await engine.cancel(CancelRequest(id=request_id))
     assert [piece async for piece in pieces][-1].done
     await until_done(home, 1)
     assert states(home) == {"after-the-reply-01": "finished"}
