@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from screens.shell.dialogs import Choice, ChoiceDialog
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _START, _BACK = "start", "back"
 _SHOWN = 4
 
-# A start does not wait longer than this for the data check.
-_SECONDS_FOR_A_SAMPLE = 3.0
+# A start does not wait longer than this for the data check; an engine that has just started takes some seconds for it.
+_SECONDS_FOR_A_SAMPLE = 20.0
 
 
 async def confirm_fit(app: Workbench, recipe: Recipe, verb: str = "start") -> Recipe | None:
@@ -68,16 +68,20 @@ async def confirm_data(app: Workbench, recipe: Recipe, verb: str = "start") -> b
 
 
 async def _sampled(app: Workbench, recipe: Recipe) -> DataFacts | None:
-    """Return the facts of a sample of the data, or None if the engine needs longer for them than a moment."""
+    """Return the facts of a sample of the data; None, and a notice, if the engine cannot tell them in time."""
     from workbench.data.facts import DataFacts
     from workbench.engine.client.requests import facts_request
 
     facts = app.session.engine.facts(facts_request(recipe))
-    with suppress(WorkbenchError, TimeoutError):
+    try:
         async with asyncio.timeout(_SECONDS_FOR_A_SAMPLE), aclosing(facts) as answers:
             async for answer in answers:
                 if isinstance(answer, DataFacts):
                     return answer
+    except TimeoutError:
+        app.notify("The records were not checked before the start: it took too long. The journal lists unused fields.")
+    except WorkbenchError:
+        pass  # the run meets the same error, and tells it
     return None
 
 

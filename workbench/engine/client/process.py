@@ -16,7 +16,7 @@ from workbench.engine.client.protocol import ALREADY_RUNNING, EngineStatus, Shut
 from workbench.errors import WorkbenchError
 from workbench.storage.paths import Home, private_folder
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _LOG_LINES = 12
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
