@@ -182,7 +182,9 @@ async def test_a_long_journal_is_told_at_a_glance_and_then_exactly(
 
     await live.catch_up(look)
     if run.journal.stat().st_size > 20_000:
-        assert len(shares) > 5
+        # How often it is shown in between depends on how fast the thread reads.
+        assert len(shares) > 1
+        assert shares[0] == 0.0
         assert shares == sorted(shares)
     assert told(live) == told(at_once)
     with JournalWriter(run.journal) as journal:

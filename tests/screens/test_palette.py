@@ -44,7 +44,7 @@ async def test_names_labels_choices_and_yaml_are_understood(tmp_path: Path) -> N
             "targets q_proj,v_proj": "Set target_modules all-linear → [q_proj, v_proj]",
             "early_stopping_patience: 3": "Set early_stopping_patience 0 → 3",
             "max length 2k": "Set max_length 1024 → 2048",
-            "adapter.lora_dropout 0": "Set lora_dropout 0.05 → 0",
+            "adapter.lora_dropout 0": "Set lora_dropout 0.05 (default) → 0",
             "rank 16": "Set r is 16 already",
             "checkpoint 3": "Set save_total_limit 2 → 3",
         }

@@ -97,7 +97,7 @@ async def test_a_run_whose_process_died_is_not_live_once_the_screen_can_say_so(
         assert session.is_live
         engine.step(2, 1.0)
         engine.die()
-        await until(lambda: told[-1].seen[0] == "interrupted")
+        await until(lambda: told and told[-1].seen[0] == "interrupted")
         assert ("interrupted", True) not in [one.seen for one in told]
 
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import AdapterSection, Recipe
 from workbench.recipe.text import as_flow_yaml
 
 _LONGEST_VALUE = 32
-_LINKED_ALPHA = "2·r"
+# What a key that a recipe leaves out stands for.
+_LEFT_OUT = {
+    "adapter.lora_alpha": "2·r",
+    "adapter.lora_dropout": f"{AdapterSection.model_fields['lora_dropout'].default:g} (default)",
+}
 
 
 def recipe_differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, tuple[object, object]]:
@@ -43,11 +47,11 @@ def value_text(value: object, path: str = "") -> str:
     """Write a value as in a recipe, on one line and shortened: ``2e-4``, ``[q_proj, v_proj]``, ``none``.
 
     Args:
-        path: its key; without a value, ``adapter.lora_alpha`` is 2·r.
+        path: its key, which says what a missing value stands for, such as 2·r for ``adapter.lora_alpha``.
     """
     match value:
         case None:
-            return _LINKED_ALPHA if path == "adapter.lora_alpha" else "none"
+            return _LEFT_OUT.get(path, "none")
         case bool():
             return "on" if value else "off"
         case float() if 0 < abs(value) < 0.01:
