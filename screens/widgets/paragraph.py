@@ -21,6 +21,14 @@ class Paragraph(Static):
         if not text.is_same(self._text):
             self._text = text
             self.update(text)
+            self.call_after_refresh(self._fit_height)
+
+    def _fit_height(self) -> None:
+        """Ask for another layout where one that was under way has kept the height of the text before."""
+        width, height = self.content_size
+        is_auto = self.styles.height is not None and self.styles.height.is_auto
+        if is_auto and width and self._text.get_height(self.styles.get_rules(), width) > height:
+            self.refresh(layout=True)
 
     def show_or_hide(self, text: Content) -> None:
         """Show this text; if it is empty, the widget takes no room."""

@@ -106,7 +106,7 @@ def test_data_as_it_is_fed(snap_compare: Any, tmp_path: Path, size: tuple[int, i
     engine.sources.answers = [
         some_facts([("Who sails her?", "Aye, the mate."), ("Why do ships float?", "They weigh less.")])
     ]
-    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("formatted training text", *keys))
+    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("record 1 of", *keys))
 
 
 @pytest.mark.parametrize("size", SIZES)
