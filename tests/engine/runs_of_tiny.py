@@ -49,6 +49,28 @@ def begun(home, recipe, step: int, base=None) -> Iterator[tuple[RunFolder, Train
         yield run, thread
 
 
+def trl_settings(recipe, folder) -> dict[str, object]:
+    """The settings of TRL's own trainers for the same training on this processor, without checkpoints."""
+    training = recipe.training
+    return {
+        "output_dir": str(folder),
+        "max_steps": training.max_steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_ratio,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "logging_steps": 1,
+        "seed": training.seed,
+        "data_seed": training.seed,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+    }
+
+
 def ended(thread: TrainingThread, seconds: float = 240) -> TrainingThread:
     """Wait for a run's end, which must come by itself and without an error."""
     thread.join(seconds)

@@ -157,7 +157,7 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from tests.engine.runs_of_tiny import begin, curve, ended
+    from tests.engine.runs_of_tiny import begin, curve, ended, trl_settings
     from workbench.data.sources import load_records
     from workbench.data.templates.template import Template
     from workbench.data.tokens.encode import encode_dataset
@@ -173,26 +173,9 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32).requires_grad_(False)
     torch.manual_seed(recipe.training.seed)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.adapter.model_dump()))
-    training = recipe.training
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(tmp_path / "trl"),
-            max_steps=training.max_steps,
-            per_device_train_batch_size=training.per_device_train_batch_size,
-            gradient_accumulation_steps=2,
-            learning_rate=training.learning_rate,
-            lr_scheduler_type=training.lr_scheduler_type,
-            warmup_steps=training.warmup_ratio,
-            gradient_checkpointing=False,
-            bf16=False,
-            logging_steps=1,
-            seed=training.seed,
-            data_seed=training.seed,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-        ),
+        args=SFTConfig(**trl_settings(recipe, tmp_path / "trl")),
         train_dataset=Dataset.from_list([dict(row) for row in data.train]),
         processing_class=tokenizer,
     )
@@ -232,11 +215,11 @@ def test_a_run_that_trains_without_padding_evaluates_without_it(home, recipe, mo
     from workbench.recipe.text import edit
 
     rows = []
-    told = evaluation._forward
+    forward = evaluation.forward
     monkeypatch.setattr(
         evaluation,
-        "_forward",
-        lambda base, model, inputs: (rows.append(len(inputs["input_ids"])), told(base, model, inputs))[1],
+        "forward",
+        lambda base, inputs: (rows.append(len(inputs["input_ids"])), forward(base, inputs))[1],
     )
     run, thread = begin(home, edit(recipe, {"data.eval_fraction": 0.3, "training.eval_steps": 4}))
     assert ended(thread).error is None

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
+from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed, trl_settings
 from tests.engine.test_resume import killed_after
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
@@ -75,25 +75,11 @@ def trl_trainer(recipe, home, folder):
             sides.append(row[ids][prompt:end])
         assert row["rejected_ids"][:prompt] == row["input_ids"][:prompt]
         rows.append({"prompt_ids": row["input_ids"][:prompt], "chosen_ids": sides[0], "rejected_ids": sides[1]})
-    training, objective = recipe.training, recipe.objective
+    objective = recipe.objective
     return data, OnTokens(
         model=AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32),
         args=DPOConfig(
-            output_dir=str(folder),
-            max_steps=training.max_steps,
-            per_device_train_batch_size=training.per_device_train_batch_size,
-            gradient_accumulation_steps=training.gradient_accumulation_steps,
-            learning_rate=training.learning_rate,
-            lr_scheduler_type=training.lr_scheduler_type,
-            warmup_steps=training.warmup_ratio,
-            gradient_checkpointing=False,
-            bf16=False,
-            logging_steps=1,
-            seed=training.seed,
-            data_seed=training.seed,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
+            **trl_settings(recipe, folder),
             beta=objective.beta,
             loss_type=objective.loss_type,
             label_smoothing=objective.label_smoothing,

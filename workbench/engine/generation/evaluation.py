@@ -2,9 +2,9 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.kernels.loss_path import LossPath
@@ -15,13 +15,12 @@ from workbench.progress import Progress
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from peft import PeftModel
-    from transformers import PreTrainedModel
     from transformers.modeling_outputs import ModelOutput
 
     from workbench.engine.kernels.loss_head import TrainedTokensCollator
 
 Record = dict[str, list[int]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,6 @@ def record_losses(
             than a training step with the same batch; if even that is too much, batches are halved.
         path: how the loss is computed (:func:`~workbench.engine.model.loss_check.check_loss`).
     """
-    import torch
-
     collate = path.collator(pad_token_id(base.tokenizer))
     batch_size = 1 if path.one_record else batch_size
     # Records of similar length share a batch: less padding, and batches of similar size.
@@ -106,9 +103,35 @@ def record_losses(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     # What is known when it is cancelled should not be the short records only.
     random.Random(0).shuffle(batches)
+    found = in_batches(base, path, records, batches, lambda part: _losses(base, collate, part), report, cancelled)
+    pairs = (pair for batch, losses in zip(batches, found, strict=False) for pair in zip(batch, losses, strict=True))
+    results = dict(pairs)
+    return [results.get(index) for index in range(len(order))]
+
+
+def in_batches(
+    base: LoadedBase,
+    path: LossPath,
+    records: "Dataset | Sequence[Record]",
+    batches: Sequence[Sequence[int]],
+    compute: Callable[[list[Record]], list[Result]],
+    report: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> list[list[Result]]:
+    """What is computed of each batch of records, with the active adapters of ``base`` in evaluation mode.
+
+    Args:
+        batches: indices of records.
+        compute: gives one result per record; is called with halves of a batch that does not fit in memory.
+
+    Returns:
+        The results by batch, only of the first ones if cancelled.
+    """
+    import torch
+
     model = base.active
     was_training = model.training
-    results: dict[int, RecordLoss] = {}
+    results: list[list[Result]] = []
     model.eval()
     try:
         with base.loss_path(path), torch.inference_mode():
@@ -117,34 +140,30 @@ def record_losses(
                     break
                 detail = f"batch {done + 1} of {len(batches)}"
                 report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
-                losses = split_on_oom(lambda part: _losses(base, model, collate, part), [records[i] for i in batch])
-                results.update(zip(batch, losses, strict=True))
+                results.append(split_on_oom(compute, [records[index] for index in batch]))
     finally:
         model.train(was_training)
-    return [results.get(index) for index in range(len(order))]
+    return results
 
 
-def _losses(
-    base: LoadedBase, model: "PreTrainedModel | PeftModel", collate: "TrainedTokensCollator", batch: list[Record]
-) -> list[RecordLoss]:
+def forward(base: LoadedBase, batch: "Mapping[str, torch.Tensor | int]") -> "ModelOutput":
+    """The output of the fused head for a collated batch, with the active adapters of ``base``."""
+    inputs = {name: value if isinstance(value, int) else value.to(base.device) for name, value in batch.items()}
+    return base.active(**inputs, use_cache=False, fused_lm_head=True)
+
+
+def _losses(base: LoadedBase, collate: "TrainedTokensCollator", batch: list[Record]) -> list[RecordLoss]:
     import torch
 
     inputs = collate(batch)
     # The head gets only the trained tokens, in the order of the records; nothing predicts a record's first token.
     counts = torch.tensor([sum(label != -100 for label in record["labels"][1:]) for record in batch])
-    output = _forward(base, model, inputs)
+    output = forward(base, inputs)
 
     def sum_by_record(values: torch.Tensor) -> torch.Tensor:
         return torch.stack([part.sum() for part in values[0].split(counts.tolist())])
 
     return _record_losses(-sum_by_record(output.log_probs.double()), counts, sum_by_record(output.is_top1))
-
-
-def _forward(
-    base: LoadedBase, model: "PreTrainedModel | PeftModel", batch: "dict[str, torch.Tensor | int]"
-) -> "ModelOutput":
-    inputs = {name: value if isinstance(value, int) else value.to(base.device) for name, value in batch.items()}
-    return model(**inputs, use_cache=False, fused_lm_head=True)
 
 
 def _record_losses(*columns: "torch.Tensor") -> list[RecordLoss]:

@@ -1,11 +1,11 @@
 """Evaluates held-out pairs of responses: the loss, and how often the model prefers the chosen one."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.engine.batches.oom_split import split_on_oom
+from workbench.engine.generation.evaluation import Record, forward, in_batches
 from workbench.engine.generation.shared_evaluation import SyncedCancel
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
@@ -83,43 +83,29 @@ def _evaluate(
     cancelled: Callable[[], bool],
     path: LossPath,
 ) -> list[_PairFigures]:
-    import torch
-
     from workbench.engine.objectives.pairs import PairCollator
 
     collate = PairCollator(path.collator(pad_token_id(base.tokenizer)))
     batches = [range(start, min(start + batch_size, len(records))) for start in range(0, len(records), batch_size)]
-    was_training = base.active.training
-    results: list[_PairFigures] = []
-    base.active.eval()
-    try:
-        with base.loss_path(path), torch.inference_mode():
-            for done, batch in enumerate(batches):
-                if cancelled():
-                    break
-                detail = f"batch {done + 1} of {len(batches)}"
-                report(Progress(phase="evaluating", fraction=done / len(batches), detail=detail))
-                rows = [records[index] for index in batch]
-                results += split_on_oom(lambda part: _figures_of(base, collate, objective, part), rows)
-    finally:
-        base.active.train(was_training)
-    return results
+
+    def compute(part: list[Record]) -> list[_PairFigures]:
+        return _figures_of(base, collate, objective, part)
+
+    found = in_batches(base, path, records, batches, compute, report, cancelled)
+    return [figures for batch in found for figures in batch]
 
 
 def _figures_of(
-    base: LoadedBase, collate: "PairCollator", objective: ObjectiveSection, rows: "list[Row]"
+    base: LoadedBase, collate: "PairCollator", objective: ObjectiveSection, rows: "Sequence[Row]"
 ) -> list[_PairFigures]:
     from workbench.engine.objectives.pairs import model_inputs, pairs_of, sums_by_text
     from workbench.engine.objectives.preference import PairScores
 
     batch = collate(rows)
-    inputs = {
-        name: value if isinstance(value, int) else value.to(base.device) for name, value in model_inputs(batch).items()
-    }
+    inputs = model_inputs(batch)
 
     def log_probs() -> "torch.Tensor":
-        output = base.active(**inputs, use_cache=False, fused_lm_head=True)
-        return sums_by_text(output.log_probs, batch)
+        return sums_by_text(forward(base, inputs).log_probs, batch)
 
     assert base.peft is not None
     with base.peft.disable_adapter():
