@@ -365,6 +365,11 @@ def _both(*repairs: Any) -> Any:
 
 
 _GRANITE = {"embedding_multiplier": 2.0, "logits_scaling": 4.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
+_QWEN4 = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
+    "indexer_compress_ratio": 4, "hc_lowrank": 16, "ple_embed_dim": 64, "ngram_vocab_size_base": 1000,
+    "split_ngram_parts": 2,
+}  # fmt: skip
 LINEAR, FULL, SLIDING = "linear_attention", "full_attention", "sliding_attention"
 # What the roles do not get right. Multipliers that are 1 by default are made to matter.
 REPAIRS: dict[str, Any] = {
@@ -411,28 +416,8 @@ REPAIRS: dict[str, Any] = {
     "ministral": _set(head_dim=16, layer_types=[SLIDING, FULL, SLIDING, FULL]),
     "nemotron": _set(num_key_value_heads=2),
     "nemotron_h": _mamba_heads,
-    "qwen4_exp_text": _set(
-        indexer_n_heads=2,
-        indexer_kv_heads=1,
-        indexer_head_dim=16,
-        indexer_budget=16,
-        indexer_compress_ratio=4,
-        hc_lowrank=16,
-        ple_embed_dim=64,
-        ngram_vocab_size_base=1000,
-        split_ngram_parts=2,
-    ),
-    "qwen4_exp": _text(
-        indexer_n_heads=2,
-        indexer_kv_heads=1,
-        indexer_head_dim=16,
-        indexer_budget=16,
-        indexer_compress_ratio=4,
-        hc_lowrank=16,
-        ple_embed_dim=64,
-        ngram_vocab_size_base=1000,
-        split_ngram_parts=2,
-    ),
+    "qwen4_exp_text": _set(**_QWEN4),
+    "qwen4_exp": _text(**_QWEN4),
     "zamba": _both(
         _set(attention_hidden_size=128, attention_head_dim=32, mamba_dt_rank=4, num_hidden_layers=5),
         _hybrid([LINEAR, LINEAR, "hybrid", LINEAR, "hybrid"], "layers_block_type", num_hidden_layers=5),

@@ -10,8 +10,8 @@
         run = engine.train(recipe)
     run.history().plot(x="step", y="loss")
 
-The engine is the same one that app and command line use: a run goes on when this process ends. All functions block, and
-work in a notebook too.
+The engine is the same one that app and command line use: a run continues when this process ends. All functions block,
+and work in a notebook too.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class Run:
 class Engine:
     """The engine of a home: trains one run at a time, and answers with the models in its memory.
 
-    A context manager; leaving it closes the connection, while the engine and its run go on.
+    A context manager; leaving it closes the connection, while the engine and its run continue.
     """
 
     def __init__(self, home: Home) -> None:

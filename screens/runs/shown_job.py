@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ShownJob:
-    """Follows one job at a time, which goes on without the dialog.
+    """Follows one job at a time, which keeps running without the dialog.
 
     Args:
         jobs: returns the background work of the terminal.
@@ -51,7 +51,7 @@ class ShownJob:
             self._job.stop()
 
     def leave(self) -> None:
-        """Let the job go on in the background: the dialog closes."""
+        """Keep the job running in the background: the dialog closes."""
         if self._job is not None:
             self._job.watch(None)
 

@@ -158,7 +158,7 @@ def _line_of_refreshed(model: RefreshedModel, day: str) -> _Line:
 
 
 def _refresh(home: Home) -> None:
-    """Read the newest models; without a network, say so and go on with the list of the last time."""
+    """Read the newest models; without a network, say so and keep the list of the last time."""
     with errors.status("reaching the hub") as status:
 
         def show(progress: Progress) -> None:

@@ -16,7 +16,7 @@ class Written:
     Attributes:
         tokens: all tokens, with the one that ended the reply.
         text: the decoded text, without a stop text.
-        reason: why it ended; None while it goes on.
+        reason: why it ended; None while it is being written.
     """
 
     tokens: list[int] = field(default_factory=list)
