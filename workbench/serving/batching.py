@@ -46,15 +46,14 @@ class Batches:
         """
         manager = await asyncio.to_thread(self._manager, adapters)
         outputs: asyncio.Queue[GenerationOutput] = asyncio.Queue()
-        number, is_over = uuid4().hex, False
+        number, is_over, count = uuid4().hex, False, 0
         manager.register_result_handler(number, outputs.put_nowait)
-        accepted = manager.add_request(
-            list(draw.prompt), number, max_new_tokens, streaming=True, eos_token_id=list(ends), draw=draw
-        )
-        if accepted is None:
-            raise WorkbenchError("The server is shutting down.", "Start it again.", kind="generation")
-        count = 0
         try:
+            accepted = manager.add_request(
+                list(draw.prompt), number, max_new_tokens, streaming=True, eos_token_id=list(ends), draw=draw
+            )
+            if accepted is None:
+                raise WorkbenchError("The server is shutting down.", "Start it again.", kind="generation")
             while not is_over:
                 output = await outputs.get()
                 is_over = output.is_finished()
