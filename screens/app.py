@@ -304,8 +304,10 @@ class WorkbenchApp(App[None]):
     def _show_recipe_after(self, before: Recipe) -> None:
         """Show the changed recipe in the header and the pane in front, and save it soon."""
         recipe = self.session.recipe
-        self._header.show_recipe(recipe, self.session.skeleton if recipe.model == before.model else None)
         self._tell(RecipeChanged(recipe))
+        # After the pane: the screen paints the first widget that changes at once, and the others a frame later.
+        skeleton = self.session.skeleton if recipe.model == before.model else None
+        self.call_later(self._header.show_recipe, recipe, skeleton)
         if recipe.model != before.model:
             self._read_tree()
         self._save_soon.ask()
