@@ -12,7 +12,7 @@ from workbench.units import loss_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from workbench.runs.live_run import ChartCurves
+    from workbench.runs.chart_curves import ChartCurves
 
 LOSS = "loss"
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
 
 _FIT_DELAY_SECONDS = 0.3
+_FITS_TOGETHER = 8
 _DEMO = "demo"
 _OWN_KEYS = {"slash", "space"}
 
@@ -151,11 +152,17 @@ class ModelsPane(Pane):
         self.run_worker(self._read_fits(), exclusive=True, group="fits")
 
     async def _read_fits(self) -> None:
-        """Check which models fit the free memory under the current recipe."""
-        sources, session = [row.source for row in self._all], self.session
-        self._fits = await asyncio.to_thread(fits_of, sources, session.recipe, session.budget, session.traces)
-        self._table.show_fits(self._rows, self._fits)
-        self._show_facts()
+        """Check which models fit the free memory under the current recipe, those in view first, while anybody looks."""
+        session = self.session
+        sources = list(dict.fromkeys(row.source for row in (*self._rows, *self._all)))
+        for start in range(0, len(sources), _FITS_TOGETHER):
+            some = sources[start : start + _FITS_TOGETHER]
+            fits = await asyncio.to_thread(fits_of, some, session.recipe, session.budget, session.traces)
+            self._fits |= fits
+            if not self.is_shown:
+                return
+            self._table.show_fits(self._rows, fits)
+            self._show_facts()
 
     # -- search ---------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from workbench.runs import journal_sample
+from workbench.runs.chart_curves import ChartCurves
 from workbench.runs.events import Eval, Step
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.journal import JournalReader
-from workbench.runs.quantities import QUANTITIES
-from workbench.runs.replay import Replay, finite, fold
-from workbench.runs.series import Series
+from workbench.runs.replay import Replay, fold
 from workbench.runs.summary_cache import write_cached_summary
 
 if TYPE_CHECKING:
@@ -22,50 +21,6 @@ if TYPE_CHECKING:
 
 # How often the screen is updated while a long journal is read.
 _SECONDS_BETWEEN_UPDATES = 0.5
-
-
-class ChartCurves:
-    """The curves of a run, downsampled for charts so that they take little memory.
-
-    Attributes:
-        train: loss by step. held_out: held-out loss by step.
-        others: by title of :data:`workbench.runs.quantities.QUANTITIES`, those that the journal holds.
-        tokens, seconds: tokens processed and seconds of training up to a step.
-        steps_per_point: if points were left out, the steps between two logged points; a missing point is assumed to
-            have taken as long as the next one.
-    """
-
-    def __init__(self) -> None:
-        self.train, self.held_out, self.tokens, self.seconds = Series(), Series(), Series(), Series()
-        self.others: dict[str, Series] = {}
-        self.steps_per_point: int | None = None
-
-    def add(self, step: Step) -> None:
-        """Add a point."""
-        at = step.step
-        if self.train.last is not None and at <= self.train.last[0]:
-            # The run was resumed in a part of the journal that was skipped.
-            self.cut(at - 1)
-        self.train.add(at, finite(step.loss))
-        self.tokens.add(at, step.tokens)
-        for quantity in QUANTITIES:
-            value = quantity.of(step)
-            if isinstance(value, int | float):
-                if quantity.title not in self.others:
-                    self.others[quantity.title] = Series()
-                self.others[quantity.title].add(at, value)
-        last_step, seconds = self.seconds.last or (0.0, 0.0)
-        points = (at - last_step) / self.steps_per_point if self.steps_per_point else 1
-        self.seconds.add(at, seconds + points * step.seconds)
-
-    def add_evaluation(self, event: Eval) -> None:
-        """Add a held-out loss."""
-        self.held_out.add(event.step, finite(event.loss))
-
-    def cut(self, step: int) -> None:
-        """Remove the points after this step."""
-        for series in (self.train, self.held_out, self.tokens, self.seconds, *self.others.values()):
-            series.cut(step)
 
 
 class ChartReplay(Replay):
@@ -98,7 +53,7 @@ class ChartReplay(Replay):
         """Fold a sample of a long journal, whose rough summary is ``summary``."""
         fold(sample.head, self)
         self.skip_middle()
-        self.curves.steps_per_point = self.logging_steps
+        self.curves.skip_points(self.logging_steps)
         for event in sample.middle:
             if isinstance(event, Step):
                 self.curves.add(event)
