@@ -151,7 +151,7 @@ class JournalReader:
             if self.offset == before:
                 return
             yield events
-            # Another thread, such as the one of the screen, may wait for the interpreter: Python would let it wait 5 ms.
+            # The thread of the screen may wait for the interpreter: Python would let it wait 5 ms.
             time.sleep(0)
 
 
