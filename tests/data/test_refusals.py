@@ -78,7 +78,7 @@ UNUSABLE = {
     "an empty object": ("x.jsonl", b"{}\n", "without columns"),
     "no known columns": ("x.jsonl", b'{"title": "a", "body": "b"}\n', "no known record format: 'title', 'body'"),
     "a column name twice": ("x.csv", b"prompt,prompt\na,b\n", "two columns named 'prompt'"),
-    "a header not UTF-8": ("x.csv", b"\xff\xfe\n", "has no column names"),
+    "a header not UTF-8": ("x.csv", b"\xff\xfd\n", "has no column names"),
     "no Parquet": ("x.parquet", b"PAR1 or not", "is damaged"),
     "no Arrow": ("x.arrow", b"\x00" * 100, "is damaged"),
     "no gzip": ("x.jsonl.gz", b"not gzip", "is damaged"),

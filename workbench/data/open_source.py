@@ -14,7 +14,7 @@ from workbench.data.records.formats import AnyFormat, detect
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows
-from workbench.data.rows.readers import WORKBOOK, can_read, known_suffixes, read_rows
+from workbench.data.rows.readers import can_read, has_parts, known_suffixes, read_rows
 from workbench.data.rows.row import ReadRows, Row, RowSource, shown
 from workbench.data.rows.trees import joined_trees
 from workbench.errors import WorkbenchError
@@ -170,7 +170,7 @@ def _row_source(name: str, split: str) -> RowSource:
     bundled = _BUNDLED / f"{name}.jsonl"
     place, inner = split_inner(name)
     path = bundled if name in bundled_names() else Path(place).expanduser()
-    if inner and path.suffix.lower() != WORKBOOK:
+    if inner and not has_parts(path):
         raise WorkbenchError(
             f"{shown(path)} is not a {FILE} of LLaMA-Factory, so it has no dataset {inner!r}.",
             "Give the file itself as the source, without the name.",
@@ -203,7 +203,7 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
     """A document, or a file of records; ``NAME.eval.SUFFIX`` next to it is its eval split.
 
     Args:
-        inner: the sheet of a workbook.
+        inner: the sheet of a workbook, or the table of a database.
     """
     start, stop = _slice(split)
     if is_document(path):
@@ -243,12 +243,12 @@ def _folder_source(folder: Path, split: str) -> RowSource:
     def read_documents() -> Iterator[Row]:
         for number, path in enumerate(documents, start=1):
             row = read_document(path)
-            yield Row(row.record, row.where, number / len(documents), row.problem)
+            yield Row(row.record, row.where, number / len(documents), row.problem, row.note)
 
     def read_records() -> Iterator[Row]:
         for number, path in enumerate(records):
             for row in read_rows(path):
-                yield Row(row.record, row.where, (number + row.fraction) / len(records), row.problem)
+                yield Row(row.record, row.where, (number + row.fraction) / len(records), row.problem, row.note)
 
     if documents:
         return RowSource(lambda: islice(read_documents(), start, stop), documents=True, files=tuple(documents))

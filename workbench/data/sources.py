@@ -32,6 +32,7 @@ class Item:
         from_eval_split: comes from the source's own eval split, not from the split that is trained on.
         fraction: its position in the source, 0 to 1.
         unused: columns that are filled but not fed.
+        note: what was done to read it, as text for the user.
     """
 
     content: Content | None
@@ -41,6 +42,7 @@ class Item:
     fraction: float = 0.0
     problem: str = ""
     unused: tuple[Unused, ...] = ()
+    note: str = ""
 
     @property
     def is_trained(self) -> bool:
@@ -137,12 +139,12 @@ class Records:
             content, problem, unused = self._content_of(row, source)
             is_held_out = content is not None and held_out.takes_next()
             fraction = done + share * row.fraction
-            yield Item(content, row.where, is_held_out, fraction=fraction, problem=problem, unused=unused)
+            yield Item(content, row.where, is_held_out, False, fraction, problem, unused, row.note)
 
     def _eval_rows_of(self, source: Source, fraction: float = 1.0) -> Iterator[Item]:
         for row in source.reading.eval_rows() if source.reading.eval_rows else ():
             content, problem, unused = self._content_of(row, source)
-            yield Item(content, row.where, True, True, fraction=fraction, problem=problem, unused=unused)
+            yield Item(content, row.where, True, True, fraction, problem, unused, row.note)
 
     def _content_of(self, row: Row, source: Source) -> tuple[Content | None, str, tuple[Unused, ...]]:
         """A row's content, the reason why it has none, and its unused columns."""

@@ -17,7 +17,7 @@ from workbench.recipe.schema import DataSection, SourceEntry
 from workbench.recipe.text import as_flow_yaml, parse_value
 
 # Files that hold several sets of records: one is named after a colon, as in ``book.xlsx:Sheet1``.
-_WITH_PARTS = (".xlsx", ".json")
+_WITH_PARTS = (".xlsx", ".sqlite", ".sqlite3", ".db", ".json")
 
 
 @dataclass(frozen=True)

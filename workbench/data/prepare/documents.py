@@ -85,7 +85,7 @@ def _rows(folder: Path, documents: list[Path]) -> Iterator[Row]:
             yield Row(None, shown(path), fraction, "a link to a file outside the folder")
         elif is_document(path):
             row = read_document(path)
-            yield Row(row.record, row.where, fraction, row.problem)
+            yield Row(row.record, row.where, fraction, row.problem, row.note)
         else:
             converter = converter or _converter()
             yield _converted(path, converter, fraction)

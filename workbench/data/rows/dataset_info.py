@@ -191,7 +191,7 @@ def with_usual_turns(rows: ReadRows, columns: tuple[str, ...], tags: TurnTags) -
                 yield row
                 continue
             renamed = {name: _renamed(row.record[name], name, tags) for name in columns if name in row.record}
-            yield Row({**row.record, **renamed}, row.where, row.fraction, row.problem)
+            yield Row({**row.record, **renamed}, row.where, row.fraction, row.problem, row.note)
 
     return read
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from workbench.data.rows.encoding import decoded
 from workbench.data.rows.row import Row, shown
 from workbench.errors import WorkbenchError
 
@@ -29,8 +30,8 @@ def read_document(path: Path) -> Row:
             kind="data_file",
         ) from None
     try:
-        text = data.decode("utf-8-sig")
+        text, note = decoded(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return Row(None, shown(path), problem=f"line {line} is not UTF-8")
-    return Row({"text": text.replace("\r\n", "\n").replace("\r", "\n")}, shown(path))
+    return Row({"text": text.replace("\r\n", "\n").replace("\r", "\n")}, shown(path), note=note)

@@ -2,12 +2,14 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from workbench.data.rows.row import CHUNK, LONGEST, Row, opened, shown
+from workbench.data.rows.row import CHUNK, LONGEST, OpenFile, Row, opened, shown
 from workbench.errors import WorkbenchError
+
+_TWICE = "Records encoded as JSON text inside a JSON string are decoded"
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
@@ -15,8 +17,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     if _is_list(path):
         yield from read_json(path)
         return
-    with opened(path) as (stream, fraction):
-        for number, raw_line in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
+    with opened(path) as file:
+        for number, raw_line in enumerate(iter(lambda: file.stream.readline(LONGEST), b""), start=1):
             where = f"{shown(path)}, line {number}"
             line = raw_line.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw_line
             if len(raw_line) == LONGEST:
@@ -27,12 +29,13 @@ def read_jsonl(path: Path) -> Iterator[Row]:
                 )
             if line.isspace():
                 continue
-            yield _json_row(line, where, fraction())
+            yield _json_row(line, where, file)
 
 
 def _is_list(path: Path) -> bool:
     """Whether a file is one JSON list. A list of turns is a record, and so is one of several lines."""
-    with opened(path) as (stream, _):
+    with opened(path) as file:
+        stream = file.stream
         first = stream.readline(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
         while first == b"" and (line := stream.readline(CHUNK)):
             first = line.lstrip()
@@ -46,17 +49,17 @@ def _is_list(path: Path) -> bool:
         return not turns and not stream.readline(CHUNK).strip()
 
 
-def _json_row(line: bytes, where: str, fraction: float) -> Row:
+def _json_row(line: bytes, where: str, file: OpenFile) -> Row:
     try:
         value = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
-        return Row(None, where, fraction, f"column {error.start + 1}: not UTF-8")
+        return Row(None, where, file.fraction(), f"column {error.start + 1}: not UTF-8")
     except json.JSONDecodeError as error:
-        return Row(None, where, fraction, f"column {error.colno}: {_syntax_error(error)}")
+        return Row(None, where, file.fraction(), f"column {error.colno}: {_syntax_error(error)}")
     except (ValueError, RecursionError) as error:
-        return Row(None, where, fraction, f"column 1: {_value_error(error)}")
-    row = _as_row(value, where, fraction)
-    return row if row.record is not None else Row(None, where, fraction, f"column 1: {row.problem}")
+        return Row(None, where, file.fraction(), f"column 1: {_value_error(error)}")
+    row = _as_row(value, where, file)
+    return row if row.record is not None else Row(None, where, row.fraction, f"column 1: {row.problem}")
 
 
 class _DuplicateKeyError(ValueError):
@@ -89,22 +92,23 @@ def _value_error(error: Exception) -> str:
 
 def read_json(path: Path) -> Iterator[Row]:
     """Read a JSON file: a list of objects, an object that contains one such list, or several objects in a row."""
-    with opened(path) as (stream, fraction):
-        text = _JsonText(stream)
+    with opened(path) as file:
+        text = _JsonText(file.stream)
         if text.peek() == "":
             return
         if text.peek() == "[":
             text.skip(1)
             if text.peek() == "]":
                 return
-            yield from _json_values(path, text, fraction, in_list=True)
+            yield from _json_values(path, text, file, in_list=True)
             return
-        rows = _json_values(path, text, fraction, in_list=False)
+        rows = _json_values(path, text, file, in_list=False)
         first = next(rows)
         second = next(rows, None)
         inner = _only_list(first.record) if second is None else None
         if inner is not None:
-            yield from (_as_row(value, f"{shown(path)}, record {n}", 1.0) for n, value in enumerate(inner, start=1))
+            for number, value in enumerate(inner, start=1):
+                yield _as_row(value, f"{shown(path)}, record {number}", file, first.note)
             return
         yield first
         if second is not None:
@@ -126,15 +130,28 @@ def _is_turn(value: dict[str, object]) -> bool:
     return bool({"role", "from"} & value.keys())
 
 
-def _as_row(value: object, where: str, fraction: float) -> Row:
+def _as_row(value: object, where: str, file: OpenFile, note: str = "") -> Row:
+    note = note or file.note
+    if isinstance(value, str):
+        value, note = _encoded_twice(value), f"{note}; {_TWICE}" if note else _TWICE
     if isinstance(value, list) and value and all(isinstance(turn, dict) and _is_turn(turn) for turn in value):
         value = {"messages": value}
     if isinstance(value, dict):
-        return Row(value, where, fraction)
-    return Row(None, where, fraction, 'expected a JSON object, such as {"instruction": …, "response": …}')
+        return Row(value, where, file.fraction(), note=note)
+    return Row(None, where, file.fraction(), 'expected a JSON object, such as {"instruction": …, "response": …}')
 
 
-def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], in_list: bool) -> Iterator[Row]:
+def _encoded_twice(text: str) -> object:
+    """The value of a JSON string that holds JSON, a list of objects under ``data``; other text as it is."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return text
+    is_list = isinstance(value, list) and value and all(isinstance(item, dict) and not _is_turn(item) for item in value)
+    return {"data": value} if is_list else value
+
+
+def _json_values(path: Path, text: "_JsonText", file: OpenFile, in_list: bool) -> Iterator[Row]:
     """Yield the values up to the end of the list or file.
 
     After a syntax error, nothing that follows can be read: the last row reports its place.
@@ -145,9 +162,9 @@ def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], i
             value = text.value()
         except (ValueError, RecursionError) as error:
             line, reason = text.problem(error)
-            yield Row(None, f"{shown(path)}, line {line}", fraction(), f"{reason}; the rest is lost")
+            yield Row(None, f"{shown(path)}, line {line}", file.fraction(), f"{reason}; the rest is lost")
             return
-        yield _as_row(value, where, fraction())
+        yield _as_row(value, where, file)
         following = text.peek()
         if in_list and following == ",":
             text.skip(1)
@@ -158,7 +175,7 @@ def _json_values(path: Path, text: "_JsonText", fraction: Callable[[], float], i
             yield Row(
                 None,
                 f"{shown(path)}, line {text.line}",
-                fraction(),
+                file.fraction(),
                 f"{found} instead of , or ]; the rest is lost",
             )
             return

@@ -4,31 +4,35 @@ import bz2
 import gzip
 import io
 import lzma
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from workbench.data.rows.encoding import HEAD, as_utf_8, encoding_of
 from workbench.errors import WorkbenchError
 
 # In bytes. A longer line or value is not a record; reading it could fill the memory.
 LONGEST = 64_000_000
 CHUNK = 1_000_000
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One record of a file, or the ``problem`` for which it could not be read.
 
-    ``where`` names file and line; ``fraction`` is the position in the file, 0 to 1.
+    ``where`` names file and line; ``fraction`` is the position in the file, 0 to 1. ``note``: what was done to read it,
+    in words that can be counted over many rows.
     """
 
     record: dict[str, object] | None
     where: str
     fraction: float = 0.0
     problem: str = ""
+    note: str = ""
 
 
 ReadRows = Callable[[], Iterator[Row]]
@@ -60,11 +64,25 @@ def shown(path: Path) -> str:
 def suffix_of(path: Path) -> str:
     """The suffix that tells the file type, without the compression: ``.jsonl`` for ``a.jsonl.gz``."""
     lower = path.name.lower()
+    if lower.endswith(".zip"):
+        lower = f"{zipped_file(path).lower()}.zip"
     for end in COMPRESSED:
         if lower.endswith(end):
             inner = Path(lower[: -len(end)]).suffix
             return inner if inner in (".json", ".jsonl", ".ndjson", ".csv", ".tsv") else ""
     return path.suffix.lower()
+
+
+def zipped_file(path: Path) -> str:
+    """The name of the only file in a zip archive; empty if it has none or several, or cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [member.filename for member in archive.infolist() if not member.is_dir()]
+    except (OSError, zipfile.BadZipFile):
+        return ""
+    # macOS adds a folder of its own.
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    return names[0] if len(names) == 1 else ""
 
 
 def damaged(path: Path, error: Exception, cure: str) -> WorkbenchError:
@@ -73,29 +91,53 @@ def damaged(path: Path, error: Exception, cure: str) -> WorkbenchError:
     return WorkbenchError(f"{shown(path)} is damaged: {reason}.", f"Download it again or {cure}.", kind="data_file")
 
 
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file of text.
+
+    Attributes:
+        stream: its bytes, decompressed, as UTF-8.
+        fraction: returns the position in the file, 0 to 1.
+        note: the encoding, if it is not UTF-8.
+    """
+
+    stream: BinaryIO
+    fraction: Callable[[], float]
+    note: str = ""
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], float]]]:
-    """Open a file for reading and decompress it; yields the stream and a function for the position, 0 to 1."""
+def opened(path: Path) -> Iterator[OpenFile]:
+    """Open a file of text for reading, decompress it, and turn it into UTF-8.
 
+    Raises:
+        WorkbenchError: it is not valid in the encoding that it begins in.
+    """
     size = max(path.stat().st_size, 1)
-    with path.open("rb") as raw:
+    with path.open("rb", buffering=HEAD) as raw, _decompressed(path, raw) as stream:
+        buffered = raw if stream is raw else io.BufferedReader(stream, HEAD)
+        encoding = encoding_of(buffered.peek(HEAD)[:HEAD])
+        try:
+            yield OpenFile(as_utf_8(buffered, encoding), lambda: min(raw.tell() / size, 1.0), encoding.note)
+        except UnicodeDecodeError as error:
+            raise damaged(path, error, "save it as UTF-8") from None
 
-        def fraction() -> float:
-            return min(raw.tell() / size, 1.0)
 
-        if path.suffix.lower() == ".gz":
-            with gzip.open(raw) as stream:
-                yield stream, fraction  # type: ignore[misc]
-        elif path.suffix.lower() == ".bz2":
-            with bz2.open(raw) as bz2_stream:
-                yield bz2_stream, fraction  # type: ignore[misc]
-        elif path.suffix.lower() == ".xz":
-            with lzma.open(raw) as xz_stream:
-                yield xz_stream, fraction  # type: ignore[misc]
-        elif path.suffix.lower() == ".zst":
-            import pyarrow as pa
+@contextmanager
+def _decompressed(path: Path, raw: BinaryIO) -> Iterator[Any]:
+    """The decompressed bytes of an open file: the file itself if it is not compressed."""
+    suffix = path.suffix.lower()
+    if suffix == ".zst":
+        import pyarrow as pa
 
-            with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as stream:
-                yield io.BufferedReader(stream, CHUNK), fraction
-        else:
-            yield raw, fraction
+        with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as stream:
+            yield stream
+    elif suffix == ".zip":
+        with zipfile.ZipFile(raw) as archive, archive.open(zipped_file(path)) as member:
+            yield member
+    elif suffix in (".gz", ".bz2", ".xz"):
+        openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+        with openers[suffix](raw) as stream:
+            yield stream
+    else:
+        yield raw

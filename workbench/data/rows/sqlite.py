@@ -1,4 +1,4 @@
-"""Rows of an SQLite database that holds one table."""
+"""Rows of a table of an SQLite database."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,24 +9,23 @@ from workbench.data.rows.row import Row, damaged, shown
 from workbench.errors import WorkbenchError
 
 
-def read_sqlite(path: Path) -> Iterator[Row]:
-    """The rows of the table, in the order in which they are stored; nothing is written.
+def read_sqlite(path: Path, table: str = "") -> Iterator[Row]:
+    """The rows of a table, in the order in which they are stored; nothing is written.
+
+    Args:
+        table: the table's name; needed if there are several.
 
     Raises:
-        WorkbenchError: the file is no database, or has not exactly one table.
+        WorkbenchError: the file is no database, has no such table, or has several and none is named.
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
             tables = [name for (name,) in found]
-            if len(tables) != 1:
-                listed = ", ".join(map(repr, tables[:8])) or "none"
-                raise WorkbenchError(
-                    f"{shown(path)} has {len(tables)} tables ({listed}), expected one.",
-                    "Write the table of records to a file of its own.",
-                    kind="data_file",
-                )
-            quoted = '"' + tables[0].replace('"', '""') + '"'
+            table = table or (tables[0] if len(tables) == 1 else "")
+            if table not in tables:
+                raise _no_table(path, table, tables)
+            quoted = '"' + table.replace('"', '""') + '"'
             total = max(database.execute(f"SELECT COUNT(*) FROM {quoted}").fetchone()[0], 1)
             rows = database.execute(f"SELECT * FROM {quoted}")
             columns = [column[0] for column in rows.description]
@@ -35,3 +34,13 @@ def read_sqlite(path: Path) -> Iterator[Row]:
                 yield Row(record, f"{shown(path)}, row {number}", number / total)
     except sqlite3.Error as error:
         raise damaged(path, error, "write it again") from None
+
+
+def _no_table(path: Path, table: str, tables: list[str]) -> WorkbenchError:
+    listed = ", ".join(map(repr, tables[:8])) or "none"
+    lacks = f"has no table {table!r}" if table else f"has {len(tables)} tables"
+    return WorkbenchError(
+        f"{shown(path)} {lacks}: {listed}." if tables else f"{shown(path)} has no table.",
+        f"Name one after a colon, such as {shown(path)}:{tables[0]}." if tables else "Choose a file with records.",
+        kind="data_file",
+    )

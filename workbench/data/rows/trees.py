@@ -53,7 +53,7 @@ def _best_path(rows: list[Row]) -> Row:
     conversation: dict[str, object] = {"messages": [_turn(record) for record in path]}
     if len(rows) > len(path):
         conversation[OTHER_PATHS] = len(rows) - len(path)
-    return Row(conversation, rows[0].where, rows[-1].fraction)
+    return Row(conversation, rows[0].where, rows[-1].fraction, note=rows[0].note)
 
 
 def _rank(record: dict[str, object]) -> float:

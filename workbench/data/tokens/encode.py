@@ -14,7 +14,7 @@ from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Encoded
-from workbench.data.templates.template import Cut, Template
+from workbench.data.templates.template import REWRITTEN, Cut, Template
 from workbench.data.tokens.chunking import chunks
 from workbench.data.tokens.file import TokenFile
 from workbench.data.tokens.store import TokenStore
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 256
+NOT_TRAINED = "no response is trained: the record excludes them"
+REWRITTEN_AWAY = "no response is trained: the template rewrites the earlier ones, and the record excludes the last"
 EQUAL_AFTER_CUT = "chosen and rejected are the same once truncated to max_length"
 CONTROL = "Text contains control tokens, which the model treats as such"
 
@@ -140,9 +142,15 @@ def encode_items(
             yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=cuts)
             continue
         whole = [next(encoded) for _ in cuts]
+        if data.completion_only and not all(any(text.trained) for text in whole):
+            is_rewritten = any(REWRITTEN in cut.changes for cut in cuts)
+            problem = REWRITTEN_AWAY if is_rewritten else NOT_TRAINED
+            yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=problem)
+            continue
         texts = item.content.texts if isinstance(item.content, Conversation | Pair) else []
         changes = tuple(dict.fromkeys(change for cut in cuts for change in cut.changes))
-        changes = (*changes, *([CONTROL] if any(map(control.search, texts)) else []))
+        notes = [item.note] if item.note else []
+        changes = (*notes, *changes, *([CONTROL] if any(map(control.search, texts)) else []))
         unused = (*item.unused, *dict.fromkeys(field for cut in cuts for field in cut.unused))
         sides = [list(_truncated_or_chunked(text, data, records.documents)) for text in whole]
         if len(sides) == 2:

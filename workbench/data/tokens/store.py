@@ -142,7 +142,8 @@ def _code() -> list[str]:
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
-    return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "jinja2", "datasets"))]
+    libraries = ("transformers", "tokenizers", "jinja2", "datasets", "charset-normalizer")
+    return [digest.hexdigest(), *map(version, libraries)]
 
 
 def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
