@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from screens.adapter.kernels_field import kernels_setting
+from screens.adapter.token_rows_field import token_rows_setting
 from screens.adapter.trackers_field import report_setting
 from screens.forms.any_setting import any_setting
 from screens.forms.fields import (
@@ -135,7 +136,7 @@ def form() -> tuple[SettingGroup, ...]:
             (
                 any_setting("model.revision", "revision"),
                 any_setting("model.trust_remote_code", "remote code"),
-                any_setting("model.resize_embeddings", "add token rows"),
+                token_rows_setting(),
                 any_setting("output.name", "run name"),
                 any_setting("output.dir", "runs folder", paths=FOLDER),
             ),

@@ -40,6 +40,7 @@ class SettingSpec:
         value: the text in the field before anything is typed.
         parse: turns typed text into changes; None if nothing can be typed.
         note: a consequence of the value, shown behind it.
+        tree_note: the same, where it depends on the model's module tree too.
         lacking: what has to be installed before the value can be used, shown first in the help.
         summary: shown in place of a long value while it is not edited; empty: the value itself.
         paths: what is completed while a path is typed; None if the value is no path.
@@ -61,6 +62,7 @@ class SettingSpec:
     paths: PathKind | None = None
     is_list_of_numbers: bool = False
     also: tuple[str, ...] = ()
+    tree_note: Callable[[Recipe, Skeleton], str] | None = None
 
     @property
     def takes_digits(self) -> bool:
@@ -74,6 +76,12 @@ class SettingSpec:
     def is_default(self, recipe: Recipe) -> bool:
         """Whether the recipe has the default at every key that the line sets."""
         return all(_is_default(recipe, path) for path in (self.path, *self.also))
+
+    def note_for(self, recipe: Recipe, skeleton: Skeleton | None) -> str:
+        """Return the note on a recipe and its model's tree, if that is known."""
+        if self.tree_note is None:
+            return self.note(recipe)
+        return self.tree_note(recipe, skeleton) if skeleton is not None else ""
 
     def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
         """Return the changes that an arrow makes; empty at the last value or without options."""

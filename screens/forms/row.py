@@ -113,7 +113,7 @@ class SettingRow(Widget, can_focus=True):
         self._recipe, self._skeleton = recipe, skeleton
         state = (
             self.spec.value(recipe),
-            self.spec.note(recipe),
+            self.spec.note_for(recipe, skeleton),
             self.spec.is_default(recipe),
             tuple(o.label for o in self._options if o.is_set(recipe)),
         )
@@ -285,7 +285,7 @@ class SettingRow(Widget, can_focus=True):
         return line
 
     def _value(self, recipe: Recipe) -> Content:
-        note = self.spec.note(recipe)
+        note = self.spec.note_for(recipe, self._skeleton)
         tail = Content.styled(f"  {plain(note)}", "$muted") if note else Content("")
         match self.spec.shape:
             case "switch":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from screens.adapter.token_rows_field import token_rows_setting
 from tests.conftest import make_tiny_model
 from tests.engine.voices_of_tiny import answered
 from tests.export.alone import in_a_fresh_process
@@ -88,6 +89,9 @@ def test_the_new_rows_are_trained_and_priced_as_peft_has_them(home, recipe, run,
     skeleton = skeleton_of(home, recipe.model)
     rows = skeleton.root.facts["vocab_size"]
     assert skeleton.root.facts["new_tokens"] == 3
+    line, off = token_rows_setting(), edit(recipe, {"model.resize_embeddings": False})
+    assert line.note_for(recipe, skeleton) == "3 rows, 192 trainable parameters"
+    assert line.note_for(off, skeleton) == line.note_for(recipe, skeleton_of(home, off.model)) == ""
     plan = plan_adapter(skeleton, recipe.adapter, AdapterDtypes("float32", "float32", "float32"))
     replay = Replay.of(run.journal)
     assert isinstance(replay.started, RunStarted)

@@ -81,7 +81,7 @@ def build_skeleton(config: dict[str, object] | Path, rows: int | None = None) ->
     model = meta_model(config)
     output = model.get_output_embeddings()
     root = _module_tree("", model, _ModelContext(model, unquantized_modules(model, config)))
-    if new_tokens:
+    if rows is not None:
         root = replace(root, facts={**root.facts, "new_tokens": new_tokens})
     return Skeleton(
         architecture=type(model).__name__,

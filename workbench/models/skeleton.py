@@ -20,8 +20,8 @@ class ModelFacts(TypedDict, total=False):
 
     ``float32_in_float16`` and ``always_float32`` are name patterns of the modules that transformers keeps in float32
     if the model is loaded in float16, or always. ``moe_names`` is the family by which PEFT renames targets of fused
-    experts. ``input_embedding`` is a full name. ``new_tokens`` counts rows added to the embeddings for the tokenizer
-    (``model.resize_embeddings``); ``vocab_size`` includes them.
+    experts. ``input_embedding`` is a full name. ``new_tokens`` counts rows added to the embeddings for the tokenizer,
+    where that was asked for (``model.resize_embeddings``); ``vocab_size`` includes them.
     """
 
     hidden_size: int

@@ -29,6 +29,13 @@ def token_rows(skeleton: Skeleton, settings: LoraSettings) -> dict[str, list[int
     return {site.name: list(range(rows - new, rows)) for site in trained_embeddings(skeleton, settings)}
 
 
+def new_row_parameters(skeleton: Skeleton, settings: LoraSettings) -> int:
+    """The parameters of the trained rows, in all embeddings that have them."""
+    new = skeleton.root.facts.get("new_tokens", 0)
+    weights = (site.parameter("weight") for site in trained_embeddings(skeleton, settings))
+    return sum(new * weight.shape[1] for weight in weights if weight is not None)
+
+
 def new_row_tensors(skeleton: Skeleton, settings: LoraSettings, targets: Targets, dtype: str) -> Iterator[SavedTensors]:
     """The trained rows as PEFT saves them, of shape (new tokens, hidden size).
 
