@@ -1,7 +1,7 @@
 """Renders a conversation through a chat template, in transformers' sandbox, in the form that the template expects."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -199,17 +199,50 @@ class Renderer:
             names.append("tools")
             first_values["tools"] = prepared.tools
         unwritten = [unwritten_field(name, first_values[name], prepared.origins.get(name, "")) for name in names]
+        unwritten += self._unwritten_contents(prepared, text)
         for key, value in prepared.template_kwargs.items():
             others = {name: other for name, other in prepared.template_kwargs.items() if name != key}
             if not self._mentions(key) or self._same_text(prepared, replace(prepared, template_kwargs=others)):
                 unwritten.append(unwritten_field(key, value, f"chat_template_kwargs.{key}"))
         return unwritten
 
+    def _unwritten_contents(self, prepared: Conversation, text: str) -> Iterator[Unused]:
+        """Text of messages, and further calls of one message, that the template leaves out."""
+        messages = prepared.messages
+        # Of an instruction with an input, a template may write the two keys that it also has.
+        lacking = [
+            place
+            for place, message in enumerate(messages)
+            if (message["content"] or "").strip() not in text and "instruction" not in message
+        ]
+        if lacking and any(not self._changes(prepared, {"content": ""}, [place], text) for place in lacking):
+            yield Unused("messages[].content", asks=True)
+        # The template of gpt-oss writes one call of each message.
+        for place, message in enumerate(messages):
+            calls = message.get("tool_calls") or []
+            if len(calls) > 1 and not self._changes(prepared, {"tool_calls": calls[:1]}, [place], text):
+                yield Unused("messages[].tool_calls[1:]", asks=True)
+                return
+
     def _writes(self, prepared: Conversation, key: str, text: str) -> bool:
         if not any(map(self._mentions, REASONING_KEYS if key in REASONING_KEYS else (key,))):
             return False
-        without = [{k: value for k, value in message.items() if k != key} for message in prepared.messages]
-        return self._text_of(replace(prepared, messages=without)) != text
+        places = [place for place, message in enumerate(prepared.messages) if key in message]
+        if key in REASONING_KEYS:
+            # Templates leave out the reasoning of earlier turns, as the text shows.
+            return self._changes(prepared, {key: None}, places[-1:], text)
+        roles: dict[str, list[int]] = {}
+        for place in places:
+            roles.setdefault(prepared.messages[place]["role"], []).append(place)
+        return all(self._changes(prepared, {key: None}, of_role, text) for of_role in roles.values())
+
+    def _changes(self, prepared: Conversation, other: Message, places: Sequence[int], text: str) -> bool:
+        """Whether the text is another one with ``other`` values in some messages; None: without the key."""
+        messages = list(prepared.messages)
+        for place in places:
+            changed = messages[place] | other
+            messages[place] = {name: value for name, value in changed.items() if value is not None}
+        return self._text_of(replace(prepared, messages=messages)) != text
 
     def _same_text(self, one: Conversation, other: Conversation) -> bool:
         """Whether two conversations are the same text, and their last responses come after the same prompt."""

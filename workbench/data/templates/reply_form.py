@@ -16,7 +16,11 @@ from workbench.data.templates.render import Renderer
 
 _QUESTION: Message = {"role": "user", "content": "probe"}
 _REASONING, _ANSWER = "probe_reasoning", "probe_answer"
-_CALL = {"type": "function", "id": "probe1234", "function": {"name": "probe_first", "arguments": {"probe_key": "x"}}}
+_CALL: dict[str, Any] = {
+    "type": "function",
+    "id": "probe1234",
+    "function": {"name": "probe_first", "arguments": {"probe_key": "x"}},
+}
 
 
 class ReplyText(NamedTuple):
@@ -146,14 +150,25 @@ def _reasoning_marks(renderer: Renderer, prompt: str) -> tuple[str, str, str] | 
     thought: Message = {"role": "assistant", "content": _ANSWER, "reasoning_content": _REASONING}
     before, reasoning, rest = _text(renderer, [_QUESTION, thought]).partition(_REASONING)
     between, answer, _ = rest.partition(_ANSWER)
-    if not (reasoning and answer and between.strip()):
-        return None
     called = _text(renderer, [_QUESTION, {**thought, "content": "", "tool_calls": [_CALL]}])
+    if not (reasoning and answer and between.strip()):
+        return _marks_before_a_call(renderer, prompt, called)
     # What follows the reasoning whether an answer comes or a call; the rest belongs to the answer.
     closes = common_start(between, called.partition(_REASONING)[2]) if _REASONING in called else between
     closes = closes if closes.strip() else between
     opens = before[len(common_start(before, prompt)) :].strip()
     return opens, closes.strip(), between.removeprefix(closes).strip()
+
+
+def _marks_before_a_call(renderer: Renderer, prompt: str, called: str) -> tuple[str, str, str] | None:
+    """The marks of a template that writes reasoning before calls alone, as Gemma 4's does."""
+    before, reasoning, rest = called.partition(_REASONING)
+    plain = _text(renderer, [_QUESTION, {"role": "assistant", "content": "", "tool_calls": [_CALL]}])
+    start, name, _ = plain[len(common_start(plain, prompt)) :].partition(_CALL["function"]["name"])
+    closes = rest.partition(_CALL["function"]["name"])[0].removesuffix(start).strip()
+    if not (reasoning and name and closes):
+        return None
+    return before[len(common_start(before, prompt)) :].strip(), closes, ""
 
 
 def _text(renderer: Renderer, messages: list[Message], *, prompts: bool = False) -> str:
