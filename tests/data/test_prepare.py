@@ -1,5 +1,6 @@
 """Splitting long records, and finding equal ones."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,9 @@ def test_a_line_holds_what_the_record_is_read_back_from() -> None:
     assert [message.get("weight") for message in line["messages"]] == [None, None, 0, None, None]
     assert line["messages"][0] == {"role": "system", "content": "Be kind."}
     assert line["tools"] == [{"name": "wind"}]
+    assert "chat_template_kwargs" not in line
+    told = replace(whole, template_kwargs={"enable_thinking": False})
+    assert record_line(told, None)["chat_template_kwargs"] == {"enable_thinking": False}
     asked = Conversation(
         [{"role": "user", "content": "a", "instruction": "a", "input": "b"}, *talk("q", "r").messages[1:]]
     )

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data.records.conversation import Conversation
+from workbench.data.records.conversation import BadRecord, Conversation, Pair
 from workbench.data.records.convert import TOOLS_IN_SYSTEM, Converted, convert
 from workbench.data.records.formats import detect
 from workbench.data.records.order import JOINED, SHORTENED
+from workbench.data.records.unused import KNOWN_NAMES
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
-from workbench.data.templates.template import Template
+from workbench.data.templates.template import Cut, Template
 from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import DataSection
@@ -55,8 +57,20 @@ SHAPES = {
     ),
     "turns as JSON text": ({"messages": json.dumps([USER, REPLY])}, PAIR),
     "turns as Python text": ({"messages": str([USER, REPLY])}, PAIR),
+    "turns as JSON text, encoded twice": ({"messages": json.dumps(json.dumps([USER, REPLY]))}, PAIR),
+    "each turn as JSON text": ({"messages": [json.dumps(USER), json.dumps(REPLY)]}, PAIR),
+    "messages in an object": ({"messages": {"messages": [USER, REPLY]}}, PAIR),
     "an object of lists": ({"messages": {"role": ["user", "assistant"], "content": ["Hi?", "Yes."]}}, PAIR),
     "parts": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi?"}]}, REPLY]}, PAIR),
+    "texts and parts": ({"messages": [{"role": "user", "content": [{"text": "H"}, "i?"]}, REPLY]}, PAIR),
+    "a list of texts": (
+        {"messages": [{"role": "user", "content": ["Hi?", "So?"]}, REPLY]},
+        [("user", "Hi?\n\nSo?"), PAIR[1]],
+    ),
+    "a single part": ({"messages": [{"role": "user", "content": {"type": "text", "text": "Hi?"}}, REPLY]}, PAIR),
+    "Human and AI": ({"messages": [{"role": "Human", "content": "Hi?"}, {"role": "AI", "content": "Yes."}]}, PAIR),
+    "columns user and assistant": ({"system": "Be kind.", "user": "Hi?", "assistant": "Yes."}, [SYSTEM, *PAIR]),
+    "metharme": ({"prompt": "Hi?", "generation": "Yes."}, PAIR),
     "alpaca": ({"instruction": "Hi?", "input": "", "output": "Yes."}, PAIR),
     "alpaca with history": (
         {"instruction": "Hi?", "output": "Yes.", "history": [["One?", "1"]], "system": "Be kind."},
@@ -129,6 +143,55 @@ def test_tool_calls_have_one_form(calls: Any) -> None:
     assert found.messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
     assert found.messages[2] == {"role": "tool", "content": '{"rain": 1}'}
     assert found.tools == [WRAPPED]
+
+
+@pytest.mark.parametrize(
+    "tools", [{"weather": {k: TOOL[k] for k in ("description", "parameters")}}, {"weather": WRAPPED}, WRAPPED]
+)
+def test_tools_by_name(tools: Any) -> None:
+    assert conversation({"messages": [USER, REPLY], "tools": tools}).tools[0]["function"] == TOOL
+
+
+def test_parts_of_reasoning_are_reasoning_and_what_else_parts_hold_is_named() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}], "signature": "abc"}
+    parts = [thought, {"type": "text", "text": "Yes.", "citations": ["a"], "image_url": None}]
+    found = converted({"messages": [USER, {"role": "assistant", "content": parts}]})
+    assert isinstance(found.content, Conversation)
+    assert found.content.messages[1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    assert [field.path for field in found.unused] == [
+        "messages[].content[].signature",
+        "messages[].content[].citations",
+    ]
+    both = converted({"messages": [USER, {"role": "assistant", "content": [thought, "Yes."], "reasoning": "No."}]})
+    assert {field.path for field in both.unused} == {"messages[].content[].signature", "messages[].content[].thinking"}
+
+
+def test_reasoning_before_a_call_of_sharegpt() -> None:
+    call = {"from": "function_call", "value": "<think>Hm.</think>" + json.dumps(CALL["function"])}
+    message = conversation(
+        {"conversations": [SHAREGPT[0], call, {"from": "observation", "value": "rain"}, SHAREGPT[1]]}
+    ).messages[1]
+    assert message == {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning_content": "Hm."}
+
+
+def test_preference_records_of_openai() -> None:
+    record = {
+        "input": {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True},
+        "preferred_output": [REPLY],
+        "non_preferred_output": [{**REPLY, "content": "No."}],
+    }
+    found = converted(record)
+    assert isinstance(found.content, Pair)
+    assert [side.texts for side in (found.content.chosen, found.content.rejected)] == [["Hi?", "Yes."], ["Hi?", "No."]]  # type: ignore[union-attr]
+    assert found.content.chosen.tools == [WRAPPED]  # type: ignore[union-attr]
+    assert [field.path for field in found.unused] == ["input.parallel_tool_calls"]
+
+
+def test_a_weight_between_not_trained_and_trained_is_refused_in_words() -> None:
+    with pytest.raises(
+        BadRecord, match=r"turn 2 of messages has weight '0\.5': a response is trained \(1\) or not \(0\)"
+    ):
+        conversation({"messages": [USER, {**REPLY, "weight": 0.5}]})
 
 
 def test_sharegpt_calls_and_observations() -> None:
@@ -329,7 +392,23 @@ def test_an_sqlite_database(tmp_path: Path) -> None:
     assert [item.content and item.content.texts for item in items] == [["Hi?", "Yes."], ["Hi?", "No."]]  # type: ignore[union-attr]
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE more (a TEXT)")
-    with pytest.raises(WorkbenchError, match=r"has 2 tables \('my records', 'more'\), expected one"):
+    with pytest.raises(WorkbenchError, match=r"has 2 tables: 'my records', 'more'"):
+        load_records(DataSection(source=str(path)))
+    assert len(list(load_records(DataSection(source=f"{path}:my records")).items())) == 2
+    with pytest.raises(WorkbenchError, match="has no table 'less': 'my records', 'more'"):
+        load_records(DataSection(source=f"{path}:less"))
+
+
+def test_a_zip_archive_of_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train.csv", "prompt,completion\nHi?,Yes.\n")
+        archive.writestr("__MACOSX/._train.csv", "")
+    (item,) = load_records(DataSection(source=str(path))).items()
+    assert item.content.texts == ["Hi?", "Yes."]  # type: ignore[union-attr]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("test.csv", "prompt,completion\nHi?,Yes.\n")
+    with pytest.raises(WorkbenchError, match="is not an archive of one file of records"):
         load_records(DataSection(source=str(path)))
 
 
@@ -352,14 +431,76 @@ _names = st.from_regex(r"zz[a-z_]{1,8}", fullmatch=True)
 
 
 @settings(max_examples=60, deadline=None)
-@given(columns=st.dictionaries(_names, _values, max_size=4), keys=st.dictionaries(_names, _values, max_size=4))
-def test_whatever_a_record_holds_is_fed_or_named(columns: dict[str, Any], keys: dict[str, Any]) -> None:
+@given(
+    columns=st.dictionaries(_names, _values, max_size=4),
+    keys=st.lists(st.dictionaries(_names, _values, max_size=3), min_size=3, max_size=3),
+    part=st.dictionaries(_names, _values, max_size=2),
+)
+def test_whatever_a_record_holds_is_fed_or_named(
+    columns: dict[str, Any], keys: list[dict[str, Any]], part: dict[str, Any]
+) -> None:
     template = Template.for_model(tokenizer_of_bytes(), "chatml")
-    found = converted({"messages": [{**USER, **keys}, REPLY], **columns})
+    content = [{"type": "text", "text": "Hi?", **part}]
+    turns = [
+        {"role": "system", "content": "Be kind.", **keys[0]},
+        {"role": "user", "content": content, **keys[1]},
+        {**REPLY, **keys[2]},
+    ]
+    found = converted({"messages": turns, **columns})
     assert isinstance(found.content, Conversation)
     cut = template.cut(found.content)
     named = {unused.path for unused in (*found.unused, *cut.unused)}
-    assert named == {*columns, *(f"messages[].{key}" for key in keys)}
+    of_turns = {f"messages[].{key}" for each in keys for key in each}
+    assert named == {*columns, *of_turns, *(f"messages[].content[].{key}" for key in part)}
+
+
+# Records of each kind, without what the test adds.
+_BASES: list[dict[str, Any]] = [
+    {"messages": [USER, REPLY]},
+    {"conversations": SHAREGPT},
+    {"instruction": "Hi?", "output": "Yes."},
+    {"prompt": "Hi?", "completion": "Yes."},
+    {"question": "Hi?", "answer": "Yes."},
+    {"problem": "Hi?", "generated_solution": "Yes."},
+    {"text": "Hi? Yes."},
+    {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
+    {"chosen": [USER, REPLY], "rejected": [USER, {**REPLY, "content": "No."}]},
+    {"messages": [USER, REPLY], "rejected_response": "No."},
+]
+_KEYS = ("name", "value", "text", "from", "thinking", "reasoning", "tool_calls", "refusal", "thought", "id", "system")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    base=st.sampled_from(_BASES),
+    columns=st.sets(
+        st.sampled_from(sorted(KNOWN_NAMES - {"weight", "loss", "train", "training", "trainable"})), max_size=3
+    ),
+    keys=st.sets(st.sampled_from(_KEYS), max_size=2),
+    name=st.sampled_from(["chatml", "chatml-tools"]),
+)
+def test_a_field_of_a_known_name_is_fed_named_or_a_reason_to_skip(
+    base: dict[str, Any], columns: set[str], keys: set[str], name: str
+) -> None:
+    added: dict[str, Any] = {column: f"the {column} of all" for column in columns if column not in base}
+    turns = {part: [*value] for part, value in base.items() if isinstance(value, list)}
+    for value in turns.values():
+        value[-1] = {**value[-1], **{key: f"its own {key} here" for key in keys if key not in value[-1]}}
+    try:
+        found = converted({**base, **turns, **added})
+        sides = [found.content.chosen, found.content.rejected] if isinstance(found.content, Pair) else [found.content]
+        template = Template.for_model(tokenizer_of_bytes(), name)
+        cuts = [
+            template.cut(side) if isinstance(side, Conversation) else Cut(template.text_pieces(side)) for side in sides
+        ]
+    except (BadRecord, WorkbenchError):
+        return  # the reason is shown with the record
+    fed = "".join(piece.text for cut in cuts for piece in cut.pieces)
+    named = {unused.path for unused in (*found.unused, *(field for cut in cuts for field in cut.unused))}
+    for column, value in added.items():
+        assert value in fed or column in named, column
+    for key in keys if turns else ():
+        assert f"its own {key} here" in fed or f"messages[].{key}" in named or key in str(base), key
 
 
 def tokenizer_of_bytes() -> Any:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from workbench.commands.common import console, errors, print_json, printable
 from workbench.data.dataset_stats import open_data, open_template
+from workbench.data.facts import records_text
 from workbench.data.prepare.documents import open_documents
 from workbench.data.prepare.duplicates import can_find_near
 from workbench.data.prepare.write import Cleaned, Cleaning, OverLength, eval_file_of, write_cleaned
@@ -121,9 +122,15 @@ def _show(cleaned: Cleaned, near: float, others: Counter[str], max_length: int) 
     for name, value in _lines(cleaned, near, max_length):
         table.add_row(Text(name, style="dim"), Text(printable(value)))
     console.print(table)
+    notices = [f"{change}: {records_text(count)}." for change, count in cleaned.changes.items()]
+    if cleaned.unused:
+        unused = ", ".join(f"{path} ({records_text(count)})" for path, count in cleaned.unused.most_common())
+        notices.append(f"Not written: {unused}.")
     if others:
         listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(_REASONS_SHOWN))
-        console.print(Text.assemble(("! ", "yellow"), printable(f"Other files, not read: {listed}.")))
+        notices.append(f"Other files, not read: {listed}.")
+    for notice in notices:
+        console.print(Text.assemble(("! ", "yellow"), printable(notice)))
 
 
 def _lines(cleaned: Cleaned, near: float, max_length: int) -> list[tuple[str, str]]:

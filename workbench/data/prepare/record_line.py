@@ -9,7 +9,7 @@ _APART = ("instruction", "input")
 
 
 def record_line(content: Conversation | str, system: str | None, *, keep_apart: bool = False) -> dict[str, Any]:
-    """``messages``, with ``weight`` 0 on untrained responses, and ``tools`` where there are any; or ``text``.
+    """``messages``, with ``weight`` 0 on untrained responses, and ``tools`` and ``chat_template_kwargs``; or ``text``.
 
     Args:
         system: the system prompt for a conversation without its own.
@@ -23,4 +23,5 @@ def record_line(content: Conversation | str, system: str | None, *, keep_apart: 
         messages.append(kept | {"weight": 0} if place in content.untrained else kept)
     if system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
-    return {"messages": messages, "tools": content.tools} if content.tools else {"messages": messages}
+    beside = {"tools": content.tools, "chat_template_kwargs": content.template_kwargs}
+    return {"messages": messages, **{name: value for name, value in beside.items() if value}}

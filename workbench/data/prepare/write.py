@@ -49,6 +49,8 @@ class Cleaned:
         overlap: training records that match a held-out one.
         split, split_into: records that were split, and the parts of them that were written.
         questions_left_out: questions of split conversations whose response is over the length even alone.
+        unused: fields that are not written, by the number of records that fill them.
+        changes: what was done to records to read and order them, in words, by their number.
     """
 
     read: int = 0
@@ -63,11 +65,14 @@ class Cleaned:
     questions_left_out: int = 0
     train_records: int = 0
     eval_records: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """The counts as JSON data."""
-        return asdict(self) | {"invalid_reasons": dict(self.invalid_reasons)}
+        counters = {name: dict(value) for name, value in vars(self).items() if isinstance(value, Counter)}
+        return asdict(self) | counters
 
 
 def eval_file_of(file: Path) -> Path:
@@ -212,11 +217,15 @@ class _Cleaner:
         """The records of a batch with their content, split or left out if they are over the length."""
         if self._records.documents:
             for _, item in batch:
+                self.counts.changes.update([item.note] if item.note else [])
                 yield from self._parts(item)
             return
         samples = encode_items(batch, self._records, self._template, self._data)
         for (_, item), sample in zip(batch, samples, strict=True):
             assert item.content is not None
+            if not sample.problem:
+                self.counts.unused.update(field.path for field in sample.unused)
+                self.counts.changes.update(sample.changes)
             if sample.problem:
                 self._count_invalid(sample.problem)
             elif sample.length <= self._data.max_length and not sample.trained_tokens:

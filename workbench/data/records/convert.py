@@ -7,14 +7,23 @@ from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair
 from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat
-from workbench.data.records.layouts import is_turns
+from workbench.data.records.layouts import holds_messages, is_turns
 from workbench.data.records.order import in_order
+from workbench.data.records.parts import read_content
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
 from workbench.data.records.tool_calls import as_calls, read_calls, read_tools
 from workbench.data.records.transcripts import without_mark
 from workbench.data.records.turns import Turn, read_history, read_turns
 from workbench.data.records.unused import Unused, unused_columns, unused_value
-from workbench.data.records.values import as_structure, as_text, common_length, is_empty, text_of_members, without_nulls
+from workbench.data.records.values import (
+    as_structure,
+    as_text,
+    common_length,
+    is_blank,
+    is_empty,
+    text_of_members,
+    without_nulls,
+)
 
 EQUAL_SIDES = "chosen and rejected are the same"
 TOOLS_IN_SYSTEM = "Tools that the system prompt already lists are not listed again"
@@ -54,6 +63,10 @@ def _convert_pair(record: Mapping[str, object], form: PairFormat) -> Converted:
     asks = {field.path: field.asks for field in other.unused}
     fields = tuple(Unused(field.path, field.asks and asks[field.path]) for field in one.unused if field.path in asks)
     chosen, rejected = one.content, other.content
+    if isinstance(chosen, Conversation) and isinstance(rejected, str):
+        # ms-swift has the rejected response alone, beside the whole conversation.
+        reply: Message = {"role": "assistant", "content": rejected}
+        rejected = replace(chosen, messages=[*chosen.messages[:-1], reply], untrained=frozenset())
     if isinstance(chosen, Conversation) and isinstance(rejected, Conversation):
         return Converted(_parted(chosen, rejected), fields)
     if not (isinstance(chosen, str) and isinstance(rejected, str)):
@@ -88,11 +101,11 @@ class _Reader:
     def conversation(self) -> Conversation:
         """The record's turns in order, with its system prompt, tools and reasoning."""
         columns = self.form.columns
-        tools = read_tools(self._value("tools"), f"column {columns['tools']}") if "tools" in columns else []
+        tools, tools_in = self._tools()
         if self.form.kind in ("messages", "sharegpt"):
             if columns["messages"] not in self.record:
                 raise BadRecord(f"column {columns['messages']} is missing")
-            turns = read_turns(self._value("messages"), columns["messages"])
+            turns = self._turns("messages")
         else:
             turns = self._prompt() + self._reply(with_tools=bool(tools))
         origins = self._add_reasoning(turns) if "reasoning" in columns else {}
@@ -100,11 +113,11 @@ class _Reader:
             self._add_system(turns)
         conversation = in_order(turns)
         if tools and _lists(conversation.messages[0], tools):
-            self.left[columns["tools"]] = None
+            self.left[tools_in] = None
             conversation = replace(conversation, changes=(*conversation.changes, TOOLS_IN_SYSTEM))
         elif tools:
             conversation = replace(conversation, tools=tools)
-            origins["tools"] = columns["tools"]
+            origins["tools"] = tools_in
         settings = self._template_kwargs() if "chat_template_kwargs" in columns else {}
         # Copying is slow: most records have neither.
         return replace(conversation, origins=origins, template_kwargs=settings) if origins or settings else conversation
@@ -116,10 +129,44 @@ class _Reader:
         if part in ("input", "reply") and not isinstance(value, str):
             value, others = text_of_members(value, several=part == "input")
             self.left.update({f"{column}.{key}": member for key, member in others.items()})
+        if part == "system" and isinstance(value, list | dict) and value:
+            value = read_content(value, f"column {column}", "system").text
         text = "" if is_empty(value) else as_text(value, f"column {column}")
         if needed and not text.strip():
             raise BadRecord(f"column {column} is {'missing' if column not in self.record else 'empty'}")
         return text
+
+    def _tools(self) -> tuple[list[dict[str, Any]], str]:
+        """The tools of the record, and where they are from: a column, or beside the turns in one."""
+        columns = self.form.columns
+        places = [(columns["tools"], self._value("tools"))] if "tools" in columns else []
+        for part in ("messages", "prompt"):
+            value = self._opened(part)
+            if isinstance(value, dict) and holds_messages(value):
+                column = columns[part]
+                places += [(f"{column}.{name}", value[name]) for name in ("tools", "functions") if name in value]
+        read = [(read_tools(value, f"column {place}"), place) for place, value in places if not is_blank(value)]
+        self.left.update({place: tools for tools, place in read[1:]})
+        return read[0] if read else ([], columns.get("tools", ""))
+
+    def _turns(self, part: str) -> list[Turn]:
+        """The turns of a part. What a column holds beside them, and their content beside its text, is left."""
+        value, column = self._opened(part), self.form.columns[part]
+        if isinstance(value, dict) and holds_messages(value):
+            others = value.keys() - {"messages", "tools", "functions"}
+            self.left.update({f"{column}.{key}": value[key] for key in others if not is_empty(value[key])})
+            value = value["messages"]
+        turns = read_turns(value, column)
+        for turn in turns:
+            if turn.left:
+                self.left.update(turn.left)
+        return turns
+
+    def _opened(self, part: str) -> object:
+        """The value of a part; an object that is stored as text is parsed."""
+        value = self._value(part)
+        is_object = isinstance(value, str) and value.startswith("{") and '"messages"' in value
+        return as_structure(value, f"column {self.form.columns[part]}", "turns") if is_object else value
 
     def _value(self, part: str) -> object:
         column = self.form.columns.get(part)
@@ -131,7 +178,7 @@ class _Reader:
         prompt = self._value("prompt")
         extra = self.text("input") if "input" in columns else ""
         if is_turns(prompt):
-            asked = [Turn(turn.message, untrained=True) for turn in read_turns(prompt, columns["prompt"])]
+            asked = [Turn(turn.message, untrained=True) for turn in self._turns("prompt")]
             if extra.strip():
                 asked[-1].message["content"] += f"\n\n{extra}"
             # A system prompt comes first.
@@ -145,7 +192,7 @@ class _Reader:
     def _reply(self, with_tools: bool) -> list[Turn]:
         value, column = self._value("reply"), self.form.columns["reply"]
         if is_turns(value):
-            return read_turns(value, column)
+            return self._turns("reply")
         if with_tools and (calls := as_calls(value)):
             calls = read_calls(calls, f"column {column}")
             return [Turn({"role": "assistant", "content": "", "tool_calls": calls})]

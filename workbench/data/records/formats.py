@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.layouts import as_turns, layout_in_words, turn_keys
+from workbench.data.records.other_layouts import refuse_other_layouts
 from workbench.data.records.preferences import (
     pair_columns,
     refuse_preferences,
@@ -36,7 +37,7 @@ _GROUPS: dict[FormatKind, tuple[dict[str, tuple[str, ...]], ...]] = {
     "messages": ({"messages": ("messages", "conversation", "dialogue", "conversations", "chat", "data")},),
     "sharegpt": ({"messages": ("conversations", "conversation", "messages", "data")},),
     "instruction": ({"prompt": ("instruction",), "reply": _REPLY},),
-    "prompt": ({"prompt": ("prompt",), "reply": ("completion", "response", "output", "answer")},),
+    "prompt": ({"prompt": ("prompt",), "reply": ("completion", "response", "output", "answer", "generation")},),
     "question": (
         {
             "prompt": ("question", "query"),
@@ -46,6 +47,7 @@ _GROUPS: dict[FormatKind, tuple[dict[str, tuple[str, ...]], ...]] = {
         },
         {"prompt": ("problem",), "reply": ("generated_solution", "solution", *_REPLY)},
         {"prompt": ("inputs", "input"), "reply": ("targets", "target", *_REPLY, "content")},
+        {"prompt": ("user", "human"), "reply": ("assistant", "gpt", "bot")},
         {"prompt": ("dialogue", "document", "article", "content", "text"), "reply": ("summary", "highlights")},
     ),
     "text": ({"text": ("text", "content", "document", "quote", "raw_content")},),
@@ -170,6 +172,7 @@ def detect(
             'Expected a list of turns such as [{"role": "user", "content": …}, …], or its JSON text.',
             kind="data_format",
         )
+    refuse_other_layouts(columns, origin)
     raise WorkbenchError(
         f"The columns of {origin} match no known record format: {_names_text(columns)}.",
         "Name the columns in data.columns, such as {prompt: title, reply: body} or {text: body}.",
@@ -290,7 +293,10 @@ def _layout(samples: Sequence[Mapping[str, object]], column: str) -> tuple[Forma
         value = record.get(column)
         if (keys := turn_keys(value)) is not None:
             kind: FormatKind = "sharegpt" if keys[0] == "from" else "messages"
-            return kind, f"has turns with {keys[0]} and {keys[1]}{' (ShareGPT)' if kind == 'sharegpt' else ''}"
+            return (
+                kind,
+                f"has turns with {keys[0]} and {keys[1] or 'no text'}{' (ShareGPT)' if kind == 'sharegpt' else ''}",
+            )
         if (words := layout_in_words(value)) is not None:
             return "messages", words
     return None

@@ -17,6 +17,11 @@ _PAIRS = (
 _EXPECTED = "a list of turns"
 
 
+def holds_messages(value: Mapping[str, object]) -> bool:
+    """Whether an object holds turns under ``messages``, as the ``input`` of OpenAI's preference records does."""
+    return bool(value.get("messages")) and _role_key(value) is None
+
+
 def is_turns(value: object) -> bool:
     """Whether a value is, or stores as text, turns that have a role."""
     return turn_keys(value) is not None
@@ -24,7 +29,7 @@ def is_turns(value: object) -> bool:
 
 def turn_keys(value: object) -> tuple[str, str] | None:
     """The keys of role and text in a value's first turn, such as ``("from", "value")``; None if it has no roles."""
-    if isinstance(value, str) and not (value.lstrip()[:1] in ("[", "{") and any(key in value for key in ROLE_KEYS)):
+    if isinstance(value, str) and not (_may_be_json(value) and any(key in value for key in ROLE_KEYS)):
         return None
     turns = _turns_if_any(value)
     if not turns or not isinstance(turns[0], Mapping):
@@ -72,6 +77,8 @@ def text_key(turn: Mapping[str, object]) -> str:
 def _listed(value: object, where: str) -> list[Any]:
     value = as_structure(value, where, _EXPECTED)
     if isinstance(value, dict):
+        value = value["messages"] if holds_messages(value) else value
+    if isinstance(value, dict):
         lists = [member for member in value.values() if isinstance(member, list | tuple)]
         if len(lists) == len(value) and lists and len({len(member) for member in lists}) == 1:
             value = [dict(zip(value, members, strict=True)) for members in zip(*lists, strict=True)]
@@ -79,16 +86,24 @@ def _listed(value: object, where: str) -> list[Any]:
             value = [value]
     if not isinstance(value, list | tuple) or not value:
         raise BadRecord(f"{where} is {'empty' if is_empty(value) else type_in_words(value)}, expected {_EXPECTED}")
+    if all(isinstance(turn, str) and turn.lstrip()[:1] == "{" for turn in value):
+        return [as_structure(turn, f"turn {number} of {where}", "an object") for number, turn in enumerate(value, 1)]
     return list(value)
 
 
 def _turns_if_any(value: object) -> list[Any]:
-    if isinstance(value, str) and value.lstrip()[:1] not in ("[", "{"):
+    if isinstance(value, str) and not _may_be_json(value):
         return []
     try:
         return _listed(value, "")
     except BadRecord:
         return []
+
+
+def _may_be_json(text: str) -> bool:
+    """Whether a text may be a list or an object, also of one that is encoded twice."""
+    start = text.lstrip()
+    return start.startswith(("[", "{")) or (start.startswith('"') and start[1:].lstrip()[:1] in ("[", "{"))
 
 
 def _are_texts(turns: list[Any]) -> bool:

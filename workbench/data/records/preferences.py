@@ -13,8 +13,8 @@ from workbench.errors import WorkbenchError
 
 Samples = Sequence[Mapping[str, object]]
 
-_CHOSEN = ("chosen", "chosen_response", "response_j")
-_REJECTED = ("rejected", "rejected_response", "rejected_messages", "response_k")
+_CHOSEN = ("chosen", "chosen_response", "response_j", "preferred_output")
+_REJECTED = ("rejected", "rejected_response", "rejected_messages", "response_k", "non_preferred_output")
 _PROMPTS = (
     "prompt", "question", "instruction", "query", "input", "messages", "conversations", "conversation", "context",
     "history",
@@ -115,7 +115,7 @@ def _holds_prompt(value: object) -> bool:
 def _labelled(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
     """Responses labelled true or false, as TRL's KTOTrainer and LLaMA-Factory's ``kto_tag`` take them."""
     label = _first(folded, _LABELS)
-    if label is None or not any(isinstance(record.get(label), bool) for record in samples):
+    if label is None or not _are_verdicts([record.get(label) for record in samples]):
         return None
     if (turns := _first(folded, _MESSAGES)) is not None:
         way = f"set data.columns={{messages: {turns}}}"
@@ -130,6 +130,12 @@ def _labelled(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | 
         f"Supervised training would learn the bad ones too. Keep the records with {label} true, "
         f"or {way} to train on all of them.",
     )
+
+
+def _are_verdicts(values: Sequence[object]) -> bool:
+    """Whether labels are true and false, also as text, which a table has; numbers only if there are both 0 and 1."""
+    filled = {str(value).strip().lower() for value in values if value is not None}
+    return bool(filled) and (filled <= {"true", "false"} or filled == {"0", "1"})
 
 
 def _both(folded: Mapping[str, str]) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from workbench.errors import WorkbenchError
 
 
 def read_tools(value: object, where: str) -> list[dict[str, Any]]:
-    """The functions of a ``tools`` column: a list or its JSON text, each bare or under ``function``.
+    """The functions of a ``tools`` column: a list, an object by name, or JSON text; each bare or under ``function``.
 
     Raises:
         BadRecord: it is something else.
@@ -23,10 +23,19 @@ def read_tools(value: object, where: str) -> list[dict[str, Any]]:
     if is_blank(value):
         return []
     tools = without_nulls(_objects(value) or as_structure(value, where, "a list of tools"))
-    tools = [tools] if isinstance(tools, dict) else tools
+    if isinstance(tools, dict):
+        tools = [tools] if {"name", "function"} & tools.keys() else _named_by_keys(tools)
     if not isinstance(tools, list):
         raise BadRecord(f"{where} is {type_in_words(tools)}, expected a list of tools")
     return [_tool(as_structure(tool, where, "a list of tools"), where) for tool in tools]
+
+
+def _named_by_keys(tools: dict[str, Any]) -> list[Any]:
+    """The tools of an object that has each one under its name."""
+    return [
+        {"name": name, **tool} if isinstance(tool, dict) and not {"name", "function"} & tool.keys() else tool
+        for name, tool in tools.items()
+    ]
 
 
 def is_tools(value: object) -> bool:
@@ -57,7 +66,10 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRecord(f"{where} has a tool without a name")
-    return {**tool, "function": function} if "function" in tool else {"type": "function", "function": tool}
+    if isinstance(function.get("parameters"), str):
+        # Parquet files have schemas of different shapes as text.
+        function = {**function, "parameters": _parsed(function["parameters"])}
+    return {**tool, "function": function} if "function" in tool else {"type": "function", "function": function}
 
 
 def as_calls(value: object) -> list[Any]:
@@ -98,13 +110,16 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 def _arguments(value: object) -> Any:
     """An object where the arguments are JSON text of one; any other value as it is."""
-    if not isinstance(value, str):
-        return value
+    return _parsed(value) if isinstance(value, str) else value
+
+
+def _parsed(text: str) -> Any:
+    """The object that a text is JSON of; else the text."""
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
-        return value
-    return parsed if isinstance(parsed, dict) else value
+        return text
+    return parsed if isinstance(parsed, dict) else text
 
 
 def with_arguments_as_text(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from workbench.data.records.conversation import BadRecord, Message
 from workbench.data.records.layouts import ROLE_KEYS, as_turns, is_turns, text_key
+from workbench.data.records.parts import Left, read_content
+from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
 from workbench.data.records.tool_calls import read_calls
 from workbench.data.records.values import as_structure, as_text, is_blank, is_empty, type_in_words
 
@@ -19,6 +21,8 @@ ROLES = {
     "bot": "assistant",
     "model": "assistant",
     "chatgpt": "assistant",
+    "ai": "assistant",
+    "chatbot": "assistant",
     "function_call": "assistant",
     "tool_call": "assistant",
     "tool": "tool",
@@ -29,6 +33,7 @@ ROLES = {
     "tool_response": "tool",
     "function_response": "tool",
 }
+_KNOWN_ROLES = "system, user, assistant, tool"
 _CALL_ROLES = ("function_call", "tool_call")
 # Whether a response is trained: OpenAI, ms-swift, Axolotl and others.
 LOSS_KEYS = ("weight", "loss", "train", "training", "trainable")
@@ -37,10 +42,14 @@ _FLAGS = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn: its message, and whether the record excludes it from the loss."""
+    """One turn: its message, and whether the record excludes it from the loss.
+
+    ``left``: what it holds beside its message, as pairs of a path and a value.
+    """
 
     message: Message
     untrained: bool = False
+    left: Left = ()
 
 
 def read_turns(value: object, column: str) -> list[Turn]:
@@ -84,21 +93,33 @@ def _turn(turn: object, where: str) -> Turn:
     name = given.strip().lower().replace("-", "_")
     role = ROLES.get(name)
     if role is None:
-        raise BadRecord(f"{where} has the unknown role {given[:40]!r}")
+        raise BadRecord(f"{where} has the unknown role {given[:40]!r}, expected {_KNOWN_ROLES} or the like")
     text_in = text_key(turn)
     # Every other key travels with the message, and the template says whether it has a use for it.
     rest = {str(key): value for key, value in turn.items() if key not in (role_key, text_in) and not is_empty(value)}
     message: Message = {"role": role, "content": ""}
     calls = rest.pop("tool_calls", None) or rest.pop("function_call", None)
     content = turn.get(text_in)
-    if name in _CALL_ROLES:
-        calls, content = content, None
+    left: Left = ()
+    reasoning = ""
+    if name in _CALL_ROLES and not is_empty(content):
+        # LLaMA-Factory has the reasoning of a call before it.
+        left = (("tool_calls", calls),) if calls else ()
+        reasoning, calls = split_thinking(content) if isinstance(content, str) else ("", content)
+    elif not text_in and calls is None and role != "tool":
+        raise BadRecord(f"{where} has no text; its keys are {', '.join(map(str, turn))}"[:200])
+    elif calls is None or not is_empty(content):
+        read = read_content(content, where, role)
+        message["content"], reasoning, left = read.text, read.reasoning, read.left
     if calls is not None:
         message["tool_calls"] = read_calls(calls, f"the tool call of {where}")
-    if content is not None or calls is None:
-        message["content"] = _content(content, where, structured=role == "tool")
+    if reasoning:
+        if any(key in rest for key in REASONING_KEYS):
+            left = (*left, ("content[].thinking", reasoning))
+        else:
+            message["reasoning_content"] = reasoning
     untrained = _pop_untrained(rest, role, where)
-    return Turn({**message, **rest}, untrained)
+    return Turn({**message, **rest}, untrained, left and tuple((f"messages[].{path}", value) for path, value in left))
 
 
 def _pop_untrained(rest: dict[str, object], role: str, where: str) -> bool:
@@ -109,33 +130,11 @@ def _pop_untrained(rest: dict[str, object], role: str, where: str) -> bool:
             continue
         flag = _FLAGS.get(str(rest[key]).strip().lower().removesuffix(".0"))
         if flag is None:
-            raise BadRecord(f"{where} has {key} {str(rest[key])[:20]!r}, expected 0 or 1")
+            raise BadRecord(
+                f"{where} has {key} {str(rest[key])[:20]!r}: a response is trained (1) or not (0), and not in part"
+            )
         # A prompt is masked anyway; one that asks to be trained keeps its key, and is named as unused.
         if role == "assistant" or not flag:
             del rest[key]
             untrained = untrained or not flag
     return untrained
-
-
-def _content(value: object, where: str, structured: bool) -> str:
-    """A turn's text; a list of text parts is joined, and a tool's result may be any JSON value.
-
-    Raises:
-        BadRecord: the content is missing or not text; an image or the like is named.
-    """
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "type" in part for part in value):
-        for part in value:
-            if not isinstance(part.get("text"), str):
-                raise BadRecord(f"{where} has a part of type {str(part['type'])[:40]!r}, expected text")
-        return "".join(part["text"] for part in value)
-    if isinstance(value, list) and value and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value):
-        return "".join(part["text"] for part in value)
-    if structured and isinstance(value, dict | list | bool):
-        import json
-
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        raise BadRecord(f"{where} has parts that are not text")
-    if value is None:
-        raise BadRecord(f"{where} has no text")
-    return as_text(value, where)

@@ -17,10 +17,11 @@ KNOWN_NAMES = frozenset({
     "system", "system_prompt", "system_message", "developer", "custom_instructions", "instruction", "prompt",
     "question", "query", "problem", "input", "inputs", "context", "passage", "history", "xml_tools", "python_tools",
     "tools", "functions", "tool_calls", "function_call", "reasoning", "reasoning_content", "thinking",
-    "thought", "rationale", "explanation", "analysis", "complex_cot", "documents", "response", "output", "answer",
-    "answers", "completion", "solution", "target", "targets", "summary",
+    "thought", "think", "rationale", "explanation", "analysis", "complex_cot", "documents", "response", "output",
+    "answer", "answers", "choices", "options", "completion", "generation", "solution", "target", "targets", "summary",
     "messages", "conversation", "conversations", "chosen", "rejected", "image", "images", "video", "videos", "audio",
     "audios", "weight", "loss", "train", "training", "trainable",
+    "training_detail", "train_detail", "completion_mask", "assistant_masks", "critique", "revision", "corrected",
 })  # fmt: skip
 # A value of this many words reads like a part of a conversation, and not like a label or an id.
 _TEXT_WORDS = 5
@@ -85,9 +86,16 @@ def _repeats(value: object, content: Conversation | str) -> bool:
         texts = [text for text in content.texts if text]
         parts = [*texts, *(str(turn[key]) for turn in content.messages for key in REASONING_KEYS if key in turn)]
     if isinstance(value, str):
-        return bool(texts) and (texts[-1] in value or any(value.strip() in part for part in parts))
+        asked = [content] if isinstance(content, str) else _questions(content)
+        whole = bool(texts) and all(text in value for text in (*asked, texts[-1]))
+        return whole or any(value.strip() in part for part in parts)
     repeated = _texts_of(value)
     return bool(repeated) and all(any(text.strip() in part for part in parts) for text in repeated)
+
+
+def _questions(conversation: Conversation) -> list[str]:
+    """The text of each question; of an instruction with an input, the instruction."""
+    return [str(turn.get("instruction", turn["content"])) for turn in conversation.messages if turn["role"] == "user"]
 
 
 def _texts_of(value: object) -> list[str]:

@@ -51,7 +51,9 @@ def as_structure(value: object, where: str, expected: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        parsed = json.loads(value)
+        # Some are encoded twice: JSON text inside a JSON string.
+        return json.loads(parsed) if isinstance(parsed, str) else parsed
     except (ValueError, RecursionError):
         pass
     try:
