@@ -28,7 +28,8 @@ from workbench.engine.generation.generation import generate_reply
 from workbench.engine.model.adapters import ActiveAdapters, merge, use_adapters
 from workbench.engine.model.base import LoadedBase, load_base
 from workbench.engine.model.tokenizer import pad_token_id
-from workbench.recipe.schema import DEFAULT_MODEL, ModelSection, QuantizationSection
+from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.storage.paths import Home
 
 QUESTION = [Message(role="user", content="Explain to a child why the sky is blue and why ships float.")]
@@ -45,7 +46,7 @@ def make_adapters(base: LoadedBase, folder: Path) -> list[Path]:
     """Three random rank-16 adapters on all linear layers, saved as PEFT saves them."""
     import torch
 
-    from workbench.recipe.schema import AdapterSection
+    from workbench.recipe.sections.adapter import AdapterSection
 
     folders = []
     for number in range(ADAPTERS):

@@ -17,7 +17,8 @@ from bench.circumstances import circumstances
 from tests.journals import read_events
 from workbench.engine.training.training import Training
 from workbench.models.cache_listing import clear
-from workbench.recipe.schema import DEFAULT_MODEL, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run
 from workbench.storage.paths import Home

@@ -17,7 +17,9 @@ from typing import Any
 
 from bench.chat import loaded
 from bench.circumstances import circumstances
-from workbench.recipe.schema import DEFAULT_MODEL, AdapterSection, DataSection
+from workbench.recipe.sections.adapter import AdapterSection
+from workbench.recipe.sections.data import DataSection
+from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.storage.paths import Home
 
 KINDS = ("padded", "flat")

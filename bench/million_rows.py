@@ -64,7 +64,7 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     from workbench.data.sources import load_records
     from workbench.data.statistics import data_facts
     from workbench.data.templates.template import Template
-    from workbench.recipe.schema import DataSection
+    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder) if tokenizer_folder else small_tokenizer()

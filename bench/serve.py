@@ -18,7 +18,7 @@ from bench.circumstances import circumstances, error_of_median
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Sampling
 from workbench.engine.model.adapters import ActiveAdapters
-from workbench.recipe.schema import DEFAULT_MODEL
+from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.serving.batching import Batches
 from workbench.serving.draw import Draw
 from workbench.storage.paths import Home

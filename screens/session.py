@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from workbench.machine.memory_budget import MemoryBudget
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch
-    from workbench.recipe.schema import DataSection, ModelSection, Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.recipe.sections.data import DataSection
+    from workbench.recipe.sections.model import ModelSection
     from workbench.runs.live_run import LiveRun
     from workbench.runs.summary import RunSummary
     from workbench.storage.paths import Home

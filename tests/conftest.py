@@ -204,7 +204,7 @@ def smollm2_home():  # type: ignore[no-untyped-def]
 
     from workbench.errors import WorkbenchError
     from workbench.models.sources import fetch_model
-    from workbench.recipe.schema import ModelSection
+    from workbench.recipe.sections.model import ModelSection
     from workbench.storage.paths import Home
 
     home = Home(platformdirs.user_cache_path("loraworkbench-tests"))

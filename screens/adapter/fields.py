@@ -26,7 +26,8 @@ from screens.forms.fields import (
 )
 from screens.forms.path_kinds import FOLDER
 from screens.forms.places import tab_of
-from workbench.recipe.schema import AUTO, InitMethod
+from workbench.recipe.sections.adapter import InitMethod
+from workbench.recipe.sections.section import AUTO
 from workbench.recipe.text import known_paths
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from screens.workbench import Workbench
     from workbench.data.columns import FoundColumns
     from workbench.data.sources import Item
-    from workbench.recipe.schema import DataSection, Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
 _COLUMN = "data.columns"

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from workbench.recipe.schema import DataSection, Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.recipe.sections.data import DataSection
 
 # Nothing is read while a path is being typed.
 _SECONDS_TO_SETTLE = 0.3

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from screens.session import Session
     from workbench.data.sources import Item
-    from workbench.recipe.schema import DataSection
+    from workbench.recipe.sections.data import DataSection
 
 
 UNRECOGNIZED = ("data_format", "data_preference")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from workbench.data.facts import Example
     from workbench.engine.client.client import EngineClient
-    from workbench.recipe.schema import DataSection, Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
 # The engine returns no more at once.

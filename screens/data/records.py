@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workbench.data.facts import DataFacts, Example
-    from workbench.recipe.schema import DataSection
+    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
 RECORDS_KEPT = 200

@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.recipe.fields import Setting, setting_of
-from workbench.recipe.schema import AUTO, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import AUTO
 
 if TYPE_CHECKING:
     from screens.widgets.path_completion import PathKind

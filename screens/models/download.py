@@ -59,7 +59,7 @@ class Download:
 
     async def _fetch(self, source: str) -> None:
         from workbench.engine.client.protocol import new_request_id
-        from workbench.recipe.schema import ModelSection
+        from workbench.recipe.sections.model import ModelSection
 
         self._request_id = new_request_id()
         try:

@@ -209,7 +209,7 @@ class ModelsPane(Pane):
                 WorkbenchError(row.lack, "Check the path. A Hugging Face id has the form owner/name.")
             )
             return
-        from workbench.recipe.schema import DEFAULT_MODEL
+        from workbench.recipe.sections.model import DEFAULT_MODEL
 
         if row.source == DEFAULT_MODEL and not self.session.model_chosen:
             # For a first try: the demo's recipe shows the most in a few minutes, with or without a GPU.

@@ -13,7 +13,7 @@ from workbench.models.own_list import OwnModel, own_list_file, own_models
 from workbench.models.refreshed import RefreshedList, refreshed_models
 from workbench.models.sources import LocalModelFacts, local_models, local_path
 from workbench.models.stored_quantization import stored_quantization
-from workbench.recipe.schema import DEFAULT_MODEL
+from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.storage.paths import Home
 
 Place = Literal["here", "hub", "folder", "file"]

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from screens.session import Session
     from workbench.models.skeleton import Skeleton
-    from workbench.recipe.schema import ModelSection
+    from workbench.recipe.sections.model import ModelSection
 
 
 async def read_tree(session: Session, start_engine: Callable[[], Awaitable[None]], changed: Callable[[], None]) -> None:

@@ -85,6 +85,6 @@ def smollm2(smollm2_home):  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer
 
     from workbench.models.sources import find_local
-    from workbench.recipe.schema import ModelSection
+    from workbench.recipe.sections.model import ModelSection
 
     return AutoTokenizer.from_pretrained(find_local(smollm2_home, ModelSection()).folder)

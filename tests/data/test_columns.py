@@ -14,7 +14,8 @@ from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.examples import find_examples
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
 
 ROWS: list[dict[str, Any]] = [

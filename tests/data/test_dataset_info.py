@@ -11,7 +11,8 @@ from workbench.data.records.conversation import Conversation
 from workbench.data.sources import load_records
 from workbench.engine.client.requests import anchored
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
 
 ALPACA = [{"instruction": f"i{n}", "input": "x", "output": f"o{n}"} for n in range(4)]

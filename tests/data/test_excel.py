@@ -12,7 +12,8 @@ from workbench.data.rows.readers import read_rows
 from workbench.data.sources import load_records
 from workbench.engine.client.requests import anchored
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
 
 

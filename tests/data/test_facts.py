@@ -17,7 +17,8 @@ from workbench.data.tokens.examples import find_examples
 from workbench.data.tokens.packing import packed_sequences, padding_waste
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
-from workbench.recipe.schema import DataSection, TrainingSection
+from workbench.recipe.sections.data import DataSection
+from workbench.recipe.sections.training import TrainingSection
 from workbench.storage.paths import Home
 
 

@@ -16,7 +16,7 @@ from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 FILES = 10_000
 LONGEST_SECONDS = 5.0

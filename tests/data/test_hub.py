@@ -29,7 +29,7 @@ READ = """
 import json, sys
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 for source, split in json.loads(sys.argv[1]):
     try:
         records = load_records(DataSection(source=source, split=split, eval_fraction=0.0))

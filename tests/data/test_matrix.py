@@ -16,7 +16,7 @@ from workbench.data.rows.hub import hub_rows
 from workbench.data.sources import Records, load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 _ = -100
 

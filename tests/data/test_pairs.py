@@ -19,7 +19,8 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.eval_set import build_eval_set
 from workbench.export.plan import plan_export
 from workbench.export.request import Request
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import RecipeError, edit, from_yaml, to_yaml
 from workbench.runs.folder import create_run
 from workbench.storage.paths import Home

@@ -14,7 +14,7 @@ from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_samples
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 LAYOUTS = list(chain.from_iterable(SETS.values()))
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"

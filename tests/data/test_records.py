@@ -25,7 +25,7 @@ from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Cut, Template
 from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 USER, REPLY = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}
 SHAREGPT = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Yes."}]

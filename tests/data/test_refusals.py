@@ -16,7 +16,7 @@ from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 GOOD = '{"prompt": "why", "completion": "because"}\n'
 PAIRS = RecordFormat("prompt", {"prompt": "p", "reply": "r"}, "")

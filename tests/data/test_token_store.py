@@ -18,7 +18,7 @@ from workbench.data.tokens import file as token_file
 from workbench.data.tokens import store as token_store
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
 from workbench.storage.disk_cache import DiskCache
 from workbench.storage.paths import Home

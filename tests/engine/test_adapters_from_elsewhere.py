@@ -9,7 +9,7 @@ from tests.engine.voices_of_tiny import answered, plain_reply, save_random_adapt
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.model.precision import choose_precision
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import QuantizationSection
+from workbench.recipe.sections.quantization import QuantizationSection
 
 ELSEWHERE = "/somewhere/else/llama-7b"
 

@@ -22,7 +22,9 @@ from workbench.engine.model.base import load_base
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import QueueRequest, RunRequest
 from workbench.recipe.fused_kernels import PACKAGES, check_kernels
-from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
+from workbench.recipe.sections.adapter import AdapterSection
+from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.text import edit
 from workbench.runs.folder import all_runs
 

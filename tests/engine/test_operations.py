@@ -19,7 +19,8 @@ from workbench.engine.daemon.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.models.catalog import catalog_skeleton
 from workbench.planning.queue import QueueRequest
-from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import ModelSection
 
 REPLY = ReplyRequest(target="run-01", messages=[Message(role="user", content="Who sails her?")])
 REQUESTS = {

@@ -9,7 +9,8 @@ from workbench.engine.kernels.loss_head import add_trained_positions
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.base import load_base
 from workbench.engine.model.loss_check import check_loss
-from workbench.recipe.schema import ModelSection, QuantizationSection
+from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 
 
 def _records(lengths, vocabulary=300, prompt=2):

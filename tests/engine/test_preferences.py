@@ -12,7 +12,7 @@ from tests.engine.test_resume import killed_after
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
-from workbench.recipe.schema import ObjectiveSection, PreferenceLoss
+from workbench.recipe.sections.objective import ObjectiveSection, PreferenceLoss
 from workbench.recipe.text import edit
 
 WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]

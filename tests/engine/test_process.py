@@ -13,7 +13,7 @@ from workbench.engine.client.protocol import CancelRequest, Message, ReplyReques
 from workbench.engine.client.requests import train_request
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import edit
 from workbench.runs.folder import find_run, summarise
 

@@ -294,7 +294,8 @@ def test_three_adapters_on_smollm2_answer_as_plain_peft_does(smollm2_home, tmp_p
     from tests.engine.voices_of_tiny import save_random_adapter
     from workbench.engine.model.precision import choose_precision
     from workbench.models.sources import fetch_model
-    from workbench.recipe.schema import ModelSection, QuantizationSection
+    from workbench.recipe.sections.model import ModelSection
+    from workbench.recipe.sections.quantization import QuantizationSection
 
     folder = fetch_model(smollm2_home, ModelSection(), lambda progress: None, lambda: False).folder
     adapters = []

@@ -17,7 +17,7 @@ from workbench.estimate.adapter.settings import LoraSettings
 from workbench.models.build import build_skeleton, meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 Knobs = dict[str, Any]
 

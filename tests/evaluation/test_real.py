@@ -25,7 +25,7 @@ def test_figures_and_replies_of_smollm2_are_those_of_transformers(smollm2_home, 
     from workbench.engine.generation.evaluate import evaluate
     from workbench.evaluation.result import read_evaluation
     from workbench.models.sources import find_local
-    from workbench.recipe.schema import ModelSection
+    from workbench.recipe.sections.model import ModelSection
     from workbench.recipe.text import parse
     from workbench.storage.paths import Home
 

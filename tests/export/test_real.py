@@ -6,7 +6,7 @@ from tests.export.conftest import train
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.models.sources import find_local
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import parse
 
 pytestmark = pytest.mark.real

@@ -15,7 +15,8 @@ from workbench.export.other_tools.llamafactory import from_llamafactory, to_llam
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe.resolved import resolved
-from workbench.recipe.schema import ObjectiveSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.text import RecipeError, edit, parse
 
 FILES = [RecordFile("records.jsonl", "messages", False, 9), RecordFile("records.eval.jsonl", "messages", True, 1)]

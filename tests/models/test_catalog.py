@@ -9,7 +9,7 @@ from workbench.models.build_catalog import build_files, published_models
 from workbench.models.catalog import FOLDER, catalog, catalog_entry, catalog_skeleton
 from workbench.models.catalog_table import PAGE, page_with_table
 from workbench.models.skeleton import Module, Skeleton
-from workbench.recipe.schema import DEFAULT_MODEL
+from workbench.recipe.sections.model import DEFAULT_MODEL
 
 
 def test_a_rebuild_equals_what_is_shipped() -> None:

@@ -10,7 +10,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.gguf import convert_gguf, converted_folder, describe_gguf, find_converted, sha256_of
 from workbench.models.sources import fetch_model, find_local, local_models, remove_model
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 
 

@@ -16,7 +16,7 @@ from workbench.models import hub as hub_module
 from workbench.models.hub import files_to_download, unreachable_reason
 from workbench.models.sources import fetch_config, fetch_model, find_config, find_local, local_models
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 
 TINY = ModelSection(source="someone/tiny-llama")

@@ -18,7 +18,7 @@ from workbench.models import wheel
 from workbench.models.local import describe_folder, hub_cache, safetensors_header
 from workbench.models.sources import fetch_config, fetch_model, find_local, local_path
 from workbench.progress import Progress
-from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
+from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.storage.paths import Home
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 190400\n"

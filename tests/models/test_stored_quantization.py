@@ -15,7 +15,8 @@ from workbench.models.local import read_config
 from workbench.models.sources import ModelSection
 from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.planning.start_checks import check_stored_base
-from workbench.recipe.schema import QuantizationSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.text import edit
 from workbench.storage.paths import Home
 

@@ -103,7 +103,7 @@ def test_of_a_run_elsewhere_only_the_link_moves(home, tmp_path):
 
 
 def _elsewhere(home, folder):
-    from workbench.recipe.schema import OutputSection
+    from workbench.recipe.sections.output import OutputSection
 
     return OutputSection(name="run", dir=str(folder))
 

@@ -23,7 +23,8 @@ from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.planning.launch import Launch
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder
 

@@ -15,7 +15,8 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
-from workbench.recipe.schema import DEFAULT_MODEL, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.storage.paths import Home
 
 GIB = 2**30

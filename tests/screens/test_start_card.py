@@ -14,7 +14,8 @@ from workbench.machine.gpu import HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.planning.expected_time import ASSUMED_MFU, Speed, Workload, computed_speed, past_speed, workload
 from workbench.planning.model_files import ModelFiles, model_files
-from workbench.recipe.schema import DEFAULT_MODEL, ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, next_run_id
 from workbench.storage.paths import Home

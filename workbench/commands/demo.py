@@ -17,7 +17,8 @@ from workbench.engine.client.process import ensure_engine
 from workbench.engine.client.protocol import Message, ReplyPiece, ReplyRequest, Sampling
 from workbench.progress import Progress
 from workbench.recipe.presets import load_preset
-from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import edit
 from workbench.runs.events import Number
 from workbench.runs.folder import RunFolder

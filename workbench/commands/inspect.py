@@ -12,7 +12,7 @@ from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.models.stored_quantization import stored_quantization
 from workbench.models.trees import skeleton_of
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 
 _ELBOW, _TEE, _BAR, _SPACE = "└─ ", "├─ ", "│  ", "   "
 

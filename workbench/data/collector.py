@@ -10,7 +10,7 @@ from workbench.data.records.unused import UnusedField
 from workbench.data.sample import Sample
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

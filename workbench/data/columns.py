@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from workbench.data.records.values import is_blank
 from workbench.errors import WorkbenchError
 from workbench.plain_text import plain
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 _EXAMPLE_CHARACTERS = 200
 

@@ -26,7 +26,9 @@ from workbench.models.sources import fetch_config, fetch_model, find_config, loc
 from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.data_sources import source_parts, source_text
-from workbench.recipe.schema import DataSection, ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:

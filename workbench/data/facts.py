@@ -8,7 +8,7 @@ from typing import Any, Self
 from workbench.data.records.unused import UnusedField
 from workbench.data.records.values import common_length
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import TrainingSection
+from workbench.recipe.sections.training import TrainingSection
 
 # If truncation removes the whole response of a larger share of the records, the user is asked before a run starts.
 LOST_REPLIES_TO_ASK = 0.1

@@ -19,7 +19,7 @@ from workbench.data.rows.row import ReadRows, Row, RowSource, shown
 from workbench.data.rows.trees import joined_trees
 from workbench.errors import WorkbenchError
 from workbench.recipe.data_sources import SourcePart, exists, source_names, split_inner
-from workbench.recipe.schema import SourceEntry
+from workbench.recipe.sections.data_source import SourceEntry
 from workbench.storage.folders import files_below
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"

@@ -17,7 +17,7 @@ from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
 from workbench.errors import WorkbenchError
 from workbench.recipe.data_sources import source_parts, source_text
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.paths import Home
 
 

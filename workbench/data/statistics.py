@@ -9,7 +9,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_samples
 from workbench.data.tokens.examples import example_of
 from workbench.progress import Cancelled, Report
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 
 def data_facts(

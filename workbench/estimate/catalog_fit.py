@@ -13,7 +13,8 @@ from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
-from workbench.recipe.schema import AUTO, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import AUTO
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH
-from workbench.recipe.schema import MAX_MICRO_BATCHES
+from workbench.recipe.sections.training import MAX_MICRO_BATCHES
 from workbench.units import part_of
 
 CHECKPOINTING_SLOWDOWN = 1.25

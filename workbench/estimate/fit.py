@@ -8,7 +8,8 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
 from workbench.recipe.resolved import ACCUMULATION, MICRO_BATCH
-from workbench.recipe.schema import MAX_MICRO_BATCHES, RANK_STEPS
+from workbench.recipe.sections.adapter import RANK_STEPS
+from workbench.recipe.sections.training import MAX_MICRO_BATCHES
 
 T = TypeVar("T")
 Fit = Literal["fits", "tight", "does not fit"]

@@ -26,7 +26,7 @@ from workbench.estimate.adapter.sites import Site, sites
 from workbench.estimate.adapter.targets import Targets, find_targets, frozen_names
 from workbench.estimate.layer_shape import model_shape
 from workbench.models.skeleton import Module, Skeleton
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 # Model types whose configuration states a sliding window, but not that every n-th layer has none.
 _EVERY_NTH_SEES_ALL = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}

@@ -19,7 +19,7 @@ from typing import Literal
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.models.skeleton import Module, Skeleton, Tensor
-from workbench.recipe.schema import QuantMethod
+from workbench.recipe.sections.quantization import QuantMethod
 
 StorageMethod = QuantMethod | Literal["packed"]
 ALLOCATION = 512

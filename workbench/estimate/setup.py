@@ -20,7 +20,11 @@ from workbench.recipe.resolved import (
     resolved,
     with_max_length,
 )
-from workbench.recipe.schema import AUTO, MIN_LENGTH, NEEDS_UNQUANTISED_BASE, QuantMethod, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE
+from workbench.recipe.sections.data import MIN_LENGTH
+from workbench.recipe.sections.quantization import QuantMethod
+from workbench.recipe.sections.section import AUTO
 
 # Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are LoraSettings' own.
 _FIELDS = {

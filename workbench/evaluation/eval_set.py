@@ -12,7 +12,7 @@ from workbench.data.tokens.encode import encode_items
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.paths import Home
 
 FIXED_PROMPTS = (

@@ -9,7 +9,7 @@ from workbench.data.prepare.record_line import record_line
 from workbench.data.records.conversation import chosen_side
 from workbench.data.sources import load_records
 from workbench.models.child import report
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.paths import Home
 
 

@@ -9,7 +9,7 @@ import shlex
 from workbench.errors import WorkbenchError
 from workbench.export.plan import local_base
 from workbench.export.work import Job, make_adapter, make_merged
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 # The values that vLLM's --max-lora-rank accepts.
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -29,7 +29,7 @@ from workbench.models.local import (
     what_is_missing,
 )
 from workbench.progress import Cancelled, Progress, Report
-from workbench.recipe.schema import DEFAULT_MODEL, ModelSection
+from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.storage.folders import entries
 from workbench.storage.lfs import lfs_pointer_error, refuse_lfs_pointer
 from workbench.storage.paths import Home

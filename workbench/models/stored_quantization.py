@@ -16,7 +16,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import NEEDS_UNQUANTISED_BASE, AdapterSection, QuantizationSection, QuantMethod, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE, AdapterSection
+from workbench.recipe.sections.quantization import QuantizationSection, QuantMethod
 
 _UNQUANTISED = (
     "Take the unquantized model that it was made from; quantization.method nf4 or int8 quantizes it as it is loaded"

@@ -8,7 +8,7 @@ from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
 from workbench.models.token_rows import rows_for_tokenizer
 from workbench.progress import Cancelled, Report
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 
 

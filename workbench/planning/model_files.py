@@ -7,7 +7,7 @@ from workbench.machine.hub import token_place
 from workbench.models.catalog import CatalogEntry, catalog_entry
 from workbench.models.local import hub_cache, weight_files
 from workbench.models.sources import find_local, local_path
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 from workbench.units import size_in
 

@@ -17,7 +17,8 @@ from workbench.models.skeleton import Skeleton
 from workbench.models.sources import find_config
 from workbench.models.stored_quantization import stored_quantization
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 from workbench.units import gib
 

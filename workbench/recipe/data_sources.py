@@ -13,7 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection, SourceEntry
+from workbench.recipe.sections.data import DataSection
+from workbench.recipe.sections.data_source import SourceEntry
 from workbench.recipe.text import as_flow_yaml, parse_value
 
 # Files that hold several sets of records: one is named after a colon, as in ``book.xlsx:Sheet1``.

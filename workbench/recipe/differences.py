@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from workbench.recipe.schema import AdapterSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.text import as_flow_yaml
 
 _LONGEST_VALUE = 32

@@ -9,7 +9,10 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from workbench.recipe.schema import AUTO, MIN_LENGTH, Recipe, TrainingSection
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import MIN_LENGTH
+from workbench.recipe.sections.section import AUTO
+from workbench.recipe.sections.training import TrainingSection
 from workbench.recipe.text import parse_as
 
 CHECKPOINTING = "training.gradient_checkpointing"

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import Problem, WorkbenchError
-from workbench.recipe.schema import EXCLUDED, Recipe, SourceEntry, section_models
+from workbench.recipe.schema import EXCLUDED, Recipe, section_models
+from workbench.recipe.sections.data_source import SourceEntry
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

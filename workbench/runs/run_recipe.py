@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.recipe.schema import AUTO, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import AUTO
 from workbench.recipe.text import parse, read_data
 from workbench.runs.history import read_history
 

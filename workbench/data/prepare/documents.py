@@ -20,7 +20,7 @@ from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.row import Row, RowSource, shown
 from workbench.data.sources import Records
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.folders import files_below
 from workbench.storage.paths import Home
 

@@ -19,7 +19,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import as_trained, encode_items
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Progress, Report
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.atomic import atomic_file
 
 OverLength = Literal["leave-out", "split"]

@@ -20,7 +20,7 @@ from workbench.data.tokens.file import TokenFile
 from workbench.data.tokens.store import TokenStore
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Progress, Report
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 if TYPE_CHECKING:
     from datasets import Dataset

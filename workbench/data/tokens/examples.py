@@ -9,7 +9,7 @@ from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_items
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 
 def example_of(sample: Sample, template: Template) -> Example:

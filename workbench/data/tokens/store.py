@@ -22,7 +22,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.file import dataset_of
 from workbench.data.tokens.tokenize import rust_tokenizer
 from workbench.recipe.data_sources import source_text
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.atomic import write_text
 from workbench.storage.disk_cache import DiskCache
 

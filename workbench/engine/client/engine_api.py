@@ -36,7 +36,7 @@ from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_from_json, skeleton_to_json
 from workbench.planning.queue import QueueRequest, QueueState
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 
 _skeleton: TypeAdapter[Skeleton] = TypeAdapter(
     Annotated[Any, PlainSerializer(skeleton_to_json), PlainValidator(skeleton_from_json)]

@@ -8,7 +8,8 @@ from workbench.engine.client.client import EngineClient
 from workbench.engine.client.requests import facts_request
 from workbench.models.skeleton import Skeleton
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import ModelSection
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from workbench.engine.client.protocol import ColumnsRequest, ExamplesRequest, Fa
 from workbench.planning.launch import Launch
 from workbench.planning.queue import QueueRequest, RunRequest
 from workbench.recipe.data_sources import exists, renamed, split_inner
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
 
 

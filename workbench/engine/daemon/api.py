@@ -38,7 +38,7 @@ from workbench.failures.diagnose import diagnose
 from workbench.models.skeleton import Skeleton
 from workbench.planning.queue import QueueRequest, QueueState
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import parse
 
 

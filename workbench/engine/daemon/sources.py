@@ -10,7 +10,7 @@ from workbench.engine.daemon.tree_builder import TreeBuilder
 from workbench.engine.model.libraries import import_libraries
 from workbench.models.skeleton import Skeleton
 from workbench.progress import Progress
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import parse
 from workbench.storage.paths import Home
 

@@ -18,7 +18,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
 from workbench.models.trees import skeleton_in_catalog, tree_in
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
 
 # After so long without a request the helper is stopped, to free its memory.

@@ -27,7 +27,8 @@ from workbench.evaluation.report import write_report
 from workbench.evaluation.result import BASE, AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text
-from workbench.recipe.schema import DataSection, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import on_base
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder, find_run

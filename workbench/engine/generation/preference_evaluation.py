@@ -13,7 +13,7 @@ from workbench.engine.model.tokenizer import pad_token_id
 from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
 from workbench.progress import Progress
-from workbench.recipe.schema import ObjectiveSection
+from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
     import torch

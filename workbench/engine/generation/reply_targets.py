@@ -9,7 +9,8 @@ from workbench.engine.client.protocol import ReplyRequest
 from workbench.engine.model.adapters import ActiveAdapters
 from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import ModelSection, QuantizationSection
+from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
 

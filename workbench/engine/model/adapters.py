@@ -16,7 +16,7 @@ from workbench.engine.model.base import LoadedBase, adapter_stamp, check_adapter
 from workbench.engine.model.new_rows import embedding_rows, expose_bias
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import ModelSection
+from workbench.recipe.sections.model import ModelSection
 
 if TYPE_CHECKING:
     from peft import PeftModel

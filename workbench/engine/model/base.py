@@ -22,7 +22,9 @@ from workbench.models.stored_quantization import StoredQuantization, stored_quan
 from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import Fused
-from workbench.recipe.schema import AdapterSection, ModelSection, QuantizationSection
+from workbench.recipe.sections.adapter import AdapterSection
+from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.storage.lfs import refuse_lfs_pointer
 from workbench.storage.paths import Home
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.model.sharded import is_spread
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 if TYPE_CHECKING:
     import torch

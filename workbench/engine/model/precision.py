@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from workbench.machine.gpu import computes_bfloat16
-from workbench.recipe.schema import QuantizationSection
+from workbench.recipe.sections.quantization import QuantizationSection
 
 ComputeType = Literal["bfloat16", "float16", "float32"]
 COMPUTE_TYPES: tuple[ComputeType, ...] = get_args(ComputeType)

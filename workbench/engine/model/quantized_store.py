@@ -30,7 +30,7 @@ from workbench.engine.model.sharded import is_sharded
 from workbench.models.local import read_config
 from workbench.models.model_class import auto_class
 from workbench.models.sources import LocalModel
-from workbench.recipe.schema import QuantizationSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.storage.disk_cache import CacheName, DiskCache
 from workbench.storage.folders import files_in
 from workbench.storage.paths import Home

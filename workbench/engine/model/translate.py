@@ -10,7 +10,8 @@ from workbench.engine.model.sharded import is_sharded
 from workbench.models.language_part import exclusion_pattern
 from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.schema import AdapterSection, QuantizationSection
+from workbench.recipe.sections.adapter import AdapterSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.trackers import PROJECT
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import logsigmoid
 
-from workbench.recipe.schema import ObjectiveSection, PreferenceLoss
+from workbench.recipe.sections.objective import ObjectiveSection, PreferenceLoss
 
 if TYPE_CHECKING:
     from peft import PeftModel

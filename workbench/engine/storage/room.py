@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import TrainingSection
+from workbench.recipe.sections.training import TrainingSection
 from workbench.units import size_in
 
 if TYPE_CHECKING:

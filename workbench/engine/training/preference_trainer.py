@@ -10,7 +10,7 @@ from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
 from workbench.engine.objectives.preference import FIGURES, PairScores, Reference
 from workbench.engine.training.trainer import WorkbenchTrainer
-from workbench.recipe.schema import ObjectiveSection
+from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import ModelOutput

@@ -16,7 +16,7 @@ from workbench.estimate.adapter.sites import Site, sites
 from workbench.estimate.adapter.targets import ModuleTarget, ParameterTarget, Targets, find_targets
 from workbench.models.language_part import ROUTER
 from workbench.models.skeleton import Module, Skeleton
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 _PREFIX = "base_model.model."
 # A training step changes DoRA's magnitudes by less than bfloat16 can represent, so they stay in float32.

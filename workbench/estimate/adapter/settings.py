@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 
 ALL_LINEAR = "all-linear"
 

@@ -9,7 +9,8 @@ import yaml
 
 from workbench.errors import Problem, WorkbenchError
 from workbench.recipe.fields import setting_of
-from workbench.recipe.schema import Recipe, TrainingSection
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.training import TrainingSection
 from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse_usable
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -98,7 +99,7 @@ class ImportedSettings:
         """Set ``data.source``: joined as text if no entry has more than a name, else as a list.
 
         Args:
-            entries: fields of :class:`~workbench.recipe.schema.SourceEntry`.
+            entries: fields of :class:`~workbench.recipe.sections.data_source.SourceEntry`.
             stopping: how a list is interleaved.
         """
         if len(entries) == 1:

@@ -1,0 +1,132 @@
+"""The section ``training``: the loop, by the names of transformers' ``TrainingArguments``."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from workbench.recipe.sections.section import AUTO, Auto, Section, setting
+
+MAX_MICRO_BATCHES = 65536
+"""The largest value of ``training.gradient_accumulation_steps`` and ``training.effective_batch_size``."""
+
+
+class TrainingSection(Section):
+    num_train_epochs: float = setting(
+        1.0, "Passes over the training records.", up="better fit, then overfitting", unit="epochs",
+        steps=(1, 2, 3, 5, 10), gt=0, le=10_000,
+    )  # fmt: skip
+    max_steps: int = setting(
+        -1, "Maximum optimizer steps. -1: unlimited (use epochs).", unit="steps",
+        steps=(-1, 50, 100, 200, 500, 1000), ge=-1, le=100_000_000,
+    )  # fmt: skip
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = setting(
+        4, "Micro-batch per GPU. auto: the fastest size that fits, within the effective batch size.",
+        unit="records", steps=(1, 2, 4, 8, 16, 32, 64),
+        up="faster until the GPU is full; activation memory grows in proportion",
+    )  # fmt: skip
+    gradient_accumulation_steps: int = setting(
+        4, "Micro-batches summed into one optimizer step: effective batch = micro-batch × this. "
+        "Derived from the effective batch if the micro-batch is auto.",
+        up="less gradient noise at no memory cost, fewer steps per epoch", unit="micro-batches",
+        steps=(1, 2, 4, 8, 16, 32), ge=1, le=MAX_MICRO_BATCHES,
+    )  # fmt: skip
+    effective_batch_size: int = setting(
+        16, "Records per optimizer step and GPU. Used only with micro-batch auto.",
+        up="less gradient noise at no memory cost, fewer steps per epoch", unit="records",
+        steps=(4, 8, 16, 32, 64, 128), ge=1, le=MAX_MICRO_BATCHES,
+    )  # fmt: skip
+    learning_rate: float = setting(
+        2e-4, "Peak learning rate.", up="faster learning, then divergence",
+        steps=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3), gt=0, le=1,
+    )  # fmt: skip
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = (
+        setting("cosine", "Learning rate schedule after warm-up.")
+    )
+    warmup_ratio: float = setting(
+        0.03, "Fraction of the steps used to warm up to the peak learning rate.", up="slower start",
+        steps=(0.0, 0.03, 0.05, 0.1), ge=0, le=1,
+    )  # fmt: skip
+    weight_decay: float = setting(
+        0.0, "Weight decay on the adapter's weights.", up="less overfitting, slower learning",
+        steps=(0.0, 0.001, 0.01, 0.1), ge=0, le=1,
+    )  # fmt: skip
+    max_grad_norm: float = setting(
+        1.0, "Clip the gradient norm at this value. 0: no clipping.", up="larger updates are allowed",
+        steps=(0.0, 0.3, 1.0), ge=0, le=1e6,
+    )  # fmt: skip
+    router_aux_loss: float = setting(
+        0.0, "Mixture of experts: weight of the router's load-balancing loss in the gradient. 0: not added. The loss "
+        "curve never includes it.", up="experts are used more evenly, less weight on the records",
+        steps=(0.0, 0.001, 0.01, 0.02), ge=0, le=10,
+    )  # fmt: skip
+    optim: Literal[
+        "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
+    ] = setting(
+        "adamw_torch_fused",
+        "Optimizer. AdamW keeps 8 bytes per trained parameter, the 8-bit variants 2; paged "
+        "variants spill to host memory.",
+    )
+    gradient_checkpointing: bool | Auto = setting(
+        AUTO,
+        "Recompute activations in the backward pass: far less memory for about a quarter more time. "
+        "auto: off if the step fits without it.",
+    )
+    torch_compile: bool = setting(
+        False,
+        "Compile the layers before the first step. Takes half a minute to several minutes; pays "
+        "off on long runs. The memory estimate is for uncompiled steps.",
+    )
+    kernels: Literal["none", "liger", "hub"] = setting(
+        "none",
+        "Fused GPU kernels for norms and gated MLPs, if installed. They save a little memory, "
+        "not included in the estimate. hub: downloads and runs compiled code; use only if you "
+        "trust it.",
+    )
+    logging_steps: int = setting(
+        1, "Log every this many optimizer steps.", unit="steps", steps=(1, 5, 10, 50), ge=1, le=1_000_000
+    )
+    eval_steps: int = setting(
+        0, "Evaluate every this many optimizer steps. 0: only at the end.", unit="steps",
+        steps=(0, 10, 50, 100, 500), ge=0, le=100_000_000,
+    )  # fmt: skip
+    save_steps: int = setting(
+        100, "Save a checkpoint every this many optimizer steps. 0: only at the end.", unit="steps",
+        steps=(0, 20, 50, 100, 500), ge=0, le=100_000_000,
+    )  # fmt: skip
+    save_total_limit: int = setting(
+        2,
+        "Checkpoints to keep; older ones are deleted.",
+        up="more checkpoints, more disk space",
+        unit="checkpoints",
+        ge=1,
+        le=10_000,
+    )
+    early_stopping_patience: int = setting(
+        0, "Early stopping after this many evaluations without a better held-out loss. 0: off.",
+        unit="evaluations", steps=(0, 2, 3, 5), ge=0, le=10_000,
+    )  # fmt: skip
+    early_stopping_min_delta: float = setting(
+        0.0, "Minimum decrease of the held-out loss that counts as better.", ge=0, le=100
+    )
+    keep: Literal["last", "best"] = setting("last", "Adapter to keep: last, or best held-out loss (needs eval_steps).")
+    non_finite: Literal["stop", "skip"] = setting(
+        "stop", "On a non-finite loss or gradient: stop the run, or skip the step."
+    )
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = setting(
+        [], "Also log metrics to tensorboard (in the run folder), wandb or trackio, if installed."
+    )
+    seed: int = setting(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
+
+    @property
+    def effective_batch(self) -> int:
+        """Records per optimizer step on one GPU."""
+        if self.per_device_train_batch_size == AUTO:
+            return self.effective_batch_size
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """The micro-batch size; if it is ``auto``, the largest that can be chosen."""
+        if self.per_device_train_batch_size == AUTO:
+            return self.effective_batch_size
+        return self.per_device_train_batch_size
