@@ -169,7 +169,7 @@ def our_steps(model: Any, row: Row) -> Steps:
     from workbench.engine.model.precision import Precision
     from workbench.engine.model.translate import sft_config
     from workbench.engine.steering.ranks import ALONE
-    from workbench.engine.training.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainers.trainer import WorkbenchTrainer
     from workbench.errors import WorkbenchError
     from workbench.models.sources import LocalModel
     from workbench.recipe.resolved import resolved

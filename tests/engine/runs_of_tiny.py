@@ -9,7 +9,7 @@ from unittest import mock
 
 from tests.journals import Fields, read_events
 from workbench.engine.training.thread import TrainingThread
-from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.runs.folder import RunFolder, create_run
 
 

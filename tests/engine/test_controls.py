@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_and_saved_goes_on_another_day(home, long_recipe,
 
 
 def test_a_stop_in_the_middle_of_a_step_loses_only_that_step(home, recipe, monkeypatch):
-    from workbench.engine.training.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 
     recipe = edit(
         recipe,

@@ -114,7 +114,7 @@ def _until_idle(engine: Engine) -> None:
 def test_what_the_optimizer_cannot_do_here_is_said(optimizer):
     import torch
 
-    from workbench.engine.training.optimizer import optimizer_here
+    from workbench.engine.training.trainers.optimizer import optimizer_here
 
     name, notice = optimizer_here(optimizer)
     assert name == optimizer
@@ -125,7 +125,7 @@ def test_what_the_optimizer_cannot_do_here_is_said(optimizer):
 def test_without_bitsandbytes_another_optimizer_is_taken_and_named(monkeypatch):
     import sys
 
-    from workbench.engine.training.optimizer import optimizer_here
+    from workbench.engine.training.trainers.optimizer import optimizer_here
 
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     name, notice = optimizer_here("adamw_8bit")

@@ -190,7 +190,7 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_p
 def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference, monkeypatch):
     from workbench.engine.kernels.loss_path import PADDED
     from workbench.engine.model.loss_check import LossCheck
-    from workbench.engine.training.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 
     recipe = edit(preference, {"training.max_steps": 4, "training.per_device_train_batch_size": 4})
     whole, thread = begin(home, recipe)
@@ -213,7 +213,7 @@ def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preferenc
     rewards = [[event["rewards"]["margin"] for event in events_of(run, "step")] for run in (whole, split)]
     assert rewards[1] == pytest.approx(rewards[0], abs=1e-4)
     asked = LossCheck(PADDED, "a test asks for it")
-    monkeypatch.setattr("workbench.engine.training.session.check_loss", lambda base, records: asked)
+    monkeypatch.setattr("workbench.engine.training.loss_choice.check_loss", lambda base, records: asked)
     padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
     ended(thread)
     assert list(curve(padded).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)

@@ -1,5 +1,6 @@
 """What goes wrong in the middle of a run: memory ends, a number is none, the disk fills."""
 
+import gc
 import os
 import resource
 import threading
@@ -123,7 +124,8 @@ def test_a_gpu_that_is_really_full_is_met_with_smaller_parts(home, recipe, tmp_p
     ended(thread)
     peak = summarise(plain).measured_peak["reserved"]
     total = torch.cuda.get_device_properties(0).total_memory
-    thread.training.base = None
+    del thread
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.7 * peak / total)
     try:
@@ -188,7 +190,7 @@ def test_memory_that_ended_is_told_from_other_errors(error, expected):
 @pytest.fixture
 def one_bad_gradient(monkeypatch):
     """The fifth gradient of a run is no number."""
-    from workbench.engine.training.trainer import WorkbenchTrainer
+    from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 
     plain = WorkbenchTrainer.training_step
 

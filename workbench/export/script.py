@@ -15,7 +15,7 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
-from workbench.engine.training.optimizer import optimizer_here
+from workbench.engine.training.trainers.optimizer import optimizer_here
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.export.notebook import notebook_of

@@ -14,7 +14,7 @@ from workbench.engine.kernels.padding_free import PER_RECORD
 from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.model.memory_errors import is_out_of_memory
 from workbench.engine.steering.ranks import Ranks
-from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 
 
 def compile_layers(trainer: WorkbenchTrainer, ranks: Ranks, cache: Path) -> tuple[float, str]:

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from workbench.engine.model.randomness import preserved_random_state
 from workbench.engine.steering.controls import Command, Controls, PausedTask
 from workbench.engine.storage.disk_full_retry import RetryingJournal
-from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.progress import Progress
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Checkpoint as CheckpointWritten
@@ -84,7 +84,7 @@ class StepControls(TrainerCallback):
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: object
     ) -> None:
         if self._checkpoint is not None:
-            self.trainer.restore_window(self._checkpoint.path)
+            self.trainer.restore_extra_state(self._checkpoint.path)
         self._hooks.before_first_step()
 
     def on_step_begin(

@@ -9,7 +9,7 @@ from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
 from workbench.engine.objectives.preference import FIGURES, PairScores, Reference
-from workbench.engine.training.trainer import WorkbenchTrainer
+from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
@@ -97,7 +97,5 @@ class PreferenceTrainer(WorkbenchTrainer):
         pairs = pairs_of(inputs)
         half = len(pairs.rows)
         top1 = sums_by_text(outputs.is_top1.long(), inputs)[:half].sum()
-        counts = (sum(pairs.trained[:half]), sum(pairs.lengths))
-        self._tally += torch.stack([top1, *(torch.as_tensor(count, device=top1.device) for count in counts)])
-        figures = scores.figures(self._objective.beta).double().sum(1)
-        self._figures += torch.cat([figures, torch.full_like(figures[:1], half)])
+        self.counts.add_tokens(top1, sum(pairs.trained[:half]), sum(pairs.lengths))
+        self.counts.add_figures(scores.figures(self._objective.beta).double().sum(1), half)

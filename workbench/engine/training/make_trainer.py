@@ -1,0 +1,83 @@
+"""Makes the trainer of a run from its recipe. Imports torch and TRL."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from workbench.data.tokens.encode import EncodedData
+from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error
+from workbench.engine.metrics.step_clock import AnyClock
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.sharded import is_spread
+from workbench.engine.model.translate import sft_config
+from workbench.engine.training.context import Context
+from workbench.engine.training.trainers.optimizer import optimizer_here
+from workbench.engine.training.trainers.preference import PreferenceTrainer
+from workbench.engine.training.trainers.trainer import WorkbenchTrainer
+from workbench.errors import WorkbenchError
+from workbench.recipe.sections.objective import ObjectiveSection
+from workbench.recipe.text import edit
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+def make_trainer(
+    context: Context, base: LoadedBase, data: EncodedData, clock: AnyClock, callbacks: "Sequence[TrainerCallback]"
+) -> WorkbenchTrainer:
+    """Attach a new adapter to the base, and make the trainer of the recipe's objective for it.
+
+    Raises:
+        WorkbenchError: PEFT rejects the adapter, or the objective cannot be trained on this base.
+    """
+    recipe, warn = context.recipe, context.warnings.warn
+    optimizer, notice = optimizer_here(recipe.training.optim)
+    if notice:
+        warn(notice, kind="optimizer")
+    if recipe.trained_adapter != recipe.adapter:
+        warn(
+            f"{recipe.objective.kind} trains without dropout, as TRL does: adapter.lora_dropout "
+            f"{recipe.adapter.lora_dropout:g} is not used.",
+            kind="dropout",
+        )
+    # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
+    torch.manual_seed(recipe.training.seed)
+    model = base.attach_new(recipe.trained_adapter)
+    if left_out := left_out_text(recipe, base):
+        warn(left_out, kind="frozen_parts")
+    overrides: dict[str, object] = {"training.optim": optimizer}
+    if not context.ranks.is_first:
+        overrides["training.report_to"] = []
+    trainer = _trainer_class(recipe.objective)(
+        model=model,
+        args=sft_config(edit(recipe, overrides), base.precision, context.run.checkpoints),
+        train_dataset=data.train,
+        processing_class=base.tokenizer,
+        callbacks=list(callbacks),
+        clock=clock,
+        ranks=context.ranks,
+        template=data.template,
+        retry_while_full=context.retry_while_full,
+        skip_non_finite=recipe.training.non_finite == "skip",
+        warnings=context.warnings,
+        out_of_memory_error=lambda: out_of_memory_error(context.home, recipe, base, data.facts),
+    )
+    # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
+    base.cast_adapter()
+    return trainer
+
+
+def _trainer_class(objective: ObjectiveSection) -> Callable[..., WorkbenchTrainer]:
+    """The trainer of an objective."""
+    if not objective.is_preference:
+        return WorkbenchTrainer
+    if is_spread():
+        raise WorkbenchError(
+            f"{objective.kind} on a base that is sharded across GPUs is not supported: the reference is the base "
+            "with its adapter switched off.",
+            "Train on one GPU, or on several that each hold the whole base.",
+            kind="objective",
+        )
+    return partial(PreferenceTrainer, objective=objective)
