@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.data.conftest import make_word_tokenizer
 from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.templates.cutting import REWRITTEN
 from workbench.data.templates.named import NAMED
-from workbench.data.templates.template import REWRITTEN, Template
+from workbench.data.templates.template import Template
 from workbench.data.tokens.tokenize import token_ids
 from workbench.errors import WorkbenchError
 

@@ -13,8 +13,9 @@ from workbench.data.records.reasoning import without_reasoning
 from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Item, Records
+from workbench.data.templates.cutting import REWRITTEN, Cut
 from workbench.data.templates.pieces import Encoded
-from workbench.data.templates.template import REWRITTEN, Cut, Template
+from workbench.data.templates.template import Template
 from workbench.data.tokens.chunking import chunks
 from workbench.data.tokens.file import TokenFile
 from workbench.data.tokens.store import TokenStore

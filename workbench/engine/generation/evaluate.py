@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench import __version__
-from workbench.data.templates.template import FILE as TEMPLATE_FILE
+from workbench.data.templates.stored import FILE as TEMPLATE_FILE
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
