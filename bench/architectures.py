@@ -169,6 +169,8 @@ def our_steps(model: Any, row: Row) -> Steps:
     from workbench.engine.model.precision import Precision
     from workbench.engine.model.translate import sft_config
     from workbench.engine.steering.ranks import ALONE
+    from workbench.engine.storage.disk_full_retry import SilentJournal
+    from workbench.engine.training.run_warnings import RunWarnings
     from workbench.engine.training.trainers.trainer import WorkbenchTrainer
     from workbench.errors import WorkbenchError
     from workbench.models.sources import LocalModel
@@ -203,7 +205,7 @@ def our_steps(model: Any, row: Row) -> Steps:
             template=Template.for_model(tokenizer, "auto", None),
             retry_while_full=lambda work: work(),
             skip_non_finite=False,
-            warn=lambda message, **_: None,
+            warnings=RunWarnings(SilentJournal()),
             out_of_memory_error=lambda: WorkbenchError("out of memory", "none"),
         )
         base.cast_adapter()

@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
-from screens.messages import JournalGrew, RecipeChanged, RunsRenamed, SampleTaken, SkeletonChanged, StatusChanged
+from screens.messages import JournalGrew, RunsRenamed, SampleTaken, StatusChanged
 from screens.session import Session
-from screens.shell.delay import Delay
+from screens.shell.app_keys import KEYS
 from screens.shell.footer import KeyFooter
 from screens.shell.header import HeaderBar
 from screens.shell.jobs import Jobs, JobsLine
-from screens.shell.model_tree import read_tree
 from screens.shell.pane_switcher import PaneSwitcher
+from screens.shell.recipe_editing import RecipeEditing
 from screens.shell.run_bar import RunBar
 from screens.shell.tab_strip import TabStrip
 from screens.shell.watch import Watch
+from screens.shell.watched_run import WatchedRun
 from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.widgets.ascii_filter import AsciiFilter
 from screens.widgets.glyphs import unicode_terminal
-from screens.widgets.plain import plain
 from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
 
@@ -39,16 +38,12 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.filter import LineFilter
     from textual.message import Message
-    from textual.worker import Worker
 
     from screens.forms.row import SettingRow
     from screens.widgets.pane import Pane
     from workbench.engine.client.home_engine import HomeEngine
     from workbench.errors import Problem
-    from workbench.recipe.schema import Recipe
     from workbench.storage.paths import Home
-
-SAVE_SECONDS = 2.0
 
 
 def _palette() -> type[Provider]:
@@ -69,38 +64,7 @@ class WorkbenchApp(App[None]):
     CSS_PATH = "app.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     COMMANDS: ClassVar[set[Callable[[], type[Provider]]]] = {_palette}  # type: ignore[assignment]
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *(
-            Binding(f"{number}", f"show_tab('{tab.id}')", tab.label, show=False, id=f"tab.{tab.id}")
-            for number, tab in enumerate(TABS, 1)
-        ),
-        *(
-            # Not Alt and a digit: without the kitty protocol terminals send that as Esc and a digit, or as a letter.
-            Binding(f"f{number + 1}", f"show_tab('{tab.id}')", tab.label, show=False, priority=True)
-            for number, tab in enumerate(TABS, 1)
-        ),
-        Binding("escape", "leave", "Leave the field", show=False, id="app.leave"),
-        Binding(
-            "f1",
-            "help",
-            "Help",
-            key_display="F1",
-            priority=True,
-            id="app.help",
-            tooltip="Keys and guide of this screen",
-        ),
-        Binding("ctrl+z", "undo", "Undo", show=False, id="app.undo", tooltip="Undo the last change of the recipe"),
-        Binding("ctrl+y", "redo", "Redo", show=False, id="app.redo", tooltip="Make an undone change again"),
-        Binding(
-            "Y",
-            "recipe_text",
-            "Recipe as YAML",
-            show=False,
-            id="app.recipe_text",
-            tooltip="Show, edit and compare the current recipe as YAML",
-        ),
-        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
 
     def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
         super().__init__()
@@ -112,10 +76,10 @@ class WorkbenchApp(App[None]):
         self.faults: list[BaseException] = []
         self._loaded = False
         self._starting_engine = False
-        self._save_soon = Delay(self, self._save_in_worker, SAVE_SECONDS)
         self._wanted_tab: str | None = None
-        self._running_run: str | None = None
+        self._watched_run = WatchedRun()
         self._header = HeaderBar()
+        self._recipe = RecipeEditing(self, self.session, self._header, self._tell, self.start_engine)
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
         self._panes = PaneSwitcher()
         self._run_bar = RunBar()
@@ -169,7 +133,7 @@ class WorkbenchApp(App[None]):
                 markup=False,
             )
         self._header.show_recipe(self.session.recipe, None)
-        self._read_tree()
+        self._recipe.read_tree()
         watch = Watch(self.session, self._seen)
         self.run_worker(watch.engine(), name="engine status")
         self.run_worker(watch.journal(), name="journal")
@@ -204,7 +168,7 @@ class WorkbenchApp(App[None]):
 
         status = await current_status(self.session)
         if status is not None and status.run is not None:
-            from screens.shell.dialogs import quit_dialog
+            from screens.dialogs.questions import quit_dialog
 
             self.push_screen(quit_dialog(self.session.names.of(status.run), status.queued), self._quit_answered)
             return
@@ -213,7 +177,7 @@ class WorkbenchApp(App[None]):
         await self._leave()
 
     async def _quit_answered(self, answer: str | None) -> None:
-        from screens.shell.dialogs import LEAVE, STOP
+        from screens.dialogs.questions import LEAVE, STOP
 
         if answer == STOP:
             from workbench.engine.client.protocol import StopRequest
@@ -225,7 +189,7 @@ class WorkbenchApp(App[None]):
     async def _leave(self) -> None:
         """Save, end all workers while their widgets are still there, and exit."""
         if self._loaded:
-            await self._save()
+            await self._recipe.save()
         self.jobs.stop_all()
         cancel_workers_of(self)
         await self.session.engine.close()
@@ -273,7 +237,7 @@ class WorkbenchApp(App[None]):
 
     def action_help(self) -> None:
         """Show keys and guide of the tab or dialog in front, or close them."""
-        from screens.shell.help import HelpScreen, help_on
+        from screens.dialogs.help import HelpScreen, help_on
 
         if isinstance(self.screen, HelpScreen):
             self.pop_screen()
@@ -291,68 +255,32 @@ class WorkbenchApp(App[None]):
         Returns:
             The mistakes, for the caller to show; if there are any, nothing has changed.
         """
-        from workbench.recipe.text import RecipeError
-
-        before = self.session.recipe
-        try:
-            self.session.edit(changes, edit)
-        except RecipeError as error:
-            return error.problems
-        self._show_recipe_after(before)
-        return []
-
-    def _show_recipe_after(self, before: Recipe) -> None:
-        """Show the changed recipe in the header and the pane in front, and save it soon."""
-        recipe = self.session.recipe
-        self._tell(RecipeChanged(recipe))
-        # After the pane: the screen paints the first widget that changes at once, and the others a frame later.
-        skeleton = self.session.skeleton if recipe.model == before.model else None
-        self.call_later(self._header.show_recipe, recipe, skeleton)
-        if recipe.model != before.model:
-            self._read_tree()
-        self._save_soon.ask()
+        return self._recipe.change(changes, edit)
 
     def action_undo(self) -> None:
         """Undo the last change of the recipe, and say what changed back."""
-        self._go_through_history("Undo", self.session.undo)
+        self._recipe.undo()
 
     def action_redo(self) -> None:
         """Make a change of the recipe again that was undone."""
-        self._go_through_history("Redo", self.session.redo)
-
-    def _go_through_history(self, name: str, move: Callable[[], bool]) -> None:
-        from workbench.recipe.differences import change_text
-
-        before = self.session.recipe
-        if move():
-            self._show_recipe_after(before)
-            words = f"{name}: {plain(change_text(before, self.session.recipe))}"
-        else:
-            words = f"Nothing to {name.lower()}."
-        self.notify(words, markup=False, timeout=3)
+        self._recipe.redo()
 
     def action_recipe_text(self) -> None:
         """Show the current recipe as YAML, to edit and to compare."""
         if self._loaded:
-            from screens.shell.recipe_text import RecipeTextScreen
+            from screens.dialogs.recipe_text import RecipeTextScreen
 
             self.push_screen(RecipeTextScreen(self))
 
     def action_find_setting(self) -> None:
         """Find a setting by its name or its help, and go to its field."""
-        from screens.forms.places import all_settings
-        from screens.shell.search_dialog import Entry, SearchDialog
-
-        entries = [
-            Entry(setting.path, setting.path, plain(setting.help), setting.name.replace("_", " "))
-            for setting in all_settings()
-        ]
+        from screens.dialogs.setting_search import find_setting_dialog
 
         async def chosen(path: str | None) -> None:
             if path is not None:
                 await self.go_to_setting(path)
 
-        self.push_screen(SearchDialog("Find a setting", entries, "Name or help, such as rank or checkpoint"), chosen)
+        self.push_screen(find_setting_dialog(), chosen)
 
     @property
     def is_recipe_known(self) -> bool:
@@ -369,39 +297,15 @@ class WorkbenchApp(App[None]):
 
     def on_setting_row_list_asked(self, event: SettingRow.ListAsked) -> None:
         """Show the values of a setting as a list."""
-        from screens.shell.pick import PickDialog
+        from screens.dialogs.setting_search import values_dialog
 
-        row, (labels, here) = event.row, event.row.choices
+        row = event.row
 
         def chosen(answer: str | None) -> None:
             if answer is not None:
                 row.action_choose(int(answer))
 
-        choices = [(str(index), label) for index, label in enumerate(labels)]
-        self.push_screen(PickDialog(row.spec.label, choices, str(here)), chosen)
-
-    def _read_tree(self) -> None:
-        def changed() -> None:
-            self._header.show_recipe(self.session.recipe, self.session.skeleton)
-            self._tell(SkeletonChanged(self.session.skeleton))
-
-        # A function and not its coroutine: a worker that the next one replaces before it began would never await that.
-        work = partial(read_tree, self.session, self.start_engine, changed)
-        _: Worker[None] = self.run_worker(work, name="skeleton", exclusive=True, group="skeleton")
-
-    def _save_in_worker(self) -> None:
-        """Save while the app runs: a dropped connection then loses little."""
-        self.run_worker(self._save(), name="save", group="save", exclusive=True)
-
-    async def _save(self) -> None:
-        try:
-            await asyncio.to_thread(self.session.save)
-        except OSError as error:
-            self.notify(
-                f"The settings could not be saved: {error.strerror}. Free some space in {self.session.home.root}.",
-                severity="warning",
-                markup=False,
-            )
+        self.push_screen(values_dialog(row), chosen)
 
     # -- the engine ---------------------------------------------------------------------------------------------
 
@@ -454,7 +358,7 @@ class WorkbenchApp(App[None]):
 
     def show_error(self, error: WorkbenchError) -> None:
         """Show what went wrong and what to do about it."""
-        from screens.shell.dialogs import ErrorDialog
+        from screens.dialogs.questions import ErrorDialog
 
         self.push_screen(ErrorDialog(error))
 
@@ -469,21 +373,11 @@ class WorkbenchApp(App[None]):
                 self._run_bar.show_live(session)
             case JournalGrew() | RunsRenamed():
                 self._run_bar.show_live(session)
-                self._ring_at_the_end()
+                if self._watched_run.has_just_ended(session.summary):
+                    self.bell()
             case SampleTaken():
                 self._header.show_memory(session.gpus, session.host)
         self._tell(message)
-
-    def _ring_at_the_end(self) -> None:
-        """Ring the terminal's bell once when the run that was watched here is over."""
-        summary = self.session.summary
-        if summary is None:
-            return
-        if summary.state == "running":
-            self._running_run = summary.id
-        elif self._running_run == summary.id:
-            self._running_run = None
-            self.bell()
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -504,7 +398,7 @@ class WorkbenchApp(App[None]):
             return
         self.theme = THEMES[1].name if self.theme == THEMES[0].name else THEMES[0].name
         self.session.remember(theme=self.theme)
-        self._save_soon.ask()
+        self._recipe.save_soon()
 
 
 def run_app(home: Home) -> None:

@@ -12,9 +12,9 @@ from textual.binding import Binding
 
 from screens.adapter.fields import form
 from screens.data.fields import data_settings
+from screens.dialogs.presets import choose_preset, save_as_preset
 from screens.queue.enqueue import sweep_current
 from screens.shell.cost_view import price_after
-from screens.shell.presets import choose_preset, save_as_preset
 from workbench.recipe.differences import change_text
 from workbench.recipe.text import RecipeError, edit, parse_value
 

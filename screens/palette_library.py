@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screens.dialogs.doc_screen import DocScreen
+from screens.dialogs.presets import load_preset
 from screens.palette_commands import Command, settings_as_commands
-from screens.shell.doc_screen import DocScreen
-from screens.shell.presets import load_preset
 from workbench.data.open_source import bundled_names
 from workbench.models.catalog import catalog
 from workbench.models.sources import local_models

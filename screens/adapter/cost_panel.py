@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from screens.charts.stacked_bar import legend, stacked_bar
-from screens.shell.delay import Delay
+from screens.widgets.delay import Delay
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.lines import Lines
 from screens.widgets.plain import plain

@@ -13,11 +13,11 @@ from textual.message import Message
 from screens.adapter.cost_panel import CostPanel
 from screens.adapter.fields import form
 from screens.adapter.step_tracer import StepTracer
+from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
 from screens.forms.help import explanation, line_help
 from screens.forms.sections import SectionedForm
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
-from screens.shell.delay import Delay
-from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.widgets.delay import Delay
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain

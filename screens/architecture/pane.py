@@ -179,7 +179,7 @@ class ArchitecturePane(Pane):
 
     def action_layers(self) -> None:
         """Ask which layers get adapters."""
-        from screens.shell.dialogs import LineDialog
+        from screens.dialogs.questions import LineDialog
 
         now = ranges_text(self.session.recipe.adapter.layers_to_transform or ())
         text = "Adapt only these layers, such as 8-15 or 0, 2, 4. Leave empty for all layers."

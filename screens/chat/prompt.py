@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
-from screens.shell.external_editor import edit_in_editor
+from screens.dialogs.external_editor import edit_in_editor
 from screens.widgets.glyphs import unicode_terminal
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError

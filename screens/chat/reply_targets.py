@@ -105,7 +105,7 @@ class ReplyTargets:
 
     async def pick(self) -> None:
         """Ask for a run, checkpoint or base model."""
-        from screens.shell.pick import PickDialog
+        from screens.dialogs.pick import PickDialog
 
         def picked(answer: str | None) -> None:
             if answer is not None:
@@ -119,7 +119,7 @@ class ReplyTargets:
 
     async def combine(self) -> None:
         """Ask for adapters and their weights, to be added up."""
-        from screens.shell.dialogs import LineDialog
+        from screens.dialogs.questions import LineDialog
 
         def typed(text: str | None) -> None:
             if text is None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from screens.chat.dialogs import OPEN, RENAME, ConversationsDialog
-from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
 from screens.widgets.plain import plain
 from workbench.engine.client.conversations import Chats
 

@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 
 from screens.data.mapping import PARTS, assigned, part_of, stepped
 from screens.data.record_view import RecordView
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import set_title
 from screens.widgets.plain import plain, shortened

@@ -11,16 +11,16 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import DataTable, Input, Static
 
+from screens.dialogs.presets import load_preset
+from screens.dialogs.questions import Choice, ChoiceDialog
 from screens.models.download import Download
 from screens.models.facts import facts_text
 from screens.models.rows import ModelRow, all_lists, matching, with_source
 from screens.models.table import ModelTable, SearchField
 from screens.shell.cost_view import refusal_and_fix
-from screens.shell.delay import Delay
-from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.fit import Fit, fits_of
 from screens.shell.header import short_name
-from screens.shell.presets import load_preset
+from screens.widgets.delay import Delay
 from screens.widgets.glyphs import ENTER
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain

@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from screens.dialogs.questions import Choice, ChoiceDialog
 from screens.queue import enqueue
-from screens.shell.dialogs import Choice, ChoiceDialog
 from screens.shell.header import short_name
 from screens.shell.run_words import dotted
 from screens.widgets.glyphs import GLYPHS

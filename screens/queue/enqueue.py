@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from screens.dialogs.questions import Choice, ChoiceDialog
 from screens.queue import start_checks
-from screens.shell.dialogs import Choice, ChoiceDialog
 from workbench.units import gib
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from screens.shell.dialogs import Choice, ChoiceDialog
+from screens.dialogs.questions import Choice, ChoiceDialog
 from workbench.errors import WorkbenchError
 from workbench.units import gib
 

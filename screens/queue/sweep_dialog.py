@@ -11,7 +11,7 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 from screens.widgets.glyphs import ENTER
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
 from screens.forms.path_kinds import TABLE
 from screens.messages import ResumeAsked, RunSelected
-from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.runs.label import checked_name, parse_tags

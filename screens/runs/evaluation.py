@@ -11,11 +11,11 @@ from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from screens.dialogs.questions import LineDialog
 from screens.forms.path_kinds import DATASET
 from screens.runs.evaluation_job import evaluate_in_engine, stop_evaluation
 from screens.runs.evaluation_text import figures_text, reply_columns
 from screens.runs.shown_job import ShownJob
-from screens.shell.dialogs import LineDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title

@@ -16,10 +16,10 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from screens.dialogs.questions import Dialog
 from screens.forms.path_kinds import FOLDER
 from screens.runs.export_job import export_in_background
 from screens.runs.shown_job import ShownJob
-from screens.shell.dialogs import Dialog
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain, plain_content

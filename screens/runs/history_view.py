@@ -14,8 +14,8 @@ from textual.widgets import DataTable, Input
 
 from screens.runs.history import batches, changed_runs, listed, listed_exactly
 from screens.runs.table import FilterField, RunTable
-from screens.shell.delay import Delay
 from screens.shell.header import short_name
+from screens.widgets.delay import Delay
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, VerticalGroup
 from textual.widgets import Button, SelectionList, Static
 from textual.widgets.selection_list import Selection
 
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 from screens.widgets.plain import plain_content
 from workbench.machine.gpu import GpuProcess, other_processes
 from workbench.units import gib, gib_number

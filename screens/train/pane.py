@@ -11,6 +11,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 
 from screens.charts.keys import chart_keys
+from screens.dialogs.questions import LineDialog
 from screens.messages import (
     JournalGrew,
     RecipeChanged,
@@ -21,7 +22,6 @@ from screens.messages import (
     StatusChanged,
 )
 from screens.queue import enqueue
-from screens.shell.dialogs import LineDialog
 from screens.shell.run_words import in_queue
 from screens.shell.sampled_replies import RepliesScreen
 from screens.train.gpu_choice import GpuChoiceDialog

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.binding import Binding
 
 from screens.charts.scale import short_number
-from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -13,13 +13,13 @@ from rich.cells import cell_len
 from textual.message import Message
 from textual.widgets import Button, Input
 
+from screens.dialogs.help import HelpScreen
+from screens.dialogs.questions import ChoiceDialog, ErrorDialog
 from screens.forms.row import SettingRow
 from screens.messages import StatusChanged
 from screens.session import Session
 from screens.shell import watch
-from screens.shell.dialogs import ChoiceDialog, ErrorDialog
 from screens.shell.header import HeaderBar, short_gpu
-from screens.shell.help import HelpScreen
 from screens.shell.run_bar import RunBar
 from screens.widgets.ascii_filter import in_ascii
 from tests.runs.told import finished
@@ -180,7 +180,7 @@ async def test_the_bell_rings_once_when_the_run_that_was_watched_ends(
         for number in (1, 2):
             screen.engine.begin(Recipe(), max_steps=200)
             screen.engine.step(50, 1.25)
-            await screen.until(lambda: screen.app._running_run is not None, "the run")
+            await screen.until(lambda: screen.app._watched_run.id is not None, "the run")
             assert len(rung) == number - 1
             screen.engine.finish()
             await screen.until(lambda number=number: len(rung) == number, "the bell")

@@ -11,8 +11,8 @@ from screens.chat.pane import ChatPane
 from screens.chat.reply_view import Reply
 from screens.chat.settings import ChatSettings
 from screens.chat.transcript import Transcript
-from screens.shell.dialogs import LineDialog
-from screens.shell.pick import PickDialog
+from screens.dialogs.pick import PickDialog
+from screens.dialogs.questions import LineDialog
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.conversations import Chats

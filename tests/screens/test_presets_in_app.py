@@ -4,7 +4,7 @@ from pathlib import Path
 
 from textual.command import CommandList
 
-from screens.shell.dialogs import ErrorDialog
+from screens.dialogs.questions import ErrorDialog
 from tests.screens.piloting import NARROW, Opened, opened
 from workbench.recipe.presets import load_preset, preset_names, save_preset
 from workbench.recipe.schema import Recipe

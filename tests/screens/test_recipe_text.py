@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.terminal import Terminal
-from screens.shell.recipe_text import RecipeText, RecipeTextScreen
-from screens.shell.search_dialog import Entry, found
+from screens.dialogs.recipe_text import RecipeText, RecipeTextScreen
+from screens.dialogs.search_dialog import Entry, found
 from tests.runs.told import finished
 from tests.screens.piloting import NARROW, Opened, opened
 from workbench.recipe.lines import ALL_DEFAULTS, changed_yaml, check_text

@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Input
 
 from screens.charts.loss_chart import LossChart
-from screens.shell.dialogs import ChoiceDialog, ErrorDialog
+from screens.dialogs.questions import ChoiceDialog, ErrorDialog
 from screens.shell.phase_bar import PhaseBar
 from screens.shell.run_bar import RunBar
 from screens.train.gpu_panel import GpuPanel

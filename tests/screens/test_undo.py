@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from screens.dialogs.presets import load_preset
 from screens.forms.row import SettingRow
 from screens.recipe_history import STEPS_KEPT, RecipeHistory, RecipeState
-from screens.shell.presets import load_preset
 from tests.screens.piloting import NARROW, opened
 from tests.screens.test_presets_in_app import palette
 from workbench.recipe.differences import change_text

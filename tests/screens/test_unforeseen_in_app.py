@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from screens.shell.dialogs import ErrorDialog
+from screens.dialogs.questions import ErrorDialog
 from screens.shell.unforeseen import Unforeseen
 from tests.screens.piloting import Opened, opened
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from screens.shell.dialogs import Choice, ChoiceDialog, LineDialog
-from screens.shell.pick import PickDialog
+from screens.dialogs.pick import PickDialog
+from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:

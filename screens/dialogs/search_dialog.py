@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 from screens.widgets.glyphs import ENTER
 from screens.widgets.plain import plain_content
 

@@ -9,7 +9,7 @@ from textual.containers import VerticalGroup
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 from screens.widgets.plain import plain_content
 
 if TYPE_CHECKING:

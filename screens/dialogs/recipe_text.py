@@ -12,10 +12,10 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static, TextArea
 
-from screens.shell.delay import Delay
-from screens.shell.dialogs import Choice, ChoiceDialog, Dialog
-from screens.shell.external_editor import edit_in_editor
-from screens.shell.search_dialog import Entry, SearchDialog
+from screens.dialogs.external_editor import edit_in_editor
+from screens.dialogs.questions import Choice, ChoiceDialog, Dialog
+from screens.dialogs.search_dialog import Entry, SearchDialog
+from screens.widgets.delay import Delay
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.recipe import presets

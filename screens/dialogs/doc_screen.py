@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.containers import VerticalGroup, VerticalScroll
 from textual.widgets import Markdown
 
-from screens.shell.dialogs import Dialog
+from screens.dialogs.questions import Dialog
 
 if TYPE_CHECKING:
     from pathlib import Path
