@@ -26,8 +26,9 @@ from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.generation import generate_reply
 from workbench.engine.model.adapters import ActiveAdapters, merge, use_adapters
-from workbench.engine.model.base import LoadedBase, load_base
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.load_base import load_base
+from workbench.models.tokenizers import pad_token_id
 from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.storage.paths import Home

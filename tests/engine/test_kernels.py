@@ -18,7 +18,7 @@ from workbench.engine.daemon.engine import Engine
 from workbench.engine.kernels import liger
 from workbench.engine.kernels.fused import check_device, replace_forwards, verified_kernels
 from workbench.engine.kernels.liger import FusedOperations, apply_kernels
-from workbench.engine.model.base import load_base
+from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import QueueRequest, RunRequest
 from workbench.recipe.fused_kernels import PACKAGES, check_kernels

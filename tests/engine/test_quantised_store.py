@@ -12,7 +12,7 @@ import torch
 from tests.conftest import make_tiny_model
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of
 from workbench.engine.model import quantized_store as quantised_store
-from workbench.engine.model.base import load_base
+from workbench.engine.model.load_base import load_base
 from workbench.recipe.text import edit
 from workbench.storage.disk_cache import DiskCache
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_until
 from tests.journals import read_events
-from workbench.engine.model.base import load_base
+from workbench.engine.model.load_base import load_base
 from workbench.engine.training import tokenizing as module
 from workbench.engine.training import training
 from workbench.errors import WorkbenchError

@@ -226,7 +226,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(engine_here, home
 @pytest.mark.parametrize("options", [{"bias": "all"}, {"init_lora_weights": "pissa"}], ids=["biases", "pissa"])
 def test_an_adapter_that_changes_the_base_has_one_to_itself(engine_here, home, recipe, options, tmp_path):
     from tests.engine.voices_of_tiny import save_random_adapter
-    from workbench.engine.model.base import check_adapter
+    from workbench.engine.model.adapter_folder import check_adapter
 
     recipe = edit(recipe, {"quantization.method": "none", "model.source": str(_with_biases(tmp_path / "biased"))})
     plain, altering = run_with_adapter(home, recipe, 0), run_with_adapter(home, recipe, 1)

@@ -15,7 +15,7 @@ from workbench.engine.generation.generation import end_tokens, generate_reply
 from workbench.engine.generation.samples import sample_replies
 from workbench.engine.kernels.loss_path import PATHS
 from workbench.engine.model.adapters import ActiveAdapters, use_adapters
-from workbench.engine.model.base import load_base
+from workbench.engine.model.load_base import load_base
 
 QUESTIONS = [
     "Why?",

@@ -195,7 +195,7 @@ def test_lora_on_the_same_embedding_is_refused_before_and_in_the_run(home, recip
 
 def test_an_adapter_for_more_rows_than_the_base_has_is_refused_in_words(home, recipe, run, tmp_path):
     from workbench.engine.model.adapters import attach
-    from workbench.engine.model.base import load_base
+    from workbench.engine.model.load_base import load_base
 
     model = edit(recipe, {"model.resize_embeddings": False}).model
     base = load_base(home, model, recipe.quantization, lambda progress: None, bool)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench.data.rows.readers import read_rows
-from workbench.engine.model.base import check_adapter
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import token_place
 from workbench.models import wheel

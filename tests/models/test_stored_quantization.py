@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import make_tiny_model, tiny_recipe
 from tests.engine.runs_of_tiny import begin, ended, events_of
-from workbench.engine.model.base import load_base
+from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
 from workbench.estimate import price
 from workbench.models.build import build_skeleton

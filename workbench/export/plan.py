@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from workbench.engine.model.base import check_adapter
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.support import check_gguf_support
 from workbench.export.request import WITHOUT_WEIGHTS, Request

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
-from workbench.engine.model.base import check_adapter
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.new_rows import add_missing_rows
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError

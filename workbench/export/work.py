@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.engine.model.base import check_adapter
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.evaluation.provenance import Provenance, provenance_of
 from workbench.export.card import model_card
 from workbench.export.plan import local_base

@@ -42,3 +42,8 @@ def _template_of_processor(folder: Path) -> str:
         if isinstance(template, str):
             return template
     return ""
+
+
+def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The tokenizer's padding id, else its end-of-text id, else 0: padding is masked out, so any id works."""
+    return int(next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None))

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from workbench.engine.model.adapters import ActiveAdapters, use_adapters
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
 from workbench.errors import WorkbenchError
+from workbench.models.tokenizers import pad_token_id
 from workbench.serving.draw import Draw, DrawEach
 
 if TYPE_CHECKING:

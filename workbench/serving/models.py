@@ -8,7 +8,8 @@ from workbench.data.templates.template import Template
 from workbench.engine.generation.generation import end_tokens
 from workbench.engine.generation.reply_targets import ReplyTarget, resolve, template_of
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
-from workbench.engine.model.base import LoadedBase, load_base
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.storage.paths import Home

@@ -14,7 +14,7 @@ from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, StopSignal, StopWhen, sampling_arguments
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 from workbench.progress import Progress
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ from workbench.engine.generation.evaluation import Record, RecordLoss, record_lo
 from workbench.engine.generation.generation import StopSignal, end_tokens
 from workbench.engine.generation.reply_targets import ReplyTarget, resolve
 from workbench.engine.kernels.loss_path import LossPath
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
-from workbench.engine.model.base import LoadedBase, check_adapter, load_base
+from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import library_versions
+from workbench.engine.model.load_base import load_base
 from workbench.engine.model.loss_check import check_loss
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL

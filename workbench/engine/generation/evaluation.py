@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 from workbench.progress import Progress
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from workbench.engine.client.protocol import Message, ReplyPiece, Sampling
 from workbench.engine.generation.context import context_length, fit_prompt
 from workbench.engine.generation.decoding import ReplyDecoder, TextStream
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from workbench.engine.generation.evaluation import Record, forward, in_batches
 from workbench.engine.generation.shared_evaluation import SyncedCancel
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
 from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
+from workbench.models.tokenizers import pad_token_id
 from workbench.progress import Progress
 from workbench.recipe.sections.objective import ObjectiveSection
 

@@ -7,6 +7,7 @@ from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
 from workbench.engine.generation.generation import StopSignal, generate_reply
 from workbench.engine.generation.reply_targets import ReplyTarget, missing_base, resolve, resolve_request, template_of
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import (
     ActiveAdapters,
     can_use,
@@ -17,7 +18,8 @@ from workbench.engine.model.adapters import (
     scaled,
     use_adapters,
 )
-from workbench.engine.model.base import LoadedBase, check_adapter, load_base
+from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.runs.folder import RunFolder

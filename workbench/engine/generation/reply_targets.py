@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyRequest
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import ActiveAdapters
-from workbench.engine.model.base import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.quantization import QuantizationSection

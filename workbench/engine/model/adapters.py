@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.engine.model.base import LoadedBase, adapter_stamp, check_adapter
+from workbench.engine.model.adapter_folder import adapter_stamp, check_adapter
+from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.new_rows import embedding_rows, expose_bias
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError

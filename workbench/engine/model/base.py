@@ -1,4 +1,4 @@
-"""Loads the base model, and manages what is attached to it: adapters, loss head, fused kernels."""
+"""The base model in memory, and what is attached to it: adapters, loss head, fused kernels."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,31 +10,22 @@ from typing import TYPE_CHECKING
 from workbench.engine.kernels.cpu_packing import CpuPacking
 from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.kernels.loss_path import LossPath
-from workbench.engine.model.libraries import import_libraries
-from workbench.engine.model.new_rows import add_missing_rows, expose_bias, trained_rows
-from workbench.engine.model.precision import Precision, choose_precision
+from workbench.engine.model.adapter_folder import adapter_stamp
+from workbench.engine.model.new_rows import expose_bias, trained_rows
+from workbench.engine.model.precision import Precision
 from workbench.errors import WorkbenchError
 from workbench.models.language_part import frozen_parts
-from workbench.models.local import read_config
-from workbench.models.model_class import auto_class, check_continues_text
-from workbench.models.sources import LocalModel, fetch_config, fetch_model
-from workbench.models.stored_quantization import StoredQuantization, stored_quantization
-from workbench.models.tokenizers import load_tokenizer
-from workbench.progress import Progress
+from workbench.models.sources import LocalModel
+from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.fused_kernels import Fused
 from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.quantization import QuantizationSection
-from workbench.storage.lfs import refuse_lfs_pointer
-from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Report = Callable[[Progress], None]
-Cancelled = Callable[[], bool]
 
 # Name of the trained adapter inside PEFT, which saves the one of this name at the top of a folder, as tools expect.
 TRAINED = "default"
@@ -261,103 +252,6 @@ class LoadedBase:
         return self.local.source if self.local.origin == "hub" else str(self.local.folder)
 
 
-def load_base(
-    home: Home,
-    section: ModelSection,
-    quantization: QuantizationSection,
-    report: Report,
-    cancelled: Cancelled,
-    meanwhile: "Callable[[PreTrainedTokenizerBase], None]" = lambda tokenizer: None,
-    *,
-    is_asked: bool = True,
-) -> LoadedBase:
-    """Download if necessary, load and quantize a base model. One that its files quantize is loaded as they say.
-
-    Args:
-        is_asked: the user chose ``quantization``; else a base that cannot have it is loaded in the way that it can.
-        meanwhile: called with the tokenizer before the weights are loaded, to start work that needs only that.
-
-    Raises:
-        WorkbenchError: the model is not available, or transformers cannot load it.
-    """
-    # Before gigabytes are downloaded: a configuration says whether the weights can be used.
-    config = read_config(fetch_config(home, section, report, cancelled))
-    stored = stored_quantization(config)
-    asked = quantization
-    if stored is not None:
-        quantization = stored.as_loaded(asked)
-        if refusal := stored.refusal(asked if is_asked else quantization):
-            raise refusal
-    if not section.trust_remote_code:
-        import_libraries()
-        check_continues_text(config)
-    local = fetch_model(home, section, report, cancelled)
-    report(Progress(phase="loading", detail="importing libraries"))
-    import_libraries()
-    import torch
-
-    from workbench.engine.model.quantized_store import QuantizedStore
-    from workbench.engine.model.sharded import is_sharded
-    from workbench.engine.model.translate import loading_arguments, set_compute_dtype
-
-    precision = choose_precision(quantization)
-    name = f"{section.source} as {describe(quantization, stored)}"
-    store = QuantizedStore(home, local, quantization, precision, f"{name}, {precision.compute}")
-    arguments = {
-        "dtype": getattr(torch, precision.compute),
-        # With several processes, each has a GPU of its own, or gets its part of the base from FSDP later.
-        "device_map": {"": torch.cuda.current_device()} if torch.cuda.is_available() and not is_sharded() else None,
-        "trust_remote_code": section.trust_remote_code,
-        "use_safetensors": True,
-    }
-    with _loading_explained():
-        tokenizer = load_tokenizer(local.folder, section.trust_remote_code)
-    meanwhile(tokenizer)
-    with _loading_explained():
-        model = None
-        if is_cached := store.holds():
-            report(Progress(phase="loading", detail=f"{name}, quantized before"))
-            model = store.load(arguments)
-        was_cached = model is not None
-        if model is None:
-            again = " again: the cached copy is damaged" if is_cached else ""
-            report(Progress(phase="loading", detail=name + again))
-            model = auto_class(config).from_pretrained(
-                local.folder, **loading_arguments(quantization, precision, stored), **arguments
-            )
-            if stored is not None:
-                set_compute_dtype(model, arguments["dtype"])
-            store.write(model)
-    model.requires_grad_(False)
-    model.eval()
-    new_tokens = add_missing_rows(model, tokenizer) if section.resize_embeddings else range(0)
-    footprint = model.get_memory_footprint()
-    return LoadedBase(
-        section,
-        quantization,
-        precision,
-        local,
-        model,
-        tokenizer,
-        footprint,
-        asked=asked,
-        stored=stored,
-        was_cached=was_cached,
-        new_tokens=new_tokens,
-    )
-
-
-@contextmanager
-def _loading_explained() -> Iterator[None]:
-    """Turn errors of transformers into :class:`WorkbenchError`, with their cause."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        from workbench.failures.diagnose import diagnose
-
-        raise diagnose(error, "loading the model") from error
-
-
 def describe(quantization: QuantizationSection, stored: StoredQuantization | None = None) -> str:
     """A base's quantization as text: ``nf4 + double quant``, ``int8``, ``16-bit``.
 
@@ -370,42 +264,3 @@ def describe(quantization: QuantizationSection, stored: StoredQuantization | Non
         return "16-bit"
     double = quantization.double_quant and quantization.method in ("nf4", "fp4")
     return quantization.method + (" + double quant" if double else "")
-
-
-def adapter_stamp(folder: Path) -> tuple[int, int]:
-    """Modification time and size of an adapter's weights: changes whenever the folder is written again."""
-    try:
-        stat = (folder / "adapter_model.safetensors").stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
-
-
-def check_adapter(folder: Path) -> dict[str, object]:
-    """Read the configuration of a PEFT adapter folder, and check that its weights are safetensors.
-
-    Raises:
-        WorkbenchError: it is not an adapter folder, or its files are damaged or Git LFS pointers.
-    """
-    import json
-
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        refuse_lfs_pointer(folder / name)
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorkbenchError(
-            f"There is no adapter in {folder}.",
-            "Give a run that saved an adapter, or a folder with adapter_config.json.",
-            kind="no_adapter",
-        ) from None
-    except ValueError as error:
-        raise WorkbenchError(
-            f"{folder / 'adapter_config.json'} is damaged: {error}.", "Save the adapter again."
-        ) from None
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise WorkbenchError(
-            f"{folder} has no adapter_model.safetensors.",
-            "Save the adapter as safetensors; pickle files are not loaded.",
-        )
-    return config if isinstance(config, dict) else {}

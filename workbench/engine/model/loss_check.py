@@ -19,7 +19,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.check_records import check_records, halved
 from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.model.memory_errors import is_out_of_memory
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 
 if TYPE_CHECKING:
     import torch

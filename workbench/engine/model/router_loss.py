@@ -8,7 +8,7 @@ from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.check_records import check_records
 from workbench.engine.model.loss_check import undisturbed
-from workbench.engine.model.tokenizer import pad_token_id
+from workbench.models.tokenizers import pad_token_id
 
 if TYPE_CHECKING:
     from datasets import Dataset

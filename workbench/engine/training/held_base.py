@@ -4,8 +4,9 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.engine.model.base import LoadedBase, load_base
+from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import free_cached_memory
+from workbench.engine.model.load_base import load_base
 from workbench.engine.steering.ranks import Ranks
 from workbench.models.sources import fetch_model
 from workbench.progress import Progress
