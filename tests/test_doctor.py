@@ -8,8 +8,10 @@ import pytest
 
 from workbench.errors import WorkbenchError
 from workbench.machine.gpu import GpuSampler
-from workbench.planning import doctor
-from workbench.planning.doctor import Check, checks
+from workbench.planning.doctor import gpu, probes, system
+from workbench.planning.doctor.check import Check
+from workbench.planning.doctor.checks import checks
+from workbench.planning.doctor.probes import BitsandbytesProbe, CudaDevice, TorchProbe
 from workbench.storage.paths import Home
 
 
@@ -50,12 +52,12 @@ def test_the_token_is_named_and_not_shown(found: dict[str, Check]) -> None:
 
 
 def test_looking_makes_no_home(tmp_path: Path) -> None:
-    assert doctor._home(Home(tmp_path / "a" / "b")).ok == "ok"
+    assert system.home(Home(tmp_path / "a" / "b")).ok == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_that_cannot_be_written() -> None:
-    check = doctor._home(Home(Path("/proc/nothing")))
+    check = system.home(Home(Path("/proc/nothing")))
     assert check.ok == "problem"
     assert "--home" in check.cure
 
@@ -66,27 +68,26 @@ def _crash() -> None:
 
 def test_a_library_that_crashes_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe's process really dies of a signal; the check says so."""
-    monkeypatch.setattr(doctor, "__name__", __name__)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    answer = doctor._probe("_crash", doctor._TorchProbe)
+    answer = probes.probe(_crash, TorchProbe)
     assert isinstance(answer, WorkbenchError)
     assert answer.kind == "crashed"
     assert "SIGABRT" in answer.message
-    check = doctor._bitsandbytes(answer)
+    check = gpu.bitsandbytes(answer)
     assert check.ok == "problem"
     assert check.cure
 
 
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.1)
-    answer = doctor._probe("_probe_torch", doctor._TorchProbe)
+    monkeypatch.setattr(probes, "_PROBE_SECONDS", 0.1)
+    answer = probes.probe(probes.probe_torch, TorchProbe)
     assert isinstance(answer, WorkbenchError)
     assert "no answer" in answer.message
 
 
-def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) -> doctor._TorchProbe:
-    devices = [doctor._CudaDevice("NVIDIA T4", list(capability))] if capability else []
-    return doctor._TorchProbe("2.13", 2, cuda, devices, reason="too old", cure="Update.")
+def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) -> TorchProbe:
+    devices = [CudaDevice("NVIDIA T4", list(capability))] if capability else []
+    return TorchProbe("2.13", 2, cuda, devices, reason="too old", cure="Update.")
 
 
 @pytest.mark.parametrize(
@@ -103,22 +104,22 @@ def _torch_probe(cuda: str | None, capability: tuple[int, int] | None = None) ->
 def test_cuda_on_other_machines(
     cuda: str | None, capability: tuple[int, int] | None, has_gpu: bool, level: str, word: str
 ) -> None:
-    check = doctor._cuda(_torch_probe(cuda, capability), has_gpu=has_gpu)
+    check = gpu.cuda(_torch_probe(cuda, capability), has_gpu=has_gpu)
     assert check.ok == level
     assert word in check.found
     assert (check.ok == "ok") or (check.consequence and check.cure)
 
 
 def test_wrong_numbers_of_bitsandbytes_are_a_problem() -> None:
-    check = doctor._bitsandbytes(doctor._BitsandbytesProbe("0.50", "cuda", error=0.8))
+    check = gpu.bitsandbytes(BitsandbytesProbe("0.50", "cuda", error=0.8))
     assert check.ok == "problem"
     assert "wrong results" in check.found
 
 
 @pytest.mark.parametrize(("free", "level"), [(5e8, "problem"), (5e9, "warning"), (5e10, "ok")])
 def test_room_on_the_disk(free: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
-    assert doctor._disk("Disk", tmp_path / "not" / "yet", "Runs need room.", "--home").ok == level
+    monkeypatch.setattr(system.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
+    assert system.disk("Disk", tmp_path / "not" / "yet", "Runs need room.", "--home").ok == level
 
 
 @pytest.mark.parametrize(
@@ -137,8 +138,8 @@ def test_terminals(
     monkeypatch.setenv("COLUMNS", str(size[0]))
     monkeypatch.setenv("LINES", str(size[1]))
     stream = type("Stream", (), {"isatty": lambda self: True, "encoding": encoding})()
-    monkeypatch.setattr(doctor.sys, "stdout", stream)
-    assert doctor._terminal().ok == level
+    monkeypatch.setattr(system.sys, "stdout", stream)
+    assert system.terminal().ok == level
 
 
 def test_a_driver_without_a_gpu_says_why() -> None:
@@ -148,6 +149,6 @@ def test_a_driver_without_a_gpu_says_why() -> None:
         def nvmlInit(self) -> None:  # noqa: N802
             raise RuntimeError("Driver/library version mismatch")
 
-    check = doctor._driver(GpuSampler(NoLibrary()))
+    check = gpu.driver(GpuSampler(NoLibrary()))
     assert check.ok == "warning"
     assert "version mismatch" in check.found

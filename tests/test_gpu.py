@@ -25,7 +25,7 @@ from workbench.machine.gpu import (
     gpus_now,
     hardware_now,
 )
-from workbench.planning import doctor
+from workbench.planning.doctor.checks import checks
 from workbench.storage.paths import Home
 
 
@@ -186,7 +186,7 @@ def test_closing_ends_it() -> None:
 
 
 def _doctor() -> None:
-    assert any(check.name == "NVIDIA driver" for check in doctor.checks(Home(Path("/nowhere"))))
+    assert any(check.name == "NVIDIA driver" for check in checks(Home(Path("/nowhere"))))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, home_of, print_json, printable
-from workbench.planning.doctor import checks
+from workbench.planning.doctor.checks import checks
 
 _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem": ("problem", "bold red")}
 

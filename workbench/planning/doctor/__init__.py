@@ -1,0 +1,1 @@
+"""``loraworkbench doctor``: what this machine lacks for fine-tuning."""
