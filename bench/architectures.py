@@ -165,7 +165,7 @@ def our_steps(model: Any, row: Row) -> Steps:
     from workbench.data.templates.template import Template
     from workbench.engine.metrics.step_clock import GpuPeak, HostTimer, StepClock
     from workbench.engine.model.base import LoadedBase
-    from workbench.engine.model.loss_check import check_loss
+    from workbench.engine.model.loss_check.check import check_loss
     from workbench.engine.model.precision import Precision
     from workbench.engine.model.translate import sft_config
     from workbench.engine.steering.ranks import ALONE

@@ -8,7 +8,7 @@ from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.kernels.loss_head import add_trained_positions
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.load_base import load_base
-from workbench.engine.model.loss_check import check_loss
+from workbench.engine.model.loss_check.check import check_loss
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.quantization import QuantizationSection
 

@@ -189,7 +189,7 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_p
 
 def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference, monkeypatch):
     from workbench.engine.kernels.loss_path import PADDED
-    from workbench.engine.model.loss_check import LossCheck
+    from workbench.engine.model.loss_check.check import LossCheck
     from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 
     recipe = edit(preference, {"training.max_steps": 4, "training.per_device_train_batch_size": 4})

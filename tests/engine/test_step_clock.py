@@ -12,7 +12,7 @@ from tests.engine.runs_of_tiny import begin, curve, ended, events_of, resumed
 from workbench.engine.batches.stats import BatchStats, batch_stats
 from workbench.engine.kernels.loss_path import PADDED
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
-from workbench.engine.model.loss_check import LossCheck
+from workbench.engine.model.loss_check.check import LossCheck
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton

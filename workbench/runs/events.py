@@ -94,7 +94,7 @@ class Phase(Event, frozen=True, tag="phase"):
         fraction: progress of the phase, 0 to 1; None if unknown. eta_seconds: how long the rest will take.
         chosen: the values that the run chose for settings left to it (``auto``), by dotted key; ``reasons`` says why.
         padded_because: why the loss is not computed in the fastest way; ``loss_check`` says how far it was from the
-            model's own when both were compared (:mod:`workbench.engine.model.loss_check`).
+            model's own when both were compared (:mod:`workbench.engine.model.loss_check.check`).
         predicted: the predicted peak memory.
         conditions: what the numbers depend on, compared on resume; see :mod:`workbench.engine.training.resume_check`.
         counts: record and token counts of the tokenized data.

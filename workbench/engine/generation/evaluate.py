@@ -20,7 +20,7 @@ from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import library_versions
 from workbench.engine.model.load_base import load_base
-from workbench.engine.model.loss_check import check_loss
+from workbench.engine.model.loss_check.check import check_loss
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL
 from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set

@@ -94,7 +94,7 @@ def record_losses(
         records: have ``input_ids`` and ``labels`` (-100 for tokens that do not count).
         batch_size: records per batch. TRL's fused head never holds all logits, so an evaluation needs no more memory
             than a training step with the same batch; if even that is too much, batches are halved.
-        path: how the loss is computed (:func:`~workbench.engine.model.loss_check.check_loss`).
+        path: how the loss is computed (:func:`~workbench.engine.model.loss_check.check.check_loss`).
     """
     collate = path.collator(pad_token_id(base.tokenizer))
     batch_size = 1 if path.one_record else batch_size

@@ -59,7 +59,7 @@ def held_out_preference(
     Args:
         records: pairs as token ids and labels.
         batch_size: pairs per batch; batches that do not fit in memory are halved.
-        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check_loss`).
+        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check.check_loss`).
     """
     cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
     share = records.select(range(ranks.index, len(records), ranks.count))

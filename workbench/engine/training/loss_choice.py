@@ -6,8 +6,8 @@ from workbench.data.tokens.encode import EncodedData
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
-from workbench.engine.model.loss_check import LossCheck, check_loss
-from workbench.engine.model.router_loss import why_no_router_loss
+from workbench.engine.model.loss_check.check import LossCheck, check_loss
+from workbench.engine.model.loss_check.router_loss import why_no_router_loss
 from workbench.engine.model.sharded import is_spread
 from workbench.engine.training.context import Context
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer

@@ -2,27 +2,29 @@
 
 The rules are those of ``peft.tuners.tuners_utils`` (``check_target_module_exists``,
 ``_maybe_include_all_linear_layers``) and of :mod:`workbench.estimate.adapter.experts`. What PEFT refuses is refused
-here, with the reason in plain words. Some parts of a model get no adapter (:mod:`workbench.models.language_part`).
+too, with the reason in plain words (:mod:`workbench.estimate.adapter.refusals`). Some parts of a model get no adapter
+(:mod:`workbench.models.language_part`).
 """
 
-import difflib
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.experts import leaf_names, rename_expert_targets
+from workbench.estimate.adapter.matching import Groups, group_finder, matcher
+from workbench.estimate.adapter.refusals import (
+    check_module,
+    check_parameters,
+    nothing_matched,
+    only_frozen,
+    unknown_names,
+)
 from workbench.estimate.adapter.settings import LoraSettings, check_settings, compiled
 from workbench.estimate.adapter.sites import Site, sites
 from workbench.models.skeleton import Skeleton, Tensor
 
 EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 """Targets by these names make PEFT save the base weight of the embedding beside the adapter."""
-
-_MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
-_MAMBA_REFUSED = {"out_proj", "conv1d"}
-_FIRST_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -94,18 +96,6 @@ class _Ranks:
         return self.usual if group is None else self.rules[group][1]
 
 
-_Groups = tuple[tuple[str, int | None], ...]
-
-
-def _group_finder(groups: _Groups) -> Callable[[str], int | None]:
-    compiled_rules = [(compiled(rf"(.*\.)?({pattern})$", "adapter.rank_pattern"), group) for pattern, group in groups]
-
-    def group_of(name: str) -> int | None:
-        return next((group for pattern, group in compiled_rules if pattern.match(name)), None)
-
-    return group_of
-
-
 def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     """Find the targets of an adapter on this model.
 
@@ -120,15 +110,15 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     alike, left_out = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
     modules = tuple(ModuleTarget(members, ranks.of(group)) for members, group in alike)
     for target in modules:
-        _check_module(skeleton, target.site, target.r, settings)
+        check_module(skeleton, target.site, target.r, settings)
     parameters = tuple(
         ParameterTarget(members, tensor, ranks.of(group), depth)
         for members, tensor, depth, group in _named_parameters(skeleton, parameter_names, groups)
     )
     if parameters:
-        _check_parameters(settings)
+        check_parameters(settings)
     if not modules and not parameters:
-        raise _only_frozen(skeleton, left_out) if left_out else _nothing_matched(settings, everything)
+        raise only_frozen(skeleton, left_out) if left_out else nothing_matched(settings, everything)
     return Targets(
         modules=modules,
         parameters=parameters,
@@ -172,49 +162,7 @@ def _leaves_of_regex(
     settings: LoraSettings, regex: str, family: str, everything: tuple[Site, ...]
 ) -> frozenset[str] | None:
     parameter_names = [f"{site.name}.{tensor.name}" for site in everything for tensor in site.parameters]
-    return leaf_names(family, _matcher(settings, regex), [site.name for site in everything], parameter_names)
-
-
-def _matcher(settings: LoraSettings, names: str | frozenset[str]) -> Callable[[str], bool]:
-    """PEFT's ``check_target_module_exists`` for one adapter."""
-    excluded = _excluder(settings)
-    if isinstance(names, str):
-        regex = compiled(names, "adapter.target_modules")
-        return lambda key: regex.fullmatch(key) is not None and not excluded(key)
-    # Full names, as all-linear yields them, need no search for endings, and there can be hundreds of them.
-    is_spelled_out = settings.is_all_linear and all("." in name for name in names)
-    suffixes = () if is_spelled_out else tuple(f".{name}" for name in names)
-    layers = frozenset(settings.layers_to_transform or ())
-    indices = [compiled(rf"(?:^|.*?\.){p}\.(\d+)\.", "layers_pattern") for p in settings.layers_pattern]
-
-    def matches(key: str) -> bool:
-        if key in names:
-            return not excluded(key)
-        if not suffixes or not key.endswith(suffixes) or excluded(key):
-            return False
-        if not layers:
-            return True
-        found = next((match for index in indices or [_FIRST_INDEX] if (match := index.match(key))), None)
-        return found is not None and int(found.group(1)) in layers
-
-    return matches
-
-
-def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
-    saved = [compiled(rf"(^|.*\.){name}($|\..*)", "adapter.modules_to_save") for name in settings.modules_to_save]
-    excluded = settings.exclude_modules
-    regex = compiled(excluded, "exclude_modules") if isinstance(excluded, str) and excluded else None
-    names = frozenset(excluded) if not isinstance(excluded, str) else frozenset()
-    suffixes = tuple(f".{name}" for name in names)
-
-    def is_excluded(key: str) -> bool:
-        if regex is not None and regex.fullmatch(key):
-            return True
-        if names and (key in names or key.endswith(suffixes)):
-            return True
-        return any(pattern.match(key) for pattern in saved)
-
-    return is_excluded
+    return leaf_names(family, matcher(settings, regex), [site.name for site in everything], parameter_names)
 
 
 @lru_cache(maxsize=64)
@@ -232,13 +180,13 @@ def frozen_names(skeleton: Skeleton) -> frozenset[str]:
 # Cached: while the user changes the rank, the matching modules stay the same.
 @lru_cache(maxsize=64)
 def _named_sites(
-    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: _Groups
+    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: Groups
 ) -> tuple[tuple[tuple[tuple[Site, ...], int | None], ...], tuple[str, ...]]:
     """Group the matching sites that differ only in their layer and get the same rank; with the group of that rank.
 
     Second, the names of those that match and are frozen.
     """
-    matches, group_of, frozen = _matcher(settings, names), _group_finder(groups), frozen_names(skeleton)
+    matches, group_of, frozen = matcher(settings, names), group_finder(groups), frozen_names(skeleton)
     alike: dict[tuple[str, int], dict[int | None, list[Site]]] = {}
     left_out = []
     for site in sites(skeleton):
@@ -255,11 +203,11 @@ def _named_sites(
 
 @lru_cache(maxsize=64)
 def _named_parameters(
-    skeleton: Skeleton, names: frozenset[str], groups: _Groups
+    skeleton: Skeleton, names: frozenset[str], groups: Groups
 ) -> tuple[tuple[tuple[Site, ...], Tensor, int, int | None], ...]:
     """Group the modules with a parameter of these names; with the parameter, its depth, and the group of its rank."""
     suffixes = tuple(f".{name}" for name in names)
-    group_of = _group_finder(groups)
+    group_of = group_finder(groups)
     alike: dict[tuple[str, int, Tensor, int | None, int], list[Site]] = {}
     for site in sites(skeleton):
         keys = [(f"{site.name}.{tensor.name}", tensor) for tensor in site.parameters]
@@ -279,7 +227,7 @@ def _saved_whole(
         return ()
     for name in settings.modules_to_save:
         if not any(site.name.endswith(name) for site in everything):
-            raise _unknown_names(f"adapter.modules_to_save: no module is called {name!r}.", [name], everything)
+            raise unknown_names(f"adapter.modules_to_save: no module is called {name!r}.", [name], everything)
     saved = tuple(site for site in everything if site.name.endswith(settings.modules_to_save))
     inner = [site.name for target in modules for site in target.sites] + [site.name for site in saved]
     if frozen := next((site for site in saved if site.name in frozen_names(skeleton)), None):
@@ -307,102 +255,6 @@ def _embedding_is_named(names: str | frozenset[str], everything: tuple[Site, ...
         return any(name in names for name in EMBEDDING_NAMES)
     regex = compiled(names, "adapter.target_modules")
     return any(site.name.rpartition(".")[2] in EMBEDDING_NAMES and regex.fullmatch(site.name) for site in everything)
-
-
-def _check_module(skeleton: Skeleton, site: Site, r: int, settings: LoraSettings) -> None:
-    leaf = site.name.rpartition(".")[2]
-    if skeleton.model_type in _MAMBA_TYPES and leaf in _MAMBA_REFUSED:
-        raise WorkbenchError(
-            f"LoRA does not work on {site.name}: Mamba uses the weights of {leaf} without calling the layer.",
-            "List other targets, such as [in_proj, x_proj], instead of all-linear.",
-            kind="adapter_target",
-        )
-    if site.kind == "other":
-        raise WorkbenchError(
-            f"{site.name} is a {site.module.class_name}; LoRA supports linear, embedding and convolution layers.",
-            "Target the layers inside it.",
-            kind="adapter_target",
-        )
-    if site.kind == "embedding" and settings.lora_bias:
-        raise WorkbenchError(
-            f"lora_bias does not work on the embedding {site.name}.", "Turn it off.", kind="adapter_target"
-        )
-    if site.kind == "convolution" and r % site.module.facts["groups"]:
-        groups = site.module.facts["groups"]
-        raise WorkbenchError(
-            f"{site.name} is a convolution with {groups} groups; r = {r} is not a multiple.",
-            "Choose another rank or leave this layer out.",
-            kind="adapter_target",
-        )
-    _check_start(site, r, settings)
-
-
-def _check_start(site: Site, r: int, settings: LoraSettings) -> None:
-    start = settings.init_lora_weights
-    if isinstance(start, bool) or start == "gaussian":
-        return
-    if site.kind in ("embedding", "convolution"):
-        raise WorkbenchError(
-            f"init_lora_weights: {start} works on linear layers only, and {site.name} is an {site.module.class_name}.",
-            "Set adapter.init_lora_weights to true, or leave this layer out.",
-            kind="adapter_target",
-        )
-    if start == "orthogonal" and r % 2:
-        raise WorkbenchError(
-            f"init_lora_weights: orthogonal needs an even rank, and {site.name} has r = {r}.",
-            "Choose an even r.",
-            kind="adapter_target",
-        )
-
-
-def _check_parameters(settings: LoraSettings) -> None:
-    """PEFT's ``ParamWrapper`` multiplies the weights themselves, so nothing can act on what goes into A alone."""
-    switched_on = {
-        # A default is dropped instead (AdapterPlan.dropout).
-        "lora_dropout": (settings.lora_dropout > 0 and not settings.dropout_is_default, "adapter.lora_dropout=0"),
-        "DoRA": (settings.use_dora, "adapter.use_dora=false"),
-        "lora_bias": (settings.lora_bias, "lora_bias=false"),
-    }
-    found = {name: cure for name, (is_on, cure) in switched_on.items() if is_on}
-    if found:
-        raise WorkbenchError(
-            f"The experts of this model are stored as one weight, which {next(iter(found))} does not support.",
-            f"Set {' and '.join(found.values())}, or target the attention only.",
-            kind="adapter_experts",
-        )
-
-
-def _only_frozen(skeleton: Skeleton, left_out: tuple[str, ...]) -> WorkbenchError:
-    kinds = dict.fromkeys(part.kind for part in skeleton.frozen_parts)
-    return WorkbenchError(
-        f"adapter.target_modules matches only layers that get no adapter in training on text ({', '.join(kinds)}), "
-        f"such as {left_out[0]}.",
-        "Choose layers of the language part, or all-linear.",
-        kind="adapter_target",
-    )
-
-
-def _nothing_matched(settings: LoraSettings, everything: tuple[Site, ...]) -> WorkbenchError:
-    if isinstance(settings.target_modules, str):
-        message = f"adapter.target_modules: {settings.target_modules!r} matches no layer of this model."
-        return _unknown_names(message, re.findall(r"\w+", settings.target_modules), everything)
-    listed = ", ".join(settings.target_modules)
-    if settings.layers_to_transform:
-        message = f"No layer among {list(settings.layers_to_transform)} has a module called {listed}."
-    else:
-        message = f"adapter.target_modules: this model has no module called {listed}."
-    return _unknown_names(message, list(settings.target_modules), everything)
-
-
-def _unknown_names(message: str, names: list[str], everything: tuple[Site, ...]) -> WorkbenchError:
-    leaves = list(
-        dict.fromkeys(s.name.rpartition(".")[2] for s in everything if s.kind in ("linear", "conv1d", "embedding"))
-    )
-    near = list(
-        dict.fromkeys(hit for name in names for hit in difflib.get_close_matches(name, leaves, n=2, cutoff=0.5))
-    )
-    cure = f"Did you mean {' or '.join(near)}?" if near else ""
-    return WorkbenchError(message, f"{cure} It has {', '.join(leaves)}.".strip(), kind="adapter_target")
 
 
 def _unmatched(

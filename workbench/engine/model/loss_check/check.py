@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.check_records import check_records, halved
 from workbench.engine.model.hardware import free_cached_memory
+from workbench.engine.model.loss_check.records import check_records, halved
 from workbench.engine.model.memory_errors import is_out_of_memory
 from workbench.models.tokenizers import pad_token_id
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-    from workbench.engine.model.check_records import Record
+    from workbench.engine.model.loss_check.records import Record
 
 # Rounding errors add up like a random walk; four times its standard deviation is exceeded once in 16,000 times.
 _DEVIATIONS = 4.0
@@ -204,7 +204,7 @@ class _Comparison:
         detail = f"loss {loss:.1e} and gradient {gradient:.1e} from the model's own ({rounding})"
         if loss <= bound.loss and gradient <= bound.gradient:
             return "", detail
-        from workbench.engine.model.loss_difference import first_difference
+        from workbench.engine.model.loss_check.difference import first_difference
 
         part = first_difference(self._base, path, self._samples, bound.gradient)
         return f"{part}: {detail}", detail

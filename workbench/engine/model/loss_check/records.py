@@ -1,4 +1,4 @@
-"""Chooses a few real records, cut short, on which :mod:`workbench.engine.model.loss_check` compares losses."""
+"""Chooses a few real records, cut short, on which :mod:`workbench.engine.model.loss_check.check` compares losses."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING

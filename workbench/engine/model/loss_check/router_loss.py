@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.check_records import check_records
-from workbench.engine.model.loss_check import undisturbed
+from workbench.engine.model.loss_check.check import undisturbed
+from workbench.engine.model.loss_check.records import check_records
 from workbench.models.tokenizers import pad_token_id
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from workbench.engine.model.check_records import Record
+    from workbench.engine.model.loss_check.records import Record
 
 
 def why_no_router_loss(base: LoadedBase, path: LossPath, records: "Dataset | Sequence[Record]") -> str:

@@ -12,7 +12,7 @@ from workbench.models.tokenizers import pad_token_id
 if TYPE_CHECKING:
     import torch
 
-    from workbench.engine.model.check_records import Record
+    from workbench.engine.model.loss_check.records import Record
 
 # Parts of PEFT's wrappers, which are not the model's.
 _OF_PEFT = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
