@@ -36,7 +36,7 @@ class PreferenceTrainer(WorkbenchTrainer):
         self._reference = Reference(self.model)
 
     def take(self, path: LossPath) -> None:
-        """As :meth:`WorkbenchTrainer.take`, with both sides of each pair in a batch."""
+        """As :meth:`SplittingTrainer.take`, with both sides of each pair in a batch."""
         super().take(path)
         self._pairs = PairCollator(self.data_collator)
         self.data_collator = self._pairs
