@@ -12,7 +12,7 @@ from workbench.data.sources import Item, load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 from workbench.storage.paths import Home
 
 TEXTS = {

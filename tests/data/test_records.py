@@ -22,7 +22,8 @@ from workbench.data.records.order import JOINED, SHORTENED
 from workbench.data.records.unused import KNOWN_NAMES
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
-from workbench.data.templates.template import Cut, Template
+from workbench.data.templates.cutting import Cut
+from workbench.data.templates.template import Template
 from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.data import DataSection

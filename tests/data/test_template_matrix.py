@@ -16,7 +16,7 @@ from tests.data.test_tools_and_reasoning import TEMPLATES
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
-from workbench.recipe.schema import DataSection
+from workbench.recipe.sections.data import DataSection
 
 TALK = {
     "messages": [
