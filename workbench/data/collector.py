@@ -2,12 +2,13 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts, Example, Lengths, records_text
 from workbench.data.records.unused import UnusedField
-from workbench.data.sample import Sample
+from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.recipe.sections.data import DataSection
@@ -39,9 +40,9 @@ class Collector:
 
     def add(self, sample: Sample, example: Example | None = None) -> None:
         """Count one sample; ``example``, if given, becomes part of the statistics."""
-        counts = self._counts
-        sides = sample.sides
-        self._largest_id = max(self._largest_id, *(max(side.input_ids, default=-1) for side in sides))
+        counts, sides = self._counts, sample.sides
+        for side in sides:
+            self._largest_id = max(self._largest_id, max(side.input_ids, default=-1))
         if sample.problem:
             counts["skipped"] += 1
             self._reasons[_reason(sample.problem)] += 1
@@ -53,27 +54,28 @@ class Collector:
             self._asks[unused.path] += unused.asks
         if example is not None:
             self._examples.append(example)
+        lengths = [len(side.input_ids) for side in sides]
+        trained = [sum(side.trained) for side in sides]
         if not sample.from_eval_split:
-            self._add_lengths(sample)
-        if not sample.trained_tokens:
+            self._add_lengths(sample, sides, kept=sum(lengths) if all(trained) else 0)
+        if not all(trained):
             counts["lost_reply"] += 1
             return
         (self._eval_hashes if sample.held_out else self._train_hashes).append(sample.digest)
         if not sample.held_out:
-            self._train_lengths.extend(len(side.input_ids) for side in sides)
+            self._train_lengths.extend(lengths)
         if not sample.from_eval_split:
             counts["records"] += 1
-            counts["total"] += sum(len(side.input_ids) for side in sides)
-            counts["trained"] += sample.trained_tokens
-            counts["near_empty"] += min(sum(side.trained) for side in sides) <= 2
+            counts["total"] += sum(lengths)
+            counts["trained"] += sum(trained)
+            counts["near_empty"] += min(trained) <= 2
 
-    def _add_lengths(self, sample: Sample) -> None:
-        sides, is_used = sample.sides, sample.trained_tokens > 0
-        longest = max(side.length for side in sides)
-        self._lengths.append(longest)
-        self._counts["cut"] += sum(side.length - (len(side.input_ids) if is_used else 0) for side in sides)
+    def _add_lengths(self, sample: Sample, sides: Sequence[Tokens], *, kept: int) -> None:
+        whole = [side.length for side in sides]
+        self._lengths.append(max(whole))
+        self._counts["cut"] += sum(whole) - kept
         self._counts["truncated"] += any(len(side.input_ids) < side.length for side in sides)
-        entry = (longest, -sample.index, sample.where)
+        entry = (max(whole), -sample.index, sample.where)
         (heappush if len(self._longest) < LONGEST_LISTED else heappushpop)(self._longest, entry)
 
     def facts(self, exact: bool = True) -> DataFacts:
