@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Item, Records
 from workbench.data.templates.cutting import REWRITTEN, Cut
-from workbench.data.templates.pieces import Encoded
+from workbench.data.templates.pieces import Encoded, Piece
 from workbench.data.templates.template import Template
 from workbench.data.tokens.chunking import chunks
 from workbench.data.tokens.file import TokenFile
@@ -117,28 +118,64 @@ def encode_samples(
     """
     stop = None if limit is None else start + limit
     items = enumerate(islice(records.items(), start, stop), start=start)
-    while batch := list(islice(items, _BATCH)):
-        if cancelled():
-            raise WorkbenchError("Tokenizing was cancelled.", kind="cancelled")
-        yield from encode_items(batch, records, template, data)
+
+    def finished(batch: _Batch, tokens: Future[list[Encoded]]) -> Iterator[Sample]:
+        yield from _samples(batch, tokens.result(), records, template, data)
         if report is not None:
-            report(
-                Progress(
-                    phase="tokenizing", fraction=min(batch[-1][1].fraction, 1.0), detail=f"{batch[-1][0] + 1:,} records"
-                )
-            )
+            last, item = batch.items[-1]
+            report(Progress(phase="tokenizing", fraction=min(item.fraction, 1.0), detail=f"{last + 1:,} records"))
+
+    # The Rust tokenizer leaves the interpreter to others: meanwhile the next records are rendered.
+    with ThreadPoolExecutor(1, "tokenizer") as thread:
+        before: tuple[_Batch, Future[list[Encoded]]] | None = None
+        while some := list(islice(items, _BATCH)):
+            if cancelled():
+                raise WorkbenchError("Tokenizing was cancelled.", kind="cancelled")
+            batch = _Batch.of(some, records, template, data)
+            tokens = thread.submit(template.encode_pieces, batch.pieces)
+            if before is not None:
+                yield from finished(*before)
+            before = batch, tokens
+        if before is not None:
+            yield from finished(*before)
 
 
 def encode_items(
     items: Sequence[tuple[int, Item]], records: Records, template: Template, data: DataSection
 ) -> Iterator[Sample]:
     """Tokenize some records in one call; each comes with its index in the data."""
+    batch = _Batch.of(items, records, template, data)
+    return _samples(batch, template.encode_pieces(batch.pieces), records, template, data)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Records with their texts in pieces.
+
+    Attributes:
+        cuts: for each record its text, of a pair both, or why it is skipped.
+    """
+
+    items: Sequence[tuple[int, Item]]
+    cuts: Sequence[tuple[Cut, ...] | str]
+
+    @classmethod
+    def of(cls, items: Sequence[tuple[int, Item]], records: Records, template: Template, data: DataSection) -> "_Batch":
+        return cls(items, [_cut(item, template, records.documents, data) for _, item in items])
+
+    @property
+    def pieces(self) -> list[list[Piece]]:
+        """The texts to tokenize, in order."""
+        return [cut.pieces for cuts in self.cuts if not isinstance(cuts, str) for cut in cuts]
+
+
+def _samples(
+    batch: _Batch, tokens: Sequence[Encoded], records: Records, template: Template, data: DataSection
+) -> Iterator[Sample]:
+    """The samples of a batch whose texts are tokenized."""
     control = _control_tokens(template)
-    prepared = [_cut(item, template, records.documents, data) for _, item in items]
-    encoded = iter(
-        template.encode_pieces([cut.pieces for cuts in prepared if not isinstance(cuts, str) for cut in cuts])
-    )
-    for (index, item), cuts in zip(items, prepared, strict=True):
+    encoded = iter(tokens)
+    for (index, item), cuts in zip(batch.items, batch.cuts, strict=True):
         if isinstance(cuts, str):
             yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=cuts)
             continue
