@@ -20,6 +20,8 @@ NOW = {"type": "function", "function": {"name": "now", "arguments": {}}}
 # Templates that write calls and reasoning, and templates that write only calls.
 REASONING = ["qwen3", "qwen3_6", "qwen3_8", "glm4moe", "gptoss"]
 CALLS = ["llama3_1", "qwen2_5", "qwen3_instruct_2507"]
+# Templates whose calls hold typed values; Gemma 4's write reasoning before calls alone.
+TYPED_VALUES = ["gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5", "lfm2_2_5", "lfm2_2_5_v2"]
 
 
 def written(template: Template, messages: list[Message], tools: list[dict[str, Any]]) -> str:
@@ -27,7 +29,8 @@ def written(template: Template, messages: list[Message], tools: list[dict[str, A
     prompt = template.encode_prompt(messages[:-1], tools)
     pieces = template.cut(Conversation(messages, tools)).pieces
     text = "".join(piece.text for piece in pieces)[len(template.tokenizer.decode(prompt)) :]
-    ends = [end for end in ("<|im_end|>", "<|eot_id|>", "<|return|>", "<|call|>") if text.rstrip().endswith(end)]
+    known = ("<|im_end|>", "<|eot_id|>", "<|return|>", "<|call|>", "<|tool_response>", "<turn|>")
+    ends = [end for end in known if text.rstrip().endswith(end)]
     return text.rstrip().removesuffix(ends[0]) if ends else text.rstrip("\n")
 
 
@@ -45,7 +48,7 @@ def test_reasoning_answer_and_calls_are_read(name: str) -> None:
     assert (asks["reasoning_content"], asks["tool_calls"], asks["content"]) == ("I must look.", ASKS["tool_calls"], "")
 
 
-@pytest.mark.parametrize("name", [*REASONING, *CALLS])
+@pytest.mark.parametrize("name", [*REASONING, *CALLS, *TYPED_VALUES])
 def test_the_conversation_has_the_same_tokens_in_chat_as_in_training(name: str) -> None:
     template = template_of(name)
     messages = [QUESTION, ASKS, RESULT, ANSWER]
@@ -59,6 +62,19 @@ def test_the_conversation_has_the_same_tokens_in_chat_as_in_training(name: str) 
         reply = template.reply_form.read(written(template, [*chat, message], TOOLS), TOOLS)
         chat += [reply, result] if result else [reply]
     assert template.encode_conversation(Conversation(chat, TOOLS)).input_ids == trained
+
+
+@pytest.mark.parametrize("name", ["gemma4", "lfm2_2_5"])
+def test_reasoning_before_calls_of_typed_values_is_read(name: str) -> None:
+    template = template_of(name)
+    assert template.reply_form.has_key
+    message = said(template, {**ASKS, "tool_calls": [*ASKS["tool_calls"], FORECAST]}, TOOLS)
+    assert message["reasoning_content"] == "I must look."
+    assert message["tool_calls"] == [*ASKS["tool_calls"], FORECAST]
+    # Reasoning before an answer is shown apart too, and sent back as the template has it.
+    form = template.reply_form
+    answer = form.read(f"{form.opens}\nSo it does.\n{form.closes}It rains.", TOOLS)
+    assert answer == ANSWER
 
 
 # The template of gpt-oss writes one call per turn.
