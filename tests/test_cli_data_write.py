@@ -140,6 +140,25 @@ def test_each_record_left_out_is_counted(write, tmp_path):
     assert (exact["near_duplicates"], exact["duplicates"]) == (0, 1)
 
 
+def test_what_is_not_written_is_named_and_what_was_done_is_counted(write, tiny_llama, tmp_path):
+    source = tmp_path / "records.jsonl"
+    told = {"rationale": "As every sailor knows.", "chat_template_kwargs": {"loud": True}}
+    records = [talk("Où est le café de la forêt ?", f"Là-bas, {n} €."[: 12 + n]) | told for n in range(3)]
+    turn = {**records[0]["messages"][0], "mood": "calm"}
+    records[0]["messages"][:1] = [turn, turn]
+    source.write_bytes("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode("cp1252"))
+    counts = write(source, "--set", "data.eval_fraction=0")
+    assert counts["not_written"] == {"rationale": 3}
+    assert counts["changes"] == {"Read as cp1252, which was guessed, because the file is not UTF-8": 3}
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first["messages"][0]["mood"] == "calm"
+    assert first["chat_template_kwargs"] == {"loud": True}
+    line = ["--home", str(tmp_path / "home"), "data", str(source), "--model", str(tiny_llama), "--force", "--write"]
+    shown = CliRunner().invoke(app, [*line, str(tmp_path / "out.jsonl"), "--set", "data.eval_fraction=0"]).stdout
+    assert "Not written: rationale (3 records)" in " ".join(shown.split())
+    assert "because the file is not UTF-8: 3 records." in " ".join(shown.split())
+
+
 def test_near_duplicates_without_the_library_name_the_extra(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -123,9 +123,9 @@ def _show(cleaned: Cleaned, near: float, others: Counter[str], max_length: int) 
         table.add_row(Text(name, style="dim"), Text(printable(value)))
     console.print(table)
     notices = [f"{change}: {records_text(count)}." for change, count in cleaned.changes.items()]
-    if cleaned.unused:
-        unused = ", ".join(f"{path} ({records_text(count)})" for path, count in cleaned.unused.most_common())
-        notices.append(f"Not written: {unused}.")
+    if cleaned.not_written:
+        listed = ", ".join(f"{path} ({records_text(count)})" for path, count in cleaned.not_written.most_common())
+        notices.append(f"Not written: {listed}.")
     if others:
         listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(_REASONS_SHOWN))
         notices.append(f"Other files, not read: {listed}.")

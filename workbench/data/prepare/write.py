@@ -49,7 +49,7 @@ class Cleaned:
         overlap: training records that match a held-out one.
         split, split_into: records that were split, and the parts of them that were written.
         questions_left_out: questions of split conversations whose response is over the length even alone.
-        unused: fields that are not written, by the number of records that fill them.
+        not_written: fields that the file lacks, by the number of records that fill them.
         changes: what was done to records to read and order them, in words, by their number.
     """
 
@@ -65,7 +65,7 @@ class Cleaned:
     questions_left_out: int = 0
     train_records: int = 0
     eval_records: int = 0
-    unused: Counter[str] = field(default_factory=Counter)
+    not_written: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
 
@@ -224,7 +224,8 @@ class _Cleaner:
         for (_, item), sample in zip(batch, samples, strict=True):
             assert item.content is not None
             if not sample.problem:
-                self.counts.unused.update(field.path for field in sample.unused)
+                # What a template leaves out of turns is written nevertheless.
+                self.counts.not_written.update(field.path for field in item.unused)
                 self.counts.changes.update(sample.changes)
             if sample.problem:
                 self._count_invalid(sample.problem)
