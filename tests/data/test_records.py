@@ -167,6 +167,15 @@ def test_parts_of_reasoning_are_reasoning_and_what_else_parts_hold_is_named() ->
     assert {field.path for field in both.unused} == {"messages[].content[].signature", "messages[].content[].thinking"}
 
 
+def test_what_a_call_holds_beside_its_function_is_named() -> None:
+    bare = {"name": "weather", "arguments": {"city": "Oslo"}, "id": "a", "thought": "I must look at the sky first."}
+    call = {"role": "assistant", "content": None, "tool_calls": [bare]}
+    found = conversation({"messages": [USER, call, {"role": "tool", "content": "rain"}, REPLY]})
+    assert found.messages[1]["tool_calls"] == [{**CALL, "id": "a", "thought": "I must look at the sky first."}]
+    cut = Template.for_model(tokenizer_of_bytes(), "chatml-tools").cut(found)
+    assert [(field.path, field.asks) for field in cut.unused] == [("messages[].tool_calls[].thought", True)]
+
+
 def test_reasoning_before_a_call_of_sharegpt() -> None:
     call = {"from": "function_call", "value": "<think>Hm.</think>" + json.dumps(CALL["function"])}
     message = conversation(

@@ -13,6 +13,10 @@ from workbench.data.records.conversation import BadRecord
 from workbench.data.records.values import as_structure, is_blank, type_in_words, without_nulls
 from workbench.errors import WorkbenchError
 
+_FUNCTION_KEYS = ("function", "name", "arguments", "parameters")
+CALL_KEYS = frozenset({"type", "function", "id", "index"})
+"""The keys of a call in OpenAI's form."""
+
 
 def read_tools(value: object, where: str) -> list[dict[str, Any]]:
     """The functions of a ``tools`` column: a list, an object by name, or JSON text; each bare or under ``function``.
@@ -102,7 +106,8 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRecord(f"{where} has a tool call without a name")
-    around = {key: member for key, member in call.items() if key != "function"} if function is not call else {}
+    # What else a call holds stays beside its function, where the template may have a use for it.
+    around = {key: member for key, member in {**function, **call}.items() if key not in _FUNCTION_KEYS}
     arguments = function.get("arguments", function.get("parameters", {}))
     called = {"name": function["name"], "arguments": _arguments(arguments)}
     return {"type": "function", **around, "function": called}

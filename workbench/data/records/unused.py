@@ -67,7 +67,8 @@ def unused_value(path: str, value: object, content: Conversation | str) -> Unuse
 
 def unwritten_field(name: str, value: object, column: str = "") -> Unused:
     """A key of turns that the template does not write, or ``tools``; named by the column that it is from, if any."""
-    return Unused(column or (name if name == "tools" else f"messages[].{name}"), _asks(name, value, ""))
+    path = column or (name if name == "tools" else f"messages[].{name}")
+    return Unused(path, _asks(name.rpartition(".")[2], value, ""))
 
 
 def _asks(name: str, value: object, content: Conversation | str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
-from workbench.data.records.tool_calls import with_arguments_as_text
+from workbench.data.records.tool_calls import CALL_KEYS, with_arguments_as_text
 from workbench.data.records.unused import Unused, unwritten_field
 from workbench.data.templates.call_ids import with_short_ids
 from workbench.data.templates.lookup import one_line
@@ -222,7 +222,15 @@ class Renderer:
             calls = message.get("tool_calls") or []
             if len(calls) > 1 and not self._changes(prepared, {"tool_calls": calls[:1]}, [place], text):
                 yield Unused("messages[].tool_calls[1:]", asks=True)
-                return
+                break
+        others = {
+            key: value
+            for message in messages
+            for call in message.get("tool_calls") or []
+            for key, value in call.items()
+            if key not in CALL_KEYS and not self._mentions(key)
+        }
+        yield from (unwritten_field(f"tool_calls[].{key}", value) for key, value in others.items())
 
     def _writes(self, prepared: Conversation, key: str, text: str) -> bool:
         if not any(map(self._mentions, REASONING_KEYS if key in REASONING_KEYS else (key,))):
