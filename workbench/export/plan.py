@@ -11,8 +11,10 @@ import psutil
 
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
-from workbench.export.gguf.support import check_gguf_support
-from workbench.export.request import WITHOUT_WEIGHTS, Request
+from workbench.export.gguf.mixture import MIXTURES
+from workbench.export.gguf.support import Writer, choose_writer
+from workbench.export.gguf.tools import find_tools
+from workbench.export.request import WITHOUT_WEIGHTS, GgufType, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
@@ -33,9 +35,12 @@ _START_SECONDS = 12.0  # to start Python with torch
 _MERGE_BYTES_PER_SECOND = 60e6  # to load, merge, save and read back 16-bit weights
 _GGUF_BYTES_PER_SECOND = 25e6  # to write and read back a GGUF file
 _COPY_BYTES_PER_SECOND = 150e6  # to copy an adapter
+_DOWNLOAD_BYTES_PER_SECOND = 2e6  # to download llama.cpp's converter
 # Peak memory as a multiple of the 16-bit weights, for merging and for dequantizing a GGUF file.
 _MERGE_MEMORY_FACTOR = 1.6
 _GGUF_MEMORY_FACTOR = 3.0
+# Bits per number of a matrix: blocks of 32 numbers with a scale; of the mixtures, their usual average.
+_BITS: dict[GgufType, float] = {"f16": 16, "q8_0": 8.5, "q5_k_m": 5.7, "q4_k_m": 4.9}
 # Memory of the helper process without any weights.
 _PYTHON_BYTES = 1_200_000_000
 
@@ -52,6 +57,7 @@ class Plan:
         free_memory: free host memory.
         seconds: a rough estimate of the time.
         precise: whether there is enough memory to merge in 32 bits before GGUF rounds the weights.
+        writer: what writes the GGUF file; None if none is written.
     """
 
     size: int
@@ -61,11 +67,18 @@ class Plan:
     free_memory: int
     seconds: float
     precise: bool = False
+    writer: Writer | None = None
     notices: tuple[str, ...] = ()
+
+    @property
+    def download(self) -> int:
+        """Bytes to download before the export can be made: llama.cpp's converter, where it is missing."""
+        return self.writer.download_bytes if self.writer is not None else 0
 
     def as_json(self) -> dict[str, object]:
         """The plan as JSON data."""
-        return asdict(self)
+        writer = self.writer.kind if self.writer is not None else None
+        return {**asdict(self), "writer": writer, "download": self.download}
 
     def check(self, folder: Path) -> None:
         """Raise WorkbenchError if there is too little disk space or memory."""
@@ -109,7 +122,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     if not request.merges:
         size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
-    return _plan_merge(request, recipe, local_base(home, recipe), plan)
+    return _plan_merge(home, request, recipe, local_base(home, recipe), plan)
 
 
 def _check_objective(recipe: Recipe, request: Request) -> None:
@@ -151,7 +164,7 @@ def _plan_records(run: RunFolder, recipe: Recipe, plan: Plan) -> Plan:
     return replace(plan, size=size, disk=size, seconds=_START_SECONDS + source_bytes / 1e6)
 
 
-def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan) -> Plan:
+def _plan_merge(home: Home, request: Request, recipe: Recipe, local: LocalModel, plan: Plan) -> Plan:
     facts = describe_folder(local.folder)
     if facts.parameters is None:
         raise WorkbenchError(
@@ -166,12 +179,12 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
             "differ slightly, as always when the adapter is used on an unquantized base."
         )
     weight_bytes = 2 * facts.parameters
-    precise = False
+    precise, writer, temporary = False, None, 0
     memory = int(weight_bytes * _MERGE_MEMORY_FACTOR) + _PYTHON_BYTES
     seconds = _START_SECONDS + weight_bytes / _MERGE_BYTES_PER_SECOND
     size = weight_bytes + _tokenizer_bytes(local.folder) + _OTHER_FILES_BYTES
     if request.makes_gguf:
-        check_gguf_support(facts.config)
+        writer = choose_writer(find_tools(home), facts.config, request.type, download=request.download)
         size = (
             _gguf_bytes(local.folder, request.type)
             + (facts.vocabulary or 0) * _GGUF_HEADER_BYTES_PER_TOKEN
@@ -182,28 +195,36 @@ def _plan_merge(request: Request, recipe: Recipe, local: LocalModel, plan: Plan)
         if not precise:
             notices.append("Not enough memory to merge in 32 bits; merging in 16 bits is slightly less precise.")
         seconds += size / _GGUF_BYTES_PER_SECOND
+        if writer.kind != "own":
+            # The merged model as the converter reads it, and the 16-bit file that is quantized.
+            temporary = (2 if precise else 1) * weight_bytes
+            temporary += weight_bytes if request.type in MIXTURES else 0
+            seconds += temporary / _MERGE_BYTES_PER_SECOND + writer.download_bytes / _DOWNLOAD_BYTES_PER_SECOND
         window = facts.config.get("sliding_window")
         if facts.model_type == "mistral" and isinstance(window, int) and 0 < window < (facts.context or 0):
             notices.append(f"llama.cpp ignores this model's attention window of {window} tokens.")
     return replace(
-        plan, size=size, disk=int(size * 1.02), memory=memory, seconds=seconds, precise=precise, notices=tuple(notices)
+        plan,
+        size=size,
+        disk=int(size * 1.02) + temporary,
+        memory=memory,
+        seconds=seconds,
+        precise=precise,
+        writer=writer,
+        notices=tuple(notices),
     )
 
 
-def _gguf_bytes(folder: Path, gguf_type: str) -> int:
-    """Bytes of the tensors: 2 per number in f16, 34 per 32 numbers in q8_0; vectors are always in float32."""
-    total = 0
+def _gguf_bytes(folder: Path, gguf_type: GgufType) -> int:
+    """Bytes of the tensors; vectors are always in float32."""
+    total = 0.0
     for file in weight_files(folder)[0]:
         for tensor in safetensors_header(file).values():
             shape = tensor["shape"]
-            count = math.prod(shape)
-            if len(shape) < 2:
-                total += 4 * count
-            elif gguf_type == "q8_0" and shape[-1] % 32 == 0:
-                total += count // 32 * 34
-            else:
-                total += 2 * count
-    return total
+            blocks = gguf_type != "f16" and shape[-1:] and shape[-1] % 32 == 0
+            bits = 32 if len(shape) < 2 else _BITS[gguf_type] if blocks else 16
+            total += math.prod(shape) * bits / 8
+    return int(total)
 
 
 def _tokenizer_bytes(folder: Path) -> int:

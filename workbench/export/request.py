@@ -21,7 +21,7 @@ Target = Literal[
     "llamafactory",
 ]
 Weights = Literal["adapter", "merged"]
-GgufType = Literal["f16", "q8_0"]
+GgufType = Literal["f16", "q8_0", "q5_k_m", "q4_k_m"]
 
 TARGETS: dict[Target, str] = {
     "adapter": "PEFT folder with template and model card, for transformers and PEFT-compatible tools",
@@ -58,6 +58,7 @@ class Request:
         repo: ``owner/name`` on the hub, for target ``hub``; created as private unless ``public``.
         force: replace an earlier export in ``folder``.
         base: source of the base, in the place of the run's own; empty for that.
+        download: fetch llama.cpp's converter and library where they are needed and missing.
     """
 
     target: Target
@@ -68,6 +69,7 @@ class Request:
     public: bool = False
     force: bool = False
     base: str = ""
+    download: bool = False
 
     @property
     def merges(self) -> bool:

@@ -1,5 +1,6 @@
 """Runs one export: plans it, has a helper process make it, and renames the finished folder into place."""
 
+from workbench.export.gguf.fetched_tools import fetch_tools
 from workbench.export.plan import Plan, plan_export
 from workbench.export.request import Exported, HelperResult, Request
 from workbench.export.staging import staging_folder
@@ -24,11 +25,18 @@ def export_run(
         cancelled: once it returns True, the export stops and leaves no files.
 
     Raises:
-        WorkbenchError: as :func:`~workbench.export.plan.plan_export`; too little disk space or memory; the check of the
+        WorkbenchError: as :func:`~workbench.export.plan.plan_export`; kind ``needs_download`` if llama.cpp's converter
+            is needed and must not be downloaded; too little disk space or memory; the check of the
             written files failed; kind ``cancelled``.
     """
     plan = plan_export(home, run, request)
     plan.check(request.folder)
+    if plan.writer is not None and plan.writer.kind == "download":
+        if not request.download:
+            raise plan.writer.refusal()
+        fetch_tools(home, progress, cancelled)
+        # Now the converter says whether it knows the model.
+        plan = plan_export(home, run, request)
     try:
         result = _make(home, run, request, plan, progress, cancelled)
     except OSError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.evaluation.provenance import Provenance, provenance_of
 from workbench.export.card import model_card
+from workbench.export.gguf.support import choose_writer
+from workbench.export.gguf.tools import find_tools
 from workbench.export.plan import local_base
 from workbench.export.request import Figures, HelperResult, Request, Target
 from workbench.export.staging import MARK
@@ -142,20 +144,41 @@ def make_gguf(job: Job, name: str | None = None) -> "Merged":
     Returns:
         The merged model, without its weights.
     """
-    from workbench.export.gguf.file import check_gguf, write_gguf
     from workbench.export.weights import check_merge, merge
 
-    merged = merge(job.recipe, local_base(job.home, job.recipe), job.run.adapter, precise=job.precise)
+    local = local_base(job.home, job.recipe)
+    merged = merge(job.recipe, local, job.run.adapter, precise=job.precise)
     job.notices += merged.notices
     sentence, figures, notices = check_merge(merged)
     job.add_check(sentence, figures)
     job.notices += notices
     file = job.folder / (name or f"{job.run.id}-{job.request.type}.gguf")
-    write_gguf(merged, chat_template(job), file, job.run.id, job.request.type, job.facts.base.licence)
-    job.add_check(*check_gguf(merged, file, job.request.type))
+    _write_gguf(job, merged, local, file)
     job.command = f"llama-cli -m {file.name} -cnv"
     job.write("README.md", model_card(job.facts, "gguf", job.check))
     return merged
+
+
+def _write_gguf(job: Job, merged: "Merged", local: LocalModel, file: Path) -> None:
+    """Write and check the file: with llama.cpp's converter where it is, else with our own writer."""
+    from workbench.export.gguf.answers import check_answers
+    from workbench.export.gguf.converter import convert_merged
+    from workbench.export.gguf.file import check_gguf, write_gguf
+    from workbench.export.gguf.read_back import check_read_back
+
+    tools, kind, licence = find_tools(job.home), job.request.type, job.facts.base.licence
+    if choose_writer(tools, read_config(local.folder), kind).kind == "own":
+        write_gguf(merged, chat_template(job), file, job.run.id, kind, licence)
+        job.add_check(*check_gguf(merged, file, kind))
+        return
+    written_by, notices = convert_merged(tools, merged, local.folder, file, job.run.id, kind, licence)
+    job.notices += [f"Written by {written_by}.", *notices]
+    if tools.library is not None:
+        sentence, figures, notices = check_answers(merged, file, kind, tools.library)
+        job.add_check(sentence, figures)
+        job.notices += notices
+    else:
+        job.add_check(*check_read_back(merged, file, kind))
 
 
 def chat_template(job: Job) -> str:

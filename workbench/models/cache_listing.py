@@ -1,4 +1,4 @@
-"""Lists and deletes cached files by kind: quantized bases, tokens, traces, compiled layers, converted models."""
+"""Lists and deletes cached files by kind: quantized bases, tokens, traces, compiled layers, llama.cpp, models."""
 
 import os
 import shutil
@@ -91,6 +91,16 @@ def _remove_compiled(home: Home) -> None:
     shutil.rmtree(home.cache / "compiled", ignore_errors=True)
 
 
+def _llama_cpp(home: Home) -> list[CachedFiles]:
+    folder = home.cache / "llama.cpp"
+    files = [status for _, status in files_below(folder)]
+    return _as_one_entry("llama.cpp", "llama.cpp's converter and library", folder, files)
+
+
+def _remove_llama_cpp(home: Home) -> None:
+    shutil.rmtree(home.cache / "llama.cpp", ignore_errors=True)
+
+
 def _as_one_entry(kind: str, what: str, folder: Path, files: Sequence[os.stat_result]) -> list[CachedFiles]:
     """Many small files listed as a single entry; an empty list if there are no files."""
     if not files:
@@ -143,6 +153,7 @@ KINDS: dict[str, tuple[Callable[[Home], list[CachedFiles]], Callable[[Home], Non
     "tokens": _disk_cache("tokens"),
     "traces": (_traces, _remove_traces),
     "compiled": (_compiled, _remove_compiled),
+    "llama.cpp": (_llama_cpp, _remove_llama_cpp),
     "leftovers": (_leftovers, _remove_leftovers),
     MODELS: (_models, _remove_models),
 }

@@ -67,6 +67,11 @@ class Settings(_Group):
         description="Command that the engine calls at the end of each run, without a shell; it gets the journal's last "
         "event as JSON on standard input.",
     )
+    llama_cpp: str | None = Field(
+        default=None,
+        description="Folder of llama.cpp, a checkout or an installation, that converts and quantizes GGUF files; null "
+        "to look on PATH.",
+    )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
-from workbench.export.gguf.support import ARCHITECTURES, check_gguf_support, rope_of
+from workbench.export.gguf.support import ARCHITECTURES, USE_CONVERTER, check_gguf_support, rope_of
 from workbench.export.gguf.vocabulary import Vocabulary, vocabulary_of
 from workbench.export.request import Figures, GgufType
 from workbench.export.weights import Merged, difference, logits
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 # The largest mean KL divergence, in nats, that rounding to each type can explain.
-_MAX_DIVERGENCE = {"f16": 1e-3, "q8_0": 5e-2}
+_MAX_DIVERGENCE: dict[GgufType, float] = {"f16": 1e-3, "q8_0": 5e-2, "q5_k_m": 0.25, "q4_k_m": 0.6}
 # Numbers per block of q8_0.
 _BLOCK = 32
 
@@ -112,7 +112,7 @@ def check_gguf(merged: Merged, file: Path, kind: GgufType) -> tuple[str, Figures
     if not rounding.divergence <= _MAX_DIVERGENCE[kind]:
         raise WorkbenchError(
             f"The GGUF file differs from the exported model: {rounding}.",
-            "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
+            "Let llama.cpp's converter write it (--download), or export it as `merged`.",
             kind="export_check",
         )
     sentence = f"GGUF ({kind}) loaded with transformers vs. merged: {rounding}."
@@ -183,7 +183,7 @@ def _tensors(
         if name is None:
             raise WorkbenchError(
                 f"The model has a weight that GGUF does not support: {source}.",
-                "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
+                USE_CONVERTER,
                 kind="gguf_unsupported",
             )
         heads = 0

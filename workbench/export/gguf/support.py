@@ -1,34 +1,101 @@
-"""Checks from a model's configuration whether it can be exported as GGUF. Needs no torch."""
+"""Chooses what writes a GGUF file, from the model's configuration: llama.cpp's converter, or our own writer.
+
+llama.cpp's converter writes every family that it knows. Our own writer needs no other program, for three families in 16
+or 8 bits: exports of the default model work offline. Needs no torch.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
+from workbench.export.gguf.fetched_tools import DOWNLOAD_BYTES
+from workbench.export.gguf.tools import LlamaCppTools
+from workbench.export.request import GgufType
+from workbench.units import size_in
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
-"""The supported models: transformers' class, and llama.cpp's name of the architecture."""
+"""The models of our own writer: transformers' class, and llama.cpp's name of the architecture."""
+
+USE_CONVERTER = (
+    "llama.cpp's converter may know it: add --download, or put convert_hf_to_gguf.py on PATH. Or export it as `merged`."
+)
+"""What to do where our own writer does not know something."""
 
 _ROPE_TYPES = (None, "default", "linear", "llama3")
+_OWN_KINDS = ("f16", "q8_0")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes the file: our own writer, llama.cpp's converter, or the latter once it has been downloaded."""
+
+    kind: Literal["own", "converter", "download"]
+    missing: str = ""
+
+    @property
+    def download_bytes(self) -> int:
+        return DOWNLOAD_BYTES if self.kind == "download" else 0
+
+    def refusal(self) -> WorkbenchError:
+        """The error for an export whose user has not agreed to the download."""
+        return WorkbenchError(
+            f"{self.missing}, which is not on this machine.",
+            f"Add --download to fetch llama.cpp's converter and library ({size_in('MB', DOWNLOAD_BYTES, 0)}, kept in "
+            "the home's cache); or name a checkout of llama.cpp (`llama_cpp` in settings.json); or export as `merged`.",
+            kind="needs_download",
+        )
+
+
+def choose_writer(tools: LlamaCppTools, config: Mapping[str, Any], kind: GgufType, *, download: bool = False) -> Writer:
+    """Choose what writes a file.
+
+    Args:
+        config: the content of ``config.json``.
+        download: the user agreed to download llama.cpp's converter where it is missing.
+
+    Raises:
+        WorkbenchError: neither knows the model.
+    """
+    name = _class_name(config)
+    if tools.converter is None:
+        if _is_own(config, kind) and not download:
+            return Writer("own")
+        what = kind.upper() if kind not in _OWN_KINDS else f"GGUF of {name}"
+        return Writer("download", f"{what} needs llama.cpp's converter")
+    if not tools.converter.knows(name):
+        if _is_own(config, kind):
+            return Writer("own")
+        raise WorkbenchError(
+            f"llama.cpp's converter ({' '.join(tools.converter.command[-1:])}) does not know {name}.",
+            "A newer llama.cpp may: name its checkout (`llama_cpp` in settings.json). Or export it as `merged`.",
+            kind="gguf_unsupported",
+        )
+    if download and tools.library is None:
+        return Writer("download", "The check of the file needs llama.cpp's library")
+    if kind not in _OWN_KINDS and not tools.can_quantize:
+        return Writer("download", f"{kind.upper()} needs llama-quantize or llama.cpp's library")
+    return Writer("converter")
 
 
 def check_gguf_support(config: Mapping[str, Any]) -> None:
-    """Raise WorkbenchError for a model that cannot be exported as GGUF.
+    """Raise WorkbenchError for a model that our own writer does not know.
 
     Args:
         config: the content of ``config.json``.
     """
-    name = next(iter(config.get("architectures") or ()), config.get("model_type") or "this model")
+    name = _class_name(config)
     if name not in ARCHITECTURES:
         raise WorkbenchError(
-            f"{name} cannot be exported as GGUF; Llama, Mistral, Qwen2 and similar models can.",
-            "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
+            f"{name} cannot be exported as GGUF without llama.cpp; Llama, Mistral, Qwen2 and similar models can.",
+            USE_CONVERTER,
             kind="gguf_unsupported",
         )
     rope = rope_of(config)
     if rope.get("rope_type") not in _ROPE_TYPES:
         raise WorkbenchError(
-            f"{name} with {rope['rope_type']} positions cannot be exported as GGUF.",
-            "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
+            f"{name} with {rope['rope_type']} positions cannot be exported as GGUF without llama.cpp.",
+            USE_CONVERTER,
             kind="gguf_unsupported",
         )
 
@@ -44,3 +111,17 @@ def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope_type": scaling.get("rope_type", scaling.get("type", "default")),
         "rope_theta": config.get("rope_theta", 10000.0),
     }
+
+
+def _is_own(config: Mapping[str, Any], kind: GgufType) -> bool:
+    if kind not in _OWN_KINDS:
+        return False
+    try:
+        check_gguf_support(config)
+    except WorkbenchError:
+        return False
+    return True
+
+
+def _class_name(config: Mapping[str, Any]) -> str:
+    return str(next(iter(config.get("architectures") or ()), config.get("model_type") or "this model"))

@@ -8,9 +8,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import WorkbenchError
+from workbench.export.gguf.support import USE_CONVERTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,10 +97,24 @@ def vocabulary_of(
     return replace(vocabulary, pre=_pre_tokenizer_name(backend), merges=merges)
 
 
+def kind_of_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> Literal["sentencepiece", "byte-level", "other"]:
+    """How a tokenizer works: BPE with byte tokens for what it does not know, BPE on bytes, or something else."""
+    model = _serialized(tokenizer).get("model") or {}
+    if model.get("type") != "BPE":
+        return "other"
+    return "sentencepiece" if model.get("byte_fallback") else "byte-level"
+
+
+def _serialized(tokenizer: "PreTrainedTokenizerBase") -> TokenizerJson:
+    """The content of ``tokenizer.json``; an empty dict for a tokenizer that has none."""
+    rust = getattr(tokenizer, "backend_tokenizer", None)
+    serialized: TokenizerJson = json.loads(rust.to_str()) if rust is not None else {}
+    return serialized
+
+
 def _backend(tokenizer: "PreTrainedTokenizerBase") -> TokenizerJson:
     """The tokenizer in the format of ``tokenizer.json``."""
-    rust = getattr(tokenizer, "backend_tokenizer", None)
-    backend: TokenizerJson = json.loads(rust.to_str()) if rust is not None else {}
+    backend = _serialized(tokenizer)
     kind = (backend.get("model") or {}).get("type")
     if kind != "BPE":
         raise _unsupported(f"a tokenizer of kind {kind or type(tokenizer).__name__}")
@@ -199,6 +214,6 @@ def _parts(step: TokenizerJson | None, name: str) -> list[TokenizerJson]:
 def _unsupported(what: str) -> WorkbenchError:
     return WorkbenchError(
         f"This model has {what}, which cannot be exported as GGUF.",
-        "Export it as `merged` and run llama.cpp's convert_hf_to_gguf.py on that folder.",
+        USE_CONVERTER,
         kind="gguf_unsupported",
     )
