@@ -78,7 +78,7 @@ TEXTS: dict[tuple[str, str], str] = {
     "<start_of_turn>user\nAnd?<end_of_turn>\n<start_of_turn>model\n⟦Yes.<end_of_turn>⟧\n",
     ("talk", "gemma4"): "<s><|turn>system\nBe kind.<turn|>\n<|turn>user\nWhy?<turn|>\n<|turn>model\n⟦So.<turn|>⟧\n"
     "<|turn>user\nAnd?<turn|>\n<|turn>model\n⟦Yes.<turn|>⟧\n",
-    ("talk", "phi3"): "<|system|>\nBe kind.<|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\nSo.<|end|>\n"
+    ("talk", "phi3"): "<|system|>\nBe kind.<|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\n⟦So.<|end|>⟧\n"
     "<|user|>\nAnd?<|end|>\n<|assistant|>\n⟦Yes.<|end|>\n<|im_end|>⟧",
     ("talk", "deepseekv3"): "<s>Be kind.<｜User｜>Why?<｜Assistant｜>So.<｜end▁of▁sentence｜>"
     "<｜User｜>And?<｜Assistant｜><think>\n⟦Yes.<｜end▁of▁sentence｜>⟧",
@@ -139,7 +139,7 @@ def _write(name: str, record: dict[str, Any], folder: Path) -> Path:
 def test_text_and_mask(case: tuple[str, str], source: str, tmp_path: Path) -> None:
     kind, name = case
     tokenizer = tokenizer_of_bytes()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>", "<turn|>", "<|eot_id|>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>", "<turn|>", "<|eot_id|>", "<|end|>"]})
     template = Template.for_model(tokenizer, LISTED if name == "mistral" else str(TEMPLATES / f"{name}.jinja"))
     data = DataSection(source=str(_write(source, RECORDS[kind], tmp_path)), eval_fraction=0.0, max_length=100_000)
     (row,) = encode_dataset(load_records(data), template, data).train

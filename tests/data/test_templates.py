@@ -292,3 +292,15 @@ def test_the_template_of_a_processor_is_the_models_own(bare_words: Any, tmp_path
     assert not load_tokenizer(tmp_path).chat_template
     (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages[0].content }}"}', encoding="utf-8")
     assert load_tokenizer(tmp_path).chat_template == "{{ messages[0].content }}"
+
+
+def test_a_response_is_not_trained_without_its_end_where_the_last_one_ends_in_another_token(words: Any) -> None:
+    """As gpt-oss's template does: its end of sequence is that of the last response alone."""
+    source = (
+        "{% for message in messages %}{{ '[Q] ' if message.role == 'user' else '[A] ' }}{{ message.content }}"
+        "{{ eos_token if loop.last and message.role == 'assistant' else ' [R]' }}{% endfor %}"
+        "{% if add_generation_prompt %}[A] {% endif %}"
+    )
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    cut = Template.for_model(words, source).cut(Conversation(turns))
+    assert [piece.text for piece in cut.pieces if piece.reply] == ["d</s>"]

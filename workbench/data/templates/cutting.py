@@ -13,6 +13,7 @@ from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
 from workbench.data.records.unused import Unused, unwritten_field
 from workbench.data.templates.pieces import Piece
 from workbench.data.templates.render import MarkedText, Renderer
+from workbench.data.templates.unwritten import unwritten
 
 REWRITTEN = "Trained on the last response only, because the template rewrites earlier turns"
 PROBE = "probe"
@@ -73,7 +74,7 @@ class ResponseCutter:
             pieces += [Piece(text[at:start], False), *_reply_pieces(reply, prepared, place, answer_only)]
             at = start + len(reply)
         pieces.append(Piece(text[at:], False))
-        unused = tuple(self._renderer.unwritten(prepared, text))
+        unused = unwritten(self._renderer, prepared, text)
         return Cut([piece for piece in pieces if piece.text], unused, prepared.changes)
 
     def _cut_at_prefixes(self, prepared: Conversation, answer_only: bool) -> Cut:
@@ -82,7 +83,7 @@ class ResponseCutter:
         pieces, rewritten = self.cut_prompt(prepared, last, answer_only)
         prompt = "".join(piece.text for piece in pieces)
         whole = self._renderer.render(prepared, False)
-        unused = tuple(self._renderer.unwritten(prepared, whole))
+        unused = unwritten(self._renderer, prepared, whole)
         if whole.startswith(prompt):
             reply, after = self._split_end(whole[len(prompt) :])
         else:
@@ -112,6 +113,8 @@ class ResponseCutter:
                 continue
             before = self._prompt(prepared, number)
             upto = self._renderer.render(prepared.first(number + 1), False)
+            if not prompt.startswith(upto):
+                upto = self._without_end_of_text(upto)
             if not (prompt.startswith(upto) and upto.startswith(before)):
                 return [Piece(prompt, False)], True
             reply, _ = self._split_end(upto[len(before) :])
@@ -122,6 +125,11 @@ class ResponseCutter:
             at = len(before) + len(reply)
         pieces.append(Piece(prompt[at:], False))
         return [piece for piece in pieces if piece.text], False
+
+    def _without_end_of_text(self, text: str) -> str:
+        """A text without the token that Phi-3's template puts after the end of a whole conversation."""
+        turns = text.removesuffix(self._renderer.tokenizer.eos_token or "")
+        return turns if turns.rstrip().endswith(self._added_tokens) else text
 
     def _prompt(self, prepared: Conversation, end: int) -> str:
         """The text before the response at ``end``. transformers renders no empty conversation: what then comes before

@@ -1,16 +1,14 @@
 """Renders a conversation through a chat template, in transformers' sandbox, in the form that the template expects."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
-from workbench.data.records.reasoning import REASONING_KEYS
-from workbench.data.records.tool_calls import CALL_KEYS, with_arguments_as_text
-from workbench.data.records.unused import Unused, unwritten_field
+from workbench.data.records.tool_calls import with_arguments_as_text
 from workbench.data.templates.call_ids import with_short_ids
 from workbench.data.templates.lookup import one_line
 
@@ -26,8 +24,6 @@ _RESERVED = frozenset({
     "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
     "return_assistant_tokens_mask", "tokenizer_kwargs",
 })  # fmt: skip
-# Keys that every message has, and the two keys of an instruction with an input.
-_BASIC_KEYS = frozenset({"role", "content", "instruction", "input"})
 
 
 class MarkedText(NamedTuple):
@@ -181,92 +177,6 @@ class Renderer:
                 shift -= 1
         untrained = frozenset(index + shift for index in conversation.untrained)
         return replace(conversation, messages=messages, untrained=untrained)
-
-    def unwritten(self, prepared: Conversation, text: str) -> list[Unused]:
-        """Keys of messages, tools and settings that the template leaves out of ``text``.
-
-        If the template's source mentions a key, the conversation is rendered without it: a key that the template
-        writes changes the text.
-        """
-        first_values: dict[str, object] = {}
-        for message in prepared.messages:
-            if len(message) == 2:  # role and content
-                continue
-            for key in message.keys() - _BASIC_KEYS:
-                first_values.setdefault(key, message[key])
-        names = [key for key in first_values if not self._writes(prepared, key, text)]
-        if prepared.tools and self._text_of(replace(prepared, tools=[])) == text:
-            names.append("tools")
-            first_values["tools"] = prepared.tools
-        unwritten = [unwritten_field(name, first_values[name], prepared.origins.get(name, "")) for name in names]
-        unwritten += self._unwritten_contents(prepared, text)
-        for key, value in prepared.template_kwargs.items():
-            others = {name: other for name, other in prepared.template_kwargs.items() if name != key}
-            if not self._mentions(key) or self._same_text(prepared, replace(prepared, template_kwargs=others)):
-                unwritten.append(unwritten_field(key, value, f"chat_template_kwargs.{key}"))
-        return unwritten
-
-    def _unwritten_contents(self, prepared: Conversation, text: str) -> Iterator[Unused]:
-        """Text of messages, and further calls of one message, that the template leaves out."""
-        messages = prepared.messages
-        # Of an instruction with an input, a template may write the two keys that it also has.
-        lacking = [
-            place
-            for place, message in enumerate(messages)
-            if (message["content"] or "").strip() not in text and "instruction" not in message
-        ]
-        if lacking and any(not self._changes(prepared, {"content": ""}, [place], text) for place in lacking):
-            yield Unused("messages[].content", asks=True)
-        # The template of gpt-oss writes one call of each message.
-        for place, message in enumerate(messages):
-            calls = message.get("tool_calls") or []
-            if len(calls) > 1 and not self._changes(prepared, {"tool_calls": calls[:1]}, [place], text):
-                yield Unused("messages[].tool_calls[1:]", asks=True)
-                break
-        others = {
-            key: value
-            for message in messages
-            for call in message.get("tool_calls") or []
-            for key, value in call.items()
-            if key not in CALL_KEYS and not self._mentions(key)
-        }
-        yield from (unwritten_field(f"tool_calls[].{key}", value) for key, value in others.items())
-
-    def _writes(self, prepared: Conversation, key: str, text: str) -> bool:
-        if not any(map(self._mentions, REASONING_KEYS if key in REASONING_KEYS else (key,))):
-            return False
-        places = [place for place, message in enumerate(prepared.messages) if key in message]
-        if key in REASONING_KEYS:
-            # Templates leave out the reasoning of earlier turns, as the text shows.
-            return self._changes(prepared, {key: None}, places[-1:], text)
-        roles: dict[str, list[int]] = {}
-        for place in places:
-            roles.setdefault(prepared.messages[place]["role"], []).append(place)
-        return all(self._changes(prepared, {key: None}, of_role, text) for of_role in roles.values())
-
-    def _changes(self, prepared: Conversation, other: Message, places: Sequence[int], text: str) -> bool:
-        """Whether the text is another one with ``other`` values in some messages; None: without the key."""
-        messages = list(prepared.messages)
-        for place in places:
-            changed = messages[place] | other
-            messages[place] = {name: value for name, value in changed.items() if value is not None}
-        return self._text_of(replace(prepared, messages=messages)) != text
-
-    def _same_text(self, one: Conversation, other: Conversation) -> bool:
-        """Whether two conversations are the same text, and their last responses come after the same prompt."""
-        prompts = [replace(conversation, messages=conversation.messages[:-1]) for conversation in (one, other)]
-        if self._text_of(one) != self._text_of(other):
-            return False
-        return not prompts[0].messages or self._text_of(prompts[0], True) == self._text_of(prompts[1], True)
-
-    def _text_of(self, conversation: Conversation, add_generation_prompt: bool = False) -> str | None:
-        try:
-            return self.render(conversation, add_generation_prompt)
-        except BadRecord:
-            return None
-
-    def _mentions(self, key: str) -> bool:
-        return re.search(rf"\b{re.escape(key)}\b", self.source) is not None
 
     # -- probes of the template -----------------------------------------------------------------------------------
 
