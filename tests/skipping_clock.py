@@ -1,7 +1,8 @@
 """An event loop that does not wait: when nothing can happen before the next timer, the clock moves on to that timer.
 
 Intervals, delays and pauses keep their order and their lengths, and take no time. Work in threads takes the time that
-it takes: while there is some, the clock runs as usual. Nothing here knows of other processes or of sockets.
+it takes: while there is some, the clock runs as usual, unless the work itself waits for what the test does next (see
+:func:`awaiting_the_test`). Nothing here knows of other processes or of sockets.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +21,28 @@ from textual._wait import wait_for_idle
 real_monotonic = time.monotonic
 
 _skipped = [0.0]
+_awaiting: dict[threading.Thread, Callable[[], bool]] = {}
 
 
 def monotonic() -> float:
     """Seconds since some point in the past, the skipped ones included."""
     return real_monotonic() + _skipped[0]
+
+
+@contextmanager
+def awaiting_the_test(is_waiting: Callable[[], bool]) -> Iterator[None]:
+    """Within this block, the thread is not at work whenever ``is_waiting()``, which any thread may call."""
+    thread = threading.current_thread()
+    _awaiting[thread] = is_waiting
+    try:
+        yield
+    finally:
+        del _awaiting[thread]
+
+
+def _awaits_the_test(thread: threading.Thread) -> bool:
+    is_waiting = _awaiting.get(thread)
+    return is_waiting is not None and is_waiting()
 
 
 class _SkippingSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
@@ -66,7 +84,9 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def _is_at_work(self) -> bool:
         """Whether a job of the executor, or a thread that was started since, may still have something to say."""
         return self._jobs > 0 or any(
-            thread not in self._threads_before and not thread.name.startswith("asyncio_")
+            thread not in self._threads_before
+            and not thread.name.startswith("asyncio_")
+            and not _awaits_the_test(thread)
             for thread in threading.enumerate()
         )
 

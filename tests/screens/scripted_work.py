@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.journals import JournalWriter
+from tests.skipping_clock import awaiting_the_test
 from workbench.data.facts import DataFacts, Example
 from workbench.engine.client.protocol import (
     DeviceFacts,
@@ -46,9 +47,14 @@ class Script:
 
     def __init__(self) -> None:
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        # Whether the work waits for a piece that the test has yet to put in.
+        self._is_awaited = False
 
     def put(self, piece: Piece) -> None:
-        self._pieces.put(piece)
+        with self._lock:
+            self._is_awaited = False
+            self._pieces.put(piece)
 
     def play(self, cancelled: Ends) -> Iterator[Progress | ReplyPiece | Path]:
         """The pieces until the next None.
@@ -56,17 +62,20 @@ class Script:
         Raises:
             WorkbenchError: one that the test put in, or ``CANCELLED``.
         """
-        while not cancelled.is_set():
-            try:
-                piece = self._pieces.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if piece is None:
-                return
-            if isinstance(piece, WorkbenchError):
-                raise piece
-            yield piece
-        raise CANCELLED
+        with awaiting_the_test(lambda: self._is_awaited and not cancelled.is_set()):
+            while not cancelled.is_set():
+                with self._lock:
+                    self._is_awaited = self._pieces.empty()
+                try:
+                    piece = self._pieces.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if piece is None:
+                    return
+                if isinstance(piece, WorkbenchError):
+                    raise piece
+                yield piece
+            raise CANCELLED
 
 
 class _ScriptedControls(Controls):
@@ -251,9 +260,10 @@ class ScriptedSources:
             raise WorkbenchError("The tokenizer is not on this machine.", "Fetch it.", kind="tokenizer_elsewhere")
         for answer in self.answers:
             if answer is None:
-                while not self.counted_on.wait(_POLL_SECONDS):
-                    if cancelled.is_set():
-                        raise CANCELLED
+                with awaiting_the_test(lambda: not (self.counted_on.is_set() or cancelled.is_set())):
+                    while not self.counted_on.wait(_POLL_SECONDS):
+                        if cancelled.is_set():
+                            raise CANCELLED
             elif isinstance(answer, Progress):
                 report(answer)
             elif isinstance(answer, WorkbenchError):

@@ -155,6 +155,7 @@ async def test_a_reply_that_breaks_off_says_why(tmp_path: Path) -> None:
         screen.engine.say("Hel")
         screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
         await screen.until(lambda: "The engine does not answer. Start it again." in screen.words, "a sentence")
+        await screen.until(lambda: not pane._is_replying, "the end of the reply")
         assert said(pane) == []
         assert pane.check_action("stop", ()) is False
 
@@ -211,6 +212,7 @@ async def test_a_long_reply_stays_in_view_and_one_scrolled_back_stays_put(tmp_pa
         assert transcript.scroll_y == transcript.max_scroll_y > 0
         await screen.press("pageup")
         await screen.until(lambda: "line 59" not in screen.words, "scrolled back")
+        await screen.until(lambda: transcript.scroll_y == transcript.scroll_target_y, "the end of the scrolling")
         at = transcript.scroll_y
         screen.engine.say("\n\nlast line")
         screen.engine.end()
