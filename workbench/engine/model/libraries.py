@@ -53,8 +53,8 @@ def _collector_paused() -> Iterator[None]:
 def _compiling_later() -> Iterator[None]:
     """Compile at its first call what is given to ``torch.compile`` within this block.
 
-    bitsandbytes gives it two functions of its slow path when it is imported, which imports PyTorch's compiler. That is a
-    second of the start of each engine, and hardly any engine calls either function.
+    bitsandbytes gives it two functions of its slow path when it is imported, which imports PyTorch's compiler. That
+    takes a second of the start of each engine, and hardly any engine calls either function.
     """
     import torch
 
