@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workbench.storage.paths import Home
     from workbench.storage.settings import Settings
 
-    DatasetKey = tuple[ModelSection, DataSection, bool, object]
+    DatasetKey = tuple[ModelSection, DataSection, str, object]
 
 
 class Session:
@@ -114,10 +114,10 @@ class Session:
         """
         if self.dataset_facts is None:
             return None
-        (model, data, is_preference, _), facts = self.dataset_facts
+        (model, data, kind, _), facts = self.dataset_facts
         if not facts.exact or not facts.lengths.max or recipe.model != model:
             return None
-        if recipe.objective.is_preference != is_preference:
+        if recipe.objective.spec.records != kind:
             return None
         if recipe.data != data:
             # With a higher limit, tokens that the lower one truncated would be missing.
@@ -241,4 +241,4 @@ class Session:
 
 def dataset_key(recipe: Recipe) -> DatasetKey:
     """The settings that dataset statistics depend on."""
-    return recipe.model, recipe.data, recipe.objective.is_preference, recipe.training.per_device_train_batch_size
+    return recipe.model, recipe.data, recipe.objective.spec.records, recipe.training.per_device_train_batch_size

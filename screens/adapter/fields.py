@@ -26,11 +26,14 @@ from screens.forms.fields import (
 )
 from screens.forms.path_kinds import FOLDER
 from screens.forms.places import tab_of
+from workbench.objectives.table import OBJECTIVES, using
 from workbench.recipe.sections.adapter import InitMethod
 from workbench.recipe.sections.section import AUTO
 from workbench.recipe.text import known_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
 
@@ -102,10 +105,19 @@ def form() -> tuple[SettingGroup, ...]:
         SettingGroup(
             "Objective",
             (
-                choice_setting("objective.kind", "objective", {"sft": "supervised", "dpo": "preference (DPO)"}),
-                number_setting("objective.beta", "beta", _with_dpo),
+                choice_setting(
+                    "objective.kind",
+                    "objective",
+                    {kind: objective.label for kind, objective in OBJECTIVES.items()},
+                    shape="cycle",
+                ),
+                number_setting("objective.beta", "beta", _with("beta")),
                 choice_setting("objective.loss_type", "preference loss", shape="cycle"),
                 number_setting("objective.label_smoothing", "label smoothing", _with_smoothing),
+                number_setting("objective.simpo_gamma", "SimPO margin", _with("simpo_gamma")),
+                number_setting("objective.cpo_alpha", "supervised weight", _with("cpo_alpha")),
+                number_setting("objective.desirable_weight", "weight of good", _with("desirable_weight")),
+                number_setting("objective.undesirable_weight", "weight of bad", _with("undesirable_weight")),
             ),
             is_folded=True,
         ),
@@ -165,13 +177,16 @@ def _initialization() -> SettingSpec:
     return replace(setting, value=lambda recipe: words[recipe.get(path)])
 
 
-def _with_dpo(recipe: Recipe) -> str:
-    return "" if recipe.objective.is_preference else "used with dpo only"
+def _with(key: str) -> Callable[[Recipe], str]:
+    """Which objectives use a key of the section; empty if the recipe's does."""
+    return lambda recipe: "" if key in recipe.objective.spec.keys else f"used with {using(key)}"
 
 
 def _with_smoothing(recipe: Recipe) -> str:
     objective = recipe.objective
-    return "" if objective.is_preference and objective.loss_type == "robust" else "used with robust only"
+    if objective.kind == "dpo" and objective.loss_type != "robust":
+        return "used with robust only"
+    return _with("label_smoothing")(recipe)
 
 
 def _alpha() -> SettingSpec:

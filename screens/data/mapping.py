@@ -27,6 +27,7 @@ PARTS = (
     Part("tools", "t", "functions for tool calls"),
     Part("chosen", "c", "chosen response of a pair"),
     Part("rejected", "d", "rejected response of a pair"),
+    Part("label", "l", "true for a good response (KTO)"),
     Part("text", "x", "plain text, all of it trained"),
 )
 _NAMES = [part.name for part in PARTS]

@@ -254,4 +254,4 @@ class MappingDialog(Dialog[dict[str, str]]):
 
 
 def _first(data: DataSection, home: Home) -> Item | None:
-    return next(islice(load_records(data, home, pairs=None).items(), 1), None)
+    return next(islice(load_records(data, home, kind=None).items(), 1), None)

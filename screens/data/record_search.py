@@ -101,7 +101,7 @@ async def matches_read(data: DataSection, home: Home, text: str) -> AsyncIterato
 
 
 def _matches(data: DataSection, home: Home, text: str, stop: threading.Event) -> Iterator[Match]:
-    for index, item in enumerate(load_records(data, home, pairs=None).items()):
+    for index, item in enumerate(load_records(data, home, kind=None).items()):
         if stop.is_set():
             return
         if item.contains(text):

@@ -13,7 +13,7 @@ from textual.widgets import Static
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
 from workbench.data.facts import Example
-from workbench.data.records.conversation import Conversation, Pair
+from workbench.data.records.conversation import Conversation, Pair, Unpaired
 from workbench.data.records.values import common_length
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _LOOKS = {
     "system": "bold $warning",
     "chosen": "bold $success",
     "rejected": "bold $error",
+    "good": "bold $success",
+    "bad": "bold $error",
 }
 
 
@@ -104,7 +106,7 @@ def _fed(example: Example) -> list[Content]:
     """
     unused = _unused(example.unused)
     if example.rejected is None:
-        return [Content.assemble(unused, _tokens_of(example, 0))]
+        return [Content.assemble(unused, *_verdict(example.good), _tokens_of(example, 0))]
     at = example.parts_at
     sides = []
     for name, side in (("chosen", example), ("rejected", example.rejected)):
@@ -132,6 +134,14 @@ def _unused(paths: Sequence[str]) -> tuple[str, str]:
     return (f"not used: {plain(', '.join(paths))}\n", "$warning") if paths else ("", "")
 
 
+def _verdict(good: bool | None) -> list[tuple[str, str]]:
+    """What the label of an unpaired response says, to stand above it."""
+    if good is None:
+        return []
+    name = "good" if good else "bad"
+    return [(f"{name} response\n", _LOOKS[name])]
+
+
 def _places(content: Content, searched: str) -> list[tuple[int, int]]:
     """Return start and end of the first places where the searched text occurs."""
     found = re.finditer(re.escape(searched), content.plain, re.IGNORECASE)
@@ -149,6 +159,9 @@ def _content(item: Item) -> list[Content]:
         return [Content(_shortened(content))]
     if isinstance(content, Conversation):
         return [Content("\n\n").join([*unused, *_turns(content.messages)])]
+    if isinstance(content, Unpaired):
+        verdict = Content.assemble(*_verdict(content.good)).rstrip()
+        return [Content("\n\n").join([*unused, verdict, *_turns(content.response.messages)])]
     prompt, sides = _parted(content)
     headings = [Content.assemble((f"{name}\n", _LOOKS[name])) for name in ("chosen", "rejected")]
     return [

@@ -58,7 +58,7 @@ def read_first_records(data: DataSection, home: Home) -> Iterator[FirstRecords]:
             "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",
             kind="data_elsewhere",
         )
-    records = load_records(data, home, pairs=None)
+    records = load_records(data, home, kind=None)
     started = monotonic()
     stream = records.items()
     items = tuple(islice(stream, RECORDS_KEPT))

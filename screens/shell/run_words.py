@@ -160,7 +160,9 @@ def _rewards(step: Step) -> list[Fact]:
     return [
         Fact("reward margin", _figure(margin, ".2f"), "bad" if isinstance(margin, float) and margin < 0 else ""),
         Fact("reward accuracy", f"{rewards['accuracy']:.0%}"),
-        Fact("rewards", f"{_figure(chosen, '.2f')} chosen, {_figure(rejected, '.2f')} rejected"),
+        Fact("rewards", f"{_figure(chosen, '.2f') or '–'} chosen, {_figure(rejected, '.2f') or '–'} rejected"),
+        Fact("KL", _figure(rewards.get("kl"), ".2f")),
+        Fact("NLL", _figure(rewards.get("nll"), ".3f")),
     ]
 
 

@@ -258,7 +258,7 @@ def _local_data_error(question: _Question) -> WorkbenchError | None:
     data = question.recipe.data
     try:
         if not any(needs_hub(name) for name in remote_sources(data.source)):
-            load_records(data, question.home)
+            load_records(data, question.home, kind=question.recipe.objective.spec.records)
     except WorkbenchError as error:
         return error
     return None

@@ -45,7 +45,7 @@ def file_of(folder: Path, *records: dict[str, Any]) -> DataSection:
 
 def pair_of(folder: Path, record: dict[str, Any], **settings: Any) -> Pair:
     data = file_of(folder, record).model_copy(update=settings)
-    (item,) = load_records(data, pairs=True).items()
+    (item,) = load_records(data, kind="pairs").items()
     assert isinstance(item.content, Pair), item.problem
     return item.content
 
@@ -93,7 +93,7 @@ PREFERENCES = [layout for layout in LAYOUTS if "data.columns={" in layout.cure a
 @pytest.mark.parametrize("layout", PREFERENCES, ids=[layout.name for layout in PREFERENCES])
 def test_the_popular_sets_of_pairs_are_read(layout: Layout, tokenizer: Any, tmp_path: Path) -> None:
     data = written(layout, tmp_path)
-    records = load_records(data, pairs=True)
+    records = load_records(data, kind="pairs")
     assert (records.pairs, records.format) == (True, "preference")
     facts = data_facts(records, Template.for_model(tokenizer, "chatml"), data)
     assert (facts.records, facts.skipped) == (2, 0)
@@ -115,7 +115,7 @@ def test_each_side_is_the_record_that_training_on_it_alone_would_feed(tokenizer:
     history = [USER, YES, MORE]
     data = file_of(tmp_path, {"chosen": [*history, YES], "rejected": [*history, NO]})
     template = Template.for_model(tokenizer, "chatml")
-    encoded = encode_dataset(load_records(data, pairs=True), template, data)
+    encoded = encode_dataset(load_records(data, kind="pairs"), template, data)
     (row,) = encoded.train
     for ids, labels, last in (("input_ids", "labels", YES), ("rejected_ids", "rejected_labels", NO)):
         alone = template.encode_conversation(Conversation([*history, last], untrained=frozenset({1})))
@@ -130,7 +130,7 @@ def test_each_side_is_the_record_that_training_on_it_alone_would_feed(tokenizer:
 
 def test_plain_text_parts_where_it_differs(tokenizer: Any, tmp_path: Path) -> None:
     data = file_of(tmp_path, {"chosen": "The sea is blue.", "rejected": "The sea is broad."})
-    records = load_records(data, pairs=True)
+    records = load_records(data, kind="pairs")
     (example,) = data_facts(records, Template.for_model(tokenizer, "chatml"), data).examples
     assert example.rejected is not None
     trained = [[side.text[a:b] for a, b, use in side.spans if use] for side in (example, example.rejected)]
@@ -148,7 +148,7 @@ def test_equal_and_cut_pairs_are_counted_and_not_trained(tokenizer: Any, tmp_pat
         {"prompt": long, "chosen": "Yes.", "rejected": "No."},
         {"prompt": "Hi?", "chosen": "", "rejected": "No."},
     ).model_copy(update={"max_length": 60})
-    facts = encode_dataset(load_records(data, pairs=True), Template.for_model(tokenizer, "chatml"), data).facts
+    facts = encode_dataset(load_records(data, kind="pairs"), Template.for_model(tokenizer, "chatml"), data).facts
     assert (facts.train_records, facts.truncated, facts.lost_reply) == (1, 2, 1)
     assert facts.skipped_reasons == {
         "chosen and rejected are the same": 1,
@@ -163,17 +163,15 @@ def test_pairs_and_objective_must_fit(tmp_path: Path) -> None:
         load_records(pairs)
     assert "objective.kind to dpo" in refused.value.cure
     with pytest.raises(WorkbenchError, match="one response per prompt") as refused:
-        load_records(DataSection(), pairs=True)
+        load_records(DataSection(), kind="pairs")
     assert "objective.kind to sft" in refused.value.cure
-    assert {
-        records.pairs for records in (load_records(pairs, pairs=None), load_records(DataSection(), pairs=None))
-    } == {
+    assert {records.pairs for records in (load_records(pairs, kind=None), load_records(DataSection(), kind=None))} == {
         True,
         False,
     }
     mixed = pairs.model_copy(update={"source": f"{pairs.source} + first-mate"})
     with pytest.raises(WorkbenchError, match="mixes pairs"):
-        load_records(mixed, pairs=None)
+        load_records(mixed, kind=None)
 
 
 def test_a_recipe_of_before_is_supervised_and_written_as_before() -> None:
@@ -216,7 +214,7 @@ def test_an_evaluation_takes_the_chosen_responses(tokenizer: Any, tmp_path: Path
     assert (question.text, question.reference) == ("Hi?", "Yes.")
 
 
-@pytest.mark.parametrize("target", ["script", "axolotl", "llamafactory"])
+@pytest.mark.parametrize("target", ["axolotl", "llamafactory"])
 def test_exports_that_repeat_the_training_refuse_preferences(target: Any, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     run = create_run(home, edit(Recipe(), {"objective.kind": "dpo"}))

@@ -47,7 +47,7 @@ def _plain_losses(folder, recipe, home, steps):
     model = _plain(folder)
     names = _reached(model)
     torch.manual_seed(recipe.training.seed)
-    settings = recipe.adapter.model_dump() | {"target_modules": names}
+    settings = recipe.adapter.lora | {"target_modules": names}
     peft = get_peft_model(model.requires_grad_(False), LoraConfig(task_type="CAUSAL_LM", **settings)).train()
     trained = [parameter for parameter in peft.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.training.learning_rate, weight_decay=0.0)

@@ -15,7 +15,7 @@ def counted() -> LossCounts:
     counts = LossCounts(("reward", "margin"), "cpu")
     counts.add_tokens(torch.tensor(3), torch.tensor(4), 10)
     counts.add_tokens(torch.tensor(1), 2, torch.tensor(5))
-    counts.add_figures(torch.tensor([1.0, 3.0], dtype=torch.float64), 2)
+    counts.add_figures(torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([2.0, 2.0], dtype=torch.float64))
     counts.add_router_loss(torch.tensor(0.5))
     return counts
 

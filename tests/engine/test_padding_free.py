@@ -173,7 +173,7 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     data = encode_dataset(load_records(recipe.data, home), Template.for_model(tokenizer, "auto", None), recipe.data)
     model = AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32).requires_grad_(False)
     torch.manual_seed(recipe.training.seed)
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.adapter.model_dump()))
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.adapter.lora))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**trl_settings(recipe, tmp_path / "trl")),

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +11,8 @@ from tests.engine.test_resume import killed_after
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
-from workbench.recipe.sections.objective import ObjectiveSection, PreferenceLoss
+from workbench.objectives.dpo import DPO
+from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.text import edit
 
 WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]
@@ -62,7 +62,7 @@ def trl_trainer(recipe, home, folder):
             return dataset
 
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.source)
-    records = load_records(recipe.data, home, pairs=True)
+    records = load_records(recipe.data, home, kind="pairs")
     data = encode_dataset(records, Template.for_model(tokenizer, "auto", None), recipe.data)
     rows = []
     for row in data.train:
@@ -86,7 +86,7 @@ def trl_trainer(recipe, home, folder):
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.trained_adapter.model_dump()),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.trained_adapter.lora),
     )
 
 
@@ -124,8 +124,10 @@ def test_each_loss_is_that_of_trl(home, preference, tmp_path):
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from workbench.engine.kernels.loss_head import TrainedTokensCollator
-    from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
-    from workbench.engine.objectives.preference import PairScores, Reference
+    from workbench.engine.objectives.pairs import PairCollator
+    from workbench.engine.objectives.reference import Reference
+    from workbench.engine.objectives.scoring import score_pairs
+    from workbench.engine.objectives.texts import model_inputs, rows_of, split_rows, sums_by_text
 
     data, trainer = trl_trainer(preference, home, tmp_path / "trl")
     model = trainer.model.eval()
@@ -137,24 +139,26 @@ def test_each_loss_is_that_of_trl(home, preference, tmp_path):
     theirs = trainer.data_collator([trainer.train_dataset[place] for place in range(4)])
     batch = PairCollator(DataCollatorForLanguageModeling(trainer._tokenizer.pad_token_id))(rows)
 
-    def log_probs(model):
-        return sums_by_text(model(**model_inputs(batch), fused_lm_head=True).log_probs, batch)
+    def log_probs():
+        return model(**model_inputs(batch), fused_lm_head=True).log_probs
 
-    reference = Reference(model).log_probs(log_probs)
-    scores = PairScores.of(log_probs(model), reference, pairs_of(batch).trained)
-    assert scores.chosen.abs().min() > 0.01
-    for loss in get_args(PreferenceLoss):
+    with Reference(model).active():
+        reference = sums_by_text(log_probs(), batch)
+    now = log_probs()
+    for loss in DPO.loss_types:
         smoothing = 0.1 if loss == "robust" else 0.0
         objective = ObjectiveSection(kind="dpo", loss_type=loss, label_smoothing=smoothing, beta=0.3)
         trainer.loss_types, trainer.label_smoothing, trainer.beta = [loss], smoothing, 0.3
         expected = trainer._compute_loss(model, theirs, False)
-        assert scores.losses(objective).mean().item() == pytest.approx(expected.item(), abs=1e-5, rel=1e-5), loss
+        scored = score_pairs(objective, batch, now, reference)
+        assert scored.losses.mean().item() == pytest.approx(expected.item(), abs=1e-5, rel=1e-5), loss
+        assert scored.figures[0].abs().min() > 0.003
     # Padding-free, the same texts in one row have the same sums.
     flat = PairCollator(TrainedTokensCollator(trainer._tokenizer.pad_token_id, padding_free=True))(rows)
-    assert pairs_of(flat) == pairs_of(batch)
-    assert flat["input_ids"].shape == (1, sum(pairs_of(flat).lengths))
-    split = PairCollator(DataCollatorForLanguageModeling(0)).split(flat, 3)
-    assert [pairs_of(part).rows for part in split] == [tuple(rows[:1]), tuple(rows[1:2]), tuple(rows[2:])]
+    assert rows_of(flat) == rows_of(batch)
+    assert flat["input_ids"].shape == (1, sum(rows_of(flat).lengths))
+    split = split_rows(PairCollator(DataCollatorForLanguageModeling(0)), flat, 3)
+    assert [rows_of(part).rows for part in split] == [tuple(rows[:1]), tuple(rows[1:2]), tuple(rows[2:])]
 
 
 def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_preference(home, preference):

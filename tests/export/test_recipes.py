@@ -288,9 +288,9 @@ def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
     ("content", "words"),
     [
         ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
-        ("base_model: x/y\nadapter: lora\nrl: kto\n", r"neither supervised training nor DPO \(rl: kto\)"),
-        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "neither supervised training nor DPO"),
-        ("model_name_or_path: x/y\nstage: ppo\n", "neither supervised LoRA training nor DPO"),
+        ("base_model: x/y\nadapter: lora\nrl: grpo\n", r"a way that a recipe does not have \(rl: grpo\)"),
+        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "a way that a recipe does not have"),
+        ("model_name_or_path: x/y\nstage: ppo\n", "a way that a recipe does not have"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),
         ("a: !!python/object/apply:os.system ['true']\n", "cannot be read"),
@@ -315,7 +315,7 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
     assert recipe.data.columns == {"chosen": "better", "rejected": "rejected"}
     assert recipe.data.completion_only
     assert not recipe.data.packing
-    assert lacking == ["packing: pairs of responses are not packed"]
+    assert lacking == ["packing: responses that are compared are not packed"]
     (tmp_path / "llamafactory.yaml").write_text(
         "model_name_or_path: x/y\nstage: dpo\npref_beta: 0.2\npref_loss: hinge\npref_ftx: 0.1\ndataset: pairs\n"
     )
@@ -329,11 +329,51 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
     recipe, lacking = import_settings(tmp_path / "llamafactory.yaml")
     assert recipe.objective == ObjectiveSection(kind="dpo", loss_type="hinge", beta=0.2)
     assert lacking == ["pref_ftx: 0.1"]
-    (item,) = load_records(recipe.data, pairs=True).items()
+    (item,) = load_records(recipe.data, kind="pairs").items()
     assert [side.texts for side in (item.content.chosen, item.content.rejected)] == [["Hi?", "Yes."], ["Hi?", "No."]]
-    (tmp_path / "llamafactory.yaml").write_text("model_name_or_path: x/y\nstage: dpo\npref_loss: simpo\n")
-    with pytest.raises(WorkbenchError, match="pref_loss: simpo, which a recipe does not have"):
+    (tmp_path / "llamafactory.yaml").write_text("model_name_or_path: x/y\nstage: dpo\npref_loss: kto_pair\n")
+    with pytest.raises(WorkbenchError, match="pref_loss: kto_pair, which a recipe does not have"):
         import_settings(tmp_path / "llamafactory.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "lacking"),
+    [
+        ("base_model: x/y\nrl: orpo\norpo_alpha: 0.2", {"kind": "orpo", "beta": 0.2}, ""),
+        (
+            "base_model: x/y\nrl: kto\nrl_beta: 0.3\nkto_undesirable_weight: 0.2\nmicro_batch_size: 1",
+            {"kind": "kto", "beta": 0.3, "undesirable_weight": 0.2},
+            "micro_batch_size: 1; kto compares the responses of a micro-batch: 2 × 2",
+        ),
+        # What a file leaves out is the default of its tool, not the one here.
+        (
+            "base_model: x/y\nrl: simpo\nsimpo_gamma: 0.7",
+            {"kind": "simpo", "beta": 0.1, "cpo_alpha": 1.0, "simpo_gamma": 0.7},
+            "",
+        ),
+        (
+            "model_name_or_path: x/y\nstage: dpo\npref_loss: orpo\npref_beta: 0.05",
+            {"kind": "orpo", "beta": 0.05},
+            "LLaMA-Factory's ORPO learns the chosen response only, TRL's and this one its prompt too",
+        ),
+        ("model_name_or_path: x/y\nstage: dpo\npref_loss: simpo", {"kind": "simpo", "beta": 0.1}, ""),
+        (
+            "model_name_or_path: x/y\nstage: kto\nkto_chosen_weight: 1.2",
+            {"kind": "kto", "desirable_weight": 1.2},
+            "",
+        ),
+    ],
+)
+def test_each_objective_is_imported_with_its_settings(content, expected, lacking, tmp_path):
+    is_axolotl = content.startswith("base_model")
+    data = "datasets: [{path: o/some, field_label: good}]\nadapter: lora" if is_axolotl else "dataset: some"
+    (tmp_path / "other.yaml").write_text(f"{content}\n{data}\ngradient_accumulation_steps: 4\n")
+    recipe, unsupported = import_settings(tmp_path / "other.yaml")
+    assert recipe.objective == ObjectiveSection(**expected)
+    assert [words for words in unsupported if "is not in" not in words] == ([lacking] if lacking else [])
+    if is_axolotl and expected["kind"] == "kto":
+        assert recipe.data.columns == {"prompt": "prompt", "reply": "completion", "label": "good"}
+        assert recipe.training.effective_batch == 4
 
 
 def test_values_that_no_recipe_can_have_are_all_told(tmp_path):

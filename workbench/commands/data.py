@@ -181,6 +181,7 @@ def _example(example: Example) -> Text:
     heading = f"\nrecord {example.index + 1}  {example.where}  {example.tokens:,} tokens"
     heading += f", {example.cut:,} truncated" if example.cut else ""
     heading += ", held out" if example.held_out else ""
+    heading += "" if example.good is None else ", good" if example.good else ", bad"
     text = Text(printable(heading) + "\n", style="bold")
     if example.rejected is None:
         _append_tokens(text, example, 0)

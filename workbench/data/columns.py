@@ -53,7 +53,7 @@ def _detected(data: DataSection) -> dict[str, str]:
     from workbench.data.sources import load_records
 
     try:
-        form = load_records(data.model_copy(update={"columns": {}}), pairs=None).sources[0].form
+        form = load_records(data.model_copy(update={"columns": {}}), kind=None).sources[0].form
     except WorkbenchError:
         return {}
     return dict(form.columns)

@@ -145,15 +145,15 @@ def open_data(
     Raises:
         WorkbenchError: as :func:`dataset_stats`.
     """
-    data, pairs = recipe.data, recipe.objective.is_preference
+    data, kind = recipe.data, recipe.objective.spec.records
     if not fetch:
         _refuse_elsewhere(data)
     absent = remote_sources(data.source)
     if absent and not any(map(needs_hub, absent)):
-        load_records(data, home, pairs=pairs)  # refuses the path that does not exist, before the tokenizer is asked for
+        load_records(data, home, kind=kind)  # refuses the path that does not exist, before the tokenizer is asked for
     template = open_template(home, recipe.model, data, fetch=fetch, report=report, cancelled=cancelled)
     report(Progress(phase="opening the dataset", detail=source_text(data.source)))
-    records = load_records(data, home, pairs=pairs)
+    records = load_records(data, home, kind=kind)
     _fetched.update(_remote(data))
     return records, template
 

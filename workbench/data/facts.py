@@ -24,6 +24,7 @@ class Example:
         tokens, cut: number of tokens, and of those lost to truncation.
         problem: why the record is not used for training; then it has no text.
         rejected: the text of the rejected side of a pair, with its own spans, ``tokens`` and ``cut``; None for others.
+        good: whether an unpaired response is good; None for others.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Example:
     unused: tuple[str, ...] = ()
     problem: str = ""
     rejected: "Example | None" = None
+    good: bool | None = None
 
     @property
     def parts_at(self) -> int:
@@ -55,7 +57,9 @@ class Example:
             "unused": list(self.unused),
             "problem": self.problem,
         }
-        return data if self.rejected is None else {**data, "rejected": self.rejected.as_json()}
+        if self.rejected is not None:
+            data["rejected"] = self.rejected.as_json()
+        return data if self.good is None else {**data, "good": self.good}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -148,21 +148,16 @@ def _of_entry(entry: DatasetEntry, part: SourcePart) -> tuple[SourcePart, RowSou
     part = replace(part, name=entry.name)
     if part.columns:
         return part, reading
-    if entry.labels:
-        raise WorkbenchError(
-            f"{entry.name} holds preference data: responses that {entry.labels} marks as good or bad (KTO).",
-            "Supervised training would learn the bad ones too. Keep the good ones in a file of their own.",
-            kind="data_preference",
-        )
     found = {str(column) for row in islice(reading.rows(), _FORMAT_ROWS) for column in row.record or {}}
-    lacking = [column for column in entry.columns.values() if column not in found]
+    columns = {**entry.columns, **({"label": entry.labels} if entry.labels else {})}
+    lacking = [column for column in columns.values() if column not in found]
     if found and lacking:
         raise WorkbenchError(
             f"{entry.name} names the column {lacking[0]!r}, which its records do not have.",
             f"Correct columns in the entry; the records have {', '.join(sorted(found)[:12])}.",
             kind="data_format",
         )
-    return replace(part, columns=entry.columns), reading
+    return replace(part, columns=columns), reading
 
 
 def _row_source(name: str, split: str) -> RowSource:

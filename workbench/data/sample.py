@@ -37,6 +37,7 @@ class Sample:
         unused: its fields that are not used for training.
         problem: why the record was skipped; then there are no tokens.
         rejected: the rejected side of a pair; None for other records.
+        good: whether an unpaired response is good; None for other records.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Sample:
     unused: tuple[Unused, ...] = ()
     problem: str = ""
     rejected: Tokens | None = None
+    good: bool | None = None
 
     @property
     def sides(self) -> tuple[Tokens, ...]:
@@ -75,5 +77,5 @@ class Sample:
         """A hash of the tokens, for comparison within one process."""
 
         if self.rejected is None:
-            return hash(array("I", self.input_ids).tobytes())
+            return hash((array("I", self.input_ids).tobytes(), self.good))
         return hash(tuple(array("I", side.input_ids).tobytes() for side in self.sides))

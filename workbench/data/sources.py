@@ -11,11 +11,13 @@ from workbench.data.interleave import interleave
 from workbench.data.open_source import Source, open_source
 from workbench.data.records.conversation import BadRecord, Content
 from workbench.data.records.convert import convert
-from workbench.data.records.formats import PairFormat
-from workbench.data.records.preferences import supervised_instead
+from workbench.data.records.formats import PairFormat, UnpairedFormat
+from workbench.data.records.preferences import supervised_instead, supervised_instead_of_unpaired
 from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
 from workbench.errors import WorkbenchError
+from workbench.objectives.objective import RecordKind
+from workbench.objectives.table import OBJECTIVES
 from workbench.recipe.data_sources import source_parts, source_text
 from workbench.recipe.sections.data import DataSection
 from workbench.storage.paths import Home
@@ -59,7 +61,9 @@ class Item:
 class Records:
     """All records of a recipe's data section: those to train on and those held out for evaluation.
 
-    ``stopping`` is when interleaved sources end; empty if they are read one after the other.
+    Attributes:
+        stopping: when interleaved sources end; empty if they are read one after the other.
+        kind: what training makes of the records; each pair becomes two unpaired responses if they are ``unpaired``.
     """
 
     sources: tuple[Source, ...]
@@ -67,6 +71,7 @@ class Records:
     stop_at_malformed: bool
     home: Home | None = None
     stopping: str = ""
+    kind: RecordKind = "texts"
 
     @property
     def format(self) -> str:
@@ -82,8 +87,8 @@ class Records:
 
     @property
     def pairs(self) -> bool:
-        """Whether the records are pairs of a chosen and a rejected response."""
-        return any(isinstance(source.form, PairFormat) for source in self.sources)
+        """Whether the records are trained as pairs of a chosen and a rejected response."""
+        return self.kind == "pairs"
 
     @property
     def documents(self) -> bool:
@@ -195,16 +200,15 @@ class _HeldOutSampler:
         return start + (int.from_bytes(digest, "little") % size if block else min(1, size - 1))
 
 
-def load_records(data: DataSection, home: Home | None = None, *, pairs: bool | None = False) -> Records:
+def load_records(data: DataSection, home: Home | None = None, *, kind: RecordKind | None = "texts") -> Records:
     """Open the sources of a recipe; :mod:`workbench.recipe.data_sources` has their two forms.
 
     Args:
-        pairs: whether the records must be pairs of a chosen and a rejected response, for preference training; None to
-            take both pairs and others.
+        kind: the records that the objective reads; None to take them as what they are.
 
     Raises:
         WorkbenchError: there is no such source, its first rows cannot be read, their format is unknown, or kind
-            ``data_preference`` if they are pairs and should not be, or the other way round.
+            ``data_preference`` if the objective does not read such records.
     """
     stop_at_malformed = data.malformed == "stop"
     sources = tuple(open_source(part, stop_at_malformed) for part in source_parts(data))
@@ -214,35 +218,64 @@ def load_records(data: DataSection, home: Home | None = None, *, pairs: bool | N
             "Train on one kind at a time.",
             kind="data_format",
         )
-    for source in sources:
-        if pairs is not None:
-            _check_pairs(source, pairs)
-    if len({isinstance(source.form, PairFormat) for source in sources}) > 1:
+    kinds = [_kind_of(source) for source in sources]
+    if kind is not None:
+        for source in sources:
+            _check_kind(source, kind)
+    elif len({*kinds}) > 1:
         raise WorkbenchError(
-            f"{source_text(data.source)} mixes pairs of responses with other records.",
+            f"{source_text(data.source)} mixes pairs of responses with other records."
+            if "pairs" in kinds
+            else f"{source_text(data.source)} mixes unpaired responses with other records.",
             "Train on one kind at a time.",
             kind="data_format",
         )
     is_interleaved = not isinstance(data.source, str) and len(sources) > 1
-    return Records(sources, data.eval_fraction, stop_at_malformed, home, data.stopping if is_interleaved else "")
+    stopping = data.stopping if is_interleaved else ""
+    return Records(sources, data.eval_fraction, stop_at_malformed, home, stopping, kind or kinds[0])
 
 
-def _check_pairs(source: Source, wanted: bool) -> None:
-    if isinstance(source.form, PairFormat) and not wanted:
-        columns = {part: column for part, column in source.form.chosen.columns.items() if part != "other side"}
-        raise WorkbenchError(
-            f"{source.name} holds preference data: pairs of a chosen and a rejected response.",
-            supervised_instead(columns),
-            kind="data_preference",
+def _kind_of(source: Source) -> RecordKind:
+    """What the records of a source are, whatever the objective."""
+    match source.form:
+        case PairFormat():
+            return "pairs"
+        case UnpairedFormat():
+            return "unpaired"
+        case _:
+            return "texts"
+
+
+def _check_kind(source: Source, wanted: RecordKind) -> None:
+    """Refuse a source that the objective does not read. Unpaired responses may be pairs, which become two of them."""
+    form, found = source.form, _kind_of(source)
+    if found == wanted or (found, wanted) == ("pairs", "unpaired"):
+        return
+    kinds = [objective.kind for objective in OBJECTIVES.values() if objective.records == wanted]
+    if isinstance(form, PairFormat):
+        columns = {part: column for part, column in form.chosen.columns.items() if part != "other side"}
+        problem = f"{source.name} holds preference data: pairs of a chosen and a rejected response."
+        cure = supervised_instead(columns)
+    elif isinstance(form, UnpairedFormat) and wanted == "texts":
+        label = form.columns["label"]
+        problem = f"{source.name} holds preference data: responses that {label} marks as good or bad (KTO)."
+        cure = supervised_instead_of_unpaired(form.columns)
+    elif isinstance(form, UnpairedFormat):
+        problem = (
+            f"{source.name} holds responses that {form.columns['label']} marks as good or bad, one by one; "
+            f"{', '.join(kinds)} need {OBJECTIVES[kinds[0]].reads}."
         )
-    if wanted and not isinstance(source.form, PairFormat):
-        raise WorkbenchError(
-            f"{source.name} has one response per prompt (format {source.form.kind}); objective.kind dpo needs pairs of "
-            "a chosen and a rejected response.",
-            "Name their columns, such as data.columns={prompt: question, chosen: better, rejected: worse}, or set "
-            "objective.kind to sft.",
-            kind="data_preference",
+        cure = "Set objective.kind to kto, which learns from them."
+    else:
+        problem = (
+            f"{source.name} has one response per prompt (format {form.kind}); objective.kind {', '.join(kinds)} needs "
+            f"{OBJECTIVES[kinds[0]].reads}."
         )
+        example = "reply: answer, label: good" if wanted == "unpaired" else "chosen: better, rejected: worse"
+        cure = (
+            f"Name their columns, such as data.columns={{prompt: question, {example}}}, or set objective.kind to sft."
+        )
+    raise WorkbenchError(problem, cure, kind="data_preference")
 
 
 def _repetitions(index: int, weight: float) -> int:

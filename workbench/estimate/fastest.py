@@ -212,7 +212,7 @@ class Chooser:
         return f"Checkpointing on: without it the step needs {self._figures(without)}."
 
     def _fits_at_micro_batch_1(self, setup: Setup) -> bool:
-        return self._fits(_divided(setup, 1))
+        return self._fits(_divided(setup, setup.least_micro_batch))
 
     def _why_micro_batch(self, best: Setup) -> str:
         size, times = best.micro_batch, best.accumulation
@@ -243,7 +243,8 @@ class Chooser:
 def _ladders(setup: Setup) -> list[list[Setup]]:
     """Candidate setups: without checkpointing and with it, each with its micro-batches from small to large."""
     switches = (False, True) if CHECKPOINTING in setup.auto_keys else (setup.checkpointing,)
-    sizes = _divisors(setup.effective_batch) if MICRO_BATCH in setup.auto_keys else ()
+    divisors = _divisors(setup.effective_batch) if MICRO_BATCH in setup.auto_keys else ()
+    sizes = [size for size in divisors if size >= setup.least_micro_batch]
     resolved = [replace(setup, checkpointing=on, auto_keys=()) for on in switches]
     return [[_divided(one, size) for size in sizes] or [one] for one in resolved]
 

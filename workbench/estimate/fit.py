@@ -154,7 +154,8 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def _reductions(setup: Setup) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Label, cost and changes of each setting that can be reduced step by step until the setup fits."""
-    sizes = [size for size in (setup.micro_batch // 2**power for power in range(1, 17)) if size >= 1]
+    halves = (setup.micro_batch // 2**power for power in range(1, 17))
+    sizes = [size for size in halves if size >= setup.least_micro_batch]
     batches = [{MICRO_BATCH: size, ACCUMULATION: -(-setup.effective_batch // size)} for size in sizes]
     yield "micro-batch", _TIME, [batch for batch in batches if batch[ACCUMULATION] <= MAX_MICRO_BATCHES]
     lengths = [length for length in _LENGTHS if length < setup.length]

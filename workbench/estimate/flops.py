@@ -78,11 +78,16 @@ class TrainingFlops:
         """Hardware FLOPs: the same with recomputation."""
         return self.model(lengths, trained) + self.again.of(lengths)
 
-    def with_reference(self) -> "TrainingFlops":
-        """A step that also needs the log-probabilities of the base without the adapter, as preference training does."""
-        pairs = (*self.needed.per_pair, *self.base.per_pair)
-        needed = Work(self.needed.per_token + self.base.per_token, pairs)
-        return replace(self, needed=needed, per_trained_token=self.per_trained_token + self.base_head)
+    def with_passes(self, count: int) -> "TrainingFlops":
+        """A step that also computes its tokens this many times without a gradient, as preference training does.
+
+        A pass is counted as one of the base without the adapter.
+        """
+        if not count:
+            return self
+        pairs = (*self.needed.per_pair, *((window, count * flops) for window, flops in self.base.per_pair))
+        needed = Work(self.needed.per_token + count * self.base.per_token, pairs)
+        return replace(self, needed=needed, per_trained_token=self.per_trained_token + count * self.base_head)
 
 
 def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, checkpointing: bool) -> TrainingFlops:

@@ -67,13 +67,9 @@ class Price:
 
     @property
     def objective_note(self) -> str:
-        """How a step of preference training is priced; empty for supervised training."""
-        if not self.recipe.objective.is_preference:
-            return ""
-        return (
-            f"{self.recipe.objective.kind}: estimated as a supervised step on both responses of each pair. The "
-            "reference's pass comes first and frees its memory; its time is not predicted."
-        )
+        """How a step of the objective is priced; empty for supervised training."""
+        objective = self.recipe.objective.spec
+        return f"{objective.kind}: {objective.price_note}" if objective.price_note else ""
 
     @property
     def is_rough(self) -> bool:

@@ -53,6 +53,7 @@ class Setup:
         auto_keys: dotted keys that are still ``auto``; their fields contain the values that need the least memory.
         stored: how the model's files quantize the base, which no recipe changes; None if they do not.
         texts: texts per record: 2 where a record is a pair of responses.
+        least_micro_batch: the smallest micro-batch that the objective can use.
     """
 
     adapter: LoraSettings
@@ -69,6 +70,7 @@ class Setup:
     auto_keys: tuple[str, ...] = ()
     stored: StoredQuantization | None = None
     texts: int = 1
+    least_micro_batch: int = 1
 
     @classmethod
     def of(
@@ -97,15 +99,18 @@ class Setup:
             double_quant=quantization.double_quant,
             compute_dtype=quantization.compute_dtype,
             optimizer=training.optim,
-            micro_batch=1 if micro_batch == AUTO else micro_batch,
-            accumulation=training.effective_batch if is_auto else training.gradient_accumulation_steps,
+            micro_batch=recipe.least_micro_batch if micro_batch == AUTO else micro_batch,
+            accumulation=training.effective_batch // recipe.least_micro_batch
+            if is_auto
+            else training.gradient_accumulation_steps,
             checkpointing=training.gradient_checkpointing in (True, AUTO),
             length=length,
             is_packed=data.packing,
             median=median,
             auto_keys=auto_keys(training),
             stored=stored,
-            texts=2 if recipe.objective.is_preference else 1,
+            texts=recipe.objective.spec.texts,
+            least_micro_batch=recipe.objective.spec.least_micro_batch(recipe.objective),
         )
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from workbench.data.records.conversation import BadRecord, Conversation, Message, chosen_side
+from workbench.data.records.conversation import BadRecord, Conversation, Message, Unpaired, chosen_side
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
@@ -66,7 +66,8 @@ def build_eval_set(
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
 ) -> EvalSet:
-    """Take the first records of a source, and prompts from the first of them. Of pairs, the chosen responses count.
+    """Take the first records of a source, and prompts from the first of them. Of pairs, the chosen responses
+    count, of unpaired responses the good ones.
 
     Args:
         is_run_data: whether the source is the run's training data, of which only the held-out part may be used. Of
@@ -77,7 +78,7 @@ def build_eval_set(
     Raises:
         WorkbenchError: the source cannot be read or has no usable record; kind ``cancelled`` if cancelled.
     """
-    source = load_records(data, home, pairs=None)
+    source = load_records(data, home, kind=None)
     eval_set = EvalSet()
     for prompt in prompts:
         ids = template.encode_prompt([{"role": "user", "content": prompt}])
@@ -108,7 +109,8 @@ def _usable_items(
             if cancelled():
                 raise WorkbenchError("The evaluation was cancelled.", kind="cancelled")
             report(Progress(phase="reading", fraction=min(item.fraction, 1.0), detail=f"{index:,} records"))
-        if item.held_out or not only_held_out:
+        is_bad = isinstance(item.content, Unpaired) and not item.content.good
+        if (item.held_out or not only_held_out) and not is_bad:
             yield index, item
 
 

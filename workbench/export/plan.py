@@ -131,7 +131,7 @@ def _check_objective(recipe: Recipe, request: Request) -> None:
     Raises:
         WorkbenchError: the run trained on pairs, which the target does not carry.
     """
-    if recipe.objective.is_preference and request.target in WITHOUT_WEIGHTS:
+    if recipe.objective.is_preference and request.target in ("axolotl", "llamafactory"):
         raise WorkbenchError(
             f"The export {request.target} does not carry {recipe.objective.kind} runs yet.",
             "Export the adapter or the merged model; the recipe itself repeats the run here.",

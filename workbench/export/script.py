@@ -1,5 +1,7 @@
 """Exports a run as a Python script or notebook that repeats it with transformers, PEFT, TRL and bitsandbytes alone.
 
+That of preference training is in :mod:`workbench.export.preference_script`.
+
 The script does the same as :mod:`workbench.engine`, in the same order, because the random numbers for A and for dropout
 depend on the order. The records are exported as token ids and labels, so that templates and truncation cannot differ.
 """
@@ -15,11 +17,19 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
+from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.training.trainers.optimizer import optimizer_here
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.settings import LoraSettings
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import local_base
+from workbench.export.preference_script import (
+    batches_and_training,
+    imports_of,
+    objective_arguments,
+    training_arguments,
+    trl_of,
+)
 from workbench.export.script_text import (
     CALLBACK,
     COMPILED,
@@ -30,6 +40,7 @@ from workbench.export.script_text import (
     LOSS,
     PADDING_FREE,
     RESIZE,
+    SUPERVISED_IMPORT,
     TRAIN,
 )
 from workbench.export.work import Job
@@ -52,7 +63,8 @@ def make(job: Job) -> None:
     local = local_base(job.home, job.recipe)
     tokenizer = load_tokenizer(local.folder, job.recipe.model.trust_remote_code)
     template = Template.for_model(tokenizer, job.recipe.data.template, job.recipe.data.system)
-    data = encode_dataset(load_records(job.recipe.data, job.home), template, job.recipe.data, _report)
+    records = load_records(job.recipe.data, job.home, kind=job.recipe.objective.spec.records)
+    data = encode_dataset(records, template, job.recipe.data, _report)
     _write_records(job, data)
     data.template.save(job.folder)
     (job.folder / "template.json").unlink()
@@ -74,6 +86,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     precision = _precision(job)
     outcome = _Outcome(job.run)
     rows = _token_rows(job)
+    trl = trl_of(recipe)
+    arguments = sft_arguments(job, precision)
     constants = {
         "MODEL": model,
         "REVISION": revision,
@@ -81,9 +95,10 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "SEED": training.seed,
         "COMPUTE_DTYPE": precision.compute,
         "ADAPTER_DTYPE": precision.adapter,
-        "LORA": recipe.adapter.model_dump() | ({"trainable_token_indices": rows} if rows else {}) | _excluded(job),
+        "LORA": recipe.trained_adapter.lora | ({"trainable_token_indices": rows} if rows else {}) | _excluded(job),
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
-        "TRAINING": sft_arguments(job, precision),
+        "TRAINING": training_arguments(arguments, recipe) if trl else arguments,
+        **({"OBJECTIVE": objective_arguments(recipe, trl), "MAX_LENGTH": recipe.data.max_length} if trl else {}),
         "STOP_AFTER": outcome.stop_after,
         "KEEP_STEP": outcome.kept_step,
         "LAST_LOSS_OF_THE_RUN": outcome.last_loss,
@@ -102,6 +117,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     }
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
+    if trl is not None:
+        head = head.replace(SUPERVISED_IMPORT, imports_of(trl))
     head = head.format(title=title, here=here)
     compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
     train = TRAIN.format(
@@ -111,6 +128,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         compiled=compiled,
     )
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
+    if trl is not None:
+        return "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
@@ -234,8 +253,8 @@ def _literal(value: object) -> str:
 
 def _write_records(job: Job, data: EncodedData) -> None:
     with (job.folder / RECORDS).open("w", encoding="utf-8") as file:
-        for row in data.train:
-            file.write(json.dumps({"input_ids": row["input_ids"], "labels": row["labels"]}) + "\n")
+        for row in in_trained_order(data.train, job.recipe):
+            file.write(json.dumps(row) + "\n")
 
 
 def _requirements(versions: Mapping[str, str], recipe: Recipe) -> str:

@@ -1,5 +1,7 @@
 """The text blocks from which an exported script is assembled. ``# %%`` starts a cell in the notebook version."""
 
+SUPERVISED_IMPORT = "from trl import SFTConfig, SFTTrainer\n"
+
 HEAD = '''"""Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
 
 Needs only the packages in requirements.txt. With the same processor and versions as the run, the losses are equal; on

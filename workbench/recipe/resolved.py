@@ -61,7 +61,7 @@ def resolved(recipe: Recipe, chosen: Mapping[str, object] | None = None) -> Reso
     if isinstance(recipe, ResolvedRecipe):
         return recipe
     data, training = recipe.as_dict(), recipe.training
-    for path, value in {**_least_memory(training), **(chosen or {})}.items():
+    for path, value in {**_least_memory(recipe), **(chosen or {})}.items():
         if path in auto_keys(training):
             data["training"][path.partition(".")[2]] = value
         elif path == DROPOUT and recipe.adapter.dropout_is_default:
@@ -75,5 +75,6 @@ def with_max_length(recipe: R, tokens: int) -> R:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_length": max(tokens, MIN_LENGTH)})})
 
 
-def _least_memory(training: TrainingSection) -> dict[str, object]:
-    return {CHECKPOINTING: True, MICRO_BATCH: 1, ACCUMULATION: training.effective_batch}
+def _least_memory(recipe: Recipe) -> dict[str, object]:
+    size, effective = recipe.least_micro_batch, recipe.training.effective_batch
+    return {CHECKPOINTING: True, MICRO_BATCH: size, ACCUMULATION: effective // size}

@@ -11,13 +11,14 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from workbench.objectives.table import LINKED
 from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE, AdapterSection
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.sections.output import OutputSection
 from workbench.recipe.sections.quantization import QuantizationSection
-from workbench.recipe.sections.section import Section
+from workbench.recipe.sections.section import AUTO, Section
 from workbench.recipe.sections.training import TrainingSection
 
 EXCLUDED = "excluded"
@@ -54,37 +55,58 @@ class Recipe(Section):
         return self
 
     def _check_objective(self) -> None:
-        """Refuse what preference training cannot use: its reference is the base with the adapter switched off."""
-        objective, adapter = self.objective, self.adapter
-        if not objective.is_preference:
+        """Refuse what the objective cannot use; a reference is the base with the adapter switched off."""
+        objective, adapter, spec = self.objective, self.adapter, self.objective.spec
+        if not spec.is_preference:
             return
-        if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE:
+        if spec.loss_types and objective.loss_type not in spec.loss_types:
+            raise _excluded(
+                "objective.loss_type",
+                f"{objective.loss_type} is not a loss of {spec.kind}",
+                f"set it to {' or '.join(filter(None, (', '.join(spec.loss_types[:-1]), spec.loss_types[-1])))}",
+            )
+        if spec.has_reference and adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and not adapter.continue_from:
             raise _excluded(
                 "adapter.init_lora_weights",
                 f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
-                f"cannot be the reference of {objective.kind}",
+                f"cannot be the reference of {spec.kind}",
                 "set it to true, gaussian or orthogonal",
             )
-        if adapter.bias != "none":
+        if spec.has_reference and adapter.bias != "none":
             raise _excluded(
                 "adapter.bias",
-                f"{adapter.bias} trains biases of the base, which is the reference of {objective.kind}",
+                f"{adapter.bias} trains biases of the base, which is the reference of {spec.kind}",
                 "set it to none",
             )
         if self.data.packing:
-            raise _excluded("data.packing", f"{objective.kind} does not pack pairs of responses", "set it to false")
+            raise _excluded(
+                "data.packing", f"{spec.kind} compares whole responses, which are not packed", "set it to false"
+            )
         if not self.data.completion_only:
             raise _excluded(
                 "data.completion_only",
-                f"{objective.kind} compares responses to the same prompt, so the prompt cannot be trained",
+                f"{spec.kind} compares responses to the same prompt, so the prompt cannot be trained",
                 "set it to true",
             )
         if self.data.format != "auto":
             raise _excluded(
                 "data.format",
-                f"{self.data.format} has one response per prompt; {objective.kind} needs pairs",
-                "set it to auto, and name columns other than chosen and rejected in data.columns",
+                f"{self.data.format} has one response per prompt; {spec.kind} needs {spec.reads}",
+                "set it to auto, and name columns of other names in data.columns",
             )
+        is_auto, least = self.training.per_device_train_batch_size == AUTO, spec.least_micro_batch(objective)
+        if self.training.largest_micro_batch < least:
+            raise _excluded(
+                f"training.{'effective_batch_size' if is_auto else 'per_device_train_batch_size'}",
+                f"{spec.kind} compares each response with the others of its micro-batch",
+                f"set it to {least} or more",
+            )
+
+    @property
+    def least_micro_batch(self) -> int:
+        """The smallest micro-batch that divides the effective batch and that the objective can use."""
+        effective, least = self.training.effective_batch, self.objective.spec.least_micro_batch(self.objective)
+        return next((size for size in range(least, effective + 1) if effective % size == 0), effective)
 
     @property
     def trained_adapter(self) -> AdapterSection:
@@ -96,16 +118,23 @@ class Recipe(Section):
     def as_dict(self) -> dict[str, dict[str, object]]:
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
-        A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So is
-        the default objective: recipes are written and hashed as before there was another one.
+        A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So are
+        the default objective (recipes are written and hashed as before there was another one), keys that follow the
+        objective, and keys that it does not use.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
         if self.objective == ObjectiveSection():
             del data["objective"]
+        else:
+            left_out = {*LINKED, *self.objective.spec.unused({*data["objective"]})} - self.objective.model_fields_set
+            for name in left_out:
+                del data["objective"][name]
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
         if self.adapter.dropout_is_default:
             del data["adapter"]["lora_dropout"]
+        if self.adapter.continue_from is None:
+            del data["adapter"]["continue_from"]
         return data
 
     def get(self, path: str) -> Any:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import Problem, WorkbenchError
+from workbench.objectives.table import OBJECTIVES
 from workbench.recipe.schema import EXCLUDED, Recipe, section_models
 from workbench.recipe.sections.data_source import SourceEntry
 
@@ -218,7 +219,8 @@ def edit(recipe: R, changes: Mapping[str, object]) -> R:
     """Copy a recipe with some dotted keys changed, as in ``edit(recipe, {"adapter.r": 64})``.
 
     ``{"adapter.lora_alpha": None}`` links alpha to the rank again. The copy is of the same class; a
-    :class:`~workbench.recipe.resolved.ResolvedRecipe` does not accept ``auto``.
+    :class:`~workbench.recipe.resolved.ResolvedRecipe` does not accept ``auto``. Another ``objective.kind`` brings its
+    own loss, unless it has the one of before or the changes name one.
 
     Raises:
         RecipeError: a key or value is not allowed.
@@ -233,7 +235,17 @@ def edit(recipe: R, changes: Mapping[str, object]) -> R:
                 values.pop("lora_alpha", None)
             else:
                 values[name] = value
+    if "objective.kind" in changes and "objective.loss_type" not in changes:
+        _drop_foreign_loss(changed["objective"])
     return parse_as(type(recipe), changed)
+
+
+def _drop_foreign_loss(objective: object) -> None:
+    """Remove a loss that only other objectives have from the values of the section."""
+    if isinstance(objective, dict):
+        spec = OBJECTIVES.get(str(objective.get("kind")))
+        if spec is not None and objective.get("loss_type") not in spec.loss_types:
+            objective.pop("loss_type", None)
 
 
 def known_paths() -> list[str]:

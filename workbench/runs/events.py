@@ -7,7 +7,7 @@ Journals of other versions stay readable: an unknown field goes into ``more``, a
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import msgspec
 
@@ -129,13 +129,21 @@ class Phase(Event, frozen=True, tag="phase"):
 class Rewards(TypedDict):
     """Means over pairs of responses: rewards, their difference, and the share of pairs with the chosen one higher.
 
-    A reward is beta times the log-ratio between the model and the reference.
+    A reward is beta times the log-ratio between the model and the reference; without a reference, beta times the
+    log-probability. Of unpaired responses, ``chosen`` is the mean over the good ones and ``rejected`` over the bad
+    ones, None if there were none, and ``accuracy`` the share on the right side of the divergence.
+
+    Attributes:
+        kl: the estimated divergence from the reference, in nats per response.
+        nll: the negative log-likelihood per token that is part of the loss.
     """
 
     chosen: Number
     rejected: Number
     margin: Number
     accuracy: float
+    kl: NotRequired[float]
+    nll: NotRequired[float]
 
 
 class Step(Event, frozen=True, tag="step"):

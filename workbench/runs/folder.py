@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def start(self) -> Path:
+        """A copy of the adapter that the run started from; there is none if it started with a new one."""
+        return self.path / "start"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

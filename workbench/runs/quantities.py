@@ -36,5 +36,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("VRAM reserved (GiB)", "VRAM", _vram),
     Quantity("reward margin", "margin", _reward("margin")),
     Quantity("reward accuracy", "reward acc.", _reward("accuracy")),
+    Quantity("divergence from the reference (KL)", "KL", _reward("kl")),
+    Quantity("likelihood of the chosen responses (NLL)", "NLL", _reward("nll")),
 )
 """Besides the loss, which has two curves."""

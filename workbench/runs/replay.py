@@ -269,7 +269,7 @@ class Replay:
         self.evaluations.append(event)
         if event.rewards is None:
             self.summary.perplexities.append((event.step, event.perplexity))
-        elif event.step:  # before the first step, both rewards are zero
+        elif event.rewards["chosen"] or event.rewards["rejected"]:  # a reference gives both 0 before the first step
             self.summary.preferences.append((event.step, event.rewards["accuracy"]))
 
     def _checkpoint(self, event: Checkpoint) -> None:

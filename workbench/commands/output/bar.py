@@ -75,7 +75,7 @@ class RunBar:
             case Eval():
                 when = "before training" if event.step == 0 else f"after step {event.step}"
                 if event.rewards is not None:
-                    self._print(f"held-out {preference(event.rewards)} ({when}, {event.records} pairs)")
+                    self._print(f"held-out {preference(event.rewards)} ({when}, {event.records} records)")
                 else:
                     counts = f"{event.records} records, {event.tokens} tokens"
                     self._print(f"held-out perplexity {figure(event.perplexity)} ({when}, {counts})")

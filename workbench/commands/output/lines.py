@@ -109,7 +109,8 @@ def preference(rewards: Rewards | None) -> str:
     """``reward margin 1.23, accuracy 90%``; empty for runs that are not preference training."""
     if rewards is None:
         return ""
-    return f"reward margin {figure(rewards['margin'], 3)}, accuracy {rewards['accuracy']:.0%}"
+    margin = "" if rewards["margin"] is None else f"reward margin {figure(rewards['margin'], 3)}, "
+    return f"{margin}accuracy {rewards['accuracy']:.0%}"
 
 
 def _point(event: Step, summary: RunSummary) -> str:

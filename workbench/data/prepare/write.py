@@ -97,9 +97,11 @@ def write_cleaned(
         WorkbenchError: no record is left, or the sources mix text with conversations; kind ``cancelled``.
         OSError: a file cannot be written.
     """
-    if records.pairs:
+    if records.kind != "texts":
         raise WorkbenchError(
-            "Pairs of a chosen and a rejected response are not cleaned and written.",
+            "Pairs of a chosen and a rejected response are not cleaned and written."
+            if records.pairs
+            else "Responses that are labeled good or bad are not cleaned and written.",
             "Train on their file as it is: duplicates and overlap are counted there. To write the chosen responses, "
             "set objective.kind to sft and name their columns in data.columns.",
             kind="data_preference",

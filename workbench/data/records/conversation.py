@@ -72,10 +72,29 @@ class Pair:
         ]
 
 
-Content = Conversation | Pair | str
-"""What a record holds: a conversation, a pair of two responses, or plain text."""
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """A conversation whose last response is good or bad; ``untrained`` lists the others."""
+
+    response: Conversation
+    good: bool
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each turn."""
+        return self.response.texts
+
+
+Content = Conversation | Pair | Unpaired | str
+"""What a record holds: a conversation, a pair of two responses, an unpaired response, or plain text."""
 
 
 def chosen_side(content: Content) -> Conversation | str:
     """A record's conversation or text; of a pair, its chosen side."""
-    return content.chosen if isinstance(content, Pair) else content
+    match content:
+        case Pair():
+            return content.chosen
+        case Unpaired():
+            return content.response
+        case _:
+            return content

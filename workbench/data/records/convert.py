@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair
-from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat
+from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair, Unpaired
+from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat, UnpairedFormat
 from workbench.data.records.layouts import holds_messages, is_turns
 from workbench.data.records.order import in_order
 from workbench.data.records.parts import read_content
@@ -26,6 +26,8 @@ from workbench.data.records.values import (
 )
 
 EQUAL_SIDES = "chosen and rejected are the same"
+# Labels of good and bad responses. 1 and 0 are equal to the truth values, also as keys.
+_LABELS: Mapping[object, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 TOOLS_IN_SYSTEM = "Tools that the system prompt already lists are not listed again"
 
 
@@ -38,13 +40,15 @@ class Converted:
 
 
 def convert(record: Mapping[str, object], form: AnyFormat) -> Converted:
-    """A record as a conversation that holds at least one response, as plain text, or as a pair of either.
+    """A record as a conversation that holds at least one response, as plain text, as a pair of either, or unpaired.
 
     Raises:
         BadRecord: with the reason, naming the column or turn at fault.
     """
     if isinstance(form, PairFormat):
         return _convert_pair(record, form)
+    if isinstance(form, UnpairedFormat):
+        return _convert_unpaired(record, form)
     reader = _Reader(record, form)
     content = reader.text("text", needed=True) if form.kind == "text" else reader.conversation()
     unused = unused_columns(record, form.used, content)
@@ -74,6 +78,27 @@ def _convert_pair(record: Mapping[str, object], form: PairFormat) -> Converted:
     if chosen == rejected:
         raise BadRecord(EQUAL_SIDES)
     return Converted(Pair(chosen, rejected), fields)
+
+
+def _convert_unpaired(record: Mapping[str, object], form: UnpairedFormat) -> Converted:
+    """A record as an unpaired response: the last one of its conversation.
+
+    Raises:
+        BadRecord: it cannot be read, or has no label.
+    """
+    converted, column = convert(record, form.response), form.columns["label"]
+    conversation = converted.content
+    assert isinstance(conversation, Conversation)
+    label = record.get(column)
+    good = _LABELS.get(label.strip().lower() if isinstance(label, str) else label)
+    if good is None:
+        raise BadRecord(f"column {column} is {'empty' if is_empty(label) else 'neither true nor false'}")
+    if not conversation.responses:
+        raise BadRecord("no response that the label could be about")
+    earlier = frozenset(conversation.responses[:-1])
+    return Converted(
+        Unpaired(replace(conversation, untrained=conversation.untrained | earlier), good), converted.unused
+    )
 
 
 def _parted(chosen: Conversation, rejected: Conversation) -> Pair:

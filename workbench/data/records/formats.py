@@ -12,6 +12,7 @@ from workbench.data.records.preferences import (
     pair_columns,
     refuse_preferences,
     supervised_columns,
+    unpaired_columns,
 )
 from workbench.data.records.tool_calls import is_tools
 from workbench.data.records.values import is_empty, type_in_words
@@ -20,6 +21,8 @@ from workbench.errors import WorkbenchError
 FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
 PREFERENCE: Literal["preference"] = "preference"
 """The kind of format of pairs; see :class:`PairFormat`."""
+UNPAIRED: Literal["unpaired"] = "unpaired"
+"""The kind of format of unpaired responses; see :class:`UnpairedFormat`."""
 
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions", "available_tools", "function_description")
@@ -69,6 +72,7 @@ _OPTIONAL: dict[FormatKind, tuple[str, ...]] = {
 }
 PARTS = (
     "prompt", "input", "reply", "reasoning", "system", "history", "messages", "tools", "text", "chosen", "rejected",
+    "label",
 )  # fmt: skip
 # The parts of pairs beside the two responses.
 _PAIR_OPTIONAL = ("prompt", "input", "system", "history", "tools")
@@ -110,7 +114,23 @@ class PairFormat:
     kind: Literal["preference"] = PREFERENCE
 
 
-AnyFormat = RecordFormat | PairFormat
+@dataclass(frozen=True)
+class UnpairedFormat:
+    """The format of responses that a label calls good or bad.
+
+    Attributes:
+        columns: by part, the column that holds it; ``label`` is true for good responses.
+        reason: why this format was chosen, for the user.
+        response: how a response is read, as if there were no label.
+    """
+
+    columns: Mapping[str, str]
+    reason: str
+    response: RecordFormat
+    kind: Literal["unpaired"] = UNPAIRED
+
+
+AnyFormat = RecordFormat | PairFormat | UnpairedFormat
 
 
 def detect(
@@ -138,6 +158,9 @@ def detect(
         return _by_hand(columns, samples, by_hand, origin)
     if asked == "auto" and (pair := pair_columns(columns, samples)) is not None:
         return _pair_format(pair, samples, _parts_text(pair))
+    if asked == "auto" and (unpaired := unpaired_columns(columns, samples)) is not None:
+        unpaired = _with_optional(unpaired, columns, samples)
+        return _unpaired_format(unpaired, samples, _parts_text(unpaired))
     if asked != "auto":
         kind = _as_kind(asked)
         found = next(_matches(kind, columns, samples), None)
@@ -202,6 +225,16 @@ def _by_hand(
             )
     if "chosen" in by_hand or "rejected" in by_hand:
         return _pair_by_hand(samples, by_hand)
+    if "label" in by_hand:
+        response = _by_hand(columns, samples, {part: name for part, name in by_hand.items() if part != "label"}, origin)
+        assert isinstance(response, RecordFormat)
+        if response.kind == "text":
+            raise WorkbenchError(
+                "data.columns sets label beside text: plain text has no response that the label could be about.",
+                "Set prompt and reply, or messages, beside label.",
+                kind="data_format",
+            )
+        return _unpaired_format(by_hand, samples, f"columns set in the recipe; {_parts_text(by_hand)}")
     kind: FormatKind
     if "messages" in by_hand:
         layout = _layout(samples, by_hand["messages"])
@@ -249,6 +282,29 @@ def _pair_format(columns: Mapping[str, str], samples: Sequence[Mapping[str, obje
         return RecordFormat(kind, {**parts, "other side": columns[other]}, reason)
 
     return PairFormat(dict(columns), reason, side("chosen", "rejected"), side("rejected", "chosen"))
+
+
+def _unpaired_format(
+    columns: Mapping[str, str], samples: Sequence[Mapping[str, object]], reason: str
+) -> UnpairedFormat:
+    kind: FormatKind = "prompt"
+    if "messages" in columns:
+        layout = _layout(samples, columns["messages"])
+        kind = layout[0] if layout is not None else "messages"
+    # The label is no part of the response, and no unused column either.
+    return UnpairedFormat(dict(columns), reason, RecordFormat(kind, columns, reason))
+
+
+def _with_optional(
+    parts: dict[str, str], columns: Collection[str], samples: Sequence[Mapping[str, object]]
+) -> dict[str, str]:
+    """Parts with the columns of those that records may have beside them."""
+    folded, found = folded_names(columns), dict(parts)
+    for part in _OPTIONAL["messages" if "messages" in parts else "prompt"]:
+        free = (folded[name] for name in _EXTRAS[part] if name in folded and folded[name] not in found.values())
+        if (column := next((column for column in free if _fits(part, column, samples)), None)) is not None:
+            found[part] = column
+    return found
 
 
 def _matches(

@@ -73,6 +73,44 @@ def supervised_columns(pair: Mapping[str, str], samples: Samples, side: str = "c
     return {"text": column}
 
 
+def unpaired_columns(columns: Collection[str], samples: Samples) -> dict[str, str] | None:
+    """The column of each part of responses that a label calls good or bad, as for KTO; None if these are none.
+
+    The parts: ``label``, and ``prompt`` and ``reply``, or ``messages`` where the response follows its prompt in them.
+    """
+    folded = _folded(columns)
+    label = _first(folded, _LABELS)
+    if label is None or not _are_verdicts([record.get(label) for record in samples]):
+        return None
+    if (turns := _first(folded, _MESSAGES)) is not None:
+        parts = {"messages": turns}
+    elif (reply := _first(folded, ("completion", "response"))) is None:
+        return None
+    elif (prompt := _first(folded, ("prompt", "instruction", "question"))) is not None:
+        parts = {"prompt": prompt, "reply": reply}
+    else:
+        parts = {"messages": reply}
+    return {**parts, "label": label}
+
+
+def supervised_instead_of_unpaired(columns: Mapping[str, str]) -> str:
+    """What to set so that unpaired responses can be trained on, one way or the other.
+
+    Args:
+        columns: the column of each part.
+    """
+    prompt = columns.get("prompt", "").strip().lower()
+    way = (
+        f"set data.format to {prompt}"
+        if prompt in ("prompt", "instruction", "question")
+        else f"set data.columns={{{', '.join(f'{part}: {name}' for part, name in columns.items() if part != 'label')}}}"
+    )
+    return (
+        f"To learn from both kinds, set objective.kind to kto. Supervised training would learn the bad ones too. Keep "
+        f"the records with {columns['label']} true, or {way} to train on all of them."
+    )
+
+
 def supervised_instead(chosen: Mapping[str, str]) -> str:
     """What to set so that pairs can be trained on, one way or the other.
 
@@ -93,7 +131,7 @@ def refuse_preferences(columns: Collection[str], samples: Samples, origin: str) 
         WorkbenchError: they do; says which kind of preference data they are, and what can be done with them.
     """
     folded = _folded(columns)
-    found = _labelled(folded, samples) or _both(folded) or _ranked(folded, samples) or _steps(folded, samples)
+    found = _both(folded) or _ranked(folded, samples) or _steps(folded, samples)
     if found is not None:
         what, cure = found
         raise WorkbenchError(f"{origin} holds preference data: {what}.", cure, kind="data_preference")
@@ -110,26 +148,6 @@ def _holds_prompt(value: object) -> bool:
     except BadRecord:
         return False
     return ROLES.get(str(first.get("role", first.get("from"))).lower()) != "assistant"
-
-
-def _labelled(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
-    """Responses labelled true or false, as TRL's KTOTrainer and LLaMA-Factory's ``kto_tag`` take them."""
-    label = _first(folded, _LABELS)
-    if label is None or not _are_verdicts([record.get(label) for record in samples]):
-        return None
-    if (turns := _first(folded, _MESSAGES)) is not None:
-        way = f"set data.columns={{messages: {turns}}}"
-    elif (reply := _first(folded, ("completion", "response"))) is None:
-        return None
-    elif (prompt := _first(folded, ("prompt", "instruction", "question"))) is not None:
-        way = f"set data.format to {prompt.strip().lower()}"
-    else:
-        way = f"set data.columns={{messages: {reply}}}"
-    return (
-        f"responses that {label} marks as good or bad (KTO)",
-        f"Supervised training would learn the bad ones too. Keep the records with {label} true, "
-        f"or {way} to train on all of them.",
-    )
 
 
 def _are_verdicts(values: Sequence[object]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
-from workbench.data.records.conversation import BadRecord, Conversation, Pair
+from workbench.data.records.conversation import BadRecord, Conversation, Pair, Unpaired
 from workbench.data.records.reasoning import without_reasoning
 from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
@@ -38,7 +38,8 @@ CONTROL = "Text contains control tokens, which the model treats as such"
 class EncodedData:
     """The datasets for the trainer, with the columns ``input_ids`` and ``labels``, truncated to ``max_length``.
 
-    Those of pairs are of the chosen side, and ``rejected_ids`` and ``rejected_labels`` of the other one.
+    Those of pairs are of the chosen side, and ``rejected_ids`` and ``rejected_labels`` of the other one. Unpaired
+    responses have ``good``, which is 1 or 0.
 
     ``template`` is the one used, including the recipe's system prompt. ``from_cache``: an earlier run had tokenized the
     same records.
@@ -185,17 +186,20 @@ def _samples(
             problem = REWRITTEN_AWAY if is_rewritten else NOT_TRAINED
             yield Sample(index, item.where, [], [], 0, item.held_out, item.from_eval_split, problem=problem)
             continue
-        texts = item.content.texts if isinstance(item.content, Conversation | Pair) else []
+        texts = item.content.texts if isinstance(item.content, Conversation | Pair | Unpaired) else []
         changes = tuple(dict.fromkeys(change for cut in cuts for change in cut.changes))
         notes = [item.note] if item.note else []
         changes = (*notes, *changes, *([CONTROL] if any(map(control.search, texts)) else []))
         unused = (*item.unused, *dict.fromkeys(field for cut in cuts for field in cut.unused))
         sides = [list(_truncated_or_chunked(text, data, records.documents)) for text in whole]
         if len(sides) == 2:
-            yield _pair_sample(index, item, sides[0][0], sides[1][0], changes, unused)
+            pair = _pair_sample(index, item, sides[0][0], sides[1][0], changes, unused)
+            yield from _unpaired_sides(pair) if records.kind == "unpaired" else (pair,)
             continue
+        where = (item.held_out, item.from_eval_split)
+        good = item.content.good if isinstance(item.content, Unpaired) else None
         for ids, trained, length in sides[0]:
-            yield Sample(index, item.where, ids, trained, length, item.held_out, item.from_eval_split, changes, unused)
+            yield Sample(index, item.where, ids, trained, length, *where, changes, unused, good=good)
 
 
 def _pair_sample(
@@ -213,6 +217,17 @@ def _pair_sample(
     return Sample(index, item.where, *chosen, *where, changes, unused, rejected=Tokens(*rejected))
 
 
+def _unpaired_sides(pair: Sample) -> Iterator[Sample]:
+    """A pair as a good and a bad response; what was changed in it and is unused is counted once."""
+    if pair.rejected is None:
+        yield pair
+        return
+    yield replace(pair, rejected=None, good=True)
+    side = pair.rejected
+    where = (pair.held_out, pair.from_eval_split)
+    yield Sample(pair.index, pair.where, side.input_ids, side.trained, side.length, *where, good=False)
+
+
 def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> tuple[Cut, ...] | str:
     """A record's text in pieces (of a pair, both texts), or the reason why it is skipped."""
     content = item.content
@@ -222,7 +237,14 @@ def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> 
         return (Cut((template.document_pieces if documents else template.text_pieces)(content)),)
     if isinstance(content, Pair) and isinstance(content.chosen, str) and isinstance(content.rejected, str):
         return tuple(map(Cut, template.parted_pieces(content.chosen, content.rejected)))
-    sides = (content.chosen, content.rejected) if isinstance(content, Pair) else (content,)
+    sides: tuple[Conversation | str, ...]
+    match content:
+        case Pair():
+            sides = (content.chosen, content.rejected)
+        case Unpaired():
+            sides = (content.response,)
+        case _:
+            sides = (content,)
     try:
         return tuple(
             template.cut(as_trained(side, data), answer_only=data.reasoning == "mask")

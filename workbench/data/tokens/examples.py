@@ -22,7 +22,8 @@ def _example_of_side(sample: Sample, side: Tokens, template: Template) -> Exampl
     text, spans = _decoded(side, template)
     unused = tuple(field.path for field in sample.unused)
     tokens = len(side.input_ids)
-    return Example(sample.index, sample.where, text, spans, tokens, side.length - tokens, sample.held_out, unused)
+    cut = side.length - tokens
+    return Example(sample.index, sample.where, text, spans, tokens, cut, sample.held_out, unused, good=sample.good)
 
 
 def _decoded(side: Tokens, template: Template) -> tuple[str, tuple[tuple[int, int, bool], ...]]:

@@ -51,6 +51,25 @@ class _Column:
         return taken
 
 
+class _Verdicts:
+    """Whether responses are good, for rows that are not written yet, under the column name ``good``."""
+
+    def __init__(self) -> None:
+        self._values = array("b")
+
+    def add(self, good: bool) -> None:
+        self._values.append(good)
+
+    def take(self) -> "dict[str, pa.Array]":
+        """The rows as Arrow numbers, by column name; they are removed here."""
+        import numpy as np
+        import pyarrow as pa
+
+        taken = pa.array(np.array(self._values, np.int8))
+        del self._values[:]
+        return {"good": taken}
+
+
 class TokenFile:
     """An Arrow file of samples in a temporary folder. Memory use does not grow with the dataset."""
 
@@ -64,6 +83,7 @@ class TokenFile:
         self._columns = [_Column("input_ids", "labels")]
         if records.pairs:
             self._columns.append(_Column("rejected_ids", "rejected_labels"))
+        self._verdicts = _Verdicts() if records.kind == "unpaired" else None
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._is_closed = False
 
@@ -71,6 +91,8 @@ class TokenFile:
         """Append a sample."""
         for column, side in zip(self._columns, sample.sides, strict=True):
             column.add(side)
+        if self._verdicts is not None:
+            self._verdicts.add(bool(sample.good))
         if self._columns[0].rows >= _ROWS_PER_WRITE:
             self._flush()
 
@@ -99,7 +121,8 @@ class TokenFile:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        batch = pa.record_batch({name: lists for column in self._columns for name, lists in column.take().items()})
+        taken = {name: lists for column in self._columns for name, lists in column.take().items()}
+        batch = pa.record_batch({**taken, **(self._verdicts.take() if self._verdicts is not None else {})})
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
         self._writer.write_batch(batch)

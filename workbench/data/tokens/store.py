@@ -131,6 +131,7 @@ def _identity(records: Records, template: Template, data: DataSection) -> Mappin
         # Some templates write the date into every prompt.
         "day": str(date.today()) if "strftime_now" in template.source else "",
         "forms": [repr(source.form) for source in records.sources],
+        "kind": records.kind,
         "data": data.model_dump(exclude={"packing"}),
         "code": _code(),
     }

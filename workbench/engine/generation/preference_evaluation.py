@@ -1,6 +1,7 @@
-"""Evaluates held-out pairs of responses: the loss, and how often the model prefers the chosen one."""
+"""Evaluates held-out pairs and unpaired responses: the loss, and how often the model prefers the right response."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
 from workbench.models.tokenizers import pad_token_id
+from workbench.objectives.kto import estimates_divergence
 from workbench.progress import Progress
 from workbench.recipe.sections.objective import ObjectiveSection
 
@@ -19,100 +21,154 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-    from workbench.engine.objectives.pairs import PairCollator, Row
-
-# Loss, both rewards, their difference, and whether the chosen one is higher.
-_PairFigures = tuple[float, float, float, float, float]
+    from workbench.engine.batches.parts import Batch
+    from workbench.engine.objectives.reference import Reference
+    from workbench.engine.objectives.scoring import Scored
 
 
 @dataclass(frozen=True)
 class HeldOutPreference:
-    """Means over held-out pairs.
+    """Means over held-out records.
 
     Attributes:
-        loss: the run's preference loss.
-        chosen, rejected: rewards, beta times the log-ratio to the reference; ``margin`` is their difference.
-        accuracy: share of the pairs whose chosen response has the higher reward.
+        loss: the run's loss.
+        figures: by the names of :func:`~workbench.engine.objectives.scoring.figure_names`.
+        records: how many pairs or unpaired responses there were.
     """
 
     loss: float
-    chosen: float
-    rejected: float
-    margin: float
-    accuracy: float
-    pairs: int
+    figures: dict[str, float]
+    records: int
 
 
-def held_out_preference(
-    base: LoadedBase,
-    records: "Dataset",
-    objective: ObjectiveSection,
-    batch_size: int,
-    report: Callable[[Progress], None],
-    controls: Controls,
-    ranks: Ranks,
-    *,
-    path: LossPath,
-) -> HeldOutPreference | None:
-    """Evaluate the active adapter against the base, over all processes; None if the run should stop.
+@dataclass(frozen=True)
+class _Part:
+    """One record's loss and figures, NaN where it has none; and its share of the likelihood of its batch."""
+
+    loss: float
+    figures: tuple[float, ...]
+    likelihood: float
+    tokens: float
+
+
+class PreferenceEvaluator:
+    """Evaluates the active adapter of a base against a reference, as a run's loss compares them.
 
     Args:
-        records: pairs as token ids and labels.
-        batch_size: pairs per batch; batches that do not fit in memory are halved.
-        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check.check_loss`).
+        max_length: exchanged responses are truncated at so many tokens.
+        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check_loss`).
     """
-    cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
-    share = records.select(range(ranks.index, len(records), ranks.count))
-    found = _evaluate(base, share, objective, batch_size, report, cancelled, path)
-    if controls.is_stopped():
-        return None
-    figures = tuple(math.fsum(column) for column in zip(*found, strict=True)) if found else (0.0,) * 5
-    *totals, pairs = ranks.sum((*figures, len(found)))
-    if not pairs:
-        return None
-    loss, chosen, rejected, margin, accuracy = (total / pairs for total in totals)
-    return HeldOutPreference(loss, chosen, rejected, margin, accuracy, int(pairs))
 
+    def __init__(
+        self,
+        base: LoadedBase,
+        objective: ObjectiveSection,
+        reference: "Reference",
+        max_length: int,
+        *,
+        path: LossPath,
+    ) -> None:
+        from workbench.engine.objectives.pairs import PairCollator
+        from workbench.engine.objectives.unpaired import UnpairedCollator
 
-def _evaluate(
-    base: LoadedBase,
-    records: "Dataset",
-    objective: ObjectiveSection,
-    batch_size: int,
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
-    path: LossPath,
-) -> list[_PairFigures]:
-    from workbench.engine.objectives.pairs import PairCollator
+        self._base = base
+        self._objective = objective
+        self._reference = reference
+        self._path = path
+        texts = path.collator(pad_token_id(base.tokenizer))
+        spec = objective.spec
+        self._collate: PairCollator | UnpairedCollator
+        if spec.records == "unpaired":
+            self._collate = UnpairedCollator(texts, max_length if estimates_divergence(objective) else None)
+        else:
+            self._collate = PairCollator(texts, whole=spec.likelihood(objective) == "whole")
 
-    collate = PairCollator(path.collator(pad_token_id(base.tokenizer)))
-    batches = [range(start, min(start + batch_size, len(records))) for start in range(0, len(records), batch_size)]
+    def evaluate(
+        self,
+        records: "Dataset",
+        batch_size: int,
+        report: Callable[[Progress], None],
+        controls: Controls,
+        ranks: Ranks,
+    ) -> HeldOutPreference | None:
+        """Evaluate records over all processes; None if the run should stop.
 
-    def compute(part: list[Record]) -> list[_PairFigures]:
-        return _figures_of(base, collate, objective, part)
+        Args:
+            batch_size: records per batch; batches that do not fit in memory are halved.
+        """
+        from workbench.engine.objectives.scoring import LIKELIHOOD, figure_names
 
-    found = in_batches(base, path, records, batches, compute, report, cancelled)
-    return [figures for batch in found for figures in batch]
+        batch_size = max(batch_size, self._objective.spec.least_micro_batch(self._objective))
+        cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
+        order = list(range(ranks.index, len(records), ranks.count))
+        if self._objective.spec.records == "unpaired":
+            # Both sides of a pair follow each other, but a response is exchanged with that to another prompt.
+            random.Random(0).shuffle(order)
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        found = in_batches(self._base, self._path, records, batches, self._parts, report, cancelled)
+        if controls.is_stopped():
+            return None
+        parts = [part for batch in found for part in batch]
+        names = [name for name in figure_names(self._objective) if name != LIKELIHOOD]
+        columns = [[part.figures[place] for part in parts] for place in range(len(names))]
+        known = [[value for value in column if not math.isnan(value)] for column in columns]
+        totals = ranks.sum(
+            (
+                len(parts),
+                math.fsum(part.loss for part in parts),
+                math.fsum(part.likelihood for part in parts),
+                math.fsum(part.tokens for part in parts),
+                *(math.fsum(values) for values in known),
+                *(len(values) for values in known),
+            )
+        )
+        count, loss, likelihood, tokens = totals[:4]
+        if not count:
+            return None
+        sums, numbers = totals[4 : 4 + len(names)], totals[4 + len(names) :]
+        figures = {name: total / n for name, total, n in zip(names, sums, numbers, strict=True) if n}
+        mean = loss / count
+        if tokens:
+            figures[LIKELIHOOD] = likelihood / tokens
+            mean += self._objective.spec.likelihood_weight(self._objective) * likelihood / tokens
+        return HeldOutPreference(mean, figures, int(count))
 
+    def _parts(self, rows: list[Record]) -> list[_Part]:
+        scored = self._scored(rows)
+        share = len(rows)
+        likelihood = 0.0 if scored.likelihood is None else float(scored.likelihood) / share
+        return [
+            _Part(loss, tuple(figures), likelihood, scored.likelihood_tokens / share)
+            for loss, figures in zip(scored.losses.tolist(), scored.figures.T.tolist(), strict=True)
+        ]
 
-def _figures_of(
-    base: LoadedBase, collate: "PairCollator", objective: ObjectiveSection, rows: "Sequence[Row]"
-) -> list[_PairFigures]:
-    from workbench.engine.objectives.pairs import model_inputs, pairs_of, sums_by_text
-    from workbench.engine.objectives.preference import PairScores
+    def _scored(self, rows: Sequence[Record]) -> "Scored":
+        import torch
 
-    batch = collate(rows)
-    inputs = model_inputs(batch)
+        from workbench.engine.objectives.scoring import score_pairs, score_unpaired
+        from workbench.engine.objectives.texts import sums_by_text
+        from workbench.engine.objectives.unpaired import EXCHANGED
 
-    def log_probs() -> "torch.Tensor":
-        return sums_by_text(forward(base, inputs).log_probs, batch)
+        batch = self._collate(rows)
+        before = None
+        if self._objective.spec.has_reference:
+            with self._reference.active():
+                before = sums_by_text(self._log_probs(batch), batch)
+        log_probs = self._log_probs(batch)
+        if self._objective.spec.records != "unpaired":
+            return score_pairs(self._objective, batch, log_probs, before)
+        assert before is not None
+        divergence = torch.zeros((), device=before.device)
+        if EXCHANGED in batch:
+            exchanged: Batch = batch[EXCHANGED]
+            with self._reference.active():
+                divergence = -sums_by_text(self._log_probs(exchanged), exchanged).mean()
+            now = sums_by_text(self._log_probs(exchanged), exchanged).mean()
+            divergence = (divergence + now).clamp(min=0)
+        return score_unpaired(self._objective, batch, log_probs, before, divergence)
 
-    assert base.peft is not None
-    with base.peft.disable_adapter():
-        before = log_probs()
-    scores = PairScores.of(log_probs(), before, pairs_of(batch).trained)
-    losses, figures = scores.losses(objective), scores.figures(objective.beta)
-    return [
-        (loss, chosen, rejected, margin, accurate)
-        for loss, chosen, rejected, margin, accurate in zip(losses.tolist(), *figures.tolist(), strict=True)
-    ]
+    def _log_probs(self, batch: "Batch") -> "torch.Tensor":
+        from workbench.engine.objectives.texts import model_inputs
+
+        log_probs: torch.Tensor = forward(self._base, model_inputs(batch)).log_probs
+        return log_probs

@@ -36,7 +36,7 @@ def lora_config(
         task_type="CAUSAL_LM",
         trainable_token_indices=token_rows,
         exclude_modules=exclusion_pattern(frozen) or None,
-        **adapter.model_dump(),
+        **adapter.lora,
     )
 
 
@@ -119,6 +119,8 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "S
         save_strategy="steps" if training.save_steps else "no",
         save_steps=training.save_steps or 500,
         save_total_limit=training.save_total_limit,
+        # Responses are compared with their neighbors, as in TRL's KTOTrainer.
+        train_sampling_strategy="sequential" if recipe.objective.spec.records == "unpaired" else "random",
         seed=training.seed,
         data_seed=training.seed,
         bf16=False,

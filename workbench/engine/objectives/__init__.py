@@ -1,1 +1,1 @@
-"""What a run minimizes beside the supervised loss: pairs of responses in batches, and the losses on them."""
+"""Batches of responses that are compared or labeled good or bad, and the reference that they are compared with."""

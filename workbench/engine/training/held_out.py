@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from workbench.engine.generation.evaluation import HeldOutLoss
-from workbench.engine.generation.preference_evaluation import HeldOutPreference, held_out_preference
+from workbench.engine.generation.preference_evaluation import PreferenceEvaluator
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
@@ -14,9 +14,11 @@ from workbench.engine.model.saving import load_adapter
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.training.best import BestSoFar
 from workbench.engine.training.context import Context
+from workbench.engine.training.journal_callback import rewards_of
+from workbench.engine.training.trainers.preference import PreferenceTrainer
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.progress import Progress
-from workbench.runs.events import Eval, Rewards
+from workbench.runs.events import Eval
 from workbench.runs.history import History
 
 if TYPE_CHECKING:
@@ -100,10 +102,15 @@ class HeldOut:
     ) -> tuple[float, Eval] | None:
         """The held-out loss and its event, with what else the objective measures; None if the run should stop."""
         base, controls, ranks = self._base, self._context.controls, self._context.ranks
-        objective, path = self._context.recipe.objective, self._path
-        if objective.is_preference:
-            preference = held_out_preference(base, records, objective, batch_size, report, controls, ranks, path=path)
-            return None if preference is None else (preference.loss, _preference_event(step, preference))
+        recipe, trainer, path = self._context.recipe, self._trainer, self._path
+        if isinstance(trainer, PreferenceTrainer):
+            length = recipe.data.max_length
+            evaluator = PreferenceEvaluator(base, recipe.objective, trainer.reference, length, path=path)
+            found = evaluator.evaluate(records, batch_size, report, controls, ranks)
+            if found is None:
+                return None
+            rewards = rewards_of(found.figures)
+            return found.loss, Eval(step=step, loss=found.loss, rewards=rewards, records=found.records)
         result = shared_held_out_loss(base, records, batch_size, report, controls, ranks, path=path)
         return None if result is None else (result.loss, _loss_event(step, result, len(records)))
 
@@ -139,8 +146,3 @@ def _loss_event(step: int, result: HeldOutLoss, records: int) -> Eval:
         records=records,
         tokens=result.tokens,
     )
-
-
-def _preference_event(step: int, result: HeldOutPreference) -> Eval:
-    rewards = Rewards(chosen=result.chosen, rejected=result.rejected, margin=result.margin, accuracy=result.accuracy)
-    return Eval(step=step, loss=result.loss, rewards=rewards, records=result.pairs)

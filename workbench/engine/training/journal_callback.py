@@ -110,7 +110,7 @@ class JournalCallback(TrainerCallback):
                 learning_rate=logs.get("learning_rate"),
                 grad_norm=logs.get("grad_norm"),
                 token_accuracy=logs.get("mean_token_accuracy"),
-                rewards=_rewards(logs),
+                rewards=rewards_of(logs),
                 router_aux_loss=logs.get("router_aux_loss"),
                 tokens=tokens,
                 tokens_per_second=round((tokens - first_tokens) / elapsed, 2),
@@ -140,16 +140,24 @@ class JournalCallback(TrainerCallback):
         return {"rss": rss, "peak": self._peak_rss}
 
 
-def _rewards(logs: Mapping[str, float]) -> Rewards | None:
+def rewards_of(logs: Mapping[str, float]) -> Rewards | None:
     """The figures of preference training, logged under TRL's names; None in other runs."""
-    if "rewards/margins" not in logs:
+    if "rewards/accuracies" not in logs:
         return None
-    return Rewards(
-        chosen=logs["rewards/chosen"],
-        rejected=logs["rewards/rejected"],
-        margin=logs["rewards/margins"],
+    chosen, rejected = logs.get("rewards/chosen"), logs.get("rewards/rejected")
+    # Unpaired responses have no margin each: it is that of the means.
+    difference = None if chosen is None or rejected is None else chosen - rejected
+    rewards = Rewards(
+        chosen=chosen,
+        rejected=rejected,
+        margin=logs.get("rewards/margins", difference),
         accuracy=logs["rewards/accuracies"],
     )
+    if "kl" in logs:
+        rewards["kl"] = logs["kl"]
+    if "nll_loss" in logs:
+        rewards["nll"] = logs["nll_loss"]
+    return rewards
 
 
 def _reset_peak() -> None:

@@ -27,7 +27,7 @@ def choose_loss_path(context: Context, base: LoadedBase, data: EncodedData, hist
     assert found is not None
     path = replace(found.path, one_record=False)
     if found.path.one_record and context.recipe.objective.is_preference:
-        return LossCheck(path, f"{found.problem}; both sides of a pair are one batch", found.detail)
+        return LossCheck(path, f"{found.problem}; responses that are compared are one batch", found.detail)
     if found.path.one_record and ranks.count > 1:
         # Processes would differ in how often they exchange gradients.
         return LossCheck(path, f"{found.problem}; with a micro-batch of 1 there is no padding", found.detail)

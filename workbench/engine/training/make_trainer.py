@@ -12,12 +12,15 @@ from workbench.engine.metrics.step_clock import AnyClock
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_spread
 from workbench.engine.model.translate import sft_config
+from workbench.engine.objectives.order import in_trained_order
+from workbench.engine.objectives.reference import Reference
 from workbench.engine.training.context import Context
+from workbench.engine.training.starting_adapter import keep_starting_adapter, load_starting_weights
 from workbench.engine.training.trainers.optimizer import optimizer_here
-from workbench.engine.training.trainers.preference import PreferenceTrainer
+from workbench.engine.training.trainers.preference import TRAINERS
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.errors import WorkbenchError
-from workbench.recipe.sections.objective import ObjectiveSection
+from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
 if TYPE_CHECKING:
@@ -42,18 +45,26 @@ def make_trainer(
             f"{recipe.adapter.lora_dropout:g} is not used.",
             kind="dropout",
         )
+    if unused := recipe.objective.unused_keys:
+        warn(
+            f"{recipe.objective.kind} does not use {', '.join(f'objective.{name}' for name in unused)}.",
+            kind="objective",
+        )
     # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
     torch.manual_seed(recipe.training.seed)
+    start = recipe.adapter.continue_from
+    keep_starting_adapter(context.home, context.run, recipe, base, context.ranks)
     model = base.attach_new(recipe.trained_adapter)
+    weights = load_starting_weights(base, context.run, start) if start else {}
     if left_out := left_out_text(recipe, base):
         warn(left_out, kind="frozen_parts")
     overrides: dict[str, object] = {"training.optim": optimizer}
     if not context.ranks.is_first:
         overrides["training.report_to"] = []
-    trainer = _trainer_class(recipe.objective)(
+    trainer = _trainer_class(recipe, Reference(model, weights if recipe.objective.spec.has_reference else {}))(
         model=model,
         args=sft_config(edit(recipe, overrides), base.precision, context.run.checkpoints),
-        train_dataset=data.train,
+        train_dataset=in_trained_order(data.train, recipe),
         processing_class=base.tokenizer,
         callbacks=list(callbacks),
         clock=clock,
@@ -69,15 +80,17 @@ def make_trainer(
     return trainer
 
 
-def _trainer_class(objective: ObjectiveSection) -> Callable[..., WorkbenchTrainer]:
-    """The trainer of an objective."""
+def _trainer_class(recipe: Recipe, reference: Reference) -> Callable[..., WorkbenchTrainer]:
+    """The trainer of a recipe's objective."""
+    objective = recipe.objective
     if not objective.is_preference:
         return WorkbenchTrainer
     if is_spread():
         raise WorkbenchError(
-            f"{objective.kind} on a base that is sharded across GPUs is not supported: the reference is the base "
-            "with its adapter switched off.",
+            f"{objective.kind} on a base that is sharded across GPUs is not supported: no process could switch the "
+            "adapter off, or compare whole responses.",
             "Train on one GPU, or on several that each hold the whole base.",
             kind="objective",
         )
-    return partial(PreferenceTrainer, objective=objective)
+    own = {"max_length": recipe.data.max_length} if objective.spec.records == "unpaired" else {}
+    return partial(TRAINERS[objective.spec.records], objective=objective, reference=reference, **own)

@@ -36,11 +36,11 @@ class BackgroundTokenizing:
     def __init__(self, home: Home, recipe: Recipe, ranks: Ranks, cancelled: Callable[[], bool]) -> None:
         self._home = home
         self._section = data = recipe.data
-        self._pairs = recipe.objective.is_preference
+        self._kind = recipe.objective.spec.records
         self._ranks = ranks
         self._cancelled = cancelled
         is_local = ranks.count == 1 and not needs_hub(data.source)
-        self._records = load_records(data, home, pairs=self._pairs) if is_local else None
+        self._records = load_records(data, home, kind=self._kind) if is_local else None
         self._is_abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         self._progress = _PROGRESS
@@ -87,7 +87,7 @@ class BackgroundTokenizing:
         return Template.for_model(tokenizer, self._section.template, self._section.system)
 
     def _open_records(self) -> Records:
-        return self._records or load_records(self._section, self._home, pairs=self._pairs)
+        return self._records or load_records(self._section, self._home, kind=self._kind)
 
     def _work(self, template: Template) -> None:
         try:

@@ -30,7 +30,7 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         model = _quantise(model, step, unquantized_modules(model, skeleton.config))
     if step.variant == "plain" and step.loaded.method != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    settings = recipe.trained_adapter.model_dump() | {"r": rank, "init_lora_weights": True}
+    settings = recipe.trained_adapter.lora | {"r": rank, "init_lora_weights": True}
     settings["trainable_token_indices"] = token_rows(skeleton, LoraSettings.of(recipe.adapter)) or None
     settings["exclude_modules"] = exclusion_pattern(part.name for part in skeleton.frozen_parts) or None
     peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), low_cpu_mem_usage=True)

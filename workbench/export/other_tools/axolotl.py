@@ -14,6 +14,8 @@ from workbench.export.other_tools.keys import (
 )
 from workbench.export.plan import local_base
 from workbench.export.work import Job, chat_template
+from workbench.objectives.objective import RecordKind
+from workbench.objectives.table import choices_of
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
 from workbench.recipe.trackers import PROJECT
@@ -81,9 +83,6 @@ _COMPOSED = (
 )
 # What makes a configuration train on rewards, or on preferences in a way that a recipe does not have.
 _OTHER_TRAINING = ("rl", "reward_model", "process_reward_model")
-# Preference training that a recipe has: Axolotl's name, and the loss.
-_PREFERENCE = {"dpo": "sigmoid", "ipo": "ipo"}
-_PREFERENCE_SETTINGS = {"rl_beta": "objective.beta", "dpo_beta": "objective.beta"}
 # The kinds of dataset that need nothing else, and what they set. Alpaca's brings its own prompt, whatever the model.
 _ALPACA = {"data.format": "instruction", "data.template": "alpaca"}
 _TYPES = {
@@ -206,13 +205,15 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
             "Use adapter: lora or qlora.",
             kind="recipe",
         )
-    loss = _PREFERENCE.get(str(imported.take("rl", "")))
-    others = [f"{key}: {values[key]}" for key in _OTHER_TRAINING if values.get(key) and (key != "rl" or not loss)]
+    known = {choice: (objective, other) for choice, objective, other in choices_of("axolotl")}
+    choice = str(imported.take("rl", ""))
+    found = known.get(choice)
+    others = [f"{key}: {values[key]}" for key in _OTHER_TRAINING if values.get(key) and (key != "rl" or not found)]
     if others:
         raise WorkbenchError(
-            f"{origin} is neither supervised training nor DPO ({others[0]}).",
-            "A recipe has supervised training, and rl: dpo or ipo. Remove that setting only if its data can be trained "
-            "on as it is: prompts with one reply each.",
+            f"{origin} trains in a way that a recipe does not have ({others[0]}).",
+            f"A recipe has supervised training, and rl: {', '.join(known)}. Remove that setting only if its data can "
+            "be trained on as it is: prompts with one reply each.",
             kind="recipe",
         )
     recipe = imported.recipe
@@ -242,9 +243,12 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         recipe["data.template"] = name if name in ("chatml", "alpaca") else "auto"
         if recipe["data.template"] == "auto":
             imported.unsupported.append(f"chat_template: {name!r}; the model's own is used")
-    if loss is not None:
-        _take_preference(imported, loss)
-        _take_pairs(imported, folder)
+    if found is not None:
+        objective, other = found
+        imported.take_objective(objective, other, choice)
+        if objective.kind == "dpo":
+            _take_losses(imported, str(imported.recipe.get("objective.loss_type", "sigmoid")))
+        _take_pairs(imported, folder, objective.records)
     else:
         _take_datasets(imported, folder)
     imported.check_held_out(*([entry["path"] for entry in _entries(values.get(key))] for key in _HELD_OUT_AND_TRAINED))
@@ -280,13 +284,14 @@ def _take_quantization(imported: ImportedSettings) -> None:
         imported.recipe["quantization.compute_dtype"] = "float16"
 
 
-def _take_preference(imported: ImportedSettings, loss: str) -> None:
-    """Take the settings of DPO. A list of losses with weights is not supported; a list of one is that loss."""
+def _take_losses(imported: ImportedSettings, loss: str) -> None:
+    """Take the losses of DPO. A list of them with weights is not supported; a list of one is that loss."""
     losses = imported.take("dpo_loss_type", [loss])
     listed = losses if isinstance(losses, list) else [losses]
     if len(listed) != 1:
         imported.unsupported.append(f"dpo_loss_type: {losses!r}; a recipe has one loss, {loss}")
-    imported.take_preference(_PREFERENCE_SETTINGS, listed[0] if len(listed) == 1 else loss)
+    if len(listed) == 1:
+        imported.recipe["objective.loss_type"] = listed[0]
     smoothing = imported.take("dpo_label_smoothing")
     if smoothing and imported.recipe.get("objective.loss_type") == "robust":
         imported.recipe["objective.label_smoothing"] = smoothing
@@ -294,8 +299,11 @@ def _take_preference(imported: ImportedSettings, loss: str) -> None:
         imported.unsupported.append(f"dpo_label_smoothing: {smoothing!r}; TRL's loss {listed[0]} does not use it")
 
 
-def _take_pairs(imported: ImportedSettings, folder: Path) -> None:
-    """Take the datasets of DPO: the columns of each, and the template that its type names."""
+def _take_pairs(imported: ImportedSettings, folder: Path, kind_of_records: RecordKind) -> None:
+    """Take the datasets of preference training: the columns of each, and the template that its type names."""
+    usual = {"prompt": "prompt", "reply": "completion", "label": "label"}
+    if kind_of_records == "pairs":
+        usual = {"chosen": "chosen", "rejected": "rejected"}
     sources: list[dict[str, object]] = []
     for entry in _entries(imported.take("datasets")):
         kind = entry.get("type", "chat_template")
@@ -313,7 +321,7 @@ def _take_pairs(imported: ImportedSettings, folder: Path) -> None:
             source["split"] = str(split)
         named = {part: str(fields[key]) for key, part in _PAIR_FIELDS.items() if fields.get(key)}
         if named:
-            source["columns"] = {"chosen": "chosen", "rejected": "rejected", **named}
+            source["columns"] = {**usual, **named}
         sources.append(source)
     imported.set_sources(sources)
 
@@ -371,7 +379,7 @@ _DATASET_KEYS = (*_FIELDS, "path", "name", "ds_type", "type", "roles_to_train", 
 # The same of pairs.
 _PAIR_FIELDS = {
     "field_messages": "prompt", "field_prompt": "prompt", "field_system": "system", "field_chosen": "chosen",
-    "field_rejected": "rejected",
+    "field_rejected": "rejected", "field_completion": "reply", "field_label": "label",
 }  # fmt: skip
 _PAIR_KEYS = (*_PAIR_FIELDS, "path", "name", "ds_type", "type", "split", "chat_template")
 _HELD_OUT_AND_TRAINED = ("test_datasets", "datasets")

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from workbench.errors import Problem, WorkbenchError
+from workbench.objectives.objective import Objective, OtherTool
 from workbench.recipe.fields import setting_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.training import TrainingSection
@@ -62,21 +63,29 @@ class ImportedSettings:
         else:
             self.unsupported.append(f"warmup_steps: {_short(steps)}; a recipe has warmup_ratio, a share of all steps")
 
-    def take_preference(self, names: Mapping[str, str], loss: object) -> None:
-        """Make the recipe one of preference training (DPO).
+    def take_objective(self, objective: Objective, other: OtherTool, choice: str) -> None:
+        """Make the recipe one of preference training.
 
         Args:
-            names: settings that have the same meaning in both: ``{their name: dotted key}``.
-            loss: their name of the loss, which has the same name here if it is one of DPO's.
+            other: how the tool names the objective; ``choice`` is its value there.
         """
-        self.recipe["objective.kind"] = "dpo"
-        self.move(names)
-        if loss not in (None, "sigmoid"):
-            self.recipe["objective.loss_type"] = loss
-        # Neither can be used with pairs, and no tool does.
+        self.recipe["objective.kind"] = objective.kind
+        self.recipe |= {f"objective.{key}": value for key, value in other.choices[choice].items()}
+        self.move({theirs: f"objective.{key}" for theirs, key in other.keys.items()})
+        if other.note:
+            self.unsupported.append(other.note)
+        # Neither can be used with responses that are compared, and no tool does.
         self.recipe["data.completion_only"] = True
         if self.recipe.pop("data.packing", False):
-            self.unsupported.append("packing: pairs of responses are not packed")
+            self.unsupported.append("packing: responses that are compared are not packed")
+        size = "training.per_device_train_batch_size"
+        if objective.records == "unpaired" and self.recipe.get(size) == 1:
+            steps = self.recipe.get(path := "training.gradient_accumulation_steps", 1)
+            halved = -(-steps // 2) if isinstance(steps, int) else steps
+            self.recipe |= {size: 2, path: halved}
+            self.unsupported.append(
+                f"{self._names[size]}: 1; {objective.kind} compares the responses of a micro-batch: 2 × {halved}"
+            )
 
     def take_checkpoints(self) -> None:
         """Take how often checkpoints are saved, and which adapter is kept, from transformers' names."""

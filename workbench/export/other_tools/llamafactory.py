@@ -15,6 +15,7 @@ from workbench.export.other_tools.keys import (
 )
 from workbench.export.plan import local_base
 from workbench.export.work import Job
+from workbench.objectives.table import choices_of
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
 from workbench.recipe.trackers import known_reporters
@@ -49,8 +50,6 @@ _SAME = {
     "seed": "training.seed",
     "torch_compile": "training.torch_compile",
 }
-# The preference losses that have the same name and meaning in both.
-_LOSSES = ("sigmoid", "hinge", "ipo")
 # The templates that have the same name and wording in both.
 _TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
@@ -177,19 +176,24 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
     """
     imported = ImportedSettings(values)
     stage, kind = imported.take("stage", "sft"), imported.take("finetuning_type", "lora")
-    loss = imported.take("pref_loss", "sigmoid") if stage == "dpo" else "sigmoid"
-    if stage not in ("sft", "pt", "dpo") or kind != "lora":
+    known = {choice: (objective, other) for choice, objective, other in choices_of("llamafactory")}
+    losses = [choice.partition("/")[2] for choice in known if choice.startswith("dpo/")]
+    stages = list(dict.fromkeys(choice.partition("/")[0] for choice in known))
+    loss = str(imported.take("pref_loss", "sigmoid")) if stage == "dpo" else ""
+    if stage not in stages or kind != "lora":
         raise WorkbenchError(
-            f"{origin} is neither supervised LoRA training nor DPO (stage: {stage}, finetuning_type: {kind}).",
-            "Use stage: sft, pt or dpo, and finetuning_type: lora.",
+            f"{origin} trains in a way that a recipe does not have (stage: {stage}, finetuning_type: {kind}).",
+            f"Use stage: {', '.join(stages)}, and finetuning_type: lora.",
             kind="recipe",
         )
-    if loss not in _LOSSES:
+    choice = f"{stage}/{loss}" if loss else str(stage)
+    if choice not in known:
         raise WorkbenchError(
             f"{origin} trains with pref_loss: {loss}, which a recipe does not have.",
-            f"Use pref_loss: {', '.join(_LOSSES)}.",
+            f"Use pref_loss: {', '.join(losses)}.",
             kind="recipe",
         )
+    objective, other = known[choice]
     recipe = imported.recipe
     recipe["model.source"] = resolve_path(str(imported.take("model_name_or_path", "")), folder)
     imported.move(_SAME)
@@ -217,11 +221,11 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
         recipe["data.template"] = name if name in _TEMPLATES else "auto"
         if name not in _TEMPLATES:
             imported.unsupported.append(f"template: {name!r}; the model's own is used")
-    if stage == "dpo":
-        imported.take_preference({"pref_beta": "objective.beta"}, loss)
+    if objective.is_preference:
+        imported.take_objective(objective, other, choice)
     size = imported.take("val_size", 0.0)
     recipe["data.eval_fraction"] = float(size) if isinstance(size, int | float | str) else size
-    if stage != "dpo":
+    if not objective.is_preference:
         recipe["data.packing"] = bool(imported.take("neat_packing") or recipe.get("data.packing"))
     imported.take_warmup()
     imported.take_checkpoints()

@@ -1,6 +1,6 @@
 """The section ``adapter``: the LoRA adapter, by the names of PEFT's ``LoraConfig``."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -63,6 +63,12 @@ class AdapterSection(Section):
     layers_to_transform: list[int] | None = setting(None, "Layer indices that get adapters. Empty: all layers.")
     rank_pattern: dict[str, int] = setting({}, "Per-module ranks: module name or pattern → r.")
     alpha_pattern: dict[str, int] = setting({}, "Per-module alphas: module name or pattern → lora_alpha.")
+    continue_from: str | None = setting(
+        None,
+        "Start from the weights of an adapter that exists: a run, run@step or an adapter folder of the same base, rank "
+        "and variant. With dpo and kto it is the reference too. Empty: a new adapter.",
+        min_length=1,
+    )
 
     @model_validator(mode="after")
     def _link_alpha(self) -> Self:
@@ -70,6 +76,11 @@ class AdapterSection(Section):
         if self.alpha_is_linked:
             self.__dict__["lora_alpha"] = 2 * self.r
         return self
+
+    @property
+    def lora(self) -> dict[str, Any]:
+        """The arguments of PEFT's ``LoraConfig``."""
+        return self.model_dump(exclude={"continue_from"})
 
     @property
     def dropout_is_default(self) -> bool:

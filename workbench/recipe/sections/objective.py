@@ -1,45 +1,105 @@
-"""The section ``objective``: what a run minimizes."""
+"""The section ``objective``: what a run minimizes. :mod:`workbench.objectives` has the kinds."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
+from pydantic import model_validator
+
+from workbench.objectives.objective import Objective
+from workbench.objectives.table import OBJECTIVES, loss_types, using
 from workbench.recipe.sections.section import Section, setting
 
-ObjectiveKind = Literal["sft", "dpo"]
-PreferenceLoss = Literal[
-    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
-]
+if TYPE_CHECKING:
+    ObjectiveKind = str
+    LossType = str
+else:
+    # The choices of the table, as literals: forms, errors and the JSON Schema read them from here.
+    ObjectiveKind = Literal[tuple(OBJECTIVES)]
+    LossType = Literal[tuple(loss_types())]
 
 
 class ObjectiveSection(Section):
-    """What a run minimizes. A recipe without this section is supervised."""
+    """What a run minimizes. A recipe without this section is supervised. :mod:`workbench.objectives` has the kinds."""
 
     kind: ObjectiveKind = setting(
         "sft",
-        "sft: supervised, learn the responses. dpo: learn to prefer the chosen response of each pair to the rejected "
-        "one, compared with the base without the adapter (the reference). Runs without dropout, as in TRL.",
+        " ".join(f"{objective.kind}: {objective.help}" for objective in OBJECTIVES.values())
+        + " All but sft run without dropout, as in TRL.",
     )
     beta: float = setting(
         0.1,
-        "Used with dpo only: how closely the adapter stays to the reference. Rewards are beta × log-ratio.",
+        f"Used with {using('beta')}: how closely the adapter stays to the reference (orpo: weight of the odds). "
+        "Rewards are beta × log-ratio. Default 0.1, 2 with simpo.",
         up="stays closer to the reference",
-        steps=(0.01, 0.05, 0.1, 0.2, 0.5, 1.0),
+        steps=(0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
         gt=0.0,
         le=100.0,
     )
-    loss_type: PreferenceLoss = setting(
+    loss_type: LossType = setting(
         "sigmoid",
-        "Used with dpo only: the loss of a pair, by TRL's names. sigmoid: DPO. sigmoid_norm: per token. ipo: a "
-        "margin of 1 / (2 beta) per token. hinge: SLiC. robust: some labels are wrong. apo_zero, apo_down: anchored.",
+        f"Used with {using('loss_type')}: the loss, by TRL's names. sigmoid: DPO. sigmoid_norm: per token. ipo: a "
+        "margin of 1 / (2 beta) per token. hinge: SLiC. robust: some labels are wrong. apo_zero, apo_down: anchored. "
+        "kto: compared with the divergence from the reference. apo_zero_unpaired: compared with 0.",
     )
     label_smoothing: float = setting(
         0.0,
-        "Used with the loss robust only: probability that a pair is labeled the wrong way round.",
+        "Used with cpo, simpo and the loss robust of dpo: probability that a pair is labeled the wrong way round.",
         steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
         lt=0.5,
     )
+    simpo_gamma: float = setting(
+        0.5,
+        f"Used with {using('simpo_gamma')}: margin between both mean log-probabilities, times beta.",
+        up="demands a larger margin",
+        steps=(0.0, 0.3, 0.5, 1.0, 1.6),
+        ge=0.0,
+        le=100.0,
+    )
+    cpo_alpha: float = setting(
+        1.0,
+        f"Used with {using('cpo_alpha')}: weight of the supervised loss on the chosen response. 0 with simpo.",
+        steps=(0.0, 0.05, 0.5, 1.0),
+        ge=0.0,
+        le=100.0,
+    )
+    desirable_weight: float = setting(
+        1.0,
+        f"Used with {using('desirable_weight')}: weight of good responses; raise it if they are the fewer ones.",
+        steps=(0.5, 1.0, 1.33, 2.0),
+        gt=0.0,
+        le=100.0,
+    )
+    undesirable_weight: float = setting(
+        1.0,
+        f"Used with {using('undesirable_weight')}: weight of bad responses; raise it if they are the fewer ones.",
+        steps=(0.5, 1.0, 1.33, 2.0),
+        gt=0.0,
+        le=100.0,
+    )
+
+    @model_validator(mode="after")
+    def _link_defaults(self) -> Self:
+        # As `lora_alpha` of the adapter section: what nobody has set follows the objective.
+        spec = self.spec
+        first = {"loss_type": spec.loss_types[0]} if spec.loss_types else {}
+        self.__dict__.update({**first, **spec.defaults} | {name: getattr(self, name) for name in self.model_fields_set})
+        return self
+
+    @property
+    def spec(self) -> Objective:
+        """The objective's row in the table."""
+        return OBJECTIVES[self.kind]
 
     @property
     def is_preference(self) -> bool:
-        """Whether it trains on pairs of a chosen and a rejected response."""
-        return self.kind == "dpo"
+        """Whether it learns from responses that are compared or labeled good or bad."""
+        return self.spec.is_preference
+
+    @property
+    def unused_keys(self) -> list[str]:
+        """The keys that have been set, and that the objective does not use."""
+        return [
+            name
+            for name in self.spec.unused(self.model_fields_set)
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]

@@ -18,8 +18,8 @@ class LossCounts:
         self._figure_names = tuple(figure_names)
         # Tokens predicted correctly, trained, and seen.
         self._tokens = torch.zeros(3, dtype=torch.long, device=device)
-        # Sums of the figures, and the number of records.
-        self._figures = torch.zeros(len(self._figure_names) + 1, dtype=torch.float64, device=device)
+        # Sums of the figures, and of each the number of values.
+        self._figures = torch.zeros(2, len(self._figure_names), dtype=torch.float64, device=device)
         # The sum over micro-batches, and their number.
         self._router_loss = torch.zeros(2, device=device)
 
@@ -28,9 +28,9 @@ class LossCounts:
         device = self._tokens.device
         self._tokens += torch.stack([torch.as_tensor(count, device=device) for count in (correct, trained, seen)])
 
-    def add_figures(self, sums: torch.Tensor, records: int) -> None:
-        """Add a micro-batch's figures, summed over its records, in the order of ``figure_names``."""
-        self._figures += torch.cat([sums, torch.full_like(sums[:1], records)])
+    def add_figures(self, sums: torch.Tensor, numbers: torch.Tensor) -> None:
+        """Add a micro-batch's figures in the order of ``figure_names``: their sums, and the numbers of values."""
+        self._figures += torch.stack([sums, numbers])
 
     def add_router_loss(self, loss: torch.Tensor) -> None:
         """Add a micro-batch's balancing loss."""
@@ -50,9 +50,10 @@ class LossCounts:
         """Means of the figures by name, as :meth:`take_tokens`; empty if there are none."""
         if not self._figure_names:
             return {}
-        *sums, records = total(self._figures).tolist()
+        sums, numbers = total(self._figures).tolist()
         self._figures.zero_()
-        return {name: value / records for name, value in zip(self._figure_names, sums, strict=True)} if records else {}
+        found = zip(self._figure_names, sums, numbers, strict=True)
+        return {name: value / number for name, value, number in found if number}
 
     def take_router_loss(self, total: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
         """The mean balancing loss of a micro-batch, as :meth:`take_tokens`; None without one."""

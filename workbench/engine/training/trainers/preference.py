@@ -1,15 +1,28 @@
-"""Trains on pairs of responses with the loop of every other run. Imports torch and TRL."""
+"""Trains on pairs and unpaired responses with the loop of every other run. Imports torch and TRL."""
 
+from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.kernels.loss_path import LossPath
-from workbench.engine.objectives.pairs import PairCollator, model_inputs, pairs_of, sums_by_text
-from workbench.engine.objectives.preference import FIGURES, PairScores, Reference
+from workbench.engine.objectives.pairs import PairCollator
+from workbench.engine.objectives.reference import Reference, WithoutDropout
+from workbench.engine.objectives.scoring import (
+    Scored,
+    figure_names,
+    likelihood_tokens,
+    score_pairs,
+    score_unpaired,
+)
+from workbench.engine.objectives.texts import model_inputs, rows_of, split_rows, sums_by_text
+from workbench.engine.objectives.unpaired import EXCHANGED, UnpairedCollator
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
+from workbench.objectives.kto import estimates_divergence
 from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
@@ -18,31 +31,135 @@ if TYPE_CHECKING:
     from workbench.engine.batches.parts import Batch
 
 
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What the parts of a micro-batch share: their losses are parts of its mean.
+
+    Attributes:
+        records: its number of records.
+        tokens: the tokens whose likelihood is part of the loss.
+        divergence: the estimated divergence from the reference; None if it is not used.
+    """
+
+    records: int
+    tokens: int = 0
+    divergence: torch.Tensor | None = None
+
+
 class PreferenceTrainer(WorkbenchTrainer):
-    """Minimizes a preference loss: the mean over the pairs of a micro-batch, and over the micro-batches of a step.
+    """Minimizes the mean of a loss over the records of a micro-batch, and over the micro-batches of a step.
 
     Args:
         objective: the loss and its settings.
+        reference: what the model is compared with; an attribute too.
         arguments: those of :class:`WorkbenchTrainer`.
     """
 
-    figure_names = FIGURES
-    # Each micro-batch is divided by the pairs of its step.
+    columns: ClassVar[tuple[str, ...]]
+    """Those of the records."""
+    # Each micro-batch is divided by the number of its records and of the micro-batches of a step.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, objective: ObjectiveSection, **arguments: object) -> None:
+    def __init__(self, *, objective: ObjectiveSection, reference: Reference, **arguments: object) -> None:
+        self.figure_names = figure_names(objective)
         super().__init__(**arguments)  # type: ignore[arg-type]  # passed on as they are
         self._objective = objective
-        self._reference = Reference(self.model)
+        self.reference = reference
+        self._dropout = WithoutDropout(self.model)
+        self._whole: _MicroBatch | None = None
 
     def take(self, path: LossPath) -> None:
-        """As :meth:`SplittingTrainer.take`, with both sides of each pair in a batch."""
+        """As :meth:`SplittingTrainer.take`, with all texts of a record in the same batch."""
         super().take(path)
-        self._pairs = PairCollator(self.data_collator)
-        self.data_collator = self._pairs
+        self._rows = self.data_collator = self._collator()
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["input_ids", "labels", "rejected_ids", "rejected_labels"]
+        self._signature_columns = list(self.columns)
+
+    @abstractmethod
+    def _collator(self) -> "PairCollator | UnpairedCollator":
+        """The collator of whole records; ``data_collator`` is that of single texts."""
+
+    @abstractmethod
+    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+        """The losses and figures of a batch; ``before``: the reference's sums by text."""
+
+    @abstractmethod
+    def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
+        """What the parts of a micro-batch will share."""
+
+    @abstractmethod
+    def _responses(self, batch: "Batch") -> int:
+        """How many of a batch's texts, the first ones, count for the token accuracy."""
+
+    def _split(self, batch: "Batch", parts: int) -> "list[Batch]":
+        return split_rows(self._rows, batch, parts)
+
+    def _in_parts(self, model: torch.nn.Module, batch: "Batch", items: torch.Tensor | int | None) -> torch.Tensor:
+        with self._computing():
+            self._whole = self._micro_batch(model, batch)
+        try:
+            return super()._in_parts(model, batch, self.current_gradient_accumulation_steps)
+        finally:
+            self._whole = None
+
+    def _computing(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        stack.enter_context(super()._computing())
+        stack.enter_context(self._dropout)
+        return stack
+
+    def _sums(self, model: torch.nn.Module, batch: "Batch") -> torch.Tensor:
+        """The log-probability of each text's response."""
+        return sums_by_text(self._forward(model, batch).log_probs, batch)
+
+    def _forward(self, model: torch.nn.Module, batch: "Batch", **more: object) -> "ModelOutput":
+        return model(**model_inputs(batch), **more, use_cache=False, fused_lm_head=True)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: "Batch",
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> "torch.Tensor | tuple[torch.Tensor, ModelOutput]":
+        """The loss of a part of a micro-batch, divided by ``num_items_in_batch``, the micro-batches of the step."""
+        whole = self._whole or self._micro_batch(model, inputs)
+        before = None
+        if self._objective.spec.has_reference:
+            # First, so that its memory is free again when the step's activations are kept.
+            with self.reference.active():
+                before = self._sums(self.model, inputs)
+        outputs = self._forward(model, inputs, **self._router_arguments)
+        scored = self._scored(inputs, outputs.log_probs, before, whole)
+        loss = scored.losses.sum() / whole.records
+        if scored.likelihood is not None:
+            weight = self._objective.spec.likelihood_weight(self._objective)
+            loss = loss + weight * scored.likelihood / whole.tokens
+        steps = 1 if num_items_in_batch is None else num_items_in_batch
+        loss = self._with_router_loss(loss / steps, outputs, self.current_gradient_accumulation_steps)
+        self._count(outputs, inputs, scored)
+        return (loss, outputs) if return_outputs else loss
+
+    def _count(self, outputs: "ModelOutput", inputs: "Batch", scored: Scored) -> None:
+        """Count on the device: tokens of responses predicted and trained, tokens seen, and the figures."""
+        rows, responses = rows_of(inputs), self._responses(inputs)
+        top1 = sums_by_text(outputs.is_top1.long(), inputs)[:responses].sum().long()
+        counts = (sum(rows.trained[:responses]), sum(rows.lengths))
+        self.counts.add_tokens(top1, *counts)
+        known = ~scored.figures.isnan()
+        sums, numbers = scored.figures.double().nan_to_num(nan=0.0).sum(1), known.double().sum(1)
+        if scored.likelihood is not None:
+            tokens = torch.full_like(numbers[:1], scored.likelihood_tokens)
+            sums = torch.cat([sums, scored.likelihood.detach().double()[None]])
+            numbers = torch.cat([numbers, tokens])
+        self.counts.add_figures(sums, numbers)
+
+
+class PairTrainer(PreferenceTrainer):
+    """Trains on pairs of a chosen and a rejected response."""
+
+    columns = ("input_ids", "labels", "rejected_ids", "rejected_labels")
 
     def fullest_micro_batch(self) -> int | None:
         """Tokens of the fullest micro-batch of the run, both sides; None where batches are padded."""
@@ -52,50 +169,73 @@ class PreferenceTrainer(WorkbenchTrainer):
         columns = ("input_ids", "rejected_ids")
         return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches, columns)
 
-    def _split(self, batch: "Batch", parts: int) -> "list[Batch]":
-        return self._pairs.split(batch, parts)
+    def _collator(self) -> PairCollator:
+        whole = self._objective.spec.likelihood(self._objective) == "whole"
+        return PairCollator(self.data_collator, whole=whole)
 
-    def _in_parts(self, model: torch.nn.Module, batch: "Batch", items: torch.Tensor | int | None) -> torch.Tensor:
-        pairs = len(pairs_of(batch).rows) * self.current_gradient_accumulation_steps
-        return super()._in_parts(model, batch, pairs)
+    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+        return score_pairs(self._objective, batch, log_probs, before)
 
-    def _computing(self) -> AbstractContextManager[object]:
-        stack = ExitStack()
-        stack.enter_context(super()._computing())
-        stack.enter_context(self._reference.without_dropout())
-        return stack
+    def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
+        return _MicroBatch(len(rows_of(batch).rows), likelihood_tokens(self._objective, batch))
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: "Batch",
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> "torch.Tensor | tuple[torch.Tensor, ModelOutput]":
-        """The loss of a micro-batch's pairs, divided by ``num_items_in_batch``, the pairs of the step."""
-        pairs, arguments = pairs_of(inputs), model_inputs(inputs)
+    def _responses(self, batch: "Batch") -> int:
+        return len(rows_of(batch).rows)
 
-        def compute(model: torch.nn.Module, **more: object) -> "ModelOutput":
-            return model(**arguments, **more, use_cache=False, fused_lm_head=True)
 
-        def reference(base: torch.nn.Module) -> torch.Tensor:
-            output = compute(base)
-            return sums_by_text(output.log_probs, inputs)
+class UnpairedTrainer(PreferenceTrainer):
+    """Trains on responses that are good or bad. The records are read in their order, as TRL's KTOTrainer does.
 
-        # First, so that its memory is free again when the step's activations are kept.
-        before = self._reference.log_probs(reference)
-        outputs = compute(model, **self._router_arguments)
-        scores = PairScores.of(sums_by_text(outputs.log_probs, inputs), before, pairs.trained)
-        losses = scores.losses(self._objective)
-        items = len(pairs.rows) if num_items_in_batch is None else num_items_in_batch
-        loss = self._with_router_loss(losses.sum() / items, outputs, self.current_gradient_accumulation_steps)
-        self._count(outputs, inputs, scores)
-        return (loss, outputs) if return_outputs else loss
+    Args:
+        max_length: exchanged responses are truncated at so many tokens.
+        arguments: those of :class:`PreferenceTrainer`.
+    """
 
-    def _count(self, outputs: "ModelOutput", inputs: "Batch", scores: PairScores) -> None:
-        """Count on the device: tokens of the chosen responses predicted and trained, tokens seen, and the rewards."""
-        pairs = pairs_of(inputs)
-        half = len(pairs.rows)
-        top1 = sums_by_text(outputs.is_top1.long(), inputs)[:half].sum()
-        self.counts.add_tokens(top1, sum(pairs.trained[:half]), sum(pairs.lengths))
-        self.counts.add_figures(scores.figures(self._objective.beta).double().sum(1), half)
+    columns = ("input_ids", "labels", "good")
+
+    def __init__(self, *, max_length: int, **arguments: object) -> None:
+        super().__init__(**arguments)  # type: ignore[arg-type]  # passed on as they are
+        self._max_length = max_length
+
+    def fullest_micro_batch(self) -> int | None:
+        """Tokens of the fullest micro-batch of the run; None where batches are padded."""
+        if self._loss_path is None or not self._loss_path.padding_free:
+            return None
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        size = self.args.per_device_train_batch_size
+        return max(sum(lengths[start : start + size]) for start in range(0, len(lengths), size))
+
+    def _collator(self) -> UnpairedCollator:
+        self._unpaired = UnpairedCollator(self.data_collator, self._max_length if self._is_divergence_used else None)
+        return self._unpaired
+
+    @property
+    def _is_divergence_used(self) -> bool:
+        return estimates_divergence(self._objective)
+
+    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+        assert before is not None
+        divergence = torch.zeros((), device=before.device) if of.divergence is None else of.divergence
+        return score_unpaired(self._objective, batch, log_probs, before, divergence)
+
+    def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
+        records = len(rows_of(batch).rows)
+        if not self._is_divergence_used:
+            return _MicroBatch(records)
+        return _MicroBatch(records, divergence=self._divergence(model, batch[EXCHANGED]))
+
+    def _divergence(self, model: torch.nn.Module, batch: "Batch") -> torch.Tensor:
+        """The mean log-ratio of the exchanged responses, at least 0; the same in all processes."""
+        parts = [self._prepare_inputs(part) for part in split_rows(self._unpaired.collate_texts, batch, self.parts)]
+        with torch.no_grad():
+            now = torch.cat([self._sums(model, part) for part in parts])
+        with self.reference.active():
+            before = torch.cat([self._sums(self.model, part) for part in parts])
+        return self.accelerator.reduce((now - before).mean(), reduction="mean").clamp(min=0)
+
+    def _responses(self, batch: "Batch") -> int:
+        return len(rows_of(batch).rows)
+
+
+TRAINERS: dict[str, Callable[..., PreferenceTrainer]] = {"pairs": PairTrainer, "unpaired": UnpairedTrainer}
+"""By the records of the objective."""

@@ -1,0 +1,69 @@
+"""The ejected scripts of preference runs: TRL's own trainers on the run's tokens have the run's losses."""
+
+import json
+
+import pytest
+
+from tests.export.alone import Scripts
+from tests.export.conftest import tiny_recipe, train
+from tests.journals import read_events
+from workbench.export.request import Request
+from workbench.export.run import export_run
+
+pytestmark = pytest.mark.usefixtures("export_here")
+
+WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]
+OBJECTIVES = {
+    "dpo": {},
+    "orpo": {"beta": 0.3},
+    "kto": {"undesirable_weight": 1.3},
+    "simpo": {},
+    "cpo": {"loss_type": "ipo", "cpo_alpha": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    scripts = Scripts()
+    yield scripts
+    scripts.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": f"say {WORDS[n % 8]} {n}",
+            "chosen": f"{WORDS[n % 8]} it is" + " indeed" * (n % 3),
+            "rejected": f"{WORDS[(n + 3) % 8]} perhaps, or not" + " at all" * (n % 2),
+        }
+        for n in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_trls_own_trainer_has_the_losses_of_the_run(tiny_home, tiny_llama, pairs, scripts, tmp_path, kind):
+    run = train(
+        tiny_home,
+        tiny_recipe(
+            tiny_llama,
+            pairs,
+            objective={"kind": kind, **OBJECTIVES[kind]},
+            quantization={"method": "none", "compute_dtype": "float32"},
+            data={"eval_fraction": 0.05},
+        ),
+    )
+    result = export_run(tiny_home, run, Request("script", tmp_path / "out"), lambda told: None, bool)
+    assert result.notices == ()
+    printed = scripts.run(tmp_path / "out", "train.py")
+    steps = {str(event["step"]): event for event in read_events(run.journal) if event["event"] == "step"}
+    losses = json.loads((tmp_path / "out" / "losses.json").read_text())
+    assert losses == pytest.approx({step: event["loss"] for step, event in steps.items()}, abs=2e-5)
+    assert losses["6"] < losses["1"]
+    assert f"the run's was {steps['6']['loss']}." in printed
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert ("kl" in steps["6"]["rewards"]) == (kind == "kto")
+    assert ("nll" in steps["6"]["rewards"]) == (kind in ("orpo", "cpo"))

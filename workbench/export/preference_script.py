@@ -1,0 +1,42 @@
+"""Writes the script of a run that trained on pairs or unpaired responses: TRL's own trainer on its tokens."""
+
+from workbench.export.preference_script_text import ATTACH, BATCHES, PAIRS, PEFT_CONFIG, SIDES, TRAIN, UNPAIRED
+from workbench.export.work import Job
+from workbench.objectives.objective import Trl
+from workbench.recipe.schema import Recipe
+
+
+def trl_of(recipe: Recipe) -> Trl | None:
+    """TRL's own trainer for a recipe's objective; None for supervised training."""
+    return recipe.objective.spec.trl
+
+
+def objective_arguments(recipe: Recipe, trl: Trl) -> dict[str, object]:
+    """What the configuration of TRL's trainer gets from the section ``objective``."""
+    return {**{name: getattr(recipe.objective, name) for name in trl.arguments}, **trl.fixed}
+
+
+def imports_of(trl: Trl) -> str:
+    """The lines that import TRL's trainer, in place of the supervised one."""
+    names = ", ".join(sorted((trl.trainer, trl.config)))
+    return f"from {trl.module} import {names}\n"
+
+
+def training_arguments(arguments: dict[str, object], recipe: Recipe) -> dict[str, object]:
+    """The arguments of a supervised run without those that such a trainer does not have."""
+    kept = {name: value for name, value in arguments.items() if name not in ("packing", "router_aux_loss_coef")}
+    if recipe.objective.spec.records == "unpaired":
+        kept["train_sampling_strategy"] = "sequential"
+    return kept
+
+
+def batches_and_training(job: Job, trl: Trl) -> str:
+    """The cells after the records are read: how batches are made, and the training."""
+    spec = job.recipe.objective.spec
+    collate = UNPAIRED if spec.records == "unpaired" else PAIRS if spec.has_reference else SIDES
+    attach, peft_config = ("", PEFT_CONFIG) if spec.has_reference else (ATTACH, "")
+    return (
+        BATCHES
+        + collate.format(trainer=trl.trainer)
+        + TRAIN.format(config=trl.config, attach=attach, peft_config=peft_config)
+    )

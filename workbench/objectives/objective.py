@@ -1,0 +1,199 @@
+"""What the program knows about an objective: its records, keys, loss, figures and cost, and its names elsewhere.
+
+Losses are functions of log-probabilities, so that one trainer serves all objectives of a kind of records. torch is
+imported inside them: forms and the command line read this table too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+RecordKind = Literal["texts", "pairs", "unpaired"]
+"""``texts``: one response per prompt, or plain text. ``pairs``: a chosen and a rejected response to the same prompt.
+``unpaired``: responses that a label calls good or bad; pairs become two of them."""
+
+Likelihood = Literal["none", "response", "whole"]
+"""The tokens of the chosen side whose negative log-likelihood is part of the loss: none, those of the response, or
+those of the prompt too."""
+
+
+class Settings(Protocol):
+    """The keys of a recipe's section ``objective`` that losses read."""
+
+    @property
+    def loss_type(self) -> str: ...
+    @property
+    def beta(self) -> float: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def simpo_gamma(self) -> float: ...
+    @property
+    def cpo_alpha(self) -> float: ...
+    @property
+    def desirable_weight(self) -> float: ...
+    @property
+    def undesirable_weight(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Log-probabilities of the responses of pairs; tensors of (pairs,).
+
+    Attributes:
+        chosen, rejected: summed over the trained tokens; minus those of the reference, if there is one.
+        chosen_tokens, rejected_tokens: numbers of these tokens.
+    """
+
+    chosen: "torch.Tensor"
+    rejected: "torch.Tensor"
+    chosen_tokens: "torch.Tensor"
+    rejected_tokens: "torch.Tensor"
+
+    @classmethod
+    def of(cls, log_probs: "torch.Tensor", tokens: "torch.Tensor") -> "PairScores":
+        """From the sums of 2n texts, the n chosen ones first, and their numbers of trained tokens."""
+        return cls(*log_probs.chunk(2), *tokens.clamp(min=1).chunk(2))
+
+    @property
+    def per_token(self) -> "PairScores":
+        """The same scores as means over the tokens."""
+        return PairScores(
+            self.chosen / self.chosen_tokens,
+            self.rejected / self.rejected_tokens,
+            self.chosen_tokens,
+            self.rejected_tokens,
+        )
+
+    @property
+    def difference(self) -> "torch.Tensor":
+        return self.chosen - self.rejected
+
+
+@dataclass(frozen=True)
+class UnpairedScores:
+    """Log-ratios between model and reference of single responses.
+
+    Attributes:
+        ratio: summed over the trained tokens; (responses,).
+        good: whether the label calls the response good; (responses,).
+        kl: the estimated divergence from the reference, at least 0; a number without a gradient.
+    """
+
+    ratio: "torch.Tensor"
+    good: "torch.Tensor"
+    kl: "torch.Tensor"
+
+
+Loss = Callable[[PairScores, Settings], "torch.Tensor"]
+UnpairedLoss = Callable[[UnpairedScores, Settings], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Trl:
+    """TRL's own trainer for an objective, which exported scripts use.
+
+    Attributes:
+        module: where the two classes are imported from.
+        arguments: names of the section's keys that its configuration takes, under the same name.
+        fixed: what else its configuration is given.
+    """
+
+    module: str
+    trainer: str
+    config: str
+    arguments: tuple[str, ...] = ()
+    fixed: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OtherTool:
+    """How another tool's configuration names an objective.
+
+    Attributes:
+        choices: by their value, what it sets in the section; the first one is exported.
+        keys: their name of a setting, and the key of the section.
+        note: where the same settings mean something else there; empty if they do not.
+    """
+
+    choices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective.
+
+    Attributes:
+        kind: its name in ``objective.kind``.
+        label: its name in the form.
+        help: what it learns, and when to take it, in one sentence.
+        records: the records that it reads.
+        keys: the keys of the section that it uses, beside ``kind``.
+        defaults: their defaults where they differ from the section's.
+        losses: by ``loss_type``, the loss of each pair. The first one is the default.
+        unpaired_losses: the same of single responses.
+        has_reference: compares with the base without the adapter, or with the adapter of ``continue_from``.
+        averages: rewards are per token.
+        likelihood: the negative log-likelihood that is part of the loss, ``likelihood_weight`` its weight.
+        least_micro_batch: the records that a micro-batch must have at least.
+        passes: forward passes without a gradient in each step, for the count of FLOPs.
+        price_note: how its step is priced, as a sentence.
+        trl: for exported scripts.
+        axolotl: its values of ``rl:``. llamafactory: its values of ``stage:``, or ``dpo/`` and one of ``pref_loss:``.
+    """
+
+    kind: str
+    label: str
+    help: str
+    records: RecordKind
+    keys: tuple[str, ...] = ()
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+    unpaired_losses: Mapping[str, UnpairedLoss] = field(default_factory=dict)
+    has_reference: bool = False
+    averages: Callable[[Settings], bool] = lambda settings: False
+    likelihood: Callable[[Settings], Likelihood] = lambda settings: "none"
+    likelihood_weight: Callable[[Settings], float] = lambda settings: 1.0
+    least_micro_batch: Callable[[Settings], int] = lambda settings: 1
+    passes: int = 0
+    price_note: str = ""
+    trl: Trl | None = None
+    axolotl: OtherTool = OtherTool()
+    llamafactory: OtherTool = OtherTool()
+
+    @property
+    def loss_types(self) -> tuple[str, ...]:
+        """The values of ``loss_type`` that it has; empty if it has one loss without a name."""
+        names = (*self.losses, *self.unpaired_losses)
+        return names if "loss_type" in self.keys else ()
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether it learns from responses that are compared or labeled good or bad."""
+        return self.records != "texts"
+
+    @property
+    def texts(self) -> int:
+        """Texts of a record."""
+        return 2 if self.records == "pairs" else 1
+
+    @property
+    def reads(self) -> str:
+        """Its records in words."""
+        return _READS[self.records]
+
+    def unused(self, names: frozenset[str] | set[str]) -> list[str]:
+        """Those of these keys of the section that it does not use."""
+        return sorted(names - {"kind", *self.keys})
+
+
+_READS: Mapping[RecordKind, str] = {
+    "texts": "one response per prompt",
+    "pairs": "pairs of a chosen and a rejected response",
+    "unpaired": "responses with a label that says whether they are good, or pairs of a chosen and a rejected one",
+}

@@ -1,0 +1,51 @@
+"""The table of objectives, which forms, commands, estimate, data, engine, imports and exports ask."""
+
+from collections.abc import Iterator, Mapping
+
+from workbench.objectives.cpo import CPO
+from workbench.objectives.dpo import DPO
+from workbench.objectives.kto import KTO
+from workbench.objectives.objective import Objective, OtherTool
+from workbench.objectives.orpo import ORPO
+from workbench.objectives.sft import SFT
+from workbench.objectives.simpo import SIMPO
+
+OBJECTIVES: Mapping[str, Objective] = {
+    objective.kind: objective
+    for objective in (
+        SFT,
+        DPO,
+        ORPO,
+        KTO,
+        SIMPO,
+        CPO,
+    )
+}
+"""By their names in ``objective.kind``; the first one is the default."""
+
+
+LINKED = frozenset({"loss_type", *(key for objective in OBJECTIVES.values() for key in objective.defaults)})
+"""The keys of the section whose defaults follow the objective."""
+
+
+def loss_types() -> list[str]:
+    """The values of ``loss_type`` of all objectives, each once."""
+    return list(dict.fromkeys(name for objective in OBJECTIVES.values() for name in objective.loss_types))
+
+
+def using(key: str) -> str:
+    """The objectives that use a key of the section, as in ``dpo and orpo``."""
+    kinds = [objective.kind for objective in OBJECTIVES.values() if key in objective.keys]
+    return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+
+
+def choices_of(tool: str) -> Iterator[tuple[str, Objective, OtherTool]]:
+    """Each value by which another tool names an objective.
+
+    Args:
+        tool: the attribute of :class:`Objective` that describes it: ``axolotl`` or ``llamafactory``.
+    """
+    for objective in OBJECTIVES.values():
+        other: OtherTool = getattr(objective, tool)
+        for choice in other.choices:
+            yield choice, objective, other
