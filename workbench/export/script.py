@@ -69,7 +69,7 @@ def make(job: Job) -> None:
     data.template.save(job.folder)
     (job.folder / "template.json").unlink()
     is_notebook = job.request.target == "notebook"
-    text = script_of(job, str(local.source if local.origin == "hub" else local.folder), local.revision, is_notebook)
+    text = script_of(job, *job.name_base(), is_notebook)
     if is_notebook:
         job.write("train.ipynb", notebook_of(text))
         job.command = "jupyter lab train.ipynb"

@@ -4,11 +4,12 @@ vLLM: https://docs.vllm.ai/en/latest/features/lora.html. TGI:
 https://huggingface.co/docs/text-generation-inference/conceptual/lora.
 """
 
+import json
 import shlex
 
 from workbench.errors import WorkbenchError
-from workbench.export.plan import local_base
 from workbench.export.work import Job, make_adapter, make_merged
+from workbench.models.local import read_config
 from workbench.recipe.sections.adapter import AdapterSection
 
 # The values that vLLM's --max-lora-rank accepts.
@@ -25,10 +26,38 @@ def make(job: Job) -> None:
     else:
         make_merged(job, "merged")
     job.command = shlex.join(vllm_command(job) if target == "vllm" else tgi_command(job))
-    lines = ["#!/bin/sh", "# Arguments of this script are passed on, such as --port 8000.", "set -e"]
-    lines += ['cd "$(dirname "$0")"', f'exec {job.command} "$@"', ""]
+    port, served = (8000, job.run.id) if target == "vllm" else (3000, job.run.id if weights == "adapter" else "tgi")
+    lines = [
+        "#!/bin/sh",
+        "# Arguments of this script are passed on, such as --port 8000. When it listens:",
+        f"# {curl(port, served)}",
+        "set -e",
+        'cd "$(dirname "$0")"',
+        f'exec {job.command} "$@"',
+        "",
+    ]
+    job.notices += [_precision(job), f"When it listens: {curl(port, served)}"]
     job.write(FILE, "\n".join(lines))
     (job.folder / FILE).chmod(0o755)
+
+
+def curl(port: int, model: str) -> str:
+    """A command that asks the server a question."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64})
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    return shlex.join(["curl", url, "-H", "Content-Type: application/json", "-d", body])
+
+
+def _precision(job: Job) -> str:
+    """In which precision the server computes, as it takes it from the files, and in which the run did."""
+    config = read_config(job.local.folder) if job.local is not None else {}
+    text = config.get("text_config")
+    dtype = config.get("dtype") or config.get("torch_dtype") or (text.get("dtype") if isinstance(text, dict) else None)
+    served = f"Served in {dtype or '16 bits'}, the precision of the base's files."
+    method = job.recipe.quantization.method
+    if method == "none":
+        return served
+    return f"{served} The run trained on the {method} base, so replies differ slightly."
 
 
 def check_servable(adapter: AdapterSection, server: str) -> None:
@@ -64,7 +93,7 @@ def vllm_command(job: Job) -> list[str]:
     if job.request.weights == "merged":
         return ["vllm", "serve", "./merged", "--served-model-name", job.run.id]
     rank = next(rank for rank in _VLLM_RANKS if rank >= largest_rank(job.recipe.adapter))
-    model, revision = _base(job)
+    model, revision = job.name_base()
     return [
         *("vllm", "serve", model),
         *(("--revision", revision) if revision else ()),
@@ -78,16 +107,10 @@ def tgi_command(job: Job) -> list[str]:
     """The ``text-generation-launcher`` command for the base with the adapter, or for the merged weights."""
     if job.request.weights == "merged":
         return ["text-generation-launcher", "--model-id", "./merged"]
-    model, revision = _base(job)
+    model, revision = job.name_base()
     return [
         *("text-generation-launcher", "--model-id", model),
         *(("--revision", revision) if revision else ()),
         *("--lora-adapters", f"{job.run.id}=./adapter"),
         *("--tokenizer-config-path", "./adapter/tokenizer_config.json"),
     ]
-
-
-def _base(job: Job) -> tuple[str, str | None]:
-    """The base's hub id and commit, or its folder."""
-    local = local_base(job.home, job.recipe)
-    return (local.source, local.revision) if local.origin == "hub" else (str(local.folder), None)

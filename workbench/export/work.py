@@ -76,6 +76,20 @@ class Job:
         """The name of transformers' class that loads the base. Imports transformers."""
         return auto_class_name(read_config(self.local.folder) if self.local is not None else {})
 
+    def name_base(self) -> tuple[str, str | None]:
+        """The base's hub id and commit; for one that is not from the hub its folder, which a notice names.
+
+        Raises:
+            WorkbenchError: it is not on this machine.
+        """
+        local = local_base(self.home, self.recipe)
+        if local.origin == "hub":
+            return local.source, local.revision
+        self.notices.append(
+            f"The base is the local folder {local.folder}: on another machine, put its folder or hub id in its place."
+        )
+        return str(local.folder), None
+
     def write(self, name: str, content: str) -> None:
         """Write a text file into the export."""
         (self.folder / name).write_text(content, encoding="utf-8")

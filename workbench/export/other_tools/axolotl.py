@@ -12,7 +12,6 @@ from workbench.export.other_tools.keys import (
     to_yaml,
     unsupported_settings,
 )
-from workbench.export.plan import local_base
 from workbench.export.work import Job, chat_template
 from workbench.objectives.objective import RecordKind
 from workbench.objectives.table import choices_of
@@ -112,8 +111,7 @@ _IGNORED = (
 def make(job: Job) -> None:
     """Write ``axolotl.yaml`` and the records."""
     files = write_conversations(job.home, job.recipe.data, job.folder)
-    local = local_base(job.home, job.recipe)
-    model = local.source if local.origin == "hub" else str(local.folder)
+    model, _ = job.name_base()
     values, unsupported = to_axolotl(job.recipe, model, files, chat_template(job))
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for Axolotl: axolotl train {FILE}"))
     job.notices += [f"Not supported by Axolotl: {words}" for words in unsupported]

@@ -13,7 +13,6 @@ from workbench.export.other_tools.keys import (
     to_yaml,
     unsupported_settings,
 )
-from workbench.export.plan import local_base
 from workbench.export.work import Job
 from workbench.objectives.table import choices_of
 from workbench.recipe.resolved import ResolvedRecipe
@@ -95,8 +94,7 @@ _MIXES = {
 def make(job: Job) -> None:
     """Write ``llamafactory.yaml``, ``dataset_info.json`` and the records."""
     files = write_conversations(job.home, job.recipe.data, job.folder)
-    local = local_base(job.home, job.recipe)
-    model = local.source if local.origin == "hub" else str(local.folder)
+    model, _ = job.name_base()
     values, unsupported = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
     job.write(INFO, json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
