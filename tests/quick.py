@@ -30,6 +30,7 @@ QUICK = frozenset(
         "estimate/test_trace.py::test_sizes_are_read_as_products",
         "evaluation/test_bootstrap.py",
         "evaluation/test_overlap.py",
+        "evaluation/test_preferences.py::test_ratings_are_private_and_the_last_of_the_same_replies_counts",
         "evaluation/test_result.py",
         "export/test_gguf.py::test_others_are_refused_by_name_with_the_way_out",
         "export/test_recipes.py::test_a_recipe_comes_back_as_it_went",

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from workbench.storage.paths import Home
-from workbench.storage.settings import CacheSettings, EngineSettings, Settings, read, update
+from workbench.storage.settings import CacheSettings, EngineSettings, JudgeSettings, Settings, read, update
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def write(home: Home, text: str) -> None:
 
 
 def test_every_setting_is_documented():
-    for group in (Settings, EngineSettings, CacheSettings):
+    for group in (Settings, EngineSettings, CacheSettings, JudgeSettings):
         assert all(field.description for field in group.model_fields.values())
 
 

@@ -48,6 +48,11 @@ class Exchange:
         self._request_id = ""
         self.is_over = False
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the user stopped the replies to the question."""
+        return self._is_stopped
+
     def begin(self) -> None:
         """Get ready for the next question."""
         self._is_stopped = self.is_over = False

@@ -20,11 +20,13 @@ _OTHER_CELLS = 40
 _MIN_NAME_CELLS = 40
 
 
-def target_text(targets: ReplyTargets, names: RunNames, width: int) -> Content:
+def target_text(targets: ReplyTargets, names: RunNames, width: int, *, is_blind: bool) -> Content:
     """Return the heading for a line of ``width`` cells: the target with its state, or the targets side by side."""
     if targets.side_by_side:
         signatures = f" {GLYPHS.separator} ".join(target.signed(names) for target in targets.side_by_side)
-        return Content.assemble(("side by side ", "$foreground 70%"), (plain(signatures), "bold"))
+        return Content.assemble(
+            ("blind " if is_blind else "side by side ", "$foreground 70%"), (plain(signatures), "bold")
+        )
     target = targets.single
     run_id = "" if target.combine else target.name
     name = titled(plain(target.named(names)), run_id, most=max(width - _OTHER_CELLS, _MIN_NAME_CELLS))

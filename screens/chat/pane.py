@@ -11,6 +11,7 @@ from textual.containers import HorizontalGroup, Vertical
 from textual.widgets import Input
 
 from screens.chat import heading
+from screens.chat.blind import SIDES, BlindRating, Side
 from screens.chat.exchange import Exchange
 from screens.chat.open_conversation import OpenConversation
 from screens.chat.prompt import Prompt
@@ -47,7 +48,8 @@ class ChatPane(Pane):
         "choose another model with m; a paused run replies with its current weights. b switches "
         "the adapter off and on, n and p go to the next and previous adapter on the same base, + "
         "and - scale the adapter, w combines several; the base stays in memory. s shows base and "
-        "tuned side by side at the same seed, c chooses up to three others. Esc stops a reply; e "
+        "tuned side by side at the same seed, c chooses up to three others; v hides which of two is "
+        "which until you rate them with < = >. Esc stops a reply; e "
         "edits your last question, r regenerates the reply, t unfolds its reasoning. If the model "
         "calls one of the tools given under o, type the result. Conversations are saved with the "
         "run: l lists them. o opens system prompt and sampling."
@@ -70,6 +72,12 @@ class ChatPane(Pane):
         Binding("C", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
         Binding("c", "columns", "Columns", show=False, id="chat.columns",
                 tooltip="Choose what to compare side by side"),
+        Binding("v", "blind", "Blind", show=False, id="chat.blind",
+                tooltip="Hide which of two models is which until you rate their replies"),
+        # Before the key of the scale, which "=" is as well.
+        Binding("less_than_sign", "rate('left')", "Left", id="chat.left", tooltip="The left reply is better"),
+        Binding("equals_sign", "rate('even')", "Even", id="chat.even", tooltip="Neither reply is better"),
+        Binding("greater_than_sign", "rate('right')", "Right", id="chat.right", tooltip="The right reply is better"),
         Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="Next adapter on the same base"),
         Binding("p", "cycle(-1)", "Previous", show=False, id="chat.previous",
                 tooltip="Previous adapter on the same base"),
@@ -90,6 +98,7 @@ class ChatPane(Pane):
         self._left_out = 0
         self._columns = 0
         self._targets = ReplyTargets(self.workbench, self._targets_changed)
+        self._blind = BlindRating(self.session.home)
         self._exchange = Exchange(self.workbench, self._show_loading, self._show_context)
         self._saved_chats = SavedChats(
             self.workbench, self._open_saved, self._conversation.take_name, self._close_removed
@@ -100,7 +109,9 @@ class ChatPane(Pane):
         self._transcript = Transcript()
         self._progress = PhaseBar()
         self._settings = ChatSettings(id="settings")
-        self._prompt = Prompt(self._transcript, lambda: self.check_action("switch", ()))
+        self._prompt = Prompt(
+            self._transcript, lambda: self.check_action("switch", ()), lambda: self.check_action("rate", ()) is True
+        )
 
     def compose(self) -> ComposeResult:
         yield HorizontalGroup(self._target_line, self._context_line, id="heading")
@@ -130,7 +141,12 @@ class ChatPane(Pane):
             case "edit" | "again" | "clear":
                 return has_turns and not self._is_replying
             case "copy" | "copy_all":
-                return has_turns
+                # The text has the names.
+                return has_turns and not self._blind.is_waiting
+            case "rate":
+                return self._blind.is_waiting and not self._is_replying
+            case "blind":
+                return not self._is_replying
             case "reasoning":
                 return self._transcript.has_reasoning
             case "conversations" | "combine" | "columns" | "cycle" | "pick":
@@ -164,6 +180,8 @@ class ChatPane(Pane):
 
     def _targets_changed(self) -> None:
         columns = len(self._targets.side_by_side)
+        if self._blind.is_on and self._blind.targets != self._targets.side_by_side:
+            self._blind.stop()
         if columns != self._columns:
             self._columns = columns
             if columns:
@@ -178,6 +196,40 @@ class ChatPane(Pane):
     def action_beside(self) -> None:
         """Compare base and tuned side by side, or go back to one."""
         self._targets.toggle_beside()
+
+    async def action_blind(self) -> None:
+        """Hide which of two models is which until the user rates their replies, or show it again."""
+        if self._blind.is_on:
+            self._blind.stop()
+        else:
+            if not self._targets.side_by_side:
+                self._targets.toggle_beside()
+            try:
+                await self._blind.start(self._targets.side_by_side)
+            except WorkbenchError as error:
+                self.workbench.show_error(error)
+        self._show_target()
+
+    @on(Prompt.Rated)
+    def _rated(self, message: Prompt.Rated) -> None:
+        self.action_rate(message.side)
+
+    def action_rate(self, side: Side) -> None:
+        """Save which of two replies is better, and show which model wrote which."""
+        self.run_worker(self._rate(side), group="rating", exclusive=True)
+
+    async def _rate(self, side: Side) -> None:
+        if not self._blind.is_waiting:
+            return
+        try:
+            preference = await self._blind.rate(side)
+        except WorkbenchError as error:
+            self.workbench.show_error(error)
+            return
+        from workbench.evaluation.comparison_text import preference_text
+
+        await self._transcript.notice(preference_text(preference))
+        self._show_target()
 
     def action_scale(self, steps: int) -> None:
         """Increase or decrease the adapter scale."""
@@ -271,12 +323,22 @@ class ChatPane(Pane):
                 await transcript.ask(question, ())
                 await self._save()
                 return
-            targets = self._targets.side_by_side or (replace(self._targets.single, merged=self._settings.merged),)
+            beside = self._targets.side_by_side
+            targets = self._blind.shuffled(beside) or (replace(self._targets.single, merged=self._settings.merged),)
             under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
-            view = await transcript.ask(question, [target.who for target in targets])
+            names = SIDES if self._blind.is_on else [target.who for target in targets]
+            view = await transcript.ask(question, names, is_blind=self._blind.is_on)
             asked = list(zip(targets, view.columns, strict=True))
             sampling = self._settings.sampling
             replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
+            if self._blind.is_on:
+                whole = not self._exchange.was_stopped
+                self._blind.replied(view, question.content, targets, replies, whole=whole)
+                if self._blind.is_waiting:
+                    await transcript.notice("Which reply is better?  < left   = neither   > right")
+                # Kept in the order of the models, not in that of the screen.
+                order = [target.who for target in beside]
+                replies.sort(key=lambda reply: order.index(reply.who))
             if replies:
                 self._conversation.add(question, replies)
                 await self._save()
@@ -317,6 +379,7 @@ class ChatPane(Pane):
 
     async def _open(self, conversation: Conversation, chats: Chats | None) -> None:
         self._prompt.clear_edit()
+        self._blind.forget()
         self._conversation.replace(conversation, chats)
         self._fullness, self._left_out = "", 0
         self.set_class(not conversation.turns, "-silent")
@@ -359,7 +422,7 @@ class ChatPane(Pane):
 
     def _show_target(self) -> None:
         targets, names = self._targets, self.session.names
-        self._target_line.show(heading.target_text(targets, names, self.size.width))
+        self._target_line.show(heading.target_text(targets, names, self.size.width, is_blind=self._blind.is_on))
         self._context_line.show(plain_content(self._fullness, "$foreground 70%"))
         self._prompt.expect_result(next(map(call_text, self._conversation.content.open_calls), ""))
         self._guide.show(heading.guide_text(plain(targets.single.named(names)), is_tuned=not targets.single.is_model))

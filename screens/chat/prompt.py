@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from textual.events import Paste
     from textual.widget import Widget
 
+    from screens.chat.blind import Side
     from screens.workbench import Workbench
 
 _MESSAGE = "Type a message, Enter to send"
@@ -33,6 +34,7 @@ class Prompt(Input):
     Args:
         transcript: what ``pageup`` and ``pagedown`` scroll.
         can_switch: returns whether the adapter can be switched, as ``check_action`` does.
+        waits_for_rating: returns whether two replies wait for the user's rating.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,20 +59,36 @@ class Prompt(Input):
         Binding(
             "escape", "forget", "New question", id="prompt.forget", tooltip="Discard the edit of the earlier question"
         ),
+        Binding("less_than_sign", "rate('left')", show=False, id="prompt.left", priority=True,
+                tooltip="While the field is empty: the left reply is better"),
+        Binding("equals_sign", "rate('even')", show=False, id="prompt.even", priority=True,
+                tooltip="While the field is empty: neither reply is better"),
+        Binding("greater_than_sign", "rate('right')", show=False, id="prompt.right", priority=True,
+                tooltip="While the field is empty: the right reply is better"),
         Binding("pageup", "scroll(-1)", "Scroll", show=False, id="prompt.up"),
         Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
-    ]
+    ]  # fmt: skip
 
     class SwitchAsked(Message):
         """The adapter is to be switched off or on."""
 
+    class Rated(Message):
+        """A reply was rated better: ``left`` or ``right``, or ``even``."""
+
+        def __init__(self, side: Side) -> None:
+            super().__init__()
+            self.side = side
+
     class EditDiscarded(Message):
         """The edit of an earlier question was discarded."""
 
-    def __init__(self, transcript: Widget, can_switch: Callable[[], bool | None]) -> None:
+    def __init__(
+        self, transcript: Widget, can_switch: Callable[[], bool | None], waits_for_rating: Callable[[], bool]
+    ) -> None:
         super().__init__(id="prompt", placeholder=_MESSAGE)
         self._transcript = transcript
         self._can_switch = can_switch
+        self._waits_for_rating = waits_for_rating
         self._edited: int | None = None
         self._call = ""
         self._takes_result = True
@@ -145,6 +163,10 @@ class Prompt(Input):
         """Switch the adapter off or on."""
         self.post_message(self.SwitchAsked())
 
+    def action_rate(self, side: Side) -> None:
+        """Rate the two replies in view."""
+        self.post_message(self.Rated(side))
+
     def action_forget(self) -> None:
         """Discard the edit of the earlier question."""
         self.clear_edit()
@@ -159,6 +181,8 @@ class Prompt(Input):
             return self._edited is not None
         if action == "answer_call":
             return bool(self._call)
+        if action == "rate":
+            return not self.value and self._waits_for_rating()
         return self._can_switch() if action == "switch" else True
 
 

@@ -132,7 +132,12 @@ class Reasoning(VerticalGroup):
 
 
 class Column(VerticalGroup):
-    """One model's reply to a question, with the model's name above and its token counts and speed below."""
+    """One model's reply to a question, with the model's name above and its token counts and speed below.
+
+    Args:
+        model: the name.
+        is_blind: ``model`` stands for a name that is hidden until :meth:`reveal`.
+    """
 
     DEFAULT_CSS = """
     Column { width: 1fr; }
@@ -143,15 +148,25 @@ class Column(VerticalGroup):
     Column .call { margin: 0 0 0 2; height: auto; color: $accent; }
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, is_blind: bool = False) -> None:
         super().__init__()
-        self._model = model
+        self._who = line(model, "who")
+        self._is_blind = is_blind
+        self._hidden_figures = ""
         self._reasoning: Reasoning | None = None
         self._reply: Reply | None = None
         self._message: protocol.Message | None = None
 
     def compose(self) -> ComposeResult:
-        yield line(self._model, "who")
+        yield self._who
+
+    def reveal(self, model: str) -> None:
+        """Show the model's name, and the token counts and speed that would have told it."""
+        if self._is_blind:
+            self._is_blind = False
+            self._who.update(plain_content(model))
+            if self._hidden_figures:
+                self.mount(line(self._hidden_figures, "figures"))
 
     @property
     def text(self) -> str:
@@ -201,7 +216,10 @@ class Column(VerticalGroup):
         await self.close()
 
     async def show_figures(self, text: str) -> None:
-        """Add a dim line under the reply."""
+        """Add a dim line under the reply; a blind column keeps it until :meth:`reveal`."""
+        if self._is_blind:
+            self._hidden_figures = text
+            return
         await self.mount(line(text, "figures"))
 
     async def show_problem(self, text: str) -> None:

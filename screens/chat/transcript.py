@@ -34,10 +34,10 @@ class TurnView(VerticalGroup):
     TurnView HorizontalGroup Column:last-of-type { margin-right: 0; }
     """
 
-    def __init__(self, question: Message, models: Sequence[str]) -> None:
+    def __init__(self, question: Message, models: Sequence[str], *, is_blind: bool = False) -> None:
         super().__init__()
         self._question = question
-        self.columns = [Column(model) for model in models]
+        self.columns = [Column(model, is_blind=is_blind) for model in models]
         self.failed = False
 
     def compose(self) -> ComposeResult:
@@ -68,9 +68,9 @@ class Transcript(VerticalScroll):
             self._overflows = True
             self.anchor()
 
-    async def ask(self, question: Message, models: Sequence[str]) -> TurnView:
+    async def ask(self, question: Message, models: Sequence[str], *, is_blind: bool = False) -> TurnView:
         """Add a question with an empty column for each model's reply, and scroll to the end."""
-        turn = TurnView(question, models)
+        turn = TurnView(question, models, is_blind=is_blind)
         await self.mount(turn)
         if self._overflows:
             self.anchor()

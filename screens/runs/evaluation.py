@@ -1,10 +1,11 @@
-"""The dialog for evaluations of a run: base and adapter on held-out records, replies side by side, and the report."""
+"""The dialog for evaluations of a run: base and adapter on records and tasks, replies side by side, and the report."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
@@ -13,8 +14,9 @@ from textual.screen import ModalScreen
 
 from screens.dialogs.questions import LineDialog
 from screens.forms.path_kinds import DATASET
-from screens.runs.evaluation_job import evaluate_in_engine, stop_evaluation
-from screens.runs.evaluation_text import figures_text, reply_columns
+from screens.runs.evaluation_job import Judging, Wanted, evaluate_in_engine, stop_evaluation
+from screens.runs.evaluation_text import reply_columns
+from screens.runs.measurements import Measurements
 from screens.runs.shown_job import ShownJob
 from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
@@ -23,6 +25,7 @@ from screens.widgets.plain import plain, plain_content
 from workbench.engine.client.protocol import new_request_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from textual import events
@@ -42,13 +45,14 @@ _WIDE_FROM = 100
 
 
 class EvaluationScreen(ModalScreen[None]):
-    """Shows the newest evaluation of a run and starts new ones."""
+    """Shows the newest evaluations of a run and starts new ones."""
 
     NAME: ClassVar[str] = "Evaluation"
     GUIDE: ClassVar[str] = (
         "The base model and the adapter on held-out records: loss, perplexity, how often the next "
         "token is right, and their replies to the same prompts side by side. ← and → go through "
-        "the prompts."
+        "the prompts. t evaluates on lm-eval's tasks; general asks what the run forgot. g has the judge "
+        "of the settings compare the replies. Your blind ratings in Chat are summed here too."
     )
 
     DEFAULT_CSS = """
@@ -74,6 +78,8 @@ class EvaluationScreen(ModalScreen[None]):
         Binding(
             "k", "checkpoints", "Checkpoints", id="evaluation.checkpoints", tooltip="Include or exclude checkpoints"
         ),
+        Binding("t", "tasks", "Tasks", id="evaluation.tasks", tooltip="Evaluate on tasks of lm-eval"),
+        Binding("g", "ask_judge", "Judge", id="evaluation.ask_judge", tooltip="Have another model compare the replies"),
         Binding("right,n", "turn(1)", "Next reply", id="evaluation.next"),
         Binding("left,p", "turn(-1)", "Previous reply", id="evaluation.previous"),
         Binding("w", "report", "Report", id="evaluation.report", tooltip="Write report.md to the run folder"),
@@ -84,10 +90,8 @@ class EvaluationScreen(ModalScreen[None]):
     def __init__(self, run: RunFolder) -> None:
         super().__init__()
         self._run = run
-        # None: the run's held-out records.
-        self._source: str | None = None
-        self._with_checkpoints = False
-        self._evaluation: Evaluation | None = None
+        self._wanted = Wanted()
+        self._measured = Measurements()
         self._prompt_index = 0
         self._key = ("evaluation", str(run.path))
         # A resize and the end of an evaluation may both show the replies, which takes several turns of the event loop.
@@ -117,8 +121,7 @@ class EvaluationScreen(ModalScreen[None]):
         set_title(self._box, f"Evaluation of {self._run.title}")
         self._box.focus()
         self._show_intent()
-        self._evaluation = await asyncio.to_thread(_newest, self._run)
-        await self._show()
+        await self._reload()
         if (job := self._app.jobs.get(self._key)) is not None:
             self._follow(job)
 
@@ -131,23 +134,47 @@ class EvaluationScreen(ModalScreen[None]):
         is_busy = self._shown_job.is_running
         if action == "stop":
             return is_busy
-        if action in ("evaluate", "records", "checkpoints", "report"):
+        if action in ("evaluate", "records", "checkpoints", "tasks", "ask_judge", "report"):
             return not is_busy
         if action == "turn":
-            return self._evaluation is not None and len(self._evaluation.answered) > 1
+            evaluation = self._measured.evaluation
+            return evaluation is not None and len(evaluation.answered) > 1
         return True
 
     def action_evaluate(self) -> None:
-        """Evaluate the run in the engine."""
-        self._say("")
-        request_id = new_request_id()
-        work = partial(evaluate_in_engine, self._app, self._run, self._source, self._with_checkpoints, request_id)
-        self._progress.show("starting")
-        self._follow(
-            self._app.jobs.start(
-                self._key, f"evaluation of {self._run.title}", work, partial(stop_evaluation, self._app, request_id)
-            )
+        """Evaluate the run on records in the engine."""
+        self._evaluate(self._wanted)
+
+    def action_tasks(self) -> None:
+        """Ask for tasks of lm-eval to evaluate on."""
+        from workbench.evaluation.task_result import GENERAL, GENERAL_TASKS
+
+        question = LineDialog(
+            "Tasks of lm-eval",
+            f"Names, separated by commas. {GENERAL}: what did it forget? ({', '.join(GENERAL_TASKS)})",
+            GENERAL,
         )
+        self.app.push_screen(question, self._take_tasks)
+
+    def _take_tasks(self, names: str | None) -> None:
+        tasks = tuple(filter(None, (name.strip() for name in (names or "").split(","))))
+        if tasks:
+            self._evaluate(replace(self._wanted, source=None, tasks=tasks))
+
+    def action_ask_judge(self) -> None:
+        """Have the judge of the settings compare the replies of the newest evaluation."""
+        judging = Judging(self._app.session.home, self._run)
+        self._begin(judging.work, judging.stop)
+
+    def _evaluate(self, wanted: Wanted) -> None:
+        request_id = new_request_id()
+        work = partial(evaluate_in_engine, self._app, self._run, wanted, request_id)
+        self._begin(work, partial(stop_evaluation, self._app, request_id))
+
+    def _begin(self, work: Callable[[Job], Coroutine[Any, Any, str]], stop: Callable[[], object]) -> None:
+        self._say("")
+        self._progress.show("starting")
+        self._follow(self._app.jobs.start(self._key, f"evaluation of {self._run.title}", work, stop))
 
     def action_stop(self) -> None:
         """Stop the running evaluation; what was found so far is kept."""
@@ -162,7 +189,7 @@ class EvaluationScreen(ModalScreen[None]):
 
     def action_checkpoints(self) -> None:
         """Include or exclude the run's checkpoints."""
-        self._with_checkpoints = not self._with_checkpoints
+        self._wanted = replace(self._wanted, checkpoints=not self._wanted.checkpoints)
         self._show_intent()
 
     def action_records(self) -> None:
@@ -171,21 +198,22 @@ class EvaluationScreen(ModalScreen[None]):
             "Records to evaluate on",
             "A bundled dataset, a file, a folder or a Hugging Face dataset. Leave empty for the "
             "run's held-out records.",
-            self._source or "",
+            self._wanted.source or "",
             paths=DATASET,
         )
         self.app.push_screen(question, self._take_source)
 
     def _take_source(self, source: str | None) -> None:
         if source is not None:
-            self._source = source.strip() or None
+            self._wanted = replace(self._wanted, source=source.strip() or None)
             self._show_intent()
 
     async def action_turn(self, by: int) -> None:
         """Show the next or the previous prompt with its replies."""
-        if self._evaluation is not None and self._evaluation.answered:
-            self._prompt_index = (self._prompt_index + by) % len(self._evaluation.answered)
-            await self._show_replies(self._evaluation)
+        evaluation = self._measured.evaluation
+        if evaluation is not None and evaluation.answered:
+            self._prompt_index = (self._prompt_index + by) % len(evaluation.answered)
+            await self._show_replies(evaluation)
 
     def action_report(self) -> None:
         """Write the report of the newest evaluation."""
@@ -208,10 +236,14 @@ class EvaluationScreen(ModalScreen[None]):
         elif job.error is not None:
             self._app.show_error(job.error)
         elif job.result is not None:
-            self._evaluation, self._prompt_index = job.result, 0
-            stopped = "Stopped; what was found is saved" if job.result.planned is not None else "Saved"
-            self._say(f"{stopped} in the run folder. Report: {self._run.id}/report.md")
-        self.call_later(self._show)
+            self._prompt_index = 0
+            self._say(job.result)
+        self.call_later(self._reload)
+
+    async def _reload(self) -> None:
+        """Read what was measured, and show it."""
+        self._measured = await asyncio.to_thread(Measurements.of, self._run)
+        await self._show()
 
     async def _report(self) -> None:
         file = await asyncio.to_thread(_write_report, self._app.session.home, self._run)
@@ -227,9 +259,10 @@ class EvaluationScreen(ModalScreen[None]):
         """Show what the next evaluation will cover, and the keys."""
         is_busy = self._shown_job.is_running
         self.set_class(is_busy, "-busy")
-        records = plain(self._source) if self._source else "its held-out records"
-        checkpoints = ", and checkpoints" if self._with_checkpoints else ""
-        intent = f"{ENTER} evaluate base vs. adapter{checkpoints} on {records}.  d other records  k checkpoints"
+        records = plain(self._wanted.source) if self._wanted.source else "its held-out records"
+        checkpoints = ", and checkpoints" if self._wanted.checkpoints else ""
+        keys = "d other records  k checkpoints  t tasks  g judge"
+        intent = f"{ENTER} evaluate base vs. adapter{checkpoints} on {records}.  {keys}"
         self._intent.show(plain_content(_WHILE_BUSY if is_busy else intent, "$text-muted"))
         keys = f"{GLYPHS.separator} ".join(("← → replies ", "w report ", "Esc back"))
         self._box.border_subtitle = keys
@@ -238,11 +271,12 @@ class EvaluationScreen(ModalScreen[None]):
     async def _show(self) -> None:
         """Show the intent and the newest evaluation."""
         self._show_intent()
-        if self._evaluation is None:
+        if self._measured.is_empty:
             self._figures.show(plain_content("" if self._shown_job.is_running else "\nNot evaluated yet.", lines=True))
             return
-        self._figures.show(figures_text(self._evaluation, is_wide=self.app.size.width >= _WIDE_FROM))
-        await self._show_replies(self._evaluation)
+        self._figures.show(self._measured.text(is_wide=self.app.size.width >= _WIDE_FROM))
+        if self._measured.evaluation is not None:
+            await self._show_replies(self._measured.evaluation)
 
     async def _show_replies(self, evaluation: Evaluation) -> None:
         async with self._showing:
@@ -270,12 +304,6 @@ class EvaluationScreen(ModalScreen[None]):
 
 
 # These run in a thread: they read files, and import modules that the first frame does not need.
-
-
-def _newest(run: RunFolder) -> Evaluation | None:
-    from workbench.evaluation.result import newest_evaluation
-
-    return newest_evaluation(run)
 
 
 def _write_report(home: Home, run: RunFolder) -> Path:

@@ -9,6 +9,8 @@ from textual.content import Content
 from screens.widgets.plain import plain_content
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from workbench.evaluation.result import AnsweredPrompt, Evaluation
 
 # With more models than this, the table has no room for intervals.
@@ -26,14 +28,18 @@ def figures_text(evaluation: Evaluation, *, is_wide: bool) -> Content:
     head += f"; {evaluation.level:.0%} intervals in parentheses" if has_intervals else ""
     lines = [plain_content(head, "$text-muted")]
     for table in figure_tables(evaluation, bounds=has_intervals):
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for number, row in enumerate(table):
-            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append(plain_content(line.rstrip(), "$text-muted" if number == 0 else ""))
+        lines += table_lines(table)
     lines += [plain_content(better_text(evaluation, model), "bold") for model in evaluation.judged if model.minus]
     if warning := caution(evaluation):
         lines.append(plain_content(warning, "$warning"))
     return Content("\n").join(lines)
+
+
+def table_lines(table: Sequence[Sequence[str]]) -> list[Content]:
+    """Return a table as lines with aligned columns; the first row has the headings."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rows = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    return [plain_content(row.rstrip(), "" if number else "$text-muted") for number, row in enumerate(rows)]
 
 
 def reply_columns(answered: AnsweredPrompt) -> list[tuple[str, str]]:

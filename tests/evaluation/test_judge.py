@@ -8,11 +8,13 @@ import pytest
 
 from tests.engine.runs_of_tiny import events_of
 from tests.evaluation.conftest import UNSEEN, train
-from workbench.engine.client.protocol import EvaluateRequest
+from workbench.engine.client.protocol import EvaluateRequest, TaskSettings
 from workbench.engine.generation.evaluate import evaluate
+from workbench.engine.generation.task_evaluation import evaluate_tasks
 from workbench.errors import WorkbenchError
 from workbench.evaluation.formatting import caution
 from workbench.evaluation.result import evaluations, read_evaluation
+from workbench.evaluation.task_result import TASK_RESULTS
 
 
 class Engine:
@@ -35,6 +37,11 @@ class Engine:
         request = EvaluateRequest(run=str(run.path), **options)
         file = evaluate(self.home, request, self.base, self.load, self.told.append, self.cancelled)
         return read_evaluation(file)
+
+    def evaluate_tasks(self, run, **settings):
+        request = EvaluateRequest(run=str(run.path), tasks=TaskSettings(**settings))
+        file = evaluate_tasks(self.home, request, self.base, self.load, self.told.append, self.cancelled)
+        return TASK_RESULTS.read(file)
 
 
 @pytest.fixture(scope="module")

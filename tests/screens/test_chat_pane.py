@@ -18,6 +18,7 @@ from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.conversations import Chats
 from workbench.engine.client.protocol import AdapterPart, Message, Sampling
 from workbench.errors import WorkbenchError
+from workbench.evaluation.preferences import read_ratings
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
@@ -551,3 +552,84 @@ async def test_a_new_line_is_begun_by_key_and_an_editor_that_fails_leaves_the_me
         await screen.press("escape", "enter")
         await screen.until(lambda: screen.engine.backend.requests, "the engine is asked")
         assert screen.engine.backend.requests[0].messages[-1].content == "one\ntwo"
+
+
+async def side_by_side(screen: Opened, question: str) -> tuple[str, str]:
+    """Two replies to a question: which of base and tuned stands on the left, and on the right."""
+    requests = screen.engine.backend.requests
+    await ask(screen, question)
+    left = "tuned" if requests[-1].adapter else "base"
+    screen.engine.say(f"The {left}'s words.")
+    screen.engine.end()
+    await screen.until(lambda: len(requests) % 2 == 0, "the second is asked")
+    right = "tuned" if requests[-1].adapter else "base"
+    screen.engine.say(f"The {right}'s words.")
+    screen.engine.end()
+    pane = screen.app.query_one(ChatPane)
+    await screen.until(lambda: pane._blind.is_waiting and not pane._is_replying, "the question for a rating")
+    return left, right
+
+
+async def test_a_blind_comparison_hides_the_names_until_it_is_rated(tmp_path: Path) -> None:
+    engine = with_run(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        pane = await chat(screen)
+        await screen.until(lambda: "● tuned" in screen.words, "the run is found")
+        await screen.press("v")
+        await screen.sees("blind run-01 (base, adapter off) · run-01 (tuned)")
+        run = engine.run
+        assert run is not None
+        wins = []
+        for number, key in enumerate(("less_than_sign", "greater_than_sign", "equals_sign")):
+            left, _ = await side_by_side(screen, f"Question {number}?")
+            await screen.sees("Which reply is better?")
+            columns = pane.query("TurnView").last().query("Column .who")
+            assert [str(column.render()) for column in columns] == ["left", "right"]  # type: ignore[attr-defined]
+            assert "first token" not in screen.words.rpartition(f"Question {number}?")[2]
+            assert pane.check_action("copy", ()) is False
+            await screen.press(key)
+            await screen.until(lambda n=number: len(read_ratings(run)) == n + 1, "the rating")  # type: ignore[misc]
+            await screen.until(lambda: not pane._blind.is_waiting, "its end")
+            names = ["run-01 (base, adapter off)", "run-01 (tuned)"]
+            shown = [str(column.render()) for column in columns]  # type: ignore[attr-defined]
+            assert shown == (names if left == "base" else names[::-1])
+            better = {"less_than_sign": left == "tuned", "greater_than_sign": left == "base"}
+            wins.append(float(better.get(key, 0.5)))
+        ratings = read_ratings(run)
+        assert [rating.score for rating in ratings] == wins
+        assert {rating.names for rating in ratings} == {("base", "run-01")}
+        assert {rating.replies for rating in ratings} == {("The base's words.", "The tuned's words.")}
+        await screen.sees("You preferred run-01 to the base: win rate")
+        # As they are kept, the base comes first.
+        assert [reply.who for reply in pane._conversation.turns[-1].replies] == names
+        # With another pair it ends; "=" scales the adapter again.
+        await screen.press("escape", "s")
+        await screen.sees("chatting with run-01")
+        await screen.press("equals_sign")
+        await screen.sees("tuned × 1.1")
+        assert len(read_ratings(run)) == 3
+
+
+async def test_no_rating_of_half_a_comparison(tmp_path: Path) -> None:
+    engine = with_run(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        pane = await chat(screen)
+        await screen.until(lambda: "● tuned" in screen.words, "the run is found")
+        await screen.press("v")
+        await ask(screen, "Hi")
+        engine.say("Hello.")
+        engine.break_off(WorkbenchError("The GPU is gone.", "", kind="x"))
+        await screen.until(lambda: len(engine.backend.requests) == 2, "the second is asked")
+        await answered(screen, "Ahoy.")
+        assert not pane._blind.is_waiting
+        # The names are shown, and signs are text.
+        await screen.sees("run-01 (base, adapter off)")
+        await screen.press("less_than_sign")
+        assert pane._prompt.value == "<"
+
+
+async def test_a_base_alone_cannot_be_compared_blind(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await chat(screen)
+        await screen.press("v")
+        await screen.is_asked("at least one of them a run's adapter")

@@ -1,6 +1,7 @@
 """The evaluation of a run: what was found, and having it found anew."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from screens.shell.phase_bar import PhaseBar
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_runs_pane import history, trained
+from workbench.engine.client.protocol import TaskSettings
 from workbench.errors import WorkbenchError
+from workbench.evaluation.preferences import Rating, add_ratings, read_ratings
 from workbench.evaluation.result import (
     AnsweredPrompt,
     EvaluatedModel,
@@ -20,7 +23,9 @@ from workbench.evaluation.result import (
     ModelMetrics,
     save_evaluation,
 )
+from workbench.evaluation.task_result import TASK_RESULTS, Flips, TaskEvaluation, TaskMetric
 from workbench.runs.folder import RunFolder
+from workbench.storage import settings
 
 
 def about(value: float) -> Interval:
@@ -235,3 +240,61 @@ async def test_w_writes_the_report(tmp_path: Path) -> None:
         await screen.sees("Report written: run-01/report.md")
     assert "run-01 is better than the base" in report.read_text()
     assert (run_of(engine).path / "report.svg").is_file()
+
+
+def on_tasks() -> TaskEvaluation:
+    """53 of 100 items right before, 41 after: ten gained, 22 lost."""
+    values, minus = {"base": about(0.53), "run-01": about(0.41)}, Interval(value=0.12, low=0.01, high=0.23)
+    metric = TaskMetric(
+        task="hellaswag", metric="acc", items=100, higher_is_better=True, values=values, minus={"run-01": minus},
+        flips={"run-01": Flips(gained=10, lost=22, p=0.05)},
+    )  # fmt: skip
+    facts: dict[str, Any] = {"time": 1.0, "run": "run-01", "model": "m", "batch_size": 4, "seed": 0, "draws": 10}
+    return TaskEvaluation(
+        tasks=["general"], limit=200, level=0.95, models=["base", "run-01"], seconds={}, metrics=[metric], **facts
+    )
+
+
+async def test_tasks_are_asked_for_and_shown_with_the_ratings(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("t")
+        await screen.is_asked("what did it forget?")
+        await screen.press("enter")
+        await screen.until(lambda: engine.backend.evaluations, "the request")
+        assert engine.backend.evaluations[0].tasks == TaskSettings(names=["general"])
+        ratings = [
+            Rating(time=1.0, rater="user", names=("base", "run-01"), prompt=f"p{n}", replies=("a", "b"), scores=(1.0,))
+            for n in range(3)
+        ]
+        add_ratings(run_of(engine), ratings)
+        engine.found(TASK_RESULTS.save(run_of(engine), on_tasks()))
+        await screen.sees("Saved in the run folder.")
+        await screen.sees(
+            "run-01 is worse than the base on hellaswag (acc): 53.0% → 41.0%, lower by 12.0% (1.0% to 23.0%)"
+        )
+        assert "hellaswag  acc     100" in screen.words
+        await screen.sees("You preferred run-01 to the base: win rate 100.0%")
+        assert "Not evaluated yet" not in screen.words
+
+
+async def test_a_judge_needs_settings_and_replies_and_can_be_stopped(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    async with opened(tmp_path, engine=engine) as screen:
+        await judging(screen)
+        await screen.press("g")
+        await screen.is_asked("No judge is configured.")
+        await screen.press("escape")
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+            settings.update(screen.app.session.home, {"judge": {"url": url, "model": "wise"}})
+            await screen.press("g")
+            await screen.is_asked("There are no replies to judge yet.")
+            await screen.press("escape")
+            save_evaluation(run_of(engine), evaluation())
+            await screen.press("g")
+            await screen.sees("1 of 3")  # the replies to one of three prompts are the same
+            await screen.press("x")
+            await screen.sees("Judging was stopped; no rating is saved.")
+    assert read_ratings(run_of(engine)) == []

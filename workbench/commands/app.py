@@ -23,6 +23,7 @@ from workbench.commands import (
     evaluate,
     export,
     inspect,
+    judge,
     models,
     presets,
     queue,
@@ -82,6 +83,7 @@ app.command()(control.control)
 app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(evaluate.evaluate)
+app.command()(judge.judge)
 app.command()(evaluate.report)
 app.add_typer(runs.app, name="runs")
 app.command()(export.export)

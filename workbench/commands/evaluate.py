@@ -26,10 +26,18 @@ from workbench.commands.common import (
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.evaluation_request import evaluation_request
 from workbench.engine.client.process import ensure_engine
-from workbench.engine.client.protocol import EvaluateRequest
+from workbench.engine.client.protocol import EvaluateRequest, TaskSettings
 from workbench.engine.client.requests import here
+from workbench.errors import WorkbenchError
+from workbench.evaluation.comparison_text import task_head, task_table, task_texts
 from workbench.evaluation.formatting import better_text, caution, figure_tables
 from workbench.evaluation.result import AnsweredPrompt, Evaluation, read_evaluation
+from workbench.evaluation.task_result import (
+    GENERAL_LIMIT,
+    GENERAL_TASKS,
+    TASK_RESULTS,
+    TaskEvaluation,
+)
 from workbench.progress import Progress
 from workbench.recipe.text import parse_assignment
 from workbench.runs.folder import find_run
@@ -62,12 +70,30 @@ def evaluate(
     replies: Annotated[int, typer.Option(min=0, max=100_000, help="Number of records to generate replies for.")] = 20,
     max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Maximum reply length in tokens.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap draws for the intervals.")] = 0,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Evaluate on these tasks of lm-eval instead of records, such as ifeval,gsm8k. general: what did it "
+            f"forget? ({', '.join(GENERAL_TASKS)})",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"Most items of each task. Default: all; for general {GENERAL_LIMIT}.")
+    ] = None,
+    task_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with further tasks as YAML files, for offline use.")
+    ] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each item of a task.")] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Put the tasks' prompts into the run's chat template.")
+    ] = False,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate base vs. adapter on held-out records: perplexity, accuracy, replies. Writes the report.
+    """Evaluate base vs. adapter on held-out records or on lm-eval's tasks. Writes the report.
 
-    Results are saved in the run folder under evaluations/.
+    Results are saved in the run folder under evaluations/ and tasks/.
     """
     home = home_of(context)
     request = evaluation_request(
@@ -83,6 +109,24 @@ def evaluate(
         max_new_tokens=max_tokens,
         seed=seed,
     )
+    if tasks is not None:
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        if not names:
+            raise WorkbenchError("--tasks names no task.", "Name some, such as --tasks general.", kind="no_task")
+        settings = TaskSettings(
+            names=names,
+            limit=limit,
+            folder=here(str(task_folder)) if task_folder is not None else "",
+            num_fewshot=num_fewshot,
+            chat_template=apply_chat_template,
+        )
+        request = request.model_copy(update={"tasks": settings})
+    elif limit is not None or task_folder is not None or num_fewshot is not None or apply_chat_template:
+        raise WorkbenchError(
+            "--limit, --task-folder, --num-fewshot and --apply-chat-template belong to --tasks.",
+            "Add --tasks, such as --tasks general.",
+            kind="bad_request",
+        )
     run_async(_evaluate(home, request, as_json))
 
 
@@ -122,6 +166,13 @@ async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None
     finally:
         await client.close()
     assert file is not None
+    if request.tasks is not None:
+        result = TASK_RESULTS.read(file)
+        if as_json:
+            print_json({**result.model_dump(mode="json"), "file": str(file)})
+        else:
+            _show_tasks(result, file)
+        return
     evaluation = read_evaluation(file)
     if as_json:
         print_json({**evaluation.model_dump(mode="json", exclude={"per_record"}), "file": str(file)})
@@ -157,6 +208,14 @@ def _show(evaluation: Evaluation, file: Path) -> None:
         Text(printable(f"\nAll {len(evaluation.answered)} replies: {file.parent.parent / 'report.md'}")), soft_wrap=True
     )
     console.print(Text(printable(f"Per-record metrics: {file}")), soft_wrap=True)
+
+
+def _show_tasks(result: TaskEvaluation, file: Path) -> None:
+    console.print(Text(printable(task_head(result))))
+    console.print(_table(*task_table(result)))
+    for sentence in task_texts(result):
+        console.print(Text(printable(sentence), style="bold"))
+    console.print(Text(printable(f"\nSaved in {file}; the report has it too.")), soft_wrap=True)
 
 
 def _table(heads: Sequence[str], *rows: Sequence[str]) -> Table:

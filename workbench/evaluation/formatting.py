@@ -48,18 +48,18 @@ def better_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
     """Say in a sentence whether a model is better than the base, by perplexity."""
     assert judged.minus is not None
     base, tuned, gain = evaluation.judged[0].figures.perplexity, judged.figures.perplexity, judged.minus.perplexity
-    figures = f"held-out perplexity {_number(base.value)} → {_number(tuned.value)}"
+    figures = f"held-out perplexity {number_text(base.value)} → {number_text(tuned.value)}"
     if gain.low is None or gain.high is None:
         return f"{judged.name}: {figures}."
-    bounds = f"{_number(gain.low)} to {_number(gain.high)}"
+    bounds = f"{number_text(gain.low)} to {number_text(gain.high)}"
     if gain.low > 0:
-        return f"{judged.name} is better than the base: {figures}, lower by {_number(gain.value)} ({bounds})."
+        return f"{judged.name} is better than the base: {figures}, lower by {number_text(gain.value)} ({bounds})."
     if gain.high < 0:
-        higher = f"{_number(-gain.high)} to {_number(-gain.low)}"
-        return f"{judged.name} is worse than the base: {figures}, higher by {_number(-gain.value)} ({higher})."
+        higher = f"{number_text(-gain.high)} to {number_text(-gain.low)}"
+        return f"{judged.name} is worse than the base: {figures}, higher by {number_text(-gain.value)} ({higher})."
     return (
         f"{judged.name} shows no significant difference from the base: {figures}, difference "
-        f"{_number(gain.value)} ({bounds})."
+        f"{number_text(gain.value)} ({bounds})."
     )
 
 
@@ -81,18 +81,21 @@ def _cells(figures: ModelMetrics, names: Sequence[str], *, signed: bool, bounds:
     cells = []
     for name in names:
         metric = getattr(figures, name)
-        cells.append(_interval(metric, name != "perplexity", "+" if signed else "", bounds) if metric else "")
+        cells.append(interval_text(metric, name != "perplexity", "+" if signed else "", bounds) if metric else "")
     return cells
 
 
-def _interval(metric: Interval, is_share: bool, sign: str, bounds: bool) -> str:
+def interval_text(metric: Interval, is_share: bool, sign: str, bounds: bool) -> str:
+    """A metric, as a percentage if it is a share, with its interval in parentheses if ``bounds``."""
+
     def format_value(value: float) -> str:
-        return f"{value:{sign}.1%}" if is_share else _number(value, sign)
+        return f"{value:{sign}.1%}" if is_share else number_text(value, sign)
 
     if not bounds or metric.low is None or metric.high is None:
         return format_value(metric.value)
     return f"{format_value(metric.value)} ({format_value(metric.low)} to {format_value(metric.high)})"
 
 
-def _number(value: float, sign: str = "") -> str:
+def number_text(value: float, sign: str = "") -> str:
+    """A number with four significant digits."""
     return f"{value:{sign}.4g}" if abs(value) < 1e5 else f"{value:{sign}.2e}"

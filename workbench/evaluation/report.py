@@ -1,7 +1,7 @@
 """Writes the report of a run into its folder: ``report.md``, ``report.json`` and ``report.svg``.
 
-Everything comes from the recipe, the journal and the newest evaluation; no model is loaded. Files and folders of this
-machine are named by the last part of their path only.
+Everything comes from the recipe, the journal, the newest evaluations and the ratings; no model is loaded. Files
+and folders of this machine are named by the last part of their path only.
 """
 
 import json
@@ -15,10 +15,12 @@ from pathlib import Path
 from workbench import __version__
 from workbench.errors import WorkbenchError
 from workbench.evaluation.chart import Line, curve_picture
+from workbench.evaluation.preferences import Preference, preferences_of
 from workbench.evaluation.provenance import Provenance, provenance_of, public_name
 from workbench.evaluation.report_data import MemoryData, ReportData, UtilisationData
 from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Evaluation, newest_evaluation
+from workbench.evaluation.task_result import TASK_RESULTS, TaskEvaluation
 from workbench.models.sources import find_local
 from workbench.runs.curves import ExactCurve
 from workbench.runs.events import Step, memory_bytes
@@ -83,13 +85,18 @@ def write_report(
     curves = read_curves(run)
     newest = newest_evaluation(run)
     evaluation = _without_local_paths(newest) if newest else None
-    data = report_data(facts, curves, evaluation)
+    newest_tasks = TASK_RESULTS.newest(run)
+    tasks = _tasks_without_local_paths(newest_tasks) if newest_tasks else None
+    preferences = preferences_of(run)
+    data = report_data(facts, curves, evaluation, tasks, preferences)
     lines = [Line("training", list(curves.train.items())), Line("held out", list(curves.held_out.items()), marked=True)]
     files = Report(run.path / "report.md", run.path / "report.json", run.path / PICTURE)
     try:
         write_text(files.picture, curve_picture(run.id, lines), errors=_ENCODING_ERRORS)
         write_text(files.json, json.dumps(data, ensure_ascii=False, indent=1) + "\n", errors=_ENCODING_ERRORS)
-        write_text(files.markdown, report_markdown(data, evaluation, PICTURE), errors=_ENCODING_ERRORS)
+        write_text(
+            files.markdown, report_markdown(data, evaluation, PICTURE, tasks, preferences), errors=_ENCODING_ERRORS
+        )
     except OSError as error:
         raise WorkbenchError(
             f"The report cannot be written to {run.path}: {error.strerror or error}.",
@@ -138,7 +145,13 @@ class _ReportedCurve(ExactCurve):
         return {int(step): value for step, value in zip(self.steps, values, strict=True) if isfinite(value)}
 
 
-def report_data(facts: Provenance, curves: Curves, evaluation: Evaluation | None) -> ReportData:
+def report_data(
+    facts: Provenance,
+    curves: Curves,
+    evaluation: Evaluation | None,
+    tasks: TaskEvaluation | None,
+    preferences: Sequence[Preference],
+) -> ReportData:
     """The content of ``report.json``."""
     summary = facts.summary
     seconds = sum(curves.seconds.values())
@@ -160,6 +173,8 @@ def report_data(facts: Provenance, curves: Curves, evaluation: Evaluation | None
             "held_out": [list(point) for point in curves.held_out.items()],
         },
         "evaluation": evaluation.model_dump(mode="json", exclude={"per_record"}) if evaluation else None,
+        "tasks": tasks.model_dump(mode="json") if tasks else None,
+        "preferences": [preference.model_dump(mode="json") for preference in preferences],
     }
 
 
@@ -196,3 +211,9 @@ def _without_local_paths(evaluation: Evaluation) -> Evaluation:
     sources = " + ".join(map(public_name, evaluation.source.split(" + ")))
     names = {"source": sources, "model": public_name(evaluation.model)}
     return evaluation.model_copy(update={**names, "judged": judged})
+
+
+def _tasks_without_local_paths(tasks: TaskEvaluation) -> TaskEvaluation:
+    return tasks.model_copy(
+        update={"model": public_name(tasks.model), "folder": tasks.folder and public_name(tasks.folder)}
+    )

@@ -128,3 +128,5 @@ class ReportData(ProvenanceData):
     memory: MemoryData
     curve: CurveData
     evaluation: dict[str, object] | None
+    tasks: dict[str, object] | None
+    preferences: list[dict[str, object]]

@@ -5,9 +5,12 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from workbench.evaluation.comparison_text import preference_text, task_head, task_table, task_texts
 from workbench.evaluation.formatting import better_text, figure_tables
+from workbench.evaluation.preferences import Preference
 from workbench.evaluation.report_data import EvaluationData, FileData, MemoryData, ReportData, UtilisationData
 from workbench.evaluation.result import Evaluation
+from workbench.evaluation.task_result import TaskEvaluation
 from workbench.markdown import code, text
 from workbench.plain_text import plain
 from workbench.recipe.text import as_yaml
@@ -27,11 +30,18 @@ Row = tuple[str, object]
 """A label and a value."""
 
 
-def report_markdown(data: ReportData, evaluation: Evaluation | None, picture: str) -> str:
+def report_markdown(
+    data: ReportData,
+    evaluation: Evaluation | None,
+    picture: str,
+    tasks: TaskEvaluation | None = None,
+    preferences: Sequence[Preference] = (),
+) -> str:
     """Format a report as Markdown.
 
     Args:
-        data: the content of ``report.json``. evaluation: the newest one, without local paths.
+        data: the content of ``report.json``.
+        evaluation, tasks: the newest ones, without local paths.
         picture: name of the loss curves' file.
     """
     sections = [
@@ -39,6 +49,8 @@ def report_markdown(data: ReportData, evaluation: Evaluation | None, picture: st
         _summary(data, evaluation),
         f"![Loss over steps]({picture})",
         _evaluated(evaluation) if evaluation else _not_evaluated(),
+        _tasks(tasks) if tasks else "",
+        _preferences(preferences),
         "## The run\n\n" + _table(_run_rows(data)),
         "## Memory\n\n" + _table(_memory_rows(data["memory"])),
         _held_out(data["figures"]["evaluations"]),
@@ -81,6 +93,22 @@ def _figures(table: Sequence[Sequence[str]]) -> str:
     """A table whose headings and first column may contain names from outside."""
     heads, *rows = table
     return _table([[name, *map(Trusted, figures)] for name, *figures in rows], [text(head) for head in heads])
+
+
+def _tasks(tasks: TaskEvaluation) -> str:
+    sentences = [f"- {text(sentence)}" for sentence in task_texts(tasks)]
+    about = (
+        f"{text(task_head(tasks))}. In parentheses: {tasks.level:.0%} intervals from {_count(tasks.draws)} bootstrap "
+        f"draws of the items (seed {tasks.seed})."
+    )
+    return "\n\n".join(part for part in ("## Tasks", about, _figures(task_table(tasks)), "\n".join(sentences)) if part)
+
+
+def _preferences(preferences: Sequence[Preference]) -> str:
+    if not preferences:
+        return ""
+    lines = [f"- {text(preference_text(preference))}" for preference in preferences]
+    return "## Preferred replies\n\nIn parentheses: 95% intervals over prompts.\n\n" + "\n".join(lines)
 
 
 def _not_evaluated() -> str:

@@ -1,27 +1,16 @@
 """Stores the results of evaluations in the run's folder, as ``evaluations/<n>.json``, and reads them."""
 
-import re
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from workbench.errors import WorkbenchError
-from workbench.runs.folder import RunFolder
-from workbench.storage.atomic import write_text
-from workbench.storage.folders import entries
+from workbench.evaluation.numbered_files import NumberedFiles, NumberedResult, StoredModel
 
 BASE = "base"
 """The name of the base model among the evaluated models."""
 
-_NUMBERED = re.compile(r"(\d+)\.json")
 
-
-class _StoredModel(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), ser_json_inf_nan="strings")
-
-
-class Interval(_StoredModel):
+class Interval(StoredModel):
     """A metric with its bootstrap interval over records; without bounds if a resampled value is not finite."""
 
     value: float
@@ -29,7 +18,7 @@ class Interval(_StoredModel):
     high: float | None = None
 
 
-class ModelMetrics(_StoredModel):
+class ModelMetrics(StoredModel):
     """The metrics of one model.
 
     Attributes:
@@ -47,7 +36,7 @@ class ModelMetrics(_StoredModel):
     rouge_l: Interval | None = None
 
 
-class EvaluatedModel(_StoredModel):
+class EvaluatedModel(StoredModel):
     """One of the evaluated models.
 
     Attributes:
@@ -61,10 +50,10 @@ class EvaluatedModel(_StoredModel):
     folder: str | None
     figures: ModelMetrics
     minus: ModelMetrics | None = None
-    seconds: list[float] = []
+    seconds: list[float] = Field(default=[])
 
 
-class AnsweredPrompt(_StoredModel):
+class AnsweredPrompt(StoredModel):
     """A prompt with each model's reply. ``fixed``: one of the fixed prompts, not a record."""
 
     prompt: str
@@ -74,20 +63,19 @@ class AnsweredPrompt(_StoredModel):
     fixed: bool = False
 
 
-class PerRecord(_StoredModel):
+class PerRecord(StoredModel):
     """The sums behind the metrics: each list has one entry per record; ``loss`` and ``correct`` are by model name."""
 
-    where: list[str] = []
-    tokens: list[int] = []
-    loss: dict[str, list[float]] = {}
-    correct: dict[str, list[int]] = {}
+    where: list[str] = Field(default=[])
+    tokens: list[int] = Field(default=[])
+    loss: dict[str, list[float]] = Field(default={})
+    correct: dict[str, list[int]] = Field(default={})
 
 
-class Evaluation(_StoredModel):
+class Evaluation(NumberedResult):
     """One evaluation of a run. Field names are those of the stored file.
 
     Attributes:
-        number: counts from 1 in each run; None before it is saved.
         time: Unix time of its end.
         source: name of the records' source. own: whether they are the run's own held-out records.
         records, tokens: how many were evaluated; ``tokens`` are labeled tokens. more: the source has more records.
@@ -98,7 +86,6 @@ class Evaluation(_StoredModel):
         judged: the evaluated models, the base first. answered: the prompts with all replies.
     """
 
-    number: int | None = None
     time: float
     run: str
     model: str
@@ -119,67 +106,12 @@ class Evaluation(_StoredModel):
     judged: list[EvaluatedModel]
     answered: list[AnsweredPrompt]
     per_record: PerRecord = Field(default_factory=PerRecord)
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
     kind: Literal["evaluation"] = "evaluation"
 
 
-def evaluations_folder(run: RunFolder) -> Path:
-    """The folder of a run's evaluations."""
-    return run.path / "evaluations"
-
-
-def save_evaluation(run: RunFolder, evaluation: Evaluation) -> Path:
-    """Save an evaluation atomically under the next number.
-
-    Raises:
-        WorkbenchError: the file cannot be written.
-    """
-    folder = evaluations_folder(run)
-    try:
-        folder.mkdir(exist_ok=True)
-        # Only the engine evaluates, one run at a time, so the number stays free.
-        number = max(_numbers(folder), default=0) + 1
-        text = evaluation.model_copy(update={"number": number}).model_dump_json(indent=1)
-        path = folder / f"{number}.json"
-        write_text(path, text + "\n", errors="backslashreplace")
-    except OSError as error:
-        raise WorkbenchError(
-            f"The evaluation cannot be saved in {folder}: {error.strerror or error}.",
-            "Free some disk space and evaluate again.",
-            kind="disk",
-        ) from None
-    return path
-
-
-def evaluations(run: RunFolder) -> list[Path]:
-    """The files of a run's evaluations, oldest first."""
-    folder = evaluations_folder(run)
-    return [folder / f"{number}.json" for number in sorted(_numbers(folder))] if folder.is_dir() else []
-
-
-def newest_evaluation(run: RunFolder) -> Evaluation | None:
-    """The newest evaluation that can be read; None without one."""
-    for path in reversed(evaluations(run)):
-        try:
-            return read_evaluation(path)
-        except WorkbenchError:
-            continue
-    return None
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Read an evaluation that :func:`save_evaluation` wrote.
-
-    Raises:
-        WorkbenchError: the file is damaged or missing.
-    """
-    try:
-        return Evaluation.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        raise WorkbenchError(
-            f"{path} is not a readable evaluation.", "Evaluate the run again.", kind="damaged"
-        ) from None
-
-
-def _numbers(folder: Path) -> list[int]:
-    return [int(match[1]) for entry in entries(folder) if (match := _NUMBERED.fullmatch(entry.name))]
+EVALUATIONS = NumberedFiles("evaluations", Evaluation)
+save_evaluation = EVALUATIONS.save
+evaluations = EVALUATIONS.paths
+newest_evaluation = EVALUATIONS.newest
+read_evaluation = EVALUATIONS.read

@@ -48,6 +48,17 @@ class CacheSettings(_Group):
     )
 
 
+class JudgeSettings(_Group):
+    url: str = Field(
+        default="", description="Base URL of an OpenAI-compatible endpoint that compares replies; empty: no judge."
+    )
+    model: str = Field(default="", description="Name of the judge's model at the endpoint.")
+    token_variable: str = Field(
+        default="",
+        description="Environment variable with the endpoint's token, which is never stored; empty: no token.",
+    )
+
+
 class Settings(_Group):
     """All settings. A key that is missing or invalid in the file has its default value."""
 
@@ -74,6 +85,7 @@ class Settings(_Group):
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
+    judge: JudgeSettings = Field(default=JudgeSettings(), description="The model that `loraworkbench judge` asks.")
 
     _problems: tuple[str, ...] = PrivateAttr(())
 
@@ -153,7 +165,7 @@ def _locked(home: Home) -> Iterator[None]:
 def _key(location: tuple[int | str, ...], data: Mapping[str, object]) -> tuple[str, ...]:
     """The key to drop for a validation error at ``location``: ``(key,)``, or ``(group, key)`` inside a group."""
     group = data.get(str(location[0]))
-    is_grouped = location[0] in ("engine", "cache") and len(location) > 1 and isinstance(group, Mapping)
+    is_grouped = location[0] in ("engine", "cache", "judge") and len(location) > 1 and isinstance(group, Mapping)
     return tuple(map(str, location[: 2 if is_grouped else 1]))
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workbench.data.records.tool_calls import call_text
 from workbench.engine.client.protocol import AdapterPart, Message
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import find_run
+from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.atomic import write_text
 from workbench.storage.paths import Home
 
@@ -127,6 +127,21 @@ def new_conversation() -> Conversation:
     return Conversation(id=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}", changed=time.time())
 
 
+def run_of(home: Home, target: str) -> RunFolder | None:
+    """The run of a reply target: its id, prefix, folder, ``run@40``, or an adapter folder in it; None for others."""
+    name, at, step = target.rpartition("@")
+    try:
+        return find_run(home, name if at and step.isdecimal() else target)
+    except WorkbenchError as error:
+        if error.kind != "run_not_found":
+            raise
+    folder = Path(target).expanduser().absolute()
+    for parent in (folder.parent, folder.parent.parent):
+        if (folder / "adapter_config.json").is_file() and (parent / "recipe.yaml").is_file():
+            return RunFolder(parent)
+    return None
+
+
 @dataclass(frozen=True)
 class Chats:
     """The conversations in one folder, each a JSON file (mode 0600, in a folder of mode 0700)."""
@@ -137,16 +152,8 @@ class Chats:
     @classmethod
     def of(cls, home: Home, target: str) -> "Chats":
         """Those with a run (its id, prefix, folder, or ``run@40``), an adapter folder, or a base model."""
-        name, at, step = target.rpartition("@")
-        try:
-            return cls(find_run(home, name if at and step.isdecimal() else target).path / "chats")
-        except WorkbenchError as error:
-            if error.kind != "run_not_found":
-                raise
-        folder = Path(target).expanduser().absolute()
-        for parent in (folder.parent, folder.parent.parent):
-            if (folder / "adapter_config.json").is_file() and (parent / "recipe.yaml").is_file():
-                return cls(parent / "chats")
+        if (run := run_of(home, target)) is not None:
+            return cls(run.path / "chats")
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-.")[-40:]
         return cls(home.root / "chats" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:8]}")
 

@@ -158,6 +158,24 @@ class ExamplesRequest(_Wire):
     invalid: bool = False
 
 
+class TaskSettings(_Wire):
+    """Which of lm-eval's tasks to evaluate on.
+
+    Attributes:
+        names: of tasks, groups or tags; ``general`` for a small fixed set.
+        limit: the most items of each task; None for all, or for 200 of each in ``general``.
+        folder: with further tasks as YAML files; empty for none.
+        num_fewshot: examples before each item; None for what each task says.
+        chat_template: put prompts into the run's chat template.
+    """
+
+    names: list[str] = Field(min_length=1, max_length=256)
+    limit: int | None = Field(default=None, ge=1)
+    folder: str = ""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    chat_template: bool = False
+
+
 class EvaluateRequest(_Wire):
     """Evaluate a run's base and adapter, and other adapters, on the same held-out records and prompts.
 
@@ -170,10 +188,12 @@ class EvaluateRequest(_Wire):
         prompts: fixed prompts to reply to in addition to those of the records; None for the default ones.
         records: the maximum number of records; 0 for all. replies: to how many of them the models reply.
         base: source of the base, in the place of the one that run and adapters name.
+        tasks: evaluate on lm-eval's tasks, and not on records and prompts; None for these.
     """
 
     run: str
     base: str = ""
+    tasks: TaskSettings | None = None
     data: dict[str, Any] | None = None
     checkpoints: bool = False
     adapters: list[str] = Field(default=[], max_length=64)

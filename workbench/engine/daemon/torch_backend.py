@@ -99,8 +99,10 @@ class TorchBackend:
     def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
         report = _prepared_reporter(work, emit)
         from workbench.engine.generation.evaluate import evaluate
+        from workbench.engine.generation.task_evaluation import evaluate_tasks
 
-        return evaluate(self._home, request, self.base, self._replacer(work), report, work.cancelled)
+        do = evaluate if request.tasks is None else evaluate_tasks
+        return do(self._home, request, self.base, self._replacer(work), report, work.cancelled)
 
     def unload(self) -> None:
         self.base = None

@@ -1,59 +1,38 @@
 """Evaluates a run: compares its base, adapter and checkpoints on the same held-out records and the same prompts."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench import __version__
-from workbench.data.templates.stored import FILE as TEMPLATE_FILE
-from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
-from workbench.engine.generation.evaluation import Record, RecordLoss, record_losses
+from workbench.engine.generation.candidates import (
+    BaseProvider,
+    Candidate,
+    Load,
+    Report,
+    find_candidates,
+    run_template,
+    share_of_progress,
+    timed,
+)
+from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.generation.generation import StopSignal, end_tokens
-from workbench.engine.generation.reply_targets import ReplyTarget, resolve
-from workbench.engine.kernels.loss_path import LossPath
-from workbench.engine.model.adapter_folder import check_adapter
-from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import library_versions
-from workbench.engine.model.load_base import load_base
-from workbench.engine.model.loss_check.check import check_loss
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL
 from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set
 from workbench.evaluation.metrics import Tally, compute_metrics
 from workbench.evaluation.report import write_report
-from workbench.evaluation.result import BASE, AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
+from workbench.evaluation.result import AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import on_base
-from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder, find_run
 from workbench.storage.paths import Home
-
-Report = Callable[[Progress], None]
-Load = Callable[[Callable[[], LoadedBase]], LoadedBase]
-
-
-@dataclass
-class _Candidate:
-    """One model to evaluate, and its results so far. ``target`` is None for the base."""
-
-    name: str
-    target: ReplyTarget | None = None
-    losses: list[RecordLoss | None] = field(default_factory=list)
-    replies: list[str | None] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def adapters(self) -> ActiveAdapters:
-        adapter = self.target.adapter if self.target else None
-        return ActiveAdapters(((adapter, 1.0),)) if adapter else ActiveAdapters()
 
 
 def evaluate(
@@ -81,10 +60,10 @@ def evaluate(
     """
     run = find_run(home, request.run)
     recipe = on_base(run.recipe_as_run(), request.base)
-    candidates = _candidates(home, run, request)
-    bases = _BaseProvider(home, recipe, base, load, report, cancelled)
+    candidates = find_candidates(home, run, request)
+    bases = BaseProvider(home, recipe, base, load, report, cancelled)
     base = bases.base_for(candidates[0], exact=True)
-    template = _template(base, run, recipe)
+    template = run_template(base, run, recipe)
     data = DataSection(**request.data) if request.data else recipe.data
     is_own_data = data.source == recipe.data.source and data.split == recipe.data.split
     eval_set = build_eval_set(
@@ -101,13 +80,13 @@ def evaluate(
     rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in eval_set.samples]
     batch = recipe.training.per_device_train_batch_size
     for number, candidate in enumerate(candidates):
-        with bases.activated(candidate, exact=True) as model, _timed(candidate.seconds):
-            progress = _share_of_progress(report, number, candidates)
+        with bases.activated(candidate, exact=True) as model, timed(candidate.seconds):
+            progress = share_of_progress(report, number, candidates)
             candidate.losses = record_losses(model, rows, batch, progress, cancelled.is_set, path=bases.loss_path(rows))
         if cancelled.is_set():
             break
     for number, candidate in enumerate([] if cancelled.is_set() else candidates):
-        with bases.activated(candidate, exact=False) as model, _timed(candidate.seconds):
+        with bases.activated(candidate, exact=False) as model, timed(candidate.seconds):
             candidate.replies = greedy_replies(
                 model,
                 [question.ids for question in eval_set.questions],
@@ -115,7 +94,7 @@ def evaluate(
                 max_new_tokens=request.max_new_tokens,
                 # As many as in a micro-batch of the training.
                 tokens_at_once=batch * recipe.data.max_length,
-                report=_share_of_progress(report, number, candidates),
+                report=share_of_progress(report, number, candidates),
                 cancelled=cancelled,
             )
         if cancelled.is_set():
@@ -127,117 +106,6 @@ def evaluate(
     return file
 
 
-class _BaseProvider:
-    """Loads the base that a candidate needs, and activates the candidate's adapter on it."""
-
-    def __init__(
-        self, home: Home, recipe: Recipe, base: LoadedBase | None, load: Load, report: Report, cancelled: StopSignal
-    ) -> None:
-        self._home = home
-        self._recipe = recipe
-        self._base = base
-        self._load = load
-        self._report = report
-        self._cancelled = cancelled
-        self._checked: LoadedBase | None = None
-        self._loss_path = LossPath()
-
-    def loss_path(self, records: Sequence[Record]) -> LossPath:
-        """How the loss of the base in memory is computed; checked once per base."""
-        if self._base is not None and self._checked is not self._base:
-            self._checked, self._loss_path = self._base, check_loss(self._base, records).path
-        return self._loss_path
-
-    @contextmanager
-    def activated(self, candidate: _Candidate, *, exact: bool) -> Iterator[LoadedBase]:
-        """Within, the candidate's adapter is active on the base."""
-        base = self.base_for(candidate, exact=exact)
-        with use_adapters(base, candidate.adapters):
-            yield base
-
-    def base_for(self, candidate: _Candidate, *, exact: bool) -> LoadedBase:
-        """Return the base for a candidate; loads it if the one in memory does not fit.
-
-        Args:
-            exact: the weights must be bit for bit those that were trained on; otherwise they may be repacked for speed.
-        """
-        model, quantization = self._recipe.model, self._recipe.quantization
-        base = self._base
-        fits = base is not None and base.matches(model, quantization) and can_use(base, candidate.adapters)
-        if base is None or not fits or (exact and base.packing.has_packed_layers):
-            self._base = None
-            base = self._base = self._load(
-                lambda: load_base(self._home, model, quantization, self._report, self._cancelled.is_set)
-            )
-        if candidate.target is not None:
-            check_same_base(base, candidate.target.model, candidate.name)
-        if exact:
-            base.packing.forbid()
-        else:
-            base.packing.allow()
-        return base
-
-
-def _candidates(home: Home, run: RunFolder, request: EvaluateRequest) -> list[_Candidate]:
-    """The base, the run's checkpoints if requested, its adapter, and the other adapters of the request."""
-    names = (
-        [f"{run.path}@{checkpoint.step}" for checkpoint in checkpoints(run.checkpoints)] if request.checkpoints else []
-    )
-    if (run.adapter / "adapter_config.json").is_file():
-        names.append(str(run.path))
-    elif not names and not request.adapters:
-        raise WorkbenchError(
-            f"Run {run.id} has no adapter yet.",
-            "Wait until it ends, or evaluate its checkpoints with --checkpoints.",
-            kind="no_adapter",
-        )
-    candidates = [_Candidate(BASE)]
-    for name in [*names, *request.adapters]:
-        target = resolve(home, name, request.base)
-        if target.adapter is None:
-            raise WorkbenchError(
-                f"{name} is a base model. The run's base is always evaluated.",
-                "Give runs, checkpoints (run@40) or adapter folders.",
-                kind="no_adapter",
-            )
-        check_adapter(target.adapter)
-        if not any(other.target and other.target.adapter == target.adapter for other in candidates):
-            taken = {other.name for other in candidates}
-            candidates.append(_Candidate(_free_name(_name(target), taken), target))
-    return candidates
-
-
-def _name(target: ReplyTarget) -> str:
-    folder, run = target.adapter, target.run
-    assert folder is not None
-    if run is None:
-        return folder.name
-    step = folder.name.removeprefix("checkpoint-")
-    return run.id if folder == run.adapter else f"{run.id}@{step}" if step.isdecimal() else f"{run.id}/{folder.name}"
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    return next(free for free in (name, *(f"{name} ({n})" for n in range(2, len(taken) + 3))) if free not in taken)
-
-
-def _template(base: LoadedBase, run: RunFolder, recipe: Recipe) -> Template:
-    """The template that the run was trained with, from its adapter: the recipe's template file may no longer exist."""
-    if (run.adapter / TEMPLATE_FILE).is_file():
-        return Template.load(run.adapter, base.tokenizer)
-    return Template.for_model(base.tokenizer, recipe.data.template, recipe.data.system)
-
-
-def _share_of_progress(report: Report, number: int, candidates: list[_Candidate]) -> Report:
-    """A function that reports the progress of one candidate as progress of the whole evaluation."""
-
-    def report_share(progress: Progress) -> None:
-        fraction = (number + (progress.fraction or 0.0)) / len(candidates)
-        detail = f"{candidates[number].name}, {number + 1} of {len(candidates)}"
-        report(Progress(phase=progress.phase, fraction=fraction, detail=detail))
-
-    return report_share
-
-
 def _result(
     run: RunFolder,
     recipe: Recipe,
@@ -245,7 +113,7 @@ def _result(
     is_own_data: bool,
     request: EvaluateRequest,
     eval_set: EvalSet,
-    candidates: list[_Candidate],
+    candidates: list[Candidate],
     *,
     is_stopped: bool,
 ) -> Evaluation:
@@ -292,7 +160,7 @@ def _result(
     )
 
 
-def _answered(eval_set: EvalSet, candidates: list[_Candidate], *, by_all: bool) -> list[AnsweredPrompt]:
+def _answered(eval_set: EvalSet, candidates: list[Candidate], *, by_all: bool) -> list[AnsweredPrompt]:
     """Each question that left room for a reply, with the replies of all candidates.
 
     Args:
@@ -315,7 +183,7 @@ def _answered(eval_set: EvalSet, candidates: list[_Candidate], *, by_all: bool) 
     return answered
 
 
-def _per_record(eval_set: EvalSet, candidates: list[_Candidate]) -> PerRecord:
+def _per_record(eval_set: EvalSet, candidates: list[Candidate]) -> PerRecord:
     """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
     known = []
     for number, sample in enumerate(eval_set.samples):
@@ -334,11 +202,3 @@ def _per_record(eval_set: EvalSet, candidates: list[_Candidate]) -> PerRecord:
             loss[candidate.name][place] += one.loss
             correct[candidate.name][place] += one.correct
     return PerRecord(where=where, tokens=tokens, loss=loss, correct=correct)
-
-
-@contextmanager
-def _timed(seconds: list[float]) -> Iterator[None]:
-    """Append the duration of the block to ``seconds``."""
-    started = time.monotonic()
-    yield
-    seconds.append(time.monotonic() - started)
