@@ -35,7 +35,8 @@ RETIRED = {
     r"(?:does|do) not obey|the harder stop": "isn't responding, force-kill",
     r"another peak|train for more or fewer": "change learning rate, change max steps",
     r"write one after|end it, keep": "save checkpoint, stop and save",
-    r"judg(e|es|ed|ing)": "evaluate, check fit",
+    # A judge is a model that compares replies: the noun of the field.
+    r"judg(?:es|ed|ing)\b(?! favor)|judges? (?:base|against|it|them|which|only)": "evaluate, check fit, rate",
     r"\d has it|chats with it\b": "details in Runs (7), 6 to chat",
     r"of the base / |computes in|computed in": "(base) →, compute dtype",
     r"not known|no MFU": "unknown, n/a",

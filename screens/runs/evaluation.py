@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 
 from screens.dialogs.questions import LineDialog
 from screens.forms.path_kinds import DATASET
-from screens.runs.evaluation_job import Judging, Wanted, evaluate_in_engine, stop_evaluation
+from screens.runs.evaluation_job import JudgeComparison, Wanted, evaluate_in_engine, stop_evaluation
 from screens.runs.evaluation_text import reply_columns
 from screens.runs.measurements import Measurements
 from screens.runs.shown_job import ShownJob
@@ -163,8 +163,8 @@ class EvaluationScreen(ModalScreen[None]):
 
     def action_ask_judge(self) -> None:
         """Have the judge of the settings compare the replies of the newest evaluation."""
-        judging = Judging(self._app.session.home, self._run)
-        self._begin(judging.work, judging.stop)
+        comparison = JudgeComparison(self._app.session.home, self._run)
+        self._begin(comparison.work, comparison.stop)
 
     def _evaluate(self, wanted: Wanted) -> None:
         request_id = new_request_id()

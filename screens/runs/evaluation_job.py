@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from screens.shell.jobs import Job
     from screens.workbench import Workbench
     from workbench.engine.client.protocol import EvaluateRequest
-    from workbench.evaluation.judge import Judge, Judged
+    from workbench.evaluation.judge import Judge, Outcome
     from workbench.evaluation.result import Evaluation
     from workbench.runs.folder import RunFolder
     from workbench.storage.paths import Home
@@ -68,23 +68,23 @@ def stop_evaluation(app: Workbench, request_id: str) -> None:
     app.attempt(app.session.engine.cancel(CancelRequest(id=request_id)))
 
 
-class Judging:
+class JudgeComparison:
     """Has the judge of the settings compare the replies of a run's newest evaluation."""
 
     def __init__(self, home: Home, run: RunFolder) -> None:
         self._home = home
         self._run = run
-        self._task: asyncio.Task[Judged] | None = None
+        self._task: asyncio.Task[Outcome] | None = None
         self._is_stopped = False
 
     async def work(self, job: Job) -> str:
-        """Judge, and save the ratings.
+        """Have the replies compared, and save the ratings.
 
         Returns:
             How it ended, as a sentence.
 
         Raises:
-            WorkbenchError: there is no judge, or nothing to judge, or it was stopped (kind ``cancelled``).
+            WorkbenchError: there is no judge, or nothing to compare, or it was stopped (kind ``cancelled``).
         """
         from workbench.evaluation.judge import judge_replies
 
@@ -93,17 +93,17 @@ class Judging:
         if self._is_stopped:
             self._task.cancel()
         try:
-            judged = await self._task
+            outcome = await self._task
         except asyncio.CancelledError:
             if not self._is_stopped:
                 raise
-            raise WorkbenchError("Judging was stopped; no rating is saved.", kind="cancelled") from None
-        await asyncio.to_thread(_save, self._home, self._run, judged)
-        lacking = f"; {judged.unreadable} answers without a verdict" if judged.unreadable else ""
-        return f"{judge.model} judged {len(judged.ratings)} pairs{lacking}. Report: {self._run.id}/report.md"
+            raise WorkbenchError("Stopped; no rating is saved.", kind="cancelled") from None
+        await asyncio.to_thread(_save, self._home, self._run, outcome)
+        lacking = f"; {outcome.unreadable} answers without a verdict" if outcome.unreadable else ""
+        return f"{judge.model} compared {len(outcome.ratings)} pairs{lacking}. Report: {self._run.id}/report.md"
 
     def stop(self) -> None:
-        """Stop judging."""
+        """Stop the comparison."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
@@ -131,13 +131,15 @@ def _judge_and_replies(home: Home, run: RunFolder) -> tuple[Judge, Evaluation]:
 
     judge, evaluation = configured_judge(home), newest_evaluation(run)
     if evaluation is None:
-        raise WorkbenchError("There are no replies to judge yet.", "Press Enter to evaluate first.", kind="no_replies")
+        raise WorkbenchError(
+            "There are no replies to compare yet.", "Press Enter to evaluate first.", kind="no_replies"
+        )
     return judge, evaluation
 
 
-def _save(home: Home, run: RunFolder, judged: Judged) -> None:
+def _save(home: Home, run: RunFolder, outcome: Outcome) -> None:
     from workbench.evaluation.preferences import add_ratings
     from workbench.evaluation.report import write_report
 
-    add_ratings(run, judged.ratings)
+    add_ratings(run, outcome.ratings)
     write_report(home, run)

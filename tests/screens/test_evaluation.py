@@ -290,11 +290,11 @@ async def test_a_judge_needs_settings_and_replies_and_can_be_stopped(tmp_path: P
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
             settings.update(screen.app.session.home, {"judge": {"url": url, "model": "wise"}})
             await screen.press("g")
-            await screen.is_asked("There are no replies to judge yet.")
+            await screen.is_asked("There are no replies to compare yet.")
             await screen.press("escape")
             save_evaluation(run_of(engine), evaluation())
             await screen.press("g")
             await screen.sees("1 of 3")  # the replies to one of three prompts are the same
             await screen.press("x")
-            await screen.sees("Judging was stopped; no rating is saved.")
+            await screen.sees("Stopped; no rating is saved.")
     assert read_ratings(run_of(engine)) == []

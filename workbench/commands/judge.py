@@ -9,7 +9,7 @@ from rich.text import Text
 from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
 from workbench.errors import WorkbenchError
 from workbench.evaluation.comparison_text import preference_text
-from workbench.evaluation.judge import Judged, judge_of, judge_replies
+from workbench.evaluation.judge import Outcome, judge_of, judge_replies
 from workbench.evaluation.preferences import add_ratings, preferences, read_ratings
 from workbench.evaluation.report import write_report
 from workbench.evaluation.result import newest_evaluation
@@ -57,36 +57,36 @@ def judge(
     if save:
         kept = {"url": chosen.url, "model": chosen.model, "token_variable": variable}
         settings.update(home, {"judge": kept})
-    with errors.status("judging") as status:
+    with errors.status("comparing replies") as status:
 
         def show(progress: Progress) -> None:
             status.update(Text(printable(f"{progress.phase} {progress.detail}")))
 
         try:
-            judged = asyncio.run(judge_replies(chosen, evaluation, show, limit=limit, seed=seed))
+            outcome = asyncio.run(judge_replies(chosen, evaluation, show, limit=limit, seed=seed))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-    _check(judged)
-    file = add_ratings(folder, judged.ratings)
+    _check(outcome)
+    file = add_ratings(folder, outcome.ratings)
     write_report(home, folder)
     sums = [one for one in preferences(read_ratings(folder)) if one.rater == "judge" and one.judge == chosen.model]
     if as_json:
         summed = [one.model_dump(mode="json") for one in sums]
-        print_json({"preferences": summed, "unreadable": judged.unreadable, "file": str(file)})
+        print_json({"preferences": summed, "unreadable": outcome.unreadable, "file": str(file)})
         return
     for one in sums:
         console.print(Text(printable(preference_text(one)), style="bold"))
-    if judged.unreadable:
+    if outcome.unreadable:
         console.print(
-            Text.assemble(("! ", "yellow"), f"{judged.unreadable} pairs have no rating: the judge gave no verdict.")
+            Text.assemble(("! ", "yellow"), f"{outcome.unreadable} pairs have no rating: the judge gave no verdict.")
         )
     console.print(Text(printable(f"Saved in {file}; the report has the sum.")), soft_wrap=True)
 
 
-def _check(judged: Judged) -> None:
-    if not judged.ratings:
+def _check(outcome: Outcome) -> None:
+    if not outcome.ratings:
         raise WorkbenchError(
-            f"The judge gave no verdict on any of {judged.unreadable} pairs.",
+            f"The judge gave no verdict on any of {outcome.unreadable} pairs.",
             "Choose a model that follows instructions: its answer must end with [[A]], [[B]] or [[C]].",
             kind="judge",
         )

@@ -76,9 +76,7 @@ class TaskModel(HFLM):
 
     def _count(self, requests: int) -> None:
         if self._cancelled.is_set():
-            raise WorkbenchError(
-                "The evaluation was stopped; tasks that are not complete are not kept.", kind="cancelled"
-            )
+            raise WorkbenchError("The evaluation was stopped; incomplete tasks are not saved.", kind="cancelled")
         self._report(Progress(phase="evaluating", fraction=min(self._done / self._total, 1.0)))
         self._done += requests
 
