@@ -25,16 +25,6 @@ class RecipeHistory:
         self._future: list[RecipeState] = []
         self._edit: object = None
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an earlier recipe."""
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether a change was undone, and none was made since."""
-        return bool(self._future)
-
     def record(self, before: RecipeState, after: Recipe, edit: object = None) -> None:
         """Add a change.
 

@@ -38,4 +38,4 @@ class JournalWriter(real.JournalWriter):
 
 def read_events(path: Path) -> list[Fields]:
     """The whole events of a journal."""
-    return [Fields(to_fields(one)) for one in real.read_events(path)]
+    return [Fields(to_fields(one)) for one in real.each_event(path)]

@@ -81,11 +81,6 @@ def all_lists(home: Home) -> ModelLists:
     return ModelLists(rows, own.mistakes)
 
 
-def all_rows(home: Home) -> list[ModelRow]:
-    """The rows of :func:`all_lists`."""
-    return all_lists(home).rows
-
-
 def with_source(rows: list[ModelRow], source: str) -> list[ModelRow]:
     """Return the rows, with the current model second if it is not among them: a folder, a file, another hub id."""
     if any(row.source == source for row in rows):

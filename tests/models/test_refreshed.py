@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from screens.models.rows import all_rows
+from screens.models.rows import all_lists
 from tests.models.hub_server import Hub, serve
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
@@ -65,7 +65,7 @@ def test_new_models_are_listed_and_stay_when_the_hub_is_gone(
     assert hub.taken == ["config.json"], "no weights"
     assert refreshed_models(home) == new
     assert "hf_secret" not in "".join(path.read_text() for path in home.root.rglob("*.json"))
-    rows = {row.source: row for row in all_rows(home)}
+    rows = {row.source: row for row in all_lists(home).rows}
     assert rows["Qwen/Qwen9-1B"].listed == f"hub, read on {new.day}"
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -10,7 +10,7 @@ from tests.runs.journals import KINDS, run_of
 from workbench.runs import journal_sample
 from workbench.runs.events import Step
 from workbench.runs.folder import summarise
-from workbench.runs.journal import JournalReader, read_events
+from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.journal_sample import JournalSample
 
 # Figures that a rough summary has from the end alone: they are those of the exact one.
@@ -36,7 +36,7 @@ def _in_order(seen: JournalSample, events):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_seen_stands_in_the_journal(tmp_path, kind, places):
     journal = run_of(tmp_path, kind).journal
-    events = read_events(journal)
+    events = list(each_event(journal))
     seen = journal_sample.sample_journal(journal, places)
     assert _in_order(seen, events)
     assert seen.head == events[: len(seen.head)]

@@ -22,7 +22,7 @@ from workbench.runs.events import (
 )
 from workbench.runs.folder import RunFolder, summarise
 from workbench.runs.history import read_history
-from workbench.runs.journal import JournalReader, read_events
+from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.replay import Replay, fold
 from workbench.storage.paths import Home
 
@@ -108,7 +108,7 @@ def test_fields_and_events_of_a_newer_version_are_kept(tmp_path):
         {"seq": 2, "time": 3.0, "event": "step", "step": "two"},
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    step, merged, odd = read_events(path)
+    step, merged, odd = each_event(path)
     assert isinstance(step, Step)
     assert (step.loss, step.more) == (2.0, {"entropy": 0.5})
     assert isinstance(merged, Unknown)

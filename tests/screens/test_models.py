@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Static
 
 from screens.models.pane import ModelsPane
-from screens.models.rows import all_rows, matching, typed_row
+from screens.models.rows import all_lists, matching, typed_row
 from screens.models.table import ModelTable, SearchField
 from screens.shell.fit import fits_of, judge
 from tests.screens.piloting import NARROW, Opened, opened
@@ -43,13 +43,13 @@ def facts(screen: Opened) -> str:
 
 
 def test_the_demonstration_model_is_first_and_the_catalog_follows(tmp_path: Path) -> None:
-    rows = all_rows(Home(tmp_path))
+    rows = all_lists(Home(tmp_path)).rows
     assert rows[0].source == DEFAULT_MODEL
     assert {row.source for row in rows} >= {entry.id for entry in catalog()}
 
 
 def test_search_takes_all_words_of_name_family_or_licence(tmp_path: Path) -> None:
-    rows = all_rows(Home(tmp_path))
+    rows = all_lists(Home(tmp_path)).rows
     found = [row.source for row in matching(rows, "QWEN apache 0.5")]
     assert found == ["Qwen/Qwen2.5-0.5B-Instruct"]
     assert matching(rows, "no such thing") == []
@@ -76,7 +76,7 @@ def test_a_folder_in_the_hub_cache_is_here(tmp_path: Path, tiny_llama: Path) -> 
     (store / "refs" / "main").write_text("abc")
     (store / "snapshots").mkdir()
     (store / "snapshots" / "abc").symlink_to(tiny_llama)
-    row = next(row for row in all_rows(Home(tmp_path)) if row.source == "some/tiny")
+    row = next(row for row in all_lists(Home(tmp_path)).rows if row.source == "some/tiny")
     assert (row.place, row.architecture, row.lack) == ("here", "LlamaForCausalLM", "")
     assert row.parameters
     assert row.size_on_disk > 2 * row.parameters

@@ -25,10 +25,10 @@ def test_the_history_keeps_the_last_steps_and_a_change_ends_the_future() -> None
     steps = 0
     while (before := history.undo(now)) is not None:
         now, steps = before, steps + 1
-    assert (steps, now.recipe.adapter.r, history.can_undo) == (STEPS_KEPT, 11, False)
+    assert (steps, now.recipe.adapter.r) == (STEPS_KEPT, 11)
     assert history.redo(now) == RecipeState(ranked(12), None)
     history.record(RecipeState(ranked(12), None), ranked(3))
-    assert not history.can_redo
+    assert history.redo(RecipeState(ranked(3), None)) is None
 
 
 def test_one_edit_is_one_step_and_none_if_it_ends_where_it_began() -> None:

@@ -11,7 +11,6 @@ from workbench.runs.library.comparison import RunMetrics, adapter_bytes
 from workbench.runs.replay import Replay, finite, held_out_losses
 
 Axis = Literal["step", "tokens", "time"]
-AXES: tuple[Axis, ...] = ("step", "tokens", "time")
 
 
 class ExactCurve:

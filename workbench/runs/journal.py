@@ -161,11 +161,6 @@ def each_event(path: Path) -> Iterator[AnyEvent]:
         yield from events
 
 
-def read_events(path: Path) -> list[AnyEvent]:
-    """Read all events of a journal."""
-    return JournalReader(path).read()
-
-
 def last_seq(path: Path) -> int:
     """The number of a journal's last event, -1 if it has none; reads only the end of the file."""
     try:
