@@ -39,7 +39,8 @@ from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
 from workbench.engine.client.requests import train_request
-from workbench.machine.gpu import computes_bfloat16, first_gpu
+from workbench.machine.gpu import first_gpu
+from workbench.machine.hardware import computes_bfloat16
 from workbench.recipe.presets import load_preset
 from workbench.recipe.resolved import resolved
 from workbench.recipe.schema import Recipe

@@ -8,7 +8,8 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from workbench.engine.client.protocol import EngineStatus
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
     from workbench.runs.folder import RunFolder

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from workbench.engine.client.protocol import EngineStatus
     from workbench.errors import WorkbenchError
     from workbench.estimate import TraceStore
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
     from workbench.machine.memory_budget import MemoryBudget
     from workbench.models.skeleton import Skeleton
     from workbench.planning.launch import Launch

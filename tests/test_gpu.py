@@ -13,18 +13,9 @@ import pytest
 from workbench.engine.metrics.peak_memory import _driver_bytes
 from workbench.engine.model.hardware import hardware_facts
 from workbench.machine import gpu as machine_gpu
-from workbench.machine.gpu import (
-    GpuProcess,
-    GpuSample,
-    GpuSampler,
-    HardwareSampler,
-    HostSampler,
-    _container_memory,
-    computes_bfloat16,
-    first_gpu,
-    gpus_now,
-    hardware_now,
-)
+from workbench.machine.gpu import GpuProcess, GpuSample, GpuSampler, first_gpu, gpus_now
+from workbench.machine.hardware import HardwareSampler, computes_bfloat16, hardware_now
+from workbench.machine.host import HostSampler, _container_memory
 from workbench.planning.doctor.checks import checks
 from workbench.storage.paths import Home
 

@@ -15,7 +15,8 @@ from workbench.engine.client.protocol import DeviceFacts, EngineStatus, LoadedMo
 from workbench.engine.training import choice
 from workbench.machine import gpu as machine_gpu
 from workbench.machine.device import CUDA_CONTEXT_BYTES, Device
-from workbench.machine.gpu import GpuProcess, GpuSample, HostSample, other_processes
+from workbench.machine.gpu import GpuProcess, GpuSample, other_processes
+from workbench.machine.host import HostSample
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.machine.torch_build import is_gpu_build
 from workbench.models.catalog import catalog_skeleton

@@ -8,18 +8,8 @@ from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
 from workbench.recipe.fields import setting_of
-from workbench.recipe.schema import Recipe
-from workbench.recipe.text import (
-    RecipeError,
-    edit,
-    from_yaml,
-    known_paths,
-    parse,
-    parse_assignment,
-    parse_usable,
-    read,
-    to_yaml,
-)
+from workbench.recipe.schema import Recipe, known_paths
+from workbench.recipe.text import RecipeError, edit, from_yaml, parse, parse_assignment, parse_usable, read, to_yaml
 
 
 def test_alpha_follows_rank_until_it_is_set():

@@ -27,9 +27,9 @@ from screens.forms.fields import (
 from screens.forms.path_kinds import FOLDER
 from screens.forms.places import tab_of
 from workbench.objectives.table import OBJECTIVES, using
+from workbench.recipe.schema import known_paths
 from workbench.recipe.sections.adapter import InitMethod
 from workbench.recipe.sections.section import AUTO
-from workbench.recipe.text import known_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from screens.forms.fields import (
     switch_setting,
 )
 from screens.widgets.plain import plain
-from workbench.recipe.text import allowed_values
+from workbench.recipe.problems import allowed_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from textual.content import Content
 from screens.forms.row import SettingRow
 from screens.forms.sections import SectionHeading
 from screens.widgets.plain import plain
-from workbench.recipe.text import allowed_values
+from workbench.recipe.problems import allowed_values
 
 if TYPE_CHECKING:
     from textual.widget import Widget

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from workbench.recipe.fields import setting_of
-from workbench.recipe.text import known_paths
+from workbench.recipe.schema import known_paths
 
 if TYPE_CHECKING:
     from workbench.recipe.fields import Setting

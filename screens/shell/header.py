@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from workbench.engine.client.protocol import EngineStatus
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
     from workbench.models.skeleton import Skeleton
     from workbench.recipe.schema import Recipe
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from screens.session import Session
     from workbench.engine.client.protocol import EngineStatus
-    from workbench.machine.gpu import HardwareSampler
+    from workbench.machine.hardware import HardwareSampler
     from workbench.runs.live_run import LiveRun
     from workbench.runs.replay import Replay
 
@@ -142,7 +142,7 @@ def _open(session: Session, status: EngineStatus) -> LiveRun:
 
 
 def _make_sampler() -> HardwareSampler:
-    from workbench.machine.gpu import HardwareSampler
+    from workbench.machine.hardware import HardwareSampler
 
     return HardwareSampler()
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.style import Style
     from textual.strip import Strip
 
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
 
 _SECONDS_KEPT = 240
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from workbench.engine.client.protocol import EngineStatus
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
     from workbench.progress import Progress
     from workbench.runs.events import Phase
     from workbench.runs.live_run import ChartReplay

@@ -21,7 +21,8 @@ from tests.screens.scripted import some_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate import Setup, price
 from workbench.estimate.memory_text import parse_memory
-from workbench.machine.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample
+from workbench.machine.host import HostSample
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.recipe.schema import Recipe

@@ -28,7 +28,8 @@ from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_runs_pane import history
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
-from workbench.machine.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample
+from workbench.machine.host import HostSample
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 

@@ -12,7 +12,8 @@ from screens.widgets import glyphs
 from tests.screens.piloting import NARROW, WIDE, Opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.protocol import DeviceFacts
-from workbench.machine.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample
+from workbench.machine.host import HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home

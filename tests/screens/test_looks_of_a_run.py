@@ -16,7 +16,8 @@ from screens.train.gpu_panel import GpuPanel
 from screens.widgets import glyphs
 from tests.screens.piloting import NARROW, WIDE, Opened
 from tests.screens.scripted import ScriptedEngine, some_facts
-from workbench.machine.gpu import GpuSample, HostSample
+from workbench.machine.gpu import GpuSample
+from workbench.machine.host import HostSample
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 

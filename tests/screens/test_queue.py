@@ -9,7 +9,7 @@ from screens.queue.dialog import QueueScreen, differing
 from screens.shell.run_bar import waiting_words
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
-from workbench.machine.gpu import HostSample
+from workbench.machine.host import HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.planning.queue import Queue, QueueRequest, QueueState, RunRequest
 from workbench.recipe.schema import Recipe

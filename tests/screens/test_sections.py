@@ -11,8 +11,8 @@ from screens.forms.places import tab_of
 from screens.forms.row import SettingRow
 from screens.forms.sections import SectionedForm
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
-from workbench.recipe.schema import Recipe
-from workbench.recipe.text import RecipeError, edit, known_paths
+from workbench.recipe.schema import Recipe, known_paths
+from workbench.recipe.text import RecipeError, edit
 
 # Settings without a field, and where they are set.
 ELSEWHERE = {"model.source": "models"}

@@ -10,7 +10,7 @@ from screens.train.start_check import Findings, Trouble
 from tests.runs.told import begin, finished, take_steps, writer_of
 from tests.screens.piloting import NARROW, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
-from workbench.machine.gpu import HostSample
+from workbench.machine.host import HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.planning.expected_time import ASSUMED_MFU, Speed, Workload, computed_speed, past_speed, workload
 from workbench.planning.model_files import ModelFiles, model_files

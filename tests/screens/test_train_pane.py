@@ -19,7 +19,8 @@ from tests.journals import read_events
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine, some_facts
 from workbench.errors import WorkbenchError
-from workbench.machine.gpu import GpuProcess, GpuSample, HostSample
+from workbench.machine.gpu import GpuProcess, GpuSample
+from workbench.machine.host import HostSample
 from workbench.models.catalog import catalog_skeleton
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe

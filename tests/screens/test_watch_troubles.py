@@ -13,7 +13,7 @@ from screens.shell import watch
 from screens.shell.watch import Watch
 from tests.screens.scripted import ScriptedEngine
 from workbench.errors import WorkbenchError
-from workbench.machine.gpu import HardwareSampler
+from workbench.machine.hardware import HardwareSampler
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 

@@ -23,7 +23,8 @@ from workbench.estimate import Price, Setup, TraceStore, price
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.memory_text import parse_memory
 from workbench.machine.device import Device
-from workbench.machine.gpu import computes_bfloat16, first_gpu
+from workbench.machine.gpu import first_gpu
+from workbench.machine.hardware import computes_bfloat16
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.trees import skeleton_in_catalog, skeleton_of
 from workbench.recipe.schema import Recipe

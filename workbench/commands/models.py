@@ -27,7 +27,8 @@ from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
 from workbench.machine.device import Device
-from workbench.machine.gpu import computes_bfloat16, first_gpu
+from workbench.machine.gpu import first_gpu
+from workbench.machine.hardware import computes_bfloat16
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
 from workbench.models.own_list import OwnList, OwnModel, own_list_file, own_models

@@ -1,22 +1,19 @@
-"""Samples the hardware: GPUs through NVML, processor and memory of the host through psutil. Does not import torch.
+"""Samples GPUs through NVML. Does not import torch.
 
 Any NVML query may fail, depending on driver, permissions or kind of GPU (MIG, unified memory, passthrough); then that
 field is None. Sizes are in bytes.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import psutil
 
-_CGROUP = Path("/sys/fs/cgroup")
-_CPUINFO = Path("/proc/cpuinfo")
 _OURS = {"workbench.engine.daemon.server", "workbench.engine.distributed.worker"}
 
 T = TypeVar("T")
@@ -95,20 +92,6 @@ class GpuSample:
     processes: tuple[GpuProcess, ...] = ()
 
 
-@dataclass(frozen=True)
-class HostSample:
-    """The state of the host. In a container with a memory limit, the sizes are the container's.
-
-    ``used_bytes`` is total minus available. ``process_bytes`` is the resident memory of the sampled process.
-    """
-
-    cpu_percent: float
-    total_bytes: int
-    used_bytes: int
-    available_bytes: int
-    process_bytes: int | None = None
-
-
 def gpus_now() -> list[GpuSample]:
     """Sample every visible GPU once. Takes up to a second."""
     with GpuSampler() as sampler:
@@ -118,12 +101,6 @@ def gpus_now() -> list[GpuSample]:
 def first_gpu() -> GpuSample | None:
     """Sample the default GPU once; None without a GPU."""
     return next(iter(gpus_now()), None)
-
-
-def hardware_now() -> tuple[list[GpuSample], HostSample]:
-    """Sample GPUs and host once."""
-    with HardwareSampler() as sampler:
-        return sampler.sample()
 
 
 def other_processes(gpu: GpuSample) -> tuple[GpuProcess, ...]:
@@ -267,66 +244,6 @@ def _text(answer: str | bytes | None) -> str | None:
     return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
 
-def computes_bfloat16(gpu: GpuSample | None) -> bool:
-    """Whether the GPU, or without one this machine's processor, multiplies bfloat16 in hardware.
-
-    GPUs do from compute capability 8.0 (Ampere), which is assumed if it is unknown. x86 processors do with AVX512-BF16
-    or AMX.
-    """
-    if gpu is not None:
-        return gpu.compute_capability is None or gpu.compute_capability >= (8, 0)
-    return _processor_computes_bfloat16()
-
-
-@cache
-def _processor_computes_bfloat16() -> bool:
-    with suppress(OSError):
-        flags = _CPUINFO.read_text(encoding="ascii", errors="replace")
-        return bool(re.search(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", flags, re.MULTILINE))
-    return False
-
-
-class HostSampler:
-    """Samples processor and memory of the host. The CPU load is the mean since the previous sample."""
-
-    def __init__(self) -> None:
-        psutil.cpu_percent()
-
-    def sample(self, pid: int | None = None) -> HostSample:
-        """Sample the host, with the resident memory of the process ``pid``."""
-        memory = psutil.virtual_memory()
-        total, available = memory.total, memory.available
-        if limit := _container_memory():
-            total = min(total, limit[0])
-            available = min(available, limit[0] - limit[1])
-        resident = None
-        if pid:
-            with suppress(psutil.Error):
-                resident = psutil.Process(pid).memory_info().rss
-        return HostSample(psutil.cpu_percent(), total, total - available, available, resident)
-
-
-class HardwareSampler:
-    """Samples GPUs and host together. Must be closed, as :class:`GpuSampler`; to sample once: :func:`hardware_now`."""
-
-    def __init__(self) -> None:
-        self.gpus = GpuSampler()
-        self.host = HostSampler()
-
-    def sample(self, pid: int | None = None) -> tuple[list[GpuSample], HostSample]:
-        return self.gpus.sample(), self.host.sample(pid)
-
-    def close(self) -> None:
-        """Release NVML."""
-        self.gpus.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def _load_pynvml() -> Nvml:
     import pynvml
 
@@ -336,18 +253,3 @@ def _load_pynvml() -> Nvml:
 
 def _thousandth(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
-
-
-def _container_memory(folder: Path = _CGROUP) -> tuple[int, int] | None:
-    """Memory limit and use of this container (cgroup v2); None without a limit.
-
-    The kernel counts cached file pages as used; inactive ones are subtracted, as it frees them on demand.
-    """
-    try:
-        limit = int((folder / "memory.max").read_text())
-        used = int((folder / "memory.current").read_text())
-        lines = (folder / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):
-        return None
-    inactive = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
-    return limit, max(0, used - inactive)

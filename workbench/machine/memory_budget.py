@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from workbench.machine.device import CUDA_CONTEXT_BYTES, Device
-from workbench.machine.gpu import HostSample
+from workbench.machine.host import HostSample
 from workbench.units import gib
 
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.machine.device import Device
-from workbench.machine.gpu import GpuSample, HostSample, computes_bfloat16, hardware_now
+from workbench.machine.gpu import GpuSample
+from workbench.machine.hardware import computes_bfloat16, hardware_now
+from workbench.machine.host import HostSample
 from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
 from workbench.machine.torch_build import torch_supports_gpus
 from workbench.planning.launch import Launch, gpus_of, largest_base

@@ -149,3 +149,8 @@ def section_models() -> dict[str, type[Section]]:
     return {
         name: model for name, model in annotations.items() if isinstance(model, type) and issubclass(model, Section)
     }
+
+
+def known_paths() -> list[str]:
+    """Every dotted key of a recipe, in order."""
+    return [f"{section}.{name}" for section, model in section_models().items() for name in model.model_fields]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from workbench.machine.gpu import computes_bfloat16
+from workbench.machine.hardware import computes_bfloat16
 from workbench.recipe.sections.quantization import QuantizationSection
 
 ComputeType = Literal["bfloat16", "float16", "float32"]

@@ -11,7 +11,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.steering.ranks import Ranks
 from workbench.errors import WorkbenchError
-from workbench.machine.gpu import HostSampler
+from workbench.machine.host import HostSampler
 from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
 from workbench.recipe.resolved import DROPOUT, ResolvedRecipe, has_auto, resolved
 from workbench.recipe.schema import Recipe

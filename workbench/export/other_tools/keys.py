@@ -10,9 +10,9 @@ import yaml
 from workbench.errors import Problem, WorkbenchError
 from workbench.objectives.objective import Objective, OtherTool
 from workbench.recipe.fields import setting_of
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import Recipe, known_paths
 from workbench.recipe.sections.training import TrainingSection
-from workbench.recipe.text import RecipeError, as_yaml, known_paths, parse_usable
+from workbench.recipe.text import RecipeError, as_yaml, parse_usable
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _MAX_CHARACTERS = 1_000_000

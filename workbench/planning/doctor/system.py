@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.machine.gpu import HostSampler
+from workbench.machine.host import HostSampler
 from workbench.models.local import hub_cache
 from workbench.planning.doctor.check import Check
 from workbench.storage.paths import Home
