@@ -233,7 +233,7 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
 
 def test_sampling_needs_no_torch() -> None:
     code = (
-        "import sys; from workbench.machine.gpu import HardwareSampler; gpus, host = HardwareSampler().sample();"
+        "import sys; from workbench.machine.hardware import HardwareSampler; gpus, host = HardwareSampler().sample();"
         "assert host.total_bytes; print('torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
