@@ -17,8 +17,8 @@ from workbench.data.records.preferences import (
 from workbench.data.records.tool_calls import is_tools
 from workbench.data.records.values import is_empty, type_in_words
 from workbench.errors import WorkbenchError
+from workbench.recipe.sections.data_source import FormatKind
 
-FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
 PREFERENCE: Literal["preference"] = "preference"
 """The kind of format of pairs; see :class:`PairFormat`."""
 UNPAIRED: Literal["unpaired"] = "unpaired"

@@ -6,7 +6,9 @@ from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, m
 
 from workbench.recipe.sections.section import Section
 
-DataFormat = Literal["auto", "instruction", "prompt", "question", "messages", "sharegpt", "text"]
+FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
+"""The formats of records; :mod:`workbench.data.records.formats` recognizes them."""
+DataFormat = Literal["auto", FormatKind]
 
 
 class SourceEntry(Section):
