@@ -24,9 +24,10 @@ from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose, diagnose_exit
 from workbench.planning.launch import Launch, launch_command, launch_environment, write_config
 from workbench.progress import Progress
-from workbench.runs.events import AnyEvent, RunEnded, RunError
+from workbench.runs.events import RunEnded, RunError
 from workbench.runs.folder import RunFolder
 from workbench.runs.journal import JournalReader, JournalWriter
+from workbench.runs.replay import Replay, fold
 from workbench.storage.paths import Home, private_folder
 
 _POLL_SECONDS = 0.05
@@ -202,9 +203,9 @@ class LaunchedTraining(threading.Thread):
 
     def _record_end(self) -> None:
         """Write the run's end into the journal, if its first process could not."""
-        events = self._journal_reader.read()
-        if events and isinstance(events[-1], RunEnded):
-            self.error = _recorded_error(events)
+        replay = fold(self._journal_reader.read(), Replay(self.run_folder.id))
+        if replay.ended is not None:
+            self.error = _recorded_error(replay)
             return
         self.error = self.error or self._cause()
         with JournalWriter(self.run_folder.journal) as journal:
@@ -239,10 +240,9 @@ def _is_cause(peer: Peer) -> bool:
     return peer.failed is None or peer.failed.kind != "process_lost"
 
 
-def _recorded_error(events: list[AnyEvent]) -> WorkbenchError | None:
-    """The error of a journal that ends with one."""
-    last = events[-1]
-    if not isinstance(last, RunEnded) or last.reason != "error":
+def _recorded_error(replay: Replay) -> WorkbenchError | None:
+    """The error of a run that ended with one."""
+    if replay.ended is None or replay.ended.reason != "error":
         return None
-    error = next((event for event in reversed(events) if isinstance(event, RunError)), RunError())
+    error = replay.error or RunError()
     return WorkbenchError(error.message, error.cure, kind=error.kind)
