@@ -112,7 +112,7 @@ def test_a_paused_run_can_be_stopped(home, long_recipe, release, save):
 
 @pytest.mark.parametrize("save", [False, True])
 def test_a_run_stopped_while_its_base_is_loaded_again_ends_where_it_was(home, long_recipe, monkeypatch, save):
-    from workbench.engine.training import training
+    from workbench.engine.training import held_base
 
     loads = []
 
@@ -122,8 +122,8 @@ def test_a_run_stopped_while_its_base_is_loaded_again_ends_where_it_was(home, lo
             thread.controls.stop(save=save)
         return load(*arguments)
 
-    load = training.load_base
-    monkeypatch.setattr(training, "load_base", load_base)
+    load = held_base.load_base
+    monkeypatch.setattr(held_base, "load_base", load_base)
     with begun(home, long_recipe, 2) as (run, thread):
         thread.controls.send(Command("pause", release=True))
     wait_until(lambda: events_of(run, "paused"), run)
