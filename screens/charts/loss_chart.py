@@ -16,7 +16,7 @@ from screens.charts.view import View
 from screens.widgets.glyphs import GLYPHS, Glyphs
 from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.plain import plain
-from workbench.runs.series import Series
+from workbench.runs.curves.series import Series
 from workbench.units import loss_text
 
 

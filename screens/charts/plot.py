@@ -7,7 +7,7 @@ the curve in a cell, or that index plus :data:`CLOUD` for the scatter of its poi
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from workbench.runs.series import Bucket, Series
+from workbench.runs.curves.series import Bucket, Series
 
 CLOUD = 1000
 CURSOR = 2000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from screens.charts.loss_chart import Curve, LossChart, Reading
 from screens.charts.scale import short_number
-from workbench.runs.quantities import QUANTITIES
+from workbench.runs.curves.quantities import QUANTITIES
 from workbench.units import loss_text
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
-from workbench.runs.curves import metrics_of
+from workbench.runs.curves.compared import metrics_of
+from workbench.runs.curves.series import Series
 from workbench.runs.library.comparison import difference_rows, letters, metric_rows, recipe_of
 from workbench.runs.live_run import LiveRun
-from workbench.runs.series import Series
 from workbench.units import loss_text
 
 if TYPE_CHECKING:

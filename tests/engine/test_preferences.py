@@ -217,7 +217,7 @@ def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preferenc
     rewards = [[event["rewards"]["margin"] for event in events_of(run, "step")] for run in (whole, split)]
     assert rewards[1] == pytest.approx(rewards[0], abs=1e-4)
     asked = LossCheck(PADDED, "a test asks for it")
-    monkeypatch.setattr("workbench.engine.training.loss_choice.check_loss", lambda base, records: asked)
+    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: asked)
     padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
     ended(thread)
     assert list(curve(padded).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)

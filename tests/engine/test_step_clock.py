@@ -17,8 +17,8 @@ from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
 from workbench.recipe.text import edit
+from workbench.runs.hints.times import WINDOW
 from workbench.runs.step_times import PARTS
-from workbench.runs.time_hints import WINDOW
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_padding_and_flops_are_those_of_what_the_model_was_given(
     home, recipe, uneven, tiny_llama, logging, monkeypatch
 ):
     padded = LossCheck(PADDED, "this test wants padding")
-    monkeypatch.setattr("workbench.engine.training.loss_choice.check_loss", lambda base, records: padded)
+    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: padded)
     _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
     base = ended(first).base
     seen = watched_batches(base)

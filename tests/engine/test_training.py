@@ -11,7 +11,7 @@ import pytest
 
 from tests.journals import JournalWriter, read_events
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
-from workbench.engine.training.journal_callback import JournalCallback
+from workbench.engine.training.session.journal_callback import JournalCallback
 from workbench.engine.training.thread import TrainingThread
 from workbench.progress import Progress
 from workbench.recipe.text import edit

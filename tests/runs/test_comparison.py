@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.runs.told import GIB, begin, evaluate, finished, resume, take_steps, writer_of
-from workbench.runs.curves import RunCurves
+from workbench.runs.curves.compared import RunCurves
 from workbench.runs.folder import summarise
 from workbench.runs.library.comparison import difference_rows, metric_rows, recipe_of
 from workbench.runs.library.listing import ListedRun, matches, sort_runs

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.runs.hints import EARLY, PATIENCE, RECENT, Hint, LossWatch, hint_on
+from workbench.runs.hints.loss import EARLY, PATIENCE, RECENT, Hint, LossWatch, hint_on
 
 
 def descent(learning_rate: float, steps: int, *, noise: float = 0.1, seed: int = 0) -> Iterator[float]:

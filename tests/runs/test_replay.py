@@ -8,7 +8,7 @@ from tests.journals import JournalWriter
 from tests.runs.told import begin, evaluate, resume, take_steps, writer_of
 from workbench.evaluation.report import read_curves
 from workbench.recipe.schema import Recipe
-from workbench.runs.curves import RunCurves
+from workbench.runs.curves.compared import RunCurves
 from workbench.runs.events import (
     Paused,
     Resumed,

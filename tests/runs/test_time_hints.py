@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from workbench.runs.events import Step, decode
-from workbench.runs.hints import Hint
+from workbench.runs.hints.loss import Hint
+from workbench.runs.hints.times import WINDOW, TimeWatch
 from workbench.runs.step_times import StepTimes
-from workbench.runs.time_hints import WINDOW, TimeWatch
 
 
 def hints(points: list[tuple[float, float]]) -> list[tuple[int, Hint]]:

@@ -15,7 +15,7 @@ from tests.screens.test_compare import compared
 from tests.screens.test_loss_chart import ChartApp, lines
 from tests.screens.test_runs_pane import history
 from workbench.recipe.schema import Recipe
-from workbench.runs.series import Series
+from workbench.runs.curves.series import Series
 from workbench.storage.paths import Home
 from workbench.units import loss_text
 

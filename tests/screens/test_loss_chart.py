@@ -8,7 +8,7 @@ from textual.geometry import Region
 
 from screens.charts.loss_chart import Curve, LossChart
 from screens.widgets.glyphs import ASCII, UNICODE, Glyphs
-from workbench.runs.series import Series
+from workbench.runs.curves.series import Series
 
 
 class ChartApp(App[None]):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from screens.charts.plot import BRAILLE, CLOUD, LEVELS, Frame, draw
 from screens.charts.scale import nice_ticks, short_number, steps_shown, tick_labels
-from workbench.runs.series import CAPACITY, Series
+from workbench.runs.curves.series import CAPACITY, Series
 
 
 def test_a_million_points_stay_in_bounded_memory_and_keep_their_extremes() -> None:

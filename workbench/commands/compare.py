@@ -9,7 +9,7 @@ from rich.text import Text
 
 from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
 from workbench.errors import WorkbenchError
-from workbench.runs.curves import Axis, RunCurves, as_json
+from workbench.runs.curves.compared import Axis, RunCurves, as_json
 from workbench.runs.folder import find_run
 from workbench.runs.library.comparison import Rows, difference_rows, metric_rows, recipe_of
 

@@ -22,7 +22,7 @@ from workbench.evaluation.report_text import report_markdown
 from workbench.evaluation.result import Evaluation, newest_evaluation
 from workbench.evaluation.task_result import TASK_RESULTS, TaskEvaluation
 from workbench.models.sources import find_local
-from workbench.runs.curves import ExactCurve
+from workbench.runs.curves.compared import ExactCurve
 from workbench.runs.events import Step, memory_bytes
 from workbench.runs.folder import RunFolder
 from workbench.runs.library.calibration import Comparison

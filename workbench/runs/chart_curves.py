@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import isnan, nan
 from typing import TYPE_CHECKING
 
-from workbench.runs.quantities import QUANTITIES
+from workbench.runs.curves.quantities import QUANTITIES
+from workbench.runs.curves.series import Series
 from workbench.runs.replay import finite
-from workbench.runs.series import Series
 
 if TYPE_CHECKING:
     from workbench.runs.events import Eval, Step
@@ -81,7 +81,7 @@ class ChartCurves:
 
     @property
     def others(self) -> dict[str, Series]:
-        """By title of :data:`workbench.runs.quantities.QUANTITIES`, those that the journal holds."""
+        """By title of :data:`workbench.runs.curves.quantities.QUANTITIES`, those that the journal holds."""
         self._settle()
         return self._others
 

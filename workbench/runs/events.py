@@ -96,7 +96,8 @@ class Phase(Event, frozen=True, tag="phase"):
         padded_because: why the loss is not computed in the fastest way; ``loss_check`` says how far it was from the
             model's own when both were compared (:mod:`workbench.engine.model.loss_check.check`).
         predicted: the predicted peak memory.
-        conditions: what the numbers depend on, compared on resume; see :mod:`workbench.engine.training.resume_check`.
+        conditions: what the numbers depend on, compared on resume, see
+            :mod:`workbench.engine.training.session.resume_check`.
         counts: record and token counts of the tokenized data.
         peak_flops: the device's peak FLOP/s; ``no_peak`` says why it is unknown.
     """

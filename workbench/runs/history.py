@@ -19,7 +19,7 @@ class History:
         losses: losses of the previous attempt at the steps after the checkpoint, which are about to be retrained; the
             resumed run compares its first loss with them.
         conditions: the settings, versions and devices that affect the losses, as of the last start or resume
-            (:mod:`workbench.engine.training.resume_check`).
+            (:mod:`workbench.engine.training.session.resume_check`).
         padded_because: why the run did not take the fastest way to compute its loss; empty if it did.
     """
 

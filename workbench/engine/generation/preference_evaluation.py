@@ -56,7 +56,7 @@ class PreferenceEvaluator:
 
     Args:
         max_length: exchanged responses are truncated at so many tokens.
-        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check_loss`).
+        path: how the log-probabilities are computed (:func:`~workbench.engine.model.loss_check.check.check_loss`).
     """
 
     def __init__(

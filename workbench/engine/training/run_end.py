@@ -18,7 +18,7 @@ from workbench.runs.events import MeasuredPeak, Phase, RunEnded, RunError
 from workbench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from workbench.engine.training.session import Session
+    from workbench.engine.training.session.session import Session
 
 # After these errors the weights are still those of the last whole step, so they are saved.
 _WEIGHTS_ARE_GOOD = ("nan_loss", "out_of_memory")

@@ -19,12 +19,12 @@ from workbench.engine.steering.ranks import ALONE, Ranks
 from workbench.engine.steering.synced_controls import SyncedControls
 from workbench.engine.storage.disk_full_retry import RetryingJournal, SilentJournal
 from workbench.engine.storage.room import check_disk
-from workbench.engine.training.context import Context
 from workbench.engine.training.held_base import HeldBase
 from workbench.engine.training.progress_report import ProgressReport
 from workbench.engine.training.run_end import RunEnd, StoppedBeforeFirstStep
 from workbench.engine.training.run_start import record_start
 from workbench.engine.training.run_warnings import RunWarnings
+from workbench.engine.training.session.context import Context
 from workbench.engine.training.tokenizing import BackgroundTokenizing
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
@@ -49,7 +49,7 @@ from workbench.storage.atomic import write_text
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
-    from workbench.engine.training.session import Session
+    from workbench.engine.training.session.session import Session
 
 
 class Training:
@@ -237,7 +237,7 @@ class Training:
         self._progress.report(Progress(phase="loading", detail="importing the trainer"))
         # These import torch and TRL, which another thread may still be doing until the base is loaded.
         from workbench.engine.training.choice import choose
-        from workbench.engine.training.session import Session
+        from workbench.engine.training.session.session import Session
 
         assert self.base is not None
         step = checkpoint.step if checkpoint else 0

@@ -18,7 +18,7 @@ class TimedTrainer(SFTTrainer):
     """Marks on a clock where each part of a step begins, and counts the tokens of its batches.
 
     Args:
-        clock: :mod:`workbench.engine.training.step_controls` marks where steps begin and end.
+        clock: :mod:`workbench.engine.training.session.step_controls` marks where steps begin and end.
         arguments: those of ``SFTTrainer``.
     """
 

@@ -14,14 +14,14 @@ from workbench.engine.model.saving import save_adapter
 from workbench.engine.model.sharded import is_sharded, is_spread
 from workbench.engine.steering.controls import PausedTask
 from workbench.engine.storage.room import check_room_for_checkpoints
-from workbench.engine.training.best import BestSoFar
-from workbench.engine.training.context import Context
-from workbench.engine.training.held_out import HeldOut
-from workbench.engine.training.journal_callback import JournalCallback
-from workbench.engine.training.loss_choice import add_router_loss, choose_loss_path, use_loss_path
-from workbench.engine.training.make_trainer import make_trainer
-from workbench.engine.training.resume_check import ResumeCheck, conditions_of, differences
-from workbench.engine.training.step_controls import ExitReason, LoopExit, RunHooks, StepControls
+from workbench.engine.training.session.best import BestSoFar
+from workbench.engine.training.session.context import Context
+from workbench.engine.training.session.held_out import HeldOut
+from workbench.engine.training.session.journal_callback import JournalCallback
+from workbench.engine.training.session.loss_choice import add_router_loss, choose_loss_path, use_loss_path
+from workbench.engine.training.session.make_trainer import make_trainer
+from workbench.engine.training.session.resume_check import ResumeCheck, conditions_of, differences
+from workbench.engine.training.session.step_controls import ExitReason, LoopExit, RunHooks, StepControls
 from workbench.progress import Progress
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Phase, Sample
@@ -178,7 +178,7 @@ class Session:
         if is_spread():
             self._context.warnings.warn_skipped("Compiled layers are")
             return
-        from workbench.engine.training.layer_compilation import compile_layers
+        from workbench.engine.training.session.layer_compilation import compile_layers
 
         context = self._context
         context.report(Progress(phase="preparing", detail="compiling the layers"))

@@ -12,9 +12,9 @@ from workbench.engine.metrics.step_clock import AnyClock
 from workbench.progress import Progress
 from workbench.runs.events import Hint as HintEvent
 from workbench.runs.events import Phase, Rewards, Step
-from workbench.runs.hints import Hint, LossWatch
+from workbench.runs.hints.loss import Hint, LossWatch
+from workbench.runs.hints.times import TimeWatch
 from workbench.runs.journal import JournalWriter
-from workbench.runs.time_hints import TimeWatch
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments

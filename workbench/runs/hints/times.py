@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 
-from workbench.runs.hints import Hint
+from workbench.runs.hints.loss import Hint
 
 WINDOW = 20
 """How many logged points are judged together."""

@@ -12,9 +12,9 @@ from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.saving import load_adapter
 from workbench.engine.model.sharded import is_sharded
-from workbench.engine.training.best import BestSoFar
-from workbench.engine.training.context import Context
-from workbench.engine.training.journal_callback import rewards_of
+from workbench.engine.training.session.best import BestSoFar
+from workbench.engine.training.session.context import Context
+from workbench.engine.training.session.journal_callback import rewards_of
 from workbench.engine.training.trainers.preference import PreferenceTrainer
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.progress import Progress

@@ -9,7 +9,7 @@ from workbench.engine.model.hardware import device_facts
 from workbench.engine.model.loss_check.check import LossCheck, check_loss
 from workbench.engine.model.loss_check.router_loss import why_no_router_loss
 from workbench.engine.model.sharded import is_spread
-from workbench.engine.training.context import Context
+from workbench.engine.training.session.context import Context
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.runs.history import History
 

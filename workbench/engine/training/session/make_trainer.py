@@ -14,7 +14,7 @@ from workbench.engine.model.sharded import is_spread
 from workbench.engine.model.translate import sft_config
 from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.objectives.reference import Reference
-from workbench.engine.training.context import Context
+from workbench.engine.training.session.context import Context
 from workbench.engine.training.starting_adapter import keep_starting_adapter, load_starting_weights
 from workbench.engine.training.trainers.optimizer import optimizer_here
 from workbench.engine.training.trainers.preference import TRAINERS

@@ -1,0 +1,1 @@
+"""Hints about a run while it trains; none of them stops it."""
