@@ -313,18 +313,22 @@ def test_documents_are_converted_chunked_and_counted(write, tiny_llama, tmp_path
     pdf(folder / "more" / "d.pdf", "Ahoy from a PDF.")
     (folder / "e.pdf").write_bytes(b"%PDF-1.4 nothing of use")
     (folder / "f.docx").write_bytes(b"no archive")
+    (folder / "h.html").write_text("<html><body></body></html>")
+    (folder / "i.txt").write_text(" \n")
     (folder / "picture.png").write_bytes(b"x")
     (tmp_path / "secret.txt").write_text("SECRET", encoding="utf-8")
     (folder / "g.txt").symlink_to(tmp_path / "secret.txt")
     settings = ("data.max_length=128", "data.eval_fraction=0")
     options = [part for setting in settings for part in ("--set", setting)]
     counts = write(None, "--documents", folder, *options)
-    assert counts["read"] == 7
-    assert counts["invalid"] == 3
+    assert counts["read"] == 9
+    assert counts["invalid"] == 5
     reasons = " ".join(counts["invalid_reasons"])
     assert "g.txt: a link to a file outside the folder" in reasons
     assert "e.pdf: it " in reasons
     assert "f.docx: it cannot be converted" in reasons
+    assert "h.html: it has no text" in reasons
+    assert "i.txt: it is empty" in reasons
     assert counts["not_read"] == {".png": 1}
     written = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").open()]
     whole = "\n".join(written)

@@ -85,6 +85,8 @@ def _rows(folder: Path, documents: list[Path]) -> Iterator[Row]:
             yield Row(None, shown(path), fraction, "a link to a file outside the folder")
         elif is_document(path):
             row = read_document(path)
+            if row.record is not None and not str(row.record["text"]).strip():
+                row = Row(None, row.where, problem="it is empty")
             yield Row(row.record, row.where, fraction, row.problem, row.note)
         else:
             converter = converter or _converter()
@@ -119,7 +121,8 @@ def _converted(path: Path, converter: "MarkItDown", fraction: float) -> Row:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return Row(None, shown(path), fraction, f"it cannot be converted: {reason}")
     if not text.strip():
-        return Row(None, shown(path), fraction, "it has no text (a scan needs OCR first)")
+        scan = " (a scan needs OCR first)" if path.suffix.lower() == ".pdf" else ""
+        return Row(None, shown(path), fraction, f"it has no text{scan}")
     return Row({"text": text.replace("\r\n", "\n").replace("\r", "\n")}, shown(path), fraction)
 
 
