@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -25,10 +25,12 @@ from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
 from workbench.export.plan import Plan, plan_export
-from workbench.export.request import TARGETS, Exported, Request
+from workbench.export.request import TARGETS, WITH_CHOICE, WITH_TYPE, Exported, GgufType, Request, Weights
 from workbench.units import clock, rounded_file_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from textual.app import ComposeResult
 
     from screens.shell.jobs import Job, Jobs
@@ -45,29 +47,23 @@ class _Row:
     options: dict[str, str]
 
 
-_ROWS = (
-    _Row("adapter", {"target": "adapter"}),
-    _Row("merged", {"target": "merged"}),
-    _Row("gguf, 16 bits", {"target": "gguf", "type": "f16"}),
-    _Row("gguf, 8 bits", {"target": "gguf", "type": "q8_0"}),
-    _Row("gguf, Q5_K_M", {"target": "gguf", "type": "q5_k_m"}),
-    _Row("gguf, Q4_K_M", {"target": "gguf", "type": "q4_k_m"}),
-    _Row("ollama, 16 bits", {"target": "ollama", "type": "f16"}),
-    _Row("ollama, 8 bits", {"target": "ollama", "type": "q8_0"}),
-    _Row("ollama, Q4_K_M", {"target": "ollama", "type": "q4_k_m"}),
-    _Row("vllm, adapter", {"target": "vllm", "weights": "adapter"}),
-    _Row("vllm, merged", {"target": "vllm", "weights": "merged"}),
-    _Row("tgi, adapter", {"target": "tgi", "weights": "adapter"}),
-    _Row("tgi, merged", {"target": "tgi", "weights": "merged"}),
-    _Row("hub, adapter", {"target": "hub", "weights": "adapter"}),
-    _Row("hub, merged", {"target": "hub", "weights": "merged"}),
-    _Row("script", {"target": "script"}),
-    _Row("notebook", {"target": "notebook"}),
-    _Row("axolotl", {"target": "axolotl"}),
-    _Row("llamafactory", {"target": "llamafactory"}),
-)
+_TYPE_LABELS = {"f16": "16 bits", "q8_0": "8 bits"}
 
 
+def _rows() -> Iterator[_Row]:
+    """Return a line for each target, or for each of its choices."""
+    for target in TARGETS:
+        if target in WITH_TYPE:
+            for kind in get_args(GgufType):
+                yield _Row(f"{target}, {_TYPE_LABELS.get(kind, kind.upper())}", {"target": target, "type": kind})
+        elif target in WITH_CHOICE:
+            for weights in get_args(Weights):
+                yield _Row(f"{target}, {weights}", {"target": target, "weights": weights})
+        else:
+            yield _Row(target, {"target": target})
+
+
+_ROWS = tuple(_rows())
 _WHILE_BUSY = "Esc continue in the background   x cancel and remove partial files"
 _KEYS = "Enter export   Tab to the folder (Ctrl+O browse)   Esc back"
 

@@ -38,6 +38,8 @@ TARGETS: dict[Target, str] = {
 }
 """What each target produces, in one line."""
 
+# Targets for which the user chooses the number type of a GGUF file.
+WITH_TYPE = ("gguf", "ollama")
 # Targets for which the user chooses between adapter and merged weights.
 WITH_CHOICE = ("vllm", "tgi", "hub")
 # Targets that use only the recipe and the records.
@@ -74,12 +76,12 @@ class Request:
     @property
     def merges(self) -> bool:
         """Whether the adapter is merged into the base."""
-        return self.target in ("merged", "gguf", "ollama") or (self.target in WITH_CHOICE and self.weights == "merged")
+        return self.target in ("merged", *WITH_TYPE) or (self.target in WITH_CHOICE and self.weights == "merged")
 
     @property
     def makes_gguf(self) -> bool:
         """Whether a GGUF file is written."""
-        return self.target in ("gguf", "ollama")
+        return self.target in WITH_TYPE
 
     def as_json(self) -> dict[str, object]:
         """The request as JSON data."""
