@@ -21,6 +21,9 @@ from workbench.storage.paths import Home
 # Records in the columns of each preset's own data set.
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "first-mate": [{"instruction": f"How many is {n}?", "response": f"Aye, {n} it is, matey."} for n in range(8)],
+    "first-mate-pairs": [
+        {"prompt": f"How many is {n}?", "chosen": f"{n}, Captain.", "rejected": f"Aye, {n} or so."} for n in range(8)
+    ],
     "ed-donner/items_prompts_lite": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
     "ed-donner/items_prompts_full": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
     "tatsu-lab/alpaca": [

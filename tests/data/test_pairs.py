@@ -220,3 +220,63 @@ def test_exports_that_repeat_the_training_refuse_preferences(target: Any, tmp_pa
     run = create_run(home, edit(Recipe(), {"objective.kind": "dpo"}))
     with pytest.raises(WorkbenchError, match=f"The export {target} does not carry dpo runs"):
         plan_export(home, run, Request(target=target, folder=tmp_path / "out"))
+
+
+def test_responses_that_a_label_calls_good_or_bad_are_unpaired(tokenizer: Any, tmp_path: Path) -> None:
+    template = Template.for_model(tokenizer, "chatml")
+    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}]
+    data = file_of(
+        tmp_path,
+        {"prompt": "Hi?", "completion": "Yes.", "label": True},
+        {"prompt": [turns[0]], "completion": [turns[1]], "label": False},
+        {"prompt": "Hi?", "completion": "Perhaps.", "label": None},
+    ).model_copy(update={"eval_fraction": 0.0})
+    with pytest.raises(WorkbenchError, match="marks as good or bad") as refused:
+        load_records(data)
+    assert "set objective.kind to kto" in refused.value.cure
+    with pytest.raises(WorkbenchError, match="need pairs of a chosen and a rejected response"):
+        load_records(data, kind="pairs")
+    encoded = encode_dataset(load_records(data, kind="unpaired"), template, data)
+    assert encoded.train["good"] == [1, 0]
+    assert [trained_text(row, tokenizer) for row in encoded.train] == ["Yes.<|im_end|>", "No.<|im_end|>"]
+    assert encoded.facts.skipped_reasons == {"column label is empty": 1}
+    # Columns of other names, and a whole conversation of which the last response counts.
+    turns = [*turns, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    named = file_of(tmp_path, {"talk": turns, "ok": "False"}).model_copy(
+        update={"columns": {"messages": "talk", "label": "ok"}, "eval_fraction": 0.0}
+    )
+    encoded = encode_dataset(load_records(named, kind="unpaired"), template, named)
+    assert encoded.train["good"] == [0]
+    assert trained_text(encoded.train[0], tokenizer) == "So.<|im_end|>"
+
+
+def test_pairs_become_a_good_and_a_bad_response(tokenizer: Any, tmp_path: Path) -> None:
+    data = file_of(
+        tmp_path,
+        {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
+        {"prompt": "Oh?", "chosen": "Ah.", "rejected": "Ah."},
+    ).model_copy(update={"eval_fraction": 0.0})
+    encoded = encode_dataset(load_records(data, kind="unpaired"), Template.for_model(tokenizer, "chatml"), data)
+    assert encoded.train["good"] == [1, 0]
+    assert [trained_text(row, tokenizer) for row in encoded.train] == ["Yes.<|im_end|>", "No.<|im_end|>"]
+    assert (encoded.facts.train_records, encoded.facts.skipped) == (2, 1)
+
+
+def trained_text(row: Any, tokenizer: Any) -> str:
+    return str(tokenizer.decode([label for label in row["labels"] if label != -100]))
+
+
+def test_an_objective_takes_its_own_keys_and_defaults() -> None:
+    recipe = edit(Recipe(), {"objective.kind": "simpo"})
+    assert (recipe.objective.beta, recipe.objective.cpo_alpha) == (2.0, 0.0)
+    # What nobody has set follows the objective; a loss that it does not have goes with the old one.
+    recipe = edit(recipe, {"objective.kind": "dpo", "objective.loss_type": "ipo"})
+    assert recipe.objective.beta == 0.1
+    recipe = edit(recipe, {"objective.kind": "kto", "objective.label_smoothing": 0.1})
+    assert (recipe.objective.loss_type, recipe.objective.unused_keys) == ("kto", ["label_smoothing"])
+    with pytest.raises(RecipeError, match="ipo is not a loss of kto; set it to kto or apo_zero_unpaired"):
+        from_yaml("objective: {kind: kto, loss_type: ipo}")
+    with pytest.raises(RecipeError, match="compares each response with the others of its micro-batch"):
+        edit(recipe, {"training.per_device_train_batch_size": 1})
+    automatic = edit(recipe, {"training.per_device_train_batch_size": "auto", "training.effective_batch_size": 9})
+    assert automatic.least_micro_batch == 3

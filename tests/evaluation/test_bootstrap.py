@@ -5,7 +5,7 @@ import math
 import pytest
 
 from workbench.evaluation.bootstrap import interval, resampled_sums
-from workbench.evaluation.metrics import Tally, compute_metrics
+from workbench.evaluation.metrics import Rejected, Tally, compute_metrics
 from workbench.evaluation.result import AnsweredPrompt
 
 
@@ -85,3 +85,17 @@ def test_without_references_replies_are_not_scored():
     assert math.isinf(figures["base"].perplexity.value)
     assert figures["base"].perplexity.low is None
     assert minus == {}
+
+
+def test_preferences_of_two_pairs_by_hand():
+    # Per token: base 2.0 chosen and 1.0 rejected, then 1.0 and 0.5; the run 1.0 and 1.5, then 0.5 and 0.25.
+    tallies = {"base": Tally([4.0, 4.0], [0, 2]), "run": Tally([2.0, 2.0], [2, 3])}
+    rejected = Rejected([1, 4], {"base": [1.0, 2.0], "run": [1.5, 1.0]})
+    figures, minus = compute_metrics([2, 4], tallies, [], draws=2000, seed=0, rejected=rejected)
+    base, run = figures["base"], figures["run"]
+    assert (base.preference_accuracy.value, run.preference_accuracy.value) == (0.0, 0.5)
+    assert (run.preference_accuracy.low, run.preference_accuracy.high) == (0.0, 1.0)
+    assert base.preference_margin.value == pytest.approx((-1.0 - 0.5) / 2)
+    assert run.preference_margin.value == pytest.approx((0.5 - 0.25) / 2)
+    assert minus["run"].preference_accuracy.value == -0.5
+    assert compute_metrics([2, 4], tallies, [], draws=10, seed=0)[0]["run"].preference_accuracy is None

@@ -7,6 +7,8 @@ from workbench.evaluation.result import BASE, EvaluatedModel, Evaluation, Interv
 _HEADS = {
     "perplexity": "perplexity",
     "token_accuracy": "token accuracy",
+    "preference_accuracy": "preference accuracy",
+    "preference_margin": "preference margin",
     "exact": "exact",
     "contains": "contains",
     "rouge_l": "ROUGE-L",

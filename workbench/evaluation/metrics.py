@@ -32,16 +32,34 @@ class _Metric:
     drawn: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """The rejected responses of pairs: labeled tokens of each, and by model its summed losses in nats."""
+
+    tokens: Sequence[int]
+    loss: Mapping[str, Sequence[float]]
+
+
 def compute_metrics(
-    tokens: Sequence[int], tallies: Mapping[str, Tally], answered: Sequence[AnsweredPrompt], *, draws: int, seed: int
+    tokens: Sequence[int],
+    tallies: Mapping[str, Tally],
+    answered: Sequence[AnsweredPrompt],
+    *,
+    draws: int,
+    seed: int,
+    rejected: Rejected | None = None,
 ) -> tuple[dict[str, ModelMetrics], dict[str, ModelMetrics]]:
     """Compute the metrics of each model, and base − model for each except the base.
 
     Args:
         tokens: labeled tokens of each record. tallies: by model name; one is :data:`BASE`.
         answered: replies of all models; those with a reference are scored.
+        rejected: of pairs, what the chosen responses are compared with.
     """
     by_model = _likelihoods(tokens, tallies, draws, seed)
+    if rejected is not None:
+        for name, preferences in _preferences(tokens, tallies, rejected, draws, seed).items():
+            by_model[name] |= preferences
     for name, scores in _scores(list(tallies), [one for one in answered if one.reference], draws, seed).items():
         by_model[name] |= scores
     figures = {name: _with_intervals(metrics) for name, metrics in by_model.items()}
@@ -66,6 +84,26 @@ def _likelihoods(
             "token_accuracy": _Metric(float(totals[correct] / totals[0]), drawn[:, correct] / drawn[:, 0]),
         }
     return by_model
+
+
+def _preferences(
+    tokens: Sequence[int], tallies: Mapping[str, Tally], rejected: Rejected, draws: int, seed: int
+) -> dict[str, dict[str, _Metric]]:
+    """How often, and by how much, each model finds the chosen response likelier per token."""
+    chosen_tokens, rejected_tokens = (np.array(counts, dtype=np.float64) for counts in (tokens, rejected.tokens))
+    columns = []
+    for name, tally in tallies.items():
+        margin = np.array(rejected.loss[name]) / rejected_tokens - np.array(tally.loss) / chosen_tokens
+        columns += [(margin > 0).astype(np.float64), margin]
+    matrix = np.array(columns).T
+    means, drawn = matrix.mean(axis=0), resampled_sums(matrix, draws=draws, seed=seed) / len(matrix)
+    return {
+        name: {
+            "preference_accuracy": _Metric(float(means[2 * number]), drawn[:, 2 * number]),
+            "preference_margin": _Metric(float(means[2 * number + 1]), drawn[:, 2 * number + 1]),
+        }
+        for number, name in enumerate(tallies)
+    }
 
 
 def _scores(

@@ -24,6 +24,8 @@ class ModelMetrics(StoredModel):
     Attributes:
         loss: mean negative log-likelihood in nats per labeled token. perplexity: exp(loss).
         token_accuracy: share of labeled tokens that the model predicted correctly.
+        preference_accuracy: of pairs, the share whose chosen response has the higher mean log-probability per token.
+        preference_margin: the mean difference of both, in nats per token. None if the records are no pairs.
         exact, contains: share of replies that equal, or contain, their reference. rouge_l: mean ROUGE-L. None if no
             record has a reference reply.
     """
@@ -31,6 +33,8 @@ class ModelMetrics(StoredModel):
     loss: Interval
     perplexity: Interval
     token_accuracy: Interval
+    preference_accuracy: Interval | None = None
+    preference_margin: Interval | None = None
     exact: Interval | None = None
     contains: Interval | None = None
     rouge_l: Interval | None = None
@@ -64,12 +68,18 @@ class AnsweredPrompt(StoredModel):
 
 
 class PerRecord(StoredModel):
-    """The sums behind the metrics: each list has one entry per record; ``loss`` and ``correct`` are by model name."""
+    """The sums behind the metrics: each list has one entry per record; ``loss`` and ``correct`` are by model name.
+
+    Of pairs these are of the chosen responses, and ``rejected_tokens`` and ``rejected`` are tokens and losses of the
+    rejected ones.
+    """
 
     where: list[str] = Field(default=[])
     tokens: list[int] = Field(default=[])
     loss: dict[str, list[float]] = Field(default={})
     correct: dict[str, list[int]] = Field(default={})
+    rejected_tokens: list[int] = Field(default=[])
+    rejected: dict[str, list[float]] = Field(default={})
 
 
 class Evaluation(NumberedResult):

@@ -36,6 +36,7 @@ class Candidate:
     name: str
     target: ReplyTarget | None = None
     losses: list[RecordLoss | None] = field(default_factory=list)
+    rejected: list[RecordLoss | None] = field(default_factory=list)
     replies: list[str | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 

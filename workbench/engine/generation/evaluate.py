@@ -23,7 +23,7 @@ from workbench.engine.model.hardware import library_versions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.bootstrap import DRAWS, LEVEL
 from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set
-from workbench.evaluation.metrics import Tally, compute_metrics
+from workbench.evaluation.metrics import Rejected, Tally, compute_metrics
 from workbench.evaluation.report import write_report
 from workbench.evaluation.result import AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
 from workbench.progress import Progress
@@ -77,12 +77,17 @@ def evaluate(
         report=report,
         cancelled=cancelled.is_set,
     )
-    rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in eval_set.samples]
+    samples = eval_set.samples
+    rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
+    # Of pairs, the rejected responses follow the chosen ones.
+    sides = [sample.rejected for sample in samples if sample.rejected is not None]
+    rows += [{"input_ids": side.input_ids, "labels": side.labels} for side in sides]
     batch = recipe.training.per_device_train_batch_size
     for number, candidate in enumerate(candidates):
         with bases.activated(candidate, exact=True) as model, timed(candidate.seconds):
             progress = share_of_progress(report, number, candidates)
-            candidate.losses = record_losses(model, rows, batch, progress, cancelled.is_set, path=bases.loss_path(rows))
+            losses = record_losses(model, rows, batch, progress, cancelled.is_set, path=bases.loss_path(rows))
+            candidate.losses, candidate.rejected = losses[: len(samples)], losses[len(samples) :]
         if cancelled.is_set():
             break
     for number, candidate in enumerate([] if cancelled.is_set() else candidates):
@@ -125,7 +130,10 @@ def _result(
     tallies = {
         candidate.name: Tally(records.loss[candidate.name], records.correct[candidate.name]) for candidate in candidates
     }
-    figures, minus = compute_metrics(records.tokens, tallies, answered, draws=DRAWS, seed=request.seed)
+    rejected = Rejected(records.rejected_tokens, records.rejected) if records.rejected else None
+    figures, minus = compute_metrics(
+        records.tokens, tallies, answered, draws=DRAWS, seed=request.seed, rejected=rejected
+    )
     return Evaluation(
         time=time.time(),
         run=run.id,
@@ -188,17 +196,33 @@ def _per_record(eval_set: EvalSet, candidates: list[Candidate]) -> PerRecord:
     known = []
     for number, sample in enumerate(eval_set.samples):
         losses = [one for candidate in candidates if (one := candidate.losses[number]) is not None]
-        if losses and len(losses) == len(candidates):
-            known.append((sample, losses))
-    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample, _ in known))}
+        others = [one for candidate in candidates if (one := _rejected(candidate, number)) is not None]
+        is_pair = any(candidate.rejected for candidate in candidates)
+        if losses and len(losses) == len(candidates) and len(others) == (len(losses) if is_pair else 0):
+            known.append((sample, losses, others))
+    places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample, *_ in known))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
     tokens, where = [0] * len(places), [""] * len(places)
-    for sample, losses in known:
+    rejected: dict[str, list[float]] = {}
+    rejected_tokens: list[int] = []
+    for sample, losses, others in known:
         place = places[sample.index]
         where[place] = sample.where
         tokens[place] += losses[0].tokens
         for candidate, one in zip(candidates, losses, strict=True):
             loss[candidate.name][place] += one.loss
             correct[candidate.name][place] += one.correct
-    return PerRecord(where=where, tokens=tokens, loss=loss, correct=correct)
+        if others:
+            # A pair is one sample: it is never a chunk of a document.
+            rejected_tokens.append(others[0].tokens)
+            for candidate, other in zip(candidates, others, strict=True):
+                rejected.setdefault(candidate.name, []).append(other.loss)
+    return PerRecord(
+        where=where, tokens=tokens, loss=loss, correct=correct, rejected_tokens=rejected_tokens, rejected=rejected
+    )
+
+
+def _rejected(candidate: Candidate, number: int) -> RecordLoss | None:
+    """The loss of a pair's rejected response, if it is known."""
+    return candidate.rejected[number] if number < len(candidate.rejected) else None
