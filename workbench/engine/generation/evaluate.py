@@ -16,7 +16,7 @@ from workbench.engine.generation.candidates import (
     share_of_progress,
     timed,
 )
-from workbench.engine.generation.evaluation import record_losses
+from workbench.engine.generation.evaluation import RecordLoss, record_losses
 from workbench.engine.generation.generation import StopSignal, end_tokens
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import library_versions
