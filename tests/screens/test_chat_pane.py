@@ -1,5 +1,6 @@
 """Chat: who answers, how a reply streams and ends, and what happens when there is none."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.preferences import read_ratings
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
+
+at_chat = partial(opened, tab="chat")
 
 
 def with_run(root: Path, *, runs: int = 1) -> ScriptedEngine:
@@ -67,7 +70,7 @@ async def ask(screen: Opened, text: str) -> None:
 
 
 async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=NARROW) as screen:
+    async with at_chat(tmp_path, size=NARROW) as screen:
         await chat(screen)
         await screen.sees("No adapter yet")
         await screen.sees("Enter to type.")
@@ -80,7 +83,7 @@ async def test_without_a_run_the_base_answers_and_it_says_so(tmp_path: Path) -> 
 
 
 async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         await chat(screen)
         await screen.until(lambda: "run-01" in screen.words, "the run is found")
         await ask(screen, "How do ships float?")
@@ -105,7 +108,7 @@ async def test_a_reply_streams_and_ends_with_its_figures(tmp_path: Path) -> None
 
 
 async def test_base_and_tuned_at_a_key_also_while_writing(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "tuned at first")
         await screen.press("b")
@@ -120,7 +123,7 @@ async def test_base_and_tuned_at_a_key_also_while_writing(tmp_path: Path) -> Non
 
 
 async def test_escape_ends_a_reply_and_keeps_what_was_said(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await ask(screen, "Tell me all")
         screen.engine.say("It began")
@@ -138,7 +141,7 @@ async def test_escape_ends_a_reply_and_keeps_what_was_said(tmp_path: Path) -> No
 async def test_a_busy_engine_is_a_sentence_and_the_words_are_given_back(tmp_path: Path) -> None:
     engine = with_run(tmp_path)
     engine.begin(Recipe())
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         prompt = screen.app.query_one("#prompt", Input)
         prompt.value = "Are you there?"
@@ -150,7 +153,7 @@ async def test_a_busy_engine_is_a_sentence_and_the_words_are_given_back(tmp_path
 
 
 async def test_a_reply_that_breaks_off_says_why(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await ask(screen, "Hi")
         screen.engine.say("Hel")
@@ -162,7 +165,7 @@ async def test_a_reply_that_breaks_off_says_why(tmp_path: Path) -> None:
 
 
 async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=WIDE) as screen:
+    async with at_chat(tmp_path, size=WIDE) as screen:
         pane = await chat(screen)
         for name, value in (("system", "Be brief."), ("temperature", "0"), ("top_p", "0.5"), ("max_new_tokens", "7")):
             pane.query_one(f"#{name}", Input).value = value
@@ -178,7 +181,7 @@ async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> 
 
 
 async def test_another_run_can_be_picked(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
         await chat(screen)
         await screen.press("m")
         await screen.until(lambda: isinstance(screen.app.screen, PickDialog), "the list")
@@ -189,7 +192,7 @@ async def test_another_run_can_be_picked(tmp_path: Path) -> None:
 
 
 async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
@@ -204,7 +207,7 @@ async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
 
 
 async def test_a_long_reply_stays_in_view_and_one_scrolled_back_stays_put(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         transcript = pane.query_one(Transcript)
         await ask(screen, "Count")
@@ -223,7 +226,7 @@ async def test_a_long_reply_stays_in_view_and_one_scrolled_back_stays_put(tmp_pa
 
 
 async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await screen.press("s")
         await screen.sees("side by side run-01 (base, adapter off) · run-01 (tuned)")
@@ -253,7 +256,7 @@ async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path
 
 
 async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
         await chat(screen)
         await screen.press("s")
         await ask(screen, "Hi")
@@ -269,7 +272,7 @@ async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path)
 
 
 async def test_escape_ends_all_columns(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await screen.press("s")
         await ask(screen, "Hi")
@@ -284,7 +287,7 @@ async def test_escape_ends_all_columns(tmp_path: Path) -> None:
 async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
     engine = with_run(tmp_path, runs=2)
     (tmp_path / "runs" / "run-01" / "checkpoints" / "checkpoint-3").mkdir(parents=True)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "run-02" in screen.words, "the newest run")
         await screen.press("c")
@@ -312,7 +315,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
 
 
 async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await screen.press("s")
         await ask(screen, "Hi")
@@ -324,7 +327,7 @@ async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
 
 
 async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
         await chat(screen)
         await screen.until(lambda: "run-02" in screen.words, "the newest run")
         await screen.press("n")
@@ -354,7 +357,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
 
 
 async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         prompt = pane.query_one("#prompt", Input)
         for question, reply in (("one", "first"), ("two", "second")):
@@ -378,7 +381,7 @@ async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Pa
 
 
 async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await ask(screen, "one")
         await answered(screen, "first")
@@ -400,7 +403,7 @@ async def test_a_reply_made_again_leaves_the_turns_before_it_in_view(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("screens.chat.pane._TURNS_SHOWN", 2)
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         for number in range(4):
             await ask(screen, f"question {number}")
@@ -412,7 +415,7 @@ async def test_a_reply_made_again_leaves_the_turns_before_it_in_view(
 
 
 async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         pane.query_one("#system", Input).value = "Be brief."
         await ask(screen, "first question")
@@ -460,7 +463,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
 
 
 async def test_the_context_is_counted_and_what_is_left_out_is_told(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
@@ -476,7 +479,7 @@ async def test_the_context_is_counted_and_what_is_left_out_is_told(tmp_path: Pat
 
 async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
     engine = with_run(tmp_path)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_chat(tmp_path, engine=engine) as screen:
         await chat(screen)
         await screen.until(lambda: "chatting with run-01" in screen.words, "the finished run")
         engine.begin(Recipe())
@@ -494,7 +497,7 @@ async def test_a_paused_run_answers_as_it_is_now(tmp_path: Path) -> None:
 
 
 async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=WIDE) as screen:
+    async with at_chat(tmp_path, size=WIDE) as screen:
         pane = await chat(screen)
         pane.query_one("#temperature", Input).value = "1.1"
         await screen.press("g")
@@ -516,7 +519,7 @@ async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
 
 
 async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         await chat(screen)
         await ask(screen, "Hi")
         await answered(screen, "Hello.\x1b[2J")
@@ -525,7 +528,7 @@ async def test_the_whole_conversation_is_copied_as_markdown(tmp_path: Path) -> N
 
 
 async def test_what_is_pasted_keeps_its_lines(tmp_path: Path) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await screen.press("enter", *"See ")
         pane.query_one("#prompt").post_message(Paste("a = 1\r\n\n  b = 2\x1b[2J"))
@@ -543,7 +546,7 @@ async def test_a_new_line_is_begun_by_key_and_an_editor_that_fails_leaves_the_me
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISUAL", "'")
-    async with opened(tmp_path, engine=with_run(tmp_path)) as screen:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         await screen.press("enter", *"one", "ctrl+j", *"two")
         assert pane.query_one("#prompt", Input).value == "one↵two"
@@ -572,7 +575,7 @@ async def side_by_side(screen: Opened, question: str) -> tuple[str, str]:
 
 async def test_a_blind_comparison_hides_the_names_until_it_is_rated(tmp_path: Path) -> None:
     engine = with_run(tmp_path)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "the run is found")
         await screen.press("v")
@@ -612,7 +615,7 @@ async def test_a_blind_comparison_hides_the_names_until_it_is_rated(tmp_path: Pa
 
 async def test_no_rating_of_half_a_comparison(tmp_path: Path) -> None:
     engine = with_run(tmp_path)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "the run is found")
         await screen.press("v")
@@ -629,7 +632,7 @@ async def test_no_rating_of_half_a_comparison(tmp_path: Path) -> None:
 
 
 async def test_a_base_alone_cannot_be_compared_blind(tmp_path: Path) -> None:
-    async with opened(tmp_path) as screen:
+    async with at_chat(tmp_path) as screen:
         await chat(screen)
         await screen.press("v")
         await screen.is_asked("at least one of them a run's adapter")

@@ -1,6 +1,7 @@
 """Runs: the history from the journals, one run opened, its recipe and its adapter used."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from screens.charts.loss_chart import LossChart
@@ -13,6 +14,8 @@ from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.storage.paths import Home
+
+at_runs = partial(opened, tab="runs")
 
 GIB = 2**30
 
@@ -47,7 +50,7 @@ async def history(screen: Opened, runs: int) -> RunsPane:
 
 
 async def test_an_empty_history_names_the_next_key(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=NARROW) as screen:
+    async with at_runs(tmp_path, size=NARROW) as screen:
         await history(screen, 0)
         await screen.until(lambda: "No runs yet. Press 5" in screen.words, "what to do")
 
@@ -55,7 +58,7 @@ async def test_an_empty_history_names_the_next_key(tmp_path: Path) -> None:
 async def test_a_line_tells_what_the_journal_says(tmp_path: Path) -> None:
     engine = trained(tmp_path)
     again(engine, Recipe(), "error")
-    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+    async with at_runs(tmp_path, size=NARROW, engine=engine) as screen:
         await history(screen, 2)
         lines = {line.split()[2]: line for line in screen.words.splitlines() if "run-0" in line}
         assert lines["run-01"].split()[:7] == ["●", "finished", "run-01", "3/3", "1.5", "20.1", "→"]
@@ -65,7 +68,7 @@ async def test_a_line_tells_what_the_journal_says(tmp_path: Path) -> None:
 
 
 async def test_enter_opens_a_run_with_curve_figures_and_recipe(tmp_path: Path) -> None:
-    async with opened(tmp_path, size=WIDE, engine=trained(tmp_path)) as screen:
+    async with at_runs(tmp_path, size=WIDE, engine=trained(tmp_path)) as screen:
         pane = await history(screen, 1)
         await screen.press("enter")
         await screen.until(lambda: "train 1.5" in screen.words, "its curve")
@@ -85,7 +88,7 @@ async def test_a_run_shows_how_far_its_predicted_peak_was_off(tmp_path: Path) ->
     engine.phase("preparing", predicted=predicted)
     engine.step(1, 2.0, vram={"allocated": 8 * GIB, "reserved": 10 * GIB, "peak": 10 * GIB})
     engine.finish(measured={"allocated": 10 * GIB, "reserved": 10 * GIB, "resting": 8 * GIB, "nvml": None})
-    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+    async with at_runs(tmp_path, size=WIDE, engine=engine) as screen:
         await history(screen, 1)
         await screen.press("enter")
         await screen.until(lambda: "11.0 GiB (+10.0%)" in screen.words, "the difference")
@@ -97,7 +100,7 @@ async def test_one_key_lets_a_run_go_on_and_shows_it_on_train(tmp_path: Path) ->
     again(engine, Recipe(), "error")
     failed = engine.run
     assert failed is not None
-    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
+    async with at_runs(tmp_path, size=NARROW, engine=engine) as screen:
         await history(screen, 2)
         await screen.sees("CUDA ran out of memory. · g resume")
         await screen.press("g")
@@ -118,7 +121,7 @@ async def test_a_run_that_ended_well_or_was_discarded_does_not_go_on(tmp_path: P
     engine = trained(tmp_path)
     again(engine, Recipe(), "")
     engine.finish("discarded", step=3)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 2)
         for _ in range(2):
             await screen.press("g")
@@ -132,7 +135,7 @@ async def test_the_replies_of_a_run_can_be_read_later(tmp_path: Path) -> None:
     engine.sample(3, [("Who sails her?", "Aye, the mate.")])
     engine.evaluated(3, 1.0, 2.7, best=True)
     engine.finish(step=3)
-    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+    async with at_runs(tmp_path, size=WIDE, engine=engine) as screen:
         await history(screen, 1)
         await screen.press("enter")
         await screen.sees("1 at step 3")
@@ -143,7 +146,7 @@ async def test_the_replies_of_a_run_can_be_read_later(tmp_path: Path) -> None:
 
 async def test_its_recipe_is_taken_in_hand_with_its_linked_alpha(tmp_path: Path) -> None:
     recipe = edit(Recipe(), {"adapter.r": 64, "data.max_length": 128})
-    async with opened(tmp_path, engine=trained(tmp_path, recipe)) as screen:
+    async with at_runs(tmp_path, engine=trained(tmp_path, recipe)) as screen:
         await history(screen, 1)
         await screen.press("r")
         assert screen.app.session.recipe == recipe
@@ -155,7 +158,7 @@ async def test_a_recipe_that_was_changed_into_nonsense_is_told(tmp_path: Path) -
     engine = trained(tmp_path)
     assert engine.run is not None
     engine.run.recipe_file.write_text("adapter: {r: -1}")
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 1)
         before = screen.app.session.recipe
         await screen.press("r")
@@ -166,7 +169,7 @@ async def test_a_recipe_that_was_changed_into_nonsense_is_told(tmp_path: Path) -
 async def test_chat_with_it_and_not_with_one_that_kept_nothing(tmp_path: Path) -> None:
     engine = trained(tmp_path)
     again(engine, Recipe(), "error")
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 2)
         await screen.press("c")
         assert isinstance(screen.app.pane_in_front, RunsPane)
@@ -177,7 +180,7 @@ async def test_chat_with_it_and_not_with_one_that_kept_nothing(tmp_path: Path) -
 
 async def test_a_live_run_moves_on_in_its_line_and_in_its_page(tmp_path: Path) -> None:
     engine = trained(tmp_path, end="")
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 1)
         await screen.until(lambda: "running" in screen.words and "3/3" in screen.words, "its line")
         engine.step(2, 1.25)
@@ -196,7 +199,7 @@ async def test_a_damaged_journal_does_not_hide_the_others(tmp_path: Path) -> Non
     again(engine, Recipe())
     assert engine.run is not None
     engine.run.journal.write_bytes(b'\x00\xff{"event": \n[1, 2]\nnull\n')
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 2)
         await screen.sees("new")
         await screen.sees("finished")
@@ -212,7 +215,7 @@ async def test_a_big_history_does_not_hold_the_event_loop(tmp_path: Path) -> Non
         folder.mkdir()
         (folder / "recipe.yaml").write_bytes(recipe)
         (folder / "journal.jsonl").write_bytes(journal * 3)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         counts: list[int] = []
 
         async def watch() -> None:
