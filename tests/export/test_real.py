@@ -99,6 +99,9 @@ def test_gguf(smollm2_home, run, prompts, unmerged, tmp_path, kind, share):
     )
     alone, tuned = unmerged
     assert divergence(tuned, distributions(model, prompts)) < share * divergence(tuned, alone)
+    if kind == "f16":
+        # The tokenizer does not depend on the type, and transformers reads it for seconds.
+        return
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file=name)
     text = "<|im_start|>user\nWhy don't ships sink?<|im_end|>\n"
     assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(run.adapter)(text)["input_ids"]

@@ -1,4 +1,7 @@
-"""The real app against the real engine on a tiny Llama: chosen, priced, trained, talked to, left."""
+"""The real app against the real engine on a tiny Llama: chosen, priced, trained, talked to, left.
+
+On a small terminal; test_mistakes_end_to_end.py has a wide one.
+"""
 
 import asyncio
 import re
@@ -40,12 +43,11 @@ def words(app) -> str:
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
-@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
-async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe, size: tuple[int, int]) -> None:
+async def test_from_the_model_to_the_chat(tmp_path: Path, recipe: Recipe) -> None:
     home = Home(tmp_path / "home")
     app = WorkbenchApp(home)
     try:
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=(80, 24)) as pilot:
             await until(pilot, lambda: app.pane_in_front is not None, "the first tab")
             # 1: choose the model, by typing where it is.
             await pilot.press("slash", *_keys(recipe.model.source), "enter")
