@@ -1,4 +1,4 @@
-"""``loraworkbench data``: the facts of a data set as JSON and as a person reads them, and mistakes as sentences."""
+"""``loraworkbench data``: the facts of a dataset as JSON and as a person reads them, and mistakes as sentences."""
 
 import json
 import re

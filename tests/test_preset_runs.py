@@ -18,7 +18,7 @@ from workbench.recipe.text import edit
 from workbench.runs.folder import create_run, summarise
 from workbench.storage.paths import Home
 
-# Records in the columns of each preset's own data set.
+# Records in the columns of each preset's own dataset.
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "first-mate": [{"instruction": f"How many is {n}?", "response": f"Aye, {n} it is, matey."} for n in range(8)],
     "first-mate-pairs": [

@@ -1,4 +1,4 @@
-"""A hub of data sets on this machine: the part of its HTTP interface that ``datasets`` uses, served from folders."""
+"""A hub of datasets on this machine: the part of its HTTP interface that ``datasets`` uses, served from folders."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The most used public data sets: the layout of each, with records made up for the test, and what is right for them.
+"""The most used public datasets: the layout of each, with records made up for the test, and what is right for them.
 
 In ``text`` trained stretches stand between ⟦ and ⟧. It is written by hand, from the templates' definitions.
 """

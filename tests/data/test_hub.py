@@ -1,4 +1,4 @@
-"""Hugging Face data sets by configuration, split and slice, downloaded and streamed, from a hub on this machine.
+"""Hugging Face datasets by configuration, split and slice, downloaded and streamed, from a hub on this machine.
 
 The hub's address is read when its libraries are imported: what is tested runs in a process of its own.
 """

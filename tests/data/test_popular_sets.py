@@ -1,4 +1,4 @@
-"""The most used public data sets are recognized, trained on what is right, and nothing of a record is left unnamed."""
+"""The most used public datasets are recognized, trained on what is right, and nothing of a record is left unnamed."""
 
 import json
 import re
@@ -113,7 +113,7 @@ def listed() -> str:
     for title, layouts in SETS.items():
         rows = [_row(layout) for layout in layouts]
         parts.append(
-            f"\n### {title}\n| data set | layout | recognized as | unused | known from |\n|---|---|---|---|---|\n"
+            f"\n### {title}\n| dataset | layout | recognized as | unused | known from |\n|---|---|---|---|---|\n"
             + "".join(f"| {' | '.join(row)} |\n" for row in rows)
         )
     return "".join(parts)

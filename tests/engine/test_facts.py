@@ -1,4 +1,4 @@
-"""The facts of a data set over the wire: a sample's first, exact ones later, whatever else the engine does."""
+"""The facts of a dataset over the wire: a sample's first, exact ones later, whatever else the engine does."""
 
 import asyncio
 import json

@@ -35,7 +35,7 @@ from workbench.storage.paths import Home
 def some_facts(
     conversations: list[tuple[str, str]], *, template: str = "model", max_length: int = 64, **more: Any
 ) -> DataFacts:
-    """Facts as of a data set whose lengths rise from 30 to 92 tokens, with these questions and replies as examples."""
+    """Facts as of a dataset whose lengths rise from 30 to 92 tokens, with these questions and replies as examples."""
     bins = tuple((start, start + 2, 2 + start // 9 if start < 80 else 3) for start in range(30, 92, 2))
     figures: dict[str, Any] = {
         "records": 326,

@@ -1,4 +1,4 @@
-"""``loraworkbench data``: statistics of a data set and its formatted training text, before a run."""
+"""``loraworkbench data``: statistics of a dataset and its formatted training text, before a run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -212,7 +212,7 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
     )
 
 
-# Documents about a data set, which lie beside its records.
+# Documents about a dataset, which lie beside its records.
 _DESCRIPTIONS = ("readme", "license", "notice", "changelog", "citation")
 
 

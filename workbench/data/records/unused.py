@@ -12,7 +12,7 @@ from workbench.data.records.conversation import Conversation
 from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.values import is_empty
 
-# Names under which data sets have parts of a conversation: a field of such a name is asked about before a run.
+# Names under which datasets have parts of a conversation: a field of such a name is asked about before a run.
 KNOWN_NAMES = frozenset({
     "system", "system_prompt", "system_message", "developer", "custom_instructions", "instruction", "prompt",
     "question", "query", "problem", "input", "inputs", "context", "passage", "history", "xml_tools", "python_tools",
@@ -42,7 +42,7 @@ class Unused:
 
 @dataclass(frozen=True)
 class UnusedField:
-    """A field that is not fed, over a data set: the records that fill it, and whether to ask before a run."""
+    """A field that is not fed, over a dataset: the records that fill it, and whether to ask before a run."""
 
     path: str
     records: int

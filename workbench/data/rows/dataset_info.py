@@ -1,4 +1,4 @@
-"""Data sets that LLaMA-Factory's ``dataset_info.json`` names: where their records are, their columns and tags.
+"""Datasets that LLaMA-Factory's ``dataset_info.json`` names: where their records are, their columns and tags.
 
 Its keys: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
 """
@@ -58,7 +58,7 @@ class TurnTags:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """One data set of the file.
+    """One dataset of the file.
 
     Attributes:
         name: as a source, for messages: ``data/dataset_info.json:name``.
@@ -84,12 +84,12 @@ class DatasetEntry:
 
 
 def find_entry(name: str) -> DatasetEntry | None:
-    """The data set that a source names: ``folder/dataset_info.json:name``, or a folder or file with a single one.
+    """The dataset that a source names: ``folder/dataset_info.json:name``, or a folder or file with a single one.
 
     None for a source that is something else, such as a folder with the ``dataset_info.json`` of ``datasets``.
 
     Raises:
-        WorkbenchError: the file names several data sets or not this one, or the entry uses what is not supported.
+        WorkbenchError: the file names several datasets or not this one, or the entry uses what is not supported.
     """
     path, inner = split_inner(name)
     file = Path(path).expanduser()

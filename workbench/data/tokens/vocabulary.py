@@ -11,7 +11,7 @@ _NAMED = 3
 
 
 def refuse_unknown_tokens(largest_id: int, tokenizer: "PreTrainedTokenizerBase", rows: int | None) -> None:
-    """Check the largest token id of a data set against the rows of the model's embedding.
+    """Check the largest token id of a dataset against the rows of the model's embedding.
 
     A tokenizer may have more tokens than the embedding has rows, as long as no record uses one of them.
 

@@ -90,13 +90,13 @@ class EngineApi:
     facts = Stream[FactsRequest, Progress | DataFacts](
         "/facts", FactsRequest, (Progress, DataFacts), refusals=("tokenizer_elsewhere", "data_elsewhere")
     )
-    """Progress and the facts of a data set: those of a sample, then the exact ones. Needs no model in memory."""
+    """Progress and the facts of a dataset: those of a sample, then the exact ones. Needs no model in memory."""
 
     examples = Call("/examples", ExamplesRequest, list[Example])
     """Records as they are fed to training."""
 
     columns = Call("/columns", ColumnsRequest, FoundColumns)
-    """The columns of a data set, each with an example."""
+    """The columns of a dataset, each with an example."""
 
     unload = Call("/unload", Nothing, Nothing, refusals=("busy", "engine_gone"))
     """Release the memory of the loaded model."""

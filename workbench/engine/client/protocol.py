@@ -130,7 +130,7 @@ class CancelRequest(_Wire):
 class FactsRequest(_Wire):
     """What to count: the model, data and training sections of a recipe.
 
-    With ``fetch`` off, a tokenizer or data set that is not on the engine's machine is refused. ``show`` is the number
+    With ``fetch`` off, a tokenizer or dataset that is not on the engine's machine is refused. ``show`` is the number
     of records to give as examples.
     """
 
