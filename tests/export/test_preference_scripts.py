@@ -9,6 +9,7 @@ from tests.export.conftest import tiny_recipe, train
 from tests.journals import read_events
 from workbench.export.request import Request
 from workbench.export.run import export_run
+from workbench.recipe.text import edit
 
 pytestmark = pytest.mark.usefixtures("export_here")
 
@@ -67,3 +68,15 @@ def test_trls_own_trainer_has_the_losses_of_the_run(tiny_home, tiny_llama, pairs
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert ("kl" in steps["6"]["rewards"]) == (kind == "kto")
     assert ("nll" in steps["6"]["rewards"]) == (kind in ("orpo", "cpo"))
+
+
+def test_a_run_that_continues_an_adapter_ejects_it_too(tiny_home, tiny_llama, pairs, scripts, tmp_path):
+    sections = {"quantization": {"method": "none", "compute_dtype": "float32"}, "data": {"eval_fraction": 0.05}}
+    start = train(tiny_home, tiny_recipe(tiny_llama, pairs, objective={"kind": "orpo"}, **sections))
+    recipe = tiny_recipe(tiny_llama, pairs, objective={"kind": "dpo"}, **sections)
+    run = train(tiny_home, edit(recipe, {"adapter.continue_from": start.id}))
+    export_run(tiny_home, run, Request("script", tmp_path / "out"), lambda told: None, bool)
+    scripts.run(tmp_path / "out", "train.py")
+    losses = {str(event["step"]): event["loss"] for event in read_events(run.journal) if event["event"] == "step"}
+    assert losses["1"] == pytest.approx(0.6931, abs=1e-4)
+    assert json.loads((tmp_path / "out" / "losses.json").read_text()) == pytest.approx(losses, abs=2e-5)

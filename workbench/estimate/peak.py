@@ -49,6 +49,15 @@ class Peak:
         """What a device must have free: reserved memory and the CUDA context."""
         return self.reserved_bytes + self.terms["cuda_context"]
 
+    def with_more(self, term: str, size: int) -> "Peak":
+        """The same peak with ``size`` bytes more in one of its terms, held during the whole step."""
+        return replace(
+            self,
+            allocated_bytes=self.allocated_bytes + size,
+            reserved_bytes=self.reserved_bytes + size,
+            terms={**self.terms, term: self.terms[term] + size},
+        )
+
     def as_json(self) -> dict[str, object]:
         return {
             "allocated_bytes": self.allocated_bytes,

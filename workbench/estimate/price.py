@@ -69,7 +69,10 @@ class Price:
     def objective_note(self) -> str:
         """How a step of the objective is priced; empty for supervised training."""
         objective = self.recipe.objective.spec
-        return f"{objective.kind}: {objective.price_note}" if objective.price_note else ""
+        if not objective.price_note:
+            return ""
+        start = " The reference is a copy of the adapter that the run starts from." if self.asked.keeps_start else ""
+        return f"{objective.kind}: {objective.price_note}{start}"
 
     @property
     def is_rough(self) -> bool:

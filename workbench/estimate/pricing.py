@@ -61,6 +61,8 @@ class Pricing:
         peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
             peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
+        if setup.keeps_start:
+            peak = peak.with_more("adapters", plan.added_bytes)
         return on_device(self.device, peak)
 
 

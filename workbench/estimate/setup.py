@@ -54,6 +54,7 @@ class Setup:
         stored: how the model's files quantize the base, which no recipe changes; None if they do not.
         texts: texts per record: 2 where a record is a pair of responses.
         least_micro_batch: the smallest micro-batch that the objective can use.
+        keeps_start: a copy of the adapter that the run starts from is kept on the device, as the reference.
     """
 
     adapter: LoraSettings
@@ -71,6 +72,7 @@ class Setup:
     stored: StoredQuantization | None = None
     texts: int = 1
     least_micro_batch: int = 1
+    keeps_start: bool = False
 
     @classmethod
     def of(
@@ -111,6 +113,7 @@ class Setup:
             stored=stored,
             texts=recipe.objective.spec.texts,
             least_micro_batch=recipe.objective.spec.least_micro_batch(recipe.objective),
+            keeps_start=recipe.objective.spec.has_reference and recipe.adapter.continue_from is not None,
         )
 
     @property

@@ -1,6 +1,7 @@
 """Writes the script of a run that trained on pairs or unpaired responses: TRL's own trainer on its tokens."""
 
 from workbench.export.preference_script_text import ATTACH, BATCHES, PAIRS, PEFT_CONFIG, SIDES, TRAIN, UNPAIRED
+from workbench.export.script_text import START
 from workbench.export.work import Job
 from workbench.objectives.objective import Trl
 from workbench.recipe.schema import Recipe
@@ -34,7 +35,11 @@ def batches_and_training(job: Job, trl: Trl) -> str:
     """The cells after the records are read: how batches are made, and the training."""
     spec = job.recipe.objective.spec
     collate = UNPAIRED if spec.records == "unpaired" else PAIRS if spec.has_reference else SIDES
-    attach, peft_config = ("", PEFT_CONFIG) if spec.has_reference else (ATTACH, "")
+    if job.recipe.adapter.continue_from:
+        # TRL keeps a copy of an adapter that it is given: the reference.
+        attach, peft_config = ATTACH + START, ""
+    else:
+        attach, peft_config = ("", PEFT_CONFIG) if spec.has_reference else (ATTACH, "")
     return (
         BATCHES
         + collate.format(trainer=trl.trainer)

@@ -8,6 +8,7 @@ depend on the order. The records are exported as token ids and labels, so that t
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from workbench.export.script_text import (
     LOSS,
     PADDING_FREE,
     RESIZE,
+    START,
     SUPERVISED_IMPORT,
     TRAIN,
 )
@@ -55,6 +57,7 @@ from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
 _ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))\n'
+_CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
 _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -68,6 +71,8 @@ def make(job: Job) -> None:
     _write_records(job, data)
     data.template.save(job.folder)
     (job.folder / "template.json").unlink()
+    if job.recipe.adapter.continue_from:
+        shutil.copytree(job.run.start, job.folder / "start")
     is_notebook = job.request.target == "notebook"
     text = script_of(job, *job.name_base(), is_notebook)
     if is_notebook:
@@ -131,6 +136,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     if trl is not None:
         return "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
+    if recipe.adapter.continue_from:
+        text = text.replace(_CAST_NEW, _CAST_NEW + START)
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
     if not rows:

@@ -79,6 +79,13 @@ model.requires_grad_(False)
 
 """
 
+START = """from peft import set_peft_model_state_dict  # the weights that the run started from
+from safetensors.torch import load_file
+
+set_peft_model_state_dict(model, load_file(HERE / "start" / "adapter_model.safetensors"))
+cast_adapter(model)
+"""
+
 EXPOSE_BIAS = """head = model.get_output_embeddings()
 head.__dict__["bias"] = getattr(head.token_adapter.get_base_layer(), "bias", None)
 """

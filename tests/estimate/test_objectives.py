@@ -1,0 +1,31 @@
+"""What an objective changes in the price of a step."""
+
+from workbench.estimate import price
+from workbench.models.trees import skeleton_in_catalog
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
+
+
+def test_a_reference_that_is_an_adapter_costs_a_copy_of_it_and_pairs_cost_two_texts() -> None:
+    recipe = edit(Recipe(), {"training.gradient_checkpointing": True})
+    skeleton = skeleton_in_catalog(recipe.model)
+    assert skeleton is not None
+    supervised = price(skeleton, recipe)
+    of_pairs = price(skeleton, edit(recipe, {"objective.kind": "dpo"}))
+    assert of_pairs.peak.allocated_bytes > supervised.peak.allocated_bytes
+    assert supervised.objective_note == ""
+    assert "both responses of each pair" in of_pairs.objective_note
+    start = {"adapter.continue_from": "an-adapter"}
+    continued = price(skeleton, edit(of_pairs.recipe, start))
+    assert continued.peak.allocated_bytes - of_pairs.peak.allocated_bytes == of_pairs.adapter.added_bytes
+    assert continued.peak.terms["adapters"] - of_pairs.peak.terms["adapters"] == of_pairs.adapter.added_bytes
+    assert "a copy of the adapter" in continued.objective_note
+    # Without a reference the start costs nothing.
+    assert price(skeleton, edit(recipe, start)).peak == supervised.peak
+
+
+def test_kto_never_gets_a_micro_batch_of_one() -> None:
+    recipe = edit(Recipe(), {"objective.kind": "kto", "training.per_device_train_batch_size": "auto"})
+    skeleton = skeleton_in_catalog(recipe.model)
+    assert skeleton is not None
+    assert price(skeleton, recipe).setup.micro_batch == 2
