@@ -2,6 +2,7 @@
 
 import csv
 import os
+from functools import partial
 from pathlib import Path
 from time import thread_time
 
@@ -21,6 +22,8 @@ from workbench.runs.folder import all_runs, find_run
 from workbench.runs.library.naming import rename_run, tag_run
 from workbench.storage.paths import Home
 
+at_runs = partial(opened, tab="runs")
+
 
 def three(root: Path) -> Home:
     home = Home(root)
@@ -37,7 +40,7 @@ def shown(pane: RunsPane) -> list[str]:
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_it_is_sorted_by_keys_and_by_a_click_on_a_heading(tmp_path: Path, size: tuple[int, int]) -> None:
     three(tmp_path)
-    async with opened(tmp_path, size=size) as screen:
+    async with at_runs(tmp_path, size=size) as screen:
         pane = await history(screen, 3)
         newest = ["middle-01", "short-01", "long-01"]
         assert shown(pane) == newest
@@ -63,7 +66,7 @@ async def test_it_is_sorted_by_keys_and_by_a_click_on_a_heading(tmp_path: Path, 
 
 async def test_it_is_filtered_as_one_types_and_escape_shows_all(tmp_path: Path) -> None:
     rename_run(three(tmp_path), find_run(Home(tmp_path), "long"), "Old faithful")
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         pane = await history(screen, 3)
         for words, runs in (("#pir", ["short-01"]), ("FAITH", ["long-01"]), ("middle finished", ["middle-01"])):
             await screen.press("slash", *(key if key != " " else "space" for key in words))
@@ -83,7 +86,7 @@ async def test_it_is_filtered_as_one_types_and_escape_shows_all(tmp_path: Path) 
 
 async def test_marks_are_seen_without_colour_and_outlive_a_filter(tmp_path: Path) -> None:
     three(tmp_path)
-    async with opened(tmp_path, size=NARROW) as screen:
+    async with at_runs(tmp_path, size=NARROW) as screen:
         pane = await history(screen, 3)
         await screen.press("space", "space")
         await screen.sees("☑ middle-01")
@@ -101,7 +104,7 @@ async def test_marks_are_seen_without_colour_and_outlive_a_filter(tmp_path: Path
 
 async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
     home = three(tmp_path)
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("n")
         await screen.sees("The id and folder stay")
@@ -122,7 +125,7 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
     run.adapter.mkdir()
     (run.adapter / "adapter_config.json").write_text("{}")
     rename_run(home, run, "Best of all")
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("c")
         await screen.sees("chatting with Best of all  middle-01")
@@ -147,7 +150,7 @@ async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
     def tags() -> dict[str, tuple[str, ...]]:
         return {run.id: run.label.tags for run in all_runs(home)}
 
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         await history(screen, 3)
         await screen.press("down", "t", *"new", "enter")
         await screen.until(lambda: tags()["short-01"] == ("pirate", "new"), "one tag more")
@@ -162,7 +165,7 @@ async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
 
 async def test_deleting_asks_once_and_one_key_takes_it_back(tmp_path: Path) -> None:
     home = three(tmp_path)
-    async with opened(tmp_path, size=NARROW) as screen:
+    async with at_runs(tmp_path, size=NARROW) as screen:
         pane = await history(screen, 3)
         await screen.press("d")
         await screen.sees("Delete middle-01?")
@@ -183,7 +186,7 @@ async def test_deleting_asks_once_and_one_key_takes_it_back(tmp_path: Path) -> N
 
 async def test_a_run_that_is_open_is_deleted_and_leads_back_to_the_history(tmp_path: Path) -> None:
     three(tmp_path)
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         pane = await history(screen, 3)
         await screen.press("enter")
         await screen.until(lambda: "train 2.9" in screen.words, "its page")
@@ -196,7 +199,7 @@ async def test_a_live_run_is_named_but_not_deleted(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe(), max_steps=3)
     engine.step(1, 2.0)
-    async with opened(tmp_path, engine=engine) as screen:
+    async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 1)
         await screen.press("n", *"under way", "enter")
         await screen.sees("  under way")
@@ -213,7 +216,7 @@ async def test_a_live_run_is_named_but_not_deleted(tmp_path: Path) -> None:
 async def test_a_journal_is_written_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     three(tmp_path / "home")
     monkeypatch.setenv("HOME", str(tmp_path))
-    async with opened(tmp_path / "home") as screen:
+    async with at_runs(tmp_path / "home") as screen:
         await history(screen, 3)
         await screen.press("w")
         await screen.sees("One row per step")
@@ -227,7 +230,7 @@ async def test_a_journal_is_written_as_a_table(tmp_path: Path, monkeypatch: pyte
 
 async def test_a_recipe_in_hand_is_a_clone_with_its_name(tmp_path: Path) -> None:
     finished(Home(tmp_path), "pirate", adapter={"r": 64})
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         await history(screen, 1)
         await screen.press("r")
         recipe = screen.app.session.recipe
@@ -236,7 +239,7 @@ async def test_a_recipe_in_hand_is_a_clone_with_its_name(tmp_path: Path) -> None
 
 async def test_what_another_terminal_does_is_seen(tmp_path: Path) -> None:
     home = three(tmp_path)
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         pane = await history(screen, 3)
         rename_run(home, find_run(home, "long-01"), "told elsewhere")
         os.rename(home.runs / "short-01", tmp_path / "away")  # noqa: PTH104
@@ -255,7 +258,7 @@ async def test_hostile_labels_and_models(tmp_path: Path) -> None:
         recipe = run.recipe_file.read_text()
         run.recipe_file.write_text(recipe.replace("name: run", f"name: run\n# {number}"))
         (run.path / "label.json").write_text('{"name": "[red]x[/red]", "tags": ["[@click=app.quit]x[/]"]}')
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         await history(screen, 2)
         assert_harmless(screen)
         await screen.press("space", "space", "o")
@@ -272,7 +275,7 @@ async def test_a_thousand_runs_are_sorted_and_filtered_while_one_types(tmp_path:
         folder.mkdir()
         (folder / "recipe.yaml").write_bytes(recipe)
         (folder / "journal.jsonl").write_bytes(journal)
-    async with opened(tmp_path) as screen:
+    async with at_runs(tmp_path) as screen:
         pane = await history(screen, 1000)
         table = pane.query_one(RunTable)
         started = thread_time()
