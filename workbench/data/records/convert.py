@@ -165,11 +165,13 @@ class _Reader:
         """The tools of the record, and where they are from: a column, or beside the turns in one."""
         columns = self.form.columns
         places = [(columns["tools"], self._value("tools"))] if "tools" in columns else []
-        for part in ("messages", "prompt"):
-            value = self._opened(part)
-            if isinstance(value, dict) and holds_messages(value):
-                column = columns[part]
-                places += [(f"{column}.{name}", value[name]) for name in ("tools", "functions") if name in value]
+        part = "messages" if "messages" in columns else "prompt"
+        value = self._opened(part)
+        if isinstance(value, dict) and holds_messages(value):
+            column = columns[part]
+            places += [(f"{column}.{name}", value[name]) for name in ("tools", "functions") if name in value]
+        if not places:
+            return [], ""
         read = [(read_tools(value, f"column {place}"), place) for place, value in places if not is_blank(value)]
         self.left.update({place: tools for tools, place in read[1:]})
         return read[0] if read else ([], columns.get("tools", ""))

@@ -106,6 +106,8 @@ def _turn(turn: object, where: str) -> Turn:
         # LLaMA-Factory has the reasoning of a call before it.
         left = (("tool_calls", calls),) if calls else ()
         reasoning, calls = split_thinking(content) if isinstance(content, str) else ("", content)
+    elif isinstance(content, str) and (content or calls is None):
+        message["content"] = as_text(content, where)
     elif not text_in and calls is None and role != "tool":
         raise BadRecord(f"{where} has no text; its keys are {', '.join(map(str, turn))}"[:200])
     elif calls is None or not is_empty(content):
