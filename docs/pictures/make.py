@@ -46,7 +46,7 @@ async def take(home: Home) -> None:
             await pilot.pause()
             (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="loraworkbench"), encoding="utf-8")
 
-        await picture("1", "models", lambda: "TinyLlama" in words(app))
+        await picture("1", "models", lambda: "Qwen3-8B" in words(app))
         await picture("2", "architecture", lambda: "q_proj" in words(app))
         await picture("3", "adapter", lambda: "trainable" in words(app))
         await picture("4", "data", lambda: "record 1" in words(app))
