@@ -93,6 +93,36 @@ def test_trackio_keeps_each_run_under_its_name(home, recipe, monkeypatch, tmp_pa
     assert min(kept.values()) >= 10
 
 
+@pytest.mark.skipif(None in (find_spec("mlflow"), find_spec("sqlalchemy")), reason="needs mlflow: pip install mlflow")
+def test_mlflow_without_a_server_writes_to_the_runs_folder(home, recipe, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow import MlflowClient
+
+    for _ in range(2):
+        run, thread = begin(home, edit(recipe, {"training.report_to": ["mlflow"], "data.eval_fraction": 0.2}))
+        ended(thread)
+        assert not [event for event in events_of(run, "warning") if event.get("kind") == "reporter"]
+        client = MlflowClient(f"sqlite:///{run.path / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("loraworkbench")
+        (found,) = client.search_runs([experiment.experiment_id])
+        assert (found.info.run_name, found.info.status) == (run.id, "FINISHED")
+        losses = {one.step: one.value for one in client.get_metric_history(found.info.run_id, "loss")}
+        assert losses == pytest.approx({event["step"]: event["loss"] for event in events_of(run, "step")}, rel=1e-6)
+        assert {one.step for one in client.get_metric_history(found.info.run_id, "eval_loss")} == {0, 8}
+
+
+@pytest.mark.skipif(find_spec("swanlab") is None, reason="needs swanlab: pip install swanlab")
+def test_swanlab_without_a_key_saves_its_log_and_asks_nothing(home, recipe, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWANLAB_SAVE_DIR", str(tmp_path))
+    for name in ("SWANLAB_MODE", "SWANLAB_API_KEY", "SWANLAB_LOG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    run, thread = begin(home, edit(recipe, {"training.report_to": ["swanlab"]}))
+    ended(thread, 120)
+    (warning,) = [event["message"] for event in events_of(run, "warning") if event.get("kind") == "reporter"]
+    assert "because there is no API key" in warning
+    assert [file for file in (run.path / "swanlog").rglob("*") if file.is_file()]
+
+
 @pytest.fixture
 def nothing_installed(monkeypatch):
     monkeypatch.setattr("workbench.recipe.trackers.find_spec", lambda name: None)

@@ -62,7 +62,8 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
     path = "training.report_to"
     monkeypatch.setattr(report_setting, "_is_here", lambda name: name == "tensorboard")
     told = [turned(Recipe(), path, *[1] * n).training.report_to for n in range(5)]
-    assert told == [[], ["tensorboard"], ["wandb"], ["trackio"], ["trackio"]]
+    assert told == [[], ["tensorboard"], ["wandb"], ["trackio"], ["mlflow"]]
+    assert turned(Recipe(), path, *[1] * 50).training.report_to == ["codecarbon"]
     assert turned(Recipe(), path, 1, 1, -1, -1).training.report_to == []
     notes = [knob(path).note(turned(Recipe(), path, *[1] * n)) for n in range(3)]
     assert notes == ["", "", "not installed"]

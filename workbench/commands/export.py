@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,11 +21,14 @@ from workbench.commands.common import (
     home_of,
     print_json,
     printable,
+    recipe_from,
 )
 from workbench.engine.client.requests import here
+from workbench.errors import WorkbenchError
 from workbench.export.plan import Plan, plan_export
-from workbench.export.request import TARGETS, Exported, Request, target_named
+from workbench.export.request import TARGETS, WITHOUT_WEIGHTS, Exported, Request, Target, target_named
 from workbench.export.run import export_run
+from workbench.export.untrained import folder_of_recipe
 from workbench.progress import Progress as ProgressReport
 from workbench.recipe.text import to_yaml
 from workbench.runs.folder import RunFolder, find_run
@@ -49,7 +54,12 @@ class NumberType(StrEnum):
 
 def export(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, id prefix or folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help=f"A run's id, id prefix or folder. For {', '.join(WITHOUT_WEIGHTS)} also a recipe file or a preset."
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder. Nothing is written elsewhere.")],
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help=f"One of {', '.join(TARGETS)}.")],
     weights: Annotated[
@@ -76,7 +86,6 @@ def export(
 ) -> None:
     """Export a run. Weights are merged in a separate process and checked against the trained ones."""
     home = home_of(context)
-    found = find_run(home, run)
     target = target_named(to)
     request = Request(
         target,
@@ -89,6 +98,33 @@ def export(
         here(base or ""),
         download,
     )
+    with _run_or_recipe(home, run, target) as found:
+        _export(home, found, request, plan_only=plan_only, as_json=as_json)
+
+
+@contextmanager
+def _run_or_recipe(home: Home, name: str, target: Target) -> Iterator[RunFolder]:
+    """The run of this name; else, within, a folder for the recipe file or preset of this name.
+
+    Raises:
+        WorkbenchError: there is neither.
+    """
+    from workbench.recipe.presets import preset_names
+
+    is_recipe = Path(name).suffix in (".yaml", ".yml") or name in preset_names(home)
+    try:
+        found = find_run(home, name)
+    except WorkbenchError as error:
+        if error.kind != "run_not_found" or not is_recipe:
+            raise
+    else:
+        yield found
+        return
+    with folder_of_recipe(recipe_from(home, name, None), target) as folder:
+        yield folder
+
+
+def _export(home: Home, found: RunFolder, request: Request, *, plan_only: bool, as_json: bool) -> None:
     plan = plan_export(home, found, request)
     if plan_only:
         if as_json:
@@ -100,7 +136,7 @@ def export(
         print_json(export_run(home, found, request, lambda progress: None, bool).as_json())
         return
     _show_plan(plan)
-    if plan.download and not download and sys.stdin.isatty():
+    if plan.download and not request.download and sys.stdin.isatty():
         question = f"Download llama.cpp's converter and library ({file_size(plan.download, 2)})?"
         request = replace(request, download=typer.confirm(question, default=True, err=True))
     _show(_with_bar(home, found, request))
@@ -115,7 +151,6 @@ def import_recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Convert an Axolotl or LLaMA-Factory configuration to a recipe; list unsupported settings."""
-    from workbench.errors import WorkbenchError
     from workbench.export.other_tools.imported import import_settings
 
     recipe, lacking = import_settings(file.expanduser())

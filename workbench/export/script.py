@@ -17,6 +17,7 @@ from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.kernels.loss_path import PADDED, LossPath
+from workbench.engine.model.hardware import library_versions
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.training.trainers.optimizer import optimizer_here
@@ -32,6 +33,8 @@ from workbench.export.preference_script import (
     trl_of,
 )
 from workbench.export.script_text import (
+    ABOUT_RECIPE,
+    ABOUT_RUN,
     CALLBACK,
     COMPILED,
     EXPOSE_BIAS,
@@ -41,6 +44,8 @@ from workbench.export.script_text import (
     LOSS,
     PADDING_FREE,
     RESIZE,
+    RESULT_OF_RECIPE,
+    RESULT_OF_RUN,
     START,
     SUPERVISED_IMPORT,
     TRAIN,
@@ -75,13 +80,15 @@ def make(job: Job) -> None:
         shutil.copytree(job.run.start, job.folder / "start")
     is_notebook = job.request.target == "notebook"
     text = script_of(job, *job.name_base(), is_notebook)
+    if not job.is_trained:
+        text = text.replace(RESULT_OF_RUN, RESULT_OF_RECIPE)
     if is_notebook:
         job.write("train.ipynb", notebook_of(text))
         job.command = "jupyter lab train.ipynb"
     else:
         job.write("train.py", text)
         job.command = "python train.py"
-    job.write("requirements.txt", _requirements(job.facts.versions, job.recipe))
+    job.write("requirements.txt", _requirements(job.facts.versions or library_versions(), job.recipe))
     _add_notices(job, data)
 
 
@@ -124,7 +131,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
     if trl is not None:
         head = head.replace(SUPERVISED_IMPORT, imports_of(trl))
-    head = head.format(title=title, here=here)
+    about = ABOUT_RUN if job.is_trained else ABOUT_RECIPE
+    head = head.format(about=about.format(title=title), here=here)
     compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
     train = TRAIN.format(
         loss=LOSS.format(in_tiles=path.in_tiles, padding_free=padding_free),

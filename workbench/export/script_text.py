@@ -2,11 +2,18 @@
 
 SUPERVISED_IMPORT = "from trl import SFTConfig, SFTTrainer\n"
 
-HEAD = '''"""Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
+ABOUT_RUN = """Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
 
 Needs only the packages in requirements.txt. With the same processor and versions as the run, the losses are equal; on
 another machine, or with another number of threads (OMP_NUM_THREADS), they agree up to rounding.
 """
+
+ABOUT_RECIPE = """Trains a LoRA adapter by the recipe {title}.
+
+Needs only the packages in requirements.txt.
+"""
+
+HEAD = '''"""{about}"""
 
 import json
 from pathlib import Path
@@ -146,4 +153,10 @@ tokenizer.save_pretrained(HERE / "adapter")
 losses = {{entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}}
 (HERE / "losses.json").write_text(json.dumps(losses, indent=1) + "\\n", encoding="utf-8")
 print(f"Last loss {{losses[max(losses)]}}; the run's was {{LAST_LOSS_OF_THE_RUN}}.")
+"""
+
+RESULT_OF_RUN = """print(f"Last loss {losses[max(losses)]}; the run's was {LAST_LOSS_OF_THE_RUN}.")
+"""
+
+RESULT_OF_RECIPE = """print(f"Last loss {losses[max(losses)]}.")
 """

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.data.templates.template import Template
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.evaluation.provenance import Provenance, provenance_of
 from workbench.export.card import model_card
@@ -20,7 +21,8 @@ from workbench.models.local import read_config
 from workbench.models.model_class import auto_class_name
 from workbench.models.older_transformers import add_older_keys
 from workbench.models.sources import LocalModel, find_local
-from workbench.recipe.resolved import ResolvedRecipe
+from workbench.models.tokenizers import load_tokenizer
+from workbench.recipe.resolved import ResolvedRecipe, auto_keys
 from workbench.recipe.text import on_base
 from workbench.runs.folder import RunFolder
 from workbench.storage.folders import entries
@@ -76,6 +78,16 @@ class Job:
         """The name of transformers' class that loads the base. Imports transformers."""
         return auto_class_name(read_config(self.local.folder) if self.local is not None else {})
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a run, and not only a recipe."""
+        return self.run.journal.is_file()
+
+    @property
+    def subject(self) -> str:
+        """What is exported, as the start of a sentence."""
+        return f"The {'run' if self.is_trained else 'recipe'} {self.run.id!r}"
+
     def name_base(self) -> tuple[str, str | None]:
         """The base's hub id and commit; for one that is not from the hub its folder, which a notice names.
 
@@ -109,6 +121,8 @@ def work(home: str, run: str, request: dict[str, Any], folder: str, precise: boo
         run_folder, recipe, local, lambda name, fraction: report("reading the records", fraction, name)
     )
     job = Job(in_home, run_folder, recipe, asked, Path(folder), local, facts, precise)
+    if not job.is_trained and (keys := auto_keys(run_folder.recipe().training)):
+        job.notices.append(f"Set to what needs the least memory, as no run has chosen it: {', '.join(keys)}.")
     module, _, function = _MAKERS[job.request.target].partition(":")
     getattr(importlib.import_module(f"workbench.export.{module}"), function)(job)
     mark = {"target": job.request.target, **facts.as_json(), "check": job.figures}
@@ -198,4 +212,10 @@ def _write_gguf(job: Job, merged: "Merged", local: LocalModel, file: Path) -> No
 def chat_template(job: Job) -> str:
     """The training template for other programs, as Jinja source that includes the default system prompt."""
     file = job.run.adapter / "chat_template.jinja"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    data = job.recipe.data
+    if job.is_trained or (data.template == "auto" and data.system is None):
+        return ""
+    tokenizer = load_tokenizer(local_base(job.home, job.recipe).folder, job.recipe.model.trust_remote_code)
+    return Template.for_model(tokenizer, data.template, data.system).source_for_others()

@@ -1,18 +1,42 @@
-"""Checks whether the experiment trackers that a recipe logs to (TensorBoard, W&B, trackio) are installed."""
+"""Checks whether the experiment trackers that a recipe logs to are installed."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
+from typing import Literal
 
 from workbench.errors import WorkbenchError
 
-REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-"""The trackers by their name in ``training.report_to``, each with its packages, any one of which is enough."""
+Reporter = Literal[
+    "tensorboard",
+    "wandb",
+    "trackio",
+    "mlflow",
+    "swanlab",
+    "comet_ml",
+    "clearml",
+    "neptune",
+    "dvclive",
+    "codecarbon",
+]
+REPORTERS: dict[Reporter, tuple[str, ...]] = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+    "mlflow": ("mlflow",),
+    "swanlab": ("swanlab",),
+    "comet_ml": ("comet_ml",),
+    "clearml": ("clearml",),
+    "neptune": ("neptune",),
+    "dvclive": ("dvclive",),
+    "codecarbon": ("codecarbon",),
+}
+"""The trackers by transformers' name in ``training.report_to``, each with its packages, any one of which is enough."""
 
 PROJECT = "loraworkbench"
-"""The project that runs are logged to, unless WANDB_PROJECT or TRACKIO_PROJECT is set."""
+"""The project that runs are logged to, unless the tracker's own variable is set, such as WANDB_PROJECT."""
 
 
-def is_installed(reporter: str) -> bool:
+def is_installed(reporter: Reporter) -> bool:
     """Whether one of the tracker's packages is installed. Imports nothing."""
     return any(find_spec(package) is not None for package in REPORTERS[reporter])
 
@@ -23,7 +47,7 @@ def known_reporters(names: object) -> list[str]:
     return [name for name in listed if name in REPORTERS]
 
 
-def check_reporters(reporters: Iterable[str]) -> None:
+def check_reporters(reporters: Iterable[Reporter]) -> None:
     """Refuse trackers that are not installed.
 
     Raises:

@@ -87,7 +87,7 @@ class Template:
 
     def save(self, folder: Path) -> None:
         """Write the template into an adapter's folder: for us, and as ``chat_template.jinja`` for everybody else."""
-        write_template(Path(folder), StoredTemplate(self.name, self.source, self.system), self._source_for_others())
+        write_template(Path(folder), StoredTemplate(self.name, self.source, self.system), self.source_for_others())
 
     def with_system(self, system: str | None) -> Self:
         """The same template with a default system prompt; one that is already set stays."""
@@ -242,7 +242,7 @@ class Template:
             notices.append("The template does not support a system prompt: it is prepended to the first question.")
         return replace(self, notices=tuple(dict.fromkeys(notices)))
 
-    def _source_for_others(self) -> str:
+    def source_for_others(self) -> str:
         """The template with its default system prompt written into it."""
         if not self.system or not self.renderer.takes_system:
             return self.source

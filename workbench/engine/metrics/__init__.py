@@ -1,1 +1,1 @@
-"""Measures a run: the time of its steps, its memory; and logs metrics to TensorBoard, W&B and trackio."""
+"""Measures a run: the time of its steps, its memory; and logs metrics to trackers such as TensorBoard and W&B."""

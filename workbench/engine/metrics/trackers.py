@@ -1,39 +1,28 @@
-"""Logs metrics to TensorBoard, Weights & Biases and trackio with transformers' callbacks, guarded against their errors.
+"""Logs metrics to the trackers that transformers knows, with its callbacks, guarded against their errors.
 
 A tracker that fails is dropped with a warning, and the run continues. Imports transformers.
 """
 
 import contextvars
-import hashlib
-import netrc
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partialmethod
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from workbench.recipe.trackers import PROJECT
+from workbench.engine.metrics.tracker_runs import Warn, begin_and_end
+from workbench.recipe.trackers import REPORTERS
 from workbench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-_TRACKERS = {TensorBoardCallback: "tensorboard", WandbCallback: "wandb", TrackioCallback: "trackio"}
-_INIT_SECONDS = 30
-_PROBE_SECONDS = 3.0
+_TRACKERS = {INTEGRATION_TO_CALLBACK[name]: name for name in REPORTERS}
 # Limit for uploads that are unfinished when a run ends.
 _FINISH_SECONDS = 60.0
-
-
-class Warn(Protocol):
-    """Writes a warning to the journal."""
-
-    def __call__(self, message: str, *, kind: str) -> None: ...
 
 
 class GuardedTracker(TrainerCallback):
@@ -108,81 +97,10 @@ def guard_trackers(trainer: "Trainer", run: RunFolder, warn: Warn) -> list[Guard
     guarded = []
     for index, callback in enumerate(callbacks):
         if (name := _TRACKERS.get(type(callback))) is not None:
-            begin, end = _begin_and_end(name, callback, run, warn)
+            begin, end = begin_and_end(name, callback, run, warn)
             callbacks[index] = GuardedTracker(name, callback, begin, end, warn)
             guarded.append(callbacks[index])
     return guarded
-
-
-def _begin_and_end(
-    name: str, callback: TrainerCallback, run: RunFolder, warn: Warn
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The functions that start and finish a tracker."""
-    if name == "tensorboard":
-        callback.logging_dir = str(run.path / "tensorboard")
-        return _nothing, lambda: callback.on_train_end(None, None, None)
-    if name == "wandb":
-        return lambda: _begin_wandb(run, warn), _end_wandb
-    return _nothing, lambda: callback._trackio.finish() if callback._initialized else None
-
-
-def _nothing() -> None:
-    pass
-
-
-def _begin_wandb(run: RunFolder, warn: Warn) -> None:
-    """Start or resume the W&B run of this name; offline, in the run folder, if the server is not available.
-
-    Otherwise the callback would start one, and wait for minutes or end the run if there is no key or no network.
-    """
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE") or ""
-    reason = "" if mode else _why_offline()
-    if reason:
-        warn(
-            f"The Weights & Biases log is saved in {run.path / 'wandb'}, because {reason}. Upload it with "
-            "`wandb sync`.",
-            kind="reporter",
-        )
-    wandb.init(
-        project=os.environ.get("WANDB_PROJECT") or PROJECT,
-        name=run.id,
-        id=hashlib.sha256(f"{run.path}{run.recipe_file.stat().st_mtime_ns}".encode()).hexdigest()[:16],
-        resume="allow",
-        dir=str(run.path),
-        mode="offline" if reason else mode or "online",
-        # Otherwise W&B captures the output, which then is missing from the run's log.
-        settings=wandb.Settings(init_timeout=_INIT_SECONDS, console="off"),
-    )
-
-
-def _end_wandb() -> None:
-    import wandb
-
-    if wandb.run is not None:
-        wandb.finish()
-
-
-def _why_offline() -> str:
-    """Why the W&B server cannot be used; empty if it can."""
-    import httpx
-
-    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    host = urlsplit(url).hostname or url
-    if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _is_logged_in(host)):
-        return f"there is no API key for {host} (`wandb login`, or WANDB_API_KEY before the engine starts)"
-    try:
-        httpx.head(url, timeout=_PROBE_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
-        return f"{host} cannot be reached"
-    return ""
-
-
-def _is_logged_in(host: str) -> bool:
-    with suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    return False
 
 
 def without_secrets(text: str) -> str:

@@ -113,7 +113,7 @@ def make(job: Job) -> None:
     files = write_conversations(job.home, job.recipe.data, job.folder)
     model, _ = job.name_base()
     values, unsupported = to_axolotl(job.recipe, model, files, chat_template(job))
-    job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for Axolotl: axolotl train {FILE}"))
+    job.write(FILE, to_yaml(values, f"{job.subject} for Axolotl: axolotl train {FILE}"))
     job.notices += [f"Not supported by Axolotl: {words}" for words in unsupported]
     job.command = f"axolotl train {FILE}"
 

@@ -96,7 +96,7 @@ def make(job: Job) -> None:
     files = write_conversations(job.home, job.recipe.data, job.folder)
     model, _ = job.name_base()
     values, unsupported = to_llamafactory(job.recipe, model, files)
-    job.write(FILE, to_yaml(values, f"The run {job.run.id!r} for LLaMA-Factory: llamafactory-cli train {FILE}"))
+    job.write(FILE, to_yaml(values, f"{job.subject} for LLaMA-Factory: llamafactory-cli train {FILE}"))
     job.write(INFO, json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
     job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
     if "template" not in values:

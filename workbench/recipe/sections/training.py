@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workbench.recipe.sections.section import AUTO, Auto, Section, setting
+from workbench.recipe.trackers import Reporter
 
 MAX_MICRO_BATCHES = 65536
 """The largest value of ``training.gradient_accumulation_steps`` and ``training.effective_batch_size``."""
@@ -112,8 +113,8 @@ class TrainingSection(Section):
     non_finite: Literal["stop", "skip"] = setting(
         "stop", "On a non-finite loss or gradient: stop the run, or skip the step."
     )
-    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = setting(
-        [], "Also log metrics to tensorboard (in the run folder), wandb or trackio, if installed."
+    report_to: list[Reporter] = setting(
+        [], "Also log metrics to tensorboard (in the run folder), wandb, mlflow or another tracker, if installed."
     )
     seed: int = setting(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
 
