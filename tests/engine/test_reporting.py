@@ -195,5 +195,5 @@ def test_the_recipe_takes_those_there_are():
     assert from_yaml(to_yaml(recipe)) == recipe
     assert Recipe().training.report_to == []
     with pytest.raises(RecipeError, match="a list of tensorboard, wandb, trackio"):
-        parse({"training": {"report_to": ["mlflow"]}})
+        parse({"training": {"report_to": ["aim"]}})
     assert all(isinstance(is_installed(name), bool) for name in REPORTERS)

@@ -76,7 +76,7 @@ def test_who_is_told_is_chosen_or_typed_and_what_is_not_installed_is_said(monkey
     for none in ("", "none"):
         assert edit(several, knob(path).parse(none)).training.report_to == []
     with pytest.raises(RecipeError) as caught:
-        edit(Recipe(), knob(path).parse("mlflow"))
+        edit(Recipe(), knob(path).parse("aim"))
     assert "tensorboard" in str(caught.value)
 
 
