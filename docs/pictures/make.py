@@ -46,25 +46,25 @@ async def take(home: Home) -> None:
             await pilot.pause()
             (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="loraworkbench"), encoding="utf-8")
 
-        await picture("1", "models", lambda: "Qwen3-8B" in words(app))
-        await picture("2", "architecture", lambda: "q_proj" in words(app))
-        await picture("3", "adapter", lambda: "trainable" in words(app))
-        await picture("4", "data", lambda: "record 1" in words(app))
+        await picture("f2", "models", lambda: "Qwen3-8B" in words(app))
+        await picture("f3", "architecture", lambda: "q_proj" in words(app))
+        await picture("f4", "adapter", lambda: "trainable" in words(app))
+        await picture("f5", "data", lambda: "record 1" in words(app))
         app.set_recipe(load_preset("demo", home).as_dict())
-        await pilot.press("escape", "5")
+        await pilot.press("escape", "f6")
         await until(pilot, lambda: app.pane_in_front is not None and app.pane_in_front.id == "train")
         await pilot.press("enter")
         await until(pilot, lambda: app.session.summary is not None and app.session.summary.step >= STEPS_SHOWN, 600)
-        await picture("5", "train", lambda: True)
+        await picture("f6", "train", lambda: True)
         await until(pilot, lambda: not app.session.is_live, 600)
-        await pilot.press("6")
+        await pilot.press("f7")
         await until(pilot, lambda: app.pane_in_front is not None and app.pane_in_front.id == "chat")
         await pilot.press(
             "enter", *("space" if c == " " else "question_mark" if c == "?" else c for c in QUESTION), "enter"
         )
         await until(pilot, lambda: "tok/s" in words(app))
-        await picture("6", "chat", lambda: True)
-        await picture("7", "runs", lambda: "demo-" in words(app))
+        await picture("f7", "chat", lambda: True)
+        await picture("f8", "runs", lambda: "demo-" in words(app))
 
 
 async def main() -> None:
