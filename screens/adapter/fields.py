@@ -139,6 +139,7 @@ def form() -> tuple[SettingGroup, ...]:
             "Initialization and patterns",
             (
                 _initialization(),
+                any_setting("adapter.continue_from", "continue from"),
                 any_setting("adapter.rank_pattern", "rank pattern"),
                 any_setting("adapter.alpha_pattern", "alpha pattern"),
             ),
