@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from screens.hardware_history import HardwareHistory
 from screens.recipe_history import RecipeHistory, RecipeState
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Session:
         dataset_facts: the newest dataset statistics, with the :func:`dataset_key` that they belong to.
         launch: the GPUs to train on; None for the engine's own process on the first GPU.
         history: the recipes before and after the current one.
+        hardware_history: memory and load over the last minutes.
     """
 
     def __init__(self, home: Home, engine: HomeEngine | None = None) -> None:
@@ -67,6 +69,7 @@ class Session:
         self.dataset_facts: tuple[DatasetKey, DataFacts] | None = None
         self.launch: Launch | None = None
         self.history = RecipeHistory()
+        self.hardware_history = HardwareHistory()
 
     @property
     def engine(self) -> HomeEngine:

@@ -86,6 +86,15 @@ class FakeNvml:
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:  # noqa: N802
         return 700_000
 
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        return {1: 1410}[kind]
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        return {1: 1980}[kind]
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        return [0, 0]
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:  # noqa: N802
         return [SimpleNamespace(pid=os.getpid(), usedGpuMemory=200), SimpleNamespace(pid=2**22 + 5, usedGpuMemory=None)]
 
@@ -107,7 +116,10 @@ def test_every_figure_of_a_gpu() -> None:
     assert (first.total_bytes, first.used_bytes, first.free_bytes) == (1000, 300, 650)
     assert (first.utilization, first.temperature) == (96, 61)
     assert (first.power_watts, first.power_limit) == (612.4, 700.0)
-    assert first.processes == (GpuProcess(os.getpid(), "python3.11", 200), GpuProcess(2**22 + 5, None, None))
+    user = psutil.Process().username()
+    assert first.processes == (GpuProcess(os.getpid(), "python3.11", 200, user=user), GpuProcess(2**22 + 5, None, None))
+    assert (first.clock_mhz, first.max_clock_mhz) == (1410, 1980)
+    assert (first.label, first.mig_instance, first.has_unified_memory) == ("0", None, False)
     assert (sampler.driver, sampler.reason) == ("570.86", "")
 
 
@@ -121,6 +133,8 @@ def test_every_figure_of_a_gpu() -> None:
         ("nvmlDeviceGetPowerUsage", "power_watts", None),
         ("nvmlDeviceGetEnforcedPowerLimit", "power_limit", None),
         ("nvmlDeviceGetComputeRunningProcesses", "processes", ()),
+        ("nvmlDeviceGetClockInfo", "clock_mhz", None),
+        ("nvmlDeviceGetMaxClockInfo", "max_clock_mhz", None),
     ],
 )
 @pytest.mark.parametrize("how", ["broken", "unknown"])
@@ -131,6 +145,60 @@ def test_one_failing_query_leaves_the_others(query: str, field: str, without: ob
     same = {name for name in vars(whole) if vars(sample)[name] == vars(whole)[name]}
     memory = {"total_bytes", "used_bytes", "free_bytes"}
     assert set(vars(whole)) - same == (memory if field in memory else {field})
+
+
+class DividedNvml(FakeNvml):
+    """The first GPU is divided into two MIG instances, of which the middle place is free; the second is whole."""
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        return [int(handle == "gpu0"), 0]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:  # noqa: N802
+        return 3
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:  # noqa: N802
+        if index == 1:
+            raise NVMLError("Not Found")
+        return f"{handle}-mig{index}"
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return f"MIG-{handle[-1] * 8}" if "mig" in handle else super().nvmlDeviceGetUUID(handle)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str, version: int | None = None) -> SimpleNamespace:  # noqa: N802
+        whole = super().nvmlDeviceGetMemoryInfo(handle, version)
+        return SimpleNamespace(total=100, used=30, free=70) if "mig" in handle else whole
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
+        if "mig" in handle:
+            raise NVMLError("Not Supported")
+        return 61
+
+
+def test_the_instances_of_a_divided_gpu_are_told_instead_of_it() -> None:
+    first, second, whole = GpuSampler(DividedNvml()).sample()
+    assert [one.label for one in (first, second, whole)] == ["0:0", "0:2", "1"]
+    assert (first.index, first.total_bytes, first.free_bytes, first.temperature) == (0, 100, 70, 61)
+    assert (whole.total_bytes, whole.mig_instance) == (1000, None)
+
+
+def test_an_instance_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-2222")
+    assert [one.label for one in GpuSampler(DividedNvml()).sample()] == ["0:2"]
+
+
+def test_a_gpu_in_the_hosts_memory_has_its_sizes() -> None:
+    error = NVMLError("Not Supported")
+    error.value = 3  # type: ignore[attr-defined]
+
+    class Integrated(FakeNvml):
+        def nvmlDeviceGetMemoryInfo(self, handle: str, version: int | None = None) -> SimpleNamespace:  # noqa: N802
+            raise error
+
+    sample = GpuSampler(Integrated()).sample()[0]
+    assert sample.has_unified_memory
+    assert sample.total_bytes == HostSampler().sample().total_bytes
+    assert sample.used_bytes is not None
+    assert sample.free_bytes == sample.total_bytes - sample.used_bytes
 
 
 def test_an_old_driver_knows_only_the_first_memory_query(monkeypatch: pytest.MonkeyPatch) -> None:

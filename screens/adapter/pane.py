@@ -60,8 +60,8 @@ class AdapterPane(Pane):
         "setting. If the run does not fit, F applies the cheapest change that makes it fit and O "
         "lists the other options. PageUp and PageDown move by section, Enter unfolds one and z folds it, / finds a "
         "setting of any tab by its name or its help. S applies the fastest micro-batch and checkpointing that fit, "
-        "at the same effective batch; with auto the run chooses them. W lists the models that "
-        "these settings can train here."
+        "at the same effective batch; with auto the run chooses them. V checks the fit against "
+        "a memory limit. W lists the models that these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -70,7 +70,7 @@ class AdapterPane(Pane):
                 tooltip="Apply the fastest settings that fit, at the same effective batch"),
         Binding("O", "other_fits", "Other options", show=False, id="adapter.others",
                 tooltip="List all single changes that make it fit, cheapest first"),
-        Binding("m", "memory", "Memory", id="adapter.memory", tooltip="Check the fit against a memory limit"),
+        Binding("V", "memory", "Memory", id="adapter.memory", tooltip="Check the fit against a memory limit"),
         Binding("W", "catalog_fit", "What fits", id="adapter.catalog_fit",
                 tooltip="List the catalog models that these settings can train in this memory"),
         Binding("slash", "app.find_setting", "Find setting", key_display="/", show=False, id="adapter.find",
@@ -268,7 +268,7 @@ class AdapterPane(Pane):
         row = next((row for row in self._form.rows if row.has_focus_within), None)
         if row is not None:
             text = explanation(row.spec, self.session.recipe)
-            self.app.push_screen(ChoiceDialog(row.spec.setting.path, text, (Choice("b", "Back", "back"),)))
+            self.app.push_screen(ChoiceDialog(row.spec.setting.path, text, ()))
 
     def on_descendant_focus(self) -> None:
         self._show_help()

@@ -33,7 +33,7 @@ class ArchitecturePane(Pane):
         "The model's module tree. Repeated layers are folded; the numbers of a folded module "
         "count all its copies. A dot marks layers that get an adapter, with the shapes of A and "
         "B. Space adds a layer, or all linear layers below a module, to the targets or removes "
-        "them. Amber marks weights that stay in 16 bits because they cannot be quantized."
+        "them. # adapts only some layers. Amber marks weights that stay in 16 bits because they cannot be quantized."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -43,7 +43,8 @@ class ArchitecturePane(Pane):
                 tooltip="Add or remove the layer, or all linear layers below the module, as targets"),
         Binding("slash", "search", "Search", key_display="/", id="architecture.search"),
         Binding("n", "next(1)", "Next match", show=False, id="architecture.next"),
-        Binding("l", "layers", "Layers", id="architecture.layers", tooltip="Adapt only some layers, such as 8-15"),
+        Binding("number_sign", "layers", "Layers", id="architecture.layers",
+                tooltip="Adapt only some layers, such as 8-15"),
         Binding("a", "all_linear", "All linear", id="architecture.all", tooltip="Target all linear layers but lm_head"),
     ]  # fmt: skip
 

@@ -39,7 +39,7 @@ class ConversationsDialog(Dialog[tuple[str, str]]):
 
     DEFAULT_CSS = _LIST
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "take('rename')", "Rename", id="conversations.rename"),
+        Binding("N", "take('rename')", "Rename", id="conversations.rename"),
         Binding("d,delete", "take('remove')", "Remove", id="conversations.remove"),
     ]
 
@@ -53,7 +53,7 @@ class ConversationsDialog(Dialog[tuple[str, str]]):
         with VerticalGroup() as box:
             box.border_title = "Conversations"
             yield self._list
-            yield Static(f"{ENTER} open   r rename   d remove   Esc back", classes="keys", markup=False)
+            yield Static(f"{ENTER} open   N rename   d remove   Esc back", classes="keys", markup=False)
 
     def on_mount(self) -> None:
         ids = [one.id for one in self._conversations]

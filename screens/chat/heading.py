@@ -50,7 +50,7 @@ def guide_text(name: str, *, is_tuned: bool) -> Content:
         (f"{first_line}\n", "bold"),
         ("Enter", "bold $accent"),
         (" to type.\n\n", ""),
-        ("s shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
+        ("o shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
         if is_tuned
         else ("5 opens Train, where Enter starts fine-tuning.", "$foreground 70%"),
     )

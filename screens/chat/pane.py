@@ -45,34 +45,37 @@ class ChatPane(Pane):
     NAME = "Chat"
     GUIDE = (
         "Enter opens the prompt and sends it. You chat with the newest finished run unless you "
-        "choose another model with m; a paused run replies with its current weights. b switches "
+        "choose another model with c; a paused run replies with its current weights. b switches "
         "the adapter off and on, n and p go to the next and previous adapter on the same base, + "
-        "and - scale the adapter, w combines several; the base stays in memory. s shows base and "
-        "tuned side by side at the same seed, c chooses up to three others; v hides which of two is "
-        "which until you rate them with < = >. Esc stops a reply; e "
-        "edits your last question, r regenerates the reply, t unfolds its reasoning. If the model "
-        "calls one of the tools given under o, type the result. Conversations are saved with the "
-        "run: l lists them. o opens system prompt and sampling."
+        "and - scale the adapter, & combines several; the base stays in memory. o shows base and "
+        "tuned side by side at the same seed, | chooses up to three others; B hides which of two is "
+        "which until you rate them with < = >. Esc stops a reply; u "
+        "edits your last question, R regenerates the reply, z unfolds its reasoning. If the model "
+        "calls one of the tools given in the settings, type the result. Conversations are saved with the "
+        "run: h lists them. The comma opens system prompt and sampling."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "write", "Write", id="chat.write", tooltip="Open the prompt; Enter sends it"),
         Binding("escape", "stop", "Stop reply", id="chat.stop", tooltip="Stop the reply being generated"),
-        Binding("s", "beside", "Side by side", id="chat.beside",
+        Binding("o", "beside", "Compare", id="chat.beside",
                 tooltip="Show base and tuned side by side, or one again"),
         Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Switch the adapter off or on"),
-        Binding("m", "pick", "Model", id="chat.pick", tooltip="Choose the run, checkpoint or base model to chat with"),
-        Binding("o", "settings", "Settings", id="chat.settings", tooltip="Set system prompt and sampling"),
-        Binding("l", "conversations", "Chats", id="chat.list", tooltip="List conversations: open, rename, remove"),
-        Binding("e", "edit", "Edit", id="chat.edit", tooltip="Edit your last question and send it again"),
-        Binding("r", "again", "Regenerate", id="chat.again", tooltip="Regenerate the last reply"),
-        Binding("t", "reasoning", "Reasoning", id="chat.reasoning", tooltip="Unfold or fold the reasoning of replies"),
-        Binding("x", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
+        Binding("c", "pick", "Chat with", id="chat.pick",
+                tooltip="Choose the run, checkpoint or base model to chat with"),
+        Binding("comma", "settings", "Settings", key_display=",", id="chat.settings",
+                tooltip="Set system prompt and sampling"),
+        Binding("h", "conversations", "Chats", id="chat.list", tooltip="List conversations: open, rename, remove"),
+        Binding("u", "edit", "Edit", id="chat.edit", tooltip="Edit your last question and send it again"),
+        Binding("R", "again", "Regenerate", key_display="R", id="chat.again", tooltip="Regenerate the last reply"),
+        Binding("z", "reasoning", "Fold reasoning", id="chat.reasoning",
+                tooltip="Unfold or fold the reasoning of replies"),
+        Binding("ctrl+n", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
         Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard"),
         Binding("C", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
-        Binding("c", "columns", "Columns", show=False, id="chat.columns",
+        Binding("vertical_line", "columns", "Columns", key_display="|", show=False, id="chat.columns",
                 tooltip="Choose what to compare side by side"),
-        Binding("v", "blind", "Blind", show=False, id="chat.blind",
+        Binding("B", "blind", "Blind", key_display="B", show=False, id="chat.blind",
                 tooltip="Hide which of two models is which until you rate their replies"),
         # Before the key of the scale, which "=" is as well.
         Binding("less_than_sign", "rate('left')", "Left", id="chat.left", tooltip="The left reply is better"),
@@ -85,9 +88,10 @@ class ChatPane(Pane):
                 tooltip="Increase the adapter scale (up to 2)"),
         Binding("minus", "scale(-1)", "Less", show=False, id="chat.less",
                 tooltip="Decrease the adapter scale (down to 0)"),
-        Binding("w", "combine", "Combine", show=False, id="chat.combine",
+        Binding("ampersand", "combine", "Combine", key_display="&", show=False, id="chat.combine",
                 tooltip="Combine adapters, each with a weight"),
-        Binding("g", "greedy", "Greedy", show=False, id="chat.greedy", tooltip="Greedy decoding on or off"),
+        Binding("D", "greedy", "Greedy", key_display="D", show=False, id="chat.greedy",
+                tooltip="Greedy decoding on or off"),
     ]  # fmt: skip
 
     def __init__(self, **names: Any) -> None:

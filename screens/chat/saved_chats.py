@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from screens.chat.dialogs import OPEN, RENAME, ConversationsDialog
-from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 from screens.widgets.plain import plain
 from workbench.engine.client.conversations import Chats
 
@@ -74,8 +74,8 @@ class SavedChats:
         return True
 
     async def _remove(self, conversation: Conversation, chats: Chats) -> None:
-        choices = (Choice("r", "Remove", "yes"), Choice("k", "Keep", "no"))
-        question = ChoiceDialog("Remove?", f"{conversation.name}\n\nThis cannot be undone.", choices)
-        if await self._workbench.push_screen_wait(question) == "yes":
+        text = f"{conversation.name}\n\nThis cannot be undone."
+        question = ChoiceDialog("Remove?", text, [Choice(YES, "Remove", "remove")], no="Keep", is_risky=True)
+        if await self._workbench.push_screen_wait(question) is not None:
             await asyncio.to_thread(chats.remove, conversation)
             await self._removed(conversation)

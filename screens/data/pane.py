@@ -49,8 +49,8 @@ class DataPane(Pane):
         "other panel shows the formatted training text with trained tokens underlined: n and p "
         "step through the records, L through the longest, / searches all of them. m maps columns "
         "to prompt, response and the other parts of a record. Tokens are "
-        "counted with the model's tokenizer: c stops counting, t downloads the tokenizer or "
-        "dataset if it is not on disk."
+        "counted with the model's tokenizer: t downloads the tokenizer or "
+        "dataset if it is not on disk, and stops counting. z shows the statistics on a small screen."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -80,13 +80,13 @@ class DataPane(Pane):
             tooltip="Download tokenizer and dataset, then count the tokens",
         ),
         Binding(
-            "c",
+            "t",
             "stop_count",
             "Stop counting",
             id="data.stop_count",
             tooltip="Stop counting; show the sample's statistics",
         ),
-        Binding("f", "figures", "Statistics", id="data.figures", tooltip="Switch between statistics and records"),
+        Binding("z", "figures", "Fold statistics", id="data.figures", tooltip="Switch between statistics and records"),
         Binding("down", "move(1)", "Next setting", show=False, id="data.below"),
         Binding("up", "move(-1)", "Previous setting", show=False, id="data.above"),
     ]
@@ -208,7 +208,7 @@ class DataPane(Pane):
             case "longest":
                 return facts is not None and bool(facts.longest)
             case "fetch":
-                return self._trouble is not None
+                return self._trouble is not None and not self._progress
             case "stop_count":
                 return bool(self._progress)
             case "figures":

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from screens.dialogs.pick import PickDialog
-from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ async def save_as_preset(app: Workbench) -> None:
 async def _may_replace(app: Workbench, preset: PresetDescription) -> bool:
     own = f"This overwrites your preset {preset.name}."
     shipped = f"{preset.name} ships with the workbench. Your preset will be used instead of it."
-    replace, back = Choice("r", "Replace it", "replace"), Choice("b", "Back", "back")
-    question = ChoiceDialog(f"Replace {preset.name}?", own if preset.own else shipped, (back, replace))
-    return await app.push_screen_wait(question) == replace.value
+    replace = Choice(YES, "Replace it", "replace")
+    question = ChoiceDialog(f"Replace {preset.name}?", own if preset.own else shipped, [replace], is_risky=True)
+    return await app.push_screen_wait(question) is not None
 
 
 def _words(preset: PresetDescription) -> str:

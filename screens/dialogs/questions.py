@@ -59,34 +59,53 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
         self.dismiss(None)
 
 
+YES, NO = "y", "n"
+"""The keys of the answers to a question."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One answer: the key that chooses it, its label, and the value that is returned."""
 
     key: str
     label: str
-    value: str
+    value: str | None
 
 
 class ChoiceDialog(Dialog[str]):
-    """A question with a few answers; the first one has the focus.
+    """A question with a few answers, the last of which is no: ``n`` or Esc, which return None.
+
+    A question with one other answer has it on ``y``. The answer that loses nothing is preselected.
 
     Args:
+        choices: the other answers.
+        no: the label of the last answer.
+        is_risky: whether the first of ``choices`` loses something; "no" is preselected then.
         stacked: show the answers below each other, for long labels.
     """
 
-    def __init__(self, title: str, text: str, choices: Sequence[Choice], *, stacked: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        text: str,
+        choices: Sequence[Choice],
+        *,
+        no: str = "Back",
+        is_risky: bool = False,
+        stacked: bool = False,
+    ) -> None:
         super().__init__()
         self._title = plain(title)
         self._text = text
-        self._choices = tuple(choices)
+        self._choices = (*choices, Choice(NO, no, None))
+        self._first = len(choices) if is_risky else 0
         self._stacked = stacked
         self._buttons = [
             Button(
                 plain_content(self._label(choice)),
                 id=f"choice-{index}",
                 compact=True,
-                variant="primary" if index == 0 else "default",
+                variant="primary" if index == self._first else "default",
             )
             for index, choice in enumerate(self._choices)
         ]
@@ -103,7 +122,7 @@ class ChoiceDialog(Dialog[str]):
         return f"{choice.key}  {choice.label}" if self._stacked else f"{choice.label} ({choice.key})"
 
     def on_mount(self) -> None:
-        self._buttons[0].focus()
+        self._buttons[self._first].focus()
 
     def on_key(self, event: events.Key) -> None:
         typed = event.character or ""
@@ -169,7 +188,7 @@ class ErrorDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "close", "Back", id="error.close"),
-        Binding("c", "copy", "Copy", id="error.copy", tooltip="Copy the text to the clipboard"),
+        Binding("y", "copy", "Copy", id="error.copy", tooltip="Copy the text to the clipboard"),
     ]
 
     def __init__(self, error: WorkbenchError) -> None:
@@ -185,7 +204,7 @@ class ErrorDialog(Dialog[None]):
                 if self._error.cure:
                     yield Static(plain_content(f"\n{self._error.cure}", "bold", lines=True))
             with Horizontal():
-                yield Button("Copy (c)", id="copy", compact=True)
+                yield Button("Copy (y)", id="copy", compact=True)
                 yield self._back
 
     def on_mount(self) -> None:
@@ -205,7 +224,7 @@ class ErrorDialog(Dialog[None]):
         self.action_close()
 
 
-LEAVE, STOP, STAY = "leave", "stop", "stay"
+LEAVE, STOP = "leave", "stop"
 
 
 def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
@@ -217,11 +236,8 @@ def quit_dialog(run: str, queued: int = 0) -> ChoiceDialog:
     """
     after = f" The queue keeps running too ({queued} queued)." if queued else ""
     return ChoiceDialog(
-        f"{shortened(run, _NAME_WIDTH)} is still training",
+        f"Quit? {shortened(run, _NAME_WIDTH)} is still training",
         f"It keeps running without this terminal; start loraworkbench again to watch it.{after}",
-        (
-            Choice("l", "Leave it running", LEAVE),
-            Choice("s", "Stop and save", STOP),
-            Choice("y", "Stay", STAY),
-        ),
+        (Choice(YES, "Quit, leave it running", LEAVE), Choice("s", "Stop and save", STOP)),
+        no="Stay",
     )

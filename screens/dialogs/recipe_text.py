@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import Static, TextArea
 
 from screens.dialogs.external_editor import edit_in_editor
-from screens.dialogs.questions import Choice, ChoiceDialog, Dialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, Dialog
 from screens.dialogs.search_dialog import Entry, SearchDialog
 from screens.widgets.delay import Delay
 from screens.widgets.plain import plain
@@ -206,11 +206,12 @@ class RecipeTextScreen(Dialog[None]):
             return
 
         def answered(answer: str | None) -> None:
-            if answer == "discard":
+            if answer is not None:
                 self.dismiss(None)
 
-        choices = (Choice("n", "Keep editing", "back"), Choice("y", "Discard", "discard"))
-        self.app.push_screen(ChoiceDialog("Discard the edited text?", "The recipe stays as it is.", choices), answered)
+        discard, text = Choice(YES, "Discard", "discard"), "The recipe stays as it is."
+        question = ChoiceDialog("Discard the edited text?", text, [discard], no="Keep editing", is_risky=True)
+        self.app.push_screen(question, answered)
 
 
 def _recipes_there(home: Home) -> list[Entry]:

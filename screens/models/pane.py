@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Input, Static
 
 from screens.dialogs.presets import load_preset
-from screens.dialogs.questions import Choice, ChoiceDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from screens.models.download import Download
 from screens.models.facts import facts_text
 from screens.models.rows import ModelRow, all_lists, matching, with_source
@@ -228,11 +228,11 @@ class ModelsPane(Pane):
             return
 
         def answered(answer: str | None) -> None:
-            if answer == "change":
+            if answer is not None:
                 self.workbench.set_recipe(fix.changes)
 
-        choices = (Choice("c", f"Apply {fix.short}", "change"), Choice("l", "Cancel", "leave"))
-        self.app.push_screen(ChoiceDialog("Adapter", f"{refusal.message} {fix.sentence}", choices), answered)
+        apply = Choice(YES, f"Apply {fix.short}", "change")
+        self.app.push_screen(ChoiceDialog("Adapter", f"{refusal.message} {fix.sentence}", [apply]), answered)
 
     def action_fetch(self) -> None:
         """Download the selected model, or cancel the download."""

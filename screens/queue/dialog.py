@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from screens.dialogs.questions import Choice, ChoiceDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from screens.queue import enqueue
 from screens.shell.header import short_name
 from screens.shell.run_words import dotted
@@ -219,14 +219,15 @@ class QueueScreen(ModalScreen[None]):
     def action_clear(self) -> None:
         """Remove all entries from the queue."""
         count = len(self._snapshot.queue.waiting) if self._snapshot is not None else 0
-        clear, back = Choice("y", "Remove them", "clear"), Choice("b", "Back", "back")
 
         def answered(answer: str | None) -> None:
-            if answer == clear.value:
+            if answer is not None:
                 self._ask("clear")
 
         text = f"Removes {count} queued run{'' if count == 1 else 's'}. A running run is not affected."
-        self.app.push_screen(ChoiceDialog("Clear the queue?", text, (back, clear)), answered)
+        self.app.push_screen(
+            ChoiceDialog("Clear the queue?", text, [Choice(YES, "Remove them", "clear")], is_risky=True), answered
+        )
 
     def action_leave(self) -> None:
         """Close the queue."""

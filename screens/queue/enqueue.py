@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from screens.dialogs.questions import Choice, ChoiceDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from screens.queue import start_checks
 from workbench.units import gib
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from workbench.planning.start_checks import Verdict
     from workbench.recipe.schema import Recipe
 
-_ADD, _SWEEP, _SHOW, _BACK = (
-    Choice("l", "Add to queue", "add"),
+_ADD, _SWEEP, _SHOW = (
+    Choice(YES, "Add to queue", "add"),
     Choice("w", "Queue several values of a setting", "sweep"),
     Choice("q", "Show the queue", "show"),
-    Choice("b", "Back", "back"),
 )
 _ALL, _FITTING = "all", "fitting"
 _VERB = "queue"
@@ -33,7 +32,7 @@ async def offer(app: Workbench) -> None:
         f"A run is in progress. {recipe.output.name}, the current recipe (r {recipe.adapter.r}), "
         "can be queued. It then starts by itself, even after this terminal is closed."
     )
-    question = ChoiceDialog("Add to queue?", text, (_ADD, _SWEEP, _SHOW, _BACK), stacked=True)
+    question = ChoiceDialog("Add to queue?", text, (_ADD, _SWEEP, _SHOW), stacked=True)
     match await app.push_screen_wait(question):
         case _ADD.value:
             await add(app, recipe)
@@ -99,9 +98,11 @@ async def _those_that_fit(app: Workbench, recipes: Sequence[Recipe]) -> list[Rec
     if len(fitting) == len(recipes):
         return fitting
     some = (Choice("f", f"Queue the {len(fitting)} that fit", _FITTING),) if fitting else ()
-    every = Choice("l", "Queue all of them anyway", _ALL)
+    every = Choice(YES, "Queue all of them anyway", _ALL)
     title = f"{len(recipes) - len(fitting)} of {len(recipes)} runs do not fit"
-    answer = await app.push_screen_wait(ChoiceDialog(title, _misfits(judged), (*some, _BACK, every), stacked=True))
+    answer = await app.push_screen_wait(
+        ChoiceDialog(title, _misfits(judged), (*some, every), is_risky=not some, stacked=True)
+    )
     return {_ALL: list(recipes), _FITTING: fitting}.get(str(answer), [])
 
 

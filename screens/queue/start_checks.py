@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from screens.dialogs.questions import Choice, ChoiceDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from workbench.errors import WorkbenchError
 from workbench.units import gib
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.planning.start_checks import Verdict
     from workbench.recipe.schema import Recipe
 
-_START, _BACK = "start", "back"
+_START = "start"
 _SHOWN = 4
 
 # A start does not wait longer than this for the data check; an engine that has just started takes some seconds for it.
@@ -47,7 +47,7 @@ async def confirm_fit(app: Workbench, recipe: Recipe, verb: str = "start") -> Re
     answer = await app.push_screen_wait(_question(verdict, verb))
     if answer == _START:
         return recipe
-    if answer in (None, _BACK):
+    if answer is None:
         return None
     problems = app.set_recipe(verdict.suggestions[int(answer)].changes)
     return None if problems else session.recipe
@@ -61,9 +61,9 @@ async def confirm_data(app: Workbench, recipe: Recipe, verb: str = "start") -> b
     facts = app.session.facts_of(recipe) or await _sampled(app, recipe)
     if facts is None or not facts.questions:
         return True
-    start, back = Choice("s", f"{verb.capitalize()} anyway", _START), Choice("b", "Back", _BACK)
+    start = Choice(YES, f"{verb.capitalize()} anyway", _START)
     title = "Many responses are truncated" if facts.lost_replies else "Some fields are not used"
-    question = ChoiceDialog(title, "\n\n".join(facts.questions), (back, start))
+    question = ChoiceDialog(title, "\n\n".join(facts.questions), [start], is_risky=True)
     return await app.push_screen_wait(question) == _START
 
 
@@ -93,5 +93,5 @@ def _question(verdict: Verdict, verb: str) -> ChoiceDialog:
     text = verdict.sentence + (
         " Each of these changes makes it fit (cheapest first)." if changes else " No single change makes it fit."
     )
-    others = (Choice("b", "Back", _BACK), Choice("s", f"{verb.capitalize()} anyway", _START))
-    return ChoiceDialog("It does not fit", text, (*changes, *others), stacked=True)
+    anyway = Choice(YES, f"{verb.capitalize()} anyway", _START)
+    return ChoiceDialog("It does not fit", text, (*changes, anyway), is_risky=not changes, stacked=True)

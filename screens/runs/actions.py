@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 from screens.forms.path_kinds import TABLE
 from screens.messages import ResumeAsked, RunSelected
 from screens.widgets.plain import plain
@@ -82,15 +82,16 @@ class RunActions:
         """Move runs to the trash, if the user confirms."""
 
         def answered(answer: str | None) -> None:
-            if answer == "delete":
+            if answer is not None:
                 self._workbench.attempt(self._delete(runs))
 
         links = [one.run for one in runs if one.run.path.is_symlink()]
         text = "Moves the run to the trash. u or `loraworkbench runs restore` restores it."
         if links:
             text += f" Only the link of {', '.join(run.id for run in links)} moves; its folder stays in place."
-        choices = (Choice("n", "Keep", "keep"), Choice("d", "Move to trash", "delete"))
-        self._workbench.push_screen(ChoiceDialog(f"Delete {_names(runs)}?", text, choices), answered)
+        delete = Choice(YES, "Move to trash", "delete")
+        question = ChoiceDialog(f"Delete {_names(runs)}?", text, [delete], no="Keep", is_risky=True)
+        self._workbench.push_screen(question, answered)
 
     async def _delete(self, runs: Sequence[ListedRun]) -> None:
         session, deleted = self._workbench.session, list[str]()

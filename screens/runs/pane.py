@@ -37,11 +37,11 @@ class RunsPane(Pane):
     NAME = "Runs"
     GUIDE = (
         "All runs, newest first. Enter opens a run: curve, metrics and recipe. Space marks runs "
-        "and o compares the marked ones: curves, recipe differences, results. / filters; s, S or "
-        "a click on a heading sorts. r loads a run's recipe and name as the current recipe: edit "
+        "and o compares the marked ones: curves, recipe differences, results. / filters; > and < sort by "
+        "another column, as a click on its heading does. r loads a run's recipe and name as the current recipe: edit "
         "it in Adapter and Data, then press F6 and Enter to start it as a new run. c chats with "
-        "its adapter, e exports it, j evaluates base vs. adapter on held-out records and writes "
-        "a report, g resumes an interrupted, stopped or failed run. n names it, t tags it, w "
+        "its adapter, E exports it, e evaluates base vs. adapter on held-out records and writes "
+        "a report, g resumes an interrupted, stopped or failed run. N names it, T tags it, w "
         "exports its metrics (CSV/Parquet), d moves it to the trash and u restores it. "
         "The chart of an open run has the same keys as on Train. Perplexity is measured on held-out "
         "records: base → adapter."
@@ -54,18 +54,46 @@ class RunsPane(Pane):
         Binding(
             "slash", "filter", "Filter", key_display="/", id="runs.filter", tooltip="Filter by name, model, state, #tag"
         ),
-        Binding("s", "sort", "Sort", id="runs.sort", tooltip="Sort by the next column"),
-        Binding("S", "turn", "Reverse sort", show=False, id="runs.turn", tooltip="Reverse the sort order"),
+        Binding(
+            "greater_than_sign", "sort(1)", "Sort", key_display=">", id="runs.sort", tooltip="Sort by the next column"
+        ),
+        Binding(
+            "less_than_sign",
+            "sort(-1)",
+            "Sort back",
+            show=False,
+            key_display="<",
+            id="runs.sort_back",
+            tooltip="Sort by the previous column",
+        ),
+        Binding(
+            "exclamation_mark",
+            "turn",
+            "Reverse sort",
+            show=False,
+            key_display="!",
+            id="runs.turn",
+            tooltip="Reverse the sort order",
+        ),
         Binding("g", "resume", "Resume", id="runs.resume", tooltip="Resume training from its last checkpoint"),
         Binding("r", "reuse", "Reuse recipe", id="runs.reuse", tooltip="Load its recipe as the current one"),
         Binding("c", "chat", "Chat", id="runs.chat", tooltip="Chat with its adapter"),
         Binding("v", "replies", "Replies", id="runs.replies", tooltip="Show its sampled replies step by step"),
-        Binding("e", "export", "Export", id="runs.export", tooltip="Export: merged, GGUF, Ollama, server, hub, script"),
         Binding(
-            "j", "evaluate", "Evaluate", id="runs.evaluate", tooltip="Evaluate base vs. adapter on held-out records"
+            "E",
+            "export",
+            "Export",
+            key_display="E",
+            id="runs.export",
+            tooltip="Export: merged, GGUF, Ollama, server, hub, script",
         ),
-        Binding("n", "rename", "Name", id="runs.rename", tooltip="Name the run; its id stays the same"),
-        Binding("t", "tag", "Tags", id="runs.tag", tooltip="Tag the marked runs, or this one"),
+        Binding(
+            "e", "evaluate", "Evaluate", id="runs.evaluate", tooltip="Evaluate base vs. adapter on held-out records"
+        ),
+        Binding(
+            "N", "rename", "Name", key_display="N", id="runs.rename", tooltip="Name the run; its id stays the same"
+        ),
+        Binding("T", "tag", "Tags", key_display="T", id="runs.tag", tooltip="Tag the marked runs, or this one"),
         Binding("w", "table", "Export metrics", id="runs.table", tooltip="Export its metrics (CSV/Parquet)"),
         Binding("d", "delete", "Delete", id="runs.delete", tooltip="Move the marked runs, or this one, to the trash"),
         Binding("u", "undelete", "Undelete", id="runs.undelete", tooltip="Restore the last deletion"),
@@ -202,9 +230,9 @@ class RunsPane(Pane):
         else:
             self.app.push_screen(CompareScreen([one.run for one in marked]))
 
-    def action_sort(self) -> None:
-        """Sort by the next column."""
-        self._history.table.sort_by_next()
+    def action_sort(self, by: int) -> None:
+        """Sort by the next or the previous column."""
+        self._history.table.sort_by_neighbor(by)
 
     def action_turn(self) -> None:
         """Reverse the sort order."""

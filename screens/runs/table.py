@@ -145,11 +145,11 @@ class RunTable(DataTable[Text]):
         self._rebuild()  # the headings show the order
         self.post_message(self.Rearranged())
 
-    def sort_by_next(self) -> None:
-        """Sort by the next column to the right."""
+    def sort_by_neighbor(self, by: int) -> None:
+        """Sort by the next column to the right, or with -1 to the left."""
         names = [name for name, _ in self._titles]
         here = names.index(self._by) if self._by in names else -1
-        self.sort_by(names[(here + 1) % len(names)])
+        self.sort_by(names[(here + by) % len(names)])
 
     def turn(self) -> None:
         """Reverse the order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from screens.messages import JournalGrew, RunsRenamed, SampleTaken, StatusChanged
@@ -130,6 +131,7 @@ class Watch:
         engine = self._session.status.pid if self._session.status is not None else None
         gpus, host = await asyncio.to_thread(self._sampler.sample, engine)
         self._session.gpus, self._session.host = tuple(gpus), host
+        self._session.hardware_history.add(monotonic(), self._session.gpus, host)
         self._tell(SampleTaken(self._session.gpus, host))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from screens.charts.spark import spark
 from screens.shell.header import short_gpu
-from screens.widgets.glyphs import GLYPHS, Glyphs
+from screens.widgets.glyphs import GLYPHS, Glyphs, bar
 from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.paragraph import set_title
 from workbench.units import gib, gib_number
@@ -50,6 +50,7 @@ class GpuPanel(LinePaintedWidget):
         super().__init__(**names)
         self._glyphs = glyphs
         self._gpu: GpuSample | None = None
+        self._gpus: Sequence[GpuSample] = ()
         self._host: HostSample | None = None
         self._memory: deque[float] = deque(maxlen=_SECONDS_KEPT)
         self._load: deque[float] = deque(maxlen=_SECONDS_KEPT)
@@ -57,15 +58,17 @@ class GpuPanel(LinePaintedWidget):
         self._run: tuple[int, int | None] = (0, None)
 
     def sample(self, gpus: Sequence[GpuSample], host: HostSample | None, engine: int | None = None) -> None:
-        """Add a reading. Of several GPUs the one with most memory in use is shown.
+        """Add a reading. Several GPUs have a row each.
 
         Args:
             engine: process id of the engine; all other processes on the GPU count as others.
         """
         self._engine = engine
         self._gpu = max(gpus, key=lambda gpu: gpu.used_bytes or 0) if gpus else None
-        self._host = host
-        if self._gpu is not None:
+        self._host, self._gpus = host, gpus
+        if len(gpus) > 1:
+            set_title(self, f"{len(gpus)} GPUs {self._glyphs.separator} G shows all")
+        elif self._gpu is not None:
             self._memory.append(self._gpu.used_bytes or 0)
             self._load.append(self._gpu.utilization or 0)
             set_title(self, f"GPU {self._gpu.index} {self._glyphs.separator} {short_gpu(self._gpu.name)}")
@@ -87,6 +90,8 @@ class GpuPanel(LinePaintedWidget):
             self.changed()
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:
+        if len(self._gpus) > 1:
+            return self._fit(self._rows(width, height), height)
         if self._gpu is not None:
             return self._fit(self._gpu_lines(self._gpu, width), height)
         if self._host is not None:
@@ -107,6 +112,31 @@ class GpuPanel(LinePaintedWidget):
                 self._others(gpu),
             ],
         ]
+
+    def _rows(self, width: int, height: int) -> list[list[Piece]]:
+        """Return a row for each GPU, the run's peak above them; the last row says how many have no room."""
+        room = height - 1
+        shown = self._gpus if len(self._gpus) <= room else self._gpus[: room - 1]
+        rows = [self._run_line("run", None)]
+        for gpu in shown:
+            share = gpu.used_bytes / gpu.total_bytes if gpu.used_bytes is not None and gpu.total_bytes else 0.0
+            load = f" {gpu.utilization:3.0f} %" if gpu.utilization is not None else "  N/A"
+            heat = f" {gpu.temperature:.0f} °C" if gpu.temperature is not None else ""
+            used = gib_number(gpu.used_bytes, 1) if gpu.used_bytes is not None else "N/A"
+            total = gib(gpu.total_bytes, 0) if gpu.total_bytes else "?"
+            text = f"{self._glyphs.right} {used:>5}/{total}{load}{heat}"
+            room_of_bar = max(4, min(16, width - len(text) - 5))
+            rows.append(
+                [
+                    (f"{gpu.label:<3}", UNSTYLED),
+                    (self._glyphs.left, self._style("label")),
+                    (bar(share, room_of_bar, self._glyphs), self._style(_tone(share))),
+                    (text, UNSTYLED),
+                ]
+            )
+        if len(shown) < len(self._gpus):
+            rows.append([(f"and {len(self._gpus) - len(shown)} more", self._style("label"))])
+        return rows
 
     def _others(self, gpu: GpuSample) -> Piece:
         """Return the memory that other processes hold on the GPU."""
@@ -129,7 +159,7 @@ class GpuPanel(LinePaintedWidget):
         if used is None or not total:
             return [(f"{label} ", self._style("label")), ("N/A", UNSTYLED)]
         share = used / total
-        tone = "over" if share > 0.97 else "tight" if share > 0.85 else "good"
+        tone = _tone(share)
         text = f"{gib_number(used, 1):>5}/{gib(total, 0)}"
         return self._course(label, text, self._memory, float(total), tone, width)
 
@@ -158,3 +188,8 @@ class GpuPanel(LinePaintedWidget):
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"gpu-panel--{name}")
+
+
+def _tone(share: float) -> str:
+    """Return how full a memory is, by the name of its style."""
+    return "over" if share > 0.97 else "tight" if share > 0.85 else "good"

@@ -25,6 +25,7 @@ from screens.queue import enqueue
 from screens.shell.run_words import in_queue
 from screens.shell.sampled_replies import RepliesScreen
 from screens.train.gpu_choice import GpuChoiceDialog
+from screens.train.gpu_monitor import GpuMonitor
 from screens.train.run_controls import CONTROLS, RunControls
 from screens.train.run_starter import RunStarter
 from screens.train.run_view import RunView
@@ -64,7 +65,7 @@ class TrainPane(Pane):
         "process: it keeps running when this terminal closes, and a terminal opened later shows "
         "it from the first step and has the same keys. Actions apply between two steps; the line "
         "under the metrics shows after which one. g resumes a paused, stopped or interrupted "
-        "run, s stops and saves, S stops and discards, K force-kills an engine that isn't "
+        "run, s stops and saves, X stops and discards, K force-kills an engine that isn't "
         "responding, l shows the library output. "
         "The chart: . and , show other quantities, [ and ] smooth, i makes the axis logarithmic, the "
         "arrows or a click read the values at a step, + - and 0 zoom. The time bar shows where the time of a step "
@@ -76,11 +77,19 @@ class TrainPane(Pane):
         Binding(
             "enter", "enqueue", "Queue next", id="train.enqueue", tooltip="Queue the current recipe after this run"
         ),
-        Binding("n", "name", "Name", id="train.name", tooltip="Name the next run; a number is appended"),
+        Binding("N", "name", "Name", id="train.name", tooltip="Name the next run; a number is appended"),
         *CONTROLS.values(),
         Binding("F", "fit", "Make it fit", id="train.fit", tooltip="Apply the change that makes the recipe work here"),
         Binding("q", "queue", "Queue", id="train.queue", tooltip="Show the queue: add, reorder, hold"),
-        Binding("d", "gpus", "GPUs", id="train.gpus", tooltip="Choose the GPUs for the next run"),
+        Binding(
+            "G",
+            "gpus",
+            "GPUs",
+            show=False,
+            key_display="G",
+            id="train.gpus",
+            tooltip="Show the GPUs, their history and who uses them",
+        ),
         Binding("l", "log", "Log", id="train.log", tooltip="Show or hide the library output"),
         Binding("v", "replies", "Replies", id="train.replies", tooltip="Show the sampled replies step by step"),
         Binding("y", "copy", "Copy error", id="train.copy", tooltip="Copy the error to the clipboard"),
@@ -226,8 +235,6 @@ class TrainPane(Pane):
                 return shown is None and self._check.findings.fix is not None
             case "card", _:
                 return shown is not None and not self.session.is_live
-            case "gpus", _:
-                return len(self.session.gpus) > 1 and not self.session.is_live
             case "replies", _:
                 return shown is not None and bool(shown.replay.samples)
             case "log", _:
@@ -292,7 +299,16 @@ class TrainPane(Pane):
         self.draw()
 
     def action_gpus(self) -> None:
-        """Choose the GPUs for the next run."""
+        """Show the GPUs, and from there choose those for the next run."""
+        numbers = {gpu.index for gpu in self.session.gpus}
+
+        def answered(chooses: bool | None) -> None:
+            if chooses:
+                self._choose_gpus()
+
+        self.app.push_screen(GpuMonitor(may_choose=len(numbers) > 1 and not self.session.is_live), answered)
+
+    def _choose_gpus(self) -> None:
         chosen = self.session.launch.devices if self.session.launch else (self.session.gpus[0].index,)
         self.app.push_screen(GpuChoiceDialog(self.session.gpus, chosen), self._take_gpus)
 

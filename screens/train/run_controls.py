@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.binding import Binding
 
 from screens.charts.scale import short_number
-from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,14 +27,14 @@ CONTROLS = {
     "resume": _control("g", "resume", "Resume", "Resume the paused run"),
     "pause": _control("p", "pause", "Pause", "Pause; optionally release GPU memory"),
     "stop": _control("s", "stop", "Stop", "Stop and save (resumable)"),
-    "checkpoint": _control("c", "checkpoint", "Checkpoint", "Save checkpoint after this step"),
+    "checkpoint": _control("k", "checkpoint", "Checkpoint", "Save checkpoint after this step"),
     "evaluate": _control("e", "evaluate", "Evaluate", "Held-out loss and perplexity after this step"),
     "sample": _control("x", "sample", "Sample", "Generate replies to the fixed prompts after this step"),
-    "menu": _control("m", "menu", "More", "List all actions on the run"),
+    "menu": _control("space", "menu", "More", "List all actions on the run"),
     "release": _control("f", "release", "Release GPU memory", "Unload the paused model", show=False),
     "rate": _control("r", "rate", "Learning rate", "Change learning rate", show=False),
-    "steps": _control("n", "steps", "Max steps", "Change max steps", show=False),
-    "discard": _control("S", "discard", "Discard", "Stop and delete adapter and checkpoints", show=False),
+    "steps": _control("M", "steps", "Max steps", "Change max steps", show=False),
+    "discard": _control("X", "discard", "Discard", "Stop and delete adapter and checkpoints", show=False),
     "kill": _control(
         "K",
         "kill",
@@ -48,8 +48,6 @@ CONTROLS = {
 _MENU = (
     "resume", "pause", "release", "checkpoint", "evaluate", "sample", "rate", "steps", "stop", "discard", "kill"
 )  # fmt: skip
-
-_BACK = Choice("b", "Back", "back")
 
 _REQUESTED: dict[ControlAction, str] = {
     "pause": "pause",
@@ -150,7 +148,7 @@ class RunControls:
             "Pause?",
             "The run pauses after this step until you press g to resume it. Release its GPU memory to use the GPU for "
             "something else meanwhile; resuming then loads the model again.",
-            (Choice("k", "Keep model loaded", "keep"), Choice("f", "Release GPU memory", "release"), _BACK),
+            (Choice(YES, "Keep model loaded", "keep"), Choice("f", "Release GPU memory", "release")),
             lambda answer: self._request("pause", release=answer == "release"),
         )
 
@@ -194,8 +192,9 @@ class RunControls:
             "Stop and save?",
             "The run stops within one micro-step and saves its adapter and state. Press g to resume it later."
             + self._next_starts,
-            (Choice("s", "Stop and save", "save"), *self._hold, Choice("k", "Keep training", "back")),
+            (Choice(YES, "Stop and save", "save"), *self._hold),
             lambda answer: self._end(save=True, hold=answer == "hold"),
+            no="Keep training",
         )
 
     def _discard(self) -> None:
@@ -203,8 +202,10 @@ class RunControls:
             "Stop and discard?",
             "The run stops within one micro-step. Its adapter and checkpoints are deleted; its curve and log stay in "
             "Runs." + self._next_starts,
-            (Choice("d", "Discard", "discard"), *self._hold, Choice("k", "Keep training", "back")),
+            (Choice(YES, "Discard", "discard"), *self._hold),
             lambda answer: self._end(save=False, hold=answer == "hold"),
+            no="Keep training",
+            is_risky=True,
         )
 
     @property
@@ -238,8 +239,10 @@ class RunControls:
             "Force-kill the engine?",
             "Force-kills an engine that isn't responding: its process ends at once and frees all its memory. Training "
             f"since the last checkpoint is lost. Press g afterwards to {kept}.",
-            (Choice("y", "Force-kill", "kill"), Choice("k", "Keep training", "back")),
+            (Choice(YES, "Force-kill", "kill"),),
             lambda _: self._workbench.session.engine.kill(),
+            no="Keep training",
+            is_risky=True,
         )
 
     # -- dialogs --------------------------------------------------------------------------------------------------
@@ -249,14 +252,21 @@ class RunControls:
         choices = [Choice(one.key, f"{one.description}: {one.tooltip}", name) for name, one in offered]
 
         def answered(name: str | None) -> None:
-            if name not in (None, _BACK.value):
-                self.use(str(name))
+            if name is not None:
+                self.use(name)
 
         text = "Actions apply between two steps. The line under the metrics shows when."
-        self._workbench.push_screen(ChoiceDialog("Run actions", text, (*choices, _BACK), stacked=True), answered)
+        self._workbench.push_screen(ChoiceDialog("Run actions", text, choices, stacked=True), answered)
 
     def _choose(
-        self, title: str, text: str, choices: tuple[Choice, ...], act: Callable[[str], Awaitable[object]]
+        self,
+        title: str,
+        text: str,
+        choices: tuple[Choice, ...],
+        act: Callable[[str], Awaitable[object]],
+        *,
+        no: str = "Back",
+        is_risky: bool = False,
     ) -> None:
         """Ask, and act on the answer unless the user goes back."""
 
@@ -264,10 +274,10 @@ class RunControls:
             await act(answer)
 
         def answered(answer: str | None) -> None:
-            if answer not in (None, _BACK.value):
-                self._workbench.attempt(acted(str(answer)))
+            if answer is not None:
+                self._workbench.attempt(acted(answer))
 
-        self._workbench.push_screen(ChoiceDialog(title, text, choices), answered)
+        self._workbench.push_screen(ChoiceDialog(title, text, choices, no=no, is_risky=is_risky), answered)
 
 
 def _number(text: str) -> float:

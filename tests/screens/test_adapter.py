@@ -423,13 +423,13 @@ async def test_other_ways_and_the_largest_that_fits_come_a_moment_later(tmp_path
 async def test_memory_can_be_typed(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
-        await screen.press("m", *"1 GB", "enter")
+        await screen.press("V", *"1 GB", "enter")
         await screen.until(lambda: "1.00 GiB free (your memory limit)" in costs(screen), "the limit")
         await screen.app.action_quit()
     async with opened(tmp_path) as screen:
         await shown(screen)
         assert "1.00 GiB free (your memory limit)" in costs(screen), "also in the next terminal"
-        await screen.press("m", *["backspace"] * 10, "enter")
+        await screen.press("V", *["backspace"] * 10, "enter")
         await screen.until(lambda: "24.0 GiB free (VRAM)" in costs(screen), "the GPU again")
 
 

@@ -163,7 +163,7 @@ async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None
 
         await screen.press("ctrl+q")
         assert isinstance(screen.app.screen, ChoiceDialog)
-        await screen.press("y")
+        await screen.press("n")
         assert not isinstance(screen.app.screen, ChoiceDialog)
         assert screen.app.is_running
 
@@ -280,7 +280,7 @@ async def test_help_names_each_action_and_its_key_in_dialogs_too(tmp_path: Path)
         await screen.tab("adapter")
         await screen.press("f1")
         words = " ".join(screen.words.split())
-        assert "F Make it fit. Apply the cheapest change" in words or "m Memory. Check the fit" in words
+        assert "F Make it fit. Apply the cheapest change" in words or "V Memory. Check the fit" in words
         assert "W What fits. List the catalog models" in words
         await screen.press("f1")
         assert not isinstance(screen.app.screen, HelpScreen)

@@ -86,7 +86,7 @@ async def test_the_last_target_cannot_be_taken_out(tmp_path: Path) -> None:
 async def test_layers_are_typed_as_a_range(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         await shown(screen)
-        await screen.press("l", *"8-15", "enter")
+        await screen.press("#", *"8-15", "enter")
         adapter = screen.app.session.recipe.adapter
         assert adapter.layers_to_transform == list(range(8, 16))
         assert adapter.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

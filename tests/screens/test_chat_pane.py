@@ -183,7 +183,7 @@ async def test_settings_reach_the_engine_and_mistakes_do_not(tmp_path: Path) -> 
 async def test_another_run_can_be_picked(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=with_run(tmp_path, runs=2)) as screen:
         await chat(screen)
-        await screen.press("m")
+        await screen.press("c")
         await screen.until(lambda: isinstance(screen.app.screen, PickDialog), "the list")
         await screen.press("down", "down", "enter")
         await screen.until(lambda: "base model, no adapter" in screen.words, "the base alone")
@@ -200,7 +200,7 @@ async def test_clear_forgets_the_conversation(tmp_path: Path) -> None:
         await screen.until(lambda: "42 tokens" in screen.words, "a reply")
         await screen.press("escape", "y")
         assert screen.app.clipboard == "Hello."
-        await screen.press("x")
+        await screen.press("ctrl+n")
         await screen.until(lambda: "Enter to type." in screen.words, "the empty screen")
         assert said(pane) == []
         assert not pane.query_one(Transcript).children
@@ -228,7 +228,7 @@ async def test_a_long_reply_stays_in_view_and_one_scrolled_back_stays_put(tmp_pa
 async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
-        await screen.press("s")
+        await screen.press("o")
         await screen.sees("side by side run-01 (base, adapter off) · run-01 (tuned)")
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
@@ -251,14 +251,14 @@ async def test_side_by_side_is_one_prompt_to_base_and_tuned_at_one_seed(tmp_path
         await screen.until(lambda: len(screen.engine.backend.requests) == 4, "the second is asked")
         assert [request.messages[1].content for request in screen.engine.backend.requests[2:]] == ["Hello.", "Ahoy."]
         await answered(screen, "2")
-        await screen.press("escape", "s")
+        await screen.press("escape", "o")
         await screen.sees("chatting with run-01")
 
 
 async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path) -> None:
     async with at_chat(tmp_path, size=NARROW, engine=with_run(tmp_path)) as screen:
         await chat(screen)
-        await screen.press("s")
+        await screen.press("o")
         await ask(screen, "Hi")
         screen.engine.say("Hello.")
         screen.engine.end()
@@ -274,7 +274,7 @@ async def test_columns_stand_below_each_other_where_it_is_narrow(tmp_path: Path)
 async def test_escape_ends_all_columns(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
-        await screen.press("s")
+        await screen.press("o")
         await ask(screen, "Hi")
         screen.engine.say("It began")
         await screen.sees("It began")
@@ -290,7 +290,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "run-02" in screen.words, "the newest run")
-        await screen.press("c")
+        await screen.press("|")
         await screen.until(lambda: isinstance(screen.app.screen, ColumnsDialog), "the list")
         await screen.sees("run-01 at step 3")
         # run-02 is marked; run-01 and its checkpoint too.
@@ -308,7 +308,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
             ("run-01@3", "run-02"),
         ]
         # Four are too many.
-        await screen.press("escape", "c")
+        await screen.press("escape", "|")
         await screen.until(lambda: isinstance(screen.app.screen, ColumnsDialog), "the list")
         await screen.press("up", "space", "enter")
         await screen.sees("Select 1 to 3; 4 selected.")
@@ -317,7 +317,7 @@ async def test_columns_can_be_runs_and_checkpoints(tmp_path: Path) -> None:
 async def test_one_column_may_fail_and_the_others_stand(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
-        await screen.press("s")
+        await screen.press("o")
         await ask(screen, "Hi")
         screen.engine.break_off(WorkbenchError("It was trained on A; the base is B.", "Talk to it alone.", kind="x"))
         await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the second is asked")
@@ -340,7 +340,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         await answered(screen, "a")
         await screen.press("escape", *["plus"] * 15)
         await screen.sees("tuned × 2.0")
-        await screen.press("w")
+        await screen.press("&")
         await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
         screen.app.screen.query_one(Input).value = "run-01=0.7, run-02=-0.3"
         await screen.press("enter")
@@ -349,7 +349,7 @@ async def test_the_next_adapter_stronger_weaker_and_sums(tmp_path: Path) -> None
         request = screen.engine.backend.requests[1]
         assert request.combine == [AdapterPart(target="run-01", weight=0.7), AdapterPart(target="run-02", weight=-0.3)]
         await answered(screen, "b")
-        await screen.press("escape", "w")
+        await screen.press("escape", "&")
         await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the line")
         screen.app.screen.query_one(Input).value = "run-01=lots"
         await screen.press("enter")
@@ -363,12 +363,12 @@ async def test_a_question_is_changed_and_what_followed_is_forgotten(tmp_path: Pa
         for question, reply in (("one", "first"), ("two", "second")):
             await ask(screen, question)
             await answered(screen, reply)
-        await screen.press("escape", "e")
+        await screen.press("escape", "u")
         assert prompt.value == "two"
         await screen.press("escape")
         assert prompt.value == ""
         assert said(pane) == ["one", "first", "two", "second"]
-        await screen.press("e")
+        await screen.press("u")
         pane.action_edit()
         assert prompt.value == "one"
         prompt.value = "three"
@@ -385,12 +385,12 @@ async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -
         pane = await chat(screen)
         await ask(screen, "one")
         await answered(screen, "first")
-        await screen.press("escape", "r")
+        await screen.press("escape", "R")
         await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the engine is asked")
         assert screen.engine.backend.requests[1].messages == screen.engine.backend.requests[0].messages
         await answered(screen, "other")
         assert said(pane) == ["one", "other"]
-        await screen.press("r")
+        await screen.press("R")
         await screen.until(lambda: len(screen.engine.backend.requests) == 3, "the engine is asked")
         screen.engine.break_off(WorkbenchError("The engine does not answer.", "Start it again.", kind="engine_gone"))
         await screen.sees("The engine does not answer.")
@@ -408,7 +408,7 @@ async def test_a_reply_made_again_leaves_the_turns_before_it_in_view(
         for number in range(4):
             await ask(screen, f"question {number}")
             await answered(screen, f"reply {number}")
-        await screen.press("escape", "r")
+        await screen.press("escape", "R")
         await screen.until(lambda: len(screen.engine.backend.requests) == 5, "the engine is asked")
         await answered(screen, "other")
         assert [reply.text for reply in pane.query(Reply)] == ["reply 0", "reply 1", "reply 2", "other"]
@@ -420,7 +420,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
         pane.query_one("#system", Input).value = "Be brief."
         await ask(screen, "first question")
         await answered(screen, "first *reply*")
-        await screen.press("escape", "x")
+        await screen.press("escape", "ctrl+n")
         pane.query_one("#system", Input).value = ""
         await ask(screen, "second question")
         await answered(screen, "second reply")
@@ -431,7 +431,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
             await screen.until(lambda: isinstance(screen.app.screen, ConversationsDialog), "the list")
             await screen.pilot.pause()
 
-        await screen.press("escape", "l")
+        await screen.press("escape", "h")
         await listed()
         await screen.press("down", "enter")
         await screen.sees("first reply")
@@ -446,9 +446,9 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
         ]
         await answered(screen, "indeed")
         assert len(kept.all()) == 2
-        await screen.press("escape", "l")
+        await screen.press("escape", "h")
         await listed()
-        await screen.press("r")
+        await screen.press("N")
         await screen.until(lambda: isinstance(screen.app.screen, LineDialog), "the name")
         screen.app.screen.query_one(Input).value = "[red]Ships"
         await screen.press("enter")
@@ -456,7 +456,7 @@ async def test_conversations_are_listed_opened_renamed_and_removed(tmp_path: Pat
         await screen.sees("[red]Ships")
         await screen.press("d")
         await screen.sees("This cannot be undone.")
-        await screen.press("enter")
+        await screen.press("y")
         await screen.until(lambda: len(kept.all()) == 1, "one is gone")
         await screen.until(lambda: said(pane) == [], "a new one in its place")
         assert kept.all()[0].name == "second question"
@@ -500,9 +500,9 @@ async def test_greedy_at_a_key_and_all_of_the_sampling(tmp_path: Path) -> None:
     async with at_chat(tmp_path, size=WIDE) as screen:
         pane = await chat(screen)
         pane.query_one("#temperature", Input).value = "1.1"
-        await screen.press("g")
+        await screen.press("D")
         await screen.until(lambda: pane.query_one(ChatSettings).sampling.temperature == 0, "greedy")
-        await screen.press("g")
+        await screen.press("D")
         await screen.until(lambda: pane.query_one(ChatSettings).sampling.temperature == 1.1, "drawn again")
         for name, value in (("top_k", "40"), ("min_p", "0.1"), ("repetition_penalty", "1.2"), ("seed", "7")):
             pane.query_one(f"#{name}", Input).value = value
@@ -538,7 +538,7 @@ async def test_what_is_pasted_keeps_its_lines(tmp_path: Path) -> None:
         assert screen.engine.backend.requests[0].messages[-1].content == "See a = 1\n\n  b = 2␛[2J"
         await answered(screen, "Three.")
         await screen.sees("b = 2␛[2J")
-        await screen.press("escape", "e")
+        await screen.press("escape", "u")
         assert pane.query_one("#prompt", Input).value == "See a = 1↵↵  b = 2␛[2J"
 
 

@@ -36,9 +36,9 @@ async def test_reasoning_is_folded_and_sent_back(tmp_path: Path, size: tuple[int
         message = Message(role="assistant", content="It rains.", reasoning_content="I must look.")
         screen.engine.end(message=message)
         await screen.sees("42 tokens")
-        await screen.press("escape", "t")
+        await screen.press("escape", "z")
         await screen.sees("I must [b]look[/b]␛[2J at the sky.")
-        await screen.press("t")
+        await screen.press("z")
         await screen.until(lambda: "look" not in screen.words, "folded again")
         await ask(screen, "And now?")
         assert screen.engine.backend.requests[1].messages[1] == message

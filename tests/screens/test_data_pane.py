@@ -292,7 +292,7 @@ async def test_where_there_is_little_place_the_longest_stand_under_the_figures(t
         await data_pane(screen)
         await screen.sees("formatted training text")
         assert "longest records" not in screen.words
-        await screen.press("f")
+        await screen.press("z")
         await screen.sees("251  92 tokens  28 lost  first-mate.jsonl, line 251")
         screen.app.query_one(LongestList).focus()
         await screen.press("down", "down", "enter")
@@ -417,7 +417,7 @@ async def test_a_count_can_be_stopped_and_taken_up_again(tmp_path: Path) -> None
         ]
         await data_pane(screen)
         await screen.sees("tokenizing 40%  4,096 records")
-        await screen.press("c")
+        await screen.press("t")
         await screen.sees("Counting was stopped.")
         await screen.sees("statistics of a sample")
         await screen.until(lambda: "tokenizing" not in screen.words, "the progress gone")

@@ -72,7 +72,7 @@ def run_of(engine: ScriptedEngine) -> RunFolder:
 
 async def judging(screen: Opened) -> EvaluationScreen:
     await history(screen, 1)
-    await screen.press("j")
+    await screen.press("e")
     await screen.until(lambda: isinstance(screen.app.screen, EvaluationScreen), "the evaluation")
     assert isinstance(screen.app.screen, EvaluationScreen)
     return screen.app.screen

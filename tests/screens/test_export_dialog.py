@@ -80,8 +80,8 @@ async def test_it_is_opened_from_the_history(tmp_path, run) -> None:
     async with opened(tmp_path / "home", size=WIDE) as screen:
         pane = await screen.tab("runs")
         await screen.until(lambda: pane.query_one(RunTable).row_count == 1, "the history")
-        await screen.sees("e Export")
-        await screen.press("e")
+        await screen.sees("E Export")
+        await screen.press("E")
         await screen.sees(f"Export {run.id}")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from screens.queue.start_checks import confirm_fit
 from screens.train.gpu_choice import GpuChoiceDialog
+from screens.train.gpu_monitor import GpuMonitor
 from tests.screens.piloting import WIDE, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.protocol import DeviceFacts
@@ -27,7 +28,7 @@ async def test_gpus_are_ticked_and_the_run_is_started_on_them(tmp_path: Path) ->
         await screen.tab("train")
         screen.app.session.gpus = GPUS
         screen.app.pane_in_front.draw()
-        await screen.press("d")
+        await screen.press("G", "enter")
         await screen.until(lambda: isinstance(screen.app.screen, GpuChoiceDialog), "the dialog")
         await screen.sees("38.0 of 40.0 GiB free")
         await screen.sees("vllm (4000001) 30.0 GiB")
@@ -54,7 +55,7 @@ async def test_a_run_is_held_against_the_memory_of_the_gpus_it_takes(tmp_path: P
             screen.app.session.launch = launch
             screen.app.run_worker(confirm_fit(screen.app, Recipe()))
             await screen.is_asked(room)
-            await screen.press("b")
+            await screen.press("n")
         screen.app.session.launch = None
         asked = screen.app.run_worker(confirm_fit(screen.app, Recipe()))
         assert await asked.wait() is not None
@@ -68,7 +69,7 @@ async def test_what_is_lined_up_runs_on_them_too(tmp_path: Path) -> None:
         await screen.tab("train")
         screen.app.session.gpus = GPUS
         screen.app.pane_in_front.draw()
-        await screen.press("d")
+        await screen.press("G", "enter")
         await screen.sees("no other processes")
         await screen.press("space", "down", "down", "space", "enter")
         await screen.press("q")
@@ -87,5 +88,5 @@ async def test_with_one_gpu_there_is_nothing_to_choose(tmp_path: Path) -> None:
         await screen.tab("train")
         screen.app.session.gpus = GPUS[:1]
         screen.app.pane_in_front.draw()
-        await screen.press("d")
-        assert not isinstance(screen.app.screen, GpuChoiceDialog)
+        await screen.press("G", "enter")
+        assert isinstance(screen.app.screen, GpuMonitor)

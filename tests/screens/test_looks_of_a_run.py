@@ -193,7 +193,7 @@ def test_chat_side_by_side(snap_compare: Any, tmp_path: Path, size: tuple[int, i
     async def act(screen: Opened) -> None:
         await screen.until(lambda: "run-01" in screen.words, "who answers")
         screen.app.query_one("#seed", Input).value = "7"
-        await screen.press("s", "enter", *"How do ships float?", "enter")
+        await screen.press("o", "enter", *"How do ships float?", "enter")
         for number, reply in enumerate(
             ("They displace water:\n\n```\nB = ρ g V\n```\n", "Aye, **matey**! She pushes water."), 1
         ):

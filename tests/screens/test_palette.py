@@ -80,7 +80,7 @@ async def test_all_is_found_by_any_of_its_words(tmp_path: Path) -> None:
         # By a word of the help, with its key; the action opens its tab.
         await screen.press("ctrl+p", *"regenerate the last")
         await screen.sees("Chat: Regenerate")
-        await screen.sees("r   Regenerate the last reply")
+        await screen.sees("R   Regenerate the last reply")
         await screen.press("escape", "escape", "ctrl+p", *"run pirate")
         await screen.sees(f"Run: {run.id}")
         await screen.press("enter")

@@ -52,14 +52,14 @@ async def test_a_preset_is_replaced_only_when_asked_to(tmp_path: Path) -> None:
         await screen.sees("in the presets folder of")
         await screen.press("enter")
         await screen.sees("This overwrites your preset mine.")
-        await screen.press("b")
+        await screen.press("n")
         await screen.until(lambda: "overwrites" not in screen.words, "the question gone")
         assert load_preset("mine", home).adapter.r == 4
         await palette(screen, "Save recipe as preset")
         await screen.sees("in the presets folder of")
         await screen.press("enter")
         await screen.sees("This overwrites your preset mine.")
-        await screen.press("r")
+        await screen.press("y")
         await screen.until(lambda: load_preset("mine", home).adapter.r == 64, "the preset replaced")
         assert preset_names(home).count("mine") == 1
 
@@ -92,7 +92,7 @@ async def test_a_presets_name_goes_with_its_model_and_data_and_one_that_was_give
         app.set_recipe({"model.source": "Qwen/Qwen3-0.6B"})
         assert app.session.recipe.output.name == "run", "also in the next terminal"
         await screen.tab("train")
-        await screen.press("n", *["backspace"] * 3, *"my run", "enter")
+        await screen.press("N", *["backspace"] * 3, *"my run", "enter")
         await screen.is_asked("Use letters, digits")
         await screen.press(*["backspace"] * 4, *"_pirate", "enter")
         await screen.sees("run name  my_pirate")

@@ -56,7 +56,7 @@ async def test_while_a_run_is_live_enter_lines_the_recipe_in_hand_up(tmp_path: P
         screen.app.set_recipe({"output.name": "later", "adapter.r": 32})
         await screen.press("enter")
         await screen.sees("the current recipe (r 32)")
-        await screen.press("l")
+        await screen.press("y")
         await screen.until(lambda: waiting(engine.home) == ["later"], "it waits")
         assert Queue(engine.home).read().ahead == str(engine.run and engine.run.path)
         await screen.sees("1 queued")

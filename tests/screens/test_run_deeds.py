@@ -45,10 +45,10 @@ async def test_it_is_sorted_by_keys_and_by_a_click_on_a_heading(tmp_path: Path, 
         newest = ["middle-01", "short-01", "long-01"]
         assert shown(pane) == newest
         await screen.sees("started ▼")
-        await screen.press("S")
+        await screen.press("!")
         assert shown(pane) == newest[::-1]
         await screen.sees("started ▲")
-        await screen.press("S")
+        await screen.press("!")
         table = pane.query_one(RunTable)
         # State and run are as wide as their columns, with a blank on both sides.
         await screen.pilot.click(RunTable, offset=(36, 0))
@@ -59,7 +59,7 @@ async def test_it_is_sorted_by_keys_and_by_a_click_on_a_heading(tmp_path: Path, 
         await screen.pilot.click(RunTable, offset=(36, 0))
         await screen.sees("steps ▲")
         assert shown(pane) == ["short-01", "middle-01", "long-01"]
-        await screen.press("s")
+        await screen.press(">")
         await screen.sees("loss ▲")
         assert shown(pane) == ["long-01", "middle-01", "short-01"]
 
@@ -106,7 +106,7 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
     home = three(tmp_path)
     async with at_runs(tmp_path) as screen:
         await history(screen, 3)
-        await screen.press("n")
+        await screen.press("N")
         await screen.sees("The id and folder stay")
         await screen.press(*"a/b", "enter")
         await screen.sees("is not a valid run name")
@@ -115,7 +115,7 @@ async def test_a_run_gets_a_name_and_keeps_its_id(tmp_path: Path) -> None:
         await screen.press(*"Best", "enter")
         await screen.until(lambda: "  Best  " in screen.words and "middle-01 ·" in screen.words, "name and id")
         assert find_run(home, "Best").id == "middle-01"
-        await screen.press("down", "n", *"Best", "enter")
+        await screen.press("down", "N", *"Best", "enter")
         await screen.sees("Another run, middle-01, is already named Best")
 
 
@@ -129,9 +129,9 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
         await history(screen, 3)
         await screen.press("c")
         await screen.sees("chatting with Best of all  middle-01")
-        await screen.press("m")
+        await screen.press("c")
         await screen.sees("Best of all (middle-01)")
-        await screen.press("escape", "s")
+        await screen.press("escape", "o")
         await screen.sees("side by side Best of all (base, adapter off) · Best of all (tuned)")
         # A reply is kept under the id: the conversation goes on whatever the run is called by then.
         pane = screen.app.query_one(ChatPane)
@@ -139,7 +139,7 @@ async def test_its_name_is_what_chat_offers(tmp_path: Path) -> None:
             "middle-01 (base, adapter off)",
             "middle-01 (tuned)",
         ]
-        await screen.press("s")
+        await screen.press("o")
         rename_run(home, run, "Second best")
         await screen.sees("chatting with Second best  middle-01")
 
@@ -152,9 +152,9 @@ async def test_one_run_or_the_marked_ones_are_tagged(tmp_path: Path) -> None:
 
     async with at_runs(tmp_path) as screen:
         await history(screen, 3)
-        await screen.press("down", "t", *"new", "enter")
+        await screen.press("down", "T", *"new", "enter")
         await screen.until(lambda: tags()["short-01"] == ("pirate", "new"), "one tag more")
-        await screen.press("up", "space", "space", "t")
+        await screen.press("up", "space", "space", "T")
         await screen.sees("middle-01, short-01: #pirate #new")
         await screen.press(*"keep -pirate", "enter")
         await screen.until(lambda: tags()["middle-01"] == ("keep",), "the first")
@@ -173,7 +173,7 @@ async def test_deleting_asks_once_and_one_key_takes_it_back(tmp_path: Path) -> N
         assert len(all_runs(home)) == 3, "keeping is the first answer"
         await screen.press("space", "space", "d")
         await screen.sees("Delete middle-01, short-01?")
-        await screen.press("d")
+        await screen.press("y")
         await screen.until(lambda: shown(pane) == ["long-01"], "they are gone")
         await screen.is_told("u restores the last deletion")
         assert not pane.query_one(RunTable).marked
@@ -190,7 +190,7 @@ async def test_a_run_that_is_open_is_deleted_and_leads_back_to_the_history(tmp_p
         pane = await history(screen, 3)
         await screen.press("enter")
         await screen.until(lambda: "train 2.9" in screen.words, "its page")
-        await screen.press("d", "d")
+        await screen.press("d", "y")
         await screen.until(lambda: shown(pane) == ["short-01", "long-01"], "it is gone")
         await screen.until(lambda: not pane.has_class("-open"), "the history")
 
@@ -201,11 +201,11 @@ async def test_a_live_run_is_named_but_not_deleted(tmp_path: Path) -> None:
     engine.step(1, 2.0)
     async with at_runs(tmp_path, engine=engine) as screen:
         await history(screen, 1)
-        await screen.press("n", *"under way", "enter")
+        await screen.press("N", *"under way", "enter")
         await screen.sees("  under way")
         engine.step(2, 1.5)
         await screen.until(lambda: "2/3" in screen.words and "  under way" in screen.words, "it goes on by its name")
-        await screen.press("d", "d")
+        await screen.press("d", "y")
         await screen.sees("run-01 is live, so it cannot be deleted")
         await screen.press("escape")
         assert engine.run is not None

@@ -67,5 +67,5 @@ async def test_a_live_run_is_called_by_its_name(tmp_path: Path, size: tuple[int,
         assert "ETA 01:15" in line
         await screen.press("ctrl+q")
         await screen.sees("is still training")
-        await screen.press("y")
+        await screen.press("n")
         assert isinstance(screen.app.pane_in_front, TrainPane)

@@ -34,12 +34,12 @@ GIB = 2**30
 STEERING = dict.fromkeys(
     (
         "Pause", "Stop", "Checkpoint", "Evaluate", "Sample", "More", "Learning rate", "Max steps", "Discard",
-        "Force-kill engine", "Queue next", "Queue",
+        "Force-kill engine", "Queue next", "Queue", "GPUs",
     ),
     True,
 )  # fmt: skip
 
-IDLE = {"Start": True, "Name": True, "Queue": True}
+IDLE = {"Start": True, "Name": True, "Queue": True, "GPUs": True}
 
 
 async def train_pane(screen: Opened) -> TrainPane:
@@ -139,7 +139,7 @@ async def test_a_run_that_loses_many_replies_is_started_only_if_that_is_wanted(t
         assert "train" not in screen.engine.asked
         await screen.press("enter")
         await screen.until(lambda: "lose the whole response" in screen.words, "the question again")
-        await screen.press("s")
+        await screen.press("y")
         await screen.until(lambda: "train" in screen.engine.asked, "the run")
 
 
@@ -418,14 +418,14 @@ async def test_the_menu_has_what_the_footer_has_no_room_for(tmp_path: Path) -> N
     engine = live(tmp_path)
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await train_pane(screen)
-        await screen.press("m")
-        for name in set(STEERING) - {"More", "Queue next", "Queue"}:
+        await screen.press("space")
+        for name in set(STEERING) - {"More", "Queue next", "Queue", "GPUs"}:
             await screen.sees(name)
         await screen.pilot.click("#choice-1")
         await screen.until(lambda: engine.asked == ["checkpoint"], "clicked")
-        await screen.press("m", "S")
+        await screen.press("space", "X")
         await screen.sees("Stop and discard?")
-        await screen.press("d")
+        await screen.press("y")
         await screen.until(lambda: engine.asked[-1] == "discard", "by its key")
 
 
@@ -448,7 +448,7 @@ async def test_a_harder_stop_kills_the_engine_and_the_run_goes_on_from_its_check
     engine.write("checkpoint", step=10, path="checkpoint-10")
     async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         pane = await train_pane(screen)
-        await screen.press("s", "s")
+        await screen.press("s", "y")
         await screen.sees("K force-kills the engine")
         await screen.press("K")
         await screen.sees("from its checkpoint at step")
@@ -575,11 +575,11 @@ async def test_two_terminals_see_what_either_asks_for(tmp_path: Path) -> None:
             await screen.until(
                 lambda pane=pane: pane.shown_run and pane.shown_run.replay.curves.train.count == 300, "the curve"
             )
-        await one.press("c")
+        await one.press("k")
         await one.until(lambda: engine.asked == ["checkpoint"], "asked by one")
         engine.obey(300)
         await other.sees("step 300: checkpoint saved")
-        await other.press("p", "k")
+        await other.press("p", "y")
         await other.until(lambda: engine.asked[-1] == "pause", "asked by the other")
         engine.obey(300)
         await one.sees("paused  at step 300/1000")
@@ -604,7 +604,7 @@ async def test_a_run_that_does_not_fit_is_asked_about_and_made_to_fit_by_one_key
         await screen.sees("It does not fit")
         await screen.is_asked("4.00 GiB free on this machine")
         await screen.sees("1  micro-batch")
-        await screen.press("b")
+        await screen.press("n")
         await screen.until(lambda: offered(screen) == {**IDLE, "Make it fit": True}, "back without a run")
         assert "train" not in engine.asked
         await screen.press("enter")
@@ -622,7 +622,7 @@ async def test_a_run_that_does_not_fit_can_be_started_all_the_same(tmp_path: Pat
         await train_pane(screen)
         await screen.press("enter")
         await screen.is_asked("No single change makes it fit")
-        await screen.press("s")
+        await screen.press("y")
         await screen.until(lambda: "train" in engine.asked, "the run")
 
 

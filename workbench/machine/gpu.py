@@ -10,10 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import psutil
 
+from workbench.machine.host import host_memory
+
+# NVML_CLOCK_SM and NVML_ERROR_NOT_SUPPORTED of nvml.h.
+_SM_CLOCK = 1
+_NOT_SUPPORTED = 3
 _OURS = {"workbench.engine.daemon.server", "workbench.engine.distributed.worker"}
 
 T = TypeVar("T")
@@ -57,11 +62,16 @@ class Nvml(Protocol):
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Handle) -> int: ...  # noqa: N802
     def nvmlDeviceGetCudaComputeCapability(self, handle: Handle) -> tuple[int, int]: ...  # noqa: N802
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> Sequence[_Process]: ...  # noqa: N802
+    def nvmlDeviceGetClockInfo(self, handle: Handle, kind: int) -> int: ...  # noqa: N802
+    def nvmlDeviceGetMaxClockInfo(self, handle: Handle, kind: int) -> int: ...  # noqa: N802
+    def nvmlDeviceGetMigMode(self, handle: Handle) -> Sequence[int]: ...  # noqa: N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Handle) -> int: ...  # noqa: N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Handle, index: int) -> Handle: ...  # noqa: N802
 
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that computes on a GPU. Name and memory are None if unknown.
+    """A process that computes on a GPU. Name, memory and user are None if unknown.
 
     ``home`` is the folder of the workbench whose engine or run it is; None for any other program.
     """
@@ -70,13 +80,20 @@ class GpuProcess:
     name: str | None
     bytes: int | None
     home: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
 class GpuSample:
-    """The state of a GPU. ``index`` is NVML's, as in nvidia-smi; ``utilization`` is in percent.
+    """The state of a GPU, or of a MIG instance of one.
 
-    ``compute_capability`` is CUDA's: (8, 0) for an A100.
+    Attributes:
+        index: NVML's, as in nvidia-smi. An instance has that of its GPU.
+        utilization: in percent.
+        clock_mhz, max_clock_mhz: of the multiprocessors.
+        compute_capability: CUDA's: (8, 0) for an A100.
+        mig_instance: the number of the MIG instance; None for a whole GPU.
+        has_unified_memory: whether it has no memory of its own; the sizes are then those of the host.
     """
 
     index: int
@@ -90,6 +107,15 @@ class GpuSample:
     power_limit: float | None = None
     compute_capability: tuple[int, int] | None = None
     processes: tuple[GpuProcess, ...] = ()
+    clock_mhz: int | None = None
+    max_clock_mhz: int | None = None
+    mig_instance: int | None = None
+    has_unified_memory: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its number, with that of the MIG instance: ``0`` or ``0:2``."""
+        return str(self.index) if self.mig_instance is None else f"{self.index}:{self.mig_instance}"
 
 
 def gpus_now() -> list[GpuSample]:
@@ -121,6 +147,30 @@ def _home_of(pid: int) -> str | None:
     return line[line.index("--home") + 1]
 
 
+def _user_of(pid: int) -> str | None:
+    with suppress(psutil.Error, KeyError):
+        return psutil.Process(pid).username()
+    return None
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A GPU, or a MIG instance of the GPU ``whole``."""
+
+    index: int
+    handle: Handle
+    whole: Handle
+    instance: int | None = None
+
+
+class _Sizes(NamedTuple):
+    """The host's memory in the place of a GPU's own."""
+
+    total: int
+    used: int
+    free: int
+
+
 class GpuSampler:
     """Samples the GPUs that CUDA may use, in the order of ``CUDA_VISIBLE_DEVICES`` if that is set.
 
@@ -137,7 +187,7 @@ class GpuSampler:
     def __init__(self, library: Nvml | None = None) -> None:
         self.reason = ""
         self.driver: str | None = None
-        self._handles: list[tuple[int, Handle]] = []
+        self._devices: list[_Device] = []
         self._is_open = False
         try:
             self._nvml = nvml = library or _load_pynvml()
@@ -153,20 +203,22 @@ class GpuSampler:
         self.driver = _text(self._query(nvml.nvmlSystemGetDriverVersion))
         count = self._query(nvml.nvmlDeviceGetCount) or 0
         handles = [(index, self._query(partial(nvml.nvmlDeviceGetHandleByIndex, index))) for index in range(count)]
-        usable = [(index, handle) for index, handle in handles if handle is not None]
-        self._handles = self._visible(usable)
+        usable = [
+            device for index, handle in handles if handle is not None for device in self._instances(index, handle)
+        ]
+        self._devices = self._visible(usable)
         if not usable:
             self.reason = "the driver finds no GPU"
-        elif not self._handles:
+        elif not self._devices:
             self.reason = "CUDA_VISIBLE_DEVICES hides every GPU"
 
     def sample(self) -> list[GpuSample]:
         """Sample every visible GPU; empty without one."""
-        return [self._sample(index, handle) for index, handle in self._handles]
+        return [self._sample(device) for device in self._devices]
 
     def close(self) -> None:
         """Release NVML; later samples are empty."""
-        self._handles = []
+        self._devices = []
         if self._is_open:
             self._is_open = False
             self._query(self._nvml.nvmlShutdown)
@@ -177,23 +229,48 @@ class GpuSampler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _sample(self, index: int, handle: Handle) -> GpuSample:
+    def _instances(self, index: int, handle: Handle) -> list[_Device]:
+        """A GPU, or its MIG instances if it is divided: CUDA then computes on one of these."""
         nvml = self._nvml
+        mode = self._query(lambda: nvml.nvmlDeviceGetMigMode(handle))
+        count = (self._query(lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0) if mode and mode[0] else 0
+        found = [self._query(partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, n)) for n in range(count)]
+        parts = [_Device(index, part, handle, n) for n, part in enumerate(found) if part is not None]
+        return parts or [_Device(index, handle, handle)]
+
+    def _sample(self, device: _Device) -> GpuSample:
+        nvml, handle, whole = self._nvml, device.handle, device.whole
         memory = self._memory(handle)
+        is_unified = memory is None and self._has_no_memory(handle)
+        if is_unified:
+            host = host_memory()
+            memory = _Sizes(host[0], host[0] - host[1], host[1])
         rates = self._query(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         return GpuSample(
-            index=index,
+            index=device.index,
             name=_text(self._query(lambda: nvml.nvmlDeviceGetName(handle))) or "GPU",
             total_bytes=memory.total if memory else None,
             used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
             utilization=rates.gpu if rates else None,
-            temperature=self._query(lambda: nvml.nvmlDeviceGetTemperature(handle, 0)),
-            power_watts=_thousandth(self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))),
-            power_limit=_thousandth(self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))),
-            compute_capability=self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+            temperature=self._query(lambda: nvml.nvmlDeviceGetTemperature(whole, 0)),
+            power_watts=_thousandth(self._query(lambda: nvml.nvmlDeviceGetPowerUsage(whole))),
+            power_limit=_thousandth(self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(whole))),
+            compute_capability=self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(whole)),
             processes=tuple(self._processes(handle)),
+            clock_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, _SM_CLOCK)),
+            max_clock_mhz=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, _SM_CLOCK)),
+            mig_instance=device.instance,
+            has_unified_memory=is_unified,
         )
+
+    def _has_no_memory(self, handle: Handle) -> bool:
+        """Whether NVML says that it has no memory to tell of: an integrated GPU, which computes in the host's."""
+        try:
+            self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        except (self._nvml.NVMLError, AttributeError) as error:
+            return getattr(error, "value", None) == _NOT_SUPPORTED
+        return False
 
     def _memory(self, handle: Handle) -> _Memory | None:
         """Version 2 does not count the driver's reserve as used; old drivers only have version 1."""
@@ -204,7 +281,7 @@ class GpuSampler:
         for process in self._query(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ():
             name = self._process_name(process.pid)
             shown = Path(name).name if name else None
-            yield GpuProcess(process.pid, shown, process.usedGpuMemory, _home_of(process.pid))
+            yield GpuProcess(process.pid, shown, process.usedGpuMemory, _home_of(process.pid), _user_of(process.pid))
 
     def _process_name(self, pid: int) -> str | None:
         if name := _text(self._query(lambda: self._nvml.nvmlSystemGetProcessName(pid))):
@@ -213,24 +290,25 @@ class GpuSampler:
             return psutil.Process(pid).name()
         return None
 
-    def _visible(self, handles: list[tuple[int, Handle]]) -> list[tuple[int, Handle]]:
-        """The GPUs that CUDA may use: like CUDA, stops at the first unknown entry. MIG names are not resolved."""
+    def _visible(self, devices: list[_Device]) -> list[_Device]:
+        """The GPUs that CUDA may use: like CUDA, stops at the first unknown entry."""
         names = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if names is None or "MIG-" in names:
-            return handles
+        is_divided = any(device.instance is not None for device in devices)
+        if names is None or ("MIG-" in names and not is_divided):
+            return devices
         chosen = []
         for name in (part.strip() for part in names.split(",")):
-            match = next((pair for pair in handles if self._is_named(pair, name)), None)
+            match = next((device for device in devices if self._is_named(device, name)), None)
             if match is None:
                 break
             chosen.append(match)
         return chosen
 
-    def _is_named(self, pair: tuple[int, Handle], name: str) -> bool:
-        index, handle = pair
-        if name.startswith("GPU-"):
+    def _is_named(self, device: _Device, name: str) -> bool:
+        if name.startswith(("GPU-", "MIG-")):
+            handle = device.handle if name.startswith("MIG-") else device.whole
             return str(_text(self._query(lambda: self._nvml.nvmlDeviceGetUUID(handle)))).startswith(name)
-        return name == str(index)
+        return name == str(device.index)
 
     def _query(self, query: Callable[[], T]) -> T | None:
         """The result of an NVML query; None if library, driver or GPU do not support it."""

@@ -34,11 +34,7 @@ class HostSampler:
 
     def sample(self, pid: int | None = None) -> HostSample:
         """Sample the host, with the resident memory of the process ``pid``."""
-        memory = psutil.virtual_memory()
-        total, available = memory.total, memory.available
-        if limit := _container_memory():
-            total = min(total, limit[0])
-            available = min(available, limit[0] - limit[1])
+        total, available = host_memory()
         resident = None
         if pid:
             with suppress(psutil.Error):
@@ -53,6 +49,16 @@ def processor_computes_bfloat16() -> bool:
         flags = _CPUINFO.read_text(encoding="ascii", errors="replace")
         return bool(re.search(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", flags, re.MULTILINE))
     return False
+
+
+def host_memory() -> tuple[int, int]:
+    """Total and available memory of the host, or of this container."""
+    memory = psutil.virtual_memory()
+    total, available = memory.total, memory.available
+    if limit := _container_memory():
+        total = min(total, limit[0])
+        available = min(available, limit[0] - limit[1])
+    return total, available
 
 
 def _container_memory(folder: Path = _CGROUP) -> tuple[int, int] | None:
