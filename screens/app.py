@@ -18,7 +18,8 @@ from screens.session import Session
 from screens.shell.app_keys import KEYS
 from screens.shell.footer import KeyFooter
 from screens.shell.header import HeaderBar
-from screens.shell.jobs import Jobs, JobsLine
+from screens.shell.jobs import Jobs
+from screens.shell.jobs_line import JobsLine
 from screens.shell.pane_switcher import PaneSwitcher
 from screens.shell.recipe_editing import RecipeEditing
 from screens.shell.run_bar import RunBar
@@ -87,7 +88,7 @@ class WorkbenchApp(App[None]):
         self.jobs = Jobs(
             lambda work: self.run_worker(work, group="jobs"),
             self._tell_of_job,
-            lambda: self._jobs_line.show(self.jobs.running),
+            lambda: self._jobs_line.show(self.jobs.in_view),
         )
         self._ascii = AsciiFilter(enabled=not unicode_terminal())
         self.set_class(self._ascii.enabled, "-ascii")
@@ -385,6 +386,15 @@ class WorkbenchApp(App[None]):
         """Post to the pane in front; hidden panes read the session when they are shown."""
         if self.pane_in_front is not None:
             self.pane_in_front.post_message(message)
+
+    def action_jobs(self) -> None:
+        """Show the list of jobs, or close it."""
+        from screens.shell.jobs_screen import JobsScreen
+
+        if isinstance(self.screen, JobsScreen):
+            self.pop_screen()
+        else:
+            self.push_screen(JobsScreen(self))
 
     def action_queue(self) -> None:
         """Show the queue."""

@@ -87,6 +87,7 @@ def everywhere(app: WorkbenchApp) -> Iterator[Command]:
     for number, tab in enumerate(app.tabs, 1):
         yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), "Open the tab", f"{number}")
     yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
+    yield Command("Jobs", app.action_jobs, "What runs in the background: progress, stop, result", "F9")
     sweep, choose, save = (partial(_attempt, app, ask) for ask in (sweep_current, choose_preset, save_as_preset))
     yield Command("Sweep", sweep, "Queue the current recipe with several values of a setting")
     yield Command("Presets", choose, "Choose a shipped or saved preset as the current recipe")

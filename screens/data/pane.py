@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Nothing is read while a path is being typed.
 _SECONDS_TO_SETTLE = 0.3
+_COUNT = ("count", "data")
 
 
 class DataPane(Pane):
@@ -175,9 +177,21 @@ class DataPane(Pane):
             self.call_after_refresh(self._start_counting, recipe, fetch, settle)
 
     def _start_counting(self, recipe: Recipe, fetch: bool, settle: bool) -> None:
-        self.run_worker(self._counting(recipe, fetch, settle), group="count", exclusive=True)
+        self._stop_counting()
+        self.workbench.jobs.start(
+            _COUNT,
+            f"count of {recipe.data.source}" if not fetch else f"download and count of {recipe.data.source}",
+            partial(self._counting, recipe, fetch, settle),
+            open_result=lambda: self.workbench.attempt(self.workbench.action_show_tab("data")),
+            describe=lambda _: "Counted; the statistics are on Data.",
+            is_minor=not fetch,
+        )
 
-    async def _counting(self, recipe: Recipe, fetch: bool, settle: bool) -> None:
+    def _stop_counting(self) -> None:
+        if (job := self.workbench.jobs.get(_COUNT)) is not None:
+            job.stop()
+
+    async def _counting(self, recipe: Recipe, fetch: bool, settle: bool, job: Job) -> bool:
         if settle:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
         try:
@@ -192,11 +206,15 @@ class DataPane(Pane):
                     else:
                         share = "" if answer.fraction is None else f" {answer.fraction:.0%}"
                         self._progress = f"{answer.phase}{share}  {answer.detail}"
+                        job.report(answer)
                     self._show_counts()
         except WorkbenchError as error:
             self._trouble = error
         self._progress = ""
         self._show_counts()
+        if self._trouble is not None and fetch:
+            raise self._trouble
+        return True
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         facts = self._facts
@@ -235,7 +253,7 @@ class DataPane(Pane):
 
     def action_stop_count(self) -> None:
         """Stop counting; the statistics so far stay."""
-        self.workers.cancel_group(self, "count")
+        self._stop_counting()
         self._progress = ""
         self._trouble = WorkbenchError("Counting was stopped.", "", kind="cancelled")
         self._show_counts()

@@ -1,8 +1,9 @@
-"""The download of a model, and its progress."""
+"""Downloads of models as jobs in the background, and how far one is."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -10,80 +11,62 @@ from textual.content import Content
 from screens.shell.header import short_name
 from screens.widgets.glyphs import bar
 from screens.widgets.plain import plain
-from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from screens.shell.jobs import Job
     from screens.workbench import Workbench
-    from workbench.progress import Progress
 
 _BAR_WIDTH = 24
 
 
-class Download:
-    """Downloads one model at a time through the engine.
+def running_download(app: Workbench, source: str) -> Job | None:
+    """The download of a model, if it is running."""
+    job = app.jobs.get(_key(source))
+    return job if job is not None and not job.is_over else None
 
-    Args:
-        workbench: the app.
-        progressed: called when there is progress to show.
-        ended: called after a download was finished, cancelled or failed.
-    """
 
-    def __init__(
-        self, workbench: Workbench, progressed: Callable[[], None], ended: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._workbench = workbench
-        self._progressed = progressed
-        self._ended = ended
-        self._source: str | None = None
-        self._request_id = ""
-        self._progress: Progress | None = None
+def start_download(app: Workbench, source: str) -> Job:
+    """Download a model through the engine."""
+    from workbench.engine.client.protocol import new_request_id
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a model is being downloaded."""
-        return self._source is not None
+    request_id = new_request_id()
+    return app.jobs.start(
+        _key(source),
+        f"download of {short_name(source)}",
+        partial(_fetch, app, source, request_id),
+        partial(_cancel, app, request_id),
+        open_result=lambda: app.attempt(app.action_show_tab("models")),
+        describe=lambda _: "The model is on disk.",
+    )
 
-    def start(self, source: str) -> None:
-        """Download a model."""
-        self._source = source
-        self._progressed()
-        self._workbench.attempt(self._fetch(source))
 
-    def cancel(self) -> None:
-        """Cancel the download."""
-        from workbench.engine.client.protocol import CancelRequest
+def download_text(job: Job) -> Content:
+    """The progress of a download, for the facts of its model."""
+    progress = job.progress
+    words = f"{progress.phase} {progress.detail}" if progress else "starting the engine"
+    head = Content.styled(f"\n{plain(words)}", "$accent")
+    if progress is None or progress.fraction is None:
+        return head
+    return Content.assemble(
+        head, "\n", (bar(progress.fraction, _BAR_WIDTH), "$accent on $panel"), f" {100 * progress.fraction:.0f} %"
+    )
 
-        self._workbench.attempt(self._workbench.session.engine.cancel(CancelRequest(id=self._request_id)))
 
-    async def _fetch(self, source: str) -> None:
-        from workbench.engine.client.protocol import new_request_id
-        from workbench.recipe.sections.model import ModelSection
+def _key(source: str) -> tuple[str, str]:
+    return "download", source
 
-        self._request_id = new_request_id()
-        try:
-            await self._workbench.start_engine()
-            engine = self._workbench.session.engine
-            async with aclosing(engine.fetch(ModelSection(source=source), request_id=self._request_id)) as answers:
-                async for progress in answers:
-                    self._progress = progress
-                    self._progressed()
-        except WorkbenchError as error:
-            if error.kind != "cancelled":
-                raise
-        finally:
-            self._source = self._progress = None
-            await self._ended()
 
-    @property
-    def text(self) -> Content:
-        """The progress, for the facts of a model."""
-        progress = self._progress
-        words = f"{progress.phase} {progress.detail}" if progress else "starting the engine"
-        head = Content.styled(f"\n{plain(short_name(self._source or ''))}: {plain(words)}", "$accent")
-        if progress is None or progress.fraction is None:
-            return head
-        return Content.assemble(
-            head, "\n", (bar(progress.fraction, _BAR_WIDTH), "$accent on $panel"), f" {100 * progress.fraction:.0f} %"
-        )
+async def _fetch(app: Workbench, source: str, request_id: str, job: Job) -> str:
+    from workbench.recipe.sections.model import ModelSection
+
+    await app.start_engine()
+    async with aclosing(app.session.engine.fetch(ModelSection(source=source), request_id=request_id)) as answers:
+        async for progress in answers:
+            job.report(progress)
+    return source
+
+
+def _cancel(app: Workbench, request_id: str) -> None:
+    from workbench.engine.client.protocol import CancelRequest
+
+    app.attempt(app.session.engine.cancel(CancelRequest(id=request_id)))

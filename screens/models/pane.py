@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from screens.messages import RecipeChanged, SkeletonChanged
+    from screens.shell.jobs import Job
     from workbench.models.skeleton import Skeleton
 
 _FIT_DELAY_SECONDS = 0.3
@@ -68,7 +69,7 @@ class ModelsPane(Pane):
         self._mistakes: tuple[str, ...] = ()
         self._rows: list[ModelRow] = []
         self._fits: dict[str, Fit] = {}
-        self._download = Download(self.workbench, self._show_facts, self._read_rows)
+        self._watched: set[Job] = set()
         self._check_fits_soon = Delay(self, self._check_fits, _FIT_DELAY_SECONDS)
         self._just_chosen = ""
 
@@ -91,10 +92,17 @@ class ModelsPane(Pane):
     def on_shown(self) -> None:
         self._show_hint()
         if self._all:
+            if any(job.is_over for job in self._watched):
+                self._watched.clear()
+                self.run_worker(self._read_rows(), exclusive=True, group="rows")
+            for job in self._watched:
+                job.watch(self._download_news)
             self._fill()
             self._check_fits_soon.ask()
 
     def on_hidden(self) -> None:
+        for job in self._watched:
+            job.watch(None)
         self._check_fits_soon.cancel()
 
     def on_recipe_changed(self, _: RecipeChanged) -> None:
@@ -237,10 +245,27 @@ class ModelsPane(Pane):
     def action_fetch(self) -> None:
         """Download the selected model, or cancel the download."""
         row = self._selected_row
-        if self._download.is_running:
-            self._download.cancel()
-        elif row is not None and row.place != "here":
-            self._download.start(row.source)
+        if row is None:
+            return
+        if (job := running_download(self.workbench, row.source)) is not None:
+            job.stop()
+        elif row.place != "here":
+            self._watch(start_download(self.workbench, row.source))
+
+    def _watch(self, job: Job) -> None:
+        """Show the progress of a download here, while the pane is shown; else its end is announced."""
+        self._watched.add(job)
+        job.watch(self._download_news)
+        self._show_facts()
+
+    def _download_news(self, job: Job) -> None:
+        if not job.is_over:
+            self._show_facts()
+            return
+        self._watched.discard(job)
+        if job.error is not None and job.state == "failed":
+            self.workbench.show_error(job.error)
+        self.run_worker(self._read_rows(), exclusive=True, group="rows")
 
     # -- the details ----------------------------------------------------------------------------------------------
 
@@ -250,7 +275,8 @@ class ModelsPane(Pane):
             self._facts.update(Content.styled(_NOTHING, "$muted"))
         else:
             text = facts_text(row, self._fits.get(row.source), is_wide=self._is_wide)
-            lines = [text, *([self._download.text] if self._download.is_running else [])]
+            job = running_download(self.workbench, row.source)
+            lines = [text, *([download_text(job)] if job is not None else [])]
             self._facts.update(Content("\n").join(lines))
 
     def _show_hint(self) -> None:

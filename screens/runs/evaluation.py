@@ -174,7 +174,16 @@ class EvaluationScreen(ModalScreen[None]):
     def _begin(self, work: Callable[[Job], Coroutine[Any, Any, str]], stop: Callable[[], object]) -> None:
         self._say("")
         self._progress.show("starting")
-        self._follow(self._app.jobs.start(self._key, f"evaluation of {self._run.title}", work, stop))
+        self._follow(
+            self._app.jobs.start(
+                self._key,
+                f"evaluation of {self._run.title}",
+                work,
+                stop,
+                open_result=partial(self._app.push_screen, EvaluationScreen(self._run)),
+                describe=str,
+            )
+        )
 
     def action_stop(self) -> None:
         """Stop the running evaluation; what was found so far is kept."""
@@ -233,6 +242,8 @@ class EvaluationScreen(ModalScreen[None]):
     def _ended(self, job: Job) -> None:
         if job.error is not None and job.error.kind == "cancelled":
             self._say(job.error.message)
+        elif job.state == "stopped":
+            self._say("The evaluation was stopped before it began.")
         elif job.error is not None:
             self._app.show_error(job.error)
         elif job.result is not None:

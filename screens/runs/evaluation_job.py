@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from workbench.storage.paths import Home
 
 
+_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What to evaluate on.
@@ -39,7 +42,7 @@ class Wanted:
 
 
 async def evaluate_in_engine(app: Workbench, run: RunFolder, wanted: Wanted, request_id: str, job: Job) -> str:
-    """Evaluate a run, telling the job how far it is.
+    """Evaluate a run, telling the job how far it is. While a run is live it waits for its end.
 
     Returns:
         How it ended, as a sentence.
@@ -48,7 +51,33 @@ async def evaluate_in_engine(app: Workbench, run: RunFolder, wanted: Wanted, req
         WorkbenchError: it cannot be done, or was stopped before anything was found (kind ``cancelled``).
     """
     request = await asyncio.to_thread(_request, run, wanted)
-    await app.start_engine()
+    while True:
+        await _until_no_run_is_live(app, job)
+        await app.start_engine()
+        try:
+            file = await _evaluated(app, request, request_id, job)
+            break
+        except WorkbenchError as error:
+            # The next queued run may have started in between.
+            if error.kind != "busy" or not app.session.is_live:
+                raise
+    if file is None:
+        raise WorkbenchError("The engine ended without a message.", "See the engine log.", kind="engine_gone")
+    is_stopped = not wanted.tasks and await asyncio.to_thread(_was_stopped, file)
+    stopped = "Stopped; what was found is saved" if is_stopped else "Saved"
+    return f"{stopped} in the run folder. Report: {run.id}/report.md"
+
+
+async def _until_no_run_is_live(app: Workbench, job: Job) -> None:
+    """Wait for the live run, and for those queued after it, to end."""
+    session = app.session
+    while session.is_live:
+        name = session.names.of(str(session.status.run)) if session.status is not None else "the run"
+        job.wait_for(f"waiting for {name} to end")
+        await asyncio.sleep(_SECONDS)
+
+
+async def _evaluated(app: Workbench, request: EvaluateRequest, request_id: str, job: Job) -> Path | None:
     file: Path | None = None
     async with aclosing(app.session.engine.evaluate(request, request_id=request_id)) as answers:
         async for answer in answers:
@@ -56,11 +85,7 @@ async def evaluate_in_engine(app: Workbench, run: RunFolder, wanted: Wanted, req
                 job.report(answer)
             else:
                 file = answer.file
-    if file is None:
-        raise WorkbenchError("The engine ended without a message.", "See the engine log.", kind="engine_gone")
-    is_stopped = not wanted.tasks and await asyncio.to_thread(_was_stopped, file)
-    stopped = "Stopped; what was found is saved" if is_stopped else "Saved"
-    return f"{stopped} in the run folder. Report: {run.id}/report.md"
+    return file
 
 
 def stop_evaluation(app: Workbench, request_id: str) -> None:

@@ -224,7 +224,16 @@ class ExportDialog(Dialog[Exported]):
         work = partial(export_in_background, self._home, self._run, request, cancelled)
         self._hint.update(_WHILE_BUSY)
         self._progress.show("starting")
-        self._follow(self._jobs.start(self._key, f"export of {self._run.title}", work, cancelled.set))
+        self._follow(
+            self._jobs.start(
+                self._key,
+                f"export of {self._run.title}",
+                work,
+                cancelled.set,
+                open_result=partial(self.app.push_screen, ExportDialog(self._home, self._run)),
+                describe=lambda made: f"Exported to {made.folder}.",
+            )
+        )
 
     def _follow(self, job: Job) -> None:
         """Show an export that is running, or its result."""

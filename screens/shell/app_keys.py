@@ -38,5 +38,6 @@ KEYS: Final[list[BindingType]] = [
         id="app.recipe_text",
         tooltip="Show, edit and compare the current recipe as YAML",
     ),
+    Binding("f9", "jobs", "Jobs", show=False, priority=True, id="app.jobs", tooltip="Show what runs in the background"),
     Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
 ]

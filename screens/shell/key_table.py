@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections import defaultdict
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
 from textual.keys import format_key
@@ -74,11 +74,11 @@ def ambiguous(by_tab: Mapping[str, Iterable[str]]) -> bool:
     return not set.intersection(*kinds)
 
 
-def dialogs() -> list[type[ModalScreen[object]]]:
+def dialogs() -> list[type[ModalScreen[Any]]]:
     """All dialogs of the app."""
     for module in pkgutil.walk_packages(screens.__path__, "screens."):
         import_module(module.name)
-    found: list[type[ModalScreen[object]]] = []
+    found: list[type[ModalScreen[Any]]] = []
     rest = list(ModalScreen.__subclasses__())
     while rest:
         one = rest.pop()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import psutil
 
@@ -163,7 +163,8 @@ class _Device:
     instance: int | None = None
 
 
-class _Sizes(NamedTuple):
+@dataclass
+class _Sizes:
     """The host's memory in the place of a GPU's own."""
 
     total: int
