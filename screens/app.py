@@ -24,12 +24,14 @@ from screens.shell.pane_switcher import PaneSwitcher
 from screens.shell.recipe_editing import RecipeEditing
 from screens.shell.run_bar import RunBar
 from screens.shell.tab_strip import TabStrip
+from screens.shell.terminal_signals import end_of_run, notification, tell_terminal
 from screens.shell.watch import Watch
 from screens.shell.watched_run import WatchedRun
 from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.widgets.ascii_filter import AsciiFilter
 from screens.widgets.glyphs import unicode_terminal
+from screens.widgets.sizes import NARROW_BELOW
 from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
 
@@ -63,7 +65,7 @@ class WorkbenchApp(App[None]):
 
     TITLE = "loraworkbench"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW_BELOW, "-wide")]  # noqa: RUF012
     COMMANDS: ClassVar[set[Callable[[], type[Provider]]]] = {_palette}  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = KEYS
 
@@ -73,6 +75,8 @@ class WorkbenchApp(App[None]):
         self.tabs = TABS
         self.sample_hardware = True
         self.trace_steps = True
+        self.offers_tour = False
+        self.tell_terminal: Callable[[str], None] = tell_terminal
         # Errors of this terminal that nobody foresaw.
         self.faults: list[BaseException] = []
         self._loaded = False
@@ -125,8 +129,7 @@ class WorkbenchApp(App[None]):
     async def _load(self) -> None:
         await asyncio.to_thread(self.session.load)
         self._loaded = True
-        if (theme := self.session.settings.theme) is not None and theme in self.available_themes:
-            self.theme = theme
+        self.apply_settings()
         if unusable := self.session.unusable_settings:
             self.notify(
                 f"Ignored in {self.session.home.settings.name}: {', '.join(unusable)}.",
@@ -143,7 +146,21 @@ class WorkbenchApp(App[None]):
             self.run_worker(watch.hardware(), name="hardware")
         first = await self._first_tab()
         await self.action_show_tab(self._wanted_tab or first)
+        is_first_start = not self.session.model_chosen and not self.session.is_live
+        # Somebody who has opened another tab meanwhile knows the way.
+        if self.offers_tour and is_first_start and self._tab_strip.active == "models":
+            self.action_tour()
         self.run_worker(self._warm_up(), name="warm up")
+        self.run_worker(self._tell_of_a_broken_off_run(), name="broken off run")
+
+    async def _tell_of_a_broken_off_run(self) -> None:
+        """Say that the newest run broke off, with the keys that resume it."""
+        from screens.shell.broken_off import broken_off_run
+
+        if self.session.is_live:
+            return
+        if text := await asyncio.to_thread(broken_off_run, self.session.home):
+            self.notify(text, severity="warning", markup=False, timeout=15)
 
     async def _warm_up(self) -> None:
         """Import the other tabs and the estimator off the event loop, so that no key waits for it."""
@@ -374,8 +391,9 @@ class WorkbenchApp(App[None]):
                 self._run_bar.show_live(session)
             case JournalGrew() | RunsRenamed():
                 self._run_bar.show_live(session)
-                if self._watched_run.has_just_ended(session.summary):
-                    self.bell()
+                ended = session.summary if self._watched_run.has_just_ended(session.summary) else None
+                if ended is not None and session.settings.notify:
+                    self.tell_terminal(notification(*end_of_run(ended, session.names.of(ended.id))))
             case SampleTaken():
                 self._header.show_memory(session.gpus, session.host)
         self._tell(message)
@@ -386,6 +404,32 @@ class WorkbenchApp(App[None]):
         """Post to the pane in front; hidden panes read the session when they are shown."""
         if self.pane_in_front is not None:
             self.pane_in_front.post_message(message)
+
+    def action_tour(self) -> None:
+        """Show the tour: a model, records, and a recipe that fits."""
+        from screens.dialogs.tour import TourScreen
+
+        self.push_screen(TourScreen(self))
+
+    def apply_settings(self) -> None:
+        """Use the theme and the keys of the settings."""
+        settings = self.session.settings
+        if settings.theme is not None and settings.theme in self.available_themes:
+            self.theme = settings.theme
+        self.set_keymap(settings.keys)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the workbench's own colors, which Textual's themes do not have."""
+        return dict(THEMES[0].variables)
+
+    def action_settings(self) -> None:
+        """Show the settings, or close them."""
+        from screens.dialogs.settings_screen import SettingsScreen
+
+        if isinstance(self.screen, SettingsScreen):
+            self.pop_screen()
+        elif self._loaded:
+            self.push_screen(SettingsScreen(self))
 
     def action_jobs(self) -> None:
         """Show the list of jobs, or close it."""
@@ -413,4 +457,6 @@ class WorkbenchApp(App[None]):
 
 def run_app(home: Home) -> None:
     """Show the workbench of ``home`` in this terminal until the user quits."""
-    WorkbenchApp(home).run()
+    app = WorkbenchApp(home)
+    app.offers_tour = True
+    app.run()

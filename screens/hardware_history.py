@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workbench.machine.gpu import GpuSample, HostSample
+    from workbench.machine.gpu import GpuSample
+    from workbench.machine.host import HostSample
 
 SECONDS_KEPT = 900
 HOST = "host"

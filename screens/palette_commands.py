@@ -87,6 +87,8 @@ def everywhere(app: WorkbenchApp) -> Iterator[Command]:
     for number, tab in enumerate(app.tabs, 1):
         yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), "Open the tab", f"{number}")
     yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
+    yield Command("Tour", app.action_tour, "Choose a model, records and a recipe that fits, step by step")
+    yield Command("Settings", app.action_settings, "Theme, keys, notification, limits of engine and caches", "F10")
     yield Command("Jobs", app.action_jobs, "What runs in the background: progress, stop, result", "F9")
     sweep, choose, save = (partial(_attempt, app, ask) for ask in (sweep_current, choose_preset, save_as_preset))
     yield Command("Sweep", sweep, "Queue the current recipe with several values of a setting")

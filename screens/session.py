@@ -237,10 +237,17 @@ class Session:
 
         changes, self._changed_settings = self._changed_settings, {}
         try:
-            update(self.home, changes)
+            update(self.home, {name: _plain(value) for name, value in changes.items()})
         except OSError:
             self._changed_settings = changes | self._changed_settings
             raise
+
+
+def _plain(value: object) -> object:
+    """A setting as it is in the file: a group of settings as plain data."""
+    from pydantic import BaseModel
+
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def dataset_key(recipe: Recipe) -> DatasetKey:

@@ -40,6 +40,9 @@ class Workbench(Protocol):
         Changes with the same ``edit`` are undone together.
         """
 
+    def apply_settings(self) -> None:
+        """Use the theme and the keys of the settings."""
+
     async def start_engine(self) -> None:
         """Start the engine if none runs.
 

@@ -14,6 +14,7 @@ from screens.widgets.delay import Delay
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.lines import Lines
 from screens.widgets.plain import plain
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.units import file_size, gib, gib_number
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from workbench.estimate.adapter.plan import AdapterPlan
 
 CHANGE_SECONDS = 1.0
-WIDE_FROM = 100
 _LABEL = 14
 
 
@@ -66,7 +66,7 @@ class CostPanel(Lines):
 
     @property
     def _is_wide(self) -> bool:
-        return bool(self.app.size.width >= WIDE_FROM)
+        return bool(self.app.size.width >= NARROW_BELOW)
 
     @property
     def is_rough(self) -> bool:

@@ -15,6 +15,7 @@ from screens.forms.fields import parse_ranges, ranges_text
 from screens.widgets.glyphs import ENTER
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class ArchitecturePane(Pane):
     def _show_details(self) -> None:
         place, skeleton = self._selected, self.session.skeleton
         if place is not None and skeleton is not None:
-            is_wide = self.app.size.width >= 100
+            is_wide = self.app.size.width >= NARROW_BELOW
             self._details.update(details_text(skeleton, self.session.loaded_recipe, self._plan, place, wide=is_wide))
 
     # -- targets --------------------------------------------------------------------------------------------------

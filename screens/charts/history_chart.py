@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from screens.charts.plot import BRAILLE, LEVELS, Frame, draw
 from screens.widgets.glyphs import GLYPHS, Glyphs
 from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
-from workbench.runs.series import Series
+from workbench.runs.curves.series import Series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,6 +24,7 @@ from screens.shell.phase_bar import PhaseBar
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.data.records.tool_calls import call_text
 from workbench.engine.client.conversations import new_conversation
 from workbench.errors import WorkbenchError
@@ -128,7 +129,7 @@ class ChatPane(Pane):
         self.set_class(True, "-silent")
 
     def on_resize(self, event: events.Resize) -> None:
-        narrow = event.size.width < 100
+        narrow = event.size.width < NARROW_BELOW
         if narrow != self.has_class("-narrow") or not self.has_class("-sized"):
             self.set_class(narrow, "-narrow").set_class(not narrow and not self._targets.side_by_side, "-settings")
             self.add_class("-sized")

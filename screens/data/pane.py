@@ -25,6 +25,7 @@ from screens.session import dataset_key
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.data.facts import DataFacts
 from workbench.engine.client.requests import facts_request
 from workbench.errors import WorkbenchError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
+    from screens.shell.jobs import Job
     from workbench.recipe.schema import Recipe
     from workbench.recipe.sections.data import DataSection
 
@@ -118,7 +120,7 @@ class DataPane(Pane):
         yield self._help
 
     def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.width < 100, "-narrow")
+        self.set_class(event.size.width < NARROW_BELOW, "-narrow")
         self.refresh_bindings()
 
     def first_focus(self) -> Widget:

@@ -34,6 +34,7 @@ _EVERYWHERE = (
     Key("F2 … F8", "", "Open a tab from anywhere: F2 Models … F8 Runs."),
     Key("^p", "", "Command palette: search all commands by name."),
     Key("F1", "", "This help."),
+    Key("F10", "", "Settings: theme, keys, notification, limits."),
     Key("F9", "", "Jobs: what runs in the background, how far it is, its result."),
     Key("Tab, Shift+Tab", "", "Move to the next or previous part of the screen."),
     Key("Esc", "", "Leave a text field, then clear the filter, then go back to the list or form. Close a dialog."),

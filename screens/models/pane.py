@@ -9,21 +9,23 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import Input, Static
 
 from screens.dialogs.presets import load_preset
 from screens.dialogs.questions import YES, Choice, ChoiceDialog
-from screens.models.download import Download
+from screens.models.download import download_text, running_download, start_download
 from screens.models.facts import facts_text
 from screens.models.rows import ModelRow, all_lists, matching, with_source
-from screens.models.table import ModelTable, SearchField
+from screens.models.table import FILTERS, Chips, ModelTable, SearchField, sorted_rows
 from screens.shell.cost_view import refusal_and_fix
 from screens.shell.fit import Fit, fits_of
 from screens.shell.header import short_name
 from screens.widgets.delay import Delay
 from screens.widgets.glyphs import ENTER
+from screens.widgets.lazy_table import LazyTable
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 _FIT_DELAY_SECONDS = 0.3
 _FITS_TOGETHER = 8
 _DEMO = "demo"
-_OWN_KEYS = {"slash", "space"}
+_OWN_KEYS = {"slash", "space", "greater_than_sign", "less_than_sign", "exclamation_mark"}
 
 
 class ModelsPane(Pane):
@@ -57,11 +59,22 @@ class ModelsPane(Pane):
                 tooltip="Use this model in the recipe"),
         Binding("space", "fetch", "Download", id="models.fetch", tooltip="Download the model, or cancel the download"),
         Binding("slash", "search", "Search", key_display="/", id="models.search", tooltip="Search by name or license"),
+        Binding("right", "filter(1)", "Filter", key_display="← →", id="models.filter",
+                tooltip="Show all, those on this machine, those that fit …"),
+        Binding("left", "filter(-1)", "Filter", show=False, id="models.filter_back", tooltip="The previous filter"),
+        Binding("greater_than_sign", "sort(1)", "Sort", key_display=">", id="models.sort",
+                tooltip="Sort by the next column"),
+        Binding("less_than_sign", "sort(-1)", "Sort back", show=False, key_display="<", id="models.sort_back",
+                tooltip="Sort by the previous column"),
+        Binding("exclamation_mark", "turn", "Reverse sort", show=False, key_display="!", id="models.turn",
+                tooltip="Reverse the sort order"),
     ]  # fmt: skip
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
         self._table = ModelTable()
+        self._chips = Chips()
+        self._filter = 0
         self._search = SearchField(self._table)
         self._facts = Static(id="models-facts")
         self._hint = Static(id="models-hint")
@@ -75,6 +88,7 @@ class ModelsPane(Pane):
 
     def compose(self) -> ComposeResult:
         yield self._search
+        yield self._chips
         with Horizontal(id="models-body"):
             yield self._table
             yield Vertical(self._facts, id="models-details")
@@ -86,7 +100,6 @@ class ModelsPane(Pane):
     # -- the session ----------------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        self._table.set_columns(wide=self._is_wide)
         self.run_worker(self._read_rows(), exclusive=True, group="rows")
 
     def on_shown(self) -> None:
@@ -117,8 +130,7 @@ class ModelsPane(Pane):
             self._offer_fix(event.skeleton)
 
     def on_resize(self) -> None:
-        if self._table.set_columns(wide=self._is_wide):
-            self._fill()
+        self._show_facts()
 
     async def _read_rows(self) -> None:
         lists = await asyncio.to_thread(all_lists, self.session.home)
@@ -129,30 +141,61 @@ class ModelsPane(Pane):
 
     @property
     def _is_wide(self) -> bool:
-        return self.app.size.width >= 100
+        return self.app.size.width >= NARROW_BELOW
 
     # -- the list -------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Show the rows that match the search, with the cursor on the same row."""
+        """Show the rows that match search and filter, in order, with the cursor on the same row."""
         before, source = self._selected_row, self.session.recipe.model.source
-        self._rows = matching(with_source(self._all, source), self._search.value)
-        self._table.fill(self._rows, source, self._fits)
+        found = matching(with_source(self._all, source), self._search.value)
+        kinds = [[row for row in found if one.holds(row, self._fits.get(row.source))] for one in FILTERS]
+        table = self._table
+        self._rows = sorted_rows(kinds[self._filter], self._fits, table.by, turned=table.turned)
+        index = 0
         if before is not None:
             index = next((i for i, row in enumerate(self._rows) if row.source == before.source), 0)
-            self._table.move_cursor(row=index)
+        table.show(self._rows, source, self._fits, cursor=index)
+        self._chips.show(self._filter, [len(kind) for kind in kinds])
         self._show_facts()
+
+    def action_filter(self, by: int) -> None:
+        """Use the next filter, or the previous one."""
+        self._use_filter((self._filter + by) % len(FILTERS))
+
+    @on(Chips.Chosen)
+    def _chip_clicked(self, event: Chips.Chosen) -> None:
+        self._use_filter(event.index)
+
+    def _use_filter(self, index: int) -> None:
+        self._filter = index
+        self._fill()
+
+    def action_sort(self, by: int) -> None:
+        """Sort by the next or the previous column."""
+        self._table.sort_by_neighbor(by)
+        self._fill()
+
+    def action_turn(self) -> None:
+        """Reverse the order."""
+        self._table.turned = not self._table.turned
+        self._fill()
+
+    @on(LazyTable.HeadingClicked)
+    def _heading_clicked(self, event: LazyTable.HeadingClicked) -> None:
+        self._table.sort_by(event.column)
+        self._fill()
 
     @property
     def _selected_row(self) -> ModelRow | None:
         index = self._table.cursor_row
         return self._rows[index] if 0 <= index < len(self._rows) else None
 
-    @on(DataTable.RowHighlighted)
+    @on(LazyTable.Highlighted)
     def _moved(self) -> None:
         self._show_facts()
 
-    @on(DataTable.RowSelected)
+    @on(LazyTable.Selected)
     def _clicked(self) -> None:
         self.action_primary()
 
@@ -169,8 +212,12 @@ class ModelsPane(Pane):
             self._fits |= fits
             if not self.is_shown:
                 return
-            self._table.show_fits(self._rows, fits)
+            if self._filter or self._table.by:
+                self._fill()  # others fit, or in another order
+            else:
+                self._table.repaint_rows()
             self._show_facts()
+        self._fill()
 
     # -- search ---------------------------------------------------------------------------------------------------
 
@@ -191,8 +238,9 @@ class ModelsPane(Pane):
 
     def clear_filter(self) -> bool:
         """Show all models again, with the cursor on the same one."""
-        is_filtered = bool(self._search.value)
+        is_filtered = bool(self._search.value or self._filter)
         self._search.value = ""
+        self._use_filter(0)
         return is_filtered
 
     @on(Input.Changed)

@@ -22,7 +22,7 @@ from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.runs.curves.compared import metrics_of
 from workbench.runs.curves.series import Series
-from workbench.runs.library.comparison import difference_rows, letters, metric_rows, recipe_of
+from workbench.runs.library.comparison import best_metrics, difference_rows, letters, metric_rows, recipe_of
 from workbench.runs.live_run import LiveRun
 from workbench.units import loss_text
 
@@ -217,14 +217,15 @@ class CompareScreen(ModalScreen[None]):
     def _show_tables(self) -> None:
         if not self._names:
             return
-        figures = metric_rows([_figures(live) for live in self._runs], "→" if GLYPHS.eighths else "->")
+        metrics = [_figures(live) for live in self._runs]
+        figures, best = metric_rows(metrics, "→" if GLYPHS.eighths else "->"), best_metrics(metrics)
         # One column is kept for the scrollbar, whether it is shown yet or not.
         width, accent = self._box.content_size.width - 1, self.app.theme_variables["accent"]
         drawn = (figures, width)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        self._results.update(table_of("results", self._names, figures, width, accent))
+        self._results.update(table_of("results", self._names, figures, width, accent, best))
         differences = difference_rows(self._recipes)
         self._differences.update(
             table_of("recipe differences", self._names, differences, width, accent)

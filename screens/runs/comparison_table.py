@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.align import Align
 from rich.cells import cell_len
@@ -10,11 +10,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
 from workbench.runs.library.comparison import letters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from rich.console import RenderableType
 
@@ -27,8 +28,25 @@ _MOST_OF_A_NAME = 20
 _GAP = 2
 
 
-def table_of(title: str, names: Sequence[str], rows: Rows, place: int, accent: str) -> RenderableType:
-    """Return the table for a width in cells; each run has its letter and name."""
+def table_of(
+    title: str,
+    names: Sequence[str],
+    rows: Rows,
+    place: int,
+    accent: str,
+    best: Mapping[str, Set[int]] | None = None,
+) -> RenderableType:
+    """Return the table for a width in cells; each run has its letter and name.
+
+    Args:
+        best: of a table of metrics, the runs with the best value by the row's label. Its numbers are aligned right.
+    """
+    if best is not None:
+        mark = " ★" if GLYPHS.eighths else " *"
+        rows = [
+            (label, [cell + (mark if index in best.get(label, ()) else "") for index, cell in enumerate(cells)])
+            for label, cells in rows
+        ]
     runs = [f"{letter} {plain(name)}" for letter, name in zip(letters(len(names)), names, strict=True)]
     rows = [(plain(label), [plain(cell) for cell in cells]) for label, cells in rows]
     heading = Text(title, style=f"bold {accent}")
@@ -38,17 +56,18 @@ def table_of(title: str, names: Sequence[str], rows: Rows, place: int, accent: s
     ]
     labels = max(cell_len(label) for label in (title, *(label for label, _ in rows)))
     if labels + sum(_GAP + width for width in widths) <= place:
-        return _upright(heading, runs, rows)
+        return _upright(heading, runs, rows, is_numeric=best is not None)
     return Group(*_turned(heading, runs, rows, place))
 
 
-def _upright(heading: Text, runs: Sequence[str], rows: Rows) -> Table:
+def _upright(heading: Text, runs: Sequence[str], rows: Rows, *, is_numeric: bool) -> Table:
     table = _empty()
     table.add_column(heading, no_wrap=True)
     for run in runs:
-        table.add_column(Text(run, style="bold"), overflow="fold", min_width=_LEAST, max_width=_MOST)
+        justify: Literal["left", "right"] = "right" if is_numeric else "left"
+        table.add_column(Text(run, style="bold"), overflow="fold", min_width=_LEAST, max_width=_MOST, justify=justify)
     for label, cells in rows:
-        table.add_row(Text(label), *map(Text, cells))
+        table.add_row(Text(label), *(Text(cell, style="bold" if cell.endswith(("★", " *")) else "") for cell in cells))
     return table
 
 

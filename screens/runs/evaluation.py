@@ -22,6 +22,7 @@ from screens.shell.phase_bar import PhaseBar
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.engine.client.protocol import new_request_id
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ _WHILE_BUSY = "Evaluating. Esc continue in the background   x stop and keep what
 
 # The replies of more models than this are stacked, as in a narrow terminal.
 _MOST_SIDE_BY_SIDE = 3
-_WIDE_FROM = 100
 
 
 class EvaluationScreen(ModalScreen[None]):
@@ -285,7 +285,7 @@ class EvaluationScreen(ModalScreen[None]):
         if self._measured.is_empty:
             self._figures.show(plain_content("" if self._shown_job.is_running else "\nNot evaluated yet.", lines=True))
             return
-        self._figures.show(self._measured.text(is_wide=self.app.size.width >= _WIDE_FROM))
+        self._figures.show(self._measured.text(is_wide=self.app.size.width >= NARROW_BELOW))
         if self._measured.evaluation is not None:
             await self._show_replies(self._measured.evaluation)
 
@@ -311,7 +311,7 @@ class EvaluationScreen(ModalScreen[None]):
         self._arrange()
 
     def _arrange(self) -> None:
-        self.set_class(self.app.size.width < _WIDE_FROM or len(self._reply_texts) > _MOST_SIDE_BY_SIDE, "-stacked")
+        self.set_class(self.app.size.width < NARROW_BELOW or len(self._reply_texts) > _MOST_SIDE_BY_SIDE, "-stacked")
 
 
 # These run in a thread: they read files, and import modules that the first frame does not need.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from screens.charts.scale import short_number
 from screens.shell import run_words
+from screens.shell.header import short_name
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
 from workbench.runs.events import memory_bytes
 from workbench.runs.library.calibration import Comparison
-from workbench.units import clock, gib, short
+from workbench.runs.library.listing import targets_text
+from workbench.units import clock, gib, loss_text, short
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from workbench.runs.live_run import ChartReplay
     from workbench.runs.summary import RunSummary
 
@@ -37,6 +43,37 @@ def perplexity(summary: RunSummary) -> str:
     arrow = "→" if GLYPHS.eighths else "->"
     figures = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in (base, tuned)]
     return f" {arrow} ".join(figures) if figures[1] else figures[0]
+
+
+def column_text(summary: RunSummary, column: str) -> str:
+    """The text of a run in a column of the history, by the column's name; empty if it is not known."""
+    return _COLUMN_TEXTS[column](summary)
+
+
+def _started(summary: RunSummary) -> str:
+    return datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""
+
+
+def _rate(summary: RunSummary) -> str:
+    rate = summary.settings.get("training.learning_rate")
+    return short_number(rate) if isinstance(rate, int | float) else ""
+
+
+_COLUMN_TEXTS: Mapping[str, Callable[[RunSummary], str]] = {
+    "steps": lambda one: steps(one, room=8),
+    "loss": lambda one: loss(one.loss),
+    "best loss": lambda one: loss_text(one.best_loss) if one.best_loss is not None else "",
+    "perplexity": perplexity,
+    "started": _started,
+    "duration": lambda one: clock(one.seconds) if one.seconds is not None else "",
+    "model": lambda one: short_name(one.model),
+    "r": lambda one: str(one.settings.get("adapter.r") or ""),
+    "lr": _rate,
+    "targets": targets_text,
+    "data": lambda one: short_name(str(one.settings.get("data.source") or "")),
+    "tok/s": lambda one: short(one.tokens_per_second) if one.tokens_per_second else "",
+    "peak": lambda one: gib(one.peak_vram, 1) if one.peak_vram else "",
+}
 
 
 def _predicted(summary: RunSummary) -> tuple[str, str]:

@@ -11,10 +11,13 @@ from textual.widgets import DataTable
 from screens.charts.keys import chart_keys
 from screens.messages import JournalGrew, StatusChanged
 from screens.runs.actions import RunActions
+from screens.runs.columns_dialog import RunColumnsDialog
 from screens.runs.history_view import HistoryView
 from screens.runs.page import RunPage
+from screens.runs.table import COLUMNS
 from screens.shell.sampled_replies import RepliesScreen
 from screens.widgets.pane import Pane, beside
+from screens.widgets.sizes import NARROW_BELOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +100,15 @@ class RunsPane(Pane):
         Binding("w", "table", "Export metrics", id="runs.table", tooltip="Export its metrics (CSV/Parquet)"),
         Binding("d", "delete", "Delete", id="runs.delete", tooltip="Move the marked runs, or this one, to the trash"),
         Binding("u", "undelete", "Undelete", id="runs.undelete", tooltip="Restore the last deletion"),
+        Binding(
+            "vertical_line",
+            "columns",
+            "Columns",
+            show=False,
+            key_display="|",
+            id="runs.columns",
+            tooltip="Choose the columns: r, lr, targets, data, duration, tok/s, peak, best loss …",
+        ),
         *chart_keys(arrows_first=True),
         Binding("escape", "back", "Back", id="runs.back", tooltip="Back to the run list"),
         Binding("escape", "clear", "Clear", id="runs.clear", tooltip="Clear the filter, then the marks"),
@@ -114,6 +126,8 @@ class RunsPane(Pane):
         yield self._page
 
     def on_mount(self) -> None:
+        if (columns := self.session.settings.run_columns) is not None:
+            self._history.table.choose_columns(columns)
         # The history may be read before the pane has its size.
         self._fit(self.app.size.width)
 
@@ -121,8 +135,9 @@ class RunsPane(Pane):
         self._fit(event.size.width)
 
     def _fit(self, width: int) -> None:
-        self.set_class(width < 100, "-narrow")
-        self._history.table.fit(wide=width >= 100)
+        self.set_class(width < NARROW_BELOW, "-narrow")
+        # One cell is kept for the scrollbar, whether it is shown yet or not.
+        self._history.table.fit(width - 1)
 
     def first_focus(self) -> Widget:
         if self.shown_run is None:
@@ -174,6 +189,8 @@ class RunsPane(Pane):
         elif self.shown_run is not None and one is not None:
             self._page.name_it(one.name)
         self._history.show_facts(one)
+        if self.is_shown and self.screen.focused is None:
+            self.take_focus()  # the table had it, and there are no runs to show
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -183,7 +200,7 @@ class RunsPane(Pane):
                 return not is_open and one is not None
             case "filter":
                 return not is_open and self._history.table.total > 0 and not self._history.is_filtering
-            case "compare" | "sort" | "turn":
+            case "compare" | "sort" | "turn" | "columns":
                 return not is_open and self._history.table.total > 0
             case "clear":
                 return not is_open and self._history.can_clear and not self._history.is_filtering
@@ -237,6 +254,17 @@ class RunsPane(Pane):
     def action_turn(self) -> None:
         """Reverse the sort order."""
         self._history.table.turn()
+
+    def action_columns(self) -> None:
+        """Choose the columns of the list."""
+
+        def chosen(names: list[str] | None) -> None:
+            if names is not None:
+                self._history.table.choose_columns(names or None)
+                self.session.remember(run_columns=names or None)
+
+        table = self._history.table
+        self.app.push_screen(RunColumnsDialog([column.key for column in COLUMNS], table.shown_columns), chosen)
 
     def select_run(self, run: str) -> None:
         self._history.filter_by(run)

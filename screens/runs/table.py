@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rich.text import Text
 from textual import on
@@ -13,17 +13,36 @@ from textual.message import Message
 from textual.widgets import DataTable, Input
 
 from screens.runs import facts as run_facts
-from screens.shell.header import short_name
 from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.lazy_table import Column, fitting_columns
 from screens.widgets.plain import plain
 from workbench.runs.library.listing import ORDERS, ListedRun, matches, sort_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-# Title and width in cells; fixed, so that Textual need not measure a long history. The last two need a wide terminal.
-_COLUMNS = (("state", 13), ("run", 16), ("steps", 8), ("loss", 6), ("perplexity", 13), ("started", 11))
-_WIDE_COLUMNS = (*_COLUMNS, ("model", 22), ("tags", 12))
+# In the order of the screen; the widths are fixed, so that Textual need not measure a long history. Without a choice of
+# the user those with the highest numbers drop out first.
+COLUMNS = (
+    Column("state", "state", 13),
+    Column("run", "run", 16, is_flexible=True),
+    Column("steps", "steps", 8, is_right=True, drop=1),
+    Column("loss", "loss", 6, is_right=True, drop=2),
+    Column("best loss", "best loss", 9, is_right=True, drop=9),
+    Column("perplexity", "perplexity", 13, is_right=True, drop=3),
+    Column("started", "started", 11, drop=4),
+    Column("duration", "duration", 8, is_right=True, drop=11),
+    Column("model", "model", 22, drop=5),
+    Column("r", "r", 4, is_right=True, drop=7),
+    Column("lr", "lr", 7, is_right=True, drop=8),
+    Column("targets", "targets", 12, drop=13),
+    Column("data", "data", 16, drop=14),
+    Column("tok/s", "tok/s", 6, is_right=True, drop=10),
+    Column("peak", "peak", 9, is_right=True, drop=12),
+    Column("tags", "tags", 12, drop=6),
+)
+_ALWAYS = ("state", "run")
+_GAP = 2
 
 # Mark and color (a variable of the theme) of each state; its word is shown as well.
 _LOOKS = {
@@ -52,7 +71,8 @@ class RunTable(DataTable[Text]):
         self.words = ""
         self._by, self._turned = "started", False
         self._runs: dict[str, ListedRun] = {}
-        self._is_wide: bool | None = None
+        self._room = 0
+        self._chosen_columns: tuple[str, ...] | None = None
 
     @property
     def chosen(self) -> ListedRun | None:
@@ -72,11 +92,22 @@ class RunTable(DataTable[Text]):
 
     # -- what is shown --------------------------------------------------------------------------------------------
 
-    def fit(self, *, wide: bool) -> None:
-        """Show the columns that fit the terminal."""
-        if wide != self._is_wide:
-            self._is_wide = wide
-            self._rebuild()
+    def fit(self, room: int) -> None:
+        """Show the columns that fit into so many cells."""
+        if room != self._room:
+            before, self._room = self._titles if self._room else (), room
+            if self._titles != before:
+                self._rebuild()
+
+    @property
+    def shown_columns(self) -> list[str]:
+        """The columns that are shown, by their names."""
+        return [name for name, _ in self._titles]
+
+    def choose_columns(self, names: Sequence[str] | None) -> None:
+        """Show these columns besides state and name, in this order, as far as there is room; None for the default."""
+        self._chosen_columns = None if names is None else tuple(names)
+        self._rebuild()
 
     def _rebuild(self) -> None:
         chosen = self.chosen
@@ -164,28 +195,48 @@ class RunTable(DataTable[Text]):
 
     @property
     def _titles(self) -> tuple[tuple[str, int], ...]:
-        return _WIDE_COLUMNS if self._is_wide else _COLUMNS
+        """The columns that are shown, with their widths."""
+        known = {column.key: column for column in COLUMNS}
+        columns: Sequence[Column] = COLUMNS
+        if (chosen := self._chosen_columns) is not None:
+            wanted = [*_ALWAYS, *(name for name in chosen if name in known and name not in _ALWAYS)]
+            # The user's order says what may drop out: the last ones.
+            columns = [replace(known[name], drop=max(0, at - 1)) for at, name in enumerate(wanted)]
+        return tuple((column.key, width) for column, width in fitting_columns(columns, self._room, _GAP))
 
     def _title(self, name: str) -> Text:
         descending = ORDERS[name].descending != self._turned
-        return Text(f"{name} {GLYPHS.down if descending else GLYPHS.up}" if name == self._by else name)
+        return Text(
+            f"{name}{' ' if name in _ROOMY else ''}{GLYPHS.down if descending else GLYPHS.up}"
+            if name == self._by
+            else name,
+            justify="right" if name in _RIGHT else "left",
+        )
 
     def _cells(self, one: ListedRun) -> list[Text]:
-        summary = one.summary
-        colors = self.app.theme_variables
-        sign, color = _LOOKS[summary.state]
-        mark = (f"{GLYPHS.checked} ", f"bold {colors['accent']}") if one.run.id in self.marked else "  "
-        cells = [
-            Text("reading", style="dim") if summary.is_open else Text(f"{sign} {summary.state}", style=colors[color]),
-            Text.assemble(mark, (plain(one.name), "bold"), overflow="ellipsis", no_wrap=True),
-            Text(run_facts.steps(summary, room=8)),
-            Text(run_facts.loss(summary.loss)),
-            Text(run_facts.perplexity(summary)),
-            Text(datetime.fromtimestamp(summary.started).strftime("%m-%d %H:%M") if summary.started else ""),
-            Text(plain(short_name(summary.model)), overflow="ellipsis", no_wrap=True),
-            Text(plain(one.tags), style=colors["text-muted"], overflow="ellipsis", no_wrap=True),
-        ]
-        return cells[: len(self._titles)]
+        return [self._cell(one, name) for name, _ in self._titles]
+
+    def _cell(self, one: ListedRun, column: str) -> Text:
+        summary, colors = one.summary, self.app.theme_variables
+        match column:
+            case "state":
+                sign, color = _LOOKS[summary.state]
+                if summary.is_open:
+                    return Text("reading", style="dim")
+                return Text(f"{sign} {summary.state}", style=colors[color])
+            case "run":
+                is_marked = one.run.id in self.marked
+                mark = (f"{GLYPHS.checked} ", f"bold {colors['accent']}") if is_marked else "  "
+                return Text.assemble(mark, (plain(one.name), "bold"), overflow="ellipsis", no_wrap=True)
+            case "tags":
+                return Text(plain(one.tags), style=colors["text-muted"], overflow="ellipsis", no_wrap=True)
+        text = run_facts.column_text(one.summary, column)
+        justify: Literal["left", "right"] = "right" if column in _RIGHT else "left"
+        return Text(plain(text), justify=justify, overflow="ellipsis", no_wrap=True)
+
+
+_RIGHT = frozenset(column.key for column in COLUMNS if column.is_right)
+_ROOMY = frozenset(column.key for column in COLUMNS if column.width > len(column.title) + 1)
 
 
 class FilterField(Input):

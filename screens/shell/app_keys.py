@@ -39,5 +39,6 @@ KEYS: Final[list[BindingType]] = [
         tooltip="Show, edit and compare the current recipe as YAML",
     ),
     Binding("f9", "jobs", "Jobs", show=False, priority=True, id="app.jobs", tooltip="Show what runs in the background"),
+    Binding("f10", "settings", "Settings", show=False, priority=True, id="app.settings", tooltip="Theme, keys, limits"),
     Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
 ]

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """``word`` is fits, tight or no; ``color`` the theme's name of its color, which never stands alone."""
+    """``word`` is fits, tight or no; ``color`` the theme's name of its color, which never stands alone.
+
+    ``needs`` and ``free`` are bytes; None if nothing can be predicted.
+    """
 
     word: str
     color: str
     sentence: str
+    needs: int | None = None
+    free: int | None = None
 
     @property
     def phrase(self) -> str:
@@ -35,11 +40,11 @@ def judge(peak: Peak, free_bytes: int) -> Fit:
     need, free = gib(peak.device_bytes), gib(free_bytes)
     match fit_of(peak, free_bytes):
         case "fits":
-            return Fit("fits", "success", f"Fits: needs {need} of {free} free.")
+            return Fit("fits", "success", f"Fits: needs {need} of {free} free.", peak.device_bytes, free_bytes)
         case "tight":
-            return Fit("tight", "warning", f"Tight: needs {need} of {free} free.")
+            return Fit("tight", "warning", f"Tight: needs {need} of {free} free.", peak.device_bytes, free_bytes)
         case _:
-            return Fit("no", "error", f"Does not fit: needs {need}, only {free} free.")
+            return Fit("no", "error", f"Does not fit: needs {need}, only {free} free.", peak.device_bytes, free_bytes)
 
 
 def fits_of(

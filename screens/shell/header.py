@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
+from screens.widgets.sizes import NARROW_BELOW
 from workbench.units import GIB, gib, gib_number
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class HeaderBar(Horizontal):
             gpu = max(gpus, key=lambda one: one.used_bytes or 0)
             self._memory.show(f"{gpu.index} {short_gpu(gpu.name)}", gpu.used_bytes, gpu.total_bytes)
         elif host is not None:
-            label = f"no GPU {GLYPHS.separator} host" if self.app.size.width >= 100 else "no GPU"
+            label = f"no GPU {GLYPHS.separator} host" if self.app.size.width >= NARROW_BELOW else "no GPU"
             self._memory.show(label, host.used_bytes, host.total_bytes)
 
 

@@ -8,12 +8,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from textual.worker import Worker
+
+    from workbench.progress import Progress
 
 JobState = Literal["waiting", "running", "finished", "failed", "stopped"]
 
@@ -110,6 +111,8 @@ class Job:
     def wait_for(self, what: str) -> None:
         """Say what it waits for until it can begin."""
         if not self.is_over and not (self._is_waiting and self.progress is not None and self.progress.phase == what):
+            from workbench.progress import Progress
+
             self._is_waiting, self.progress = True, Progress(phase=what)
             self._tell()
 

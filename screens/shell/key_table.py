@@ -12,6 +12,7 @@ from textual.keys import format_key
 from textual.screen import ModalScreen
 
 import screens
+from screens.shell.app_keys import KEYS
 from screens.tabs import TABS
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ def keys_of_tab(tab: Tab) -> Iterator[tuple[str, Binding]]:
     for place in (f"{tab.module}:{tab.pane}", *_PARTS.get(tab.id, ())):
         module, _, name = place.partition(":")
         yield from keys_of(getattr(import_module(module), name))
+
+
+def named_bindings() -> Iterator[tuple[str, tuple[str, Binding]]]:
+    """Yield the bindings that a user can give other keys: the binding's id, with its place and itself."""
+    places = [("Everywhere", KEYS), *((tab.label, _pane_of(tab).BINDINGS) for tab in TABS)]
+    seen = set()
+    for place, bindings in places:
+        for binding in bindings:
+            if isinstance(binding, Binding) and binding.id and binding.description and binding.id not in seen:
+                seen.add(binding.id)
+                yield binding.id, (place, binding)
+
+
+def _pane_of(tab: Tab) -> type[DOMNode]:
+    pane: type[DOMNode] = getattr(import_module(tab.module), tab.pane)
+    return pane
 
 
 def letters() -> dict[str, dict[str, list[str]]]:

@@ -11,6 +11,7 @@ from textual.widget import Widget
 from screens.run_names import titled
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
+from screens.widgets.sizes import NARROW_BELOW
 from screens.widgets.throttle import Throttle
 from workbench.units import clock, loss_text, short
 
@@ -69,7 +70,7 @@ class RunBar(Widget):
             name: the run's name.
             is_paused: whether it is paused, which an evaluation during the pause precedes in the line.
         """
-        is_wide = self.app.size.width >= 100
+        is_wide = self.app.size.width >= NARROW_BELOW
         separator = f" {GLYPHS.separator} "
         if progress is not None and summary.phase not in ("", progress.phase):
             progress = None  # it is of another moment than the journal

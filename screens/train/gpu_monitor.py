@@ -45,7 +45,9 @@ class GpuMonitor(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose for the next run", id="monitor.choose", tooltip="Choose GPUs to train on"),
         Binding("down,n", "select(1)", "Next", id="monitor.next", tooltip="Show the history of the next GPU"),
-        Binding("up,p", "select(-1)", "Previous", id="monitor.previous", tooltip="Show that of the previous one"),
+        Binding(
+            "up,p", "select(-1)", "Previous", id="monitor.previous", tooltip="Show the history of the previous GPU"
+        ),
         Binding("escape,q,G", "leave", "Back", id="monitor.leave"),
     ]
 

@@ -15,7 +15,8 @@ from workbench.units import gib, gib_number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workbench.machine.gpu import GpuProcess, GpuSample, HostSample
+    from workbench.machine.gpu import GpuProcess, GpuSample
+    from workbench.machine.host import HostSample
 
 # Cells of a bar, by the least width of the row.
 _BARS = ((120, 20), (97, 10), (0, 6))
@@ -56,7 +57,7 @@ def notes(gpus: Sequence[GpuSample]) -> Content:
     if any(gpu.mig_instance is not None for gpu in gpus):
         found.append("MIG: each row is an instance of a divided GPU; temperature, power and clock are the GPU's.")
     if any(gpu.has_unified_memory for gpu in gpus):
-        found.append("Unified memory: the GPU computes in the host's memory, which all programs share.")
+        found.append("Unified memory: the GPU uses the host's memory, which all programs share.")
     return Content.styled("\n".join(found), "$muted")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 
-from screens.charts.run_chart import RunChart
+from screens.charts.chart_grid import ChartGrid
 from screens.run_names import titled
 from screens.shell import run_words
 from screens.shell.header import BETWEEN_STEPS
@@ -22,6 +22,7 @@ from screens.widgets.log_pane import LogPane
 from screens.widgets.pane import beside
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
+from screens.widgets.sizes import NARROW_BELOW, ROOMY_FROM
 from workbench.runs.events import memory_bytes
 from workbench.runs.step_times import StepTimes
 from workbench.units import clock
@@ -46,6 +47,15 @@ _SHORT = 50
 _SIDE_TITLE = 34
 
 
+# Less high, two rows of charts would have too few lines each.
+_HEIGHT_OF_A_GRID = 30
+
+
+class _ChartOptions(TypedDict):
+    end: float
+    nothing: str
+
+
 class RunView(Vertical):
     """One run. Each part repaints only what has changed."""
 
@@ -57,7 +67,8 @@ class RunView(Vertical):
         self._card = Paragraph(id="card")
         self._plan = VerticalScroll(self._card, id="plan")
         self._checklist = Paragraph(id="checklist")
-        self._chart = RunChart()
+        self._charts = ChartGrid()
+        self._chart = self._charts.main
         self._metrics = Facts(id="figures")
         self._times = TimeBar()
         self._answer = Paragraph(id="answer")
@@ -67,6 +78,7 @@ class RunView(Vertical):
         self._problem = Problem()
         self._log = LogPane()
         self._run: ChartReplay | None = None
+        self._chart_options = _ChartOptions(end=0.0, nothing="")
         self._run_name = ""
 
     def compose(self) -> ComposeResult:
@@ -79,7 +91,7 @@ class RunView(Vertical):
             yield Vertical(
                 self._plan,
                 self._checklist,
-                self._chart,
+                self._charts,
                 self._metrics,
                 self._times,
                 self._answer,
@@ -91,7 +103,12 @@ class RunView(Vertical):
         yield self._log
 
     def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.width < 100, "-narrow")
+        self.set_class(event.size.width < NARROW_BELOW, "-narrow")
+        is_roomy = event.size.width >= ROOMY_FROM and event.size.height >= _HEIGHT_OF_A_GRID
+        if is_roomy != self._charts.has_class("-roomy"):
+            self._charts.set_class(is_roomy, "-roomy")
+            if self._run is not None:
+                self._charts.show_run(self._run.curves, **self._chart_options)
 
     @property
     def error_text(self) -> str:
@@ -100,7 +117,7 @@ class RunView(Vertical):
 
     def use_chart(self, action: str) -> None:
         """Change the view of the chart."""
-        self._chart.act(action)
+        self._charts.act(action)
         if self._run is not None:
             set_title(self._chart, self._title_of_chart(self._run, self._run_name))
 
@@ -140,11 +157,10 @@ class RunView(Vertical):
             self._checklist.show(checklist(run.startup.stages(evaluates=evaluates), is_over=run.is_over))
         set_title(self._chart, self._title_of_chart(run, name))
         self._run, self._run_name = run, name
-        self._chart.show_run(
-            run.curves,
-            end=run.summary.max_steps,
-            nothing="" if run.is_over else "Loss appears after step 1.",
+        self._chart_options = _ChartOptions(
+            end=run.summary.max_steps, nothing="" if run.is_over else "Loss appears after step 1."
         )
+        self._charts.show_run(run.curves, **self._chart_options)
         times = StepTimes.of(run.recent)
         self._metrics.show(run_words.figures(run, times))
         self._times.show(run_words.seconds_a_step(run, times), times.shares)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Input
 
@@ -21,6 +22,7 @@ from screens.session import Session
 from screens.shell import watch
 from screens.shell.header import HeaderBar, short_gpu
 from screens.shell.run_bar import RunBar
+from screens.shell.terminal_signals import notification
 from screens.widgets.ascii_filter import in_ascii
 from tests.runs.told import finished
 from tests.screens.piloting import NARROW, WIDE, opened
@@ -171,13 +173,11 @@ async def test_a_live_run_has_its_line_and_quitting_asks(tmp_path: Path) -> None
         await screen.until(lambda: not bar.has_class("-live"), "the run bar goes with the run")
 
 
-async def test_the_bell_rings_once_when_the_run_that_was_watched_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_terminal_is_told_once_when_the_run_that_was_watched_ends(tmp_path: Path) -> None:
     finished(Home(tmp_path), "earlier")
     async with opened(tmp_path) as screen:
         rung: list[str] = []
-        monkeypatch.setattr(screen.app, "bell", lambda: rung.append("bell"))
+        screen.app.tell_terminal = rung.append
         for number in (1, 2):
             screen.engine.begin(Recipe(), max_steps=200)
             screen.engine.step(50, 1.25)
@@ -187,6 +187,39 @@ async def test_the_bell_rings_once_when_the_run_that_was_watched_ends(
             await screen.until(lambda number=number: len(rung) == number, "the bell")
         await screen.until(lambda: not screen.app.session.is_live, "the engine is idle")
         assert len(rung) == 2
+        assert "\x1b]2;run-02 finished, step 50/200, loss 1.250" in rung[1]
+        assert rung[1].endswith("\x07")
+        screen.app.session.remember(notify=False)
+        screen.engine.begin(Recipe(), max_steps=200)
+        await screen.until(lambda: screen.app._watched_run.id is not None, "another run")
+        screen.engine.finish()
+        await screen.until(lambda: screen.app._watched_run.id is None, "its end")
+        assert len(rung) == 2, "the user does not want it"
+
+
+@pytest.mark.parametrize(
+    ("environ", "sequence"),
+    [
+        ({"TERM": "xterm-256color"}, "\x1b]9;a;b finished: loss 1␛]\x07"),
+        ({"TERM": "foot"}, "\x1b]777;notify;a,b finished;loss 1␛]\x07"),
+        ({"TERM": "xterm", "VTE_VERSION": "7600"}, "\x1b]777;notify;a,b finished;loss 1␛]\x07"),
+        ({"TERM": "screen", "TMUX": "/tmp/x"}, "\x1bPtmux;\x1b\x1b]9;a;b finished: loss 1␛]\x07\x1b\\"),
+    ],
+)
+def test_each_terminal_is_told_in_its_own_way(environ: dict[str, str], sequence: str) -> None:
+    assert notification("a;b finished", "loss 1\x1b]", environ) == f"{sequence}\x1b]2;a;b finished, loss 1␛]\x07\x07"
+
+
+async def test_a_run_that_broke_off_is_told_with_the_key_that_resumes_it(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.embody()
+    engine.begin(Recipe(), max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    engine.step(12, 2.0)
+    engine.die()
+    async with opened(tmp_path, engine=engine) as screen:
+        await screen.is_told("run-01 was interrupted at step 12/100")
+        await screen.is_told("g resumes it")
 
 
 async def test_quitting_asks_about_a_run_that_has_only_just_begun(
@@ -217,7 +250,7 @@ async def test_an_engine_that_does_not_answer_holds_nobody_back(
         await screen.until(lambda: screen.engine.closed, "the end")
 
 
-@pytest.mark.parametrize(("key", "asked"), [("l", []), ("s", ["stop"])])
+@pytest.mark.parametrize(("key", "asked"), [("y", []), ("s", ["stop"])])
 async def test_the_answer_on_quitting_decides_over_the_run(tmp_path: Path, key: str, asked: list[str]) -> None:
     async with opened(tmp_path) as screen:
         screen.engine.begin(Recipe())
@@ -267,8 +300,10 @@ async def test_help_names_what_can_be_done_here(tmp_path: Path) -> None:
         await screen.press("f1")
         assert isinstance(screen.app.screen, HelpScreen)
         words = " ".join(screen.words.split())
-        for part in ("Help: Models", "Use this model in the recipe", "Quit. A live run can keep"):
+        for part in ("Help: Models", "Use this model in the recipe"):
             assert part in words
+        screen.app.screen.query_one(VerticalScroll).scroll_end(animate=False)
+        await screen.until(lambda: "Quit. A live run can keep" in " ".join(screen.words.split()), "what is below")
         await screen.press("escape")
         assert not isinstance(screen.app.screen, HelpScreen)
 

@@ -155,3 +155,22 @@ async def test_a_page_and_the_comparison_have_the_same_keys(tmp_path: Path) -> N
         await screen.sees("step 60 · A 1.400 · B 2.600")
         await screen.press("full_stop")
         await screen.sees("learning rate over steps")
+
+
+async def test_a_large_terminal_has_four_charts_of_a_run(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    engine.begin(Recipe(), max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    for step in range(1, 21):
+        engine.step(step, 3.0 - step / 10)
+    async with opened(tmp_path, size=(200, 50), engine=engine) as screen:
+        await screen.tab("train")
+        for words in ("loss over steps", "learning rate over steps", "grad norm over steps", "tokens per second over"):
+            await screen.sees(words)
+        await screen.sees("grad norm 0.83")
+        await screen.press("left")
+        await screen.until(lambda: screen.words.count("step 20 ") >= 4, "a cursor in each")
+    async with opened(tmp_path, size=WIDE, engine=engine) as screen:
+        await screen.tab("train")
+        await screen.sees("loss over steps")
+        assert "grad norm over steps" not in screen.words

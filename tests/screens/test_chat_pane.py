@@ -578,7 +578,7 @@ async def test_a_blind_comparison_hides_the_names_until_it_is_rated(tmp_path: Pa
     async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "the run is found")
-        await screen.press("v")
+        await screen.press("B")
         await screen.sees("blind run-01 (base, adapter off) · run-01 (tuned)")
         run = engine.run
         assert run is not None
@@ -618,7 +618,7 @@ async def test_no_rating_of_half_a_comparison(tmp_path: Path) -> None:
     async with at_chat(tmp_path, engine=engine) as screen:
         pane = await chat(screen)
         await screen.until(lambda: "● tuned" in screen.words, "the run is found")
-        await screen.press("v")
+        await screen.press("B")
         await ask(screen, "Hi")
         engine.say("Hello.")
         engine.break_off(WorkbenchError("The GPU is gone.", "", kind="x"))
@@ -634,5 +634,5 @@ async def test_no_rating_of_half_a_comparison(tmp_path: Path) -> None:
 async def test_a_base_alone_cannot_be_compared_blind(tmp_path: Path) -> None:
     async with at_chat(tmp_path) as screen:
         await chat(screen)
-        await screen.press("v")
+        await screen.press("B")
         await screen.is_asked("at least one of them a run's adapter")

@@ -7,6 +7,7 @@ from textual.widgets import Input
 
 from screens.architecture.module_tree import ModuleTree
 from screens.forms.form import SettingForm
+from screens.models.pane import ModelsPane
 from screens.models.table import ModelTable
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 
@@ -31,10 +32,10 @@ async def test_esc_closes_the_search_of_models_then_clears_it_and_the_arrows_mov
         assert (screen.app.focused, field.value, table.row_count) == (table, "qwen", found)
         await screen.press("down", "down")
         assert table.cursor_row == 2
-        chosen = table.get_row_at(2)[1]
+        chosen = screen.app.query_one(ModelsPane)._selected_row
         await screen.press("escape")
         assert (screen.app.focused, field.value, table.row_count) == (table, "", count)
-        assert table.get_row_at(table.cursor_row)[1] == chosen, "the cursor stays on its model"
+        assert screen.app.query_one(ModelsPane)._selected_row == chosen, "the cursor stays on its model"
         before = table.cursor_row
         await screen.press("escape", "up")
         assert (screen.app.focused, table.cursor_row) == (table, before - 1)

@@ -10,7 +10,8 @@ from screens.train.gpu_panel import GpuPanel
 from screens.train.gpu_rows import gpu_row
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.test_gpu import DividedNvml, FakeNvml
-from workbench.machine.gpu import GpuProcess, GpuSample, GpuSampler, HostSample
+from workbench.machine.gpu import GpuProcess, GpuSample, GpuSampler
+from workbench.machine.host import HostSample
 
 GIB = 2**30
 BUSY = GpuSample(
@@ -75,7 +76,7 @@ async def test_instances_and_shared_memory_are_named(tmp_path: Path) -> None:
         await screen.sees("0:2 H200 MIG")
         await screen.sees("MIG: each row is an instance")
         screen.app.session.gpus = (GpuSample(0, "NVIDIA GB10", 8 * GIB, GIB, 7 * GIB, has_unified_memory=True),)
-        await screen.sees("Unified memory: the GPU computes in the host's memory")
+        await screen.sees("Unified memory: the GPU uses the host's memory")
 
 
 async def test_a_machine_without_a_gpu_shows_its_memory_and_processor(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from tests.screens.test_evaluation import evaluation, run_of
 from tests.screens.test_runs_pane import history, trained
 from workbench.errors import WorkbenchError
 from workbench.evaluation.result import save_evaluation
-from workbench.recipe.schema import DEFAULT_MODEL, Recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.model import DEFAULT_MODEL
 
 
 async def listed_jobs(screen: Opened) -> JobsScreen:
@@ -48,7 +49,7 @@ async def test_an_evaluation_waits_for_the_run_to_end(tmp_path: Path) -> None:
         engine.found(save_evaluation(first, evaluation()))
         await screen.is_told("Evaluation of run-01 is finished")
         await listed_jobs(screen)
-        await screen.sees("run-01 is better than the base")
+        await screen.sees("Saved in the run folder.")
         await screen.press("enter")
         await screen.until(lambda: isinstance(screen.app.screen, EvaluationScreen), "its result")
 

@@ -30,8 +30,7 @@ def _empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names(screen: Opened) -> list[str]:
-    table = screen.app.query_one(ModelTable)
-    return [str(table.get_cell_at((row, 1))) for row in range(table.row_count)]  # type: ignore[arg-type]
+    return [row.source for row in screen.app.query_one(ModelsPane)._rows]
 
 
 async def listed(screen: Opened) -> None:

@@ -156,7 +156,7 @@ async def test_start_is_greyed_while_the_engine_is_busy_otherwise(tmp_path: Path
     engine.replies_elsewhere()
     async with opened(tmp_path, engine=engine) as screen:
         await train_pane(screen)
-        assert offered(screen) == {"Start": False, "Name": True, "Queue": True}
+        assert offered(screen) == {**IDLE, "Start": False}
         await screen.press("enter")
         assert engine.asked == []
         engine.end()
@@ -176,7 +176,7 @@ async def test_a_refusal_is_shown_and_the_app_lives_on(tmp_path: Path) -> None:
 
 
 async def test_stopping_asks_first_and_saves_or_discards(tmp_path: Path) -> None:
-    for key, answer, asked in (("s", "s", "stop"), ("S", "d", "discard"), ("s", "k", None)):
+    for key, answer, asked in (("s", "y", "stop"), ("X", "y", "discard"), ("s", "n", None)):
         root = tmp_path / f"{key}{answer}"
         engine = ScriptedEngine(Home(root))
         engine.begin(Recipe())
@@ -337,13 +337,13 @@ def live(root: Path, steps: int = 12, of: int = 100) -> ScriptedEngine:
 @pytest.mark.parametrize(
     ("keys", "asked", "told"),
     [
-        ("c", "checkpoint", "step 12: checkpoint saved"),
+        ("k", "checkpoint", "step 12: checkpoint saved"),
         ("e", "evaluate", "step 12: evaluated"),
         ("x", "sample", "step 12: replies sampled"),
-        ("pk", "pause", "paused  at step 12/100"),
+        ("py", "pause", "paused  at step 12/100"),
         ("pf", "pause release", "GPU memory released"),
         ("r", "learning_rate 0.001", "step 12: peak learning rate 0.001"),
-        ("n", "max_steps 300", "step 12: max steps 300"),
+        ("M", "max_steps 300", "step 12: max steps 300"),
     ],
 )
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -355,7 +355,7 @@ async def test_what_is_asked_is_shown_as_asked_and_then_as_done(
         await train_pane(screen)
         await screen.sees("step 12/100")
         await screen.press(*keys)
-        if keys in ("r", "n"):
+        if keys in ("r", "M"):
             field = screen.app.screen.query_one(Input)
             assert field.value == ("2e-4" if keys == "r" else "100")
             field.value = asked.split()[1]
@@ -402,7 +402,7 @@ async def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
         await screen.sees("The disk of /runs is full")
 
 
-@pytest.mark.parametrize(("keys", "text"), [("r", "3"), ("r", "fast"), ("n", "0"), ("n", "2.5"), ("n", "")])
+@pytest.mark.parametrize(("keys", "text"), [("r", "3"), ("r", "fast"), ("M", "0"), ("M", "2.5"), ("M", "")])
 async def test_a_value_that_cannot_be_is_refused(tmp_path: Path, keys: str, text: str) -> None:
     engine = live(tmp_path)
     async with opened(tmp_path, engine=engine) as screen:

@@ -36,7 +36,7 @@ from workbench.runs.events import (
 )
 from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.startup import Startup
-from workbench.runs.summary import RunState, RunSummary
+from workbench.runs.summary import RunState, RunSummary, shown_settings
 
 _MAX_NOTICES = 50
 _MAX_SAMPLES = 200
@@ -209,6 +209,7 @@ class Replay:
         self._set_running(event)
         summary = self.summary
         summary.model = event.model
+        summary.settings = shown_settings(event.recipe)
         summary.started = summary.started or event.time
 
     def _run_resumed(self, event: RunResumed) -> None:

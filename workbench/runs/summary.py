@@ -1,6 +1,7 @@
 """The summary of a run, as lists of runs show it: state, steps, loss, memory. :mod:`workbench.runs.replay` fills it."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,20 @@ import psutil
 from workbench.runs.events import MeasuredPeak, Number, PredictedPeak
 
 RunState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
+
+SHOWN_SETTINGS = ("adapter.r", "training.learning_rate", "adapter.target_modules", "data.source")
+"""The settings that a list of runs can show."""
+
+
+def shown_settings(recipe: Mapping[str, object]) -> dict[str, object]:
+    """The values of :data:`SHOWN_SETTINGS` in a recipe as plain data, by their keys; absent ones are left out."""
+    found = {}
+    for key in SHOWN_SETTINGS:
+        section, _, name = key.partition(".")
+        part = recipe.get(section)
+        if isinstance(part, Mapping) and part.get(name) is not None:
+            found[key] = part[name]
+    return found
 
 
 @dataclass
@@ -28,6 +43,7 @@ class RunSummary:
         is_rough: the middle of a long journal has not been read. The values are true but may be incomplete: an
             evaluation or a higher peak may be missing; and the state of a run without an end is only known if
             ``writer`` is.
+        settings: values of the recipe by their dotted keys: those of :data:`SHOWN_SETTINGS`.
     """
 
     id: str
@@ -55,6 +71,13 @@ class RunSummary:
     paused_at: float | None = None
     last_event: float | None = None
     is_rough: bool = False
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def best_loss(self) -> float | None:
+        """The lowest held-out loss of an evaluation after the first step; None without one."""
+        found = [value for step, value in self.perplexities if step and isinstance(value, int | float) and value > 0]
+        return math.log(min(found)) if found else None
 
     @property
     def perplexity(self) -> dict[str, Number]:

@@ -16,7 +16,7 @@ from workbench.runs.summary import RunSummary
 from workbench.storage.atomic import write_text
 
 # Raise the number when the meaning of a summary's fields changes.
-_FORM = f"5 of {__version__}"
+_FORM = f"6 of {__version__}"
 
 # The last bytes that the cache covers: they contain event times, which no other journal has.
 _CHECKED_BYTES = 1 << 12

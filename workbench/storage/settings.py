@@ -70,6 +70,15 @@ class Settings(_Group):
     preset_name: str | None = Field(
         default=None, description="output.name of the preset that was loaded last; dropped with its model or dataset."
     )
+    run_columns: list[str] | None = Field(
+        default=None, description="The columns of the list of runs, in their order; null for the default ones."
+    )
+    keys: dict[str, str] = Field(
+        default={}, description="Keys by the name of their action, such as run.stop: ctrl+s; all others have their own."
+    )
+    notify: bool = Field(
+        default=True, description="Whether the end of a run is notified: by the terminal, with a bell and its title."
+    )
     memory_limit: int | None = Field(
         default=None, gt=0, description="Memory limit in bytes that the app checks the fit against; null: what is free."
     )

@@ -1,5 +1,6 @@
 """Compares runs side by side: where their recipes differ, and their results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -121,6 +122,28 @@ def metric_rows(runs: Sequence[RunMetrics], arrow: str = "→") -> Rows:
     return [(label, [cell or _ABSENT for cell in cells]) for label, cells in rows if any(cells)]
 
 
+def best_metrics(runs: Sequence[RunMetrics]) -> dict[str, set[int]]:
+    """Which runs have the best value of a metric, by the label of its row; left out where all runs have the same.
+
+    Times have none: a run that ended early would have the best.
+    """
+    values: dict[str, tuple[list[float | None], bool]] = {
+        "last loss": ([_number(one.summary.loss) for one in runs], False),
+        "best held-out loss": ([one.best[0] if one.best else None for one in runs], False),
+        "last held-out loss": ([one.held_out for one in runs], False),
+        "perplexity": ([_number(one.summary.perplexity.get("tuned")) for one in runs], False),
+        "tokens/s": ([one.tokens_per_second for one in runs], True),
+        "peak VRAM measured": ([one.summary.peak_vram or None for one in runs], False),
+    }
+    found = {}
+    for label, (numbers, highest) in values.items():
+        known = [number for number in numbers if number is not None]
+        if len(set(known)) > 1:
+            best = max(known) if highest else min(known)
+            found[label] = {index for index, number in enumerate(numbers) if number == best}
+    return found
+
+
 def difference_rows(recipes: Sequence[Mapping[str, object] | None]) -> Rows:
     """The settings in which recipes differ: each dotted key with the value in each run.
 
@@ -181,6 +204,10 @@ def _steps(summary: RunSummary) -> str:
 def _figure(value: object) -> str:
     """A number with four digits; the journal writes NaN and infinities as text."""
     return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _perplexity(summary: RunSummary, arrow: str) -> str:

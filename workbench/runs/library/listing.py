@@ -54,8 +54,24 @@ ORDERS = {
     "started": Order(lambda one: one.summary.started or one.run.made, descending=True),
     "model": Order(lambda one: one.summary.model.casefold() or None),
     "tags": Order(lambda one: one.tags.casefold() or None),
+    "r": Order(lambda one: _number(one.summary.settings.get("adapter.r")), descending=True),
+    "lr": Order(lambda one: _number(one.summary.settings.get("training.learning_rate")), descending=True),
+    "targets": Order(lambda one: targets_text(one.summary).casefold() or None),
+    "data": Order(lambda one: str(one.summary.settings.get("data.source") or "").casefold() or None),
+    "best loss": Order(lambda one: one.summary.best_loss),
+    "tok/s": Order(lambda one: one.summary.tokens_per_second, descending=True),
+    "peak": Order(lambda one: one.summary.peak_vram or None, descending=True),
+    "duration": Order(lambda one: one.summary.seconds, descending=True),
 }
 """How to sort by each column, by the column's title."""
+
+
+def targets_text(summary: RunSummary) -> str:
+    """The targets of a run's adapter in a few words: ``all-linear``, ``q,v``; empty if unknown."""
+    targets = summary.settings.get("adapter.target_modules")
+    if isinstance(targets, list | tuple):
+        return ",".join(str(name).removesuffix("_proj") for name in targets)
+    return str(targets or "")
 
 
 def sort_runs(runs: Iterable[ListedRun], column: str, *, reverse: bool = False) -> list[ListedRun]:

@@ -1,0 +1,90 @@
+"""The tour at the first start: a model, records, a recipe that fits; skipped with Esc or a tab's key."""
+
+from pathlib import Path
+
+import pytest
+
+from screens.dialogs.tour import TourScreen, offered_models, plan_of
+from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.test_data_pane import jsonl
+from workbench.machine.gpu import GpuSample
+from workbench.machine.host import HostSample
+from workbench.models.catalog import catalog
+from workbench.recipe.sections.model import DEFAULT_MODEL
+
+GIB = 2**30
+
+
+async def tour(screen: Opened, host: int = 64 * GIB) -> TourScreen:
+    screen.app.session.host = HostSample(5.0, host, host // 4, host - host // 4)
+    screen.app.action_tour()
+    await screen.until(lambda: isinstance(screen.app.screen, TourScreen), "the tour")
+    assert isinstance(screen.app.screen, TourScreen)
+    return screen.app.screen
+
+
+def test_a_model_of_each_size_is_offered_without_a_license_to_accept() -> None:
+    entries = {entry.id: entry for entry in catalog()}
+    offered = offered_models()
+    assert offered[0] == DEFAULT_MODEL
+    sizes = [entries[one].parameters for one in offered[1:]]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 15e9
+    assert not any(entries[one].gated for one in offered)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(tmp_path, size=size) as screen:
+        await tour(screen)
+        await screen.sees("1 of 3  Which model")
+        await screen.sees("Fits: needs")
+        await screen.press("enter")
+        await screen.sees("first-mate")
+        await screen.press("enter")
+        await screen.sees("48.00 GiB free on")
+        await screen.press("enter")
+        await screen.until(lambda: screen.app.pane_in_front and screen.app.pane_in_front.id == "train", "Train")
+        recipe = screen.app.session.recipe
+        assert (recipe.model.source, recipe.data.source, recipe.output.name) == (DEFAULT_MODEL, "first-mate", "demo")
+        assert screen.app.session.model_chosen
+
+
+async def test_what_does_not_fit_is_changed_until_it_does_and_the_change_is_named(tmp_path: Path) -> None:
+    records = jsonl(tmp_path / "own.jsonl", [{"prompt": "a", "response": "b"}] * 4)
+    async with opened(tmp_path / "home") as screen:
+        app = screen.app
+        await screen.has_gpus(GpuSample(0, "NVIDIA L4", 24 * GIB, 14 * GIB, 10 * GIB))
+        app.set_recipe({"training.per_device_train_batch_size": 32, "training.gradient_accumulation_steps": 1})
+        await tour(screen)
+        await screen.press("down", "down", "enter")
+        await screen.press("end", "enter")
+        await screen.sees("Your records")
+        await screen.press(*str(records), "enter")
+        await screen.sees("changed")
+        await screen.sees("Needs")
+        before = app.session.recipe
+        await screen.press("enter")
+        await screen.until(lambda: app.session.recipe is not before, "the recipe")
+        recipe = app.session.recipe
+        assert (recipe.model.source, recipe.data.source) == (offered_models()[2], str(records))
+        plan = plan_of(recipe, app)
+        assert plan.verdict is not None
+        assert plan.verdict.may_start
+
+
+async def test_esc_and_the_keys_of_tabs_leave_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        before = screen.app.session.recipe
+        await tour(screen)
+        await screen.press("enter", "escape", "escape")
+        await screen.until(lambda: not isinstance(screen.app.screen, TourScreen), "closed")
+        assert screen.app.session.recipe is before
+        await tour(screen)
+        await screen.press("3")
+        await screen.until(lambda: screen.app.pane_in_front and screen.app.pane_in_front.id == "adapter", "the tab")
+        assert screen.app.session.recipe is before
+        await tour(screen)
+        await screen.press("enter", "5")
+        await screen.until(lambda: screen.app.pane_in_front and screen.app.pane_in_front.id == "train", "Train")
+        assert screen.app.session.recipe.output.name == "demo"
