@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.command_line import call
+from tests.engine.voices_of_tiny import save_random_adapter
 
 
 def test_a_run_is_exported_and_the_next_command_told(tiny_home, tiny_run, tmp_path):
@@ -78,3 +79,23 @@ def test_neither_the_plan_nor_the_command_needs_torch():
     code = "import sys, workbench.commands.app, workbench.export.run; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"
+
+
+def test_an_adapter_without_a_run_is_exported_on_a_base_that_the_user_names(tiny_home, tiny_llama, tmp_path):
+    folder = save_random_adapter(tiny_llama, tmp_path / "from elsewhere", 1, use_rslora=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone/llama-7b"}))
+    lost = call(tiny_home, "export", folder, tmp_path / "lost", "--to", "merged")
+    assert lost.returncode == 1
+    assert "/gone/llama-7b" in lost.stderr
+    done = call(tiny_home, "export", folder, tmp_path / "out", "--to", "gguf", "--base", tiny_llama)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "from elsewhere-f16.gguf").is_file()
+    card, mark = ((tmp_path / "out" / name).read_text() for name in ("README.md", "export.json"))
+    assert "trained elsewhere" in card
+    assert "## Data" not in card, "nothing is said of a training that nobody saw"
+    assert json.loads(mark)["check"]["merged_against_unmerged"]["divergence"] < 0.01
+    assert set(json.loads(mark)) == {"target", "adapter", "base", "check"}
+    script = call(tiny_home, "export", folder, tmp_path / "no", "--to", "script", "--base", tiny_llama)
+    assert "an adapter without a run" in script.stderr
+    assert [entry.name for entry in tiny_home.cache.iterdir() if entry.name.startswith(".adapter-")] == []

@@ -25,8 +25,9 @@ from workbench.commands.common import (
 )
 from workbench.engine.client.requests import here
 from workbench.errors import WorkbenchError
+from workbench.export.bare import is_bare_adapter, run_of_adapter
 from workbench.export.plan import Plan, plan_export
-from workbench.export.request import TARGETS, WITHOUT_WEIGHTS, Exported, Request, Target, target_named
+from workbench.export.request import TARGETS, WITHOUT_WEIGHTS, Exported, Request, target_named
 from workbench.export.run import export_run
 from workbench.export.untrained import folder_of_recipe
 from workbench.progress import Progress as ProgressReport
@@ -57,7 +58,7 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help=f"A run's id, id prefix or folder. For {', '.join(WITHOUT_WEIGHTS)} also a recipe file or a preset."
+            help=f"A run's id, id prefix or folder, or an adapter folder. For {', '.join(WITHOUT_WEIGHTS)} also a recipe file or a preset."
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder. Nothing is written elsewhere.")],
@@ -98,19 +99,23 @@ def export(
         here(base or ""),
         download,
     )
-    with _run_or_recipe(home, run, target) as found:
+    with _source(home, run, request) as found:
         _export(home, found, request, plan_only=plan_only, as_json=as_json)
 
 
 @contextmanager
-def _run_or_recipe(home: Home, name: str, target: Target) -> Iterator[RunFolder]:
-    """The run of this name; else, within, a folder for the recipe file or preset of this name.
+def _source(home: Home, name: str, request: Request) -> Iterator[RunFolder]:
+    """The run of this name; else, within, a folder for the adapter folder, recipe file or preset of this name.
 
     Raises:
         WorkbenchError: there is neither.
     """
     from workbench.recipe.presets import preset_names
 
+    if is_bare_adapter(name):
+        with run_of_adapter(home, name, request.base, request.target) as folder:
+            yield folder
+        return
     is_recipe = Path(name).suffix in (".yaml", ".yml") or name in preset_names(home)
     try:
         found = find_run(home, name)
@@ -120,7 +125,7 @@ def _run_or_recipe(home: Home, name: str, target: Target) -> Iterator[RunFolder]
     else:
         yield found
         return
-    with folder_of_recipe(recipe_from(home, name, None), target) as folder:
+    with folder_of_recipe(recipe_from(home, name, None), request.target) as folder:
         yield folder
 
 

@@ -67,6 +67,7 @@ class Provenance:
         recipe: without local paths. precision: dtypes and sizes from the journal.
         counts: record and token counts. evaluations: those made during the run.
         changes: deviations from the recipe during the run, as text.
+        has_run: whether a run of this home made the adapter; else only its base is known.
     """
 
     run: str
@@ -80,6 +81,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, object] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
+    has_run: bool = True
 
     def as_json(self) -> ProvenanceData:
         """The content of ``export.json``."""
@@ -118,6 +120,8 @@ def provenance_of(
         local: the base model on this machine; None if it is missing.
         report: called with the name of the file being read and the progress, 0 to 1.
     """
+    # An adapter without a journal was made elsewhere; a recipe that was not trained has neither.
+    has_run = run.journal.is_file() or not run.adapter.is_dir()
     replay = Replay.of(run.journal)
     summary = replay.summary
     summary.settle()
@@ -134,7 +138,7 @@ def provenance_of(
     return Provenance(
         run=run.id,
         base=base_facts(recipe, local),
-        data=tuple(_data_file(name, report) for name in source_names(recipe.data.source)),
+        data=tuple(_data_file(name, report) for name in source_names(recipe.data.source)) if has_run else (),
         recipe=without_local_paths(recipe),
         summary=summary,
         evaluations=tuple(_evaluation(one) for one in replay.evaluations),
@@ -143,6 +147,7 @@ def provenance_of(
         counts={name: _without_folders(value, folders) for name, value in (facts.counts or {}).items()},
         versions=replay.started.versions,
         hardware=replay.started.hardware,
+        has_run=has_run,
     )
 
 

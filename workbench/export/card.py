@@ -28,10 +28,10 @@ def model_card(facts: Provenance, kind: str, check: str = "", loader: str = "Aut
         check and f"## Check\n\n{text(check)}",
         _usage(facts, kind, loader),
         f"## Base\n\n{_table(_base_rows(facts))}",
-        f"## Data\n\n{_table(_data_rows(facts))}",
-        f"## Figures\n\n{_table(_figure_rows(facts))}",
+        facts.has_run and f"## Data\n\n{_table(_data_rows(facts))}",
+        facts.has_run and f"## Figures\n\n{_table(_figure_rows(facts))}",
         _changes(facts),
-        f"## Recipe\n\n{code(as_yaml(recipe, width=100), 'yaml')}",
+        facts.has_run and f"## Recipe\n\n{code(as_yaml(recipe, width=100), 'yaml')}",
         f"## Versions\n\n{_table([*sorted(facts.versions.items()), ('exported with loraworkbench', __version__)])}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -53,7 +53,8 @@ def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
 
 def _summary(facts: Provenance, kind: str) -> str:
     form = {"adapter": "A LoRA adapter for", "merged": "A LoRA adapter merged into", "gguf": "As GGUF:"}[kind]
-    return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, trained for {facts.summary.step} steps."
+    trained = f"trained for {facts.summary.step} steps" if facts.has_run else "trained elsewhere"
+    return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, {trained}."
 
 
 def _usage(facts: Provenance, kind: str, loader: str) -> str:

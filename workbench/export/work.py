@@ -125,7 +125,8 @@ def work(home: str, run: str, request: dict[str, Any], folder: str, precise: boo
         job.notices.append(f"Set to what needs the least memory, as no run has chosen it: {', '.join(keys)}.")
     module, _, function = _MAKERS[job.request.target].partition(":")
     getattr(importlib.import_module(f"workbench.export.{module}"), function)(job)
-    mark = {"target": job.request.target, **facts.as_json(), "check": job.figures}
+    known = facts.as_json() if facts.has_run else {"adapter": facts.run, "base": facts.base.as_json()}
+    mark = {"target": job.request.target, **known, "check": job.figures}
     job.write(MARK, json.dumps(mark, ensure_ascii=False, indent=1) + "\n")
     return asdict(HelperResult(job.check, job.command, job.notices, job.figures))
 
@@ -196,7 +197,8 @@ def _write_gguf(job: Job, merged: "Merged", local: LocalModel, file: Path) -> No
 
     tools, kind, licence = find_tools(job.home), job.request.type, job.facts.base.licence
     if choose_writer(tools, read_config(local.folder), kind).kind == "own":
-        write_gguf(merged, chat_template(job), file, job.run.id, kind, licence)
+        template = chat_template(job) or str(merged.tokenizer.chat_template or "")
+        write_gguf(merged, template, file, job.run.id, kind, licence)
         job.add_check(*check_gguf(merged, file, kind))
         return
     written_by, notices = convert_merged(tools, merged, local.folder, file, job.run.id, kind, licence)
