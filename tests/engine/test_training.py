@@ -260,3 +260,23 @@ def _wait_for_step(run, number, seconds=120):
     while summarise(run).step < number:
         assert time.monotonic() < end, read_events(run.journal)[-3:]
         time.sleep(0.02)
+
+
+def test_the_journal_names_the_part_whose_loss_differed(home, recipe, monkeypatch):
+    """With an attention that sees neighbours the run takes padded batches, and says which part was to blame."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from workbench.engine.kernels.padding_free import PER_RECORD
+
+    def sees_all(module, query, key, value, mask, **options):
+        return sdpa_attention_forward(module, query, key, value, mask, is_causal=True)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, PER_RECORD, sees_all)
+    plain = {"quantization.method": "none", "quantization.compute_dtype": "float32", "training.max_steps": 1}
+    run, thread = train(home, edit(recipe, plain))
+    assert thread.error is None
+    said = [event for event in read_events(run.journal) if event["event"] == "phase" and event.get("padded_because")]
+    assert len(said) == 1
+    assert said[0]["padding_free"] is False
+    assert "LlamaAttention (model.layers.0.self_attn)" in said[0]["padded_because"]

@@ -58,7 +58,8 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help=f"A run's id, id prefix or folder, or an adapter folder. For {', '.join(WITHOUT_WEIGHTS)} also a recipe file or a preset."
+            help="A run's id, id prefix or folder, or an adapter folder. For "
+            f"{', '.join(WITHOUT_WEIGHTS)} also a recipe file or a preset."
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder. Nothing is written elsewhere.")],
