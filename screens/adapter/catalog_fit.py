@@ -17,6 +17,7 @@ from textual.widgets import DataTable, Static
 from screens.shell.fit import judge
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.plain import plain
+from workbench.adapters.registry import size_words
 from workbench.estimate.adapter.suggested_fix import changes_text
 from workbench.estimate.by_method import METHODS
 from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_words
@@ -107,7 +108,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
             return
         recipe = self._session.recipe
         dot = f" {GLYPHS.separator} "
-        settings = dot.join((f"r {recipe.adapter.r}", *settings_words(recipe)))
+        settings = dot.join((size_words(recipe.adapter), *settings_words(recipe)))
         rough = any(peak.method == "closed-form" for peak in row.peaks.values())
         notes = [
             f"with {changes_text(row.changes)}" if row.changes else "",

@@ -26,10 +26,14 @@ from screens.forms.fields import (
 )
 from screens.forms.path_kinds import FOLDER
 from screens.forms.places import tab_of
+from screens.widgets.plain import plain
+from workbench.adapters.registry import method_of, methods
 from workbench.objectives.table import OBJECTIVES, using
+from workbench.recipe.fields import unread
 from workbench.recipe.schema import known_paths
 from workbench.recipe.sections.adapter import InitMethod
 from workbench.recipe.sections.section import AUTO
+from workbench.recipe.text import parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +48,7 @@ def form() -> tuple[SettingGroup, ...]:
         SettingGroup(
             "Adapter",
             (
+                _method(),
                 number_setting("adapter.r", "rank r"),
                 _alpha(),
                 number_setting("adapter.lora_dropout", "lora_dropout"),
@@ -142,6 +147,7 @@ def form() -> tuple[SettingGroup, ...]:
                 any_setting("adapter.continue_from", "continue from"),
                 any_setting("adapter.rank_pattern", "rank pattern"),
                 any_setting("adapter.alpha_pattern", "alpha pattern"),
+                _method_options(),
             ),
             is_folded=True,
         ),
@@ -204,6 +210,45 @@ def _alpha() -> SettingSpec:
     return SettingSpec(
         "lora_alpha", path, "steps", lambda _: [linked, *plain.options(None)], plain.value, parse, note, True
     )
+
+
+class _MethodOption(Option):
+    """A method, whatever its settings are."""
+
+    def is_set(self, recipe: Recipe) -> bool:
+        return bool(recipe.adapter.method == self.changes["adapter.method"])
+
+
+def _method() -> SettingSpec:
+    """Return the setting of the method. Another method takes along only what it reads too."""
+    options = [_MethodOption(one.label, {"adapter.method": name} | unread(name)) for name, one in methods().items()]
+
+    def value(recipe: Recipe) -> str:
+        return method_of(recipe.adapter.method).label
+
+    def note(recipe: Recipe) -> str:
+        return method_of(recipe.adapter.method).help
+
+    return SettingSpec("method", "adapter.method", "cycle", lambda _: options, value, note=note)
+
+
+def _method_options() -> SettingSpec:
+    """Return the setting with the method's own settings, which names them in its note."""
+    path = "adapter.options"
+
+    def value(recipe: Recipe) -> str:
+        return plain(", ".join(f"{name}: {value}" for name, value in recipe.adapter.options.items()))
+
+    def parse(text: str) -> Changes:
+        try:
+            return {path: parse_value("{" + text.strip(" {}") + "}")}
+        except ValueError:
+            return {path: text}
+
+    def note(recipe: Recipe) -> str:
+        return ", ".join(method_of(recipe.adapter.method).options) or "none"
+
+    return SettingSpec("method options", path, "text", lambda _: (), value, parse, note)
 
 
 _VARIANT_KEYS = ("adapter.use_rslora", "adapter.use_dora", "adapter.init_lora_weights")

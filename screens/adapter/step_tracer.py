@@ -39,7 +39,7 @@ class StepTracer:
         setup = Setup.of(recipe)
         step = plan_step(setup, device)
         key = key_of(skeleton, setup.adapter, step)
-        if self.is_busy or key in self._tried or not can_trace(skeleton, step):
+        if self.is_busy or key in self._tried or not can_trace(skeleton, step, setup.adapter):
             return False
         self._tried.add(key)
         self.is_busy = True

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from screens.forms.fields import SettingSpec, switch_setting
+from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.adapter.new_rows import new_row_parameters
-from workbench.estimate.adapter.settings import LoraSettings
 
 if TYPE_CHECKING:
     from workbench.models.skeleton import Skeleton
@@ -26,5 +26,5 @@ def _note(recipe: Recipe, skeleton: Skeleton) -> str:
         return ""
     if not rows:
         return "no rows to add: each token has one"
-    count = new_row_parameters(skeleton, LoraSettings.of(recipe.adapter))
+    count = new_row_parameters(skeleton, AdapterSettings.of(recipe.adapter))
     return f"{rows:,} {'row' if rows == 1 else 'rows'}, {count:,} trainable parameters"

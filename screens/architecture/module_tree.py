@@ -221,8 +221,9 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             return plain(f"frozen: {kind}" if kind and column.width >= 20 else kind and "frozen")
         if len(adapted) > 1 or column.width < 20:
             return f"+{short(sum(one.parameters * one.count for one in adapted))}"
-        a, b = (_ascii("×".join(map(str, shape))) for shape in (adapted[0].a_shape, adapted[0].b_shape))
-        return f"A {a} B {b}"
+        shapes = {tensor.label: _ascii("×".join(map(str, tensor.shape))) for tensor in adapted[0].tensors}
+        words = " ".join(f"{label.removeprefix('lora_')} {shape}" for label, shape in list(shapes.items())[:2])
+        return words if len(words) < column.width else f"+{short(adapted[0].parameters * adapted[0].count)}"
 
     def _colour(self, name: str) -> str:
         return self.app.theme_variables[name]

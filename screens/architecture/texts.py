@@ -19,6 +19,7 @@ from screens.architecture.tree_rows import (
 from screens.shell.header import base_word, targets_word
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
+from workbench.adapters.registry import has_rank, method_of
 from workbench.errors import WorkbenchError
 from workbench.units import file_size
 
@@ -78,11 +79,10 @@ def details_text(skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None, p
                          (dot.join(fact for fact in facts if fact), "$muted")),
     ]  # fmt: skip
     for one in adapted_at(plan, place):
-        a, b = ("×".join(map(str, shape)) for shape in (one.a_shape, one.b_shape))
+        shapes = [f"{tensor.label} {'×'.join(map(str, tensor.shape))}" for tensor in one.tensors]
+        rank = [f"r {one.r}"] if has_rank(recipe.adapter) else []
         lines.append(
-            Content.styled(
-                f"lora_A {a}{dot}lora_B {b}{dot}r {one.r}{dot}{one.count} × {one.parameters:,} trainable", "$accent"
-            )
+            Content.styled(dot.join((*shapes, *rank, f"{one.count} × {one.parameters:,} trainable")), "$accent")
         )
     if place.frozen:
         lines.append(
@@ -91,5 +91,7 @@ def details_text(skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None, p
     elif is_left_alone(place, recipe):
         lines.append(Content.styled("Stays in 16 bits: transformers quantizes only plain linear layers.", "$warning"))
     elif place.is_layer and len(lines) == 1:
-        lines.append(Content.styled("Press Space to target it: it gets lora_A and lora_B.", "$muted"))
+        lines.append(
+            Content.styled(f"Press Space to target it: {method_of(recipe.adapter.method).label} trains it.", "$muted")
+        )
     return Content("\n").join(lines[:3])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from screens.queue import start_checks
+from workbench.adapters.registry import size_words
 from workbench.units import gib
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def offer(app: Workbench) -> None:
     """Offer to queue the current recipe while a run is live."""
     recipe = app.session.recipe
     text = (
-        f"A run is in progress. {recipe.output.name}, the current recipe (r {recipe.adapter.r}), "
+        f"A run is in progress. {recipe.output.name}, the current recipe ({size_words(recipe.adapter)}), "
         "can be queued. It then starts by itself, even after this terminal is closed."
     )
     question = ChoiceDialog("Add to queue?", text, (_ADD, _SWEEP, _SHOW), stacked=True)

@@ -15,6 +15,7 @@ from screens.dialogs.questions import Dialog
 from screens.widgets.glyphs import ENTER
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
+from workbench.adapters.registry import size_and_alpha
 from workbench.errors import WorkbenchError
 from workbench.recipe.sweep import RANKS, Variant, parse_over, sweep
 from workbench.units import gib
@@ -122,6 +123,6 @@ def _row(variant: Variant, verdict: Verdict | None, *, pending: bool) -> Content
         style = {"fits": "$success", "tight": "$warning"}.get(verdict.fit, "$error")
     return Content.assemble(
         f"{plain(variant.recipe.output.name):<30} ",
-        (f"{f'r {adapter.r}, alpha {adapter.lora_alpha}':<18} ", "$foreground 70%"),
+        (f"{size_and_alpha(adapter):<18} ", "$foreground 70%"),
         (needs, style),
     )

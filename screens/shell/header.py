@@ -12,6 +12,7 @@ from textual.widget import Widget
 from screens.widgets.glyphs import GLYPHS, bar
 from screens.widgets.plain import plain
 from screens.widgets.sizes import NARROW_BELOW
+from workbench.adapters.registry import size_words
 from workbench.units import GIB, gib, gib_number
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class HeaderBar(Horizontal):
         """Show the model and the three settings that matter most."""
         self._summary.text = Content.assemble(
             (plain(short_name(recipe.model.source)), "bold"),
-            (_dotted("", base_word(recipe, skeleton), f"r {recipe.adapter.r}", plain(targets_word(recipe))), "$muted"),
+            (
+                _dotted("", base_word(recipe, skeleton), size_words(recipe.adapter), plain(targets_word(recipe))),
+                "$muted",
+            ),
         )
 
     def show_engine(self, status: EngineStatus | None, *, starting: bool = False) -> None:

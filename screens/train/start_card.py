@@ -11,6 +11,7 @@ from screens.shell.header import method_word, short_name, targets_word
 from screens.shell.run_words import dotted, last_run_words
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
+from workbench.adapters.registry import size_words
 from workbench.data.facts import records_text
 from workbench.planning.expected_time import ASSUMED_MFU
 from workbench.recipe.data_sources import source_text
@@ -92,7 +93,7 @@ def _what(recipe: Recipe, found: Findings, launch: Launch | None) -> Iterator[Co
     )
     yield _row("model", short_name(recipe.model.source), _files(found))
     variant = "DoRA" if recipe.adapter.use_dora else "rsLoRA" if recipe.adapter.use_rslora else ""
-    yield _row("method", method_word(recipe), f"r {recipe.adapter.r}", targets_word(recipe), variant)
+    yield _row("method", method_word(recipe), size_words(recipe.adapter), targets_word(recipe), variant)
     facts = found.facts
     tokens = f"{short(facts.total)} tokens" if facts and facts.total else ""
     records = records_text(facts.records) if facts and facts.records else ""

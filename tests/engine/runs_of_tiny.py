@@ -1,6 +1,8 @@
 """Runs of a tiny model under a test's hand."""
 
 import hashlib
+import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from unittest import mock
 from tests.journals import Fields, read_events
 from workbench.engine.training.thread import TrainingThread
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
+from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder, create_run
 
 
@@ -108,3 +111,17 @@ def wait_until(condition: Callable[[], object], run: RunFolder, seconds: float =
 
 def wait_for_step(run: RunFolder, number: int) -> None:
     wait_until(lambda: max(curve(run), default=0) >= number, run)
+
+
+def killed_after(run: RunFolder, step: int, home) -> RunFolder:
+    """What a crash leaves that comes after ``step`` steps: the folder of a run as it was then."""
+    copy = RunFolder(home.runs / f"{run.id}-{step}")
+    shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("adapter", "best"))
+    lines = copy.journal.read_text().splitlines(keepends=True)
+    events = [json.loads(line) for line in lines]
+    last = max(at for at, event in enumerate(events) if event["event"] == "step" and event["step"] <= step)
+    copy.journal.write_text("".join(lines[: last + 1]) + '{"seq": 99, "eve')
+    for checkpoint in checkpoints(copy.checkpoints):
+        if checkpoint.step > step:
+            shutil.rmtree(checkpoint.path)
+    return copy

@@ -1,6 +1,5 @@
 """A run that was interrupted goes on as if nothing had happened."""
 
-import json
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe
-from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed
+from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, killed_after, resumed
 from workbench.engine.model.base import LoadedBase
 from workbench.recipe.text import edit, to_yaml
 from workbench.runs.checkpoints import _write_manifest, checkpoints, find_damage, newest_intact, write_checkpoint
@@ -48,20 +47,6 @@ def whole_run(tmp_path_factory, recipe) -> tuple[RunFolder, LoadedBase]:
     run, thread = begin(Home(tmp_path_factory.mktemp("whole") / "home"), recipe)
     ended(thread)
     return run, thread.base
-
-
-def killed_after(run: RunFolder, step: int, home) -> RunFolder:
-    """What a crash leaves that comes after ``step`` steps: the folder of a run as it was then."""
-    copy = RunFolder(home.runs / f"{run.id}-{step}")
-    shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("adapter", "best"))
-    lines = copy.journal.read_text().splitlines(keepends=True)
-    events = [json.loads(line) for line in lines]
-    last = max(at for at, event in enumerate(events) if event["event"] == "step" and event["step"] <= step)
-    copy.journal.write_text("".join(lines[: last + 1]) + '{"seq": 99, "eve')
-    for checkpoint in checkpoints(copy.checkpoints):
-        if checkpoint.step > step:
-            shutil.rmtree(checkpoint.path)
-    return copy
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "adafactor"])

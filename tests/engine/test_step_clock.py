@@ -233,9 +233,9 @@ def test_nothing_waits_for_a_device_that_is_behind():
 
 def test_shares_of_a_peak():
     from tests.estimate.architectures import TINY
-    from workbench.estimate.adapter.settings import LoraSettings
+    from workbench.adapters.settings import AdapterSettings
 
-    settings = LoraSettings(r=4, target_modules=("q_proj",))
+    settings = AdapterSettings(r=4, target_modules=("q_proj",))
     flops = training_flops(build_skeleton(TINY["llama"]), settings, checkpointing=True)
     clock = StepClock(flops, GpuPeak(1e9), HostTimer())
     clock.start()

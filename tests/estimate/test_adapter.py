@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.estimate.architectures import TINY
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.plan import AdapterDtypes, plan_adapter
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.models.build import build_skeleton, meta_model
 from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
@@ -76,11 +76,11 @@ def knobs_for(name: str) -> dict[str, Knobs]:
     }
 
 
-def lora_settings(knobs: Knobs) -> LoraSettings:
+def lora_settings(knobs: Knobs) -> AdapterSettings:
     tupled = {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
     if "rank_pattern" in tupled:
         tupled["rank_pattern"] = tuple(tupled["rank_pattern"].items())
-    return LoraSettings(**tupled)
+    return AdapterSettings(**tupled)
 
 
 def peft_counts(name: str, knobs: Knobs) -> tuple[int, int] | None:
@@ -276,7 +276,7 @@ def test_published_counts(model: str, adapter: Knobs, trainable: int, total: int
     assert (plan.trainable_parameters, plan.total_parameters) == (trainable, total)
     assert sum(m.parameters * m.count for m in plan.modules) == trainable
     for module in plan.modules:
-        assert module.parameters == math.prod(module.a_shape) + math.prod(module.b_shape)
+        assert module.parameters == sum(math.prod(tensor.shape) for tensor in module.tensors)
 
 
 def test_refusals_name_what_is_near() -> None:

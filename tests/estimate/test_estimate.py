@@ -160,7 +160,7 @@ def test_json_has_the_promised_keys() -> None:
         "modules",
         "left_out",
     }
-    assert set(data["adapter"]["modules"][0]) == {"name", "kind", "r", "a_shape", "b_shape", "parameters", "count"}
+    assert set(data["adapter"]["modules"][0]) == {"name", "kind", "r", "tensors", "parameters", "count"}
     assert set(data["base"]) == {"footprint_bytes", "true_bytes", "not_quantized"}
     assert set(data["peak"]) == {"allocated_bytes", "reserved_bytes", "terms", "method"}
     assert data["fits"] is True

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.estimate.architectures import TINY
-from workbench.estimate.adapter.settings import LoraSettings
+from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.flops import Work, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
 from workbench.models.build import build_skeleton
@@ -32,7 +32,7 @@ def skeleton_of(name: str) -> Skeleton:
     return build_skeleton(TINY[name])
 
 
-def counted(name: str, settings: LoraSettings, *, lowest: int = 0, checkpointing: bool = False) -> int:
+def counted(name: str, settings: AdapterSettings, *, lowest: int = 0, checkpointing: bool = False) -> int:
     """FLOPs of forward and backward of a real model, by PyTorch's own counter.
 
     Args:
@@ -78,38 +78,38 @@ def _need_gradient(_: Any, inputs: tuple[Any, ...]) -> None:
     inputs[0].requires_grad_()
 
 
-def reckoned(name: str, settings: LoraSettings, checkpointing: bool = False) -> int:
+def reckoned(name: str, settings: AdapterSettings, checkpointing: bool = False) -> int:
     flops = training_flops(skeleton_of(name), settings, checkpointing)
     return flops.hardware([LENGTH] * RECORDS, RECORDS * LENGTH)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_adapters_on_the_attention_of_many_architectures(name: str) -> None:
-    settings = LoraSettings(r=4, target_modules=ATTENTION[name])
+    settings = AdapterSettings(r=4, target_modules=ATTENTION[name])
     assert reckoned(name, settings) == counted(name, settings)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen3", "gemma2", "phi3", "gpt_neox", "mpt"])
 def test_adapters_on_every_linear_layer(name: str) -> None:
-    settings = LoraSettings(r=8, target_modules="all-linear")
+    settings = AdapterSettings(r=8, target_modules="all-linear")
     assert reckoned(name, settings) == counted(name, settings)
 
 
 def test_layers_below_the_lowest_adapter_need_no_backward() -> None:
-    upper = LoraSettings(r=4, target_modules=("q_proj", "v_proj"), layers_to_transform=(2,))
+    upper = AdapterSettings(r=4, target_modules=("q_proj", "v_proj"), layers_to_transform=(2,))
     assert reckoned("llama", upper) == counted("llama", upper, lowest=2)
-    everywhere = LoraSettings(r=4, target_modules=("q_proj", "v_proj"))
+    everywhere = AdapterSettings(r=4, target_modules=("q_proj", "v_proj"))
     assert reckoned("llama", upper) < 0.7 * reckoned("llama", everywhere)
 
 
 def test_a_module_that_is_trained_whole() -> None:
-    settings = LoraSettings(r=4, target_modules=("q_proj",), modules_to_save=("lm_head",))
+    settings = AdapterSettings(r=4, target_modules=("q_proj",), modules_to_save=("lm_head",))
     assert reckoned("llama", settings) == counted("llama", settings)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_checkpointing_computes_the_layers_again(name: str) -> None:
-    settings = LoraSettings(r=4, target_modules=("q_proj", "v_proj"))
+    settings = AdapterSettings(r=4, target_modules=("q_proj", "v_proj"))
     # PyTorch stops at the last result that the backward asks for, which spares it the last product of each layer.
     spared = RECORDS * LENGTH * 3 * 2 * 96 * 64
     assert reckoned(name, settings, checkpointing=True) - counted(name, settings, checkpointing=True) == spared
@@ -118,7 +118,7 @@ def test_checkpointing_computes_the_layers_again(name: str) -> None:
 
 def test_a_gradient_that_is_not_asked_for_is_all_the_difference() -> None:
     """The input of the lowest adapted layer needs none, and that is all that PyTorch spares itself."""
-    settings = LoraSettings(r=4, target_modules=("q_proj", "v_proj"))
+    settings = AdapterSettings(r=4, target_modules=("q_proj", "v_proj"))
     difference = reckoned("llama", settings) - counted("llama", settings, lowest=-1)
     inward = 64 * (64 + 2 * 32) + 2 * 4 * 64  # q, k and v; A of q and of v
     # Nor does k, which nothing trained leads to: its share of the scores' gradient.
@@ -129,7 +129,7 @@ def test_the_formula_of_the_paper() -> None:
     """PaLM, appendix B: attention takes 12·layers·heads·head width·length a token, beside the weights."""
     skeleton = catalog_skeleton("HuggingFaceTB/SmolLM2-135M-Instruct")
     assert skeleton is not None
-    adapter = LoraSettings(r=16, target_modules="all-linear")
+    adapter = AdapterSettings(r=16, target_modules="all-linear")
     flops = training_flops(skeleton, adapter, checkpointing=True)
     layers, hidden, inner, keys, vocabulary, length = 30, 576, 1536, 192, 49152, 1000
     weights = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner)
@@ -141,7 +141,7 @@ def test_the_formula_of_the_paper() -> None:
 
 
 def test_records_of_a_row_do_not_see_each_other() -> None:
-    flops = training_flops(skeleton_of("llama"), LoraSettings(r=4, target_modules=("q_proj",)), checkpointing=False)
+    flops = training_flops(skeleton_of("llama"), AdapterSettings(r=4, target_modules=("q_proj",)), checkpointing=False)
     assert flops.model([10, 20], 0) == flops.model([10], 0) + flops.model([20], 0) < flops.model([30], 0)
 
 
@@ -151,7 +151,7 @@ def test_windows_bound_what_a_token_looks_at(name: str, with_window: int) -> Non
     if name == "gpt_oss":
         changed = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
     skeleton = build_skeleton({**TINY[name], **changed})
-    flops = training_flops(skeleton, LoraSettings(r=4, target_modules=("q_proj",)), checkpointing=False)
+    flops = training_flops(skeleton, AdapterSettings(r=4, target_modules=("q_proj",)), checkpointing=False)
     width = 2 * 64
     seen = {32: 6 * width * with_window, 0: 6 * width * (3 - with_window)}
     assert dict(flops.needed.per_pair) == {window: pairs for window, pairs in seen.items() if pairs}
@@ -159,15 +159,15 @@ def test_windows_bound_what_a_token_looks_at(name: str, with_window: int) -> Non
 
 
 def test_a_model_without_attention_has_no_pairs() -> None:
-    settings = LoraSettings(r=4, target_modules=("in_proj", "x_proj"))
+    settings = AdapterSettings(r=4, target_modules=("in_proj", "x_proj"))
     flops = training_flops(skeleton_of("mamba"), settings, checkpointing=False)
     assert flops.needed.per_pair == ()
     assert flops.model([8, 8], 4) == flops.model([16], 4) > 0
 
 
 def test_experts_that_are_adapted_count_as_they_are_used() -> None:
-    on_experts = LoraSettings(r=4, target_modules=("q_proj",), target_parameters=("mlp.experts.down_proj",))
-    on_attention = LoraSettings(r=4, target_modules=("q_proj",))
+    on_experts = AdapterSettings(r=4, target_modules=("q_proj",), target_parameters=("mlp.experts.down_proj",))
+    on_attention = AdapterSettings(r=4, target_modules=("q_proj",))
     more, less = (
         training_flops(skeleton_of("qwen3_moe"), settings, checkpointing=False).model([1], 0)
         for settings in (on_experts, on_attention)

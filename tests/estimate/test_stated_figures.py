@@ -82,14 +82,15 @@ def footprint_with_adapter(answer: Answer) -> float:
 def layer_weights(answer: Answer) -> tuple[int, int]:
     """Weights of the one layer, and what is trained of it."""
     (module,) = answer["adapter"]["modules"]
-    (r, width), (height, also_r) = module["a_shape"], module["b_shape"]
+    (r, width), (height, also_r) = module["tensors"].values()
     assert r == also_r
     return width * height, module["parameters"]
 
 
 def shapes(answer: Answer) -> tuple[list[int], list[int]]:
     (module,) = answer["adapter"]["modules"]
-    return module["a_shape"], module["b_shape"]
+    a_shape, b_shape = module["tensors"].values()
+    return a_shape, b_shape
 
 
 class Stated(NamedTuple):

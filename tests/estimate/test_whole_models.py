@@ -3,9 +3,9 @@
 import pytest
 
 from tests.whole_models import config_of
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.flops import training_flops
 from workbench.estimate.footprint import Storage, measure_base
 from workbench.estimate.layer_shape import model_shape
@@ -23,7 +23,7 @@ def test_counts_are_those_of_peft_without_the_frozen_parts(targets: str | list[s
     excluded = exclusion_pattern(part.name for part in skeleton.frozen_parts)
     lora = LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets, exclude_modules=excluded)
     expected = get_peft_model(meta_model(config), lora, low_cpu_mem_usage=True)
-    plan = plan_adapter(skeleton, LoraSettings(8, targets if isinstance(targets, str) else tuple(targets)))
+    plan = plan_adapter(skeleton, AdapterSettings(8, targets if isinstance(targets, str) else tuple(targets)))
     assert (plan.trainable_parameters, plan.total_parameters) == expected.get_nb_trainable_parameters()
     assert all(".language_model." in module.name for module in plan.modules)
     assert "vision" in dict(plan.left_out)
@@ -33,9 +33,9 @@ def test_counts_are_those_of_peft_without_the_frozen_parts(targets: str | list[s
 def test_only_layers_of_the_language_part_can_be_targeted() -> None:
     skeleton = build_skeleton(config_of("qwen2_5_vl"))
     with pytest.raises(WorkbenchError, match=r"only layers that get no adapter in training on text \(vision\)"):
-        plan_adapter(skeleton, LoraSettings(8, ("qkv",)))
+        plan_adapter(skeleton, AdapterSettings(8, ("qkv",)))
     with pytest.raises(WorkbenchError, match=r"contains model\.visual\.merger"):
-        plan_adapter(skeleton, LoraSettings(8, ("q_proj",), modules_to_save=("merger",)))
+        plan_adapter(skeleton, AdapterSettings(8, ("q_proj",), modules_to_save=("merger",)))
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8"])
@@ -67,7 +67,7 @@ def test_activations_and_operations_are_those_of_the_language_part() -> None:
     assert large.parameters > 5 * small.parameters
     assert model_shape(large) == model_shape(small)
     assert model_shape(small).path == "model.language_model.layers"
-    settings = LoraSettings(8, "all-linear")
+    settings = AdapterSettings(8, "all-linear")
     assert training_flops(large, settings, True) == training_flops(small, settings, True)
 
 

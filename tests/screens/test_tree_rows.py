@@ -78,7 +78,7 @@ def test_shapes_of_a_and_b_stand_where_the_recipe_puts_them() -> None:
     skeleton = model(SMOL)
     plan = plan_adapter(skeleton, edit(Recipe(), {"adapter.target_modules": ["v_proj"]}).adapter)
     v = adapted_at(plan, place(skeleton, "model.layers.*.self_attn.v_proj"))
-    assert [(one.a_shape, one.b_shape, one.count) for one in v] == [((16, 576), (192, 16), 30)]
+    assert [([tensor.shape for tensor in one.tensors], one.count) for one in v] == [([(16, 576), (192, 16)], 30)]
     assert adapted_at(plan, place(skeleton, "model.layers.*.self_attn.q_proj")) == []
 
 

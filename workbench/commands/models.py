@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from workbench.adapters.registry import size_words
 from workbench.commands.common import (
     JsonOption,
     SetOption,
@@ -207,7 +208,7 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     if not as_json:
         console.print(table)
         console.print(
-            f"\nPeaks in GiB against {gib(free, 2)}: r {chosen.adapter.r}, "
+            f"\nPeaks in GiB against {gib(free, 2)}: {size_words(chosen.adapter)}, "
             f"{', '.join(settings_words(chosen))}. ≈ estimate, ±15 %."
         )
         for words, names in changed.items():

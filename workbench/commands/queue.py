@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from workbench.adapters.registry import alpha_words, size_words
 from workbench.commands.common import (
     JsonOption,
     SetOption,
@@ -287,7 +288,7 @@ def _show_plan(recipes: Sequence[Recipe], verdicts: Sequence[Verdict | None]) ->
     table = Table(box=None, pad_edge=False, show_header=False)
     for recipe, verdict in zip(recipes, verdicts, strict=True):
         peak = f"{gib(verdict.needed_bytes, 2)}, {verdict.fit}" if verdict else "peak unknown"
-        table.add_row(f"  {recipe.output.name}", f"r {recipe.adapter.r}", f"alpha {recipe.adapter.lora_alpha}", peak)
+        table.add_row(f"  {recipe.output.name}", size_words(recipe.adapter), alpha_words(recipe.adapter), peak)
     console.print(table)
 
 

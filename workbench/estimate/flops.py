@@ -20,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.estimate.adapter.plan import expert_shapes, lora_shapes
-from workbench.estimate.adapter.settings import LoraSettings
-from workbench.estimate.adapter.sites import Site, sites
+from workbench.adapters.registry import method_of
+from workbench.adapters.settings import AdapterSettings
+from workbench.estimate.adapter.plan import expert_shapes
+from workbench.estimate.adapter.sites import Site, layer_of, sites
 from workbench.estimate.adapter.targets import Targets, find_targets, frozen_names
 from workbench.estimate.layer_shape import model_shape
 from workbench.models.skeleton import Module, Skeleton
@@ -90,17 +91,17 @@ class TrainingFlops:
         return replace(self, needed=needed, per_trained_token=self.per_trained_token + count * self.base_head)
 
 
-def training_flops(skeleton: Skeleton, adapter: AdapterSection | LoraSettings, checkpointing: bool) -> TrainingFlops:
+def training_flops(skeleton: Skeleton, adapter: AdapterSection | AdapterSettings, checkpointing: bool) -> TrainingFlops:
     """Compute the FLOPs of training an adapter on a model.
 
     Raises:
         WorkbenchError: PEFT refuses the adapter for this model.
     """
-    settings = adapter if isinstance(adapter, LoraSettings) else LoraSettings.of(adapter)
+    settings = adapter if isinstance(adapter, AdapterSettings) else AdapterSettings.of(adapter)
     layers = _Layers(skeleton)
     targets, frozen = find_targets(skeleton, settings), frozen_names(skeleton)
     lowest = 0 if settings.bias == "all" else min(map(layers.place, _trained(targets)), default=0)
-    added = _added(skeleton, targets)
+    added = _added(skeleton, targets, settings)
     whole = tuple(f"{site.name}." for site in targets.saved_whole)
     has_new_rows = bool(skeleton.root.facts.get("new_tokens"))
     forward = needed = head = base = base_head = 0
@@ -165,15 +166,14 @@ def _trained(targets: Targets) -> Iterator[Site]:
     yield from targets.saved_whole
 
 
-def _added(skeleton: Skeleton, targets: Targets) -> dict[str, int]:
-    """Weights of A and B that a token is multiplied by, by the name of the adapted module."""
+def _added(skeleton: Skeleton, targets: Targets, settings: AdapterSettings) -> dict[str, int]:
+    """Weights of the adapter that a token is multiplied by, by the name of the adapted module."""
     found: dict[str, int] = {}
+    method = method_of(settings.method)
     for target in targets.modules:
-        a_shape, b_shape = lora_shapes(target.site, target.r)
-        # For an embedding, a token's row of A is looked up, not multiplied.
-        looked_up = target.site.kind == "embedding"
+        multiplied = method.multiplied(layer_of(target.site, skeleton), target.r, settings)
         for site in target.sites:
-            found[site.name] = math.prod(b_shape) + (0 if looked_up else math.prod(a_shape))
+            found[site.name] = multiplied
     for wrapped in targets.parameters:
         size = sum(math.prod(shape) for shape in expert_shapes(wrapped))
         if len(wrapped.tensor.shape) == 3:

@@ -22,12 +22,9 @@ def optimizer_bytes(name: str, plan: AdapterPlan) -> int:
     total = 0
     counted = 0
     for module in plan.modules:
-        for shape in (module.a_shape, module.b_shape):
-            size = 1
-            for extent in shape:
-                size *= extent
-            counted += size * module.count
-            total += module.count * _state_of(name, size, shape)
+        for tensor in (tensor for tensor in module.tensors if tensor.is_trained):
+            counted += tensor.size * module.count
+            total += module.count * _state_of(name, tensor.size, tensor.shape)
     rest = plan.trainable_parameters - counted
     return total + (_state_of(name, rest, (rest,)) if rest else 0)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.adapter.plan import AdapterDtypes, AdapterPlan, plan_adapter
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.closed_form import closed_form_peak
 from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.layer_shape import model_shape
@@ -16,7 +16,7 @@ from workbench.estimate.trace.store import TraceStore
 from workbench.machine.device import Device
 from workbench.models.skeleton import Skeleton
 
-Tracer = Callable[[Skeleton, LoraSettings, Step, AdapterPlan], Peak | None]
+Tracer = Callable[[Skeleton, AdapterSettings, Step, AdapterPlan], Peak | None]
 """Looks up the peak of a traced step; None if there is no trace of the step yet."""
 
 
@@ -71,7 +71,7 @@ _SHIPPED_TRACES = TraceStore()
 
 # Cached, since each keystroke in a form asks for a new prediction but changes only one setting.
 @lru_cache(maxsize=256)
-def _cached_plan(skeleton: Skeleton, settings: LoraSettings, dtypes: AdapterDtypes) -> AdapterPlan:
+def _cached_plan(skeleton: Skeleton, settings: AdapterSettings, dtypes: AdapterDtypes) -> AdapterPlan:
     return plan_adapter(skeleton, settings, dtypes)
 
 

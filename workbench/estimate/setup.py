@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workbench.adapters.registry import method_of
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.resolved import (
     ACCUMULATION,
@@ -21,12 +22,11 @@ from workbench.recipe.resolved import (
     with_max_length,
 )
 from workbench.recipe.schema import Recipe
-from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE
 from workbench.recipe.sections.data import MIN_LENGTH
 from workbench.recipe.sections.quantization import QuantMethod
 from workbench.recipe.sections.section import AUTO
 
-# Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are LoraSettings' own.
+# Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are AdapterSettings' own.
 _FIELDS = {
     "quantization.method": "method",
     "quantization.double_quant": "double_quant",
@@ -57,7 +57,7 @@ class Setup:
         keeps_start: a copy of the adapter that the run starts from is kept on the device, as the reference.
     """
 
-    adapter: LoraSettings
+    adapter: AdapterSettings
     method: QuantMethod
     double_quant: bool
     compute_dtype: str
@@ -96,7 +96,7 @@ class Setup:
         if longest is not None and not data.packing:
             length = min(length, max(longest, MIN_LENGTH))
         return cls(
-            adapter=LoraSettings.of(recipe.trained_adapter),
+            adapter=AdapterSettings.of(recipe.trained_adapter),
             method=quantization.method,
             double_quant=quantization.double_quant,
             compute_dtype=quantization.compute_dtype,
@@ -144,12 +144,8 @@ class Setup:
                 "Take the unquantized model that it was made from.",
                 kind="stored_quantization",
             )
-        if adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and setup.method != "none":
-            raise WorkbenchError(
-                f"{adapter.init_lora_weights} needs an unquantized base.",
-                "Set quantization.method to none, or adapter.init_lora_weights to true.",
-                kind="recipe",
-            )
+        if refusal := method_of(adapter.method).refusal_on(adapter, setup.method):
+            raise WorkbenchError(f"{refusal.path}: {refusal.reason}.", f"{refusal.cure.capitalize()}.", kind="recipe")
         return setup
 
     def applied_to(self, recipe: Recipe) -> ResolvedRecipe:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from workbench.adapters.registry import DEFAULT, methods
 from workbench.evaluation.comparison_text import preference_text, task_head, task_table, task_texts
 from workbench.evaluation.formatting import better_text, figure_tables
 from workbench.evaluation.preferences import Preference
@@ -64,15 +65,23 @@ def report_markdown(
 
 def _summary(data: ReportData, evaluation: Evaluation | None) -> str:
     figures, adapter = data["figures"], data["recipe"].get("adapter")
-    rank = adapter.get("r") if isinstance(adapter, dict) else None
     names = ", ".join(file["name"] for file in data["data"])
     parts = [
-        f"{text(data['base']['source'])}, fine-tuned with LoRA (rank {text(rank)}) on {text(names)}: "
+        f"{text(data['base']['source'])}, fine-tuned with {_adapter_words(adapter)} on {text(names)}: "
         f"{text(figures['state'])} after {_count(figures['steps'])} steps and {_count(figures['tokens'])} tokens."
     ]
     if evaluation:
         parts += [text(better_text(evaluation, judged)) for judged in evaluation.judged if judged.minus]
     return "\n\n".join(parts)
+
+
+def _adapter_words(adapter: object) -> str:
+    """``LoRA (rank 16)``, from the adapter section of a recipe as plain data."""
+    values = adapter if isinstance(adapter, dict) else {}
+    method = methods().get(str(values.get("method", DEFAULT)))
+    if method is None:
+        return text(values.get("method"))
+    return f"{method.label} (rank {text(values.get('r'))})" if "r" in method.reads else method.label
 
 
 def _evaluated(evaluation: Evaluation) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from workbench import __version__
+from workbench.adapters.registry import has_rank, method_of
 from workbench.evaluation.provenance import Provenance
 from workbench.machine.hub import is_hub_id
 from workbench.markdown import code, text
@@ -41,7 +42,7 @@ def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
     head: dict[str, object] = {
         "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
         "pipeline_tag": "image-text-to-text" if loader == "AutoModelForImageTextToText" else "text-generation",
-        "tags": ["lora", "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
+        "tags": [facts.recipe.adapter.method, "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
     }
     if is_hub_id(facts.base.source) and facts.base.origin in ("hub", "wheel"):
         head["base_model"] = facts.base.source
@@ -52,9 +53,14 @@ def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
 
 
 def _summary(facts: Provenance, kind: str) -> str:
-    form = {"adapter": "A LoRA adapter for", "merged": "A LoRA adapter merged into", "gguf": "As GGUF:"}[kind]
+    adapter = facts.recipe.adapter
+    label = method_of(adapter.method).label
+    article = "An" if label.startswith(("A", "HR")) else "A"
+    one = f"{article} {label} adapter"
+    form = {"adapter": f"{one} for", "merged": f"{one} merged into", "gguf": "As GGUF:"}[kind]
+    size = f"rank {adapter.r}, " if has_rank(adapter) else ""
     trained = f"trained for {facts.summary.step} steps" if facts.has_run else "trained elsewhere"
-    return f"{form} {text(facts.base.source)}: rank {facts.recipe.adapter.r}, {trained}."
+    return f"{form} {text(facts.base.source)}: {size}{trained}."
 
 
 def _usage(facts: Provenance, kind: str, loader: str) -> str:

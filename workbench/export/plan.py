@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from workbench.adapters.registry import method_of
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.mixture import MIXTURES
@@ -122,6 +123,13 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     if not request.merges:
         size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
+    method = method_of(recipe.adapter.method)
+    if method.merge_refusal:
+        raise WorkbenchError(
+            f"{method.label} cannot be merged: {method.merge_refusal}.",
+            "Export the adapter itself.",
+            kind="cannot_merge",
+        )
     return _plan_merge(home, request, recipe, local_base(home, recipe), plan)
 
 

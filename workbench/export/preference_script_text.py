@@ -105,10 +105,10 @@ losses = {{entry["step"]: entry["loss"] for entry in trainer.state.log_history i
 print(f"Last loss {{losses[max(losses)]}}; the run's was {{LAST_LOSS_OF_THE_RUN}}.")
 """
 
-ATTACH = """model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
+ATTACH = """model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))
 cast_adapter(model)
 """
 
 PEFT_CONFIG = """    # TRL attaches the adapter itself: the reference is then the model without it.
-    peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA),
+    peft_config=LoraConfig(task_type="CAUSAL_LM", **ADAPTER),
 """

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import workbench.engine.kernels
+from workbench.adapters.registry import method_of, peft_arguments
+from workbench.adapters.settings import AdapterSettings
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
@@ -22,7 +24,6 @@ from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_pr
 from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.training.trainers.optimizer import optimizer_here
 from workbench.estimate.adapter.new_rows import token_rows
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import local_base
 from workbench.export.preference_script import (
@@ -61,7 +62,7 @@ from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
-_ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))\n'
+_ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))\n'
 _CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
 _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
@@ -97,7 +98,7 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     recipe, training = job.recipe, job.recipe.training
     precision = _precision(job)
     outcome = _Outcome(job.run)
-    rows = _token_rows(job)
+    rows, method = _token_rows(job), method_of(recipe.adapter.method)
     trl = trl_of(recipe)
     arguments = sft_arguments(job, precision)
     constants = {
@@ -107,7 +108,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "SEED": training.seed,
         "COMPUTE_DTYPE": precision.compute,
         "ADAPTER_DTYPE": precision.adapter,
-        "LORA": recipe.trained_adapter.lora | ({"trainable_token_indices": rows} if rows else {}) | _excluded(job),
+        "ADAPTER": peft_arguments(recipe.trained_adapter, rows, _excluded(job))[1],
+        "FLOAT32": method.float32,
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": training_arguments(arguments, recipe) if trl else arguments,
         **({"OBJECTIVE": objective_arguments(recipe, trl), "MAX_LENGTH": recipe.data.max_length} if trl else {}),
@@ -148,9 +150,11 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
-    if not rows:
-        return text
-    return text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(_ATTACH, _ATTACH + EXPOSE_BIAS)
+    if rows:
+        text = text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(
+            _ATTACH, _ATTACH + EXPOSE_BIAS
+        )
+    return text.replace("LoraConfig", method.config_class)
 
 
 def _token_rows(job: Job) -> dict[str, list[int]]:
@@ -158,14 +162,13 @@ def _token_rows(job: Job) -> dict[str, list[int]]:
     if not job.recipe.model.resize_embeddings:
         return {}
     skeleton = tree_in(local_base(job.home, job.recipe).folder, job.recipe.model)
-    return token_rows(skeleton, LoraSettings.of(job.recipe.adapter))
+    return token_rows(skeleton, AdapterSettings.of(job.recipe.adapter))
 
 
-def _excluded(job: Job) -> dict[str, str]:
-    """``exclude_modules`` of PEFT's ``LoraConfig``, for a model with parts that get no adapter."""
+def _excluded(job: Job) -> str:
+    """``exclude_modules`` of PEFT's configuration, for a model with parts that get no adapter."""
     skeleton = tree_in(local_base(job.home, job.recipe).folder, job.recipe.model)
-    pattern = exclusion_pattern(part.name for part in skeleton.frozen_parts)
-    return {"exclude_modules": pattern} if pattern else {}
+    return exclusion_pattern(part.name for part in skeleton.frozen_parts)
 
 
 def _module_text(name: str) -> str:

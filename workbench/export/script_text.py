@@ -2,7 +2,7 @@
 
 SUPERVISED_IMPORT = "from trl import SFTConfig, SFTTrainer\n"
 
-ABOUT_RUN = """Trains the LoRA adapter of the run {title} again: same tokens, same order, same losses.
+ABOUT_RUN = """Trains the adapter of the run {title} again: same tokens, same order, same losses.
 
 Needs only the packages in requirements.txt. With the same processor and versions as the run, the losses are equal; on
 another machine, or with another number of threads (OMP_NUM_THREADS), they agree up to rounding.
@@ -50,9 +50,10 @@ def quantization():
 
 def cast_adapter(model):
     for name, parameter in model.named_parameters():
-        # DoRA's magnitudes change by less than bfloat16 can represent.
-        if parameter.requires_grad and "lora_magnitude_vector" not in name:
-            parameter.data = parameter.data.to(getattr(torch, ADAPTER_DTYPE))
+        # Some parameters change by less than bfloat16 can represent, such as DoRA's magnitudes.
+        if parameter.requires_grad:
+            is_float32 = any(part in name for part in FLOAT32)
+            parameter.data = parameter.data.to(torch.float32 if is_float32 else getattr(torch, ADAPTER_DTYPE))
 
 
 tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION, trust_remote_code=TRUST_REMOTE_CODE)
@@ -125,7 +126,7 @@ LIGER = """if torch.cuda.is_available():
 
 TRAIN = """# %% Train
 torch.manual_seed(SEED)
-model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
+model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))
 cast_adapter(model)
 trainer = SFTTrainer(
     model=model,

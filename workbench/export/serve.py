@@ -7,6 +7,7 @@ https://huggingface.co/docs/text-generation-inference/conceptual/lora.
 import json
 import shlex
 
+from workbench.adapters.registry import method_of
 from workbench.errors import WorkbenchError
 from workbench.export.work import Job, make_adapter, make_merged
 from workbench.models.local import read_config
@@ -62,13 +63,15 @@ def _precision(job: Job) -> str:
 
 def check_servable(adapter: AdapterSection, server: str) -> None:
     """Raise WorkbenchError for an adapter that the server cannot load onto a running base."""
+    method = method_of(adapter.method)
     unsupported = [
         name
         for name, is_set in (
+            (f"adapter.method {adapter.method}", server not in method.serves),
             ("adapter.use_dora", adapter.use_dora),
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("adapter.bias", adapter.bias != "none"),
-            ("adapter.init_lora_weights", adapter.init_lora_weights in ("pissa", "olora")),
+            ("adapter.init_lora_weights", method.moves_base({"init_lora_weights": adapter.init_lora_weights})),
             ("adapter.rank_pattern", bool(adapter.rank_pattern) and server == "TGI"),
         )
         if is_set

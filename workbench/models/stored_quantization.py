@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from workbench.adapters.method import PACKED
+from workbench.adapters.registry import method_of
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
-from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE, AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.quantization import QuantizationSection, QuantMethod
 
 _UNQUANTISED = (
@@ -136,12 +138,16 @@ class StoredQuantization:
             )
         if not self.is_trained and not self.is_dequantized:
             return _refusal(f"The base is stored as {self.label}, which PEFT cannot train.", f"{_UNQUANTISED}.")
-        if adapter is not None and adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and self.is_trained:
-            return _refusal(
-                f"The base is stored as {self.label}, and init_lora_weights {adapter.init_lora_weights} needs an "
-                "unquantized base.",
-                "Set adapter.init_lora_weights to true, or take the unquantized model that it was made from.",
-            )
+        if adapter is not None and self.is_trained:
+            refusal = method_of(adapter.method).refusal_on(adapter, self.method or PACKED)
+            if refusal is not None:
+                name = refusal.path.partition(".")[2]
+                default = "lora" if name == "method" else "true"
+                return _refusal(
+                    f"The base is stored as {self.label}, and {name} {getattr(adapter, name)} needs an unquantized "
+                    "base.",
+                    f"Set {refusal.path} to {default}, or take the unquantized model that it was made from.",
+                )
         return None
 
     def note(self, asked: QuantizationSection) -> str:

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from workbench.adapters.registry import method_of, methods
 from workbench.recipe.schema import section_models
+from workbench.recipe.sections.adapter import AdapterSection
 
 SettingKind = Literal["integer", "number", "switch", "choice", "text", "list", "mapping"]
 
@@ -70,3 +72,13 @@ def setting_of(path: str) -> Setting:
         steps=[step for step in steps if isinstance(step, int | float)],
         default=info.get_default(call_default_factory=True),
     )
+
+
+def unread(method: str) -> dict[str, object]:
+    """The dotted keys that an adapter method does not read, with their defaults; ``lora_alpha`` is linked again."""
+    every = frozenset[str]().union(*(other.reads for other in methods().values()))
+    fields = AdapterSection.model_fields
+    values = {name: fields[name].get_default(call_default_factory=True) for name in every - method_of(method).reads}
+    if "lora_alpha" in values:
+        values["lora_alpha"] = None
+    return {"adapter.options": {}} | {f"adapter.{name}": values[name] for name in sorted(values)}

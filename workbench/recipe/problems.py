@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from workbench.errors import Problem
-from workbench.recipe.schema import EXCLUDED, Recipe, known_paths, section_models
+from workbench.recipe.schema import Recipe, known_paths, section_models
 from workbench.recipe.sections.data_source import SourceEntry
+from workbench.recipe.sections.section import EXCLUDED
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -106,7 +107,8 @@ def _allowed(schema: dict[str, Any]) -> str:
         "null": "nothing",
     }
     if kind == "object":
-        values = "names" if schema.get("additionalProperties", {}).get("type") == "string" else "whole numbers"
+        kinds = {"string": "names", "integer": "whole numbers"}
+        values = kinds.get(schema.get("additionalProperties", {}).get("type"), "values")
         return f"a mapping of names to {values}"
     if kind == "array":
         items = schema.get("items", {})

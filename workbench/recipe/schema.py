@@ -9,26 +9,17 @@ exported. Settings have the names of the libraries (PEFT's ``LoraConfig``, bitsa
 from typing import Any, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
+from workbench.adapters.registry import method_of, without_dropout
 from workbench.objectives.table import LINKED
-from workbench.recipe.sections.adapter import NEEDS_UNQUANTISED_BASE, AdapterSection
+from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.sections.output import OutputSection
 from workbench.recipe.sections.quantization import QuantizationSection
-from workbench.recipe.sections.section import AUTO, Section
+from workbench.recipe.sections.section import AUTO, Section, excluded
 from workbench.recipe.sections.training import TrainingSection
-
-EXCLUDED = "excluded"
-"""Type of the validation error for settings that exclude each other. Its context holds path, given and allowed."""
-
-
-def _excluded(path: str, given: str, allowed: str) -> PydanticCustomError:
-    """The validation error for a setting that another one excludes."""
-    context = {"path": path, "given": given, "allowed": allowed}
-    return PydanticCustomError(EXCLUDED, "{path}: {given}; {allowed}", context)
 
 
 class Recipe(Section):
@@ -44,13 +35,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _settings_that_exclude_each_other(self) -> Self:
-        init = self.adapter.init_lora_weights
-        if init in NEEDS_UNQUANTISED_BASE and self.quantization.method != "none":
-            raise _excluded(
-                "adapter.init_lora_weights",
-                f"{init} needs an unquantized base",
-                "set quantization.method to none, or init_lora_weights to true",
-            )
+        method = method_of(self.adapter.method)
+        if refusal := method.refusal_on(self.adapter, self.quantization.method):
+            raise excluded(refusal.path, refusal.reason, refusal.cure)
         self._check_objective()
         return self
 
@@ -60,43 +47,44 @@ class Recipe(Section):
         if not spec.is_preference:
             return
         if spec.loss_types and objective.loss_type not in spec.loss_types:
-            raise _excluded(
+            raise excluded(
                 "objective.loss_type",
                 f"{objective.loss_type} is not a loss of {spec.kind}",
                 f"set it to {' or '.join(filter(None, (', '.join(spec.loss_types[:-1]), spec.loss_types[-1])))}",
             )
-        if spec.has_reference and adapter.init_lora_weights in NEEDS_UNQUANTISED_BASE and not adapter.continue_from:
-            raise _excluded(
+        start = {"init_lora_weights": adapter.init_lora_weights}
+        if spec.has_reference and method_of(adapter.method).moves_base(start) and not adapter.continue_from:
+            raise excluded(
                 "adapter.init_lora_weights",
                 f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
                 f"cannot be the reference of {spec.kind}",
                 "set it to true, gaussian or orthogonal",
             )
         if spec.has_reference and adapter.bias != "none":
-            raise _excluded(
+            raise excluded(
                 "adapter.bias",
                 f"{adapter.bias} trains biases of the base, which is the reference of {spec.kind}",
                 "set it to none",
             )
         if self.data.packing:
-            raise _excluded(
+            raise excluded(
                 "data.packing", f"{spec.kind} compares whole responses, which are not packed", "set it to false"
             )
         if not self.data.completion_only:
-            raise _excluded(
+            raise excluded(
                 "data.completion_only",
                 f"{spec.kind} compares responses to the same prompt, so the prompt cannot be trained",
                 "set it to true",
             )
         if self.data.format != "auto":
-            raise _excluded(
+            raise excluded(
                 "data.format",
                 f"{self.data.format} has one response per prompt; {spec.kind} needs {spec.reads}",
                 "set it to auto, and name columns of other names in data.columns",
             )
         is_auto, least = self.training.per_device_train_batch_size == AUTO, spec.least_micro_batch(objective)
         if self.training.largest_micro_batch < least:
-            raise _excluded(
+            raise excluded(
                 f"training.{'effective_batch_size' if is_auto else 'per_device_train_batch_size'}",
                 f"{spec.kind} compares each response with the others of its micro-batch",
                 f"set it to {least} or more",
@@ -111,16 +99,14 @@ class Recipe(Section):
     @property
     def trained_adapter(self) -> AdapterSection:
         """The adapter as it is trained: preference training runs without dropout, as in TRL."""
-        if not self.objective.is_preference or not self.adapter.lora_dropout:
-            return self.adapter
-        return self.adapter.model_copy(update={"lora_dropout": 0.0})
+        return without_dropout(self.adapter) if self.objective.is_preference else self.adapter
 
     def as_dict(self) -> dict[str, dict[str, object]]:
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
         A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So are
-        the default objective (recipes are written and hashed as before there was another one), keys that follow the
-        objective, and keys that it does not use.
+        the default objective and LoRA as the method (recipes are written and hashed as before there were others), keys
+        that follow the objective, and keys that it does not use.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
         if self.objective == ObjectiveSection():
@@ -133,8 +119,9 @@ class Recipe(Section):
             del data["adapter"]["lora_alpha"]
         if self.adapter.dropout_is_default:
             del data["adapter"]["lora_dropout"]
-        if self.adapter.continue_from is None:
-            del data["adapter"]["continue_from"]
+        for name in ("method", "options", "continue_from"):
+            if data["adapter"][name] == AdapterSection.model_fields[name].get_default(call_default_factory=True):
+                del data["adapter"][name]
         return data
 
     def get(self, path: str) -> Any:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.adapters.method import Method
+from workbench.adapters.registry import adapter_method
 from workbench.data.templates.template import Template
 from workbench.engine.generation.generation import end_tokens
 from workbench.engine.generation.reply_targets import ReplyTarget, resolve, template_of
+from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.load_base import load_base
@@ -55,6 +58,7 @@ def load_served(
     base = load_base(home, first.model, first.quantization, report, cancelled, is_asked=is_asked)
     adapters = {name: target for name, target in targets.items() if target.adapter is not None}
     models: dict[str, ServedModel] = {}
+    first_method: Method | None = None
     for name, target in adapters.items():
         assert target.adapter is not None
         active = ActiveAdapters(((target.adapter, 1.0),))
@@ -66,6 +70,15 @@ def load_served(
                 f"Serve it alone: `loraworkbench serve {name}`.",
                 kind="cannot_share",
             )
+        method = adapter_method(check_adapter(target.adapter))
+        if first_method is not None and method is not first_method:
+            raise WorkbenchError(
+                f"{name} is a {method.label} adapter, and the ones before it are {first_method.label} adapters: PEFT "
+                "attaches adapters of one method to a base.",
+                f"Serve it alone: `loraworkbench serve {name}`.",
+                kind="cannot_share",
+            )
+        first_method = method
         with use_adapters(base, active):
             template = template_of(target, base.tokenizer)
             models[name] = ServedModel(name, active, template, end_tokens(base, template))

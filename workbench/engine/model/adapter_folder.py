@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from workbench.adapters.registry import adapter_method
 from workbench.errors import WorkbenchError
 from workbench.storage.lfs import refuse_lfs_pointer
 
@@ -20,7 +21,7 @@ def check_adapter(folder: Path) -> dict[str, object]:
     """Read the configuration of a PEFT adapter folder, and check that its weights are safetensors.
 
     Raises:
-        WorkbenchError: it is not an adapter folder, or its files are damaged or Git LFS pointers.
+        WorkbenchError: it is no adapter folder, its files are damaged or Git LFS pointers, or its method is unknown.
     """
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         refuse_lfs_pointer(folder / name)
@@ -41,4 +42,6 @@ def check_adapter(folder: Path) -> dict[str, object]:
             f"{folder} has no adapter_model.safetensors.",
             "Save the adapter as safetensors; pickle files are not loaded.",
         )
-    return config if isinstance(config, dict) else {}
+    config = config if isinstance(config, dict) else {}
+    adapter_method(config)
+    return config

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import adapter_method
 from workbench.engine.model.adapter_folder import adapter_stamp, check_adapter
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.new_rows import embedding_rows, expose_bias
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 _COMBINED = "combined"
-_WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# Initializations that move part of the base's weights into the adapter.
-_MOVES_BASE_WEIGHTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# The layer of a tensor in an adapter's file, and of LoRA's two which of them it is.
+_WEIGHT = r"base_model\.model\.(.+)\.{prefix}(?:([AB])\.weight|.+)"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def can_use(base: LoadedBase, adapters: ActiveAdapters) -> bool:
 
 def changes_base_weights(config: Mapping[str, object]) -> bool:
     """Whether PEFT changes the base's own weights when it loads this adapter: trained biases, or a PiSSA-like start."""
-    start = str(config.get("init_lora_weights", "")).lower()
-    return config.get("bias", "none") != "none" or start.startswith(_MOVES_BASE_WEIGHTS)
+    return adapter_method(config).moves_base(config)
 
 
 @contextmanager
@@ -121,6 +120,11 @@ def attach(base: LoadedBase, folder: Path) -> str:
     if before is not None and base.stamps.get(before) == stamp:
         return before
     config = check_adapter(folder)
+    if base.peft is not None and any(
+        one.peft_type != adapter_method(config).peft_type for one in base.peft.peft_config.values()
+    ):
+        # PEFT attaches adapters of one method at a time.
+        base.detach_all()
     rows = _check_fit(base, folder, config)
     if rows:
         base.notices.append(enlarge_vocabulary(base.model, rows, folder))
@@ -171,7 +175,9 @@ def check_scale(name: object, config: Mapping[str, object]) -> None:
     Raises:
         WorkbenchError: it does not; with the reason.
     """
+    method = adapter_method(config)
     reasons = {
+        f"it is a {method.label} adapter, and only LoRA adapters can be": not method.scales,
         "it is a DoRA adapter, whose magnitudes cannot be scaled": config.get("use_dora"),
         "it contains whole modules": config.get("modules_to_save") or config.get("trainable_token_indices"),
         "it changes the base's own weights": changes_base_weights(config),
@@ -269,16 +275,20 @@ def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> 
             f"it trains row {largest} of the embeddings, which have {available} (model.resize_embeddings)",
         )
     modules = dict(base.model.named_modules())
+    method = adapter_method(config)
+    pattern = re.compile(_WEIGHT.format(prefix=method.prefix))
     present = missing = 0
     rows = rows_to_add(base.model, folder)
     head = base.model.get_output_embeddings()
     try:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  (no mapping)
-                if (match := _WEIGHT.fullmatch(key)) is None:
+                if (match := pattern.fullmatch(key)) is None:
                     continue
                 module = modules.get(match[1])
                 present, missing = present + (module is not None), missing + (module is None)
+                if match[2] is None:
+                    continue
                 size, axis = ("in_features", 1) if match[2] == "A" else ("out_features", 0)
                 expected = getattr(module, size, None)
                 shape = file.get_slice(key).get_shape()

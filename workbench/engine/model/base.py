@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import adapter_method, method_of, peft_config
 from workbench.engine.kernels.cpu_packing import CpuPacking
 from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.kernels.loss_path import LossPath
@@ -14,7 +15,7 @@ from workbench.engine.model.adapter_folder import adapter_stamp
 from workbench.engine.model.new_rows import expose_bias, trained_rows
 from workbench.engine.model.precision import Precision
 from workbench.errors import WorkbenchError
-from workbench.models.language_part import frozen_parts
+from workbench.models.language_part import exclusion_pattern, frozen_parts
 from workbench.models.sources import LocalModel
 from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.fused_kernels import Fused
@@ -129,14 +130,11 @@ class LoadedBase:
         """
         from peft import get_peft_model
 
-        from workbench.engine.model.translate import lora_config
-
         self.detach_all()
         try:
             rows = trained_rows(self.model, adapter, self.new_tokens)
-            self.peft = get_peft_model(
-                self.model, lora_config(adapter, rows, frozen_parts(self.model)), adapter_name=TRAINED
-            )
+            config = peft_config(adapter, rows, exclusion_pattern(frozen_parts(self.model)))
+            self.peft = get_peft_model(self.model, config, adapter_name=TRAINED)
         except (ValueError, TypeError) as error:
             self.peft = None
             # Some of the layers may have been changed already.
@@ -145,7 +143,7 @@ class LoadedBase:
                 f"PEFT rejects this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
             ) from error
         # Such adapters change the base itself, so it cannot be used again afterwards.
-        self.is_altered |= adapter.bias != "none" or adapter.init_lora_weights in ("pissa", "olora")
+        self.is_altered |= method_of(adapter.method).moves_base(adapter.model_dump())
         self.peft.peft_config[TRAINED].base_model_name_or_path = self.reference
         if rows:
             expose_bias(self.model)
@@ -155,15 +153,15 @@ class LoadedBase:
         return self.peft
 
     def cast_adapter(self) -> None:
-        """Convert the trained weights to the dtype that :class:`Precision` names."""
+        """Convert the trained weights to the dtype that :class:`Precision` names, but for those that stay float32."""
         import torch
 
         assert self.peft is not None
+        method = adapter_method(self.peft.peft_config[TRAINED].to_dict())
         dtype = getattr(torch, self.precision.adapter)
         for name, parameter in self.peft.named_parameters():
-            # DoRA's magnitudes change by less than bfloat16 can represent.
-            if parameter.requires_grad and "lora_magnitude_vector" not in name:
-                parameter.data = parameter.data.to(dtype)
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32 if method.is_float32(name) else dtype)
 
     @contextmanager
     def loss_path(self, path: LossPath) -> Iterator[None]:

@@ -1,43 +1,20 @@
-"""Translates a recipe into the configuration objects of PEFT, bitsandbytes and TRL."""
+"""Translates a recipe into the configuration objects of bitsandbytes and TRL; PEFT's are in the adapter registry."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
-from workbench.models.language_part import exclusion_pattern
 from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.trackers import PROJECT
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel
     from trl import SFTConfig
-
-
-def lora_config(
-    adapter: AdapterSection, token_rows: dict[str, list[int]] | None = None, frozen: Iterable[str] = ()
-) -> "LoraConfig":
-    """``peft.LoraConfig`` for the adapter section, field by field.
-
-    Args:
-        token_rows: rows of embeddings to train, by name of the layer.
-        frozen: parts of the model that get no adapter.
-    """
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        trainable_token_indices=token_rows,
-        exclude_modules=exclusion_pattern(frozen) or None,
-        **adapter.lora,
-    )
 
 
 def loading_arguments(

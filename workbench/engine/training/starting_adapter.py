@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import adapter_method, method_of
 from workbench.engine.generation.reply_targets import resolve
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import check_same_base
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     import torch
 
-# What must be equal for the weights to mean the same, by PEFT's names, which are the recipe's.
-_SAME = ("r", "lora_alpha", "use_rslora", "use_dora", "bias", "rank_pattern", "alpha_pattern", "layers_to_transform")
+# What may differ without changing what the weights mean; the dropouts may too.
+_FREE = {"target_modules", "modules_to_save", "init_lora_weights", "init_weights"}
 
 
 def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks) -> None:
@@ -49,13 +50,21 @@ def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: Load
 
 def _check_settings(name: str, adapter: AdapterSection, folder: "Path") -> None:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    asked = adapter.lora
-    for key in _SAME:
+    method, theirs = method_of(adapter.method), adapter_method(config)
+    if method.peft_type != theirs.peft_type:
+        raise WorkbenchError(
+            f"adapter.continue_from: {name} is a {theirs.label} adapter, and adapter.method is {method.name}.",
+            f"Set adapter.method to {theirs.name}: a run continues an adapter as it is.",
+            kind="adapter",
+        )
+    asked = method.arguments(adapter)
+    for key in sorted(asked.keys() - _FREE):
         found, wanted = config.get(key) or None, asked[key] or None
-        if found != wanted:
+        if found != wanted and not key.endswith("dropout"):
+            place = f"{key} in adapter.options" if key in method.options else f"adapter.{key}"
             raise WorkbenchError(
                 f"adapter.continue_from: {name} has {key} {found or 'unset'}, and the recipe {wanted or 'unset'}.",
-                f"Set adapter.{key} to {json.dumps(config.get(key))}: a run continues an adapter as it is.",
+                f"Set {place} to {json.dumps(config.get(key))}: a run continues an adapter as it is.",
                 kind="adapter",
             )
 

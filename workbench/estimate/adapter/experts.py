@@ -7,8 +7,8 @@ Adapters name the experts as transformers 4 did (``w1``, ``gate_proj`` …). PEF
 import re
 from collections.abc import Callable, Iterable
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
-from workbench.estimate.adapter.settings import LoraSettings
 
 # Old name → the parameter it is now a part of.
 _PARAMETERS = {
@@ -29,7 +29,7 @@ def rename_expert_targets(
     names: frozenset[str],
     parameters: frozenset[str],
     ranks: dict[str, int],
-    settings: LoraSettings,
+    settings: AdapterSettings,
 ) -> tuple[frozenset[str], frozenset[str], dict[str, int]]:
     """Module names, parameter names and rank patterns with the old names of experts replaced.
 

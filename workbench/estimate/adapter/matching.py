@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from workbench.estimate.adapter.settings import LoraSettings, compiled
+from workbench.adapters.settings import AdapterSettings, compiled
 
 _FIRST_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
@@ -21,7 +21,7 @@ def group_finder(groups: Groups) -> Callable[[str], int | None]:
     return group_of
 
 
-def matcher(settings: LoraSettings, names: str | frozenset[str]) -> Callable[[str], bool]:
+def matcher(settings: AdapterSettings, names: str | frozenset[str]) -> Callable[[str], bool]:
     """PEFT's ``check_target_module_exists`` for one adapter."""
     excluded = _excluder(settings)
     if isinstance(names, str):
@@ -46,7 +46,7 @@ def matcher(settings: LoraSettings, names: str | frozenset[str]) -> Callable[[st
     return matches
 
 
-def _excluder(settings: LoraSettings) -> Callable[[str], bool]:
+def _excluder(settings: AdapterSettings) -> Callable[[str], bool]:
     saved = [compiled(rf"(^|.*\.){name}($|\..*)", "adapter.modules_to_save") for name in settings.modules_to_save]
     excluded = settings.exclude_modules
     regex = compiled(excluded, "exclude_modules") if isinstance(excluded, str) and excluded else None

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.safetensors_size import SavedTensors
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import Site, sites
 from workbench.estimate.adapter.targets import Targets
 from workbench.models.skeleton import Skeleton
 
 
-def trained_embeddings(skeleton: Skeleton, settings: LoraSettings) -> tuple[Site, ...]:
+def trained_embeddings(skeleton: Skeleton, settings: AdapterSettings) -> tuple[Site, ...]:
     """The embeddings whose new rows are trained by themselves: the input's, and the output's unless it is tied to it.
 
     None of a layer that ``modules_to_save`` trains whole.
@@ -23,20 +23,22 @@ def trained_embeddings(skeleton: Skeleton, settings: LoraSettings) -> tuple[Site
     return tuple(site for site in sites(skeleton) if site.name in names and not (whole and site.name.endswith(whole)))
 
 
-def token_rows(skeleton: Skeleton, settings: LoraSettings) -> dict[str, list[int]]:
+def token_rows(skeleton: Skeleton, settings: AdapterSettings) -> dict[str, list[int]]:
     """The rows that are trained, by name of the embedding: ``trainable_token_indices`` of PEFT's ``LoraConfig``."""
     new, rows = skeleton.root.facts.get("new_tokens", 0), skeleton.root.facts.get("vocab_size", 0)
     return {site.name: list(range(rows - new, rows)) for site in trained_embeddings(skeleton, settings)}
 
 
-def new_row_parameters(skeleton: Skeleton, settings: LoraSettings) -> int:
+def new_row_parameters(skeleton: Skeleton, settings: AdapterSettings) -> int:
     """The parameters of the trained rows, in all embeddings that have them."""
     new = skeleton.root.facts.get("new_tokens", 0)
     weights = (site.parameter("weight") for site in trained_embeddings(skeleton, settings))
     return sum(new * weight.shape[1] for weight in weights if weight is not None)
 
 
-def new_row_tensors(skeleton: Skeleton, settings: LoraSettings, targets: Targets, dtype: str) -> Iterator[SavedTensors]:
+def new_row_tensors(
+    skeleton: Skeleton, settings: AdapterSettings, targets: Targets, dtype: str
+) -> Iterator[SavedTensors]:
     """The trained rows as PEFT saves them, of shape (new tokens, hidden size).
 
     Raises:

@@ -1,26 +1,27 @@
-"""Plans a LoRA adapter for a model: exact shapes, parameter counts and file size.
+"""Plans an adapter for a model: exact shapes, parameter counts and file size.
 
 The plan equals what ``peft.get_peft_model`` attaches and ``save_pretrained`` writes, but needs neither.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from workbench.adapters.layer import AdapterTensor
+from workbench.adapters.registry import method_of
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.new_rows import new_row_tensors
 from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensors_bytes
-from workbench.estimate.adapter.settings import LoraSettings
-from workbench.estimate.adapter.sites import Site, sites
+from workbench.estimate.adapter.sites import Site, layer_of, sites
 from workbench.estimate.adapter.targets import ModuleTarget, ParameterTarget, Targets, find_targets
 from workbench.models.language_part import ROUTER
 from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.sections.adapter import AdapterSection
 
 _PREFIX = "base_model.model."
-# A training step changes DoRA's magnitudes by less than bfloat16 can represent, so they stay in float32.
-MAGNITUDE_DTYPE = "float32"
+_Named = tuple[tuple[str, ...], AdapterTensor]
+"""A tensor of an adapter, with its full names in the file."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +41,35 @@ class AdapterDtypes:
 
 @dataclass(frozen=True)
 class AdaptedModule:
-    """The LoRA matrices A and B of ``count`` equal modules.
+    """The adapter's tensors in ``count`` equal modules.
 
     Attributes:
         name: full name, with the layers as a range: ``model.layers.0–27.self_attn.q_proj``.
         path: the same with ``*`` for the layers, as in the folded module tree.
         kind: kind of the base layer; ``parameter`` for fused experts and routers.
-        a_shape: (r, in); (r·experts, in) for fused experts. As in the file.
-        b_shape: (out, r); (out, r·experts) for fused experts. As in the file.
-        parameters: trained parameters in one of the modules, including DoRA's magnitudes and ``lora_bias``.
+        tensors: what the adapter adds to one of the modules.
+        built: elements that it builds from them in each step, such as ΔW.
     """
 
     name: str
     path: str
     kind: str
     r: int
-    a_shape: tuple[int, ...]
-    b_shape: tuple[int, ...]
-    parameters: int
+    tensors: tuple[AdapterTensor, ...]
     count: int
+    built: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters in one of the modules."""
+        return sum(tensor.size for tensor in self.tensors if tensor.is_trained)
 
     def as_json(self) -> dict[str, object]:
         return {
             "name": self.name,
             "kind": self.kind,
             "r": self.r,
-            "a_shape": list(self.a_shape),
-            "b_shape": list(self.b_shape),
+            "tensors": {tensor.name: list(tensor.shape) for tensor in self.tensors},
             "parameters": self.parameters,
             "count": self.count,
         }
@@ -131,7 +134,7 @@ class AdapterPlan:
 
 
 def plan_adapter(
-    skeleton: Skeleton, adapter: AdapterSection | LoraSettings, dtypes: AdapterDtypes | None = None
+    skeleton: Skeleton, adapter: AdapterSection | AdapterSettings, dtypes: AdapterDtypes | None = None
 ) -> AdapterPlan:
     """Plan the adapter that PEFT creates from these settings on this model.
 
@@ -139,26 +142,29 @@ def plan_adapter(
         WorkbenchError: PEFT refuses the settings for this model, or they match nothing.
     """
     dtypes = dtypes or AdapterDtypes()
-    settings = adapter if isinstance(adapter, LoraSettings) else LoraSettings.of(adapter)
+    settings = adapter if isinstance(adapter, AdapterSettings) else AdapterSettings.of(adapter)
     targets = find_targets(skeleton, settings)
-    added = [
-        *_module_tensors(targets, settings, dtypes),
+    modules = tuple(_adapted_modules(skeleton, targets, settings))
+    of_method = [*_module_tensors(modules, targets), *_shared_tensors(skeleton, targets, settings)]
+    added = [_saved(tensor, names, dtypes.adapter) for names, tensor in of_method]
+    trained = [_saved(tensor, names, dtypes.adapter) for names, tensor in of_method if tensor.is_trained]
+    saved = [_saved(tensor, names, dtypes.adapter) for names, tensor in of_method if tensor.is_saved]
+    also = [
         *_parameter_tensors(targets, dtypes),
         *_saved_modules(targets, dtypes),
         *new_row_tensors(skeleton, settings, targets, dtypes.adapter),
     ]
     biases = list(_trained_biases(skeleton, targets, settings, dtypes))
     embeddings = list(_base_embeddings(skeleton, targets, dtypes))
-    added_parameters = sum(tensors.parameters for tensors in added)
-    added_bytes = sum(tensors.bytes for tensors in added)
+    added_parameters = sum(tensors.parameters for tensors in (*trained, *also))
     return AdapterPlan(
         trainable_parameters=added_parameters + sum(tensors.parameters for tensors in biases),
         total_parameters=skeleton.parameters + added_parameters,
-        file_bytes=safetensors_bytes([*added, *biases, *embeddings], {"format": "pt"}),
-        trained_bytes=added_bytes + sum(tensors.bytes for tensors in biases),
-        added_bytes=added_bytes,
+        file_bytes=safetensors_bytes([*saved, *also, *biases, *embeddings], {"format": "pt"}),
+        trained_bytes=sum(tensors.bytes for tensors in (*trained, *also, *biases)),
+        added_bytes=sum(tensors.bytes for tensors in (*added, *also)),
         dtype=dtypes.adapter,
-        modules=tuple(_adapted_modules(targets, settings)),
+        modules=modules,
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
         left_out=_left_out(skeleton, targets),
@@ -173,21 +179,6 @@ def _left_out(skeleton: Skeleton, targets: Targets) -> tuple[tuple[str, int], ..
         if count:
             counts[part.kind] = counts.get(part.kind, 0) + count
     return tuple(counts.items())
-
-
-def lora_shapes(site: Site, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of A and B for a layer, as ``peft.tuners.lora.layer`` creates them."""
-    weight = _weight_shape(site)
-    if site.kind == "linear":
-        return (r, weight[1]), (weight[0], r)
-    if site.kind == "conv1d":
-        return (r, weight[0]), (weight[1], r)
-    if site.kind == "embedding":
-        return (r, weight[0]), (weight[1], r)
-    facts = site.module.facts
-    kernel = tuple(facts["kernel_size"])
-    ones = (1,) * len(kernel)
-    return (r, facts["in_channels"], *kernel), (facts["out_channels"], r // facts["groups"], *ones)
 
 
 def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -212,16 +203,8 @@ def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, 
     return (r * experts, in_features), (out_features, r * experts)
 
 
-def _weight_shape(site: Site) -> tuple[int, ...]:
-    weight = site.parameter("weight")
-    assert weight is not None, site.name
-    return weight.shape
-
-
-def _magnitude_shape(site: Site, b_shape: tuple[int, ...]) -> tuple[int, ...]:
-    if site.kind == "convolution":
-        return (1, b_shape[0], *b_shape[2:])
-    return (b_shape[0],)
+def _saved(tensor: AdapterTensor, names: tuple[str, ...], dtype: str) -> SavedTensors:
+    return SavedTensors(names, tensor.shape, tensor.dtype(dtype))
 
 
 def _tensor_names(target: ModuleTarget | ParameterTarget, suffix: str) -> tuple[str, ...]:
@@ -234,19 +217,17 @@ def _prefixed(names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
     return tuple([f"{_PREFIX}{name}{suffix}" for name in names])
 
 
-def _module_tensors(targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
-    for target in targets.modules:
-        a_shape, b_shape = lora_shapes(target.site, target.r)
-        a_name, b_name = ".lora_A.weight", ".lora_B.weight"
-        if target.site.kind == "embedding":
-            a_name, b_name = ".lora_embedding_A", ".lora_embedding_B"
-        yield SavedTensors(_tensor_names(target, a_name), a_shape, dtypes.adapter)
-        yield SavedTensors(_tensor_names(target, b_name), b_shape, dtypes.adapter)
-        if settings.lora_bias:
-            yield SavedTensors(_tensor_names(target, ".lora_B.bias"), (b_shape[0],), dtypes.adapter)
-        if settings.use_dora:
-            shape = _magnitude_shape(target.site, b_shape)
-            yield SavedTensors(_tensor_names(target, ".lora_magnitude_vector"), shape, MAGNITUDE_DTYPE)
+def _module_tensors(modules: Iterable[AdaptedModule], targets: Targets) -> Iterator[_Named]:
+    for module, target in zip(modules, targets.modules, strict=False):
+        for tensor in module.tensors:
+            yield _tensor_names(target, f".{tensor.name}"), tensor
+
+
+def _shared_tensors(skeleton: Skeleton, targets: Targets, settings: AdapterSettings) -> Iterator[_Named]:
+    if targets.modules:
+        layers = [layer_of(target.site, skeleton) for target in targets.modules]
+        for tensor in method_of(settings.method).shared(layers, settings):
+            yield (f"base_model.{tensor.name}",), tensor
 
 
 def _parameter_tensors(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
@@ -274,7 +255,7 @@ def _own_parameters(module: Module, prefix: str = "") -> Iterator[tuple[str, tup
 
 
 def _trained_biases(
-    skeleton: Skeleton, targets: Targets, settings: LoraSettings, dtypes: AdapterDtypes
+    skeleton: Skeleton, targets: Targets, settings: AdapterSettings, dtypes: AdapterDtypes
 ) -> Iterator[SavedTensors]:
     """The base's biases that the setting ``bias`` makes trainable, under the names that PEFT saves."""
     if settings.bias == "none":
@@ -302,22 +283,26 @@ def _base_embeddings(skeleton: Skeleton, targets: Targets, dtypes: AdapterDtypes
                 yield SavedTensors(_tensor_names(target, f".base_layer.{tensor.name}"), tensor.shape, dtypes.base)
 
 
-def _adapted_modules(targets: Targets, settings: LoraSettings) -> Iterator[AdaptedModule]:
-    """The adapted modules, with equal modules of different layers as one."""
+def _adapted_modules(skeleton: Skeleton, targets: Targets, settings: AdapterSettings) -> Iterator[AdaptedModule]:
+    """The adapted modules, with equal modules of different layers as one: first the layers, then the parameters."""
+    method = method_of(settings.method)
     for target in targets.modules:
-        site = target.site
-        a_shape, b_shape = lora_shapes(site, target.r)
-        size = math.prod(a_shape) + math.prod(b_shape)
-        size += b_shape[0] if settings.lora_bias else 0
-        size += math.prod(_magnitude_shape(site, b_shape)) if settings.use_dora else 0
-        name = _range_name(target.sites)
-        yield AdaptedModule(name, site.path, site.kind, target.r, a_shape, b_shape, size, len(target.sites))
+        site, layer = target.site, layer_of(target.site, skeleton)
+        yield AdaptedModule(
+            _range_name(target.sites),
+            site.path,
+            site.kind,
+            target.r,
+            method.tensors(layer, target.r, settings),
+            len(target.sites),
+            method.built_weights(layer, target.r, settings),
+        )
     for wrapped in targets.parameters:
         a_shape, b_shape = expert_shapes(wrapped)
-        size = math.prod(a_shape) + math.prod(b_shape)
         name = f"{_range_name(wrapped.sites)}.{wrapped.tensor.name}"
         path = f"{wrapped.site.path}.{wrapped.tensor.name}"
-        yield AdaptedModule(name, path, "parameter", wrapped.r, a_shape, b_shape, size, len(wrapped.sites))
+        tensors = AdapterTensor("lora_A.weight", a_shape), AdapterTensor("lora_B.weight", b_shape)
+        yield AdaptedModule(name, path, "parameter", wrapped.r, tensors, len(wrapped.sites))
 
 
 def _range_name(members: tuple[Site, ...]) -> str:

@@ -26,7 +26,7 @@ BYTES_OF: Mapping[str, int] = {
 """Bytes per element, by torch's name of the dtype."""
 
 # By dtype: its name in the file, and its place in the order in which safetensors writes dtypes.
-_CODES = {"float32": ("F32", 0), "bfloat16": ("BF16", 1), "float16": ("F16", 2)}
+_CODES = {"float32": ("F32", 0), "int32": ("I32", 1), "bfloat16": ("BF16", 2), "float16": ("F16", 3)}
 
 
 class SavedTensors(NamedTuple):

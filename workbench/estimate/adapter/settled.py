@@ -1,8 +1,8 @@
 """Settles the dropout of an adapter that cannot have any, where the recipe leaves it at its default."""
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.suggested_fix import Changes, suggested_fix
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.resolved import DROPOUT
@@ -34,7 +34,7 @@ def changes_needed(skeleton: Skeleton, recipe: Recipe) -> Changes | None:
     Returns:
         None where PEFT refuses the adapter and no change is known to help.
     """
-    changes = suggested_fix(skeleton, LoraSettings.of(recipe.adapter))
+    changes = suggested_fix(skeleton, AdapterSettings.of(recipe.adapter))
     if changes is None or without_impossible_dropout(skeleton, recipe) is recipe:
         return changes
     return {DROPOUT: 0.0, **changes}

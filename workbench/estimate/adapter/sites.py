@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from workbench.adapters.layer import Layer
 from workbench.models.skeleton import Module, ModuleKind, Skeleton, Tensor
 
 
@@ -32,6 +33,23 @@ class Site:
 def sites(skeleton: Skeleton) -> tuple[Site, ...]:
     """Every module below the root, in the order of ``named_modules``."""
     return tuple(_unfold("", "", skeleton.root))[1:]
+
+
+def layer_of(site: Site, skeleton: Skeleton) -> Layer:
+    """The module as an adapter method knows it."""
+    weight, facts = site.parameter("weight"), site.module.facts
+    is_convolution = site.kind == "convolution"
+    return Layer(
+        name=site.name,
+        kind=site.kind,
+        class_name=site.module.class_name,
+        weight=weight.shape if weight is not None else (),
+        has_bias=site.parameter("bias") is not None,
+        channels=(facts["in_channels"], facts["out_channels"]) if is_convolution else (0, 0),
+        kernel=tuple(facts["kernel_size"]) if is_convolution else (),
+        groups=facts["groups"] if is_convolution else 1,
+        model_type=skeleton.model_type,
+    )
 
 
 def _unfold(name: str, path: str, module: Module) -> Iterator[Site]:

@@ -4,16 +4,16 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.adapter.sites import sites
 from workbench.models.skeleton import Skeleton
 
 Changes = Mapping[str, Any]
 
 
-def suggested_fix(skeleton: Skeleton, adapter: LoraSettings) -> Changes | None:
+def suggested_fix(skeleton: Skeleton, adapter: AdapterSettings) -> Changes | None:
     """The smallest known change to a recipe that makes PEFT accept its adapter: dotted paths and values.
 
     Returns:
@@ -39,7 +39,7 @@ def options_text(changes: Changes) -> str:
     return " ".join(f"--set {shlex.quote(f'{path}={_value_text(value)}')}" for path, value in changes.items())
 
 
-def _candidates(skeleton: Skeleton, adapter: LoraSettings) -> Iterator[dict[str, Any]]:
+def _candidates(skeleton: Skeleton, adapter: AdapterSettings) -> Iterator[dict[str, Any]]:
     without: dict[str, Any] = {}
     if adapter.lora_dropout:
         without["adapter.lora_dropout"] = 0.0
@@ -55,14 +55,14 @@ def _candidates(skeleton: Skeleton, adapter: LoraSettings) -> Iterator[dict[str,
         yield {"adapter.target_modules": names}
 
 
-def _adaptable(skeleton: Skeleton, adapter: LoraSettings) -> list[str]:
+def _adaptable(skeleton: Skeleton, adapter: AdapterSettings) -> list[str]:
     """Last names of the linear layers that can be adapted, for models where not all can (Mamba)."""
     linear = (site.name for site in sites(skeleton) if site.kind in ("linear", "conv1d"))
     names = dict.fromkeys(name.rpartition(".")[2] for name in linear if name != skeleton.output)
     return [name for name in names if _is_accepted(skeleton, adapter, {"adapter.target_modules": [name]})]
 
 
-def _is_accepted(skeleton: Skeleton, adapter: LoraSettings, changes: Changes) -> bool:
+def _is_accepted(skeleton: Skeleton, adapter: AdapterSettings, changes: Changes) -> bool:
     try:
         plan_adapter(skeleton, adapter.varied({path.partition(".")[2]: value for path, value in changes.items()}))
     except WorkbenchError:

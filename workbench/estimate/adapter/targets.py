@@ -1,4 +1,4 @@
-"""Finds the modules and parameters that a LoRA adapter targets, by PEFT 0.21's rules, from the module tree.
+"""Finds the modules and parameters that an adapter targets, by PEFT 0.21's rules, from the module tree.
 
 The rules are those of ``peft.tuners.tuners_utils`` (``check_target_module_exists``,
 ``_maybe_include_all_linear_layers``) and of :mod:`workbench.estimate.adapter.experts`. What PEFT refuses is refused
@@ -9,18 +9,18 @@ too, with the reason in plain words (:mod:`workbench.estimate.adapter.refusals`)
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from workbench.adapters.registry import check_model, method_of
+from workbench.adapters.settings import AdapterSettings, check_settings, compiled
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.experts import leaf_names, rename_expert_targets
 from workbench.estimate.adapter.matching import Groups, group_finder, matcher
 from workbench.estimate.adapter.refusals import (
-    check_module,
     check_parameters,
     nothing_matched,
     only_frozen,
     unknown_names,
 )
-from workbench.estimate.adapter.settings import LoraSettings, check_settings, compiled
-from workbench.estimate.adapter.sites import Site, sites
+from workbench.estimate.adapter.sites import Site, layer_of, sites
 from workbench.models.skeleton import Skeleton, Tensor
 
 EMBEDDING_NAMES = ("embed_tokens", "lm_head")
@@ -96,13 +96,17 @@ class _Ranks:
         return self.usual if group is None else self.rules[group][1]
 
 
-def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
+def find_targets(skeleton: Skeleton, settings: AdapterSettings) -> Targets:
     """Find the targets of an adapter on this model.
 
     Raises:
         WorkbenchError: PEFT refuses these settings for this model, or they match nothing.
     """
     check_settings(settings)
+    method = method_of(settings.method)
+    method.check(settings)
+    rows = bool(skeleton.root.facts.get("new_tokens"))
+    check_model(method, trains_rows=rows, has_frozen_parts=bool(skeleton.frozen_parts))
     everything = sites(skeleton)
     names, parameter_names, patterns = _resolve(skeleton, settings, everything)
     ranks = _Ranks(settings.r, tuple(patterns.items()))
@@ -110,7 +114,7 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
     alike, left_out = _named_sites(skeleton, replace(settings, r=0, rank_pattern=()), names, groups)
     modules = tuple(ModuleTarget(members, ranks.of(group)) for members, group in alike)
     for target in modules:
-        check_module(skeleton, target.site, target.r, settings)
+        method.check_layer(layer_of(target.site, skeleton), target.r, settings)
     parameters = tuple(
         ParameterTarget(members, tensor, ranks.of(group), depth)
         for members, tensor, depth, group in _named_parameters(skeleton, parameter_names, groups)
@@ -130,7 +134,7 @@ def find_targets(skeleton: Skeleton, settings: LoraSettings) -> Targets:
 
 
 def _resolve(
-    skeleton: Skeleton, settings: LoraSettings, everything: tuple[Site, ...]
+    skeleton: Skeleton, settings: AdapterSettings, everything: tuple[Site, ...]
 ) -> tuple[str | frozenset[str], frozenset[str], dict[str, int]]:
     """Resolve shorthands and old names of experts; returns a regex or names, parameter names, and rank patterns."""
     names: str | frozenset[str]
@@ -143,7 +147,7 @@ def _resolve(
     parameters = frozenset(settings.target_parameters)
     ranks = dict(settings.rank_pattern)
     family = skeleton.root.facts.get("moe_names")
-    if family is None:
+    if family is None or not method_of(settings.method).adapts_parameters:
         return names, parameters, ranks
     if isinstance(names, str):
         names = _leaves_of_regex(settings, names, family, everything) or names
@@ -159,7 +163,7 @@ def _all_linear(skeleton: Skeleton) -> frozenset[str]:
 
 
 def _leaves_of_regex(
-    settings: LoraSettings, regex: str, family: str, everything: tuple[Site, ...]
+    settings: AdapterSettings, regex: str, family: str, everything: tuple[Site, ...]
 ) -> frozenset[str] | None:
     parameter_names = [f"{site.name}.{tensor.name}" for site in everything for tensor in site.parameters]
     return leaf_names(family, matcher(settings, regex), [site.name for site in everything], parameter_names)
@@ -180,7 +184,7 @@ def frozen_names(skeleton: Skeleton) -> frozenset[str]:
 # Cached: while the user changes the rank, the matching modules stay the same.
 @lru_cache(maxsize=64)
 def _named_sites(
-    skeleton: Skeleton, settings: LoraSettings, names: str | frozenset[str], groups: Groups
+    skeleton: Skeleton, settings: AdapterSettings, names: str | frozenset[str], groups: Groups
 ) -> tuple[tuple[tuple[tuple[Site, ...], int | None], ...], tuple[str, ...]]:
     """Group the matching sites that differ only in their layer and get the same rank; with the group of that rank.
 
@@ -220,7 +224,7 @@ def _named_parameters(
 
 
 def _saved_whole(
-    skeleton: Skeleton, settings: LoraSettings, everything: tuple[Site, ...], modules: tuple[ModuleTarget, ...]
+    skeleton: Skeleton, settings: AdapterSettings, everything: tuple[Site, ...], modules: tuple[ModuleTarget, ...]
 ) -> tuple[Site, ...]:
     """PEFT's ``_set_trainable``: any module whose full name ends with the given letters."""
     if not settings.modules_to_save:
@@ -258,7 +262,7 @@ def _embedding_is_named(names: str | frozenset[str], everything: tuple[Site, ...
 
 
 def _unmatched(
-    settings: LoraSettings, modules: tuple[ModuleTarget, ...], parameters: tuple[ParameterTarget, ...]
+    settings: AdapterSettings, modules: tuple[ModuleTarget, ...], parameters: tuple[ParameterTarget, ...]
 ) -> tuple[str, ...]:
     if isinstance(settings.target_modules, str) or parameters:
         return ()

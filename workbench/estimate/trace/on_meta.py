@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from workbench.adapters.registry import method_of, peft_config
+from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.adapter.new_rows import token_rows
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
 from workbench.estimate.step import Step
 from workbench.estimate.trace.kernels import ATTENTION, register_attention
@@ -18,7 +19,7 @@ from workbench.recipe.schema import Recipe
 
 def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) -> nn.Module:
     """A PEFT model on the meta device, in training mode, with ``rank`` instead of the recipe's r."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     model = meta_model(skeleton.config)
     if model.config._attn_implementation == "sdpa":
@@ -30,13 +31,18 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         model = _quantise(model, step, unquantized_modules(model, skeleton.config))
     if step.variant == "plain" and step.loaded.method != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    settings = recipe.trained_adapter.lora | {"r": rank, "init_lora_weights": True}
-    settings["trainable_token_indices"] = token_rows(skeleton, LoraSettings.of(recipe.adapter)) or None
-    settings["exclude_modules"] = exclusion_pattern(part.name for part in skeleton.frozen_parts) or None
-    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), low_cpu_mem_usage=True)
+    adapter, method = recipe.trained_adapter, method_of(recipe.adapter.method)
+    config = peft_config(
+        adapter,
+        token_rows(skeleton, AdapterSettings.of(adapter)),
+        exclusion_pattern(part.name for part in skeleton.frozen_parts),
+        **method.for_trace(rank),
+    )
+    peft = get_peft_model(model, config, low_cpu_mem_usage=True)
     for name, parameter in peft.named_parameters():
-        if parameter.requires_grad and "lora_magnitude_vector" not in name:
-            parameter.data = parameter.data.to(getattr(torch, step.dtypes.adapter))
+        if parameter.requires_grad:
+            dtype = "float32" if method.is_float32(name) else step.dtypes.adapter
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     if step.checkpointing != "none":
         reentrant = step.checkpointing == "reentrant"
         peft.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})

@@ -1,7 +1,5 @@
 """Computes the peak memory from a timeline: the exact resting memory plus the highest moment of the step."""
 
-import math
-
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint, rounded
@@ -38,12 +36,11 @@ def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step
 
 
 def _adapter_blocks(plan: AdapterPlan) -> tuple[int, int]:
-    """Bytes of what the adapter adds, with each A and B rounded as the allocator rounds; and how many tensors."""
-    width = BYTES_OF[plan.dtype]
+    """Bytes of what the adapter adds, with each tensor rounded as the allocator rounds; and how many there are."""
     exact = total = pieces = 0
     for module in plan.modules:
-        for shape in (module.a_shape, module.b_shape):
-            size = math.prod(shape) * width
+        for tensor in module.tensors:
+            size = tensor.size * BYTES_OF[tensor.dtype(plan.dtype)]
             exact += size * module.count
             total += rounded(size) * module.count
             pieces += module.count

@@ -49,7 +49,8 @@ def shipped_recipes(skeleton: Skeleton) -> Iterator[ResolvedRecipe]:
                 plan_adapter(skeleton, recipe.adapter)
             except WorkbenchError:  # no such layers, or no dropout on experts
                 continue
-            if can_trace(skeleton, plan_step(setup_of(skeleton, recipe))):
+            setup = setup_of(skeleton, recipe)
+            if can_trace(skeleton, plan_step(setup), setup.adapter):
                 yield recipe
             break
 

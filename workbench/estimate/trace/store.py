@@ -14,9 +14,10 @@ from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from workbench.adapters.registry import DEFAULT, method_of
+from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
-from workbench.estimate.adapter.settings import LoraSettings
 from workbench.estimate.footprint import Footprint, PackedStorage, Storage, measure_base
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
@@ -46,14 +47,14 @@ class TraceStore:
         self._folder = folder
         self._known: dict[str, Timeline | None] = {}
 
-    def __call__(self, skeleton: Skeleton, adapter: LoraSettings, step: Step, plan: AdapterPlan) -> Peak | None:
+    def __call__(self, skeleton: Skeleton, adapter: AdapterSettings, step: Step, plan: AdapterPlan) -> Peak | None:
         """The peak memory from a timeline; None if there is none (yet)."""
         timeline = self.find(skeleton, adapter, step)
         if timeline is None:
             return None
         return peak_from(timeline, _base(skeleton, step.storage), plan, step, adapter.r)
 
-    def find(self, skeleton: Skeleton, adapter: LoraSettings, step: Step) -> Timeline | None:
+    def find(self, skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> Timeline | None:
         key = key_of(skeleton, adapter, step)
         if key not in self._known:
             found = self._read(key)
@@ -72,7 +73,7 @@ class TraceStore:
         """
         setup = Setup.of(recipe)
         step = plan_step(setup, device, variant)
-        if not can_trace(skeleton, step):
+        if not can_trace(skeleton, step, setup.adapter):
             raise WorkbenchError(
                 f"A step of {skeleton.architecture} in {step.compute} cannot be traced.",
                 "The estimate is used instead.",
@@ -113,25 +114,29 @@ class TraceStore:
         write_text(self._folder / f"{key}.json", json.dumps(answer))
 
 
-def can_trace(skeleton: Skeleton, step: Step) -> bool:
+def can_trace(skeleton: Skeleton, step: Step, adapter: AdapterSettings) -> bool:
     """Whether a step can be traced at all: of the quantized layers, only those of bitsandbytes.
+
+    Some adapter methods need data to be built.
 
     float16 runs under autocast, which the meta device does not show. Models without attention process a record token by
     token if their own kernels are missing, as they are without data.
     """
     is_packed = isinstance(step.loaded, PackedStorage)
-    return step.compute != "float16" and not is_packed and bool(skeleton.root.facts.get("heads"))
+    is_refused = bool(method_of(adapter.method).trace_refusal)
+    return step.compute != "float16" and not (is_packed or is_refused) and bool(skeleton.root.facts.get("heads"))
 
 
-def key_of(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
+def key_of(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     """A key of everything that a timeline depends on."""
-    return _key(skeleton, replace(adapter, r=0), replace(step, batch=0, length=0))
+    r = 0 if method_of(adapter.method).shapes_follow_rank else adapter.r
+    return _key(skeleton, replace(adapter, r=r), replace(step, batch=0, length=0))
 
 
 @lru_cache(maxsize=512)
-def _key(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
+def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     targets = adapter.target_modules
-    parts = {
+    parts: dict[str, object] = {
         "format": FORMAT,
         "versions": _versions(),
         "tree": _tree_digest(skeleton),
@@ -149,6 +154,9 @@ def _key(skeleton: Skeleton, adapter: LoraSettings, step: Step) -> str:
         "layers": adapter.layers_to_transform,
         "ranks": adapter.rank_pattern,
     }
+    if adapter.method != DEFAULT:
+        # Of LoRA nothing else matters; its keys are those of the shipped timelines.
+        parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

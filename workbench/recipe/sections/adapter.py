@@ -1,18 +1,22 @@
-"""The section ``adapter``: the LoRA adapter, by the names of PEFT's ``LoraConfig``."""
+"""The section ``adapter``: the method, and its settings by the names of PEFT's configurations."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
-from workbench.recipe.sections.section import Section, setting
+from workbench.adapters.registry import method_of, methods, section_refusal
+from workbench.recipe.sections.section import Section, excluded, setting
 
 RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
 InitMethod = Literal["gaussian", "pissa", "olora", "orthogonal"]
-NEEDS_UNQUANTISED_BASE = ("pissa", "olora")
-"""Values of ``init_lora_weights`` that start from the base's own weights."""
 
 
 class AdapterSection(Section):
+    method: str = setting(
+        "lora",
+        "Adapter method. lora suits most tasks; docs/adapters.md says when to take another one.",
+        choices=tuple(methods()),
+    )
     r: int = setting(
         16,
         "Rank of ΔW = B·A. 8–32 suits most tasks.",
@@ -63,6 +67,7 @@ class AdapterSection(Section):
     layers_to_transform: list[int] | None = setting(None, "Layer indices that get adapters. Empty: all layers.")
     rank_pattern: dict[str, int] = setting({}, "Per-module ranks: module name or pattern → r.")
     alpha_pattern: dict[str, int] = setting({}, "Per-module alphas: module name or pattern → lora_alpha.")
+    options: dict[str, bool | int | float | str] = setting({}, "The method's own settings, by PEFT's names.")
     continue_from: str | None = setting(
         None,
         "Start from the weights of an adapter that exists: a run, run@step or an adapter folder of the same base, rank "
@@ -77,10 +82,16 @@ class AdapterSection(Section):
             self.__dict__["lora_alpha"] = 2 * self.r
         return self
 
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if refusal := section_refusal(self):
+            raise excluded(refusal.path, refusal.reason, refusal.cure)
+        return self
+
     @property
-    def lora(self) -> dict[str, Any]:
-        """The arguments of PEFT's ``LoraConfig``."""
-        return self.model_dump(exclude={"continue_from"})
+    def has_dropout(self) -> bool:
+        """Whether the method reads ``lora_dropout``."""
+        return "lora_dropout" in method_of(self.method).reads
 
     @property
     def dropout_is_default(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import methods
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.models.tokenizers import pad_token_id
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.engine.model.loss_check.records import Record
 
 # Parts of PEFT's wrappers, which are not the model's.
-_OF_PEFT = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
+_OF_PEFT = re.compile(rf"\.(base_layer|(?:{'|'.join(method.prefix for method in methods().values())})\w+)(\.|$)")
 
 
 def first_difference(base: LoadedBase, path: LossPath, samples: "Sequence[Record]", bound: float) -> str:

@@ -40,9 +40,10 @@ def make_trainer(
     if notice:
         warn(notice, kind="optimizer")
     if recipe.trained_adapter != recipe.adapter:
+        adapter = recipe.adapter
+        ignored = f"lora_dropout {adapter.lora_dropout:g}" if adapter.has_dropout else "options"
         warn(
-            f"{recipe.objective.kind} trains without dropout, as TRL does: adapter.lora_dropout "
-            f"{recipe.adapter.lora_dropout:g} is not used.",
+            f"{recipe.objective.kind} trains without dropout, as TRL does: adapter.{ignored} is not used.",
             kind="dropout",
         )
     if unused := recipe.objective.unused_keys:

@@ -1,19 +1,26 @@
-"""The part of PEFT's ``LoraConfig`` that determines the shapes of an adapter, and its validation."""
+"""The settings that determine the shapes of an adapter, and the checks that hold for every method."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
-from workbench.recipe.sections.adapter import AdapterSection
+
+if TYPE_CHECKING:
+    from workbench.recipe.sections.adapter import AdapterSection
 
 ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
-class LoraSettings:
-    """A recipe's adapter section, plus settings of ``LoraConfig`` that only saved adapters have."""
+class AdapterSettings:
+    """A recipe's adapter section, plus settings of ``LoraConfig`` that only saved adapters have.
+
+    Attributes:
+        method: name of the adapter method.
+        options: its own settings that are set.
+    """
 
     r: int
     target_modules: str | tuple[str, ...]
@@ -29,15 +36,17 @@ class LoraSettings:
     exclude_modules: str | tuple[str, ...] = ()
     target_parameters: tuple[str, ...] = ()
     rank_pattern: tuple[tuple[str, int], ...] = ()
+    method: str = "lora"
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     @classmethod
-    def of(cls, adapter: AdapterSection) -> "LoraSettings":
+    def of(cls, adapter: "AdapterSection") -> "AdapterSettings":
         targets = adapter.target_modules
         layers = adapter.layers_to_transform
         return cls(
             r=adapter.r,
             target_modules=targets if isinstance(targets, str) else tuple(targets),
-            lora_dropout=adapter.lora_dropout,
+            lora_dropout=adapter.lora_dropout if adapter.has_dropout else 0.0,
             dropout_is_default=adapter.dropout_is_default,
             bias=adapter.bias,
             use_dora=adapter.use_dora,
@@ -45,15 +54,19 @@ class LoraSettings:
             modules_to_save=tuple(adapter.modules_to_save or ()),
             layers_to_transform=None if layers is None else tuple(layers),
             rank_pattern=tuple(adapter.rank_pattern.items()),
+            method=adapter.method,
+            options=tuple(sorted(adapter.options.items())),
         )
 
-    def varied(self, changes: Mapping[str, Any]) -> "LoraSettings":
+    def varied(self, changes: Mapping[str, Any]) -> "AdapterSettings":
         """The settings with other values of the adapter section, by the section's own names."""
         if not changes:
             return self
         if "lora_dropout" in changes:
             changes = {**changes, "dropout_is_default": False}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+        if "options" in values:
+            values["options"] = tuple(sorted(values["options"].items()))
         return replace(self, **values)
 
     @property
@@ -61,8 +74,8 @@ class LoraSettings:
         return isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR
 
 
-def check_settings(settings: LoraSettings) -> None:
-    """Check what ``LoraConfig`` refuses for any model.
+def check_settings(settings: AdapterSettings) -> None:
+    """Check what the configuration of every method refuses for any model.
 
     Raises:
         WorkbenchError: two settings exclude each other.
@@ -84,14 +97,6 @@ def check_settings(settings: LoraSettings) -> None:
         raise WorkbenchError(
             "layers_pattern is set, but adapter.layers_to_transform is not.",
             "Set adapter.layers_to_transform.",
-            kind="adapter_settings",
-        )
-    if settings.lora_bias and settings.use_dora:
-        raise WorkbenchError("DoRA and lora_bias cannot be combined.", "Turn one of them off.", kind="adapter_settings")
-    if settings.lora_bias and settings.init_lora_weights not in (True, False):
-        raise WorkbenchError(
-            f"lora_bias does not work with init_lora_weights: {settings.init_lora_weights}.",
-            "Set adapter.init_lora_weights to true.",
             kind="adapter_settings",
         )
 

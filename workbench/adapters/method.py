@@ -1,0 +1,243 @@
+"""The base class of an adapter method: what the form, the estimate, the engine and the exports ask of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from workbench.adapters.layer import AdapterTensor, Layer
+from workbench.adapters.settings import AdapterSettings
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.recipe.sections.adapter import AdapterSection
+
+PLACES = frozenset({"target_modules", "modules_to_save", "layers_to_transform"})
+"""Keys of the adapter section that say where the adapter goes; nearly every method reads them."""
+
+QUANTIZED = frozenset({"nf4", "fp4", "int8"})
+"""The quantizations of a base that bitsandbytes makes."""
+
+PACKED = "packed"
+"""A base whose files quantize it in another format, such as GPTQ."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of one method, by PEFT's name: a key of ``adapter.options``.
+
+    Attributes:
+        default: its value until it is set; its type is the type of the setting.
+        help: what it means, in one sentence.
+        choices: the allowed values, if there are few.
+        least, most: bounds of a number.
+    """
+
+    default: bool | int | float | str
+    help: str
+    choices: tuple[bool | int | float | str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, in words."""
+        if self.choices:
+            return ", ".join(
+                str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices
+            )
+        if isinstance(self.default, bool):
+            return "true or false"
+        kind = {int: "a whole number", float: "a number"}.get(type(self.default), "text")
+        least = "" if self.least is None else f" from {self.least:g}"
+        return kind + least + ("" if self.most is None else f" to {self.most:g}")
+
+    def accepts(self, value: object) -> bool:
+        """Whether a recipe may have this value."""
+        if self.choices:
+            return any(value == choice and type(value) is type(choice) for choice in self.choices)
+        if isinstance(self.default, bool) or isinstance(value, bool):
+            return isinstance(self.default, bool) and isinstance(value, bool)
+        if isinstance(self.default, str):
+            return isinstance(value, str)
+        is_number = isinstance(value, int) or (isinstance(value, float) and isinstance(self.default, float))
+        if not is_number:
+            return False
+        assert isinstance(value, int | float)
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a setting cannot be used.
+
+    Attributes:
+        path: its dotted key.
+        reason: why, as the rest of a sentence that begins with the key.
+        cure: what to do.
+    """
+
+    path: str
+    reason: str
+    cure: str
+
+
+class Method:
+    """An adapter method of PEFT.
+
+    A subclass sets the attributes and overrides :meth:`tensors`; the rest where the method differs.
+
+    Attributes:
+        name: value of ``adapter.method``.
+        label: its name in texts.
+        help: when to take it, in one sentence.
+        peft_type: ``peft_type`` in ``adapter_config.json``.
+        config_class: name of its configuration in ``peft``.
+        prefix: how the names of its parameters begin.
+        reads: keys of the adapter section that it reads, besides ``method`` and ``options``.
+        options: its own settings.
+        layers: kinds of layers that it adapts.
+        quantized: quantizations of the base that it can be trained on.
+        float32: parts of the names of parameters that are trained in float32 on a 16-bit base.
+        shapes_follow_rank: every tensor's size is a multiple of the rank, so that one traced step serves all ranks.
+        trace_refusal: why its step cannot be traced and is priced by formula; empty if it can be traced.
+        excludes: its configuration has ``exclude_modules``, which models with frozen parts need.
+        trains_rows: its configuration has ``trainable_token_indices``, which added token rows need.
+        adapts_parameters: it adapts weights that are no layers of their own, such as fused experts.
+        merge_refusal: why it cannot be merged into the base's weights; empty if it can.
+        scales: adapters can be scaled and summed.
+        refuses_mamba: PEFT refuses layers of Mamba whose weights are used without calling the layer.
+        serves: servers that load it beside the base.
+    """
+
+    name: str
+    label: str
+    help: str
+    peft_type: str
+    config_class: str
+    prefix: str
+    reads: frozenset[str] = PLACES
+    options: Mapping[str, Option] = MappingProxyType({})
+    layers: frozenset[str] = frozenset({"linear"})
+    quantized: frozenset[str] = frozenset()
+    float32: tuple[str, ...] = ()
+    shapes_follow_rank: bool = False
+    trace_refusal: str = ""
+    excludes: bool = True
+    trains_rows: bool = False
+    adapts_parameters: bool = False
+    merge_refusal: str = ""
+    scales: bool = False
+    refuses_mamba: bool = False
+    serves: tuple[str, ...] = ()
+
+    # -- the recipe and PEFT's configuration -----------------------------------------------------------------------
+
+    def arguments(self, adapter: "AdapterSection") -> dict[str, Any]:
+        """The keyword arguments of PEFT's configuration, besides those that depend on the model."""
+        return {name: getattr(adapter, name) for name in sorted(self.reads)} | self.chosen(adapter.options)
+
+    def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all options: the given ones, and the defaults of the others."""
+        return {name: options.get(name, option.default) for name, option in self.options.items()}
+
+    def value(self, settings: AdapterSettings, name: str) -> Any:
+        """The value of an option."""
+        return dict(settings.options).get(name, self.options[name].default)
+
+    def for_trace(self, rank: int) -> dict[str, Any]:
+        """What a traced step changes in the configuration: where shapes follow the rank, a rank that is a prime."""
+        return {"r": rank} if self.shapes_follow_rank else {}
+
+    def section(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The keys and values of the adapter section that make this ``adapter_config.json``.
+
+        Returns:
+            The section, and what of the configuration has no counterpart in it, by PEFT's names.
+        """
+        options = {
+            name: config[name]
+            for name, option in self.options.items()
+            if name in config and config[name] != option.default and option.accepts(config[name])
+        }
+        section = {name: config[name] for name in sorted(self.reads) if config.get(name) is not None}
+        refused = {name: config[name] for name in self.options if name in config and name not in options
+                   and config[name] != self.options[name].default}  # fmt: skip
+        return ({"method": self.name, **section, **({"options": options} if options else {})}), refused
+
+    def size_words(self, options: Mapping[str, Any]) -> str:
+        """What stands in place of the rank for a method that reads none, such as ``block 32``."""
+        return ""
+
+    def is_float32(self, parameter: str) -> bool:
+        """Whether a trained parameter of this name stays in float32 on a 16-bit base."""
+        return any(part in parameter for part in self.float32)
+
+    # -- what PEFT refuses -----------------------------------------------------------------------------------------
+
+    def check(self, settings: AdapterSettings) -> None:
+        """Check what PEFT's configuration refuses for any model.
+
+        Raises:
+            WorkbenchError: two settings exclude each other.
+        """
+
+    def check_layer(self, layer: Layer, r: int, settings: AdapterSettings) -> None:
+        """Check that PEFT adapts this layer.
+
+        Raises:
+            WorkbenchError: it does not; with the reason.
+        """
+        if self.refuses_mamba and layer.model_type in _MAMBA_TYPES and layer.leaf in _MAMBA_REFUSED:
+            raise WorkbenchError(
+                f"{self.label} does not work on {layer.name}: Mamba uses the weights of {layer.leaf} without calling "
+                "the layer.",
+                "List other targets, such as [in_proj, x_proj], instead of all-linear.",
+                kind="adapter_target",
+            )
+        if layer.kind not in self.layers:
+            kinds = " and ".join(_KINDS[kind] for kind in _KINDS if kind in self.layers)
+            raise WorkbenchError(
+                f"{self.label} does not work on {layer.name}, which is a {layer.class_name}: it adapts {kinds} layers.",
+                "Leave this layer out of adapter.target_modules, or set adapter.method to lora.",
+                kind="adapter_target",
+            )
+
+    def refusal_on(self, adapter: "AdapterSection | AdapterSettings", quantization: str) -> "Refusal | None":
+        """Why this adapter cannot be trained on a base quantized like this; None if it can."""
+        if quantization == "none" or quantization in self.quantized:
+            return None
+        others = f", or {' or '.join(sorted(self.quantized))}" if self.quantized else ""
+        return Refusal(
+            "adapter.method",
+            f"PEFT has no layers of {self.name} for a base in {quantization}",
+            f"set quantization.method to none{others}, or adapter.method to lora",
+        )
+
+    def moves_base(self, values: Mapping[str, object]) -> bool:
+        """Whether an adapter with these settings (of a recipe or of PEFT) changes the base's own weights."""
+        return values.get("bias", "none") != "none"
+
+    # -- the tensors -----------------------------------------------------------------------------------------------
+
+    def tensors(self, layer: Layer, r: int, settings: AdapterSettings) -> tuple[AdapterTensor, ...]:
+        """The tensors that the adapter adds to a layer, in the order of PEFT."""
+        raise NotImplementedError
+
+    def shared(self, layers: Sequence[Layer], settings: AdapterSettings) -> tuple[AdapterTensor, ...]:
+        """The tensors that all layers of an adapter share; their names are full ones below ``base_model.``."""
+        return ()
+
+    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
+        """The adapter's elements that a token is multiplied by in this layer."""
+        return sum(tensor.size for tensor in self.tensors(layer, r, settings) if tensor.is_trained)
+
+    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
+        """Elements that the layer builds from the adapter in each step and keeps for the backward pass, such as ΔW."""
+        return 0
+
+
+# Layers that PEFT refuses for these types (``_check_lora_target_modules_mamba``).
+_MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+_MAMBA_REFUSED = {"out_proj", "conv1d"}
+_KINDS = {"linear": "linear", "conv1d": "Conv1D", "embedding": "embedding", "convolution": "convolution"}

@@ -1,0 +1,34 @@
+"""HRA (Yuan et al. 2024, arXiv:2405.17484): rotates a layer's inputs by r Householder reflections."""
+
+from types import MappingProxyType
+
+from workbench.adapters.layer import AdapterTensor, Layer
+from workbench.adapters.method import PLACES, Method, Option
+from workbench.adapters.settings import AdapterSettings
+
+
+class Hra(Method):
+    """W·H₁·…·Hᵣ: a rotation and a low-rank change at once."""
+
+    name = "hra"
+    label = "HRA"
+    help = "Take it to keep what the base knows at half of LoRA's parameters. Take an even r; slower with a high one."
+    peft_type = "HRA"
+    config_class = "HRAConfig"
+    prefix = "hra_"
+    reads = PLACES | {"r"}
+    options = MappingProxyType({"apply_GS": Option(False, "Orthogonalize the reflections (Gram–Schmidt).")})
+    float32 = ("hra_",)
+
+    def tensors(self, layer: Layer, r: int, settings: AdapterSettings) -> tuple[AdapterTensor, ...]:
+        return (AdapterTensor("hra_u", (layer.in_features, r), is_float32=True),)
+
+    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
+        return layer.in_features * layer.out_features
+
+    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
+        # Each reflection's product, and the rotated weight.
+        return layer.in_features * (r * layer.in_features + layer.out_features)
+
+
+METHOD = Hra()
