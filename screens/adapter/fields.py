@@ -48,7 +48,6 @@ def form() -> tuple[SettingGroup, ...]:
         SettingGroup(
             "Adapter",
             (
-                _method(),
                 number_setting("adapter.r", "rank r"),
                 _alpha(),
                 number_setting("adapter.lora_dropout", "lora_dropout"),
@@ -57,6 +56,7 @@ def form() -> tuple[SettingGroup, ...]:
                 _layers(),
                 choice_setting("adapter.bias", "bias"),
                 _names("adapter.modules_to_save", "extra modules"),
+                _method(),
             ),
         ),
         SettingGroup(
@@ -219,9 +219,24 @@ class _MethodOption(Option):
         return bool(recipe.adapter.method == self.changes["adapter.method"])
 
 
+class _MethodSpec(SettingSpec):
+    """The setting of the method, whose arrows pass over those that PEFT cannot train on the recipe's base."""
+
+    def stepped(self, recipe: Recipe, skeleton: Skeleton | None, by: int) -> Changes:
+        names, here = list(methods()), list(methods()).index(recipe.adapter.method)
+        for name in names[here + 1 :] if by > 0 else reversed(names[:here]):
+            if methods()[name].refusal_on(recipe.adapter, recipe.quantization.method) is None:
+                return _method_changes(name)
+        return {}
+
+
+def _method_changes(name: str) -> Changes:
+    """Return what choosing a method changes: it takes along only what it reads too."""
+    return {"adapter.method": name} | unread(name)
+
+
 def _method() -> SettingSpec:
-    """Return the setting of the method. Another method takes along only what it reads too."""
-    options = [_MethodOption(one.label, {"adapter.method": name} | unread(name)) for name, one in methods().items()]
+    options = [_MethodOption(method.label, _method_changes(name)) for name, method in methods().items()]
 
     def value(recipe: Recipe) -> str:
         return method_of(recipe.adapter.method).label
@@ -229,7 +244,7 @@ def _method() -> SettingSpec:
     def note(recipe: Recipe) -> str:
         return method_of(recipe.adapter.method).help
 
-    return SettingSpec("method", "adapter.method", "cycle", lambda _: options, value, note=note)
+    return _MethodSpec("method", "adapter.method", "cycle", lambda _: options, value, note=note)
 
 
 def _method_options() -> SettingSpec:
