@@ -9,6 +9,7 @@ from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of
 from tests.engine.voices_of_tiny import QUESTION, answered, plain_reply
 from tests.whole_models import CONFIGS, make_whole_model
+from workbench.adapters.registry import peft_arguments
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
@@ -47,7 +48,7 @@ def _plain_losses(folder, recipe, home, steps):
     model = _plain(folder)
     names = _reached(model)
     torch.manual_seed(recipe.training.seed)
-    settings = recipe.adapter.lora | {"target_modules": names}
+    settings = peft_arguments(recipe.adapter)[1] | {"target_modules": names}
     peft = get_peft_model(model.requires_grad_(False), LoraConfig(task_type="CAUSAL_LM", **settings)).train()
     trained = [parameter for parameter in peft.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.training.learning_rate, weight_decay=0.0)

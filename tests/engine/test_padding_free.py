@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import make_tiny_model
+from workbench.adapters.registry import peft_config
 from workbench.engine.generation.evaluation import record_losses
 from workbench.engine.kernels.loss_head import add_trained_positions
 from workbench.engine.kernels.loss_path import PADDED, LossPath
@@ -154,7 +155,7 @@ def test_the_fullest_micro_batch_is_known_before_it_comes(home, recipe, changes,
 def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     """TRL's own trainer, loss and padded batches on the same tokens in the same order, in float32."""
     from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
@@ -173,7 +174,7 @@ def test_the_losses_are_those_that_trl_has_by_itself(home, recipe, tmp_path):
     data = encode_dataset(load_records(recipe.data, home), Template.for_model(tokenizer, "auto", None), recipe.data)
     model = AutoModelForCausalLM.from_pretrained(recipe.model.source, dtype=torch.float32).requires_grad_(False)
     torch.manual_seed(recipe.training.seed)
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **recipe.adapter.lora))
+    model = get_peft_model(model, peft_config(recipe.adapter))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**trl_settings(recipe, tmp_path / "trl")),

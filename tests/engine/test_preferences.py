@@ -8,6 +8,7 @@ import torch
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed, trl_settings
 from tests.engine.test_resume import killed_after
+from workbench.adapters.registry import peft_config
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
@@ -53,7 +54,6 @@ def preference(recipe, pairs):
 def trl_trainer(recipe, home, folder):
     """TRL's trainer on the tokens of a recipe's training pairs; the reference is the base without the adapter."""
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
@@ -86,7 +86,7 @@ def trl_trainer(recipe, home, folder):
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.trained_adapter.lora),
+        peft_config=peft_config(recipe.trained_adapter),
     )
 
 

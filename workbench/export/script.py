@@ -144,7 +144,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     )
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     if trl is not None:
-        return "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
+        text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
+        return text.replace("LoraConfig", method.config_class)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     if recipe.adapter.continue_from:
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
