@@ -23,6 +23,7 @@ from screens.tabs import TABS
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
+from workbench.adapters.registry import size_words
 from workbench.data.open_source import bundled_names
 from workbench.errors import WorkbenchError
 from workbench.models.catalog import catalog, catalog_skeleton
@@ -205,7 +206,7 @@ class TourScreen(ModalScreen[None]):
         if plan is None:
             return Content("Estimating its memory ...")
         recipe, sign = plan.recipe, f" {GLYPHS.separator} "
-        adapter = sign.join((base_word(recipe, None), f"r {recipe.adapter.r}", plain(targets_word(recipe))))
+        adapter = sign.join((base_word(recipe, None), size_words(recipe.adapter), plain(targets_word(recipe))))
         lines = [
             Content.assemble(("model    ", "$text-muted"), (plain(recipe.model.source), "bold")),
             Content.assemble(("records  ", "$text-muted"), (plain(recipe.data.source), "bold")),

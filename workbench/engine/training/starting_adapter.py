@@ -58,7 +58,7 @@ def _check_settings(name: str, adapter: AdapterSection, folder: "Path") -> None:
             kind="adapter",
         )
     asked = method.arguments(adapter)
-    for key in sorted(asked.keys() - _FREE):
+    for key in sorted(asked.keys() - _FREE, key=lambda name: (name != "r", name)):
         found, wanted = config.get(key) or None, asked[key] or None
         if found != wanted and not key.endswith("dropout"):
             place = f"{key} in adapter.options" if key in method.options else f"adapter.{key}"
