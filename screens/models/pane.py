@@ -212,12 +212,7 @@ class ModelsPane(Pane):
             self._fits |= fits
             if not self.is_shown:
                 return
-            if self._filter or self._table.by:
-                self._fill()  # others fit, or in another order
-            else:
-                self._table.repaint_rows()
-            self._show_facts()
-        self._fill()
+            self._fill()  # more of them are known to fit
 
     # -- search ---------------------------------------------------------------------------------------------------
 

@@ -132,11 +132,6 @@ class LazyTable(ScrollView, can_focus=True, inherit_bindings=False):
             self._titles = dict(titles)
             self.refresh()
 
-    def repaint_rows(self) -> None:
-        """The cells of rows have changed: make those in view again."""
-        self._lines.clear()
-        self.refresh()
-
     def move_cursor(self, *, row: int) -> None:
         """Move the cursor to a row."""
         before, self._cursor = self._cursor, max(0, min(row, self._count - 1))
