@@ -78,7 +78,7 @@ def test_a_killed_run_and_one_that_ran_out_of_memory_train_the_same(home, prefer
         ended(thread)
     assert "out_of_memory" in [event["kind"] for event in events_of(split, "warning")]
     asked = LossCheck(PADDED, "a test asks for it")
-    monkeypatch.setattr("workbench.engine.training.loss_choice.check_loss", lambda base, records: asked)
+    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: asked)
     padded, thread = begin(home, recipe, thread.base)
     ended(thread)
     for run in (split, padded):

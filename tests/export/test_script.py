@@ -116,7 +116,7 @@ def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
 ):
     as_if_installed(monkeypatch)
     monkeypatch.setattr(
-        "workbench.engine.training.training.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
+        "workbench.engine.training.run_start.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
     )
     run = train(
         tiny_home,
