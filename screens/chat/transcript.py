@@ -77,13 +77,17 @@ class Transcript(VerticalScroll):
         return turn
 
     async def notice(self, text: str, *, error: bool = False) -> None:
-        """Add a dim paragraph, or one in the colour of errors."""
+        """Add a dim paragraph, or one in the color of errors."""
         await self.mount(line(text, "notice -error" if error else "notice"))
 
     async def keep_first(self, count: int) -> None:
         """Remove everything after the conversation's first turns; failed turns are not counted."""
-        kept = self._hidden = min(self._hidden, count)
-        for child in list(self.children):
+        self._hidden = min(self._hidden, count)
+        kept = self._hidden  # they are the conversation's first turns
+        children = list(self.children)
+        if self._hidden:
+            del children[0]  # says how many turns are hidden
+        for child in children:
             if kept >= count:
                 await child.remove()
             elif isinstance(child, TurnView) and not child.failed:
@@ -117,7 +121,7 @@ class Transcript(VerticalScroll):
                 thought, answer = split_thinking(reply.text)
                 if reasoning := reply.reasoning or thought:
                     await column.write_reasoning(reasoning)
-                if answer and not reply.calls:
+                if answer and not reply.calls:  # with calls, show_message writes the answer
                     await column.write(answer)
                 await column.close()
                 await column.show_message(reply.message)

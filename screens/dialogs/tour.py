@@ -29,6 +29,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.catalog import catalog, catalog_skeleton
 from workbench.planning.start_checks import Verdict, judge
 from workbench.recipe.differences import change_text
+from workbench.recipe.presets import load_preset as read_preset
 from workbench.recipe.sections.model import DEFAULT_MODEL
 from workbench.recipe.text import edit
 from workbench.units import short
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
 _DEMO_PRESET, _DEMO_DATA = "demo", "first-mate"
 _OWN = "own"
 
-# Upper ends of the sizes of which one model each is offered, in parameters.
+# One model of each size is offered; these are the largest of each, in parameters.
 _SIZES = (0.8e9, 2.5e9, 4.5e9, 9e9, 15e9, 36e9, 80e9)
 
-# How long the first reading of the hardware is waited for.
-_READINGS, _SECONDS = 20, 0.25
+# How often it is looked whether the hardware was read, and the seconds between.
+_POLLS, _SECONDS_BETWEEN_POLLS = 20, 0.25
 
 _HEADS = (
     "1 of 3  Which model do you want to fine-tune?",
@@ -99,7 +100,7 @@ def plan_of(recipe: Recipe, app: Workbench) -> Plan:
 
 
 class TourScreen(ModalScreen[None]):
-    """Three questions; each has an answer selected, so that Enter three times is a run of the demo."""
+    """Three questions, each with an answer selected: Enter three times opens Train with the demo, ready to start."""
 
     NAME: ClassVar[str] = "Tour"
     GUIDE: ClassVar[str] = (
@@ -154,10 +155,10 @@ class TourScreen(ModalScreen[None]):
 
     async def _read_fits(self) -> None:
         session = self._workbench.session
-        for _ in range(_READINGS):
+        for _ in range(_POLLS):
             if session.budget.free_bytes is not None:
                 break
-            await asyncio.sleep(_SECONDS)  # the first reading of the hardware takes a moment
+            await asyncio.sleep(_SECONDS_BETWEEN_POLLS)  # the first reading of the hardware takes a moment
         self._fits = await asyncio.to_thread(fits_of, self._models, session.recipe, session.budget, session.traces)
         if self._page == 0:
             self._show()
@@ -237,6 +238,7 @@ class TourScreen(ModalScreen[None]):
             self._use(self._plan.recipe)
             self._close("train")
 
+    # Of a click: the list never gets Enter.
     @on(OptionList.OptionSelected)
     def _clicked(self) -> None:
         self.action_next()
@@ -255,11 +257,17 @@ class TourScreen(ModalScreen[None]):
             self._plan = Plan(self._recipe())
         self._show()
 
+    @property
+    def _is_demo(self) -> bool:
+        return self._model == DEFAULT_MODEL and self._source == _DEMO_DATA
+
     def _recipe(self) -> Recipe:
+        if self._is_demo:
+            return read_preset(_DEMO_PRESET, self._workbench.session.home)
         return edit(self._workbench.session.recipe, {"model.source": self._model, "data.source": self._source})
 
     def _use(self, recipe: Recipe) -> None:
-        if recipe.model.source == DEFAULT_MODEL and self._source == _DEMO_DATA:
+        if self._is_demo and recipe == self._recipe():
             load_preset(self._workbench, _DEMO_PRESET)
         else:
             self._workbench.set_recipe(recipe.as_dict())
@@ -272,7 +280,7 @@ class TourScreen(ModalScreen[None]):
             self._close()
 
     def action_leave(self, tab: str) -> None:
-        """Close the tour and open a tab; a model that was chosen is used."""
+        """Close the tour and open a tab. A chosen model is used, the demo's with its recipe; chosen records are not."""
         if self._page:
             changes: dict[str, Any] = {"model.source": self._model}
             if self._model == DEFAULT_MODEL:

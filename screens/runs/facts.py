@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def loss(value: object) -> str:
-    """A loss as the history shows it; the journal has a word for one that is no number."""
+    """A loss with four digits; one that is not finite as the journal has it, such as "nan"."""
     return f"{value:.4g}" if isinstance(value, int | float) else str(value or "")
 
 
 def steps(summary: RunSummary, room: int) -> str:
-    """Steps made of those there are to be, in so many cells: a figure that was cut off would be another one."""
+    """Steps made and planned, ``120/200``. A percentage if that is wider than ``room``: no number may be cut."""
     if not summary.max_steps:
         return str(summary.step or "")
     text = f"{summary.step}/{summary.max_steps}"

@@ -53,7 +53,7 @@ def fits_of(
     """The models whose module tree is known, judged under one recipe; costs some milliseconds a model."""
     from workbench.estimate.adapter.suggested_fix import changes_text
     from workbench.estimate.by_method import peak_with
-    from workbench.estimate.catalog_fit import setup_and_fix
+    from workbench.estimate.catalog_fit import setup_and_changes
     from workbench.estimate.pricing import Pricing
     from workbench.models.catalog import catalog_skeleton
 
@@ -64,7 +64,7 @@ def fits_of(
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        setup, changes = setup_and_fix(skeleton, recipe)
+        setup, changes = setup_and_changes(skeleton, recipe)
         pricing = Pricing(skeleton, budget.device, traced)
         peak = None if changes is None else peak_with(pricing, setup, budget, changes)
         fit = judge(peak, budget.free_bytes) if peak is not None else _REFUSED

@@ -36,6 +36,7 @@ def test_a_model_of_each_size_is_offered_without_a_license_to_accept() -> None:
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path, size: tuple[int, int]) -> None:
     async with opened(tmp_path, size=size) as screen:
+        screen.app.set_recipe({"adapter.r": 64})
         await tour(screen)
         await screen.sees("1 of 3  Which model")
         await screen.sees("Fits: needs")
@@ -43,10 +44,12 @@ async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path, size
         await screen.sees("first-mate")
         await screen.press("enter")
         await screen.sees("48.00 GiB free on")
+        await screen.sees("r 16")  # the demo's own recipe is shown, and used
         await screen.press("enter")
         await screen.until(lambda: screen.app.pane_in_front and screen.app.pane_in_front.id == "train", "Train")
         recipe = screen.app.session.recipe
         assert (recipe.model.source, recipe.data.source, recipe.output.name) == (DEFAULT_MODEL, "first-mate", "demo")
+        assert recipe.adapter.r == 16
         assert screen.app.session.model_chosen
 
 

@@ -135,7 +135,7 @@ def train(
             if chosen is not None and not force:
                 await _refuse_what_does_not_fit(home, client, chosen, launch)
                 await ask_about_data(client, chosen)
-            run, seq = await _begin(home, client, chosen, resume, launch)
+            run, seq = await _begin(client, chosen, resume, launch)
             if detach:
                 _print_detached(run, seq, as_json=as_json)
                 return
@@ -160,7 +160,7 @@ async def train_and_follow(home: Home, recipe: Recipe, *, as_json: bool) -> tupl
     await ensure_engine(home)
     client = EngineClient(home)
     try:
-        run, seq = await _begin(home, client, recipe, None, None)
+        run, seq = await _begin(client, recipe, None, None)
         return run, await _watch(home, client, run, form_of(as_json=as_json, watch=False), after=seq)
     finally:
         await client.close()
@@ -175,7 +175,7 @@ async def _call_on_end(command: str | None, run: RunFolder) -> None:
 
 
 async def _begin(
-    home: Home, client: EngineClient, recipe: Recipe | None, resume: str | None, launch: Launch | None
+    client: EngineClient, recipe: Recipe | None, resume: str | None, launch: Launch | None
 ) -> tuple[RunFolder, int]:
     """Start or resume a run; returns it with the number of its journal's last event before that."""
     if recipe is not None:
@@ -190,12 +190,13 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
     interrupts = _StopOnInterrupt(home, client, run)
     try:
         with interrupts:
+            # An end before this start, or before this resume, is not the end that is waited for.
             summary = await follow(run, is_live, form, after=after, show_from=after + 1)
     except WorkbenchError:
         if interrupts.killing is None:
             raise
         await interrupts.killing
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt from None  # ends the command with 130
     await wait_until_released(client, run.id)
     return summary
 

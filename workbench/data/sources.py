@@ -12,7 +12,7 @@ from workbench.data.open_source import Source, open_source
 from workbench.data.records.conversation import BadRecord, Content
 from workbench.data.records.convert import convert
 from workbench.data.records.formats import PairFormat, UnpairedFormat
-from workbench.data.records.preferences import supervised_instead, supervised_instead_of_unpaired
+from workbench.data.records.preferences import cure_for_pairs, cure_for_unpaired
 from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
 from workbench.errors import WorkbenchError
@@ -255,11 +255,11 @@ def _check_kind(source: Source, wanted: RecordKind) -> None:
     if isinstance(form, PairFormat):
         columns = {part: column for part, column in form.chosen.columns.items() if part != "other side"}
         problem = f"{source.name} holds preference data: pairs of a chosen and a rejected response."
-        cure = supervised_instead(columns)
+        cure = cure_for_pairs(columns)
     elif isinstance(form, UnpairedFormat) and wanted == "texts":
         label = form.columns["label"]
         problem = f"{source.name} holds preference data: responses that {label} marks as good or bad (KTO)."
-        cure = supervised_instead_of_unpaired(form.columns)
+        cure = cure_for_unpaired(form.columns)
     elif isinstance(form, UnpairedFormat):
         problem = (
             f"{source.name} holds responses that {form.columns['label']} marks as good or bad, one by one; "

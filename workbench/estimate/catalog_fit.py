@@ -1,4 +1,4 @@
-"""Prices one recipe on the catalog's models, to show which of them a device can train."""
+"""Predicts the memory of one recipe on each model of the catalog, to show which of them a device can train."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ class CatalogFit:
     """The peaks of a recipe on one model.
 
     Attributes:
-        changes: changes to the recipe without which PEFT would refuse the adapter on this model.
-        peaks: by the names of :data:`~workbench.estimate.by_method.METHODS`; empty if the settings are refused.
+        source: the model's id. parameters: all of them, the adapter's left out.
+        changes: what must change in the recipe to train this model: settings of the adapter that PEFT would refuse, and
+            a quantization that its stored base cannot have.
+        peaks: by the names of :data:`~workbench.estimate.by_method.METHODS`, without those that are refused; empty if
+            no change helps.
     """
 
     source: str
@@ -35,22 +38,25 @@ class CatalogFit:
 def catalog_fits(
     recipe: Recipe, budget: MemoryBudget, traced: Tracer | None = None, sources: Iterable[str] | None = None
 ) -> Iterator[CatalogFit]:
-    """Price a recipe on each model of the catalog, or on those in ``sources``; takes a few ms per model.
+    """Predict the memory of a recipe on each model of the catalog, or on those in ``sources``; some ms per model.
 
     Settings on ``auto`` are resolved for each model, by what fits into the budget.
+
+    Args:
+        traced: looks up the peaks of training steps that were traced before.
     """
     for source in sources if sources is not None else (entry.id for entry in catalog()):
         skeleton = catalog_skeleton(source)
         if skeleton is None:
             continue
-        setup, changes = setup_and_fix(skeleton, recipe)
+        setup, changes = setup_and_changes(skeleton, recipe)
         peaks: Mapping[str, Peak] = {}
         if changes is not None:
             peaks = peaks_by_method(Pricing(skeleton, budget.device, traced), setup.varied(changes), budget)
         yield CatalogFit(source, skeleton.parameters, changes or {}, peaks)
 
 
-def setup_and_fix(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mapping[str, Any] | None]:
+def setup_and_changes(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mapping[str, Any] | None]:
     """The setup of a recipe on a model, and the changes that it needs there; None if no change helps.
 
     A base that its files quantize has the quantization that it is loaded with. If it cannot be trained as stored, the

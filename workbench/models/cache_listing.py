@@ -1,4 +1,4 @@
-"""Lists and deletes cached files by kind: quantized bases, tokens, traces, compiled layers, llama.cpp, models."""
+"""Lists and deletes cached files by kind: quantized bases, tokens, traces, compiled layers, models and others."""
 
 import os
 import shutil

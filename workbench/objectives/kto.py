@@ -9,18 +9,21 @@ if TYPE_CHECKING:
 
 
 def _kto(scores: UnpairedScores, settings: Settings) -> "torch.Tensor":
-    """Equation 7: a good response should be likelier than the mean divergence from the reference, a bad one less."""
+    """Equation 7 of Ethayarajh et al.: the log-ratio of a good response to the reference should lie above the mean
+    divergence from it, that of a bad one below."""
     gain = settings.beta * (scores.ratio - scores.kl)
-    return _weighted(scores, 1 - gain.sigmoid(), 1 - (-gain).sigmoid(), settings)
+    return _weighted_loss(scores, 1 - gain.sigmoid(), 1 - (-gain).sigmoid(), settings)
 
 
 def _apo_zero_unpaired(scores: UnpairedScores, settings: Settings) -> "torch.Tensor":
     """D'Oosterlinck et al. 2024, equation 7 without pairs: no divergence is estimated."""
     value = (settings.beta * scores.ratio).sigmoid()
-    return _weighted(scores, 1 - value, value, settings)
+    return _weighted_loss(scores, 1 - value, value, settings)
 
 
-def _weighted(scores: UnpairedScores, good: "torch.Tensor", bad: "torch.Tensor", settings: Settings) -> "torch.Tensor":
+def _weighted_loss(
+    scores: UnpairedScores, good: "torch.Tensor", bad: "torch.Tensor", settings: Settings
+) -> "torch.Tensor":
     import torch
 
     return torch.where(scores.good, settings.desirable_weight * good, settings.undesirable_weight * bad)
@@ -36,16 +39,19 @@ _LOSSES: dict[str, UnpairedLoss] = {"kto": _kto, "apo_zero_unpaired": _apo_zero_
 KTO = Objective(
     kind="kto",
     label="preference (KTO)",
-    help="learn from responses that are labeled good or bad, without pairs, compared with a reference, or pairs.",
+    help="learn from responses that are labeled good or bad, or from pairs, compared with a reference.",
     records="unpaired",
     keys=("beta", "loss_type", "desirable_weight", "undesirable_weight"),
     unpaired_losses=_LOSSES,
     has_reference=True,
+    # A response is exchanged with another one of its micro-batch.
     least_micro_batch=lambda settings: 2 if estimates_divergence(settings) else 1,
-    # The reference's on the responses; its own and the adapter's on the exchanged responses.
-    passes=3,
-    price_note="estimated as a supervised step. Three passes without a gradient come first and free their memory: the "
-    "reference's, and two on exchanged responses that estimate the divergence from it; their time is not predicted.",
+    # One of the reference on the responses. For the divergence, one of it and one of the adapter on exchanged ones:
+    # each prompt with the response of the record before it.
+    passes=lambda settings: 3 if estimates_divergence(settings) else 1,
+    price_note="estimated as a supervised step. Passes without a gradient come first and free their memory: the "
+    "reference's, and with loss_type kto two on exchanged responses that estimate the divergence from it; their time "
+    "is not predicted.",
     trl=Trl("trl", "KTOTrainer", "KTOConfig", ("beta", "loss_type", "desirable_weight", "undesirable_weight")),
     axolotl=OtherTool(
         {"kto": {}},

@@ -160,7 +160,7 @@ class Objective:
     likelihood: Callable[[Settings], Likelihood] = lambda settings: "none"
     likelihood_weight: Callable[[Settings], float] = lambda settings: 1.0
     least_micro_batch: Callable[[Settings], int] = lambda settings: 1
-    passes: int = 0
+    passes: Callable[[Settings], int] = lambda settings: 0
     price_note: str = ""
     trl: Trl | None = None
     axolotl: OtherTool = OtherTool()

@@ -71,10 +71,10 @@ class DiskCache:
         return about.parent
 
     def make_room(self, key: str, size: int) -> str:
-        """Delete the least recently used entries until ``size`` bytes fit.
+        """Delete the least recently used entries until ``size`` bytes fit into the limit; none to free the disk.
 
         Returns:
-            An empty string, or the reason why an entry of this size cannot be stored.
+            An empty string, or why an entry of this size cannot be stored, after "it cannot be cached: ".
         """
         if size > self._limit:
             return f"{size_in('GB', size)} exceeds its limit of {size_in('GB', self._limit)}"
@@ -102,6 +102,10 @@ class DiskCache:
         """Add the filled folder ``new`` as the entry ``key`` and return the entry's folder.
 
         If another process added the same entry in the meantime, that one stays and ``new`` is deleted.
+
+        Args:
+            new: holds files only, no folders.
+            about: must have ``what``, the entry's description: without it the entry would not be listed.
 
         Raises:
             OSError: the entry cannot be written.

@@ -1,6 +1,7 @@
 """Recognizes preference data: pairs of a chosen and a rejected response, and kinds that no objective trains on.
 
-Supervised training cannot use any of them as they are; an error names the setting that can.
+Pairs and labeled responses are read for dpo, kto and the like; supervised training is told what to set instead. The
+other kinds are refused, with what to do.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,11 +33,11 @@ _TEXTS = ("answer", "response", "text", "completion", "content")
 _RATINGS = ("rank", "score", "rating", "overall_score", "annotations", "model")
 _LABELS = ("label", "kto_tag")
 
-_ONE = "Supervised training uses one response per prompt."
+_ONE_RESPONSE = "Supervised training uses one response per prompt."
 
 
 def pair_columns(columns: Collection[str], samples: Samples) -> dict[str, str] | None:
-    """The column of each part of pairs of a chosen and a rejected response, as for DPO; None if these are none.
+    """The column of each part of pairs of a chosen and a rejected response, as for DPO; None if there are no pairs.
 
     The parts: ``chosen`` and ``rejected``; ``prompt`` where these two do not begin with it; and what else records have.
     """
@@ -47,12 +48,12 @@ def pair_columns(columns: Collection[str], samples: Samples) -> dict[str, str] |
         return None
     prompt = _first(folded, [name for name in _PROMPTS if folded.get(name) != chosen])
     values = [record[chosen] for record in samples if record.get(chosen)]
-    whole = any(_holds_prompt(value) for value in values)
+    begin_with_prompt = any(_holds_prompt(value) for value in values)
     parts = {"chosen": chosen, "rejected": rejected}
-    if prompt is None and not any(is_turns(value) or whole for value in values):
+    if prompt is None and not begin_with_prompt and not any(map(is_turns, values)):
         return parts
     beside = {"system": ("system", "system_prompt"), "tools": ("tools",)}
-    if not whole and prompt is not None:
+    if not begin_with_prompt and prompt is not None:
         parts = {"prompt": prompt, **parts}
         beside |= {"input": ("input",), "history": ("history",)}
     for part, names in beside.items():
@@ -74,13 +75,13 @@ def supervised_columns(pair: Mapping[str, str], samples: Samples, side: str = "c
 
 
 def unpaired_columns(columns: Collection[str], samples: Samples) -> dict[str, str] | None:
-    """The column of each part of responses that a label calls good or bad, as for KTO; None if these are none.
+    """The column of each part of responses that a label calls good or bad, as for KTO; None if there are none.
 
     The parts: ``label``, and ``prompt`` and ``reply``, or ``messages`` where the response follows its prompt in them.
     """
     folded = _folded(columns)
     label = _first(folded, _LABELS)
-    if label is None or not _are_verdicts([record.get(label) for record in samples]):
+    if label is None or not _are_good_bad_labels([record.get(label) for record in samples]):
         return None
     if (turns := _first(folded, _MESSAGES)) is not None:
         parts = {"messages": turns}
@@ -89,12 +90,12 @@ def unpaired_columns(columns: Collection[str], samples: Samples) -> dict[str, st
     elif (prompt := _first(folded, ("prompt", "instruction", "question"))) is not None:
         parts = {"prompt": prompt, "reply": reply}
     else:
-        parts = {"messages": reply}
+        parts = {"messages": reply}  # the response's column holds the whole conversation
     return {**parts, "label": label}
 
 
-def supervised_instead_of_unpaired(columns: Mapping[str, str]) -> str:
-    """What to set so that unpaired responses can be trained on, one way or the other.
+def cure_for_unpaired(columns: Mapping[str, str]) -> str:
+    """What to set to train on responses with labels: another objective, or their columns.
 
     Args:
         columns: the column of each part.
@@ -111,15 +112,15 @@ def supervised_instead_of_unpaired(columns: Mapping[str, str]) -> str:
     )
 
 
-def supervised_instead(chosen: Mapping[str, str]) -> str:
-    """What to set so that pairs can be trained on, one way or the other.
+def cure_for_pairs(chosen: Mapping[str, str]) -> str:
+    """What to set to train on pairs: another objective, or the columns of their chosen side.
 
     Args:
         chosen: the columns of their chosen side.
     """
     columns = ", ".join(f"{part}: {column}" for part, column in chosen.items())
     return (
-        f"To train on both responses, set objective.kind to dpo. {_ONE} To train on the chosen ones, set "
+        f"To train on both responses, set objective.kind to dpo. {_ONE_RESPONSE} To train on the chosen ones, set "
         f"data.columns={{{columns}}}."
     )
 
@@ -150,7 +151,7 @@ def _holds_prompt(value: object) -> bool:
     return ROLES.get(str(first.get("role", first.get("from"))).lower()) != "assistant"
 
 
-def _are_verdicts(values: Sequence[object]) -> bool:
+def _are_good_bad_labels(values: Sequence[object]) -> bool:
     """Whether labels are true and false, also as text, which a table has; numbers only if there are both 0 and 1."""
     filled = {str(value).strip().lower() for value in values if value is not None}
     return bool(filled) and (filled <= {"true", "false"} or filled == {"0", "1"})
@@ -180,7 +181,7 @@ def _ranked(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | No
         return None
     return (
         f"several rated responses to each prompt, in {column}",
-        f"{_ONE} Write the best one of each record to a column response, beside its prompt.",
+        f"{_ONE_RESPONSE} Write the best one of each record to a column response, beside its prompt.",
     )
 
 
@@ -197,18 +198,19 @@ def _is_list_of_responses(value: object) -> bool:
 
 
 def _steps(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | None:
-    """Steps of a response, each labelled as right or wrong, as TRL's PRMTrainer takes them."""
+    """Steps of a response, each labeled as right or wrong, as TRL's PRMTrainer takes them."""
     if not {"prompt", "completions", "labels"} <= folded.keys():
         return None
     if not any(isinstance(record.get(folded["labels"]), list) for record in samples):
         return None
     return (
-        "steps of a response, each labelled as right or wrong",
-        f"{_ONE} Join the steps of each right response to a column completion, beside its prompt.",
+        "steps of a response, each labeled as right or wrong",
+        f"{_ONE_RESPONSE} Join the steps of each right response to a column completion, beside its prompt.",
     )
 
 
 def _folded(columns: Collection[str]) -> dict[str, str]:
+    """Columns by their name in lower case; of equal names the first column counts."""
     return {column.strip().lower(): column for column in reversed(list(columns))}
 
 

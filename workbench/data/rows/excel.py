@@ -1,4 +1,4 @@
-"""Reads rows from the sheets of an Excel workbook (``.xlsx``) with ``openpyxl``, whose macros are never run."""
+"""Reads rows from the sheets of an Excel workbook (``.xlsx``) with ``openpyxl``; macros in the file are never run."""
 
 import zipfile
 from collections.abc import Iterator, Sequence
