@@ -24,6 +24,7 @@ from screens.shell.pane_switcher import PaneSwitcher
 from screens.shell.recipe_editing import RecipeEditing
 from screens.shell.run_bar import RunBar
 from screens.shell.tab_strip import TabStrip
+from screens.shell.tabs_screen import TabsScreen
 from screens.shell.terminal_signals import end_of_run, notification, tell_terminal
 from screens.shell.watch import Watch
 from screens.shell.watched_run import WatchedRun
@@ -99,6 +100,9 @@ class WorkbenchApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name
+
+    def get_default_screen(self) -> TabsScreen:
+        return TabsScreen(id="_default")
 
     def compose(self) -> ComposeResult:
         yield self._header

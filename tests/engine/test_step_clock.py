@@ -51,7 +51,7 @@ class MovedClock:
 def clock(monkeypatch) -> MovedClock:
     """What a run reads its time from."""
     clock = MovedClock()
-    for module in ("metrics.step_clock", "training.journal_callback", "training.step_controls"):
+    for module in ("metrics.step_clock", "training.session.journal_callback", "training.session.step_controls"):
         monkeypatch.setattr(f"workbench.engine.{module}.time", clock)
     return clock
 

@@ -8,8 +8,8 @@ import pytest
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, wait_until
 from tests.journals import read_events
 from workbench.engine.model.load_base import load_base
+from workbench.engine.training import held_base
 from workbench.engine.training import tokenizing as module
-from workbench.engine.training import training
 from workbench.errors import WorkbenchError
 from workbench.recipe.text import edit
 
@@ -28,7 +28,7 @@ def gate(monkeypatch):
 
         return given(home, model, quantization, report, cancelled, wait)
 
-    monkeypatch.setattr(training, "load_base", held)
+    monkeypatch.setattr(held_base, "load_base", held)
     yield event
     event.set()
 
@@ -136,7 +136,7 @@ def test_a_base_that_cannot_be_loaded_ends_the_tokenising_too(home, recipe, monk
 
     monkeypatch.setattr(module, "encode_dataset", slow)
     monkeypatch.setattr(module.BackgroundTokenizing, "_template", lambda *_: None)
-    monkeypatch.setattr(training, "load_base", broken)
+    monkeypatch.setattr(held_base, "load_base", broken)
     _, thread = begin(home, recipe)
     thread.join(60)
     assert thread.error.kind == "model_damaged"

@@ -606,7 +606,7 @@ async def test_a_blind_comparison_hides_the_names_until_it_is_rated(tmp_path: Pa
         # As they are kept, the base comes first.
         assert [reply.who for reply in pane._conversation.turns[-1].replies] == names
         # With another pair it ends; "=" scales the adapter again.
-        await screen.press("escape", "s")
+        await screen.press("escape", "o")
         await screen.sees("chatting with run-01")
         await screen.press("equals_sign")
         await screen.sees("tuned × 1.1")

@@ -215,7 +215,7 @@ async def test_a_big_history_does_not_hold_the_event_loop(tmp_path: Path) -> Non
         folder.mkdir()
         (folder / "recipe.yaml").write_bytes(recipe)
         (folder / "journal.jsonl").write_bytes(journal * 3)
-    async with at_runs(tmp_path, engine=engine) as screen:
+    async with opened(tmp_path, engine=engine) as screen:
         counts: list[int] = []
 
         async def watch() -> None:
