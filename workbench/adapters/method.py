@@ -99,6 +99,7 @@ class Method:
         layers: kinds of layers that it adapts.
         quantized: quantizations of the base that it can be trained on.
         float32: parts of the names of parameters that are trained in float32 on a 16-bit base.
+        builds_weight: it builds ΔW, or the changed weight, and multiplies tokens by it.
         shapes_follow_rank: every tensor's size is a multiple of the rank, so that one traced step serves all ranks.
         trace_refusal: why its step cannot be traced and is priced by formula; empty if it can be traced.
         excludes: its configuration has ``exclude_modules``, which models with frozen parts need.
@@ -121,6 +122,7 @@ class Method:
     layers: frozenset[str] = frozenset({"linear"})
     quantized: frozenset[str] = frozenset()
     float32: tuple[str, ...] = ()
+    builds_weight: bool = False
     shapes_follow_rank: bool = False
     trace_refusal: str = ""
     excludes: bool = True
@@ -230,11 +232,9 @@ class Method:
 
     def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
         """The adapter's elements that a token is multiplied by in this layer."""
+        if self.builds_weight:
+            return layer.in_features * layer.out_features
         return sum(tensor.size for tensor in self.tensors(layer, r, settings) if tensor.is_trained)
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        """Elements that the layer builds from the adapter in each step and keeps for the backward pass, such as ΔW."""
-        return 0
 
 
 # Layers that PEFT refuses for these types (``_check_lora_target_modules_mamba``).

@@ -19,6 +19,7 @@ class Boft(Method):
     peft_type = "BOFT"
     config_class = "BOFTConfig"
     prefix = "boft_"
+    builds_weight = True
     options = MappingProxyType(
         {
             "boft_block_size": Option(
@@ -49,13 +50,6 @@ class Boft(Method):
             AdapterTensor("boft_R", (1, layer.in_features // size, size, size), is_float32=True),
             AdapterTensor("boft_s", (layer.out_features, 1), is_float32=True),
         )
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        # The permutation, the rotation, and the rotated weight.
-        return layer.in_features * (2 * layer.in_features + layer.out_features)
 
 
 METHOD = Boft()

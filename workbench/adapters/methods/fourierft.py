@@ -19,6 +19,7 @@ class FourierFt(Method):
     peft_type = "FOURIERFT"
     config_class = "FourierFTConfig"
     prefix = "fourierft_"
+    builds_weight = True
     options = MappingProxyType(
         {
             "n_frequency": Option(1000, "Trained frequencies of a layer.", least=1, most=10_000_000),
@@ -45,13 +46,6 @@ class FourierFt(Method):
     def tensors(self, layer: Layer, r: int, settings: AdapterSettings) -> tuple[AdapterTensor, ...]:
         count = self.value(settings, "n_frequency")
         return (AdapterTensor("fourierft_spectrum", (count,), is_float32=True),)
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        # The spectrum is complex: two numbers an element.
-        return 3 * layer.in_features * layer.out_features
 
 
 METHOD = FourierFt()

@@ -16,19 +16,13 @@ class Hra(Method):
     peft_type = "HRA"
     config_class = "HRAConfig"
     prefix = "hra_"
+    builds_weight = True
     reads = PLACES | {"r"}
     options = MappingProxyType({"apply_GS": Option(False, "Orthogonalize the reflections (Gram–Schmidt).")})
     float32 = ("hra_",)
 
     def tensors(self, layer: Layer, r: int, settings: AdapterSettings) -> tuple[AdapterTensor, ...]:
         return (AdapterTensor("hra_u", (layer.in_features, r), is_float32=True),)
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        # Each reflection's product, and the rotated weight.
-        return layer.in_features * (r * layer.in_features + layer.out_features)
 
 
 METHOD = Hra()

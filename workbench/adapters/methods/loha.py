@@ -16,6 +16,7 @@ class Loha(Method):
     peft_type = "LOHA"
     config_class = "LoHaConfig"
     prefix = "hada_"
+    builds_weight = True
     reads = PLACES | {"r", "rank_pattern", "alpha_pattern"}
     options = MappingProxyType(
         {
@@ -32,12 +33,6 @@ class Loha(Method):
         down, up = (layer.out_features, r), (r, layer.in_features)
         names = {"hada_w1_a": down, "hada_w1_b": up, "hada_w2_a": down, "hada_w2_b": up}
         return tuple(AdapterTensor(name, shape, is_float32=True) for name, shape in names.items())
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
 
 
 METHOD = Loha()

@@ -16,6 +16,7 @@ class Lokr(Method):
     peft_type = "LOKR"
     config_class = "LoKrConfig"
     prefix = "lokr_"
+    builds_weight = True
     reads = PLACES | {"r", "rank_pattern", "alpha_pattern"}
     options = MappingProxyType(
         {
@@ -45,12 +46,6 @@ class Lokr(Method):
         else:
             found["lokr_w2"] = (out_2, in_2)
         return tuple(AdapterTensor(name, shape, is_float32=True) for name, shape in found.items())
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
 
 
 def factors(size: int, factor: int) -> tuple[int, int]:

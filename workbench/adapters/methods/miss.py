@@ -55,9 +55,5 @@ class Miss(Method):
             shape = (r, options["mini_r"])
         return (AdapterTensor("miss_block", shape, is_float32=True),)
 
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        is_bat = self.value(settings, "init_weights") == "bat"
-        return layer.in_features * layer.out_features if is_bat else 0
-
 
 METHOD = Miss()

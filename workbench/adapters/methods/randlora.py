@@ -61,8 +61,5 @@ class RandLora(Method):
         narrow = min(layer.in_features, layer.out_features)
         return -(-narrow // r) * r * (layer.in_features + layer.out_features)
 
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return self.multiplied(layer, r, settings)
-
 
 METHOD = RandLora()

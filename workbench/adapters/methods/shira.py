@@ -19,6 +19,7 @@ class Shira(Method):
     peft_type = "SHIRA"
     config_class = "ShiraConfig"
     prefix = "shira_"
+    builds_weight = True
     reads = (PLACES - {"layers_to_transform"}) | {"r"}
     options = MappingProxyType({"random_seed": Option(0, "Seed of the choice of weights.", least=0)})
     quantized = QUANTIZED
@@ -40,12 +41,6 @@ class Shira(Method):
             AdapterTensor("shira_weight", (count,), is_float32=True),
             AdapterTensor("shira_indices", (2, count), is_trained=False, is_int32=True),
         )
-
-    def multiplied(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
-
-    def built_weights(self, layer: Layer, r: int, settings: AdapterSettings) -> int:
-        return layer.in_features * layer.out_features
 
 
 METHOD = Shira()

@@ -48,7 +48,6 @@ class AdaptedModule:
         path: the same with ``*`` for the layers, as in the folded module tree.
         kind: kind of the base layer; ``parameter`` for fused experts and routers.
         tensors: what the adapter adds to one of the modules.
-        built: elements that it builds from them in each step, such as ΔW.
     """
 
     name: str
@@ -57,7 +56,6 @@ class AdaptedModule:
     r: int
     tensors: tuple[AdapterTensor, ...]
     count: int
-    built: int = 0
 
     @property
     def parameters(self) -> int:
@@ -295,7 +293,6 @@ def _adapted_modules(skeleton: Skeleton, targets: Targets, settings: AdapterSett
             target.r,
             method.tensors(layer, target.r, settings),
             len(target.sites),
-            method.built_weights(layer, target.r, settings),
         )
     for wrapped in targets.parameters:
         a_shape, b_shape = expert_shapes(wrapped)

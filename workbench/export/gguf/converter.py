@@ -57,22 +57,6 @@ def convert_merged(
     return writer, notices
 
 
-def convert_adapter(program: Program, adapter: Path, base: Path, file: Path) -> None:
-    """Write an adapter alone as GGUF, for llama.cpp's ``--lora``.
-
-    Raises:
-        WorkbenchError: the converter does not know the model or the adapter, or failed.
-    """
-    report("converting the adapter", None, file.name)
-    command = [*program.command, str(adapter), "--base", str(base), "--outfile", str(file), "--outtype", "f16"]
-    try:
-        run_guarded(command, "llama.cpp's converter of adapters", lambda line: None, program.environment)
-    except WorkbenchError as error:
-        raise _explained(
-            error, read_config(base), "Export the adapter as `adapter`, or the merged model as `gguf`."
-        ) from None
-
-
 def _convert(program: Program, folder: Path, file: Path, name: str, kind: str, *more: str) -> None:
     phase = f"writing {file.name.lstrip('.')}"
     report(phase, None, "llama.cpp's converter")

@@ -20,7 +20,6 @@ from workbench.storage.paths import Home
 ENVIRONMENT_VARIABLE = "LORAWORKBENCH_LLAMA_CPP"
 
 _SCRIPT = "convert_hf_to_gguf.py"
-_LORA_SCRIPT = "convert_lora_to_gguf.py"
 _QUANTIZER = "llama-quantize"
 _LIBRARY = "xllamacpp"
 # Where a checkout and an installation have their programs.
@@ -56,13 +55,11 @@ class LlamaCppTools:
 
     Attributes:
         converter: converts a model folder: ``convert_hf_to_gguf.py``.
-        lora_converter: converts an adapter folder: ``convert_lora_to_gguf.py``.
         quantizer: ``llama-quantize``.
         library: the folder that has the Python package with llama.cpp's library.
     """
 
     converter: Program | None = None
-    lora_converter: Program | None = None
     quantizer: Path | None = None
     library: Path | None = None
 
@@ -78,15 +75,15 @@ def find_tools(home: Home) -> LlamaCppTools:
         WorkbenchError: the folder that the user named has no converter.
     """
     named, packages = _named_folder(home), _if_folder(tools_folder(home))
-    found = {name: _script(named, name, packages) or _on_path(name, packages) for name in (_SCRIPT, _LORA_SCRIPT)}
-    if named is not None and _script(named, _SCRIPT, packages) is None:
+    in_named = _script(named, packages)
+    if named is not None and in_named is None:
         raise WorkbenchError(
             f"{named} has no {_SCRIPT}.",
             f"Name a checkout of llama.cpp ({ENVIRONMENT_VARIABLE}, or `llama_cpp` in settings.json).",
             kind="no_llama_cpp",
         )
-    converter = found[_SCRIPT] or _console_script() or _script(packages, _SCRIPT, packages)
-    return LlamaCppTools(converter, found[_LORA_SCRIPT], _quantizer(named), _library(packages))
+    converter = in_named or _on_path(packages) or _console_script() or _script(packages, packages)
+    return LlamaCppTools(converter, _quantizer(named), _library(packages))
 
 
 def _named_folder(home: Home) -> Path | None:
@@ -108,24 +105,24 @@ def _if_folder(folder: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _script(folder: Path | None, name: str, packages: Path | None) -> Program | None:
-    """A script of llama.cpp in a folder, run by this Python, which has torch and transformers."""
+def _script(folder: Path | None, packages: Path | None) -> Program | None:
+    """The converter in a folder, run by this Python, which has torch and transformers."""
     for place in _PROGRAM_FOLDERS if folder is not None else ():
-        if folder is not None and (file := folder / place / name).is_file():
+        if folder is not None and (file := folder / place / _SCRIPT).is_file():
             # A script's own folder and its gguf-py come before these on Python's path.
             environment = {"PYTHONPATH": str(packages)} if packages is not None else {}
             return Program((sys.executable, str(file.resolve())), file.resolve(), environment)
     return None
 
 
-def _on_path(name: str, packages: Path | None) -> Program | None:
-    """A script on ``PATH``. One without the modules of a checkout beside it is run by the Python that it names."""
-    found = shutil.which(name)
+def _on_path(packages: Path | None) -> Program | None:
+    """The converter on ``PATH``. One without the modules of a checkout beside it is run by the Python that it names."""
+    found = shutil.which(_SCRIPT)
     if found is None:
         return None
     file = Path(found).resolve()
     if (file.parent / "gguf-py").is_dir() or (file.parent / "gguf").is_dir():
-        return _script(file.parent, name, packages)
+        return _script(file.parent, packages)
     return Program((str(file),), file)
 
 
