@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import torch
+
 from tests.journals import Fields, read_events
+from workbench.engine.kernels.loss_path import PADDED
+from workbench.engine.model.loss_check.check import LossCheck
+from workbench.engine.training.session import loss_choice
 from workbench.engine.training.thread import TrainingThread
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.runs.checkpoints import checkpoints
@@ -50,6 +55,30 @@ def begun(home, recipe, step: int, base=None) -> Iterator[tuple[RunFolder, Train
         run, thread = begin(home, recipe, base)
         wait_for_step(run, step)
         yield run, thread
+
+
+@contextmanager
+def out_of_memory_once() -> Iterator[None]:
+    """A run that begins within runs out of memory in its second step, after the loss, and splits its micro-batches."""
+    compute, failed = WorkbenchTrainer._in_parts, []
+
+    def in_parts(self, model, batch, items):
+        if self.state.global_step == 1 and not failed:
+            failed.append(True)
+            compute(self, model, batch, items)
+            raise torch.OutOfMemoryError("out of memory")
+        return compute(self, model, batch, items)
+
+    with mock.patch.object(WorkbenchTrainer, "_in_parts", in_parts):
+        yield
+
+
+@contextmanager
+def padded_batches() -> Iterator[None]:
+    """A run that begins within takes padded batches."""
+    asked = LossCheck(PADDED, "a test asks for it")
+    with mock.patch.object(loss_choice, "check_loss", return_value=asked):
+        yield
 
 
 def trl_settings(recipe, folder) -> dict[str, object]:

@@ -4,18 +4,24 @@ import shutil
 import threading
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
-from tests.engine.runs_of_tiny import adapter_digest, begin, begun, curve, ended, events_of, resumed
+from tests.engine.runs_of_tiny import (
+    adapter_digest,
+    begin,
+    begun,
+    curve,
+    ended,
+    events_of,
+    out_of_memory_once,
+    padded_batches,
+    resumed,
+)
 from tests.engine.test_preferences import pairs, preference  # noqa: F401  (fixtures)
 from tests.engine.test_resume import killed_after
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.evaluate import evaluate
-from workbench.engine.kernels.loss_path import PADDED
-from workbench.engine.model.loss_check.check import LossCheck
 from workbench.engine.steering.controls import Command
-from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.evaluation.result import read_evaluation
 from workbench.recipe.text import edit
 
@@ -37,7 +43,7 @@ def rewards_of(run):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_run_and_one_that_ran_out_of_memory_train_the_same(home, preference, kind, monkeypatch):  # noqa: F811
+def test_a_killed_run_and_one_that_ran_out_of_memory_train_the_same(home, preference, kind):  # noqa: F811
     recipe = of_kind(
         preference,
         kind,
@@ -63,24 +69,13 @@ def test_a_killed_run_and_one_that_ran_out_of_memory_train_the_same(home, prefer
     assert last["rewards"]["margin"] > first["rewards"]["margin"]
     assert last["records"] == (8 if kind == "kto" else 4)
 
-    compute, failed = WorkbenchTrainer._in_parts, []
-
-    def out_of_memory_once(self, model, batch, items):
-        if self.state.global_step == 1 and not failed:
-            failed.append(True)
-            compute(self, model, batch, items)
-            raise torch.OutOfMemoryError("out of memory")
-        return compute(self, model, batch, items)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(WorkbenchTrainer, "_in_parts", out_of_memory_once)
+    with out_of_memory_once():
         split, thread = begin(home, recipe, base)
         ended(thread)
     assert "out_of_memory" in [event["kind"] for event in events_of(split, "warning")]
-    asked = LossCheck(PADDED, "a test asks for it")
-    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: asked)
-    padded, thread = begin(home, recipe, thread.base)
-    ended(thread)
+    with padded_batches():
+        padded, thread = begin(home, recipe, thread.base)
+        ended(thread)
     for run in (split, padded):
         assert list(curve(run).values()) == pytest.approx(list(curve(whole).values()), abs=2e-5)
         for step, rewards in rewards_of(run).items():

@@ -6,8 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, resumed, trl_settings
+from tests.engine.runs_of_tiny import (
+    adapter_digest,
+    begin,
+    curve,
+    ended,
+    events_of,
+    out_of_memory_once,
+    padded_batches,
+    resumed,
+    trl_settings,
+)
 from tests.engine.test_resume import killed_after
+from tests.tiny_pairs import write_pairs
 from workbench.adapters.registry import peft_config
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
@@ -16,23 +27,10 @@ from workbench.objectives.dpo import DPO
 from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.text import edit
 
-WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]
-
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 pairs: the chosen answer names the word asked for, the rejected one another."""
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [
-        {
-            "prompt": f"say {WORDS[n % 8]} {n}",
-            "chosen": f"{WORDS[n % 8]} it is" + " indeed" * (n % 3),
-            "rejected": f"{WORDS[(n + 3) % 8]} perhaps, or not" + " at all" * (n % 2),
-        }
-        for n in range(20)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl")
 
 
 @pytest.fixture
@@ -191,33 +189,18 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_its_evaluations_tell_the_p
     assert last["records"] == 4
 
 
-def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference, monkeypatch):
-    from workbench.engine.kernels.loss_path import PADDED
-    from workbench.engine.model.loss_check.check import LossCheck
-    from workbench.engine.training.trainers.trainer import WorkbenchTrainer
-
+def test_smaller_parts_have_the_same_loss_and_padded_batches_too(home, preference):
     recipe = edit(preference, {"training.max_steps": 4, "training.per_device_train_batch_size": 4})
     whole, thread = begin(home, recipe)
     ended(thread)
-    compute, failed = WorkbenchTrainer._in_parts, []
-
-    def out_of_memory_once(self, model, batch, items):
-        if self.state.global_step == 1 and not failed:
-            failed.append(True)
-            compute(self, model, batch, items)
-            raise torch.OutOfMemoryError("out of memory")
-        return compute(self, model, batch, items)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(WorkbenchTrainer, "_in_parts", out_of_memory_once)
+    with out_of_memory_once():
         split, thread = begin(home, recipe, thread.base)
         ended(thread)
     assert [event["kind"] for event in events_of(split, "warning")] == ["out_of_memory"]
     assert list(curve(split).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)
     rewards = [[event["rewards"]["margin"] for event in events_of(run, "step")] for run in (whole, split)]
     assert rewards[1] == pytest.approx(rewards[0], abs=1e-4)
-    asked = LossCheck(PADDED, "a test asks for it")
-    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: asked)
-    padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
-    ended(thread)
+    with padded_batches():
+        padded, thread = begin(home, edit(recipe, {"training.gradient_checkpointing": True}), thread.base)
+        ended(thread)
     assert list(curve(padded).values()) == pytest.approx(list(curve(whole).values()), abs=1e-5)

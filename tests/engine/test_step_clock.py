@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.runs_of_tiny import begin, curve, ended, events_of, resumed
+from tests.engine.runs_of_tiny import begin, curve, ended, events_of, padded_batches, resumed
 from workbench.engine.batches.stats import BatchStats, batch_stats
-from workbench.engine.kernels.loss_path import PADDED
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
-from workbench.engine.model.loss_check.check import LossCheck
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
@@ -96,25 +94,22 @@ def test_the_parts_of_a_step_are_all_of_it(home, recipe, uneven):
 
 
 @pytest.mark.parametrize("logging", [1, 4])
-def test_padding_and_flops_are_those_of_what_the_model_was_given(
-    home, recipe, uneven, tiny_llama, logging, monkeypatch
-):
-    padded = LossCheck(PADDED, "this test wants padding")
-    monkeypatch.setattr("workbench.engine.training.session.loss_choice.check_loss", lambda base, records: padded)
-    _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
-    base = ended(first).base
-    seen = watched_batches(base)
-    changes = {
-        "data.source": str(uneven),
-        "data.max_length": 256,
-        "data.completion_only": False,
-        "training.per_device_train_batch_size": 3,
-        "training.gradient_accumulation_steps": 2,
-        "training.logging_steps": logging,
-    }
-    changed = edit(recipe, changes)
-    run, thread = begin(home, changed, base)
-    ended(thread)
+def test_padding_and_flops_are_those_of_what_the_model_was_given(home, recipe, uneven, tiny_llama, logging):
+    with padded_batches():
+        _, first = begin(home, edit(recipe, {"training.max_steps": 1}))
+        base = ended(first).base
+        seen = watched_batches(base)
+        changes = {
+            "data.source": str(uneven),
+            "data.max_length": 256,
+            "data.completion_only": False,
+            "training.per_device_train_batch_size": 3,
+            "training.gradient_accumulation_steps": 2,
+            "training.logging_steps": logging,
+        }
+        changed = edit(recipe, changes)
+        run, thread = begin(home, changed, base)
+        ended(thread)
     assert thread.base is base
     flops = training_flops(build_skeleton(tiny_llama), changed.adapter, checkpointing=False)
     steps = events_of(run, "step")

@@ -7,13 +7,13 @@ import pytest
 from tests.export.alone import Scripts
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import read_events
+from tests.tiny_pairs import write_pairs
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe.text import edit
 
 pytestmark = pytest.mark.usefixtures("export_here")
 
-WORDS = ["sea", "wind", "rope", "sail", "star", "port", "mast", "deck"]
 OBJECTIVES = {
     "dpo": {},
     "orpo": {"beta": 0.3},
@@ -32,17 +32,7 @@ def scripts():
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [
-        {
-            "prompt": f"say {WORDS[n % 8]} {n}",
-            "chosen": f"{WORDS[n % 8]} it is" + " indeed" * (n % 3),
-            "rejected": f"{WORDS[(n + 3) % 8]} perhaps, or not" + " at all" * (n % 2),
-        }
-        for n in range(20)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl")
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
