@@ -11,7 +11,6 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -19,6 +18,7 @@ from screens.dialogs.pick import PickDialog
 from screens.dialogs.questions import LineDialog
 from screens.dialogs.search_dialog import Entry, SearchDialog
 from screens.shell.key_table import named_bindings
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
@@ -53,7 +53,7 @@ _ROWS = (
 )
 
 
-class SettingsScreen(ModalScreen[None]):
+class SettingsScreen(BoxScreen[None]):
     """Lists the settings with their values; Enter changes one."""
 
     NAME: ClassVar[str] = "Settings"
@@ -63,11 +63,7 @@ class SettingsScreen(ModalScreen[None]):
         "f12, or nothing for its own. The settings of a run are its recipe, on Adapter and Data."
     )
     DEFAULT_CSS = """
-    SettingsScreen { align: center middle; background: $background 60%; }
-    SettingsScreen > VerticalGroup {
-        width: 92; max-width: 96%; max-height: 92%; background: $surface; border: round $border; padding: 0 1;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    SettingsScreen > VerticalGroup { width: 92; }
     SettingsScreen OptionList, SettingsScreen OptionList:focus {
         height: auto; border: none; background: $surface; padding: 0; margin: 1 0;
     }

@@ -10,7 +10,6 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -20,6 +19,7 @@ from screens.forms.path_kinds import DATASET
 from screens.shell.fit import Fit, fits_of
 from screens.shell.header import base_word, short_name, targets_word
 from screens.tabs import TABS
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
@@ -99,7 +99,7 @@ def plan_of(recipe: Recipe, app: Workbench) -> Plan:
     return Plan(changed, judge(skeleton, changed, session.run_budget, session.traces), change_text(recipe, changed))
 
 
-class TourScreen(ModalScreen[None]):
+class TourScreen(BoxScreen[None]):
     """Three questions, each with an answer selected: Enter three times opens Train with the demo, ready to start."""
 
     NAME: ClassVar[str] = "Tour"
@@ -108,11 +108,7 @@ class TourScreen(ModalScreen[None]):
         "did not. Enter continues; Esc goes back, and on the first screen it closes the tour. The palette has it again."
     )
     DEFAULT_CSS = """
-    TourScreen { align: center middle; background: $background 60%; }
-    TourScreen > VerticalGroup {
-        width: 84; max-width: 96%; max-height: 96%; background: $surface; border: round $border; padding: 1 2;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    TourScreen > VerticalGroup { width: 84; max-height: 96%; padding: 1 2; }
     TourScreen Paragraph { height: auto; }
     TourScreen #head { text-style: bold; }
     TourScreen OptionList, TourScreen OptionList:focus {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -18,6 +17,7 @@ from screens.dialogs.questions import YES, Choice, ChoiceDialog
 from screens.queue import enqueue
 from screens.shell.header import short_name
 from screens.shell.run_words import dotted
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
@@ -49,15 +49,11 @@ class _Snapshot:
     earlier: tuple[tuple[str, str], ...]
 
 
-class QueueScreen(ModalScreen[None]):
+class QueueScreen(BoxScreen[None]):
     """The queue of this home. It is read from its file each second, and changed through the engine."""
 
     DEFAULT_CSS = """
-    QueueScreen { align: center middle; background: $background 60%; }
-    QueueScreen > VerticalGroup {
-        width: 100; max-width: 96%; max-height: 92%; background: $surface; border: round $border; padding: 0 1;
-        border-title-style: bold; border-title-color: $foreground;
-    }
+    QueueScreen > VerticalGroup { width: 100; }
     QueueScreen Paragraph, QueueScreen Static { height: auto; }
     QueueScreen OptionList, QueueScreen OptionList:focus {
         height: auto; max-height: 12; border: none; background: $surface; padding: 0; margin: 1 0;

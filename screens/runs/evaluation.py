@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from screens.dialogs.questions import LineDialog
 from screens.forms.path_kinds import DATASET
@@ -19,6 +18,7 @@ from screens.runs.evaluation_text import reply_columns
 from screens.runs.measurements import Measurements
 from screens.runs.shown_job import ShownJob
 from screens.shell.phase_bar import PhaseBar
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
@@ -44,7 +44,7 @@ _WHILE_BUSY = "Evaluating. Esc continue in the background   x stop and keep what
 _MOST_SIDE_BY_SIDE = 3
 
 
-class EvaluationScreen(ModalScreen[None]):
+class EvaluationScreen(BoxScreen[None]):
     """Shows the newest evaluations of a run and starts new ones."""
 
     NAME: ClassVar[str] = "Evaluation"
@@ -56,11 +56,7 @@ class EvaluationScreen(ModalScreen[None]):
     )
 
     DEFAULT_CSS = """
-    EvaluationScreen { align: center middle; background: $background 60%; }
-    EvaluationScreen > #all {
-        width: 96%; height: 92%; background: $surface; border: round $border; padding: 0 1; scrollbar-size-vertical: 1;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    EvaluationScreen > #all { width: 96%; height: 92%; scrollbar-size-vertical: 1; }
     EvaluationScreen Paragraph { height: auto; }
     EvaluationScreen PhaseBar { display: none; margin-top: 1; }
     EvaluationScreen.-busy PhaseBar { display: block; }

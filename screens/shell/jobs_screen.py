@@ -8,11 +8,11 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from screens.shell.jobs_line import job_line
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
@@ -35,7 +35,7 @@ _LOOKS: dict[JobState, tuple[str, str]] = {
 }
 
 
-class JobsScreen(ModalScreen[None]):
+class JobsScreen(BoxScreen[None]):
     """The jobs of this terminal, the newest first, below the live run."""
 
     NAME: ClassVar[str] = "Jobs"
@@ -45,11 +45,7 @@ class JobsScreen(ModalScreen[None]):
         "x stops a job; d removes one that is over from the list."
     )
     DEFAULT_CSS = """
-    JobsScreen { align: center middle; background: $background 60%; }
-    JobsScreen > VerticalGroup {
-        width: 100; max-width: 96%; max-height: 92%; background: $surface; border: round $border; padding: 0 1;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    JobsScreen > VerticalGroup { width: 100; }
     JobsScreen Paragraph { height: auto; }
     JobsScreen OptionList, JobsScreen OptionList:focus {
         height: auto; max-height: 14; border: none; background: $surface; padding: 0; margin: 1 0;

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
 
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 _SECONDS = 1.0
 
 
-class RepliesScreen(ModalScreen[None]):
+class RepliesScreen(BoxScreen[None]):
     """One prompt at a time with all its replies, the newest first; new samples of a live run are added."""
 
     DEFAULT_CSS = """
-    RepliesScreen { align: center middle; background: $background 60%; }
-    RepliesScreen > VerticalScroll {
-        width: 96; max-width: 96%; height: auto; max-height: 92%; background: $surface; border: round $border;
-        padding: 0 1; scrollbar-size-vertical: 1;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    RepliesScreen > VerticalScroll { width: 96; height: auto; scrollbar-size-vertical: 1; }
     RepliesScreen Paragraph { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,4 +1,4 @@
-"""What the terminal itself is told: a notification, a bell and a title, as escape sequences."""
+"""Signals to the terminal: a notification, a bell and a title, as escape sequences."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from screens.charts.history_chart import HistoryChart
 from screens.hardware_history import HOST
 from screens.train.gpu_rows import gpu_row, host_row, notes, process_rows
+from screens.widgets.box_screen import BoxScreen
 from screens.widgets.paragraph import Paragraph, set_title
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SECONDS = 1.0
 
 
-class GpuMonitor(ModalScreen[bool]):
+class GpuMonitor(BoxScreen[bool]):
     """All GPUs, read once a second; returns True if GPUs are to be chosen for the next run."""
 
     NAME: ClassVar[str] = "GPUs"
@@ -33,11 +33,7 @@ class GpuMonitor(ModalScreen[bool]):
         "processes with their users; a dot marks those of your workbench. Without a GPU the rows are the host's."
     )
     DEFAULT_CSS = """
-    GpuMonitor { align: center middle; background: $background 60%; }
-    GpuMonitor > Vertical {
-        width: 96%; height: 92%; background: $surface; border: round $border; padding: 0 1;
-        border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
-    }
+    GpuMonitor > Vertical { width: 96%; height: 92%; }
     GpuMonitor Paragraph { height: auto; }
     GpuMonitor HistoryChart { margin-top: 1; max-height: 16; }
     GpuMonitor VerticalScroll { height: auto; max-height: 40%; margin-top: 1; scrollbar-size-vertical: 1; }

@@ -1,7 +1,7 @@
 """Recognizes preference data: pairs of a chosen and a rejected response, and kinds that no objective trains on.
 
-Pairs and labeled responses are read for dpo, kto and the like; supervised training is told what to set instead. The
-other kinds are refused, with what to do.
+Pairs and labeled responses are read for dpo, kto and the like. For supervised training, and for the other kinds, an
+error says what to set or to write instead.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
