@@ -81,24 +81,14 @@ def _remove_traces(home: Home) -> None:
             file.unlink(missing_ok=True)
 
 
-def _compiled(home: Home) -> list[CachedFiles]:
-    folder = home.cache / "compiled"
-    files = [status for _, status in files_below(folder)]
-    return _as_one_entry("compiled", "compiled layers", folder, files)
+def _whole_folder(kind: str, what: str) -> tuple[Callable[[Home], list[CachedFiles]], Callable[[Home], None]]:
+    """How to list and to delete a folder of the cache, called as the kind, as one entry."""
 
+    def list_kind(home: Home) -> list[CachedFiles]:
+        folder = home.cache / kind
+        return _as_one_entry(kind, what, folder, [status for _, status in files_below(folder)])
 
-def _remove_compiled(home: Home) -> None:
-    shutil.rmtree(home.cache / "compiled", ignore_errors=True)
-
-
-def _llama_cpp(home: Home) -> list[CachedFiles]:
-    folder = home.cache / "llama.cpp"
-    files = [status for _, status in files_below(folder)]
-    return _as_one_entry("llama.cpp", "llama.cpp's converter and library", folder, files)
-
-
-def _remove_llama_cpp(home: Home) -> None:
-    shutil.rmtree(home.cache / "llama.cpp", ignore_errors=True)
+    return list_kind, lambda home: shutil.rmtree(home.cache / kind, ignore_errors=True)
 
 
 def _as_one_entry(kind: str, what: str, folder: Path, files: Sequence[os.stat_result]) -> list[CachedFiles]:
@@ -152,8 +142,8 @@ KINDS: dict[str, tuple[Callable[[Home], list[CachedFiles]], Callable[[Home], Non
     "quantised": _disk_cache("quantised"),
     "tokens": _disk_cache("tokens"),
     "traces": (_traces, _remove_traces),
-    "compiled": (_compiled, _remove_compiled),
-    "llama.cpp": (_llama_cpp, _remove_llama_cpp),
+    "compiled": _whole_folder("compiled", "compiled layers"),
+    "llama.cpp": _whole_folder("llama.cpp", "llama.cpp's converter and library"),
     "leftovers": (_leftovers, _remove_leftovers),
     MODELS: (_models, _remove_models),
 }
