@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
-from unittest import mock
 
 _lock = threading.Lock()
 
@@ -70,8 +69,11 @@ def _compiling_later() -> Iterator[None]:
 
         return call
 
-    with mock.patch.object(torch, "compile", compile_later):
+    torch.compile = compile_later
+    try:
         yield
+    finally:
+        torch.compile = compile_now
 
 
 def restore_default_dtype() -> str:
