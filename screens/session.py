@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
     from workbench.recipe.sections.data import DataSection
     from workbench.recipe.sections.model import ModelSection
+    from workbench.runs.folder import RunFolder
     from workbench.runs.live_run import LiveRun
     from workbench.runs.summary import RunSummary
     from workbench.storage.paths import Home
@@ -215,6 +216,18 @@ class Session:
     def summary(self) -> RunSummary | None:
         """Summary of the live run, or of the last one; None before the first."""
         return self.live.replay.summary if self.live is not None else None
+
+    def follow(self, run: RunFolder) -> LiveRun:
+        """Return what is read of a run's journal, as :attr:`live` from now on.
+
+        One reader serves the whole app, before the engine calls the run live and after: a second one would show the run
+        without its steps until it has read them again.
+        """
+        from workbench.runs.live_run import LiveRun
+
+        if self.live is None or self.live.run.id != run.id:
+            self.live = LiveRun(run)
+        return self.live
 
     @property
     def is_live(self) -> bool:

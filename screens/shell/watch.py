@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from screens.session import Session
     from workbench.engine.client.protocol import EngineStatus
     from workbench.machine.hardware import HardwareSampler
-    from workbench.runs.live_run import LiveRun
+    from workbench.runs.folder import RunFolder
     from workbench.runs.replay import Replay
 
 STATUS_SECONDS = 1.0
@@ -98,7 +98,7 @@ class Watch:
         is_news = status != self._session.status
         self._session.status = status
         if status is not None and status.run is not None and status.run != self._run:
-            self._session.live = await asyncio.to_thread(_open, self._session, status)
+            self._session.follow(await asyncio.to_thread(_run_folder, self._session, status))
             self._is_over = False
         self._run = status.run if status is not None else None
         if is_news:
@@ -135,12 +135,11 @@ class Watch:
         self._tell(SampleTaken(self._session.gpus, host))
 
 
-def _open(session: Session, status: EngineStatus) -> LiveRun:
-    """Return the live run, whose journal is still to be read."""
+def _run_folder(session: Session, status: EngineStatus) -> RunFolder:
+    """The folder of the live run. Called in a thread: the import takes a while."""
     from workbench.runs.folder import RunFolder
-    from workbench.runs.live_run import LiveRun
 
-    return LiveRun(RunFolder(Path(status.run_folder) if status.run_folder else session.home.runs / str(status.run)))
+    return RunFolder(Path(status.run_folder) if status.run_folder else session.home.runs / str(status.run))
 
 
 def _make_sampler() -> HardwareSampler:

@@ -173,13 +173,9 @@ class TrainPane(Pane):
     def _follow(self, run: RunFolder) -> None:
         """Show a run from its first step."""
         is_other = self.shown_run is None or self.shown_run.run.id != run.id
-        watched = self.session.live
-        if watched is not None and watched.run.id == run.id:
-            self.shown_run = watched  # the app reads its journal, so that each event is read once
-        elif is_other:
-            self.shown_run = LiveRun(run)
-            self.run_worker(self._catch_up(self.shown_run))
+        self.shown_run = self.session.follow(run)
         if is_other:
+            self.run_worker(self._catch_up(self.shown_run))
             self._controls.forget()
 
     async def _read_newest(self) -> None:

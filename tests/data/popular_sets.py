@@ -1405,7 +1405,7 @@ PREFERENCES = [
         "TRL",
         {"prompt": "1 + 2?", "completions": ["One.", "Then two."], "labels": [True, False]},
         "preference",
-        "steps of a response, each labelled as right or wrong",
+        "steps of a response, each labeled as right or wrong",
         cure="Join the steps of each right response to a column completion",
         file="parquet",
         same=("trl-lib/math_shepherd",),

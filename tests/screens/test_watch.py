@@ -28,9 +28,9 @@ class Told:
 
 
 @asynccontextmanager
-async def watching(engine: ScriptedEngine) -> AsyncIterator[tuple[Session, list[Told]]]:
+async def watching(engine: ScriptedEngine, session: Session | None = None) -> AsyncIterator[tuple[Session, list[Told]]]:
     """A watch at work on a scripted engine: its session, and what it tells of the journal."""
-    session = Session(engine.home, engine)
+    session = session or Session(engine.home, engine)
     told: list[Told] = []
 
     def tell(message: Message) -> None:
@@ -67,6 +67,20 @@ async def test_a_journal_is_folded_as_it_grows(tmp_path: Path) -> None:
         assert session.live is not None
         assert session.live.replay.curves.train.count == 201
         assert {one.message.run for one in told} == {session.live.run.id}
+
+
+async def test_a_run_that_was_read_before_the_engine_called_it_live_keeps_its_steps(tmp_path: Path) -> None:
+    engine = ScriptedEngine(Home(tmp_path))
+    session = Session(engine.home, engine)
+    run = engine.begin(Recipe(), max_steps=400)
+    for step in range(1, 201):
+        engine.step(step, 1.0)
+    started = session.follow(run)
+    await started.catch_up()
+    async with watching(engine, session) as (_, told):
+        await until(lambda: session.is_live and told)
+        assert session.live is started
+        assert started.replay.curves.train.count == 200
 
 
 async def test_the_last_events_of_a_run_are_not_missed(tmp_path: Path) -> None:
