@@ -207,7 +207,7 @@ def test_a_file_is_replaced_only_on_demand_and_a_source_never(write, tmp_path):
     with pytest.raises(WorkbenchError, match="Cannot write"):
         write(source, file=tmp_path / "no" / "out.jsonl")
     mixed = lines(tmp_path / "text.jsonl", [{"text": "Aye."}])
-    with pytest.raises(WorkbenchError, match="mix plain text with conversations"):
+    with pytest.raises(WorkbenchError, match="mix conversations and plain text"):
         write(f"{source} + {mixed}", file=tmp_path / "mixed.jsonl")
 
 

@@ -28,6 +28,7 @@ PARTS = (
     Part("chosen", "c", "chosen response of a pair"),
     Part("rejected", "d", "rejected response of a pair"),
     Part("label", "l", "true for a good response (KTO)"),
+    Part("segments", "e", "text in labeled segments"),
     Part("text", "x", "plain text, all of it trained"),
 )
 _NAMES = [part.name for part in PARTS]

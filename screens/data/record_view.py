@@ -13,7 +13,7 @@ from textual.widgets import Static
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
 from workbench.data.facts import Example
-from workbench.data.records.conversation import Conversation, Pair, Unpaired
+from workbench.data.records.conversation import Conversation, Pair, Segments, Unpaired
 from workbench.data.records.values import common_length
 
 if TYPE_CHECKING:
@@ -156,7 +156,10 @@ def _content(item: Item) -> list[Content]:
         problem = (plain(item.problem), "")
         return [Content.assemble(("This record cannot be used for training.\n\n", "bold $error"), problem)]
     if isinstance(content, str):
-        return [Content(_shortened(content))]
+        return [Content("\n\n").join([*unused, Content(_shortened(content))])]
+    if isinstance(content, Segments):
+        segments = [(_shortened(text), TRAINED if trained else MASKED) for text, trained in content.segments]
+        return [Content("\n\n").join([*unused, Content.assemble(*segments)])]
     if isinstance(content, Conversation):
         return [Content("\n\n").join([*unused, *_turns(content.messages)])]
     if isinstance(content, Unpaired):

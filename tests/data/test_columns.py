@@ -9,7 +9,7 @@ import pytest
 from tests.data.test_records import tokenizer_of_bytes
 from workbench.data.columns import Column, FoundColumns, find_columns
 from workbench.data.dataset_stats import columns
-from workbench.data.records.formats import detect
+from workbench.data.records.detect import detect
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.examples import find_examples

@@ -8,7 +8,7 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pandas", "trl
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, workbench.recipe.presets, workbench.data.records.formats, workbench.data.sources, "
+        "import sys, workbench.recipe.presets, workbench.data.records.detect, workbench.data.sources, "
         "workbench.data.templates, "
         "workbench.data.facts, workbench.data.tokens.encode, workbench.data.statistics\n"
         "from workbench.data.sources import load_records\n"

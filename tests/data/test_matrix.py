@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.popular_sets import QWEN3
 from workbench.data.open_source import Source
-from workbench.data.records.formats import detect
+from workbench.data.records.detect import detect
 from workbench.data.rows.hub import hub_rows
 from workbench.data.sources import Records, load_records
 from workbench.data.templates.template import Template

@@ -47,6 +47,10 @@ def test_a_conversation_is_split_before_questions_and_keeps_its_marks() -> None:
     assert left_out == 1
     # A part in which nothing is trained is left out too.
     assert split_conversation(whole, lambda part: size(part) <= 5)[1] == 2
+    # A later system prompt stays with the question after it.
+    later = talk("aa", "bb").messages + talk("cc", "dd", system="s").messages
+    parts, _ = split_conversation(Conversation(later), lambda part: size(part) <= 5)
+    assert [part.texts for part in parts] == [["aa", "bb"], ["s", "cc", "dd"]]
     opened = Conversation([{"role": "assistant", "content": "hi"}, *talk("aa", "bb").messages])
     parts, _ = split_conversation(opened, lambda part: size(part) <= 4)
     assert [part.texts for part in parts] == [["hi"], ["aa", "bb"]]

@@ -8,6 +8,7 @@ import lzma
 import sqlite3
 import zipfile
 from contextlib import closing
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from workbench.data.records.conversation import BadRecord, Conversation, Pair
 from workbench.data.records.convert import TOOLS_IN_SYSTEM, Converted, convert
-from workbench.data.records.formats import detect
+from workbench.data.records.detect import detect
 from workbench.data.records.order import JOINED, SHORTENED
 from workbench.data.records.unused import KNOWN_NAMES
 from workbench.data.sources import load_records
@@ -107,6 +108,24 @@ SHAPES = {
     "prompt and completion as turns": ({"prompt": [USER], "completion": [REPLY]}, PAIR),
     "prompt of turns and a response": ({"prompt": [USER], "response": "Yes."}, PAIR),
     "orca": ({"system_prompt": "Be kind.", "question": "Hi?", "response": "Yes."}, [SYSTEM, *PAIR]),
+    "a conversation in a list": ({"messages": [[USER, REPLY]]}, PAIR),
+    "history as objects": (
+        {"instruction": "Hi?", "output": "Yes.", "history": [{"user": "One?", "assistant": "1"}]},
+        [("user", "One?"), ("assistant", "1"), *PAIR],
+    ),
+    "a question about an article": (
+        {"article": "Bergen.", "question": "Hi?", "answer": "Yes."},
+        [("user", "Hi?\n\nBergen."), PAIR[1]],
+    ),
+    "camel": ({"message_1": "Hi?", "message_2": "Yes."}, PAIR),
+    "dates": (
+        {"prompt": date(2024, 1, 2), "completion": datetime(2024, 1, 2, 3, 4)},
+        [("user", "2024-01-02"), ("assistant", "2024-01-02T03:04:00")],
+    ),
+    "a later system prompt": (
+        {"messages": [USER, REPLY, {"role": "system", "content": "Be kind."}, USER, REPLY]},
+        [*PAIR, SYSTEM, *PAIR],
+    ),
     "the assistant opens": (
         {"messages": [{"role": "assistant", "content": "Hello."}, USER, REPLY]},
         [("assistant", "Hello."), *PAIR],
@@ -125,6 +144,38 @@ def test_neighbours_of_one_role_are_joined_and_an_open_end_is_left_out() -> None
     found = conversation({"messages": [USER, USER, REPLY, REPLY, USER]})
     assert found.texts == ["Hi?\n\nHi?", "Yes.\n\nYes."]
     assert found.changes == (JOINED, SHORTENED)
+
+
+def test_a_system_prompt_that_is_there_twice_is_one_and_an_empty_response_at_the_end_is_left_out() -> None:
+    system, nothing = {"role": "system", "content": "Be kind."}, {"role": "assistant", "content": ""}
+    found = conversation({"messages": [system, system, USER, REPLY, USER, nothing]})
+    assert found.texts == ["Be kind.", "Hi?", "Yes."]
+    assert found.changes == (JOINED, SHORTENED)
+    assert conversation({"messages": [USER, nothing, REPLY]}).texts == ["Hi?", "Yes."]
+    # One that is not trained may be empty.
+    assert conversation({"messages": [USER, nothing | {"weight": 0}, USER, REPLY]}).untrained == {1}
+    with pytest.raises(BadRecord, match="a reply is empty"):
+        conversation({"messages": [USER, nothing, USER, REPLY]})
+
+
+def test_a_later_system_prompt_is_fed_where_the_template_writes_it() -> None:
+    later = {"role": "system", "content": "Be brief."}
+    found = conversation({"messages": [USER, REPLY, later, USER, REPLY]})
+    pieces = Template.for_model(tokenizer_of_bytes(), "chatml").cut(found).pieces
+    assert "<|im_start|>system\nBe brief.<|im_end|>" in "".join(piece.text for piece in pieces if not piece.reply)
+    assert [piece.text for piece in pieces if piece.reply] == ["Yes.<|im_end|>"] * 2
+    # Where it does not, that is named.
+    cut = Template.for_model(tokenizer_of_bytes(), "alpaca").cut(found)
+    assert [(field.path, field.asks) for field in cut.unused] == [("messages[].content", True)]
+
+
+def test_a_column_of_turns_with_an_unknown_name_is_pointed_out() -> None:
+    with pytest.raises(WorkbenchError) as refused:
+        converted({"dialog": [USER, REPLY]})
+    assert refused.value.cure == "The column dialog holds turns: set data.columns={messages: dialog}."
+    with pytest.raises(WorkbenchError) as refused:
+        converted({"talk": [USER], "score": 1})
+    assert "such as {prompt: title" in refused.value.cure
 
 
 @pytest.mark.parametrize(
@@ -173,7 +224,10 @@ def test_what_a_call_holds_beside_its_function_is_named() -> None:
     found = conversation({"messages": [USER, call, {"role": "tool", "content": "rain"}, REPLY]})
     assert found.messages[1]["tool_calls"] == [{**CALL, "id": "a", "thought": "I must look at the sky first."}]
     cut = Template.for_model(tokenizer_of_bytes(), "chatml-tools").cut(found)
-    assert [(field.path, field.asks) for field in cut.unused] == [("messages[].tool_calls[].thought", True)]
+    assert [(field.path, field.asks) for field in cut.unused] == [
+        ("messages[].tool_calls[].id", False),
+        ("messages[].tool_calls[].thought", True),
+    ]
 
 
 def test_reasoning_before_a_call_of_sharegpt() -> None:
@@ -217,7 +271,9 @@ def test_sharegpt_calls_and_observations() -> None:
     assert found.tools == [WRAPPED]
 
 
-@pytest.mark.parametrize(("key", "off"), [("weight", 0), ("loss", False), ("train", "false"), ("trainable", 0.0)])
+@pytest.mark.parametrize(
+    ("key", "off"), [("weight", 0), ("loss", False), ("train", "false"), ("trainable", 0.0), ("loss_mask", 0)]
+)
 def test_a_turn_says_whether_it_is_trained(key: str, off: Any) -> None:
     found = conversation({"messages": [USER, REPLY | {key: off}, USER, REPLY | {key: 1}]})
     assert found.untrained == {1}
@@ -238,6 +294,7 @@ def test_responses_in_a_prompt_are_not_trained() -> None:
         ({"prompt": "Hi?", "completion": "Yes.", "label": True}, "data.format to prompt"),
         ({"Prompt": "Hi?", "Completion": "Yes.", "Label": False}, "data.format to prompt"),
         ({"messages": [USER, REPLY], "label": False}, "data.columns={messages: messages}"),
+        ({"input": "Hi?", "output": "No.", "label": False}, "data.columns={prompt: input, reply: output}"),
         ({"messages": [USER, REPLY], "rejected_response": "No."}, "data.columns={messages: messages}"),
         (
             {"instruction": "Hi?", "input": "Bergen.", "history": [], "chosen": "Yes.", "rejected": "No."},

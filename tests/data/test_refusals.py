@@ -10,7 +10,8 @@ import pytest
 
 from workbench.data.records.conversation import BadRecord, Conversation
 from workbench.data.records.convert import convert
-from workbench.data.records.formats import RecordFormat, detect
+from workbench.data.records.detect import detect
+from workbench.data.records.formats import RecordFormat
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
@@ -150,11 +151,11 @@ def test_a_hub_set_without_the_hub(words: Any, monkeypatch: pytest.MonkeyPatch) 
         ({"m": [{"role": "user"}]}, TURNS, "turn 1 of m has no text"),
         ({"m": [{"role": "user", "content": "a"}]}, TURNS, "there is no assistant turn"),
         ({"m": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, TURNS, "no assistant turn"),
-        (
-            {"m": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]},
-            TURNS,
-            "turn 2 is a system prompt",
-        ),
+        ({"m": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}, TURNS, "no assistant turn"),
+        ({"m": [{"role": 0, "content": "a"}]}, TURNS, "turn 1 of m has a number as its role, expected system, user"),
+        ({"m": [{"role": "user", "content": float("nan")}]}, TURNS, "turn 1 of m has no text"),
+        ({"p": "a", "r": float("inf")}, PAIRS, "column r is inf, expected text"),
+        ({"p": "a", "r": b"b"}, PAIRS, "column r is bytes, expected text"),
         ({"m": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}, TURNS, "a reply is empty"),
         (
             {"m": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]},

@@ -18,8 +18,8 @@ TOOLS = [
 FORECAST = {"type": "function", "function": {"name": "forecast", "arguments": {"city": "Bergen", "days": 2}}}
 NOW = {"type": "function", "function": {"name": "now", "arguments": {}}}
 # Templates that write calls and reasoning, and templates that write only calls.
-REASONING = ["qwen3", "qwen3_6", "qwen3_8", "glm4moe", "gptoss"]
-CALLS = ["llama3_1", "qwen2_5", "qwen3_instruct_2507"]
+REASONING = ["qwen3", "qwen3_5_think", "qwen3_6", "qwen3_8", "glm4moe", "gptoss"]
+CALLS = ["llama3_1", "qwen2_5", "qwen3_instruct_2507", "qwen3_5_nothink"]
 # Templates whose calls hold typed values; Gemma 4's write reasoning before calls alone.
 TYPED_VALUES = ["gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5", "lfm2_2_5", "lfm2_2_5_v2"]
 
@@ -62,6 +62,15 @@ def test_the_conversation_has_the_same_tokens_in_chat_as_in_training(name: str) 
         reply = template.reply_form.read(written(template, [*chat, message], TOOLS), TOOLS)
         chat += [reply, result] if result else [reply]
     assert template.encode_conversation(Conversation(chat, TOOLS)).input_ids == trained
+
+
+def test_a_prompt_that_closes_the_reasoning_is_followed_by_an_answer() -> None:
+    """Qwen 3.5's small models: the prompt says that there is no reasoning."""
+    template = template_of("qwen3_5_nothink")
+    form = template.reply_form
+    assert form.read("It rains.", TOOLS) == {"role": "assistant", "content": "It rains."}
+    assert form.read("<think>\nSo it does.\n</think>\n\nIt rains.", TOOLS) == ANSWER
+    assert template_of("qwen3_5_think").reply_form.read("So it does.\n</think>\n\nIt rains.", TOOLS) == ANSWER
 
 
 @pytest.mark.parametrize("name", ["gemma4", "lfm2_2_5"])

@@ -56,6 +56,8 @@ QWEN_LAST = (
     "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n"
     "<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"
 )
+# How Qwen writes calls since 3.5.
+QWEN_CALL = "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
 TEXTS: dict[tuple[str, str], str] = {
     ("talk", "llama3_1"): "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
     "Today Date: 26 Jul 2024\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
@@ -71,6 +73,14 @@ TEXTS: dict[tuple[str, str], str] = {
     ("talk", "qwen3_instruct_2507"): QWEN_TALK,
     ("talk", "qwen3"): QWEN_LAST + "⟦<think>\n\n</think>\n\nYes.<|im_end|>⟧\n",
     ("talk", "qwen3_6"): QWEN_LAST + "<think>\n⟦\n</think>\n\nYes.<|im_end|>⟧\n",
+    ("talk", "qwen3_5_think"): QWEN_LAST + "<think>\n⟦\n</think>\n\nYes.<|im_end|>⟧\n",
+    ("talk", "qwen3_5_nothink"): QWEN_LAST + "<think>\n\n</think>\n\n⟦Yes.<|im_end|>⟧\n",
+    ("talk", "glm4moe"): "[gMASK]<sop><|system|>\nBe kind.<|user|>\nWhy?<|assistant|>⟦\n<think></think>\nSo.⟧"
+    "<|user|>\nAnd?<|assistant|>⟦\n<think></think>\nYes.⟧",
+    ("talk", "gemma4_v5"): "<s><|turn>system\nBe kind.<turn|>\n<|turn>user\nWhy?<turn|>\n<|turn>model\n⟦So.<turn|>⟧\n"
+    "<|turn>user\nAnd?<turn|>\n<|turn>model\n⟦Yes.<turn|>⟧\n",
+    ("talk", "phi3_5"): "<|system|>\nBe kind.<|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\n⟦So.<|end|>⟧\n"
+    "<|user|>\nAnd?<|end|>\n<|assistant|>\n⟦Yes.<|end|>\n<|im_end|>⟧",
     (
         "talk",
         "gemma3",
@@ -88,6 +98,11 @@ TEXTS: dict[tuple[str, str], str] = {
     "⟦<think>\nHm.\n</think>\n\nSo.<|im_end|>⟧\n",
     ("thought", "qwen3_6"): "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n"
     "⟦Hm.\n</think>\n\nSo.<|im_end|>⟧\n",
+    ("thought", "qwen3_5_think"): "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    "⟦Hm.\n</think>\n\nSo.<|im_end|>⟧\n",
+    # Its prompt says that there is no reasoning: the record's is left out, and named.
+    ("thought", "qwen3_5_nothink"): "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    "⟦So.<|im_end|>⟧",
     (
         "thought",
         "gptoss",
@@ -100,6 +115,26 @@ TEXTS: dict[tuple[str, str], str] = {
     '⟦<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>⟧\n'
     "<|im_start|>user\n<tool_response>\nyes\n</tool_response><|im_end|>\n"
     "<|im_start|>assistant\n⟦It rains.<|im_end|>⟧\n",
+    # Without reasoning, a call that was the last turn loses its empty mark once an answer follows.
+    ("called", "qwen3"): "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n"
+    '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>\n'
+    "<|im_start|>user\n<tool_response>\nyes\n</tool_response><|im_end|>\n"
+    "<|im_start|>assistant\n⟦<think>\n\n</think>\n\nIt rains.<|im_end|>⟧\n",
+    ("called", "qwen3_5_think"): "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    f"⟦\n</think>\n\n{QWEN_CALL}<|im_end|>⟧\n"
+    "<|im_start|>user\n<tool_response>\nyes\n</tool_response><|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n⟦\n</think>\n\nIt rains.<|im_end|>⟧\n",
+    ("called", "qwen3_5_nothink"): "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    f"⟦{QWEN_CALL}<|im_end|>⟧\n"
+    "<|im_start|>user\n<tool_response>\nyes\n</tool_response><|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦It rains.<|im_end|>⟧\n",
+    ("called", "glm4moe"): "<|user|>\nRain?<|assistant|>⟦\n<think></think>\n<tool_call>weather\n"
+    "<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>⟧"
+    "<|observation|>\n<tool_response>\nyes\n</tool_response><|assistant|>⟦\n<think></think>\nIt rains.⟧",
+    ("called", "llama3_2"): "Rain?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    '⟦{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>⟧'
+    '<|start_header_id|>ipython<|end_header_id|>\n\n"yes"<|eot_id|>'
+    "<|start_header_id|>assistant<|end_header_id|>\n\n⟦It rains.<|eot_id|>⟧",
     ("called", "llama3_1"): "Rain?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
     '⟦{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>⟧'
     '<|start_header_id|>ipython<|end_header_id|>\n\n"yes"<|eot_id|>'
@@ -142,7 +177,10 @@ def test_text_and_mask(case: tuple[str, str], source: str, tmp_path: Path) -> No
     tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>", "<turn|>", "<|eot_id|>", "<|end|>"]})
     template = Template.for_model(tokenizer, LISTED if name == "mistral" else str(TEMPLATES / f"{name}.jinja"))
     data = DataSection(source=str(_write(source, RECORDS[kind], tmp_path)), eval_fraction=0.0, max_length=100_000)
-    (row,) = encode_dataset(load_records(data), template, data).train
+    encoded = encode_dataset(load_records(data), template, data)
+    (row,) = encoded.train
+    lost = ["messages[].reasoning_content"] if case == ("thought", "qwen3_5_nothink") else []
+    assert [field.path for field in encoded.facts.unused if field.asks] == lost
     text = ""
     for trained, run in groupby(zip(row["input_ids"], row["labels"], strict=True), key=lambda pair: pair[1] != -100):
         ids = [token for token, label in run]

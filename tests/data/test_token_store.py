@@ -243,7 +243,7 @@ def test_what_is_refused_is_refused_each_time(home: Home, data: DataSection, wor
 
 def test_a_set_of_the_hub_is_known_by_its_files(home: Home, tmp_path: Path, words: Any) -> None:
     from workbench.data.open_source import Source
-    from workbench.data.records.formats import detect
+    from workbench.data.records.detect import detect
     from workbench.data.rows.hub import hub_rows
     from workbench.data.sources import Records
 

@@ -60,7 +60,9 @@ def test_the_text_is_that_of_transformers(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [*CALLS, "qwen3_6_training", "gemma4", "deepseekv3", "lfm2_2_5"])
+@pytest.mark.parametrize(
+    "name", [*CALLS, "qwen3_5_think", "qwen3_5_nothink", "qwen3_6_training", "gemma4", "deepseekv3", "lfm2_2_5"]
+)
 def test_training_and_chat_see_the_same_tokens_with_tools_and_reasoning(name: str) -> None:
     template = template_of(name)
     encoded = template.encode_conversation(Conversation([QUESTION, ASKS, RESULT, ANSWER], [WRAPPED]))

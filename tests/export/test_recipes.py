@@ -404,6 +404,7 @@ def test_a_choice_that_no_recipe_has_is_listed_with_what_the_recipe_has_instead(
         ("[{path: a/b, type: alpaca}]", "instruction", "alpaca", None, []),
         ("[{path: a/b, type: chat_template}]", "auto", "auto", None, []),
         ("[{path: a/b, type: completion, field: body}]", "text", "auto", {"text": "body"}, []),
+        ("[{path: a/b, type: input_output}]", "segments", "auto", None, []),
         (
             "[{path: a/b, type: alpaca}, {path: c/d, type: chat_template}]",
             "auto",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from workbench.data.records.formats import AnyFormat, detect
+from workbench.data.records.detect import detect
+from workbench.data.records.formats import AnyFormat
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.hub import hub_rows

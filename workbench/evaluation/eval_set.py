@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from workbench.data.records.conversation import BadRecord, Conversation, Message, Unpaired, chosen_side
+from workbench.data.records.conversation import BadRecord, Conversation, Message, Segments, Unpaired, chosen_side
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
@@ -121,6 +121,9 @@ def _questions(items: list[tuple[int, Item]], template: Template) -> Iterator[Qu
             ids = template.encode_text(content).input_ids
             prefix = ids[: min(max(len(ids) // 4, 1), _MAX_PREFIX_TOKENS)]
             yield Question(prefix, template.tokenizer.decode(prefix, skip_special_tokens=True), where=item.where)
+        elif isinstance(content, Segments):
+            if question := _question_of_segments(content, template, item.where):
+                yield question
         elif content and (question := _question(content, template, item.where)):
             yield question
 
@@ -136,6 +139,16 @@ def _question(conversation: Conversation, template: Template, where: str) -> Que
     except (BadRecord, WorkbenchError):
         return None
     return Question(ids, _as_text(before), conversation.messages[last]["content"], where)
+
+
+def _question_of_segments(content: Segments, template: Template, where: str) -> Question | None:
+    """Ask for the last trained segment; those before it are the prompt."""
+    last = content.last_trained
+    if last < 1:
+        return None
+    prompt = Segments(content.segments[:last])
+    ids = template.encode_pieces([template.segment_pieces(prompt)])[0].input_ids
+    return Question(ids, prompt.text, template.without_end(content.segments[last].text), where)
 
 
 def _as_text(turns: list[Message]) -> str:

@@ -1,4 +1,4 @@
-"""Writes a run's records as JSON Lines for other tools: conversations as ``messages``, plain text as ``text``."""
+"""Writes a run's records as JSON Lines for other tools: as ``messages``, ``segments`` or plain ``text``."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.data.prepare.record_line import record_line
-from workbench.data.records.conversation import chosen_side
+from workbench.data.records.conversation import Segments, chosen_side
 from workbench.data.sources import load_records
 from workbench.models.child import report
 from workbench.recipe.sections.data import DataSection
@@ -15,7 +15,7 @@ from workbench.storage.paths import Home
 
 @dataclass(frozen=True)
 class RecordFile:
-    """One written file of records. ``kind``: ``messages`` or ``text``."""
+    """One written file of records. ``kind``: ``messages``, ``segments`` or ``text``."""
 
     name: str
     kind: str
@@ -37,7 +37,9 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
                 continue
             # Pairs are refused when the records are opened.
             content = chosen_side(item.content)
-            kind = "text" if isinstance(content, str) else "messages"
+            kind = "messages"
+            if isinstance(content, str | Segments):
+                kind = "text" if isinstance(content, str) else "segments"
             key = (kind, item.held_out)
             if key not in files:
                 files[key] = (folder / _name(*key)).open("w", encoding="utf-8")
@@ -52,4 +54,4 @@ def write_conversations(home: Home, data: DataSection, folder: Path) -> list[Rec
 
 
 def _name(kind: str, held_out: bool) -> str:
-    return f"records{'' if kind == 'messages' else '-text'}{'.eval' if held_out else ''}.jsonl"
+    return f"records{'' if kind == 'messages' else f'-{kind}'}{'.eval' if held_out else ''}.jsonl"

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.data.records.conversation import Conversation
+from workbench.data.records.conversation import Conversation, Segments
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SeenRecords:
 
         self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
 
-    def match(self, content: Conversation | str, *, add: bool) -> Match:
+    def match(self, content: Conversation | Segments | str, *, add: bool) -> Match:
         """How a record matches the earlier ones; one that does not is added to them if ``add``."""
         digest = _digest(content)
         if digest in self._digests:
@@ -59,7 +59,7 @@ class SeenRecords:
             self._digests.add(digest)
         return ""
 
-    def _is_near(self, content: Conversation | str, add: bool) -> bool:
+    def _is_near(self, content: Conversation | Segments | str, add: bool) -> bool:
         from datasketch import MinHash
 
         signature = MinHash(num_perm=_PERMUTATIONS)
@@ -76,15 +76,21 @@ class SeenRecords:
         return False
 
 
-def _digest(content: Conversation | str) -> bytes:
-    fields = content if isinstance(content, str) else [content.messages, content.tools, sorted(content.untrained)]
+def _digest(content: Conversation | Segments | str) -> bytes:
+    fields: object = content
+    if isinstance(content, Segments):
+        fields = content.segments
+    elif isinstance(content, Conversation):
+        fields = [content.messages, content.tools, sorted(content.untrained)]
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _text(content: Conversation | str) -> str:
+def _text(content: Conversation | Segments | str) -> str:
     if isinstance(content, str):
         return content
+    if isinstance(content, Segments):
+        return content.text
     calls = [json.dumps(message["tool_calls"]) for message in content.messages if "tool_calls" in message]
     return "\n".join([*content.texts, *calls])
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from workbench.data.records.conversation import Conversation
+from workbench.data.records.conversation import Conversation, Message
 
 _PARAGRAPHS = re.compile(r"(?<=\n\n)(?=[^\n])")
 _WORDS = re.compile(r"\S+\s*|\s+")
@@ -59,12 +59,12 @@ def split_conversation(
 ) -> tuple[list[Conversation], int]:
     """Consecutive parts of a conversation that fit, each with its system prompt and tools.
 
-    A part ends before a question. Left out, and counted as the second value, are questions whose response does not fit
-    even alone, and those of parts without a response that is trained.
+    A part ends before a question, or a system prompt before one. Left out, and counted as the second value, are
+    questions whose response does not fit even alone, and those of parts without a response that is trained.
     """
     messages = conversation.messages
     head = 1 if messages[0]["role"] == "system" else 0
-    starts = [n for n in range(head, len(messages)) if n == head or messages[n]["role"] == "user"]
+    starts = [n for n in range(head, len(messages)) if n == head or _opens(messages[n - 1], messages[n])]
     exchanges = [range(start, end) for start, end in zip(starts, [*starts[1:], len(messages)], strict=True)]
     parts: list[Conversation] = []
     at = left_out = 0
@@ -83,6 +83,12 @@ def split_conversation(
             left_out += max(end - 1, at + 1) - at
         at = max(end - 1, at + 1)
     return parts, left_out
+
+
+def _opens(before: Message, message: Message) -> bool:
+    """Whether a message begins an exchange. A later system prompt belongs to the question after it."""
+    role = message["role"]
+    return bool(role == "system" or (role == "user" and before["role"] != "system"))
 
 
 def _part(conversation: Conversation, head: int, places: Sequence[int]) -> Conversation:

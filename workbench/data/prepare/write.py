@@ -12,11 +12,11 @@ from typing import Any, Literal, TextIO
 from workbench.data.prepare.duplicates import SeenRecords
 from workbench.data.prepare.record_line import record_line
 from workbench.data.prepare.splitting import split_conversation, split_text
-from workbench.data.records.conversation import BadRecord, Conversation, chosen_side
+from workbench.data.records.conversation import BadRecord, Conversation, Segments, chosen_side
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Piece
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import as_trained, encode_items
+from workbench.data.tokens.encode import as_trained, encode_items, segments_as_trained
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.sections.data import DataSection
@@ -106,10 +106,11 @@ def write_cleaned(
             "set objective.kind to sft and name their columns in data.columns.",
             kind="data_preference",
         )
-    kinds = {source.form.kind == "text" for source in records.sources}
+    names = {"text": "plain text", "segments": "segments"}
+    kinds = sorted({names.get(source.form.kind, "conversations") for source in records.sources})
     if len(kinds) > 1:
         raise WorkbenchError(
-            "The sources mix plain text with conversations, which one file cannot hold.",
+            f"The sources mix {' and '.join(kinds)}, which one file cannot hold.",
             "Write each kind to a file of its own.",
             kind="data_format",
         )
@@ -215,7 +216,7 @@ class _Cleaner:
         self.counts.invalid += 1
         self.counts.invalid_reasons[problem[:200]] += 1
 
-    def _of_length(self, batch: list[tuple[int, Item]]) -> Iterator[tuple[Item, Conversation | str]]:
+    def _of_length(self, batch: list[tuple[int, Item]]) -> Iterator[tuple[Item, Conversation | Segments | str]]:
         """The records of a batch with their content, split or left out if they are over the length."""
         if self._records.documents:
             for _, item in batch:
@@ -240,15 +241,15 @@ class _Cleaner:
             else:
                 self.counts.over_length += 1
 
-    def _parts(self, item: Item) -> Iterator[tuple[Item, Conversation | str]]:
+    def _parts(self, item: Item) -> Iterator[tuple[Item, Conversation | Segments | str]]:
         content = self._as_trained(chosen_side(item.content)) if item.content is not None else ""
-        parts: list[Conversation] | list[str]
+        parts: list[Conversation] | list[str] = []  # segments are not split
         if isinstance(content, str):
             # Begin and end of sequence, which each part gets when it is fed.
             around = len(self._template.encode_text("x").input_ids) - self._tokens("x")
             limit = max(self._data.max_length - around, 1)
             parts = list(split_text(content, self._tokens, limit, self._cleaning.overlap))
-        else:
+        elif isinstance(content, Conversation):
             parts, left_out = split_conversation(content, self._fits)
             self.counts.questions_left_out += left_out if parts else 0
         if not parts:
@@ -258,7 +259,9 @@ class _Cleaner:
             self.counts.split_into += len(parts)
         yield from ((item, part) for part in parts)
 
-    def _as_trained(self, content: Conversation | str) -> Conversation | str:
+    def _as_trained(self, content: Conversation | Segments | str) -> Conversation | Segments | str:
+        if isinstance(content, Segments):
+            return segments_as_trained(content, self._data)
         return content if isinstance(content, str) else as_trained(content, self._data)
 
     def _tokens(self, text: str) -> int:

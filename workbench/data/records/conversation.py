@@ -1,7 +1,7 @@
 """A conversation as training and chat take it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # A chat message in the form that transformers' chat templates expect: "role" (system, user, assistant or tool) and
 # "content", for a call of tools "tool_calls" too, and any other key that the record has, such as "reasoning_content".
@@ -85,11 +85,45 @@ class Unpaired:
         return self.response.texts
 
 
-Content = Conversation | Pair | Unpaired | str
-"""What a record holds: a conversation, a pair of two responses, an unpaired response, or plain text."""
+class Segment(NamedTuple):
+    """A stretch of text, and whether it is trained."""
+
+    text: str
+    trained: bool
 
 
-def chosen_side(content: Content) -> Conversation | str:
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Text in segments, which no template surrounds."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each segment."""
+        return [segment.text for segment in self.segments]
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self.texts)
+
+    @property
+    def last_trained(self) -> int:
+        """The place of the last trained segment; -1 if none is."""
+        return max((place for place, segment in enumerate(self.segments) if segment.trained), default=-1)
+
+    def with_last_trained(self) -> "Segments":
+        """The same segments, of those that are trained only the last one."""
+        last = self.last_trained
+        return Segments(tuple(Segment(segment.text, place == last) for place, segment in enumerate(self.segments)))
+
+
+Content = Conversation | Pair | Unpaired | Segments | str
+"""What a record holds: a conversation, a pair of responses, an unpaired response, text in segments, or plain text."""
+
+
+def chosen_side(content: Content) -> Conversation | Segments | str:
     """A record's conversation or text; of a pair, its chosen side."""
     match content:
         case Pair():

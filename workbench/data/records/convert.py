@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair, Unpaired
+from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair, Segments, Unpaired
 from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat, UnpairedFormat
 from workbench.data.records.layouts import holds_messages, is_turns
 from workbench.data.records.order import in_order
 from workbench.data.records.parts import read_content
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
+from workbench.data.records.segments import read_segments
 from workbench.data.records.tool_calls import as_calls, read_calls, read_tools
 from workbench.data.records.transcripts import without_mark
 from workbench.data.records.turns import Turn, read_history, read_turns
@@ -50,10 +51,19 @@ def convert(record: Mapping[str, object], form: AnyFormat) -> Converted:
     if isinstance(form, UnpairedFormat):
         return _convert_unpaired(record, form)
     reader = _Reader(record, form)
-    content = reader.text("text", needed=True) if form.kind == "text" else reader.conversation()
-    unused = unused_columns(record, form.used, content)
+    content: Conversation | Segments | str
+    fed: Conversation | str
+    match form.kind:
+        case "text":
+            content = fed = reader.text("text", needed=True)
+        case "segments":
+            content = reader.segments()
+            fed = content.text
+        case _:
+            content = fed = reader.conversation()
+    unused = unused_columns(record, form.used, fed)
     if reader.left:
-        unused = (*(unused_value(path, value, content) for path, value in reader.left.items()), *unused)
+        unused = (*(unused_value(path, value, fed) for path, value in reader.left.items()), *unused)
     return Converted(content, unused)
 
 
@@ -146,6 +156,15 @@ class _Reader:
         settings = self._template_kwargs() if "chat_template_kwargs" in columns else {}
         # Copying is slow: most records have neither.
         return replace(conversation, origins=origins, template_kwargs=settings) if origins or settings else conversation
+
+    def segments(self) -> Segments:
+        """The record's text in segments."""
+        column = self.form.columns["segments"]
+        if column not in self.record:
+            raise BadRecord(f"column {column} is missing")
+        segments, left = read_segments(self.record[column], column)
+        self.left.update(left)
+        return segments
 
     def text(self, part: str, needed: bool = False) -> str:
         """The text of a part; empty if the record has none and it is not ``needed``."""

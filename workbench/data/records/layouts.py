@@ -59,7 +59,7 @@ def as_turns(value: object, where: str) -> list[Any]:
     """
     if isinstance(value, str) and (transcript := read_transcript(value)):
         return transcript
-    turns = _listed(value, where)
+    turns = listed(value, where)
     if _are_texts(turns):
         roles = ("user", "assistant")
         return [{"role": roles[number % 2], "content": text} for number, text in enumerate(turns)]
@@ -74,8 +74,15 @@ def text_key(turn: Mapping[str, object]) -> str:
     return next((key for key in there if not is_empty(turn[key])), there[0] if there else "")
 
 
-def _listed(value: object, where: str) -> list[Any]:
-    value = as_structure(value, where, _EXPECTED)
+def listed(value: object, where: str, expected: str = _EXPECTED) -> list[Any]:
+    """A list of objects from a list, its JSON text, an object of lists, or one object that has a role.
+
+    Raises:
+        BadRecord: it is none of these, or empty.
+    """
+    value = as_structure(value, where, expected)
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
     if isinstance(value, dict):
         value = value["messages"] if holds_messages(value) else value
     if isinstance(value, dict):
@@ -85,7 +92,7 @@ def _listed(value: object, where: str) -> list[Any]:
         elif _role_key(value) is not None:
             value = [value]
     if not isinstance(value, list | tuple) or not value:
-        raise BadRecord(f"{where} is {'empty' if is_empty(value) else type_in_words(value)}, expected {_EXPECTED}")
+        raise BadRecord(f"{where} is {'empty' if is_empty(value) else type_in_words(value)}, expected {expected}")
     if all(isinstance(turn, str) and turn.lstrip()[:1] == "{" for turn in value):
         return [as_structure(turn, f"turn {number} of {where}", "an object") for number, turn in enumerate(value, 1)]
     return list(value)
@@ -95,7 +102,7 @@ def _turns_if_any(value: object) -> list[Any]:
     if isinstance(value, str) and not _may_be_json(value):
         return []
     try:
-        return _listed(value, "")
+        return listed(value, "")
     except BadRecord:
         return []
 

@@ -16,11 +16,6 @@ class _Layout(NamedTuple):
 
 _LAYOUTS = (
     _Layout(
-        ("segments",),
-        "text in segments with a label each (Axolotl's input_output)",
-        "Write turns instead, with weight 0 on those that are not trained, or the whole text to a column text.",
-    ),
-    _Layout(
         ("input_ids",),
         "records that are tokenized already",
         "Give the records from before: they are tokenized here, and the tokens are kept for the next run.",

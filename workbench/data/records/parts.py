@@ -33,7 +33,8 @@ def read_content(value: object, where: str, role: str) -> TurnContent:
     """
     if isinstance(value, str):
         return TurnContent(as_text(value, where))
-    if isinstance(value, list | dict) and not value and role != "tool":
+    # A result of a tool may be an empty list; an empty cell of a table is NaN.
+    if is_empty(value) and (role != "tool" or not isinstance(value, list | dict)):
         value = None
     if value is None and role == "tool":
         return TurnContent("")  # a function that returns nothing

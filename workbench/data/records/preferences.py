@@ -85,12 +85,14 @@ def unpaired_columns(columns: Collection[str], samples: Samples) -> dict[str, st
         return None
     if (turns := _first(folded, _MESSAGES)) is not None:
         parts = {"messages": turns}
-    elif (reply := _first(folded, ("completion", "response"))) is None:
+    elif (reply := _first(folded, ("completion", "response", "output", "answer"))) is None:
         return None
-    elif (prompt := _first(folded, ("prompt", "instruction", "question"))) is not None:
+    elif (prompt := _first(folded, ("prompt", "instruction", "question", "query", "input"))) is not None:
         parts = {"prompt": prompt, "reply": reply}
-    else:
+    elif any(_holds_prompt(record.get(reply)) for record in samples):
         parts = {"messages": reply}  # the response's column holds the whole conversation
+    else:
+        return None
     return {**parts, "label": label}
 
 

@@ -14,8 +14,8 @@ from workbench.data.records.values import as_structure, is_blank, type_in_words,
 from workbench.errors import WorkbenchError
 
 _FUNCTION_KEYS = ("function", "name", "arguments", "parameters")
-CALL_KEYS = frozenset({"type", "function", "id", "index"})
-"""The keys of a call in OpenAI's form."""
+CALL_KEYS = frozenset({"type", "function", "index"})
+"""The keys of a call in OpenAI's form that hold nothing of the record."""
 
 
 def read_tools(value: object, where: str) -> list[dict[str, Any]]:

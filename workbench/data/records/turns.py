@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from workbench.data.records.conversation import BadRecord, Message
-from workbench.data.records.layouts import ROLE_KEYS, as_turns, is_turns, text_key
+from workbench.data.records.layouts import ROLE_KEYS, as_turns, is_turns, layout_in_words, text_key
 from workbench.data.records.parts import Left, read_content
 from workbench.data.records.reasoning import REASONING_KEYS, split_thinking
 from workbench.data.records.tool_calls import read_calls
-from workbench.data.records.values import as_structure, as_text, is_blank, is_empty, type_in_words
+from workbench.data.records.values import as_flag, as_structure, as_text, is_blank, is_empty, type_in_words
 
 ROLES = {
     "system": "system",
@@ -36,8 +36,7 @@ ROLES = {
 _KNOWN_ROLES = "system, user, assistant, tool"
 _CALL_ROLES = ("function_call", "tool_call")
 # Whether a response is trained: OpenAI, ms-swift, Axolotl and others.
-LOSS_KEYS = ("weight", "loss", "train", "training", "trainable")
-_FLAGS = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+LOSS_KEYS = ("weight", "loss", "train", "training", "trainable", "loss_mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def read_history(value: object, column: str) -> list[Turn]:
         return []
     where = f"column {column}"
     pairs = as_structure(value, where, "pairs of question and response")
-    if is_turns(pairs):
+    if is_turns(pairs) or layout_in_words(pairs):
         return read_turns(pairs, column)
     turns = []
     for number, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
@@ -86,10 +85,12 @@ def read_history(value: object, column: str) -> list[Turn]:
 def _turn(turn: object, where: str) -> Turn:
     if not isinstance(turn, Mapping):
         raise BadRecord(f"{where} is {type_in_words(turn)}, expected an object with role and content")
-    role_key = next((key for key in ROLE_KEYS if turn.get(key)), None)
+    role_key = next((key for key in ROLE_KEYS if not is_empty(turn.get(key))), None)
     given = turn[role_key] if role_key is not None else None
-    if not isinstance(given, str):
+    if role_key is None:
         raise BadRecord(f"{where} has no role")
+    if not isinstance(given, str):
+        raise BadRecord(f"{where} has {type_in_words(given)} as its role, expected {_KNOWN_ROLES} or the like")
     name = given.strip().lower().replace("-", "_")
     role = ROLES.get(name)
     if role is None:
@@ -130,7 +131,7 @@ def _pop_untrained(rest: dict[str, object], role: str, where: str) -> bool:
     for key in LOSS_KEYS:
         if key not in rest:
             continue
-        flag = _FLAGS.get(str(rest[key]).strip().lower().removesuffix(".0"))
+        flag = as_flag(rest[key])
         if flag is None:
             raise BadRecord(
                 f"{where} has {key} {str(rest[key])[:20]!r}: a response is trained (1) or not (0), and not in part"

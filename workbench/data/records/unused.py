@@ -22,6 +22,9 @@ KNOWN_NAMES = frozenset({
     "messages", "conversation", "conversations", "chosen", "rejected", "image", "images", "video", "videos", "audio",
     "audios", "weight", "loss", "train", "training", "trainable",
     "training_detail", "train_detail", "completion_mask", "assistant_masks", "critique", "revision", "corrected",
+    "loss_mask", "mask", "masked", "loss_weight", "loss_scale", "train_on_turn", "mask_history", "contexts", "passages",
+    "evidence", "knowledge", "background", "result", "results", "cot", "chain_of_thought", "scratchpad",
+    "reasoning_details", "tool_responses",
 })  # fmt: skip
 # A value of this many words reads like a part of a conversation, and not like a label or an id.
 _TEXT_WORDS = 5

@@ -4,6 +4,8 @@ import ast
 import json
 import math
 from collections.abc import Sequence
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord
@@ -22,21 +24,38 @@ def is_blank(value: object) -> bool:
 
 
 def as_text(value: object, where: str) -> str:
-    """Text from a value: strings as they are, numbers written out.
+    """Text from a value: strings as they are, numbers written out, dates in ISO form.
 
     Raises:
-        BadRecord: the value is neither, or holds half a surrogate pair, which is no text.
+        BadRecord: the value is none of these, or holds half a surrogate pair, which is no text.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
     if not isinstance(value, str):
-        raise BadRecord(f"{where} is {type_in_words(value)}, expected text")
+        return _written_out(value, where)
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             raise BadRecord(f"{where} is not valid UTF-8") from None
     return value
+
+
+def _written_out(value: object, where: str) -> str:
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise BadRecord(f"{where} is {value}, expected text")
+        return str(value)
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    raise BadRecord(f"{where} is {type_in_words(value)}, expected text")
+
+
+# How records write whether something is trained or good. The numbers 1 and 0 are written out.
+_FLAGS = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+
+
+def as_flag(value: object) -> bool | None:
+    """A truth value, also as a number or as text; None if the value is none."""
+    return _FLAGS.get(str(value).strip().lower().removesuffix(".0"))
 
 
 def as_structure(value: object, where: str, expected: str) -> Any:

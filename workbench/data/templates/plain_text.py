@@ -43,6 +43,15 @@ class PlainText:
         paragraphs[-1] += self._missing_end(paragraphs[-1])
         return [Piece(paragraph, True) for paragraph in paragraphs]
 
+    def is_ended(self, text: str) -> bool:
+        """Whether a text ends with the end of sequence, or with the token that ends a turn."""
+        return not self._missing_end(text)
+
+    def without_end(self, text: str) -> str:
+        """A text without the token that ends it, if one does."""
+        ended = text.rstrip()
+        return next((ended.removesuffix(end) for end in self._known_ends if ended.endswith(end)), text)
+
     @cached_property
     def _begin(self) -> str:
         return begin_of_sequence(self._tokenizer)

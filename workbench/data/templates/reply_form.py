@@ -156,7 +156,11 @@ def _reasoning_marks(renderer: Renderer, prompt: str) -> tuple[str, str, str] | 
     # What follows the reasoning whether an answer comes or a call; the rest belongs to the answer.
     closes = common_start(between, called.partition(_REASONING)[2]) if _REASONING in called else between
     closes = closes if closes.strip() else between
-    opens = before[len(common_start(before, prompt)) :].strip()
+    common = common_start(before, prompt)
+    opens = before[len(common) :].strip()
+    if not opens and prompt[len(common) :].strip():
+        # The prompt opens the reasoning and closes it again, as Qwen 3.5's does for its small models.
+        opens = common.rstrip().rpartition("\n")[2]
     return opens, closes.strip(), between.removeprefix(closes).strip()
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from workbench.data.records.conversation import BadRecord, Conversation, Message
+from workbench.data.records.conversation import BadRecord, Conversation, Message, Segments
 from workbench.data.templates.cutting import PROBE, PROBES, Cut, ResponseCutter
 from workbench.data.templates.lookup import (
     DEFAULT_NAME,
@@ -118,6 +118,18 @@ class Template:
     def text_pieces(self, text: str) -> list[Piece]:
         """Plain text as one piece, between begin and end of sequence; those that it already has are not doubled."""
         return self._plain_text.text_pieces(text)
+
+    def segment_pieces(self, segments: Segments) -> list[Piece]:
+        """Text in segments as it is, without a begin or end of sequence; each segment is tokenized by itself."""
+        return [Piece(segment.text, segment.trained) for segment in segments.segments]
+
+    def is_ended(self, text: str) -> bool:
+        """Whether a text ends with the end of sequence, or with the token that ends a turn."""
+        return self._plain_text.is_ended(text)
+
+    def without_end(self, text: str) -> str:
+        """A text without the token that ends it, if one does."""
+        return self._plain_text.without_end(text)
 
     def parted_pieces(self, chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
         """Two plain texts with what both begin with masked, up to a word's end, as TRL parts them."""

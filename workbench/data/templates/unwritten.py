@@ -4,9 +4,11 @@ A key that the template's source does not mention is left out. Where it mentions
 without it: what the template writes changes the text.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.records.reasoning import REASONING_KEYS
@@ -16,6 +18,7 @@ from workbench.data.templates.render import Renderer
 
 # Keys that every message has, and the two keys of an instruction with an input.
 _BASIC_KEYS = frozenset({"role", "content", "instruction", "input"})
+_TOOL_KEYS = frozenset({"type", "function", "name"})
 
 
 def unwritten(renderer: Renderer, prepared: Conversation, text: str) -> tuple[Unused, ...]:
@@ -48,6 +51,8 @@ class _Text:
                 yield unwritten_field(key, value, prepared.origins.get(key, ""))
         if prepared.tools and self._text_of(replace(prepared, tools=[])) == self.text:
             yield unwritten_field("tools", prepared.tools, prepared.origins.get("tools", ""))
+        elif prepared.tools:
+            yield from self._members_of_tools()
         yield from self._contents()
         if "tool_calls" in first_values:
             yield from self._parts_of_calls()
@@ -78,6 +83,17 @@ class _Text:
         for key, value in others.items():
             if key not in CALL_KEYS and not self._mentions(key):
                 yield unwritten_field(f"tool_calls[].{key}", value)
+
+    def _members_of_tools(self) -> Iterator[Unused]:
+        """Members of tools that are not written: some templates write names, descriptions and parameters alone."""
+        tools, column = self.prepared.tools, self.prepared.origins.get("tools", "tools")
+        values = {key: value for tool in tools for key, value in (*tool.items(), *tool["function"].items())}
+        for key, value in values.items():
+            # Most templates write tools as JSON.
+            if key in _TOOL_KEYS or json.dumps(value, ensure_ascii=False) in self.text:
+                continue
+            if self._text_of(replace(self.prepared, tools=[_without(tool, key) for tool in tools])) == self.text:
+                yield unwritten_field(f"{column}[].{key}", value, f"{column}[].{key}")
 
     def _writes(self, key: str) -> bool:
         """Whether a key of messages is written, for each role that has it."""
@@ -120,3 +136,9 @@ class _Text:
 
     def _mentions(self, key: str) -> bool:
         return re.search(rf"\b{re.escape(key)}\b", self.renderer.source) is not None
+
+
+def _without(tool: dict[str, Any], key: str) -> dict[str, Any]:
+    """A tool without a member of it or of its function."""
+    function = {name: member for name, member in tool["function"].items() if name != key}
+    return {**{name: member for name, member in tool.items() if name != key}, "function": function}

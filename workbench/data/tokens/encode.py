@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.collector import Collector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
-from workbench.data.records.conversation import BadRecord, Conversation, Pair, Unpaired
+from workbench.data.records.conversation import BadRecord, Conversation, Pair, Segments, Unpaired
 from workbench.data.records.reasoning import without_reasoning
 from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
@@ -31,6 +31,7 @@ _BATCH = 256
 NOT_TRAINED = "no response is trained: the record excludes them"
 REWRITTEN_AWAY = "no response is trained: the template rewrites the earlier ones, and the record excludes the last"
 EQUAL_AFTER_CUT = "chosen and rejected are the same once truncated to max_length"
+NO_END = "No end of sequence after the last segment: the model may not learn where to stop"
 CONTROL = "Text contains control tokens, which the model treats as such"
 
 
@@ -235,6 +236,9 @@ def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> 
         return item.problem
     if isinstance(content, str):
         return (Cut((template.document_pieces if documents else template.text_pieces)(content)),)
+    if isinstance(content, Segments):
+        changes = () if template.is_ended(content.text) else (NO_END,)
+        return (Cut(template.segment_pieces(segments_as_trained(content, data)), changes=changes),)
     if isinstance(content, Pair) and isinstance(content.chosen, str) and isinstance(content.rejected, str):
         return tuple(map(Cut, template.parted_pieces(content.chosen, content.rejected)))
     sides: tuple[Conversation | str, ...]
@@ -263,6 +267,11 @@ def as_trained(conversation: Conversation, data: DataSection) -> Conversation:
         earlier = frozenset(conversation.responses[:-1])
         conversation = replace(conversation, untrained=conversation.untrained | earlier)
     return conversation
+
+
+def segments_as_trained(segments: Segments, data: DataSection) -> Segments:
+    """Segments as ``data.responses`` asks; they have no reasoning of their own."""
+    return segments.with_last_trained() if data.responses == "last" else segments
 
 
 def _truncated_or_chunked(

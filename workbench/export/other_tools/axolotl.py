@@ -90,6 +90,7 @@ _TYPES = {
     "sharegpt": {"data.format": "sharegpt"},
     "completion": {"data.format": "text"},
     "pretrain": {"data.format": "text"},
+    "input_output": {"data.format": "segments"},
 }
 _LIGER = "axolotl.integrations.liger.LigerPlugin"
 _LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
@@ -258,6 +259,8 @@ def _dataset(file: RecordFile) -> dict[str, object]:
     common = {"path": f"./{file.name}", "ds_type": "json"}
     if file.kind == "text":
         return {**common, "type": "completion", "field": "text"}
+    if file.kind == "segments":
+        return {**common, "type": "input_output"}
     return {**common, "type": "chat_template", "field_messages": "messages", "roles_to_train": ["assistant"]}
 
 

@@ -94,6 +94,12 @@ _MIXES = {
 def make(job: Job) -> None:
     """Write ``llamafactory.yaml``, ``dataset_info.json`` and the records."""
     files = write_conversations(job.home, job.recipe.data, job.folder)
+    if any(file.kind == "segments" for file in files):
+        raise WorkbenchError(
+            "LLaMA-Factory trains on no records of labeled segments.",
+            "Export to axolotl or script, which do.",
+            kind="bad_request",
+        )
     model, _ = job.name_base()
     values, unsupported = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"{job.subject} for LLaMA-Factory: llamafactory-cli train {FILE}"))

@@ -25,7 +25,7 @@ class DataSection(Section):
     columns: dict[str, str] = setting(
         {},
         "Column mapping if auto-detection fails: prompt, input, reply, reasoning, system, history, messages, "
-        "tools or text → column.",
+        "tools, segments or text → column.",
     )
     ignore: list[str] = setting(
         [],

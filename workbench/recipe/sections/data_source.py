@@ -6,8 +6,8 @@ from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, m
 
 from workbench.recipe.sections.section import Section
 
-FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "text"]
-"""The formats of records; :mod:`workbench.data.records.formats` recognizes them."""
+FormatKind = Literal["instruction", "prompt", "question", "messages", "sharegpt", "segments", "text"]
+"""The formats of records; :mod:`workbench.data.records.detect` recognizes them."""
 DataFormat = Literal["auto", FormatKind]
 
 
