@@ -5,7 +5,7 @@ Opening a source reads only its first rows, to detect their format. The rest is 
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -14,18 +14,18 @@ from workbench.data.records.detect import detect
 from workbench.data.records.formats import AnyFormat
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
+from workbench.data.rows.folder import folder_source
 from workbench.data.rows.hub import hub_rows
 from workbench.data.rows.readers import can_read, has_parts, known_suffixes, read_rows
-from workbench.data.rows.row import ReadRows, Row, RowSource, shown
+from workbench.data.rows.row import ReadRows, RowSource, shown
+from workbench.data.rows.splits import slice_of
 from workbench.data.rows.trees import joined_trees
 from workbench.errors import WorkbenchError
 from workbench.recipe.data_sources import SourcePart, exists, source_names, split_inner
 from workbench.recipe.sections.data_source import SourceEntry
-from workbench.storage.folders import files_below
 
 _BUNDLED = Path(__file__).resolve().parents[2] / "presets" / "datasets"
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+|[\w-]+)(?::(?P<config>[\w.+-]+))?(?P<streaming>\?streaming)?")
-_SLICE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?")
 # Rows that are read to detect the format.
 _FORMAT_ROWS = 64
 
@@ -173,7 +173,7 @@ def _row_source(name: str, split: str) -> RowSource:
             kind="data_source",
         )
     if path.is_dir():
-        return _folder_source(path, split)
+        return folder_source(path, split)
     if path.exists():
         return _file_source(path, split, inner)
     match = _HUB_ID.fullmatch(name)
@@ -201,7 +201,7 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
     Args:
         inner: the sheet of a workbook, or the table of a database.
     """
-    start, stop = _slice(split)
+    start, stop = slice_of(split)
     if is_document(path):
         return RowSource(lambda: islice([read_document(path)], start, stop), documents=True, files=(path,))
     eval_file = path.with_name(f"{path.stem}.eval{path.suffix}")
@@ -211,67 +211,6 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
         (lambda: read_rows(eval_file, inner)) if has_eval else None,
         files=(path, eval_file) if has_eval else (path,),
     )
-
-
-# Documents about a dataset, which lie beside its records.
-_DESCRIPTIONS = ("readme", "license", "notice", "changelog", "citation")
-
-
-def _folder_source(folder: Path, split: str) -> RowSource:
-    """The documents of a folder, or its files of records, one after the other; what describes records is left out.
-
-    Raises:
-        WorkbenchError: the folder has neither, or both.
-    """
-    files = sorted(path for path, _ in files_below(folder) if not path.name.startswith("."))
-    documents = [path for path in files if is_document(path)]
-    records = [path for path in files if can_read(path) and path.name not in (FILE, "state.json")]
-    if records:
-        documents = [path for path in documents if path.stem.lower() not in _DESCRIPTIONS]
-    if records and documents:
-        raise WorkbenchError(
-            f"The folder {shown(folder)} mixes documents ({documents[0].name} …) with records ({records[0].name} …).",
-            "Train on one kind at a time: put them into folders of their own.",
-            kind="data_format",
-        )
-    start, stop = _slice(split)
-
-    def read_documents() -> Iterator[Row]:
-        for number, path in enumerate(documents, start=1):
-            row = read_document(path)
-            yield Row(row.record, row.where, number / len(documents), row.problem, row.note)
-
-    def read_records() -> Iterator[Row]:
-        for number, path in enumerate(records):
-            for row in read_rows(path):
-                yield Row(row.record, row.where, (number + row.fraction) / len(records), row.problem, row.note)
-
-    if documents:
-        return RowSource(lambda: islice(read_documents(), start, stop), documents=True, files=tuple(documents))
-    if records:
-        return RowSource(lambda: islice(read_records(), start, stop), files=tuple(records))
-    raise WorkbenchError(
-        f"The folder {shown(folder)} has no supported files ({len(files)} files).",
-        f"Supported: .txt or .md documents, or record files: {known_suffixes()}.",
-        kind="data_empty",
-    )
-
-
-def _slice(split: str) -> tuple[int | None, int | None]:
-    """Parse the slice of ``train[10:20]`` into ``(10, 20)``; the split's name is ignored for local sources.
-
-    Raises:
-        WorkbenchError: it is not a valid slice, or one in percent, which only hub datasets support.
-    """
-    match = _SLICE.fullmatch(split)
-    if match is None:
-        raise WorkbenchError(
-            f"data.split {split!r} is not a valid split of a local source.",
-            "Write it as train[:2000]; percentages work only with Hugging Face datasets.",
-            kind="data_source",
-        )
-    start, stop = (int(match[end]) if match[end] else None for end in ("start", "stop"))
-    return start, stop
 
 
 def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool) -> AnyFormat:

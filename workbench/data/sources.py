@@ -97,12 +97,13 @@ class Records:
 
     @property
     def notices(self) -> list[str]:
-        """What interleaving leaves out or repeats, for the user."""
+        """What is not read of the sources, and what interleaving leaves out or repeats, for the user."""
+        notices = [source.reading.notice for source in self.sources if source.reading.notice]
         if self.stopping == "first_exhausted":
-            return ["Interleaving stops when the first source is exhausted; the rest of the others is not used."]
-        if self.stopping == "all_exhausted":
-            return ["Sources that are exhausted before the last one start again, so their records repeat."]
-        return []
+            notices.append("Interleaving stops when the first source is exhausted; the rest of the others is not used.")
+        elif self.stopping == "all_exhausted":
+            notices.append("Sources that are exhausted before the last one start again, so their records repeat.")
+        return notices
 
     def items(self) -> Iterator[Item]:
         """Yield the records: of the sources in turn if they are interleaved, else each as often as its weight says.

@@ -57,7 +57,7 @@ def unused_columns(record: Mapping[str, object], used: Set[str], content: Conver
     if record.keys() <= used:
         return ()
     return tuple(
-        Unused(str(column), _asks(str(column), value, content))
+        Unused(str(column) or "a column without a name", _asks(str(column), value, content))
         for column, value in record.items()
         if column not in used and not is_empty(value)
     )

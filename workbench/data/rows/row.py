@@ -47,12 +47,14 @@ class RowSource:
         eval_rows: the source's own eval split; None if it has none.
         documents: the rows are whole documents.
         files: the files that contain all rows; None if they are not in files, as for a stream.
+        notice: what is read of the source and what is not, for the user.
     """
 
     rows: ReadRows
     eval_rows: ReadRows | None = None
     documents: bool = False
     files: tuple[Path, ...] | None = None
+    notice: str = ""
 
 
 def shown(path: Path) -> str:
