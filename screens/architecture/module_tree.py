@@ -63,7 +63,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
     ]
     ICON_NODE = FOLDED
     ICON_NODE_EXPANDED = UNFOLDED
-    if not GLYPHS.eighths:
+    if not GLYPHS.is_unicode:
         LINES = ASCII_LINES
 
     def __init__(self, **arguments: Any) -> None:
@@ -166,7 +166,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             return Text("")
         text = self._heading_of(node, node.data, self._recipe)
         room = self.get_label_width(node) - sum(column.width for column in self.columns)
-        text.truncate(max(room, 4), overflow="ellipsis" if GLYPHS.eighths else "crop", pad=True)
+        text.truncate(max(room, 4), overflow="ellipsis" if GLYPHS.is_unicode else "crop", pad=True)
         for column in self.columns:
             text.append_text(self._column(column, node.data, self._recipe))
         text.stylize_before(style)
@@ -181,7 +181,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             text.append(plain(place.name), "bold")
             text.append(" ")
         if place.module.indices:
-            text.append(f"{place.module.count} × " if GLYPHS.eighths else f"{place.module.count} x ", "bold")
+            text.append(f"{place.module.count} × " if GLYPHS.is_unicode else f"{place.module.count} x ", "bold")
         style = self._colour("warning") if is_left_alone(place, recipe) else self._colour("muted")
         return text.append(plain(class_text(place, recipe)), style)
 
@@ -236,9 +236,9 @@ def _inner_parameters(node: TreeNode[Place]) -> int:
 
 def _cell(text: str, column: Column) -> str:
     width = column.width - 2
-    fitted = text if len(text) <= width else text[: width - 1] + ("…" if GLYPHS.eighths else "~")
+    fitted = text if len(text) <= width else text[: width - 1] + GLYPHS.ellipsis
     return f"  {fitted:{column.align}{width}}"
 
 
 def _ascii(text: str) -> str:
-    return text if GLYPHS.eighths else text.replace("×", "x").replace("→", ">")
+    return text if GLYPHS.is_unicode else text.replace("×", "x").replace("→", ">")

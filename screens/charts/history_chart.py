@@ -38,7 +38,7 @@ class HistoryChart(LinePaintedWidget):
 
     def __init__(self, *, glyphs: Glyphs = GLYPHS, **names: str | None) -> None:
         super().__init__(**names)
-        self._ascii = not glyphs.eighths
+        self._ascii = not glyphs.is_unicode
         self._readings: Sequence[HardwareReading] = ()
         self._load_name = "load"
 

@@ -73,7 +73,7 @@ class LossChart(LinePaintedWidget):
 
     def __init__(self, *, glyphs: Glyphs = GLYPHS, **names: str | None) -> None:
         super().__init__(**names)
-        self._ascii = not glyphs.eighths
+        self._ascii = not glyphs.is_unicode
         self._curves: Sequence[Curve] = ()
         self._drawn: list[Series] = []
         self._end = 0.0

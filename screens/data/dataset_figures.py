@@ -78,9 +78,9 @@ def _column(share: float, any_there: bool, beyond: bool, glyphs: Glyphs) -> list
     """Return a bar from top to bottom, one cell wide."""
     level = max(round(share * _HEIGHT * 8), int(any_there))
     style = "$warning" if beyond else "$accent"
-    marks = _EIGHTHS if glyphs.eighths else _ASCII_EIGHTHS
+    marks = _EIGHTHS if glyphs.is_unicode else _ASCII_EIGHTHS
     eighths = [min(max(level - 8 * below, 0), 8) for below in reversed(range(_HEIGHT))]
-    return [(_BEYOND[glyphs.eighths] if beyond and fill else marks[fill], style) for fill in eighths]
+    return [(_BEYOND[glyphs.is_unicode] if beyond and fill else marks[fill], style) for fill in eighths]
 
 
 def _row(cells: list[tuple[str, str]]) -> Content:

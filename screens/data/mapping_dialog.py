@@ -130,7 +130,7 @@ class MappingDialog(Dialog[dict[str, str]]):
             yield Horizontal(self._columns, self._parts)
             yield self._record
             keys = (
-                f"{'← →' if GLYPHS.eighths else 'left, right'} or the letter of a part   - unused   a detect   "
+                f"{'← →' if GLYPHS.is_unicode else 'left, right'} or the letter of a part   - unused   a detect   "
                 f"{ENTER} save   Esc discard"
             )
             yield Static(keys, classes="keys", markup=False)

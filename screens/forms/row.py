@@ -294,8 +294,8 @@ class SettingRow(Widget, can_focus=True):
                 return Content.assemble(self._clickable(f"{mark} {'on' if on else 'off'}", int(on), "$accent"), tail)
             case "cycle":
                 value = self.spec.value(recipe)
-                return Content.assemble(("‹ " if GLYPHS.eighths else "< ", "$muted"), (plain(value), "$accent"),
-                                        (" ›" if GLYPHS.eighths else " >", "$muted"), tail)  # fmt: skip
+                return Content.assemble(("‹ " if GLYPHS.is_unicode else "< ", "$muted"), (plain(value), "$accent"),
+                                        (" ›" if GLYPHS.is_unicode else " >", "$muted"), tail)  # fmt: skip
             case "choice":
                 chosen = any(option.is_set(recipe) for option in self._options)
                 own = "" if chosen else f"{GLYPHS.on} {plain(self.spec.value(recipe))}"

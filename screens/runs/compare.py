@@ -218,7 +218,7 @@ class CompareScreen(ModalScreen[None]):
         if not self._names:
             return
         metrics = [_figures(live) for live in self._runs]
-        figures, best = metric_rows(metrics, "→" if GLYPHS.eighths else "->"), best_metrics(metrics)
+        figures, best = metric_rows(metrics, GLYPHS.arrow), best_metrics(metrics)
         # One column is kept for the scrollbar, whether it is shown yet or not.
         width, accent = self._box.content_size.width - 1, self.app.theme_variables["accent"]
         drawn = (figures, width)

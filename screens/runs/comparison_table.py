@@ -42,7 +42,7 @@ def table_of(
         best: of a table of metrics, the runs with the best value by the row's label. Its numbers are aligned right.
     """
     if best is not None:
-        mark = " ★" if GLYPHS.eighths else " *"
+        mark = " ★" if GLYPHS.is_unicode else " *"
         rows = [
             (label, [cell + (mark if index in best.get(label, ()) else "") for index, cell in enumerate(cells)])
             for label, cells in rows

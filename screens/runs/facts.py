@@ -40,7 +40,7 @@ def steps(summary: RunSummary, room: int) -> str:
 def perplexity(summary: RunSummary) -> str:
     """Held-out perplexity of the base, and of the adapter."""
     base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
-    arrow = "→" if GLYPHS.eighths else "->"
+    arrow = GLYPHS.arrow
     figures = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in (base, tuned)]
     return f" {arrow} ".join(figures) if figures[1] else figures[0]
 

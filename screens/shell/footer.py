@@ -48,7 +48,7 @@ class KeyFooter(Widget):
         return Content("").join([left, Content(" " * (room - left.cell_length)), palette])
 
     def _shortened(self, keys: dict[str, Content], room: int) -> list[Content]:
-        ends = [Content.styled(f" {'…' if GLYPHS.eighths else '~'} ", "$muted"), keys.pop(_HELP, Content(""))]
+        ends = [Content.styled(f" {GLYPHS.ellipsis} ", "$muted"), keys.pop(_HELP, Content(""))]
         room -= sum(end.cell_length for end in ends)
         kept: list[Content] = []
         for key in keys.values():

@@ -106,7 +106,7 @@ def title_of_curve(run: ChartReplay, quantity: str = "loss") -> str:
 
 def reading(run: ChartReplay) -> str:
     """How far a long journal is read."""
-    return f"{'≈ ' if GLYPHS.eighths else ''}reading {run.share_read:.0%}"
+    return f"{'≈ ' if GLYPHS.is_unicode else ''}reading {run.share_read:.0%}"
 
 
 def _best(run: ChartReplay) -> str:

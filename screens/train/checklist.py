@@ -28,16 +28,16 @@ def checklist(stages: Iterable[Stage], *, is_over: bool, glyphs: Glyphs = GLYPHS
 def _line(stage: Stage, is_over: bool, glyphs: Glyphs) -> Content:
     name = plain(stage.name)
     if stage.state == "done":
-        mark = "✓" if glyphs.eighths else "x"
+        mark = "✓" if glyphs.is_unicode else "x"
         took = rough_time(stage.seconds) if stage.seconds >= 1 else ""
         return Content.assemble((f"{mark} ", "$success"), f"{name}  ", (took, "$text-muted"))
     if stage.state == "waiting":
         return Content.styled(f"  {name}", "$text-muted")
     if is_over:
-        return Content.styled(f"{'✗' if glyphs.eighths else '!'} {name}", "bold $error")
+        return Content.styled(f"{'✗' if glyphs.is_unicode else '!'} {name}", "bold $error")
     share = f"{stage.fraction:.0%}".replace("%", " %") if stage.fraction is not None else ""
     return Content.assemble(
-        (f"{glyphs.closed if glyphs.eighths else '>'} ", "bold $accent"),
+        (f"{glyphs.closed if glyphs.is_unicode else '>'} ", "bold $accent"),
         (f"{name}  ", "bold"),
         share,
         (f"  {plain(stage.detail)}" if stage.detail else "", "$text-muted"),

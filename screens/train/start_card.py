@@ -69,7 +69,7 @@ def _ready(found: Findings) -> Content:
 
 
 def _trouble(trouble: Trouble) -> Content:
-    mark = "!" if trouble.tone == "warning" else "x" if not GLYPHS.eighths else "✗"
+    mark = "!" if trouble.tone == "warning" else "✗" if GLYPHS.is_unicode else "x"
     key, _, name = trouble.cure.partition(" ")
     return Content.assemble(
         (f"{mark} {plain(trouble.text)}  ", f"${trouble.tone}"), (plain(key), "bold $accent"), f" {plain(name)}"
@@ -107,7 +107,7 @@ def _what(recipe: Recipe, found: Findings, launch: Launch | None) -> Iterator[Co
 
 
 def _becomes(found: Findings) -> str:
-    arrow = "→" if GLYPHS.eighths else "->"
+    arrow = GLYPHS.arrow
     return f"{arrow} {found.next_id}   " if found.next_id else ""
 
 
@@ -159,7 +159,7 @@ def _time(found: Findings) -> tuple[str, ...]:
 
 
 def _about(is_rough: bool) -> str:
-    return ("≈ " if GLYPHS.eighths else "~ ") if is_rough else ""
+    return ("≈ " if GLYPHS.is_unicode else "~ ") if is_rough else ""
 
 
 def _cadence(recipe: Recipe, found: Findings) -> Iterator[Content]:

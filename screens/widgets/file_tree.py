@@ -47,7 +47,7 @@ class FileTree(DirectoryTree, inherit_bindings=False):
     ICON_NODE = FOLDED
     ICON_NODE_EXPANDED = UNFOLDED
     ICON_FILE = "  "
-    if not GLYPHS.eighths:
+    if not GLYPHS.is_unicode:
         LINES = ASCII_LINES
 
     class Used(Message):
@@ -148,7 +148,7 @@ class FileTreeScreen(ModalScreen[str | None]):
             yield self._list
             yield self._tree
             yield self._problem
-            arrows = "← →" if GLYPHS.eighths else "left, right"
+            arrows = "← →" if GLYPHS.is_unicode else "left, right"
             open_file = "" if self._kind.fits is None else ", use file"
             keys = f"{ENTER} open folder{open_file}   Space use   {arrows} close, open   . hidden files   Esc back"
             yield Static(keys, classes="keys", markup=False)

@@ -9,7 +9,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 @dataclass(frozen=True)
 class Glyphs:
-    """One set of characters; every one is one cell wide."""
+    """The characters of one kind of terminal; each is one cell wide, but for the ASCII arrow.
+
+    Attributes:
+        is_unicode: whether the terminal shows more than ASCII.
+    """
 
     full: str
     empty: str
@@ -30,19 +34,21 @@ class Glyphs:
     changed: str
     separator: str
     limit: str
+    arrow: str
+    ellipsis: str
     terms: tuple[str, ...]
-    eighths: bool
+    is_unicode: bool
 
 
 UNICODE = Glyphs(
     full="█", empty="─", left="▕", right="▏", dot="●", ring="○", half="◐", on="●", off="○", checked="☑", unchecked="☐",
     up="▲", down="▼", opened="▾", closed="▸", pointer="❯", changed="•", separator="·", limit="┃",
-    terms=("█", "▓", "▒"), eighths=True,
+    arrow="→", ellipsis="…", terms=("█", "▓", "▒"), is_unicode=True,
 )  # fmt: skip
 ASCII = Glyphs(
     full="#", empty="-", left="[", right="]", dot="*", ring="o", half="~", on="*", off=".", checked="x", unchecked="_",
     up="^", down="v", opened="-", closed="+", pointer=">", changed="*", separator="-", limit="|",
-    terms=("#", "=", "+"), eighths=False,
+    arrow="->", ellipsis="~", terms=("#", "=", "+"), is_unicode=False,
 )  # fmt: skip
 
 
@@ -66,5 +72,5 @@ def bar(fraction: float, width: int, glyphs: Glyphs = GLYPHS) -> str:
     """Return a bar of ``width`` cells, filled from the left with a precision of an eighth of a cell."""
     filled = min(max(fraction, 0.0), 1.0) * width
     whole = int(filled)
-    rest = _EIGHTHS[int((filled - whole) * 8)] if glyphs.eighths else ""
-    return (glyphs.full * whole + rest.strip()).ljust(width, " " if glyphs.eighths else glyphs.empty)[:width]
+    rest = _EIGHTHS[int((filled - whole) * 8)] if glyphs.is_unicode else ""
+    return (glyphs.full * whole + rest.strip()).ljust(width, " " if glyphs.is_unicode else glyphs.empty)[:width]

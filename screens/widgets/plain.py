@@ -18,4 +18,4 @@ def shortened(text: str, most: int) -> str:
     """Return the text cut to a number of cells; an ellipsis replaces the rest."""
     if cell_len(text) <= most:
         return text
-    return set_cell_size(text, most - 1).rstrip() + ("…" if GLYPHS.eighths else "~")
+    return set_cell_size(text, most - 1).rstrip() + GLYPHS.ellipsis
