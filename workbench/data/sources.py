@@ -264,13 +264,13 @@ def _check_kind(source: Source, wanted: RecordKind) -> None:
     elif isinstance(form, UnpairedFormat):
         problem = (
             f"{source.name} holds responses that {form.columns['label']} marks as good or bad, one by one; "
-            f"{', '.join(kinds)} need {OBJECTIVES[kinds[0]].reads}."
+            f"{', '.join(kinds)} need {OBJECTIVES[kinds[0]].records_in_words}."
         )
         cure = "Set objective.kind to kto, which learns from them."
     else:
         problem = (
             f"{source.name} has one response per prompt (format {form.kind}); objective.kind {', '.join(kinds)} needs "
-            f"{OBJECTIVES[kinds[0]].reads}."
+            f"{OBJECTIVES[kinds[0]].records_in_words}."
         )
         example = "reply: answer, label: good" if wanted == "unpaired" else "chosen: better, rejected: worse"
         cure = (

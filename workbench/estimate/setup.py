@@ -111,8 +111,8 @@ class Setup:
             median=median,
             auto_keys=auto_keys(training),
             stored=stored,
-            texts=recipe.objective.spec.texts,
-            least_micro_batch=recipe.objective.spec.least_micro_batch(recipe.objective),
+            texts=recipe.objective.spec.texts_per_record,
+            least_micro_batch=recipe.objective.least_micro_batch,
             keeps_start=recipe.objective.spec.has_reference and recipe.adapter.continue_from is not None,
         )
 

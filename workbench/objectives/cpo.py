@@ -36,7 +36,7 @@ CPO = Objective(
         "hinge": _hinge,
         "ipo": _ipo,
     },
-    averages=lambda settings: settings.loss_type == "ipo",
+    rewards_per_token=lambda settings: settings.loss_type == "ipo",
     likelihood=lambda settings: "response" if settings.cpo_alpha else "none",
     likelihood_weight=lambda settings: settings.cpo_alpha,
     price_note="estimated as a supervised step on both responses of each pair.",

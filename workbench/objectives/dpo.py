@@ -76,7 +76,7 @@ DPO = Objective(
     keys=("beta", "loss_type", "label_smoothing"),
     losses=_LOSSES,
     has_reference=True,
-    passes=lambda settings: 1,
+    extra_passes=lambda settings: 1,
     price_note="estimated as a supervised step on both responses of each pair. The reference's pass comes first and "
     "frees its memory; its time is not predicted.",
     trl=Trl("trl", "DPOTrainer", "DPOConfig", ("beta", "loss_type", "label_smoothing")),

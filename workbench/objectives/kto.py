@@ -48,7 +48,7 @@ KTO = Objective(
     least_micro_batch=lambda settings: 2 if estimates_divergence(settings) else 1,
     # One of the reference on the responses. For the divergence, one of it and one of the adapter on exchanged ones:
     # each prompt with the response of the record before it.
-    passes=lambda settings: 3 if estimates_divergence(settings) else 1,
+    extra_passes=lambda settings: 3 if estimates_divergence(settings) else 1,
     price_note="estimated as a supervised step. Passes without a gradient come first and free their memory: the "
     "reference's, and with loss_type kto two on exchanged responses that estimate the divergence from it; their time "
     "is not predicted.",

@@ -128,6 +128,9 @@ class OtherTool:
 class Objective:
     """One objective.
 
+    What depends on the settings is a function of them; :class:`~workbench.recipe.sections.objective.ObjectiveSection`
+    has the values for a recipe, under the same names.
+
     Attributes:
         kind: its name in ``objective.kind``.
         label: its name in the form.
@@ -138,10 +141,10 @@ class Objective:
         losses: by ``loss_type``, the loss of each pair. The first one is the default.
         unpaired_losses: the same of single responses.
         has_reference: compares with the base without the adapter, or with the adapter of ``continue_from``.
-        averages: rewards are per token.
-        likelihood: the negative log-likelihood that is part of the loss, ``likelihood_weight`` its weight.
-        least_micro_batch: the records that a micro-batch must have at least.
-        passes: forward passes without a gradient in each step, for the count of FLOPs.
+        rewards_per_token: whether rewards are means over the tokens instead of sums.
+        likelihood, likelihood_weight: the negative log-likelihood that is added to the loss, and its weight.
+        least_micro_batch: the smallest number of records that a micro-batch may have.
+        extra_passes: forward passes without a gradient in each step, for the count of FLOPs.
         price_note: how its step is priced, as a sentence.
         trl: for exported scripts.
         axolotl: its values of ``rl:``. llamafactory: its values of ``stage:``, or ``dpo/`` and one of ``pref_loss:``.
@@ -156,11 +159,11 @@ class Objective:
     losses: Mapping[str, Loss] = field(default_factory=dict)
     unpaired_losses: Mapping[str, UnpairedLoss] = field(default_factory=dict)
     has_reference: bool = False
-    averages: Callable[[Settings], bool] = lambda settings: False
+    rewards_per_token: Callable[[Settings], bool] = lambda settings: False
     likelihood: Callable[[Settings], Likelihood] = lambda settings: "none"
     likelihood_weight: Callable[[Settings], float] = lambda settings: 1.0
     least_micro_batch: Callable[[Settings], int] = lambda settings: 1
-    passes: Callable[[Settings], int] = lambda settings: 0
+    extra_passes: Callable[[Settings], int] = lambda settings: 0
     price_note: str = ""
     trl: Trl | None = None
     axolotl: OtherTool = OtherTool()
@@ -178,21 +181,21 @@ class Objective:
         return self.records != "texts"
 
     @property
-    def texts(self) -> int:
-        """Texts of a record."""
+    def texts_per_record(self) -> int:
+        """The number of texts that a record has."""
         return 2 if self.records == "pairs" else 1
 
     @property
-    def reads(self) -> str:
-        """Its records in words."""
-        return _READS[self.records]
+    def records_in_words(self) -> str:
+        """The records that it reads, as text for the user."""
+        return _RECORDS_IN_WORDS[self.records]
 
     def unused(self, names: frozenset[str] | set[str]) -> list[str]:
-        """Those of these keys of the section that it does not use."""
+        """Of these keys of the section, those that it does not use."""
         return sorted(names - {"kind", *self.keys})
 
 
-_READS: Mapping[RecordKind, str] = {
+_RECORDS_IN_WORDS: Mapping[RecordKind, str] = {
     "texts": "one response per prompt",
     "pairs": "pairs of a chosen and a rejected response",
     "unpaired": "responses with a label that says whether they are good, or pairs of a chosen and a rejected one",

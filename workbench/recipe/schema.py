@@ -79,10 +79,10 @@ class Recipe(Section):
         if self.data.format != "auto":
             raise excluded(
                 "data.format",
-                f"{self.data.format} has one response per prompt; {spec.kind} needs {spec.reads}",
+                f"{self.data.format} has one response per prompt; {spec.kind} needs {spec.records_in_words}",
                 "set it to auto, and name columns of other names in data.columns",
             )
-        is_auto, least = self.training.per_device_train_batch_size == AUTO, spec.least_micro_batch(objective)
+        is_auto, least = self.training.per_device_train_batch_size == AUTO, objective.least_micro_batch
         if self.training.largest_micro_batch < least:
             raise excluded(
                 f"training.{'effective_batch_size' if is_auto else 'per_device_train_batch_size'}",
@@ -93,7 +93,7 @@ class Recipe(Section):
     @property
     def least_micro_batch(self) -> int:
         """The smallest micro-batch that divides the effective batch and that the objective can use."""
-        effective, least = self.training.effective_batch, self.objective.spec.least_micro_batch(self.objective)
+        effective, least = self.training.effective_batch, self.objective.least_micro_batch
         return next((size for size in range(least, effective + 1) if effective % size == 0), effective)
 
     @property

@@ -81,7 +81,7 @@ class PreferenceEvaluator:
         if spec.records == "unpaired":
             self._collate = UnpairedCollator(texts, max_length if estimates_divergence(objective) else None)
         else:
-            self._collate = PairCollator(texts, whole=spec.likelihood(objective) == "whole")
+            self._collate = PairCollator(texts, whole=objective.likelihood == "whole")
 
     def evaluate(
         self,
@@ -98,7 +98,7 @@ class PreferenceEvaluator:
         """
         from workbench.engine.objectives.scoring import LIKELIHOOD, figure_names
 
-        batch_size = max(batch_size, self._objective.spec.least_micro_batch(self._objective))
+        batch_size = max(batch_size, self._objective.least_micro_batch)
         cancelled = SyncedCancel(controls, ranks, len(records), batch_size)
         order = list(range(ranks.index, len(records), ranks.count))
         if self._objective.spec.records == "unpaired":
@@ -130,7 +130,7 @@ class PreferenceEvaluator:
         mean = loss / count
         if tokens:
             figures[LIKELIHOOD] = likelihood / tokens
-            mean += self._objective.spec.likelihood_weight(self._objective) * likelihood / tokens
+            mean += self._objective.likelihood_weight * likelihood / tokens
         return HeldOutPreference(mean, figures, int(count))
 
     def _parts(self, rows: list[Record]) -> list[_Part]:

@@ -37,7 +37,7 @@ def predicted_peak(
     """
     longest: int | None = data.lengths.max
     if fullest is not None:
-        texts = recipe.training.per_device_train_batch_size * recipe.objective.spec.texts
+        texts = recipe.training.per_device_train_batch_size * recipe.objective.spec.texts_per_record
         recipe, longest = with_max_length(recipe, -(-fullest // texts)), None
     priced = _priced(home, recipe, base, MemoryBudget(device_of(base)), longest)
     if priced is None:

@@ -174,7 +174,7 @@ def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
         flops = training_flops(skeleton, recipe.trained_adapter, recipe.training.gradient_checkpointing)
-        return flops.with_passes(recipe.objective.spec.passes(recipe.objective))
+        return flops.with_passes(recipe.objective.extra_passes)
     except WorkbenchError:
         return None
     except Exception:

@@ -42,7 +42,7 @@ def figure_names(objective: ObjectiveSection) -> tuple[str, ...]:
     spec = objective.spec
     if spec.records == "unpaired":
         return UNPAIRED_FIGURES
-    return (*PAIR_FIGURES, LIKELIHOOD) if spec.likelihood(objective) != "none" else PAIR_FIGURES
+    return (*PAIR_FIGURES, LIKELIHOOD) if objective.likelihood != "none" else PAIR_FIGURES
 
 
 def score_pairs(
@@ -58,7 +58,7 @@ def score_pairs(
     sums = sums_by_text(log_probs, batch)
     scores = PairScores.of(sums if reference is None else sums - reference, token_counts(rows.trained, sums))
     losses = spec.losses[objective.loss_type if spec.loss_types else next(iter(spec.losses))](scores, objective)
-    rewarded = scores.per_token if spec.averages(objective) else scores
+    rewarded = scores.per_token if objective.rewards_per_token else scores
     chosen, rejected = objective.beta * rewarded.chosen.detach(), objective.beta * rewarded.rejected.detach()
     figures = torch.stack([chosen, rejected, chosen - rejected, (chosen > rejected).to(chosen.dtype)])
     tokens = likelihood_tokens(objective, batch)
@@ -70,7 +70,7 @@ def score_pairs(
 
 def likelihood_tokens(objective: ObjectiveSection, batch: "Batch") -> int:
     """The tokens of a batch of pairs whose likelihood is part of the loss."""
-    if objective.spec.likelihood(objective) == "none":
+    if objective.likelihood == "none":
         return 0
     rows = rows_of(batch)
     return sum(rows.predicted[: len(rows.rows)])

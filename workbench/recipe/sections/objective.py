@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from workbench.objectives.objective import Objective
+from workbench.objectives.objective import Likelihood, Objective
 from workbench.objectives.table import OBJECTIVES, loss_types, using
 from workbench.recipe.sections.section import Section, setting
 
@@ -94,6 +94,31 @@ class ObjectiveSection(Section):
     def is_preference(self) -> bool:
         """Whether it learns from responses that are compared or labeled good or bad."""
         return self.spec.is_preference
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The tokens whose negative log-likelihood is added to the loss."""
+        return self.spec.likelihood(self)
+
+    @property
+    def likelihood_weight(self) -> float:
+        """The weight of that likelihood."""
+        return self.spec.likelihood_weight(self)
+
+    @property
+    def rewards_per_token(self) -> bool:
+        """Whether rewards are means over the tokens instead of sums."""
+        return self.spec.rewards_per_token(self)
+
+    @property
+    def least_micro_batch(self) -> int:
+        """The smallest number of records that a micro-batch may have."""
+        return self.spec.least_micro_batch(self)
+
+    @property
+    def extra_passes(self) -> int:
+        """Forward passes without a gradient in each step."""
+        return self.spec.extra_passes(self)
 
     @property
     def unused_keys(self) -> list[str]:

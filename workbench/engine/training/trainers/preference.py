@@ -134,7 +134,7 @@ class PreferenceTrainer(WorkbenchTrainer):
         scored = self._scored(inputs, outputs.log_probs, before, whole)
         loss = scored.losses.sum() / whole.records
         if scored.likelihood is not None:
-            weight = self._objective.spec.likelihood_weight(self._objective)
+            weight = self._objective.likelihood_weight
             loss = loss + weight * scored.likelihood / whole.tokens
         steps = 1 if num_items_in_batch is None else num_items_in_batch
         loss = self._with_router_loss(loss / steps, outputs, self.current_gradient_accumulation_steps)
@@ -170,7 +170,7 @@ class PairTrainer(PreferenceTrainer):
         return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches, columns)
 
     def _collator(self) -> PairCollator:
-        whole = self._objective.spec.likelihood(self._objective) == "whole"
+        whole = self._objective.likelihood == "whole"
         return PairCollator(self.data_collator, whole=whole)
 
     def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
