@@ -54,8 +54,8 @@ def load_served(
     """
     targets = _named(home, names, base_source)
     first = next(iter(targets.values()))
-    is_asked = first.run is not None
-    base = load_base(home, first.model, first.quantization, report, cancelled, is_asked=is_asked)
+    is_chosen = first.run is not None
+    base = load_base(home, first.model, first.quantization, report, cancelled, is_chosen=is_chosen)
     adapters = {name: target for name, target in targets.items() if target.adapter is not None}
     models: dict[str, ServedModel] = {}
     first_method: Method | None = None

@@ -72,7 +72,7 @@ def prepare_reply(
                 base_target.quantization,
                 report,
                 cancelled,
-                is_asked=base_target.run is not None and not adapters.merged,
+                is_chosen=base_target.run is not None and not adapters.merged,
             )
         except WorkbenchError as error:
             is_named = base_target.adapter is not None and not base_target.has_chosen_base

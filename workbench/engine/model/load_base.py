@@ -1,28 +1,25 @@
-"""Loads a base model: downloaded, quantized, with its tokenizer."""
+"""Loads a base model: downloads and checks its files, quantizes it, and loads its tokenizer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.engine.model.base import LoadedBase, describe
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.new_rows import add_missing_rows
-from workbench.engine.model.precision import choose_precision
+from workbench.engine.model.precision import Precision, choose_precision
 from workbench.models.local import read_config
 from workbench.models.model_class import auto_class, check_continues_text
-from workbench.models.sources import fetch_config, fetch_model
-from workbench.models.stored_quantization import stored_quantization
+from workbench.models.sources import LocalModel, fetch_config, fetch_model
+from workbench.models.stored_quantization import StoredQuantization, stored_quantization
 from workbench.models.tokenizers import load_tokenizer
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-Report = Callable[[Progress], None]
-Cancelled = Callable[[], bool]
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_base(
@@ -31,40 +28,77 @@ def load_base(
     quantization: QuantizationSection,
     report: Report,
     cancelled: Cancelled,
-    meanwhile: "Callable[[PreTrainedTokenizerBase], None]" = lambda tokenizer: None,
+    on_tokenizer: "Callable[[PreTrainedTokenizerBase], None]" = lambda tokenizer: None,
     *,
-    is_asked: bool = True,
+    is_chosen: bool = True,
 ) -> LoadedBase:
-    """Download if necessary, load and quantize a base model. One that its files quantize is loaded as they say.
+    """Download a base model if necessary, load it and quantize it.
+
+    If the model's files are quantized already, they decide how it is loaded:
+    :mod:`workbench.models.stored_quantization`.
 
     Args:
-        is_asked: the user chose ``quantization``; else a base that cannot have it is loaded in the way that it can.
-        meanwhile: called with the tokenizer before the weights are loaded, to start work that needs only that.
+        on_tokenizer: called with the tokenizer before the weights are loaded, to start work that needs only that.
+        is_chosen: whether the user chose ``quantization``. If so, files that cannot be loaded with it are refused;
+            otherwise they are loaded as they can be.
 
     Raises:
-        WorkbenchError: the model is not available, or transformers cannot load it.
+        WorkbenchError: the model is not available, its files cannot be loaded as asked, or transformers cannot load it.
     """
     # Before gigabytes are downloaded: a configuration says whether the weights can be used.
     config = read_config(fetch_config(home, section, report, cancelled))
     stored = stored_quantization(config)
-    asked = quantization
-    if stored is not None:
-        quantization = stored.as_loaded(asked)
-        if refusal := stored.refusal(asked if is_asked else quantization):
-            raise refusal
+    loaded_as = quantization if stored is None else stored.as_loaded(quantization)
+    if stored is not None and (refusal := stored.refusal(quantization if is_chosen else loaded_as)):
+        raise refusal
     if not section.trust_remote_code:
         import_libraries()
         check_continues_text(config)
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()
+    precision = choose_precision(loaded_as)
+    with _loading_explained():
+        tokenizer = load_tokenizer(local.folder, section.trust_remote_code)
+    on_tokenizer(tokenizer)
+    with _loading_explained():
+        model, was_cached = _load_model(home, section, local, config, loaded_as, precision, stored, report)
+    model.requires_grad_(False)
+    model.eval()
+    new_tokens = add_missing_rows(model, tokenizer) if section.resize_embeddings else range(0)
+    footprint = model.get_memory_footprint()
+    return LoadedBase(
+        section,
+        loaded_as,
+        precision,
+        local,
+        model,
+        tokenizer,
+        footprint,
+        asked=quantization,
+        stored=stored,
+        was_cached=was_cached,
+        new_tokens=new_tokens,
+    )
+
+
+def _load_model(
+    home: Home,
+    section: ModelSection,
+    local: LocalModel,
+    config: Mapping[str, Any],
+    quantization: QuantizationSection,
+    precision: Precision,
+    stored: StoredQuantization | None,
+    report: Report,
+) -> "tuple[PreTrainedModel, bool]":
+    """Load the model from the cache of quantized bases, or from its files; the second value says whether the former."""
     import torch
 
     from workbench.engine.model.quantized_store import QuantizedStore
     from workbench.engine.model.sharded import is_sharded
     from workbench.engine.model.translate import loading_arguments, set_compute_dtype
 
-    precision = choose_precision(quantization)
     name = f"{section.source} as {describe(quantization, stored)}"
     store = QuantizedStore(home, local, quantization, precision, f"{name}, {precision.compute}")
     arguments = {
@@ -74,41 +108,19 @@ def load_base(
         "trust_remote_code": section.trust_remote_code,
         "use_safetensors": True,
     }
-    with _loading_explained():
-        tokenizer = load_tokenizer(local.folder, section.trust_remote_code)
-    meanwhile(tokenizer)
-    with _loading_explained():
-        model = None
-        if is_cached := store.holds():
-            report(Progress(phase="loading", detail=f"{name}, quantized before"))
-            model = store.load(arguments)
-        was_cached = model is not None
-        if model is None:
-            again = " again: the cached copy is damaged" if is_cached else ""
-            report(Progress(phase="loading", detail=name + again))
-            model = auto_class(config).from_pretrained(
-                local.folder, **loading_arguments(quantization, precision, stored), **arguments
-            )
-            if stored is not None:
-                set_compute_dtype(model, arguments["dtype"])
-            store.write(model)
-    model.requires_grad_(False)
-    model.eval()
-    new_tokens = add_missing_rows(model, tokenizer) if section.resize_embeddings else range(0)
-    footprint = model.get_memory_footprint()
-    return LoadedBase(
-        section,
-        quantization,
-        precision,
-        local,
-        model,
-        tokenizer,
-        footprint,
-        asked=asked,
-        stored=stored,
-        was_cached=was_cached,
-        new_tokens=new_tokens,
-    )
+    detail = name
+    if store.holds():
+        report(Progress(phase="loading", detail=f"{name}, quantized before"))
+        if (cached := store.load(arguments)) is not None:
+            return cached, True
+        detail = f"{name} again: the cached copy is damaged"
+    report(Progress(phase="loading", detail=detail))
+    quantizing = loading_arguments(quantization, precision, stored)
+    model: PreTrainedModel = auto_class(config).from_pretrained(local.folder, **quantizing, **arguments)
+    if stored is not None:
+        set_compute_dtype(model, arguments["dtype"])
+    store.write(model)
+    return model, False
 
 
 @contextmanager
