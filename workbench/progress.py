@@ -24,3 +24,8 @@ Report = Callable[[Progress], None]
 
 Cancelled = Callable[[], bool]
 """Called several times a second; returns True once the work is to stop."""
+
+
+def never_cancelled() -> bool:
+    """The ``cancelled`` of work that nobody can stop."""
+    return False

@@ -24,7 +24,7 @@ from workbench.models.hub import download_model
 from workbench.models.local import describe_folder, has_tokenizer
 from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
 from workbench.models.tokenizers import load_tokenizer
-from workbench.progress import Cancelled, Progress, Report
+from workbench.progress import Cancelled, Progress, Report, never_cancelled
 from workbench.recipe.data_sources import source_parts, source_text
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import DataSection
@@ -48,7 +48,7 @@ def dataset_stats(
     fetch: bool = True,
     show: int = 3,
     report: Report = lambda progress: None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> Iterator[DataFacts]:
     """Yield the statistics of the first :data:`SAMPLED` records, and then, if there are more, of all records.
 
@@ -138,7 +138,7 @@ def open_data(
     *,
     fetch: bool = True,
     report: Report = lambda progress: None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> tuple[Records, Template]:
     """Open a recipe's dataset, and its template with the model's tokenizer.
 
@@ -165,7 +165,7 @@ def open_template(
     *,
     fetch: bool = True,
     report: Report = lambda progress: None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> Template:
     """A recipe's template with the model's tokenizer.
 

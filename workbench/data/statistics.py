@@ -8,7 +8,7 @@ from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_samples
 from workbench.data.tokens.examples import example_of
-from workbench.progress import Cancelled, Report
+from workbench.progress import Cancelled, Report, never_cancelled
 from workbench.recipe.sections.data import DataSection
 
 
@@ -21,7 +21,7 @@ def data_facts(
     show: int = 3,
     limit: int | None = None,
     report: Report | None = None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> DataFacts:
     """Compute the statistics of a dataset.
 

@@ -9,7 +9,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -21,7 +21,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.preferences import Rating
 from workbench.evaluation.result import BASE, Evaluation
 from workbench.plain_text import plain
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.storage.paths import Home
 from workbench.storage.settings import read as read_settings
 
@@ -130,7 +130,7 @@ def configured_judge(home: Home) -> Judge:
 
 
 async def judge_replies(
-    judge: Judge, evaluation: Evaluation, report: Callable[[Progress], None], *, limit: int | None = None, seed: int = 0
+    judge: Judge, evaluation: Evaluation, report: Report, *, limit: int | None = None, seed: int = 0
 ) -> Outcome:
     """Let a judge compare the replies of each model in an evaluation with the base's.
 

@@ -1,6 +1,6 @@
 """Loads the base and the adapters that are served, each under its name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Report
 from workbench.storage.paths import Home
 
 
@@ -40,8 +40,8 @@ def load_served(
     home: Home,
     names: Sequence[str],
     base_source: str,
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    report: Report,
+    cancelled: Cancelled,
 ) -> Served:
     """Load what is to be served. The base is always among it.
 

@@ -18,7 +18,7 @@ from workbench.data.templates.pieces import Piece
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import as_trained, encode_items, segments_as_trained
 from workbench.errors import WorkbenchError
-from workbench.progress import Cancelled, Progress, Report
+from workbench.progress import Cancelled, Progress, Report, never_cancelled
 from workbench.recipe.sections.data import DataSection
 from workbench.storage.atomic import atomic_file
 
@@ -87,7 +87,7 @@ def write_cleaned(
     file: Path,
     cleaning: Cleaning,
     report: Report = lambda progress: None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> Cleaned:
     """Write the records into ``file``, and held-out ones into the file next to it; nothing if none is left.
 

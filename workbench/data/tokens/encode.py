@@ -21,7 +21,7 @@ from workbench.data.tokens.chunking import chunks
 from workbench.data.tokens.file import TokenFile
 from workbench.data.tokens.store import TokenStore
 from workbench.errors import WorkbenchError
-from workbench.progress import Cancelled, Progress, Report
+from workbench.progress import Cancelled, Progress, Report, never_cancelled
 from workbench.recipe.sections.data import DataSection
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def encode_dataset(
     template: Template,
     data: DataSection,
     report: Report | None = None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
 ) -> EncodedData:
     """Tokenize all records, or load their tokens from the cache.
 
@@ -108,7 +108,7 @@ def encode_samples(
     data: DataSection,
     *,
     report: Report | None = None,
-    cancelled: Cancelled = bool,
+    cancelled: Cancelled = never_cancelled,
     start: int = 0,
     limit: int | None = None,
 ) -> Iterator[Sample]:

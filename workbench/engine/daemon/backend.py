@@ -10,7 +10,7 @@ from workbench.engine.client.protocol import DeviceFacts, EvaluateRequest, Loade
 from workbench.engine.daemon.work import EndsWithRun, LiveTraining, Work
 from workbench.engine.model.base import LoadedBase
 from workbench.planning.launch import Launch
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 
@@ -71,7 +71,7 @@ class Backend(Protocol):
     ) -> None:
         """Reply with the weights of a paused run, in its training thread."""
 
-    def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
+    def evaluate(self, work: Work, request: EvaluateRequest, emit: Report) -> Path:
         """Evaluate a run; returns the file with the results."""
 
     def unload(self) -> None:

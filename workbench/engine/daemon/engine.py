@@ -25,7 +25,7 @@ from workbench.failures.unforeseen import write_traceback
 from workbench.planning.launch import Launch
 from workbench.planning.queue import QueueRequest, QueueState
 from workbench.planning.start_checks import check_stored_base
-from workbench.progress import Progress
+from workbench.progress import Report
 from workbench.recipe.fused_kernels import check_kernels
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import parse
@@ -254,7 +254,7 @@ class Engine:
     def evaluate(
         self,
         request: EvaluateRequest,
-        emit: Callable[[Progress], None],
+        emit: Report,
         saved: Callable[[Path], None],
         finished: Finished,
     ) -> Cancel:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from workbench.engine.client.operation import Item, write
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 
 _PROGRESS_SECONDS = 0.25
 
@@ -122,7 +122,7 @@ class _EventStream(EventSourceResponse):
             self._on_close()
 
 
-def paced(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def paced(report: Report) -> Report:
     """Wrap ``report`` so that it is called for each new phase, and otherwise at most four times a second."""
     phase, reported = "", 0.0
 

@@ -1,7 +1,7 @@
 """Downloads, module trees, dataset statistics and records: what the engine reads without its GPU."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from workbench.data.columns import FoundColumns
 from workbench.data.facts import DataFacts, Example
@@ -9,12 +9,10 @@ from workbench.engine.client.protocol import ColumnsRequest, ExamplesRequest, Fa
 from workbench.engine.daemon.tree_builder import TreeBuilder
 from workbench.engine.model.libraries import import_libraries
 from workbench.models.skeleton import Skeleton
-from workbench.progress import Progress
+from workbench.progress import Report
 from workbench.recipe.sections.model import ModelSection
 from workbench.recipe.text import parse
 from workbench.storage.paths import Home
-
-Report = Callable[[Progress], None]
 
 
 class Sources:

@@ -13,7 +13,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.training.thread import TrainingThread
 from workbench.planning.launch import Launch
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
@@ -96,7 +96,7 @@ class TorchBackend:
 
         reply_in_run(self._home, run, base, template, request, emit, ending)
 
-    def evaluate(self, work: Work, request: EvaluateRequest, emit: Callable[[Progress], None]) -> Path:
+    def evaluate(self, work: Work, request: EvaluateRequest, emit: Report) -> Path:
         report = _prepared_reporter(work, emit)
         from workbench.engine.generation.evaluate import evaluate
         from workbench.engine.generation.task_evaluation import evaluate_tasks
@@ -128,7 +128,7 @@ class TorchBackend:
         self._device = self._device or device_facts()
 
 
-def _prepared_reporter(work: Work, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def _prepared_reporter(work: Work, emit: Report) -> Report:
     """Import the libraries, and return the function that reports progress, this import's first."""
     report = work.reporter(emit)
     report(Progress(phase="loading", detail="importing libraries"))

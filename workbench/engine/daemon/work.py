@@ -1,14 +1,13 @@
 """The engine's current work: a run, a reply, an evaluation or a download."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from workbench.engine.client.protocol import EngineState
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.steering.controls import Controls
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.runs.folder import RunFolder
 
 
@@ -41,7 +40,7 @@ class Work:
     cancelled: threading.Event = field(default_factory=threading.Event)
     training: LiveTraining | None = None
 
-    def reporter(self, emit: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    def reporter(self, emit: Report) -> Report:
         """A function that receives progress, and passes it to the engine's status and to ``emit``."""
 
         def report(progress: Progress) -> None:

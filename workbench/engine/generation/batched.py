@@ -5,7 +5,7 @@ float32 the replies are identical. In 16 bits, a batch rounds differently from a
 likely tokens, it may choose the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, StopSignal, StopWhen, sampling_arguments
 from workbench.engine.model.base import LoadedBase
 from workbench.models.tokenizers import pad_token_id
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ def greedy_replies(
     ends: Sequence[int],
     max_new_tokens: int,
     tokens_at_once: int,
-    report: Callable[[Progress], None],
+    report: Report,
     cancelled: StopSignal,
 ) -> list[str | None]:
     """Continue each prompt with the active adapters of ``base``.
@@ -69,7 +69,7 @@ class _ReportingSignal:
     """
 
     cancelled: StopSignal
-    report: Callable[[Progress], None]
+    report: Report
     batches_done: int
     batches: int
     reply_limit: int

@@ -19,14 +19,14 @@ from workbench.engine.model.load_base import load_base
 from workbench.engine.model.loss_check.check import check_loss
 from workbench.errors import WorkbenchError
 from workbench.evaluation.result import BASE
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.recipe.schema import Recipe
 from workbench.runs.checkpoints import checkpoints
 from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
-Report = Callable[[Progress], None]
 Load = Callable[[Callable[[], LoadedBase]], LoadedBase]
+"""Makes room in memory, then calls the function that loads the base."""
 
 
 @dataclass
@@ -68,29 +68,30 @@ class BaseProvider:
         return self._loss_path
 
     @contextmanager
-    def activated(self, candidate: Candidate, *, exact: bool) -> Iterator[LoadedBase]:
+    def activated(self, candidate: Candidate, *, exact_weights: bool) -> Iterator[LoadedBase]:
         """Within, the candidate's adapter is active on the base."""
-        base = self.base_for(candidate, exact=exact)
+        base = self.base_for(candidate, exact_weights=exact_weights)
         with use_adapters(base, candidate.adapters):
             yield base
 
-    def base_for(self, candidate: Candidate, *, exact: bool) -> LoadedBase:
+    def base_for(self, candidate: Candidate, *, exact_weights: bool) -> LoadedBase:
         """Return the base for a candidate; loads it if the one in memory does not fit.
 
         Args:
-            exact: the weights must be bit for bit those that were trained on; otherwise they may be repacked for speed.
+            exact_weights: the weights must be bit for bit those that were trained on; otherwise they may be repacked
+                for speed.
         """
         model, quantization = self._recipe.model, self._recipe.quantization
         base = self._base
         fits = base is not None and base.matches(model, quantization) and can_use(base, candidate.adapters)
-        if base is None or not fits or (exact and base.packing.has_packed_layers):
+        if base is None or not fits or (exact_weights and base.packing.has_packed_layers):
             self._base = None
             base = self._base = self._load(
                 lambda: load_base(self._home, model, quantization, self._report, self._cancelled.is_set)
             )
         if candidate.target is not None:
             check_same_base(base, candidate.target.model, candidate.name)
-        if exact:
+        if exact_weights:
             base.packing.forbid()
         else:
             base.packing.allow()

@@ -4,13 +4,13 @@ import time
 from pathlib import Path
 
 from workbench import __version__
+from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import EvaluateRequest
 from workbench.engine.generation.batched import greedy_replies
 from workbench.engine.generation.candidates import (
     BaseProvider,
     Candidate,
     Load,
-    Report,
     find_candidates,
     run_template,
     share_of_progress,
@@ -26,7 +26,7 @@ from workbench.evaluation.eval_set import FIXED_PROMPTS, EvalSet, build_eval_set
 from workbench.evaluation.metrics import Rejected, Tally, compute_metrics
 from workbench.evaluation.report import write_report
 from workbench.evaluation.result import AnsweredPrompt, EvaluatedModel, Evaluation, PerRecord, save_evaluation
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.recipe.data_sources import source_text
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import DataSection
@@ -62,66 +62,104 @@ def evaluate(
     recipe = on_base(run.recipe_as_run(), request.base)
     candidates = find_candidates(home, run, request)
     bases = BaseProvider(home, recipe, base, load, report, cancelled)
-    base = bases.base_for(candidates[0], exact=True)
+    base = bases.base_for(candidates[0], exact_weights=True)
     template = run_template(base, run, recipe)
     data = DataSection(**request.data) if request.data else recipe.data
-    is_own_data = data.source == recipe.data.source and data.split == recipe.data.split
+    is_run_data = data.source == recipe.data.source and data.split == recipe.data.split
     eval_set = build_eval_set(
         home,
         data,
         template,
-        is_run_data=is_own_data,
+        is_run_data=is_run_data,
         records=request.records,
         replies=request.replies,
         prompts=list(FIXED_PROMPTS if request.prompts is None else request.prompts),
         report=report,
         cancelled=cancelled.is_set,
     )
+    batch = recipe.training.per_device_train_batch_size
+    _measure_losses(candidates, eval_set, bases, batch, report, cancelled)
+    if not cancelled.is_set():
+        # As many tokens at once as in a micro-batch of the training.
+        _generate_replies(
+            candidates,
+            eval_set,
+            bases,
+            template,
+            max_new_tokens=request.max_new_tokens,
+            tokens_at_once=batch * recipe.data.max_length,
+            report=report,
+            cancelled=cancelled,
+        )
+    report(Progress(phase="computing intervals"))
+    result = _result(run, recipe, data, is_run_data, request, eval_set, candidates, is_stopped=cancelled.is_set())
+    file = save_evaluation(run, result)
+    write_report(home, run)
+    return file
+
+
+def _measure_losses(
+    candidates: list[Candidate],
+    eval_set: EvalSet,
+    bases: BaseProvider,
+    batch: int,
+    report: Report,
+    cancelled: StopSignal,
+) -> None:
+    """Give each candidate its losses of the records, until cancelled."""
     samples = eval_set.samples
     rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
-    # Of pairs, the rejected responses follow the chosen ones.
-    sides = [sample.rejected for sample in samples if sample.rejected is not None]
-    rows += [{"input_ids": side.input_ids, "labels": side.labels} for side in sides]
-    batch = recipe.training.per_device_train_batch_size
+    # The rejected responses of pairs follow the chosen ones.
+    rejected = [sample.rejected for sample in samples if sample.rejected is not None]
+    rows += [{"input_ids": response.input_ids, "labels": response.labels} for response in rejected]
     for number, candidate in enumerate(candidates):
-        with bases.activated(candidate, exact=True) as model, timed(candidate.seconds):
+        with bases.activated(candidate, exact_weights=True) as model, timed(candidate.seconds):
             progress = share_of_progress(report, number, candidates)
             losses = record_losses(model, rows, batch, progress, cancelled.is_set, path=bases.loss_path(rows))
             candidate.losses, candidate.rejected = losses[: len(samples)], losses[len(samples) :]
         if cancelled.is_set():
             break
-    for number, candidate in enumerate([] if cancelled.is_set() else candidates):
-        with bases.activated(candidate, exact=False) as model, timed(candidate.seconds):
+
+
+def _generate_replies(
+    candidates: list[Candidate],
+    eval_set: EvalSet,
+    bases: BaseProvider,
+    template: Template,
+    *,
+    max_new_tokens: int,
+    tokens_at_once: int,
+    report: Report,
+    cancelled: StopSignal,
+) -> None:
+    """Give each candidate its replies to the questions, until cancelled."""
+    for number, candidate in enumerate(candidates):
+        with bases.activated(candidate, exact_weights=False) as model, timed(candidate.seconds):
             candidate.replies = greedy_replies(
                 model,
                 [question.ids for question in eval_set.questions],
                 ends=end_tokens(model, template),
-                max_new_tokens=request.max_new_tokens,
-                # As many as in a micro-batch of the training.
-                tokens_at_once=batch * recipe.data.max_length,
+                max_new_tokens=max_new_tokens,
+                tokens_at_once=tokens_at_once,
                 report=share_of_progress(report, number, candidates),
                 cancelled=cancelled,
             )
         if cancelled.is_set():
             break
-    report(Progress(phase="computing intervals"))
-    result = _result(run, recipe, data, is_own_data, request, eval_set, candidates, is_stopped=cancelled.is_set())
-    file = save_evaluation(run, result)
-    write_report(home, run)
-    return file
 
 
 def _result(
     run: RunFolder,
     recipe: Recipe,
     data: DataSection,
-    is_own_data: bool,
+    is_run_data: bool,
     request: EvaluateRequest,
     eval_set: EvalSet,
     candidates: list[Candidate],
     *,
     is_stopped: bool,
 ) -> Evaluation:
+    """The evaluation from what has been measured. If it was stopped, it covers what all begun candidates have."""
     candidates = [candidate for candidate in candidates if any(candidate.losses)]
     answered = _answered(eval_set, candidates, by_all=is_stopped)
     records = _per_record(eval_set, candidates)
@@ -139,14 +177,14 @@ def _result(
         run=run.id,
         model=recipe.model.source,
         source=source_text(data.source),
-        own=is_own_data,
+        own=is_run_data,
         records=len(records.tokens),
         planned=len({sample.index for sample in eval_set.samples}) if is_stopped else None,
         more=eval_set.has_more,
         left_out=eval_set.skipped,
         tokens=sum(records.tokens),
         max_length=data.max_length,
-        referenced=sum(one.reference is not None for one in answered),
+        referenced=sum(prompt.reference is not None for prompt in answered),
         too_long=0 if is_stopped else len(eval_set.questions) - len(answered),
         max_new_tokens=request.max_new_tokens,
         seed=request.seed,
@@ -192,32 +230,35 @@ def _answered(eval_set: EvalSet, candidates: list[Candidate], *, by_all: bool) -
 
 
 def _per_record(eval_set: EvalSet, candidates: list[Candidate]) -> PerRecord:
-    """Sums for each record. The chunks of a document count as one record, since they are not independent samples."""
+    """The sums of each record that all candidates have.
+
+    The chunks of a document count as one record, since they are not independent samples.
+    """
     known = []
     for number, sample in enumerate(eval_set.samples):
-        losses = [one for candidate in candidates if (one := candidate.losses[number]) is not None]
-        others = [one for candidate in candidates if (one := _rejected(candidate, number)) is not None]
+        losses = [loss for candidate in candidates if (loss := candidate.losses[number]) is not None]
+        rejected_losses = [loss for candidate in candidates if (loss := _rejected(candidate, number)) is not None]
         is_pair = any(candidate.rejected for candidate in candidates)
-        if losses and len(losses) == len(candidates) and len(others) == (len(losses) if is_pair else 0):
-            known.append((sample, losses, others))
+        if losses and len(losses) == len(candidates) and len(rejected_losses) == (len(losses) if is_pair else 0):
+            known.append((sample, losses, rejected_losses))
     places = {index: place for place, index in enumerate(dict.fromkeys(sample.index for sample, *_ in known))}
     loss = {candidate.name: [0.0] * len(places) for candidate in candidates}
     correct = {candidate.name: [0] * len(places) for candidate in candidates}
     tokens, where = [0] * len(places), [""] * len(places)
     rejected: dict[str, list[float]] = {}
     rejected_tokens: list[int] = []
-    for sample, losses, others in known:
+    for sample, losses, rejected_losses in known:
         place = places[sample.index]
         where[place] = sample.where
         tokens[place] += losses[0].tokens
-        for candidate, one in zip(candidates, losses, strict=True):
-            loss[candidate.name][place] += one.loss
-            correct[candidate.name][place] += one.correct
-        if others:
+        for candidate, record in zip(candidates, losses, strict=True):
+            loss[candidate.name][place] += record.loss
+            correct[candidate.name][place] += record.correct
+        if rejected_losses:
             # A pair is one sample: it is never a chunk of a document.
-            rejected_tokens.append(others[0].tokens)
-            for candidate, other in zip(candidates, others, strict=True):
-                rejected.setdefault(candidate.name, []).append(other.loss)
+            rejected_tokens.append(rejected_losses[0].tokens)
+            for candidate, record in zip(candidates, rejected_losses, strict=True):
+                rejected.setdefault(candidate.name, []).append(record.loss)
     return PerRecord(
         where=where, tokens=tokens, loss=loss, correct=correct, rejected_tokens=rejected_tokens, rejected=rejected
     )

@@ -10,7 +10,7 @@ from workbench.engine.batches.oom_split import split_on_oom
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.models.tokenizers import pad_token_id
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,8 @@ def held_out_loss(
     base: LoadedBase,
     records: "Dataset | Sequence[Record]",
     batch_size: int,
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    report: Report,
+    cancelled: Cancelled,
     *,
     path: LossPath,
 ) -> HeldOutLoss | None:
@@ -83,8 +83,8 @@ def record_losses(
     base: LoadedBase,
     records: "Dataset | Sequence[Record]",
     batch_size: int,
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    report: Report,
+    cancelled: Cancelled,
     *,
     path: LossPath,
 ) -> list[RecordLoss | None]:
@@ -115,8 +115,8 @@ def in_batches(
     records: "Dataset | Sequence[Record]",
     batches: Sequence[Sequence[int]],
     compute: Callable[[list[Record]], list[Result]],
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    report: Report,
+    cancelled: Cancelled,
 ) -> list[list[Result]]:
     """What is computed of each batch of records, with the active adapters of ``base`` in evaluation mode.
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
 from workbench.models.tokenizers import pad_token_id
 from workbench.objectives.kto import estimates_divergence
-from workbench.progress import Progress
+from workbench.progress import Report
 from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PreferenceEvaluator:
         self,
         records: "Dataset",
         batch_size: int,
-        report: Callable[[Progress], None],
+        report: Report,
         controls: Controls,
         ranks: Ranks,
     ) -> HeldOutPreference | None:

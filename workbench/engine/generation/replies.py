@@ -21,7 +21,7 @@ from workbench.engine.model.adapters import (
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
@@ -45,8 +45,8 @@ def prepare_reply(
     request: ReplyRequest,
     base: LoadedBase | None,
     load: Callable[[Callable[[], LoadedBase]], LoadedBase],
-    report: Callable[[Progress], None],
-    cancelled: Callable[[], bool],
+    report: Report,
+    cancelled: Cancelled,
 ) -> ReplyModel:
     """Get the base that a request needs: ``base`` if it fits, else another one is loaded.
 

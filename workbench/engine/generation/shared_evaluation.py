@@ -1,6 +1,5 @@
 """Computes the held-out loss with several processes, each on a share of the records."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.engine.generation.evaluation import HeldOutLoss, held_out_loss
@@ -8,7 +7,7 @@ from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
-from workbench.progress import Progress
+from workbench.progress import Report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +34,7 @@ def shared_held_out_loss(
     base: LoadedBase,
     records: "Dataset",
     batch_size: int,
-    report: Callable[[Progress], None],
+    report: Report,
     controls: Controls,
     ranks: Ranks,
     *,

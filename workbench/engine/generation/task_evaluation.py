@@ -13,7 +13,6 @@ from workbench.engine.generation.candidates import (
     BaseProvider,
     Candidate,
     Load,
-    Report,
     find_candidates,
     run_template,
     share_of_progress,
@@ -35,7 +34,7 @@ from workbench.evaluation.task_result import (
     TaskEvaluation,
     TaskMetric,
 )
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.recipe.text import on_base
 from workbench.runs.folder import find_run
 from workbench.storage.paths import Home
@@ -76,7 +75,7 @@ def evaluate_tasks(
     batch_size = recipe.training.per_device_train_batch_size
     outcomes: dict[str, Outcome] = {}
     for number, candidate in enumerate(candidates):
-        with bases.activated(candidate, exact=True) as model, timed(candidate.seconds):
+        with bases.activated(candidate, exact_weights=True) as model, timed(candidate.seconds):
             template = run_template(model, run, recipe) if settings.chat_template else None
             progress = share_of_progress(report, number, candidates)
             was_training = model.active.training

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from workbench.engine.generation.generation import StopSignal
 from workbench.engine.model.base import LoadedBase
 from workbench.errors import WorkbenchError
 from workbench.failures.hub_errors import hub_error, unreachable
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 
 # lm-eval's own seeds: of random, and of NumPy, PyTorch and the few-shot examples.
 _RANDOM_SEED, _OTHER_SEED = 0, 1234
@@ -36,7 +36,7 @@ class TaskModel(HFLM):
         base: LoadedBase,
         batch_size: int,
         template: str | None,
-        report: Callable[[Progress], None],
+        report: Report,
         cancelled: StopSignal,
     ) -> None:
         self._is_ready = False

@@ -9,7 +9,7 @@ from workbench.engine.model.hardware import free_cached_memory
 from workbench.engine.model.load_base import load_base
 from workbench.engine.steering.ranks import Ranks
 from workbench.models.sources import fetch_model
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Report
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
@@ -35,8 +35,8 @@ class HeldBase:
     def load(
         self,
         recipe: Recipe,
-        report: Callable[[Progress], None],
-        is_stopped: Callable[[], bool],
+        report: Report,
+        is_stopped: Cancelled,
         on_tokenizer: "Callable[[PreTrainedTokenizerBase], None]",
         on_load: Callable[[LoadedBase], None],
     ) -> LoadedBase:

@@ -1,7 +1,6 @@
 """Ends a run: saves or discards its adapter, and records how and why it ended."""
 
 import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.engine.model.saving import copy_adapter
@@ -12,7 +11,7 @@ from workbench.engine.training.held_base import HeldBase
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.failures.unforeseen import KIND as UNFORESEEN
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.runs.checkpoints import Checkpoint, remove_checkpoints
 from workbench.runs.events import MeasuredPeak, Phase, RunEnded, RunError
 from workbench.runs.folder import RunFolder
@@ -50,7 +49,7 @@ class RunEnd:
         controls: Controls,
         ranks: Ranks,
         held: HeldBase,
-        show: Callable[[Progress], None],
+        show: Report,
         *,
         watched: bool,
     ) -> None:

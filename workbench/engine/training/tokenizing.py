@@ -1,7 +1,6 @@
 """Tokenizes a run's records in the background while its base is being loaded."""
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.data.open_source import needs_hub
@@ -9,14 +8,13 @@ from workbench.data.sources import Records, load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.engine.steering.ranks import Ranks
-from workbench.progress import Progress
+from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.schema import Recipe
 from workbench.storage.paths import Home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Report = Callable[[Progress], None]
 _PROGRESS = Progress(phase="tokenizing")
 
 
@@ -33,7 +31,7 @@ class BackgroundTokenizing:
         WorkbenchError: the records do not exist, or have no known format.
     """
 
-    def __init__(self, home: Home, recipe: Recipe, ranks: Ranks, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, home: Home, recipe: Recipe, ranks: Ranks, cancelled: Cancelled) -> None:
         self._home = home
         self._section = data = recipe.data
         self._kind = recipe.objective.spec.records

@@ -8,7 +8,7 @@ from workbench.engine.steering.controls import Controls
 from workbench.engine.steering.ranks import Ranks
 from workbench.engine.storage.disk_full_retry import RetryingJournal
 from workbench.engine.training.run_warnings import RunWarnings
-from workbench.progress import Progress
+from workbench.progress import Report
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
@@ -31,8 +31,8 @@ class Context:
     journal: RetryingJournal
     warnings: RunWarnings
     controls: Controls
-    report: Callable[[Progress], None]
-    show: Callable[[Progress], None]
+    report: Report
+    show: Report
     ranks: Ranks
 
     def retry_while_full(self, work: Callable[[], T]) -> T:

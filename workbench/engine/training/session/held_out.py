@@ -17,7 +17,7 @@ from workbench.engine.training.session.context import Context
 from workbench.engine.training.session.journal_callback import rewards_of
 from workbench.engine.training.trainers.preference import PreferenceTrainer
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.runs.events import Eval
 from workbench.runs.history import History
 
@@ -97,9 +97,7 @@ class HeldOut:
         self._send_to_trackers(event)
         return self.best.is_over
 
-    def _evaluate(
-        self, step: int, records: "Dataset", batch_size: int, report: Callable[[Progress], None]
-    ) -> tuple[float, Eval] | None:
+    def _evaluate(self, step: int, records: "Dataset", batch_size: int, report: Report) -> tuple[float, Eval] | None:
         """The held-out loss and its event, with what else the objective measures; None if the run should stop."""
         base, controls, ranks = self._base, self._context.controls, self._context.ranks
         recipe, trainer, path = self._context.recipe, self._trainer, self._path

@@ -9,7 +9,7 @@ import psutil
 from transformers import TrainerCallback
 
 from workbench.engine.metrics.step_clock import AnyClock
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.runs.events import Hint as HintEvent
 from workbench.runs.events import Phase, Rewards, Step
 from workbench.runs.hints.loss import Hint, LossWatch
@@ -35,7 +35,7 @@ class JournalCallback(TrainerCallback):
     def __init__(
         self,
         journal: JournalWriter,
-        progress: Callable[[Progress], None],
+        progress: Report,
         tokens_seen: Callable[[], int],
         clock: AnyClock,
         see_loss: Callable[[int, float], None],

@@ -11,7 +11,7 @@ from workbench.engine.model.randomness import preserved_random_state
 from workbench.engine.steering.controls import Command, Controls, PausedTask
 from workbench.engine.storage.disk_full_retry import RetryingJournal
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
-from workbench.progress import Progress
+from workbench.progress import Progress, Report
 from workbench.runs.checkpoints import Checkpoint
 from workbench.runs.events import Checkpoint as CheckpointWritten
 from workbench.runs.events import Control, Paused, Resumed
@@ -45,7 +45,7 @@ class RunHooks:
     evaluate: Callable[[int], bool]
     sample: Callable[[int], None]
     exclude_seconds: Callable[[float], None]
-    report: Callable[[Progress], None]
+    report: Report
     run_task: Callable[[PausedTask], None]
     training_continues: Callable[[int, int], None]
 
