@@ -184,7 +184,7 @@ def _exact(screen: Screen) -> int:
 
     table, runs = screen.app.query_one(RunTable), screen.app.session.home.runs
     lines = [table.get(run.name) for run in runs.iterdir()]
-    return sum(1 for line in lines if line is not None and not line.summary.is_rough)
+    return sum(1 for line in lines if line is not None and not line.summary.is_partial)
 
 
 def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -194,7 +194,7 @@ def _page_of(screen: Screen) -> tuple[Callable[[], object], Callable[[], object]
         return pane.shown_run is not None and bool(pane.shown_run.replay.curves.train) and "━ train" in screen.words
 
     def is_whole() -> bool:
-        return pane.shown_run is not None and not pane.shown_run.replay.is_rough and "reading" not in screen.words
+        return pane.shown_run is not None and not pane.shown_run.replay.is_partial and "reading" not in screen.words
 
     return is_drawn, is_whole
 

@@ -69,9 +69,9 @@ class CostPanel(Lines):
         return bool(self.app.size.width >= NARROW_BELOW)
 
     @property
-    def is_rough(self) -> bool:
+    def is_by_formula(self) -> bool:
         """Whether the peak in view is a formula's."""
-        return self._costs is not None and self._costs.is_rough
+        return self._costs is not None and self._costs.is_by_formula
 
     def show_tracing(self, is_tracing: bool) -> None:
         """Show whether a training step is being traced, to replace the formula's peak."""
@@ -133,7 +133,7 @@ class CostPanel(Lines):
             yield Content.styled(f"No layer is called {plain(name)}.", "$warning")
 
     def _memory(self, costs: Costs, price: Price, width: int) -> Iterator[Content]:
-        peak = f"{'≈ ' if price.is_rough else ''}{gib(price.peak.device_bytes)}"
+        peak = f"{'≈ ' if price.is_by_formula else ''}{gib(price.peak.device_bytes)}"
         free = costs.budget.free_bytes
         head = self._figure(f"{costs.memory_word} peak", peak, "", "peak", _as_gib)
         if costs.fit is None or free is None:
@@ -147,7 +147,7 @@ class CostPanel(Lines):
         yield from legend(costs.terms, width)
         if self._is_wide:
             yield Content.styled(f"peak during {price.peak.moment}", "$muted")
-            if price.is_rough:
+            if price.is_by_formula:
                 words = "tracing one step for an exact peak …" if self._is_tracing else "≈ estimate, ±15 %"
                 yield Content.styled(words, "$muted")
         if costs.priced_length:

@@ -151,7 +151,9 @@ class CompareScreen(ModalScreen[None]):
     def _show(self) -> None:
         missing = [live for live in self._runs if live.run.id not in self._read]
         self.set_class(bool(missing), "-reading")
-        shares = [f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_rough]
+        shares = [
+            f"{plain(live.run.id)} {run_words.reading(live.replay)}" for live in missing if live.replay.is_partial
+        ]
         self._progress.show(plain_content(", ".join(shares) or "Reading …", "$text-muted"))
         self._draw()
         self._show_tables()

@@ -97,8 +97,8 @@ def facts(run: ChartReplay) -> list[Fact]:
     kept = run.kept_step
     adapter = run.ended.adapter if run.ended is not None else None
     return [
-        Fact("state", "" if summary.is_open else f"{summary.state}{': ' if why else ''}{why}", tone),
-        Fact("journal", run_words.reading(run) if run.is_rough else ""),
+        Fact("state", "" if summary.is_state_unknown else f"{summary.state}{': ' if why else ''}{why}", tone),
+        Fact("journal", run_words.reading(run) if run.is_partial else ""),
         Fact("suggestion", summary.cure),
         Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
         Fact("perplexity", perplexity(summary)),

@@ -92,7 +92,7 @@ class HistoryView(Vertical):
     async def _read_long_journals(self, runs: Sequence[RunFolder]) -> None:
         """Replace the summaries made from a sample of a long journal, once all others are there."""
         for run in runs:
-            if (one := self._table.get(run.id)) is not None and one.summary.is_rough:
+            if (one := self._table.get(run.id)) is not None and one.summary.is_partial:
                 self._table.put(await asyncio.to_thread(listed_exactly, one.run))
                 self.post_message(self.Changed())
 

@@ -221,7 +221,7 @@ class RunTable(DataTable[Text]):
         match column:
             case "state":
                 sign, color = _LOOKS[summary.state]
-                if summary.is_open:
+                if summary.is_state_unknown:
                     return Text("reading", style="dim")
                 return Text(f"{sign} {summary.state}", style=colors[color])
             case "run":

@@ -74,9 +74,9 @@ class Costs:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def is_rough(self) -> bool:
+    def is_by_formula(self) -> bool:
         """Whether the peak was computed by a formula (≈), not traced."""
-        return self.price is not None and self.price.is_rough
+        return self.price is not None and self.price.is_by_formula
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def answer(done: Control | Resumed | None, asked: str) -> Content:
 def title_of_curve(run: ChartReplay, quantity: str = "loss") -> str:
     """What the chart shows; and, while a long journal is read, that it is drawn from a part of it."""
     title = f"{quantity} over steps"
-    return f"{title} {GLYPHS.separator} {reading(run)}" if run.is_rough else title
+    return f"{title} {GLYPHS.separator} {reading(run)}" if run.is_partial else title
 
 
 def reading(run: ChartReplay) -> str:

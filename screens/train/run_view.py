@@ -150,7 +150,7 @@ class RunView(Vertical):
         """
         self.set_class(False, "-empty")
         self._phase.show(*phase_of(run, status))
-        starts = bool(run.phase.phase) and not run.recent and not run.is_rough
+        starts = bool(run.phase.phase) and not run.recent and not run.is_partial
         self.set_class(starts, "-starting")
         if starts:
             evaluates = bool((run.facts.counts or {}).get("eval", True))
@@ -193,7 +193,7 @@ def phase_of(run: ChartReplay, status: EngineStatus | None) -> tuple[str, float 
     is_live = status is not None and status.run == run.run.id
     if run.is_over:
         return summary.state, None, run_words.outcome(run)
-    if summary.is_open and not is_live:
+    if summary.is_state_unknown and not is_live:
         return "reading", run.share_read, "its journal: is it still running?"
     if status is not None and status.stopping:
         return "stopping", None, "finishing this step; K force-kills the engine"

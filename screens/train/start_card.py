@@ -137,7 +137,7 @@ def _costs(recipe: Recipe, found: Findings) -> Iterator[Content]:
     yield _row("length", length, tokens, f"learning rate {short_number(training.learning_rate)}")
     price = found.price
     if price is not None:
-        need = f"needs {_about(price.is_rough)}{gib(price.peak.device_bytes)}"
+        need = f"needs {_about(price.is_by_formula)}{gib(price.peak.device_bytes)}"
         color = {"fits": "$success", "tight": "$warning", "does not fit": "$error"}.get(price.fit or "", "")
         yield Content.assemble(
             (f"  {'memory':<{_LABEL}}", _DIM),
@@ -158,8 +158,8 @@ def _time(found: Findings) -> tuple[str, ...]:
     return (f"{_about(True)}{rough_time(work.tokens / speed.tokens_per_second)}", f"{rate} {basis}")
 
 
-def _about(is_rough: bool) -> str:
-    return ("≈ " if GLYPHS.is_unicode else "~ ") if is_rough else ""
+def _about(is_by_formula: bool) -> str:
+    return ("≈ " if GLYPHS.is_unicode else "~ ") if is_by_formula else ""
 
 
 def _cadence(recipe: Recipe, found: Findings) -> Iterator[Content]:

@@ -13,7 +13,7 @@ from workbench.runs.folder import summarise
 from workbench.runs.journal import JournalReader, each_event
 from workbench.runs.journal_sample import JournalSample
 
-# Figures that a rough summary has from the end alone: they are those of the exact one.
+# Figures that a partial summary has from the end alone: they are those of the exact one.
 NEWEST = ("step", "max_steps", "loss", "tokens", "eta_seconds", "tokens_per_second", "started", "ended", "model")
 
 
@@ -57,31 +57,35 @@ def test_lines_come_from_all_over_it(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rough_summary_tells_nothing_but_what_is_so(tmp_path, kind):
     run = run_of(tmp_path, kind)
-    rough = summarise(run, quick=True)
+    partial = summarise(run, quick=True)
     assert not list(run.path.glob(".summary*"))
     exact = summarise(run)
-    assert not exact.is_rough
-    assert rough.is_rough == (run.journal.stat().st_size > journal_sample.LONG)
-    if not rough.is_rough:
-        assert rough == exact
+    assert not exact.is_partial
+    assert partial.is_partial == (run.journal.stat().st_size > journal_sample.LONG)
+    if not partial.is_partial:
+        assert partial == exact
         return
-    assert {name: getattr(rough, name) for name in NEWEST} == {name: getattr(exact, name) for name in NEWEST}
-    assert rough.is_open or (rough.state, rough.reason, rough.cure) == (exact.state, exact.reason, exact.cure)
-    assert rough.is_open or exact.state in ("finished", "failed", "stopped", "interrupted")
-    assert rough.perplexity.items() <= exact.perplexity.items()
-    assert rough.peak_vram <= exact.peak_vram
+    assert {name: getattr(partial, name) for name in NEWEST} == {name: getattr(exact, name) for name in NEWEST}
+    assert partial.is_state_unknown or (partial.state, partial.reason, partial.cure) == (
+        exact.state,
+        exact.reason,
+        exact.cure,
+    )
+    assert partial.is_state_unknown or exact.state in ("finished", "failed", "stopped", "interrupted")
+    assert partial.perplexity.items() <= exact.perplexity.items()
+    assert partial.peak_vram <= exact.peak_vram
 
 
 def test_who_writes_it_is_not_guessed(tmp_path):
     """The newest process stands in the middle, which was not read: the run may go on, and does."""
     run = run_of(tmp_path, journals.alive)
-    assert summarise(run, quick=True).is_open
+    assert summarise(run, quick=True).is_state_unknown
     assert summarise(run).state == "running"
 
 
 def test_a_run_resumed_at_the_end_is_known_to_be_interrupted(tmp_path):
-    rough = summarise(run_of(tmp_path, journals.resumed_at_the_end), quick=True)
-    assert (rough.is_rough, rough.is_open, rough.state) == (True, False, "interrupted")
+    partial = summarise(run_of(tmp_path, journals.resumed_at_the_end), quick=True)
+    assert (partial.is_partial, partial.is_state_unknown, partial.state) == (True, False, "interrupted")
 
 
 def test_after_it_was_read_once_it_is_exact_at_once(tmp_path):

@@ -163,7 +163,7 @@ async def test_a_long_journal_is_told_at_a_glance_and_then_exactly(
 
     def look() -> None:
         shares.append(live.replay.share_read)
-        if not live.replay.is_rough:
+        if not live.replay.is_partial:
             return
         assert live.replay.curves.train.points() == [(x, loss_at(int(x))) for x, _ in live.replay.curves.train.points()]
         assert all(loss == loss_at(int(step)) for step, loss in live.replay.curves.held_out.points())
@@ -173,7 +173,7 @@ async def test_a_long_journal_is_told_at_a_glance_and_then_exactly(
             at_once.replay.started,
             at_once.replay.ended,
         )
-        assert live.replay.error == at_once.replay.error or live.replay.summary.is_open
+        assert live.replay.error == at_once.replay.error or live.replay.summary.is_state_unknown
         assert live.replay.curves.train.last == at_once.replay.curves.train.last
         assert live.replay.curves.tokens.last == at_once.replay.curves.tokens.last
         assert live.replay.curves.seconds.last == (
@@ -203,7 +203,7 @@ async def test_a_run_continues_while_its_long_journal_is_read(tmp_path: Path, mo
             last = live.replay.curves.train.last
             seen.append(
                 (
-                    live.replay.is_rough,
+                    live.replay.is_partial,
                     live.replay.summary.step == written[-1],
                     last is not None and last[0] == written[-1],
                 )
@@ -218,5 +218,5 @@ async def test_a_run_continues_while_its_long_journal_is_read(tmp_path: Path, mo
     await live.catch_up()
     exact = LiveRun(run)
     await exact.catch_up()
-    assert not live.replay.is_rough
+    assert not live.replay.is_partial
     assert told(live) == told(exact)

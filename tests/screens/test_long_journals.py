@@ -92,7 +92,7 @@ async def test_whoever_leaves_it_does_not_have_it_read(tmp_path: Path, reading_o
         reading_on.set()
         await screen.until(lambda: not any(w.group == "journal" and w.is_running for w in screen.app.workers), "end")
         assert left is not None
-        assert left.replay.is_rough
+        assert left.replay.is_partial
         await screen.press("enter")
         await screen.sees("loss over steps ─")
 

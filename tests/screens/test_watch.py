@@ -127,7 +127,7 @@ async def test_a_long_journal_is_taken_up_at_its_end(tmp_path: Path, monkeypatch
         if step == 100:
             engine.evaluated(100, 1.0, 2.7)
     async with watching(engine) as (session, _):
-        await until(lambda: session.summary and session.summary.step == 200 and not session.summary.is_rough)
+        await until(lambda: session.summary and session.summary.step == 200 and not session.summary.is_partial)
         assert session.summary is not None
         assert (session.summary.step, session.summary.perplexity) == (200, {"base": 20.1, "tuned": 2.7})
         engine.step(201, 0.5)

@@ -75,7 +75,7 @@ class Price:
         return f"{objective.kind}: {objective.price_note}{start}"
 
     @property
-    def is_rough(self) -> bool:
+    def is_by_formula(self) -> bool:
         """Whether the peak was estimated by formula (≈), not with a traced step."""
         return self.peak.method == "closed-form"
 
@@ -127,7 +127,7 @@ class Price:
         """Recipes whose peak was estimated by formula: the priced one, and those that it was compared with."""
         if self.stored is not None and self.stored.is_packed:
             return ()
-        own = (self.setup,) if self.is_rough else ()
+        own = (self.setup,) if self.is_by_formula else ()
         setups = own + tuple(setup for setup in self.choice.untraced if setup not in own)
         return tuple(setup.applied_to(self.recipe) for setup in setups)
 

@@ -34,7 +34,7 @@ class Verdict:
 
     Attributes:
         length: tokens of the longest record that this is for.
-        is_rough: the peak is a formula's and not that of a traced step.
+        is_by_formula: the peak is a formula's and not that of a traced step.
         suggestions: single changes that make it fit, cheapest first; empty where it fits.
     """
 
@@ -42,7 +42,7 @@ class Verdict:
     budget: MemoryBudget
     fit: Fit
     length: int
-    is_rough: bool
+    is_by_formula: bool
     suggestions: tuple[Suggestion, ...]
 
     @property
@@ -52,7 +52,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """``Needs 26.10 GiB (records of 1024 tokens); 22.40 GiB free on GPU 0 (NVIDIA H200).``"""
-        about = "about " if self.is_rough else ""
+        about = "about " if self.is_by_formula else ""
         needed = gib(self.needed_bytes, 2)
         return f"Needs {about}{needed} (records of {self.length} tokens); {self.budget.free_text}."
 
@@ -89,7 +89,7 @@ def judge(
     if priced.fit is None:
         return None
     suggestions = priced.suggestions if priced.fit == "does not fit" else ()
-    return Verdict(priced.peak.device_bytes, budget, priced.fit, priced.setup.length, priced.is_rough, suggestions)
+    return Verdict(priced.peak.device_bytes, budget, priced.fit, priced.setup.length, priced.is_by_formula, suggestions)
 
 
 def check_stored_base(home: Home, recipe: Recipe) -> None:

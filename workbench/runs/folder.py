@@ -209,7 +209,7 @@ def summarise(run: RunFolder, *, quick: bool = False, sample: JournalSample | No
     """Summarize a run from its journal; only the part after the cached summary is read.
 
     Args:
-        quick: of a long unread part, read only the beginning and the end; the summary is then rough.
+        quick: of a long unread part, read only the beginning and the end; the summary is then partial.
         sample: a sample of the journal to use for a quick summary; None to take one.
     """
     summary, known = read_cached_summary(run.journal)

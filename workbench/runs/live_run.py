@@ -39,7 +39,7 @@ class ChartReplay(Replay):
         self.share_read = 1.0
 
     @property
-    def is_rough(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether the journal is long and not completely read yet."""
         return self.share_read < 1
 
@@ -50,7 +50,7 @@ class ChartReplay(Replay):
             self.curves.add_evaluation(event)
 
     def add_sample(self, sample: journal_sample.JournalSample, summary: RunSummary) -> None:
-        """Fold a sample of a long journal, whose rough summary is ``summary``."""
+        """Fold a sample of a long journal, whose partial summary is ``summary``."""
         fold(sample.head, self)
         self.skip_middle()
         self.curves.skip_points(self.logging_steps)

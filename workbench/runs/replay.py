@@ -151,7 +151,7 @@ class Replay:
         self.phase, self.checkpoint, self.evaluations = Phase(), 0, []
         self.recent.clear()
         summary = self.summary
-        summary.is_rough = True
+        summary.is_partial = True
         summary.state, summary.writer = "running", None
         summary.ended, summary.reason, summary.cure, summary.paused_at = None, "", "", None
         summary.perplexities = [one for one in summary.perplexities if not one[0]]

@@ -40,7 +40,7 @@ class RunSummary:
         writer: process id and start time of the process that writes the journal.
         idle_seconds: how long the run was paused or interrupted.
         paused_at: Unix time of the pause that the run is in; None if it is not paused. last_event: of the newest event.
-        is_rough: the middle of a long journal has not been read. The values are true but may be incomplete: an
+        is_partial: the middle of a long journal has not been read. The values are true but may be incomplete: an
             evaluation or a higher peak may be missing; and the state of a run without an end is only known if
             ``writer`` is.
         settings: values of the recipe by their dotted keys: those of :data:`SHOWN_SETTINGS`.
@@ -70,7 +70,7 @@ class RunSummary:
     idle_seconds: float = 0.0
     paused_at: float | None = None
     last_event: float | None = None
-    is_rough: bool = False
+    is_partial: bool = False
     settings: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -94,9 +94,9 @@ class RunSummary:
         return self.preferences[-1][1] if self.preferences else None
 
     @property
-    def is_open(self) -> bool:
+    def is_state_unknown(self) -> bool:
         """Whether it is unknown if the run is still live: no end and no writer was read of its journal."""
-        return self.is_rough and self.state == "running" and self.writer is None
+        return self.is_partial and self.state == "running" and self.writer is None
 
     @property
     def can_be_resumed(self) -> bool:
@@ -127,7 +127,7 @@ class RunSummary:
     @property
     def has_lost_its_writer(self) -> bool:
         """Whether the process is gone, and what was read so far of its journal has no end."""
-        return self.state == "running" and not self.is_open and not _is_alive(self.writer)
+        return self.state == "running" and not self.is_state_unknown and not _is_alive(self.writer)
 
     def settle(self, read_on: Callable[[], object] = lambda: None) -> None:
         """Mark the run as interrupted if it has not ended but its process is gone.
