@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from workbench.data.templates.template import Template
 from workbench.errors import WorkbenchError
 from workbench.serving.answers import ChatAnswer
-from workbench.serving.reply import Written
+from workbench.serving.reply import Reply
 from workbench.serving.requests import ChatRequest, to_messages
 
 TOOLS = [
@@ -31,14 +31,14 @@ def template(tiny_llama):
 
 def _streamed(answer, pieces):
     chunks = [*answer.begin(), *(chunk for piece in pieces for chunk in answer.add(piece, None))]
-    chunks += answer.end(Written([5], "".join(pieces), "stop"))
+    chunks += answer.end(Reply([5], "".join(pieces), "stop"))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     return deltas, chunks[-1]["choices"][0]["finish_reason"]
 
 
 def test_a_call_of_a_tool_is_told_apart_from_the_answer(template):
     text = "I look it up.\n" + CALL
-    whole = ChatAnswer("mate", template, TOOLS).whole(Written([5], text, "stop"), None, {})["choices"][0]
+    whole = ChatAnswer("mate", template, TOOLS).whole(Reply([5], text, "stop"), None, {})["choices"][0]
     (call,) = whole["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"place": "Oslo"}
     assert (call["function"]["name"], whole["finish_reason"]) == ("weather", "tool_calls")
@@ -58,7 +58,7 @@ def test_without_tools_nothing_is_read_as_a_call(template):
 
 
 def test_a_reply_cut_short_keeps_its_reason(template):
-    (choice,) = ChatAnswer("mate", template, TOOLS).whole(Written([5], CALL, "length"), None, {})["choices"]
+    (choice,) = ChatAnswer("mate", template, TOOLS).whole(Reply([5], CALL, "length"), None, {})["choices"]
     assert choice["finish_reason"] == "length"
 
 

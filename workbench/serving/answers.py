@@ -1,4 +1,4 @@
-"""The answers of OpenAI's API: a whole reply, or the chunks of one that is being written."""
+"""The answers of OpenAI's API: a whole reply, or the chunks of one that is being generated."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from uuid import uuid4
 from workbench.data.templates.reply_form import ReplySplitter
 from workbench.data.templates.template import Template
 from workbench.serving.draw import TokenChoice
-from workbench.serving.reply import Written
+from workbench.serving.reply import Reply
 
 Json = dict[str, Any]
 
@@ -24,10 +24,10 @@ class Answer(Protocol):
     def add(self, text: str, logprobs: Json | None) -> list[Json]:
         """The chunks for new text."""
 
-    def end(self, written: Written) -> list[Json]:
+    def end(self, reply: Reply) -> list[Json]:
         """The chunks after the reply, with the reason why it ended."""
 
-    def whole(self, written: Written, logprobs: Json | None, usage: Json) -> Json:
+    def whole(self, reply: Reply, logprobs: Json | None, usage: Json) -> Json:
         """The answer to a request that is not streamed."""
 
     def usage_chunk(self, usage: Json) -> Json:
@@ -57,18 +57,18 @@ class ChatAnswer:
     def add(self, text: str, logprobs: Json | None) -> list[Json]:
         return self._pieces(text, logprobs)
 
-    def end(self, written: Written) -> list[Json]:
+    def end(self, reply: Reply) -> list[Json]:
         chunks = self._pieces("", None, final=True)
-        message = self._message(written)
+        message = self._message(reply)
         if self.tools and message["content"]:
             chunks.append(self._chunk({"content": message["content"]}))
         if calls := message.get("tool_calls"):
             chunks.append(self._chunk({"tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}))
-        return [*chunks, self._chunk({}, reason=_reason(message, written))]
+        return [*chunks, self._chunk({}, reason=_reason(message, reply))]
 
-    def whole(self, written: Written, logprobs: Json | None, usage: Json) -> Json:
-        message = self._message(written)
-        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": _reason(message, written)}
+    def whole(self, reply: Reply, logprobs: Json | None, usage: Json) -> Json:
+        message = self._message(reply)
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": _reason(message, reply)}
         return self._frame("chat.completion", [choice]) | {"usage": usage}
 
     def usage_chunk(self, usage: Json) -> Json:
@@ -85,8 +85,8 @@ class ChatAnswer:
             deltas = [{}]
         return [self._chunk(delta, logprobs=logprobs if place == 0 else None) for place, delta in enumerate(deltas)]
 
-    def _message(self, written: Written) -> Json:
-        read = self.template.reply_form.read(written.text, self.tools)
+    def _message(self, reply: Reply) -> Json:
+        read = self.template.reply_form.read(reply.text, self.tools)
         message: Json = {"role": "assistant", "content": read["content"]}
         if read.get("reasoning_content"):
             message["reasoning_content"] = read["reasoning_content"]
@@ -116,11 +116,11 @@ class CompletionAnswer:
     def add(self, text: str, logprobs: Json | None) -> list[Json]:
         return [self._frame([_text_choice(text, logprobs, None)])]
 
-    def end(self, written: Written) -> list[Json]:
-        return [self._frame([_text_choice("", None, written.reason)])]
+    def end(self, reply: Reply) -> list[Json]:
+        return [self._frame([_text_choice("", None, reply.reason)])]
 
-    def whole(self, written: Written, logprobs: Json | None, usage: Json) -> Json:
-        return self._frame([_text_choice(written.text, logprobs, written.reason)]) | {"usage": usage}
+    def whole(self, reply: Reply, logprobs: Json | None, usage: Json) -> Json:
+        return self._frame([_text_choice(reply.text, logprobs, reply.reason)]) | {"usage": usage}
 
     def usage_chunk(self, usage: Json) -> Json:
         return self._frame([]) | {"usage": usage}
@@ -161,8 +161,8 @@ def _text_choice(text: str, logprobs: Json | None, reason: str | None) -> Json:
     return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _reason(message: Json, written: Written) -> str | None:
-    return "tool_calls" if message.get("tool_calls") and written.reason == "stop" else written.reason
+def _reason(message: Json, reply: Reply) -> str | None:
+    return "tool_calls" if message.get("tool_calls") and reply.reason == "stop" else reply.reason
 
 
 def _call(function: Mapping[str, Any]) -> Json:

@@ -30,7 +30,7 @@ from workbench.serving.answers import (
 from workbench.serving.batching import Batches
 from workbench.serving.draw import Draw, TokenChoice
 from workbench.serving.models import Served, ServedModel
-from workbench.serving.reply import Written, write
+from workbench.serving.reply import Reply, decode_reply
 from workbench.serving.requests import ChatRequest, CompletionRequest, to_messages
 
 _STATUS = {"no_such_model": 404, "token": 401, "generation": 503, KIND: 500}
@@ -203,37 +203,37 @@ class Api:
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage
             return EventSourceResponse(self._stream(work, wants_usage), sep="\n")
-        written = Written()
-        async with aclosing(self._written(work, written)) as texts:
+        reply = Reply()
+        async with aclosing(self._decoded(work, reply)) as texts:
             async for _ in texts:
                 if await request.is_disconnected():
                     return Response(status_code=499)
-        choices = work.draw.choices[: len(written.tokens)]
+        choices = work.draw.choices[: len(reply.tokens)]
         logprobs = work.logprobs(choices, self._texts) if work.draw.alternatives is not None else None
-        return JSONResponse(work.answer.whole(written, logprobs, _usage(work, written)))
+        return JSONResponse(work.answer.whole(reply, logprobs, _usage(work, reply)))
 
     async def _stream(self, work: _Work, wants_usage: bool) -> AsyncGenerator[Json, None]:
-        written, told = Written(), 0
+        reply, sent_tokens = Reply(), 0
         try:
             for chunk in work.answer.begin():
                 yield _event(chunk)
-            async with aclosing(self._written(work, written)) as texts:
+            async with aclosing(self._decoded(work, reply)) as texts:
                 async for text in texts:
                     logprobs = None
                     if work.draw.alternatives is not None:
-                        logprobs = work.logprobs(work.draw.choices[told : len(written.tokens)], self._texts)
-                        told = len(written.tokens)
+                        logprobs = work.logprobs(work.draw.choices[sent_tokens : len(reply.tokens)], self._texts)
+                        sent_tokens = len(reply.tokens)
                     for chunk in work.answer.add(text, logprobs):
                         yield _event(chunk)
-            for chunk in work.answer.end(written):
+            for chunk in work.answer.end(reply):
                 yield _event(chunk)
             if wants_usage:
-                yield _event(work.answer.usage_chunk(_usage(work, written)))
+                yield _event(work.answer.usage_chunk(_usage(work, reply)))
             yield {"data": "[DONE]"}
         except Exception as error:  # the status was sent before the reply
             yield _event({"error": _error(diagnose(error, "answering a request", self._log))})
 
-    async def _written(self, work: _Work, written: Written) -> AsyncGenerator[str, None]:
+    async def _decoded(self, work: _Work, reply: Reply) -> AsyncGenerator[str, None]:
         """The text of a reply as it comes; reports the end of the request however it ends."""
         started, reason = time.monotonic(), "canceled"
         self._running += 1
@@ -241,11 +241,11 @@ class Api:
             tokens = self._batches.generate(work.model.adapters, work.draw, work.max_tokens, work.model.ends)
             async with (
                 aclosing(tokens),
-                aclosing(write(tokens, work.decode, work.model.ends, work.stops, written)) as texts,
+                aclosing(decode_reply(tokens, work.decode, work.model.ends, work.stops, reply)) as texts,
             ):
                 async for text in texts:
                     yield text
-            reason = written.reason or "stop"
+            reason = reply.reason or "stop"
         except WorkbenchError as error:
             reason = error.kind
             raise
@@ -253,7 +253,7 @@ class Api:
             self._running -= 1
             seconds = time.monotonic() - started
             count = len(work.draw.prompt)
-            self._report(Finished(work.model.name, count, len(written.tokens), seconds, reason, self._running))
+            self._report(Finished(work.model.name, count, len(reply.tokens), seconds, reason, self._running))
 
 
 class _Texts(dict[int, str]):
@@ -289,9 +289,9 @@ def _draw(body: ChatRequest | CompletionRequest, prompt: list[int]) -> Draw:
     )
 
 
-def _usage(work: _Work, written: Written) -> Json:
-    prompt, reply = len(work.draw.prompt), len(written.tokens)
-    return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+def _usage(work: _Work, reply: Reply) -> Json:
+    prompt, completion = len(work.draw.prompt), len(reply.tokens)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _event(chunk: Json) -> Json:

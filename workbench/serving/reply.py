@@ -10,13 +10,13 @@ Reason = Literal["stop", "length"]
 
 
 @dataclass
-class Written:
-    """What has been written of a reply.
+class Reply:
+    """A reply, as far as it has been generated.
 
     Attributes:
         tokens: all tokens, with the one that ended the reply.
         text: the decoded text, without a stop text.
-        reason: why it ended; None while it is being written.
+        reason: why it ended; None while it is being generated.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -24,38 +24,38 @@ class Written:
     reason: Reason | None = None
 
 
-async def write(
+async def decode_reply(
     tokens: AsyncGenerator[list[int], None],
     decode: Callable[[Sequence[int]], str],
     ends: Sequence[int],
     stops: Sequence[str],
-    written: Written,
+    reply: Reply,
 ) -> AsyncGenerator[str, None]:
     """Decode a reply's tokens as they come; yields text that can no longer change or become part of a stop text.
 
     Args:
         decode: decodes tokens without special ones.
-        written: is kept up to date.
+        reply: is kept up to date.
     """
     stream, held = TextStream(decode), ""
     async for new in tokens:
-        written.tokens.extend(new)
+        reply.tokens.extend(new)
         held += stream.add(new)
         kept, is_stopped = _before_stop(held, stops)
         if is_stopped:
-            written.text += kept
-            written.reason = "stop"
+            reply.text += kept
+            reply.reason = "stop"
             if kept:
                 yield kept
             return
         free = len(held) - _begun(held, stops)
         if free:
-            written.text += held[:free]
+            reply.text += held[:free]
             yield held[:free]
             held = held[free:]
     held, is_stopped = _before_stop(held + stream.add([], final=True), stops)
-    written.text += held
-    written.reason = "stop" if is_stopped or (written.tokens and written.tokens[-1] in ends) else "length"
+    reply.text += held
+    reply.reason = "stop" if is_stopped or (reply.tokens and reply.tokens[-1] in ends) else "length"
     if held:
         yield held
 
