@@ -20,7 +20,7 @@ from screens.widgets.plain import plain
 from workbench.adapters.registry import size_words
 from workbench.estimate.adapter.suggested_fix import changes_text
 from workbench.estimate.by_method import METHODS
-from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_words
+from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_text
 from workbench.units import gib, gib_number, short
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
             return
         recipe = self._session.recipe
         dot = f" {GLYPHS.separator} "
-        settings = dot.join((size_words(recipe.adapter), *settings_words(recipe)))
+        settings = dot.join((size_words(recipe.adapter), *settings_text(recipe)))
         rough = any(peak.method == "closed-form" for peak in row.peaks.values())
         notes = [
             f"with {changes_text(row.changes)}" if row.changes else "",

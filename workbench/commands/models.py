@@ -23,7 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import TraceStore
 from workbench.estimate.adapter.suggested_fix import changes_text
 from workbench.estimate.by_method import METHODS
-from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_words
+from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_text
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
@@ -209,7 +209,7 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
         console.print(table)
         console.print(
             f"\nPeaks in GiB against {gib(free, 2)}: {size_words(chosen.adapter)}, "
-            f"{', '.join(settings_words(chosen))}. ≈ estimate, ±15 %."
+            f"{', '.join(settings_text(chosen))}. ≈ estimate, ±15 %."
         )
         for words, names in changed.items():
             console.print(Text(f"* with {words}: {', '.join(names)}."))

@@ -24,9 +24,9 @@ class CatalogFit:
     Attributes:
         source: the model's id. parameters: all of them, the adapter's left out.
         changes: what must change in the recipe to train this model: settings of the adapter that PEFT would refuse, and
-            a quantization that its stored base cannot have.
-        peaks: by the names of :data:`~workbench.estimate.by_method.METHODS`, without those that are refused; empty if
-            no change helps.
+            a quantization that the model's files rule out. Empty if no change is known to help.
+        peaks: the peak with each of :data:`~workbench.estimate.by_method.METHODS` that the model allows; empty if no
+            change is known to help.
     """
 
     source: str
@@ -57,10 +57,10 @@ def catalog_fits(
 
 
 def setup_and_changes(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mapping[str, Any] | None]:
-    """The setup of a recipe on a model, and the changes that it needs there; None if no change helps.
+    """The setup of a recipe on a model, and the changes that it needs there; None if no change is known to help.
 
-    A base that its files quantize has the quantization that it is loaded with. If it cannot be trained as stored, the
-    change to ``quantization.method`` that dequantizes it is among the changes.
+    If the model's files are quantized, the setup has the quantization that they are loaded with. If they cannot be
+    trained as stored, the changes set ``quantization.method`` to ``none``, which dequantizes them.
     """
     stored = stored_quantization(skeleton.config)
     setup = Setup.of(recipe_as_loaded(recipe, skeleton.config), stored=stored)
@@ -70,8 +70,8 @@ def setup_and_changes(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mappin
     return setup, changes
 
 
-def settings_words(recipe: Recipe) -> tuple[str, ...]:
-    """The settings that a peak mainly depends on: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
+def settings_text(recipe: Recipe) -> tuple[str, ...]:
+    """The settings that the fits are for, as text: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
     training = recipe.training
     checkpointing = {True: "on", False: "off", AUTO: "if needed"}[training.gradient_checkpointing]
     batch = training.per_device_train_batch_size

@@ -45,7 +45,8 @@ class ModuleFacts(ModelFacts, total=False):
 
     ``plain``: the layer is exactly ``torch.nn.Linear``, not a subclass, or it is a ``Conv1D``. ``convertible``:
     bitsandbytes would quantize this layer. ``is_transposed``: the weights of fused experts are stored as ``[in, out]``.
-    ``frozen``: this module and everything in it get no adapter in training on text; what it is, such as ``vision``.
+    ``frozen``: what kind of part this module is, such as ``vision``, if it and all in it get no adapter in training on
+    text.
     """
 
     plain: bool
@@ -154,8 +155,8 @@ class Skeleton:
 
     @cached_property
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
-        """The parts that get no adapter in training on text; one in a folded list once for each of its modules."""
-        return tuple(_frozen("", self.root))
+        """The parts that get no adapter in training on text; one in a folded list is repeated for each index."""
+        return tuple(_frozen_parts("", self.root))
 
     def walk(self) -> Iterator[tuple[str, Module]]:
         """Yield every module with its full name; a folded one once, named after its first index."""
@@ -170,11 +171,11 @@ def _walk(prefix: str, module: Module) -> Iterator[tuple[str, Module]]:
         yield from _walk(f"{prefix}.{part}" if prefix else part, child)
 
 
-def _frozen(prefix: str, module: Module) -> Iterator[FrozenPart]:
+def _frozen_parts(prefix: str, module: Module) -> Iterator[FrozenPart]:
     for child in module.children:
         for part in map(str, child.indices) if child.indices else (child.name,):
             name = f"{prefix}.{part}" if prefix else part
             if kind := child.facts.get("frozen"):
                 yield FrozenPart(name, kind, child.parameters)
             else:
-                yield from _frozen(name, child)
+                yield from _frozen_parts(name, child)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class TimedTrainer(SFTTrainer):
-    """Marks on a clock where each part of a step begins, and counts the tokens of its batches.
+    """Tells a clock which part of a step begins, and which batches the step has.
 
     Args:
-        clock: :mod:`workbench.engine.training.session.step_controls` marks where steps begin and end.
+        clock: measures the parts. That a step begins or ends, it learns from
+            :mod:`workbench.engine.training.session.step_controls`.
         arguments: those of ``SFTTrainer``.
     """
 
@@ -64,6 +65,7 @@ class TimedTrainer(SFTTrainer):
             yield
         self.clock.enter("backward")
 
+    # Called only where gradients are clipped; the next one always is.
     def _clip_grad_norm(self, model: "torch.nn.Module") -> "torch.Tensor | None":
         self.clock.enter("optimizer")
         return super()._clip_grad_norm(model)
