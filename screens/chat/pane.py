@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
-from textual.binding import Binding, BindingType
 from textual.containers import HorizontalGroup, Vertical
 from textual.widgets import Input
 
 from screens.chat import heading
 from screens.chat.blind import SIDES, BlindRating, Side
 from screens.chat.exchange import Exchange
+from screens.chat.keys import KEYS
 from screens.chat.open_conversation import OpenConversation
 from screens.chat.prompt import Prompt
 from screens.chat.reply_targets import ReplyTargets
@@ -32,8 +32,10 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.binding import BindingType
 
-    from workbench.engine.client.conversations import Chats, Conversation
+    from screens.chat.transcript import TurnView
+    from workbench.engine.client.conversations import Chats, Conversation, Said
     from workbench.engine.client.protocol import Message, ReplyPiece
     from workbench.progress import Progress
 
@@ -56,44 +58,7 @@ class ChatPane(Pane):
         "run: h lists them. The comma opens system prompt and sampling."
     )
     DEFAULT_CSS = beside(__file__)
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "write", "Write", id="chat.write", tooltip="Open the prompt; Enter sends it"),
-        Binding("escape", "stop", "Stop reply", id="chat.stop", tooltip="Stop the reply being generated"),
-        Binding("o", "beside", "Compare", id="chat.beside",
-                tooltip="Show base and tuned side by side, or one again"),
-        Binding("b", "switch", "Base/tuned", id="chat.switch", tooltip="Switch the adapter off or on"),
-        Binding("c", "pick", "Chat with", id="chat.pick",
-                tooltip="Choose the run, checkpoint or base model to chat with"),
-        Binding("comma", "settings", "Settings", key_display=",", id="chat.settings",
-                tooltip="Set system prompt and sampling"),
-        Binding("h", "conversations", "Chats", id="chat.list", tooltip="List conversations: open, rename, remove"),
-        Binding("u", "edit", "Edit", id="chat.edit", tooltip="Edit your last question and send it again"),
-        Binding("R", "again", "Regenerate", key_display="R", id="chat.again", tooltip="Regenerate the last reply"),
-        Binding("z", "reasoning", "Fold reasoning", id="chat.reasoning",
-                tooltip="Unfold or fold the reasoning of replies"),
-        Binding("ctrl+n", "clear", "New", id="chat.clear", tooltip="Start a new conversation; this one is saved"),
-        Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the last reply to the clipboard"),
-        Binding("C", "copy_all", "Copy all", show=False, id="chat.copy_all", tooltip="Copy the conversation"),
-        Binding("vertical_line", "columns", "Columns", key_display="|", show=False, id="chat.columns",
-                tooltip="Choose what to compare side by side"),
-        Binding("B", "blind", "Blind", key_display="B", show=False, id="chat.blind",
-                tooltip="Hide which of two models is which until you rate their replies"),
-        # Before the key of the scale, which "=" is as well.
-        Binding("less_than_sign", "rate('left')", "Left", id="chat.left", tooltip="The left reply is better"),
-        Binding("equals_sign", "rate('even')", "Even", id="chat.even", tooltip="Neither reply is better"),
-        Binding("greater_than_sign", "rate('right')", "Right", id="chat.right", tooltip="The right reply is better"),
-        Binding("n", "cycle(1)", "Next", show=False, id="chat.next", tooltip="Next adapter on the same base"),
-        Binding("p", "cycle(-1)", "Previous", show=False, id="chat.previous",
-                tooltip="Previous adapter on the same base"),
-        Binding("plus,equals_sign", "scale(1)", "More", show=False, id="chat.more",
-                tooltip="Increase the adapter scale (up to 2)"),
-        Binding("minus", "scale(-1)", "Less", show=False, id="chat.less",
-                tooltip="Decrease the adapter scale (down to 0)"),
-        Binding("ampersand", "combine", "Combine", key_display="&", show=False, id="chat.combine",
-                tooltip="Combine adapters, each with a weight"),
-        Binding("D", "greedy", "Greedy", key_display="D", show=False, id="chat.greedy",
-                tooltip="Greedy decoding on or off"),
-    ]  # fmt: skip
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
 
     def __init__(self, **names: Any) -> None:
         super().__init__(**names)
@@ -314,51 +279,54 @@ class ChatPane(Pane):
 
         A result of a tool is only added while results of other calls are missing.
         """
-        transcript = self._transcript
         self._is_replying = True
         self._exchange.begin()
         self.refresh_bindings()
         try:
             self.set_class(False, "-silent")
             if turn is not None:
-                await transcript.keep_first(turn)
+                await self._transcript.keep_first(turn)
             before = self._conversation.ask_from(turn, self._settings.system, self._settings.tools)
             if question.role == "tool" and len(self._conversation.content.open_calls) > 1:
                 self._conversation.add(question)
-                await transcript.ask(question, ())
+                await self._transcript.ask(question, ())
                 await self._save()
                 return
-            beside = self._targets.side_by_side
-            targets = self._blind.shuffled(beside) or (replace(self._targets.single, merged=self._settings.merged),)
-            under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
-            names = SIDES if self._blind.is_on else [target.who for target in targets]
-            view = await transcript.ask(question, names, is_blind=self._blind.is_on)
-            asked = list(zip(targets, view.columns, strict=True))
-            sampling = self._settings.sampling
-            replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
-            if self._blind.is_on:
-                whole = not self._exchange.was_stopped
-                self._blind.replied(view, question.content, targets, replies, whole=whole)
-                if self._blind.is_waiting:
-                    await transcript.notice("Which reply is better?  < left   = neither   > right")
-                # Kept in the order of the models, not in that of the screen.
-                order = [target.who for target in beside]
-                replies.sort(key=lambda reply: order.index(reply.who))
+            view, replies, problems = await self._replies_to(question)
             if replies:
                 self._conversation.add(question, replies)
                 await self._save()
-            else:
-                # The question goes back into the prompt, to be sent again.
-                view.failed = True
-                self._conversation.restore(before)
-                if turn is not None:
-                    await self._open(before, self._conversation.chats)
-                    await transcript.notice(" ".join(problems), error=True)
-                self._prompt.text = self._prompt.text or question.content
+                return
+            # The question goes back into the prompt, to be sent again.
+            view.failed = True
+            self._conversation.restore(before)
+            if turn is not None:
+                await self._open(before, self._conversation.chats)
+                await self._transcript.notice(" ".join(problems), error=True)
+            self._prompt.text = self._prompt.text or question.content
         finally:
             self._is_replying = False
             self.set_class(False, "-loading")
             self._show_target()
+
+    async def _replies_to(self, question: Message) -> tuple[TurnView, list[Said], list[str]]:
+        """Show a question and ask all targets; returns its view, the replies, and what went wrong with the others."""
+        beside = self._targets.side_by_side
+        targets = self._blind.shuffled(beside) or (replace(self._targets.single, merged=self._settings.merged),)
+        under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
+        names = SIDES if self._blind.is_on else [target.who for target in targets]
+        view = await self._transcript.ask(question, names, is_blind=self._blind.is_on)
+        asked = list(zip(targets, view.columns, strict=True))
+        sampling = self._settings.sampling
+        replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
+        if self._blind.is_on:
+            self._blind.replied(view, question.content, targets, replies, whole=not self._exchange.was_stopped)
+            if self._blind.is_waiting:
+                await self._transcript.notice("Which reply is better?  < left   = neither   > right")
+            # Kept in the order of the models, not in that of the screen.
+            order = [target.who for target in beside]
+            replies.sort(key=lambda reply: order.index(reply.who))
+        return view, replies, problems
 
     def _show_loading(self, progress: Progress | None) -> None:
         self.set_class(progress is not None, "-loading")
