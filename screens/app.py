@@ -186,27 +186,9 @@ class WorkbenchApp(App[None]):
 
     async def action_quit(self) -> None:
         """Quit the app. A live run keeps running unless it is asked to stop; an idle engine ends too."""
-        from screens.shell.quitting import current_status, end_idle_engine
+        from screens.shell.quitting import Quitting
 
-        status = await current_status(self.session)
-        if status is not None and status.run is not None:
-            from screens.dialogs.questions import quit_dialog
-
-            self.push_screen(quit_dialog(self.session.names.of(status.run), status.queued), self._quit_answered)
-            return
-        if status is not None and status.state == "idle":
-            await end_idle_engine(self.session)
-        await self._leave()
-
-    async def _quit_answered(self, answer: str | None) -> None:
-        from screens.dialogs.questions import LEAVE, STOP
-
-        if answer == STOP:
-            from workbench.engine.client.protocol import StopRequest
-
-            await self._guarded(self.session.engine.stop(StopRequest(save=True)))
-        if answer in (LEAVE, STOP):
-            await self._leave()
+        await Quitting(self, self._leave).begin()
 
     async def _leave(self) -> None:
         """Save, end all workers while their widgets are still there, and exit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from textual.screen import Screen
 
@@ -62,7 +62,9 @@ class Workbench(Protocol):
     def action_queue(self) -> None:
         """Show the queue."""
 
-    def push_screen(self, screen: Screen[Any], callback: Callable[[Any], None] | None = None) -> object:
+    def push_screen(
+        self, screen: Screen[Any], callback: Callable[[Any], None] | Callable[[Any], Awaitable[None]] | None = None
+    ) -> object:
         """Textual's: show a dialog; its answer goes to the callback."""
 
     async def push_screen_wait(self, screen: Screen[Answer]) -> Answer:
