@@ -16,7 +16,7 @@ QUICK = frozenset(
         "engine/test_kernels.py::test_only_kernels_that_the_hub_vouches_for_are_taken_unasked",
         "engine/test_link.py",
         "engine/test_loss_counts.py",
-        "engine/test_padding_free.py::test_trained_places_are_those_before_labelled_tokens",
+        "engine/test_padding_free.py::test_trained_places_are_those_before_labeled_tokens",
         "engine/test_preferences.py::test_each_loss_is_that_of_trl",
         "engine/test_queue.py::test_what_is_asked_of_it",
         "engine/test_reporting.py::test_a_reporter_that_fails_is_left_out_and_the_run_goes_on",

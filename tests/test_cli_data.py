@@ -90,7 +90,7 @@ def test_what_a_record_holds_cannot_steer_the_terminal(call, tmp_path):
     assert "[bold]c[/bold]" in shown
 
 
-def test_trained_tokens_are_told_apart_from_masked_ones_with_and_without_colour(call, records, monkeypatch):
+def test_trained_tokens_are_told_apart_from_masked_ones_with_and_without_color(call, records, monkeypatch):
     from workbench.data.facts import Example
 
     text = command._example(Example(0, "x.jsonl, line 1", "askedreply", ((0, 5, False), (5, 10, True)), 2, 0, False))

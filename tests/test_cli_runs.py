@@ -30,7 +30,7 @@ def test_the_list_is_filtered_and_sorted_and_shows_names_and_tags(home):
     assert "the small one (run-01)" in shown
     assert "#pirate" in shown
     assert "None of the 2 runs matches [x]." in call(home, "runs", "--filter", "[x]").stdout
-    assert_a_sentence(call(home, "runs", "--sort", "colour"), "cannot be sorted by colour", "perplexity")
+    assert_a_sentence(call(home, "runs", "--sort", "color"), "cannot be sorted by color", "perplexity")
     assert_a_sentence(call(home, "runs", "rename", "run-02", "the small one"), "run-01, is already named the small one")
 
 

@@ -176,13 +176,13 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         icon = (self.ICON_NODE_EXPANDED if node.is_expanded else self.ICON_NODE) if node.allow_expand else ""
         text = Text(icon, style=Style(meta={"toggle": True}))
         if adapted_at(self._plan, place):
-            text.append(f"{GLYPHS.on} ", self._colour("accent"))
+            text.append(f"{GLYPHS.on} ", self._color("accent"))
         if place.name:
             text.append(plain(place.name), "bold")
             text.append(" ")
         if place.module.indices:
             text.append(f"{place.module.count} × " if GLYPHS.is_unicode else f"{place.module.count} x ", "bold")
-        style = self._colour("warning") if is_left_alone(place, recipe) else self._colour("muted")
+        style = self._color("warning") if is_left_alone(place, recipe) else self._color("muted")
         return text.append(plain(class_text(place, recipe)), style)
 
     def _column(self, column: Column, place: Place, recipe: Recipe) -> Text:
@@ -199,16 +199,16 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
             case "share":
                 percent = f"{100 * share:.1f} %" if share >= 0.0005 else "<0.1 %"
                 if column.width < _SHARE_BAR + 8:
-                    return Text(_cell(percent.replace(" ", ""), column), self._colour("muted"))
+                    return Text(_cell(percent.replace(" ", ""), column), self._color("muted"))
                 return Text.assemble(
                     "  ",
-                    (bar(share, _SHARE_BAR), f"{self._colour('primary')} on {self._colour('panel')}"),
-                    (percent.rjust(column.width - 2 - _SHARE_BAR), self._colour("muted")),
+                    (bar(share, _SHARE_BAR), f"{self._color('primary')} on {self._color('panel')}"),
+                    (percent.rjust(column.width - 2 - _SHARE_BAR), self._color("muted")),
                 )
             case "dtype":
-                return Text(_cell(dtype_text(place, recipe), column), self._colour("muted"))
+                return Text(_cell(dtype_text(place, recipe), column), self._color("muted"))
             case _:
-                return Text(_cell(self._adapter(place, column), column), self._colour("accent"))
+                return Text(_cell(self._adapter(place, column), column), self._color("accent"))
 
     def _adapter(self, place: Place, column: Column) -> str:
         """Return ``A 16×576 B 192×16``, or the number of added parameters if there is no room for that.
@@ -225,7 +225,7 @@ class ModuleTree(Tree[Place], inherit_bindings=False):
         words = " ".join(f"{label.removeprefix('lora_')} {shape}" for label, shape in list(shapes.items())[:2])
         return words if len(words) < column.width else f"+{short(adapted[0].parameters * adapted[0].count)}"
 
-    def _colour(self, name: str) -> str:
+    def _color(self, name: str) -> str:
         return self.app.theme_variables[name]
 
 

@@ -26,15 +26,15 @@ class Curve:
 
     Attributes:
         label: its name in the legend; empty to leave it out there.
-        letter: distinguishes it without colour: it is drawn on the line, or as the mark.
-        colour: the number of its colour; by default its position among the curves.
+        letter: distinguishes it without color: it is drawn on the line, or as the mark.
+        color: the number of its color; by default its position among the curves.
     """
 
     label: str
     series: Series
     marked: bool = False
     letter: str = ""
-    colour: int | None = None
+    color: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class LossChart(LinePaintedWidget):
             for row in drawn:
                 row.setdefault(frame.column(view.cursor), ("|" if self._ascii else "│", CURSOR))
         styles = [
-            self._curve_style(index if curve.colour is None else curve.colour) for index, curve in enumerate(curves)
+            self._curve_style(index if curve.color is None else curve.color) for index, curve in enumerate(curves)
         ]
         return [*legend, *self._body(drawn, frame, labels, margin, styles), self._steps(frame, margin)]
 
@@ -246,7 +246,7 @@ class LossChart(LinePaintedWidget):
             stride = f" (means of {curve.series.stride})" if curve.series.stride > 1 else ""
             value = f" {self._form(curve.series.last[1])}" if curve.series.last else ""
             entry = [
-                (f"{sign} ", self._curve_style(index if curve.colour is None else curve.colour)),
+                (f"{sign} ", self._curve_style(index if curve.color is None else curve.color)),
                 (f"{plain(curve.label)}{value}{stride}", self._style("axis")),
             ]
             if lines[-1] and _cells([*lines[-1], *entry]) + 3 > width:
@@ -304,7 +304,7 @@ def _cells(pieces: Iterable[Piece]) -> int:
 
 
 def _run(row: Row, styles: dict[int, Style]) -> list[Piece]:
-    """Return the cells of a row, neighbours of one owner as one piece: changes of style cost more bytes than text."""
+    """Return the cells of a row, neighbors of one owner as one piece: changes of style cost more bytes than text."""
     pieces: list[Piece] = []
     text, style, held, after = "", UNSTYLED, -1, 0
     for x in sorted(row):

@@ -199,13 +199,13 @@ class CompareScreen(ModalScreen[None]):
                     self._called(color),
                     _along(self._series_of(live), live, axis, unit),
                     letter=letter,
-                    colour=color,
+                    color=color,
                 )
         if shown != "train":
             for color, (live, letter) in known:
                 label = self._called(color) if shown == "held-out" else ""
                 series = _along(live.replay.curves.held_out, live, axis, unit)
-                yield Curve(label, series, marked=True, letter=letter.lower(), colour=color)
+                yield Curve(label, series, marked=True, letter=letter.lower(), color=color)
 
     def _series_of(self, live: LiveRun) -> Series:
         curves = live.replay.curves

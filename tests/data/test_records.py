@@ -140,7 +140,7 @@ def test_a_shape_is_read(record: dict[str, Any], turns: list[tuple[str, str]]) -
     assert converted(record).unused == ()
 
 
-def test_neighbours_of_one_role_are_joined_and_an_open_end_is_left_out() -> None:
+def test_neighbors_of_one_role_are_joined_and_an_open_end_is_left_out() -> None:
     found = conversation({"messages": [USER, USER, REPLY, REPLY, USER]})
     assert found.texts == ["Hi?\n\nHi?", "Yes.\n\nYes."]
     assert found.changes == (JOINED, SHORTENED)

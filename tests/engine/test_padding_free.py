@@ -1,4 +1,4 @@
-"""Batches without padding: what a record is told apart from its neighbours, and that nothing else changes."""
+"""Batches without padding: what a record is told apart from its neighbors, and that nothing else changes."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def home(tmp_path):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
-    """Loss and gradient of records side by side equal those of each by itself, which no neighbour could touch."""
+    """Loss and gradient of records side by side equal those of each by itself, which no neighbor could touch."""
     import transformers
 
     kind, settings = ARCHITECTURES[name]
@@ -79,7 +79,7 @@ def test_a_record_in_a_row_is_the_record_alone(home, tmp_path, name):
     torch.testing.assert_close(of_row, of_alone, rtol=1e-3, atol=1e-3)
 
 
-def test_an_attention_that_sees_neighbours_is_found_out(home, tiny_llama, monkeypatch):
+def test_an_attention_that_sees_neighbors_is_found_out(home, tiny_llama, monkeypatch):
     """The check itself: with the mask of the whole row it must refuse, say where, and leave the model as it was."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -124,7 +124,7 @@ def test_padded_batches_are_answered_as_before_while_flat_ones_are_served(home, 
     torch.testing.assert_close(compact, flat, rtol=1e-4, atol=1e-4)
 
 
-def test_trained_places_are_those_before_labelled_tokens():
+def test_trained_places_are_those_before_labeled_tokens():
     batch = {"labels": torch.tensor([[-100, -100, 7, 8], [-100, 5, -100, -100]])}
     add_trained_positions(batch)
     assert batch["trained_positions"].tolist() == [1, 2, 4]

@@ -263,7 +263,7 @@ def _wait_for_step(run, number, seconds=120):
 
 
 def test_the_journal_names_the_part_whose_loss_differed(home, recipe, monkeypatch):
-    """With an attention that sees neighbours the run takes padded batches, and says which part was to blame."""
+    """With an attention that sees neighbors the run takes padded batches, and says which part was to blame."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -144,7 +144,7 @@ def test_allocator_keeps_splits_and_merges() -> None:
     for name in ("medium", "large", "another", "small"):
         allocator.release(name)
     assert allocator.allocated == 0
-    # Freed neighbours are one block again; segments are kept.
+    # Freed neighbors are one block again; segments are kept.
     allocator.allocate("whole", 20 * MIB)
     assert allocator.reserved == 42 * MIB
     allocator.allocate("own", 31 * MIB)

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.real
 
 RECORDS = [
     {"instruction": "What is the capital of France?", "response": "The capital of France is Paris."},
-    {"instruction": "Name a primary colour.", "response": "Red is a primary colour."},
+    {"instruction": "Name a primary color.", "response": "Red is a primary color."},
     {"instruction": "How many legs has a spider?", "response": "A spider has eight legs."},
 ]
 

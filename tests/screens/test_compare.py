@@ -133,7 +133,7 @@ async def test_six_runs_at_most_and_what_to_do_with_fewer_marks(tmp_path: Path) 
         await screen.until(lambda: len(comparison._read) == 6, "all journals")  # type: ignore[attr-defined]
         legend = " ".join(chart(screen)[:4])
         assert all(f"{letter} run-0" in legend for letter in "ABCDEF")
-        colors = {curve.colour for curve in screen.app.screen.query_one(LossChart)._curves}
+        colors = {curve.color for curve in screen.app.screen.query_one(LossChart)._curves}
         assert colors == set(range(6))
 
 

@@ -82,7 +82,7 @@ def test_a_folder_in_the_hub_cache_is_here(tmp_path: Path, tiny_llama: Path) -> 
 
 
 @pytest.mark.parametrize(("gib", "word"), [(10, "fits"), (23.5, "tight"), (25, "no")])
-def test_a_fit_is_a_word_a_colour_and_a_sentence(gib: float, word: str) -> None:
+def test_a_fit_is_a_word_a_color_and_a_sentence(gib: float, word: str) -> None:
     size = int(gib * GIB)
     fit = judge(Peak(size, size, {"cuda_context": 0}, "loss", "trace"), 24 * GIB)
     assert fit.word == word

@@ -84,7 +84,7 @@ async def test_it_is_filtered_as_one_types_and_escape_shows_all(tmp_path: Path) 
         await screen.until(lambda: len(shown(pane)) == 3, "escape on the list clears it")
 
 
-async def test_marks_are_seen_without_colour_and_outlive_a_filter(tmp_path: Path) -> None:
+async def test_marks_are_seen_without_color_and_outlive_a_filter(tmp_path: Path) -> None:
     three(tmp_path)
     async with at_runs(tmp_path, size=NARROW) as screen:
         pane = await history(screen, 3)

@@ -14,7 +14,7 @@ Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 44, 48
-_COLOURS = ("#1f6feb", "#d4540f", "#1a7f37")
+_COLORS = ("#1f6feb", "#d4540f", "#1a7f37")
 _FONT = "font-family='system-ui, sans-serif' font-size='12' fill='#333'"
 
 
@@ -38,11 +38,11 @@ def curve_picture(title: str, lines: Sequence[Line], *, x_label: str = "step", y
     xs, ys = zip(*(point for line in shown for point in line.points), strict=True)
     scale = _Scale(ticks(min(xs), max(xs), whole=True), ticks(min(ys), max(ys)))
     parts += _axes(scale, x_label, y_label)
-    legend, coloured = float(_WIDTH - _RIGHT), list(zip(shown, _COLOURS, strict=False))
-    for line, colour in coloured:
-        parts += _line(line, colour, scale)
-    for line, colour in reversed(coloured):
-        parts.append(_text(legend, 22, line.name, f"text-anchor='end' style='fill:{colour}'"))
+    legend, colored = float(_WIDTH - _RIGHT), list(zip(shown, _COLORS, strict=False))
+    for line, color in colored:
+        parts += _line(line, color, scale)
+    for line, color in reversed(colored):
+        parts.append(_text(legend, 22, line.name, f"text-anchor='end' style='fill:{color}'"))
         legend -= 8 * len(line.name) + 24
     return _document(title, parts)
 
@@ -101,12 +101,12 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> list[str]:
     return parts
 
 
-def _line(line: Line, colour: str, scale: _Scale) -> list[str]:
+def _line(line: Line, color: str, scale: _Scale) -> list[str]:
     pixels = _thin_out([(scale.x(x), scale.y(y)) for x, y in line.points])
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in pixels)
-    parts = [f"<path d='M{path}' fill='none' stroke='{colour}' stroke-width='1.6' stroke-linejoin='round'/>"]
+    parts = [f"<path d='M{path}' fill='none' stroke='{color}' stroke-width='1.6' stroke-linejoin='round'/>"]
     if line.marked or len(pixels) == 1:
-        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in pixels]
+        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{color}'/>" for x, y in pixels]
     return parts
 
 

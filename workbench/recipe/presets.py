@@ -86,10 +86,10 @@ def describe_preset(name: str, home: Home | None = None) -> PresetDescription:
             paragraphs[-1] += " " + text.strip()
         else:
             paragraphs.append(text.strip())
-    labelled = {label: text.strip() for label, colon, text in (p.partition(":") for p in paragraphs) if colon}
+    labeled = {label: text.strip() for label, colon, text in (p.partition(":") for p in paragraphs) if colon}
     title = paragraphs[0] if paragraphs and ":" not in paragraphs[0] else name
     own = not _path(name, home).is_relative_to(_SHIPPED)
-    return PresetDescription(name, title, labelled.get("Origin", ""), labelled.get("Advice", ""), own)
+    return PresetDescription(name, title, labeled.get("Origin", ""), labeled.get("Advice", ""), own)
 
 
 def describe_presets(home: Home | None = None) -> list[PresetDescription]:

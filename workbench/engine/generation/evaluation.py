@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """``loss``: mean negative log-likelihood in nats over ``tokens`` labelled tokens, weighted by token."""
+    """``loss``: mean negative log-likelihood in nats over ``tokens`` labeled tokens, weighted by token."""
 
     loss: float
     tokens: int
@@ -47,8 +47,8 @@ class RecordLoss:
     """Loss of one record.
 
     Attributes:
-        loss: negative log-likelihood in nats, summed over its labelled tokens.
-        tokens: number of labelled tokens.
+        loss: negative log-likelihood in nats, summed over its labeled tokens.
+        tokens: number of labeled tokens.
         correct: how many of them were the model's first choice.
     """
 
@@ -66,7 +66,7 @@ def held_out_loss(
     *,
     path: LossPath,
 ) -> HeldOutLoss | None:
-    """The mean loss of all records; None if cancelled, or if no token is labelled.
+    """The mean loss of all records; None if cancelled, or if no token is labeled.
 
     Takes the same arguments as :func:`record_losses`.
     """

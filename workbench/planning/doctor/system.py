@@ -82,7 +82,7 @@ def terminal() -> Check:
         return Check("Terminal", "ok", "output is not a terminal")
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     size = shutil.get_terminal_size()
-    depth = "no colors" if "NO_COLOR" in os.environ or name in ("", "dumb") else _colours(name)
+    depth = "no colors" if "NO_COLOR" in os.environ or name in ("", "dumb") else _colors(name)
     found = f"{name or 'TERM is not set'}, {size.columns}×{size.lines}, {sys.stdout.encoding}, {depth}"
     if encoding != "utf8":
         return Check(
@@ -105,7 +105,7 @@ def terminal() -> Check:
     return Check("Terminal", "ok", found)
 
 
-def _colours(name: str) -> str:
+def _colors(name: str) -> str:
     if os.environ.get("COLORTERM", "") in ("truecolor", "24bit"):
         return "16 million colors"
     return "256 colors" if "256" in name else "16 colors"
