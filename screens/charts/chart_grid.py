@@ -24,12 +24,12 @@ class FixedChart(RunChart):
         self.border_title = f"{quantity} over steps"
         self.quantity = self._fixed = quantity
 
-    def show_run(self, curves: ChartCurves, *, end: float, nothing: str) -> None:
+    def show_run(self, curves: ChartCurves, *, end: float, placeholder: str) -> None:
         if self._fixed in curves.others:
             self.quantity = self._fixed
-            super().show_run(curves, end=end, nothing=nothing)
+            super().show_run(curves, end=end, placeholder=placeholder)
         else:
-            self.show((), nothing=nothing or f"No {self._fixed} was logged.")
+            self.show((), placeholder=placeholder or f"No {self._fixed} was logged.")
 
 
 class ChartGrid(Grid):
@@ -55,12 +55,12 @@ class ChartGrid(Grid):
         yield self.main
         yield from self._beside
 
-    def show_run(self, curves: ChartCurves, *, end: float, nothing: str) -> None:
+    def show_run(self, curves: ChartCurves, *, end: float, placeholder: str) -> None:
         """Draw a run. Call this again when its curves have grown."""
-        self.main.show_run(curves, end=end, nothing=nothing)
+        self.main.show_run(curves, end=end, placeholder=placeholder)
         if self.has_class("-roomy"):
             for chart in self._beside:
-                chart.show_run(curves, end=end, nothing=nothing)
+                chart.show_run(curves, end=end, placeholder=placeholder)
 
     def act(self, action: str) -> None:
         """Change the view of all charts, or the quantity of the first one."""

@@ -12,7 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from screens.charts.keys import chart_keys
-from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.legend import Curve
+from screens.charts.loss_chart import LossChart
 from screens.charts.run_chart import LOSS, neighbor, titles
 from screens.charts.scale import short_number
 from screens.runs.comparison_table import table_of
@@ -96,7 +97,7 @@ class CompareScreen(ModalScreen[None]):
         sign = f" {GLYPHS.separator} "
         self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "F1 help", "Esc back"))
         self._box.focus()
-        self._chart.show((), nothing="Reading journals …")
+        self._chart.show((), placeholder="Reading journals …")
         self.run_worker(self._follow())
 
     # -- what the user does ---------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ class CompareScreen(ModalScreen[None]):
             end=max(ends, default=0.0) if is_over else 0.0,
             form=loss_text if self._quantity == LOSS else short_number,
             axis="step" if over == "step" else title,
-            nothing="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
+            placeholder="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
         )
         what = f"{_SHOWN[self._losses]} loss" if self._quantity == LOSS else self._quantity
         set_title(self._box, f"{what} over {title}")

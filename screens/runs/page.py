@@ -47,7 +47,7 @@ class RunPage(VerticalScroll):
 
     def begin(self, run: RunFolder, name: str) -> None:
         """Show another run, whose journal is still to be read."""
-        self._chart.show((), nothing="Reading the journal …")
+        self._chart.show((), placeholder="Reading the journal …")
         self._facts.show(())
         self.name_it(name)
         self._recipe.show(_recipe_text(run.recipe_file))
@@ -59,7 +59,7 @@ class RunPage(VerticalScroll):
     def show(self, run: ChartReplay) -> None:
         """Show what the run's journal holds by now."""
         self._run = run
-        self._chart.show_run(run.curves, end=run.summary.max_steps, nothing="No steps logged yet.")
+        self._chart.show_run(run.curves, end=run.summary.max_steps, placeholder="No steps logged yet.")
         set_title(self._chart, run_words.title_of_curve(run, self._chart.quantity))
         self._facts.show(run_facts.facts(run))
 

@@ -53,7 +53,7 @@ _HEIGHT_OF_A_GRID = 30
 
 class _ChartOptions(TypedDict):
     end: float
-    nothing: str
+    placeholder: str
 
 
 class RunView(Vertical):
@@ -78,7 +78,7 @@ class RunView(Vertical):
         self._problem = Problem()
         self._log = LogPane()
         self._run: ChartReplay | None = None
-        self._chart_options = _ChartOptions(end=0.0, nothing="")
+        self._chart_options = _ChartOptions(end=0.0, placeholder="")
         self._run_name = ""
 
     def compose(self) -> ComposeResult:
@@ -158,7 +158,7 @@ class RunView(Vertical):
         set_title(self._chart, self._title_of_chart(run, name))
         self._run, self._run_name = run, name
         self._chart_options = _ChartOptions(
-            end=run.summary.max_steps, nothing="" if run.is_over else "Loss appears after step 1."
+            end=run.summary.max_steps, placeholder="" if run.is_over else "Loss appears after step 1."
         )
         self._charts.show_run(run.curves, **self._chart_options)
         times = StepTimes.of(run.recent)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.legend import Curve
+from screens.charts.loss_chart import LossChart
 from screens.charts.scale import log_ticks
 from screens.charts.view import SPANS, View
 from screens.widgets.glyphs import ASCII

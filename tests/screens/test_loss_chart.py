@@ -6,7 +6,8 @@ import pytest
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
-from screens.charts.loss_chart import Curve, LossChart
+from screens.charts.legend import Curve
+from screens.charts.loss_chart import LossChart
 from screens.widgets.glyphs import ASCII, UNICODE, Glyphs
 from workbench.runs.curves.series import Series
 
@@ -74,7 +75,7 @@ async def test_a_label_is_no_markup_and_no_control_sequence() -> None:
 async def test_without_points_it_says_what_it_was_told() -> None:
     chart = LossChart()
     async with ChartApp(chart).run_test(size=(80, 20)):
-        chart.show([Curve("train", Series())], nothing="Loss appears after step 1.")
+        chart.show([Curve("train", Series())], placeholder="Loss appears after step 1.")
         assert any("Loss appears after step 1." in line for line in lines(chart))
 
 
