@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from workbench.estimate.adapter.plan import AdapterPlan
 
 CHANGE_SECONDS = 1.0
-_LABEL = 14
+_LABEL_WIDTH = 14
 
 
 @dataclass
 class _Change:
-    """Figures that moved, and until when that is shown."""
+    """The last change: the figures before it, and until when their direction is shown."""
 
     before: dict[str, float] = field(default_factory=dict)
     until: float = 0.0
 
 
 class CostPanel(Lines):
-    """The numbers beside the form."""
+    """The costs beside the form."""
 
     def __init__(self, **arguments: str) -> None:
         super().__init__(**arguments)
         self._costs: Costs | None = None
         self._outlook: Outlook | None = None
         self._change = _Change()
-        self._settle_soon = Delay(self, self._settle, CHANGE_SECONDS)
+        self._clear_change_soon = Delay(self, self._clear_change, CHANGE_SECONDS)
         self._is_tracing = False
 
     def show(self, costs: Costs, *, moved: bool) -> None:
-        """Take new figures; ``moved``: because somebody turned a knob, so that the direction is shown for a second."""
+        """Show new costs. If the user ``moved`` a setting, also show for a second which figures rose or fell."""
         before = self._costs.figures if self._costs is not None else {}
         self._costs = costs
         if moved and before:
@@ -55,14 +55,14 @@ class CostPanel(Lines):
                 {name: value for name, value in before.items() if costs.figures.get(name) != value},
                 monotonic() + CHANGE_SECONDS,
             )
-            self._settle_soon.ask()
-        self._changed()
+            self._clear_change_soon.ask()
+        self._repaint()
 
-    def look_ahead(self, outlook: Outlook | None) -> None:
-        """Take what other settings would cost; it takes longer and comes a moment after the figures."""
+    def show_outlook(self, outlook: Outlook | None) -> None:
+        """Show what other settings would cost, which is computed after the costs themselves."""
         if outlook != self._outlook:
             self._outlook = outlook
-            self._changed()
+            self._repaint()
 
     @property
     def _is_wide(self) -> bool:
@@ -76,22 +76,22 @@ class CostPanel(Lines):
     def show_tracing(self, is_tracing: bool) -> None:
         """Show whether a training step is being traced, to replace the formula's peak."""
         self._is_tracing = is_tracing
-        self._changed()
+        self._repaint()
 
-    def _settle(self) -> None:
+    def _clear_change(self) -> None:
         self._change = _Change()
-        self._changed()
+        self._repaint()
 
     # -- painting -------------------------------------------------------------------------------------------------
 
-    def _changed(self) -> None:
+    def _repaint(self) -> None:
         if self._costs is not None:
-            self.set_lines(list(self._told(self._costs, max(self.size.width, 30))))
+            self.set_lines(list(self._content(self._costs, max(self.size.width, 30))))
 
     def on_resize(self) -> None:
-        self._changed()
+        self._repaint()
 
-    def _told(self, costs: Costs, width: int) -> Iterator[Content]:
+    def _content(self, costs: Costs, width: int) -> Iterator[Content]:
         if costs.no_tree:
             yield Content.styled(plain(costs.no_tree), "$muted")
         elif costs.refusal is not None:
@@ -104,13 +104,13 @@ class CostPanel(Lines):
             yield Content("")
             yield from self._memory(costs, costs.price, width)
             yield Content("")
-            yield from self._others()
+            yield from self._alternatives()
         elif costs.price is not None:
-            yield self._in_short(costs.price)
+            yield self._adapter_in_one_line(costs.price)
             yield from self._memory(costs, costs.price, width)
-            yield from self._others()
+            yield from self._alternatives()
 
-    def _in_short(self, price: Price) -> Content:
+    def _adapter_in_one_line(self, price: Price) -> Content:
         """Parameters, file and base on one line, for 24 lines of screen."""
         plan = price.adapter
         count = f"{plan.trainable_parameters:,}"
@@ -177,7 +177,8 @@ class CostPanel(Lines):
             yield Content.assemble(("or ", "$muted"), plain(dot.join(change.short for change in rest)),
                                    ("  O other options", "bold $accent"))  # fmt: skip
 
-    def _others(self) -> Iterator[Content]:
+    def _alternatives(self) -> Iterator[Content]:
+        """The cost with other quantizations, and the largest settings that fit."""
         outlook = self._outlook
         if outlook is None:
             return
@@ -192,15 +193,21 @@ class CostPanel(Lines):
             yield Content.styled(plain(outlook.rule_of_thumb), "$muted")
 
     def _figure(
-        self, label: str, value: str, tail: str, name: str, show: Callable[[float, float], str] | None
+        self, label: str, value: str, tail: str, name: str, difference: Callable[[float, float], str] | None
     ) -> Content:
-        content = Content.assemble((f"{label:<{_LABEL}}", "$muted"), (value, "bold"), (tail, "$muted"))
+        """A labeled figure; if it has just changed, with the direction and the ``difference`` of its values as text.
+
+        Args:
+            tail: text after the value.
+            name: its key in :attr:`Costs.figures`.
+        """
+        content = Content.assemble((f"{label:<{_LABEL_WIDTH}}", "$muted"), (value, "bold"), (tail, "$muted"))
         before = self._change.before.get(name)
         now = self._costs.figures.get(name) if self._costs is not None else None
-        if show is None or before is None or now is None or monotonic() > self._change.until:
+        if difference is None or before is None or now is None or monotonic() > self._change.until:
             return content
         mark = GLYPHS.up if now > before else GLYPHS.down
-        return Content.assemble(content, (f"  {mark} {show(before, now)}", "bold $accent"))
+        return Content.assemble(content, (f"  {mark} {difference(before, now)}", "bold $accent"))
 
 
 def _percent(plan: AdapterPlan) -> str:

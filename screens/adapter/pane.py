@@ -179,7 +179,7 @@ class AdapterPane(Pane):
 
     def _outlook_is(self, outlook: Outlook | None) -> None:
         self._outlook = outlook
-        self._panel.look_ahead(outlook)
+        self._panel.show_outlook(outlook)
         self.refresh_bindings()
 
     # -- memory ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from screens.messages import RecipeChanged, SkeletonChanged
     from workbench.estimate.adapter.plan import AdapterPlan
+    from workbench.models.skeleton import Skeleton
 
 
 class ArchitecturePane(Pane):
@@ -53,8 +54,8 @@ class ArchitecturePane(Pane):
         super().__init__(**arguments)
         self._plan: AdapterPlan | None = None
         self._refusal: WorkbenchError | None = None
-        self._shown: object = None
-        self._sought = ""
+        self._shown_skeleton: Skeleton | None = None
+        self._query = ""
         self._totals = Static(id="architecture-totals")
         self._search = Input(placeholder="Search by name or class", compact=True, id="architecture-search")
         self._heading = Static(id="architecture-heading")
@@ -90,15 +91,15 @@ class ArchitecturePane(Pane):
         self._tree.display = skeleton is not None
         self._show_heading()
         if skeleton is None:
-            self._shown = None
+            self._shown_skeleton = None
             self._totals.update(absence_text(recipe, self.session.skeleton_error))
             self._details.update("")
             return
         self._plan, self._refusal = self._planned()
-        if self._shown is skeleton:
+        if self._shown_skeleton is skeleton:
             self._tree.show_recipe(recipe, self._plan)
         else:
-            self._shown = skeleton
+            self._shown_skeleton = skeleton
             self._tree.show_model(skeleton, recipe, self._plan)
         self._totals.update(totals_text(skeleton, recipe, self._refusal or self._plan))
         self._show_details()
@@ -152,14 +153,12 @@ class ArchitecturePane(Pane):
             reason = f"{place.path} is frozen ({place.frozen}): training on text gives it no adapter."
             self.notify(plain(reason), severity="warning", markup=False)
             return
+        self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
         if place.path == skeleton.output or place.module.kind == "embedding":
             # PEFT then also saves the base weight: allowed here, but never as part of a subtree.
-            self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
             self.notify(
                 f"{target_name(skeleton, place)}: its base weight is also saved with the adapter.", markup=False
             )
-            return
-        self._set_targets(toggled_targets(skeleton, self.session.recipe, place))
 
     def _set_targets(self, targets: str | list[str] | None) -> None:
         if targets is None:
@@ -215,7 +214,7 @@ class ArchitecturePane(Pane):
 
     @on(Input.Changed, "#architecture-search")
     def _typed(self, event: Input.Changed) -> None:
-        self._sought = event.value.strip().casefold()
+        self._query = event.value.strip().casefold()
         self._find(start_after=None)
 
     @on(Input.Submitted, "#architecture-search")
@@ -231,12 +230,13 @@ class ArchitecturePane(Pane):
         self._find(start_after=self._selected.path if self._selected else None)
 
     def _find(self, start_after: str | None) -> None:
-        if self.session.skeleton is None or not self._sought:
+        """Select the first match, or the first one after the module with this name."""
+        if self.session.skeleton is None or not self._query:
             return
         hits = [
             place.path
             for place in root_of(self.session.skeleton).walk()
-            if self._sought in f"{place.path} {class_text(place, self.session.loaded_recipe)}".casefold()
+            if self._query in f"{place.path} {class_text(place, self.session.loaded_recipe)}".casefold()
         ]
         if start_after in hits:
             index = hits.index(start_after) + 1

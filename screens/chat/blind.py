@@ -38,10 +38,12 @@ class _Shown:
 
 
 class BlindRating:
-    """Shuffles two reply targets for each question, and takes the user's rating of their replies.
+    """Shuffles two reply targets for each question, and saves the user's rating of their replies.
+
+    A question with its replies can be rated until the next one is asked.
 
     Attributes:
-        targets: the two, in the order of their choice; empty while it is off.
+        targets: the two, in the order in which they were chosen; empty while blind rating is off.
     """
 
     def __init__(self, home: Home) -> None:
@@ -66,7 +68,7 @@ class BlindRating:
         Raises:
             WorkbenchError: they are not two, or none of them is a run, with which ratings are kept.
         """
-        run = await asyncio.to_thread(_run, self._home, targets)
+        run = await asyncio.to_thread(_run_for_ratings, self._home, targets)
         if len(targets) != 2 or run is None:
             raise WorkbenchError(
                 "A blind comparison has two models side by side, at least one of them a run's adapter.",
@@ -80,15 +82,15 @@ class BlindRating:
         self.targets = ()
         self.reveal()
 
-    def shuffled(self, targets: tuple[ReplyTarget, ...]) -> tuple[ReplyTarget, ...]:
-        """The targets from left to right for the next question; in their own order if it is off."""
+    def next_order(self, targets: tuple[ReplyTarget, ...]) -> tuple[ReplyTarget, ...]:
+        """Begin the next question: the targets from left to right, in their own order while it is off."""
         self.forget()
         return tuple(random.sample(targets, len(targets))) if self.is_on else targets
 
-    def replied(
+    def await_rating(
         self, view: TurnView, question: str, targets: Sequence[ReplyTarget], replies: Sequence[Said], *, whole: bool
     ) -> None:
-        """Wait for a rating of two whole replies; otherwise show the names."""
+        """Let the user rate two replies. If they are not ``whole``, or not two, show the names at once."""
         if len(replies) == len(targets) == 2 and whole:
             first, second = targets
             self._shown = _Shown(view, question, (first, second), (replies[0], replies[1]))
@@ -102,7 +104,7 @@ class BlindRating:
         self.forget()
 
     def forget(self) -> None:
-        """Wait for no rating any more; the names stay hidden."""
+        """Accept no rating of the last replies any more; their names stay hidden."""
         self._shown = None
 
     async def rate(self, side: Side) -> Preference:
@@ -112,7 +114,7 @@ class BlindRating:
             The sum of the user's ratings of these two.
 
         Raises:
-            WorkbenchError: it cannot be saved; the replies then wait for it still.
+            WorkbenchError: it cannot be saved; the replies can still be rated then.
         """
         shown, run = self._shown, self._run
         assert shown is not None
@@ -123,7 +125,8 @@ class BlindRating:
         return preference
 
 
-def _run(home: Home, targets: Sequence[ReplyTarget]) -> RunFolder | None:
+def _run_for_ratings(home: Home, targets: Sequence[ReplyTarget]) -> RunFolder | None:
+    """The first run among the targets; ratings are saved in its folder."""
     found = (run_of(home, target.target) for target in targets if target.is_tuned)
     return next((run for run in found if run is not None), None)
 
@@ -134,6 +137,7 @@ def _reveal(view: TurnView, targets: Sequence[ReplyTarget]) -> None:
 
 
 def _rating(shown: _Shown, side: Side, order: Sequence[ReplyTarget]) -> Rating:
+    """The rating as it is saved: the two models in ``order``, whichever was on the left."""
     from workbench.evaluation.preferences import Rating
 
     pairs = list(zip(shown.targets, shown.replies, strict=True))

@@ -158,7 +158,7 @@ class ChatPane(Pane):
                 self.remove_class("-settings")  # the columns need its place
         self._show_target()
 
-    @on(Prompt.SwitchAsked)
+    @on(Prompt.AdapterSwitched)
     def action_switch(self) -> None:
         """Switch the adapter off or on."""
         self._targets.switch()
@@ -256,7 +256,7 @@ class ChatPane(Pane):
         text, turn, is_result = self._prompt.text, self._prompt.edited, self._prompt.is_result
         if self._is_replying:
             return
-        self._prompt.clear_edit()
+        self._prompt.reset()
         if text:
             question = self._conversation.question(text, is_result=is_result)
             self.run_worker(self._converse(self._asked_at(turn, text) or question, turn))
@@ -312,7 +312,7 @@ class ChatPane(Pane):
     async def _replies_to(self, question: Message) -> tuple[TurnView, list[Said], list[str]]:
         """Show a question and ask all targets; returns its view, the replies, and what went wrong with the others."""
         beside = self._targets.side_by_side
-        targets = self._blind.shuffled(beside) or (replace(self._targets.single, merged=self._settings.merged),)
+        targets = self._blind.next_order(beside) or (replace(self._targets.single, merged=self._settings.merged),)
         under = self._targets.under if len(targets) > 1 or not targets[0].is_model else ""
         names = SIDES if self._blind.is_on else [target.who for target in targets]
         view = await self._transcript.ask(question, names, is_blind=self._blind.is_on)
@@ -320,7 +320,7 @@ class ChatPane(Pane):
         sampling = self._settings.sampling
         replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
         if self._blind.is_on:
-            self._blind.replied(view, question.content, targets, replies, whole=not self._exchange.was_stopped)
+            self._blind.await_rating(view, question.content, targets, replies, whole=not self._exchange.was_stopped)
             if self._blind.is_waiting:
                 await self._transcript.notice("Which reply is better?  < left   = neither   > right")
             # Kept in the order of the models, not in that of the screen.
@@ -351,7 +351,7 @@ class ChatPane(Pane):
         await self._open(new_conversation(), None)
 
     async def _open(self, conversation: Conversation, chats: Chats | None) -> None:
-        self._prompt.clear_edit()
+        self._prompt.reset()
         self._blind.forget()
         self._conversation.replace(conversation, chats)
         self._fullness, self._left_out = "", 0

@@ -1,4 +1,4 @@
-"""The field to write in."""
+"""Chat's input field, for questions and for results of tools."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _LINE_END = "↵" if unicode_terminal() else "\\n"
 
 
 class Prompt(Input):
-    """The field to write in. While it has the focus letters are text, so it has keys of its own.
+    """Chat's input field. While it has the focus letters are text, so it has keys of its own.
 
-    Pasted text keeps its lines: the end of each is a mark here, and a line feed in :attr:`text`.
+    The field has one line. A text of several lines, such as a pasted one, has a mark at the end of each, which is a
+    line feed in :attr:`text`.
 
     Args:
         transcript: what ``pageup`` and ``pagedown`` scroll.
@@ -69,8 +70,8 @@ class Prompt(Input):
         Binding("pagedown", "scroll(1)", "Scroll", show=False, id="prompt.down"),
     ]  # fmt: skip
 
-    class SwitchAsked(Message):
-        """The adapter is to be switched off or on."""
+    class AdapterSwitched(Message):
+        """The user pressed the key that switches the adapter off or on."""
 
     class Rated(Message):
         """A reply was rated better: ``left`` or ``right``, or ``even``."""
@@ -99,17 +100,18 @@ class Prompt(Input):
         return bool(self._call) and self._takes_result and self._edited is None
 
     def expect_result(self, call: str) -> None:
-        """Take the result of a call, or a message again if the call is empty."""
+        """Ask for the result of a call, given as text; or for a message if there is none."""
         if call != self._call:
             self._call, self._takes_result = call, True
             self._show_kind()
 
     def action_answer_call(self) -> None:
-        """Type a message in the place of the result, or the result."""
+        """Type a message instead of the result, or the result again."""
         self._takes_result = not self._takes_result
         self._show_kind()
 
     def _show_kind(self) -> None:
+        """Show as the placeholder what the field takes: a message or a result."""
         self.placeholder = f"Type the result of {plain(self._call)}" if self.is_result else _MESSAGE
         if self.is_attached:
             self.refresh_bindings()
@@ -134,7 +136,7 @@ class Prompt(Input):
         self.border_title = f"editing question {turn + 1}: later turns are dropped"
         self.focus()
 
-    def clear_edit(self) -> None:
+    def reset(self) -> None:
         """Empty the field for a new question."""
         self._edited, self.text = None, ""
         self.border_title = ""
@@ -161,7 +163,7 @@ class Prompt(Input):
 
     def action_switch(self) -> None:
         """Switch the adapter off or on."""
-        self.post_message(self.SwitchAsked())
+        self.post_message(self.AdapterSwitched())
 
     def action_rate(self, side: Side) -> None:
         """Rate the two replies in view."""
@@ -169,7 +171,7 @@ class Prompt(Input):
 
     def action_forget(self) -> None:
         """Discard the edit of the earlier question."""
-        self.clear_edit()
+        self.reset()
         self.post_message(self.EditDiscarded())
 
     def action_scroll(self, pages: int) -> None:

@@ -212,15 +212,15 @@ def _replies(evaluation: Evaluation) -> str:
     if not evaluation.answered:
         return ""
     names = [judged.name for judged in evaluation.judged]
-    has_reference = any(one.reference is not None for one in evaluation.answered)
+    has_reference = any(prompt.reference is not None for prompt in evaluation.answered)
     heads = [*names, *(["reference"] if has_reference else [])]
     lines = ["## Replies", "", f"Greedy, at most {evaluation.max_new_tokens} tokens.", "", "<table>"]
     lines.append("<tr>" + "".join(f"<th>{_cell(head)}</th>" for head in heads) + "</tr>")
     # Records first; the fixed prompts only show general abilities.
-    shown = sorted(evaluation.answered, key=lambda one: one.fixed)[:SHOWN_REPLIES]
-    for number, one in enumerate(shown, start=1):
-        lines.append(f'<tr><td colspan="{len(heads)}"><b>{number}.</b> {_cell(one.prompt)}</td></tr>')
-        cells = [one.replies.get(name, "") for name in names] + ([one.reference or ""] if has_reference else [])
+    shown = sorted(evaluation.answered, key=lambda prompt: prompt.fixed)[:SHOWN_REPLIES]
+    for number, prompt in enumerate(shown, start=1):
+        lines.append(f'<tr><td colspan="{len(heads)}"><b>{number}.</b> {_cell(prompt.prompt)}</td></tr>')
+        cells = [prompt.replies.get(name, "") for name in names] + ([prompt.reference or ""] if has_reference else [])
         lines.append("<tr>" + "".join(f'<td valign="top">{_cell(cell)}</td>' for cell in cells) + "</tr>")
     return "\n".join([*lines, "</table>"])
 

@@ -128,10 +128,12 @@ class CancelRequest(_Wire):
 
 
 class FactsRequest(_Wire):
-    """What to count: the model, data and training sections of a recipe.
+    """Compute the statistics of a recipe's data, as its model tokenizes them.
 
-    With ``fetch`` off, a tokenizer or dataset that is not on the engine's machine is refused. ``show`` is the number
-    of records to give as examples.
+    Attributes:
+        recipe: as plain data; its sections model, data, training and objective are used.
+        fetch: download the tokenizer or a dataset if necessary; off: refuse what is not on the engine's machine.
+        show: the number of records to return as examples.
     """
 
     recipe: dict[str, Any]
@@ -146,9 +148,12 @@ class ColumnsRequest(_Wire):
 
 
 class ExamplesRequest(_Wire):
-    """Records as they are fed, from the ``start``-th on; those only whose text holds ``search``.
+    """Return records as formatted training text.
 
-    With ``invalid``, also records that are not used for training, with the reason.
+    Attributes:
+        start, count: how many records to skip, and to return after them.
+        search: return only records whose text contains this; empty for all.
+        invalid: also return records that are not used for training, with the reason.
     """
 
     recipe: dict[str, Any]
@@ -257,15 +262,19 @@ class AdapterPart(_Wire):
 class ReplyRequest(_Wire):
     """A conversation to continue.
 
-    ``target`` is a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or the source of
-    a base model. With ``adapter`` off the base answers, from the same weights in memory. With ``combine`` the sum of
-    these adapters answers in the place of the target's own; ``scale`` counts for all of them.
-
-    ``on`` names another target whose base is to serve, as it lies in memory: an adapter of another model is then
-    refused, and one that was trained on the same model in another precision is not. ``merged`` loads the base in 16
-    bits and puts the adapter into its weights, which answers faster and serves nothing else. ``base`` is the source of
-    the base for all adapters, in the place of the one that they name: shapes are compared then, and no names.
-    ``tools`` are the JSON schemas of functions that the model may call; calls are returned, not executed.
+    Attributes:
+        target: what replies: a run (id, prefix or folder), one of its checkpoints (``run@40``), an adapter folder, or
+            the source of a base model.
+        tools: JSON schemas of the functions that the model may call. Calls are returned, not executed.
+        adapter: off: the base replies without the target's adapter, from the same weights in memory.
+        scale: multiplies the effect of the adapters.
+        combine: adapters whose weighted sum replies instead of the target's own.
+        on: another target, whose base to use as it is in memory. An adapter of another model is then refused; one that
+            was trained on the same model in another precision is not.
+        base: the source of a base to use instead of the one that the adapters name. Then the shapes of the weights
+            must match, whatever the names.
+        merged: load the base in 16 bits and add the adapter to its weights. Replies are faster; other adapters need
+            the base to be loaded again.
     """
 
     target: str
@@ -281,12 +290,19 @@ class ReplyRequest(_Wire):
 
 
 class ReplyPiece(_Wire):
-    """A piece of the reply, or with ``done`` its end: the figures and why it ended.
+    """A piece of the reply.
 
-    The first piece has no text; it tells the length of the prompt, what the context holds (0 where that is not known),
-    and how many earlier questions were left out, with their replies, to make room. A piece with a ``notice``, before
-    it, tells what was done to the base so that an adapter fits. The last one has the whole reply as the ``message``
-    that continues the conversation.
+    The first piece has the numbers of the prompt and no text. Pieces of text follow. The last one is ``done``: it has
+    the timings, the reason, and the whole reply.
+
+    Attributes:
+        text, reasoning: new text of the answer and of the reasoning before it.
+        message: the whole reply, as the message that continues the conversation.
+        notice: what was done to the base so that an adapter fits; sent before the first piece.
+        reason: why the reply ended.
+        prompt_tokens, context_tokens: of the prompt, and of the model's context; 0 if that is unknown.
+        left_out: earlier questions that were left out with their replies, so that the prompt fits the context.
+        tokens: of the reply; given in the last piece, like the timings.
     """
 
     text: str = ""

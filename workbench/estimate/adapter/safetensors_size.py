@@ -60,8 +60,9 @@ def safetensors_bytes(tensors: Iterable[SavedTensors], metadata: Mapping[str, st
         dimensions = ",".join(map(str, shape))
         # Adapter keys are ASCII without quotes or backslashes, so a character is a byte.
         header += len(names) * len(f'"":{{"dtype":"{code}","shape":[{dimensions}],"data_offsets":[,]}},')
-    name_letters, order = _laid_out(tuple((group.names, _CODES[group.dtype][1]) for group in groups))
-    header += name_letters
+    name_bytes, order = _laid_out(tuple((group.names, _CODES[group.dtype][1]) for group in groups))
+    header += name_bytes
+    # Each tensor's entry has the offsets of its start and its end, in decimal digits.
     offset = 0
     digits = 1
     for group in order:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Rows that one thread quantizes at a time.
 _ROWS = 256
-# `llama-quantize` writes "[  12/ 300] blk.0…"; this program writes the same.
-_PLACE = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S*)")
+# `llama-quantize` writes a line "[  12/ 300] blk.0…" for each tensor; this program writes the same.
+_PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S*)")
 
 
 def quantize(tools: LlamaCppTools, source: Path, target: Path, mixture: Mixture) -> str:
@@ -39,13 +39,14 @@ def quantize(tools: LlamaCppTools, source: Path, target: Path, mixture: Mixture)
         WorkbenchError: neither program is there, or it failed.
     """
 
-    def heard(line: str) -> None:
-        if place := _PLACE.search(line):
-            report(f"quantizing to {mixture.upper()}", int(place[1]) / max(1, int(place[2])), place[3])
+    def report_line(line: str) -> None:
+        if match := _PROGRESS.search(line):
+            number, count, tensor = match.groups()
+            report(f"quantizing to {mixture.upper()}", int(number) / max(1, int(count)), tensor)
 
     report(f"quantizing to {mixture.upper()}", None, source.name)
     if tools.quantizer is not None:
-        run_guarded([str(tools.quantizer), str(source), str(target), mixture.upper()], "llama-quantize", heard)
+        run_guarded([str(tools.quantizer), str(source), str(target), mixture.upper()], "llama-quantize", report_line)
         return "llama-quantize"
     if tools.library is None:
         raise WorkbenchError(
@@ -58,12 +59,12 @@ def quantize(tools: LlamaCppTools, source: Path, target: Path, mixture: Mixture)
     command = [sys.executable, "-P", "-m", "workbench.export.gguf.quantize", json.dumps(request)]
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    run_guarded(command, "llama.cpp's library", heard, {"PYTHONPATH": path})
+    run_guarded(command, "llama.cpp's library", report_line, {"PYTHONPATH": path})
     return "llama.cpp's library"
 
 
 def _main() -> None:
-    """Quantize the file of the request on the command line."""
+    """Quantize a file with llama.cpp's library; its only argument is the request as JSON."""
     import gguf
 
     request = json.loads(sys.argv[1])
@@ -90,7 +91,7 @@ def _main() -> None:
     for number, tensor in enumerate(source.tensors, 1):
         sys.stdout.write(f"[{number}/{len(tensors)}] {tensor.name}\n")
         sys.stdout.flush()
-        writer.write_tensor_data(_data(library, tensor, kinds[tensor.name]))
+        writer.write_tensor_data(_converted(library, tensor, kinds[tensor.name]))
     writer.close()
 
 
@@ -99,8 +100,8 @@ def _shape(tensor: "gguf.ReaderTensor") -> tuple[int, ...]:
     return tuple(int(length) for length in reversed(tensor.shape))
 
 
-def _data(library: ctypes.CDLL, tensor: "gguf.ReaderTensor", kind: str) -> npt.NDArray[np.generic]:
-    """The data of a tensor in another type."""
+def _converted(library: ctypes.CDLL, tensor: "gguf.ReaderTensor", kind: str) -> npt.NDArray[np.generic]:
+    """The data of a tensor, converted to another type."""
     import gguf
 
     if tensor.tensor_type.name == kind:
