@@ -253,7 +253,7 @@ class ExportDialog(Dialog[Exported]):
             return
         self.set_class(True, "-made")
         self._result.update(plain_content(made_words(made), lines=True))
-        self._hint.update("y copy the command   Esc back" if made.command else "Esc back")
+        self._hint.update("y copy the command   Esc back" if next_step(made) else "Esc back")
         self._result_box.focus()
 
     # -- keys -----------------------------------------------------------------------------------------------------
@@ -278,9 +278,9 @@ class ExportDialog(Dialog[Exported]):
         self.dismiss(self._made)
 
     def action_copy(self) -> None:
-        """Copy the next command."""
-        if self._made is not None and self._made.command:
-            self.app.copy_to_clipboard(plain(next_command(self._made)))
+        """Copy the next command, or the address."""
+        if self._made is not None and (text := next_step(self._made)):
+            self.app.copy_to_clipboard(plain(text))
             self.notify("Copied.", timeout=2)
 
     def on_unmount(self) -> None:
@@ -305,12 +305,12 @@ def plan_words(plan: Plan) -> str:
 def made_words(made: Exported) -> str:
     """Return where the export is, the next command, how it was checked, the notices, and its files."""
     files = "\n".join(f"{rounded_file_size(size):>8}  {name}" for name, size in made.files)
-    parts = [f"Exported to {made.folder}.", next_command(made), made.check, *made.notices, files]
+    parts = [f"Exported to {made.folder}.", next_step(made), made.check, *made.notices, files]
     return "\n\n".join(part for part in parts if part)
 
 
-def next_command(made: Exported) -> str:
-    """Return the next command, for any folder; for the hub, the address."""
-    if not made.command or "://" in made.command:
-        return made.command
+def next_step(made: Exported) -> str:
+    """Return the address of an upload, or the next command as it runs from any folder; empty if there is neither."""
+    if made.url or not made.command:
+        return made.url
     return f"cd {shlex.quote(str(made.folder))} && {made.command}"

@@ -39,7 +39,7 @@ def test_an_adapter_goes_up_private_with_its_card(hub, tiny_home, tiny_run, tiny
     config = json.loads(hub.files["adapter_config.json"])
     assert config["base_model_name_or_path"] == tiny_llama.name
     assert not any(str(tiny_llama.parent).encode() in content for content in hub.files.values())
-    assert result.command.endswith("/someone/sailor")
+    assert result.url.endswith("/someone/sailor")
     assert any("is private" in notice for notice in result.notices)
     assert any("is a local file" in notice for notice in result.notices)
 

@@ -225,8 +225,8 @@ def _show(made: Exported) -> None:
     for notice in made.notices:
         console.print(Text("! ", "yellow"), Text(printable(notice)), sep="")
     console.print(Text(f"Exported to {printable(str(made.folder))}."))
-    if made.command.startswith("https://"):
-        console.print(Text(printable(made.command), "bold"))
-    elif made.command:
+    if made.url:
+        console.print(Text(printable(made.url), "bold"))
+    if made.command:
         # Not through the console: a wrapped command cannot be copied.
         sys.stdout.write(printable(f"cd {shlex.quote(str(made.folder))} && {made.command}") + "\n")

@@ -29,7 +29,7 @@ def make(job: Job) -> None:
         raise
     except Exception as error:
         raise _explained(error, repo) from None
-    job.command = url
+    job.url = url
     job.notices.append(f"{repo} is {'public' if job.request.public else 'private'}: {url}")
 
 

@@ -113,6 +113,7 @@ class HelperResult:
     command: str
     notices: list[str]
     figures: Figures
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,10 @@ class Exported:
     Attributes:
         files: path inside ``folder`` and size in bytes, sorted.
         check: result of the comparison with the trained weights, as a sentence; empty if none was made.
-        command: the command to run next; empty if there is none.
+        command: the command to run next, in ``folder``; empty if there is none.
         notices: what the user should know about the export.
         figures: the numbers of the check.
+        url: where it was uploaded to; empty if it was not.
     """
 
     folder: Path
@@ -133,6 +135,7 @@ class Exported:
     command: str = ""
     notices: tuple[str, ...] = ()
     figures: Figures = field(default_factory=dict, hash=False)
+    url: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The result as JSON data."""

@@ -47,7 +47,7 @@ def export_run(
         (str(file.relative_to(request.folder)), status.st_size) for file, status in files_below(request.folder)
     )
     notices = (*plan.notices, *result.notices)
-    return Exported(request.folder, tuple(files), result.check, result.command, notices, result.figures)
+    return Exported(request.folder, tuple(files), result.check, result.command, notices, result.figures, result.url)
 
 
 def _make(

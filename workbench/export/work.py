@@ -72,6 +72,7 @@ class Job:
     command: str = ""
     notices: list[str] = field(default_factory=list)
     figures: Figures = field(default_factory=dict)
+    url: str = ""
 
     @property
     def loader(self) -> str:
@@ -128,7 +129,7 @@ def work(home: str, run: str, request: dict[str, Any], folder: str, precise: boo
     known = facts.as_json() if facts.has_run else {"adapter": facts.run, "base": facts.base.as_json()}
     mark = {"target": job.request.target, **known, "check": job.figures}
     job.write(MARK, json.dumps(mark, ensure_ascii=False, indent=1) + "\n")
-    return asdict(HelperResult(job.check, job.command, job.notices, job.figures))
+    return asdict(HelperResult(job.check, job.command, job.notices, job.figures, job.url))
 
 
 def make_adapter(job: Job, subfolder: str = "") -> None:
