@@ -35,7 +35,7 @@ class NumberedFiles(Generic[Result]):
     """The results of one kind: ``<n>.json`` in the run's folder of this name."""
 
     folder_name: str
-    kind: type[Result]
+    result_type: type[Result]
 
     def folder(self, run: RunFolder) -> Path:
         """The folder with a run's results."""
@@ -84,7 +84,7 @@ class NumberedFiles(Generic[Result]):
             WorkbenchError: the file is damaged or missing.
         """
         try:
-            return self.kind.model_validate_json(path.read_bytes())
+            return self.result_type.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             raise WorkbenchError(
                 f"{path} is not a readable evaluation.", "Evaluate the run again.", kind="damaged"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.runs.events import Eval, Step
 
 # Steps are put into the curves that many at a time: faster than one by one.
-_TOGETHER = 1024
+_STEPS_AT_ONCE = 1024
 
 
 class ChartCurves:
@@ -27,6 +27,7 @@ class ChartCurves:
         self.held_out = Series()
         self._train, self._tokens, self._seconds = Series(), Series(), Series()
         self._others: dict[str, Series] = {}
+        # Steps that are not in the curves yet.
         self._new: list[Step] = []
         self._last_step = -1
         self._steps_per_point = 0
@@ -38,8 +39,8 @@ class ChartCurves:
             self.cut(step.step - 1)
         self._last_step = step.step
         self._new.append(step)
-        if len(self._new) >= _TOGETHER:
-            self._settle()
+        if len(self._new) >= _STEPS_AT_ONCE:
+            self._add_new()
 
     def add_evaluation(self, event: Eval) -> None:
         """Add a held-out loss."""
@@ -47,7 +48,7 @@ class ChartCurves:
 
     def cut(self, step: int) -> None:
         """Remove the points after this step."""
-        self._settle()
+        self._add_new()
         for series in (self._train, self.held_out, self._tokens, self._seconds, *self._others.values()):
             series.cut(step)
         self._last_step = min(self._last_step, step)
@@ -58,35 +59,35 @@ class ChartCurves:
         Args:
             steps_per_point: the steps between two points, had none been left out.
         """
-        self._settle()
+        self._add_new()
         self._steps_per_point = steps_per_point
 
     @property
     def train(self) -> Series:
         """Loss by step."""
-        self._settle()
+        self._add_new()
         return self._train
 
     @property
     def tokens(self) -> Series:
         """Tokens processed up to a step."""
-        self._settle()
+        self._add_new()
         return self._tokens
 
     @property
     def seconds(self) -> Series:
         """Seconds of training up to a step."""
-        self._settle()
+        self._add_new()
         return self._seconds
 
     @property
     def others(self) -> dict[str, Series]:
         """By title of :data:`workbench.runs.curves.quantities.QUANTITIES`, those that the journal holds."""
-        self._settle()
+        self._add_new()
         return self._others
 
-    def _settle(self) -> None:
-        """Put the new points into the curves."""
+    def _add_new(self) -> None:
+        """Add the steps that were collected to the curves."""
         if not self._new:
             return
         steps, self._new = self._new, []
@@ -100,6 +101,7 @@ class ChartCurves:
                 self._others.setdefault(quantity.title, Series()).extend(at, values)
 
     def _seconds_up_to(self, steps: list[Step]) -> list[float]:
+        """Seconds of training up to each step."""
         last_step, seconds = self._seconds.last or (0.0, 0.0)
         up_to = []
         for step in steps:

@@ -30,11 +30,16 @@ ToolCall = dict[str, Any]
 class CallPattern:
     """What a template writes around the parts of a call.
 
+    Two examples, whose line feeds are left out. Qwen 2.5 writes a JSON object of arguments,
+    ``<tool_call>{"name": "f", "arguments": {"k": 1}}</tool_call>``: the ``start`` is ``<tool_call>{"name": "``, the
+    ``name_end`` is ``", "arguments": ``, the ``end`` is ``}</tool_call>``. GLM 4.5 lists the arguments,
+    ``<tool_call>f<arg_key>k</arg_key><arg_value>1</arg_value></tool_call>``: the ``key_end`` is
+    ``</arg_key><arg_value>``, and a second key would come after the ``value_end``, ``</arg_value><arg_key>``.
+
     Attributes:
         start, name_end, end: before the name, after it, and after the arguments.
-        key_end, value_end: between a key and its value, and between a value and the next key; empty where the arguments
-            are a JSON object.
-        bare_end: after the name of a call without arguments, where they are no JSON object.
+        key_end, value_end: between a key and its value, and between a value and the next key; empty for a JSON object.
+        bare_end: after the name of a call without arguments; empty for a JSON object.
         opens, closes: around all calls of one reply.
         separator: between two calls.
     """
@@ -61,6 +66,7 @@ class CallPattern:
             tools: the functions that may be called. Their schemas tell text from other values.
         """
         calls: list[ToolCall] = []
+        # `rest` is the text outside of the calls up to `at`, where the last call ends.
         rest, at = "", 0
         for match in re.finditer(_loose(self.start) + _NAME, text):
             found = self._arguments(text, match.end(), _properties(tools, match["name"]))
@@ -122,6 +128,7 @@ class CallPattern:
         return arguments, end.end()
 
     def _json_arguments(self, text: str, at: int) -> tuple[dict[str, Any], int] | None:
+        """Arguments as a JSON object."""
         begin = re.compile(_loose(self.name_end)).match(text, at)
         if begin is None:
             return None
@@ -135,6 +142,7 @@ class CallPattern:
         return arguments, closed.end() if closed is not None else end
 
     def _listed_arguments(self, text: str, at: int, types: Mapping[str, Any]) -> tuple[dict[str, Any], int] | None:
+        """Arguments that are written one by one, as text; ``types`` are their schemas by name."""
         next_key = re.compile(f"{_NAME}{_loose(self.key_end)}")
         value = re.compile(f"(?P<value>.*?)(?:(?P<more>{_loose(self.value_end)})|{_loose(self.end)})", re.DOTALL)
         arguments: dict[str, Any] = {}
@@ -176,7 +184,7 @@ def call_pattern(renderer: Renderer, prompt: str, after_reasoning: str) -> CallP
         return None
     between, second, _ = written(1, 1).partition(_FUNCTIONS[0])[2].partition(_FUNCTIONS[1])
     ends = tuple(token for token in renderer.tokenizer.added_tokens_encoder if token in rest)
-    pattern = _bounded(pattern, _after_arguments(between) if second else "", ends)
+    pattern = _limited_to_one_call(pattern, _after_arguments(between) if second else "", ends)
     return pattern if pattern.start.strip() else None
 
 
@@ -223,8 +231,8 @@ def _after_arguments(text: str) -> str:
     return text[found.end() :] if found is not None else text.partition(_ARGUMENTS["probe_key"])[2]
 
 
-def _bounded(pattern: CallPattern, between: str, ends: Sequence[str]) -> CallPattern:
-    """The pattern without the end of the turn, and without what the template writes once for several calls.
+def _limited_to_one_call(pattern: CallPattern, between: str, ends: Sequence[str]) -> CallPattern:
+    """The pattern without the end of the turn, and with what the template writes once for several calls moved out.
 
     Args:
         between: text between the arguments of a call and the name of the next one; empty if only one call is written.
@@ -242,6 +250,7 @@ def _bounded(pattern: CallPattern, between: str, ends: Sequence[str]) -> CallPat
 
 
 def _before_any(text: str, tokens: Sequence[str]) -> str:
+    """The text up to the first of these tokens."""
     return text[: min((text.index(token) for token in tokens if token in text), default=len(text))]
 
 
@@ -252,7 +261,7 @@ def common_start(first: str, second: str) -> str:
 
 
 def _loose(text: str) -> str:
-    """A regular expression for a text, whatever white space is between its words and marks."""
+    """A regular expression that finds a text whatever white space is between its words and marks, with any call id."""
     parts = ["[A-Za-z0-9_-]+" if part.startswith(_ID) else re.escape(part) for part in re.findall(r"\w+|[^\w\s]", text)]
     if not parts:
         return r"\s*"
