@@ -25,7 +25,7 @@ _NAME_WIDTH, _NARROW_NAME_WIDTH = 36, 20
 
 
 def waiting_words(count: int, held: str) -> str:
-    """``3 queued``, or ``3 queued (on hold)``; empty where none is."""
+    """``3 queued``, or ``3 queued (on hold)``; empty if no run is queued."""
     if not count:
         return ""
     return f"{count} queued{' (on hold)' if held else ''}"
@@ -61,14 +61,14 @@ class RunBar(Widget):
         *,
         is_paused: bool = False,
     ) -> None:
-        """Show the figures of the journal, and what only the engine knows yet.
+        """Show the figures of the journal, and before the first step the progress that the engine reports.
 
         Args:
             summary: of the live run; its phase is shown, as on Train.
             progress: of what the engine is doing.
             waiting: the queue in words.
             name: the run's name.
-            is_paused: whether it is paused, which an evaluation during the pause precedes in the line.
+            is_paused: whether it is paused; an evaluation during the pause is shown instead.
         """
         is_wide = self.app.size.width >= NARROW_BELOW
         separator = f" {GLYPHS.separator} "

@@ -20,7 +20,7 @@ LONGEST_LISTED = 10
 HISTOGRAM_BINS = 32
 
 
-class Collector:
+class StatisticsCollector:
     """Accumulates the statistics of the samples added to it. Stores 12 bytes per record: its length and a hash."""
 
     def __init__(self, records: Records, template: Template, data: DataSection, batch_size: int = 4) -> None:

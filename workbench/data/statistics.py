@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from workbench.data.collector import Collector
+from workbench.data.collector import StatisticsCollector
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
@@ -35,7 +35,7 @@ def data_facts(
     """
 
     template = template.with_system(data.system)
-    collector = Collector(records, template, data, batch_size)
+    collector = StatisticsCollector(records, template, data, batch_size)
     samples = encode_samples(records, template, data, report=report, cancelled=cancelled, limit=limit)
     shown = 0
     for sample in samples:

@@ -42,7 +42,7 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Judge:
-    """The endpoint.
+    """A model behind an OpenAI-compatible endpoint.
 
     Attributes:
         url: the base URL, to which ``/chat/completions`` is added. model: the model's name there.
@@ -149,8 +149,9 @@ async def judge_replies(
             "Evaluate with replies: `loraworkbench evaluate RUN --replies 50`.",
             kind="no_replies",
         )
-    drawn = random.Random(seed)
-    orders = [drawn.sample((False, True), 2) for _ in pairs]
+    # For each pair, which of the two orders is asked first; True: the second reply is shown first.
+    generator = random.Random(seed)
+    orders = [generator.sample((False, True), 2) for _ in pairs]
     slots, done = asyncio.Semaphore(_AT_ONCE), 0
     headers = {"Authorization": f"Bearer {judge.token}"} if judge.token else {}
     async with httpx.AsyncClient(headers=headers, timeout=_SECONDS, follow_redirects=False) as client:
@@ -175,7 +176,7 @@ async def judge_replies(
             )
 
         report(Progress(phase="comparing replies", fraction=0.0, detail=f"0 of {len(pairs)}"))
-        tasks = [asyncio.create_task(rate(*one)) for one in zip(pairs, orders, strict=True)]
+        tasks = [asyncio.create_task(rate(pair, order)) for pair, order in zip(pairs, orders, strict=True)]
         try:
             rated = await asyncio.gather(*tasks)
         finally:

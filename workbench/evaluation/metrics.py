@@ -60,7 +60,9 @@ def compute_metrics(
     if rejected is not None:
         for name, preferences in _preferences(tokens, tallies, rejected, draws, seed).items():
             by_model[name] |= preferences
-    for name, scores in _scores(list(tallies), [one for one in answered if one.reference], draws, seed).items():
+    for name, scores in _scores(
+        list(tallies), [prompt for prompt in answered if prompt.reference], draws, seed
+    ).items():
         by_model[name] |= scores
     figures = {name: _with_intervals(metrics) for name, metrics in by_model.items()}
     base = by_model[BASE]
@@ -111,7 +113,10 @@ def _scores(
 ) -> dict[str, dict[str, _Metric]]:
     if not answered:
         return {}
-    rows = [[score for name in names for score in _pair_scores(one.replies[name], one.reference)] for one in answered]
+    rows = [
+        [score for name in names for score in _reply_scores(prompt.replies[name], prompt.reference)]
+        for prompt in answered
+    ]
     matrix = np.array(rows, dtype=np.float64)
     means, drawn = matrix.mean(axis=0), resampled_sums(matrix, draws=draws, seed=seed) / len(matrix)
     return {
@@ -123,7 +128,7 @@ def _scores(
     }
 
 
-def _pair_scores(reply: str, reference: str | None) -> tuple[float, float, float]:
+def _reply_scores(reply: str, reference: str | None) -> tuple[float, float, float]:
     expected = reference or ""
     return float(is_exact(reply, expected)), float(contains(reply, expected)), rouge_l(reply, expected)
 

@@ -33,12 +33,12 @@ def budget_of_run(
     the run needs.
 
     Args:
-        status: of the engine; None where none runs.
-        launch: the processes; None where the engine's own trains, on the first GPU.
+        status: of the engine; None if none runs.
+        launch: the processes of the run; None if the engine's own process trains, on the first GPU.
         has_gpu_build: whether PyTorch was built for GPUs; the engine, once it has looked, knows better.
 
     Returns:
-        One without ``free_bytes`` where that is unknown, or where no single memory decides: the base is sharded.
+        The budget; without ``free_bytes`` if that is unknown, or if no single memory decides since the base is sharded.
     """
     on_gpus = bool(gpus) and (
         status.device.kind == "cuda" if status is not None and status.device is not None else has_gpu_build

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from workbench.data.collector import Collector
+from workbench.data.collector import StatisticsCollector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
 from workbench.data.records.conversation import BadRecord, Conversation, Pair, Segments, Unpaired
 from workbench.data.records.reasoning import without_reasoning
@@ -83,7 +83,7 @@ def encode_dataset(
     store = TokenStore(records, template, data)
     if (cached := store.load()) is not None:
         return EncodedData(*cached, template, from_cache=True)
-    collector = Collector(records, template, data)
+    collector = StatisticsCollector(records, template, data)
     train, held_out = TokenFile(records), TokenFile(records)
     try:
         for sample in encode_samples(records, template, data, report=report, cancelled=cancelled):
