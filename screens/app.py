@@ -175,7 +175,7 @@ class WorkbenchApp(App[None]):
 
     async def _first_tab(self) -> str:
         """Return Train while a run is live, else the tab of the last session; Models until a model was chosen."""
-        from screens.shell.quitting import current_status
+        from screens.dialogs.quitting import current_status
 
         status = await current_status(self.session)
         if status is not None and status.run is not None:
@@ -186,7 +186,7 @@ class WorkbenchApp(App[None]):
 
     async def action_quit(self) -> None:
         """Quit the app. A live run keeps running unless it is asked to stop; an idle engine ends too."""
-        from screens.shell.quitting import Quitting
+        from screens.dialogs.quitting import Quitting
 
         await Quitting(self, self._leave).begin()
 

@@ -14,6 +14,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Input
 
+from screens.dialogs import quitting
 from screens.dialogs.help import HelpScreen
 from screens.dialogs.questions import ChoiceDialog, ErrorDialog
 from screens.forms.row import SettingRow
@@ -238,7 +239,7 @@ async def test_quitting_asks_about_a_run_that_has_only_just_begun(
 async def test_an_engine_that_does_not_answer_holds_nobody_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("screens.shell.quitting.ASK_SECONDS", 0.05)
+    monkeypatch.setattr(quitting, "ASK_SECONDS", 0.05)
     async with opened(tmp_path) as screen:
 
         async def silent() -> EngineStatus:

@@ -236,8 +236,8 @@ def _per_record(eval_set: EvalSet, candidates: list[Candidate]) -> PerRecord:
     """
     known = []
     for number, sample in enumerate(eval_set.samples):
-        losses = [loss for candidate in candidates if (loss := candidate.losses[number]) is not None]
-        rejected_losses = [loss for candidate in candidates if (loss := _rejected(candidate, number)) is not None]
+        losses = [found for candidate in candidates if (found := candidate.losses[number]) is not None]
+        rejected_losses = [found for candidate in candidates if (found := _rejected(candidate, number)) is not None]
         is_pair = any(candidate.rejected for candidate in candidates)
         if losses and len(losses) == len(candidates) and len(rejected_losses) == (len(losses) if is_pair else 0):
             known.append((sample, losses, rejected_losses))

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from screens.dialogs.questions import LEAVE, STOP, quit_dialog
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ class Quitting:
         session = self._workbench.session
         status = await current_status(session)
         if status is not None and status.run is not None:
-            from screens.dialogs.questions import quit_dialog
-
             self._workbench.push_screen(quit_dialog(session.names.of(status.run), status.queued), self._answered)
             return
         if status is not None and status.state == "idle":
@@ -45,8 +44,6 @@ class Quitting:
         await self._leave()
 
     async def _answered(self, answer: str | None) -> None:
-        from screens.dialogs.questions import LEAVE, STOP
-
         if answer == STOP:
             await self._stop_run()
         if answer in (LEAVE, STOP):
