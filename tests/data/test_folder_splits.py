@@ -41,7 +41,7 @@ def test_a_split_for_evaluation_is_held_out_and_not_trained_on(layout: str, tmp_
     assert _read(folder) == (
         sorted(trained),
         [held_out],
-        ["Splits of set, by the names of its files: train is trained on, test is held out."],
+        ["Splits of set, by the names of its files: trained on train, evaluated on test."],
     )
 
 
@@ -49,7 +49,7 @@ def test_a_split_that_is_not_read_is_named_and_another_one_can_be_trained_on(tmp
     _write(tmp_path, "train.jsonl", "dev.jsonl", "test.jsonl")
     trained, held_out, (notice,) = _read(tmp_path)
     assert (trained, held_out) == (["train.jsonl"], ["dev.jsonl"])
-    assert notice.endswith("train is trained on, validation is held out, test is not read.")
+    assert notice.endswith("trained on train, evaluated on validation; test not read.")
     assert _read(tmp_path, "test[:1]")[:2] == (["test.jsonl"], ["dev.jsonl"])
     assert _read(tmp_path, "val")[:2] == (["dev.jsonl"], ["test.jsonl"])
     with pytest.raises(WorkbenchError, match="has no split 'extra'") as refused:

@@ -60,9 +60,9 @@ def _records_source(folder: Path, records: Sequence[Path], split: str) -> RowSou
     eval_split = next((other for other in EVAL_SPLITS if other in splits and other != name), "")
     unread = [other for other in splits if other not in (name, eval_split)]
     used, held_out = splits[name], splits.get(eval_split, [])
-    notice = f"Splits of {shown(Path(folder.name))}, by the names of its files: {name} is trained on"
-    notice += f", {eval_split} is held out" if eval_split else ""
-    notice += f", {' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read" if unread else ""
+    notice = f"Splits of {shown(Path(folder.name))}, by the names of its files: trained on {name}"
+    notice += f", evaluated on {eval_split}" if eval_split else ""
+    notice += f"; {' and '.join(unread)} not read" if unread else ""
     return RowSource(
         lambda: islice(_records(used), start, stop),
         (lambda: _records(held_out)) if held_out else None,
