@@ -24,6 +24,7 @@ from workbench.commands import (
     export,
     inspect,
     judge,
+    mcp,
     models,
     presets,
     queue,
@@ -82,6 +83,7 @@ app.command()(attach.attach)
 app.command()(control.control)
 app.command()(chat.chat)
 app.command()(serve.serve)
+app.command()(mcp.mcp)
 app.command()(evaluate.evaluate)
 app.command()(judge.judge)
 app.command()(evaluate.report)

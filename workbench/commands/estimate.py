@@ -64,10 +64,7 @@ def estimate(
     """Count parameters and bytes exactly and predict the training peak. Needs no GPU and no weights."""
     home = home_of(context)
     chosen = _recipe(home, model, recipe, assignments or [])
-    gpu = first_gpu()
-    free = parse_memory(vram) if vram else gpu.free_bytes if gpu else None
-    # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
-    budget = MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
+    budget = estimate_budget(vram)
     with FetchBar() as bar:
         skeleton = skeleton_of(home, chosen.model, bar.show)
     traces = TraceStore(home.cache / "traces")
@@ -88,7 +85,15 @@ def estimate(
     if as_json:
         print_json(result.as_json())
     else:
-        _show(result, free)
+        _show(result, budget.free_bytes)
+
+
+def estimate_budget(memory: str | None) -> MemoryBudget:
+    """The memory to estimate for: an amount as typed, or by default the first GPU's free memory, if there is one."""
+    gpu = first_gpu()
+    free = parse_memory(memory) if memory else gpu.free_bytes if gpu else None
+    # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
+    return MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
 
 
 def _trace(traces: TraceStore, result: Price) -> bool:

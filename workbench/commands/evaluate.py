@@ -1,7 +1,7 @@
 """``loraworkbench evaluate`` compares a run with its base model; ``report`` writes a report of the run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -152,35 +152,51 @@ def report(
 
 
 async def _evaluate(home: Home, request: EvaluateRequest, as_json: bool) -> None:
+    with errors.status("starting") as status:
+
+        async def show(progress: Progress) -> None:
+            status.update(Text(printable(progress_text(progress))))
+
+        file = await evaluated(home, request, show)
+    if as_json:
+        print_json(evaluation_facts(request, file))
+    elif request.tasks is not None:
+        _show_tasks(TASK_RESULTS.read(file), file)
+    else:
+        _show(read_evaluation(file), file)
+
+
+async def evaluated(home: Home, request: EvaluateRequest, report: Callable[[Progress], Awaitable[None]]) -> Path:
+    """Evaluate in the engine, which is started if none is running; returns the file with the result.
+
+    Raises:
+        WorkbenchError: the engine does not start or is busy; the evaluation fails.
+    """
     await ensure_engine(home)
     client = EngineClient(home)
     file: Path | None = None
     try:
-        with errors.status("starting") as status:
-            async with aclosing(client.evaluate(request)) as answers:
-                async for answer in answers:
-                    if isinstance(answer, Progress):
-                        status.update(Text(printable(_phase(answer))))
-                    else:
-                        file = answer.file
+        async with aclosing(client.evaluate(request)) as answers:
+            async for answer in answers:
+                if isinstance(answer, Progress):
+                    await report(answer)
+                else:
+                    file = answer.file
     finally:
         await client.close()
     assert file is not None
+    return file
+
+
+def evaluation_facts(request: EvaluateRequest, file: Path) -> dict[str, object]:
+    """What ``loraworkbench evaluate --json`` prints of a finished evaluation."""
     if request.tasks is not None:
-        result = TASK_RESULTS.read(file)
-        if as_json:
-            print_json({**result.model_dump(mode="json"), "file": str(file)})
-        else:
-            _show_tasks(result, file)
-        return
-    evaluation = read_evaluation(file)
-    if as_json:
-        print_json({**evaluation.model_dump(mode="json", exclude={"per_record"}), "file": str(file)})
-    else:
-        _show(evaluation, file)
+        return {**TASK_RESULTS.read(file).model_dump(mode="json"), "file": str(file)}
+    return {**read_evaluation(file).model_dump(mode="json", exclude={"per_record"}), "file": str(file)}
 
 
-def _phase(progress: Progress) -> str:
+def progress_text(progress: Progress) -> str:
+    """A progress report in one line."""
     share = f" {progress.fraction:.0%}" if progress.fraction is not None else ""
     return f"{progress.phase}{share}  {progress.detail}"
 

@@ -100,12 +100,12 @@ def export(
         here(base or ""),
         download,
     )
-    with _source(home, run, request) as found:
+    with exported_source(home, run, request) as found:
         _export(home, found, request, plan_only=plan_only, as_json=as_json)
 
 
 @contextmanager
-def _source(home: Home, name: str, request: Request) -> Iterator[RunFolder]:
+def exported_source(home: Home, name: str, request: Request) -> Iterator[RunFolder]:
     """The run of this name; else, within, a folder for the adapter folder, recipe file or preset of this name.
 
     Raises:

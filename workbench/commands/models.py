@@ -85,7 +85,7 @@ def models(
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "where", "size", "architecture", "license"):
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "model")
-    for line in _lines(home, own):
+    for line in model_lines(home, own):
         if as_json:
             print_json(line.facts)
         else:
@@ -95,14 +95,14 @@ def models(
 
 
 @dataclass(frozen=True)
-class _Line:
+class ModelLine:
     """One model: as cells of the table, and as JSON."""
 
     cells: tuple[str, str, str, str, str]
     facts: Mapping[str, object]
 
 
-def _lines(home: Home, own: OwnList) -> Iterator[_Line]:
+def model_lines(home: Home, own: OwnList) -> Iterator[ModelLine]:
     """The models on this machine, then those of the user's list, of the catalog and of the hub; each model once."""
     seen: set[str] = set()
     for model in local_models(home):
@@ -119,7 +119,7 @@ def _lines(home: Home, own: OwnList) -> Iterator[_Line]:
             yield line
 
 
-def _line_of_local(model: LocalModelFacts) -> _Line:
+def _line_of_local(model: LocalModelFacts) -> ModelLine:
     architecture, licence = model.facts.architecture if model.facts else "", _licence(model)
     facts = {
         "source": model.source,
@@ -128,13 +128,13 @@ def _line_of_local(model: LocalModelFacts) -> _Line:
         "folder": str(model.folder),
         "bytes": model.bytes,
         "architecture": architecture,
-        "licence": licence,
-        "lack": model.missing,
+        "license": licence,
+        "missing": model.missing,
     }
-    return _Line((model.source, model.origin, file_size(model.bytes, 2), architecture, licence), facts)
+    return ModelLine((model.source, model.origin, file_size(model.bytes, 2), architecture, licence), facts)
 
 
-def _line_of_own(model: OwnModel, file: str, newer: Mapping[str, RefreshedModel]) -> _Line:
+def _line_of_own(model: OwnModel, file: str, newer: Mapping[str, RefreshedModel]) -> ModelLine:
     known = catalog_entry(model.source) or newer.get(model.source.casefold())
     size = parameters(known.parameters) if known and known.parameters else ""
     cells = (
@@ -144,19 +144,24 @@ def _line_of_own(model: OwnModel, file: str, newer: Mapping[str, RefreshedModel]
         known.architecture if known else "",
         known.licence if known else "",
     )
-    return _Line(cells, {"where": file, **asdict(model)})
+    return ModelLine(cells, {"where": file, **asdict(model)})
 
 
-def _line_of_catalog(entry: CatalogEntry) -> _Line:
+def _line_of_catalog(entry: CatalogEntry) -> ModelLine:
     license_text = _license_text(entry.licence, entry.gated)
     cells = (entry.id, "catalog", parameters(entry.parameters), entry.architecture, license_text)
-    return _Line(cells, {"source": entry.id, "where": "catalog", **vars(entry)})
+    return ModelLine(cells, {"source": entry.id, "where": "catalog", **_american(vars(entry))})
 
 
-def _line_of_refreshed(model: RefreshedModel, day: str) -> _Line:
+def _line_of_refreshed(model: RefreshedModel, day: str) -> ModelLine:
     size = parameters(model.parameters) if model.parameters else ""
     cells = (model.id, f"hub {day}", size, model.architecture, _license_text(model.licence, model.gated))
-    return _Line(cells, {"source": model.id, "where": "hub", "read_on": day, **asdict(model)})
+    return ModelLine(cells, {"source": model.id, "where": "hub", "read_on": day, **_american(asdict(model))})
+
+
+def _american(facts: Mapping[str, object]) -> dict[str, object]:
+    """The facts with the license under its American name."""
+    return {"license" if name == "licence" else name: value for name, value in facts.items()}
 
 
 def _refresh(home: Home) -> None:

@@ -14,6 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.runs.folder import all_runs, summarise
 from workbench.runs.library.listing import ORDERS, ListedRun, matches, sort_runs
 from workbench.runs.summary import RunSummary
+from workbench.storage.paths import Home
 
 app = typer.Typer(invoke_without_command=True, help="List and manage runs.")
 app.command()(compare.compare)
@@ -37,18 +38,28 @@ def runs(
     """List all runs, newest first. `train --resume RUN` resumes an interrupted, stopped or failed run."""
     if context.invoked_subcommand is not None:
         return
-    all_listed = [ListedRun(run, summarise(run), run.label) for run in all_runs(home_of(context))]
+    all_listed = listed_runs(home_of(context))
     found = _sorted([one for one in all_listed if matches(one, words)], sort)
     if as_json:
         for one in found:
-            facts = {key: value for key, value in asdict(one.summary).items() if key != "writer"}
-            print_json({**facts, "name": one.name, "tags": one.label.tags, "folder": str(one.run.path)})
+            print_json(run_facts(one))
     elif found:
         _show(found)
     elif all_listed:
         console.print(Text(printable(f"None of the {len(all_listed)} runs matches {words}.")), soft_wrap=True)
     else:
         console.print("No runs yet. `loraworkbench demo` starts one.")
+
+
+def listed_runs(home: Home) -> list[ListedRun]:
+    """All runs with their summaries and labels, newest first."""
+    return [ListedRun(run, summarise(run), run.label) for run in all_runs(home)]
+
+
+def run_facts(one: ListedRun) -> dict[str, object]:
+    """What ``loraworkbench runs --json`` prints of a run."""
+    facts = {key: value for key, value in asdict(one.summary).items() if key != "writer"}
+    return {**facts, "name": one.name, "tags": one.label.tags, "folder": str(one.run.path)}
 
 
 def _sorted(found: list[ListedRun], sort: str) -> list[ListedRun]:

@@ -133,7 +133,7 @@ def train(
         client = EngineClient(home)
         try:
             if chosen is not None and not force:
-                await _refuse_what_does_not_fit(home, client, chosen, launch)
+                await refuse_what_does_not_fit(home, client, chosen, launch)
                 await ask_about_data(client, chosen)
             run, seq = await _begin(client, chosen, resume, launch)
             if detach:
@@ -201,7 +201,12 @@ async def _watch(home: Home, client: EngineClient, run: RunFolder, form: Form, *
     return summary
 
 
-async def _refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
+async def refuse_what_does_not_fit(home: Home, client: EngineClient, recipe: Recipe, launch: Launch | None) -> None:
+    """Predict the run's peak and compare it with the memory that is free now.
+
+    Raises:
+        WorkbenchError: it does not fit, with changes that make it fit; kind ``no_room``.
+    """
     from workbench.estimate import TraceStore
     from workbench.planning.memory import budget_now
     from workbench.planning.start_checks import foresee
