@@ -8,11 +8,13 @@ import typer
 from workbench.commands.common import JsonOption, console, errors, home_of, run_async
 from workbench.commands.output.follow import follow, form_of, summary_line
 from workbench.commands.output.lines import one_line
+from workbench.commands.slurm import follow_job
 from workbench.commands.train import WatchOption
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import find_engine, is_training
 from workbench.errors import WorkbenchError
-from workbench.runs.folder import RunFolder, find_run
+from workbench.planning.slurm import SlurmJob
+from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.runs.replay import Replay
 from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
@@ -41,6 +43,8 @@ def attach(
             console.print(one_line(summary_line(summary)), markup=False, soft_wrap=True)
 
     async def _follow(home: Home, folder: RunFolder, show_from: int) -> RunSummary:
+        if (job := SlurmJob.of(folder)) is not None and summarise(folder).state in ("new", "running"):
+            return await follow_job(folder, job, form, show_from=show_from)
         client = EngineClient(home)
         try:
             return await follow(folder, partial(is_training, home, client, folder.id), form, show_from=show_from)

@@ -33,6 +33,16 @@ from workbench.commands.launcher import (
     write_for_cluster,
 )
 from workbench.commands.output.follow import Form, follow, form_of
+from workbench.commands.slurm import (
+    GresOption,
+    PartitionOption,
+    SbatchOption,
+    SlurmFlag,
+    SlurmRequest,
+    TimeOption,
+    given_options,
+    train_on_slurm,
+)
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.informant import EngineInformant
 from workbench.engine.client.kill_engine import kill_engine, what_is_kept
@@ -81,6 +91,11 @@ def train(
     config_file: ConfigOption = None,
     num_machines: MachinesOption = None,
     write: WriteOption = None,
+    slurm: SlurmFlag = False,
+    partition: PartitionOption = None,
+    time_limit: TimeOption = None,
+    gres: GresOption = None,
+    sbatch: SbatchOption = None,
     on_end: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +133,11 @@ def train(
     chosen = None if recipe is None else recipe_from(home, recipe, assignments)
     form = form_of(as_json=as_json, watch=watch)
     launch = launch_of(launcher, num_processes, gpus, config_file, num_machines)
+    request = SlurmRequest(partition, time_limit, gres, tuple(sbatch or ()))
+    given_options(request, slurm=slurm, write=write, extra={"--force": force, "--gpus": gpus is not None})
+    if slurm:
+        _train_on_slurm(home, chosen or str(resume), request, launch, form, num_machines, on_end, detach=detach)
+        return
     if write is not None and chosen is not None:
         write_for_cluster(home, chosen, launch, num_machines, write, as_json=as_json)
         return
@@ -147,6 +167,27 @@ def train(
             await client.close()
         if not as_json:
             _print_end(run, summary)
+
+    run_async(work())
+
+
+def _train_on_slurm(
+    home: Home,
+    start: Recipe | str,
+    request: SlurmRequest,
+    launch: Launch | None,
+    form: Form,
+    machines: int | None,
+    on_end: str | None,
+    *,
+    detach: bool,
+) -> None:
+    async def work() -> None:
+        run, summary = await train_on_slurm(home, start, request, launch, form, machines=machines, detach=detach)
+        if summary is not None:
+            await _call_on_end(on_end, run)
+            if form != "json":
+                _print_end(run, summary)
 
     run_async(work())
 

@@ -46,16 +46,30 @@ def write_cluster_files(home: Home, folder: Path, recipe: Recipe, launch: Launch
                 f"{folder} is not empty.", "Give a new folder: it becomes the run folder.", kind="launch"
             )
         run.recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
-        files = ClusterFiles(write_config(launch, recipe, folder, machines), folder / "node.sh", folder / "job.slurm")
-        files.node.write_text(_node(home, run, files.config, launch, machines), encoding="utf-8")
+        config = write_config(launch, recipe, folder, machines)
+        files = ClusterFiles(config, node_script(home, run, config, launch, machines), folder / "job.slurm")
         files.slurm.write_text(_slurm(recipe, files.node, launch, machines), encoding="utf-8")
-        for script in (files.node, files.slurm):
-            script.chmod(0o700)
+        files.slurm.chmod(0o700)
     except OSError as error:
         raise WorkbenchError(
             f"Cannot write into {folder}: {error.strerror or error}.", "Give another folder.", kind="disk"
         ) from None
     return files
+
+
+def node_script(home: Home, run: RunFolder, config: Path, launch: Launch, machines: int) -> Path:
+    """Write the script that each machine runs into the run's folder, and return its path.
+
+    Args:
+        config: accelerate's configuration.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    node = run.path / "node.sh"
+    node.write_text(_node(home, run, config, launch, machines), encoding="utf-8")
+    node.chmod(0o700)
+    return node
 
 
 def _node(home: Home, run: RunFolder, config: Path, launch: Launch, machines: int) -> str:

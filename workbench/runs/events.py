@@ -7,9 +7,10 @@ Journals of other versions stay readable: an unknown field goes into ``more``, a
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import msgspec
+from typing_extensions import TypedDict  # pydantic needs this one up to Python 3.11
 
 from workbench.errors import WorkbenchError
 
@@ -62,7 +63,10 @@ class Event(
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):
-    """The run starts. ``pid`` and ``process_started`` identify the process that writes the journal."""
+    """The run starts. ``pid`` and ``process_started`` identify the process that writes the journal.
+
+    ``host`` is the machine that it runs on, and ``job`` its number there, if it is a job of Slurm.
+    """
 
     run: str = ""
     model: str = ""
@@ -72,6 +76,8 @@ class RunStarted(Event, frozen=True, tag="run_started"):
     hardware: Mapping[str, object] = {}
     pid: int = 0
     process_started: float = 0.0
+    host: str = ""
+    job: str = ""
     format: int = 1
 
 
@@ -84,6 +90,8 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
     versions: Mapping[str, str] = {}
     pid: int = 0
     process_started: float = 0.0
+    host: str = ""
+    job: str = ""
     format: int = 1
 
 
@@ -320,7 +328,8 @@ Known = (
 AnyEvent = Known | Unknown
 
 _decoder = msgspec.json.Decoder(Known)
-_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in Known.__args__}
+EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in Known.__args__}
+"""The event types by name, in the order of their definition."""
 
 
 _ENVELOPE = ("seq", "time", "more")
@@ -357,7 +366,7 @@ def _decode_leniently(line: bytes) -> AnyEvent | None:
     if not isinstance(value, dict) or not isinstance(value.get("event"), str):
         return None
     seq, time = value.get("seq"), value.get("time")
-    event_type = _TYPES.get(value["event"])
+    event_type = EVENT_TYPES.get(value["event"])
     if event_type is not None:
         valid, more = _split_fields(event_type, value)
         with suppress(msgspec.ValidationError):  # a required field is missing

@@ -227,7 +227,7 @@ class Replay:
         self.error = self.paused = self.last_request = self.ended = None
         self.phase, self.startup = Phase(), Startup()
         self.summary.state, self.summary.ended = "running", None
-        self.summary.writer = (event.pid, event.process_started)
+        self.summary.writer, self.summary.host = (event.pid, event.process_started), event.host
 
     def _cut(self, step: int) -> None:
         """Discard everything after this step: it is trained again."""

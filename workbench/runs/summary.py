@@ -1,6 +1,7 @@
 """The summary of a run, as lists of runs show it: state, steps, loss, memory. :mod:`workbench.runs.replay` fills it."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -38,6 +39,7 @@ class RunSummary:
         measured_peak: None without a GPU.
         reason: why the run ended; cure: what to do about it.
         writer: process id and start time of the process that writes the journal.
+        host: name of the machine that it runs on as a job of Slurm; empty for any other run.
         idle_seconds: how long the run was paused or interrupted.
         paused_at: Unix time of the pause that the run is in; None if it is not paused. last_event: of the newest event.
         is_partial: the middle of a long journal has not been read. The values are true but may be incomplete: an
@@ -67,6 +69,7 @@ class RunSummary:
     is_unpriced: bool = False
     measured_peak: MeasuredPeak | None = None
     writer: tuple[int, float] | None = None
+    host: str = ""
     idle_seconds: float = 0.0
     paused_at: float | None = None
     last_event: float | None = None
@@ -127,7 +130,9 @@ class RunSummary:
     @property
     def has_lost_its_writer(self) -> bool:
         """Whether the process is gone, and what was read so far of its journal has no end."""
-        return self.state == "running" and not self.is_state_unknown and not _is_alive(self.writer)
+        # Of a job on another machine only Slurm knows.
+        is_here = self.host in ("", os.uname().nodename)
+        return self.state == "running" and not self.is_state_unknown and is_here and not _is_alive(self.writer)
 
     def settle(self, read_on: Callable[[], object] = lambda: None) -> None:
         """Mark the run as interrupted if it has not ended but its process is gone.

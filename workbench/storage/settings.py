@@ -59,6 +59,17 @@ class JudgeSettings(_Group):
     )
 
 
+class SlurmSettings(_Group):
+    partition: str = Field(default="", description="Partition of jobs that `train --slurm` submits; empty: Slurm's.")
+    time: str = Field(default="", description="Time limit of these jobs, such as 12:00:00; empty: the partition's.")
+    gres: str = Field(
+        default="", description="GPUs of a machine for these jobs, such as gpu:a100:1; none: no GPU; empty: any GPU."
+    )
+    sbatch: tuple[str, ...] = Field(
+        default=(), strict=False, description="Other options of sbatch for these jobs, such as mem=64G, account=me."
+    )
+
+
 class Settings(_Group):
     """All settings. A key that is missing or invalid in the file has its default value."""
 
@@ -95,6 +106,8 @@ class Settings(_Group):
     engine: EngineSettings = Field(default=EngineSettings(), description="When an idle engine exits.")
     cache: CacheSettings = Field(default=CacheSettings(), description="Maximum disk space per cache.")
     judge: JudgeSettings = Field(default=JudgeSettings(), description="The model that `loraworkbench judge` asks.")
+
+    slurm: SlurmSettings = Field(default=SlurmSettings(), description="The options of jobs on a Slurm cluster.")
 
     _problems: tuple[str, ...] = PrivateAttr(())
 
@@ -174,7 +187,9 @@ def _locked(home: Home) -> Iterator[None]:
 def _key(location: tuple[int | str, ...], data: Mapping[str, object]) -> tuple[str, ...]:
     """The key to drop for a validation error at ``location``: ``(key,)``, or ``(group, key)`` inside a group."""
     group = data.get(str(location[0]))
-    is_grouped = location[0] in ("engine", "cache", "judge") and len(location) > 1 and isinstance(group, Mapping)
+    is_grouped = (
+        location[0] in ("engine", "cache", "judge", "slurm") and len(location) > 1 and isinstance(group, Mapping)
+    )
     return tuple(map(str, location[: 2 if is_grouped else 1]))
 
 

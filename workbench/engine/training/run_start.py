@@ -1,6 +1,7 @@
 """Records that a run starts or is resumed, and from where."""
 
 import hashlib
+import os
 
 import psutil
 
@@ -24,6 +25,9 @@ def record_start(
         resume: continue from the newest complete checkpoint, or from the start if there is none.
     """
     process = psutil.Process()
+    # On another machine than the terminal's, whose processes the terminal cannot see.
+    job = os.environ.get("SLURM_JOB_ID", "")
+    host = os.uname().nodename if job else ""
     versions = {"loraworkbench": __version__, **library_versions()}
     if resume and journal.has_events:
         checkpoint, damaged = newest_intact(run.checkpoints)
@@ -35,6 +39,8 @@ def record_start(
                 versions=versions,
                 pid=process.pid,
                 process_started=process.create_time(),
+                host=host,
+                job=job,
                 format=FORMAT,
             )
         )
@@ -51,6 +57,8 @@ def record_start(
             hardware=hardware_facts(),
             pid=process.pid,
             process_started=process.create_time(),
+            host=host,
+            job=job,
             format=FORMAT,
         )
     )
