@@ -12,6 +12,7 @@ from unittest import mock
 
 from rich.console import Console
 
+from tests.json_outputs import assert_documented
 from workbench.storage.paths import Home
 
 Done = subprocess.CompletedProcess[str]
@@ -34,7 +35,7 @@ def call_process(home: Home, *arguments: object, **environment: str) -> Done:
     """Call a command in a process of its own."""
     process = start(home, *arguments, **environment)
     out, err = process.communicate(timeout=300)
-    return Done(process.args, process.returncode, out, err)
+    return _checked(arguments, Done(process.args, process.returncode, out, err))
 
 
 def call(home: Home, *arguments: object, **environment: str) -> Done:
@@ -59,7 +60,15 @@ def call(home: Home, *arguments: object, **environment: str) -> Done:
             run(line)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return Done(line, code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+    printed = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return _checked(arguments, Done(line, code, *printed))
+
+
+def _checked(arguments: tuple[object, ...], done: Done) -> Done:
+    """What the command did, after a check of the JSON that it printed."""
+    if "--json" in arguments and done.returncode == 0:
+        assert_documented(arguments, done.stdout)
+    return done
 
 
 def facts(home: Home, *arguments: object, by: Callable[..., Done] = call) -> list[Any]:

@@ -7,6 +7,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from tests.json_outputs import assert_documented
 from workbench.commands.app import app
 from workbench.models.local import ORIGIN_FILE
 from workbench.storage.disk_cache import DiskCache
@@ -47,6 +48,8 @@ def call(home, *arguments, code=0):
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == code, done.output
+    if "--json" in arguments:
+        assert_documented(["cache", *arguments], done.stdout)
     return done.stdout
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from tests.json_outputs import assert_documented
 from workbench.commands import data as command
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
@@ -34,6 +35,8 @@ def call(tmp_path, tiny_llama):
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         assert done.exit_code == 0
+        if "--json" in line:
+            assert_documented(line[2:], done.stdout)
         return done.stdout
 
     return run

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
+from tests.json_outputs import assert_documented
 from workbench.commands.app import app
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
@@ -54,6 +55,7 @@ def write(tmp_path, tiny_llama):
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         assert done.exit_code == 0
+        assert_documented(line[2:], done.stdout)
         return json.loads(done.stdout)
 
     return run

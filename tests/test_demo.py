@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_outputs import assert_documented
 from workbench.storage.paths import Home
 
 # As a user would load it: the base that the adapter names, quantised as the run's recipe says.
@@ -49,6 +50,7 @@ def test_the_demo_keeps_its_promises(smollm2_home: Home, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
     finally:
         subprocess.run([*command, "engine", "stop", "--force"], check=False, env=environment)
+    assert_documented(["demo"], done.stdout)
     *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert len([event for event in events if event["event"] == "step"]) == 20
     assert set(last) == {"run", "adapter", "perplexity", "replies"}

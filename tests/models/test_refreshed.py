@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from screens.models.rows import all_lists
+from tests.json_outputs import assert_documented
 from tests.models.hub_server import Hub, serve
 from workbench.commands.app import app
 from workbench.errors import WorkbenchError
@@ -77,6 +78,7 @@ def test_new_models_are_listed_and_stay_when_the_hub_is_gone(
     shown = CliRunner().invoke(app, ["--home", str(home.root), "models", "--refresh", "--json"])
     assert shown.exit_code == 0, shown.output
     assert "HF_HUB_OFFLINE is set" in shown.stderr
+    assert_documented(["models"], shown.stdout)
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [line["source"] for line in lines if line["where"] == "hub"] == ["Qwen/Qwen9-1B", "google/gemma-9"]
     assert "hf_secret" not in shown.output + shown.stderr

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.engine.voices_of_tiny import save_random_adapter
+from tests.json_outputs import assert_documented
 from workbench.commands.serve import _check_engine
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
@@ -47,7 +48,9 @@ def test_it_tells_where_it_listens_answers_and_ends_with_ctrl_c(serve, tiny_llam
     socket, token = tmp_path / "socket", tmp_path / "token"
     token.write_text("sesame")
     process = serve(f"jack={adapter}", "--socket", socket, "--token-file", token, "--json")
-    told = json.loads(process.stdout.readline() or process.stderr.read())
+    first = process.stdout.readline() or process.stderr.read()
+    assert_documented(["serve"], first)
+    told = json.loads(first)
     assert told == {"url": "http://localhost/v1", "socket": str(socket), "models": ["jack", "tiny-llama"]}
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=60) as client:
         for name in told["models"]:
@@ -57,7 +60,9 @@ def test_it_tells_where_it_listens_answers_and_ends_with_ctrl_c(serve, tiny_llam
                 headers={"Authorization": "Bearer sesame"},
             )
             assert answer.status_code == 200, answer.text
-            request = json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            assert_documented(["serve"], line)
+            request = json.loads(line)
             assert (request["model"], request["tokens"]) == (name, answer.json()["usage"]["completion_tokens"])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

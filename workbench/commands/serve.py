@@ -23,7 +23,7 @@ from workbench.units import gib
 
 if TYPE_CHECKING:
     from workbench.serving.access import Access
-    from workbench.serving.api import Finished
+    from workbench.serving.finished import Finished
     from workbench.serving.models import Served
 
 

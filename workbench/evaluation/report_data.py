@@ -1,7 +1,8 @@
 """The types of the JSON data that exports and reports contain: ``export.json`` and ``report.json``."""
 
 from collections.abc import Mapping
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from workbench.runs.events import MeasuredPeak, Number, PredictedPeak
 

@@ -29,29 +29,13 @@ from workbench.serving.answers import (
 )
 from workbench.serving.batching import Batches
 from workbench.serving.draw import Draw, TokenChoice
+from workbench.serving.finished import Finished
 from workbench.serving.models import Served, ServedModel
 from workbench.serving.reply import Reply, decode_reply
 from workbench.serving.requests import ChatRequest, CompletionRequest, to_messages
 
 _STATUS = {"no_such_model": 404, "token": 401, "generation": 503, KIND: 500}
 _CODES = {"context_full": "context_length_exceeded", "no_such_model": "model_not_found", "token": "invalid_api_key"}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A request that is over, as the server's terminal shows it. It holds no text of a prompt or a reply.
-
-    Attributes:
-        reason: ``stop``, ``length``, ``tool_calls``; ``canceled`` if the client went away; else an error's kind.
-        running: how many requests are still being answered.
-    """
-
-    model: str
-    prompt_tokens: int
-    tokens: int
-    seconds: float
-    reason: str
-    running: int
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from workbench.serving.api import Api, Finished
+from workbench.serving.api import Api
 from workbench.serving.batching import Batches
+from workbench.serving.finished import Finished
 from workbench.serving.models import Served
 from workbench.storage.paths import Home
 
