@@ -2,7 +2,7 @@
 
 ::
 
-    from workbench.api import Recipe, estimate, open_engine
+    from workbench import Recipe, estimate, open_engine
 
     recipe = Recipe.model_validate({"data": {"source": "records.jsonl"}, "training": {"max_steps": 100}})
     print(estimate(recipe).peak.allocated_bytes)
