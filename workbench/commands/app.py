@@ -33,6 +33,8 @@ from workbench.commands import (
     train,
 )
 from workbench.commands.common import exit_with
+from workbench.commands.remote import PROGRAM, remote_call, run_remotely
+from workbench.errors import WorkbenchError
 from workbench.storage.paths import ENVIRONMENT_VARIABLE, Home
 
 app = typer.Typer(
@@ -60,10 +62,26 @@ def root(
             "--home", envvar=ENVIRONMENT_VARIABLE, help="Folder for all state: runs, caches, socket, settings."
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host", metavar="USER@SERVER", help="Run the app or the command on that machine, over your ssh."
+        ),
+    ] = None,
+    host_program: Annotated[
+        str, typer.Option("--host-program", metavar="PATH", help="With --host: name or path of the program there.")
+    ] = PROGRAM,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="With --host: run it there also if it has another version.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    if host is None and (host_program != PROGRAM or any_version):
+        raise WorkbenchError(
+            "--host-program and --any-version belong to --host.", "Add --host user@server.", kind="bad_request"
+        )
     context.obj = Home.find(home)
     os.environ[ENVIRONMENT_VARIABLE] = str(context.obj.root)
     if context.invoked_subcommand is None:
@@ -103,7 +121,9 @@ def run(arguments: list[str]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # for terminals that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(arguments, prog_name="loraworkbench")
+        if call := remote_call(arguments):
+            raise SystemExit(run_remotely(call))
+        app(arguments, prog_name=PROGRAM)
     except Exception as error:
         commands = typer.main.get_group(app).commands
         command = next((argument for argument in arguments if argument in commands), "")
