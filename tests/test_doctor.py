@@ -12,6 +12,7 @@ from workbench.planning.doctor import gpu, probes, system
 from workbench.planning.doctor.check import Check
 from workbench.planning.doctor.checks import checks
 from workbench.planning.doctor.probes import BitsandbytesProbe, CudaDevice, TorchProbe
+from workbench.planning.doctor.torch_set import SETS, TORCH, torch_build
 from workbench.storage.paths import Home
 
 
@@ -152,3 +153,43 @@ def test_a_driver_without_a_gpu_says_why() -> None:
     check = gpu.driver(GpuSampler(NoLibrary()))
     assert check.ok == "warning"
     assert "version mismatch" in check.found
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "built_for", "level", "words"),
+    [
+        ("580.95.05", (9, 0), "13.0", "ok", "cuda-13.txt"),
+        ("570.86.15", (9, 0), "12.9", "ok", "cuda-12.8.txt"),
+        ("570.86.15", (9, 0), "13.0", "problem", "cannot run"),
+        ("550.54.14", (8, 0), "12.6", "ok", "cuda-12.6.txt"),
+        ("550.54.14", (8, 0), None, "warning", "torch==2.13.0+cu126"),
+        ("580.95.05", (6, 1), "12.6", "ok", "cuda-12.6.txt"),
+        ("580.95.05", (7, 0), "12.9", "ok", "cuda-12.8.txt"),
+        ("570.86.15", (12, 0), "12.9", "ok", "cuda-12.8.txt"),
+        ("550.54.14", (12, 0), None, "problem", "Blackwell GPUs 570"),
+        ("470.82.01", (8, 6), "12.6", "problem", "driver 525"),
+    ],
+)
+def test_the_constraint_set_for_a_driver(
+    driver: str, capability: tuple[int, int], built_for: str | None, level: str, words: str
+) -> None:
+    (check,) = torch_build(driver, [capability], built_for)
+    assert check.ok == level
+    assert words in f"{check.found} {check.consequence} {check.cure}"
+
+
+def test_without_a_driver_no_build_is_named() -> None:
+    assert list(torch_build("", [], None)) == []
+
+
+def test_each_constraint_set_is_ours_with_one_build_of_torch() -> None:
+    root = Path(__file__).parents[1]
+    assert f"torch=={TORCH}\n" in (root / "constraints.txt").read_text()
+    assert {file.stem for file in (root / "constraints").glob("*.txt")} == {one.name for one in SETS}
+    for one in SETS:
+        lines = (root / "constraints" / f"{one.name}.txt").read_text().splitlines()
+        assert [line for line in lines if not line.startswith("#")] == [
+            f"--extra-index-url https://download.pytorch.org/whl/{one.index}",
+            "-c ../constraints.txt",
+            f"torch=={TORCH}+{one.index}",
+        ]

@@ -6,6 +6,7 @@ from workbench.machine.gpu import GpuSampler
 from workbench.planning.doctor import gpu, hub, libraries, system
 from workbench.planning.doctor.check import Check
 from workbench.planning.doctor.probes import BitsandbytesProbe, TorchProbe, probe, probe_bitsandbytes, probe_torch
+from workbench.planning.doctor.torch_set import torch_build
 from workbench.storage.paths import Home
 
 
@@ -17,11 +18,15 @@ def checks(home: Home) -> Iterator[Check]:
     yield system.memory()
     yield system.terminal()
     with GpuSampler() as gpus:
-        driver, has_gpu = gpu.driver(gpus), bool(gpus.sample())
+        driver, version, has_gpu = gpu.driver(gpus), gpus.driver, bool(gpus.sample())
     yield driver
     torch = probe(probe_torch, TorchProbe)
     yield gpu.torch(torch)
     yield gpu.cuda(torch, has_gpu=has_gpu)
+    if isinstance(torch, TorchProbe) and has_gpu:
+        yield from torch_build(
+            version or "", [(one.capability[0], one.capability[1]) for one in torch.devices], torch.cuda
+        )
     yield gpu.bitsandbytes(probe(probe_bitsandbytes, BitsandbytesProbe))
     yield libraries.libraries()
     yield libraries.reporters()
