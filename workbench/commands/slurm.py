@@ -15,6 +15,7 @@ from workbench.commands.common import console, errors, print_json, printable
 from workbench.commands.output.follow import Form, follow
 from workbench.engine.client.process import last_lines
 from workbench.engine.client.requests import anchored
+from workbench.engine.daemon.refusals import nothing_to_resume
 from workbench.errors import WorkbenchError
 from workbench.planning.launch import Launch
 from workbench.planning.slurm import JobState, SlurmJob, check_installed, options_of, why_it_ended, write_script
@@ -213,12 +214,12 @@ class _CancelOnInterrupt:
 
 
 def _refuse_live(run: RunFolder) -> None:
-    job = SlurmJob.of(run)
-    if summarise(run).state == "running" or (job is not None and not job.state().is_over):
-        where = f" as Slurm job {job.id}" if job is not None else ""
-        raise WorkbenchError(
-            f"{run.id} is live{where}.", f"Watch it: `loraworkbench attach {run.id}`.", kind="run_busy"
-        )
+    """Raise WorkbenchError if a run that is to be resumed is live, or has finished."""
+    job, state = SlurmJob.of(run), summarise(run).state
+    if state == "finished":
+        raise nothing_to_resume(run, is_running=False)
+    if state == "running" or (job is not None and not job.state().is_over):
+        raise nothing_to_resume(run, is_running=True)
 
 
 def _record(run: RunFolder, died: WorkbenchError) -> None:
