@@ -82,7 +82,7 @@ class SlurmJob:
         answer = _call(["sbatch", "--parsable", str(run.path / _SCRIPT)], "sbatch")
         number, _, cluster = answer.strip().splitlines()[-1].partition(";")
         if not number.isdigit():
-            raise WorkbenchError(f"sbatch answered {answer.strip()[:200]!r}, which is no job.", kind="slurm")
+            raise WorkbenchError(f"sbatch answered {answer.strip()[:200]!r}, which names no job.", kind="slurm")
         job = cls(number, cluster)
         (run.path / _FILE).write_text(json.dumps(asdict(job)), encoding="utf-8")
         return job

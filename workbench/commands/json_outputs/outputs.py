@@ -74,7 +74,9 @@ _QUEUE = "one line, after the change"
 OUTPUTS: tuple[JsonOutput, ...] = (
     JsonOutput("demo", (EVENTS, DemoResult), "a line per event, then one with the result"),
     JsonOutput(
-        "models", (LocalModelLine, OwnModelLine, CatalogModelLine, HubModelLine), "a line per model; `where` says which"
+        "models",
+        (LocalModelLine, OwnModelLine, CatalogModelLine, HubModelLine),
+        "a line per model, of the kind that `where` names",
     ),
     JsonOutput("models", (ModelFit,), "a line per model of the catalog", case="--fits"),
     JsonOutput("inspect", (Tree,), "one line"),
