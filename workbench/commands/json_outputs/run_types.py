@@ -66,7 +66,7 @@ class RunLine(TypedDict):
         host: the machine that it runs on as a job of Slurm; empty for other runs.
         idle_seconds: while it was paused or interrupted. paused_at: Unix time of the pause that it is in.
         last_event: Unix time of its newest event.
-        is_rough: always false here.
+        is_partial: always false here.
         settings: some values of its recipe, by dotted key.
     """
 
@@ -94,7 +94,7 @@ class RunLine(TypedDict):
     idle_seconds: float
     paused_at: float | None
     last_event: float | None
-    is_rough: bool
+    is_partial: bool
     settings: dict[str, Any]
     name: str
     tags: list[str]
