@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TypeVar
 
 import pytest
@@ -14,7 +15,7 @@ from workbench.progress import Cancelled, Progress, Report
 Result = TypeVar("Result")
 
 
-def work_here(patch: pytest.MonkeyPatch, module: str) -> None:
+def work_here(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
     """Let a module that calls ``run_in_child`` have the work done here.
 
     Arguments, progress and result are turned into JSON and back all the same. What the process is for besides, to be
@@ -41,7 +42,7 @@ def work_here(patch: pytest.MonkeyPatch, module: str) -> None:
             answer = getattr(importlib.import_module(name), function)(**_through_json(arguments))
         return TypeAdapter(result).validate_python(_through_json(answer))
 
-    patch.setattr(f"{module}.run_in_child", run)
+    patch.setattr(module, "run_in_child", run)
 
 
 def _through_json(value: object) -> object:

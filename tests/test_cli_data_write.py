@@ -1,5 +1,6 @@
 """``loraworkbench data --write``: what is written, what is left out and counted, and that it reads back the same."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_what_is_not_written_is_named_and_what_was_done_is_counted(write, tiny_l
 
 def test_near_duplicates_without_the_library_name_the_extra(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     source = lines(tmp_path / "records.jsonl", [talk("Wind?", "West.")] * 3)
     with pytest.raises(WorkbenchError) as refused:
         write(source, "--near-duplicates", 0.8)
@@ -351,7 +352,7 @@ def test_documents_name_what_is_missing(write, tmp_path, monkeypatch):
     with pytest.raises(WorkbenchError, match="has no documents"):
         write(None, "--documents", folder)
     (folder / "a.pdf").write_bytes(b"%PDF")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WorkbenchError) as refused:
         write(None, "--documents", folder)
     assert "loraworkbench[documents]" in refused.value.cure

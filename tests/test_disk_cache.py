@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
+from workbench.storage import disk_cache
 from workbench.storage.disk_cache import ABOUT, DiskCache
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
+    monkeypatch.setattr(disk_cache, "_MIN_FREE", 0)
     return DiskCache(tmp_path / "cache", 1_000_000)
 
 

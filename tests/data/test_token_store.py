@@ -20,6 +20,7 @@ from workbench.data.tokens.encode import EncodedData, encode_dataset
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import edit
+from workbench.storage import disk_cache
 from workbench.storage.disk_cache import DiskCache
 from workbench.storage.paths import Home
 
@@ -29,7 +30,7 @@ TEXTS = ("add two and three", "five", "the sea is blue", "why", "because the sea
 @pytest.fixture(autouse=True)
 def _few_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_store, "_LEAST_BYTES", 0)
-    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
+    monkeypatch.setattr(disk_cache, "_MIN_FREE", 0)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from workbench.engine.kernels import liger
 from workbench.engine.kernels.liger import FusedOperations
+from workbench.engine.training import training
 
 
 def rms_norm(states, weight, eps, offset, cast):
@@ -42,6 +43,6 @@ def as_if_installed(monkeypatch):
     """Let runs of this process compute with these operations; returns what counts them."""
     counted = Counted()
     monkeypatch.setattr(liger, "liger_operations", counted.operations)
-    monkeypatch.setattr("workbench.engine.training.training.check_kernels", lambda kernels: None)
-    monkeypatch.setattr("workbench.engine.training.training.check_device", lambda kernels: None)
+    monkeypatch.setattr(training, "check_kernels", lambda kernels: None)
+    monkeypatch.setattr(training, "check_device", lambda kernels: None)
     return counted

@@ -21,6 +21,7 @@ from workbench.engine.kernels.liger import FusedOperations, apply_kernels
 from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import QueueRequest, RunRequest
+from workbench.recipe import fused_kernels
 from workbench.recipe.fused_kernels import PACKAGES, check_kernels
 from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.model import ModelSection
@@ -225,7 +226,7 @@ def test_a_model_without_such_layers_trains_and_the_journal_says_so(home, recipe
 
 @pytest.mark.parametrize("kernels", PACKAGES)
 def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, monkeypatch, kernels):
-    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: None)
+    monkeypatch.setattr(fused_kernels, "find_spec", lambda name: None)
     engine, wanted = Engine(home), edit(recipe, {"training.kernels": kernels})
     package = PACKAGES[kernels][0]
     for ask in (
@@ -244,7 +245,7 @@ def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, mo
 
 
 def test_the_hubs_kernels_are_refused_where_it_may_not_be_asked(monkeypatch):
-    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: name)
+    monkeypatch.setattr(fused_kernels, "find_spec", lambda name: name)
     check_kernels("hub")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WorkbenchError, match="HF_HUB_OFFLINE is set"):
@@ -256,7 +257,7 @@ def test_the_hubs_kernels_are_refused_where_it_may_not_be_asked(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("kernels", PACKAGES)
 def test_without_a_gpu_a_run_ends_before_its_model_is_loaded(home, recipe, monkeypatch, kernels):
-    monkeypatch.setattr("workbench.recipe.fused_kernels.find_spec", lambda name: name)
+    monkeypatch.setattr(fused_kernels, "find_spec", lambda name: name)
     check_device("none")
     run, thread = begin(home, edit(recipe, {"training.kernels": kernels}))
     thread.join(120)

@@ -14,6 +14,7 @@ from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, event
 from workbench.engine.model import quantized_store as quantised_store
 from workbench.engine.model.load_base import load_base
 from workbench.recipe.text import edit
+from workbench.storage import disk_cache
 from workbench.storage.disk_cache import DiskCache
 
 METHODS = {
@@ -28,7 +29,7 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def _tiny_ones_too(monkeypatch):
     monkeypatch.setattr(quantised_store, "_MIN_BYTES", 0)
-    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", 0)
+    monkeypatch.setattr(disk_cache, "_MIN_FREE", 0)
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_nothing_is_kept_beyond_the_limit(home, recipe, load, settings, capfd):
 
 
 def test_the_last_of_a_disk_is_left_alone(home, recipe, load, monkeypatch, capfd):
-    monkeypatch.setattr("workbench.storage.disk_cache._MIN_FREE", shutil.disk_usage("/").free * 2)
+    monkeypatch.setattr(disk_cache, "_MIN_FREE", shutil.disk_usage("/").free * 2)
     load(recipe)
     assert not cache(home).entries()
     assert "free on its disk" in capfd.readouterr().out

@@ -12,9 +12,11 @@ import pytest
 
 from tests.engine.runs_of_tiny import begin, ended, events_of
 from workbench.engine.daemon.engine import Engine
+from workbench.engine.metrics import trackers as metrics_trackers
 from workbench.engine.metrics.trackers import GuardedTracker, without_secrets
 from workbench.errors import WorkbenchError
 from workbench.planning.queue import Queue
+from workbench.recipe import trackers
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import RecipeError, edit, from_yaml, parse, to_yaml
 from workbench.recipe.trackers import REPORTERS, check_reporters, is_installed
@@ -125,7 +127,7 @@ def test_swanlab_without_a_key_saves_its_log_and_asks_nothing(home, recipe, monk
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    monkeypatch.setattr("workbench.recipe.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
 
 
 def test_what_is_not_installed_is_refused_before_there_is_a_run(home, recipe, nothing_installed):
@@ -176,7 +178,7 @@ def test_a_reporter_that_fails_is_left_out_and_the_run_goes_on():
 
 
 def test_a_reporter_that_does_not_end_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("workbench.engine.metrics.trackers._FINISH_SECONDS", 0.1)
+    monkeypatch.setattr(metrics_trackers, "_FINISH_SECONDS", 0.1)
     warned = []
     guarded = GuardedTracker(
         "wandb", type("Quiet", (), {"on_log": lambda *_, **__: None})(), lambda: None, threading.Event().wait,

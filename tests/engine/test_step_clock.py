@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.engine.runs_of_tiny import begin, curve, ended, events_of, padded_batches, resumed
+from workbench.engine.batches import stats
 from workbench.engine.batches.stats import BatchStats, batch_stats
+from workbench.engine.metrics import step_clock
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
+from workbench.engine.training.session import journal_callback, step_controls
 from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import GpuPeak
 from workbench.models.build import build_skeleton
@@ -49,8 +52,8 @@ class MovedClock:
 def clock(monkeypatch) -> MovedClock:
     """What a run reads its time from."""
     clock = MovedClock()
-    for module in ("metrics.step_clock", "training.session.journal_callback", "training.session.step_controls"):
-        monkeypatch.setattr(f"workbench.engine.{module}.time", clock)
+    for module in (step_clock, journal_callback, step_controls):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -172,7 +175,7 @@ def test_waiting_for_data_is_told_once(home, recipe, monkeypatch, clock):
         clock.ahead += 10.0
         return batch_stats(batch)
 
-    monkeypatch.setattr("workbench.engine.batches.stats.batch_stats", slow_count)
+    monkeypatch.setattr(stats, "batch_stats", slow_count)
     run, thread = begin(home, edit(recipe, {"training.max_steps": WINDOW + 5}))
     ended(thread)
     steps = events_of(run, "step")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.journals import JournalWriter, read_events
+from workbench import estimate
 from workbench.engine.metrics.step_clock import HostTimer, StepClock
 from workbench.engine.training.session.journal_callback import JournalCallback
 from workbench.engine.training.thread import TrainingThread
@@ -133,7 +134,7 @@ def test_a_peak_that_cannot_be_predicted_does_not_fail_a_run(home, recipe, monke
     def refuse(*arguments, **options):
         raise RuntimeError("an estimator with a mistake in it")
 
-    monkeypatch.setattr("workbench.estimate.price", refuse)
+    monkeypatch.setattr(estimate, "price", refuse)
     run, thread = train(home, recipe)
     assert thread.error is None
     summary = summarise(run)

@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import shutil
 import threading
 import time
 
@@ -330,7 +331,7 @@ def test_room_for_the_checkpoints_is_asked_for_ahead(home, recipe, monkeypatch):
     from collections import namedtuple
 
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr("workbench.engine.storage.room.shutil.disk_usage", lambda folder: Usage(10**9, 0, 220_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 0, 220_000_000))
     run, thread = begin(home, edit(recipe, {"training.save_steps": 1, "training.save_total_limit": 100}))
     thread.join(120)
     assert thread.error.kind == "disk_full"

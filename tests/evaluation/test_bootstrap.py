@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from workbench.evaluation import bootstrap
 from workbench.evaluation.bootstrap import interval, resampled_sums
 from workbench.evaluation.metrics import Rejected, Tally, compute_metrics
 from workbench.evaluation.result import AnsweredPrompt
@@ -39,7 +40,7 @@ def test_the_seed_decides_what_is_drawn_and_columns_are_drawn_together():
 
 def test_many_records_are_drawn_in_parts(monkeypatch):
     whole = resampled_sums([[n] for n in range(9)], draws=64, seed=3)
-    monkeypatch.setattr("workbench.evaluation.bootstrap._CHUNK_ELEMENTS", 20)
+    monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", 20)
     parts = resampled_sums([[n] for n in range(9)], draws=64, seed=3)
     assert (whole == parts).all()
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.helper_process import work_here
 from workbench.engine.training.thread import TrainingThread
+from workbench.export import run as export_run
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
 from workbench.storage.paths import Home
@@ -53,4 +54,4 @@ def tiny_run(tiny_home: Home, tiny_llama, records) -> RunFolder:  # type: ignore
 @pytest.fixture
 def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are made in this process instead of a helper process."""
-    work_here(monkeypatch, "workbench.export.run")
+    work_here(monkeypatch, export_run)

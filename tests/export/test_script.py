@@ -14,6 +14,7 @@ from tests.export.alone import Scripts, in_a_fresh_process
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import JournalWriter, read_events
 from workbench.engine.model.hardware import library_versions
+from workbench.engine.training import run_start
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe.text import edit, read, to_yaml
@@ -115,9 +116,7 @@ def test_the_script_of_a_run_with_kernels_carries_what_puts_them_on(
     tiny_home, tiny_llama, records, scripts, tmp_path, monkeypatch
 ):
     as_if_installed(monkeypatch)
-    monkeypatch.setattr(
-        "workbench.engine.training.run_start.library_versions", lambda: {**library_versions(), "liger-kernel": "1"}
-    )
+    monkeypatch.setattr(run_start, "library_versions", lambda: {**library_versions(), "liger-kernel": "1"})
     run = train(
         tiny_home,
         tiny_recipe(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.export.conftest import tiny_recipe, train
 from workbench.errors import WorkbenchError
+from workbench.export import plan
 from workbench.export.plan import plan_export
 from workbench.export.request import Request
 from workbench.export.run import export_run
@@ -207,7 +208,7 @@ def test_a_folder_that_may_not_be_made_is_told(tiny_home, tiny_run):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tiny_home, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.export.plan.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(plan, "free_bytes", lambda folder: 1000)
     with pytest.raises(WorkbenchError, match="0 MB free") as caught:
         made(tiny_home, tiny_run, "merged", tmp_path / "out")
     assert caught.value.kind == "disk_full"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.helper_process import work_here
 from workbench.errors import WorkbenchError
+from workbench.models import gguf as models_gguf
 from workbench.models.gguf import convert_gguf, converted_folder, describe_gguf, find_converted, sha256_of
 from workbench.models.sources import fetch_model, find_local, local_models, remove_model
 from workbench.progress import Progress
@@ -106,7 +107,7 @@ def convert_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversions are made in this process instead of a helper process."""
     import gguf
 
-    work_here(monkeypatch, "workbench.models.gguf")
+    work_here(monkeypatch, models_gguf)
     # A conversion replaces these for its process.
     for name in ("GGUFReader", "get_tensor_name_map"):
         monkeypatch.setattr(gguf, name, getattr(gguf, name))

@@ -8,6 +8,7 @@ from tests.journals import JournalWriter
 from tests.runs.told import begin, evaluate, resume, take_steps, writer_of
 from workbench.evaluation.report import read_curves
 from workbench.recipe.schema import Recipe
+from workbench.runs import events, folder
 from workbench.runs.curves.compared import RunCurves
 from workbench.runs.events import (
     Paused,
@@ -87,7 +88,7 @@ def test_the_losses_that_a_resume_will_train_again_are_known(resumed):
 
 
 def test_a_summary_that_was_kept_still_knows_what_to_forget(tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.runs.folder._NOT_WORTH_CACHING", 0)
+    monkeypatch.setattr(folder, "_NOT_WORTH_CACHING", 0)
     run = begin(Home(tmp_path / "home"))
     with writer_of(run) as journal:
         evaluate(journal, 0, 3.0)
@@ -120,7 +121,7 @@ def test_fields_and_events_of_a_newer_version_are_kept(tmp_path):
 
 
 def test_a_step_is_decoded_without_the_lenient_way(monkeypatch):
-    monkeypatch.setattr("workbench.runs.events._decode_leniently", lambda line: pytest.fail(f"lenient: {line!r}"))
+    monkeypatch.setattr(events, "_decode_leniently", lambda line: pytest.fail(f"lenient: {line!r}"))
     line = b'{"seq":1,"time":2.5,"event":"step","step":7,"loss":"nan","vram":{"peak":5},"learning_rate":1,"mfu":null}'
     event = decode(line)
     assert isinstance(event, Step)

@@ -7,6 +7,7 @@ import pytest
 from textual.events import Paste
 from textual.widgets import Input
 
+from screens.chat import pane as chat_pane
 from screens.chat.dialogs import ColumnsDialog, ConversationsDialog
 from screens.chat.pane import ChatPane
 from screens.chat.reply_view import Reply
@@ -402,7 +403,7 @@ async def test_a_reply_is_made_again_and_kept_where_that_fails(tmp_path: Path) -
 async def test_a_reply_made_again_leaves_the_turns_before_it_in_view(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("screens.chat.pane._TURNS_SHOWN", 2)
+    monkeypatch.setattr(chat_pane, "_TURNS_SHOWN", 2)
     async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
         pane = await chat(screen)
         for number in range(4):
