@@ -41,6 +41,9 @@ for source, split in json.loads(sys.argv[1]):
 """
 
 
+# Downloaded, and read from the hub as it comes.
+HOW = ("", "?streaming")
+
 SURVEY = """
 import json, sys
 from pathlib import Path
@@ -66,25 +69,61 @@ count(edit(recipe, {"data.split": "test"}), False)
 """
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> DatasetHub:
-    """``own/talk``: 20 records to train on, 3 to test on, another configuration; ``own/bare``: Parquet, no card."""
-    hub = DatasetHub()
-    talk, bare = tmp_path / "talk", tmp_path / "bare"
-    (talk / "data").mkdir(parents=True)
-    bare.mkdir()
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> DatasetHub:
+    """Sets of all kinds.
+
+    ``own/talk`` has 20 records to train on, 3 to test on, and another configuration; ``own/bare`` is Parquet without a
+    card; ``own/secret`` is gated, ``own/script`` a script, ``own/broken`` damaged.
+    """
+    hub, root = DatasetHub(), tmp_path_factory.mktemp("sets")
+    talk, bare, script, broken = folders = [root / name for name in ("talk", "bare", "script", "broken")]
+    for folder in folders:
+        folder.mkdir()
+    (talk / "data").mkdir()
     (talk / "README.md").write_text(CARD)
     for name, count in (("train", 20), ("test", 3), ("other", 4)):
         (talk / "data" / f"{name}.jsonl").write_text(_lines(name, count))
     _write_parquet(bare / "train.parquet", [{"prompt": "P", "completion": f"bare {n}"} for n in range(2)])
-    hub.sets = {"own/talk": talk, "own/bare": bare}
+    (script / "script.py").write_text("import os\nos.mkdir('was-run')\n")
+    (broken / "train.jsonl").write_text(_lines("broken", 2) + '{"question": broken\n')
+    hub.sets = {f"own/{folder.name}": folder for folder in folders} | {"own/secret": bare}
+    hub.gated.add("own/secret")
     return hub
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(hub: DatasetHub) -> Iterator[str]:
     with serve(hub) as address:
         yield address
+
+
+ASKED = [
+    *((f"own/talk:small{how}", "train") for how in HOW),
+    *((f"own/talk:small{how}", "train[5:8]") for how in HOW),
+    *((f"own/talk:small{how}", "test") for how in HOW),
+    *((f"own/talk:other{how}", "train") for how in HOW),
+    *((f"own/bare{how}", "train") for how in HOW),
+    *((f"own/talk:small{how}", "train[:10%]") for how in HOW),
+    ("own/talk:small*0.5 + own/bare*2", "train"),
+    ("own/talk:nope", "train"),
+    ("own/talk", "train"),
+    ("own/talk:small", "dev"),
+    ("own/nothing", "train"),
+    ("own/secret", "train"),
+    ("own/script", "train"),
+    *((f"own/broken{how}", "train") for how in HOW),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """What each source and split of ``ASKED`` gives, and the entry of a ``dataset_info.json``."""
+    root = tmp_path_factory.mktemp("answers")
+    entry = {"hf_hub_url": "own/talk", "subset": "small", "split": "test"}
+    (root / "dataset_info.json").write_text(json.dumps({"far": entry}))
+    named, *others = read(address, root / "home", (f"{root}/dataset_info.json:far", "train"), *ASKED)
+    return {("far", "train"): named, **dict(zip(ASKED, others, strict=True))}
 
 
 def _write_parquet(path: Path, rows: list[dict[str, str]]) -> None:
@@ -122,38 +161,29 @@ def replies(answer: dict[str, Any]) -> list[str]:
     return [reply for _, reply, _, apart in answer["items"] if not apart]
 
 
-@pytest.mark.parametrize("how", ["", "?streaming"])
-def test_configurations_splits_and_slices(how: str, hub: DatasetHub, address: str, tmp_path: Path) -> None:
-    entry = {"hf_hub_url": "own/talk", "subset": "small", "split": "test"}
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"far": entry}))
-    named, whole, sliced, test, other, bare = read(
-        address,
-        tmp_path / "home",
-        (f"{tmp_path}/dataset_info.json:far", "train"),
-        (f"own/talk:small{how}", "train"),
-        (f"own/talk:small{how}", "train[5:8]"),
-        (f"own/talk:small{how}", "test"),
-        (f"own/talk:other{how}", "train"),
-        (f"own/bare{how}", "train"),
-    )
+Answers = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_configurations_splits_and_slices(how: str, answers: Answers) -> None:
     # LLaMA-Factory's entry of a set on the hub, with its configuration and split.
-    assert replies(named) == ["test 0", "test 1", "test 2"]
+    assert replies(answers["far", "train"]) == ["test 0", "test 1", "test 2"]
+    whole = answers[f"own/talk:small{how}", "train"]
     assert whole["format"] == "question"
     assert replies(whole) == [f"train {n}" for n in range(20)]
     # Its own test split is what is held out.
     assert [row[1:] for row in whole["items"][20:]] == [[f"test {n}", True, True] for n in range(3)]
     assert whole["items"][0][0] == "own/talk, record 1"
-    assert replies(sliced) == ["train 5", "train 6", "train 7"]
-    assert replies(test) == ["test 0", "test 1", "test 2"]
-    assert replies(other) == [f"other {n}" for n in range(4)]
+    assert replies(answers[f"own/talk:small{how}", "train[5:8]"]) == ["train 5", "train 6", "train 7"]
+    assert replies(answers[f"own/talk:small{how}", "test"]) == ["test 0", "test 1", "test 2"]
+    assert replies(answers[f"own/talk:other{how}", "train"]) == [f"other {n}" for n in range(4)]
+    bare = answers[f"own/bare{how}", "train"]
     assert (bare["format"], replies(bare)) == ("prompt", ["bare 0", "bare 1"])
 
 
-def test_a_percentage_is_sliced_once_it_is_downloaded_and_refused_of_a_stream(address: str, tmp_path: Path) -> None:
-    tenth, streamed = read(
-        address, tmp_path / "home", ("own/talk:small", "train[:10%]"), ("own/talk:small?streaming", "train[:10%]")
-    )
-    assert replies(tenth) == ["train 0", "train 1"]
+def test_a_percentage_is_sliced_once_it_is_downloaded_and_refused_of_a_stream(answers: Answers) -> None:
+    assert replies(answers["own/talk:small", "train[:10%]"]) == ["train 0", "train 1"]
+    streamed = answers["own/talk:small?streaming", "train[:10%]"]
     assert streamed["kind"] == "data_split"
     assert "train[:2000]" in streamed["cure"]
 
@@ -173,46 +203,31 @@ def test_a_stream_leaves_nothing_on_the_disk_and_a_download_is_had_once(
     assert "data/train.jsonl" not in hub.taken
 
 
-def test_it_is_mixed_with_other_sources(address: str, tmp_path: Path) -> None:
-    (mixed,) = read(address, tmp_path / "home", ("own/talk:small*0.5 + own/bare*2", "train"))
+def test_it_is_mixed_with_other_sources(answers: Answers) -> None:
+    mixed = answers["own/talk:small*0.5 + own/bare*2", "train"]
     assert replies(mixed) == [f"train {n}" for n in range(1, 20, 2)] + ["bare 0", "bare 0", "bare 1", "bare 1"]
 
 
-def test_refusals_name_the_set_and_what_to_do(hub: DatasetHub, address: str, tmp_path: Path) -> None:
-    hub.sets["own/secret"] = hub.sets["own/bare"]
-    hub.gated.add("own/secret")
-    hub.sets["own/script"] = tmp_path / "script"
-    (tmp_path / "script").mkdir()
-    (tmp_path / "script" / "script.py").write_text("import os\nos.mkdir('was-run')\n")
-    configuration, none, split, missing, gated, script = read(
-        address,
-        tmp_path / "home",
-        ("own/talk:nope", "train"),
-        ("own/talk", "train"),
-        ("own/talk:small", "dev"),
-        ("own/nothing", "train"),
-        ("own/secret", "train"),
-        ("own/script", "train"),
-    )
+def test_refusals_name_the_set_and_what_to_do(answers: Answers) -> None:
+    configuration = answers["own/talk:nope", "train"]
     assert "small" in configuration["message"]
     assert "other" in configuration["message"]
-    assert "small" in none["message"]
+    assert "small" in answers["own/talk", "train"]["message"]
+    split = answers["own/talk:small", "dev"]
     assert (split["kind"], split["cure"]) == ("data_split", "It has train, test.")
-    assert missing["kind"] == "data_missing"
-    assert gated["kind"] in ("data_gated", "data_missing")
-    assert script["kind"] in ("data_source", "data_missing")
+    assert answers["own/nothing", "train"]["kind"] == "data_missing"
+    assert answers["own/secret", "train"]["kind"] in ("data_gated", "data_missing")
+    assert answers["own/script", "train"]["kind"] in ("data_source", "data_missing")
     assert not (Path(__file__).parents[2] / "was-run").exists()
 
 
-def test_a_broken_file_of_a_set_says_what_is_wrong_with_it(hub: DatasetHub, address: str, tmp_path: Path) -> None:
-    broken = hub.sets["own/broken"] = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "train.jsonl").write_text(_lines("broken", 2) + '{"question": broken\n')
-    for answer in read(address, tmp_path / "home", ("own/broken", "train"), ("own/broken?streaming", "train")):
-        assert answer["kind"] == "data_source"
-        assert "own/broken" in answer["message"]
-        assert "JSON" in answer["message"]
-        assert answer["cure"]
+@pytest.mark.parametrize("how", HOW)
+def test_a_broken_file_of_a_set_says_what_is_wrong_with_it(how: str, answers: Answers) -> None:
+    answer = answers[f"own/broken{how}", "train"]
+    assert answer["kind"] == "data_source"
+    assert "own/broken" in answer["message"]
+    assert "JSON" in answer["message"]
+    assert answer["cure"]
 
 
 def test_what_is_not_on_the_disk_cannot_be_had_offline(address: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, killed_after, resumed
 from workbench.engine.model.base import LoadedBase
 from workbench.recipe.text import edit, to_yaml
+from workbench.runs import checkpoints as run_checkpoints
 from workbench.runs.checkpoints import _write_manifest, checkpoints, find_damage, newest_intact, write_checkpoint
 from workbench.runs.folder import RunFolder, summarise
 from workbench.storage.paths import Home
@@ -49,12 +50,16 @@ def whole_run(tmp_path_factory, recipe) -> tuple[RunFolder, LoadedBase]:
     return run, thread.base
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "adafactor"])
-def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optimizer):
+# After which steps a run was killed: right after a checkpoint, between two, near the end.
+@pytest.mark.parametrize(
+    ("optimizer", "killed"),
+    [("adamw_torch_fused", (4, 7, 13)), ("adamw_8bit", (7,)), ("paged_adamw_32bit", (7,)), ("adafactor", (7,))],
+)
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optimizer, killed):
     recipe = edit(recipe, LONG | {"training.optim": optimizer, "training.save_total_limit": 10, "adapter.r": 64})
     whole, thread = begin(home, recipe)
     ended(thread)
-    for step in (4, 7, 13):
+    for step in killed:
         again = killed_after(whole, step, home)
         resumed(home, again, thread.base)
         assert curve(again) == curve(whole)
@@ -114,7 +119,7 @@ def test_a_checkpoint_that_was_being_replaced_when_its_process_was_killed_is_fou
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", killed_before_the_second)
         # What a killed process would not have done either.
-        patched.setattr("workbench.runs.checkpoints.restore_replaced", lambda folder: None)
+        patched.setattr(run_checkpoints, "restore_replaced", lambda folder: None)
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             write_checkpoint(tmp_path, 3, fill, keep=1)

@@ -114,8 +114,10 @@ def test_counts_are_those_of_peft(name: str) -> None:
 SAVED = ["all-linear", "dora", "bias all", "both ends", "dora embedding", "both saved", "rank pattern", "experts"]
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+# Twice as many bytes a value in float32: that depends on no architecture.
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "bfloat16") for name in TINY), *((name, "float32") for name in list(TINY)[::4])]
+)
 def test_file_is_as_large_as_the_one_peft_writes(name: str, dtype: str, tmp_path: Path) -> None:
     differences = []
     for title in SAVED:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def cpu_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def real_peak(step: Step, recipe: Recipe) -> int:
     """Highest number of bytes that a real step on the CPU holds above its weights."""
+    import peft
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -76,7 +78,7 @@ def real_peak(step: Step, recipe: Recipe) -> int:
     real = AutoModelForCausalLM.from_config(CONFIG_MAPPING["llama"].from_dict(dict(SMALL)), dtype=torch.bfloat16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(on_meta, "meta_model", lambda _: real)
-        patch.setattr("peft.get_peft_model", _attached_for_real)
+        patch.setattr(peft, "get_peft_model", _attached_for_real)
         model = on_meta.training_model(skeleton, recipe, step, recipe.adapter.r)
     recorder = run.StepRecorder("cpu")
     recorder.ignore(on_meta.resting_tensors(model))
@@ -164,11 +166,14 @@ def test_a_timeline_survives_json_and_old_ones_are_refused() -> None:
         Timeline.from_json({**data, "format": 0})
 
 
+FOLLOWED = ("llama-tied", "qwen3", "gemma2", "gemma3", "gpt2", "opt", "phi3", "falcon", "bloom", "mixtral", "qwen3_moe")
+
+
+# How weights are stored changes their layers, of which there are linear ones, those of GPT-2, and experts.
 @pytest.mark.parametrize(
-    "name",
-    ["llama-tied", "qwen3", "gemma2", "gemma3", "gpt2", "opt", "phi3", "falcon", "bloom", "mixtral", "qwen3_moe"],
+    ("name", "method"),
+    [*((name, "nf4") for name in FOLLOWED), *product(("gemma3", "gpt2", "qwen3_moe"), ("none", "int8"))],
 )
-@pytest.mark.parametrize("method", ["none", "nf4", "int8"])
 def test_architectures_that_can_be_followed(name: str, method: str) -> None:
     from workbench.estimate.trace.run import trace_step
 

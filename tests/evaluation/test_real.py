@@ -44,7 +44,7 @@ def test_figures_and_replies_of_smollm2_are_those_of_transformers(smollm2_home, 
     run, thread = begin(home, recipe)
     base = ended(thread).base
     request = EvaluateRequest(
-        run=str(run.path), data={**recipe.data.model_dump(), "split": "train[:3]"}, replies=3, max_new_tokens=24
+        run=str(run.path), data={**recipe.data.model_dump(), "split": "train[:3]"}, replies=3, max_new_tokens=12
     )
     file = evaluate(home, request, base, lambda load: load(), lambda progress: None, threading.Event())
     found = read_evaluation(file)
@@ -68,6 +68,6 @@ def test_figures_and_replies_of_smollm2_are_those_of_transformers(smollm2_home, 
     for one in found.answered:
         turns = [{"role": "user", "content": one.prompt}]
         inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
         reply = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert one.replies["base"] == reply

@@ -87,21 +87,18 @@ def test_merged(smollm2_home, run, prompts, unmerged, tmp_path):
     assert divergence(tuned, distributions(model, prompts)) < 0.3 * divergence(tuned, alone)
 
 
-@pytest.mark.parametrize(("kind", "share"), [("f16", 0.001), ("q8_0", 0.1)])
-def test_gguf(smollm2_home, run, prompts, unmerged, tmp_path, kind, share):
+# That f16 is exact is tested with a tiny model in test_weights.py.
+def test_gguf(smollm2_home, run, prompts, unmerged, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    export_run(smollm2_home, run, Request("gguf", tmp_path / "out", type=kind), lambda told: None, bool)
-    name = f"{run.id}-{kind}.gguf"
+    export_run(smollm2_home, run, Request("gguf", tmp_path / "out", type="q8_0"), lambda told: None, bool)
+    name = f"{run.id}-q8_0.gguf"
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path / "out", gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
     alone, tuned = unmerged
-    assert divergence(tuned, distributions(model, prompts)) < share * divergence(tuned, alone)
-    if kind == "f16":
-        # The tokenizer does not depend on the type, and transformers reads it for seconds.
-        return
+    assert divergence(tuned, distributions(model, prompts)) < 0.1 * divergence(tuned, alone)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file=name)
     text = "<|im_start|>user\nWhy don't ships sink?<|im_end|>\n"
     assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(run.adapter)(text)["input_ids"]

@@ -294,7 +294,7 @@ def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),
         ("a: !!python/object/apply:os.system ['true']\n", "cannot be read"),
-        ("{" * 4000, "cannot be read"),
+        pytest.param("{" * 4000, "cannot be read", id="deep"),
     ],
 )
 def test_others_are_refused_in_a_sentence(content, words, tmp_path):

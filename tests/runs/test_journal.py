@@ -140,7 +140,11 @@ def _bytes_read():
     return next(int(line.split()[1]) for line in told if line.startswith("rchar"))
 
 
-@pytest.mark.parametrize("after", [b"", b"torn", b"\n" * 100_000, b"damaged\n" * 30_000 + b"torn", b"x" * 300_000])
+@pytest.mark.parametrize(
+    "after",
+    [b"", b"torn", b"\n" * 100_000, b"damaged\n" * 30_000 + b"torn", b"x" * 300_000],
+    ids=["nothing", "torn", "empty", "damaged", "long"],
+)
 def test_numbers_go_on_whatever_stands_at_the_end(tmp_path, after):
     path = tmp_path / "journal.jsonl"
     with JournalWriter(path) as journal:

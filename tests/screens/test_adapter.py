@@ -69,10 +69,9 @@ async def test_an_arrow_turns_the_rank_and_the_figures_move_and_say_how(tmp_path
         assert "▼" in costs(screen)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_it_is_priced_for_the_longest_record_there_is(tmp_path: Path) -> None:
     words = "estimated at 92 tokens (longest record; limit"
-    async with opened(tmp_path, size=size) as screen:
+    async with opened(tmp_path, size=NARROW) as screen:
         await shown(screen)
         session, pane = screen.app.session, screen.app.pane_in_front
         assert "(longest record" not in costs(screen)
@@ -333,9 +332,8 @@ async def test_left_of_the_first_value_lies_auto_and_the_effective_batch_counts(
         assert screen.app.session.recipe.training.per_device_train_batch_size == "auto"
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_what_auto_came_to_is_told_with_its_reason(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_what_auto_came_to_is_told_with_its_reason(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         await shown(screen, gib=40)
         screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct"})
         await screen.until(lambda: "Checkpointing off: 36.92 of 40.00 GiB, about 25 % faster." in costs(screen), "off")
@@ -387,9 +385,8 @@ async def test_each_gpu_is_judged(tmp_path: Path) -> None:
         assert "fits: 24.0 GiB free" in costs(screen)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_table_says_what_fits_and_takes_a_model(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_a_table_says_what_fits_and_takes_a_model(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         await shown(screen)
         await screen.press("W")
         await screen.sees("Models that fit in 24.0 GiB (VRAM)")

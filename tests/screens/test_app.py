@@ -20,7 +20,7 @@ from screens.dialogs.questions import ChoiceDialog, ErrorDialog
 from screens.forms.row import SettingRow
 from screens.messages import StatusChanged
 from screens.session import Session
-from screens.shell import watch
+from screens.shell import quitting, watch
 from screens.shell.header import HeaderBar, short_gpu
 from screens.shell.run_bar import RunBar
 from screens.shell.terminal_signals import notification
@@ -135,8 +135,7 @@ def test_damaged_settings_start_anew(tmp_path: Path, text: str) -> None:
     assert session.recipe == Recipe()
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_with_a_run_live_the_app_opens_on_train(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_with_a_run_live_the_app_opens_on_train(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         screen.app.set_recipe({"adapter.r": 128})
         await screen.tab("adapter")
@@ -145,7 +144,7 @@ async def test_with_a_run_live_the_app_opens_on_train(tmp_path: Path, size: tupl
     engine.begin(Recipe())
     engine.phase("training", 0.0, max_steps=100)
     engine.step(12, 2.0)
-    async with opened(tmp_path, size=size, engine=engine) as screen:
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         assert in_front(screen.app) == "train"
         await screen.sees("step 12/100")
     engine.finish(step=100)
@@ -494,13 +493,10 @@ async def test_the_settings_are_for_their_owner_alone(tmp_path: Path) -> None:
         os.umask(umask)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_terminal_without_utf8_is_sent_ascii_only(
-    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_terminal_without_utf8_is_sent_ascii_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(Home(tmp_path), steps=40)
     monkeypatch.setenv("LC_ALL", "C")
-    async with opened(tmp_path, size=size) as screen:
+    async with opened(tmp_path, size=NARROW) as screen:
         await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
         screen.app.session.host = HostSample(1.0, 16 * GIB, 4 * GIB, 12 * GIB)
         for tab in screen.app.tabs:

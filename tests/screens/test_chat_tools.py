@@ -9,7 +9,7 @@ from textual.widgets import Input, Static
 
 from screens.chat.pane import ChatPane
 from screens.chat.settings import ChatSettings
-from tests.screens.piloting import NARROW, WIDE, opened
+from tests.screens.piloting import NARROW, opened
 from tests.screens.test_chat_pane import ask, chat, said, with_run
 from workbench.engine.client.conversations import Chats
 from workbench.engine.client.protocol import Message
@@ -23,9 +23,8 @@ def call(city: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_reasoning_is_folded_and_sent_back(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, engine=with_run(tmp_path), size=size) as screen:
+async def test_reasoning_is_folded_and_sent_back(tmp_path: Path) -> None:
+    async with opened(tmp_path, engine=with_run(tmp_path), size=NARROW) as screen:
         pane = await chat(screen)
         assert not pane.check_action("reasoning", ())
         await ask(screen, "Rain?")

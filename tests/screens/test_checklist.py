@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from screens.train.checklist import checklist
 from screens.widgets.glyphs import ASCII, UNICODE
-from tests.screens.piloting import NARROW, WIDE, opened
+from tests.screens.piloting import NARROW, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.runs.events import Phase
@@ -58,18 +56,17 @@ def test_what_a_run_passes_over_is_not_to_come() -> None:
     ]
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_it_survives_the_terminal_and_ends_with_the_first_step(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_it_survives_the_terminal_and_ends_with_the_first_step(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe())
     engine.phase("loading", 1.0)
     engine.phase("tokenizing", 0.61)
-    async with opened(tmp_path, size=size, engine=engine) as screen:
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await screen.tab("train")
         await screen.sees("✓ loading")
         await screen.sees("▸ tokenizing  61 %")
         # Another terminal, opened later.
-        async with opened(tmp_path, size=size, engine=engine) as later:
+        async with opened(tmp_path, size=NARROW, engine=engine) as later:
             await later.tab("train")
             await later.sees("✓ loading")
             await later.sees("▸ tokenizing  61 %")

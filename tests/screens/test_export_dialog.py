@@ -11,6 +11,7 @@ from screens.runs.table import RunTable
 from tests.helper_process import work_here
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
+from workbench.export import run as export_run
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 from workbench.runs.folder import RunFolder
@@ -60,10 +61,9 @@ async def choose(screen: Opened, dialog: ExportDialog, folder: Path, label: str)
     dialog.query_one("#folder", Input).value = str(folder)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_size_disk_and_time_stand_there_before_anything_is_done(tmp_path, run, size, monkeypatch) -> None:
+async def test_size_disk_and_time_stand_there_before_anything_is_done(tmp_path, run, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    async with opened(tmp_path / "home", size=size) as screen:
+    async with opened(tmp_path / "home", size=NARROW) as screen:
         await dialog_of(screen, run)
         await screen.sees("to write")
         await screen.sees("about")
@@ -86,7 +86,7 @@ async def test_it_is_opened_from_the_history(tmp_path, run) -> None:
 
 
 async def test_an_adapter_is_written_and_told(tmp_path, run, monkeypatch) -> None:
-    work_here(monkeypatch, "workbench.export.run")
+    work_here(monkeypatch, export_run)
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)
         await choose(screen, dialog, tmp_path / "out", "vllm, adapter")

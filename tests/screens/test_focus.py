@@ -9,7 +9,7 @@ from screens.architecture.module_tree import ModuleTree
 from screens.forms.form import SettingForm
 from screens.models.pane import ModelsPane
 from screens.models.table import ModelTable
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 
 
 async def with_models(screen: Opened) -> ModelTable:
@@ -18,11 +18,8 @@ async def with_models(screen: Opened) -> ModelTable:
     return table
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_esc_closes_the_search_of_models_then_clears_it_and_the_arrows_move(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_esc_closes_the_search_of_models_then_clears_it_and_the_arrows_move(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         table, field = await with_models(screen), screen.app.query_one(Input)
         count = table.row_count
         await screen.press("slash", *"qwen")

@@ -60,10 +60,9 @@ async def history(screen: Opened, count: int) -> RunsPane:
     return pane
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_run_of_the_history(tmp_path: Path, reading_on: threading.Event, size: tuple[int, int]) -> None:
+async def test_a_run_of_the_history(tmp_path: Path, reading_on: threading.Event) -> None:
     home_with(tmp_path, journals.resumed_and_finished, journals.interrupted)
-    async with opened(tmp_path, size=size) as screen:
+    async with opened(tmp_path, size=NARROW) as screen:
         pane = await history(screen, 2)
         lines = [line.split() for line in screen.words.splitlines() if "run-0" in line]
         assert lines[0][:4] == ["reading", "run-02", "800/1000", "1.222"]

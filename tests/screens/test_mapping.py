@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 from textual.content import Content
 from textual.widgets import Static
 
 from screens.data.mapping import assigned, part_of, stepped
 from screens.data.mapping_dialog import MappingDialog
 from screens.data.record_view import TRAINED, RecordView
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from tests.screens.test_data_pane import jsonl
 from workbench.engine.daemon.sources import Sources
@@ -33,15 +32,12 @@ def trained_text(dialog: MappingDialog) -> str:
     return "".join(content.plain[span.start : span.end] for span in content.spans if str(span.style) == TRAINED)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_mapping_shows_the_first_record_as_it_is_trained_on(
-    tmp_path: Path, tiny_llama: Path, size: tuple[int, int]
-) -> None:
+async def test_a_mapping_shows_the_first_record_as_it_is_trained_on(tmp_path: Path, tiny_llama: Path) -> None:
     """The engine's own reading, with the model's template."""
     engine = ScriptedEngine(Home(tmp_path / "home"))
     engine.sources = Sources(engine.home)  # type: ignore[assignment]
     path = jsonl(tmp_path / "own.jsonl", RECORDS)
-    async with opened(tmp_path / "home", engine=engine, size=size) as screen:
+    async with opened(tmp_path / "home", engine=engine, size=NARROW) as screen:
         screen.app.set_recipe({"model.source": str(tiny_llama), "data.source": path})
         await screen.tab("data")
         await screen.sees("Press m to map the columns by hand.")

@@ -12,14 +12,13 @@ from screens.palette_commands import Command, actions, everywhere, setting_comma
 from screens.palette_library import library_commands
 from screens.runs.pane import RunsPane
 from tests.runs.told import finished
-from tests.screens.piloting import NARROW, WIDE, opened
+from tests.screens.piloting import NARROW, opened
 from tests.screens.test_looks import app_on
 from workbench.storage.paths import Home
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_setting_is_set_by_its_name_and_value(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_a_setting_is_set_by_its_name_and_value(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         await screen.until(lambda: screen.app.session.skeleton is not None, "the module tree")
         await screen.press("ctrl+p", *"lr 1e-3")
         await screen.sees("Set learning_rate 2e-4 → 1e-3")

@@ -10,7 +10,7 @@ from screens.forms.path_kinds import DATASET, FOLDER, MODEL
 from screens.widgets.file_tree import FileTree, FileTreeScreen
 from screens.widgets.path_completion import completions, folder_of
 from screens.widgets.path_field import PathField
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -100,9 +100,8 @@ async def test_a_source_that_a_run_used_is_completed(tmp_path: Path) -> None:
         assert field.value == "tatsu-lab/alpaca"
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_a_tree_of_files_takes_names_as_they_are(files: Path, tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path / "home", size=size) as screen:
+async def test_a_tree_of_files_takes_names_as_they_are(files: Path, tmp_path: Path) -> None:
+    async with opened(tmp_path / "home", size=NARROW) as screen:
         field = await source_field(screen, "data/train.jsonl")
         await screen.press("ctrl+o")
         await screen.until(lambda: isinstance(screen.app.screen, FileTreeScreen), "the tree")

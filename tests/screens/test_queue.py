@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 from textual.widgets import Input, OptionList
 
 from screens.queue.dialog import QueueScreen, differing
 from screens.shell.run_bar import waiting_words
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.machine.host import HostSample
 from workbench.models.catalog import catalog_skeleton
@@ -65,11 +64,10 @@ async def test_while_a_run_is_live_enter_lines_the_recipe_in_hand_up(tmp_path: P
         await screen.sees("The queue keeps running too (1 queued).")
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_it_is_sorted_emptied_and_held_by_keys(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_it_is_sorted_emptied_and_held_by_keys(tmp_path: Path) -> None:
     engine = live(tmp_path)
     fill(engine.home, "one", "two", "three")
-    async with opened(tmp_path, size=size, engine=engine) as screen:
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await queue_screen(screen)
         await screen.sees("now-01  training")
         await screen.sees("r 8 → 16")

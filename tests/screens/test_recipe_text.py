@@ -55,9 +55,8 @@ def text_of(screen: Opened) -> str:
     return screen.app.screen.query_one(RecipeText).text
 
 
-@pytest.mark.parametrize("size", [NARROW, (120, 40)])
-async def test_the_text_is_edited_by_keys_and_is_one_step_of_undo(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_the_text_is_edited_by_keys_and_is_one_step_of_undo(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         session = screen.app.session
         await screen.tab("adapter")
         screen.app.set_recipe({"adapter.r": 8})

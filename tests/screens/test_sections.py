@@ -10,7 +10,7 @@ from screens.forms.any_setting import any_setting
 from screens.forms.places import tab_of
 from screens.forms.row import SettingRow
 from screens.forms.sections import SectionedForm
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from workbench.recipe.schema import Recipe, known_paths
 from workbench.recipe.text import RecipeError, edit
 
@@ -64,9 +64,8 @@ def test_every_field_shows_what_it_is_given() -> None:
             edit(Recipe(), parse(wrong))
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_sections_fold_and_unfold_under_the_cursor(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_sections_fold_and_unfold_under_the_cursor(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         settings = (await screen.tab("adapter")).query_one(SectionedForm)
         await screen.press("end")
         await screen.sees("❯ Model and output  5 settings")

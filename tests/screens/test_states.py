@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from screens.shell.header import HeaderBar
 from screens.shell.phase_bar import PhaseBar
 from screens.shell.run_bar import RunBar
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.protocol import ControlRequest
 from workbench.recipe.schema import Recipe
@@ -27,11 +25,10 @@ async def everywhere(screen: Opened, words: str, besides: str) -> None:
     await screen.until(is_named, f"{words} in each and {besides} in none of {lines()}")
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_each_state_of_a_run_is_named_in_all_places(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_each_state_of_a_run_is_named_in_all_places(tmp_path: Path) -> None:
     engine = ScriptedEngine(Home(tmp_path))
     engine.begin(Recipe())
-    async with opened(tmp_path, size=size, engine=engine) as screen:
+    async with opened(tmp_path, size=NARROW, engine=engine) as screen:
         await screen.tab("train")
         for phase, detail in (
             ("loading", "importing libraries"),

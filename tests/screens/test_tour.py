@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from screens.dialogs.tour import TourScreen, offered_models, plan_of
-from tests.screens.piloting import NARROW, WIDE, Opened, opened
+from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.test_data_pane import jsonl
 from workbench.machine.gpu import GpuSample
 from workbench.machine.host import HostSample
@@ -33,9 +31,8 @@ def test_a_model_of_each_size_is_offered_without_a_license_to_accept() -> None:
     assert not any(entries[one].gated for one in offered)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with opened(tmp_path, size=size) as screen:
+async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path) -> None:
+    async with opened(tmp_path, size=NARROW) as screen:
         screen.app.set_recipe({"adapter.r": 64})
         await tour(screen)
         await screen.sees("1 of 3  Which model")
