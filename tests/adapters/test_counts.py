@@ -15,17 +15,13 @@ from workbench.models.build import build_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.sections.adapter import AdapterSection
 
+# Each sets something apart; LoRA itself is compared on all of TINY in tests/estimate/test_adapter.py.
 ARCHITECTURES = (
-    "llama",
     "llama-tied",
     "qwen2",
-    "qwen3",
-    "gemma2",
     "gemma3",
-    "phi",
     "phi3",
     "gpt2",
-    "gpt_neox",
     "bloom",
     "opt",
     "falcon",
@@ -91,7 +87,7 @@ def test_parameters_and_file_are_those_of_peft(method: str, tmp_path: Path) -> N
             elif ours is not None:
                 accepted.add(name)
     assert not differences
-    assert len(accepted) >= 10, accepted
+    assert len(accepted) >= 9, accepted
 
 
 def in_peft(name: str, section: AdapterSection, folder: Path) -> tuple[int, int, int] | None:

@@ -152,7 +152,7 @@ def call(code: str, argument: str, address: str, home: Path, **environment: str)
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=400,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

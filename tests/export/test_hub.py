@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 
 from tests.export.upload_hub import UploadHub, serve_uploads
 from workbench.errors import WorkbenchError
@@ -10,6 +11,8 @@ from workbench.export.plan import plan_export
 from workbench.export.request import Request
 from workbench.export.run import export_run
 
+# huggingface_hub is told the hub's address at each upload, so that it need not be imported anew.
+pytestmark = pytest.mark.usefixtures("export_here")
 TOKEN = "hf_averysecrettokenforthetests"
 
 
@@ -19,6 +22,7 @@ def hub(monkeypatch, tmp_path):
     with serve_uploads(hub) as address:
         for name, value in {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf")}.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield hub

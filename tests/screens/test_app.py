@@ -20,7 +20,7 @@ from screens.dialogs.questions import ChoiceDialog, ErrorDialog
 from screens.forms.row import SettingRow
 from screens.messages import StatusChanged
 from screens.session import Session
-from screens.shell import quitting, watch
+from screens.shell import watch
 from screens.shell.header import HeaderBar, short_gpu
 from screens.shell.run_bar import RunBar
 from screens.shell.terminal_signals import notification
