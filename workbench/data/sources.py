@@ -9,7 +9,7 @@ from itertools import repeat
 
 from workbench.data.interleave import interleave
 from workbench.data.open_source import Source, open_source
-from workbench.data.records.conversation import BadRecord, Content
+from workbench.data.records.conversation import BadRecord, Content, Conversation
 from workbench.data.records.convert import convert
 from workbench.data.records.formats import PairFormat, UnpairedFormat
 from workbench.data.records.preferences import cure_for_pairs, cure_for_unpaired
@@ -64,6 +64,7 @@ class Records:
     Attributes:
         stopping: when interleaved sources end; empty if they are read one after the other.
         kind: what training makes of the records; each pair becomes two unpaired responses if they are ``unpaired``.
+        each_response: whether each response of a conversation is a record of its own, with the turns before it.
     """
 
     sources: tuple[Source, ...]
@@ -72,6 +73,7 @@ class Records:
     home: Home | None = None
     stopping: str = ""
     kind: RecordKind = "texts"
+    each_response: bool = False
 
     @property
     def format(self) -> str:
@@ -103,6 +105,8 @@ class Records:
             notices.append("Interleaving stops when the first source is exhausted; the rest of the others is not used.")
         elif self.stopping == "all_exhausted":
             notices.append("Sources that are exhausted before the last one start again, so their records repeat.")
+        if self.each_response:
+            notices.append("Each response of a conversation is a record of its own, with the turns before it.")
         return notices
 
     def items(self) -> Iterator[Item]:
@@ -113,6 +117,13 @@ class Records:
         Raises:
             WorkbenchError: a source cannot be read, or a row is malformed and ``data.malformed`` is ``stop``.
         """
+        for item in self._whole_items():
+            if self.each_response and isinstance(item.content, Conversation):
+                yield from (replace(item, content=part) for part in item.content.by_response())
+            else:
+                yield item
+
+    def _whole_items(self) -> Iterator[Item]:
         if self.stopping:
             yield from self._interleaved()
             return
@@ -233,7 +244,8 @@ def load_records(data: DataSection, home: Home | None = None, *, kind: RecordKin
         )
     is_interleaved = not isinstance(data.source, str) and len(sources) > 1
     stopping = data.stopping if is_interleaved else ""
-    return Records(sources, data.eval_fraction, stop_at_malformed, home, stopping, kind or kinds[0])
+    each = data.responses == "each"
+    return Records(sources, data.eval_fraction, stop_at_malformed, home, stopping, kind or kinds[0], each)
 
 
 def _kind_of(source: Source) -> RecordKind:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -162,7 +162,9 @@ class _Cleaner:
         report: Report,
         cancelled: Cancelled,
     ) -> None:
-        self._records, self._template, self._data, self._cleaning = records, template, data, cleaning
+        # The file has whole conversations, which are taken apart when it is read.
+        self._records = replace(records, each_response=False)
+        self._template, self._data, self._cleaning = template, data, cleaning
         self._report, self._cancelled = report, cancelled
         self._keep_apart = "instruction" in template.source
         self.counts = Cleaned()

@@ -1,6 +1,7 @@
 """A conversation as training and chat take it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 # A chat message in the form that transformers' chat templates expect: "role" (system, user, assistant or tool) and
@@ -47,6 +48,13 @@ class Conversation:
         return Conversation(
             self.messages[:count], self.tools, self.untrained, self.changes, self.template_kwargs, self.origins
         )
+
+    def by_response(self) -> Iterator["Conversation"]:
+        """The conversation up to each of its trained responses, with that one trained alone."""
+        responses = self.responses
+        for number, place in enumerate(responses):
+            if place not in self.untrained:
+                yield replace(self.first(place + 1), untrained=frozenset(responses[:number]))
 
     @property
     def texts(self) -> list[str]:

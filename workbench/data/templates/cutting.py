@@ -2,7 +2,8 @@
 
 The places are found by rendering prefixes: the prompt of a response must be the start of the whole text, and so must
 the text up to its end. A template that rewrites earlier turns (some drop their reasoning) has no such places; then only
-the last response of a conversation is trained, after exactly the prompt that chat would give.
+the last response of a conversation is trained, after exactly the prompt that chat would give. With ``data.responses``
+``each``, every response is the last one of a record of its own.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from workbench.data.templates.pieces import Piece
 from workbench.data.templates.render import MarkedText, Renderer
 from workbench.data.templates.unwritten import unwritten
 
-REWRITTEN = "Trained on the last response only, because the template rewrites earlier turns"
+REWRITTEN = (
+    "Trained on the last response only, because the template rewrites earlier turns (data.responses each trains all)"
+)
 PROBE = "probe"
 PROBES = Conversation([{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}])
 """A question and a response, to find out what a template puts around them."""
@@ -98,7 +101,8 @@ class ResponseCutter:
             unused = tuple(dict.fromkeys((*unused, *lost)))
             reply, after, rewritten = message["content"] + self.end, "", True
         pieces += [*_reply_pieces(reply, prepared, last, answer_only), *([Piece(after, False)] if after else [])]
-        return Cut(pieces, unused, (*prepared.changes, *([REWRITTEN] if rewritten else [])))
+        is_lost = rewritten and not prepared.untrained.issuperset(prepared.responses[:-1])
+        return Cut(pieces, unused, (*prepared.changes, *([REWRITTEN] if is_lost else [])))
 
     def cut_prompt(self, prepared: Conversation, end: int, answer_only: bool = False) -> tuple[list[Piece], bool]:
         """The prompt of the message at ``end``, cut at the responses in it.

@@ -65,8 +65,10 @@ class DataSection(Section):
         False, "Pack several records into each sequence of max_length. The micro-batch then counts sequences."
     )
     completion_only: bool = setting(True, "Compute the loss on the response only, not on the prompt.")
-    responses: Literal["all", "last"] = setting(
-        "all", "Which responses of a conversation are trained: all, or only the last one."
+    responses: Literal["all", "last", "each"] = setting(
+        "all",
+        "Which responses of a conversation are trained: all, only the last one, or each in a record of its own, for "
+        "templates that rewrite earlier turns.",
     )
     reasoning: Literal["train", "mask", "drop"] = setting(
         "train",
