@@ -14,7 +14,7 @@ from tests.json_outputs import assert_documented
 from workbench.commands.app import app
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import encode_samples
+from workbench.data.tokens.samples import encode_samples
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit, parse_assignment

@@ -12,7 +12,7 @@ from tests.data.popular_sets import PAIR, SETS, Layout
 from tests.data.test_records import tokenizer_of_bytes
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import encode_samples
+from workbench.data.tokens.samples import encode_samples
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.data import DataSection
 

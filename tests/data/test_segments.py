@@ -16,7 +16,8 @@ from workbench.data.records.detect import detect
 from workbench.data.sources import load_records
 from workbench.data.statistics import data_facts
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import NO_END, encode_dataset
+from workbench.data.tokens.encode import encode_dataset
+from workbench.data.tokens.samples import NO_END
 from workbench.errors import WorkbenchError
 from workbench.evaluation.eval_set import build_eval_set
 from workbench.export.conversations import write_conversations

@@ -6,8 +6,8 @@ from workbench.data.collector import StatisticsCollector
 from workbench.data.facts import DataFacts
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import encode_samples
 from workbench.data.tokens.examples import example_of
+from workbench.data.tokens.samples import encode_samples
 from workbench.progress import Cancelled, Report, never_cancelled
 from workbench.recipe.sections.data import DataSection
 

@@ -8,7 +8,7 @@ from workbench.data.records.conversation import BadRecord, Conversation, Message
 from workbench.data.sample import Sample
 from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import encode_items
+from workbench.data.tokens.samples import encode_items
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text

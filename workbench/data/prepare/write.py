@@ -16,7 +16,7 @@ from workbench.data.records.conversation import BadRecord, Conversation, Segment
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Piece
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import as_trained, encode_items, segments_as_trained
+from workbench.data.tokens.samples import as_trained, encode_items, segments_as_trained
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Progress, Report, never_cancelled
 from workbench.recipe.sections.data import DataSection

@@ -1,4 +1,4 @@
-"""Brings the turns of a conversation into one layout: a list of objects with a role and a text."""
+"""Converts the turns of a conversation, however a record stores them, to a list of objects with a role and a text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from workbench.data.records.values import as_structure, is_blank, is_empty, type
 
 ROLE_KEYS = ("role", "from")
 TEXT_KEYS = ("content", "value", "text")
-# Keys of an object that holds a question and its response: XTuner, ms-swift, Capybara and others.
-_PAIRS = (
+# Keys of an object that holds one exchange, a question and its response: XTuner, ms-swift, Capybara and others.
+_EXCHANGE_KEYS = (
     ("input", "output"), ("human", "assistant"), ("user", "assistant"), ("prompt", "response"), ("question", "answer"),
     ("query", "response"), ("instruction", "output"),
 )  # fmt: skip
@@ -39,12 +39,15 @@ def turn_keys(value: object) -> tuple[str, str] | None:
 
 
 def layout_in_words(value: object) -> str | None:
-    """How turns without roles are stored: pairs, texts in turn, or a transcript; None if the value is none of these."""
+    """How turns without roles are stored, to complete a sentence about the value: ``has texts in turn, …``.
+
+    None if they are neither exchanges, nor alternating texts, nor a transcript.
+    """
     if isinstance(value, str) and read_transcript(value):
         return "is a transcript with a mark before each turn"
     turns = _turns_if_any(value)
-    if turns and isinstance(turns[0], Mapping) and (pair := _pair_keys(turns[0])):
-        return f"has pairs of {pair[0]} and {pair[1]}"
+    if turns and isinstance(turns[0], Mapping) and (keys := _exchange_keys(turns[0])):
+        return f"has pairs of {keys[0]} and {keys[1]}"
     if _are_texts(turns):
         return "has texts in turn, the first one the user's"
     return None
@@ -52,7 +55,8 @@ def layout_in_words(value: object) -> str | None:
 
 def as_turns(value: object, where: str) -> list[Any]:
     """A list of turns from any layout: a list, its JSON text, an object of lists (``{"role": […], "content": […]}``),
-    one turn, pairs of a question and its response, texts in turn, or a transcript.
+    one turn, exchanges (``{"question": …, "answer": …}``), alternating texts of which the first is the user's, or a
+    transcript.
 
     Raises:
         BadRecord: it is none of these, or has no turns.
@@ -63,8 +67,8 @@ def as_turns(value: object, where: str) -> list[Any]:
     if _are_texts(turns):
         roles = ("user", "assistant")
         return [{"role": roles[number % 2], "content": text} for number, text in enumerate(turns)]
-    if isinstance(turns[0], Mapping) and (pair := _pair_keys(turns[0])):
-        return [turn for object_ in turns for turn in _pair_turns(object_, pair)]
+    if isinstance(turns[0], Mapping) and (keys := _exchange_keys(turns[0])):
+        return [turn for exchange in turns for turn in _turns_of_exchange(exchange, keys)]
     return turns
 
 
@@ -99,6 +103,7 @@ def listed(value: object, where: str, expected: str = _EXPECTED) -> list[Any]:
 
 
 def _turns_if_any(value: object) -> list[Any]:
+    """The turns as a list; empty if the value holds none."""
     if isinstance(value, str) and not _may_be_json(value):
         return []
     try:
@@ -108,13 +113,13 @@ def _turns_if_any(value: object) -> list[Any]:
 
 
 def _may_be_json(text: str) -> bool:
-    """Whether a text may be a list or an object, also of one that is encoded twice."""
+    """Whether a text may be a list or an object as JSON, or such a text as a JSON string."""
     start = text.lstrip()
     return start.startswith(("[", "{")) or (start.startswith('"') and start[1:].lstrip()[:1] in ("[", "{"))
 
 
 def _are_texts(turns: list[Any]) -> bool:
-    """Whether turns are texts of user and assistant in turn."""
+    """Whether turns are plain texts, which user and assistant wrote alternately."""
     return len(turns) > 1 and isinstance(turns[0], str) and all(isinstance(turn, str) for turn in turns)
 
 
@@ -122,22 +127,22 @@ def _role_key(turn: Mapping[str, object]) -> str | None:
     return next((key for key in ROLE_KEYS if key in turn), None)
 
 
-def _pair_keys(turn: Mapping[str, object]) -> tuple[str, str] | None:
+def _exchange_keys(turn: Mapping[str, object]) -> tuple[str, str] | None:
     if _role_key(turn) is not None:
         return None
-    return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
+    return next((keys for keys in _EXCHANGE_KEYS if keys[0] in turn and keys[1] in turn), None)
 
 
-def _pair_turns(pair: object, keys: Sequence[str]) -> list[object]:
-    """The turns of one pair; its other keys stay with the response."""
-    if not isinstance(pair, Mapping):
-        return [pair]
+def _turns_of_exchange(exchange: object, keys: Sequence[str]) -> list[object]:
+    """The turns of one exchange; its other keys stay with the response."""
+    if not isinstance(exchange, Mapping):
+        return [exchange]
     question, answer = keys
     turns: list[object] = []
     for role, key in (("system", "system"), ("user", question)):
-        if not is_blank(pair.get(key)):
-            turns.append({"role": role, "content": pair[key]})
-    rest = {key: member for key, member in pair.items() if key not in ("system", question, answer)}
-    if not is_blank(pair.get(answer)):
-        turns.append({**rest, "role": "assistant", "content": pair[answer]})
+        if not is_blank(exchange.get(key)):
+            turns.append({"role": role, "content": exchange[key]})
+    rest = {key: member for key, member in exchange.items() if key not in ("system", question, answer)}
+    if not is_blank(exchange.get(answer)):
+        turns.append({**rest, "role": "assistant", "content": exchange[answer]})
     return turns

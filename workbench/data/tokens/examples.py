@@ -8,7 +8,7 @@ from workbench.data.facts import Example
 from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
-from workbench.data.tokens.encode import encode_items
+from workbench.data.tokens.samples import encode_items
 from workbench.recipe.sections.data import DataSection
 
 
