@@ -27,9 +27,9 @@ PARTS = (
     Part("tools", "t", "functions for tool calls"),
     Part("chosen", "c", "chosen response of a pair"),
     Part("rejected", "d", "rejected response of a pair"),
-    Part("label", "l", "true for a good response (KTO)"),
+    Part("label", "l", "true for a good response (KTO), or the class"),
     Part("segments", "e", "text in labeled segments"),
-    Part("text", "x", "plain text, all of it trained"),
+    Part("text", "x", "plain text, trained or classified"),
 )
 _NAMES = [part.name for part in PARTS]
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from workbench.data.columns import FoundColumns
     from workbench.data.sources import Item
     from workbench.recipe.schema import Recipe
-    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
 _COLUMN = "data.columns"
@@ -59,7 +58,7 @@ async def map_columns(workbench: Workbench) -> None:
 async def _columns(workbench: Workbench) -> FoundColumns:
     session = workbench.session
     if not remote_sources(session.recipe.data.source):
-        return await asyncio.to_thread(find_columns, session.recipe.data)
+        return await asyncio.to_thread(find_columns, session.recipe.data, session.recipe.objective.spec.shown_as)
     if session.status is None:
         await workbench.start_engine()
     return await session.engine.columns(columns_request(session.recipe))
@@ -224,7 +223,7 @@ class MappingDialog(Dialog[dict[str, str]]):
         is_local = not remote_sources(recipe.data.source)
         try:
             if is_local and not self._is_formatted:
-                self._show_raw(await asyncio.to_thread(_first, recipe.data, session.home))
+                self._show_raw(await asyncio.to_thread(_first, recipe, session.home))
             await self._show_formatted(session, recipe)
         except WorkbenchError as error:
             if error.kind not in _NO_TOKENS or not is_local:
@@ -253,5 +252,6 @@ class MappingDialog(Dialog[dict[str, str]]):
         self._record.say(text, cure)
 
 
-def _first(data: DataSection, home: Home) -> Item | None:
-    return next(islice(load_records(data, home, kind=None).items(), 1), None)
+def _first(recipe: Recipe, home: Home) -> Item | None:
+    records = load_records(recipe.data, home, kind=recipe.objective.spec.shown_as)
+    return next(islice(records.items(), 1), None)

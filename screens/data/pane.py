@@ -16,7 +16,7 @@ from screens.data.dataset_figures import data_figures, histogram, notices
 from screens.data.fields import data_settings
 from screens.data.longest_list import LongestList
 from screens.data.record_browser import MAP_COLUMNS, UNRECOGNIZED, RecordBrowser
-from screens.data.records import RECORDS_KEPT, read_first_records
+from screens.data.records import RECORDS_KEPT, raw_data, read_first_records
 from screens.forms.form import SettingForm, row_of
 from screens.forms.help import help_text
 from screens.forms.row import SettingRow
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
+    from screens.data.records import RawData
     from screens.shell.jobs import Job
     from workbench.recipe.schema import Recipe
-    from workbench.recipe.sections.data import DataSection
 
 # Nothing is read while a path is being typed.
 _SECONDS_TO_SETTLE = 0.3
@@ -136,8 +136,9 @@ class DataPane(Pane):
     @on(RecipeChanged)
     def _show(self) -> None:
         self._form.show(self.session.recipe, self.session.skeleton)
-        if self.session.recipe.data != self._browser.data:
-            self.run_worker(self._look_at(self.session.recipe.data), group="look", exclusive=True)
+        raw = raw_data(self.session.recipe)
+        if raw != self._browser.data:
+            self.run_worker(self._look_at(raw), group="look", exclusive=True)
         if dataset_key(self.session.recipe) != self._counted:
             self._count()
         self._show_counts()
@@ -152,19 +153,19 @@ class DataPane(Pane):
 
     # -- the records ----------------------------------------------------------------------------------------------
 
-    async def _look_at(self, data: DataSection) -> None:
+    async def _look_at(self, raw: RawData) -> None:
         """Read the records in a thread, until the recipe has another data section."""
         if self._browser.data is not None:
             await asyncio.sleep(_SECONDS_TO_SETTLE)
-        found = read_first_records(data, self.session.home)
+        found = read_first_records(raw, self.session.home)
         try:
             while seen := await asyncio.to_thread(next, found, None):
-                if data != self.session.recipe.data:
+                if raw != raw_data(self.session.recipe):
                     return
-                self._browser.look_at(data, seen)
+                self._browser.look_at(raw, seen)
         except WorkbenchError as error:
-            if data == self.session.recipe.data:
-                self._browser.look_at(data, error)
+            if raw == raw_data(self.session.recipe):
+                self._browser.look_at(raw, error)
 
     def _count(self, fetch: bool = False) -> None:
         """Let the engine count the tokens of the recipe's data, instead of any earlier count."""

@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from screens.data.record_search import Match, RecordSearch, matches_fed, matches_read
 from screens.data.record_view import MASKED, TRAINED, RecordView
-from screens.data.records import FirstRecords, shown_records
+from screens.data.records import FirstRecords, raw_data, shown_records
 from screens.shell.header import short_name
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from screens.data.records import RawData
     from screens.session import Session
     from workbench.data.sources import Item
-    from workbench.recipe.sections.data import DataSection
 
 
 UNRECOGNIZED = ("data_format", "data_preference")
@@ -50,7 +50,7 @@ class RecordBrowser(Vertical):
         super().__init__(**names)
         self._session = session
         self._moved = moved
-        self.data: DataSection | None = None
+        self.data: RawData | None = None
         self._look: FirstRecords | None = None
         self._at = 0
         # A record that is not among the first ones.
@@ -85,7 +85,7 @@ class RecordBrowser(Vertical):
         """Whether there is another record to go to."""
         return len(self._entries) > 1 or self._search is not None
 
-    def look_at(self, data: DataSection, found: FirstRecords | WorkbenchError) -> None:
+    def look_at(self, data: RawData, found: FirstRecords | WorkbenchError) -> None:
         """Show the first record of other data, or why there is none; of the same data, what was read since."""
         if data != self.data:
             self._at, self._alone = 0, None
@@ -120,7 +120,7 @@ class RecordBrowser(Vertical):
 
     @property
     def _entries(self) -> tuple[tuple[int, Item | Example], ...]:
-        fresh = self.data == self._session().recipe.data
+        fresh = self.data == raw_data(self._session().recipe)
         return shown_records(self._look if fresh else None, self._data_facts)
 
     def _show_instead(self, text: str, cure: str) -> None:
@@ -184,7 +184,7 @@ class RecordBrowser(Vertical):
         if self._data_facts is not None:
             more = matches_fed(session.engine, session.recipe, event.value)
         else:
-            more = matches_read(session.recipe.data, session.home, event.value)
+            more = matches_read(raw_data(session.recipe), session.home, event.value)
         self._search = RecordSearch(event.value, more)
         self._view.focus()
         self._go_on(self._search, 1)

@@ -12,10 +12,10 @@ from workbench.engine.client.requests import examples_request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from screens.data.records import RawData
     from workbench.data.facts import Example
     from workbench.engine.client.client import EngineClient
     from workbench.recipe.schema import Recipe
-    from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
 # The engine returns no more at once.
@@ -89,10 +89,10 @@ async def matches_fed(engine: EngineClient, recipe: Recipe, text: str) -> AsyncI
             start, skip = start + 1, 0
 
 
-async def matches_read(data: DataSection, home: Home, text: str) -> AsyncIterator[Match]:
+async def matches_read(raw: RawData, home: Home, text: str) -> AsyncIterator[Match]:
     """Yield matches among raw local records, found in a thread."""
     stop = threading.Event()
-    found = _matches(data, home, text, stop)
+    found = _matches(raw, home, text, stop)
     try:
         while match := await asyncio.to_thread(next, found, None):
             yield match
@@ -100,8 +100,8 @@ async def matches_read(data: DataSection, home: Home, text: str) -> AsyncIterato
         stop.set()
 
 
-def _matches(data: DataSection, home: Home, text: str, stop: threading.Event) -> Iterator[Match]:
-    for index, item in enumerate(load_records(data, home, kind=None).items()):
+def _matches(raw: RawData, home: Home, text: str, stop: threading.Event) -> Iterator[Match]:
+    for index, item in enumerate(load_records(raw[0], home, kind=raw[1]).items()):
         if stop.is_set():
             return
         if item.contains(text):

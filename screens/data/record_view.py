@@ -13,7 +13,7 @@ from textual.widgets import Static
 from screens.widgets.glyphs import GLYPHS
 from screens.widgets.plain import plain
 from workbench.data.facts import Example
-from workbench.data.records.conversation import Conversation, Pair, Segments, Unpaired
+from workbench.data.records.conversation import Conversation, Labeled, Pair, Segments, Unpaired
 from workbench.data.records.values import common_length
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _LOOKS = {
     "rejected": "bold $error",
     "good": "bold $success",
     "bad": "bold $error",
+    "label": "bold $accent",
 }
 
 
@@ -106,7 +107,8 @@ def _fed(example: Example) -> list[Content]:
     """
     unused = _unused(example.unused)
     if example.rejected is None:
-        return [Content.assemble(unused, *_verdict(example.good), _tokens_of(example, 0))]
+        verdict = [*_verdict(example.good), *_label(example.label)]
+        return [Content.assemble(unused, *verdict, _tokens_of(example, 0))]
     at = example.parts_at
     sides = []
     for name, side in (("chosen", example), ("rejected", example.rejected)):
@@ -142,6 +144,11 @@ def _verdict(good: bool | None) -> list[tuple[str, str]]:
     return [(f"{name} response\n", _LOOKS[name])]
 
 
+def _label(label: str | None) -> list[tuple[str, str]]:
+    """The label of a text for classification, to stand above it."""
+    return [] if label is None else [(f"label: {plain(label)}\n", _LOOKS["label"])]
+
+
 def _places(content: Content, searched: str) -> list[tuple[int, int]]:
     """Return start and end of the first places where the searched text occurs."""
     found = re.finditer(re.escape(searched), content.plain, re.IGNORECASE)
@@ -165,6 +172,11 @@ def _content(item: Item) -> list[Content]:
     if isinstance(content, Unpaired):
         verdict = Content.assemble(*_verdict(content.good)).rstrip()
         return [Content("\n\n").join([*unused, verdict, *_turns(content.response.messages)])]
+    if isinstance(content, Labeled):
+        label = Content.assemble(*_label(content.label)).rstrip()
+        of_text = content.content
+        read = [Content(_shortened(of_text))] if isinstance(of_text, str) else _turns(of_text.messages)
+        return [Content("\n\n").join([*unused, label, *read])]
     prompt, sides = _parted(content)
     headings = [Content.assemble((f"{name}\n", _LOOKS[name])) for name in ("chosen", "rejected")]
     return [

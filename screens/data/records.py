@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workbench.data.facts import DataFacts, Example
+    from workbench.objectives.objective import RecordKind
+    from workbench.recipe.schema import Recipe
     from workbench.recipe.sections.data import DataSection
     from workbench.storage.paths import Home
 
@@ -22,6 +24,15 @@ RECORDS_KEPT = 200
 
 # Counting stops after this; the screen then shows "more than" the count.
 _SECONDS_COUNTED = 2.0
+
+
+RawData = tuple["DataSection", "RecordKind | None"]
+"""The data of a recipe, and as what it is read; None for what it looks like."""
+
+
+def raw_data(recipe: Recipe) -> RawData:
+    """The data of a recipe as its raw records are shown."""
+    return recipe.data, recipe.objective.spec.shown_as
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,13 @@ class FirstRecords:
     complete: bool
 
 
-def read_first_records(data: DataSection, home: Home) -> Iterator[FirstRecords]:
+def read_first_records(raw: RawData, home: Home) -> Iterator[FirstRecords]:
     """Yield the first records, and then the same with a count of the rest, which may be incomplete. Blocks.
 
     Raises:
         WorkbenchError: the source is not local, cannot be read, or has an unknown format.
     """
+    data, kind = raw
     # A path that does not exist is refused below: there is nothing to download.
     if missing := [name for name in remote_sources(data.source) if needs_hub(name)]:
         raise WorkbenchError(
@@ -58,7 +70,7 @@ def read_first_records(data: DataSection, home: Home) -> Iterator[FirstRecords]:
             "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",
             kind="data_elsewhere",
         )
-    records = load_records(data, home, kind=None)
+    records = load_records(data, home, kind=kind)
     started = monotonic()
     stream = records.items()
     items = tuple(islice(stream, RECORDS_KEPT))

@@ -103,6 +103,7 @@ def facts(run: ChartReplay) -> list[Fact]:
         Fact("steps", f"{summary.step}/{summary.max_steps}" if summary.max_steps else str(summary.step)),
         Fact("perplexity", perplexity(summary)),
         Fact("preference", f"{summary.preference:.0%} of held-out pairs" if summary.preference is not None else ""),
+        Fact("accuracy", f"{summary.accuracy:.0%} of held-out records" if isinstance(summary.accuracy, float) else ""),
         Fact("best", f"{loss(run.best.loss)} at step {run.best.step}" if run.best else ""),
         Fact("adapter", f"from step {kept}" if kept is not None and adapter else ""),
         Fact("duration", clock(seconds) if seconds is not None else ""),

@@ -55,6 +55,8 @@ def _perplexity(summary: RunSummary) -> str:
     base, tuned = (summary.perplexity.get(name) for name in ("base", "tuned"))
     if summary.preference is not None:
         return f"preference accuracy {summary.preference:.0%}"
+    if isinstance(summary.accuracy, float):
+        return f"accuracy {summary.accuracy:.0%}"
     return f"perplexity {_figure(base, '.1f')} → {_figure(tuned, '.1f')}" if base and tuned else ""
 
 
@@ -141,7 +143,7 @@ def figures(run: ChartReplay, times: StepTimes) -> list[Fact]:
         Fact("tok/s", short(step.tokens_per_second) if step.tokens_per_second else ""),
         Fact("tokens", short(step.tokens) if step.tokens else ""),
         Fact("epoch", _figure(step.epoch, ".2f")),
-        Fact("accuracy", _figure(step.token_accuracy, ".1%")),
+        Fact("accuracy", _figure(step.token_accuracy if step.accuracy is None else step.accuracy, ".1%")),
         *_rewards(step),
         Fact("router loss", _figure(step.router_aux_loss, ".3f")),
         Fact("MFU", _figure(times.mfu, ".0%")),
@@ -189,6 +191,7 @@ def about(run: ChartReplay, times: StepTimes) -> list[Fact]:
         *(Fact(name.replace("_", " "), f"{count:,}") for name, count in counts.items() if type(count) is int and count),
         Fact("perplexity", _base_and_tuned(base, tuned), "good" if base and _is_less(tuned, base) else ""),
         Fact("preference", _figure(run.summary.preference, ".0%")),
+        Fact("held-out accuracy", _figure(run.summary.accuracy, ".0%")),
         Fact("patience", _patience(run)),
         Fact("checkpoint", f"at step {run.checkpoint}" if run.checkpoint else ""),
         Fact("resumed", f"from step {run.resumed.step}" if run.resumed else ""),

@@ -151,6 +151,13 @@ def test_each_loss_is_that_of_trl(home, preference, tmp_path):
         scored = score_pairs(objective, batch, now, reference)
         assert scored.losses.mean().item() == pytest.approx(expected.item(), abs=1e-5, rel=1e-5), loss
         assert scored.figures[0].abs().min() > 0.003
+    # RPO: the likelihood of the chosen response is TRL's second loss.
+    objective = ObjectiveSection(kind="dpo", rpo_alpha=0.7, beta=0.3)
+    arguments = DPO.trl.values(objective)
+    trainer.loss_types, trainer.loss_weights = arguments["loss_type"], arguments["loss_weights"]
+    scored = score_pairs(objective, batch, now, reference)
+    total = scored.losses.mean() + 0.7 * scored.likelihood / scored.likelihood_tokens
+    assert total.item() == pytest.approx(trainer._compute_loss(model, theirs, False).item(), abs=1e-5)
     # Padding-free, the same texts in one row have the same sums.
     flat = PairCollator(TrainedTokensCollator(trainer._tokenizer.pad_token_id, padding_free=True))(rows)
     assert rows_of(flat) == rows_of(batch)

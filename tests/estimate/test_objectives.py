@@ -1,6 +1,8 @@
 """What an objective changes in the price of a step."""
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.estimate import price
+from workbench.estimate.flops import training_flops
 from workbench.models.trees import skeleton_in_catalog
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
@@ -22,6 +24,28 @@ def test_a_reference_that_is_an_adapter_costs_a_copy_of_it_and_pairs_cost_two_te
     assert "a copy of the adapter" in continued.objective_note
     # Without a reference the start costs nothing.
     assert price(skeleton, edit(recipe, start)).peak == supervised.peak
+
+
+def test_a_head_costs_its_rows_and_no_logits_of_the_vocabulary() -> None:
+    recipe = edit(Recipe(), {"training.gradient_checkpointing": True})
+    skeleton = skeleton_in_catalog(recipe.model)
+    assert skeleton is not None
+    supervised = price(skeleton, recipe, traced=lambda *_: None)
+    changes = {"objective.kind": "classification", "data.source": "labels.jsonl"}
+    classifier = price(skeleton, edit(recipe, changes), traced=lambda *_: None, labels=7)
+    hidden = skeleton.root.facts["hidden_size"]
+    more = classifier.adapter.trainable_parameters - supervised.adapter.trainable_parameters
+    assert more == 7 * hidden
+    assert classifier.adapter.file_bytes > supervised.adapter.file_bytes + 2 * more
+    assert classifier.peak.terms["loss"] < supervised.peak.terms["loss"]
+    assert "no logits of the vocabulary" in classifier.objective_note
+    reward = price(skeleton, edit(recipe, {"objective.kind": "reward"}), traced=lambda *_: None)
+    assert reward.adapter.trainable_parameters - supervised.adapter.trainable_parameters == hidden
+    flops = [
+        training_flops(skeleton, AdapterSettings.of(recipe.trained_adapter, head), checkpointing=True)
+        for head in (0, 7)
+    ]
+    assert flops[0].per_trained_token > flops[1].per_trained_token == 0
 
 
 def test_kto_never_gets_a_micro_batch_of_one() -> None:

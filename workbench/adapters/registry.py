@@ -73,7 +73,7 @@ def peft_config(
     import peft
 
     name, arguments = peft_arguments(adapter, token_rows, excluded)
-    config: PeftConfig = getattr(peft, name)(task_type="CAUSAL_LM", **arguments | changes)
+    config: PeftConfig = getattr(peft, name)(**{"task_type": "CAUSAL_LM"} | arguments | changes)
     return config
 
 

@@ -20,6 +20,7 @@ class AdapterSettings:
     Attributes:
         method: name of the adapter method.
         options: its own settings that are set.
+        head: outputs of a head that is trained with the adapter; 0 if it predicts tokens.
     """
 
     r: int
@@ -38,9 +39,10 @@ class AdapterSettings:
     rank_pattern: tuple[tuple[str, int], ...] = ()
     method: str = "lora"
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
+    head: int = 0
 
     @classmethod
-    def of(cls, adapter: "AdapterSection") -> "AdapterSettings":
+    def of(cls, adapter: "AdapterSection", head: int = 0) -> "AdapterSettings":
         targets = adapter.target_modules
         layers = adapter.layers_to_transform
         return cls(
@@ -56,6 +58,7 @@ class AdapterSettings:
             rank_pattern=tuple(adapter.rank_pattern.items()),
             method=adapter.method,
             options=tuple(sorted(adapter.options.items())),
+            head=head,
         )
 
     def varied(self, changes: Mapping[str, Any]) -> "AdapterSettings":

@@ -182,6 +182,7 @@ def _example(example: Example) -> Text:
     heading += f", {example.cut:,} truncated" if example.cut else ""
     heading += ", held out" if example.held_out else ""
     heading += "" if example.good is None else ", good" if example.good else ", bad"
+    heading += "" if example.label is None else f", label {example.label}"
     text = Text(printable(heading) + "\n", style="bold")
     if example.rejected is None:
         _append_tokens(text, example, 0)

@@ -7,6 +7,7 @@ from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts, Example, Lengths, records_text
+from workbench.data.records.labeled import in_order, labels_text
 from workbench.data.records.unused import UnusedField
 from workbench.data.sample import Sample, Tokens
 from workbench.data.sources import Records
@@ -21,9 +22,20 @@ HISTOGRAM_BINS = 32
 
 
 class StatisticsCollector:
-    """Accumulates the statistics of the samples added to it. Stores 12 bytes per record: its length and a hash."""
+    """Accumulates the statistics of the samples added to it. Stores 12 bytes per record: its length and a hash.
 
-    def __init__(self, records: Records, template: Template, data: DataSection, batch_size: int = 4) -> None:
+    Args:
+        labels: those that are known before the first sample.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        template: Template,
+        data: DataSection,
+        batch_size: int = 4,
+        labels: Sequence[str] = (),
+    ) -> None:
         self._records, self._template, self._data, self._batch_size = records, template, data, batch_size
         self._lengths = array("I")
         self._train_lengths = array("I")
@@ -37,6 +49,7 @@ class StatisticsCollector:
         self._examples: list[Example] = []
         self._counts: Counter[str] = Counter()
         self._largest_id = -1
+        self._labels: Counter[str] = Counter(dict.fromkeys(labels, 0))
 
     def add(self, sample: Sample, example: Example | None = None) -> None:
         """Count one sample; ``example``, if given, becomes part of the statistics."""
@@ -61,6 +74,8 @@ class StatisticsCollector:
         if not all(trained):
             counts["lost_reply"] += 1
             return
+        if sample.label is not None:
+            self._labels[sample.label] += 1
         (self._eval_hashes if sample.held_out else self._train_hashes).append(sample.digest)
         if not sample.held_out:
             self._train_lengths.extend(lengths)
@@ -112,6 +127,7 @@ class StatisticsCollector:
             notices=tuple(self._notices(duplicates, overlap)),
             unused=self._unused_fields(),
             largest_id=self._largest_id,
+            labels={label: self._labels[label] for label in in_order(self._labels)},
             padding=_padding(self._template.tokenizer),
             exact=exact,
         )
@@ -127,7 +143,12 @@ class StatisticsCollector:
 
     def _notices(self, duplicates: int, overlap: int) -> list[str]:
         counts, data = self._counts, self._data
-        notices = [*self._template.notices, *self._records.notices]
+        is_labeled = self._records.kind == "labeled"
+        # Plain text is classified without a template.
+        notices = [*([] if is_labeled else self._template.notices), *self._records.notices]
+        if self._labels:
+            counted = {label: self._labels[label] for label in in_order(self._labels)}
+            notices.append(f"Labels: {len(counted)} ({labels_text(counted)}).")
         if counts["skipped"]:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(3))
             notices.append(f"Skipped: {records_text(counts['skipped'])} ({reasons}).")
@@ -136,7 +157,8 @@ class StatisticsCollector:
             notices.append(f"Skipped because max_length {data.max_length} cut off the whole response: {lost}.")
         if shortened := counts["truncated"] - counts["lost_reply"]:
             notices.append(
-                f"Truncated at {data.max_length} tokens, losing the end of the response: {records_text(shortened)}."
+                f"Truncated at {data.max_length} tokens, losing the end of the {'text' if is_labeled else 'response'}: "
+                f"{records_text(shortened)}."
             )
         if overlap:
             notices.append(f"Train/eval overlap: {records_text(overlap)}.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from workbench.data.records.values import is_blank
 from workbench.errors import WorkbenchError
+from workbench.objectives.objective import RecordKind
 from workbench.plain_text import plain
 from workbench.recipe.sections.data import DataSection
 
@@ -32,8 +33,11 @@ class FoundColumns:
     detected: dict[str, str] = field(default_factory=dict)
 
 
-def find_columns(data: DataSection) -> FoundColumns:
+def find_columns(data: DataSection, kind: RecordKind | None = None) -> FoundColumns:
     """Find the columns of a recipe's data in its first records.
+
+    Args:
+        kind: as what detection reads the records; None for what they look like.
 
     Raises:
         WorkbenchError: the source cannot be read, or has no columns.
@@ -46,14 +50,14 @@ def find_columns(data: DataSection) -> FoundColumns:
     names = dict.fromkeys(str(name) for record in records for name in record)
     if not names:
         raise WorkbenchError("The dataset has no columns.", "Choose another source.", kind="data_empty")
-    return FoundColumns(tuple(Column(name, _example(name, records)) for name in names), _detected(data))
+    return FoundColumns(tuple(Column(name, _example(name, records)) for name in names), _detected(data, kind))
 
 
-def _detected(data: DataSection) -> dict[str, str]:
+def _detected(data: DataSection, kind: RecordKind | None) -> dict[str, str]:
     from workbench.data.sources import load_records
 
     try:
-        form = load_records(data.model_copy(update={"columns": {}}), kind=None).sources[0].form
+        form = load_records(data.model_copy(update={"columns": {}}), kind=kind).sources[0].form
     except WorkbenchError:
         return {}
     return dict(form.columns)

@@ -114,7 +114,7 @@ def columns(recipe: Recipe) -> FoundColumns:
         WorkbenchError: the source cannot be read, or is not on this machine.
     """
     _refuse_elsewhere(recipe.data)
-    return find_columns(recipe.data)
+    return find_columns(recipe.data, recipe.objective.spec.shown_as)
 
 
 def _remote(data: DataSection) -> list[tuple[str, str]]:

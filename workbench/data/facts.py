@@ -25,6 +25,7 @@ class Example:
         problem: why the record is not used for training; then it has no text.
         rejected: the text of the rejected side of a pair, with its own spans, ``tokens`` and ``cut``; None for others.
         good: whether an unpaired response is good; None for others.
+        label: of a text for classification; None for others.
     """
 
     index: int
@@ -38,6 +39,7 @@ class Example:
     problem: str = ""
     rejected: "Example | None" = None
     good: bool | None = None
+    label: str | None = None
 
     @property
     def parts_at(self) -> int:
@@ -59,7 +61,8 @@ class Example:
         }
         if self.rejected is not None:
             data["rejected"] = self.rejected.as_json()
-        return data if self.good is None else {**data, "good": self.good}
+        known = {"good": self.good, "label": self.label}
+        return data | {name: value for name, value in known.items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -105,6 +108,7 @@ class DataFacts:
         unused: fields of records that are not used for training.
         padding: a sentence on how batches are padded.
         largest_id: the largest token id; -1 without records.
+        labels: of texts for classification, in the order of their ids, with their numbers of records.
         exact: False for the statistics of a sample of the dataset.
     """
 
@@ -135,6 +139,7 @@ class DataFacts:
     unused: tuple[UnusedField, ...] = ()
     padding: str = ""
     largest_id: int = -1
+    labels: Mapping[str, int] = field(default_factory=dict)
     exact: bool = True
 
     @property
@@ -226,6 +231,7 @@ class DataFacts:
             "unused": [asdict(field) for field in self.unused],
             "padding": self.padding,
             "largest_id": self.largest_id,
+            **({"labels": dict(self.labels)} if self.labels else {}),
             "exact": self.exact,
             "examples": [example.as_json() for example in self.examples],
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from workbench.data.records.detect import detect
 from workbench.data.records.formats import AnyFormat
+from workbench.data.records.labeled import detect_labeled
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.folder import folder_source
@@ -40,14 +41,17 @@ class Source:
     weight: float = 1.0
 
 
-def open_source(part: SourcePart, stop_at_malformed: bool) -> Source:
+def open_source(part: SourcePart, stop_at_malformed: bool, *, labeled: bool = False) -> Source:
     """Open one source of a recipe.
+
+    Args:
+        labeled: read each record as a text with a label.
 
     Raises:
         WorkbenchError: there is no such source, its first rows cannot be read, or their format is unknown.
     """
     part, reading = _reading(part)
-    return Source(part.name, reading, _detect_format(part, reading.rows, stop_at_malformed), part.weight)
+    return Source(part.name, reading, _detect_format(part, reading.rows, stop_at_malformed, labeled), part.weight)
 
 
 def raw_records(parts: Iterable[SourcePart]) -> list[dict[str, object]]:
@@ -213,7 +217,7 @@ def _file_source(path: Path, split: str, inner: str = "") -> RowSource:
     )
 
 
-def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool) -> AnyFormat:
+def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool, labeled: bool) -> AnyFormat:
     """Detect the format from the first rows.
 
     Raises:
@@ -237,4 +241,6 @@ def _detect_format(part: SourcePart, rows: ReadRows, stop_at_malformed: bool) ->
             raise WorkbenchError(f"{first_problem}.", "Correct the file, or choose another.", kind="data_malformed")
         problem = "is empty" if not seen else "has records without columns"
         raise WorkbenchError(f"{part.name} {problem}.", "Choose a source with records.", kind="data_empty")
+    if labeled:
+        return detect_labeled(list(columns), samples, part.columns, part.name)
     return detect(list(columns), samples, part.format, part.columns, part.name)

@@ -38,6 +38,7 @@ class Sample:
         problem: why the record was skipped; then there are no tokens.
         rejected: the rejected side of a pair; None for other records.
         good: whether an unpaired response is good; None for other records.
+        label: of a text for classification; None for other records.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Sample:
     problem: str = ""
     rejected: Tokens | None = None
     good: bool | None = None
+    label: str | None = None
 
     @property
     def sides(self) -> tuple[Tokens, ...]:
@@ -77,5 +79,5 @@ class Sample:
         """A hash of the tokens, for comparison within one process."""
 
         if self.rejected is None:
-            return hash((array("I", self.input_ids).tobytes(), self.good))
+            return hash((array("I", self.input_ids).tobytes(), self.good, self.label))
         return hash(tuple(array("I", side.input_ids).tobytes() for side in self.sides))

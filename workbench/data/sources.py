@@ -11,7 +11,7 @@ from workbench.data.interleave import interleave
 from workbench.data.open_source import Source, open_source
 from workbench.data.records.conversation import BadRecord, Content, Conversation
 from workbench.data.records.convert import convert
-from workbench.data.records.formats import PairFormat, UnpairedFormat
+from workbench.data.records.formats import LabeledFormat, PairFormat, UnpairedFormat
 from workbench.data.records.preferences import cure_for_pairs, cure_for_unpaired
 from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
@@ -91,6 +91,12 @@ class Records:
     def pairs(self) -> bool:
         """Whether the records are trained as pairs of a chosen and a rejected response."""
         return self.kind == "pairs"
+
+    @property
+    def reads_turns(self) -> bool:
+        """Whether what is classified are conversations, which the template writes."""
+        forms = [source.form for source in self.sources]
+        return any(isinstance(form, LabeledFormat) and form.record.kind != "text" for form in forms)
 
     @property
     def documents(self) -> bool:
@@ -223,7 +229,7 @@ def load_records(data: DataSection, home: Home | None = None, *, kind: RecordKin
             ``data_preference`` if the objective does not read such records.
     """
     stop_at_malformed = data.malformed == "stop"
-    sources = tuple(open_source(part, stop_at_malformed) for part in source_parts(data))
+    sources = tuple(open_source(part, stop_at_malformed, labeled=kind == "labeled") for part in source_parts(data))
     if len({source.reading.documents for source in sources}) > 1:
         raise WorkbenchError(
             f"{source_text(data.source)} mixes folders of documents with records.",
@@ -255,6 +261,8 @@ def _kind_of(source: Source) -> RecordKind:
             return "pairs"
         case UnpairedFormat():
             return "unpaired"
+        case LabeledFormat():
+            return "labeled"
         case _:
             return "texts"
 

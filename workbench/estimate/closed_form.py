@@ -160,6 +160,9 @@ def _unpacked(base: Footprint, step: Step) -> int:
 
 def _loss(shape: ModelShape, step: Step, width: int) -> tuple[int, int]:
     """Bytes while the loss is computed, and bytes of the logits that stay in memory during the backward pass."""
+    if step.reads_texts:
+        # The gradient of all states, which is zero but for the last one of each text.
+        return width * step.tokens * shape.hidden, 0
     if step.variant == "plain":
         logits = width * step.tokens * shape.vocabulary
         return 12 * step.tokens * shape.vocabulary + logits, logits

@@ -128,6 +128,9 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | AdapterSettings
             pairs_forward[window] = pairs_forward.get(window, 0) + 2 * width
             pairs_needed[window] = pairs_needed.get(window, 0) + 2 * width * (3 if needs_backward else 1)
     again = Work(forward, tuple(pairs_forward.items())) if checkpointing else Work(0, ())
+    if settings.head:
+        # The output layer is not called, and a head reads one token of each text.
+        head = base_head = 0
     alone = Work(base, tuple(pairs_forward.items()))
     return TrainingFlops(Work(needed, tuple(pairs_needed.items())), head, again, alone, base_head)
 

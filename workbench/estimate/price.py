@@ -167,6 +167,7 @@ def price(
     *,
     longest: int | None = None,
     median: int | None = None,
+    labels: int | None = None,
     variant: Variant = "workbench",
     traced: Tracer | None = None,
 ) -> Price:
@@ -177,6 +178,7 @@ def price(
             get the fastest values that fit; if the memory is unknown, those that need the least.
         longest: tokens of the longest record, if known.
         median: tokens of the median record, if known.
+        labels: of the records for classification, if known.
         variant: ``plain`` prices the step of common notebooks instead of this program's.
         traced: looks up traced steps, such as ``TraceStore(home.cache / "traces")``; default: the traces that come
             with the package. Without a trace of this recipe's step, the peak is estimated by formula.
@@ -194,7 +196,7 @@ def price(
     settled = without_impossible_dropout(skeleton, recipe)
     notices = tuple(filter(None, [dropout_notice(recipe, settled)]))
     recipe = settled
-    asked = Setup.of(recipe, longest, median, stored)
+    asked = Setup.of(recipe, longest, median, stored, labels)
     pricing = Pricing(skeleton, budget.device, traced, variant)
     base, lacking = pricing.base(asked), ""
     if budget.largest_base is not None and base.allocated_bytes > budget.largest_base:

@@ -81,6 +81,7 @@ class Setup:
         longest: int | None = None,
         median: int | None = None,
         stored: StoredQuantization | None = None,
+        labels: int | None = None,
     ) -> "Setup":
         """The setup of a recipe.
 
@@ -88,6 +89,7 @@ class Setup:
             longest: tokens of the longest record, if known; without packing no batch is longer.
             median: tokens of the median record, if known.
             stored: how the model's files quantize the base, if they do; the recipe is the one as loaded.
+            labels: of the records, if known; a classifier has at least two.
         """
         quantization, training, data = recipe.quantization, recipe.training, recipe.data
         micro_batch = training.per_device_train_batch_size
@@ -96,7 +98,7 @@ class Setup:
         if longest is not None and not data.packing:
             length = min(length, max(longest, MIN_LENGTH))
         return cls(
-            adapter=AdapterSettings.of(recipe.trained_adapter),
+            adapter=AdapterSettings.of(recipe.trained_adapter, head_outputs(recipe, labels)),
             method=quantization.method,
             double_quant=quantization.double_quant,
             compute_dtype=quantization.compute_dtype,
@@ -152,3 +154,12 @@ class Setup:
         """The recipe, with its ``auto`` settings and its record length replaced by this setup's values."""
         chosen = {path: self.get(path) for path in auto_keys(recipe.training)}
         return with_max_length(resolved(recipe, chosen), self.length)
+
+
+def head_outputs(recipe: Recipe, labels: int | None = None) -> int:
+    """Outputs of the head that a recipe trains with its adapter; 0 if it trains none.
+
+    Args:
+        labels: of the records, if known.
+    """
+    return {"vocabulary": 0, "score": 1, "labels": labels or 2}[recipe.objective.spec.head]

@@ -29,6 +29,7 @@ class Step:
         length: tokens a text.
         dropout: of the adapter's inputs.
         accumulates: gradients of earlier micro-batches are in memory when the next one starts.
+        reads_texts: a head reads the last state of each text, and no logits of the vocabulary are computed.
     """
 
     variant: Variant
@@ -42,6 +43,7 @@ class Step:
     length: int
     dropout: float
     accumulates: bool
+    reads_texts: bool = False
 
     @property
     def tokens(self) -> int:
@@ -79,6 +81,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         length=setup.length,
         dropout=setup.adapter.lora_dropout,
         accumulates=setup.accumulation > 1,
+        reads_texts=setup.adapter.head > 0,
     )
 
 

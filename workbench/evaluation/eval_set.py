@@ -10,6 +10,7 @@ from workbench.data.sources import Item, Records, load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.samples import encode_items
 from workbench.errors import WorkbenchError
+from workbench.objectives.objective import RecordKind
 from workbench.progress import Progress
 from workbench.recipe.data_sources import source_text
 from workbench.recipe.sections.data import DataSection
@@ -65,6 +66,7 @@ def build_eval_set(
     prompts: list[str],
     report: Callable[[Progress], None],
     cancelled: Callable[[], bool],
+    kind: RecordKind | None = None,
 ) -> EvalSet:
     """Take the first records of a source, and prompts from the first of them. Of pairs, the chosen responses
     count, of unpaired responses the good ones.
@@ -74,11 +76,12 @@ def build_eval_set(
             another source, the held-out part is used if it has one, else all of it.
         records: maximum number of records; 0 for all. replies: how many of them are also replied to.
         prompts: additional prompts to reply to.
+        kind: as what the records are read; None for what they look like.
 
     Raises:
         WorkbenchError: the source cannot be read or has no usable record; kind ``cancelled`` if cancelled.
     """
-    source = load_records(data, home, kind=None)
+    source = load_records(data, home, kind=kind)
     eval_set = EvalSet()
     for prompt in prompts:
         ids = template.encode_prompt([{"role": "user", "content": prompt}])

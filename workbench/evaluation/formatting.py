@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 
-from workbench.evaluation.result import BASE, EvaluatedModel, Evaluation, Interval, ModelMetrics
+from workbench.evaluation.result import EvaluatedModel, Evaluation, Interval, ModelMetrics
 
 _HEADS = {
     "perplexity": "perplexity",
     "token_accuracy": "token accuracy",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
     "preference_accuracy": "preference accuracy",
     "preference_margin": "preference margin",
     "exact": "exact",
     "contains": "contains",
     "rouge_l": "ROUGE-L",
 }
+# Metrics that are no shares. The margin of log-probabilities is shown as one, as it always was.
+_NUMBERS = ("perplexity", "macro_f1")
 FEW_RECORDS = 20
 """With fewer records the intervals themselves are unreliable."""
 
@@ -39,7 +43,7 @@ def _rows(evaluation: Evaluation, *, minus: bool, bounds: bool) -> Rows:
     by_model = [(judged.name, judged.minus if minus else judged.figures) for judged in evaluation.judged]
     rows = [(name, figures) for name, figures in by_model if figures is not None]
     names = [name for name in _HEADS if any(getattr(figures, name) is not None for _, figures in rows)]
-    start = f"{BASE} − " if minus else ""
+    start = f"{evaluation.judged[0].name} − " if minus else ""
     return [
         ["", *(_HEADS[name] for name in names)],
         *([f"{start}{model}", *_cells(figures, names, signed=minus, bounds=bounds)] for model, figures in rows),
@@ -47,9 +51,11 @@ def _rows(evaluation: Evaluation, *, minus: bool, bounds: bool) -> Rows:
 
 
 def better_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
-    """Say in a sentence whether a model is better than the base, by perplexity."""
+    """Say in a sentence whether a model is better than the base, by perplexity; or than a baseline, by its accuracy."""
     assert judged.minus is not None
     base, tuned, gain = evaluation.judged[0].figures.perplexity, judged.figures.perplexity, judged.minus.perplexity
+    if base is None or tuned is None or gain is None:
+        return _more_accurate_text(evaluation, judged)
     figures = f"held-out perplexity {number_text(base.value)} → {number_text(tuned.value)}"
     if gain.low is None or gain.high is None:
         return f"{judged.name}: {figures}."
@@ -63,6 +69,25 @@ def better_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
         f"{judged.name} shows no significant difference from the base: {figures}, difference "
         f"{number_text(gain.value)} ({bounds})."
     )
+
+
+def _more_accurate_text(evaluation: Evaluation, judged: EvaluatedModel) -> str:
+    assert judged.minus is not None
+    first, label = evaluation.judged[0], "accuracy" if judged.figures.accuracy else "preference accuracy"
+    name = label.replace(" ", "_")
+    base, tuned, loss = (getattr(figures, name) for figures in (first.figures, judged.figures, judged.minus))
+    figures = f"held-out {label} {base.value:.1%} → {tuned.value:.1%}"
+    if loss.low is None or loss.high is None:
+        return f"{judged.name}: {figures}."
+    bounds = f"{-loss.high:+.1%} to {-loss.low:+.1%}"
+    how = (
+        "is better than"
+        if loss.high < 0
+        else "is worse than"
+        if loss.low > 0
+        else "shows no significant difference from"
+    )
+    return f"{judged.name} {how} {'' if first.name == 'chance' else 'the '}{first.name}: {figures} ({bounds})."
 
 
 def caution(evaluation: Evaluation) -> str:
@@ -83,7 +108,7 @@ def _cells(figures: ModelMetrics, names: Sequence[str], *, signed: bool, bounds:
     cells = []
     for name in names:
         metric = getattr(figures, name)
-        cells.append(interval_text(metric, name != "perplexity", "+" if signed else "", bounds) if metric else "")
+        cells.append(interval_text(metric, name not in _NUMBERS, "+" if signed else "", bounds) if metric else "")
     return cells
 
 

@@ -157,6 +157,8 @@ def _evaluation(event: Eval) -> EvaluationData:
         loss=event.loss,
         perplexity=event.perplexity,
         token_accuracy=event.token_accuracy,
+        accuracy=event.accuracy,
+        macro_f1=event.macro_f1,
         records=event.records,
         tokens=event.tokens,
     )

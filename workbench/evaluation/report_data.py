@@ -43,6 +43,8 @@ class EvaluationData(TypedDict):
     loss: Number
     perplexity: Number
     token_accuracy: Number
+    accuracy: Number
+    macro_f1: Number
     records: int
     tokens: int
 

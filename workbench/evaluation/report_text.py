@@ -193,13 +193,15 @@ def _held_out(evaluations: list[EvaluationData]) -> str:
         (
             _count(evaluation["step"]),
             _number(evaluation["loss"]),
-            _number(evaluation["perplexity"]),
-            _share(evaluation["token_accuracy"]),
+            _number(evaluation["perplexity"] if evaluation["macro_f1"] is None else evaluation["macro_f1"]),
+            _share(evaluation["token_accuracy"] if evaluation["accuracy"] is None else evaluation["accuracy"]),
             _count(evaluation["records"]),
         )
         for evaluation in evaluations
     ]
-    heads = ("step", "held-out loss", "perplexity", "token accuracy", "records")
+    heads = ["step", "held-out loss", "perplexity", "token accuracy", "records"]
+    if evaluations[0]["macro_f1"] is not None:
+        heads[2:4] = ["macro-F1", "accuracy"]
     return "## Evaluations during the run\n\n" + _table(rows, heads)
 
 

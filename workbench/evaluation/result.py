@@ -24,15 +24,20 @@ class ModelMetrics(StoredModel):
     Attributes:
         loss: mean negative log-likelihood in nats per labeled token. perplexity: exp(loss).
         token_accuracy: share of labeled tokens that the model predicted correctly.
+        accuracy: of texts with a label, the share whose likeliest label is the right one. macro_f1: the mean F1 of all
+            labels. Of classifiers only, which have none of the above.
         preference_accuracy: of pairs, the share whose chosen response has the higher mean log-probability per token.
-        preference_margin: the mean difference of both, in nats per token. None if the records are no pairs.
+        preference_margin: the mean difference of both, in nats per token. None if the records are no pairs. Of reward
+            models: the same of scores.
         exact, contains: share of replies that equal, or contain, their reference. rouge_l: mean ROUGE-L. None if no
             record has a reference reply.
     """
 
-    loss: Interval
-    perplexity: Interval
-    token_accuracy: Interval
+    loss: Interval | None = None
+    perplexity: Interval | None = None
+    token_accuracy: Interval | None = None
+    accuracy: Interval | None = None
+    macro_f1: Interval | None = None
     preference_accuracy: Interval | None = None
     preference_margin: Interval | None = None
     exact: Interval | None = None
@@ -71,7 +76,8 @@ class PerRecord(StoredModel):
     """The sums behind the metrics: each list has one entry per record; ``loss`` and ``correct`` are by model name.
 
     Of pairs these are of the chosen responses, and ``rejected_tokens`` and ``rejected`` are tokens and losses of the
-    rejected ones.
+    rejected ones. Of classifiers: ``label`` and ``predicted``. Of reward models: ``scores``, and scores in
+    ``rejected``.
     """
 
     where: list[str] = Field(default=[])
@@ -80,6 +86,9 @@ class PerRecord(StoredModel):
     correct: dict[str, list[int]] = Field(default={})
     rejected_tokens: list[int] = Field(default=[])
     rejected: dict[str, list[float]] = Field(default={})
+    label: list[str] = Field(default=[])
+    predicted: dict[str, list[str]] = Field(default={})
+    scores: dict[str, list[float]] = Field(default={})
 
 
 class Evaluation(NumberedResult):
@@ -93,7 +102,8 @@ class Evaluation(NumberedResult):
         left_out: records that are invalid or lost their reply to truncation at ``max_length`` tokens.
         referenced: replies that were compared with a reference. too_long: prompts that leave no room in the context.
         draws, level: of the bootstrap intervals.
-        judged: the evaluated models, the base first. answered: the prompts with all replies.
+        judged: the evaluated models, the base first; for adapters with a head of their own, a baseline without a model.
+        answered: the prompts with all replies.
     """
 
     time: float

@@ -38,10 +38,17 @@ def model_card(facts: Provenance, kind: str, check: str = "", loader: str = "Aut
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+_TASKS = {
+    "AutoModelForImageTextToText": "image-text-to-text",
+    "AutoModelForSequenceClassification": "text-classification",
+}
+"""The hub's names of tasks, by transformers' class."""
+
+
 def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
     head: dict[str, object] = {
         "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
-        "pipeline_tag": "image-text-to-text" if loader == "AutoModelForImageTextToText" else "text-generation",
+        "pipeline_tag": _TASKS.get(loader, "text-generation"),
         "tags": [facts.recipe.adapter.method, "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
     }
     if is_hub_id(facts.base.source) and facts.base.origin in ("hub", "wheel"):
@@ -81,8 +88,28 @@ def _usage(facts: Provenance, kind: str, loader: str) -> str:
             f'base = {loader}.from_pretrained({facts.base.source!r}{revision}, dtype="auto")',
             'model = PeftModel.from_pretrained(base, ".")',
         ]
+    if facts.recipe.objective.spec.has_head:
+        lines = _head_usage(facts, loader)
     tail = ['tokenizer = AutoTokenizer.from_pretrained(".")', "# Prompts are built with tokenizer.apply_chat_template."]
     return f"## Use\n\nFrom this folder:\n\n{code(chr(10).join(lines + tail), 'python')}"
+
+
+def _head_usage(facts: Provenance, loader: str) -> list[str]:
+    revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
+    return [
+        "import json",
+        "",
+        "from peft import PeftModel",
+        f"from transformers import {loader}, AutoTokenizer",
+        "",
+        'labels = json.load(open("labels.json"))["id2label"]',
+        f"base = {loader}.from_pretrained(",
+        f'    {facts.base.source!r}{revision}, num_labels=len(labels), dtype="auto"',
+        ")",
+        'model = PeftModel.from_pretrained(base, ".")',
+        "# The logits are in the order of the labels. A text is read up to its last token before the padding.",
+        'base.config.pad_token_id = AutoTokenizer.from_pretrained(".").pad_token_id',
+    ]
 
 
 def _base_rows(facts: Provenance) -> list[tuple[str, object]]:
@@ -138,6 +165,8 @@ def _figure_rows(facts: Provenance) -> list[tuple[str, object]]:
     for evaluation in facts.evaluations:
         when = "the base" if not evaluation["step"] else f"after step {evaluation['step']}"
         rows.append((f"held-out perplexity, {when}", evaluation["perplexity"]))
+        rows.append((f"held-out accuracy, {when}", evaluation["accuracy"]))
+        rows.append((f"held-out macro-F1, {when}", evaluation["macro_f1"]))
     return rows
 
 

@@ -15,7 +15,7 @@ from workbench.errors import WorkbenchError
 from workbench.export.gguf.mixture import MIXTURES
 from workbench.export.gguf.support import Writer, choose_writer
 from workbench.export.gguf.tools import find_tools
-from workbench.export.request import WITHOUT_WEIGHTS, GgufType, Request
+from workbench.export.request import WITH_CHOICE, WITHOUT_WEIGHTS, GgufType, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
@@ -42,6 +42,8 @@ _MERGE_MEMORY_FACTOR = 1.6
 _GGUF_MEMORY_FACTOR = 3.0
 # Bits per number of a matrix: blocks of 32 numbers with a scale; of the mixtures, their usual average.
 _BITS: dict[GgufType, float] = {"f16": 16, "q8_0": 8.5, "q5_k_m": 5.7, "q4_k_m": 4.9}
+# Targets of a run with a head of its own: labels or a score.
+_WITH_HEAD = ("adapter", "hub", "script", "notebook")
 # Memory of the helper process without any weights.
 _PYTHON_BYTES = 1_200_000_000
 
@@ -134,11 +136,20 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
 
 
 def _check_objective(recipe: Recipe, request: Request) -> None:
-    """Refuse targets that repeat the training and know no preferences.
+    """Refuse targets that cannot hold what the objective made.
 
     Raises:
-        WorkbenchError: the run trained on pairs, which the target does not carry.
+        WorkbenchError: the run trained on pairs, or a head, which the target does not carry.
     """
+    kind = recipe.objective.kind
+    if recipe.objective.spec.has_head and (request.target not in _WITH_HEAD or request.merges):
+        target = "merged weights" if request.merges and request.target in WITH_CHOICE else request.target
+        raise WorkbenchError(
+            f"{target} has no counterpart for a run of the objective {kind}: its adapter predicts "
+            f"{'labels' if recipe.objective.spec.head == 'labels' else 'a score'} with a head of its own, and no text.",
+            f"Export {', '.join(_WITH_HEAD)}: the adapter loads on AutoModelForSequenceClassification.",
+            kind="objective",
+        )
     if recipe.objective.is_preference and request.target in ("axolotl", "llamafactory"):
         raise WorkbenchError(
             f"The export {request.target} does not carry {recipe.objective.kind} runs yet.",

@@ -1,6 +1,17 @@
-"""Writes the script of a run that trained on pairs or unpaired responses: TRL's own trainer on its tokens."""
+"""Writes the script of a run that trained on pairs, unpaired responses or labels: TRL's own trainer on its tokens."""
 
-from workbench.export.preference_script_text import ATTACH, BATCHES, PAIRS, PEFT_CONFIG, SIDES, TRAIN, UNPAIRED
+from workbench.export.preference_script_text import (
+    ATTACH,
+    BATCHES,
+    HEAD,
+    LABELED,
+    PAIRS,
+    PEFT_CONFIG,
+    SCORED,
+    SIDES,
+    TRAIN,
+    UNPAIRED,
+)
 from workbench.export.script_text import START
 from workbench.export.work import Job
 from workbench.objectives.objective import Trl
@@ -12,11 +23,6 @@ def trl_of(recipe: Recipe) -> Trl | None:
     return recipe.objective.spec.trl
 
 
-def objective_arguments(recipe: Recipe, trl: Trl) -> dict[str, object]:
-    """What the configuration of TRL's trainer gets from the section ``objective``."""
-    return {**{name: getattr(recipe.objective, name) for name in trl.arguments}, **trl.fixed}
-
-
 def imports_of(trl: Trl) -> str:
     """The lines that import TRL's trainer, in place of the supervised one."""
     names = ", ".join(sorted((trl.trainer, trl.config)))
@@ -25,7 +31,10 @@ def imports_of(trl: Trl) -> str:
 
 def training_arguments(arguments: dict[str, object], recipe: Recipe) -> dict[str, object]:
     """The arguments of a supervised run without those that such a trainer does not have."""
-    kept = {name: value for name, value in arguments.items() if name not in ("packing", "router_aux_loss_coef")}
+    left_out = ["packing", "router_aux_loss_coef"]
+    if recipe.objective.spec.records == "labeled":
+        left_out.append("max_length")
+    kept = {name: value for name, value in arguments.items() if name not in left_out}
     if recipe.objective.spec.records == "unpaired":
         kept["train_sampling_strategy"] = "sequential"
     return kept
@@ -34,14 +43,18 @@ def training_arguments(arguments: dict[str, object], recipe: Recipe) -> dict[str
 def batches_and_training(job: Job, trl: Trl) -> str:
     """The cells after the records are read: how batches are made, and the training."""
     spec = job.recipe.objective.spec
-    collate = UNPAIRED if spec.records == "unpaired" else PAIRS if spec.has_reference else SIDES
+    if spec.has_head:
+        collate = LABELED if spec.head == "labels" else SCORED
+    else:
+        collate = UNPAIRED if spec.records == "unpaired" else PAIRS if spec.has_reference else SIDES
     if job.recipe.adapter.continue_from:
         # TRL keeps a copy of an adapter that it is given: the reference.
         attach, peft_config = ATTACH + START, ""
     else:
         attach, peft_config = ("", PEFT_CONFIG) if spec.has_reference else (ATTACH, "")
     return (
-        BATCHES
+        (HEAD if spec.has_head else "")
+        + BATCHES
         + collate.format(trainer=trl.trainer)
         + TRAIN.format(config=trl.config, attach=attach, peft_config=peft_config)
     )

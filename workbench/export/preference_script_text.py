@@ -48,6 +48,52 @@ class OnTokens({trainer}):
 
 '''
 
+HEAD = """# %% The head, drawn as the run drew it
+model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+with torch.no_grad():
+    spread = getattr(model.config, "initializer_range", 0.02)
+    first = torch.empty(model.score.weight.shape).normal_(0.0, spread, generator=torch.Generator().manual_seed(SEED))
+    model.score.weight.copy_(first)
+
+"""
+
+SCORED = '''def collate(rows):
+    """n pairs as 2n texts, the chosen ones first."""
+    ids = [row[name] for name in ("input_ids", "rejected_ids") for row in rows]
+    return {{
+        "input_ids": padded(ids, model.config.pad_token_id),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0),
+    }}
+
+
+class OnTokens({trainer}):
+    def _prepare_dataset(self, dataset, *_):
+        return dataset
+
+
+'''
+
+LABELED = '''def collate(rows):
+    """Some texts and the ids of their labels."""
+    ids = [row["input_ids"] for row in rows]
+    return {{
+        "input_ids": padded(ids, model.config.pad_token_id),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0),
+        "labels": torch.tensor([row["label"] for row in rows]),
+    }}
+
+
+class OnTokens({trainer}):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Each record of a step counts the same, as in the run; the model's own loss is a micro-batch's mean.
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum") / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+
+'''
+
 UNPAIRED = '''def exchanged(rows):
     """Each prompt with the response of the record before it."""
     for place, prompt in enumerate(rows):

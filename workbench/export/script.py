@@ -29,7 +29,6 @@ from workbench.export.plan import local_base
 from workbench.export.preference_script import (
     batches_and_training,
     imports_of,
-    objective_arguments,
     training_arguments,
     trl_of,
 )
@@ -80,7 +79,7 @@ def make(job: Job) -> None:
     if job.recipe.adapter.continue_from:
         shutil.copytree(job.run.start, job.folder / "start")
     is_notebook = job.request.target == "notebook"
-    text = script_of(job, *job.name_base(), is_notebook)
+    text = script_of(job, *job.name_base(), is_notebook, data.labels)
     if not job.is_trained:
         text = text.replace(RESULT_OF_RUN, RESULT_OF_RECIPE)
     if is_notebook:
@@ -93,8 +92,10 @@ def make(job: Job) -> None:
     _add_notices(job, data)
 
 
-def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = False) -> str:
-    """Write the script's text. The run's settings are in it as Python literals."""
+def script_of(
+    job: Job, model: str, revision: str | None, is_notebook: bool = False, labels: tuple[str, ...] = ()
+) -> str:
+    """Write the script's text. The run's settings are in it as Python literals, and the ``labels`` of a classifier."""
     recipe, training = job.recipe, job.recipe.training
     precision = _precision(job)
     outcome = _Outcome(job.run)
@@ -112,7 +113,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
         "FLOAT32": method.float32,
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": training_arguments(arguments, recipe) if trl else arguments,
-        **({"OBJECTIVE": objective_arguments(recipe, trl), "MAX_LENGTH": recipe.data.max_length} if trl else {}),
+        **({"OBJECTIVE": trl.values(recipe.objective), "MAX_LENGTH": recipe.data.max_length} if trl else {}),
+        **({"LABELS": labels or ("score",)} if recipe.objective.spec.has_head else {}),
         "STOP_AFTER": outcome.stop_after,
         "KEEP_STEP": outcome.kept_step,
         "LAST_LOSS_OF_THE_RUN": outcome.last_loss,
@@ -131,6 +133,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     }
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
+    if recipe.objective.spec.has_head:
+        load = load.replace("    MODEL,\n", "    MODEL,\n    num_labels=len(LABELS),\n")
     if trl is not None:
         head = head.replace(SUPERVISED_IMPORT, imports_of(trl))
     about = ABOUT_RUN if job.is_trained else ABOUT_RECIPE
@@ -145,6 +149,8 @@ def script_of(job: Job, model: str, revision: str | None, is_notebook: bool = Fa
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     if trl is not None:
         text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
+        if recipe.objective.spec.has_head:
+            text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
         return text.replace("LoraConfig", method.config_class)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     if recipe.adapter.continue_from:
@@ -296,6 +302,10 @@ def _add_notices(job: Job, data: EncodedData) -> None:
     changes = [change for change in job.facts.changes if not change.startswith("resumed")]
     if changes:
         job.notices.append(f"The script does not reproduce: {'; '.join(changes)}.")
+    if data.labels and job.recipe.adapter.has_dropout and job.recipe.adapter.lora_dropout:
+        job.notices.append(
+            "The script pads its batches, so that dropout drops other numbers than in the run: losses differ by that."
+        )
     if job.recipe.training.kernels == "hub":
         job.notices.append("The script does not use the hub kernels, so its losses match only up to rounding.")
 

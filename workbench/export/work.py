@@ -77,6 +77,8 @@ class Job:
     @property
     def loader(self) -> str:
         """The name of transformers' class that loads the base. Imports transformers."""
+        if self.recipe.objective.spec.has_head:
+            return "AutoModelForSequenceClassification"
         return auto_class_name(read_config(self.local.folder) if self.local is not None else {})
 
     @property

@@ -85,6 +85,28 @@ def check_continues_text(config: Mapping[str, object]) -> None:
         )
 
 
+def check_can_classify(model: "PreTrainedModel") -> None:
+    """Check that transformers has a sequence classification of the model whose head reads the state of the last token.
+
+    Raises:
+        WorkbenchError: it has none, so that the adapter would load nowhere; kind ``model_not_classified``.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    config = model.config
+    names = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    whole = config.get_text_config() is not config
+    found = names.get(str(config.model_type))
+    classifier = getattr(__import__("transformers"), found, None) if found and not whole else None
+    if classifier is None or classifier.base_model_prefix != model.base_model_prefix:
+        raise WorkbenchError(
+            f"transformers has no sequence classification for {type(model).__name__}, so an adapter with a head on it "
+            "would load nowhere.",
+            "Choose another model, such as a Llama, Qwen or GPT-2; or set objective.kind to sft.",
+            kind="model_not_classified",
+        )
+
+
 def _missing_in_forward(model_class: "type[PreTrainedModel]") -> str:
     if getattr(model_class.config_class, "is_encoder_decoder", False):
         return "reads one text and writes another (encoder and decoder)"

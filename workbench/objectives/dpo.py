@@ -1,5 +1,6 @@
 """DPO and its relatives: prefer the chosen response of each pair, compared with a reference (Rafailov et al. 2023)."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from workbench.objectives.objective import Loss, Objective, OtherTool, PairScores, Settings, Trl
@@ -67,20 +68,32 @@ _LOSSES: dict[str, Loss] = {
     "apo_down": _apo_down,
 }
 
+
+def _with_likelihood(settings: Settings) -> Mapping[str, object]:
+    """TRL adds the likelihood of the chosen response (RPO, Pang et al. 2024) as a second loss."""
+    if not settings.rpo_alpha:
+        return {}
+    return {"loss_type": [settings.loss_type, "sft"], "loss_weights": [1.0, settings.rpo_alpha]}
+
+
 DPO = Objective(
     kind="dpo",
     label="preference (DPO)",
     help="learn to prefer the chosen response of each pair to the rejected one, compared with a reference (the base "
     "without the adapter); the usual choice after supervised training.",
     records="pairs",
-    keys=("beta", "loss_type", "label_smoothing"),
+    keys=("beta", "loss_type", "label_smoothing", "rpo_alpha"),
     losses=_LOSSES,
     has_reference=True,
+    likelihood=lambda settings: "response" if settings.rpo_alpha else "none",
+    likelihood_weight=lambda settings: settings.rpo_alpha,
     extra_passes=lambda settings: 1,
     price_note="estimated as a supervised step on both responses of each pair. The reference's pass comes first and "
     "frees its memory; its time is not predicted.",
-    trl=Trl("trl", "DPOTrainer", "DPOConfig", ("beta", "loss_type", "label_smoothing")),
-    axolotl=OtherTool({"dpo": {}, "ipo": {"loss_type": "ipo"}}, {"rl_beta": "beta", "dpo_beta": "beta"}),
+    trl=Trl("trl", "DPOTrainer", "DPOConfig", ("beta", "loss_type", "label_smoothing"), derived=_with_likelihood),
+    axolotl=OtherTool(
+        {"dpo": {}, "ipo": {"loss_type": "ipo"}}, {"rl_beta": "beta", "dpo_beta": "beta", "rpo_alpha": "rpo_alpha"}
+    ),
     llamafactory=OtherTool(
         {"dpo/sigmoid": {}, "dpo/hinge": {"loss_type": "hinge"}, "dpo/ipo": {"loss_type": "ipo"}}, {"pref_beta": "beta"}
     ),

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
-RecordKind = Literal["texts", "pairs", "unpaired"]
+RecordKind = Literal["texts", "pairs", "unpaired", "labeled"]
 """``texts``: one response per prompt, or plain text. ``pairs``: a chosen and a rejected response to the same prompt.
-``unpaired``: responses that a label calls good or bad; pairs become two of them."""
+``unpaired``: responses that a label calls good or bad; pairs become two of them. ``labeled``: a text or conversation
+and its label."""
+
+Head = Literal["vocabulary", "labels", "score"]
+"""What a model predicts: the next token; the label of a text; or the score of a text, a number. The last two are linear
+layers on the state of a text's last token, trained with the adapter (PEFT's ``SEQ_CLS``)."""
 
 Likelihood = Literal["none", "response", "whole"]
 """The tokens of the chosen side whose negative log-likelihood is part of the loss: none, those of the response, or
@@ -34,9 +39,13 @@ class Settings(Protocol):
     @property
     def cpo_alpha(self) -> float: ...
     @property
+    def rpo_alpha(self) -> float: ...
+    @property
     def desirable_weight(self) -> float: ...
     @property
     def undesirable_weight(self) -> float: ...
+    @property
+    def center_rewards_coefficient(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -88,8 +97,22 @@ class UnpairedScores:
     kl: "torch.Tensor"
 
 
+@dataclass(frozen=True)
+class LabelScores:
+    """What a head says of texts.
+
+    Attributes:
+        logits: of each label; (texts, labels).
+        label: the id of each text's label; (texts,).
+    """
+
+    logits: "torch.Tensor"
+    label: "torch.Tensor"
+
+
 Loss = Callable[[PairScores, Settings], "torch.Tensor"]
 UnpairedLoss = Callable[[UnpairedScores, Settings], "torch.Tensor"]
+LabelLoss = Callable[[LabelScores, Settings], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,7 @@ class Trl:
         module: where the two classes are imported from.
         arguments: names of the section's keys that its configuration takes, under the same name.
         fixed: what else its configuration is given.
+        derived: what else follows from the section; it replaces ``arguments`` of the same name.
     """
 
     module: str
@@ -107,6 +131,12 @@ class Trl:
     config: str
     arguments: tuple[str, ...] = ()
     fixed: Mapping[str, object] = field(default_factory=dict)
+    derived: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
+
+    def values(self, settings: Settings) -> dict[str, object]:
+        """What its configuration is given for the section."""
+        named = {name: getattr(settings, name) for name in self.arguments}
+        return {**named, **self.fixed, **self.derived(settings)}
 
 
 @dataclass(frozen=True)
@@ -139,14 +169,15 @@ class Objective:
         keys: the keys of the section that it uses, beside ``kind``.
         defaults: their defaults where they differ from the section's.
         losses: by ``loss_type``, the loss of each pair. The first one is the default.
-        unpaired_losses: the same of single responses.
+        unpaired_losses: the same of single responses. label_losses: the same of labeled texts.
+        head: what the model predicts. The rewards of a ``score`` are the scores themselves.
         has_reference: compares with the base without the adapter, or with the adapter of ``continue_from``.
         rewards_per_token: whether rewards are means over the tokens instead of sums.
         likelihood, likelihood_weight: the negative log-likelihood that is added to the loss, and its weight.
         least_micro_batch: the smallest number of records that a micro-batch may have.
         extra_passes: forward passes without a gradient in each step, for the count of FLOPs.
         price_note: how its step is priced, as a sentence.
-        trl: for exported scripts.
+        trl: for exported scripts; transformers' own trainer where TRL has none.
         axolotl: its values of ``rl:``. llamafactory: its values of ``stage:``, or ``dpo/`` and one of ``pref_loss:``.
     """
 
@@ -158,6 +189,8 @@ class Objective:
     defaults: Mapping[str, object] = field(default_factory=dict)
     losses: Mapping[str, Loss] = field(default_factory=dict)
     unpaired_losses: Mapping[str, UnpairedLoss] = field(default_factory=dict)
+    label_losses: Mapping[str, LabelLoss] = field(default_factory=dict)
+    head: Head = "vocabulary"
     has_reference: bool = False
     rewards_per_token: Callable[[Settings], bool] = lambda settings: False
     likelihood: Callable[[Settings], Likelihood] = lambda settings: "none"
@@ -178,7 +211,17 @@ class Objective:
     @property
     def is_preference(self) -> bool:
         """Whether it learns from responses that are compared or labeled good or bad."""
-        return self.records != "texts"
+        return self.records in ("pairs", "unpaired")
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a head of its own is trained with the adapter, in place of predicting tokens."""
+        return self.head != "vocabulary"
+
+    @property
+    def shown_as(self) -> RecordKind | None:
+        """As what raw records are read: as what they look like, or, since any column may be a label, as labeled."""
+        return "labeled" if self.records == "labeled" else None
 
     @property
     def texts_per_record(self) -> int:
@@ -199,4 +242,5 @@ _RECORDS_IN_WORDS: Mapping[RecordKind, str] = {
     "texts": "one response per prompt",
     "pairs": "pairs of a chosen and a rejected response",
     "unpaired": "responses with a label that says whether they are good, or pairs of a chosen and a rejected one",
+    "labeled": "texts with a label",
 }

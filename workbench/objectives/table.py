@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
+from workbench.objectives.classification import CLASSIFICATION
 from workbench.objectives.cpo import CPO
 from workbench.objectives.dpo import DPO
 from workbench.objectives.kto import KTO
 from workbench.objectives.objective import Objective, OtherTool
 from workbench.objectives.orpo import ORPO
+from workbench.objectives.reward import REWARD
 from workbench.objectives.sft import SFT
 from workbench.objectives.simpo import SIMPO
 
@@ -19,6 +21,8 @@ OBJECTIVES: Mapping[str, Objective] = {
         KTO,
         SIMPO,
         CPO,
+        REWARD,
+        CLASSIFICATION,
     )
 }
 """By their names in ``objective.kind``; the first one is the default."""

@@ -44,7 +44,7 @@ class Recipe(Section):
     def _check_objective(self) -> None:
         """Refuse what the objective cannot use; a reference is the base with the adapter switched off."""
         objective, adapter, spec = self.objective, self.adapter, self.objective.spec
-        if not spec.is_preference:
+        if spec.records == "texts":
             return
         if spec.loss_types and objective.loss_type not in spec.loss_types:
             raise excluded(
@@ -67,19 +67,27 @@ class Recipe(Section):
                 "set it to none",
             )
         if self.data.packing:
-            raise excluded(
-                "data.packing", f"{spec.kind} compares whole responses, which are not packed", "set it to false"
-            )
+            whole = "compares whole responses" if spec.is_preference else "reads whole texts"
+            raise excluded("data.packing", f"{spec.kind} {whole}, which are not packed", "set it to false")
         if not self.data.completion_only:
             raise excluded(
                 "data.completion_only",
-                f"{spec.kind} compares responses to the same prompt, so the prompt cannot be trained",
+                f"{spec.kind} compares responses to the same prompt, so the prompt cannot be trained"
+                if spec.is_preference
+                else f"{spec.kind} learns labels and no tokens",
                 "set it to true",
+            )
+        if spec.has_head and self.training.router_aux_loss:
+            raise excluded(
+                "training.router_aux_loss",
+                f"{spec.kind} runs without the part of the model that computes the router's balancing loss",
+                "set it to 0",
             )
         if self.data.format != "auto":
             raise excluded(
                 "data.format",
-                f"{self.data.format} has one response per prompt; {spec.kind} needs {spec.records_in_words}",
+                f"{self.data.format} {'has one response per prompt' if spec.is_preference else 'has no label'}; "
+                f"{spec.kind} needs {spec.records_in_words}",
                 "set it to auto, and name columns of other names in data.columns",
             )
         is_auto, least = self.training.per_device_train_batch_size == AUTO, objective.least_micro_batch
@@ -98,7 +106,7 @@ class Recipe(Section):
 
     @property
     def trained_adapter(self) -> AdapterSection:
-        """The adapter as it is trained: preference training runs without dropout, as in TRL."""
+        """The adapter as it is trained: preference training runs without dropout, as TRL's does."""
         return without_dropout(self.adapter) if self.objective.is_preference else self.adapter
 
     def as_dict(self) -> dict[str, dict[str, object]]:

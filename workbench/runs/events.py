@@ -162,6 +162,7 @@ class Step(Event, frozen=True, tag="step"):
         loss: mean over these steps, in nats per token, without the router's balancing loss; of preference training,
             per pair.
         router_aux_loss: that loss, mean over the micro-batches of these steps, if it is part of the gradient.
+        accuracy: share of texts whose likeliest label is the right one; of classification only.
         rewards: of preference training only.
         tokens: tokens processed since the start of the run, without padding.
         seconds: training time since the last point; ``parts`` splits it into data, forward, backward, ….
@@ -177,6 +178,7 @@ class Step(Event, frozen=True, tag="step"):
     learning_rate: float | None = None
     grad_norm: Number = None
     token_accuracy: Number = None
+    accuracy: Number = None
     rewards: Rewards | None = None
     router_aux_loss: Number = None
     tokens: int = 0
@@ -201,13 +203,16 @@ def memory_bytes(memory: Mapping[str, object] | None, name: str) -> int:
 class Eval(Event, frozen=True, tag="eval"):
     """An evaluation on held-out records after ``step`` steps; at step 0 it is the base model's.
 
-    That of preference training has ``rewards``, and neither perplexity nor token accuracy.
+    That of preference training has ``rewards``, that of classification ``accuracy`` and ``macro_f1``, the mean F1 of
+    all labels; neither has perplexity or token accuracy.
     """
 
     step: int = 0
     loss: Number = None
     perplexity: Number = None
     token_accuracy: Number = None
+    accuracy: Number = None
+    macro_f1: Number = None
     rewards: Rewards | None = None
     records: int = 0
     tokens: int = 0

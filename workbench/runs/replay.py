@@ -156,6 +156,7 @@ class Replay:
         summary.ended, summary.reason, summary.cure, summary.paused_at = None, "", "", None
         summary.perplexities = [one for one in summary.perplexities if not one[0]]
         summary.preferences.clear()
+        summary.accuracies.clear()
 
     # -- derived values -------------------------------------------------------------------------------------------
 
@@ -235,6 +236,7 @@ class Replay:
         self.evaluations = [one for one in self.evaluations if one.step <= step]
         self.summary.perplexities = [one for one in self.summary.perplexities if one[0] <= step]
         self.summary.preferences = [one for one in self.summary.preferences if one[0] <= step]
+        self.summary.accuracies = [one for one in self.summary.accuracies if one[0] <= step]
         self.samples = [sample for sample in self.samples if sample.step <= step]
         self.checkpoint = step
         self.recent.clear()
@@ -268,7 +270,9 @@ class Replay:
 
     def _eval(self, event: Eval) -> None:
         self.evaluations.append(event)
-        if event.rewards is None:
+        if event.macro_f1 is not None:
+            self.summary.accuracies.append((event.step, event.accuracy))
+        elif event.rewards is None:
             self.summary.perplexities.append((event.step, event.perplexity))
         elif event.rewards["chosen"] or event.rewards["rejected"]:  # a reference gives both 0 before the first step
             self.summary.preferences.append((event.step, event.rewards["accuracy"]))

@@ -35,6 +35,7 @@ class RunSummary:
         perplexities: (step, held-out perplexity) of the evaluations not discarded by a resume; the base's at step 0.
         preferences: (step, share of the held-out pairs whose chosen response has the higher reward) of the same
             evaluations, in preference training.
+        accuracies: (step, accuracy on the held-out records) of the same evaluations, in classification.
         is_unpriced: the steps were compiled or used fused kernels, which the prediction does not cover.
         measured_peak: None without a GPU.
         reason: why the run ended; cure: what to do about it.
@@ -59,6 +60,7 @@ class RunSummary:
     loss: Number = None
     perplexities: list[tuple[int, Number]] = field(default_factory=list)
     preferences: list[tuple[int, float]] = field(default_factory=list)
+    accuracies: list[tuple[int, Number]] = field(default_factory=list)
     tokens: int = 0
     peak_vram: int = 0
     eta_seconds: float | None = None
@@ -95,6 +97,11 @@ class RunSummary:
     def preference(self) -> float | None:
         """The preference accuracy of the last evaluation; None in runs that are not preference training."""
         return self.preferences[-1][1] if self.preferences else None
+
+    @property
+    def accuracy(self) -> Number:
+        """The accuracy of the last evaluation; None in runs that are not classification."""
+        return self.accuracies[-1][1] if self.accuracies else None
 
     @property
     def is_state_unknown(self) -> bool:

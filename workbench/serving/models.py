@@ -13,6 +13,7 @@ from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import ActiveAdapters, can_use, check_same_base, use_adapters
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.load_base import load_base
+from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.errors import WorkbenchError
 from workbench.progress import Cancelled, Report
 from workbench.storage.paths import Home
@@ -70,7 +71,15 @@ def load_served(
                 f"Serve it alone: `loraworkbench serve {name}`.",
                 kind="cannot_share",
             )
-        method = adapter_method(check_adapter(target.adapter))
+        config = check_adapter(target.adapter)
+        if (head := SequenceHead.of(target.adapter, config)) is not None:
+            raise WorkbenchError(
+                f"{name} is {head.label}, and the server generates replies.",
+                f"`loraworkbench chat {name}` says what it predicts of a text; in Python, the adapter loads on "
+                "AutoModelForSequenceClassification.",
+                kind="not_served",
+            )
+        method = adapter_method(config)
         if first_method is not None and method is not first_method:
             raise WorkbenchError(
                 f"{name} is a {method.label} adapter, and the ones before it are {first_method.label} adapters: PEFT "

@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from workbench.commands.common import console, figure, printable
-from workbench.commands.output.lines import event_lines, one_line, preference, reasons, remaining
+from workbench.commands.output.lines import event_lines, held_out_figures, one_line, reasons, remaining
 from workbench.runs.events import (
     AnyEvent,
     Control,
@@ -74,11 +74,8 @@ class RunBar:
                 )
             case Eval():
                 when = "before training" if event.step == 0 else f"after step {event.step}"
-                if event.rewards is not None:
-                    self._print(f"held-out {preference(event.rewards)} ({when}, {event.records} records)")
-                else:
-                    counts = f"{event.records} records, {event.tokens} tokens"
-                    self._print(f"held-out perplexity {figure(event.perplexity)} ({when}, {counts})")
+                tokens = f", {event.tokens} tokens" if event.tokens else ""
+                self._print(f"held-out {held_out_figures(event)} ({when}, {event.records} records{tokens})")
             case _ if isinstance(event, _PRINTED):
                 for words in event_lines(event, summary):
                     self._print(one_line(words))

@@ -83,4 +83,6 @@ def summary_line(summary: RunSummary) -> str:
     perplexities = [figure(summary.perplexity[name]) for name in ("base", "tuned") if summary.perplexity.get(name)]
     perplexity = f"held-out perplexity {' → '.join(perplexities)}" if perplexities else ""
     preference = f"held-out preference accuracy {summary.preference:.0%}" if summary.preference is not None else ""
-    return ", ".join(part for part in (f"{summary.id} {summary.state}", steps, loss, perplexity, preference) if part)
+    accuracy = f"held-out accuracy {summary.accuracy:.0%}" if isinstance(summary.accuracy, float) else ""
+    parts = (f"{summary.id} {summary.state}", steps, loss, perplexity, preference, accuracy)
+    return ", ".join(part for part in parts if part)

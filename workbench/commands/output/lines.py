@@ -10,6 +10,7 @@ from workbench.runs.events import (
     Control,
     Eval,
     Hint,
+    Number,
     Paused,
     Phase,
     Resumed,
@@ -113,11 +114,22 @@ def preference(rewards: Rewards | None) -> str:
     return f"{margin}accuracy {rewards['accuracy']:.0%}"
 
 
+def held_out_figures(event: Eval) -> str:
+    """What was measured beside the loss: ``perplexity 12.3``, ``reward margin …``, ``accuracy 90%, macro-F1 0.88``."""
+    if event.macro_f1 is not None:
+        return f"{_accuracy(event.accuracy)}, macro-F1 {figure(event.macro_f1, 3)}"
+    return preference(event.rewards) or f"perplexity {figure(event.perplexity)}"
+
+
+def _accuracy(accuracy: Number) -> str:
+    return f"accuracy {accuracy:.0%}" if isinstance(accuracy, float) else ""
+
+
 def _point(event: Step, summary: RunSummary) -> str:
     parts = [
         f"step {summary.step}/{summary.max_steps}",
         f"loss {figure(event.loss, 4)}",
-        preference(event.rewards),
+        preference(event.rewards) or _accuracy(event.accuracy),
         f"lr {event.learning_rate:.2e}" if event.learning_rate is not None else "",
         f"{event.tokens_per_second or 0:.0f} tok/s",
         f"MFU {event.mfu:.0%}" if event.mfu is not None else "",
@@ -128,8 +140,7 @@ def _point(event: Step, summary: RunSummary) -> str:
 
 def _evaluation(event: Eval) -> str:
     best = ", best so far" if event.best else ""
-    figures = preference(event.rewards) or f"perplexity {figure(event.perplexity)}"
-    figures = f"loss {figure(event.loss, 4)}, {figures}"
+    figures = f"loss {figure(event.loss, 4)}, {held_out_figures(event)}"
     return f"step {event.step}: held-out {figures}{best}"
 
 

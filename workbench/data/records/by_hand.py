@@ -48,7 +48,8 @@ def by_hand_format(
         if response.kind in ("text", "segments"):
             raise WorkbenchError(
                 f"data.columns sets label beside {response.kind}: it has no response that the label could be about.",
-                "Set prompt and reply, or messages, beside label.",
+                "Set prompt and reply, or messages, beside label; or objective.kind to classification, which learns "
+                "the label of a text.",
                 kind="data_format",
             )
         return unpaired_format(by_hand, samples, f"columns set in the recipe; {parts_text(by_hand)}")

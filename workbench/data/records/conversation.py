@@ -127,8 +127,21 @@ class Segments:
         return Segments(tuple(Segment(segment.text, place == last) for place, segment in enumerate(self.segments)))
 
 
-Content = Conversation | Pair | Unpaired | Segments | str
-"""What a record holds: a conversation, a pair of responses, an unpaired response, text in segments, or plain text."""
+@dataclass(frozen=True, slots=True)
+class Labeled:
+    """A text or a conversation, and its label, for classification."""
+
+    content: Conversation | str
+    label: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each turn, or the text."""
+        return [self.content] if isinstance(self.content, str) else self.content.texts
+
+
+Content = Conversation | Pair | Unpaired | Labeled | Segments | str
+"""What a record holds: a conversation, responses to learn from, something labeled, segments, or plain text."""
 
 
 def chosen_side(content: Content) -> Conversation | Segments | str:
@@ -138,5 +151,7 @@ def chosen_side(content: Content) -> Conversation | Segments | str:
             return content.chosen
         case Unpaired():
             return content.response
+        case Labeled():
+            return content.content
         case _:
             return content

@@ -5,8 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.data.records.conversation import BadRecord, Content, Conversation, Message, Pair, Segments, Unpaired
-from workbench.data.records.formats import AnyFormat, PairFormat, RecordFormat, UnpairedFormat
+from workbench.data.records.conversation import (
+    BadRecord,
+    Content,
+    Conversation,
+    Labeled,
+    Message,
+    Pair,
+    Segments,
+    Unpaired,
+)
+from workbench.data.records.formats import AnyFormat, LabeledFormat, PairFormat, RecordFormat, UnpairedFormat
+from workbench.data.records.labeled import label_text
 from workbench.data.records.layouts import holds_messages, is_turns
 from workbench.data.records.order import in_order
 from workbench.data.records.parts import read_content
@@ -50,6 +60,8 @@ def convert(record: Mapping[str, object], form: AnyFormat) -> Converted:
         return _convert_pair(record, form)
     if isinstance(form, UnpairedFormat):
         return _convert_unpaired(record, form)
+    if isinstance(form, LabeledFormat):
+        return _convert_labeled(record, form)
     reader = _Reader(record, form)
     content: Conversation | Segments | str
     fed: Conversation | str
@@ -109,6 +121,21 @@ def _convert_unpaired(record: Mapping[str, object], form: UnpairedFormat) -> Con
     return Converted(
         Unpaired(replace(conversation, untrained=conversation.untrained | earlier), good), converted.unused
     )
+
+
+def _convert_labeled(record: Mapping[str, object], form: LabeledFormat) -> Converted:
+    """A record as a text or conversation with its label.
+
+    Raises:
+        BadRecord: it cannot be read, or has no label.
+    """
+    label = label_text(record.get(form.columns["label"]), form.columns["label"])
+    converted = convert(record, form.record)
+    content = converted.content
+    assert isinstance(content, str | Conversation)
+    if isinstance(content, str) and "input" in form.columns:
+        content = f"{content}\n\n{_Reader(record, form.record).text('input', needed=True)}"
+    return Converted(Labeled(content, label), converted.unused)
 
 
 def _parted(chosen: Conversation, rejected: Conversation) -> Pair:

@@ -13,6 +13,8 @@ PREFERENCE: Literal["preference"] = "preference"
 """The kind of format of pairs; see :class:`PairFormat`."""
 UNPAIRED: Literal["unpaired"] = "unpaired"
 """The kind of format of unpaired responses; see :class:`UnpairedFormat`."""
+LABELED: Literal["labeled"] = "labeled"
+"""The kind of format of texts with a label; see :class:`LabeledFormat`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,23 @@ class UnpairedFormat:
     kind: Literal["unpaired"] = UNPAIRED
 
 
-AnyFormat = RecordFormat | PairFormat | UnpairedFormat
+@dataclass(frozen=True)
+class LabeledFormat:
+    """The format of texts or conversations with a label.
+
+    Attributes:
+        columns: by part, the column that holds it; ``input`` is a second text.
+        reason: why this format was chosen, for the user.
+        record: how a text or conversation is read, as if there were no label.
+    """
+
+    columns: Mapping[str, str]
+    reason: str
+    record: RecordFormat
+    kind: Literal["labeled"] = LABELED
+
+
+AnyFormat = RecordFormat | PairFormat | UnpairedFormat | LabeledFormat
 
 
 def pair_format(columns: Mapping[str, str], samples: Sequence[Mapping[str, object]], reason: str) -> PairFormat:

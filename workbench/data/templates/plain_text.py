@@ -27,6 +27,12 @@ class PlainText:
         """Plain text as one piece, between begin and end of sequence; those that it already has are not doubled."""
         return [Piece(self._begun(text) + self._missing_end(text), True)]
 
+    def sequence_pieces(self, text: str) -> list[Piece]:
+        """Plain text as the tokenizer itself encodes it, with the begin and end of sequence that it adds."""
+        ids = self._tokenizer("a")["input_ids"]
+        adds_end = self._tokenizer.eos_token_id is not None and ids[-1] == self._tokenizer.eos_token_id
+        return [Piece(self._begin + text + (self._tokenizer.eos_token if adds_end else ""), True)]
+
     def parted_pieces(self, chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
         """Two plain texts with what both begin with masked, up to a word's end, as TRL parts them."""
         texts = (self.text_pieces(chosen)[0].text, self.text_pieces(rejected)[0].text)

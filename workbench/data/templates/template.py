@@ -131,6 +131,16 @@ class Template:
         """A text without the token that ends it, if one does."""
         return self._plain_text.without_end(text)
 
+    def sequence_pieces(self, content: Conversation | str) -> list[Piece]:
+        """A text as the tokenizer encodes it, or a conversation as the template writes it, as one piece.
+
+        Raises:
+            BadRecord: the template refuses the conversation.
+        """
+        if isinstance(content, str):
+            return self._plain_text.sequence_pieces(content)
+        return [Piece(self.renderer.render(self.renderer.prepare(content, self.system), False), True)]
+
     def parted_pieces(self, chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
         """Two plain texts with what both begin with masked, up to a word's end, as TRL parts them."""
         return self._plain_text.parted_pieces(chosen, rejected)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.collector import StatisticsCollector
 from workbench.data.facts import DataFacts, refuse_if_nothing_is_trained
+from workbench.data.labels import label_names
 from workbench.data.sources import Records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.file import TokenFile
@@ -24,9 +25,11 @@ class EncodedData:
     Attributes:
         train, eval: the datasets for the trainer, with the columns ``input_ids`` and ``labels``. For pairs, these are
             of the chosen side, and ``rejected_ids`` and ``rejected_labels`` of the rejected one. For unpaired
-            responses, there is the column ``good``, which is 1 or 0.
+            responses, there is the column ``good``, which is 1 or 0. For texts with a label, there is the column
+            ``label``, a place in :attr:`labels`.
         template: the one that was used, with the recipe's system prompt.
         from_cache: whether the tokens were read from the cache.
+        reads_turns: whether the labels are of conversations.
     """
 
     train: "Dataset"
@@ -34,6 +37,12 @@ class EncodedData:
     facts: DataFacts
     template: Template
     from_cache: bool = False
+    reads_turns: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of their ids; empty for other records."""
+        return tuple(self.facts.labels)
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -66,9 +75,10 @@ def encode_dataset(
     store = TokenStore(records, template, data)
     if (cached := store.load()) is not None:
         train_data, eval_data, facts = cached
-        return EncodedData(train_data, eval_data, facts, template, from_cache=True)
-    collector = StatisticsCollector(records, template, data)
-    train, held_out = TokenFile(records), TokenFile(records)
+        return EncodedData(train_data, eval_data, facts, template, from_cache=True, reads_turns=records.reads_turns)
+    labels = label_names(records, cancelled) if records.kind == "labeled" else ()
+    collector = StatisticsCollector(records, template, data, labels=labels)
+    train, held_out = TokenFile(records, labels), TokenFile(records, labels)
     try:
         for sample in encode_samples(records, template, data, report=report, cancelled=cancelled):
             collector.add(sample)
@@ -83,4 +93,4 @@ def encode_dataset(
         train.discard()
         held_out.discard()
         raise
-    return EncodedData(train.dataset(), held_out.dataset(), facts, template)
+    return EncodedData(train.dataset(), held_out.dataset(), facts, template, reads_turns=records.reads_turns)

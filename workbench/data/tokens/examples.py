@@ -23,7 +23,18 @@ def _example_of_side(sample: Sample, side: Tokens, template: Template) -> Exampl
     unused = tuple(field.path for field in sample.unused)
     tokens = len(side.input_ids)
     cut = side.length - tokens
-    return Example(sample.index, sample.where, text, spans, tokens, cut, sample.held_out, unused, good=sample.good)
+    return Example(
+        sample.index,
+        sample.where,
+        text,
+        spans,
+        tokens,
+        cut,
+        sample.held_out,
+        unused,
+        good=sample.good,
+        label=sample.label,
+    )
 
 
 def _decoded(side: Tokens, template: Template) -> tuple[str, tuple[tuple[int, int, bool], ...]]:

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,29 +52,34 @@ class _Column:
         return taken
 
 
-class _Verdicts:
-    """Whether responses are good, for rows that are not written yet, under the column name ``good``."""
+class _Numbers:
+    """One number of each row that is not written yet, under a column name."""
 
-    def __init__(self) -> None:
-        self._values = array("b")
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._values = array("h")
 
-    def add(self, good: bool) -> None:
-        self._values.append(good)
+    def add(self, value: int) -> None:
+        self._values.append(value)
 
     def take(self) -> "dict[str, pa.Array]":
         """The rows as Arrow numbers, by column name; they are removed here."""
         import numpy as np
         import pyarrow as pa
 
-        taken = pa.array(np.array(self._values, np.int8))
+        taken = pa.array(np.array(self._values, np.int16))
         del self._values[:]
-        return {"good": taken}
+        return {self._name: taken}
 
 
 class TokenFile:
-    """An Arrow file of samples in a temporary folder. Memory use does not grow with the dataset."""
+    """An Arrow file of samples in a temporary folder. Memory use does not grow with the dataset.
 
-    def __init__(self, records: Records) -> None:
+    Args:
+        labels: of the records, in the order of their ids.
+    """
+
+    def __init__(self, records: Records, labels: Sequence[str] = ()) -> None:
         home = records.home
         parent = home.cache / "data" if home else None
         if parent:
@@ -83,7 +89,10 @@ class TokenFile:
         self._columns = [_Column("input_ids", "labels")]
         if records.pairs:
             self._columns.append(_Column("rejected_ids", "rejected_labels"))
-        self._verdicts = _Verdicts() if records.kind == "unpaired" else None
+        self._ids = {label: place for place, label in enumerate(labels)}
+        # Whether a response is good, or the label of a text.
+        column = {"unpaired": "good", "labeled": "label"}.get(records.kind)
+        self._numbers = _Numbers(column) if column else None
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._is_closed = False
 
@@ -91,8 +100,8 @@ class TokenFile:
         """Append a sample."""
         for column, side in zip(self._columns, sample.sides, strict=True):
             column.add(side)
-        if self._verdicts is not None:
-            self._verdicts.add(bool(sample.good))
+        if self._numbers is not None:
+            self._numbers.add(bool(sample.good) if sample.label is None else self._ids[sample.label])
         if self._columns[0].rows >= _ROWS_PER_WRITE:
             self._flush()
 
@@ -122,7 +131,7 @@ class TokenFile:
         import pyarrow as pa
 
         taken = {name: lists for column in self._columns for name, lists in column.take().items()}
-        batch = pa.record_batch({**taken, **(self._verdicts.take() if self._verdicts is not None else {})})
+        batch = pa.record_batch({**taken, **(self._numbers.take() if self._numbers is not None else {})})
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
         self._writer.write_batch(batch)

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from workbench.data.records.conversation import BadRecord, Conversation, Pair, Segments, Unpaired
+from workbench.data.records.conversation import BadRecord, Conversation, Labeled, Pair, Segments, Unpaired
 from workbench.data.records.reasoning import without_reasoning
 from workbench.data.records.unused import Unused
 from workbench.data.sample import Sample, Tokens
@@ -119,8 +119,9 @@ def _samples(
             yield from _unpaired_sides(pair) if records.kind == "unpaired" else (pair,)
             continue
         good = item.content.good if isinstance(item.content, Unpaired) else None
+        label = item.content.label if isinstance(item.content, Labeled) else None
         for text in limited[0]:
-            yield _sample(index, item, text, changes, unused, good=good)
+            yield _sample(index, item, text, changes, unused, good=good, label=label)
 
 
 def _skipped(index: int, item: Item, problem: str) -> Sample:
@@ -137,6 +138,7 @@ def _sample(
     *,
     rejected: Tokens | None = None,
     good: bool | None = None,
+    label: str | None = None,
 ) -> Sample:
     """The sample of a record; ``text`` is its text, or that of the chosen side."""
     return Sample(
@@ -151,6 +153,7 @@ def _sample(
         unused,
         rejected=rejected,
         good=good,
+        label=label,
     )
 
 
@@ -158,7 +161,7 @@ def _changes(item: Item, cuts: Sequence[Cut], control: re.Pattern[str]) -> tuple
     """What was done to a record, for the user."""
     notes = [item.note] if item.note else []
     changes = dict.fromkeys(change for cut in cuts for change in cut.changes)
-    texts = item.content.texts if isinstance(item.content, Conversation | Pair | Unpaired) else []
+    texts = item.content.texts if isinstance(item.content, Conversation | Pair | Unpaired | Labeled) else []
     return (*notes, *changes, *([CONTROL] if any(map(control.search, texts)) else []))
 
 
@@ -202,6 +205,11 @@ def _cut(item: Item, template: Template, documents: bool, data: DataSection) -> 
         return (Cut(template.segment_pieces(segments_as_trained(content, data)), changes=changes),)
     if isinstance(content, Pair) and isinstance(content.chosen, str) and isinstance(content.rejected, str):
         return tuple(map(Cut, template.parted_pieces(content.chosen, content.rejected)))
+    if isinstance(content, Labeled):
+        try:
+            return (Cut(template.sequence_pieces(content.content)),)
+        except BadRecord as error:
+            return str(error)
     sides: tuple[Conversation | str, ...]
     match content:
         case Pair():

@@ -16,6 +16,7 @@ from workbench.engine.generation.candidates import (
     share_of_progress,
     timed,
 )
+from workbench.engine.generation.evaluate_head import HeadEvaluation
 from workbench.engine.generation.evaluation import RecordLoss, record_losses
 from workbench.engine.generation.generation import StopSignal, end_tokens
 from workbench.engine.model.base import LoadedBase
@@ -60,7 +61,11 @@ def evaluate(
     """
     run = find_run(home, request.run)
     recipe = on_base(run.recipe_as_run(), request.base)
+    spec = recipe.objective.spec
     candidates = find_candidates(home, run, request)
+    if spec.has_head:
+        # The base has no head: a baseline without a model takes its place.
+        candidates = candidates[1:]
     bases = BaseProvider(home, recipe, base, load, report, cancelled)
     base = bases.base_for(candidates[0], exact_weights=True)
     template = run_template(base, run, recipe)
@@ -72,11 +77,17 @@ def evaluate(
         template,
         is_run_data=is_run_data,
         records=request.records,
-        replies=request.replies,
-        prompts=list(FIXED_PROMPTS if request.prompts is None else request.prompts),
+        replies=0 if spec.has_head else request.replies,
+        prompts=[] if spec.has_head else list(FIXED_PROMPTS if request.prompts is None else request.prompts),
         report=report,
         cancelled=cancelled.is_set,
+        kind=spec.shown_as,
     )
+    if spec.has_head:
+        of_head = HeadEvaluation(run, recipe, request, data, is_run_data, eval_set)
+        file = save_evaluation(run, of_head.evaluate(candidates, bases, report, cancelled.is_set))
+        write_report(home, run)
+        return file
     batch = recipe.training.per_device_train_batch_size
     _measure_losses(candidates, eval_set, bases, batch, report, cancelled)
     if not cancelled.is_set():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.engine.generation.evaluation import Record, forward, in_batches
+from workbench.engine.generation.label_evaluation import head_outputs
 from workbench.engine.generation.shared_evaluation import SyncedCancel
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.base import LoadedBase
@@ -145,12 +146,14 @@ class PreferenceEvaluator:
     def _scored(self, rows: Sequence[Record]) -> "Scored":
         import torch
 
-        from workbench.engine.objectives.scoring import score_pairs, score_unpaired
+        from workbench.engine.objectives.scoring import score_pairs, score_rewards, score_unpaired
         from workbench.engine.objectives.texts import sums_by_text
         from workbench.engine.objectives.unpaired import EXCHANGED
 
         batch = self._collate(rows)
         before = None
+        if self._objective.spec.has_head:
+            return score_rewards(self._objective, batch, head_outputs(self._base, batch)[:, 0])
         if self._objective.spec.has_reference:
             with self._reference.active():
                 before = sums_by_text(self._log_probs(batch), batch)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from workbench.data.templates.template import Template
 from workbench.engine.client.protocol import ReplyPiece, ReplyRequest
 from workbench.engine.generation.generation import StopSignal, generate_reply
+from workbench.engine.generation.head_reply import head_reply
 from workbench.engine.generation.reply_targets import ReplyTarget, missing_base, resolve, resolve_request, template_of
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import (
@@ -108,6 +109,9 @@ def reply(model: ReplyModel, request: ReplyRequest, emit: Emit, cancelled: StopS
         for notice in model.base.take_notices():
             emit(ReplyPiece(notice=notice))
         template, sampling = template_of(model.target, model.base.tokenizer), request.sampling
+        if model.base.head is not None and model.adapters.parts:
+            head_reply(model.base, template, request.messages, emit)
+            return
         generate_reply(model.base, template, request.messages, sampling, emit, cancelled, tools=request.tools)
 
 
@@ -144,6 +148,9 @@ def reply_in_run(
         check_scale(run.id, config)
     with scaled(peft, name, request.scale) if request.adapter else peft.disable_adapter():
         messages, tools = request.messages, request.tools
+        if base.head is not None and request.adapter:
+            head_reply(base, template, messages, emit)
+            return
         generate_reply(base, template, messages, request.sampling, emit, cancelled, tools=tools, in_training=True)
 
 

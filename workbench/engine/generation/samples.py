@@ -8,6 +8,9 @@ from workbench.data.sample import IGNORED
 from workbench.data.templates.template import Template
 from workbench.engine.generation.context import context_length
 from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
+from workbench.engine.generation.head_reply import outputs_text
+from workbench.engine.generation.label_evaluation import text_outputs
+from workbench.engine.kernels.loss_path import PADDED
 from workbench.engine.model.base import LoadedBase
 from workbench.progress import Progress, Report
 
@@ -36,7 +39,7 @@ def sample_replies(
     """Reply greedily to the prompts of the first records, as chat would; leaves the model unchanged.
 
     Args:
-        report: called before each reply.
+        report: called before each reply. A head of its own says what it predicts of the whole records.
         cancelled: once set, the reply that is being generated ends, and is the last one.
         records: has ``input_ids`` and ``labels``; a record's prompt is everything before its first trained token.
     """
@@ -45,6 +48,9 @@ def sample_replies(
     was_training = model.training
     model.eval()
     try:
+        if base.head is not None:
+            first = records.select(range(min(_PROMPTS, len(records))))
+            return [_predicted(base, ids) for ids in first["input_ids"]]
         prompts = [
             _prompt(one["input_ids"], one["labels"]) for one in records.select(range(min(_PROMPTS, len(records))))
         ]
@@ -71,6 +77,12 @@ def _sample(base: LoadedBase, template: Template, prompt: list[int], cancelled: 
     reply = continue_prompt(base, prompt, max_new_tokens, ends, GREEDY, cancelled=cancelled, in_training=True)
     decode = base.tokenizer.decode
     return SampledReply(decode(prompt, skip_special_tokens=True), decode(reply, skip_special_tokens=True))
+
+
+def _predicted(base: LoadedBase, ids: list[int]) -> SampledReply:
+    assert base.head is not None
+    (outputs,) = text_outputs(base, [ids], PADDED)
+    return SampledReply(base.tokenizer.decode(ids, skip_special_tokens=True), outputs_text(base.head, outputs))
 
 
 def _prompt(ids: list[int], labels: list[int]) -> list[int]:

@@ -42,16 +42,23 @@ class LossPath:
         return TrainedTokensCollator(padding, padding_free=self.padding_free)
 
     def enable(self, model: "PreTrainedModel") -> Callable[[], None]:
-        """Make a model accept ``fused_lm_head=True`` with batches of :meth:`collator`; returns how to undo it."""
+        """Make a model accept ``fused_lm_head=True`` with batches of :meth:`collator`; returns how to undo it.
+
+        One with a head of its own also accepts ``sequence_ends`` (:mod:`workbench.engine.kernels.sequence_head`).
+        """
         from workbench.engine.kernels.loss_head import LossHead
         from workbench.engine.kernels.padding_free import enable_padding_free
+        from workbench.engine.kernels.sequence_head import SequenceScores, has_head
 
         head = LossHead(model, in_tiles=self.in_tiles)
+        scores = SequenceScores(model) if has_head(model) else None
         apart = enable_padding_free(model) if self.padding_free else None
 
         def undo() -> None:
             if apart is not None:
                 apart()
+            if scores is not None:
+                scores.remove()
             head.remove()
 
         return undo

@@ -39,7 +39,7 @@ def predicted_peak(
     if fullest is not None:
         texts = recipe.training.per_device_train_batch_size * recipe.objective.spec.texts_per_record
         recipe, longest = with_max_length(recipe, -(-fullest // texts)), None
-    priced = _priced(home, recipe, base, MemoryBudget(device_of(base)), longest)
+    priced = _priced(home, recipe, base, MemoryBudget(device_of(base)), longest, len(data.labels))
     if priced is None:
         return None
     return PredictedPeak(
@@ -55,7 +55,7 @@ def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, da
     """The error for a run where not even one record fits: names the largest part, and the cheapest change that fits."""
     device = device_facts()
     budget = MemoryBudget(device_of(base), device.total_bytes, device.total_bytes)
-    priced = _priced(home, recipe, base, budget, data.lengths.max)
+    priced = _priced(home, recipe, base, budget, data.lengths.max, len(data.labels))
     if priced is None:
         largest, cure = "", "Lower data.max_length or adapter.r, or quantize to nf4."
     else:
@@ -103,7 +103,7 @@ def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
 
 
 def _priced(
-    home: Home, recipe: ResolvedRecipe, base: LoadedBase, budget: MemoryBudget, longest: int | None
+    home: Home, recipe: ResolvedRecipe, base: LoadedBase, budget: MemoryBudget, longest: int | None, labels: int
 ) -> "Price | None":
     """Price with stored traces only: tracing a step now would take CPU time from the run."""
     from workbench.estimate import TraceStore, price
@@ -112,7 +112,8 @@ def _priced(
     if skeleton is None:
         return None
     try:
-        return price(skeleton, recipe, budget, longest=longest, traced=TraceStore(home.cache / "traces"))
+        traced = TraceStore(home.cache / "traces")
+        return price(skeleton, recipe, budget, longest=longest, labels=labels or None, traced=traced)
     except WorkbenchError:
         return None
     except Exception:

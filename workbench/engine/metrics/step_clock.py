@@ -14,12 +14,14 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar
 
+from workbench.adapters.settings import AdapterSettings
 from workbench.engine.batches.stats import BatchStats
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate.flops import TrainingFlops, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
+from workbench.estimate.setup import head_outputs
 from workbench.models.trees import skeleton_in_catalog, tree_in
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.step_times import PARTS
@@ -173,7 +175,8 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> AnyClock:
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
-        flops = training_flops(skeleton, recipe.trained_adapter, recipe.training.gradient_checkpointing)
+        settings = AdapterSettings.of(recipe.trained_adapter, head_outputs(recipe))
+        flops = training_flops(skeleton, settings, recipe.training.gradient_checkpointing)
         return flops.with_passes(recipe.objective.extra_passes)
     except WorkbenchError:
         return None

@@ -16,6 +16,7 @@ from workbench.adapters.registry import adapter_method
 from workbench.engine.model.adapter_folder import adapter_stamp, check_adapter
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.new_rows import embedding_rows, expose_bias
+from workbench.engine.model.sequence_adapter import TASK, SequenceHead
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.model import ModelSection
@@ -101,6 +102,13 @@ def merge(base: LoadedBase, adapters: ActiveAdapters) -> None:
     Raises:
         WorkbenchError: as :func:`use_adapters`.
     """
+    for folder in adapters.folders:
+        if (head := SequenceHead.of(folder, check_adapter(folder))) is not None:
+            raise WorkbenchError(
+                f"The adapter in {folder} is {head.label}: there is no model for it to be merged into.",
+                "Use it unmerged.",
+                kind="cannot_merge",
+            )
     with use_adapters(base, ActiveAdapters(adapters.parts, adapters.scale)):
         base.model = base.active.merge_and_unload()
     base.peft, base.is_altered = None, True
@@ -120,16 +128,20 @@ def attach(base: LoadedBase, folder: Path) -> str:
     if before is not None and base.stamps.get(before) == stamp:
         return before
     config = check_adapter(folder)
-    if base.peft is not None and any(
-        one.peft_type != adapter_method(config).peft_type for one in base.peft.peft_config.values()
+    head = SequenceHead.of(folder, config)
+    if base.peft is not None and (
+        head != base.head
+        or any(one.peft_type != adapter_method(config).peft_type for one in base.peft.peft_config.values())
     ):
-        # PEFT attaches adapters of one method at a time.
+        # PEFT attaches adapters of one method and one task at a time.
         base.detach_all()
     rows = _check_fit(base, folder, config)
     if rows:
         base.notices.append(enlarge_vocabulary(base.model, rows, folder))
         base.tokenizer = adapters_tokenizer(folder, base.tokenizer, rows)
         base.is_altered, base.altered_by = True, ((folder,), stamp)
+    if head is not None and base.head is None:
+        base.add_head(head)
     base.attached += 1
     name = f"adapter{base.attached}"
     try:
@@ -179,6 +191,7 @@ def check_scale(name: object, config: Mapping[str, object]) -> None:
     reasons = {
         f"it is a {method.label} adapter, and only LoRA adapters can be": not method.scales,
         "it is a DoRA adapter, whose magnitudes cannot be scaled": config.get("use_dora"),
+        "it predicts labels or a score with a head of its own": config.get("task_type") == TASK,
         "it contains whole modules": config.get("modules_to_save") or config.get("trainable_token_indices"),
         "it changes the base's own weights": changes_base_weights(config),
     }

@@ -14,8 +14,10 @@ from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.adapter_folder import adapter_stamp
 from workbench.engine.model.new_rows import expose_bias, trained_rows
 from workbench.engine.model.precision import Precision
+from workbench.engine.model.sequence_adapter import SAVED_HEADS, TASK, SequenceHead
 from workbench.errors import WorkbenchError
 from workbench.models.language_part import exclusion_pattern, frozen_parts
+from workbench.models.model_class import check_can_classify
 from workbench.models.sources import LocalModel
 from workbench.models.stored_quantization import StoredQuantization
 from workbench.recipe.fused_kernels import Fused
@@ -50,6 +52,7 @@ class LoadedBase:
             adapter that changed them, if one did.
         was_cached: the quantized base was read from the disk cache.
         notices: what was done to the base so that an adapter fits, until it has been shown.
+        head: what the attached adapters predict with a head of their own; None if they predict tokens.
         new_tokens: ids of the rows that were added to the embeddings, which every adapter trains.
     """
 
@@ -72,6 +75,7 @@ class LoadedBase:
     merged: tuple[object, ...] | None = None
     was_cached: bool = False
     notices: list[str] = field(default_factory=list)
+    head: SequenceHead | None = None
     new_tokens: range = range(0)
     packing: CpuPacking = field(init=False)
     _undo_loss_path: Callable[[], None] | None = field(init=False, default=None)
@@ -115,15 +119,22 @@ class LoadedBase:
     @property
     def _has_replaced_modules(self) -> bool:
         """Whether an attached adapter contains whole modules: PEFT leaves its copies in place when it is detached."""
-        return self.peft is not None and any(config.modules_to_save for config in self.peft.peft_config.values())
+        if self.peft is None:
+            return False
+        # A head is removed with its adapters.
+        own = SAVED_HEADS if self.head is not None else frozenset()
+        return any(set(config.modules_to_save or ()) - own for config in self.peft.peft_config.values())
 
     def take_notices(self) -> list[str]:
         """The notices that have not been shown yet; empty the next time."""
         notices, self.notices = self.notices, []
         return notices
 
-    def attach_new(self, adapter: AdapterSection) -> "PeftModel":
+    def attach_new(self, adapter: AdapterSection, head: SequenceHead | None = None, seed: int = 0) -> "PeftModel":
         """Attach a new adapter to train, after detaching all others. Returns the PEFT model, ready for training.
+
+        Args:
+            head: what it predicts with a head of its own, whose first weights are drawn with ``seed``.
 
         Raises:
             WorkbenchError: PEFT refuses the adapter for this model.
@@ -133,10 +144,18 @@ class LoadedBase:
         self.detach_all()
         try:
             rows = trained_rows(self.model, adapter, self.new_tokens)
-            config = peft_config(adapter, rows, exclusion_pattern(frozen_parts(self.model)))
+            task = {} if head is None else {"task_type": TASK}
+            config = peft_config(adapter, rows, exclusion_pattern(frozen_parts(self.model)), **task)
+            if head is not None:
+                self.add_head(head, seed)
             self.peft = get_peft_model(self.model, config, adapter_name=TRAINED)
+            targets = self.peft.peft_config[TRAINED].target_modules
+            if head is not None and isinstance(targets, set):
+                # PEFT lists it among all linear layers, and adapts it no more than anything that is saved whole.
+                targets -= SAVED_HEADS
         except (ValueError, TypeError) as error:
             self.peft = None
+            self.remove_head()
             # Some of the layers may have been changed already.
             self.is_altered = True
             raise WorkbenchError(
@@ -151,6 +170,26 @@ class LoadedBase:
             self.peft.save_pretrained = partial(self.peft.save_pretrained, save_embedding_layers=False)
         self.cast_adapter()
         return self.peft
+
+    def add_head(self, head: SequenceHead, seed: int = 0) -> None:
+        """Add a head for the adapters that are attached from now on, until all of them are detached.
+
+        Raises:
+            WorkbenchError: transformers has no sequence classification for this model, or one of another form.
+        """
+        from workbench.engine.kernels.sequence_head import add_head
+
+        check_can_classify(self.model)
+        add_head(self.model, head.outputs, seed)
+        self.head = head
+
+    def remove_head(self) -> None:
+        """Remove the head, if there is one."""
+        if self.head is not None:
+            from workbench.engine.kernels.sequence_head import remove_head
+
+            remove_head(self.model)
+            self.head = None
 
     def cast_adapter(self) -> None:
         """Convert the trained weights to the dtype that :class:`Precision` names, but for those that stay float32."""
@@ -240,6 +279,7 @@ class LoadedBase:
         if self.peft is not None:
             self.is_altered |= self._has_replaced_modules
             self.model = self.peft.unload()
+            self.remove_head()
             self.peft = self.combined = None
             self.adapters.clear()
             self.stamps.clear()

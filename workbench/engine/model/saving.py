@@ -43,6 +43,8 @@ def save_adapter(
         base.active.save_pretrained(staging, safe_serialization=True, state_dict=weights)
         base.tokenizer.save_pretrained(staging)
         template.save(staging)
+        if base.head is not None:
+            base.head.save(staging)
         add_older_keys(staging)
 
     _replace(folder, fill)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.engine.objectives.texts import rows_of, sums_by_text, token_counts
-from workbench.objectives.objective import PairScores, UnpairedScores
+from workbench.objectives.objective import LabelScores, PairScores, UnpairedScores
 from workbench.recipe.sections.objective import ObjectiveSection
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ PAIR_FIGURES = ("rewards/chosen", "rewards/rejected", "rewards/margins", "reward
 """What is recorded of each pair, by TRL's names."""
 UNPAIRED_FIGURES = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "kl")
 """The same of unpaired responses: means over the good ones, the bad ones, and all of them."""
+LABEL_FIGURES = ("accuracy",)
+"""The same of texts with labels: whether the likeliest label is the right one."""
 LIKELIHOOD = "nll_loss"
 """The negative log-likelihood per token that is part of a loss."""
 
@@ -42,6 +44,8 @@ def figure_names(objective: ObjectiveSection) -> tuple[str, ...]:
     spec = objective.spec
     if spec.records == "unpaired":
         return UNPAIRED_FIGURES
+    if spec.records == "labeled":
+        return LABEL_FIGURES
     return (*PAIR_FIGURES, LIKELIHOOD) if objective.likelihood != "none" else PAIR_FIGURES
 
 
@@ -59,13 +63,39 @@ def score_pairs(
     scores = PairScores.of(sums if reference is None else sums - reference, token_counts(rows.trained, sums))
     losses = spec.losses[objective.loss_type if spec.loss_types else next(iter(spec.losses))](scores, objective)
     rewarded = scores.per_token if objective.rewards_per_token else scores
-    chosen, rejected = objective.beta * rewarded.chosen.detach(), objective.beta * rewarded.rejected.detach()
-    figures = torch.stack([chosen, rejected, chosen - rejected, (chosen > rejected).to(chosen.dtype)])
+    figures = _reward_figures(objective.beta * rewarded.chosen.detach(), objective.beta * rewarded.rejected.detach())
     tokens = likelihood_tokens(objective, batch)
     if not tokens:
         return Scored(losses, figures)
     half = len(rows.rows)
     return Scored(losses, figures, -sums_by_text(log_probs, batch, responses=False)[:half].sum(), tokens)
+
+
+def score_rewards(objective: ObjectiveSection, batch: "Batch", rewards: torch.Tensor) -> Scored:
+    """Score a batch of pairs whose rewards a head gives.
+
+    Args:
+        rewards: of each text; (texts,).
+    """
+    (loss,) = objective.spec.losses.values()
+    scores = PairScores.of(rewards, token_counts(rows_of(batch).trained, rewards))
+    return Scored(loss(scores, objective), _reward_figures(scores.chosen.detach(), scores.rejected.detach()))
+
+
+def _reward_figures(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    return torch.stack([chosen, rejected, chosen - rejected, (chosen > rejected).to(chosen.dtype)])
+
+
+def score_labels(objective: ObjectiveSection, batch: "Batch", logits: torch.Tensor) -> Scored:
+    """Score a batch of texts with labels.
+
+    Args:
+        logits: of each label; (texts, labels).
+    """
+    (loss,) = objective.spec.label_losses.values()
+    label = torch.tensor([row["label"] for row in rows_of(batch).rows]).to(logits.device, non_blocking=True)
+    right = (logits.detach().argmax(-1) == label).to(logits.dtype)
+    return Scored(loss(LabelScores(logits, label), objective), right[None])
 
 
 def likelihood_tokens(objective: ObjectiveSection, batch: "Batch") -> int:

@@ -6,7 +6,7 @@ what is compared in it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -113,6 +113,24 @@ def sums_by_text(values: "torch.Tensor", batch: "Batch", *, responses: bool = Tr
         values = values * batch[MASK].to(values.device)
     # Only predicted tokens reach the head, in the order of the texts.
     return torch.stack([part.sum() for part in values[0].split(list(rows_of(batch).predicted))])
+
+
+def sequence_ends(batch: "Batch", padding: int) -> "torch.Tensor":
+    """The place of each text's last token in the batch's states with its rows concatenated; (texts,).
+
+    As in transformers' models for sequence classification, it is the last one that is not the padding token.
+    """
+    import torch
+
+    ids, lengths = batch["input_ids"], rows_of(batch).lengths
+    # Texts lie end to end in one row, or each in a row that is padded on the right.
+    starts = [0, *accumulate(lengths)] if len(ids) == 1 else [row * ids.shape[1] for row in range(len(ids))]
+    flat = ids.reshape(-1).cpu()
+    ends = []
+    for start, length in zip(starts, lengths, strict=False):
+        meant = (flat[start : start + length] != padding).nonzero()
+        ends.append(start + (int(meant[-1]) if len(meant) else length - 1))
+    return torch.tensor(ends)
 
 
 def token_counts(counts: tuple[int, ...], like: "torch.Tensor") -> "torch.Tensor":

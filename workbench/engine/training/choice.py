@@ -94,7 +94,8 @@ def _choice(home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, budge
         return _without_estimate(recipe, budget)
     # Stored traces only: tracing a step now would take CPU time from the run.
     traced, lengths = TraceStore(home.cache / "traces"), data.lengths
-    return price(skeleton, recipe, budget, longest=lengths.max, median=lengths.p50, traced=traced).choice
+    labels = len(data.labels) or None
+    return price(skeleton, recipe, budget, longest=lengths.max, median=lengths.p50, labels=labels, traced=traced).choice
 
 
 def _without_estimate(recipe: Recipe, budget: MemoryBudget, reason: str = "its step cannot be estimated") -> "Choice":

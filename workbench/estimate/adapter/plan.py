@@ -151,6 +151,7 @@ def plan_adapter(
         *_parameter_tensors(targets, dtypes),
         *_saved_modules(targets, dtypes),
         *new_row_tensors(skeleton, settings, targets, dtypes.adapter),
+        *_head(skeleton, settings, dtypes),
     ]
     biases = list(_trained_biases(skeleton, targets, settings, dtypes))
     embeddings = list(_base_embeddings(skeleton, targets, dtypes))
@@ -240,6 +241,13 @@ def _saved_modules(targets: Targets, dtypes: AdapterDtypes) -> Iterator[SavedTen
     for site in targets.saved_whole:
         for name, shape in _own_parameters(site.module):
             yield SavedTensors((f"{_PREFIX}{site.name}.{name}",), shape, dtypes.saved_whole)
+
+
+def _head(skeleton: Skeleton, settings: AdapterSettings, dtypes: AdapterDtypes) -> Iterator[SavedTensors]:
+    """The layer that predicts labels or a score, where the adapter has one."""
+    if settings.head:
+        hidden = int(skeleton.root.facts.get("hidden_size") or 0)
+        yield SavedTensors((f"{_PREFIX}score.weight",), (settings.head, hidden), dtypes.saved_whole)
 
 
 def _own_parameters(module: Module, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:

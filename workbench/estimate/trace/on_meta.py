@@ -39,6 +39,10 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         **method.for_trace(rank),
     )
     peft = get_peft_model(model, config, low_cpu_mem_usage=True)
+    if step.reads_texts:
+        # One output; the weights of the others are counted with the adapter.
+        hidden = skeleton.root.facts.get("hidden_size")
+        peft.get_base_model().score = nn.Linear(int(hidden or 0), 1, bias=False, device="meta")
     for name, parameter in peft.named_parameters():
         if parameter.requires_grad:
             dtype = "float32" if method.is_float32(name) else step.dtypes.adapter

@@ -92,6 +92,13 @@ def _micro_batch(
         outputs.loss.backward()
         return
     hidden = _without_head(base)(input_ids=ids, use_cache=False).last_hidden_state
+    if step.reads_texts:
+        recorder.label = LOSS
+        loss = base.score(hidden[:, -1].to(base.score.weight.dtype)).float().sum()
+        del hidden
+        recorder.label = BACKWARD
+        loss.backward()
+        return
     head = base.get_output_embeddings()
     # PEFT's wrapper for trained rows has no bias.
     loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)

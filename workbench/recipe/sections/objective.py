@@ -23,7 +23,7 @@ class ObjectiveSection(Section):
     kind: ObjectiveKind = setting(
         "sft",
         " ".join(f"{objective.kind}: {objective.help}" for objective in OBJECTIVES.values())
-        + " All but sft run without dropout, as in TRL.",
+        + " All but sft and classification run without dropout, as in TRL.",
     )
     beta: float = setting(
         0.1,
@@ -62,6 +62,14 @@ class ObjectiveSection(Section):
         ge=0.0,
         le=100.0,
     )
+    rpo_alpha: float = setting(
+        0.0,
+        f"Used with {using('rpo_alpha')}: weight of the supervised loss on the chosen response (RPO), which keeps its "
+        "likelihood from falling.",
+        steps=(0.0, 0.05, 0.1, 0.5, 1.0),
+        ge=0.0,
+        le=100.0,
+    )
     desirable_weight: float = setting(
         1.0,
         f"Used with {using('desirable_weight')}: weight of good responses; raise it if they are the fewer ones.",
@@ -74,6 +82,14 @@ class ObjectiveSection(Section):
         f"Used with {using('undesirable_weight')}: weight of bad responses; raise it if they are the fewer ones.",
         steps=(0.5, 1.0, 1.33, 2.0),
         gt=0.0,
+        le=100.0,
+    )
+
+    center_rewards_coefficient: float = setting(
+        0.0,
+        f"Used with {using('center_rewards_coefficient')}: pulls the scores of a pair towards 0, 0.01 in the paper.",
+        steps=(0.0, 0.01, 0.1),
+        ge=0.0,
         le=100.0,
     )
 

@@ -34,6 +34,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("grad norm", "grad norm", lambda step: step.grad_norm),
     Quantity("tokens per second", "tok/s", lambda step: step.tokens_per_second),
     Quantity("VRAM reserved (GiB)", "VRAM", _vram),
+    Quantity("accuracy", "accuracy", lambda step: step.accuracy),
     Quantity("reward margin", "margin", _reward("margin")),
     Quantity("reward accuracy", "reward acc.", _reward("accuracy")),
     Quantity("divergence from the reference (KL)", "KL", _reward("kl")),

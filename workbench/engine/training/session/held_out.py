@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from workbench.engine.generation.evaluation import HeldOutLoss
+from workbench.engine.generation.label_evaluation import held_out_labels
 from workbench.engine.generation.preference_evaluation import PreferenceEvaluator
 from workbench.engine.generation.shared_evaluation import shared_held_out_loss
 from workbench.engine.kernels.loss_path import LossPath
@@ -15,7 +16,7 @@ from workbench.engine.model.sharded import is_sharded
 from workbench.engine.training.session.best import BestSoFar
 from workbench.engine.training.session.context import Context
 from workbench.engine.training.session.journal_callback import rewards_of
-from workbench.engine.training.trainers.preference import PreferenceTrainer
+from workbench.engine.training.trainers.records import LabelTrainer, RecordTrainer
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.progress import Progress, Report
 from workbench.runs.events import Eval
@@ -101,7 +102,18 @@ class HeldOut:
         """The held-out loss and its event, with what else the objective measures; None if the run should stop."""
         base, controls, ranks = self._base, self._context.controls, self._context.ranks
         recipe, trainer, path = self._context.recipe, self._trainer, self._path
-        if isinstance(trainer, PreferenceTrainer):
+        if isinstance(trainer, LabelTrainer):
+            labels = held_out_labels(base, records, batch_size, report, controls, ranks, path=path)
+            if labels is None:
+                return None
+            return labels.loss, Eval(
+                step=step,
+                loss=labels.loss,
+                accuracy=labels.accuracy,
+                macro_f1=labels.macro_f1,
+                records=labels.records,
+            )
+        if isinstance(trainer, RecordTrainer):
             length = recipe.data.max_length
             evaluator = PreferenceEvaluator(base, recipe.objective, trainer.reference, length, path=path)
             found = evaluator.evaluate(records, batch_size, report, controls, ranks)
@@ -117,6 +129,8 @@ class HeldOut:
             "eval_loss": event.loss,
             "eval_perplexity": event.perplexity,
             "eval_token_accuracy": event.token_accuracy,
+            "eval_accuracy": event.accuracy,
+            "eval_macro_f1": event.macro_f1,
         }
         figures |= {f"eval_rewards/{name}": value for name, value in (event.rewards or {}).items()}
         logs = {name: value for name, value in figures.items() if value is not None}

@@ -110,6 +110,7 @@ class JournalCallback(TrainerCallback):
                 learning_rate=logs.get("learning_rate"),
                 grad_norm=logs.get("grad_norm"),
                 token_accuracy=logs.get("mean_token_accuracy"),
+                accuracy=logs.get("accuracy"),
                 rewards=rewards_of(logs),
                 router_aux_loss=logs.get("router_aux_loss"),
                 tokens=tokens,

@@ -26,8 +26,8 @@ def choose_loss_path(context: Context, base: LoadedBase, data: EncodedData, hist
     found = ranks.broadcast(check_loss(base, data.train) if ranks.is_first else None)
     assert found is not None
     path = replace(found.path, one_record=False)
-    if found.path.one_record and context.recipe.objective.is_preference:
-        return LossCheck(path, f"{found.problem}; responses that are compared are one batch", found.detail)
+    if found.path.one_record and context.recipe.objective.spec.records != "texts":
+        return LossCheck(path, f"{found.problem}; the texts of a record are one batch", found.detail)
     if found.path.one_record and ranks.count > 1:
         # Processes would differ in how often they exchange gradients.
         return LossCheck(path, f"{found.problem}; with a micro-batch of 1 there is no padding", found.detail)

@@ -10,6 +10,7 @@ from workbench.data.tokens.encode import EncodedData
 from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error
 from workbench.engine.metrics.step_clock import AnyClock
 from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.engine.model.sharded import is_spread
 from workbench.engine.model.translate import sft_config
 from workbench.engine.objectives.order import in_trained_order
@@ -17,7 +18,7 @@ from workbench.engine.objectives.reference import Reference
 from workbench.engine.training.session.context import Context
 from workbench.engine.training.starting_adapter import keep_starting_adapter, load_starting_weights
 from workbench.engine.training.trainers.optimizer import optimizer_here
-from workbench.engine.training.trainers.preference import TRAINERS
+from workbench.engine.training.trainers.records import TRAINERS
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
@@ -55,14 +56,16 @@ def make_trainer(
     torch.manual_seed(recipe.training.seed)
     start = recipe.adapter.continue_from
     keep_starting_adapter(context.home, context.run, recipe, base, context.ranks)
-    model = base.attach_new(recipe.trained_adapter)
+    head = _head(recipe, data)
+    model = base.attach_new(recipe.trained_adapter, head, recipe.training.seed)
     weights = load_starting_weights(base, context.run, start) if start else {}
     if left_out := left_out_text(recipe, base):
         warn(left_out, kind="frozen_parts")
     overrides: dict[str, object] = {"training.optim": optimizer}
     if not context.ranks.is_first:
         overrides["training.report_to"] = []
-    trainer = _trainer_class(recipe, Reference(model, weights if recipe.objective.spec.has_reference else {}))(
+    reference = Reference(model, weights if recipe.objective.spec.has_reference else {})
+    trainer = _trainer_class(recipe, reference, head)(
         model=model,
         args=sft_config(edit(recipe, overrides), base.precision, context.run.checkpoints),
         train_dataset=in_trained_order(data.train, recipe),
@@ -81,17 +84,28 @@ def make_trainer(
     return trainer
 
 
-def _trainer_class(recipe: Recipe, reference: Reference) -> Callable[..., WorkbenchTrainer]:
+def _head(recipe: Recipe, data: EncodedData) -> SequenceHead | None:
+    """What the adapter's own head will predict; None if it predicts tokens."""
+    match recipe.objective.spec.head:
+        case "labels":
+            return SequenceHead("classification", data.labels, data.reads_turns)
+        case "score":
+            return SequenceHead("reward", ("score",))
+        case _:
+            return None
+
+
+def _trainer_class(recipe: Recipe, reference: Reference, head: SequenceHead | None) -> Callable[..., WorkbenchTrainer]:
     """The trainer of a recipe's objective."""
     objective = recipe.objective
-    if not objective.is_preference:
+    if objective.spec.records == "texts":
         return WorkbenchTrainer
     if is_spread():
         raise WorkbenchError(
             f"{objective.kind} on a base that is sharded across GPUs is not supported: no process could switch the "
-            "adapter off, or compare whole responses.",
+            "adapter off, or see a text as a whole.",
             "Train on one GPU, or on several that each hold the whole base.",
             kind="objective",
         )
     own = {"max_length": recipe.data.max_length} if objective.spec.records == "unpaired" else {}
-    return partial(TRAINERS[objective.spec.records], objective=objective, reference=reference, **own)
+    return partial(TRAINERS[objective.spec.records], objective=objective, reference=reference, head=head, **own)

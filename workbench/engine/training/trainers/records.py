@@ -1,27 +1,33 @@
-"""Trains on pairs and unpaired responses with the loop of every other run. Imports torch and TRL."""
+"""Trains on pairs, unpaired responses and labeled texts, with the loop of every other run. Imports torch and TRL."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.kernels.loss_path import LossPath
+from workbench.engine.model.sequence_adapter import SequenceHead
+from workbench.engine.objectives.labels import LabelCollator
 from workbench.engine.objectives.pairs import PairCollator
 from workbench.engine.objectives.reference import Reference, WithoutDropout
 from workbench.engine.objectives.scoring import (
     Scored,
     figure_names,
     likelihood_tokens,
+    score_labels,
     score_pairs,
+    score_rewards,
     score_unpaired,
 )
-from workbench.engine.objectives.texts import model_inputs, rows_of, split_rows, sums_by_text
+from workbench.engine.objectives.texts import model_inputs, rows_of, sequence_ends, split_rows, sums_by_text
 from workbench.engine.objectives.unpaired import EXCHANGED, UnpairedCollator
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
+from workbench.models.tokenizers import pad_token_id
 from workbench.objectives.kto import estimates_divergence
 from workbench.recipe.sections.objective import ObjectiveSection
 
@@ -36,22 +42,23 @@ class _MicroBatch:
     """What the parts of a micro-batch share: their losses are parts of its mean.
 
     Attributes:
-        records: its number of records.
+        records: its number of records; or, where every record of a step counts the same, its share of them.
         tokens: the tokens whose likelihood is part of the loss.
         divergence: the estimated divergence from the reference; None if it is not used.
     """
 
-    records: int
+    records: float
     tokens: int = 0
     divergence: torch.Tensor | None = None
 
 
-class PreferenceTrainer(WorkbenchTrainer):
+class RecordTrainer(WorkbenchTrainer):
     """Minimizes the mean of a loss over the records of a micro-batch, and over the micro-batches of a step.
 
     Args:
         objective: the loss and its settings.
         reference: what the model is compared with; an attribute too.
+        head: what the adapter's own head predicts, saved with each checkpoint; None without one.
         arguments: those of :class:`WorkbenchTrainer`.
     """
 
@@ -60,12 +67,21 @@ class PreferenceTrainer(WorkbenchTrainer):
     # Each micro-batch is divided by the number of its records and of the micro-batches of a step.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, objective: ObjectiveSection, reference: Reference, **arguments: object) -> None:
+    def __init__(
+        self,
+        *,
+        objective: ObjectiveSection,
+        reference: Reference,
+        head: SequenceHead | None = None,
+        **arguments: object,
+    ) -> None:
         self.figure_names = figure_names(objective)
         super().__init__(**arguments)  # type: ignore[arg-type]  # passed on as they are
         self._objective = objective
         self.reference = reference
-        self._dropout = WithoutDropout(self.model)
+        self._head = head
+        # TRL's trainers of preferences switch dropout off.
+        self._dropout = WithoutDropout(self.model) if objective.is_preference else nullcontext()
         self._whole: _MicroBatch | None = None
 
     def take(self, path: LossPath) -> None:
@@ -77,11 +93,11 @@ class PreferenceTrainer(WorkbenchTrainer):
         self._signature_columns = list(self.columns)
 
     @abstractmethod
-    def _collator(self) -> "PairCollator | UnpairedCollator":
+    def _collator(self) -> "PairCollator | UnpairedCollator | LabelCollator":
         """The collator of whole records; ``data_collator`` is that of single texts."""
 
     @abstractmethod
-    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+    def _scored(self, batch: "Batch", outputs: "ModelOutput", before: torch.Tensor | None, of: _MicroBatch) -> Scored:
         """The losses and figures of a batch; ``before``: the reference's sums by text."""
 
     @abstractmethod
@@ -113,7 +129,15 @@ class PreferenceTrainer(WorkbenchTrainer):
         """The log-probability of each text's response."""
         return sums_by_text(self._forward(model, batch).log_probs, batch)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self._head is not None and self.args.should_save:
+            self._head.save(Path(output_dir or self.args.output_dir))
+
     def _forward(self, model: torch.nn.Module, batch: "Batch", **more: object) -> "ModelOutput":
+        if self._objective.spec.has_head:
+            ends = sequence_ends(batch, pad_token_id(self._tokenizer))
+            return model(**model_inputs(batch), **more, sequence_ends=ends, use_cache=False)
         return model(**model_inputs(batch), **more, use_cache=False, fused_lm_head=True)
 
     def compute_loss(
@@ -131,7 +155,7 @@ class PreferenceTrainer(WorkbenchTrainer):
             with self.reference.active():
                 before = self._sums(self.model, inputs)
         outputs = self._forward(model, inputs, **self._router_arguments)
-        scored = self._scored(inputs, outputs.log_probs, before, whole)
+        scored = self._scored(inputs, outputs, before, whole)
         loss = scored.losses.sum() / whole.records
         if scored.likelihood is not None:
             weight = self._objective.likelihood_weight
@@ -144,8 +168,11 @@ class PreferenceTrainer(WorkbenchTrainer):
     def _count(self, outputs: "ModelOutput", inputs: "Batch", scored: Scored) -> None:
         """Count on the device: tokens of responses predicted and trained, tokens seen, and the figures."""
         rows, responses = rows_of(inputs), self._responses(inputs)
-        top1 = sums_by_text(outputs.is_top1.long(), inputs)[:responses].sum().long()
-        counts = (sum(rows.trained[:responses]), sum(rows.lengths))
+        if self._objective.spec.has_head:
+            top1, counts = torch.zeros((), dtype=torch.long), (0, sum(rows.lengths))
+        else:
+            top1 = sums_by_text(outputs.is_top1.long(), inputs)[:responses].sum().long()
+            counts = (sum(rows.trained[:responses]), sum(rows.lengths))
         self.counts.add_tokens(top1, *counts)
         known = ~scored.figures.isnan()
         sums, numbers = scored.figures.double().nan_to_num(nan=0.0).sum(1), known.double().sum(1)
@@ -156,7 +183,7 @@ class PreferenceTrainer(WorkbenchTrainer):
         self.counts.add_figures(sums, numbers)
 
 
-class PairTrainer(PreferenceTrainer):
+class PairTrainer(RecordTrainer):
     """Trains on pairs of a chosen and a rejected response."""
 
     columns = ("input_ids", "labels", "rejected_ids", "rejected_labels")
@@ -173,8 +200,10 @@ class PairTrainer(PreferenceTrainer):
         whole = self._objective.likelihood == "whole"
         return PairCollator(self.data_collator, whole=whole)
 
-    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
-        return score_pairs(self._objective, batch, log_probs, before)
+    def _scored(self, batch: "Batch", outputs: "ModelOutput", before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+        if self._objective.spec.has_head:
+            return score_rewards(self._objective, batch, outputs.logits[:, 0])
+        return score_pairs(self._objective, batch, outputs.log_probs, before)
 
     def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
         return _MicroBatch(len(rows_of(batch).rows), likelihood_tokens(self._objective, batch))
@@ -183,12 +212,12 @@ class PairTrainer(PreferenceTrainer):
         return len(rows_of(batch).rows)
 
 
-class UnpairedTrainer(PreferenceTrainer):
+class UnpairedTrainer(RecordTrainer):
     """Trains on responses that are good or bad. The records are read in their order, as TRL's KTOTrainer does.
 
     Args:
         max_length: exchanged responses are truncated at so many tokens.
-        arguments: those of :class:`PreferenceTrainer`.
+        arguments: those of :class:`RecordTrainer`.
     """
 
     columns = ("input_ids", "labels", "good")
@@ -213,10 +242,10 @@ class UnpairedTrainer(PreferenceTrainer):
     def _is_divergence_used(self) -> bool:
         return estimates_divergence(self._objective)
 
-    def _scored(self, batch: "Batch", log_probs: torch.Tensor, before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+    def _scored(self, batch: "Batch", outputs: "ModelOutput", before: torch.Tensor | None, of: _MicroBatch) -> Scored:
         assert before is not None
         divergence = torch.zeros((), device=before.device) if of.divergence is None else of.divergence
-        return score_unpaired(self._objective, batch, log_probs, before, divergence)
+        return score_unpaired(self._objective, batch, outputs.log_probs, before, divergence)
 
     def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
         records = len(rows_of(batch).rows)
@@ -237,5 +266,36 @@ class UnpairedTrainer(PreferenceTrainer):
         return len(rows_of(batch).rows)
 
 
-TRAINERS: dict[str, Callable[..., PreferenceTrainer]] = {"pairs": PairTrainer, "unpaired": UnpairedTrainer}
+class LabelTrainer(RecordTrainer):
+    """Trains on texts with labels. Each record of a step counts the same, as in transformers' Trainer."""
+
+    columns = ("input_ids", "labels", "label")
+    # Records of the current step in all processes, per process.
+    _step_records: float | None = None
+
+    def _get_num_items_in_batch(self, batch_samples: "list[Batch]", device: torch.device) -> torch.Tensor | int | None:
+        records = torch.tensor(float(sum(len(rows_of(batch).rows) for batch in batch_samples)), device=device)
+        self._step_records = float(self.accelerator.reduce(records, reduction="mean"))
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _collator(self) -> LabelCollator:
+        return LabelCollator(self.data_collator)
+
+    def _scored(self, batch: "Batch", outputs: "ModelOutput", before: torch.Tensor | None, of: _MicroBatch) -> Scored:
+        return score_labels(self._objective, batch, outputs.logits)
+
+    def _micro_batch(self, model: torch.nn.Module, batch: "Batch") -> _MicroBatch:
+        if self._step_records is None:
+            return _MicroBatch(len(rows_of(batch).rows))
+        return _MicroBatch(self._step_records / self.current_gradient_accumulation_steps)
+
+    def _responses(self, batch: "Batch") -> int:
+        return 0
+
+
+TRAINERS: dict[str, Callable[..., RecordTrainer]] = {
+    "pairs": PairTrainer,
+    "unpaired": UnpairedTrainer,
+    "labeled": LabelTrainer,
+}
 """By the records of the objective."""
