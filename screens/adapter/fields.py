@@ -131,6 +131,20 @@ def form() -> tuple[SettingGroup, ...]:
             is_folded=True,
         ),
         SettingGroup(
+            "Advanced",
+            (
+                any_setting("training.warmup_steps", "warm-up steps"),
+                any_setting("training.lr_scheduler_kwargs", "schedule options"),
+                any_setting("training.loraplus_lr_ratio", "LoRA+ ratio"),
+                any_setting("training.neftune_noise_alpha", "NEFTune noise"),
+                any_setting("training.adam_beta1", "beta 1"),
+                any_setting("training.adam_beta2", "beta 2"),
+                any_setting("training.adam_epsilon", "epsilon"),
+                any_setting("training.data_seed", "order seed"),
+            ),
+            is_folded=True,
+        ),
+        SettingGroup(
             "Evaluation and checkpoints",
             (
                 any_setting("training.eval_steps", "evaluate every"),

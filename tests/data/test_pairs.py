@@ -17,12 +17,9 @@ from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import encode_dataset
 from workbench.errors import WorkbenchError
 from workbench.evaluation.eval_set import build_eval_set
-from workbench.export.plan import plan_export
-from workbench.export.request import Request
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.text import RecipeError, edit, from_yaml, to_yaml
-from workbench.runs.folder import create_run
 from workbench.storage.paths import Home
 
 USER = {"role": "user", "content": "Hi?"}
@@ -212,14 +209,6 @@ def test_an_evaluation_takes_the_chosen_responses(tokenizer: Any, tmp_path: Path
     (sample,), (question,) = found.samples, found.questions
     assert tokenizer.decode([label for label in sample.labels if label != -100]) == "Yes.<|im_end|>"
     assert (question.text, question.reference) == ("Hi?", "Yes.")
-
-
-@pytest.mark.parametrize("target", ["axolotl", "llamafactory"])
-def test_exports_that_repeat_the_training_refuse_preferences(target: Any, tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    run = create_run(home, edit(Recipe(), {"objective.kind": "dpo"}))
-    with pytest.raises(WorkbenchError, match=f"The export {target} does not carry dpo runs"):
-        plan_export(home, run, Request(target=target, folder=tmp_path / "out"))
 
 
 def test_responses_that_a_label_calls_good_or_bad_are_unpaired(tokenizer: Any, tmp_path: Path) -> None:

@@ -50,13 +50,28 @@ def whole_run(tmp_path_factory, recipe) -> tuple[RunFolder, LoadedBase]:
     return run, thread.base
 
 
+# Noise on the embeddings, a learning rate for each matrix, a schedule that stays up, an order of its own.
+KNOBS = {
+    "training.neftune_noise_alpha": 5.0, "training.loraplus_lr_ratio": 4.0, "training.data_seed": 7,
+    "training.lr_scheduler_type": "cosine_with_min_lr", "training.lr_scheduler_kwargs": {"min_lr_rate": 0.2},
+}  # fmt: skip
+
+
 # After which steps a run was killed: right after a checkpoint, between two, near the end.
 @pytest.mark.parametrize(
-    ("optimizer", "killed"),
-    [("adamw_torch_fused", (4, 7, 13)), ("adamw_8bit", (7,)), ("paged_adamw_32bit", (7,)), ("adafactor", (7,))],
+    ("optimizer", "changes", "killed"),
+    [
+        ("adamw_torch_fused", {}, (4, 7, 13)),
+        ("adamw_8bit", {}, (7,)),
+        ("paged_adamw_32bit", {}, (7,)),
+        ("adafactor", {}, (7,)),
+        ("ademamix_8bit", KNOBS, (7,)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optimizer, killed):
-    recipe = edit(recipe, LONG | {"training.optim": optimizer, "training.save_total_limit": 10, "adapter.r": 64})
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(home, recipe, optimizer, changes, killed):
+    kept = {"training.save_total_limit": 10, "adapter.r": 64}
+    recipe = edit(recipe, LONG | kept | changes | {"training.optim": optimizer})
     whole, thread = begin(home, recipe)
     ended(thread)
     for step in killed:

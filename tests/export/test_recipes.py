@@ -9,9 +9,11 @@ import yaml
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.axolotl import from_axolotl, to_axolotl
+from workbench.export.other_tools.axolotl import to_axolotl
+from workbench.export.other_tools.from_axolotl import from_axolotl
+from workbench.export.other_tools.from_llamafactory import from_llamafactory
 from workbench.export.other_tools.imported import import_settings
-from workbench.export.other_tools.llamafactory import from_llamafactory, to_llamafactory
+from workbench.export.other_tools.llamafactory import to_llamafactory
 from workbench.export.request import Request
 from workbench.export.run import export_run
 from workbench.recipe.resolved import resolved
@@ -19,6 +21,8 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.objective import ObjectiveSection
 from workbench.recipe.text import RecipeError, edit, parse
 
+# Without the last two, Axolotl leaves out longer records and names no layers, which is listed.
+MODEL = "base_model: x/y\nexcess_length_strategy: truncate\nlora_target_linear: true\n"
 FILES = [RecordFile("records.jsonl", "messages", False, 9), RecordFile("records.eval.jsonl", "messages", True, 1)]
 BOTH = (
     {},
@@ -120,15 +124,16 @@ def test_what_llamafactory_wants_said(tmp_path):
     assert (values["eval_strategy"], values["template"], values["neat_packing"]) == ("steps", "chatml", True)
 
 
-def test_a_warm_up_in_steps_becomes_a_share_of_a_run_of_known_length(tmp_path):
-    text = "base_model: x/y\nadapter: lora\ndatasets: [{path: a/b}]\nwarmup_steps: 10\n"
+def test_a_warm_up_in_steps_comes_before_a_share(tmp_path):
+    text = f"{MODEL}adapter: lora\ndatasets: [{{path: a/b}}]\n"
     file = tmp_path / "axolotl.yaml"
-    file.write_text(text + "max_steps: 200\n")
+    file.write_text(text + "warmup_steps: 10\nwarmup_ratio: 0.5\n")
     recipe, lacking = import_settings(file)
-    assert (recipe.training.warmup_ratio, lacking) == (0.05, [])
-    file.write_text(text)
+    assert (recipe.training.warmup_steps, recipe.training.warmup, lacking) == (10, 10, [])
+    # Below 1 it is a share, as in transformers.
+    file.write_text(text + "warmup_steps: 0.1\n")
     recipe, lacking = import_settings(file)
-    assert lacking == ["warmup_steps: 10; a recipe has warmup_ratio, a share of all steps"]
+    assert (recipe.training.warmup_steps, recipe.training.warmup_ratio, lacking) == (0, 0.1, [])
 
 
 def test_a_configuration_from_the_wild_is_read(tmp_path):
@@ -190,10 +195,11 @@ liger_fused_linear_cross_entropy: true
     assert recipe.data.eval_fraction == 0.05
     assert recipe.training.kernels == "liger"
     assert lacking == [
-        "plugins: 'axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin'",
-        "warmup_steps: 10; a recipe has warmup_ratio, a share of all steps",
-        "neftune_noise_alpha: 5",
+        "excess_length_strategy: 'drop'; records that are longer than sequence_len are truncated here",
     ]
+    assert (recipe.training.warmup_steps, recipe.training.neftune_noise_alpha) == (10, 5)
+    # Left out: of Axolotl, not of a recipe.
+    assert (recipe.adapter.lora_dropout, recipe.data.template) == (0.05, "alpaca")
 
 
 def test_llamafactory_from_the_wild_is_read(tmp_path):
@@ -218,7 +224,7 @@ def test_llamafactory_from_the_wild_is_read(tmp_path):
 
 
 def test_datasets_of_axolotl_keep_their_splits_columns_and_prompts(tmp_path):
-    base = "base_model: x/y\nadapter: lora\ndatasets:\n"
+    base = f"{MODEL}adapter: lora\ndatasets:\n"
     file = tmp_path / "axolotl.yml"
     file.write_text(
         base + "  - {path: a/b, name: en, split: validation, type: chat_template, field_messages: talk}\n"
@@ -233,7 +239,10 @@ def test_datasets_of_axolotl_keep_their_splits_columns_and_prompts(tmp_path):
     ]
     # Axolotl joins them: each record is used once.
     assert recipe.data.stopping == "all_exhausted_without_replacement"
-    assert lacking == ["datasets: shards: 4", "datasets: format: '[INST] {instruction}'"]
+    assert lacking == [
+        "datasets: shards: 4",
+        "datasets: a prompt of its own each; the model's own template is used for all",
+    ]
     file.write_text(base + "  - {path: a/b, type: alpaca}\n  - {path: c/d, type: alpaca}\n")
     recipe, lacking = import_settings(file)
     assert (recipe.data.source, recipe.data.template, lacking) == ("a/b + c/d", "alpaca", [])
@@ -288,7 +297,7 @@ def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
     ("content", "words"),
     [
         ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
-        ("base_model: x/y\nadapter: lora\nrl: grpo\n", r"a way that a recipe does not have \(rl: grpo\)"),
+        ("base_model: x/y\nadapter: lora\nrl: grpo\n", r"a way that a recipe does not have \(rl: 'grpo'\)"),
         ("base_model: x/y\nadapter: lora\nreward_model: true\n", "a way that a recipe does not have"),
         ("model_name_or_path: x/y\nstage: ppo\n", "a way that a recipe does not have"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
@@ -306,7 +315,7 @@ def test_others_are_refused_in_a_sentence(content, words, tmp_path):
 
 def test_preference_training_is_imported_as_what_it_is(tmp_path):
     (tmp_path / "axolotl.yaml").write_text(
-        "base_model: x/y\nadapter: lora\nrl: ipo\nrl_beta: 0.3\nsample_packing: true\ntrain_on_inputs: true\n"
+        MODEL + "adapter: lora\nrl: ipo\nrl_beta: 0.3\nsample_packing: true\ntrain_on_inputs: true\n"
         "datasets:\n- {path: o/pairs, split: train_prefs, type: chatml.intel, field_chosen: better}\n"
     )
     recipe, lacking = import_settings(tmp_path / "axolotl.yaml")
@@ -315,7 +324,9 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
     assert recipe.data.columns == {"chosen": "better", "rejected": "rejected"}
     assert recipe.data.completion_only
     assert not recipe.data.packing
-    assert lacking == ["packing: responses that are compared are not packed"]
+    assert lacking == [
+        "packing: responses that are compared are not packed",
+    ]
     (tmp_path / "llamafactory.yaml").write_text(
         "model_name_or_path: x/y\nstage: dpo\npref_beta: 0.2\npref_loss: hinge\npref_ftx: 0.1\ndataset: pairs\n"
     )
@@ -339,15 +350,15 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected", "lacking"),
     [
-        ("base_model: x/y\nrl: orpo\norpo_alpha: 0.2", {"kind": "orpo", "beta": 0.2}, ""),
+        ("rl: orpo\norpo_alpha: 0.2", {"kind": "orpo", "beta": 0.2}, ""),
         (
-            "base_model: x/y\nrl: kto\nrl_beta: 0.3\nkto_undesirable_weight: 0.2\nmicro_batch_size: 1",
+            "rl: kto\nrl_beta: 0.3\nkto_undesirable_weight: 0.2\nmicro_batch_size: 1",
             {"kind": "kto", "beta": 0.3, "undesirable_weight": 0.2},
             "micro_batch_size: 1; kto compares the responses of a micro-batch: 2 × 2",
         ),
         # What a file leaves out is the default of its tool, not the one here.
         (
-            "base_model: x/y\nrl: simpo\nsimpo_gamma: 0.7",
+            "rl: simpo\nsimpo_gamma: 0.7",
             {"kind": "simpo", "beta": 0.1, "cpo_alpha": 1.0, "simpo_gamma": 0.7},
             "",
         ),
@@ -365,8 +376,10 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
     ],
 )
 def test_each_objective_is_imported_with_its_settings(content, expected, lacking, tmp_path):
-    is_axolotl = content.startswith("base_model")
-    data = "datasets: [{path: o/some, field_label: good}]\nadapter: lora" if is_axolotl else "dataset: some"
+    is_axolotl = content.startswith("rl:")
+    data = "dataset: some"
+    if is_axolotl:
+        data = f"datasets: [{{path: o/some, field_label: good}}]\nadapter: lora\n{MODEL}"
     (tmp_path / "other.yaml").write_text(f"{content}\n{data}\ngradient_accumulation_steps: 4\n")
     recipe, unsupported = import_settings(tmp_path / "other.yaml")
     assert recipe.objective == ObjectiveSection(**expected)
@@ -381,20 +394,20 @@ def test_values_that_no_recipe_can_have_are_all_told(tmp_path):
     file.write_text("base_model: x/y\nadapter: lora\nlora_r: many\nmicro_batch_size: 0\noptimizer: lion_8bit\n")
     with pytest.raises(RecipeError) as caught:
         import_settings(file)
-    assert {problem.path for problem in caught.value.problems} == {"lora_r", "micro_batch_size", "optimizer"}
+    assert {problem.path for problem in caught.value.problems} == {"lora_r", "micro_batch_size"}
 
 
 def test_a_choice_that_no_recipe_has_is_listed_with_what_the_recipe_has_instead(tmp_path):
     file = tmp_path / "axolotl.yaml"
     file.write_text(
-        "base_model: x/y\nadapter: lora\nlora_r: 8\noptimizer: adamw_torch_8bit\nlr_scheduler: one_cycle\n"
+        MODEL + "adapter: lora\nlora_r: 8\noptimizer: adamw_torch_8bit\nlr_scheduler: one_cycle\n"
         "datasets: [{path: a/b}]\n"
     )
     recipe, lacking = import_settings(file)
-    assert (recipe.adapter.r, recipe.training.optim) == (8, Recipe().training.optim)
+    assert (recipe.adapter.r, recipe.training.optim) == (8, "adamw_8bit")
     assert lacking == [
+        "optimizer: 'adamw_torch_8bit'; the recipe has adamw_8bit, the nearest one",
         f"lr_scheduler: 'one_cycle'; the recipe has {Recipe().training.lr_scheduler_type}",
-        f"optimizer: 'adamw_torch_8bit'; the recipe has {Recipe().training.optim}",
     ]
 
 
@@ -410,20 +423,23 @@ def test_a_choice_that_no_recipe_has_is_listed_with_what_the_recipe_has_instead(
             "auto",
             "auto",
             None,
-            ["datasets: a type of its own each; the formats are recognised from the records"],
+            [
+                "datasets: a prompt of its own each; the model's own template is used for all",
+                "datasets: a type of its own each; the formats are recognized from the records",
+            ],
         ),
         (
             "[{path: a/b, type: context_qa.load_v2}]",
             "auto",
             "auto",
             None,
-            ["datasets: type: 'context_qa.load_v2'; the format is recognised from the records"],
+            ["datasets: type: 'context_qa.load_v2'; the format is recognized from the records"],
         ),
     ],
 )
 def test_the_type_of_an_axolotl_dataset_is_used_or_listed(tmp_path, datasets, shape, template, columns, listed):
     file = tmp_path / "axolotl.yaml"
-    file.write_text(f"base_model: x/y\nadapter: lora\ndatasets: {datasets}\n")
+    file.write_text(f"{MODEL}adapter: lora\ndatasets: {datasets}\n")
     recipe, lacking = import_settings(file)
     assert (recipe.data.format, recipe.data.template, recipe.data.columns or None) == (shape, template, columns)
     assert lacking == listed
@@ -447,9 +463,9 @@ def test_data_that_is_not_found_is_never_replaced_by_the_bundled_set(tmp_path, m
     recipe, lacking = import_settings(file)
     assert (recipe.data.source, lacking) == (str(tmp_path / "data" / "identity.json"), [])
     file.write_text(text)
-    recipe, lacking = import_settings(file)
-    assert lacking == ["a recipe without a dataset; this one has the bundled first-mate, so set data.source"]
-    file.write_text("base_model: x/y\nadapter: lora\npretraining_dataset: [{path: owner/books, text_column: body}]\n")
+    with pytest.raises(WorkbenchError, match=r"names no data to train on \(dataset\)"):
+        import_settings(file)
+    file.write_text(MODEL + "adapter: lora\npretraining_dataset: [{path: owner/books, text_column: body}]\n")
     recipe, lacking = import_settings(file)
     assert (recipe.data.source, recipe.data.format, recipe.data.columns) == ("owner/books", "text", {"text": "body"})
     assert lacking == []

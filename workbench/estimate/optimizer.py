@@ -8,17 +8,21 @@ SMALLEST_8_BIT = 4096
 SMALLEST_PAGED = 100_000
 """bitsandbytes keeps state of smaller tensors on the device even when it pages."""
 
+_OF_TORCH = {"adamw_torch_fused": 2, "adamw_torch": 2, "adagrad": 1, "rmsprop": 1}
+"""Moments of PyTorch's optimizers, which have the type of the parameter."""
+
 
 def optimizer_bytes(name: str, plan: AdapterPlan) -> int:
     """State of one optimizer for the trained tensors of an adapter.
 
-    ``adamw_torch*`` hold two moments in the type of the parameter; the 8-bit ones two bytes and two float32 scales for
-    256 elements; ``paged_*`` keep large states in host memory; Adafactor holds one row and one column; SGD nothing.
+    ``adamw_torch*`` hold two moments in the type of the parameter, Adagrad and RMSprop one; those of bitsandbytes hold
+    one (Lion), two (AdamW) or three (AdEMAMix) in float32, the 8-bit ones in a byte with a float32 scale for 256
+    elements; ``paged_*`` keep large states in host memory; Adafactor holds one row and one column; SGD nothing.
     """
     if name == "sgd":
         return 0
-    if name in ("adamw_torch_fused", "adamw_torch"):
-        return 2 * plan.trained_bytes
+    if name in _OF_TORCH:
+        return _OF_TORCH[name] * plan.trained_bytes
     total = 0
     counted = 0
     for module in plan.modules:
@@ -34,6 +38,7 @@ def _state_of(name: str, size: int, shape: tuple[int, ...]) -> int:
         return 4 * (sum(shape[-2:]) if len(shape) > 1 else size)
     if name.startswith("paged_") and size >= SMALLEST_PAGED:
         return 0
+    moments = 1 if "lion" in name else 3 if "ademamix" in name else 2
     if name.endswith("8bit") and size >= SMALLEST_8_BIT:
-        return 2 * size + 2 * BYTES_OF["float32"] * -(-size // 256)
-    return 2 * BYTES_OF["float32"] * size
+        return moments * (size + BYTES_OF["float32"] * -(-size // 256))
+    return moments * BYTES_OF["float32"] * size

@@ -15,6 +15,7 @@ from workbench.errors import WorkbenchError
 from workbench.export.gguf.mixture import MIXTURES
 from workbench.export.gguf.support import Writer, choose_writer
 from workbench.export.gguf.tools import find_tools
+from workbench.export.other_tools.objectives import NAMES, named_there
 from workbench.export.request import WITH_CHOICE, WITHOUT_WEIGHTS, GgufType, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
@@ -109,6 +110,7 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     check_target_folder(request.folder, request.force)
     recipe = on_base(run.recipe(), request.base)
     _check_objective(recipe, request)
+    _check_other_tool(recipe, request)
     if request.target == "hub" and not request.repo:
         raise WorkbenchError("No hub repository given.", "Add --repo owner/name.", kind="no_repo")
     plan = Plan(
@@ -139,7 +141,7 @@ def _check_objective(recipe: Recipe, request: Request) -> None:
     """Refuse targets that cannot hold what the objective made.
 
     Raises:
-        WorkbenchError: the run trained on pairs, or a head, which the target does not carry.
+        WorkbenchError: the run trained a head, which the target does not carry.
     """
     kind = recipe.objective.kind
     if recipe.objective.spec.has_head and (request.target not in _WITH_HEAD or request.merges):
@@ -150,12 +152,27 @@ def _check_objective(recipe: Recipe, request: Request) -> None:
             f"Export {', '.join(_WITH_HEAD)}: the adapter loads on AutoModelForSequenceClassification.",
             kind="objective",
         )
-    if recipe.objective.is_preference and request.target in ("axolotl", "llamafactory"):
+
+
+_METHODS = {"axolotl": ("lora",), "llamafactory": ("lora", "oft")}
+
+
+def _check_other_tool(recipe: Recipe, request: Request) -> None:
+    """Refuse another tool's configuration where that tool has no such adapter or objective.
+
+    Raises:
+        WorkbenchError: it has not.
+    """
+    if (known := _METHODS.get(request.target)) is None:
+        return
+    if recipe.adapter.method not in known:
         raise WorkbenchError(
-            f"The export {request.target} does not carry {recipe.objective.kind} runs yet.",
-            "Export the adapter or the merged model; the recipe itself repeats the run here.",
-            kind="objective",
+            f"{NAMES[request.target]} has no adapter.method {recipe.adapter.method}.",
+            f"It has {' and '.join(known)}. Export the script, which repeats the run, or the adapter.",
+            kind="adapter_method",
         )
+    if recipe.objective.is_preference:
+        named_there(recipe.objective, request.target)
 
 
 def local_base(home: Home, recipe: Recipe) -> LocalModel:

@@ -41,6 +41,7 @@ from workbench.export.script_text import (
     HEAD,
     LIGER,
     LOAD,
+    LORAPLUS,
     LOSS,
     PADDING_FREE,
     RESIZE,
@@ -62,7 +63,11 @@ from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
 _ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))\n'
+_TRAIN = "\ntrainer.train()\n"
 _CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
+# Arguments of transformers that are written where they are not at their defaults.
+_RARELY_SET = ("lr_scheduler_kwargs", "adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha")
+_DEFAULTS = {name: Recipe().get(f"training.{name}") for name in _RARELY_SET}
 _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -146,12 +151,13 @@ def script_of(
         liger=LIGER if liger else "",
         compiled=compiled,
     )
+    loraplus = LORAPLUS.format(ratio=training.loraplus_lr_ratio) if training.loraplus_lr_ratio else ""
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     if trl is not None:
         text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
         if recipe.objective.spec.has_head:
             text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
-        return text.replace("LoraConfig", method.config_class)
+        return text.replace("LoraConfig", method.config_class).replace(_TRAIN, loraplus + _TRAIN)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     if recipe.adapter.continue_from:
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
@@ -161,7 +167,7 @@ def script_of(
         text = text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(
             _ATTACH, _ATTACH + EXPOSE_BIAS
         )
-    return text.replace("LoraConfig", method.config_class)
+    return text.replace("LoraConfig", method.config_class).replace(_TRAIN, loraplus + _TRAIN)
 
 
 def _token_rows(job: Job) -> dict[str, list[int]]:
@@ -204,9 +210,10 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
         **_batches(job),
         "router_aux_loss_coef": training.router_aux_loss,
         "optim": optimizer_here(training.optim)[0],
-        "warmup_steps": training.warmup_ratio,
+        "warmup_steps": training.warmup,
+        **{name: value for name in _RARELY_SET if (value := getattr(training, name)) != _DEFAULTS[name]},
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.quantization.method == "int8"},
-        "data_seed": training.seed,
+        "data_seed": training.order_seed,
         "logging_nan_inf_filter": False,
         "eval_strategy": "no",
         "save_strategy": "no",

@@ -107,6 +107,14 @@ trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_i
 PADDING_FREE = """enable_padding_free(model.get_base_model())
 """
 
+LORAPLUS = """
+from peft.optimizers import create_loraplus_optimizer
+
+optimizer_class, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
+options |= {{"loraplus_lr_ratio": {ratio}, "loraplus_weight_decay": trainer.args.weight_decay}}
+trainer.optimizer = create_loraplus_optimizer(trainer.model, optimizer_class, **options)
+"""
+
 COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {uncompiled})
 compiled.is_strict = False
 step = trainer.training_step

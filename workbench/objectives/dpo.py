@@ -92,7 +92,9 @@ DPO = Objective(
     "frees its memory; its time is not predicted.",
     trl=Trl("trl", "DPOTrainer", "DPOConfig", ("beta", "loss_type", "label_smoothing"), derived=_with_likelihood),
     axolotl=OtherTool(
-        {"dpo": {}, "ipo": {"loss_type": "ipo"}}, {"rl_beta": "beta", "dpo_beta": "beta", "rpo_alpha": "rpo_alpha"}
+        {"dpo": {}, "ipo": {"loss_type": "ipo"}},
+        {"rl_beta": "beta", "dpo_beta": "beta", "dpo_label_smoothing": "label_smoothing", "rpo_alpha": "rpo_alpha"},
+        loss_key="dpo_loss_type",
     ),
     llamafactory=OtherTool(
         {"dpo/sigmoid": {}, "dpo/hinge": {"loss_type": "hinge"}, "dpo/ipo": {"loss_type": "ipo"}}, {"pref_beta": "beta"}

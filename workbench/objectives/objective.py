@@ -146,11 +146,13 @@ class OtherTool:
     Attributes:
         choices: by their value, what it sets in the section; the first one is exported.
         keys: their name of a setting, and the key of the section.
+        loss_key: their setting that names any other loss, as a list; empty if there is none.
         note: where the same settings mean something else there; empty if they do not.
     """
 
     choices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    loss_key: str = ""
     note: str = ""
 
 

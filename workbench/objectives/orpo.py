@@ -47,6 +47,6 @@ ORPO = Objective(
     llamafactory=OtherTool(
         {"dpo/orpo": {}},
         {"pref_beta": "beta"},
-        "LLaMA-Factory's ORPO learns the chosen response only, TRL's and this one its prompt too",
+        note="LLaMA-Factory's ORPO learns the chosen response only, TRL's and this one its prompt too",
     ),
 )

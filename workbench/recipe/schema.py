@@ -38,8 +38,22 @@ class Recipe(Section):
         method = method_of(self.adapter.method)
         if refusal := method.refusal_on(self.adapter, self.quantization.method):
             raise excluded(refusal.path, refusal.reason, refusal.cure)
+        self._check_knobs()
         self._check_objective()
         return self
+
+    def _check_knobs(self) -> None:
+        """Refuse settings of the training that the adapter or the objective cannot use."""
+        if self.training.loraplus_lr_ratio and self.adapter.method != "lora":
+            raise excluded(
+                "training.loraplus_lr_ratio", f"{self.adapter.method} has no matrices A and B", "set it to 0"
+            )
+        if self.training.neftune_noise_alpha and self.objective.is_preference:
+            raise excluded(
+                "training.neftune_noise_alpha",
+                f"{self.objective.kind} compares log-probabilities, which noise would change for each response apart",
+                "set it to 0",
+            )
 
     def _check_objective(self) -> None:
         """Refuse what the objective cannot use; a reference is the base with the adapter switched off."""

@@ -1,6 +1,7 @@
 """Finds the Jinja source that a recipe's ``data.template`` names."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,13 @@ def named_source(tokenizer: "PreTrainedTokenizerBase", name: str) -> tuple[str, 
     begin = begin_of_sequence(tokenizer)
     header = f"{{%- set end = {json.dumps(end)} %}}{{{{- {json.dumps(begin)} }}}}"
     return header + NAMED[name], notices
+
+
+def with_ends(tokenizer: "PreTrainedTokenizerBase", source: str) -> str:
+    """Jinja that uses ``begin`` or ``end`` without setting them, with the tokenizer's begin and end of sequence."""
+    values = {"begin": begin_of_sequence(tokenizer), "end": tokenizer.eos_token or ""}
+    needed = [name for name in values if re.search(rf"\{{\{{-? {name}\b|\+ {name}\b", source)]
+    return "".join(f"{{%- set {name} = {json.dumps(values[name])} %}}" for name in needed) + source
 
 
 def custom_source(name: str) -> str:

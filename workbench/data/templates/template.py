@@ -21,6 +21,7 @@ from workbench.data.templates.lookup import (
     named_source,
     one_line,
     own_template,
+    with_ends,
 )
 from workbench.data.templates.named import NAMED
 from workbench.data.templates.pieces import Encoded, Piece, PieceEncoder
@@ -71,7 +72,7 @@ class Template:
         if name in NAMED:
             source, source_notices = named_source(tokenizer, name)
             return cls(name, source, tokenizer, system, (*notices, *source_notices))._checked()
-        return cls("custom", custom_source(name), tokenizer, system)._checked()
+        return cls("custom", with_ends(tokenizer, custom_source(name)), tokenizer, system)._checked()
 
     @classmethod
     def load(cls, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Self:

@@ -13,4 +13,4 @@ def in_trained_order(records: "Dataset", recipe: Recipe) -> "Dataset":
 
     Otherwise both sides of a pair would be neighbors, whose responses are exchanged.
     """
-    return records.shuffle(seed=recipe.training.seed) if recipe.objective.spec.records == "unpaired" else records
+    return records.shuffle(seed=recipe.training.order_seed) if recipe.objective.spec.records == "unpaired" else records

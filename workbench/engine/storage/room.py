@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 _MIN_BYTES = 200_000_000
 # Tokenizer, configuration and template, which every adapter folder contains besides the weights.
 _OTHER_FILES_BYTES = 20_000_000
-# Bytes of optimizer state per byte of trained weights, at most 4: two moments in float32 for bfloat16 weights.
-_OPTIMIZER_SHARE = {"sgd": 0, "adafactor": 1, "adamw_torch": 2, "adamw_torch_fused": 2}
+# Bytes of optimizer state per byte of trained weights, mostly 4: two moments in float32 for bfloat16 weights.
+_OPTIMIZER_SHARE = {
+    "sgd": 0, "adafactor": 1, "adagrad": 1, "rmsprop": 1, "adamw_torch": 2, "adamw_torch_fused": 2,
+    "lion_32bit": 2, "lion_8bit": 2, "paged_lion_32bit": 2, "paged_lion_8bit": 2, "ademamix": 6,
+    "paged_ademamix_32bit": 6,
+}  # fmt: skip
 
 
 def check_disk(folder: Path) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.export.other_tools.axolotl import from_axolotl
+from workbench.export.other_tools.from_axolotl import from_axolotl
+from workbench.export.other_tools.from_llamafactory import from_llamafactory
 from workbench.export.other_tools.keys import read_settings
-from workbench.export.other_tools.llamafactory import from_llamafactory
 from workbench.recipe.schema import Recipe
 
 
@@ -23,6 +23,12 @@ def import_settings(file: Path) -> tuple[Recipe, list[str]]:
         return from_axolotl(values, folder, str(file))
     if "model_name_or_path" in values:
         return from_llamafactory(values, folder, str(file))
+    if "peft_config" in values and "model" in values:
+        raise WorkbenchError(
+            f"{file} is of LLaMA-Factory's v1 (peft_config), which names the objective in its command, not in a file.",
+            "Give the file of its stable version, with model_name_or_path and stage.",
+            kind="recipe",
+        )
     raise WorkbenchError(
         f"{file} is not an Axolotl (no base_model) or LLaMA-Factory (no model_name_or_path) configuration.",
         "Give an Axolotl or LLaMA-Factory file. Recipes need no import.",

@@ -1,35 +1,24 @@
-"""Converts recipes to LLaMA-Factory configurations and back. Keys: https://llamafactory.readthedocs.io."""
+"""Converts recipes to LLaMA-Factory configurations. Keys: https://llamafactory.readthedocs.io."""
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 
+from workbench.adapters.registry import method_of
 from workbench.data.rows.dataset_info import FILE as INFO
 from workbench.errors import WorkbenchError
-from workbench.export.conversations import RecordFile, write_conversations
-from workbench.export.other_tools.keys import (
-    ImportedSettings,
-    checkpoint_settings,
-    resolve_path,
-    to_yaml,
-    unsupported_settings,
-)
+from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
+from workbench.export.other_tools.keys import checkpoint_settings, to_yaml, unsupported_settings
+from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job
-from workbench.objectives.table import choices_of
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
-from workbench.recipe.trackers import known_reporters
 
 FILE = "llamafactory.yaml"
 
 # Settings that have the same meaning and values in both: LLaMA-Factory's name, and the recipe's dotted key.
-_SAME = {
+SAME = {
     "model_revision": "model.revision",
     "trust_remote_code": "model.trust_remote_code",
-    "lora_rank": "adapter.r",
-    "lora_alpha": "adapter.lora_alpha",
-    "lora_dropout": "adapter.lora_dropout",
-    "use_rslora": "adapter.use_rslora",
-    "use_dora": "adapter.use_dora",
     "cutoff_len": "data.max_length",
     "packing": "data.packing",
     "num_train_epochs": "training.num_train_epochs",
@@ -39,6 +28,14 @@ _SAME = {
     "learning_rate": "training.learning_rate",
     "lr_scheduler_type": "training.lr_scheduler_type",
     "warmup_ratio": "training.warmup_ratio",
+    "warmup_steps": "training.warmup_steps",
+    "lr_scheduler_kwargs": "training.lr_scheduler_kwargs",
+    "adam_beta1": "training.adam_beta1",
+    "adam_beta2": "training.adam_beta2",
+    "adam_epsilon": "training.adam_epsilon",
+    "neftune_noise_alpha": "training.neftune_noise_alpha",
+    "loraplus_lr_ratio": "training.loraplus_lr_ratio",
+    "data_seed": "training.data_seed",
     "weight_decay": "training.weight_decay",
     "max_grad_norm": "training.max_grad_norm",
     "optim": "training.optim",
@@ -49,8 +46,23 @@ _SAME = {
     "seed": "training.seed",
     "torch_compile": "training.torch_compile",
 }
+# The same of each kind of adapter that LLaMA-Factory has.
+SAME_OF = {
+    "lora": {
+        "lora_rank": "adapter.r",
+        "lora_alpha": "adapter.lora_alpha",
+        "lora_dropout": "adapter.lora_dropout",
+        "use_rslora": "adapter.use_rslora",
+        "use_dora": "adapter.use_dora",
+    },
+    "oft": {},
+}
+# LLaMA-Factory's settings of OFT that are options of the method.
+OFT = ("oft_block_size", "module_dropout")
+# Settings that are written where they are not at their defaults.
+_RARE = ("adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs")
 # The templates that have the same name and wording in both.
-_TEMPLATES = ("alpaca", "chatml")
+TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
     "model.source",
     "quantization.method",
@@ -76,38 +88,32 @@ _COMPOSED = (
     "output.name",
     "output.dir",
 )
-_OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
-_IGNORED = (
-    "do_train", "do_eval", "output_dir", "overwrite_output_dir", "overwrite_cache", "preprocessing_num_workers",
-    "dataloader_num_workers", "plot_loss", "ddp_timeout", "bf16", "fp16", "flash_attn", "run_name",
-    "quantization_method", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
-    "include_num_input_tokens_seen", "resume_from_checkpoint", "quantization_type",
-)  # fmt: skip
-# How several datasets are mixed: LLaMA-Factory's name, and ``data.stopping``.
-_MIXES = {
-    "interleave_under": "first_exhausted",
-    "interleave_over": "all_exhausted",
-    "interleave_once": "all_exhausted_without_replacement",
-}
 
 
 def make(job: Job) -> None:
     """Write ``llamafactory.yaml``, ``dataset_info.json`` and the records."""
-    files = write_conversations(job.home, job.recipe.data, job.folder)
+    kind = job.recipe.objective.spec.records
+    files = write_conversations(job.home, job.recipe.data, job.folder, kind, prompt_apart=kind == "pairs")
     if any(file.kind == "segments" for file in files):
         raise WorkbenchError(
             "LLaMA-Factory trains on no records of labeled segments.",
             "Export to axolotl or script, which do.",
             kind="bad_request",
         )
+    job.notices += left_out_notices(files)
     model, _ = job.name_base()
     values, unsupported = to_llamafactory(job.recipe, model, files)
     job.write(FILE, to_yaml(values, f"{job.subject} for LLaMA-Factory: llamafactory-cli train {FILE}"))
-    job.write(INFO, json.dumps({_name(file): _dataset(file) for file in files}, indent=1) + "\n")
+    job.write(INFO, json.dumps(dataset_info(files), indent=1) + "\n")
     job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
     if "template" not in values:
         job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
     job.command = f"llamafactory-cli train {FILE}"
+
+
+def dataset_info(files: list[RecordFile]) -> dict[str, dict[str, object]]:
+    """The entries of ``dataset_info.json`` for the written files."""
+    return {_name(file): _dataset(file) for file in files}
 
 
 def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile]) -> tuple[dict[str, object], list[str]]:
@@ -117,47 +123,41 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         model: hub id or folder of the base.
         files: the records written next to the configuration.
     """
-    quantization, adapter, training = recipe.quantization, recipe.adapter, recipe.training
-    understood = [*_SAME.values(), *_COMPOSED]
+    training, method = recipe.training, method_of(recipe.adapter.method)
+    same = SAME | SAME_OF.get(method.name, {})
+    understood = [*same.values(), *_COMPOSED]
     values: dict[str, object] = {
         "model_name_or_path": model,
         "stage": "pt" if files and all(file.kind == "text" for file in files) else "sft",
         "do_train": True,
-        "finetuning_type": "lora",
+        "finetuning_type": method.name,
     }
     values |= _quantization(recipe)
-    if adapter.target_modules == "all-linear" or isinstance(adapter.target_modules, list):
-        modules = adapter.target_modules
-        values["lora_target"] = "all" if isinstance(modules, str) else ",".join(modules)
-        understood.append("adapter.target_modules")
-    if adapter.modules_to_save:
-        values["additional_target"] = ",".join(adapter.modules_to_save)
-    if adapter.init_lora_weights == "pissa":
-        values["pissa_init"] = True
-        understood.append("adapter.init_lora_weights")
-    for theirs, path in _SAME.items():
-        value = recipe.get(path)
-        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
-        if value is not None and not is_off:
-            values[theirs] = value
     saving, unsupported = checkpoint_settings(training)
-    values |= saving
+    values |= _adapter(recipe, understood) | _same(recipe, same) | saving
     if training.eval_steps:
         values["eval_strategy"] = "steps"
     if training.early_stopping_patience or training.keep == "best":
         values |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
-    if values["stage"] == "sft":
-        values |= _supervised(recipe)
-        understood += ["data.template"] if "template" in values else []
+    if recipe.objective.is_preference:
+        objective = named_there(recipe.objective, "llamafactory")
+        stage, _, loss = objective.choice.partition("/")
+        values |= {"stage": stage, **({"pref_loss": loss} if loss else {}), **objective.values}
+        unsupported += objective.unsupported
+        understood += [f"objective.{key}" for key in ("kind", "loss_type", *recipe.objective.spec.keys)]
+    values |= _text(recipe, str(values["stage"]), understood)
+    compute = recipe.quantization.compute_dtype
     values |= {
         "disable_gradient_checkpointing": not training.gradient_checkpointing,
-        "bf16": quantization.compute_dtype in ("auto", "bfloat16"),
-        "fp16": quantization.compute_dtype == "float16",
+        "bf16": compute in ("auto", "bfloat16"),
+        "fp16": compute == "float16",
         "dataset_dir": ".",
         "dataset": ",".join(_name(file) for file in files if not file.held_out),
         "output_dir": "output",
         "run_name": recipe.output.name,
     }
+    if compute == "float32":
+        unsupported.append("quantization.compute_dtype: 'float32'; the model's own dtype")
     if training.kernels == "liger":
         values["enable_liger_kernel"] = True
         understood.append("training.kernels")
@@ -168,73 +168,55 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
     return values, unsupported + unsupported_settings(recipe, understood)
 
 
-def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> tuple[Recipe, list[str]]:
-    """Convert a configuration to a recipe; also lists its settings that a recipe does not support.
+def _same(recipe: ResolvedRecipe, names: Mapping[str, str]) -> dict[str, object]:
+    """The settings that only have another name there, as far as they are on."""
+    default = Recipe()
+    values: dict[str, object] = {}
+    for theirs, path in names.items():
+        value = recipe.get(path)
+        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
+        if value is not None and not is_off and not (theirs.startswith(_RARE) and value == default.get(path)):
+            values[theirs] = value
+    if "lora_dropout" in values:
+        # Preference training is without dropout here and in TRL; LLaMA-Factory's own trainers are not.
+        values["lora_dropout"] = recipe.trained_adapter.lora_dropout
+    return values
 
-    Args:
-        folder: the configuration's folder, to which its paths are relative.
-        origin: the configuration's name, for error messages.
 
-    Raises:
-        WorkbenchError: it does not train a LoRA adapter, or has values that a recipe does not allow.
-    """
-    imported = ImportedSettings(values)
-    stage, kind = imported.take("stage", "sft"), imported.take("finetuning_type", "lora")
-    known = {choice: (objective, other) for choice, objective, other in choices_of("llamafactory")}
-    losses = [choice.partition("/")[2] for choice in known if choice.startswith("dpo/")]
-    stages = list(dict.fromkeys(choice.partition("/")[0] for choice in known))
-    loss = str(imported.take("pref_loss", "sigmoid")) if stage == "dpo" else ""
-    if stage not in stages or kind != "lora":
-        raise WorkbenchError(
-            f"{origin} trains in a way that a recipe does not have (stage: {stage}, finetuning_type: {kind}).",
-            f"Use stage: {', '.join(stages)}, and finetuning_type: lora.",
-            kind="recipe",
-        )
-    choice = f"{stage}/{loss}" if loss else str(stage)
-    if choice not in known:
-        raise WorkbenchError(
-            f"{origin} trains with pref_loss: {loss}, which a recipe does not have.",
-            f"Use pref_loss: {', '.join(losses)}.",
-            kind="recipe",
-        )
-    objective, other = known[choice]
-    recipe = imported.recipe
-    recipe["model.source"] = resolve_path(str(imported.take("model_name_or_path", "")), folder)
-    imported.move(_SAME)
-    if optim := recipe.get("training.optim"):
-        recipe["training.optim"] = _OPTIMIZERS.get(str(optim), optim)
-    bits = imported.take("quantization_bit")
-    kind_of_four = str(values.get("quantization_type", "nf4"))
-    recipe["quantization.method"] = "none" if bits is None else "int8" if bits == 8 else kind_of_four
-    recipe["quantization.double_quant"] = bool(imported.take("double_quantization", True))
-    if values.get("fp16") is True:
-        recipe["quantization.compute_dtype"] = "float16"
-    target = str(imported.take("lora_target", "all"))
-    recipe["adapter.target_modules"] = "all-linear" if target == "all" else _listed(target)
-    if extra := imported.take("additional_target"):
-        recipe["adapter.modules_to_save"] = _listed(str(extra))
-    if imported.take("pissa_init"):
-        recipe["adapter.init_lora_weights"] = "pissa"
-    recipe["training.report_to"] = known_reporters(imported.take("report_to", []))
-    recipe["data.completion_only"] = not imported.take("train_on_prompt", False)
-    recipe["training.gradient_checkpointing"] = not imported.take("disable_gradient_checkpointing", False)
-    if imported.take("enable_liger_kernel"):
-        recipe["training.kernels"] = "liger"
-    _take_datasets(imported, folder)
-    if name := imported.take("template"):
-        recipe["data.template"] = name if name in _TEMPLATES else "auto"
-        if name not in _TEMPLATES:
-            imported.unsupported.append(f"template: {name!r}; the model's own is used")
-    if objective.is_preference:
-        imported.take_objective(objective, other, choice)
-    size = imported.take("val_size", 0.0)
-    recipe["data.eval_fraction"] = float(size) if isinstance(size, int | float | str) else size
-    if not objective.is_preference:
-        recipe["data.packing"] = bool(imported.take("neat_packing") or recipe.get("data.packing"))
-    imported.take_warmup()
-    imported.take_checkpoints()
-    imported.ignore(_IGNORED)
-    return imported.finish(origin)
+def _adapter(recipe: ResolvedRecipe, understood: list[str]) -> dict[str, object]:
+    """The method, its places and its start. Adds what it carries to ``understood``."""
+    adapter, method = recipe.adapter, method_of(recipe.adapter.method)
+    values: dict[str, object] = {}
+    if adapter.target_modules == "all-linear" or isinstance(adapter.target_modules, list):
+        modules = adapter.target_modules
+        values[f"{method.name}_target"] = "all" if isinstance(modules, str) else ",".join(modules)
+        understood.append("adapter.target_modules")
+    if adapter.modules_to_save:
+        values["additional_target"] = ",".join(adapter.modules_to_save)
+    if adapter.init_lora_weights == "pissa":
+        # PEFT's exact decomposition, as here.
+        values |= {"pissa_init": True, "pissa_iter": -1}
+        understood.append("adapter.init_lora_weights")
+    if method.name == "oft":
+        options: Mapping[str, object] = method.chosen(adapter.options)
+        values |= {name: options[name] for name in OFT}
+        understood += ["adapter.method", *(["adapter.options"] if {*adapter.options} <= {*OFT} else [])]
+    return values
+
+
+def _text(recipe: ResolvedRecipe, stage: str, understood: list[str]) -> dict[str, object]:
+    """What becomes of the records, as far as the stage allows it to be set. Adds what it carries to ``understood``."""
+    data = recipe.data
+    values: dict[str, object] = {}
+    if stage == "sft":
+        values |= {"train_on_prompt": not data.completion_only, "neat_packing": data.packing}
+        if data.responses == "last" and data.completion_only:
+            values["mask_history"] = True
+            understood.append("data.responses")
+    if stage != "pt" and data.template in TEMPLATES:
+        values["template"] = data.template
+        understood.append("data.template")
+    return values
 
 
 def _quantization(recipe: ResolvedRecipe) -> dict[str, object]:
@@ -251,13 +233,6 @@ def _quantization(recipe: ResolvedRecipe) -> dict[str, object]:
     }
 
 
-def _supervised(recipe: ResolvedRecipe) -> dict[str, object]:
-    """What the pre-training stage refuses."""
-    data = recipe.data
-    template = {"template": data.template} if data.template in _TEMPLATES else {}
-    return {"train_on_prompt": not data.completion_only, "neat_packing": data.packing, **template}
-
-
 def _name(file: RecordFile) -> str:
     return file.name.removesuffix(".jsonl")
 
@@ -265,69 +240,12 @@ def _name(file: RecordFile) -> str:
 def _dataset(file: RecordFile) -> dict[str, object]:
     if file.kind == "text":
         return {"file_name": file.name, "columns": {"prompt": "text"}}
+    columns: dict[str, object] = {"messages": "messages"}
+    ranking: dict[str, object] = {}
+    if file.kind == "pairs":
+        ranking, columns = {"ranking": True}, columns | {"chosen": "chosen", "rejected": "rejected"}
+    elif file.kind == "unpaired":
+        columns |= {"kto_tag": "label"}
     tags = {"role_tag": "role", "content_tag": "content"}
     tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
-    return {"file_name": file.name, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
-
-
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
-    """Take the datasets, which are named by their entries in ``dataset_info.json``.
-
-    A name without an entry is taken as it is, so that a run says what it lacks and trains on nothing else.
-    """
-    file = _dataset_folder(str(imported.take("dataset_dir", "data")), folder) / INFO
-    try:
-        listed = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        listed = {}
-    known = listed if isinstance(listed, dict) else {}
-
-    def found(names: object) -> dict[str, dict[str, object]]:
-        entries = {name: known.get(name) for name in _listed(str(names))}
-        imported.unsupported += [f"{name!r} is not in {file}" for name, entry in entries.items() if not entry]
-        return {name: entry if isinstance(entry, dict) else {} for name, entry in entries.items()}
-
-    trained = found(imported.take("dataset", ""))
-    sources: list[dict[str, object]] = [{"source": _source(name, entry, file)} for name, entry in trained.items()]
-    mix = str(imported.take("mix_strategy", "concat"))
-    weights = _listed(str(imported.take("interleave_probs", "")))
-    if mix in _MIXES and len(sources) > 1:
-        for number, source in enumerate(sources):
-            source["weight"] = _number(weights[number]) if number < len(weights) else 1.0
-        imported.set_sources(sources, _MIXES[mix])
-    else:
-        imported.set_sources(sources)
-    held_out = found(imported.take("eval_dataset", ""))
-    imported.check_held_out(*([_place(name, entry) for name, entry in some.items()] for some in (held_out, trained)))
-
-
-def _place(name: str, entry: dict[str, object]) -> str:
-    return str(entry.get("hf_hub_url") or entry.get("file_name") or name)
-
-
-def _source(name: str, entry: dict[str, object], file: Path) -> str:
-    """An entry as a source: its file or hub id where it has no more to say, else the entry itself."""
-    is_place = entry.keys() <= {"hf_hub_url", "file_name"}
-    return resolve_path(_place(name, entry), file.parent) if is_place else f"{file}:{name}"
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _dataset_folder(name: str, folder: Path) -> Path:
-    """Where ``dataset_info.json`` is: LLaMA-Factory looks from the folder it is started in, mostly its own checkout.
-
-    Args:
-        name: ``dataset_dir``.
-        folder: the configuration's folder. It and the folders above it are searched, then the working directory.
-    """
-    places = [base / Path(name).expanduser() for base in (folder, *folder.parents, Path.cwd())]
-    return next((place for place in places if (place / INFO).is_file()), places[0])
+    return {"file_name": file.name, **ranking, "formatting": "sharegpt", "columns": columns, "tags": tags}

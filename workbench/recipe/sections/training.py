@@ -40,12 +40,22 @@ class TrainingSection(Section):
         2e-4, "Peak learning rate.", up="faster learning, then divergence",
         steps=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3), gt=0, le=1,
     )  # fmt: skip
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = (
-        setting("cosine", "Learning rate schedule after warm-up.")
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_restarts",
+        "cosine_with_min_lr", "warmup_stable_decay",
+    ] = setting("cosine", "Learning rate schedule after warm-up.")  # fmt: skip
+    lr_scheduler_kwargs: dict[str, bool | int | float | str] = setting(
+        {},
+        "Arguments of the schedule, by transformers' names: num_cycles of cosine_with_restarts, min_lr_rate of "
+        "cosine_with_min_lr, num_decay_steps of warmup_stable_decay, power of polynomial.",
     )
     warmup_ratio: float = setting(
         0.03, "Fraction of the steps used to warm up to the peak learning rate.", up="slower start",
         steps=(0.0, 0.03, 0.05, 0.1), ge=0, le=1,
+    )  # fmt: skip
+    warmup_steps: int = setting(
+        0, "Steps used to warm up to the peak learning rate. 0: warmup_ratio says how many.", up="slower start",
+        unit="steps", steps=(0, 5, 10, 50, 100), ge=0, le=1_000_000,
     )  # fmt: skip
     weight_decay: float = setting(
         0.0, "Weight decay on the adapter's weights.", up="less overfitting, slower learning",
@@ -60,13 +70,31 @@ class TrainingSection(Section):
         "curve never includes it.", up="experts are used more evenly, less weight on the records",
         steps=(0.0, 0.001, 0.01, 0.02), ge=0, le=10,
     )  # fmt: skip
+    neftune_noise_alpha: float = setting(
+        0.0, "NEFTune: add uniform noise of this strength to the embeddings during training. 0: off; the paper has 5.",
+        up="less overfitting on small instruction sets, then noise", steps=(0.0, 5.0, 10.0, 15.0), ge=0, le=1000,
+    )  # fmt: skip
     optim: Literal[
-        "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
+        "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd",
+        "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit",
+        "ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "adagrad", "rmsprop",
     ] = setting(
         "adamw_torch_fused",
         "Optimizer. AdamW keeps 8 bytes per trained parameter, the 8-bit variants 2; paged "
-        "variants spill to host memory.",
+        "variants spill to host memory. Lion keeps half as much and wants a tenth of the learning rate.",
+    )  # fmt: skip
+    loraplus_lr_ratio: float = setting(
+        0.0, "LoRA+: learning rate of B as a multiple of A's, which is learning_rate. 0: the same. The paper has 16.",
+        up="B learns faster", steps=(0.0, 2.0, 4.0, 8.0, 16.0), ge=0, le=1000,
+    )  # fmt: skip
+    adam_beta1: float = setting(
+        0.9, "Decay of the mean of gradients in AdamW, Lion and AdEMAMix.", steps=(0.8, 0.9, 0.95), ge=0, lt=1
     )
+    adam_beta2: float = setting(
+        0.999, "Decay of the mean of squared gradients in AdamW, Lion and AdEMAMix.", steps=(0.95, 0.98, 0.99, 0.999),
+        ge=0, lt=1,
+    )  # fmt: skip
+    adam_epsilon: float = setting(1e-8, "Added to the denominator of AdamW, against division by zero.", ge=0, le=1)
     gradient_checkpointing: bool | Auto = setting(
         AUTO,
         "Recompute activations in the backward pass: far less memory for about a quarter more time. "
@@ -117,6 +145,19 @@ class TrainingSection(Section):
         [], "Also log metrics to tensorboard (in the run folder), wandb, mlflow or another tracker, if installed."
     )
     seed: int = setting(42, "Random seed: record order, dropout, initialization of A.", ge=0, le=2**32 - 1)
+    data_seed: int | None = setting(
+        None, "Random seed of the record order alone. Empty: the same as seed.", ge=0, le=2**32 - 1
+    )
+
+    @property
+    def warmup(self) -> float:
+        """The warm-up as transformers' ``warmup_steps`` takes it: below 1 a share of all steps."""
+        return self.warmup_steps or self.warmup_ratio
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the record order."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def effective_batch(self) -> int:

@@ -18,6 +18,8 @@ def choose_loss_path(context: Context, base: LoadedBase, data: EncodedData, hist
     """Find out how to compute the loss; the first process decides for all. A resumed run continues as it began."""
     if is_spread():
         return LossCheck(PADDED, "its base is sharded across GPUs, so no process could compare its loss")
+    if context.recipe.training.neftune_noise_alpha:
+        return LossCheck(PADDED, "NEFTune's noise depends on the length of a batch's rows")
     began = LossPath.recorded(history.conditions.get("batches"))
     here = {"device": device_facts().name, "compute dtype": base.precision.compute}
     if began is not None and all(history.conditions.get(name) == value for name, value in here.items()):

@@ -75,6 +75,7 @@ def make_trainer(
         ranks=context.ranks,
         template=data.template,
         retry_while_full=context.retry_while_full,
+        loraplus_lr_ratio=recipe.training.loraplus_lr_ratio,
         skip_non_finite=recipe.training.non_finite == "skip",
         warnings=context.warnings,
         out_of_memory_error=lambda: out_of_memory_error(context.home, recipe, base, data.facts),

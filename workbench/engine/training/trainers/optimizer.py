@@ -2,7 +2,11 @@
 
 from importlib import import_module
 
-_OF_BITSANDBYTES = ("adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")
+_OF_BITSANDBYTES = (
+    "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
+    "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit",
+    "ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit",
+)  # fmt: skip
 _FALLBACK = "adamw_torch_fused"
 
 

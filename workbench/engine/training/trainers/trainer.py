@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.integrations.neftune import deactivate_neftune
 
 from workbench.engine.training.trainers.splitting import SplittingTrainer
 from workbench.errors import WorkbenchError
@@ -19,29 +20,59 @@ class WorkbenchTrainer(SplittingTrainer):
     """Trains one run; :class:`~workbench.engine.training.training.Training` does everything before and after.
 
     Args:
+        loraplus_lr_ratio: LoRA+'s ratio of the learning rates of B and A; 0: one learning rate for both.
         skip_non_finite: skip a step whose gradient is infinite or NaN, with a warning, instead of raising.
         arguments: those of :class:`SplittingTrainer`.
     """
 
-    def __init__(self, *, skip_non_finite: bool, **arguments: Any) -> None:
+    optimizer: Any
+
+    def __init__(self, *, skip_non_finite: bool, loraplus_lr_ratio: float = 0.0, **arguments: Any) -> None:
         super().__init__(**arguments)
         # Weight of the router's balancing loss; 0: not computed.
         self.router_aux_loss = 0.0
         self._skip_non_finite = skip_non_finite
+        self._loraplus_lr_ratio = loraplus_lr_ratio
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Does nothing: a card is written when a run is exported."""
 
     def set_learning_rate(self, peak: float) -> None:
-        """Change the peak of the learning rate schedule, from the next step on."""
+        """Change the peak of the learning rate schedule, from the next step on. LoRA+ keeps the ratio of its rates."""
         scheduler: LRScheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        shares = [
-            rate / base if base else 1.0 for rate, base in zip(scheduler.get_last_lr(), scheduler.base_lrs, strict=True)
-        ]
-        rates = [peak * share for share in shares]
-        scheduler.base_lrs, scheduler._last_lr = [peak] * len(shares), rates
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["initial_lr"], group["lr"] = peak, rate
+        bases = scheduler.base_lrs
+        shares = [rate / base if base else 1.0 for rate, base in zip(scheduler.get_last_lr(), bases, strict=True)]
+        peaks = [peak * base / bases[0] if bases[0] else peak for base in bases]
+        rates = [top * share for top, share in zip(peaks, shares, strict=True)]
+        scheduler.base_lrs, scheduler._last_lr = peaks, rates
+        for group, top, rate in zip(self.optimizer.param_groups, peaks, rates, strict=True):
+            group["initial_lr"], group["lr"] = top, rate
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of the recipe, with PEFT's groups of parameters if it uses LoRA+."""
+        if self.optimizer is not None or not self._loraplus_lr_ratio:
+            return super().create_optimizer(model)
+        from peft.optimizers import create_loraplus_optimizer
+
+        trained = self.model if model is None else model
+        optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
+            trained,
+            optimizer_class,
+            loraplus_lr_ratio=self._loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **arguments,
+        )
+        self.optimizer = optimizer
+        return optimizer
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Run the loop. It may be left at any step and entered again: NEFTune's hook is removed each time."""
+        try:
+            return super().train(*arguments, **options)
+        finally:
+            if self.neftune_noise_alpha is not None:
+                deactivate_neftune(self.model, self.neftune_hook_handle, self.accelerator)
 
     # -- loss -----------------------------------------------------------------------------------------------------
 
