@@ -63,10 +63,10 @@ def test_mistakes_end_in_a_sentence(tiny_home, tiny_run, tmp_path):
 def test_another_tools_file_becomes_a_recipe(tiny_home, tiny_run, tmp_path):
     call(tiny_home, "export", "tiny-01", "--to", "axolotl", tmp_path / "out")
     with (tmp_path / "out" / "axolotl.yaml").open("a") as file:
-        file.write('neftune_noise_alpha: 5\nlora_note: "\\e[31mred"\n')
+        file.write('jagged_restart_steps: 5\nlora_note: "\\e[31mred"\n')
     done = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "--output", tmp_path / "recipe.yaml")
     assert done.returncode == 0, done.stderr
-    assert "Not supported: neftune_noise_alpha: 5" in done.stderr
+    assert "Not supported: jagged_restart_steps: 5" in done.stderr
     assert "\x1b" not in done.stderr
     again = call(tiny_home, "import", tmp_path / "out" / "axolotl.yaml", "-o", tmp_path / "recipe.yaml")
     assert again.returncode == 1
