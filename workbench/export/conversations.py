@@ -30,9 +30,9 @@ class RecordFile:
     """One written file of records.
 
     Attributes:
-        kind: ``messages``, ``segments`` or ``text``; ``pairs`` (``messages`` is the prompt, ``chosen`` and ``rejected`` one turn),
-            ``sides`` (``chosen`` and ``rejected`` are whole conversations) or ``unpaired`` (``label``, and ``messages``
-            or ``prompt`` and ``completion``).
+        kind: ``messages``, ``segments`` or ``text``; ``pairs`` (``messages`` is the prompt, ``chosen`` and ``rejected``
+            one turn), ``sides`` (``chosen`` and ``rejected`` are whole conversations) or ``unpaired`` (``label``, and
+            ``messages`` or ``prompt`` and ``completion``).
         records: how many it holds.
         left_out: usable records that the layout has no place for.
     """
