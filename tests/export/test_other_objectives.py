@@ -35,6 +35,7 @@ AXOLOTL = (
     {"objective.kind": "dpo", "objective.loss_type": "apo_zero"},
     {"objective.kind": "dpo", "objective.loss_type": "robust", "objective.label_smoothing": 0.1},
     {"objective.kind": "simpo", "objective.cpo_alpha": 0.5},
+    {"objective.kind": "dpo", "objective.rpo_alpha": 0.5},
 )
 LLAMA_FACTORY = ({"adapter.method": "oft", "adapter.options": {"oft_block_size": 16}},)
 

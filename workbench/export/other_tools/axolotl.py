@@ -140,6 +140,11 @@ def to_axolotl(
     if recipe.objective.is_preference:
         objective = named_there(recipe.objective, "axolotl")
         values |= {"rl": objective.choice, **objective.values}
+        if weight := values.pop("rpo_alpha", 0.0):
+            # Its present name for the likelihood of the chosen response.
+            values |= {
+                "rl": "dpo", "dpo_loss_type": [recipe.objective.loss_type, "sft"], "dpo_loss_weights": [1.0, weight],
+            }  # fmt: skip
         unsupported += objective.unsupported
         understood += [f"objective.{key}" for key in ("kind", "loss_type", *recipe.objective.spec.keys)]
     values |= {

@@ -213,11 +213,14 @@ def _take_template(imported: ImportedSettings) -> None:
 
 
 def _take_losses(imported: ImportedSettings, loss: str) -> None:
-    """Take the losses of DPO. A list of them with weights is not supported; a list of one is that loss."""
+    """Take the losses of DPO: one, or one and the likelihood of the chosen response (sft) with its weight."""
     losses = imported.take("dpo_loss_type", [loss])
     listed = losses if isinstance(losses, list) else [losses]
+    weights = imported.take("dpo_loss_weights", [1.0] * len(listed))
     if len(listed) == 1:
         imported.recipe["objective.loss_type"] = listed[0]
+    elif isinstance(weights, list) and len(weights) == 2 and weights[0] == 1 and listed[1:] == ["sft"]:
+        imported.recipe |= {"objective.loss_type": listed[0], "objective.rpo_alpha": weights[1]}
     else:
         imported.lack("dpo_loss_type", losses, f"a recipe has one loss, {loss}")
     if imported.recipe.get("objective.loss_type") != "robust":
