@@ -41,6 +41,8 @@ KEYS: Final[list[BindingType]] = [
             tooltip="Decrease the adapter scale (down to 0)"),
     Binding("ampersand", "combine", "Combine", key_display="&", show=False, id="chat.combine",
             tooltip="Combine adapters, each with a weight"),
+    Binding("A", "serve", "Serve", key_display="A", show=False, id="chat.serve",
+            tooltip="Serve this model and its base over an OpenAI-compatible API"),
     Binding("D", "greedy", "Greedy", key_display="D", show=False, id="chat.greedy",
             tooltip="Greedy decoding on or off"),
 ]  # fmt: skip

@@ -383,6 +383,13 @@ class ChatPane(Pane):
         """Copy the last reply; replies side by side are copied together, each under its name."""
         self._to_clipboard(self._conversation.last_replies())
 
+    def action_serve(self) -> None:
+        """Serve the model that replies, and its base, over an API."""
+        from screens.dialogs.serve import ServeScreen
+
+        target = self._targets.single.target
+        self.app.push_screen(ServeScreen(self.workbench, target, self.session.names.of(target)))
+
     def action_copy_all(self) -> None:
         """Copy the conversation as Markdown."""
         self._to_clipboard(self._conversation.content.as_markdown())

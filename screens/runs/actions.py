@@ -162,6 +162,12 @@ class RunActions:
 
         self._workbench.push_screen(EvaluationScreen(one.run))
 
+    def serve(self, one: ListedRun) -> None:
+        """Show the server of a run."""
+        from screens.dialogs.serve import ServeScreen
+
+        self._workbench.push_screen(ServeScreen(self._workbench, one.run.id, one.name))
+
     # -- on other tabs --------------------------------------------------------------------------------------------
 
     def reuse(self, one: ListedRun) -> None:

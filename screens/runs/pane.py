@@ -94,6 +94,15 @@ class RunsPane(Pane):
             "e", "evaluate", "Evaluate", id="runs.evaluate", tooltip="Evaluate base vs. adapter on held-out records"
         ),
         Binding(
+            "A",
+            "serve",
+            "Serve",
+            show=False,
+            key_display="A",
+            id="runs.serve",
+            tooltip="Serve its adapter and base over an OpenAI-compatible API",
+        ),
+        Binding(
             "N", "rename", "Name", key_display="N", id="runs.rename", tooltip="Name the run; its id stays the same"
         ),
         Binding("T", "tag", "Tags", key_display="T", id="runs.tag", tooltip="Tag the marked runs, or this one"),
@@ -212,7 +221,7 @@ class RunsPane(Pane):
                 return self._can_resume(one)
             case "replies":
                 return self.shown_run is not None and bool(self.shown_run.replay.samples)
-            case "chat":
+            case "chat" | "serve":
                 return one is not None and ((one.run.adapter / "adapter_config.json").is_file() or None)
             case "reuse" | "export" | "evaluate" | "rename" | "tag" | "table" | "delete":
                 return one is not None
@@ -356,6 +365,11 @@ class RunsPane(Pane):
         """Evaluate the selected run on held-out records."""
         if (one := self.selected) is not None:
             self._actions.evaluate(one)
+
+    def action_serve(self) -> None:
+        """Serve the selected run's adapter and base over an API."""
+        if (one := self.selected) is not None:
+            self._actions.serve(one)
 
     def action_reuse(self) -> None:
         """Load the selected run's recipe as the current one."""

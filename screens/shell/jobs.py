@@ -39,6 +39,7 @@ class Job:
         changed: called when there is news.
         open_result: shows the result, or what the job is about.
         describe: the result in a few words.
+        subject: what a dialog of the job shows besides, while it runs.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Job:
         open_result: Callable[[], object] | None = None,
         describe: Callable[[Any], str] = lambda _: "",
         is_minor: bool = False,
+        subject: object = None,
     ) -> None:
         self.title = title
+        self.subject = subject
         self.progress: Progress | None = None
         self.result: Any = None
         self.error: WorkbenchError | None = None
@@ -193,9 +196,18 @@ class Jobs:
         open_result: Callable[[], object] | None = None,
         describe: Callable[[Any], str] = lambda _: "",
         is_minor: bool = False,
+        subject: object = None,
     ) -> Job:
         """Begin a job, in the place of an earlier one with its key. See :class:`Job` for the arguments."""
-        job = Job(title, stop, self._news, open_result=open_result, describe=describe, is_minor=is_minor)
+        job = Job(
+            title,
+            stop,
+            self._news,
+            open_result=open_result,
+            describe=describe,
+            is_minor=is_minor,
+            subject=subject,
+        )
         self._by_key[key] = job
         over = [one for one in self._all if one.is_over]
         self._all = [one for one in self._all if one not in over[: max(0, len(over) - _KEPT)]]

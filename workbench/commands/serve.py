@@ -1,9 +1,7 @@
 """``loraworkbench serve``: an OpenAI-compatible server for a base and adapters on it."""
 
 import asyncio
-import getpass
 import logging
-import os
 import signal
 import threading
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from workbench.engine.client.process import find_engine
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
+from workbench.serving.ssh_line import ssh_line
 from workbench.storage.paths import Home
 from workbench.units import gib
 
@@ -167,17 +166,11 @@ def _introduce(served: "Served", access: "Access", cache_tokens: int) -> None:
         f"curl {where}{access.url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
     ]
     if access.path is None and access.is_local:
-        lines.append(f"From your machine: ssh -L {access.port}:127.0.0.1:{access.port} {_this_machine()}")
+        lines.append(f"From your machine: {ssh_line(access.port)}")
     if not access.is_local:
         lines.append("Other machines can connect, and the connection is not encrypted.")
     for line in [*lines, "", "Ctrl-C ends the server. One line per request:"]:
         console.print(printable(line), markup=False, soft_wrap=True)
-
-
-def _this_machine() -> str:
-    """User and host as they are known to the ssh session, as far as they are known."""
-    connection = os.environ.get("SSH_CONNECTION", "").split()
-    return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else os.uname().nodename}"
 
 
 def _show(request: "Finished") -> None:
