@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.data.records import known_columns
 from workbench.data.records.conversation import BadRecord, Conversation, Pair
 from workbench.data.records.convert import TOOLS_IN_SYSTEM, Converted, convert
 from workbench.data.records.detect import detect
@@ -605,3 +606,21 @@ def test_unused_fields_are_counted_named_and_can_be_waved_through(tmp_path: Path
     facts = data_facts(load_records(ignoring), template, ignoring)
     assert facts.questions == ()
     assert "Not used for training: rationale (5 records)." in facts.notices
+
+
+@pytest.mark.parametrize(
+    ("group", "record", "content"),
+    [
+        ({"messages": ("posts",)}, {"posts": [USER, REPLY]}, Conversation([USER, REPLY])),
+        ({"prompt": ("subject",), "reply": ("body",)}, {"subject": "Hi?", "body": "Yes."}, Conversation([USER, REPLY])),
+        ({"text": ("note_body",)}, {"note_body": "Hi."}, "Hi."),
+    ],
+)
+def test_a_new_format_takes_no_more_than_its_columns(
+    monkeypatch: pytest.MonkeyPatch, group: dict[str, tuple[str, ...]], record: dict[str, Any], content: object
+) -> None:
+    """As CONTRIBUTING.md says: what such records consist of follows from the parts."""
+    monkeypatch.setitem(known_columns.GROUPS, "letters", (group,))  # type: ignore[misc]
+    monkeypatch.setitem(known_columns.OPTIONAL, "letters", ())  # type: ignore[misc]
+    assert detect(list(record), [record]).kind == "letters"
+    assert converted(record).content == content

@@ -168,7 +168,7 @@ class StatisticsCollector:
         if unused := [field for field in self._unused_fields() if not field.asks]:
             listed = ", ".join(f"{field.path} ({records_text(field.records)})" for field in unused)
             notices.append(f"Not used for training: {listed}.")
-        if data.completion_only and self._records.format == "text" and not self._records.documents:
+        if data.completion_only and self._records.is_plain_text and not self._records.documents:
             notices.append("Plain text has no response: trained on every token.")
         return notices
 

@@ -11,7 +11,7 @@ from workbench.data.interleave import interleave
 from workbench.data.open_source import Source, open_source
 from workbench.data.records.conversation import BadRecord, Content, Conversation
 from workbench.data.records.convert import convert
-from workbench.data.records.formats import LabeledFormat, PairFormat, UnpairedFormat
+from workbench.data.records.formats import LabeledFormat, PairFormat, RecordFormat, UnpairedFormat
 from workbench.data.records.preferences import cure_for_pairs, cure_for_unpaired
 from workbench.data.records.unused import Unused
 from workbench.data.rows.row import Row
@@ -93,10 +93,16 @@ class Records:
         return self.kind == "pairs"
 
     @property
+    def is_plain_text(self) -> bool:
+        """Whether all records are plain text."""
+        forms = [source.form for source in self.sources]
+        return all(isinstance(form, RecordFormat) and form.shape == "text" for form in forms)
+
+    @property
     def reads_turns(self) -> bool:
         """Whether what is classified are conversations, which the template writes."""
         forms = [source.form for source in self.sources]
-        return any(isinstance(form, LabeledFormat) and form.record.kind != "text" for form in forms)
+        return any(isinstance(form, LabeledFormat) and form.record.shape != "text" for form in forms)
 
     @property
     def documents(self) -> bool:

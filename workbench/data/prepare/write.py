@@ -13,6 +13,7 @@ from workbench.data.prepare.duplicates import SeenRecords
 from workbench.data.prepare.record_line import record_line
 from workbench.data.prepare.splitting import split_conversation, split_text
 from workbench.data.records.conversation import BadRecord, Conversation, Segments, chosen_side
+from workbench.data.records.formats import RecordFormat
 from workbench.data.sources import Item, Records
 from workbench.data.templates.pieces import Piece
 from workbench.data.templates.template import Template
@@ -107,7 +108,8 @@ def write_cleaned(
             kind="data_preference",
         )
     names = {"text": "plain text", "segments": "segments"}
-    kinds = sorted({names.get(source.form.kind, "conversations") for source in records.sources})
+    forms = [source.form for source in records.sources if isinstance(source.form, RecordFormat)]
+    kinds = sorted({names.get(form.shape, "conversations") for form in forms})
     if len(kinds) > 1:
         raise WorkbenchError(
             f"The sources mix {' and '.join(kinds)}, which one file cannot hold.",

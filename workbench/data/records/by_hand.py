@@ -45,9 +45,9 @@ def by_hand_format(
             columns, samples, {part: name for part, name in by_hand.items() if part != "label"}, origin
         )
         assert isinstance(response, RecordFormat)
-        if response.kind in ("text", "segments"):
+        if response.shape in ("text", "segments"):
             raise WorkbenchError(
-                f"data.columns sets label beside {response.kind}: it has no response that the label could be about.",
+                f"data.columns sets label beside {response.shape}: it has no response that the label could be about.",
                 "Set prompt and reply, or messages, beside label; or objective.kind to classification, which learns "
                 "the label of a text.",
                 kind="data_format",

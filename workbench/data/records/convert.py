@@ -65,7 +65,7 @@ def convert(record: Mapping[str, object], form: AnyFormat) -> Converted:
     reader = _Reader(record, form)
     content: Conversation | Segments | str
     fed: Conversation | str
-    match form.kind:
+    match form.shape:
         case "text":
             content = fed = reader.text("text", needed=True)
         case "segments":
@@ -164,7 +164,7 @@ class _Reader:
         """The record's turns in order, with its system prompt, tools and reasoning."""
         columns = self.form.columns
         tools, tools_in = self._tools()
-        if self.form.kind in ("messages", "sharegpt"):
+        if self.form.shape == "messages":
             if columns["messages"] not in self.record:
                 raise BadRecord(f"column {columns['messages']} is missing")
             turns = self._turns("messages")

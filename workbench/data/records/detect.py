@@ -74,7 +74,7 @@ def detect(
                 if column.lower() in TURN_COLUMNS and turn_layout(samples, column) is None:
                     not_turns = not_turns or _why_not_turns(samples, column)
                 continue
-            if kind == "text" and "role" in columns:
+            if "text" in found and "role" in columns:
                 raise WorkbenchError(
                     f"Each record of {origin} is a single turn.",
                     "Write one conversation per record: a list of turns, or an object with messages.",
@@ -147,12 +147,17 @@ def _matches(
 
 
 def _holds(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mapping[str, object]]) -> bool:
-    """Whether the columns hold turns or segments where their names say so."""
-    if kind == "segments":
+    """Whether the columns hold turns or segments where their names say so.
+
+    The formats ``messages`` and ``sharegpt`` share names of columns: the keys of the turns tell them apart.
+    """
+    if "segments" in found:
         # Transcripts of speech have segments too, with times instead of labels.
         return any(is_segments(record.get(found["segments"])) for record in samples)
-    layout = turn_layout(samples, found["messages"]) if "messages" in found else None
-    return layout is not None and layout[0] == kind if "messages" in found else True
+    if "messages" not in found:
+        return True
+    layout = turn_layout(samples, found["messages"])
+    return layout is not None and (layout[0] == kind or kind not in ("messages", "sharegpt"))
 
 
 def _fits(part: str, column: str, samples: Sequence[Mapping[str, object]]) -> bool:
@@ -189,9 +194,9 @@ def _reason(kind: FormatKind, found: Mapping[str, str], samples: Sequence[Mappin
         others = {part: column for part, column in found.items() if part != "messages"}
         others_text = f"; {parts_text(others)}" if others else ""
         return f"column {found['messages']} {layout[1] if layout else 'has turns'}{others_text}"
-    if kind == "segments":
+    if "segments" in found:
         return f"column {found['segments']} has segments with label and text, which no template surrounds"
-    if kind == "text":
+    if "text" in found:
         return f"column {found['text']} is plain text; there is no response column{_transcript_hint(found, samples)}"
     return parts_text(found)
 

@@ -16,6 +16,9 @@ UNPAIRED: Literal["unpaired"] = "unpaired"
 LABELED: Literal["labeled"] = "labeled"
 """The kind of format of texts with a label; see :class:`LabeledFormat`."""
 
+Shape = Literal["text", "segments", "messages", "prompt"]
+"""``text``: plain text. ``segments``: text in segments. ``messages``: turns. ``prompt``: a prompt and a response."""
+
 
 @dataclass(frozen=True)
 class RecordFormat:
@@ -29,6 +32,12 @@ class RecordFormat:
     kind: FormatKind
     columns: Mapping[str, str]
     reason: str
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What the records consist of, which the part that they need most says."""
+        shapes: tuple[Shape, ...] = ("text", "segments", "messages")
+        return next((shape for shape in shapes if shape in self.columns), "prompt")
 
     @cached_property
     def used(self) -> frozenset[str]:

@@ -55,7 +55,7 @@ def detect_labeled(
             )
     mapped = {part: name for part, name in parts.items() if part not in beside}
     record = by_hand_format(columns, samples, mapped, origin)
-    if not isinstance(record, RecordFormat) or record.kind == "segments":
+    if not isinstance(record, RecordFormat) or record.shape == "segments":
         raise WorkbenchError(
             f"data.columns sets {', '.join(mapped)} beside label, and objective.kind classification reads one text or "
             "conversation.",
