@@ -152,6 +152,7 @@ def test_a_job_that_died_is_explained_and_its_run_has_failed(home, file, cluster
 def test_what_slurm_refuses_is_a_sentence(home, file, cluster, monkeypatch):
     refused = call(home, "train", file, "--slurm", "--partition", "nowhere")
     assert_a_sentence(refused, "Invalid partition name specified", "`sinfo`", "--partition")
+    assert facts(home, "runs") == []
     assert_a_sentence(call(home, "train", file, "--slurm", "--sbatch", "mem"), "mem is not KEY=VALUE")
     assert_a_sentence(call(home, "train", file, "--slurm", "--sbatch", "wrap=a\nreboot"), "not a value for --wrap")
     assert_a_sentence(call(home, "train", file, "--time", "1:00"), "belong to --slurm")

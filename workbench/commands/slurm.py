@@ -1,6 +1,7 @@
 """``loraworkbench train --slurm``: submits a run as a job of Slurm, follows its journal, cancels and explains it."""
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -110,8 +111,13 @@ async def train_on_slurm(
         recipe = run.recipe()
         _refuse_live(run)
         after = Replay.of(run.journal).seq
-    write_script(home, run, recipe, launch, options, machines or 1)
-    job = await asyncio.to_thread(SlurmJob.submit, run)
+    try:
+        write_script(home, run, recipe, launch, options, machines or 1)
+        job = await asyncio.to_thread(SlurmJob.submit, run)
+    except WorkbenchError:
+        if isinstance(start, Recipe):
+            _remove_unsubmitted(home, run)
+        raise
     if detach:
         _print_submitted(run, job, after, as_json=form == "json")
         return run, None
@@ -211,6 +217,14 @@ class _CancelOnInterrupt:
             await asyncio.to_thread(self._job.cancel, save=save)
         except WorkbenchError as error:
             errors.print(Text(printable(str(error)), "yellow"), soft_wrap=True)
+
+
+def _remove_unsubmitted(home: Home, run: RunFolder) -> None:
+    """Remove the folder of a new run whose job was refused, and the link to it if it is outside the home."""
+    link = home.runs / run.id
+    if link.is_symlink():
+        link.unlink()
+    shutil.rmtree(run.path, ignore_errors=True)
 
 
 def _refuse_live(run: RunFolder) -> None:

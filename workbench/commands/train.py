@@ -187,7 +187,7 @@ def _train_on_slurm(
         if summary is not None:
             await _call_on_end(on_end, run)
             if form != "json":
-                _print_end(run, summary)
+                _print_end(run, summary, resume_option=" --slurm")
 
     run_async(work())
 
@@ -281,13 +281,13 @@ def _print_detached(run: RunFolder, seq: int, *, as_json: bool) -> None:
         console.print(f"{run.id} is running in the background. Watch it:  loraworkbench attach {run.id}", markup=False)
 
 
-def _print_end(run: RunFolder, summary: RunSummary) -> None:
+def _print_end(run: RunFolder, summary: RunSummary, *, resume_option: str = "") -> None:
     console.print(f"{run.id} {summary.state} after {summary.step} steps.", markup=False)
     if run.adapter.is_dir():
         console.print(Text(f"Adapter: {printable(str(run.adapter))}"), soft_wrap=True)
         console.print(f"Try it:  loraworkbench chat {run.id}", markup=False)
     if summary.state == "stopped" and summary.reason != "discarded":
-        console.print(f"Resume:  loraworkbench train --resume {run.id}", markup=False)
+        console.print(f"Resume:  loraworkbench train --resume {run.id}{resume_option}", markup=False)
 
 
 class _StopOnInterrupt:

@@ -60,6 +60,7 @@ class RunLine(TypedDict):
         loss: of the newest logged step.
         perplexities: ``[step, held-out perplexity]`` of the evaluations, the base's at step 0.
         preferences: ``[step, preference accuracy]`` of the same, in preference training.
+        accuracies: ``[step, accuracy]`` of the same, in classification.
         peak_vram: in bytes; 0 without a GPU.
         reason, cure: why it ended, and what to do about it.
         is_unpriced: the prediction of the peak does not cover its steps.
@@ -81,6 +82,7 @@ class RunLine(TypedDict):
     loss: Number
     perplexities: list[list[Any]]
     preferences: list[list[Any]]
+    accuracies: list[list[Any]]
     tokens: int
     peak_vram: int
     eta_seconds: float | None
