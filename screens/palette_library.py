@@ -14,6 +14,7 @@ from workbench.models.catalog import catalog
 from workbench.models.sources import local_models
 from workbench.recipe.data_sources import source_as_typed, typed_source
 from workbench.recipe.presets import describe_presets
+from workbench.recipe.text import choosing_model
 from workbench.runs.folder import all_runs
 from workbench.runs.library.sources_used import sources_used
 
@@ -39,9 +40,12 @@ def _presets(app: WorkbenchApp) -> Iterator[Command]:
 def _models(app: WorkbenchApp) -> Iterator[Command]:
     local = [facts.source for facts in local_models(app.session.home)]
     for source in dict.fromkeys((*local, *(entry.id for entry in catalog()))):
-        changes = {"model.source": source, "model.revision": None}
         where = "on this machine" if source in local else "in the catalog"
-        yield Command(f"Model: {source}", partial(app.set_recipe, changes), f"Use this model, {where}", weight=0.5)
+        yield Command(f"Model: {source}", partial(_use_model, app, source), f"Use this model, {where}", weight=0.5)
+
+
+def _use_model(app: WorkbenchApp, source: str) -> None:
+    app.set_recipe(choosing_model(app.session.recipe, source))
 
 
 def _datasets(app: WorkbenchApp) -> Iterator[Command]:

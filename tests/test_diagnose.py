@@ -357,6 +357,25 @@ def package_missing(_: Path) -> object:
     return importlib.import_module("package_of_next_year")
 
 
+def package_of_the_model_missing(_: Path) -> object:
+    from transformers.utils import import_utils
+
+    raise ImportError(import_utils.TIMM_IMPORT_ERROR.format("TimmWrapperModel"))
+
+
+def pillow_missing(_: Path) -> object:
+    from transformers.utils import import_utils
+
+    raise ImportError(import_utils.VISION_IMPORT_ERROR.format("CLIPImageProcessor"))
+
+
+def packages_of_the_models_code_missing(folder: Path) -> object:
+    from transformers.dynamic_module_utils import check_imports
+
+    (folder / "modeling_own.py").write_text("import package_of_next_year\n")
+    return check_imports(folder / "modeling_own.py")
+
+
 def packages_that_do_not_fit(_: Path) -> object:
     from peft import LoraConfigOfNextYear  # type: ignore[attr-defined]
 
@@ -388,6 +407,9 @@ CASES = [
     (certificate_of_a_proxy, "certificate", "certificate"),
     (shared_library_missing, "library_mismatch", "library"),
     (package_missing, "import", "package_of_next_year"),
+    (package_of_the_model_missing, "missing_package", "package timm"),
+    (pillow_missing, "missing_package", "package pillow"),
+    (packages_of_the_models_code_missing, "missing_package", "package_of_next_year"),
     (packages_that_do_not_fit, "import", "LoraConfigOfNextYear"),
     (out_of_vram, "out_of_vram", "2.50 GiB"),
     (out_of_host_memory, "out_of_memory", "4000000000000000 more bytes"),

@@ -21,6 +21,7 @@ from workbench.adapters.registry import size_words
 from workbench.estimate.adapter.suggested_fix import changes_text
 from workbench.estimate.by_method import METHODS
 from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_text
+from workbench.recipe.text import choosing_model
 from workbench.units import gib, gib_number, short
 
 if TYPE_CHECKING:
@@ -130,10 +131,7 @@ class CatalogFitScreen(ModalScreen[Mapping[str, object] | None]):
         """Take the current model, and the changes that it needs, into the recipe."""
         row = self._selected
         if row is not None:
-            changes: dict[str, object] = {"model.source": row.source, **row.changes}
-            if row.source != self._session.recipe.model.source:
-                changes["model.revision"] = None
-            self.dismiss(changes)
+            self.dismiss({**choosing_model(self._session.recipe, row.source), **row.changes})
 
     def action_close(self) -> None:
         self.dismiss(None)

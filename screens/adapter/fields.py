@@ -173,6 +173,7 @@ def form() -> tuple[SettingGroup, ...]:
             "Model and output",
             (
                 any_setting("model.revision", "revision"),
+                any_setting("model.subfolder", "subfolder"),
                 any_setting("model.trust_remote_code", "remote code"),
                 token_rows_setting(),
                 any_setting("output.name", "run name"),

@@ -27,6 +27,7 @@ from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
 from screens.widgets.sizes import NARROW_BELOW
 from workbench.errors import WorkbenchError
+from workbench.recipe.text import choosing_model
 
 if TYPE_CHECKING:
     from textual import events
@@ -267,10 +268,7 @@ class ModelsPane(Pane):
             load_preset(self.workbench, _DEMO)
             return
         self._just_chosen = row.source
-        changes: dict[str, object] = {"model.source": row.source}
-        if row.source != self.session.recipe.model.source:
-            changes["model.revision"] = None
-        self.workbench.set_recipe(changes)
+        self.workbench.set_recipe(choosing_model(self.session.recipe, row.source))
         self._table.focus()
 
     def _offer_fix(self, skeleton: Skeleton) -> None:

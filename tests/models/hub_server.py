@@ -11,17 +11,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.fake_hub import QuietHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMIT_OF_BRANCH = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class Hub:
     """What is served: ``repos`` maps ids to folders; ``taken`` is what was sent.
 
-    ``gated`` repositories refuse files; ``broken`` owners cannot be listed.
+    ``renamed`` maps former ids to those of today; ``branches`` maps ids to the folder of their branch ``next``;
+    ``gated`` repositories refuse files, ``disabled`` ones everything; ``broken`` owners cannot be listed.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Path] = {}
+        self.renamed: dict[str, str] = {}
+        self.branches: dict[str, Path] = {}
         self.gated: set[str] = set()
+        self.disabled: set[str] = set()
         self.broken: set[str] = set()
         self.taken: list[str] = []
         self.tokens: set[str | None] = set()
@@ -58,7 +63,9 @@ class _Handler(QuietHandler):
         if parts[:2] == ["api", "models"]:
             return self.api("/".join(parts[2:4]), parts[4:], with_body)
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
-        folder = self.hub.repos.get(repo)
+        if repo in self.hub.renamed:
+            return self.redirect(repo, with_body)
+        folder, commit = self.at_revision(repo, parts[3] if len(parts) > 3 else "main")
         if folder is None:
             return self.refuse(404, "RepoNotFound", with_body)
         if repo in self.hub.gated:
@@ -70,8 +77,19 @@ class _Handler(QuietHandler):
             self.hub.taken.append(name)
             if name.endswith(".safetensors"):
                 self.hub.hold.wait(30)
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
         return self.send_bytes(200, data, with_body, headers)
+
+    def redirect(self, repo: str, with_body: bool) -> None:
+        """To the same address under the name of today, without the server, as the hub does."""
+        place = self.path.replace(repo, self.hub.renamed[repo], 1)
+        self.send_bytes(307, b"{}", with_body, {"Location": place})
+
+    def at_revision(self, repo: str, revision: str) -> tuple[Path | None, str]:
+        """The folder of a revision, and its commit."""
+        if repo in self.hub.branches and revision in ("next", COMMIT_OF_BRANCH):
+            return self.hub.branches[repo], COMMIT_OF_BRANCH
+        return self.hub.repos.get(repo), COMMIT
 
     def listing(self, owner: str, with_body: bool) -> None:
         """The models of an owner, as the hub lists them with ``expand``."""
@@ -93,10 +111,16 @@ class _Handler(QuietHandler):
         return self.send_bytes(200, json.dumps(models).encode(), with_body, {"Content-Type": "application/json"})
 
     def api(self, repo: str, rest: list[str], with_body: bool) -> None:
-        folder = self.hub.repos.get(repo)
+        if repo in self.hub.renamed:
+            return self.redirect(repo, with_body)
+        if repo in self.hub.disabled:
+            headers = {"X-Error-Message": "Access to this resource is disabled."}
+            return self.send_bytes(403, b"{}", with_body, headers)
+        revision = rest[1] if len(rest) > 1 else "main"
+        folder, commit = self.at_revision(repo, revision)
         if folder is None:
             return self.refuse(404, "RepoNotFound", with_body)
-        if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+        if revision not in ("main", "next", commit) or (revision == "next" and commit == COMMIT):
             return self.refuse(404, "RevisionNotFound", with_body)
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         if rest[:1] == ["tree"]:
@@ -111,5 +135,5 @@ class _Handler(QuietHandler):
             ]
         else:
             siblings = [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
-            listing = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+            listing = {"id": repo, "sha": commit, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
         return self.send_bytes(200, json.dumps(listing).encode(), with_body, {"Content-Type": "application/json"})

@@ -1,15 +1,14 @@
 """Downloads, through huggingface_hub itself, from a hub that runs on this machine."""
 
-import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.models.hub_server import COMMIT, Hub, serve
+from tests.models.downloads import TINY, fetch, refusal
+from tests.models.hub_server import COMMIT, Hub
 from workbench.errors import WorkbenchError
 from workbench.machine.hub import is_hub_id
 from workbench.models import hub as hub_module
@@ -18,51 +17,6 @@ from workbench.models.sources import fetch_config, fetch_model, find_config, fin
 from workbench.progress import Progress
 from workbench.recipe.sections.model import ModelSection
 from workbench.storage.paths import Home
-
-TINY = ModelSection(source="someone/tiny-llama")
-
-
-@pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub cache of its own; no token; nothing forbids the network."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    return tmp_path / "hf" / "hub"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def hub(empty_cache: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that serves the tiny Llama, with things beside it that nobody should download."""
-    folder = tmp_path / "served"
-    shutil.copytree(tiny_llama, folder)
-    (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    (folder / "consolidated.safetensors").write_bytes(b"again")
-    (folder / "modeling_tiny.py").write_text("raise SystemExit")
-    (folder / "onnx").mkdir()
-    (folder / "onnx" / "config.json").write_text("{}")
-    served = Hub()
-    served.repos["someone/tiny-llama"] = folder
-    with serve(served) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        yield served
-
-
-def fetch(home: Home, model: ModelSection = TINY) -> tuple[Path, list[Progress]]:
-    seen: list[Progress] = []
-    return fetch_model(home, model, seen.append, lambda: False).folder, seen
-
-
-def refusal(home: Home, model: ModelSection = TINY) -> WorkbenchError:
-    with pytest.raises(WorkbenchError) as caught:
-        fetch(home, model)
-    assert caught.value.cure
-    return caught.value
 
 
 def test_takes_weights_and_text_and_leaves_pickles_code_and_copies(hub: Hub, home: Home) -> None:

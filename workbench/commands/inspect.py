@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from workbench.commands.common import JsonOption, console, home_of, print_json, printable
+from workbench.commands.common import JsonOption, console, errors, home_of, print_json, printable
 from workbench.commands.output.fetching import FetchBar
 from workbench.models.skeleton import Module, Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.models.stored_quantization import stored_quantization
 from workbench.models.trees import skeleton_of
-from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.schema import Recipe
+from workbench.recipe.text import edit
 
 _ELBOW, _TEE, _BAR, _SPACE = "└─ ", "├─ ", "│  ", "   "
 
@@ -20,11 +21,22 @@ _ELBOW, _TEE, _BAR, _SPACE = "└─ ", "├─ ", "│  ", "   "
 def inspect(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A Hugging Face id, a folder (config.json is enough), or a GGUF file.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
+    subfolder: Annotated[
+        str | None, typer.Option(help="Folder inside the repository or folder that has the model.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run on this machine.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the module tree with classes, shapes and parameters; repeated layers are folded."""
+    changes = {"revision": revision, "subfolder": subfolder, "trust_remote_code": trust_remote_code}
+    section = edit(Recipe(), {"model.source": model, **{f"model.{key}": value for key, value in changes.items()}}).model
+    if trust_remote_code:
+        errors.print(Text("The model's own Python code may run on this machine (--trust-remote-code).", "yellow"))
     with FetchBar() as bar:
-        skeleton = skeleton_of(home_of(context), ModelSection(source=model), bar.show)
+        skeleton = skeleton_of(home_of(context), section, bar.show)
     stored = stored_quantization(skeleton.config)
     if as_json:
         more = {"stored_quantization": stored.label} if stored else {}

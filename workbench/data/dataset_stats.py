@@ -20,9 +20,8 @@ from workbench.data.tokens.store import TokenStore
 from workbench.data.tokens.vocabulary import refuse_unknown_tokens
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
-from workbench.models.hub import download_model
 from workbench.models.local import describe_folder, has_tokenizer
-from workbench.models.sources import fetch_config, fetch_model, find_config, local_path
+from workbench.models.sources import fetch_config, fetch_model, fetch_texts, find_config, local_path
 from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Cancelled, Progress, Report, never_cancelled
 from workbench.recipe.data_sources import source_parts, source_text
@@ -190,7 +189,7 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
     if folder is None:
         folder = fetch_config(home, model, report, cancelled)
     elif local_path(model.source) is None:
-        folder = download_model(model.source, model.revision, report, cancelled, config_only=True).folder
+        folder = fetch_texts(model, report, cancelled)
     # For a folder without a tokenizer, fetch_model raises the error that a run would raise.
     return folder if has_tokenizer(folder) else fetch_model(home, model, report, cancelled).folder
 

@@ -33,17 +33,26 @@ _MAX_FRONT_MATTER = 100_000
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """The base model as it is on this machine. ``revision`` is its commit on the hub; None if not from there."""
+    """The base model as it is on this machine.
+
+    ``revision`` is its commit on the hub, None if not from there; ``subfolder`` its folder inside the repository.
+    """
 
     source: str
     origin: str
     revision: str | None = None
     licence: str = ""
     sha256: str = ""
+    subfolder: str = ""
 
     def as_json(self) -> BaseData:
         return BaseData(
-            source=self.source, origin=self.origin, revision=self.revision, licence=self.licence, sha256=self.sha256
+            source=self.source,
+            origin=self.origin,
+            revision=self.revision,
+            licence=self.licence,
+            sha256=self.sha256,
+            subfolder=self.subfolder,
         )
 
 
@@ -173,7 +182,7 @@ def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
     origin = read_origin(local.folder) or ConversionOrigin()
     licence = _card_licence(local.folder) or origin.license or _catalog_licence(source)
     known = licence if _LICENCE.fullmatch(licence) else ""
-    return BaseFacts(name, local.origin, local.revision, known, origin.sha256)
+    return BaseFacts(name, local.origin, local.revision, known, origin.sha256, local.subfolder)
 
 
 def without_local_paths(recipe: Recipe) -> Recipe:

@@ -8,13 +8,14 @@ from workbench.runs.events import MeasuredPeak, Number, PredictedPeak
 
 
 class BaseData(TypedDict):
-    """The base model: name, origin, commit on the hub, license and checksum."""
+    """The base model: name, origin, commit on the hub, license, checksum, and its folder inside the repository."""
 
     source: str
     origin: str
     revision: str | None
     licence: str
     sha256: str
+    subfolder: str
 
 
 class FileData(TypedDict):

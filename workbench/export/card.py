@@ -17,7 +17,7 @@ def model_card(facts: Provenance, kind: str, check: str = "", loader: str = "Aut
 
     Args:
         facts: what is known about the run.
-        kind: ``adapter``, ``merged`` or ``gguf``.
+        kind: ``adapter``, ``merged``, ``gguf`` or ``gguf-lora``.
         check: result of the comparison with the trained weights; empty if none was made.
         loader: transformers' class that loads the base.
     """
@@ -47,13 +47,14 @@ _TASKS = {
 
 def _front_matter(facts: Provenance, kind: str, loader: str) -> str:
     head: dict[str, object] = {
-        "library_name": {"adapter": "peft", "gguf": "gguf"}.get(kind, "transformers"),
+        "library_name": {"adapter": "peft", "gguf": "gguf", "gguf-lora": "gguf"}.get(kind, "transformers"),
         "pipeline_tag": _TASKS.get(loader, "text-generation"),
-        "tags": [facts.recipe.adapter.method, "loraworkbench", *(["gguf"] if kind == "gguf" else [])],
+        "tags": [facts.recipe.adapter.method, "loraworkbench", *(["gguf"] if kind.startswith("gguf") else [])],
     }
     if is_hub_id(facts.base.source) and facts.base.origin in ("hub", "wheel"):
         head["base_model"] = facts.base.source
-        head["base_model_relation"] = {"adapter": "adapter", "gguf": "quantized"}.get(kind, "finetune")
+        relations = {"adapter": "adapter", "gguf-lora": "adapter", "gguf": "quantized"}
+        head["base_model_relation"] = relations.get(kind, "finetune")
     if facts.base.licence:
         head["license"] = facts.base.licence
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
@@ -64,14 +65,15 @@ def _summary(facts: Provenance, kind: str) -> str:
     label = method_of(adapter.method).label
     article = "An" if label.startswith(("A", "HR")) else "A"
     one = f"{article} {label} adapter"
-    form = {"adapter": f"{one} for", "merged": f"{one} merged into", "gguf": "As GGUF:"}[kind]
+    forms = {"adapter": f"{one} for", "merged": f"{one} merged into", "gguf": "As GGUF:", "gguf-lora": f"{one} for"}
+    form = forms[kind]
     size = f"rank {adapter.r}, " if has_rank(adapter) else ""
     trained = f"trained for {facts.summary.step} steps" if facts.has_run else "trained elsewhere"
     return f"{form} {text(facts.base.source)}: {size}{trained}."
 
 
 def _usage(facts: Provenance, kind: str, loader: str) -> str:
-    if kind == "gguf":
+    if kind.startswith("gguf"):
         return ""
     if kind == "merged":
         lines = [
@@ -81,11 +83,12 @@ def _usage(facts: Provenance, kind: str, loader: str) -> str:
         ]
     else:
         revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
+        inside = f", subfolder={facts.base.subfolder!r}" if facts.base.subfolder else ""
         lines = [
             "from peft import PeftModel",
             f"from transformers import {loader}, AutoTokenizer",
             "",
-            f'base = {loader}.from_pretrained({facts.base.source!r}{revision}, dtype="auto")',
+            f'base = {loader}.from_pretrained({facts.base.source!r}{revision}{inside}, dtype="auto")',
             'model = PeftModel.from_pretrained(base, ".")',
         ]
     if facts.recipe.objective.spec.has_head:
@@ -123,6 +126,7 @@ def _base_rows(facts: Provenance) -> list[tuple[str, object]]:
     }[base.origin]
     return [
         ("model", base.source),
+        ("folder in the repository", base.subfolder),
         ("revision", base.revision or "unknown"),
         ("license", base.licence or "unknown; see the base model's page"),
         ("from", origin),

@@ -54,6 +54,12 @@ def hub_error(error: BaseException, what: str) -> WorkbenchError | None:
             "Check the spelling (owner/name); for a private one run `hf auth login` or set HF_TOKEN.",
             kind="model_not_found",
         )
+    if "DisabledRepoError" in names:
+        return WorkbenchError(
+            f"{_sentence(what)} is disabled on the hub and cannot be downloaded.",
+            "Choose another model, or give the path of a copy on this machine.",
+            kind="disabled",
+        )
     if "OfflineModeIsEnabled" in names or "LocalEntryNotFoundError" in names or "RevisionResolutionError" in names:
         return unreachable(what, "the hub did not answer")
     if "HFValidationError" in names:

@@ -358,6 +358,27 @@ KNOWN = (
         "Install loraworkbench in a new environment; `loraworkbench doctor` checks each library.",
     ),
     Failure(
+        "missing_package",
+        ("ImportError",),
+        r"requires the (?P<what>PIL|[Pp]illow) library but it was not found",
+        "This model needs the Python package pillow, which is not installed.",
+        "`pip install pillow`, then `loraworkbench engine restart`.",
+    ),
+    Failure(
+        "missing_package",
+        ("ImportError",),
+        r"requires the (?P<what>[\w-]{1,40}) library but it was not found",
+        "This model needs the Python package {what}, which is not installed.",
+        "Install it with pip, then `loraworkbench engine restart`.",
+    ),
+    Failure(
+        "missing_package",
+        ("ImportError",),
+        r"not found in your environment: (?P<what>[\w, -]{1,120})\. Run",
+        "The model's own code needs Python packages that are not installed: {what}.",
+        "Install them with pip, then `loraworkbench engine restart`.",
+    ),
+    Failure(
         "import",
         ("ImportError", "ModuleNotFoundError"),
         r"No module named '(?P<what>[^']{1,80})'",

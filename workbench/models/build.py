@@ -1,7 +1,7 @@
 """Builds a model's module tree from its ``config.json``, by instantiating the model on torch's meta device.
 
-Nothing is downloaded, no weights are allocated, and no code from the model's repository runs. Building takes 15–60 ms
-for a model of any size, once torch is imported.
+Nothing is downloaded, no weights are allocated, and code from the model's repository runs only if the user allows it.
+Building takes 15–60 ms for a model of any size, once torch is imported.
 """
 
 import json
@@ -62,23 +62,24 @@ def read_config(path: Path) -> dict[str, object]:
     return config
 
 
-def build_skeleton(config: dict[str, object] | Path, rows: int | None = None) -> Skeleton:
+def build_skeleton(config: dict[str, object] | Path, rows: int | None = None, code: Path | None = None) -> Skeleton:
     """Build the module tree of a language model, or of a whole model that also reads images or audio.
 
     Args:
         config: the content of a ``config.json``, its path, or the path of its folder.
         rows: of the embeddings, if the configuration has fewer.
+        code: the model's folder, if its own Python code is to run.
 
     Raises:
         WorkbenchError: the file cannot be read, or as :func:`meta_model`.
     """
     if isinstance(config, Path):
         config = read_config(config)
-    before = _parse_config(config).get_text_config().vocab_size if rows is not None else 0
+    before = _parse_config(config, code).get_text_config().vocab_size if rows is not None else 0
     new_tokens = max((rows or 0) - before, 0)
     if new_tokens:
         config = _with_vocabulary(config, before + new_tokens)
-    model = meta_model(config)
+    model = meta_model(config, code)
     output = model.get_output_embeddings()
     root = _module_tree("", model, _ModelContext(model, unquantized_modules(model, config)))
     if rows is not None:
@@ -101,8 +102,11 @@ def _with_vocabulary(config: dict[str, object], rows: int) -> dict[str, object]:
     return {**config, "vocab_size": rows}
 
 
-def meta_model(config: dict[str, object]) -> "PreTrainedModel":
+def meta_model(config: dict[str, object], code: Path | None = None) -> "PreTrainedModel":
     """Instantiate the transformers model of a configuration on torch's meta device, in bfloat16.
+
+    Args:
+        code: as in :func:`build_skeleton`.
 
     Raises:
         WorkbenchError: transformers does not know the architecture or cannot build the model, or the model does not
@@ -112,23 +116,23 @@ def meta_model(config: dict[str, object]) -> "PreTrainedModel":
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import torch
 
-    parsed = _parse_config(config)
-    check_continues_text(config)
+    parsed = _parse_config(config, code)
+    if code is None:
+        check_continues_text(config)
     try:
         with torch.device("meta"):
-            return auto_class(config).from_config(parsed, dtype=torch.bfloat16)
+            return auto_class(config).from_config(parsed, dtype=torch.bfloat16, trust_remote_code=code is not None)
     except Exception as error:  # an unchecked configuration may make a constructor raise anything
         raise _cannot_build(parsed.model_type, error) from error
 
 
-def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
+def _parse_config(config: dict[str, object], code: Path | None = None) -> "PreTrainedConfig":
     from transformers import CONFIG_MAPPING
 
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        own_code = " It uses its own code, which is not run here." if "auto_map" in config else ""
+    if code is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
         raise WorkbenchError(
-            f"transformers has no model type {model_type!r}.{own_code}",
+            f"transformers has no model type {model_type!r}.",
             "Choose a model of a known architecture, or update transformers.",
             kind="unknown_architecture",
         )
@@ -142,9 +146,24 @@ def _parse_config(config: dict[str, object]) -> "PreTrainedConfig":
             )
     structure = {key: _with_floats(value) for key, value in config.items() if key not in _NON_STRUCTURAL_KEYS}
     try:
-        return CONFIG_MAPPING[model_type].from_dict(structure)
+        return (
+            _config_of_own_code(code, structure)
+            if code is not None
+            else CONFIG_MAPPING[model_type].from_dict(structure)
+        )
     except Exception as error:  # see meta_model
-        raise _cannot_build(model_type, error) from error
+        raise _cannot_build(str(model_type), error) from error
+
+
+def _config_of_own_code(folder: Path, structure: dict[str, object]) -> "PreTrainedConfig":
+    """The configuration as the class in the model's folder reads it."""
+    from transformers import AutoConfig
+
+    parsed = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    names_classes, kind = parsed.__dict__.get("auto_map"), type(parsed)
+    parsed = kind.from_dict(structure)
+    parsed.auto_map, parsed._name_or_path = names_classes, str(folder)
+    return parsed
 
 
 def _with_floats(value: object) -> object:

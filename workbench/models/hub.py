@@ -1,5 +1,7 @@
 """Downloads models from the Hugging Face hub: checks the connection, selects the files, explains refusals."""
 
+import glob
+import json
 import re
 import shutil
 import threading
@@ -12,18 +14,19 @@ from workbench.errors import WorkbenchError
 from workbench.failures.hub_errors import hub_error, unreachable
 from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
-from workbench.models.local import cached_snapshot, hub_cache
+from workbench.models.local import WEIGHTS_INDEX, cached_snapshot, hub_cache
 from workbench.progress import Cancelled, Progress, Report
 from workbench.units import size_in
 
 _PROBE_SECONDS = 4.0
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_TEMPLATES = "additional_chat_templates/"
 _TEXT_ENDINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A downloaded revision of a repository: its folder in the hub cache and its commit hash."""
+    """A downloaded revision of a repository: the model's folder in the hub cache, and the commit hash."""
 
     folder: Path
     commit: str
@@ -61,6 +64,7 @@ def download_model(
     progress: Report,
     cancelled: Cancelled,
     *,
+    subfolder: str | None = None,
     with_code: bool = False,
     config_only: bool = False,
 ) -> Snapshot:
@@ -69,6 +73,7 @@ def download_model(
     An interrupted download resumes where it stopped.
 
     Args:
+        subfolder: the folder of the repository that has the model; None for its top level.
         with_code: also download the repository's Python files.
         config_only: download no weights.
 
@@ -80,7 +85,13 @@ def download_model(
         raise unreachable(f"the model {repo}", reason)
     return run_in_child(
         f"{__name__}:_download",
-        {"repo": repo, "revision": revision, "with_code": with_code, "config_only": config_only},
+        {
+            "repo": repo,
+            "revision": revision,
+            "subfolder": subfolder or "",
+            "with_code": with_code,
+            "config_only": config_only,
+        },
         progress,
         cancelled,
         result=Snapshot,
@@ -88,21 +99,33 @@ def download_model(
     )
 
 
-def files_to_download(names: Iterable[str], *, with_code: bool = False, config_only: bool = False) -> list[str]:
-    """Select the files of a repository to download: safetensors, configuration and tokenizer, from its top level.
+def files_to_download(
+    names: Iterable[str], shards: Iterable[str] = (), *, with_code: bool = False, config_only: bool = False
+) -> list[str]:
+    """Select the files of a model's folder to download: safetensors, configuration, tokenizer and chat templates.
 
     Copies of the weights in other layouts (``consolidated.safetensors``, ``model.fp16.safetensors``) are skipped.
+
+    Args:
+        shards: the weight files that the index lists, if there is one and it is known.
 
     Raises:
         WorkbenchError: the repository has no model that can be trained; the message says what it contains instead.
     """
+    names = list(names)
     top = [name for name in names if "/" not in name]
     text = [name for name in top if name.endswith(_TEXT_ENDINGS) or (with_code and name.endswith(".py"))]
+    text += [name for name in names if name.startswith(_TEMPLATES) and name.endswith(".jinja")]
     if "config.json" not in top:
         raise _no_model(top)
     if config_only:
         return [name for name in text if not name.endswith(".index.json")]
-    weights = [name for name in top if name == "model.safetensors"] or [name for name in top if _SHARD.fullmatch(name)]
+    listed = set(shards)
+    weights = (
+        [name for name in top if name in listed]
+        or [name for name in top if name == "model.safetensors"]
+        or [name for name in top if _SHARD.fullmatch(name)]
+    )
     if not weights:
         raise _no_safetensors(top)
     return sorted(text + weights)
@@ -153,26 +176,47 @@ class _SnapshotJson(TypedDict):
     commit: str
 
 
-def _download(repo: str, revision: str | None, with_code: bool, config_only: bool) -> _SnapshotJson:
+def _download(repo: str, revision: str | None, subfolder: str, with_code: bool, config_only: bool) -> _SnapshotJson:
     """In the child: list the repository's files, select some and download them."""
     from huggingface_hub import HfApi, snapshot_download
     from tqdm.auto import tqdm
 
+    inside = f"{subfolder.strip('/')}/" if subfolder else ""
     try:
         listing = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=15.0)
-        sizes = {file.rfilename: file.size or 0 for file in listing.siblings or []}
-        selected = files_to_download(sizes, with_code=with_code, config_only=config_only)
+        if listing.id.casefold() != repo.casefold():
+            report("reaching the hub", None, f"{repo} is now called {listing.id} on the hub")
+        sizes = {
+            file.rfilename.removeprefix(inside): file.size or 0
+            for file in listing.siblings or []
+            if file.rfilename.startswith(inside)
+        }
+        shards = () if config_only or WEIGHTS_INDEX not in sizes else _shards(repo, listing.sha, inside)
+        selected = files_to_download(sizes, shards, with_code=with_code, config_only=config_only)
         cached = cached_snapshot(repo, listing.sha)
-        missing = sum(sizes[name] for name in selected if cached is None or not (cached / name).exists())
+        missing = sum(sizes[name] for name in selected if cached is None or not (cached / inside / name).exists())
         _check_disk_space(repo, missing)
         report("downloading", 0.0, repo)
+        patterns = [glob.escape(inside + name) for name in selected]
         with bars_as_progress("downloading", missing):
-            folder = snapshot_download(repo, revision=revision, allow_patterns=selected, tqdm_class=tqdm)
+            folder = snapshot_download(repo, revision=revision, allow_patterns=patterns, tqdm_class=tqdm)
     except WorkbenchError as error:
-        message = error.message.replace("This repository", f"{repo} on the hub")
+        where = f"{repo} on the hub" if not inside else f"{subfolder} of {repo} on the hub"
+        message = error.message.replace("This repository", where)
         raise WorkbenchError(message, error.cure, kind=error.kind) from None
     except Exception as error:
         if known := hub_error(error, f"the model {repo}"):
             raise known from error
         raise
-    return {"folder": folder, "commit": Path(folder).name}
+    return {"folder": str(Path(folder) / subfolder), "commit": Path(folder).name}
+
+
+def _shards(repo: str, commit: str | None, inside: str) -> list[str]:
+    """The weight files that the index of a repository lists; empty if it is unreadable."""
+    from huggingface_hub import hf_hub_download
+
+    index = Path(hf_hub_download(repo, inside + WEIGHTS_INDEX, revision=commit))
+    try:
+        return [str(name) for name in json.loads(index.read_bytes())["weight_map"].values()]
+    except (ValueError, KeyError, AttributeError):
+        return []

@@ -7,6 +7,7 @@ The hub cache has huggingface_hub's layout: ``models--<owner>--<name>/refs/<bran
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 
 # A header takes a few hundred bytes per tensor. A larger one is damaged, or meant to exhaust the reader's memory.
 _MAX_HEADER_BYTES = 100_000_000
+
+# Not the arguments of a trainer or the state of an optimizer, which are pickles too.
+_PICKLED_WEIGHTS = re.compile(r"(pytorch_)?model.*\.(bin|pt|pth)|consolidated.*\.pth")
 
 Missing = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer", "lfs"]
 """What a model folder lacks for training: config.json, all weights, some shards, weights other than pickles, the
@@ -171,7 +175,7 @@ def weight_files(folder: Path) -> tuple[list[Path], Missing]:
     files = [file for file, _ in files_in(folder)]
     if others := [file for file in files if file.suffix == ".safetensors"]:
         return others, ""
-    return [], "only_pickle" if any(file.suffix == ".bin" for file in files) else "weights"
+    return [], "only_pickle" if any(_PICKLED_WEIGHTS.fullmatch(file.name) for file in files) else "weights"
 
 
 def safetensors_header(file: Path) -> dict[str, TensorHeader]:
@@ -256,7 +260,9 @@ def _element_counts(files: list[Path]) -> dict[str, int]:
 
 
 def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+    if any(
+        (folder / name).exists() for name in ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    ):
         return True
     try:
         return bool(json.loads((folder / "tokenizer_config.json").read_bytes()).get("chat_template"))

@@ -24,14 +24,14 @@ from workbench.models.local import (
     cached_repos,
     cached_snapshot,
     describe_folder,
-    lfs_pointer_in,
-    weight_files,
     what_is_missing,
 )
+from workbench.models.remote_code import remote_code
+from workbench.models.unusable import unusable_model
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.storage.folders import entries
-from workbench.storage.lfs import lfs_pointer_error, refuse_lfs_pointer
+from workbench.storage.lfs import refuse_lfs_pointer
 from workbench.storage.paths import Home
 
 Origin = Literal["hub", "local", "gguf", "wheel"]
@@ -43,13 +43,20 @@ _CONVERSION_BYTES = 500_000_000
 class LocalModel:
     """A model folder on this machine that ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load without a network.
 
-    ``source`` is its name in the recipe (an absolute path for a folder or file); ``revision`` is a hub model's commit.
+    ``source`` is its name in the recipe (an absolute path for a folder or file); ``revision`` is a hub model's commit,
+    ``subfolder`` the folder of its repository that has the model, empty for the top level.
     """
 
     folder: Path
     source: str
     revision: str | None
     origin: Origin
+    subfolder: str = ""
+
+    @property
+    def is_hub_id(self) -> bool:
+        """Whether ``source`` and ``revision`` alone name the model wherever a hub id can be given."""
+        return self.origin == "hub" and not self.subfolder
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def fetch_model(home: Home, model: ModelSection, progress: Report, cancelled: Ca
         with _os_errors_diagnosed():
             folder = convert_gguf(path, home.models, progress, cancelled)
         return LocalModel(folder, str(path), None, "gguf")
-    raise _unusable_model(path)
+    raise unusable_model(_inner(path, model), model.trust_remote_code)
 
 
 def find_local(home: Home, model: ModelSection) -> LocalModel | None:
@@ -103,10 +110,11 @@ def find_local(home: Home, model: ModelSection) -> LocalModel | None:
         if path.suffix == ".gguf":
             folder = find_converted(home.models, path)
             return LocalModel(folder, str(path), None, "gguf") if folder else None
-        return LocalModel(path, str(path), None, "local") if not what_is_missing(path) else None
+        folder = _inner(path, model)
+        return LocalModel(folder, str(folder), None, "local") if _is_complete(folder, model) else None
     snapshot = cached_snapshot(model.source, model.revision)
-    if snapshot and not what_is_missing(snapshot):
-        return LocalModel(snapshot, model.source, snapshot.name, "hub")
+    if snapshot and _is_complete(_inner(snapshot, model), model):
+        return LocalModel(_inner(snapshot, model), model.source, snapshot.name, "hub", model.subfolder or "")
     if _may_use_wheel(model):
         folder = converted_folder(home.models, wheel.GGUF_NAME, wheel.GGUF_SHA256)
         if not what_is_missing(folder):
@@ -119,8 +127,12 @@ def find_config(home: Home, model: ModelSection) -> Path | None:
     if local := find_local(home, model):
         return local.folder
     path = local_path(model.source)
-    folder = cached_snapshot(model.source, model.revision) if path is None else path
-    return folder if folder and (folder / "config.json").is_file() else None
+    top = cached_snapshot(model.source, model.revision) if path is None else path
+    folder = _inner(top, model) if top is not None else None
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    # The hub may have code that is not here yet, from a time when it was not allowed.
+    return None if path is None and _lacks_code(folder, model) else folder
 
 
 def fetch_config(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> Path:
@@ -132,8 +144,25 @@ def fetch_config(home: Home, model: ModelSection, progress: Report, cancelled: C
     if folder := find_config(home, model):
         return folder
     if local_path(model.source) is None and not _may_use_wheel(model):
-        return download_model(model.source, model.revision, progress, cancelled, config_only=True).folder
+        return fetch_texts(model, progress, cancelled)
     return fetch_model(home, model, progress, cancelled).folder
+
+
+def fetch_texts(model: ModelSection, progress: Report, cancelled: Cancelled) -> Path:
+    """Download a hub model's configuration, tokenizer and, where it is allowed, code; returns its folder.
+
+    Raises:
+        WorkbenchError: as :func:`fetch_model`.
+    """
+    return download_model(
+        model.source,
+        model.revision,
+        progress,
+        cancelled,
+        subfolder=model.subfolder,
+        with_code=model.trust_remote_code,
+        config_only=True,
+    ).folder
 
 
 def local_models(home: Home) -> list[LocalModelFacts]:
@@ -201,8 +230,15 @@ def _fetch_from_hub(home: Home, model: ModelSection, progress: Report, cancelled
             return _fetch_from_wheel(home, model, reason, progress, cancelled)
         with_code = False
     with _os_errors_diagnosed():
-        snapshot = download_model(model.source, model.revision, progress, cancelled, with_code=with_code)
-    return LocalModel(snapshot.folder, model.source, snapshot.commit, "hub")
+        snapshot = download_model(
+            model.source, model.revision, progress, cancelled, subfolder=model.subfolder, with_code=with_code
+        )
+    if not _is_complete(snapshot.folder, model):
+        # The repository itself lacks something: another download would bring the same.
+        error = unusable_model(snapshot.folder, with_code)
+        message = error.message.replace(str(snapshot.folder), f"{model.source} on the hub")
+        raise WorkbenchError(message, "Choose another model, or another model.revision.", kind=error.kind)
+    return LocalModel(snapshot.folder, model.source, snapshot.commit, "hub", model.subfolder or "")
 
 
 def _fetch_from_wheel(
@@ -233,7 +269,20 @@ def _fetch_from_wheel(
 
 def _may_use_wheel(model: ModelSection) -> bool:
     """Whether the wheel has this model: the default model, at its default revision."""
-    return model.source == DEFAULT_MODEL and model.revision in (None, "main")
+    return model.source == DEFAULT_MODEL and model.revision in (None, "main") and not model.subfolder
+
+
+def _inner(folder: Path, model: ModelSection) -> Path:
+    """The folder with the model's files, which may be inside that of its repository."""
+    return folder / model.subfolder if model.subfolder else folder
+
+
+def _is_complete(folder: Path, model: ModelSection) -> bool:
+    return not what_is_missing(folder) and not _lacks_code(folder, model)
+
+
+def _lacks_code(folder: Path, model: ModelSection) -> bool:
+    return model.trust_remote_code and bool(remote_code(folder).missing_in(folder))
 
 
 def _facts_of(
@@ -244,53 +293,6 @@ def _facts_of(
     except WorkbenchError:  # config.json is damaged
         return LocalModelFacts(source, folder, origin, revision, 0, license_name, "config")
     return LocalModelFacts(source, folder, origin, revision, facts.weight_bytes, license_name, facts.missing, facts)
-
-
-def _unusable_model(path: Path) -> WorkbenchError:
-    """The error that says why a local path cannot be used as a model."""
-    if path.is_file():
-        return WorkbenchError(
-            f"{path} is not a model: expected a folder or a .gguf file.",
-            "Give the folder that contains it.",
-            kind="no_model",
-        )
-    if (path / "adapter_config.json").is_file():
-        return WorkbenchError(
-            f"{path} contains an adapter, not a model.",
-            "Use the model named as base_model_name_or_path in its adapter_config.json.",
-            kind="no_model",
-        )
-    ggufs = [file for file in entries(path) if file.suffix == ".gguf"]
-    if ggufs and not (path / "config.json").is_file():
-        return WorkbenchError(
-            f"{path} contains GGUF files, not safetensors.", f"Give the file itself: {ggufs[0]}", kind="no_safetensors"
-        )
-    match what_is_missing(path):
-        case "lfs":
-            return lfs_pointer_error(lfs_pointer_in(path, weight_files(path)[0]) or path)
-        case "config":
-            return WorkbenchError(f"{path} has no config.json.", "Give a model folder.", kind="no_model")
-        case "tokenizer":
-            return WorkbenchError(
-                f"{path} has no tokenizer.", "Copy tokenizer.json and tokenizer_config.json into it.", kind="no_model"
-            )
-        case "only_pickle":
-            return WorkbenchError(
-                f"{path} has its weights only as pickle files, which can run code when loaded; they are not used.",
-                'If you trust them, convert once: `python -c "from transformers import AutoModelForCausalLM as M; '
-                f"M.from_pretrained('{path}').save_pretrained('{path}')\"`.",
-                kind="no_safetensors",
-            )
-        case "shards":
-            return WorkbenchError(
-                f"{path} lacks some weight files listed in its index.", "Copy it again.", kind="model_damaged"
-            )
-        case _:
-            return WorkbenchError(
-                f"{path} has a configuration but no weights: enough to inspect and estimate, not to train.",
-                "Copy the model's *.safetensors into it.",
-                kind="no_safetensors",
-            )
 
 
 @contextmanager

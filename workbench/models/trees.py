@@ -4,6 +4,7 @@ from pathlib import Path
 
 from workbench.models.build import build_skeleton
 from workbench.models.catalog import catalog_skeleton
+from workbench.models.remote_code import check_code_is_allowed, remote_code
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import fetch_config
 from workbench.models.token_rows import rows_for_tokenizer
@@ -17,7 +18,7 @@ def skeleton_in_catalog(model: ModelSection) -> Skeleton | None:
 
     None also for a model whose embeddings are resized, which depends on its tokenizer.
     """
-    if model.resize_embeddings or Path(model.source).expanduser().exists():
+    if model.resize_embeddings or model.subfolder or Path(model.source).expanduser().exists():
         return None
     return catalog_skeleton(model.source)
 
@@ -26,9 +27,11 @@ def tree_in(folder: Path, model: ModelSection) -> Skeleton:
     """The module tree of a model from its folder, its embeddings resized if the recipe asks for it. Imports torch.
 
     Raises:
-        WorkbenchError: transformers cannot build the model.
+        WorkbenchError: transformers cannot build the model, or it needs code of its own that is not allowed.
     """
-    return build_skeleton(folder, rows_for_tokenizer(folder) if model.resize_embeddings else None)
+    check_code_is_allowed(folder, model)
+    code = folder if model.trust_remote_code and remote_code(folder) else None
+    return build_skeleton(folder, rows_for_tokenizer(folder) if model.resize_embeddings else None, code)
 
 
 def skeleton_of(

@@ -127,10 +127,12 @@ class Recipe(Section):
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
         A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So are
-        the default objective and LoRA as the method (recipes are written and hashed as before there were others), keys
-        that follow the objective, and keys that it does not use.
+        the default objective, LoRA as the method and no subfolder of the model (recipes are written and hashed as
+        before there were others), keys that follow the objective, and keys that it does not use.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
+        if self.model.subfolder is None:
+            del data["model"]["subfolder"]
         if self.objective == ObjectiveSection():
             del data["objective"]
         else:

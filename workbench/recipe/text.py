@@ -207,7 +207,16 @@ def parse_assignment(text: str) -> tuple[str, object]:
 
 def on_base(recipe: R, source: str) -> R:
     """The recipe with another source of its base model; the same recipe if ``source`` is empty."""
-    return edit(recipe, {"model.source": source, "model.revision": None}) if source else recipe
+    changes = {"model.source": source, "model.revision": None, "model.subfolder": None}
+    return edit(recipe, changes) if source else recipe
+
+
+def choosing_model(recipe: Recipe, source: str) -> dict[str, object]:
+    """The changes by which a recipe takes a model: what was set for the one before does not hold for another one."""
+    changes: dict[str, object] = {"model.source": source}
+    if source != recipe.model.source:
+        changes |= {"model.revision": None, "model.subfolder": None, "model.trust_remote_code": False}
+    return changes
 
 
 def edit(recipe: R, changes: Mapping[str, object]) -> R:

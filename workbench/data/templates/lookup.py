@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT_NAME = "instruction-response"
+# The name that transformers gives to a tokenizer's only template, and to the one that it uses by default.
+_DEFAULT_OF_MODEL = "default"
+
+
+def own_templates(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """The chat templates that come with a tokenizer, by name; mostly one, named ``default``."""
+    own = getattr(tokenizer, "chat_template", None)
+    if not isinstance(own, dict):
+        own = {_DEFAULT_OF_MODEL: own}
+    return {name: source for name, source in own.items() if source}
 
 
 def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """The chat template that comes with a tokenizer."""
-    own = getattr(tokenizer, "chat_template", None)
-    if isinstance(own, dict):
-        own = own.get("default")
-    return own or None
+    """The chat template that a tokenizer uses by default; None if it has none at all.
+
+    Raises:
+        WorkbenchError: it has several, none of which is the default.
+    """
+    own = own_templates(tokenizer)
+    if len(own) == 1:
+        return next(iter(own.values()))
+    if own and _DEFAULT_OF_MODEL not in own:
+        raise WorkbenchError(
+            f"The model has the chat templates {', '.join(own)}, and none of them is its default.",
+            "Set data.template to the name of one.",
+            kind="template",
+        )
+    return own.get(_DEFAULT_OF_MODEL)
 
 
 def begin_of_sequence(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -50,8 +71,11 @@ def with_ends(tokenizer: "PreTrainedTokenizerBase", source: str) -> str:
     return "".join(f"{{%- set {name} = {json.dumps(values[name])} %}}" for name in needed) + source
 
 
-def custom_source(name: str) -> str:
+def custom_source(name: str, own: Iterable[str] = ()) -> str:
     """The source in a ``.jinja`` file, or ``name`` itself where it is Jinja.
+
+    Args:
+        own: names of the model's templates, for the error.
 
     Raises:
         WorkbenchError: it is neither, or the file cannot be read.
@@ -68,7 +92,7 @@ def custom_source(name: str) -> str:
             ) from None
     raise WorkbenchError(
         f"Unknown template {name!r}.",
-        f"Choose auto, {', '.join(NAMED)}, a .jinja file, or write Jinja.",
+        f"Choose auto, {', '.join([*own, *NAMED])}, a .jinja file, or write Jinja.",
         kind="template",
     )
 

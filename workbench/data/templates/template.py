@@ -21,6 +21,7 @@ from workbench.data.templates.lookup import (
     named_source,
     one_line,
     own_template,
+    own_templates,
     with_ends,
 )
 from workbench.data.templates.named import NAMED
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Template:
     """A chat template bound to a tokenizer.
 
-    ``name`` is ``model`` for the model's own, ``custom``, or a named one. ``source`` is Jinja, rendered in
+    ``name`` is ``model`` for the model's own, ``custom``, or that of a named one. ``source`` is Jinja, rendered in
     transformers' sandbox. ``system`` is put before conversations that bring no system prompt.
     """
 
@@ -54,17 +55,23 @@ class Template:
         """The template that a recipe's ``data.template`` names.
 
         Args:
-            name: ``auto`` (the model's own), a name of :data:`~workbench.data.templates.named.NAMED`, a path that ends
-                in ``.jinja``, or Jinja itself.
+            name: ``auto`` (the model's own), a name of :data:`~workbench.data.templates.named.NAMED`, a name of one of
+                the model's own templates, a path that ends in ``.jinja``, or Jinja itself.
 
         Raises:
             WorkbenchError: there is no such template, or it cannot be rendered.
         """
         notices: list[str] = []
+        owned = own_templates(tokenizer)
         if name == "auto":
             own = own_template(tokenizer)
             if own is not None:
-                return cls("model", own, tokenizer, system)._checked()
+                if others := [other for other, source in owned.items() if source != own]:
+                    notices.append(
+                        f"The model has more chat templates: {', '.join(others)}. Set data.template to the name of "
+                        "one to use it."
+                    )
+                return cls("model", own, tokenizer, system, tuple(notices))._checked()
             name = DEFAULT_NAME
             notices.append(
                 f"The model has no chat template; {name} is used for training and chat. Set data.template to change it."
@@ -72,7 +79,9 @@ class Template:
         if name in NAMED:
             source, source_notices = named_source(tokenizer, name)
             return cls(name, source, tokenizer, system, (*notices, *source_notices))._checked()
-        return cls("custom", with_ends(tokenizer, custom_source(name)), tokenizer, system)._checked()
+        if name in owned:
+            return cls(name, owned[name], tokenizer, system)._checked()
+        return cls("custom", with_ends(tokenizer, custom_source(name, owned)), tokenizer, system)._checked()
 
     @classmethod
     def load(cls, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Self:
@@ -194,7 +203,8 @@ class Template:
         if not is_written:
             raise WorkbenchError(
                 f"The {self.name} template writes no tools: the model would not see them.",
-                "Chat without tools, or train with a template that writes them, such as data.template chatml-tools.",
+                "Chat without tools, or train with a template that writes them, such as data.template "
+                f"{'tool_use' if 'tool_use' in own_templates(self.tokenizer) else 'chatml-tools'}.",
                 kind="template",
             )
 

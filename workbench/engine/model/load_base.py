@@ -10,6 +10,7 @@ from workbench.engine.model.new_rows import add_missing_rows
 from workbench.engine.model.precision import Precision, choose_precision
 from workbench.models.local import read_config
 from workbench.models.model_class import auto_class, check_continues_text
+from workbench.models.remote_code import check_code_is_allowed
 from workbench.models.sources import LocalModel, fetch_config, fetch_model
 from workbench.models.stored_quantization import StoredQuantization, stored_quantization
 from workbench.models.tokenizers import load_tokenizer
@@ -46,13 +47,15 @@ def load_base(
         WorkbenchError: the model is not available, its files cannot be loaded as asked, or transformers cannot load it.
     """
     # Before gigabytes are downloaded: a configuration says whether the weights can be used.
-    config = read_config(fetch_config(home, section, report, cancelled))
+    folder = fetch_config(home, section, report, cancelled)
+    config = read_config(folder)
     stored = stored_quantization(config)
     loaded_as = quantization if stored is None else stored.as_loaded(quantization)
     if stored is not None and (refusal := stored.refusal(quantization if is_chosen else loaded_as)):
         raise refusal
+    import_libraries()
+    check_code_is_allowed(folder, section)
     if not section.trust_remote_code:
-        import_libraries()
         check_continues_text(config)
     local = fetch_model(home, section, report, cancelled)
     report(Progress(phase="loading", detail="importing libraries"))

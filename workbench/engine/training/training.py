@@ -29,6 +29,7 @@ from workbench.engine.training.tokenizing import BackgroundTokenizing
 from workbench.errors import WorkbenchError
 from workbench.failures.diagnose import diagnose
 from workbench.models.local import read_config
+from workbench.models.remote_code import remote_code
 from workbench.models.sources import find_config
 from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.progress import Progress
@@ -186,6 +187,8 @@ class Training:
         )
         if note := self._adopt_stored_quantization(read_config(base.local.folder)):
             self._warnings.warn(note, kind="stored_quantization")
+        if self.recipe.model.trust_remote_code and (code := remote_code(base.local.folder)):
+            self._warnings.warn(code.warning, kind="remote_code")
         self._raise_if_stopped()
 
     def _record_base(self, base: LoadedBase) -> None:

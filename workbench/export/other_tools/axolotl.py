@@ -52,6 +52,7 @@ SAME = {
 }
 _COMPOSED = (
     "model.source",
+    "model.subfolder",
     "quantization.method",
     "quantization.double_quant",
     "quantization.compute_dtype",

@@ -65,6 +65,7 @@ _RARE = ("adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs"
 TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
     "model.source",
+    "model.subfolder",
     "quantization.method",
     "quantization.double_quant",
     "quantization.compute_dtype",
