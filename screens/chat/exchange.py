@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from screens.widgets.glyphs import GLYPHS
-from workbench.engine.client.protocol import CancelRequest, ReplyPiece, ReplyRequest, new_request_id
+from workbench.engine.client.protocol import MISSING_BASE, CancelRequest, ReplyPiece, ReplyRequest, new_request_id
 from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
@@ -28,6 +28,8 @@ class Exchange:
 
     Attributes:
         is_over: whether the last reply to the question has ended; saving the conversation may follow.
+        missing_base: the error of a reply whose base was not found under the name that the adapter or the user has for
+            it, or does not fit; None if there was none.
 
     Args:
         workbench: the app.
@@ -47,6 +49,7 @@ class Exchange:
         self._is_stopped = False
         self._request_id = ""
         self.is_over = False
+        self.missing_base: WorkbenchError | None = None
 
     @property
     def was_stopped(self) -> bool:
@@ -56,6 +59,7 @@ class Exchange:
     def begin(self) -> None:
         """Get ready for the next question."""
         self._is_stopped = self.is_over = False
+        self.missing_base = None
 
     async def stop(self) -> None:
         """Stop the reply that is being generated, and skip those after it."""
@@ -69,6 +73,7 @@ class Exchange:
         targets: Sequence[tuple[ReplyTarget, Column]],
         sampling: Sampling,
         under: str,
+        base: str = "",
     ) -> tuple[list[Said], list[str]]:
         """Ask each target; several sample with the same seed.
 
@@ -76,6 +81,7 @@ class Exchange:
             conversation: the turns before the question.
             targets: each with the column for its reply.
             under: the target whose base all of them use; empty for a model's own.
+            base: the source of that base where the user has named it; else empty.
 
         Returns:
             The replies, and what went wrong with the others.
@@ -92,11 +98,13 @@ class Exchange:
                 await column.show_figures("not generated")
                 continue
             messages = [*conversation.messages(target.who), question]
-            request = target.request(messages, sampling, under, conversation.tools)
+            request = target.request(messages, sampling, under, conversation.tools, base)
             try:
                 figures = await self._receive(request, column)
             except WorkbenchError as error:
                 problems.append(str(error))
+                if error.kind == MISSING_BASE or (base and error.kind == "adapter_of_another_base"):
+                    self.missing_base = error
                 await column.show_problem(str(error))
             else:
                 # Before the figures say so: from then on, there is nothing to stop.

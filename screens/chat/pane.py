@@ -308,6 +308,13 @@ class ChatPane(Pane):
             self._is_replying = False
             self.set_class(False, "-loading")
             self._show_target()
+        if (error := self._exchange.missing_base) is not None:
+            self._targets.ask_base(error, lambda: self._ask_again(question, turn))
+
+    def _ask_again(self, question: Message, turn: int | None) -> None:
+        """Ask a question that got no reply, once the base is named."""
+        self._prompt.text = ""
+        self.run_worker(self._converse(question, turn))
 
     async def _replies_to(self, question: Message) -> tuple[TurnView, list[Said], list[str]]:
         """Show a question and ask all targets; returns its view, the replies, and what went wrong with the others."""
@@ -318,7 +325,9 @@ class ChatPane(Pane):
         view = await self._transcript.ask(question, names, is_blind=self._blind.is_on)
         asked = list(zip(targets, view.columns, strict=True))
         sampling = self._settings.sampling
-        replies, problems = await self._exchange.ask(self._conversation.content, question, asked, sampling, under)
+        replies, problems = await self._exchange.ask(
+            self._conversation.content, question, asked, sampling, under, self._targets.base
+        )
         if self._blind.is_on:
             self._blind.await_rating(view, question.content, targets, replies, whole=not self._exchange.was_stopped)
             if self._blind.is_waiting:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screens.chat.targets import SMALLEST_STEP, ReplyTarget, candidates, runs_with_adapters
 from screens.shell.header import short_name
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.protocol import AdapterPart
+from workbench.engine.client.requests import here
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from screens.workbench import Workbench
 
 _LARGEST_SCALE = 2.0
+# The value of the line that asks for a folder; no target has this name.
+_FOLDER = "\0folder"
 
 
 class ReplyTargets:
@@ -42,6 +46,7 @@ class ReplyTargets:
         self.under = ""
         self.paused: str | None = None
         self._is_chosen = False
+        self._bases: dict[str, str] = {}
 
     # -- without a choice -----------------------------------------------------------------------------------------
 
@@ -65,6 +70,37 @@ class ReplyTargets:
         return (
             ReplyTarget(target) if target else ReplyTarget(self._workbench.session.recipe.model.source, is_model=True)
         )
+
+    # -- the base -------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> str:
+        """The base that the user has named for the current adapter; empty for the one that the adapter names."""
+        return self._bases.get(self.under or self.single.target, "")
+
+    def ask_base(self, error: WorkbenchError, named: Callable[[], None]) -> None:
+        """Ask for the base of the current adapter, which is not here under its name.
+
+        Args:
+            error: says which name that is, and why there is no such model.
+            named: called once the user has named another one.
+        """
+        from screens.dialogs.questions import LineDialog
+        from screens.forms.path_kinds import MODEL
+
+        target = self.under or self.single.target
+
+        def typed(text: str | None) -> None:
+            if text and text.strip():
+                self._bases[target] = here(text.strip())
+                named()
+
+        text = f"{error.message}\n\nIf you have that model under another name or path, give it here."
+        title = f"Base of {self.single.named(self._workbench.session.names)}"
+        dialog = LineDialog(
+            title, text, self._bases.get(target, ""), "owner/name, a folder or a .gguf file", paths=MODEL
+        )
+        self._workbench.push_screen(dialog, typed)
 
     # -- one target -----------------------------------------------------------------------------------------------
 
@@ -104,18 +140,37 @@ class ReplyTargets:
         self._changed()
 
     async def pick(self) -> None:
-        """Ask for a run, checkpoint or base model."""
+        """Ask for a run, checkpoint, adapter folder or base model."""
         from screens.dialogs.pick import PickDialog
 
         def picked(answer: str | None) -> None:
-            if answer is not None:
+            if answer == _FOLDER:
+                self._pick_folder()
+            elif answer is not None:
                 self.take(answer or None)
 
         base = f"{short_name(self._workbench.session.recipe.model.source)} (base model only)"
-        dialog = PickDialog(
-            "Choose model", await self._choices(base), "" if self.single.is_model else self.single.target
-        )
+        choices = [*await self._choices(base), (_FOLDER, "an adapter in a folder…")]
+        dialog = PickDialog("Choose model", choices, "" if self.single.is_model else self.single.target)
         self._workbench.push_screen(dialog, picked)
+
+    def _pick_folder(self) -> None:
+        from screens.dialogs.questions import LineDialog
+        from screens.forms.path_kinds import FOLDER
+
+        def folder_of(text: str) -> Path:
+            return Path(text.strip()).expanduser().absolute()
+
+        def problem_of(text: str) -> str:
+            folder = folder_of(text)
+            return "" if (folder / "adapter_config.json").is_file() else f"{folder} has no adapter_config.json."
+
+        def typed(text: str | None) -> None:
+            if text is not None:
+                self.take(str(folder_of(text)))
+
+        about = "A PEFT adapter that was made elsewhere. Its base is the one that it names, or one that you name."
+        self._workbench.push_screen(LineDialog("Chat with an adapter", about, check=problem_of, paths=FOLDER), typed)
 
     async def combine(self) -> None:
         """Ask for adapters and their weights, to be added up."""

@@ -84,9 +84,19 @@ class ReplyTarget:
         return "" if self.scale == 1 else f" × {self.scale:.1f}"
 
     def request(
-        self, messages: Sequence[Message], sampling: Sampling, on: str, tools: Sequence[dict[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        on: str,
+        tools: Sequence[dict[str, Any]] = (),
+        base: str = "",
     ) -> ReplyRequest:
-        """Return the request to the engine; ``on`` names the target whose base is used."""
+        """Return the request to the engine.
+
+        Args:
+            on: the target whose base is used.
+            base: the source of that base, in the place of the one that the target names; empty for that one.
+        """
         return ReplyRequest(
             target=self.target,
             messages=list(messages),
@@ -96,6 +106,7 @@ class ReplyTarget:
             combine=list(self.combine) if self.is_tuned else [],
             merged=self.merged and self.is_tuned,
             on="" if on == self.target else on,
+            base="" if self.is_model else base,
             sampling=sampling,
         )
 

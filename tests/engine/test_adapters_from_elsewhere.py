@@ -115,3 +115,46 @@ def test_a_base_of_another_shape_and_one_without_adapter_are_refused(home, tiny_
         answered(Engine(home), ask(str(folder), base=str(other)))
     with pytest.raises(WorkbenchError, match="is a base model itself"):
         answered(Engine(home), ask(str(tiny_llama), base=str(other)))
+
+
+def test_the_order_of_asking_changes_no_reply(home, tiny_llama, tmp_path):
+    """Adapters of different methods, of which some change the base or resize it, forwards and backwards."""
+    made = {
+        "lora": save_random_adapter(tiny_llama, tmp_path / "lora", 1),
+        "dora": save_random_adapter(tiny_llama, tmp_path / "dora", 2, use_dora=True),
+        "modules": save_random_adapter(tiny_llama, tmp_path / "modules", 3, modules_to_save=["embed_tokens"]),
+        "biases": save_random_adapter(tiny_llama, tmp_path / "biases", 4, bias="lora_only"),
+        "ia3": ia3_adapter(tiny_llama, tmp_path / "ia3"),
+        "rows": enlarged_adapter(tiny_llama, tmp_path / "rows", 400, target_modules=["q_proj", "embed_tokens"]),
+    }
+    engine = Engine(home)
+    forwards = {name: answered(engine, ask(str(folder)))[0] for name, folder in made.items()}
+    backwards = {name: answered(engine, ask(str(folder)))[0] for name, folder in reversed(made.items())}
+    assert forwards == backwards
+    assert len(set(forwards.values())) == len(made)
+
+
+def ia3_adapter(model_folder, folder):
+    import torch
+    from peft import IA3Config, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    config = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj"], feedforward_modules=[])
+    adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "ia3_" in name:
+                parameter.normal_(std=2.0)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADALORA", "METHOD_OF_NEXT_YEAR"])
+def test_methods_that_are_not_known_are_named(home, tiny_llama, tmp_path, kind):
+    folder = save_random_adapter(tiny_llama, tmp_path / "adapter", 1)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": kind}))
+    with pytest.raises(WorkbenchError, match=kind):
+        answered(Engine(home), ask(str(folder)))

@@ -18,7 +18,7 @@ from screens.dialogs.questions import LineDialog
 from tests.screens.piloting import NARROW, WIDE, Opened, opened
 from tests.screens.scripted import ScriptedEngine
 from workbench.engine.client.conversations import Chats
-from workbench.engine.client.protocol import AdapterPart, Message, Sampling
+from workbench.engine.client.protocol import MISSING_BASE, AdapterPart, Message, Sampling
 from workbench.errors import WorkbenchError
 from workbench.evaluation.preferences import read_ratings
 from workbench.recipe.schema import Recipe
@@ -637,3 +637,46 @@ async def test_a_base_alone_cannot_be_compared_blind(tmp_path: Path) -> None:
         await chat(screen)
         await screen.press("B")
         await screen.is_asked("at least one of them a run's adapter")
+
+
+async def test_a_base_that_is_not_here_is_asked_for_and_the_question_sent_again(tmp_path: Path) -> None:
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
+        pane = await chat(screen)
+        await ask(screen, "Hi")
+        missing = WorkbenchError("run-01 was trained on /gone/llama. No model at /gone/llama.", kind=MISSING_BASE)
+        screen.engine.break_off(missing)
+        await screen.is_asked("/gone/llama")
+        (tmp_path / "here").mkdir()
+        screen.app.screen.query_one(Input).value = str(tmp_path / "here")
+        await screen.press("enter")
+        await screen.until(lambda: len(screen.engine.backend.requests) == 2, "the question is sent again")
+        first, second = screen.engine.backend.requests
+        assert (first.base, second.base) == ("", str(tmp_path / "here"))
+        assert second.messages == first.messages
+        # A base of another shape is asked for again; Esc leaves the question in the prompt.
+        screen.engine.break_off(WorkbenchError("It does not fit.", kind="adapter_of_another_base"))
+        await screen.is_asked("It does not fit.")
+        await screen.press("escape")
+        await screen.until(lambda: not pane._is_replying, "the end")
+        assert screen.app.query_one("#prompt", Input).value == "Hi"
+        # The base of a model by itself is never another one.
+        await screen.press("escape", "c", "end", "up", "enter")
+        await ask(screen, "Hi")
+        assert (screen.engine.backend.requests[-1].adapter, screen.engine.backend.requests[-1].base) == (False, "")
+
+
+async def test_an_adapter_folder_is_chosen_by_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "lora"
+    folder.mkdir(parents=True)
+    async with at_chat(tmp_path, engine=with_run(tmp_path)) as screen:
+        await chat(screen)
+        await screen.press("c", "end", "enter")
+        await screen.is_asked("made elsewhere")
+        screen.app.screen.query_one(Input).value = str(folder)
+        await screen.press("enter")
+        await screen.is_asked("has no adapter_config.json")
+        (folder / "adapter_config.json").write_text("{}")
+        await screen.press("enter")
+        await screen.until(lambda: "chatting with lora" in screen.words, "the adapter is chosen")
+        await ask(screen, "Hi")
+        assert screen.engine.backend.requests[0].target == str(folder)

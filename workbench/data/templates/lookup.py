@@ -92,7 +92,8 @@ def custom_source(name: str, own: Iterable[str] = ()) -> str:
             ) from None
     raise WorkbenchError(
         f"Unknown template {name!r}.",
-        f"Choose auto, {', '.join([*own, *NAMED])}, a .jinja file, or write Jinja.",
+        f"Choose auto, {', '.join([*(name for name in own if name != _DEFAULT_OF_MODEL), *NAMED])}, a .jinja file, or "
+        "write Jinja.",
         kind="template",
     )
 

@@ -259,6 +259,10 @@ class AdapterPart(_Wire):
     weight: float = Field(default=1.0, ge=-2, le=2)
 
 
+MISSING_BASE = "missing_base"
+"""The kind of the error for an adapter whose base cannot be had under the name that the adapter has for it."""
+
+
 class ReplyRequest(_Wire):
     """A conversation to continue.
 

@@ -76,8 +76,7 @@ def prepare_reply(
                 is_chosen=base_target.run is not None and not adapters.merged,
             )
         except WorkbenchError as error:
-            is_named = base_target.adapter is not None and not base_target.has_chosen_base
-            if is_named and error.kind in _NO_SUCH_BASE:
+            if base_target.adapter is not None and error.kind in _NO_SUCH_BASE:
                 raise missing_base(base_target, error) from error
             raise
         if adapters.merged and new.quantization.method != "none":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.data.templates.template import Template
-from workbench.engine.client.protocol import ReplyRequest
+from workbench.engine.client.protocol import MISSING_BASE, ReplyRequest
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.engine.model.adapters import ActiveAdapters
 from workbench.errors import WorkbenchError
@@ -70,14 +70,16 @@ def template_of(target: ReplyTarget, tokenizer: "PreTrainedTokenizerBase") -> Te
 
 
 def missing_base(target: ReplyTarget, error: WorkbenchError) -> WorkbenchError:
-    """The error for an adapter whose base, as named by its trainer, cannot be had here; ``error`` says why."""
+    """The error for an adapter whose base cannot be had as its trainer or the user names it; ``error`` says why."""
+    if target.has_chosen_base:
+        return WorkbenchError(error.message, error.cure, kind=MISSING_BASE)
     if target.run is None:
         where = "base_model_name_or_path in its adapter_config.json"
         message = f"The adapter in {target.adapter} names {target.model.source} as its base ({where}). {error.message}"
     else:
         message = f"{target.run.id} was trained on {target.model.source}. {error.message}"
     cure = f"If you have that model under another name or path, give it with --base; otherwise: {error.cure}"
-    return WorkbenchError(message, cure, kind=error.kind)
+    return WorkbenchError(message, cure, kind=MISSING_BASE)
 
 
 def _resolve(home: Home, name: str, *, names_base: bool = True) -> ReplyTarget:

@@ -16,6 +16,7 @@ from workbench.adapters.registry import adapter_method
 from workbench.engine.model.adapter_folder import adapter_stamp, check_adapter
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.new_rows import embedding_rows, expose_bias
+from workbench.engine.model.output_dtype import keep_output_dtype
 from workbench.engine.model.sequence_adapter import TASK, SequenceHead
 from workbench.engine.model.vocabulary import adapters_tokenizer, enlarge_vocabulary, rows_to_add
 from workbench.errors import WorkbenchError
@@ -155,6 +156,7 @@ def attach(base: LoadedBase, folder: Path) -> str:
         base.is_altered = True
         raise _of_another_base(base, folder, config, str(error).splitlines()[0]) from error
     expose_bias(base.model)
+    keep_output_dtype(base.active)
     base.adapters[folder], base.stamps[name] = name, stamp
     if changes_base_weights(config):
         base.is_altered, base.altered_by = True, ((folder,), stamp)

@@ -13,6 +13,7 @@ from workbench.engine.kernels.fused import AppliedKernels, apply_fused_kernels
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.adapter_folder import adapter_stamp
 from workbench.engine.model.new_rows import expose_bias, trained_rows
+from workbench.engine.model.output_dtype import keep_output_dtype
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sequence_adapter import SAVED_HEADS, TASK, SequenceHead
 from workbench.errors import WorkbenchError
@@ -169,6 +170,7 @@ class LoadedBase:
             # PEFT would save the whole resized embedding beside the rows that are trained.
             self.peft.save_pretrained = partial(self.peft.save_pretrained, save_embedding_layers=False)
         self.cast_adapter()
+        keep_output_dtype(self.peft)
         return self.peft
 
     def add_head(self, head: SequenceHead, seed: int = 0) -> None:
@@ -287,7 +289,7 @@ class LoadedBase:
     @property
     def reference(self) -> str:
         """The base model name that adapters store: the hub id if the weights are from the hub, else the folder."""
-        return self.local.source if self.local.origin == "hub" else str(self.local.folder)
+        return self.local.source if self.local.is_hub_id else str(self.local.folder)
 
 
 def describe(quantization: QuantizationSection, stored: StoredQuantization | None = None) -> str:
