@@ -2,7 +2,8 @@
 
 Each is a tiny random model in float32. Plain: a loop that computes each record alone, unpadded, from the model's own
 logits. Ours: the engine's trainer, in the way that its check of the loss takes. A line each goes to
-docs/measurements/architectures.json; ``--table`` writes the table of docs/architectures.md from it.
+docs/measurements/architectures.json, and what is there is not measured again; ``--table`` writes the table of
+docs/architectures.md from it.
 
     python -m bench.architectures [TYPE…] [--table]
 """
@@ -22,6 +23,8 @@ from typing import Any
 
 from bench.random_model import word_tokenizer
 from bench.tiny_configs import tiny_config
+from workbench.models.language_part import exclusion_pattern, frozen_parts
+from workbench.models.model_class import check_continues_text
 
 MEASUREMENTS = Path("docs/measurements/architectures.json")
 PAGE = Path("docs/architectures.md")
@@ -88,21 +91,27 @@ class Row:
 
 
 def model_types() -> list[str]:
-    """All causal decoders that the installed transformers has."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    """All causal decoders that the installed transformers has, and after them all models that read images too."""
+    from transformers.models.auto import modeling_auto as auto
 
-    return [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in NO_DECODERS]
+    causal = [name for name in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in NO_DECODERS]
+    return [*causal, *(name for name in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if name not in causal)]
 
 
 def tiny_model(model_type: str) -> Any:
     """A random model in float32, whose weights are wide enough for attention to matter."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config = tiny_config(model_type)
     config.architectures = None
+    is_causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not is_causal:
+        check_continues_text({"model_type": model_type})
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    loader = AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+    model = loader.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if not bool(parameter.isfinite().all()):
@@ -135,7 +144,10 @@ def plain_steps(model: Any, model_type: str) -> Steps:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(SEED)
-    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **adapter(model_type)))
+    # Parts that text does not reach would only take random numbers from the others.
+    excluded = exclusion_pattern(frozen_parts(model)) or None
+    settings = adapter(model_type)
+    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", exclude_modules=excluded, **settings))
     peft.train()
     weights = [parameter for parameter in peft.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=LEARNING_RATE)
@@ -279,6 +291,8 @@ def main() -> None:
     torch.set_num_threads(1)
     measured = json.loads(MEASUREMENTS.read_text()) if MEASUREMENTS.is_file() else {}
     for model_type in given.types or ([] if given.table else model_types()):
+        if not given.types and model_type in measured:
+            continue
         row = compare(model_type)
         measured[model_type] = asdict(row)
         if row.plain and row.ours:

@@ -4,7 +4,9 @@ import pytest
 
 from tests.helper_process import work_here
 from workbench.engine.training.thread import TrainingThread
+from workbench.errors import WorkbenchError
 from workbench.export import run as export_run
+from workbench.export.gguf.fetched_tools import fetch_tools
 from workbench.recipe.text import parse
 from workbench.runs.folder import RunFolder, create_run
 from workbench.storage.paths import Home
@@ -49,6 +51,21 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def tiny_run(tiny_home: Home, tiny_llama, records) -> RunFolder:  # type: ignore[no-untyped-def]
     """QLoRA on the tiny Llama."""
     return train(tiny_home, tiny_recipe(tiny_llama, records))
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Home:
+    """A home with llama.cpp's converter and library, kept between test runs in the user's cache folder."""
+    import platformdirs
+
+    home = Home(platformdirs.user_cache_path("loraworkbench-tests"))
+    try:
+        fetch_tools(home, lambda progress: None, lambda: False)
+    except WorkbenchError as error:
+        if error.kind != "unreachable":
+            raise
+        pytest.skip(f"needs llama.cpp's converter, which cannot be fetched here: {error}")
+    return home
 
 
 @pytest.fixture

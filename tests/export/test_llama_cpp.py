@@ -11,7 +11,7 @@ import pytest
 
 from tests.export.tiny_models import as_merged, save_model
 from workbench.errors import WorkbenchError
-from workbench.export.gguf.fetched_tools import DOWNLOAD_BYTES, fetch_tools
+from workbench.export.gguf.fetched_tools import DOWNLOAD_BYTES
 from workbench.export.gguf.guard import run_guarded
 from workbench.export.gguf.mixture import Tensor, kinds_in_mixture
 from workbench.export.gguf.support import choose_writer
@@ -33,21 +33,6 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return Home(tmp_path / "home")
-
-
-@pytest.fixture(scope="module")
-def tools():
-    """llama.cpp's converter and library, kept between test runs in the user's cache folder."""
-    import platformdirs
-
-    home = Home(platformdirs.user_cache_path("loraworkbench-tests"))
-    try:
-        fetch_tools(home, lambda progress: None, lambda: False)
-    except WorkbenchError as error:
-        if error.kind != "unreachable":
-            raise
-        pytest.skip(f"needs llama.cpp's converter, which cannot be fetched here: {error}")
-    return find_tools(home)
 
 
 def checkout(folder, *architectures):
@@ -190,7 +175,7 @@ def test_a_program_ends_with_the_helper_process_that_was_killed():
 
 
 @pytest.mark.real
-def test_llama_cpp_answers_from_a_file_as_the_model_does(tools, tmp_path):
+def test_llama_cpp_answers_from_a_file_as_the_model_does(llama_cpp, tmp_path):
     """A Mistral with SentencePiece's tokenizer, quantized by llama.cpp's library: tokens, types and replies."""
     import gguf
     import torch
@@ -198,6 +183,7 @@ def test_llama_cpp_answers_from_a_file_as_the_model_does(tools, tmp_path):
     from workbench.export.gguf.answers import check_answers
     from workbench.export.gguf.converter import convert_merged
 
+    tools = find_tools(llama_cpp)
     folder = save_model(tmp_path / "model", "mistral", hidden_size=256, initializer_range=0.1)
     merged, file = as_merged(folder), tmp_path / "model.gguf"
     written_by, notices = convert_merged(tools, merged, folder, file, "a name", "q5_k_m", "apache-2.0")

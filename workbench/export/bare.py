@@ -40,7 +40,7 @@ def run_of_adapter(home: Home, name: str, base: str, target: Target) -> Iterator
     if target in WITHOUT_WEIGHTS:
         raise WorkbenchError(
             f"The export {target} repeats a training, and {folder} is an adapter without a run.",
-            "Export it as adapter, merged, gguf, ollama, vllm, tgi or hub.",
+            "Export it as adapter, merged, gguf, gguf-lora, ollama, vllm, tgi or hub.",
             kind="no_run",
         )
     source = base or config.get("base_model_name_or_path")

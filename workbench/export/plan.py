@@ -13,7 +13,7 @@ from workbench.adapters.registry import method_of
 from workbench.engine.model.adapter_folder import check_adapter
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.mixture import MIXTURES
-from workbench.export.gguf.support import Writer, choose_writer
+from workbench.export.gguf.support import Writer, check_is_low_rank, choose_writer
 from workbench.export.gguf.tools import find_tools
 from workbench.export.other_tools.objectives import NAMES, named_there
 from workbench.export.request import WITH_CHOICE, WITHOUT_WEIGHTS, GgufType, Request
@@ -123,7 +123,10 @@ def plan_export(home: Home, run: RunFolder, request: Request) -> Plan:
     )
     if request.target in WITHOUT_WEIGHTS:
         return _plan_records(run, recipe, plan)
-    check_adapter(run.adapter)
+    config = check_adapter(run.adapter)
+    if request.target == "gguf-lora":
+        check_is_low_rank(config)
+        return _plan_lora(home, run, request, local_base(home, recipe), plan)
     if not request.merges:
         size = sum(status.st_size for _, status in files_in(run.adapter)) + _OTHER_FILES_BYTES
         return replace(plan, size=size, disk=size, seconds=2.0 + size / _COPY_BYTES_PER_SECOND)
@@ -248,6 +251,30 @@ def _plan_merge(home: Home, request: Request, recipe: Recipe, local: LocalModel,
         precise=precise,
         writer=writer,
         notices=tuple(notices),
+    )
+
+
+def _plan_lora(home: Home, run: RunFolder, request: Request, local: LocalModel, plan: Plan) -> Plan:
+    """Plan an adapter in GGUF: a whole model is converted in float32 for it, and the base in 16 bits for its check."""
+    facts = describe_folder(local.folder)
+    if facts.parameters is None:
+        raise WorkbenchError(
+            f"{local.source} is a pre-quantized model, which llama.cpp's converter cannot take as the base.",
+            "Export the adapter as `adapter`.",
+            kind="cannot_merge",
+        )
+    writer = choose_writer(find_tools(home), facts.config, "f16", download=request.download, is_adapter=True)
+    whole = 4 * facts.parameters
+    size = sum(status.st_size for file, status in files_in(run.adapter) if file.suffix == ".safetensors")
+    return replace(
+        plan,
+        size=size + _OTHER_FILES_BYTES,
+        disk=size + 2 * whole + _OTHER_FILES_BYTES,
+        memory=int(whole * _MERGE_MEMORY_FACTOR) + _PYTHON_BYTES,
+        seconds=_START_SECONDS
+        + 5 * whole / _MERGE_BYTES_PER_SECOND
+        + writer.download_bytes / _DOWNLOAD_BYTES_PER_SECOND,
+        writer=writer,
     )
 
 

@@ -36,6 +36,7 @@ _MAKERS: dict[Target, str] = {
     "adapter": "work:make_adapter",
     "merged": "work:make_merged",
     "gguf": "work:make_gguf",
+    "gguf-lora": "gguf.adapter:make",
     "ollama": "ollama:make",
     "vllm": "serve:make",
     "tgi": "serve:make",
@@ -98,7 +99,7 @@ class Job:
             WorkbenchError: it is not on this machine.
         """
         local = local_base(self.home, self.recipe)
-        if local.origin == "hub":
+        if local.is_hub_id:
             return local.source, local.revision
         self.notices.append(
             f"The base is the local folder {local.folder}: on another machine, put its folder or hub id in its place."

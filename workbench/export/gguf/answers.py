@@ -31,11 +31,14 @@ _SIXTEEN_BITS = 0.1
 _TEXTS = ("In 1984, 12345 + 6789 = 19134!", "don't won't I'LL über Öl 東京 🧭", "def f(x):\n    return x**2\n")
 
 
-def check_answers(merged: Merged, file: Path, kind: GgufType, packages: Path) -> tuple[str, Figures, list[str]]:
+def check_answers(
+    merged: Merged, file: Path, kind: GgufType, packages: Path, adapter: Path | None = None
+) -> tuple[str, Figures, list[str]]:
     """Let llama.cpp reply with the file, and compare with the merged model, which is released afterwards.
 
     Args:
         packages: the folder that has llama.cpp's Python package.
+        adapter: a GGUF file with an adapter, which is added to the model in ``file``.
 
     Returns:
         The result as a sentence and as numbers, and notices for the user.
@@ -48,7 +51,7 @@ def check_answers(merged: Merged, file: Path, kind: GgufType, packages: Path) ->
     assert merged.model is not None
     report("checking", None, f"llama.cpp replies with {file.name}")
     places = [place for prompt in merged.prompts for place in _places(merged, prompt)]
-    answered = _ask([ids for ids, _ in places], file, packages)
+    answered = _ask([ids for ids, _ in places], file, packages, adapter)
     divergences, agreements = [], []
     for (_, expected), choices in zip(places, answered["choices"], strict=True):
         if choices:
@@ -65,8 +68,9 @@ def check_answers(merged: Merged, file: Path, kind: GgufType, packages: Path) ->
             "positions": float(len(divergences)),
         }
     }
+    subject = f"GGUF ({kind})" if adapter is None else f"LoRA on a GGUF of the base ({kind})"
     sentence = (
-        f"GGUF ({kind}) in llama.cpp vs. merged: KL divergence {divergence:.2g} nats, same first choice at "
+        f"{subject} in llama.cpp vs. merged: KL divergence {divergence:.2g} nats, same first choice at "
         f"{agreement:.1%} of {len(divergences)} tokens of replies."
     )
     if not divergence <= most:
@@ -103,11 +107,17 @@ def _places(merged: Merged, prompt: list[int]) -> "list[tuple[list[int], torch.T
     return places
 
 
-def _ask(prompts: list[list[int]], file: Path, packages: Path) -> dict[str, Any]:
+def _ask(prompts: list[list[int]], file: Path, packages: Path, adapter: Path | None) -> dict[str, Any]:
     """What llama.cpp answers: the most probable next tokens of each prompt, and its tokens of the texts."""
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
-        request = {"packages": str(packages), "model": str(file), "prompts": prompts, "texts": _TEXTS}
+        request = {
+            "packages": str(packages),
+            "model": str(file),
+            "adapter": str(adapter or ""),
+            "prompts": prompts,
+            "texts": _TEXTS,
+        }
         question.write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "workbench.export.gguf.answers", str(question), str(answer)]
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]))
@@ -142,6 +152,10 @@ def _main() -> None:
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = request["model"]
+    if request["adapter"]:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = request["adapter"], 1.0
+        parameters.lora_adapters = [adapter]
     parameters.n_ctx = max(map(len, request["prompts"])) + 64
     parameters.n_parallel = 1
     parameters.n_gpu_layers = 0

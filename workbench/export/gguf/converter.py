@@ -57,6 +57,22 @@ def convert_merged(
     return writer, notices
 
 
+def convert_model(tools: LlamaCppTools, model: Merged, base: Path, file: Path, kind: str) -> None:
+    """Write any model to ``file`` without more files beside it; the model is released.
+
+    Args:
+        base: as in :func:`convert_merged`.
+        kind: a number type of the converter, such as ``f32``.
+
+    Raises:
+        WorkbenchError: as :func:`convert_merged`.
+    """
+    assert tools.converter is not None
+    with _model_folder(model, base, file.parent, "") as folder:
+        model.model = None
+        _convert(tools.converter, folder, file, file.stem, kind)
+
+
 def _convert(program: Program, folder: Path, file: Path, name: str, kind: str, *more: str) -> None:
     phase = f"writing {file.name.lstrip('.')}"
     report(phase, None, "llama.cpp's converter")

@@ -4,10 +4,12 @@ llama.cpp's converter writes every family that it knows. Our own writer needs no
 or 8 bits: exports of the default model work offline. Needs no torch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workbench.adapters.registry import adapter_method
 from workbench.errors import WorkbenchError
 from workbench.export.gguf.fetched_tools import DOWNLOAD_BYTES
 from workbench.export.gguf.tools import LlamaCppTools
@@ -47,24 +49,32 @@ class Writer:
         )
 
 
-def choose_writer(tools: LlamaCppTools, config: Mapping[str, Any], kind: GgufType, *, download: bool = False) -> Writer:
+def choose_writer(
+    tools: LlamaCppTools,
+    config: Mapping[str, Any],
+    kind: GgufType,
+    *,
+    download: bool = False,
+    is_adapter: bool = False,
+) -> Writer:
     """Choose what writes a file.
 
     Args:
         config: the content of ``config.json``.
         download: the user agreed to download llama.cpp's converter where it is missing.
+        is_adapter: the file has an adapter alone, which our own writer cannot write.
 
     Raises:
         WorkbenchError: neither knows the model.
     """
     name = _class_name(config)
     if tools.converter is None:
-        if _is_own(config, kind) and not download:
+        if _is_own(config, kind) and not download and not is_adapter:
             return Writer("own")
-        what = kind.upper() if kind not in _OWN_KINDS else f"GGUF of {name}"
+        what = "A LoRA in GGUF" if is_adapter else kind.upper() if kind not in _OWN_KINDS else f"GGUF of {name}"
         return Writer("download", f"{what} needs llama.cpp's converter")
     if not tools.converter.knows(name):
-        if _is_own(config, kind):
+        if _is_own(config, kind) and not is_adapter:
             return Writer("own")
         raise WorkbenchError(
             f"llama.cpp's converter ({' '.join(tools.converter.command[-1:])}) does not know {name}.",
@@ -98,6 +108,37 @@ def check_gguf_support(config: Mapping[str, Any]) -> None:
             USE_CONVERTER,
             kind="gguf_unsupported",
         )
+
+
+def check_is_low_rank(config: Mapping[str, object]) -> None:
+    """Check that an adapter consists of low-rank matrices alone, which is all that llama.cpp adds.
+
+    Args:
+        config: the content of ``adapter_config.json``.
+
+    Raises:
+        WorkbenchError: it has something else; names what.
+    """
+    method = adapter_method(config)
+    targets = config.get("target_modules")
+    names = [targets] if isinstance(targets, str) else list(targets) if isinstance(targets, list) else []
+    reasons = {
+        f"it is a {method.label} adapter": method.name != "lora",
+        "it is a DoRA adapter, with magnitudes beside its matrices": config.get("use_dora"),
+        "it trains whole modules (modules_to_save)": config.get("modules_to_save"),
+        "it trains rows of the embeddings": config.get("trainable_token_indices"),
+        "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
+        "it changes the base's own weights": method.moves_base(config),
+        "it is on the embeddings": any(re.search(r"embed|wte", str(name)) for name in names),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise WorkbenchError(
+                f"The adapter cannot be written as GGUF without its base: {reason}, and llama.cpp adds only low-rank "
+                "matrices to linear layers.",
+                "Export it merged, as `gguf`.",
+                kind="gguf_unsupported",
+            )
 
 
 def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
