@@ -4,12 +4,14 @@ import gc
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.quick import has_quick, is_quick
+from tests.forks import forking, not_forking
+from tests.quick import TESTS, has_quick, is_quick
 
 # A shell that puts the tests in the background lets them ignore Ctrl-C, which their processes would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -20,6 +22,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # To start processes that compile takes longer than the little there is to compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# Each of some hundred processes would compile the program.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -28,7 +32,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "quick" and is_other else None
 
 
+# Files of half a minute and more: at the end, one process would wait for the other.
+_FIRST = (
+    "test_demo.py",
+    "export/test_real.py",
+    "engine/test_compiled.py",
+    "test_cli.py",
+    "engine/test_idle.py",
+    "evaluation/test_real.py",
+    "engine/test_distributed.py",
+    "engine/test_resume.py",
+    "engine/test_controls.py",
+    "engine/test_voices.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {TESTS / file: place for place, file in enumerate(_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     for item in items:
         if is_quick(item.path, getattr(item, "originalname", item.name)):
             item.add_marker("quick")
@@ -41,6 +62,20 @@ def _libraries_kept_from_the_collector(request: pytest.FixtureRequest) -> None:
     if "screens" not in request.path.parts and gc.get_freeze_count() < 100_000:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helpers_are_forked() -> Iterator[None]:
+    """See :mod:`tests.forks`."""
+    with forking():
+        yield
+
+
+@pytest.fixture
+def fresh_processes() -> Iterator[None]:
+    """Within the test, each process imports its libraries by itself."""
+    with not_forking():
+        yield
 
 
 CHAT_TEMPLATE = (

@@ -51,6 +51,7 @@ def test_without_a_terminal_the_app_says_so(home):
     assert "needs a terminal" in done.stderr
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_help_and_version():
     for option in ("--help", "--version"):
         done = subprocess.run(
@@ -123,6 +124,7 @@ def test_a_step_that_cannot_be_followed_leaves_the_formula(home, tiny_llama, tmp
     assert json.loads(done.stdout)["peak"]["method"] == "closed-form"
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_run_by_command_is_told_as_its_journal(home, recipe_file):
     events = facts(home, "train", recipe_file, by=call_process)
     assert events[0]["event"] == "run_started"

@@ -1,7 +1,6 @@
 """The README's first command, shortened: a real chat model, trained, asked, and loaded again without this project."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,20 +35,20 @@ assert "workbench" not in sys.modules
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.timeout(1200)
 def test_the_demo_keeps_its_promises(smollm2_home: Home, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.root.mkdir()
     home.models.symlink_to(smollm2_home.models, target_is_directory=True)
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "workbench.cli", "--home", str(home.root)]
     try:
         done = subprocess.run(
-            [*command, "demo", "--steps", "20", "--json"], capture_output=True, text=True, env=environment, check=False
+            [*command, "demo", "--steps", "20", "--json"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
     finally:
-        subprocess.run([*command, "engine", "stop", "--force"], check=False, env=environment)
+        subprocess.run([*command, "engine", "stop", "--force"], check=False)
     assert_documented(["demo"], done.stdout)
     *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert len([event for event in events if event["event"] == "step"]) == 20
@@ -63,7 +62,7 @@ def test_the_demo_keeps_its_promises(smollm2_home: Home, tmp_path: Path) -> None
     prompts = [reply["prompt"] for reply in last["replies"]][:2]
     foreign = subprocess.run(
         [sys.executable, "-c", FOREIGN, last["adapter"], dtype, json.dumps(prompts)],
-        capture_output=True, text=True, check=False, env=environment,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert foreign.returncode == 0, foreign.stderr[-2000:]
     replies = [json.loads(line) for line in foreign.stdout.splitlines() if line.startswith('"')]

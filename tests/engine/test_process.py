@@ -181,6 +181,7 @@ async def test_a_home_that_cannot_be_used_is_a_sentence(tmp_path):
         await ensure_engine(Home(tmp_path / "file"))
 
 
+@pytest.mark.usefixtures("fresh_processes")
 async def test_a_home_with_a_long_path_has_its_socket_elsewhere(tmp_path):
     from workbench.storage.paths import Home
 

@@ -187,6 +187,7 @@ def test_architectures_that_can_be_followed(name: str, method: str) -> None:
     assert all(ratio >= 1 for _, ratio in timeline.overhead)
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_store_makes_keeps_and_finds(tmp_path: Path) -> None:
     skeleton, recipe = build_skeleton(SMALL), recipe_of()
     store = TraceStore(tmp_path)

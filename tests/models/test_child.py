@@ -12,6 +12,8 @@ from workbench.errors import WorkbenchError
 from workbench.models.child import run_in_child
 from workbench.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("fresh_processes")
+
 
 @pytest.fixture(autouse=True)
 def _work_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
