@@ -10,7 +10,7 @@ from tests.conftest import tiny_recipe
 from workbench.engine.client.process import stop_engine
 from workbench.storage.paths import Home
 
-STEPS = 80
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
