@@ -1,55 +1,50 @@
-"""Predicted peaks against published measurements, as a table: ``python -m bench.accuracy measured.csv > table.md``.
+"""Predicted peaks against published measurements, as tables: ``python -m bench.accuracy > tables.md``.
 
-The file lists one run a line: model, method (lora, qlora), seq, micro_batch, gradient_checkpointing,
-peak_allocated_gib, peak_reserved_gib. The step is the plain one of notebooks: r = 16 on q, k, v and o, no dropout, nf4
-with double quantisation and k-bit preparation for qlora, bfloat16 for lora, full logits, paged 8-bit AdamW.
-
+The runs, and what is known of their steps, are in ``published.py``; nothing is fitted to them.
 ``--others PYTHON`` adds a table of other estimators, run by that interpreter: see ``other_estimators.py``.
 """
 
 import argparse
-import csv
 import json
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.estimate import Setup, Tracer, price
+from bench.published import GIB, PEFT, RTX_4080, PublishedRun, not_expressed, peft, rows, rtx4080, validation
+from workbench.estimate import Setup
+from workbench.estimate.adapter.plan import plan_adapter
+from workbench.estimate.closed_form import closed_form_peak
 from workbench.estimate.footprint import measure_base
+from workbench.estimate.layer_shape import model_shape
 from workbench.estimate.peak import Peak
 from workbench.estimate.rules_of_thumb import rule_of_thumb
-from workbench.estimate.step import plan_step
-from workbench.estimate.trace.predict import peak_from
+from workbench.estimate.trace.predict import peak_from, replayed_peak
+from workbench.estimate.trace.resting import resting_of
 from workbench.estimate.trace.run import trace_step
 from workbench.estimate.trace.store import key_of
 from workbench.estimate.trace.timeline import Timeline
 from workbench.models.build import meta_model
 from workbench.models.catalog import catalog_skeleton
-from workbench.recipe.resolved import ResolvedRecipe, resolved
-from workbench.recipe.schema import Recipe
-from workbench.recipe.text import edit
 
-GIB = 2**30
+_TIMELINES: dict[str, Timeline] = {}
 
 
-def recipe_of(row: dict[str, str]) -> ResolvedRecipe:
-    """The recipe of a published run."""
-    return edit(
-        resolved(Recipe()),
-        {
-            "model.source": row["model"],
-            "quantization.method": "nf4" if row["method"] == "qlora" else "none",
-            "adapter.r": 16,
-            "adapter.lora_alpha": 16,
-            "adapter.lora_dropout": 0.0,
-            "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
-            "training.optim": "paged_adamw_8bit",
-            "training.gradient_checkpointing": row["gradient_checkpointing"] == "True",
-            "training.per_device_train_batch_size": int(row["micro_batch"]),
-            "training.gradient_accumulation_steps": 1,
-            "data.max_length": int(row["seq"]),
-        },
+def predicted(run: PublishedRun) -> tuple[Peak, Peak]:
+    """The peak of a run's step: traced, and by the closed form."""
+    adapter = Setup.of(run.recipe).adapter
+    key = key_of(run.skeleton, adapter, run.step)
+    if key not in _TIMELINES:
+        _TIMELINES[key] = trace_step(run.skeleton, run.recipe, run.step)
+    plan = plan_adapter(run.skeleton, adapter, run.step.dtypes)
+    base = measure_base(run.skeleton, run.step.storage)
+    traced = peak_from(_TIMELINES[key], base, plan, run.step, adapter.r)
+    resting = resting_of(run.skeleton, plan, run.step, run.loading)
+    sizes = (run.step.batch, run.step.length, adapter.r)
+    return (
+        replayed_peak(_TIMELINES[key], traced, resting, (sizes,) * run.steps),
+        closed_form_peak(model_shape(run.skeleton), base, plan, run.step),
     )
 
 
@@ -61,75 +56,72 @@ def load_only_bytes(config: dict[str, Any], bits: int) -> int:
     return int(in_bfloat16 * bits / 16)
 
 
-def predicted_peaks(measured: Path) -> Iterator[tuple[dict[str, str], Peak, Peak]]:
-    """Each run of a file of measurements with its peak from a traced step and by the closed form."""
-    timelines: dict[str, Timeline] = {}
-    for row in _rows(measured):
-        skeleton, recipe = catalog_skeleton(row["model"]), recipe_of(row)
-        if skeleton is None:
-            raise SystemExit(f"{row['model']} is not in the catalog")
-        setup = Setup.of(recipe)
-        step = plan_step(setup, variant="plain")
-        key = key_of(skeleton, setup.adapter, step)
-        if key not in timelines:
-            timelines[key] = trace_step(skeleton, recipe, step)
-        traced = price(skeleton, recipe, variant="plain", traced=_looked_up(timelines[key])).peak
-        formula = price(skeleton, recipe, variant="plain", traced=lambda *_: None).peak
-        yield row, traced, formula
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
     parser.add_argument("--others", type=Path, metavar="PYTHON", help="where other estimators are installed")
     options = parser.parse_args()
-    print_ours(options.measured)
+    heads = ("model", "base", "batch × tokens", "checkpoints")
+    print("RTX 4080, without autocast\n")
+    print_table(heads, rtx4080(), with_weights=True)
+    print("\nRTX 4080, with autocast\n")
+    print_table(heads, validation())
+    print("\nL40S, PEFT's comparison of methods\n")
+    print_table(("run", "date", "torch"), peft())
+    print("\nNot expressed:")
+    for why, count in Counter(why for row in rows(PEFT) if (why := not_expressed(row))).items():
+        print(f"- {count} row{'s' * (count > 1)} of PEFT's comparison: {why}.")
     if options.others:
         print()
-        print_others(options.measured, options.others)
+        print_others(RTX_4080, options.others)
 
 
-def print_ours(measured_runs: Path) -> None:
-    """Our figures, and the weights alone."""
-    errors: list[float] = []
-    print("| model | base | batch × tokens | checkpoints | measured GiB | traced | closed form | reserved | weights |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for row, traced, formula in predicted_peaks(measured_runs):
-        skeleton = catalog_skeleton(row["model"])
-        assert skeleton
-        weights = load_only_bytes(skeleton.config, 4 if row["method"] == "qlora" else 16)
-        measured, reserved = _measured(row)
-        errors.append(abs(_error(traced.allocated_bytes, measured)))
-        cells = [
-            *_named(row),
-            f"{measured:.2f}",
-            f"{traced.allocated_bytes / GIB:.2f} ({_error(traced.allocated_bytes, measured):+.2%})",
-            f"{_error(formula.allocated_bytes, measured):+.1%}",
-            f"{_error(traced.reserved_bytes, reserved):+.1%}",
-            f"{_error(weights, measured):+.0%}",
-        ]
-        print(f"| {' | '.join(cells)} |")
-    mean = sum(errors) / len(errors)
-    within = sum(error <= 0.02 for error in errors)
-    print(f"\nTraced step, allocated: mean {mean:.2%}, worst {max(errors):.2%}, {within} of {len(errors)} within 2 %.")
+def print_table(heads: Iterable[str], runs: Iterator[PublishedRun], with_weights: bool = False) -> None:
+    """Our figures, with their errors, and perhaps the weights alone."""
+    columns = [*heads, "measured GiB", "traced", "closed form", "reserved GiB", "replayed"]
+    columns += ["weights"] * with_weights
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
+    allocated: list[float] = []
+    reserved: list[float] = []
+    for run in runs:
+        traced, formula = predicted(run)
+        cells = [*run.name, "–", f"{traced.allocated_bytes / GIB:.2f}", "–"]
+        if run.allocated is not None:
+            allocated.append(traced.allocated_bytes / run.allocated - 1)
+            cells[-3:] = [
+                f"{run.allocated / GIB:.2f}",
+                f"{traced.allocated_bytes / GIB:.2f} ({allocated[-1]:+.2%})",
+                f"{formula.allocated_bytes / run.allocated - 1:+.1%}",
+            ]
+        reserved.append(traced.reserved_bytes / run.reserved - 1)
+        cells += [f"{run.reserved / GIB:.2f}", f"{traced.reserved_bytes / GIB:.2f} ({reserved[-1]:+.1%})"]
+        if with_weights:
+            bits = 16 if run.step.loaded.method == "none" else 4
+            cells.append(f"{load_only_bytes(run.skeleton.config, bits) / (run.allocated or 1) - 1:+.0%}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print()
+    for name, errors in (("allocated", allocated), ("reserved", reserved)):
+        if errors:
+            mean, worst = sum(map(abs, errors)) / len(errors), max(errors, key=abs)
+            print(f"Traced step, {name}: mean {mean:.2%}, worst {worst:+.2%}, {len(errors)} runs.")
 
 
 def print_others(measured_runs: Path, python: Path) -> None:
     """The figures of other estimators, each against that of the two measured peaks which it comes closer to."""
-    rows = _rows(measured_runs)
+    runs = rows(measured_runs)
     answer = subprocess.run(
         [python, Path(__file__).with_name("other_estimators.py")],
-        input=json.dumps([_run(row) for row in rows]),
+        input=json.dumps([_run(row) for row in runs]),
         capture_output=True,
         text=True,
         check=True,
     )
     told = json.loads(answer.stdout)
-    columns = {f"{name} {facts['version']}": _errors(facts["gib"], rows) for name, facts in told.items()}
-    columns["rule of thumb"] = _errors([_rule_of_thumb(row) for row in rows], rows)
+    columns = {f"{name} {facts['version']}": _errors(facts["gib"], runs) for name, facts in told.items()}
+    columns["rule of thumb"] = _errors([_rule_of_thumb(row) for row in runs], rows)
     print(f"| model | base | batch × tokens | checkpoints | {' | '.join(columns)} |")
     print("|---" * (4 + len(columns)) + "|")
-    for index, row in enumerate(rows):
+    for index, row in enumerate(runs):
         errors = (column[1][index] for column in columns.values())
         print(f"| {' | '.join([*_named(row), *('–' if e is None else f'{e:+.0%}' for e in errors)])} |")
     means = []
@@ -139,10 +131,10 @@ def print_others(measured_runs: Path, python: Path) -> None:
     print(f"| mean error | | | | {' | '.join(means)} |")
 
 
-def _errors(figures: list[float | None], rows: list[dict[str, str]]) -> tuple[str, list[float | None]]:
+def _errors(figures: list[float | None], runs: list[dict[str, str]]) -> tuple[str, list[float | None]]:
     """Which measured peak these figures come closer to, and their errors against it."""
     against = {
-        peak: [None if gib is None else gib / _measured(row)[place] - 1 for gib, row in zip(figures, rows, strict=True)]
+        peak: [None if gib is None else gib / _measured(row)[place] - 1 for gib, row in zip(figures, runs, strict=True)]
         for place, peak in enumerate(("allocated", "reserved"))
     }
     return min(against.items(), key=lambda item: sum(abs(error or 0.0) for error in item[1]))
@@ -155,10 +147,6 @@ def _rule_of_thumb(row: dict[str, str]) -> float | None:
     if rule is None:
         return None
     return (rule.qlora_gb if row["method"] == "qlora" else rule.lora_gb) * 1e9 / GIB
-
-
-def _rows(measured: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(measured.read_text(encoding="utf-8").splitlines()))
 
 
 def _run(row: dict[str, str]) -> dict[str, Any]:
@@ -188,16 +176,6 @@ def _named(row: dict[str, str]) -> list[str]:
 def _measured(row: dict[str, str]) -> tuple[float, float]:
     """GiB allocated and reserved."""
     return float(row["peak_allocated_gib"]), float(row["peak_reserved_gib"])
-
-
-def _error(predicted: int, measured_gib: float) -> float:
-    return predicted / GIB / measured_gib - 1
-
-
-def _looked_up(timeline: Timeline) -> Tracer:
-    return lambda skeleton, adapter, step, plan: peak_from(
-        timeline, measure_base(skeleton, step.storage), plan, step, adapter.r
-    )
 
 
 if __name__ == "__main__":

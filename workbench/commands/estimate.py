@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Price, Setup, TraceStore, price
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.memory_text import parse_memory
+from workbench.estimate.peak import Peak
 from workbench.machine.device import Device
 from workbench.machine.gpu import first_gpu
 from workbench.machine.hardware import computes_bfloat16
@@ -70,7 +71,7 @@ def estimate(
     traces = TraceStore(home.cache / "traces")
 
     def priced() -> Price:
-        return price(skeleton, chosen, budget, variant=variant.value, traced=traces)
+        return price(skeleton, chosen, budget, variant=variant.value, traced=traces, replays=True)
 
     try:
         result = priced()
@@ -115,11 +116,17 @@ def _recipe(home: Home, model: str, name: str | None, assignments: list[str]) ->
     return edit(base, {"model.source": model, **dict(parse_assignment(text) for text in assignments)})
 
 
+def _reserved(peak: Peak) -> str:
+    """What PyTorch's allocator reserves: ``5.12 GiB``, or from the least to the most as records vary in length."""
+    ends = [gib(size, 2) for size in peak.reserved_range or (peak.reserved_bytes,)]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def _show(result: Price, free: int | None) -> None:
     adapter, base, peak = result.adapter, result.base, result.peak
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f"{adapter.trainable_parameters:,} of {adapter.total_parameters:,}"
-    reserved = gib(peak.reserved_bytes, 2)
+    reserved = _reserved(peak)
     rows = [
         ("model", f"{result.recipe.model.source}  {result.skeleton.architecture}"),
         *([("stored", result.stored.label)] if result.stored else []),

@@ -1,5 +1,6 @@
 """Bytes of optimizer state on the device."""
 
+from workbench.adapters.layer import AdapterTensor
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 
@@ -33,12 +34,25 @@ def optimizer_bytes(name: str, plan: AdapterPlan) -> int:
     return total + (_state_of(name, rest, (rest,)) if rest else 0)
 
 
+def state_blocks(name: str, tensor: AdapterTensor, width: int) -> tuple[int, ...]:
+    """Bytes of each tensor of the optimizer's state on the device for one tensor in a type of ``width`` bytes."""
+    if name == "sgd":
+        return ()
+    if name in ("adamw_torch_fused", "adamw_torch"):
+        return (width * tensor.size,) * 2
+    return _blocks_of(name, tensor.size, tensor.shape)
+
+
 def _state_of(name: str, size: int, shape: tuple[int, ...]) -> int:
+    return sum(_blocks_of(name, size, shape))
+
+
+def _blocks_of(name: str, size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     if name == "adafactor":
-        return 4 * (sum(shape[-2:]) if len(shape) > 1 else size)
+        return tuple(4 * extent for extent in shape[-2:]) if len(shape) > 1 else (4 * size,)
     if name.startswith("paged_") and size >= SMALLEST_PAGED:
-        return 0
+        return ()
     moments = 1 if "lion" in name else 3 if "ademamix" in name else 2
     if name.endswith("8bit") and size >= SMALLEST_8_BIT:
-        return moments * (size + BYTES_OF["float32"] * -(-size // 256))
-    return moments * BYTES_OF["float32"] * size
+        return (size, BYTES_OF["float32"] * -(-size // 256)) * moments
+    return (BYTES_OF["float32"] * size,) * moments

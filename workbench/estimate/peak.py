@@ -6,8 +6,11 @@ from typing import Literal
 
 from workbench.machine.device import Device
 
-CUBLAS_WORKSPACE = 8_519_680
-"""Bytes that torch allocates for cuBLAS with the first product: 2 × 4096 KiB and 8 × 16 KiB (``CUDABlas.cpp``)."""
+CUBLAS_WORKSPACE = 2 * 8_519_680
+"""Bytes that torch allocates for cuBLAS: 2 × 4096 KiB and 8 × 16 KiB (``getChosenWorkspaceSize``) for each handle.
+
+Handles belong to a thread (``CublasHandlePool.cpp``), and the backward pass runs in a thread of its own.
+"""
 
 TERMS = (
     "weights",
@@ -17,6 +20,7 @@ TERMS = (
     "optimizer",
     "saved_activations",
     "recomputation",
+    "logits",
     "loss",
     "workspace",
 )
@@ -35,6 +39,7 @@ class Peak:
         reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts, with what PyTorch's allocator keeps for reuse.
         terms: bytes by name; all but ``cuda_context`` add up to ``allocated_bytes``.
         moment: the part of the step in which the peak occurs.
+        reserved_range: the least and the most reserved memory, where steps of varying lengths were replayed.
         method: ``trace`` (a traced step, accurate to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
     """
 
@@ -43,6 +48,7 @@ class Peak:
     terms: Mapping[str, int]
     moment: Moment
     method: Method
+    reserved_range: tuple[int, int] | None = None
 
     @property
     def device_bytes(self) -> int:
@@ -51,10 +57,12 @@ class Peak:
 
     def with_more(self, term: str, size: int) -> "Peak":
         """The same peak with ``size`` bytes more in one of its terms, held during the whole step."""
+        ends = self.reserved_range
         return replace(
             self,
             allocated_bytes=self.allocated_bytes + size,
             reserved_bytes=self.reserved_bytes + size,
+            reserved_range=None if ends is None else (ends[0] + size, ends[1] + size),
             terms={**self.terms, term: self.terms[term] + size},
         )
 
@@ -62,6 +70,7 @@ class Peak:
         return {
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
+            "reserved_range": None if self.reserved_range is None else list(self.reserved_range),
             "terms": dict(self.terms),
             "method": self.method,
         }
@@ -71,4 +80,5 @@ def on_device(device: Device, peak: Peak) -> Peak:
     """The peak on a device: a CPU has neither a driver's context nor an allocator that keeps memory for reuse."""
     if device.kind == "cuda":
         return peak
-    return replace(peak, reserved_bytes=peak.allocated_bytes, terms={**peak.terms, "cuda_context": 0})
+    terms = {**peak.terms, "cuda_context": 0}
+    return replace(peak, reserved_bytes=peak.allocated_bytes, reserved_range=None, terms=terms)

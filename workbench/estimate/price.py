@@ -170,6 +170,7 @@ def price(
     labels: int | None = None,
     variant: Variant = "workbench",
     traced: Tracer | None = None,
+    replays: bool = False,
 ) -> Price:
     """Price a recipe on a model. A base that its files quantize is priced as it would be loaded.
 
@@ -182,6 +183,8 @@ def price(
         variant: ``plain`` prices the step of common notebooks instead of this program's.
         traced: looks up traced steps, such as ``TraceStore(home.cache / "traces")``; default: the traces that come
             with the package. Without a trace of this recipe's step, the peak is estimated by formula.
+        replays: replay PyTorch's allocator at the sizes of this recipe, which takes up to a second; else its overhead
+            is interpolated.
 
     Raises:
         WorkbenchError: PEFT would refuse the adapter for this model.
@@ -202,7 +205,7 @@ def price(
     if budget.largest_base is not None and base.allocated_bytes > budget.largest_base:
         budget, lacking = replace(budget, free_bytes=None), "the base is sharded across GPUs"
     choice = Chooser(pricing.peak, budget, lacking).choose(asked)
-    peak = pricing.peak(choice.setup)
+    peak = pricing.replayed_peak(choice.setup) if replays else pricing.peak(choice.setup)
     return Price(
         recipe=recipe,
         skeleton=skeleton,

@@ -12,6 +12,8 @@ from workbench.estimate.layer_shape import model_shape
 from workbench.estimate.peak import Peak, on_device
 from workbench.estimate.setup import Setup
 from workbench.estimate.step import Step, Variant, plan_step
+from workbench.estimate.trace.predict import peak_from, replayed_peak
+from workbench.estimate.trace.resting import resting_of
 from workbench.estimate.trace.store import TraceStore
 from workbench.machine.device import Device
 from workbench.models.skeleton import Skeleton
@@ -61,9 +63,47 @@ class Pricing:
         peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
             peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
+        return self._complete(setup, plan, peak)
+
+    def replayed_peak(self, setup: Setup) -> Peak:
+        """The peak of a traced step with what PyTorch's allocator does at exactly these sizes. Takes up to a second.
+
+        Where the step was not traced, it is :meth:`peak`.
+
+        Raises:
+            WorkbenchError: PEFT would refuse the adapter for this model.
+        """
+        step, store = self.step(setup), self.traced or _SHIPPED_TRACES
+        timeline = store.find(self.skeleton, setup.adapter, step) if isinstance(store, TraceStore) else None
+        if timeline is None or timeline.tape is None or self.device.kind == "cpu":
+            return self.peak(setup)
+        plan = _cached_plan(self.skeleton, setup.adapter, step.dtypes)
+        r = setup.adapter.r
+        varied = () if setup.is_packed else tuple((step.batch, length, r) for length in _lengths(setup))
+        peak = replayed_peak(
+            timeline,
+            peak_from(timeline, _cached_base(self.skeleton, step.storage), plan, step, r),
+            resting_of(self.skeleton, plan, step),
+            ((step.batch, step.length, r),) * _REPLAYED_STEPS,
+            varied,
+        )
+        return self._complete(setup, plan, peak)
+
+    def _complete(self, setup: Setup, plan: AdapterPlan, peak: Peak) -> Peak:
         if setup.keeps_start:
             peak = peak.with_more("adapters", plan.added_bytes)
         return on_device(self.device, peak)
+
+
+_REPLAYED_STEPS = 3
+
+
+def _lengths(setup: Setup) -> tuple[int, ...]:
+    """Lengths of steps as they come in training: now the longest record, now a usual one, now one between them."""
+    longest = setup.length
+    usual = min(setup.median or longest // 2, longest)
+    between = (longest + usual) // 2
+    return usual, longest, between, longest, usual, longest
 
 
 _SHIPPED_TRACES = TraceStore()

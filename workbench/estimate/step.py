@@ -1,7 +1,7 @@
 """The training step whose memory and time are estimated: a recipe with all choices made that depend on the device.
 
-Two variants: ``workbench`` is the step of this program; ``plain`` is the one of common notebooks (k-bit preparation,
-float32 adapters, full logits), for comparison and for published figures.
+Two variants: ``workbench`` is the step of this program; ``plain`` is the one that transformers' ``Trainer`` runs in
+common notebooks (k-bit preparation, float32 adapters, autocast, full logits), for comparison and for published figures.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +30,10 @@ class Step:
         dropout: of the adapter's inputs.
         accumulates: gradients of earlier micro-batches are in memory when the next one starts.
         reads_texts: a head reads the last state of each text, and no logits of the vocabulary are computed.
+        autocast: the 16-bit type that autocast casts to; empty without autocast.
+        keeps_outputs: the model's outputs, with the logits, live until those of the next step replace them, as in a
+            loop written by hand; ``Trainer`` drops them before the backward pass.
+        is_masked: the batch is padded and has a mask, for which there is no flash attention.
     """
 
     variant: Variant
@@ -44,6 +48,9 @@ class Step:
     dropout: float
     accumulates: bool
     reads_texts: bool = False
+    autocast: str = ""
+    keeps_outputs: bool = False
+    is_masked: bool = False
 
     @property
     def tokens(self) -> int:
@@ -69,6 +76,8 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         trained = "bfloat16" if compute == "bfloat16" else "float32"
         storage = loaded
         dtypes = AdapterDtypes(adapter=trained, saved_whole=trained, base=compute)
+    # Trainer and the workbench use autocast for float16; Trainer, as notebooks set it, for bfloat16 as well.
+    is_cast = compute == "float16" or (variant == "plain" and compute == "bfloat16")
     return Step(
         variant=variant,
         loaded=loaded,
@@ -82,6 +91,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         dropout=setup.adapter.lora_dropout,
         accumulates=setup.accumulation > 1,
         reads_texts=setup.adapter.head > 0,
+        autocast=compute if is_cast else "",
     )
 
 

@@ -113,7 +113,7 @@ def _priced(
         return None
     try:
         traced = TraceStore(home.cache / "traces")
-        return price(skeleton, recipe, budget, longest=longest, labels=labels or None, traced=traced)
+        return price(skeleton, recipe, budget, longest=longest, labels=labels or None, traced=traced, replays=True)
     except WorkbenchError:
         return None
     except Exception:

@@ -70,6 +70,9 @@ def _scaled_dot_product(
     the plain formula: where float32 heads are shared, no other kernel can.
     """
     ops = torch.ops.aten
+    if torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if query.element_size() < 4 and attn_mask is None:
         return ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
     if query.shape[1] == key.shape[1]:

@@ -1,11 +1,15 @@
 """Computes the peak memory from a timeline: the exact resting memory plus the highest moment of the step."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint, rounded
 from workbench.estimate.optimizer import optimizer_bytes
 from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Peak
 from workbench.estimate.step import Step
+from workbench.estimate.trace.replay import Resting, Sizes, replayed
 from workbench.estimate.trace.timeline import Timeline
 from workbench.machine.device import CUDA_CONTEXT_BYTES
 
@@ -33,6 +37,33 @@ def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step
     named["cuda_context"] = CUDA_CONTEXT_BYTES
     reserved = int(allocated * timeline.overhead_at(step.tokens))
     return Peak(allocated, max(reserved, allocated), named, point.moment, "trace")
+
+
+def replayed_peak(
+    timeline: Timeline, peak: Peak, resting: Resting, steps: Sequence[Sizes], varied: Sequence[Sizes] = ()
+) -> Peak:
+    """The same peak with the allocator's figures for exactly these steps.
+
+    What it gives out in whole blocks counts as allocated too, and is shown with the workspace.
+
+    Args:
+        steps: sizes of the steps that are replayed.
+        varied: other sizes that may come instead, for the range of reserved memory.
+    """
+    assert timeline.tape is not None
+    allocator = replayed(timeline.tape, resting, steps)
+    reserved = [allocator.peak_reserved]
+    if varied:
+        reserved.append(replayed(timeline.tape, resting, varied).peak_reserved)
+    more = allocator.peak_allocated - peak.allocated_bytes
+    terms = {**peak.terms, "workspace": peak.terms["workspace"] + more}
+    return replace(
+        peak,
+        allocated_bytes=allocator.peak_allocated,
+        reserved_bytes=reserved[0],
+        reserved_range=(min(reserved), max(reserved)),
+        terms=terms,
+    )
 
 
 def _adapter_blocks(plan: AdapterPlan) -> tuple[int, int]:

@@ -7,35 +7,48 @@ import gc
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
-from workbench.estimate.peak import Moment
+from workbench.estimate.peak import CUBLAS_WORKSPACE, Moment
 from workbench.estimate.step import Step, plan_step
-from workbench.estimate.trace.allocator import CachingAllocator
+from workbench.estimate.trace.autocast import CudaAutocast
 from workbench.estimate.trace.head import LOSS, TILE, TiledLoss
 from workbench.estimate.trace.kernels import cuda_like, workspace_bytes
 from workbench.estimate.trace.monomial import Monomial, Powers, Probe
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
 from workbench.estimate.trace.recorder import StorageRecorder
-from workbench.estimate.trace.timeline import TILE_TOKENS, TILE_WIDTH, Point, Timeline, TimelineData, TraceFailure
+from workbench.estimate.trace.replay import Resting, replayed
+from workbench.estimate.trace.tape import CARRIED, TILE_TOKENS, TILE_WIDTH, Tape
+from workbench.estimate.trace.timeline import Point, Timeline, TimelineData, TraceFailure
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
 INPUTS, FORWARD, BACKWARD, OPTIMIZER = "inputs", "forward", "backward", "optimizer"
-GRADIENTS = "gradients"
-_MOMENTS: dict[str, Moment] = {FORWARD: "forward", LOSS: "loss", TILE: "loss", OPTIMIZER: "optimizer"}
+GRADIENTS, LOGITS, EARLIER = "gradients", "logits", "earlier logits"
+_MOMENTS: dict[str, Moment] = {
+    FORWARD: "forward", EARLIER: "forward", LOGITS: "loss", LOSS: "loss", TILE: "loss", OPTIMIZER: "optimizer"
+}  # fmt: skip
 # A moment is kept if it is the highest for some combination of these values.
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 1024)
-_REPLAYED_LENGTHS = (256, 1024, 2048, 8192)
+_REPLAYED = ((1, 256), (1, 512), (1, 1024), (1, 2048), (4, 1024), (4, 2048))
+_REPLAYED_RANK = 16
 
 
 class StepRecorder(StorageRecorder):
-    """A recorder that also records the loss tile, the only block whose size is not a product."""
+    """A recorder that also records the loss tile, the only block whose size is not a product.
+
+    ``held`` is what the training loop holds of a step until the next one has replaced it.
+    """
+
+    held: Sequence[object] = ()
 
     def tile(self) -> None:
         self.passing(1, TILE)
@@ -52,6 +65,7 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     recorder = StepRecorder("meta", workspace_bytes)
     recorder.ignore(resting_tensors(model))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    autocast = _autocast(model, step)
     gc.collect()
     gc.disable()
     try:
@@ -60,12 +74,12 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
                 recorder.label = BACKWARD
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
-            _micro_batch(model, step, probe, recorder)
+            recorder.held = _micro_batch(model, step, probe, recorder, autocast)
             recorder.label = OPTIMIZER
             if step.optimizer == "adamw_torch":
                 # The unfused optimizer works through lists and keeps two temporary copies of them.
-                held = [torch.empty_like(p.grad) for p in trained for _ in range(2) if p.grad is not None]
-                del held
+                lists = [torch.empty_like(p.grad) for p in trained for _ in range(2) if p.grad is not None]
+                del lists
             recorder.passing(1, OPTIMIZER)
     finally:
         gc.enable()
@@ -74,36 +88,135 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
         _Event(number, probe.factor(size) if size else None, GRADIENTS if number in gradients else label, label)
         for number, size, label in recorder.events
     ]
-    points = _highest(_points(events, step))
+    tape = _tape(events, step)
     resting = [probe.factor(t.untyped_storage().nbytes()) for t in _distinct(resting_tensors(model))]
-    return Timeline(points, tuple(_overheads(events, resting, trained, probe, step, recipe.adapter.r)))
+    states = [probe.factor(p.untyped_storage().nbytes()) for p in trained for _ in range(2)]
+    overhead = tuple(_overheads(tape, resting, states, step))
+    return Timeline(_highest(_points(events, step)), overhead, tape.as_json())
 
 
 def _micro_batch(
-    model: torch.nn.Module, step: Step, probe: Probe, recorder: StepRecorder, device: str = "meta"
-) -> None:
+    model: torch.nn.Module,
+    step: Step,
+    probe: Probe,
+    recorder: StepRecorder,
+    autocast: AbstractContextManager[object],
+    device: str = "meta",
+) -> list[object]:
+    """One micro-batch; returns what the loop still holds of it when the optimizer runs."""
     recorder.label = INPUTS
-    ids, labels, _mask = (torch.zeros((probe.batch, probe.length), dtype=torch.long, device=device) for _ in range(3))
-    recorder.label = FORWARD
+    ids, labels, mask = (torch.zeros((probe.batch, probe.length), dtype=torch.long, device=device) for _ in range(3))
+    inputs = {"input_ids": ids, "use_cache": False}
+    if step.is_masked:
+        inputs["attention_mask"] = mask
+    run = _plain if step.variant == "plain" and not step.reads_texts else _tiled
+    return run(model, step, inputs, labels, recorder, autocast)
+
+
+def _tiled(
+    model: torch.nn.Module,
+    step: Step,
+    inputs: dict[str, Any],
+    labels: torch.Tensor,
+    recorder: StepRecorder,
+    autocast: AbstractContextManager[object],
+) -> list[object]:
+    """The workbench's step: never all logits; for classification none, only a head on the last state of each text."""
     base = model.get_base_model()
-    if step.variant == "plain":
-        outputs = model(input_ids=ids, labels=labels, use_cache=False)
-        recorder.label = BACKWARD
-        outputs.loss.backward()
-        return
-    hidden = _without_head(base)(input_ids=ids, use_cache=False).last_hidden_state
-    if step.reads_texts:
-        recorder.label = LOSS
-        loss = base.score(hidden[:, -1].to(base.score.weight.dtype)).float().sum()
-        del hidden
-        recorder.label = BACKWARD
-        loss.backward()
-        return
-    head = base.get_output_embeddings()
-    # PEFT's wrapper for trained rows has no bias.
-    loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)
+    recorder.label = FORWARD
+    with autocast:
+        hidden = _without_head(base)(**inputs).last_hidden_state
+        if step.reads_texts:
+            recorder.label = LOSS
+            loss = base.score(hidden[:, -1].to(base.score.weight.dtype)).float().sum()
+            recorder.label = BACKWARD
+        else:
+            head = base.get_output_embeddings()
+            # PEFT's wrapper for trained rows has no bias.
+            loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)
     del hidden
     loss.backward()
+    return []
+
+
+def _plain(
+    model: torch.nn.Module,
+    step: Step,
+    inputs: dict[str, Any],
+    labels: torch.Tensor,
+    recorder: StepRecorder,
+    autocast: AbstractContextManager[object],
+) -> list[object]:
+    """``model(…, labels=…).loss.backward()``, of ``Trainer`` or of a loop that keeps the outputs."""
+    base = model.get_base_model()
+    earlier = _logits_before(base, step, labels, recorder) if step.keeps_outputs else None
+    recorder.label = FORWARD
+    with _labelled_loss(base, recorder), autocast:
+        outputs = model(**inputs, labels=labels)
+    del earlier
+    loss = outputs.loss
+    if not step.keeps_outputs:
+        if step.autocast:
+            # accelerate returns outputs in float32 (``convert_outputs_to_fp32``).
+            outputs.logits = outputs.logits.float()
+        del outputs
+    recorder.label = LOSS
+    loss.backward()
+    return [labels, loss, outputs] if step.keeps_outputs else []
+
+
+def _logits_before(base: torch.nn.Module, step: Step, labels: torch.Tensor, recorder: StepRecorder) -> torch.Tensor:
+    """The logits of the step before."""
+    recorder.label = EARLIER
+    head = base.get_output_embeddings()
+    dtype = getattr(torch, step.autocast) if step.autocast else head.weight.dtype
+    return torch.empty((*labels.shape, head.weight.shape[0]), dtype=dtype, device=labels.device)
+
+
+@contextmanager
+def _labelled_loss(base: torch.nn.Module, recorder: StepRecorder) -> Iterator[None]:
+    """Within this context, what the output layer and the loss allocate is labelled so, forward and backward."""
+    head = base.get_output_embeddings()
+
+    def enter(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        recorder.label = LOGITS
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(leave)
+
+    def leave(_: torch.Tensor) -> None:
+        recorder.label = BACKWARD
+
+    def loss(*args: Any, **kwargs: Any) -> Any:
+        recorder.label = LOSS
+        return plain_loss(*args, **kwargs)
+
+    plain_loss = base.loss_function
+    handle = head.register_forward_pre_hook(enter)
+    base.loss_function = loss
+    try:
+        yield
+    finally:
+        handle.remove()
+        base.loss_function = plain_loss
+
+
+def _autocast(model: torch.nn.Module, step: Step) -> AbstractContextManager[object]:
+    """The step's autocast; checkpointed layers enter it when they are computed again, as torch's checkpointing does."""
+    if not step.autocast:
+        return nullcontext()
+    autocast = CudaAutocast(getattr(torch, step.autocast))
+
+    def checkpointed(checkpoint: Callable[..., Any], layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def run(*values: Any, **named: Any) -> Any:
+            with autocast:
+                return layer(*values, **named)
+
+        return checkpoint(run, *args, **kwargs)
+
+    for module in model.modules():
+        if hasattr(module, "_gradient_checkpointing_func"):
+            module._gradient_checkpointing_func = partial(checkpointed, module._gradient_checkpointing_func)
+    return autocast
 
 
 def _without_head(model: torch.nn.Module) -> torch.nn.Module:
@@ -129,6 +242,8 @@ class _Event:
 def _term(kind: str, step: Step) -> str:
     if kind == GRADIENTS:
         return "gradients"
+    if kind in (LOGITS, EARLIER):
+        return "logits"
     if kind in (LOSS, TILE):
         return "loss"
     if kind == FORWARD:
@@ -186,45 +301,38 @@ def _highest(points: Iterable[Point]) -> tuple[Point, ...]:
     return tuple(listed[row] for row in sorted(kept))
 
 
-def _overheads(
-    events: list[_Event],
-    resting: list[Monomial],
-    trained: list[torch.nn.Parameter],
-    probe: Probe,
-    step: Step,
-    rank: int,
-) -> Iterator[tuple[int, float]]:
-    """Reserved ÷ allocated over two optimizer steps, for the recipe's batch and several lengths."""
-    states = [probe.factor(p.untyped_storage().nbytes()) for p in trained for _ in range(2)]
-    for length in _REPLAYED_LENGTHS:
-        allocator = CachingAllocator()
-        allocator.replay((("resting", n), size.at(step.batch, length, rank)) for n, size in enumerate(resting))
-        for turn in range(2):
-            left = _replay(allocator, events, turn, step, length, rank)
-            if turn == 0 and step.optimizer in ("adamw_torch", "adamw_torch_fused"):
-                allocator.replay((("state", n), size.at(step.batch, length, rank)) for n, size in enumerate(states))
-            for name in left:
-                allocator.release(name)
-        yield step.batch * length, allocator.peak_reserved / allocator.peak_allocated
-
-
-def _replay(
-    allocator: CachingAllocator, events: list[_Event], turn: int, step: Step, length: int, rank: int
-) -> list[tuple[int, int]]:
-    alive: dict[tuple[int, int], None] = {}
+def _tape(events: list[_Event], step: Step) -> Tape:
+    """All events, with blocks numbered in the order in which they are allocated."""
+    places: dict[Monomial, int] = {}
+    blocks: dict[int, int] = {}
+    moves: list[tuple[int, int]] = []
+    gradients: list[int] = []
+    tile = -2
     for event in events:
-        name = (turn, event.number)
-        if event.size is None:
-            if name in alive:
-                del alive[name]
-                allocator.release(name)
-            continue
-        size = event.size.at(step.batch, length, rank)
-        if event.kind == TILE:
-            size = min(step.batch * length, TILE_TOKENS) * TILE_WIDTH * BYTES_OF[step.compute]
-        alive[name] = None
-        allocator.allocate(name, size)
-    return list(alive)
+        if event.kind == EARLIER:
+            if event.size is None:
+                moves.append((CARRIED, -1))
+        elif event.size is None:
+            moves.append((blocks[event.number], -1))
+        else:
+            blocks[event.number] = len(blocks)
+            if event.kind == GRADIENTS:
+                gradients.append(blocks[event.number])
+            place = tile if event.kind == TILE else places.setdefault(event.size, len(places))
+            moves.append((blocks[event.number], place))
+    listed = tuple((number, len(places) if place == tile else place) for number, place in moves)
+    return Tape(tuple(places), listed, tuple(gradients), BYTES_OF[step.compute])
+
+
+def _overheads(tape: Tape, base: list[Monomial], states: list[Monomial], step: Step) -> Iterator[tuple[int, float]]:
+    """Reserved ÷ allocated after three steps, for batches of one text and of four. No recipe's sizes play a part."""
+    has_states = step.optimizer in ("adamw_torch", "adamw_torch_fused")
+    for batch, length in _REPLAYED:
+        sizes = (batch, length, _REPLAYED_RANK)
+        loading = [(place, size.at(*sizes)) for place, size in enumerate(base)]
+        own = [size.at(*sizes) for size in states] if has_states else []
+        allocator = replayed(tape, Resting(loading, (), own, CUBLAS_WORKSPACE // 2), (sizes,) * 3)
+        yield batch * length, allocator.peak_reserved / allocator.peak_allocated
 
 
 def _distinct(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -71,7 +71,7 @@ def _memory_digest(skeleton: Skeleton) -> str:
 
 
 def main() -> None:
-    """Trace the missing timelines, the first recipe of every model before the second of any."""
+    """Trace the timelines that are missing or have no tape, the first recipe of every model before the second of any."""
     timelines: dict[str, TimelineData] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
     models = {entry.tree: catalog_skeleton(entry.id) for entry in catalog()}
     wanted = [
@@ -86,7 +86,7 @@ def main() -> None:
         step = plan_step(setup)
         key = key_of(skeleton, setup.adapter, step)
         alike = (_memory_digest(skeleton), json.dumps(recipe.as_dict(), sort_keys=True))
-        if key in timelines:
+        if "tape" in timelines.get(key, {}):
             done[alike] = key
             continue
         try:

@@ -119,12 +119,12 @@ def can_trace(skeleton: Skeleton, step: Step, adapter: AdapterSettings) -> bool:
 
     Some adapter methods need data to be built.
 
-    float16 runs under autocast, which the meta device does not show. Models without attention process a record token by
+    Models without attention process a record token by
     token if their own kernels are missing, as they are without data.
     """
     is_packed = isinstance(step.loaded, PackedStorage)
     is_refused = bool(method_of(adapter.method).trace_refusal)
-    return step.compute != "float16" and not (is_packed or is_refused) and bool(skeleton.root.facts.get("heads"))
+    return not (is_packed or is_refused) and bool(skeleton.root.facts.get("heads"))
 
 
 def key_of(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
@@ -154,6 +154,8 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
         "layers": adapter.layers_to_transform,
         "ranks": adapter.rank_pattern,
     }
+    # What only some steps have is no part of the key of the others, which are those of the shipped timelines.
+    parts |= {name: value for name in ("autocast", "keeps_outputs", "is_masked") if (value := getattr(step, name))}
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.
         parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypedDict, final
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NotRequired, TypedDict, final
 
 from workbench.estimate.peak import Moment
 from workbench.estimate.trace.monomial import Powers
+from workbench.estimate.trace.tape import TILE_TOKENS, TILE_WIDTH, Tape, TapeData
 
 FORMAT = 1
-# TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
-TILE_TOKENS = 4096
-TILE_WIDTH = 32768
 
 
 class PointData(TypedDict):
@@ -29,6 +28,7 @@ class TimelineData(TypedDict):
     format: int
     points: list[PointData]
     overhead: list[list[float]]
+    tape: NotRequired[TapeData]
 
 
 @final
@@ -77,11 +77,18 @@ class Point:
 class Timeline:
     """The highest moments of a step, and the allocator's overhead.
 
-    ``overhead`` lists (tokens, reserved ÷ allocated), sorted by tokens, from replays of all allocations.
+    ``overhead`` lists (tokens, reserved ÷ allocated), sorted by tokens, from replays of all allocations, for figures
+    that must be there at once. ``packed`` is the tape of all allocations, which is unpacked when it is needed.
     """
 
     points: tuple[Point, ...]
     overhead: tuple[tuple[int, float], ...]
+    packed: TapeData | None = field(default=None, compare=False)
+
+    @cached_property
+    def tape(self) -> Tape | None:
+        """All allocations; None for a timeline that was kept without them."""
+        return None if self.packed is None else Tape.from_json(self.packed)
 
     def highest(self, batch: int, length: int, rank: int) -> tuple[Point, dict[str, int]]:
         """The highest moment for these values, with its bytes by term."""
@@ -101,11 +108,14 @@ class Timeline:
         return before[1]
 
     def as_json(self) -> TimelineData:
-        return {
+        data: TimelineData = {
             "format": FORMAT,
             "points": [point.as_json() for point in self.points],
             "overhead": [list(pair) for pair in self.overhead],
         }
+        if self.packed is not None:
+            data["tape"] = self.packed
+        return data
 
     @classmethod
     def from_json(cls, data: TimelineData) -> "Timeline":
@@ -115,4 +125,5 @@ class Timeline:
         if data.get("format") != FORMAT:
             raise ValueError(f"timeline in format {data.get('format')!r}, expected {FORMAT}")
         points = tuple(Point.from_json(point) for point in data["points"])
-        return cls(points, tuple((int(tokens), float(ratio)) for tokens, ratio in data["overhead"]))
+        overhead = tuple((int(tokens), float(ratio)) for tokens, ratio in data["overhead"])
+        return cls(points, overhead, data.get("tape"))

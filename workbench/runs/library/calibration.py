@@ -12,7 +12,7 @@ TOLERANCE = 0.05
 """Above this relative error, the term that most likely is wrong is named."""
 
 _RESTING_TERMS = ("weights", "quantisation_constants", "adapters")
-_TRANSIENT_TERMS = ("gradients", "optimizer", "saved_activations", "recomputation", "loss", "workspace")
+_TRANSIENT_TERMS = ("gradients", "optimizer", "saved_activations", "recomputation", "logits", "loss", "workspace")
 
 
 @dataclass(frozen=True)
