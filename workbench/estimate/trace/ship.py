@@ -71,7 +71,7 @@ def _memory_digest(skeleton: Skeleton) -> str:
 
 
 def main() -> None:
-    """Trace the timelines that are missing or have no tape, the first recipe of every model before the second of any."""
+    """Trace what is missing or has no tape, the first recipe of every model before the second of any."""
     timelines: dict[str, TimelineData] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
     models = {entry.tree: catalog_skeleton(entry.id) for entry in catalog()}
     wanted = [
