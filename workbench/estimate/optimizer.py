@@ -38,8 +38,8 @@ def state_blocks(name: str, tensor: AdapterTensor, width: int) -> tuple[int, ...
     """Bytes of each tensor of the optimizer's state on the device for one tensor in a type of ``width`` bytes."""
     if name == "sgd":
         return ()
-    if name in ("adamw_torch_fused", "adamw_torch"):
-        return (width * tensor.size,) * 2
+    if name in _OF_TORCH:
+        return (width * tensor.size,) * _OF_TORCH[name]
     return _blocks_of(name, tensor.size, tensor.shape)
 
 
