@@ -143,6 +143,7 @@ class LineDialog(Dialog[str]):
     Args:
         check: returns what is wrong with a line, or an empty string; the dialog stays open until it does.
         paths: what is completed while a path is typed; None if the line is no path.
+        is_begun: the user has typed ``value`` and goes on after it; else what is typed replaces it.
     """
 
     def __init__(
@@ -153,24 +154,24 @@ class LineDialog(Dialog[str]):
         placeholder: str = "",
         check: Callable[[str], str] | None = None,
         paths: PathKind | None = None,
+        is_begun: bool = False,
     ) -> None:
         super().__init__()
         self._title = title
         self._text = text
-        self._value = value
-        self._placeholder = placeholder
         self._check = check
-        self._paths = paths
+        self._field: Input = Input(value) if paths is None else PathField(value, kind=paths)
+        self._field.placeholder = placeholder
+        self._field.compact = True
+        self._field.select_on_focus = not is_begun
         self._problem = Static(classes="problem", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalGroup() as box:
             box.border_title = plain_content(self._title).markup
             yield Static(plain_content(self._text, lines=True))
-            if self._paths is None:
-                yield Input(self._value, placeholder=self._placeholder, compact=True)
-            else:
-                yield PathField(self._value, kind=self._paths, placeholder=self._placeholder, compact=True)
+            yield self._field
+            if isinstance(self._field, PathField):
                 yield Static("Tab complete   Ctrl+O browse", classes="keys", markup=False)
             yield self._problem
 

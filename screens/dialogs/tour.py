@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.content import Content
@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 
 from screens.dialogs.presets import load_preset
 from screens.dialogs.questions import LineDialog
-from screens.forms.path_kinds import DATASET
+from screens.forms.path_kinds import CATALOG_MODEL, DATASET
 from screens.shell.fit import Fit, fits_of
 from screens.shell.header import base_word, short_name, targets_word
 from screens.tabs import TABS
@@ -26,7 +26,7 @@ from screens.widgets.plain import plain, plain_content
 from workbench.adapters.registry import size_words
 from workbench.data.open_source import bundled_names
 from workbench.errors import WorkbenchError
-from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.models.catalog import catalog, catalog_skeleton, entry_by_short_name
 from workbench.planning.start_checks import Verdict, judge
 from workbench.recipe.differences import change_text
 from workbench.recipe.presets import load_preset as read_preset
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 _DEMO_PRESET, _DEMO_DATA = "demo", "first-mate"
-_OWN = "own"
+_OWN = "own"  # the last line of the first two screens: an answer to type
 
 # One model of each size is offered; these are the largest of each, in parameters.
 _SIZES = (0.8e9, 2.5e9, 4.5e9, 9e9, 15e9, 36e9, 80e9)
@@ -54,6 +54,8 @@ _HEADS = (
     "2 of 3  On which records?",
     "3 of 3  What Train would start",
 )
+_START = "Enter starts the run. 5 opens Train with this recipe and does not start."
+_OPEN = "Enter opens Train with this recipe; Train says what can be done and starts the run."
 _KEYS = "any tab key (1 to 7) goes there at once   Esc {back}"
 
 
@@ -69,6 +71,11 @@ class Plan:
     recipe: Recipe
     verdict: Verdict | None = None
     changed: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe is known to fit."""
+        return self.verdict is not None and self.verdict.may_start
 
 
 def offered_models() -> list[str]:
@@ -100,12 +107,13 @@ def plan_of(recipe: Recipe, app: Workbench) -> Plan:
 
 
 class TourScreen(BoxScreen[None]):
-    """Three questions, each with an answer selected: Enter three times opens Train with the demo, ready to start."""
+    """Three screens, each with an answer selected: Enter three times starts the demo."""
 
     NAME: ClassVar[str] = "Tour"
     GUIDE: ClassVar[str] = (
-        "Choose a model and records; the last screen shows the recipe and what it needs, changed so that it fits if it "
-        "did not. Enter continues; Esc goes back, and on the first screen it closes the tour. The palette has it again."
+        "Choose a model and records, or type others; the last screen shows the recipe and what it needs, changed so "
+        "that it fits if it did not. Enter continues, and on the last screen starts the run; 5 opens Train without "
+        "starting. Esc goes back, and on the first screen it closes the tour. The palette has it again."
     )
     DEFAULT_CSS = """
     TourScreen > VerticalGroup { width: 84; max-height: 96%; padding: 1 2; }
@@ -129,7 +137,7 @@ class TourScreen(BoxScreen[None]):
         super().__init__()
         self._workbench = app
         self._page = 0
-        self._models = offered_models()
+        self._models = [*offered_models(), _OWN]
         self._data = [_DEMO_DATA, *(name for name in bundled_names() if name != _DEMO_DATA), _OWN]
         self._model, self._source = self._models[0], ""
         self._fits: dict[str, Fit] = {}
@@ -155,7 +163,7 @@ class TourScreen(BoxScreen[None]):
             if session.budget.free_bytes is not None:
                 break
             await asyncio.sleep(_SECONDS_BETWEEN_POLLS)  # the first reading of the hardware takes a moment
-        self._fits = await asyncio.to_thread(fits_of, self._models, session.recipe, session.budget, session.traces)
+        self._fits = await asyncio.to_thread(fits_of, self._models[:-1], session.recipe, session.budget, session.traces)
         if self._page == 0:
             self._show()
 
@@ -169,7 +177,7 @@ class TourScreen(BoxScreen[None]):
         self._list.display = self._page < 2
         if self._page == 0:
             self._fill([self._model_line(source) for source in self._models], at)
-            self._about.show(Content("Models shows all others, your own folders and any Hugging Face id."))
+            self._about.show(Content("Type to name another one; Models lists all of the catalog with what they need."))
         elif self._page == 1:
             self._fill([self._data_line(name) for name in self._data], at)
             self._about.show(
@@ -186,6 +194,10 @@ class TourScreen(BoxScreen[None]):
         self._list.focus()
 
     def _model_line(self, source: str) -> Content:
+        if source == _OWN:
+            return Content.assemble(
+                ("another", "bold"), "  a name of the catalog, a folder, a .gguf file or owner/name"
+            )
         entry = next((one for one in catalog() if one.id == source), None)
         fit = self._fits.get(source)
         size = short(entry.parameters) if entry is not None else ""
@@ -212,32 +224,55 @@ class TourScreen(BoxScreen[None]):
         if plan.changed:
             lines.append(Content.assemble(("changed  ", "$text-muted"), (plain(plan.changed), "$warning")))
         if plan.verdict is not None:
-            color = "success" if plan.verdict.may_start else "error"
+            color = "success" if plan.fits else "error"
             lines.append(plain_content(plan.verdict.sentence, f"${color}"))
-        lines.append(Content("\nEnter uses this recipe and opens Train; Enter there starts the run."))
+        lines.append(Content(f"\n{_START if plan.fits else _OPEN}"))
         return Content("\n").join(lines)
 
     # -- keys -----------------------------------------------------------------------------------------------------
 
     def action_next(self) -> None:
-        """Take the selected answer and go to the next screen; at the end use the recipe."""
+        """Take the selected answer and go to the next screen; at the end use the recipe, and start it if it fits."""
         at = self._list.highlighted or 0
-        if self._page == 0:
-            self._model = self._models[at]
-            self._go_to(1)
-        elif self._page == 1 and self._data[at] == _OWN:
-            text = "A file, a folder or a Hugging Face dataset (owner/name)."
-            self.app.push_screen(LineDialog("Your records", text, paths=DATASET), self._take_source)
+        if self._page < 2 and (self._models, self._data)[self._page][at] == _OWN:
+            self._ask("")
+        elif self._page == 0:
+            self._take_model(self._models[at])
         elif self._page == 1:
             self._take_source(self._data[at])
         elif self._plan is not None:
             self._use(self._plan.recipe)
-            self._close("train")
+            self.dismiss(None)
+            self._workbench.attempt(self._open_train(start=self._plan.fits))
+
+    def on_key(self, event: events.Key) -> None:
+        """Take what is typed as the start of an answer that is not listed."""
+        if self._page < 2 and event.character and (event.character.isalpha() or event.character in "/~."):
+            event.stop()
+            self._ask(event.character)
+
+    def _ask(self, typed: str) -> None:
+        if self._page == 0:
+            text = "A name of the catalog, a folder, a .gguf file or a Hugging Face model (owner/name)."
+            self.app.push_screen(
+                LineDialog("Your model", text, typed, paths=CATALOG_MODEL, is_begun=True), self._take_model
+            )
+        else:
+            text = "A file, a folder or a Hugging Face dataset (owner/name)."
+            self.app.push_screen(
+                LineDialog("Your records", text, typed, paths=DATASET, is_begun=True), self._take_source
+            )
 
     # Of a click: the list never gets Enter.
     @on(OptionList.OptionSelected)
     def _clicked(self) -> None:
         self.action_next()
+
+    def _take_model(self, source: str | None) -> None:
+        if source and source.strip():
+            entry = entry_by_short_name(source.strip())
+            self._model = entry.id if entry is not None else source.strip()
+            self._go_to(1)
 
     def _take_source(self, source: str | None) -> None:
         if source and source.strip():
@@ -276,14 +311,21 @@ class TourScreen(BoxScreen[None]):
             self._close()
 
     def action_leave(self, tab: str) -> None:
-        """Close the tour and open a tab. A chosen model is used, the demo's with its recipe; chosen records are not."""
-        if self._page:
+        """Close the tour and open a tab with what was chosen so far; the demo's model brings the demo's recipe."""
+        if self._plan is not None and self._page == 2:
+            self._use(self._plan.recipe)
+        elif self._page:
             changes: dict[str, Any] = {"model.source": self._model}
             if self._model == DEFAULT_MODEL:
                 load_preset(self._workbench, _DEMO_PRESET)
             else:
                 self._workbench.set_recipe(changes)
         self._close(tab)
+
+    async def _open_train(self, *, start: bool) -> None:
+        await self._workbench.action_show_tab("train")
+        if start and self._workbench.pane_in_front is not None:
+            await self._workbench.pane_in_front.run_action("start")
 
     def _go_to(self, page: int) -> None:
         self._page = page

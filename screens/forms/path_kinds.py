@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from screens.widgets.path_completion import PathKind
@@ -41,6 +42,13 @@ def _models_used(home: Home) -> Sequence[str]:
     return sources_used(home, lambda recipe: recipe.model.source)
 
 
+def _catalog(_: Home) -> Sequence[str]:
+    from workbench.models.catalog import catalog
+
+    ids = [entry.id for entry in catalog()]
+    return [*ids, *(name.partition("/")[2] for name in ids)]
+
+
 def _templates(_: Home) -> Sequence[str]:
     from workbench.data.templates.named import NAMED
 
@@ -49,6 +57,7 @@ def _templates(_: Home) -> Sequence[str]:
 
 DATASET = PathKind(_is_dataset, _bundled, _datasets_used, is_mix=True)
 MODEL = PathKind(lambda path: path.suffix == ".gguf", used=_models_used, is_bare=False)
+CATALOG_MODEL = replace(MODEL, names=_catalog)
 TEMPLATE = PathKind(lambda path: path.suffix in (".jinja", ".jinja2", ".j2"), _templates)
 JSON_FILE = PathKind(lambda path: path.suffix == ".json")
 TABLE = PathKind(lambda path: path.suffix in (".csv", ".parquet"))

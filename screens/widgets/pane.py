@@ -66,7 +66,12 @@ class Pane(Container, can_focus=True):
         return self.workbench.session
 
     def refresh_bindings(self) -> None:
-        """Rebuild the footer, which lays the whole screen out again, only if other keys are available than before."""
+        """Rebuild the footer, which lays the whole screen out again, only if other keys are available than before.
+
+        Work that the app cancels when it closes may still call it: there is no footer then.
+        """
+        if not self.is_attached:
+            return
         actions = (parse(binding.action) for binding in self.BINDINGS if isinstance(binding, Binding))
         offered = tuple(self.check_action(name, parameters) for _, name, parameters in actions)
         if offered != self._offered:

@@ -44,7 +44,7 @@ def last_part(text: str, kind: PathKind) -> tuple[str, str]:
 
 
 def completions(text: str, kind: PathKind, names: Sequence[str] = ()) -> list[str]:
-    """Return the texts that begin with a text and are longer: names, then files and folders.
+    """Return the texts that begin with a text and are longer: names, in any case, then files and folders.
 
     A folder ends with a slash. Hidden files are left out until their dot is typed, and names that a terminal cannot
     show always.
@@ -52,7 +52,7 @@ def completions(text: str, kind: PathKind, names: Sequence[str] = ()) -> list[st
     before, part = last_part(text, kind)
     if not part:
         return []
-    found = [name for name in names if name.startswith(part)] + _paths(part, kind)
+    found = [name for name in names if name.casefold().startswith(part.casefold())] + _paths(part, kind)
     return [before + name for name in dict.fromkeys(found) if name != part]
 
 

@@ -31,7 +31,7 @@ def test_a_model_of_each_size_is_offered_without_a_license_to_accept() -> None:
     assert not any(entries[one].gated for one in offered)
 
 
-async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path) -> None:
+async def test_enter_three_times_starts_the_demo(tmp_path: Path) -> None:
     async with opened(tmp_path, size=NARROW) as screen:
         screen.app.set_recipe({"adapter.r": 64})
         await tour(screen)
@@ -48,6 +48,7 @@ async def test_enter_three_times_is_the_demo_ready_to_start(tmp_path: Path) -> N
         assert (recipe.model.source, recipe.data.source, recipe.output.name) == (DEFAULT_MODEL, "first-mate", "demo")
         assert recipe.adapter.r == 16
         assert screen.app.session.model_chosen
+        await screen.until(lambda: "train" in screen.engine.asked, "the run")
 
 
 async def test_what_does_not_fit_is_changed_until_it_does_and_the_change_is_named(tmp_path: Path) -> None:
@@ -88,3 +89,19 @@ async def test_esc_and_the_keys_of_tabs_leave_it(tmp_path: Path) -> None:
         await screen.press("enter", "5")
         await screen.until(lambda: screen.app.pane_in_front and screen.app.pane_in_front.id == "train", "Train")
         assert screen.app.session.recipe.output.name == "demo"
+
+
+async def test_what_is_typed_names_a_model_and_records_that_are_not_listed(tmp_path: Path) -> None:
+    records = jsonl(tmp_path / "own.jsonl", [{"prompt": "a", "response": "b"}] * 4)
+    async with opened(tmp_path / "home") as screen:
+        await tour(screen)
+        await screen.press("q")
+        await screen.sees("Your model")
+        await screen.press(*"wen3-0.", "tab", "enter")  # completed to Qwen/Qwen3-0.6B's own name
+        await screen.sees("2 of 3  On which records?")
+        await screen.press(*str(records), "enter")
+        await screen.sees("5 opens Train with this recipe and does not start")
+        await screen.press("5")
+        await screen.until(lambda: screen.app.session.recipe.model.source == "Qwen/Qwen3-0.6B", "the model")
+        assert screen.app.session.recipe.data.source == str(records)
+        assert screen.engine.asked == []

@@ -56,6 +56,12 @@ def catalog_entry(model_id: str) -> CatalogEntry | None:
     return _by_id().get(model_id.casefold())
 
 
+def entry_by_short_name(name: str) -> CatalogEntry | None:
+    """The entry whose id ends with this name after its owner; None if there is no such entry, or more than one."""
+    found = {id(entry): entry for one, entry in _by_id().items() if one.partition("/")[2] == name.casefold()}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
 def catalog_skeleton(model_id: str) -> Skeleton | None:
     """The module tree of a model in the catalog; None for any other model."""
 
